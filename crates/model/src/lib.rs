@@ -1,1 +1,22 @@
-//! To be written.
+//! What a publication is: names, times, events, verdicts, rows and the one merge rule.
+//!
+//! Everything here is a value or a pure rule. This crate must not do I/O, must not read a clock and must not know of
+//! Kafka, of a database or of an asynchronous runtime: what it decides has to come out the same in a replay years later.
+
+mod event;
+mod merge;
+mod name;
+mod position;
+mod publication;
+mod purl;
+mod time;
+mod verdict;
+
+pub use event::{Act, Address, Auth, EventIdentity, PublishEvent, SecondFactor};
+pub use merge::merge_all;
+pub use name::{InvalidName, PackageName, PackageVersion, PublicationId, Username};
+pub use position::{Offsets, Position};
+pub use publication::{Publication, PublicationInfo};
+pub use purl::{InvalidPurl, Purl};
+pub use time::{InvalidTimestamp, Timestamp};
+pub use verdict::{Actor, Credential, TfaReason, TfaVerdict, TorReason, TorVerdict, UnknownWord};

@@ -1,0 +1,185 @@
+//! The one merge rule (contract, section 2): which of two records of the same publication is kept.
+//!
+//! The databases say the same in SQL (`store::merge`), and the store's behaviour suite compares the two.
+
+use std::cmp::{Ordering, Reverse};
+
+use crate::{Publication, TorReason};
+
+impl Publication {
+    /// How the two stand in the merge rule's order; `Greater` = `self` is kept. Equal only where nothing that is
+    /// compared differs, so that either may be kept.
+    #[must_use]
+    pub fn precedence(&self, other: &Self) -> Ordering {
+        // Each step is taken only where the ones before it are equal: most pairs are decided by the first three.
+        (self.revision.cmp(&other.revision))
+            .then_with(|| other.info.created.cmp(&self.info.created))
+            .then_with(|| other.identity.cmp(&self.identity))
+            .then_with(|| self.generation.cmp(&other.generation))
+            .then_with(|| self.tor_knowledge().cmp(&other.tor_knowledge()))
+            .then_with(|| self.tor_evidence_until.cmp(&other.tor_evidence_until))
+            .then_with(|| self.tie_break().cmp(&other.tie_break()))
+    }
+
+    /// Merges two records of the same publication. Commutative, associative and idempotent, so that any order, grouping
+    /// and repetition of the same records ends in the same row.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        debug_assert_eq!(self.id, other.id, "only records of one publication are merged");
+        let disputed = match self.revision.cmp(&other.revision) {
+            Ordering::Greater => self.info.disputed,
+            Ordering::Less => other.info.disputed,
+            Ordering::Equal => self.info.disputed || other.info.disputed || self.disagrees(&other),
+        };
+        let mut kept = if self.precedence(&other) == Ordering::Less { other } else { self };
+        kept.info.disputed = disputed;
+        kept
+    }
+
+    fn disagrees(&self, other: &Self) -> bool {
+        self.info.created != other.info.created || self.info.username != other.info.username
+    }
+
+    /// Rule 4: within a generation a verdict only gains knowledge.
+    fn tor_knowledge(&self) -> u8 {
+        match (self.info.tor, self.info.tor_reason) {
+            (Some(true), _) => 3,
+            (None, TorReason::ListedAfter) => 2,
+            (Some(false), _) => 1,
+            (None, _) => 0,
+        }
+    }
+
+    /// Rule 5: so that nothing is left to chance. The greater value is kept, hence `Reverse` where the smaller one is.
+    fn tie_break(&self) -> impl Ord + '_ {
+        let info = &self.info;
+        // True before false before null.
+        let tfa = match info.tfa {
+            Some(true) => 2,
+            Some(false) => 1,
+            None => 0,
+        };
+        (
+            Reverse(info.tor_reason),
+            tfa,
+            Reverse((info.tfa_reason, info.credential, info.actor)),
+            Reverse(info.username.as_ref()),
+            info.tor_settled,
+        )
+    }
+}
+
+/// Merges records until every publication stands once, sorted by key, which is the order the databases are written in:
+/// writers that lock rows in one order cannot deadlock.
+#[must_use]
+pub fn merge_all(mut records: Vec<Publication>) -> Vec<Publication> {
+    records.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    let mut kept: Vec<Publication> = Vec::with_capacity(records.len());
+    for record in records {
+        match kept.pop_if(|last| last.id == record.id) {
+            Some(same) => kept.push(same.merge(record)),
+            None => kept.push(record),
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use proptest::strategy::ValueTree;
+
+    use super::*;
+    use crate::{
+        Actor, Credential, EventIdentity, PublicationId, PublicationInfo, TfaReason, Timestamp,
+        Username,
+    };
+
+    fn flag() -> impl Strategy<Value = Option<bool>> {
+        select(vec![None, Some(false), Some(true)])
+    }
+
+    /// Records of one publication from a small world, so that every rule down to the last gets to decide.
+    fn record() -> impl Strategy<Value = Publication> {
+        let info = (
+            select(vec![None, Some("a"), Some("b")]),
+            0..2_i64,
+            flag(),
+            flag(),
+            select(TorReason::ALL),
+            select(TfaReason::ALL),
+            any::<bool>(),
+            select(Credential::ALL),
+            select(Actor::ALL),
+        );
+        let rest = (select(vec![None, Some(0), Some(1)]), 0..2_u32, 0..2_u32, 0..2_u8);
+        (info, rest).prop_map(|(info, (evidence, revision, generation, identity))| Publication {
+            id: PublicationId::new("pg", "7.12.0").unwrap(),
+            info: PublicationInfo {
+                username: info.0.map(|name| Username::new(name).unwrap()),
+                created: Timestamp::from_micros(info.1),
+                tor: info.2,
+                tfa: info.3,
+                tor_reason: info.4,
+                tfa_reason: info.5,
+                tor_settled: info.6,
+                credential: info.7,
+                actor: info.8,
+                disputed: false,
+            },
+            tor_evidence_until: evidence.map(Timestamp::from_micros),
+            revision,
+            generation,
+            identity: EventIdentity([identity; 16]),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(a in record(), b in record(), c in record()) {
+            prop_assert_eq!(a.clone().merge(b.clone()), b.clone().merge(a.clone()));
+            prop_assert_eq!(a.clone().merge(a.clone()), a.clone());
+            prop_assert_eq!(
+                a.clone().merge(b.clone()).merge(c.clone()),
+                a.merge(b.merge(c))
+            );
+        }
+
+        #[test]
+        fn only_equal_records_are_equal_in_precedence(a in record(), b in record()) {
+            prop_assert_eq!(a.precedence(&b) == Ordering::Equal, a == b);
+        }
+
+        #[test]
+        fn any_order_and_grouping_ends_in_the_same_row(
+            records in prop::collection::vec(record(), 1..8),
+            shuffled in Just(()).prop_perturb(|(), mut rng| rng.random::<u64>()),
+            cut in 0..8_usize,
+        ) {
+            let whole = merge_all(records.clone());
+            let mut order = records.clone();
+            order.sort_by_key(|record| format!("{record:?}{shuffled}").bytes().map(u64::from).sum::<u64>() ^ shuffled);
+            order.extend(records);
+            let cut = cut.min(order.len());
+            let (left, right) = order.split_at(cut);
+            let mut grouped = merge_all(left.to_vec());
+            grouped.extend(merge_all(right.to_vec()));
+            prop_assert_eq!(merge_all(grouped), whole);
+        }
+    }
+
+    #[test]
+    fn a_higher_revision_starts_the_dispute_afresh() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let base = record().new_tree(&mut runner).unwrap().current();
+        let mut other = base.clone();
+        other.info.created = base.info.created.after(std::time::Duration::from_secs(1));
+        let disputed = base.clone().merge(other.clone());
+        assert!(disputed.info.disputed);
+        assert_eq!(disputed.info.created, base.info.created, "the earlier is kept");
+        other.revision = base.revision + 1;
+        let corrected = disputed.merge(other.clone());
+        assert_eq!(corrected, other);
+    }
+}

@@ -1,0 +1,232 @@
+//! Package URLs (purl-spec), as far as a publication needs them: type, name with its namespace, version.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::PublicationId;
+
+/// What purl-spec leaves unencoded besides letters and digits: `.`, `-`, `_`, `~` and the colon.
+const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~').remove(b':');
+
+/// A text that is no purl, or one without a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a purl")]
+pub struct InvalidPurl;
+
+/// The parts of a package URL, decoded. Qualifiers and subpath are checked for nothing and dropped: they do not say
+/// which version was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purl<'a> {
+    /// The type, lower-cased: types are case-insensitive.
+    pub ecosystem: Cow<'a, str>,
+    /// The namespace, a slash, and the name; for npm `@scope/name`. Byte for byte after decoding.
+    pub name: Cow<'a, str>,
+    /// The version, byte for byte after decoding.
+    pub version: Option<Cow<'a, str>>,
+}
+
+impl<'a> Purl<'a> {
+    /// Reads a purl by the parsing rules of purl-spec. An unencoded `@` at the head of an npm scope is understood, as
+    /// is `%40`.
+    ///
+    /// # Errors
+    /// [`InvalidPurl`] without the scheme, the type or the name, or where the percent-encoding is no UTF-8.
+    pub fn parse(text: &'a str) -> Result<Self, InvalidPurl> {
+        let without_subpath = text.split_once('#').map_or(text, |(head, _)| head);
+        let without_qualifiers =
+            without_subpath.split_once('?').map_or(without_subpath, |(head, _)| head);
+        let (scheme, rest) = without_qualifiers.split_once(':').ok_or(InvalidPurl)?;
+        if !scheme.eq_ignore_ascii_case("pkg") {
+            return Err(InvalidPurl);
+        }
+        let (ecosystem, path) = rest.trim_start_matches('/').split_once('/').ok_or(InvalidPurl)?;
+        if !is_type(ecosystem) {
+            return Err(InvalidPurl);
+        }
+        // The version begins at the last `@`; one right behind a slash, or at the head, opens an npm scope.
+        let (path, version) = match path.rfind('@') {
+            Some(at) if at > 0 && !path[..at].ends_with('/') && !path[at..].contains('/') => {
+                (&path[..at], Some(&path[at + 1..]))
+            }
+            _ => (path, None),
+        };
+        let version = version.filter(|version| !version.is_empty()).map(decode).transpose()?;
+        Ok(Self { ecosystem: lower(ecosystem), name: name(path.trim_matches('/'))?, version })
+    }
+
+    /// The canonical purl of a publication, for example `pkg:npm/%40scope/x@1.0.0`.
+    #[must_use]
+    pub fn canonical(ecosystem: &str, id: &PublicationId) -> String {
+        let mut text = format!("pkg:{ecosystem}");
+        for segment in id.name.as_str().split('/') {
+            text.push('/');
+            text.extend(utf8_percent_encode(segment, ENCODED));
+        }
+        text.push('@');
+        text.extend(utf8_percent_encode(id.version.as_str(), ENCODED));
+        text
+    }
+
+    /// Whether this purl names that publication of that ecosystem.
+    #[must_use]
+    pub fn names(&self, ecosystem: &str, id: &PublicationId) -> bool {
+        self.ecosystem.eq_ignore_ascii_case(ecosystem)
+            && self.name == id.name.as_str()
+            && self.version.as_deref() == Some(id.version.as_str())
+    }
+}
+
+/// Letters, digits, `.`, `+` and `-`, and no digit first.
+fn is_type(text: &str) -> bool {
+    !text.starts_with(|first: char| first.is_ascii_digit())
+        && !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'-'))
+}
+
+fn lower(ecosystem: &str) -> Cow<'_, str> {
+    if ecosystem.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        ecosystem.to_ascii_lowercase().into()
+    } else {
+        ecosystem.into()
+    }
+}
+
+/// Namespace and name: each segment decoded by itself, empty ones dropped, as purl-spec says.
+fn name(path: &str) -> Result<Cow<'_, str>, InvalidPurl> {
+    if path.is_empty() {
+        return Err(InvalidPurl);
+    }
+    if !path.contains("//") && !path.contains('%') {
+        return Ok(path.into());
+    }
+    let segments: Result<Vec<_>, _> =
+        path.split('/').filter(|segment| !segment.is_empty()).map(decode).collect();
+    Ok(segments?.join("/").into())
+}
+
+fn decode(text: &str) -> Result<Cow<'_, str>, InvalidPurl> {
+    percent_decode_str(text).decode_utf8().map_err(|_| InvalidPurl)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parsed(text: &str) -> Option<(String, String, Option<String>)> {
+        let purl = Purl::parse(text).ok()?;
+        Some((
+            purl.ecosystem.into_owned(),
+            purl.name.into_owned(),
+            purl.version.map(Cow::into_owned),
+        ))
+    }
+
+    fn npm(name: &str, version: Option<&str>) -> Option<(String, String, Option<String>)> {
+        Some(("npm".into(), name.into(), version.map(Into::into)))
+    }
+
+    #[test]
+    fn reads_scopes_encoded_and_not() {
+        assert_eq!(parsed("pkg:npm/pg@7.12.0"), npm("pg", Some("7.12.0")));
+        assert_eq!(
+            parsed("pkg:npm/%40angular/animation@12.3.1"),
+            npm("@angular/animation", Some("12.3.1"))
+        );
+        assert_eq!(
+            parsed("pkg:npm/@angular/animation@12.3.1"),
+            npm("@angular/animation", Some("12.3.1"))
+        );
+        assert_eq!(parsed("pkg:npm/%40angular/animation"), npm("@angular/animation", None));
+        assert_eq!(parsed("pkg:npm/@angular/animation"), npm("@angular/animation", None));
+        assert_eq!(parsed("PKG://NPM//x//y@1.0?a=b#c/d"), npm("x/y", Some("1.0")));
+        assert_eq!(
+            parsed("pkg:npm/x@1.0.0%2Bbuild?vcs=git@host#a@b"),
+            npm("x", Some("1.0.0+build"))
+        );
+        assert_eq!(parsed("pkg:npm/JSONStream@"), npm("JSONStream", None));
+    }
+
+    #[test]
+    fn refuses_what_is_none() {
+        for text in [
+            "",
+            "npm/x@1",
+            "pkg:npm",
+            "pkg:npm/",
+            "pkg:/x@1",
+            "pkg:n m/x",
+            "http://npm/x",
+            "pkg:npm/%FF",
+            "pkg:1npm/x",
+        ] {
+            assert_eq!(Purl::parse(text), Err(InvalidPurl), "{text}");
+        }
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Cases {
+        tests: Vec<Case>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        description: String,
+        test_type: String,
+        input: serde_json::Value,
+        expected_output: serde_json::Value,
+        expected_failure: bool,
+    }
+
+    #[test]
+    fn agrees_with_the_cases_of_purl_spec() {
+        let cases: Cases =
+            serde_json::from_str(include_str!("../tests/data/purl-npm-cases.json")).unwrap();
+        let mut parse_cases = 0;
+        for case in cases.tests.iter().filter(|case| case.test_type == "parse") {
+            parse_cases += 1;
+            let purl = Purl::parse(case.input.as_str().unwrap());
+            assert_eq!(purl.is_err(), case.expected_failure, "{}", case.description);
+            let (Ok(purl), Some(expected)) = (purl, case.expected_output.as_object()) else {
+                continue;
+            };
+            let namespace = expected["namespace"]
+                .as_str()
+                .map(|namespace| format!("{namespace}/"))
+                .unwrap_or_default();
+            assert_eq!(
+                purl.name,
+                format!("{namespace}{}", expected["name"].as_str().unwrap()),
+                "{}",
+                case.description
+            );
+            assert_eq!(
+                purl.version.as_deref(),
+                expected["version"].as_str(),
+                "{}",
+                case.description
+            );
+        }
+        assert!(parse_cases > 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_canonical_form_reads_back(name in "(@[a-z~!é]{1,6}/)?[A-Za-z0-9._ %?#@+:-]{1,12}", version in "[ -~]{1,12}") {
+            prop_assume!(!name.contains("//"));
+            let Ok(id) = PublicationId::new(&name, &version) else { return Ok(()) };
+            let text = Purl::canonical("npm", &id);
+            prop_assert!(Purl::parse(&text).unwrap().names("npm", &id), "{}", text);
+        }
+
+        #[test]
+        fn never_panics(text in "\\PC{0,60}") {
+            let _ = Purl::parse(&text);
+            let _ = Purl::parse(&format!("pkg:npm/{text}"));
+        }
+    }
+}

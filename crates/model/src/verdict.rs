@@ -1,0 +1,179 @@
+//! The words of the contract: reasons, credentials, actors, and the two verdicts that carry them.
+
+use std::fmt;
+
+use crate::Timestamp;
+
+/// A word that the contract does not know, read where only known ones can stand (a row of the database).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown word for {kind}")]
+pub struct UnknownWord {
+    /// Which enumeration was read.
+    pub kind: &'static str,
+}
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$doc])*
+        ///
+        /// Declared in the bytewise order of the words, so that the derived order is the merge rule's.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// Every value, in bytewise order of the words.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The contract's word.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The value of a word, compared byte for byte.
+            ///
+            /// # Errors
+            /// [`UnknownWord`] when the contract has no such word.
+            pub fn parse(word: &str) -> Result<Self, UnknownWord> {
+                match word {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(UnknownWord { kind: stringify!($name) }),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    )*};
+}
+
+words! {
+    /// Why `tor` is what it is (contract, section 3).
+    TorReason {
+        /// True: a MaxMind Anonymous IP database named the address an exit.
+        AnonymousIp = "anonymous_ip",
+        /// Null: the address is no address.
+        BadAddress = "bad_address",
+        /// True: the registry's edge said so.
+        Edge = "edge",
+        /// True: a TorDNSEL exit list had the address.
+        ExitList = "exit_list",
+        /// Null: the address was seen as an exit only just after the act.
+        ListedAfter = "listed_after",
+        /// Null: the event carries no address.
+        NoAddress = "no_address",
+        /// Null: no list of that time covers the address's family.
+        NoCoverage = "no_coverage",
+        /// Null: the address is not one of the global internet.
+        NotGlobal = "not_global",
+        /// False: lists of that time do not have it.
+        NotListed = "not_listed",
+        /// True: the address lies within a configured network.
+        Prefix = "prefix",
+        /// True: a list of exit addresses had it.
+        Snapshot = "snapshot",
+    }
+
+    /// Why `tfa` is what it is (contract, section 4).
+    TfaReason {
+        /// By the assurance level of the configuration.
+        Acr = "acr",
+        /// By the authentication methods of RFC 8176.
+        Amr = "amr",
+        /// False: a machine's credential, no person.
+        NoHumanFactor = "no_human_factor",
+        /// False: the registry says that none was presented.
+        NoSecondFactor = "no_second_factor",
+        /// Null: the event does not say.
+        NotReported = "not_reported",
+        /// False: a password alone.
+        PasswordOnly = "password_only",
+        /// True: the registry verified one on this act.
+        SecondFactor = "second_factor",
+        /// False: one was presented and does not count.
+        SecondFactorRejected = "second_factor_rejected",
+    }
+
+    /// What the publisher authenticated with.
+    Credential {
+        /// A token for machines.
+        AutomationToken = "automation_token",
+        /// A token with narrow rights.
+        GranularToken = "granular_token",
+        /// An OpenID Connect token of a trusted publisher.
+        Oidc = "oidc",
+        /// A password.
+        Password = "password",
+        /// The token of a login session.
+        SessionToken = "session_token",
+        /// Not said, or another word.
+        Unknown = "unknown",
+    }
+
+    /// Who acted.
+    Actor {
+        /// Not said, or another word.
+        Unknown = "unknown",
+        /// A person's account.
+        User = "user",
+        /// An automated workflow.
+        Workflow = "workflow",
+    }
+}
+
+/// Whether an act came over Tor, why, and what is known about later change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TorVerdict {
+    /// True, false, or not determined.
+    pub tor: Option<bool>,
+    /// Why.
+    pub reason: TorReason,
+    /// The time of the newest valid list or database at the evaluation; none without any.
+    pub evidence_until: Option<Timestamp>,
+    /// Whether later lists can no longer change the verdict.
+    pub settled: bool,
+}
+
+/// Whether a second factor was verified on the act that made the version public, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TfaVerdict {
+    /// True, false, or not determined.
+    pub tfa: Option<bool>,
+    /// Why.
+    pub reason: TfaReason,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_bytewise_order<T: Copy>(
+        all: &[T],
+        word: fn(T) -> &'static str,
+        parse: fn(&str) -> Result<T, UnknownWord>,
+    ) {
+        assert!(all.windows(2).all(|pair| word(pair[0]).as_bytes() < word(pair[1]).as_bytes()));
+        assert!(
+            all.iter()
+                .all(|&value| parse(word(value)).map(word).as_ref().ok() == Some(&word(value)))
+        );
+    }
+
+    #[test]
+    fn words_are_declared_in_the_order_the_merge_rule_compares_them() {
+        in_bytewise_order(TorReason::ALL, TorReason::as_str, TorReason::parse);
+        in_bytewise_order(TfaReason::ALL, TfaReason::as_str, TfaReason::parse);
+        in_bytewise_order(Credential::ALL, Credential::as_str, Credential::parse);
+        in_bytewise_order(Actor::ALL, Actor::as_str, Actor::parse);
+    }
+
+    #[test]
+    fn words_are_compared_byte_for_byte() {
+        assert!(Credential::parse("OIDC").is_err());
+        assert!(Actor::parse("").is_err());
+    }
+}
