@@ -1,1 +1,114 @@
-//! To be written.
+//! Publications in PostgreSQL and in SQLite: two traits, two hand-written adapters, one merge rule.
+//!
+//! Reading and writing are different rights, hence different traits: the query daemon opens a reader and needs no right
+//! but `SELECT`. Every write is repeatable (contract, section 2). This crate must not know of Kafka, judge anything, or
+//! retry: it says whether an error is the environment's, the data's or a mistake, and its callers act on that.
+
+mod error;
+mod filter;
+mod merge;
+mod postgres;
+mod settings;
+mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::{Publication, PublicationId};
+
+pub use error::Error;
+pub use filter::{Cursor, Filter, Flag};
+pub use postgres::{PostgresReader, PostgresWriter};
+pub use settings::StoreSettings;
+pub use sqlite::{SqliteReader, SqliteWriter};
+
+/// What a write did, in records: `inserted + updated + unchanged` is the number of records given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Rows that were not there before.
+    pub inserted: u64,
+    /// Rows that were there and changed.
+    pub updated: u64,
+    /// Records that changed nothing: a duplicate, an older one, or one merged away within the batch.
+    pub unchanged: u64,
+    /// Rows that became disputed.
+    pub disputed: u64,
+}
+
+impl std::ops::AddAssign for Recorded {
+    fn add_assign(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.unchanged += other.unchanged;
+        self.disputed += other.disputed;
+    }
+}
+
+/// Writing publications.
+#[async_trait]
+pub trait PublicationWriter: Send + Sync {
+    /// Merges the records into the table, all or none. Records of one publication may occur any number of times, in
+    /// any order.
+    ///
+    /// # Errors
+    /// [`Error::Transient`]: nothing was written, or it cannot be known; try again. [`Error::Data`]: the database
+    /// refuses at least one of the records for its content. [`Error::Fatal`]: neither helps.
+    async fn record(&self, records: &[Publication]) -> Result<Recorded, Error>;
+
+    /// Brings the schema up to this build's; does nothing when it is.
+    ///
+    /// # Errors
+    /// As [`PublicationWriter::record`]; a schema of a later build is fatal.
+    async fn migrate(&self) -> Result<(), Error>;
+
+    /// The highest generation of any row, 0 in an empty table.
+    ///
+    /// # Errors
+    /// As [`PublicationWriter::record`].
+    async fn generation(&self) -> Result<u32, Error>;
+}
+
+/// Reading publications.
+#[async_trait]
+pub trait PublicationReader: Send + Sync {
+    /// The rows of these keys, in one statement: same length and order as `ids`, `None` where there is no record.
+    ///
+    /// # Errors
+    /// [`Error::Transient`] while the database is away, else [`Error::Fatal`].
+    async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error>;
+
+    /// At most `first` rows that pass the filter, newest first by (created, name, version), behind `after`.
+    ///
+    /// # Errors
+    /// As [`PublicationReader::find`].
+    async fn list(&self, filter: &Filter, after: Option<&Cursor>, first: u32) -> Result<Vec<Publication>, Error>;
+
+    /// Whether the database answers and has the table.
+    ///
+    /// # Errors
+    /// As [`PublicationReader::find`].
+    async fn ready(&self) -> Result<(), Error>;
+}
+
+/// Opens the database of `settings.url` for writing. Connects when first used, so it succeeds while the database is
+/// away; an SQLite file is created when missing.
+///
+/// # Errors
+/// [`Error::Fatal`] when the URL is neither `postgres://` nor `sqlite://`, or cannot be read.
+pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationWriter>, Error> {
+    Ok(match settings.database()? {
+        settings::Database::Postgres(options) => Arc::new(PostgresWriter::open(options, settings)),
+        settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
+    })
+}
+
+/// Opens the database of `settings.url` for reading. Connects when first used.
+///
+/// # Errors
+/// As [`open_writer`].
+pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader>, Error> {
+    Ok(match settings.database()? {
+        settings::Database::Postgres(options) => Arc::new(PostgresReader::open(options, settings)),
+        settings::Database::Sqlite(options) => Arc::new(SqliteReader::open(options, settings)),
+    })
+}

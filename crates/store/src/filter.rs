@@ -1,0 +1,95 @@
+//! What a listing asks for, and the SQL conditions that both databases share.
+
+use model::{PublicationId, Timestamp};
+
+/// A flag with three states, as the API filters by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// True.
+    Yes,
+    /// False: determined, and no.
+    No,
+    /// Null: not determined.
+    Unknown,
+}
+
+/// Which publications to list; a part that is `None` lets all pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The package's name, byte for byte.
+    pub name: Option<String>,
+    /// The publisher's name, byte for byte.
+    pub username: Option<String>,
+    /// Whether the publisher came over Tor.
+    pub tor: Option<Flag>,
+    /// Whether a second factor was verified.
+    pub tfa: Option<Flag>,
+    /// Whether events disagree.
+    pub disputed: Option<bool>,
+    /// Only later than this, exclusive.
+    pub created_after: Option<Timestamp>,
+    /// Only earlier than this, exclusive.
+    pub created_before: Option<Timestamp>,
+}
+
+/// Where a page ended: the key of the listing's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// The last row's time.
+    pub created: Timestamp,
+    /// The last row's key.
+    pub id: PublicationId,
+}
+
+/// A value bound to a condition.
+pub(crate) enum Bound<'a> {
+    Text(&'a str),
+    Time(Timestamp),
+}
+
+/// The statement of a listing over `publication AS p`, with `$1`, `$2`, … for its values, which both databases read.
+pub(crate) fn listing<'a>(
+    columns: &str,
+    filter: &'a Filter,
+    after: Option<&'a Cursor>,
+    first: u32,
+) -> (String, Vec<Bound<'a>>) {
+    let mut values = Vec::new();
+    let mut conditions = Vec::new();
+    let mut compare = |condition: &str, value| {
+        values.push(value);
+        conditions.push(format!("{condition} ${}", values.len()));
+    };
+    filter.name.iter().for_each(|name| compare("p.name =", Bound::Text(name)));
+    filter.username.iter().for_each(|name| compare("p.username =", Bound::Text(name)));
+    filter.created_after.iter().for_each(|&time| compare("p.created >", Bound::Time(time)));
+    filter.created_before.iter().for_each(|&time| compare("p.created <", Bound::Time(time)));
+    if let Some(Cursor { created, id }) = after {
+        // The plain bound is implied by the row comparison; alone it lets the index on `created` be entered.
+        compare("p.created <=", Bound::Time(*created));
+        let at = values.len();
+        values.push(Bound::Text(id.name.as_str()));
+        values.push(Bound::Text(id.version.as_str()));
+        conditions.push(format!("(p.created, p.name, p.version) < (${at}, ${}, ${})", at + 1, at + 2));
+    }
+    let flags = [
+        filter.tor.map(|flag| flag_condition(flag, ["p.tor", "NOT p.tor", "p.tor IS NULL"])),
+        filter.tfa.map(|flag| flag_condition(flag, ["p.tfa", "NOT p.tfa", "p.tfa IS NULL"])),
+        filter.disputed.map(|disputed| if disputed { "p.disputed" } else { "NOT p.disputed" }),
+    ];
+    conditions.extend(flags.into_iter().flatten().map(str::to_owned));
+    let condition = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
+    let sql = format!(
+        "SELECT {columns} FROM publication AS p WHERE {condition} \
+         ORDER BY p.created DESC, p.name DESC, p.version DESC LIMIT {first}"
+    );
+    (sql, values)
+}
+
+fn flag_condition(flag: Flag, [yes, no, unknown]: [&'static str; 3]) -> &'static str {
+    match flag {
+        Flag::Yes => yes,
+        Flag::No => no,
+        Flag::Unknown => unknown,
+    }
+}

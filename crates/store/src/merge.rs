@@ -1,0 +1,113 @@
+//! The merge rule of `model::merge` in SQL, written once for both databases: both know row values, `ON CONFLICT` and
+//! `excluded`. What differs between them is named in [`Dialect`].
+
+/// The columns of `publication` in the order in which the adapters give them.
+pub(crate) const COLUMNS: [&str; 16] = [
+    "name",
+    "version",
+    "username",
+    "created",
+    "tor",
+    "tfa",
+    "tor_reason",
+    "tfa_reason",
+    "tor_evidence_until",
+    "tor_settled",
+    "credential",
+    "actor",
+    "revision",
+    "generation",
+    "event_identity",
+    "disputed",
+];
+
+/// What the two databases write differently.
+pub(crate) struct Dialect {
+    /// A time before every other, for "null last" among times where the later is kept.
+    pub(crate) before_all_times: &'static str,
+}
+
+pub(crate) const POSTGRES: Dialect = Dialect { before_all_times: "timestamptz '-infinity'" };
+pub(crate) const SQLITE: Dialect = Dialect { before_all_times: "''" };
+
+/// The row that is there and the row that comes, as the clauses call them.
+const KEPT: &str = "publication";
+const INCOMING: &str = "excluded";
+
+impl Dialect {
+    /// `ON CONFLICT (name, version) DO UPDATE …`: changes the row only where the incoming record is kept, or disputes it.
+    pub(crate) fn on_conflict(&self) -> String {
+        let wins = self.wins(KEPT, INCOMING);
+        let assignments: Vec<String> = COLUMNS
+            .iter()
+            .filter(|column| !matches!(**column, "name" | "version" | "disputed"))
+            .map(|column| format!("{column} = CASE WHEN {wins} THEN {INCOMING}.{column} ELSE {KEPT}.{column} END"))
+            .collect();
+        format!(
+            "ON CONFLICT (name, version) DO UPDATE SET {}, disputed = {} WHERE {}",
+            assignments.join(", "),
+            disputed(KEPT, INCOMING),
+            self.changes(KEPT, INCOMING)
+        )
+    }
+
+    /// Whether merging `incoming` into `kept` changes the row.
+    pub(crate) fn changes(&self, kept: &str, incoming: &str) -> String {
+        format!(
+            "({} OR ({kept}.revision = {incoming}.revision AND NOT {kept}.disputed AND ({incoming}.disputed OR {})))",
+            self.wins(kept, incoming),
+            disagree(kept, incoming)
+        )
+    }
+
+    /// Whether `incoming` precedes `kept` (`model::Publication::precedence` is `Greater`), as one comparison of row
+    /// values: the side of which the greater value is kept stands left as `kept`, the other left as `incoming`.
+    fn wins(&self, kept: &str, incoming: &str) -> String {
+        let never = self.before_all_times;
+        let knowledge = |row: &str| {
+            format!(
+                "CASE WHEN {row}.tor IS NULL THEN CASE WHEN {row}.tor_reason = 'listed_after' THEN 2 ELSE 0 END \
+                 WHEN {row}.tor THEN 3 ELSE 1 END"
+            )
+        };
+        let tfa = |row: &str| format!("CASE WHEN {row}.tfa IS NULL THEN 0 WHEN {row}.tfa THEN 2 ELSE 1 END");
+        let evidence = |row: &str| format!("coalesce({row}.tor_evidence_until, {never})");
+        let column = |name: &'static str| move |row: &str| format!("{row}.{name}");
+        // Greater is kept: true. Smaller is kept: false. The order is the contract's, section 2.
+        let steps: [(bool, &dyn Fn(&str) -> String); 14] = [
+            (true, &column("revision")),
+            (false, &column("created")),
+            (false, &column("event_identity")),
+            (true, &column("generation")),
+            (true, &knowledge),
+            (true, &evidence),
+            (false, &column("tor_reason")),
+            (true, &tfa),
+            (false, &column("tfa_reason")),
+            (false, &column("credential")),
+            (false, &column("actor")),
+            (false, &|row: &str| format!("({row}.username IS NOT NULL)")),
+            (false, &|row: &str| format!("coalesce({row}.username, '')")),
+            (true, &column("tor_settled")),
+        ];
+        let side = |one: &str, other: &str| {
+            let values: Vec<String> =
+                steps.iter().map(|(greater, value)| value(if *greater { one } else { other })).collect();
+            values.join(", ")
+        };
+        format!("(({}) < ({}))", side(kept, incoming), side(incoming, kept))
+    }
+}
+
+fn disagree(kept: &str, incoming: &str) -> String {
+    format!("{kept}.created <> {incoming}.created OR {kept}.username IS DISTINCT FROM {incoming}.username")
+}
+
+fn disputed(kept: &str, incoming: &str) -> String {
+    format!(
+        "CASE WHEN {incoming}.revision > {kept}.revision THEN {incoming}.disputed \
+         WHEN {incoming}.revision < {kept}.revision THEN {kept}.disputed \
+         ELSE {kept}.disputed OR {incoming}.disputed OR {} END",
+        disagree(kept, incoming)
+    )
+}

@@ -1,0 +1,33 @@
+//! The PostgreSQL adapter.
+
+mod copy;
+mod read;
+mod values;
+mod write;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Executor, migrate::Migrator};
+
+use crate::StoreSettings;
+
+pub use read::PostgresReader;
+pub use write::PostgresWriter;
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// A pool that connects when first used.
+///
+/// Every statement here is keyed by a list of unknown length. With a generic plan and nested loops it costs one index
+/// look-up a key whatever the list and the table; left to itself the planner reads the whole table for a long list.
+fn pool(options: PgConnectOptions, settings: &StoreSettings) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(settings.connect_timeout)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                let set = "SET plan_cache_mode = force_generic_plan; SET enable_hashjoin = off; SET enable_mergejoin = off";
+                connection.execute(set).await.map(|_| ())
+            })
+        })
+        .connect_lazy_with(options)
+}

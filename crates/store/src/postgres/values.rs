@@ -1,0 +1,48 @@
+//! Values as PostgreSQL's binary protocol carries them.
+
+use model::Timestamp;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Encode, Postgres, Type};
+
+/// PostgreSQL counts microseconds from 2000-01-01T00:00:00Z (its documentation, "Date/Time Types").
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// A [`Timestamp`] as `timestamptz`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time(pub(super) Timestamp);
+
+impl Time {
+    /// Microseconds since PostgreSQL's epoch, big endian.
+    pub(super) fn to_wire(self) -> [u8; 8] {
+        self.0.as_micros().saturating_sub(EPOCH_MICROS).to_be_bytes()
+    }
+}
+
+impl Type<Postgres> for Time {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1184)) // timestamptz, fixed in PostgreSQL's catalogue
+    }
+}
+
+impl PgHasArrayType for Time {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1185)) // timestamptz[]
+    }
+}
+
+impl Encode<'_, Postgres> for Time {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend(&self.to_wire());
+        Ok(IsNull::No)
+    }
+}
+
+impl Decode<'_, Postgres> for Time {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        let bytes: [u8; 8] = value.as_bytes()?.try_into()?;
+        Ok(Self(Timestamp::from_micros(i64::from_be_bytes(bytes).saturating_add(EPOCH_MICROS))))
+    }
+}

@@ -1,0 +1,198 @@
+//! Writing: one statement a batch, by `COPY` while every publication is new, else by an upsert with the merge rule.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use model::{Actor, Credential, Publication, TfaReason, TorReason, merge_all};
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::{AssertSqlSafe, Row};
+
+use super::values::Time;
+use super::{MIGRATOR, copy, pool};
+use crate::merge::{COLUMNS, POSTGRES};
+use crate::{Error, PublicationWriter, Recorded, StoreSettings};
+
+/// Below this many rows an upsert's single round trip beats `COPY`'s three.
+const COPY_MIN_ROWS: usize = 1_000;
+/// How many batches go by before `COPY` is tried again after it met a key that was there, at most.
+const COPY_MAX_PAUSE: u32 = 64;
+
+/// Writes to PostgreSQL.
+#[derive(Debug)]
+pub struct PostgresWriter {
+    pool: PgPool,
+    upsert: String,
+    fresh: FreshKeys,
+}
+
+impl PostgresWriter {
+    pub(crate) fn open(options: PgConnectOptions, settings: &StoreSettings) -> Self {
+        Self { pool: pool(options, settings), upsert: upsert(), fresh: FreshKeys::default() }
+    }
+
+    async fn upsert(&self, rows: &[Cow<'_, Publication>]) -> Result<Recorded, Error> {
+        let column = Column(rows);
+        let written = sqlx::query(AssertSqlSafe(self.upsert.as_str()))
+            .bind(column.of(|row| row.id.name.as_str()))
+            .bind(column.of(|row| row.id.version.as_str()))
+            .bind(column.of(|row| row.info.username.as_ref().map(model::Username::as_str)))
+            .bind(column.of(|row| Time(row.info.created)))
+            .bind(column.of(|row| row.info.tor))
+            .bind(column.of(|row| row.info.tfa))
+            .bind(column.of(|row| row.info.tor_reason as i16))
+            .bind(column.of(|row| row.info.tfa_reason as i16))
+            .bind(column.of(|row| row.tor_evidence_until.map(Time)))
+            .bind(column.of(|row| row.info.tor_settled))
+            .bind(column.of(|row| row.info.credential as i16))
+            .bind(column.of(|row| row.info.actor as i16))
+            .bind(column.of(|row| row.revision.cast_signed()))
+            .bind(column.of(|row| row.generation.cast_signed()))
+            .bind(column.of(|row| &row.identity.0[..]))
+            .bind(column.of(|row| row.info.disputed))
+            .fetch_one(&self.pool)
+            .await?;
+        let count = |index| Ok::<u64, Error>(written.try_get::<i64, _>(index)?.cast_unsigned());
+        Ok(Recorded { inserted: count(0)?, updated: count(1)?, unchanged: 0, disputed: count(2)? })
+    }
+
+    /// `None` when a key was there already; nothing is written then.
+    async fn copy(&self, rows: &[Cow<'_, Publication>]) -> Result<Option<Recorded>, Error> {
+        let mut connection = self.pool.acquire().await?;
+        match copy::copy_in(&mut connection, rows).await {
+            Ok(inserted) => {
+                let disputed = rows.iter().filter(|row| row.info.disputed).count() as u64;
+                Ok(Some(Recorded { inserted, disputed, ..Recorded::default() }))
+            }
+            // 23505: unique_violation.
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23505") => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl PublicationWriter for PostgresWriter {
+    async fn record(&self, records: &[Publication]) -> Result<Recorded, Error> {
+        if records.is_empty() {
+            return Ok(Recorded::default());
+        }
+        let rows = merge_all(records);
+        let mut recorded = None;
+        if rows.len() >= COPY_MIN_ROWS && self.fresh.expected() {
+            recorded = self.copy(&rows).await?;
+            self.fresh.learn(recorded.is_some());
+        }
+        let mut recorded = match recorded {
+            Some(recorded) => recorded,
+            None => self.upsert(&rows).await?,
+        };
+        recorded.unchanged = records.len() as u64 - recorded.inserted - recorded.updated;
+        Ok(recorded)
+    }
+
+    async fn migrate(&self) -> Result<(), Error> {
+        Ok(MIGRATOR.run(&self.pool).await?)
+    }
+
+    async fn generation(&self) -> Result<u32, Error> {
+        let highest: Option<i32> = sqlx::query_scalar("SELECT max(generation) FROM publication WHERE generation > 0")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(highest.unwrap_or(0).cast_unsigned())
+    }
+}
+
+/// One column of the rows, as an array to bind.
+struct Column<'r>(&'r [Cow<'r, Publication>]);
+
+impl<'r> Column<'r> {
+    fn of<T>(&self, value: impl Fn(&'r Publication) -> T) -> Vec<T> {
+        self.0.iter().map(|row| value(row)).collect()
+    }
+}
+
+/// Whether the next batch is worth a `COPY`. Publications arrive for the first time in ingest and for the second in a
+/// replay, seldom mixed; a `COPY` that meets a known key is wasted, so after one it is tried ever more rarely.
+#[derive(Debug, Default)]
+struct FreshKeys {
+    /// Batches until the next try.
+    pause: AtomicU32,
+    /// The pause after the next failure.
+    next_pause: AtomicU32,
+}
+
+impl FreshKeys {
+    fn expected(&self) -> bool {
+        self.pause.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+
+    fn learn(&self, fresh: bool) {
+        let pause = if fresh { 0 } else { self.next_pause.load(Ordering::Relaxed).clamp(1, COPY_MAX_PAUSE) };
+        self.pause.store(pause, Ordering::Relaxed);
+        self.next_pause.store(pause.saturating_mul(2), Ordering::Relaxed);
+    }
+}
+
+/// The upsert. Rows that would not change are left out before `ON CONFLICT` sees them: it locks, and so writes, each
+/// row it meets. The three counts are rows inserted, rows changed, and rows that became disputed; the last one reads
+/// the table as it was before the statement.
+fn upsert() -> String {
+    let words = |kind: &str, all: String| format!("('{{{all}}}'::{kind}[])[i.{{column}} + 1]");
+    let value = |column: &&str| match *column {
+        "tor_reason" => words("tor_reason", join(TorReason::ALL, |word| word.as_str())),
+        "tfa_reason" => words("tfa_reason", join(TfaReason::ALL, |word| word.as_str())),
+        "credential" => words("publication_credential", join(Credential::ALL, |word| word.as_str())),
+        "actor" => words("publication_actor", join(Actor::ALL, |word| word.as_str())),
+        _ => "i.{column}".to_owned(),
+    }
+    .replace("{column}", column);
+    let values: Vec<String> = COLUMNS.iter().map(|column| format!("{} AS {column}", value(column))).collect();
+    format!(
+        "WITH incoming AS (
+             SELECT {values}
+             FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bool[], $6::bool[], $7::int2[],
+                 $8::int2[], $9::timestamptz[], $10::bool[], $11::int2[], $12::int2[], $13::int4[], $14::int4[],
+                 $15::bytea[], $16::bool[]) AS i({columns})
+         ), written AS (
+             INSERT INTO publication ({columns})
+             SELECT incoming.* FROM incoming LEFT JOIN publication AS kept USING (name, version)
+             WHERE kept.name IS NULL OR {changes}
+             {on_conflict}
+             RETURNING name, version, disputed, xmax = 0 AS inserted
+         )
+         SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted),
+             count(*) FILTER (WHERE disputed AND NOT EXISTS (
+                 SELECT FROM publication AS before
+                 WHERE before.name = written.name AND before.version = written.version AND before.disputed))
+         FROM written",
+        values = values.join(", "),
+        columns = COLUMNS.join(", "),
+        changes = POSTGRES.changes("kept", "incoming"),
+        on_conflict = POSTGRES.on_conflict(),
+    )
+}
+
+fn join<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> String {
+    all.iter().map(|&value| word(value)).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_is_tried_ever_more_rarely_while_keys_are_known_and_at_once_again_when_they_are_new() {
+        let fresh = FreshKeys::default();
+        let mut tries = 0;
+        for _ in 0..1_000 {
+            if fresh.expected() {
+                tries += 1;
+                fresh.learn(false);
+            }
+        }
+        assert!((10..30).contains(&tries), "{tries}");
+        fresh.learn(true);
+        assert!(fresh.expected() && fresh.expected());
+    }
+}

@@ -1,0 +1,149 @@
+//! Writing: one connection, one transaction a batch, several rows a statement.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use model::{Publication, PublicationId, merge_all};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+
+use super::{MIGRATOR, tuned};
+use crate::merge::{COLUMNS, SQLITE};
+use crate::{Error, PublicationWriter, Recorded};
+
+/// Rows of one statement, greatest first; few sizes, so that each is prepared once. 128 rows are 2,048 values, well
+/// under SQLite's 32,766, and more rows save no more.
+const STATEMENT_ROWS: [usize; 3] = [128, 16, 1];
+
+/// Writes to SQLite.
+#[derive(Debug)]
+pub struct SqliteWriter {
+    /// Of one connection: SQLite has one writer, and waiting in our own queue is fair where its lock is not.
+    pool: SqlitePool,
+    /// The statement for each of [`STATEMENT_ROWS`].
+    upserts: [String; 3],
+}
+
+impl SqliteWriter {
+    pub(crate) fn open(options: SqliteConnectOptions) -> Self {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            // A batch waits for the ones before it, however long those take.
+            .acquire_timeout(std::time::Duration::from_secs(600))
+            .connect_lazy_with(tuned(options.create_if_missing(true)));
+        Self { pool, upserts: STATEMENT_ROWS.map(upsert) }
+    }
+}
+
+#[async_trait]
+impl PublicationWriter for SqliteWriter {
+    async fn record(&self, records: &[Publication]) -> Result<Recorded, Error> {
+        if records.is_empty() {
+            return Ok(Recorded::default());
+        }
+        let rows = merge_all(records);
+        // IMMEDIATE: what is read below stays true until the commit.
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let before = Before::read(&mut transaction, &rows).await?;
+        let mut changed = 0;
+        let mut rest = &rows[..];
+        for (size, sql) in STATEMENT_ROWS.iter().zip(&self.upserts) {
+            while let Some((chunk, behind)) = rest.split_at_checked(*size) {
+                changed += execute(&mut transaction, sql, chunk).await?;
+                rest = behind;
+            }
+        }
+        let fresh = |row: &&Cow<'_, Publication>| !before.present.contains(&row.id);
+        let inserted = rows.iter().filter(fresh).count() as u64;
+        let mut disputed = rows.iter().filter(fresh).filter(|row| row.info.disputed).count() as u64;
+        if changed > inserted {
+            let after = Before::read(&mut transaction, &rows).await?;
+            disputed += before.present.intersection(&after.disputed).filter(|id| !before.disputed.contains(id)).count() as u64;
+        }
+        transaction.commit().await?;
+        let updated = changed - inserted;
+        Ok(Recorded { inserted, updated, unchanged: records.len() as u64 - inserted - updated, disputed })
+    }
+
+    async fn migrate(&self) -> Result<(), Error> {
+        Ok(MIGRATOR.run(&self.pool).await?)
+    }
+
+    async fn generation(&self) -> Result<u32, Error> {
+        let highest: Option<u32> = sqlx::query_scalar("SELECT max(generation) FROM publication WHERE generation > 0")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(highest.unwrap_or(0))
+    }
+}
+
+/// Which of the rows are in the table, and which of those are disputed: SQLite does not tell an insertion from a change.
+#[derive(Debug, Default)]
+struct Before {
+    present: HashSet<PublicationId>,
+    disputed: HashSet<PublicationId>,
+}
+
+impl Before {
+    async fn read(connection: &mut SqliteConnection, rows: &[Cow<'_, Publication>]) -> Result<Self, Error> {
+        let found = sqlx::query(
+            "SELECT p.name, p.version, p.disputed FROM json_each($1) AS i \
+             CROSS JOIN publication AS p ON p.name = i.value ->> 0 AND p.version = i.value ->> 1",
+        )
+        .bind(keys(rows.iter().map(|row| &row.id)))
+        .fetch_all(connection)
+        .await?;
+        let mut before = Self::default();
+        for row in found {
+            let id = PublicationId::new(row.try_get(0)?, row.try_get(1)?)
+                .map_err(|_| Error::fatal("a row holds a value that no event can have"))?;
+            if row.try_get(2)? {
+                before.disputed.insert(id.clone());
+            }
+            before.present.insert(id);
+        }
+        Ok(before)
+    }
+}
+
+/// The keys as a JSON array of `[name, version]`, the one way to bind a list of any length.
+pub(super) fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
+    serde_json::Value::from_iter(ids.map(|id| vec![id.name.as_str(), id.version.as_str()])).to_string()
+}
+
+async fn execute(connection: &mut SqliteConnection, sql: &str, rows: &[Cow<'_, Publication>]) -> Result<u64, Error> {
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for row in rows {
+        let info = &row.info;
+        // In the order of `COLUMNS`.
+        query = query
+            .bind(row.id.name.as_str())
+            .bind(row.id.version.as_str())
+            .bind(info.username.as_ref().map(model::Username::as_str))
+            .bind(info.created.to_rfc3339_micros())
+            .bind(info.tor)
+            .bind(info.tfa)
+            .bind(info.tor_reason.as_str())
+            .bind(info.tfa_reason.as_str())
+            .bind(row.tor_evidence_until.map(model::Timestamp::to_rfc3339_micros))
+            .bind(info.tor_settled)
+            .bind(info.credential.as_str())
+            .bind(info.actor.as_str())
+            .bind(row.revision)
+            .bind(row.generation)
+            .bind(&row.identity.0[..])
+            .bind(info.disputed);
+    }
+    Ok(query.execute(connection).await?.rows_affected())
+}
+
+fn upsert(rows: usize) -> String {
+    let row = format!("({})", ["?"; COLUMNS.len()].join(", "));
+    format!(
+        "INSERT INTO publication ({}) VALUES {} {}",
+        COLUMNS.join(", "),
+        vec![row; rows].join(", "),
+        SQLITE.on_conflict()
+    )
+}
