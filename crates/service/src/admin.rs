@@ -1,0 +1,299 @@
+//! The admin listener: `/livez`, `/readyz` and `/metrics`, for probes and Prometheus. Not meant for the internet.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What a daemon is doing, as `/readyz` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not done with its start.
+    Starting,
+    /// Doing its work.
+    Ready,
+    /// Partitions are being handed over.
+    Rebalancing,
+    /// Waiting for something outside: a database, an operator.
+    Paused,
+    /// Asked to stop.
+    Stopping,
+}
+
+impl State {
+    /// The word in the answer.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Rebalancing => "rebalancing",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// What the daemon is doing.
+    pub state: State,
+    /// Whether it should get work: 200 or 503.
+    pub ready: bool,
+    /// Why, where there is something to say.
+    pub reason: Option<String>,
+    /// Since when state and reason are what they are.
+    pub since: SystemTime,
+}
+
+/// What the admin listener asks of a daemon. Answered often and from any thread, so it must not wait.
+pub trait Health: Send + Sync + 'static {
+    /// Whether the process is worth keeping: false asks the supervisor for a restart.
+    fn live(&self) -> bool;
+    /// Whether it should get work.
+    fn ready(&self) -> Readiness;
+}
+
+/// A [`Health`] that is told what to say.
+#[derive(Debug)]
+pub struct Status(Mutex<Readiness>);
+
+impl Default for Status {
+    fn default() -> Self {
+        Self(Mutex::new(Readiness {
+            state: State::Starting,
+            ready: false,
+            reason: None,
+            since: SystemTime::now(),
+        }))
+    }
+}
+
+impl Status {
+    /// Says what the daemon is doing from now on. Only [`State::Ready`] and [`State::Rebalancing`] count as ready: a
+    /// daemon that hands over partitions goes on with the ones it keeps. `since` moves only when something changes, and
+    /// nothing follows [`State::Stopping`].
+    pub fn set(&self, state: State, reason: Option<String>) {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = current.state != state || current.reason != reason;
+        if changed && current.state != State::Stopping {
+            let ready = matches!(state, State::Ready | State::Rebalancing);
+            *current = Readiness { state, ready, reason, since: SystemTime::now() };
+        }
+    }
+}
+
+impl Health for Status {
+    fn live(&self) -> bool {
+        true
+    }
+
+    fn ready(&self) -> Readiness {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} ({key}): {reason}")]
+pub struct BindError {
+    /// The configuration key that holds the address.
+    pub key: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+    /// What the operating system said.
+    pub reason: String,
+}
+
+/// Binds a TCP listener; `key` is the configuration key named in the error. Port 0 takes a free port.
+///
+/// # Errors
+/// [`BindError`] when the address is taken, not this machine's, or needs rights the process does not have.
+pub async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::AddrInUse => "address already in use".into(),
+            io::ErrorKind::PermissionDenied => "permission denied".into(),
+            io::ErrorKind::AddrNotAvailable => "not an address of this machine".into(),
+            _ => error.to_string(),
+        };
+        BindError { key, address, reason }
+    })
+}
+
+/// The admin listener, bound and waiting.
+#[derive(Debug)]
+pub struct AdminServer {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl AdminServer {
+    /// Binds `admin.listen`. Done before anything else of a daemon, so that a second one on the same machine fails
+    /// before it does any work.
+    ///
+    /// # Errors
+    /// [`BindError`] when the address cannot be listened on.
+    pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        const KEY: &str = "admin.listen";
+        let listener = bind(KEY, address).await?;
+        let address = listener.local_addr().map_err(|error| BindError {
+            key: KEY,
+            address,
+            reason: error.to_string(),
+        })?;
+        Ok(Self { listener, address })
+    }
+
+    /// The bound address, with the real port where 0 was asked for.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop` is cancelled. Give it a token that is cancelled last, so that `/readyz` can say
+    /// `stopping` while the daemon does.
+    ///
+    /// # Errors
+    /// When the listener breaks.
+    pub async fn serve(
+        self,
+        registry: Registry,
+        health: Arc<dyn Health>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        axum::serve(self.listener, router(registry, health))
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    }
+}
+
+/// The three routes, for a daemon that serves them in another way.
+pub fn router(registry: Registry, health: Arc<dyn Health>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(health)
+        .route("/metrics", get(move || std::future::ready(metrics(&registry))))
+}
+
+async fn livez(Shared(health): Shared<Arc<dyn Health>>) -> Response {
+    if health.live() {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not live\n").into_response()
+    }
+}
+
+async fn readyz(Shared(health): Shared<Arc<dyn Health>>) -> Response {
+    let readiness = health.ready();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let since = humantime::format_rfc3339_millis(readiness.since).to_string();
+    let body = serde_json::json!({
+        "state": readiness.state.as_str(),
+        "reason": readiness.reason,
+        "since": since,
+    });
+    (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response()
+}
+
+fn metrics(registry: &Registry) -> Response {
+    let mut body = Vec::new();
+    match TextEncoder::new().encode(&registry.gather(), &mut body) {
+        Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], body).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot encode the metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers_the_three_paths_and_stops() {
+        let server = AdminServer::bind(FREE).await.unwrap();
+        let address = server.local_addr();
+        let registry = Registry::new();
+        let counter = prometheus::IntCounter::new("sample_total", "A sample").unwrap();
+        registry.register(Box::new(counter)).unwrap();
+        let status = Arc::new(Status::default());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(server.serve(registry, status.clone(), stop.clone()));
+
+        let answer = ask(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains(r#""state":"starting""#), "{answer}");
+        status.set(State::Paused, Some("database away".into()));
+        let answer = ask(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains(r#""reason":"database away""#), "{answer}");
+        status.set(State::Ready, None);
+        let answer = ask(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(
+            answer.contains(r#""reason":null"#) && answer.contains(r#""since":"2"#),
+            "{answer}"
+        );
+
+        assert!(ask(address, "/livez").await.starts_with("HTTP/1.1 200 "));
+        let answer = ask(address, "/metrics").await;
+        assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
+        assert!(answer.contains("sample_total 0"), "{answer}");
+        assert!(ask(address, "/other").await.starts_with("HTTP/1.1 404 "));
+
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_named_with_its_key() {
+        let first = AdminServer::bind(FREE).await.unwrap();
+        let address = first.local_addr();
+        let error = AdminServer::bind(address).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("cannot listen on {address} (admin.listen): address already in use")
+        );
+    }
+
+    #[test]
+    fn since_moves_only_with_a_change_and_stopping_is_last() {
+        let status = Status::default();
+        status.set(State::Ready, None);
+        let since = status.ready().since;
+        status.set(State::Ready, None);
+        assert_eq!(status.ready().since, since);
+        status.set(State::Stopping, None);
+        status.set(State::Ready, None);
+        assert_eq!(status.ready().state, State::Stopping);
+        assert!(!status.ready().ready);
+        assert!(status.live());
+    }
+}

@@ -1,0 +1,130 @@
+//! Layered settings: defaults in code, then a TOML file, then the environment.
+//!
+//! The environment variable of a key is the prefix and the path in upper case, joined by `__`: `store.url` is
+//! `QUERY_STORE__URL`. Its value is TOML where it parses as such, else a string; where the key's default is a string it
+//! is always taken as it stands. An error names the key and never quotes a value, because a value may be a secret.
+
+mod error;
+mod layers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+pub use error::{ConfigError, Origin};
+use layers::{EnvironmentKey, Layers};
+
+/// The settings of a daemon: a struct with `#[serde(deny_unknown_fields, default)]` on every level, so that each key has
+/// its default in code and no other key exists.
+pub trait Settings: Default + Serialize + DeserializeOwned {
+    /// Dotted paths of tables that are handed on as they are, such as `kafka.client`: a map from string to string.
+    /// Tables in them are flattened with dots, numbers and booleans become strings, and one `_` in the name of an
+    /// environment variable stands for a dot.
+    const PASS_THROUGH: &'static [&'static str] = &[];
+
+    /// Checks what types cannot say, such as a limit that must not be 0.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`], which names the key.
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+}
+
+/// Reads the settings.
+///
+/// `prefix` ends in an underscore (`QUERY_`). `file` is what the command line asked for and must exist; without it
+/// `default_file` is read where it is there. `environment` is all of the process's environment; every variable with the
+/// prefix must be a key.
+///
+/// # Errors
+/// [`ConfigError`]: a file that cannot be read or is no TOML, an unknown key, a value of the wrong type, or a value that
+/// [`Settings::check`] refuses.
+pub fn load<T: Settings>(
+    prefix: &str,
+    file: Option<&Path>,
+    default_file: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<T, ConfigError> {
+    let mut layers = Layers::new(defaults::<T>()?, T::PASS_THROUGH);
+    let path = file.unwrap_or(default_file);
+    if let Some(text) = layers::read(path, file.is_some())? {
+        layers.add_file(path, &text)?;
+    }
+    let mut variables: Vec<(String, String)> =
+        environment.filter(|(name, _)| name.starts_with(prefix)).collect();
+    // The environment has no order of its own, and the first error should be the same every time.
+    variables.sort_unstable();
+    for (name, value) in variables {
+        layers.add_variable(EnvironmentKey::parse(prefix, name)?, &value);
+    }
+    let settings: T = layers.deserialize()?;
+    settings.check()?;
+    Ok(settings)
+}
+
+/// What is wrong with a configuration file that claims to show every key with its default: keys it lacks, and keys whose
+/// value differs from the default in code. Empty when it is right. A key without a default (an `Option` that is `None`)
+/// cannot be shown by a file and is not missed.
+///
+/// # Errors
+/// [`ConfigError`] when the file cannot be loaded at all.
+pub fn differences<T: Settings>(path: &Path) -> Result<Vec<String>, ConfigError> {
+    let defaults = defaults::<T>()?;
+    let text = layers::read(path, true)?.unwrap_or_default();
+    let mut layers = Layers::new(defaults.clone(), T::PASS_THROUGH);
+    layers.add_file(path, &text)?;
+    let shown = keys(layers.table());
+    let loaded = serialize(&layers.deserialize::<T>()?)?;
+    let mut wrong: Vec<String> = keys(&defaults)
+        .difference(&shown)
+        .map(|key| format!("`{key}` is not in the file"))
+        .collect();
+    for key in &shown {
+        if lookup(&defaults, key) != lookup(&loaded, key) {
+            wrong.push(format!("`{key}` is not the default in the file"));
+        }
+    }
+    Ok(wrong)
+}
+
+fn defaults<T: Settings>() -> Result<Table, ConfigError> {
+    serialize(&T::default())
+}
+
+fn serialize<T: Serialize>(settings: &T) -> Result<Table, ConfigError> {
+    Table::try_from(settings).map_err(|error| ConfigError::Default(error.to_string()))
+}
+
+/// The dotted paths of all leaves; an empty table is a leaf.
+fn keys(table: &Table) -> BTreeSet<String> {
+    fn walk(table: &Table, path: &str, keys: &mut BTreeSet<String>) {
+        for (name, value) in table {
+            let path = join(path, name);
+            match value {
+                Value::Table(inner) if !inner.is_empty() => walk(inner, &path, keys),
+                _ => {
+                    keys.insert(path);
+                }
+            }
+        }
+    }
+    let mut all = BTreeSet::new();
+    walk(table, "", &mut all);
+    all
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.into() } else { format!("{path}.{name}") }
+}
+
+fn lookup<'a>(table: &'a Table, dotted: &str) -> Option<&'a Value> {
+    let mut segments = dotted.split('.');
+    let first = table.get(segments.next()?)?;
+    segments.try_fold(first, |value, segment| value.as_table()?.get(segment))
+}

@@ -1,0 +1,130 @@
+//! How a daemon ends: by a signal, within its grace period, with an exit code that says why.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::ConfigError;
+
+/// Exit codes. Supervisors act on them: a restart helps against 1 and never against 2 or 78.
+pub mod exit {
+    /// Asked to stop, and stopped in order.
+    pub const OK: u8 = 0;
+    /// Something failed that may work the next time.
+    pub const FAILURE: u8 = 1;
+    /// The command line was misused; clap's own code for it.
+    pub const USAGE: u8 = 2;
+    /// The configuration has an unknown or ill-typed key (`EX_CONFIG` of sysexits.h).
+    pub const CONFIG: u8 = 78;
+    /// A second Ctrl-C: 128 and the number of SIGINT, as shells have it.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// The work was still not done when its grace period was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not finished within {0:?} of being asked to stop")]
+pub struct GraceExceeded(pub Duration);
+
+/// A token that SIGTERM and SIGINT cancel. The handlers are installed when this returns, so that a signal that comes
+/// right after it is not lost. A second SIGINT ends the process at once: somebody at a terminal has lost patience. A
+/// repeated SIGTERM does not, because supervisors repeat it while the grace period is still running.
+///
+/// # Errors
+/// When the operating system refuses the handlers.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn stop_on_signals() -> io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "stopping");
+        cancelled.cancel();
+        interrupt.recv().await;
+        warn!("interrupted again, ending at once");
+        std::process::exit(i32::from(exit::INTERRUPTED));
+    });
+    Ok(token)
+}
+
+/// Runs `work` to its end. From the moment `stop` is cancelled it has `grace` left, then it is dropped.
+///
+/// # Errors
+/// [`GraceExceeded`] when it was dropped.
+pub async fn within_grace<F: Future>(
+    work: F,
+    stop: &CancellationToken,
+    grace: Duration,
+) -> Result<F::Output, GraceExceeded> {
+    let deadline = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        biased;
+        output = work => Ok(output),
+        () = deadline => Err(GraceExceeded(grace)),
+    }
+}
+
+/// The exit code for an error: [`exit::CONFIG`] when a [`ConfigError`] is anywhere in its chain, else
+/// [`exit::FAILURE`].
+#[must_use]
+pub fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
+    let mut link = Some(error);
+    while let Some(current) = link {
+        if current.is::<ConfigError>() {
+            return ExitCode::from(exit::CONFIG);
+        }
+        link = current.source();
+    }
+    ExitCode::from(exit::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] ConfigError);
+
+    #[test]
+    fn a_configuration_error_is_found_in_the_chain() {
+        let error = Outer(ConfigError::invalid("a.b", "wrong"));
+        assert_eq!(exit_code(&error), ExitCode::from(78));
+        assert_eq!(exit_code(&GraceExceeded(Duration::ZERO)), ExitCode::from(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_has_its_grace_period_and_no_more() {
+        let stop = CancellationToken::new();
+        let grace = Duration::from_secs(10);
+        assert_eq!(within_grace(async { 7 }, &stop, grace).await, Ok(7));
+        stop.cancel();
+        let nine_seconds = tokio::time::sleep(Duration::from_secs(9));
+        assert_eq!(within_grace(nine_seconds, &stop, grace).await, Ok(()));
+        let forever = std::future::pending::<()>();
+        assert_eq!(within_grace(forever, &stop, grace).await, Err(GraceExceeded(grace)));
+    }
+
+    #[tokio::test]
+    async fn a_signal_cancels_the_token() {
+        let token = stop_on_signals().unwrap();
+        assert!(!token.is_cancelled());
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
+        token.cancelled().await;
+    }
+}
