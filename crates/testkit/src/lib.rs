@@ -1,1 +1,62 @@
-//! To be written.
+//! A real Kafka, a real PostgreSQL and the daemons as processes, for tests and benchmarks.
+//!
+//! Everything here is a guard: what it starts it ends, when it is dropped, when the test panics, and when the test's process is
+//! killed. Ports are chosen free, data lies in a temporary directory, and waiting is always for a condition with a deadline.
+//! The crate must never stand in for a server with a fake, and production code must never depend on it. It panics instead of
+//! returning errors, because a test that cannot start its server has nothing left to do.
+#![expect(clippy::expect_used, reason = "a test that cannot go on ends with a panic")]
+
+#[cfg(feature = "client")]
+mod client;
+mod daemon;
+mod http;
+mod kafka;
+mod net;
+mod postgres;
+mod process;
+mod wait;
+
+use std::sync::LazyLock;
+
+#[cfg(feature = "client")]
+pub use client::{ConsumedRecord, Record, consume_all, group_lag, produce, topic};
+pub use daemon::{Daemon, DaemonBuilder};
+pub use http::{Response, http_get, http_post, http_request};
+pub use kafka::{
+    KAFKA_FOLDER, KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, KAFKA_VERSION, Kafka, KafkaBuilder,
+};
+pub use net::{free_port, unique};
+#[cfg(feature = "client")]
+pub use postgres::Database;
+pub use postgres::{POSTGRES_VARIABLE, Postgres, PostgresBuilder, StopMode, postgres_program};
+#[cfg(feature = "client")]
+pub use wait::eventually;
+pub use wait::{Probe, wait_until};
+
+/// The broker that the whole test run shares: the one that `TESTKIT_KAFKA` names, else one that this process starts for itself.
+///
+/// It is borrowed, so that no test can stop it for the others; those that need to, start their own with [`Kafka::start`].
+pub fn kafka() -> &'static Kafka {
+    static SHARED: LazyLock<Kafka> =
+        LazyLock::new(|| variable(KAFKA_VARIABLE).map_or_else(Kafka::start, Kafka::elsewhere));
+    &SHARED
+}
+
+/// The PostgreSQL that the whole test run shares: the one that `TESTKIT_POSTGRES` names, else one that this process starts for itself.
+///
+/// Each test takes a database of its own from it; those that stop or restart the server start their own with [`Postgres::start`].
+pub fn postgres() -> &'static Postgres {
+    static SHARED: LazyLock<Postgres> = LazyLock::new(|| {
+        // Nothing that tests write has to survive this machine's crash, and without fsync they end sooner.
+        variable(POSTGRES_VARIABLE)
+            .map_or_else(|| Postgres::builder().fsync(false).start(), Postgres::elsewhere)
+    });
+    &SHARED
+}
+
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var_os(name)?
+        .into_string()
+        .unwrap_or_else(|value| panic!("{name} is not UTF-8: {value:?}"));
+    (!value.is_empty()).then_some(value)
+}

@@ -1,0 +1,270 @@
+//! A client of the broker: what tests put into Kafka, and what they find there.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::task::spawn_blocking;
+
+use crate::wait::{eventually, wait_until};
+
+/// For one request, long enough for a broker that elects leaders and loads groups after a restart.
+const REQUEST: Duration = Duration::from_secs(10);
+/// For a whole call; afterwards something is broken.
+const CALL: Duration = Duration::from_secs(60);
+
+/// A record to produce; what is left out (`..Record::default()`) is null, or the broker's and the partitioner's choice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The partition; by the key when left out.
+    pub partition: Option<i32>,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value; a tombstone when left out.
+    pub value: Option<Vec<u8>>,
+    /// The headers in their order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Milliseconds since 1970; now when left out.
+    pub timestamp: Option<i64>,
+}
+
+/// A record as it lies in the topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumedRecord {
+    /// The partition.
+    pub partition: i32,
+    /// The offset in the partition.
+    pub offset: i64,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value; none is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// The headers in their order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Milliseconds since 1970, unless the record has none.
+    pub timestamp: Option<i64>,
+}
+
+impl ConsumedRecord {
+    /// The last header of this name, as text; none when it is missing or null.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().rev().find(|(known, _)| known == name)?;
+        Some(String::from_utf8_lossy(value.as_deref()?).into_owned())
+    }
+}
+
+/// Creates a topic with its configuration (for example `("retention.ms", "-1")`) and waits until each partition has a leader.
+pub async fn topic(brokers: &str, name: &str, partitions: i32, config: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> =
+        client(brokers).create().expect("an admin client can be made");
+    let new = NewTopic {
+        name,
+        num_partitions: partitions,
+        replication: TopicReplication::Fixed(1),
+        config: config.to_vec(),
+    };
+    let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
+    let results = admin.create_topics([&new], &options).await.expect("the broker answers");
+    for result in results {
+        result.unwrap_or_else(|(topic, code)| panic!("cannot create topic {topic}: {code}"));
+    }
+    let wanted = usize::try_from(partitions).expect("a topic has a positive number of partitions");
+    let (brokers, name) = (brokers.to_owned(), name.to_owned());
+    blocking(move || {
+        let consumer = consumer(&brokers, "testkit");
+        wait_until(&format!("leaders of topic {name}"), CALL, || {
+            leaders(&consumer, &name) == Some(wanted)
+        });
+    })
+    .await;
+}
+
+/// Produces the records, each partition's in their order, and waits until the broker has acknowledged all of them.
+///
+/// Returns partition and offset of each, in the order of the records.
+pub async fn produce(
+    brokers: &str,
+    topic: &str,
+    records: impl IntoIterator<Item = Record>,
+) -> Vec<(i32, i64)> {
+    let producer: FutureProducer = client(brokers)
+        .set("enable.idempotence", "true")
+        // Tests send values that the broker or the daemon is to refuse, so the client must not be the one who does.
+        .set("message.max.bytes", "67108864")
+        .set("linger.ms", "5")
+        .create()
+        .expect("a producer can be made");
+    let mut sent = Vec::new();
+    for record in records {
+        sent.push(send(&producer, topic, &record).await);
+    }
+    let mut positions = Vec::with_capacity(sent.len());
+    for delivery in sent {
+        let delivered = delivery.await.expect("the producer lives until the end");
+        let delivered = delivered.unwrap_or_else(|(error, _)| {
+            panic!("the broker refused a record for {topic}: {error}")
+        });
+        positions.push((delivered.partition, delivered.offset));
+    }
+    positions
+}
+
+async fn send(producer: &FutureProducer, topic: &str, record: &Record) -> DeliveryFuture {
+    // The queue is full when the broker is slower than the test; it empties by itself.
+    eventually("room in the producer's queue", CALL, async || {
+        match producer.send_result(outgoing(topic, record)) {
+            Ok(delivery) => Some(delivery),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => None,
+            Err((error, _)) => panic!("cannot produce to {topic}: {error}"),
+        }
+    })
+    .await
+}
+
+fn outgoing<'a>(topic: &'a str, record: &'a Record) -> FutureRecord<'a, [u8], [u8]> {
+    let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+        headers.insert(Header { key, value: value.as_ref() })
+    });
+    FutureRecord {
+        topic,
+        partition: record.partition,
+        payload: record.value.as_deref(),
+        key: record.key.as_deref(),
+        timestamp: record.timestamp,
+        headers: (!record.headers.is_empty()).then_some(headers),
+    }
+}
+
+/// Reads the whole topic: from the earliest record of each partition to its present end, in the order of partition and offset.
+pub async fn consume_all(brokers: &str, topic: &str) -> Vec<ConsumedRecord> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    blocking(move || {
+        let consumer = consumer(&brokers, "testkit");
+        let mut open = partitions(&consumer, &topic);
+        let mut assignment = TopicPartitionList::new();
+        for partition in &open {
+            assignment
+                .add_partition_offset(&topic, *partition, Offset::Beginning)
+                .expect("a partition can be listed");
+        }
+        consumer.assign(&assignment).expect("partitions can be assigned");
+        let mut records = Vec::new();
+        while !open.is_empty() {
+            match consumer
+                .poll(CALL)
+                .unwrap_or_else(|| panic!("topic {topic} was silent for {CALL:?}"))
+            {
+                Ok(message) => records.push(incoming(&message)),
+                // Not the watermarks but the broker's word: transactions and compaction leave offsets without records.
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    open.retain(|other| *other != partition)
+                }
+                Err(error) => panic!("cannot read topic {topic}: {error}"),
+            }
+        }
+        records.sort_by_key(|record| (record.partition, record.offset));
+        records
+    })
+    .await
+}
+
+fn incoming(message: &BorrowedMessage<'_>) -> ConsumedRecord {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    ConsumedRecord {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect(),
+        timestamp: message.timestamp().to_millis(),
+    }
+}
+
+/// How many records of the topic the group has not committed yet, over all partitions.
+///
+/// A partition without a committed offset counts from its earliest record. A broker that is just coming back is waited for.
+pub async fn group_lag(brokers: &str, group: &str, topic: &str) -> i64 {
+    let (brokers, group, topic) = (brokers.to_owned(), group.to_owned(), topic.to_owned());
+    blocking(move || {
+        let consumer = consumer(&brokers, &group);
+        wait_until(&format!("the offsets of group {group}"), CALL, || lag(&consumer, &topic).ok())
+    })
+    .await
+}
+
+fn lag(consumer: &BaseConsumer, topic: &str) -> Result<i64, KafkaError> {
+    let mut wanted = TopicPartitionList::new();
+    for partition in partitions(consumer, topic) {
+        wanted.add_partition(topic, partition);
+    }
+    let committed = consumer.committed_offsets(wanted, REQUEST)?;
+    let committed: HashMap<i32, Offset> = committed
+        .elements()
+        .iter()
+        .map(|element| (element.partition(), element.offset()))
+        .collect();
+    let mut lag = 0;
+    for (partition, offset) in committed {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, REQUEST)?;
+        lag += high - if let Offset::Offset(next) = offset { next } else { low };
+    }
+    Ok(lag)
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
+    wait_until(&format!("topic {topic}"), CALL, || {
+        let metadata = consumer.fetch_metadata(Some(topic), REQUEST).ok()?;
+        let found: Vec<i32> = metadata
+            .topics()
+            .first()?
+            .partitions()
+            .iter()
+            .map(|partition| partition.id())
+            .collect();
+        (!found.is_empty()).then_some(found)
+    })
+}
+
+fn leaders(consumer: &BaseConsumer, topic: &str) -> Option<usize> {
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST).ok()?;
+    Some(
+        metadata
+            .topics()
+            .first()?
+            .partitions()
+            .iter()
+            .filter(|partition| partition.leader() >= 0)
+            .count(),
+    )
+}
+
+fn client(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    config
+}
+
+/// A consumer that never joins its group and never commits.
+fn consumer(brokers: &str, group: &str) -> BaseConsumer {
+    client(brokers)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "error")
+        .create()
+        .expect("a consumer can be made")
+}
+
+/// Runs blocking calls beside the async runtime; their panic is the caller's.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

@@ -1,0 +1,196 @@
+//! The daemons as what they are in production: processes.
+
+use std::env::{current_exe, var_os};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::http::http_get;
+use crate::process::{Farewell, Process, watched};
+use crate::wait::poll_until;
+
+/// A daemon answers within a second; the rest is for a machine that compiles at the same time, and for catching up.
+const READY: Duration = Duration::from_secs(60);
+
+/// A running daemon. Dropping it kills it.
+#[derive(Debug)]
+pub struct Daemon {
+    // Before its directory: fields are dropped in their order, and the daemon writes until its end.
+    process: Process,
+    name: String,
+    dir: TempDir,
+}
+
+/// How a daemon is to be started; made by [`Daemon::command`].
+#[derive(Debug)]
+pub struct DaemonBuilder {
+    command: Command,
+    name: String,
+    dir: TempDir,
+}
+
+impl DaemonBuilder {
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets a variable of the daemon's environment; the rest of it is the test's.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Starts the daemon in another directory than one of its own that is empty.
+    #[must_use]
+    pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Starts the daemon; it may not be ready yet.
+    pub fn spawn(self) -> Daemon {
+        let log = self.dir.path().join("log");
+        Daemon {
+            process: Process::spawn(self.command, Farewell::Kill, &log),
+            name: self.name,
+            dir: self.dir,
+        }
+    }
+}
+
+impl Daemon {
+    /// A daemon by the name of its program, which is built already.
+    ///
+    /// It is looked for beside the test's executable, or in the folder that `TESTKIT_BIN_DIR` names.
+    pub fn command(name: &str) -> DaemonBuilder {
+        let program = folder().join(name);
+        assert!(
+            program.is_file(),
+            "no {}: run `cargo build --workspace --bins` first (`cargo xtask test` does)",
+            program.display()
+        );
+        let dir = tempfile::Builder::new()
+            .prefix("daemon-")
+            .tempdir()
+            .expect("a temporary directory can be made");
+        let mut command = watched(program, Farewell::Kill, dir.path());
+        command.current_dir(dir.path());
+        DaemonBuilder { command, name: name.to_owned(), dir }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The directory that the daemon was started in unless the builder chose another; it goes with the daemon.
+    pub fn own_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Everything the daemon has printed so far, both streams.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Whether the daemon has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+
+    /// Waits until the daemon's admin listener at `addr` (`host:port`) answers `/readyz` with 200.
+    ///
+    /// Panics with the daemon's last lines when it ends or takes a minute.
+    pub fn wait_ready(&mut self, addr: impl ToString) {
+        self.wait_ready_within(addr, READY);
+    }
+
+    /// [`Daemon::wait_ready`] with another deadline.
+    pub fn wait_ready_within(&mut self, addr: impl ToString, timeout: Duration) {
+        let addr = addr.to_string();
+        let mut answer = "no answer".to_owned();
+        let ready = poll_until(timeout, || {
+            assert!(
+                self.is_running(),
+                "{} ended before it was ready:\n{}",
+                self.name,
+                self.process.last_words()
+            );
+            match http_get(&addr, "/readyz") {
+                Ok((status, body)) => {
+                    answer = format!("{status} {body}");
+                    status == 200
+                }
+                Err(_) => false,
+            }
+        });
+        assert!(
+            ready.is_some(),
+            "{} is not ready after {timeout:?} ({answer}):\n{}",
+            self.name,
+            self.process.last_words()
+        );
+    }
+
+    /// Asks the daemon to end (SIGTERM).
+    pub fn terminate(&mut self) {
+        self.process.signal(Signal::SIGTERM);
+    }
+
+    /// Ends the daemon as a crash does (SIGKILL), and waits for its end.
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.wait_exit(Duration::from_secs(10));
+    }
+
+    /// Freezes the daemon (SIGSTOP).
+    pub fn pause(&mut self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    /// Ends [`Daemon::pause`] (SIGCONT).
+    pub fn resume(&mut self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
+    /// Waits for the daemon's end; panics with its last lines when it takes longer than `timeout`.
+    pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
+        let status = self.process.wait(timeout);
+        status.unwrap_or_else(|| {
+            panic!("{} has not ended after {timeout:?}:\n{}", self.name, self.process.last_words())
+        })
+    }
+
+    /// The most memory that the running daemon has held so far, in bytes (`VmHWM`); none once it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(kibibytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    }
+}
+
+/// Cargo puts test executables into `deps` below the folder of the programs.
+fn folder() -> PathBuf {
+    if let Some(named) = var_os("TESTKIT_BIN_DIR") {
+        return named.into();
+    }
+    let test = current_exe().expect("a process knows its executable");
+    let folder = test.parent().expect("an executable lies in a folder");
+    if folder.ends_with("deps") { folder.join("..") } else { folder.to_owned() }
+}

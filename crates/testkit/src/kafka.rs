@@ -1,0 +1,314 @@
+//! A real Apache Kafka: one node, broker and KRaft controller in one.
+
+use std::env::{current_exe, var_os};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::net::free_port;
+use crate::process::{Farewell, Process, watched};
+use crate::wait::poll_until;
+
+/// The version of Apache Kafka that the tests run on.
+pub const KAFKA_VERSION: &str = "4.1.1";
+/// The folder below the workspace's target directory whose `libs` holds the jars; `cargo xtask setup` fills it.
+pub const KAFKA_FOLDER: &str = "kafka-4.1.1";
+/// Names the folder of the jars, where it is not to be searched for.
+pub const KAFKA_LIBS_VARIABLE: &str = "TESTKIT_KAFKA_LIBS";
+/// Names the bootstrap servers of the broker that the whole test run shares.
+pub const KAFKA_VARIABLE: &str = "TESTKIT_KAFKA";
+
+/// Seven seconds on two idle cores; the rest is for a machine that compiles at the same time.
+const START: Duration = Duration::from_secs(120);
+const STOP: Duration = Duration::from_secs(60);
+/// Between choosing a port and listening on it lie seconds in which somebody else can take it.
+const ATTEMPTS: usize = 3;
+/// For a JVM that lives for a test: it starts two seconds sooner when it compiles less.
+const QUICK: [&str; 2] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
+
+/// A Kafka broker on 127.0.0.1. Dropping it ends the broker and removes its data.
+#[derive(Debug)]
+pub struct Kafka {
+    brokers: String,
+    /// None when the broker is somebody else's.
+    node: Option<Node>,
+}
+
+#[derive(Debug)]
+struct Node {
+    // Before its directory: fields are dropped in their order, and the server writes until its end.
+    process: Process,
+    dir: TempDir,
+    port: u16,
+    options: Vec<String>,
+}
+
+/// How a broker is to be started; made by [`Kafka::builder`].
+#[derive(Debug, Clone, Default)]
+pub struct KafkaBuilder {
+    properties: Vec<(String, String)>,
+    optimized: bool,
+}
+
+impl KafkaBuilder {
+    /// Adds a line to the broker's `server.properties`; the last of the same key counts.
+    #[must_use]
+    pub fn property(mut self, key: &str, value: impl ToString) -> Self {
+        self.properties.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Lets the JVM optimise as in production: for benchmarks. The start then takes some seconds more.
+    #[must_use]
+    pub fn optimized(mut self) -> Self {
+        self.optimized = true;
+        self
+    }
+
+    /// Starts the broker and waits until it answers.
+    pub fn start(&self) -> Kafka {
+        let mut problem = String::new();
+        for _ in 0..ATTEMPTS {
+            match self.try_start() {
+                Ok(node) => {
+                    return Kafka { brokers: format!("127.0.0.1:{}", node.port), node: Some(node) };
+                }
+                Err(log) if log.contains("Address already in use") => problem = log,
+                Err(log) => panic!("kafka did not start:\n{log}"),
+            }
+        }
+        panic!("kafka found no free port in {ATTEMPTS} attempts:\n{problem}")
+    }
+
+    fn try_start(&self) -> Result<Node, String> {
+        let dir = tempfile::Builder::new()
+            .prefix("kafka-")
+            .tempdir()
+            .expect("a temporary directory can be made");
+        let port = free_port();
+        fs::write(dir.path().join("server.properties"), self.server_properties(dir.path(), port))
+            .expect("the properties can be written");
+        format_storage(dir.path());
+        let options = if self.optimized { Vec::new() } else { QUICK.map(str::to_owned).to_vec() };
+        let mut node = Node { process: launch(dir.path(), &options), dir, port, options };
+        if node.ready() { Ok(node) } else { Err(node.process.last_words()) }
+    }
+
+    fn server_properties(&self, dir: &Path, port: u16) -> String {
+        let controller = free_port();
+        let mut text = format!(
+            "process.roles=broker,controller\n\
+             node.id=1\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             controller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             log.dirs={}\n{SINGLE_NODE}",
+            dir.join("data").display()
+        );
+        for (key, value) in &self.properties {
+            text.push_str(&format!("{key}={value}\n"));
+        }
+        text
+    }
+}
+
+/// What a single node needs, and what keeps tests honest: records stamped years ago stay (their segments would be over their
+/// retention at once), and a topic that a test forgot to create is an error and not an empty topic.
+const SINGLE_NODE: &str = "\
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+log.retention.ms=-1
+auto.create.topics.enable=false
+log.cleaner.dedupe.buffer.size=8388608
+";
+
+impl Kafka {
+    /// Starts a broker of its own and waits until it answers.
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// A broker with further properties.
+    pub fn builder() -> KafkaBuilder {
+        KafkaBuilder::default()
+    }
+
+    /// A broker that runs already and that nobody here can stop.
+    pub(crate) fn elsewhere(brokers: String) -> Self {
+        Self { brokers, node: None }
+    }
+
+    /// The bootstrap servers, `127.0.0.1:port`; they stay the same over a restart.
+    pub fn brokers(&self) -> String {
+        self.brokers.clone()
+    }
+
+    /// The broker's process id; none when the broker is somebody else's.
+    pub fn pid(&self) -> Option<u32> {
+        self.node.as_ref().map(|node| node.process.id())
+    }
+
+    /// What the broker printed; empty when the broker is somebody else's.
+    pub fn log(&self) -> String {
+        self.node.as_ref().map(|node| node.process.log()).unwrap_or_default()
+    }
+
+    /// Shuts the broker down in good order and waits for its end. Port and data are kept for [`Kafka::start_again`].
+    pub fn stop(&mut self) {
+        self.node().end(Signal::SIGTERM);
+    }
+
+    /// Ends the broker as a crash does. Port and data are kept for [`Kafka::start_again`].
+    pub fn kill(&mut self) {
+        self.node().end(Signal::SIGKILL);
+    }
+
+    /// Starts a stopped broker on its old port with its old data, and waits until it answers.
+    pub fn start_again(&mut self) {
+        let node = self.node();
+        assert!(node.process.ended().is_some(), "kafka still runs");
+        node.process = launch(node.dir.path(), &node.options);
+        assert!(node.ready(), "kafka did not start again:\n{}", node.process.last_words());
+    }
+
+    /// [`Kafka::stop`] and [`Kafka::start_again`].
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// Freezes the broker: connections stay open, and nothing answers.
+    pub fn pause(&mut self) {
+        self.node().process.signal(Signal::SIGSTOP);
+    }
+
+    /// Ends [`Kafka::pause`].
+    pub fn resume(&mut self) {
+        self.node().process.signal(Signal::SIGCONT);
+    }
+
+    fn node(&mut self) -> &mut Node {
+        self.node.as_mut().expect("the broker is this test's own")
+    }
+}
+
+impl Node {
+    /// Whether the broker answers a metadata request with itself before the deadline; a broker that ended never does.
+    fn ready(&mut self) -> bool {
+        let outcome = poll_until(START, || {
+            if self.process.ended().is_some() {
+                Some(false)
+            } else {
+                lists_a_broker(self.port).ok()?.then_some(true)
+            }
+        });
+        outcome.unwrap_or(false)
+    }
+
+    fn end(&mut self, signal: Signal) {
+        self.process.signal(signal);
+        assert!(
+            self.process.wait(STOP).is_some(),
+            "kafka does not end:\n{}",
+            self.process.last_words()
+        );
+    }
+}
+
+fn launch(dir: &Path, options: &[String]) -> Process {
+    let mut command = watched("java", Farewell::Kill, dir);
+    command
+        .arg("-Xmx512m")
+        .args(options)
+        .arg("-cp")
+        .arg(class_path())
+        .arg("kafka.Kafka")
+        .arg(dir.join("server.properties"));
+    Process::spawn(command, Farewell::Kill, &dir.join("log"))
+}
+
+fn format_storage(dir: &Path) {
+    let output = Command::new("java")
+        .args(QUICK)
+        .arg("-cp")
+        .arg(class_path())
+        // The cluster id needs to be any 16 bytes in base64; no cluster of one node ever meets another.
+        .args(["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"])
+        .arg(dir.join("server.properties"))
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("cannot run java: {error}; `cargo xtask setup` installs it")
+        });
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kafka's storage cannot be formatted:\n{errors}");
+}
+
+/// Java's own wildcard: it must reach Java as it is.
+fn class_path() -> PathBuf {
+    libs().join("*")
+}
+
+/// The folder of the jars: named by the environment, else searched for upwards of the test's executable and of its crate.
+fn libs() -> PathBuf {
+    if let Some(named) = var_os(KAFKA_LIBS_VARIABLE) {
+        return named.into();
+    }
+    let starts = [current_exe().ok(), var_os("CARGO_MANIFEST_DIR").map(PathBuf::from)];
+    let ancestors = starts.iter().flatten().flat_map(|start| start.ancestors());
+    let candidates = ancestors
+        .flat_map(|folder| [folder.join(KAFKA_FOLDER), folder.join("target").join(KAFKA_FOLDER)]);
+    candidates.map(|folder| folder.join("libs")).find(|libs| libs.is_dir()).unwrap_or_else(|| {
+        panic!("no {KAFKA_FOLDER}/libs in the target directory: run `cargo xtask setup`")
+    })
+}
+
+/// Asks for metadata (version 1, no topics) and says whether the answer names a broker. A broker that has not yet joined its
+/// cluster listens already, but names none.
+fn lists_a_broker(port: u16) -> io::Result<bool> {
+    const METADATA: [u8; 2] = [0, 3];
+    const VERSION: [u8; 2] = [0, 1];
+    const CORRELATION: [u8; 4] = [0, 0, 0, 1];
+    const NO_CLIENT_ID: [u8; 2] = [0xff, 0xff];
+    const NO_TOPICS: [u8; 4] = [0; 4];
+    let body = [&METADATA[..], &VERSION, &CORRELATION, &NO_CLIENT_ID, &NO_TOPICS].concat();
+    let patience = Duration::from_secs(5);
+    let mut stream =
+        TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(&u32::try_from(body.len()).map_err(io::Error::other)?.to_be_bytes())?;
+    stream.write_all(&body)?;
+    // Size and correlation id, then the length of the list of brokers.
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    Ok(head[8..] != [0; 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_properties_come_last() {
+        let text = Kafka::builder()
+            .property("num.partitions", 3)
+            .property("log.retention.ms", 1)
+            .server_properties(Path::new("/tmp/k"), 1);
+        let last = text.lines().rev().find(|line| line.starts_with("log.retention.ms"));
+        assert_eq!(last, Some("log.retention.ms=1"));
+        assert!(text.contains("log.dirs=/tmp/k/data\n"));
+    }
+}

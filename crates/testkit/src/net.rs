@@ -1,0 +1,48 @@
+//! Ports and names that nobody else uses.
+
+use std::net::TcpListener;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Below the range that the kernel takes for outgoing connections: a client that knocks at a stopped server's port could
+/// otherwise be given that very port for itself, connect to itself, and keep the server from coming back.
+const FIRST_PORT: u32 = 12_000;
+const PORTS: u32 = 20_000;
+
+/// A TCP port on 127.0.0.1 that nobody listens on, and that this process has not handed out before.
+pub fn free_port() -> u16 {
+    static STEPS: AtomicU32 = AtomicU32::new(0);
+    // Test processes run side by side; each begins its walk elsewhere.
+    let start = process::id().wrapping_mul(97);
+    (0..PORTS)
+        .map(|_| start.wrapping_add(STEPS.fetch_add(1, Ordering::Relaxed)) % PORTS + FIRST_PORT)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("some port is free")
+}
+
+/// `prefix` with an ending that no other call in this or another process gives: for topics, groups and databases.
+///
+/// Lower case letters, digits and `-`, as far as `prefix` has nothing else.
+pub fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    format!(
+        "{prefix}-{:x}-{:x}-{}",
+        now.as_millis(),
+        process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_names_differ() {
+        assert_ne!(free_port(), free_port());
+        assert_ne!(unique("topic"), unique("topic"));
+    }
+}

@@ -1,0 +1,307 @@
+//! A real PostgreSQL server.
+
+use std::env::{split_paths, var_os};
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::{User, geteuid};
+use tempfile::TempDir;
+
+use crate::net::free_port;
+use crate::process::{Farewell, Process, watched};
+use crate::wait::poll_until;
+
+/// Names the URL of the server that the whole test run shares.
+pub const POSTGRES_VARIABLE: &str = "TESTKIT_POSTGRES";
+
+/// A second on an idle machine, recovery after a crash included; the rest is for one that compiles at the same time.
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(60);
+/// Between choosing a port and listening on it somebody else can take it.
+const ATTEMPTS: usize = 3;
+
+/// A PostgreSQL server on 127.0.0.1 that trusts everybody. Dropping it ends the server and removes its data.
+///
+/// Its databases sort by the rules of a language (ICU), as an operator's do, so that a forgotten `COLLATE "C"` shows.
+#[derive(Debug)]
+pub struct Postgres {
+    url: String,
+    /// None when the server is somebody else's.
+    server: Option<Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    // Before its directory: fields are dropped in their order, and the server writes until its end.
+    process: Process,
+    dir: TempDir,
+    port: u16,
+    settings: Vec<String>,
+}
+
+/// How a server is to be started; made by [`Postgres::builder`].
+#[derive(Debug, Clone, Default)]
+pub struct PostgresBuilder {
+    settings: Vec<String>,
+}
+
+/// How a server is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// Waits until the clients have gone.
+    Smart,
+    /// Ends the clients' sessions, then shuts down in good order.
+    Fast,
+    /// Leaves everything as a crash does; the next start recovers.
+    Immediate,
+}
+
+impl PostgresBuilder {
+    /// Sets a parameter of the server, as on its command line; the last of the same name counts.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.push(format!("{name}={}", value.to_string()));
+        self
+    }
+
+    /// Durability, on by default; without it tests are faster, and benchmarks lie.
+    #[must_use]
+    pub fn fsync(self, on: bool) -> Self {
+        let value = if on { "on" } else { "off" };
+        self.setting("fsync", value)
+            .setting("synchronous_commit", value)
+            .setting("full_page_writes", value)
+    }
+
+    /// Makes a cluster, starts the server and waits until it accepts connections.
+    pub fn start(&self) -> Postgres {
+        let mut problem = String::new();
+        for _ in 0..ATTEMPTS {
+            let dir = tempfile::Builder::new()
+                .prefix("postgres-")
+                .tempdir()
+                .expect("a temporary directory can be made");
+            make_cluster(dir.path());
+            let port = free_port();
+            let process = launch(dir.path(), port, &self.settings);
+            let mut server = Server { process, dir, port, settings: self.settings.clone() };
+            if server.ready() {
+                return Postgres {
+                    url: format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+                    server: Some(server),
+                };
+            }
+            problem = server.process.last_words();
+            assert!(
+                problem.contains("Address already in use"),
+                "postgresql did not start:\n{problem}"
+            );
+        }
+        panic!("postgresql found no free port in {ATTEMPTS} attempts:\n{problem}")
+    }
+}
+
+impl Postgres {
+    /// Starts a durable server of its own and waits until it accepts connections.
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// A server with other settings.
+    pub fn builder() -> PostgresBuilder {
+        PostgresBuilder::default()
+    }
+
+    /// A server that runs already and that nobody here can stop.
+    pub(crate) fn elsewhere(url: String) -> Self {
+        Self { url, server: None }
+    }
+
+    /// The URL of the maintenance database, as superuser; it stays the same over a restart.
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// The postmaster's process id; none when the server is somebody else's.
+    pub fn pid(&self) -> Option<u32> {
+        self.server.as_ref().map(|server| server.process.id())
+    }
+
+    /// What the server printed; empty when the server is somebody else's.
+    pub fn log(&self) -> String {
+        self.server.as_ref().map(|server| server.process.log()).unwrap_or_default()
+    }
+
+    /// Stops the server and waits for its end. Port and data are kept for [`Postgres::start_again`].
+    pub fn stop(&mut self, mode: StopMode) {
+        let server = self.server();
+        server.process.signal(match mode {
+            StopMode::Smart => Signal::SIGTERM,
+            StopMode::Fast => Signal::SIGINT,
+            StopMode::Immediate => Signal::SIGQUIT,
+        });
+        assert!(
+            server.process.wait(STOP).is_some(),
+            "postgresql does not end:\n{}",
+            server.process.last_words()
+        );
+    }
+
+    /// Starts a stopped server on its old port with its old data, and waits until it accepts connections.
+    pub fn start_again(&mut self) {
+        let server = self.server();
+        assert!(server.process.ended().is_some(), "postgresql still runs");
+        server.process = launch(server.dir.path(), server.port, &server.settings);
+        assert!(server.ready(), "postgresql did not start again:\n{}", server.process.last_words());
+    }
+
+    /// A fast stop and a new start.
+    pub fn restart(&mut self) {
+        self.stop(StopMode::Fast);
+        self.start_again();
+    }
+
+    fn server(&mut self) -> &mut Server {
+        self.server.as_mut().expect("the server is this test's own")
+    }
+}
+
+impl Server {
+    fn ready(&mut self) -> bool {
+        let mut ask =
+            Command::new(postgres_program("pg_isready").expect("pg_isready lies beside postgres"));
+        ask.args(["--quiet", "--host=127.0.0.1", "--port", &self.port.to_string()]);
+        let accepts = |ask: &mut Command| ask.status().expect("pg_isready can be run").success();
+        let outcome = poll_until(START, || {
+            if self.process.ended().is_some() {
+                Some(false)
+            } else {
+                accepts(&mut ask).then_some(true)
+            }
+        });
+        outcome.unwrap_or(false)
+    }
+}
+
+/// A database of its own; it goes when its server goes.
+#[cfg(feature = "client")]
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// The database's URL, as superuser.
+    pub url: String,
+}
+
+#[cfg(feature = "client")]
+impl Postgres {
+    /// Creates a fresh, empty database on the server.
+    pub async fn database(&self) -> Database {
+        use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+        let name = crate::net::unique("test");
+        let mut connection =
+            PgConnection::connect(&self.url).await.expect("the server accepts connections");
+        // From template0, because nobody ever connects to it: a template with a session cannot be copied.
+        let statement = AssertSqlSafe(format!("CREATE DATABASE \"{name}\" TEMPLATE template0"));
+        sqlx::raw_sql(statement).execute(&mut connection).await.expect("a database can be created");
+        connection.close().await.expect("the connection can be closed");
+        let (server, _) = self.url.rsplit_once('/').expect("the URL names a database");
+        Database { url: format!("{server}/{name}") }
+    }
+}
+
+/// A server program of PostgreSQL: on PATH, else the newest below `/usr/lib/postgresql`, where Debian keeps them off PATH.
+///
+/// None when it is not installed.
+pub fn postgres_program(name: &str) -> Option<PathBuf> {
+    let on_path =
+        var_os("PATH").into_iter().flat_map(|path| split_paths(&path).collect::<Vec<_>>());
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            Some((
+                entry.as_ref().ok()?.file_name().to_str()?.parse().ok()?,
+                entry.ok()?.path().join("bin"),
+            ))
+        })
+        .collect();
+    versions.sort();
+    let in_lib = versions.into_iter().rev().map(|(_, folder)| folder);
+    on_path.chain(in_lib).map(|folder| folder.join(name)).find(|program| program.is_file())
+}
+
+fn installed(name: &str) -> PathBuf {
+    postgres_program(name).unwrap_or_else(|| {
+        panic!("no {name} on PATH or below /usr/lib/postgresql: run `cargo xtask setup`")
+    })
+}
+
+/// The server refuses to run as root. Started by root it becomes somebody without rights, to whom its directory is given.
+fn owner() -> Option<User> {
+    if !geteuid().is_root() {
+        return None;
+    }
+    let known = ["postgres", "nobody"]
+        .into_iter()
+        .find_map(|name| User::from_name(name).expect("users can be looked up"));
+    Some(known.expect("root needs a user `postgres` or `nobody` to run postgresql as"))
+}
+
+fn as_owner(command: &mut Command) -> &mut Command {
+    match owner() {
+        Some(user) => command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).env("HOME", "/"),
+        None => command,
+    }
+}
+
+fn make_cluster(dir: &Path) {
+    if let Some(user) = owner() {
+        chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+            .expect("root can give a directory away");
+    }
+    let mut initdb = Command::new(installed("initdb"));
+    initdb.args([
+        "--username=postgres",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--no-sync",
+        "--locale=C",
+    ]);
+    if has_icu() {
+        initdb.args(["--locale-provider=icu", "--icu-locale=en-US"]);
+    }
+    let Output { status, stderr, .. } = as_owner(&mut initdb)
+        .arg(dir.join("data"))
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .expect("initdb can be run");
+    assert!(status.success(), "initdb failed:\n{}", String::from_utf8_lossy(&stderr));
+}
+
+/// Since version 15 a whole cluster can sort by ICU.
+fn has_icu() -> bool {
+    let output =
+        Command::new(installed("postgres")).arg("--version").output().expect("postgres can be run");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let major = text
+        .split_whitespace()
+        .find_map(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok());
+    major.is_some_and(|major| major >= 15)
+}
+
+fn launch(dir: &Path, port: u16, settings: &[String]) -> Process {
+    let mut command = watched(installed("postgres"), Farewell::Quit, dir);
+    command.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string()]);
+    let fixed = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"];
+    for setting in fixed.into_iter().chain(settings.iter().map(String::as_str)) {
+        command.args(["-c", setting]);
+    }
+    as_owner(&mut command).current_dir(dir);
+    Process::spawn(command, Farewell::Quit, &dir.join("log"))
+}

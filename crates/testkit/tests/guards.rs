@@ -1,0 +1,171 @@
+//! The guards themselves: what they start answers, and ends with them.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use sqlx::{Connection, PgConnection};
+use testkit::{Kafka, Postgres, Record, StopMode};
+
+/// Says to the helper test below where to write down what it started.
+const HELPER: &str = "TESTKIT_GUARDS_HELPER";
+
+#[tokio::test]
+async fn a_broker_keeps_what_it_was_sent() {
+    let brokers = testkit::kafka().brokers();
+    let topic = testkit::unique("guards");
+    testkit::topic(&brokers, &topic, 3, &[("retention.ms", "-1")]).await;
+    let first = Record {
+        partition: Some(2),
+        key: Some(b"pkg:npm/pg".to_vec()),
+        value: Some(b"{}".to_vec()),
+        headers: vec![("a".into(), Some(b"1".to_vec())), ("a".into(), None)],
+        timestamp: Some(1_564_078_151_204),
+    };
+    let tombstone = Record { partition: Some(2), ..Record::default() };
+    let positions = testkit::produce(&brokers, &topic, [first.clone(), tombstone]).await;
+    assert_eq!(positions, [(2, 0), (2, 1)]);
+
+    let records = testkit::consume_all(&brokers, &topic).await;
+    assert_eq!(records.len(), 2);
+    let read = &records[0];
+    assert_eq!((read.partition, read.offset, read.timestamp), (2, 0, first.timestamp));
+    assert_eq!((&read.key, &read.value, &read.headers), (&first.key, &first.value, &first.headers));
+    assert_eq!((&records[1].key, &records[1].value), (&None, &None));
+    assert_eq!(testkit::group_lag(&brokers, "nobody", &topic).await, 2);
+}
+
+#[tokio::test]
+async fn many_records_are_quick() {
+    let brokers = testkit::kafka().brokers();
+    let topic = testkit::unique("guards-many");
+    testkit::topic(&brokers, &topic, 4, &[]).await;
+    let records = (0..50_000).map(|n: u32| Record {
+        key: Some(n.to_be_bytes().to_vec()),
+        value: Some(vec![b'x'; 500]),
+        ..Record::default()
+    });
+    assert_eq!(testkit::produce(&brokers, &topic, records).await.len(), 50_000);
+    assert_eq!(testkit::consume_all(&brokers, &topic).await.len(), 50_000);
+}
+
+#[tokio::test]
+async fn a_broker_comes_back_with_its_data() {
+    let mut kafka = Kafka::builder().property("num.io.threads", 2).start();
+    let brokers = kafka.brokers();
+    testkit::topic(&brokers, "kept", 1, &[]).await;
+    testkit::produce(
+        &brokers,
+        "kept",
+        [Record { value: Some(b"before".to_vec()), ..Record::default() }],
+    )
+    .await;
+    kafka.restart();
+    kafka.kill();
+    kafka.start_again();
+    assert_eq!(kafka.brokers(), brokers);
+    testkit::produce(
+        &brokers,
+        "kept",
+        [Record { value: Some(b"after".to_vec()), ..Record::default() }],
+    )
+    .await;
+    let values: Vec<_> = testkit::consume_all(&brokers, "kept")
+        .await
+        .into_iter()
+        .filter_map(|record| record.value)
+        .collect();
+    assert_eq!(values, [b"before".to_vec(), b"after".to_vec()]);
+}
+
+#[tokio::test]
+async fn each_test_has_its_own_database() {
+    let (one, two) = (testkit::postgres().database().await, testkit::postgres().database().await);
+    for database in [&one, &two] {
+        let mut connection = PgConnection::connect(&database.url).await.unwrap();
+        sqlx::raw_sql("CREATE TABLE publication (name text)")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    assert_ne!(one.url, two.url);
+}
+
+#[tokio::test]
+async fn a_server_comes_back_with_its_data() {
+    let mut postgres = Postgres::start();
+    let database = postgres.database().await;
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE kept AS SELECT 1 AS n").execute(&mut connection).await.unwrap();
+    postgres.stop(StopMode::Immediate);
+    postgres.start_again();
+    postgres.restart();
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    let order: Vec<String> = sqlx::query_scalar(
+        "SELECT w FROM (VALUES ('b'), ('A'), ('a'), ('B')) AS v (w) CROSS JOIN kept ORDER BY w",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(order, ["a", "A", "b", "B"], "text does not sort by the rules of a language");
+}
+
+/// Started again by the test below as a process of its own, which then dies without a word.
+#[test]
+fn helper_that_starts_servers_and_waits() {
+    let Some(report) = std::env::var_os(HELPER) else { return };
+    let (kafka, postgres) = (testkit::kafka(), testkit::postgres());
+    std::fs::write(&report, format!("{} {}", kafka.pid().unwrap(), postgres.pid().unwrap()))
+        .unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn servers_end_when_the_test_process_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (report, temp) = (dir.path().join("report"), dir.path().join("temp"));
+    std::fs::create_dir(&temp).unwrap();
+    // PostgreSQL's user has to get at its directory, which lies below this one.
+    for folder in [dir.path(), &temp] {
+        std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap();
+    }
+    let mut process = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_that_starts_servers_and_waits"])
+        .env(HELPER, &report)
+        .env("TMPDIR", &temp)
+        .env_remove(testkit::KAFKA_VARIABLE)
+        .env_remove(testkit::POSTGRES_VARIABLE)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let servers: Vec<Pid> =
+        testkit::wait_until("the helper's servers", Duration::from_secs(120), || {
+            let pids: Option<Vec<i32>> = std::fs::read_to_string(&report)
+                .ok()?
+                .split(' ')
+                .map(|pid| pid.parse().ok())
+                .collect();
+            Some(pids.filter(|pids| pids.len() == 2)?.into_iter().map(Pid::from_raw).collect())
+        });
+    assert!(servers.iter().all(|pid| runs(*pid)));
+
+    process.kill().unwrap();
+    process.wait().unwrap();
+    testkit::wait_until("the end of the servers", Duration::from_secs(20), || {
+        !servers.iter().any(|pid| runs(*pid))
+    });
+    testkit::wait_until("the end of their data", Duration::from_secs(20), || {
+        std::fs::read_dir(&temp).unwrap().next().is_none()
+    });
+}
+
+/// Whether the process is there and no zombie, which init has yet to reap.
+fn runs(pid: Pid) -> bool {
+    let stat =
+        std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).unwrap_or_default();
+    kill(pid, None).is_ok() && !stat.contains(") Z ")
+}
