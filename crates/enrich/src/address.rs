@@ -1,0 +1,347 @@
+//! Addresses: strict parsing, the tables of what is not global, and configured networks (contract, section 3).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// What an address in an event is worth. Always canonical: IPv4-mapped IPv6 has become IPv4.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Parsed {
+    /// The text is no address.
+    Unusable,
+    /// An address that no publisher on the global internet can have, or that hides the publisher's own.
+    NotGlobal(IpAddr),
+    /// An address of the global internet.
+    Global(IpAddr),
+}
+
+impl fmt::Debug for Parsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An address is never printed.
+        f.write_str(match self {
+            Self::Unusable => "Unusable",
+            Self::NotGlobal(_) => "NotGlobal",
+            Self::Global(_) => "Global",
+        })
+    }
+}
+
+/// Reads an address strictly: no port, zone, prefix length, leading zeros in IPv4, spaces or list.
+#[must_use]
+pub fn parse(text: &str) -> Parsed {
+    match canonical(text) {
+        None => Parsed::Unusable,
+        Some(address) if is_global(address) => Parsed::Global(address),
+        Some(address) => Parsed::NotGlobal(address),
+    }
+}
+
+/// The address in its canonical form, or none where the text is no address.
+///
+/// The standard library's parser is as strict as the contract asks for: the tests below hold it to that.
+#[must_use]
+pub fn canonical(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// Whether a canonical address belongs to the global internet and is the publisher's own, by the contract's tables.
+#[must_use]
+pub fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let bits = u32::from(address);
+            !NOT_GLOBAL_V4.iter().any(|&(network, len)| within_v4(bits, network, len))
+        }
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            let in_table = |table: &[(Ipv6Addr, u8)]| {
+                table.iter().any(|&(network, len)| within_v6(bits, network, len))
+            };
+            in_table(GLOBAL_V6) && !in_table(NOT_GLOBAL_V6)
+        }
+    }
+}
+
+const NOT_GLOBAL_V4: &[(Ipv4Addr, u8)] = &[
+    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 0, 0, 0), 24),
+    (Ipv4Addr::new(192, 0, 2, 0), 24),
+    (Ipv4Addr::new(192, 88, 99, 0), 24),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(198, 18, 0, 0), 15),
+    (Ipv4Addr::new(198, 51, 100, 0), 24),
+    (Ipv4Addr::new(203, 0, 113, 0), 24),
+    (Ipv4Addr::new(224, 0, 0, 0), 4),
+    (Ipv4Addr::new(240, 0, 0, 0), 4),
+];
+
+/// Unicast space in use, and NAT64, whose addresses are the publisher's own as the edge saw them.
+const GLOBAL_V6: &[(Ipv6Addr, u8)] = &[
+    (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3),
+    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
+];
+
+/// Within the above: protocol assignments with Teredo, documentation, 6to4, documentation.
+const NOT_GLOBAL_V6: &[(Ipv6Addr, u8)] = &[
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+];
+
+fn within_v4(bits: u32, network: Ipv4Addr, len: u8) -> bool {
+    (bits ^ u32::from(network)).checked_shr(32 - u32::from(len)).unwrap_or(0) == 0
+}
+
+fn within_v6(bits: u128, network: Ipv6Addr, len: u8) -> bool {
+    (bits ^ u128::from(network)).checked_shr(128 - u32::from(len)).unwrap_or(0) == 0
+}
+
+/// A configured network, for example `2405:8100:8000::/48`. A single address is a network of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network {
+    address: IpAddr,
+    len: u8,
+}
+
+/// A text that is no network: no address, a length out of range, or bits set behind the length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a network: an address, a slash and a length, with no bits set behind the length")]
+pub struct InvalidNetwork;
+
+impl Network {
+    /// Cloudflare's onion service: what an origin sees of a Tor user who never passed through an exit.
+    pub const CLOUDFLARE_ONION: Self =
+        Self { address: IpAddr::V6(Ipv6Addr::new(0x2405, 0x8100, 0x8000, 0, 0, 0, 0, 0)), len: 48 };
+
+    /// Whether a canonical address lies within.
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                within_v4(address.into(), network, self.len)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                within_v6(address.into(), network, self.len)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = InvalidNetwork;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
+        let (address, len) = match text.split_once('/') {
+            Some((address, len)) => (address, Some(len)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| InvalidNetwork)?;
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        let len = match len {
+            None => max,
+            // `u8::from_str` would take `+8` and `08`.
+            Some(len)
+                if len.bytes().all(|byte| byte.is_ascii_digit())
+                    && (len == "0" || !len.starts_with('0')) =>
+            {
+                len.parse().map_err(|_| InvalidNetwork)?
+            }
+            Some(_) => return Err(InvalidNetwork),
+        };
+        let behind_is_zero = match address {
+            IpAddr::V4(address) => {
+                len <= 32 && u32::from(address).checked_shl(len.into()).unwrap_or(0) == 0
+            }
+            IpAddr::V6(address) => {
+                len <= 128 && u128::from(address).checked_shl(len.into()).unwrap_or(0) == 0
+            }
+        };
+        if !behind_is_zero {
+            return Err(InvalidNetwork);
+        }
+        // Addresses are compared in canonical form, so a network of mapped addresses is one of IPv4.
+        match address.to_canonical() {
+            mapped @ IpAddr::V4(_) if address.is_ipv6() && len >= 96 => {
+                Ok(Self { address: mapped, len: len - 96 })
+            }
+            _ => Ok(Self { address, len }),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn global(text: &str) -> bool {
+        matches!(parse(text), Parsed::Global(_))
+    }
+
+    fn not_global(text: &str) -> bool {
+        matches!(parse(text), Parsed::NotGlobal(_))
+    }
+
+    #[test]
+    fn parsing_is_strict() {
+        for text in [
+            "",
+            " ",
+            "8.8.8.8 ",
+            " 8.8.8.8",
+            "8.8.8.8\n",
+            "8.8.8.8:443",
+            "8.8.8.8/32",
+            "08.8.8.8",
+            "8.8.8.08",
+            "8.8.8.00",
+            "0x8.8.8.8",
+            "8.8.8",
+            "8.8.8.8.8",
+            "8.8.8.256",
+            "134744072",
+            "8.8.8.8,9.9.9.9",
+            "[2a00::1]",
+            "[2a00::1]:443",
+            "2a00::1%eth0",
+            "2a00::1%1",
+            "2a00::1/128",
+            "2a00:::1",
+            "2a00::1::2",
+            "2a00:0:0:0:0:0:0:0:1",
+            "02a00::1",
+            "::ffff:08.8.8.8",
+            "::ffff:8.8.8.8:1",
+            "localhost",
+            "unknown",
+            "８.8.8.8",
+        ] {
+            assert!(parse(text) == Parsed::Unusable, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_mapped_addresses_are_unwrapped() {
+        let four: IpAddr = "81.2.69.160".parse().unwrap();
+        assert!(parse("81.2.69.160") == Parsed::Global(four));
+        assert!(parse("::ffff:81.2.69.160") == Parsed::Global(four));
+        assert!(parse("::FFFF:5102:45A0") == Parsed::Global(four));
+        assert!(not_global("::ffff:10.0.0.1"));
+        // IPv4-compatible, 6to4 and Teredo.
+        assert!(not_global("::81.2.69.160"));
+        assert!(not_global("2002:5102:45a0::1"));
+        assert!(not_global("2001:0:5102:45a0::"));
+        // NAT64 is global and stays IPv6.
+        assert!(
+            parse("64:ff9b::5102:45a0") == Parsed::Global("64:ff9b::5102:45a0".parse().unwrap())
+        );
+        assert!(not_global("64:ff9b:1::5102:45a0"));
+    }
+
+    #[test]
+    fn the_tables_hold_at_their_edges() {
+        for (inside, outside) in [
+            (vec!["0.0.0.0", "0.255.255.255"], vec!["1.0.0.0"]),
+            (vec!["10.0.0.0", "10.255.255.255"], vec!["9.255.255.255", "11.0.0.0"]),
+            (vec!["100.64.0.0", "100.127.255.255"], vec!["100.63.255.255", "100.128.0.0"]),
+            (vec!["127.0.0.0", "127.255.255.255"], vec!["126.255.255.255", "128.0.0.0"]),
+            (vec!["169.254.0.0", "169.254.255.255"], vec!["169.253.255.255", "169.255.0.0"]),
+            (vec!["172.16.0.0", "172.31.255.255"], vec!["172.15.255.255", "172.32.0.0"]),
+            (vec!["192.0.0.0", "192.0.0.255"], vec!["191.255.255.255", "192.0.1.0"]),
+            (vec!["192.0.2.0", "192.0.2.255"], vec!["192.0.1.255", "192.0.3.0"]),
+            (vec!["192.88.99.0", "192.88.99.255"], vec!["192.88.98.255", "192.88.100.0"]),
+            (vec!["192.168.0.0", "192.168.255.255"], vec!["192.167.255.255", "192.169.0.0"]),
+            (vec!["198.18.0.0", "198.19.255.255"], vec!["198.17.255.255", "198.20.0.0"]),
+            (vec!["198.51.100.0", "198.51.100.255"], vec!["198.51.99.255", "198.51.101.0"]),
+            (vec!["203.0.113.0", "203.0.113.255"], vec!["203.0.112.255", "203.0.114.0"]),
+            (vec!["224.0.0.0", "255.255.255.255"], vec!["223.255.255.255"]),
+            (
+                vec![
+                    "::",
+                    "::1",
+                    "1fff:ffff::",
+                    "4000::",
+                    "fc00::1",
+                    "fd00::1",
+                    "fe80::1",
+                    "ff02::1",
+                ],
+                vec!["2000::", "3ffe:ffff::"],
+            ),
+            (vec!["64:ff9a:ffff::", "64:ff9b::1:0:0"], vec!["64:ff9b::", "64:ff9b::ffff:ffff"]),
+            (vec!["2001::", "2001:1ff:ffff::"], vec!["2000:ffff::", "2001:200::"]),
+            (vec!["2001:db8::", "2001:db8:ffff::"], vec!["2001:db7:ffff::", "2001:db9::"]),
+            (vec!["2002::", "2002:ffff::"], vec!["2001:ffff::", "2003::"]),
+            (vec!["3fff::", "3fff:fff:ffff::"], vec!["3ffe:ffff::", "3fff:1000::"]),
+        ] {
+            assert!(inside.iter().all(|text| not_global(text)), "{inside:?}");
+            assert!(outside.iter().all(|text| global(text)), "{outside:?}");
+        }
+    }
+
+    #[test]
+    fn networks_hold_their_addresses() {
+        let network: Network = "2405:8100:8000::/48".parse().unwrap();
+        assert_eq!(network, Network::CLOUDFLARE_ONION);
+        assert_eq!(network.to_string(), "2405:8100:8000::/48");
+        assert!(network.contains("2405:8100:8000:ffff::1".parse().unwrap()));
+        assert!(!network.contains("2405:8100:8001::".parse().unwrap()));
+        assert!(!network.contains("81.2.69.160".parse().unwrap()));
+        let all: Network = "0.0.0.0/0".parse().unwrap();
+        assert!(all.contains("255.1.2.3".parse().unwrap()));
+        let one: Network = "10.0.0.1".parse().unwrap();
+        assert!(one.contains("10.0.0.1".parse().unwrap()));
+        assert!(!one.contains("10.0.0.2".parse().unwrap()));
+        assert_eq!("::ffff:10.0.0.0/104".parse(), "10.0.0.0/8".parse::<Network>());
+        for text in [
+            "",
+            "/8",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "10.0.0.0/+8",
+            "10.0.0.0/08",
+            "10.0.0.0/",
+            "2405::/129",
+            "2405::1/64",
+            "x/1",
+        ] {
+            assert_eq!(text.parse::<Network>(), Err(InvalidNetwork), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_never_printed() {
+        assert_eq!(format!("{:?}", parse("81.2.69.160")), "Global");
+        assert_eq!(format!("{:?}", parse("10.0.0.1")), "NotGlobal");
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC{0,60}") {
+            let _ = parse(&text);
+            let _ = text.parse::<Network>();
+        }
+
+        #[test]
+        fn every_address_reads_back(bits: u128, four: u32) {
+            let six = Ipv6Addr::from(bits);
+            prop_assert_eq!(canonical(&six.to_string()), Some(IpAddr::V6(six).to_canonical()));
+            let four = Ipv4Addr::from(four);
+            prop_assert_eq!(canonical(&four.to_string()), Some(IpAddr::V4(four)));
+            prop_assert_eq!(canonical(&four.to_ipv6_mapped().to_string()), Some(IpAddr::V4(four)));
+        }
+    }
+}

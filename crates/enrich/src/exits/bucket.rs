@@ -1,0 +1,288 @@
+//! The lists of one span of time, packed, and the runs of their addresses.
+//!
+//! A bucket is what is built anew when one of its lists comes, goes or changes its validity, so it bounds the cost of a
+//! change; and most addresses live for weeks, so that a bucket names each of them once for hundreds of lists.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use model::Timestamp;
+
+use super::Near;
+use crate::{Family, List, Refusal, TorRules};
+
+/// 30 days: a month of hourly lists, some 700, is judged and merged in a few milliseconds.
+pub(super) const BUCKET_MICROS: i64 = 30 * 86_400 * 1_000_000;
+
+/// What is known about a list's validity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not judged yet.
+    New,
+    Valid,
+    Refused(Refusal),
+}
+
+/// One list.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) time: Timestamp,
+    pub(super) origin: Arc<Path>,
+    /// Rises with every list given; of two lists of one origin the greater is the current one.
+    pub(super) serial: u64,
+    pub(super) distinct: [usize; 2],
+    /// By the last judgement.
+    pub(super) state: State,
+    /// By the judgement before the running update.
+    pub(super) before: State,
+    /// Sightings by [`pack`].
+    sightings: Arc<[u8]>,
+}
+
+impl Entry {
+    /// Whether this list counts towards coverage of the family (exit lists cover IPv4 only, which the caller knows).
+    pub(super) fn holds_enough(&self, family: Family, rules: &TorRules) -> bool {
+        self.distinct[family as usize] >= rules.min_addresses
+    }
+}
+
+/// Evidence times of an address that lie no further apart than the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Bucket {
+    /// Sorted by time, then serial.
+    pub(super) entries: Vec<Entry>,
+    /// The addresses that lists of this bucket name, in the order they were first named.
+    numbers: HashMap<IpAddr, u32>,
+    /// Where the runs of an address begin, by its number, and one more: the end.
+    starts: Vec<usize>,
+    /// The runs of the valid lists, by address, then time.
+    runs: Vec<Run>,
+    /// The first and last evidence of the valid lists, which may lie outside the bucket's own span.
+    pub(super) range: Option<(Timestamp, Timestamp)>,
+}
+
+impl Bucket {
+    /// Takes a list in, not judged yet.
+    pub(super) fn insert(&mut self, list: &List, origin: Arc<Path>, serial: u64) {
+        let mut numbered: Vec<(u32, Timestamp)> = Vec::with_capacity(list.sightings().len());
+        for &(address, seen) in list.sightings() {
+            let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+            numbered.push((*self.numbers.entry(address).or_insert(next), seen));
+        }
+        numbered.sort_unstable();
+        let entry = Entry {
+            time: list.time(),
+            origin,
+            serial,
+            distinct: Family::ALL.map(|family| list.distinct(family)),
+            state: State::New,
+            before: State::New,
+            sightings: pack(list.time(), &numbered).into(),
+        };
+        let at = self
+            .entries
+            .partition_point(|other| (other.time, other.serial) <= (entry.time, serial));
+        self.entries.insert(at, entry);
+    }
+
+    /// Merges the sightings of the valid lists anew.
+    pub(super) fn rebuild(&mut self, window: i64) {
+        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); self.numbers.len()];
+        self.range = None;
+        for entry in self.entries.iter().filter(|entry| entry.state == State::Valid) {
+            for (number, seen) in unpack(entry.time, &entry.sightings) {
+                if let Some(runs) = runs.get_mut(number as usize) {
+                    extend(runs, seen, window);
+                }
+                let (first, last) = self.range.unwrap_or((seen, seen));
+                self.range = Some((first.min(seen), last.max(seen)));
+            }
+        }
+        self.starts.clear();
+        self.runs.clear();
+        for of_address in runs {
+            self.starts.push(self.runs.len());
+            self.runs.extend(of_address);
+        }
+        self.starts.push(self.runs.len());
+        self.runs.shrink_to_fit();
+    }
+
+    /// Evidence in `(since, at]` is `Before`, else in `(at, until]` `After`.
+    pub(super) fn near(
+        &self,
+        address: IpAddr,
+        since: Timestamp,
+        at: Timestamp,
+        until: Timestamp,
+    ) -> Near {
+        let Some(&number) = self.numbers.get(&address) else { return Near::None };
+        let number = number as usize;
+        let (Some(&start), Some(&end)) = (self.starts.get(number), self.starts.get(number + 1))
+        else {
+            return Near::None;
+        };
+        let runs = &self.runs[start..end];
+        let begun = runs.partition_point(|run| run.first <= at);
+        if begun > 0 && runs[begun - 1].last > since {
+            Near::Before
+        } else if runs.get(begun).is_some_and(|run| run.first <= until) {
+            Near::After
+        } else {
+            Near::None
+        }
+    }
+
+    /// When an entry of this bucket saw the address, each time it says so.
+    pub(super) fn seen_by<'a>(
+        &'a self,
+        entry: &'a Entry,
+        address: IpAddr,
+    ) -> impl Iterator<Item = Timestamp> + 'a {
+        let number = self.numbers.get(&address).copied();
+        unpack(entry.time, &entry.sightings)
+            .filter(move |&(other, _)| Some(other) == number)
+            .map(|(_, seen)| seen)
+    }
+}
+
+/// Adds a time to sorted runs that are further apart than the window.
+fn extend(runs: &mut Vec<Run>, seen: Timestamp, window: i64) {
+    let at = runs.partition_point(|run| seen.micros_since(run.last) > window);
+    match runs.get_mut(at) {
+        Some(run) if run.first.micros_since(seen) <= window => {
+            run.first = run.first.min(seen);
+            run.last = run.last.max(seen);
+            let last = run.last;
+            // The time may have closed the gap to the next run.
+            if let Some(&next) = runs.get(at + 1)
+                && next.first.micros_since(last) <= window
+            {
+                runs[at].last = last.max(next.last);
+                runs.remove(at + 1);
+            }
+        }
+        _ => runs.insert(at, Run { first: seen, last: seen }),
+    }
+}
+
+/// Packs sightings, sorted by number: for each the step from the number before, and how long before the list it was.
+/// Nearly always that is one byte and, for the whole seconds of a scan, one to three.
+fn pack(time: Timestamp, sightings: &[(u32, Timestamp)]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(sightings.len() * 2);
+    let mut before = 0;
+    for &(number, seen) in sightings {
+        let age = time.micros_since(seen);
+        // The lowest bit of the step says whether a time follows: a snapshot's sightings are of its own time.
+        write(&mut bytes, u64::from(number - before) << 1 | u64::from(age != 0));
+        if age != 0 {
+            let whole_seconds = age % 1_000_000 == 0;
+            let value = if whole_seconds { age / 1_000_000 } else { age };
+            write(&mut bytes, zigzag(value) << 1 | u64::from(whole_seconds));
+        }
+        before = number;
+    }
+    bytes
+}
+
+fn unpack(time: Timestamp, mut bytes: &[u8]) -> impl Iterator<Item = (u32, Timestamp)> + '_ {
+    let mut number = 0_u32;
+    std::iter::from_fn(move || {
+        let step = read(&mut bytes)?;
+        number = number.wrapping_add(u32::try_from(step >> 1).ok()?);
+        if step & 1 == 0 {
+            return Some((number, time));
+        }
+        let age = read(&mut bytes)?;
+        let value = unzigzag(age >> 1);
+        let micros = if age & 1 == 1 { value * 1_000_000 } else { value };
+        Some((number, Timestamp::from_micros(time.as_micros() - micros)))
+    })
+}
+
+/// Small numbers of either sign become small numbers. The top bit is free: a time in microseconds, up to the year 9999,
+/// needs 59 bits.
+const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+const fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+/// LEB128: seven bits a byte, the lowest first, the top bit set where more follow.
+fn write(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push((value & 0x7f) as u8);
+}
+
+fn read(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_packed_unpacks(
+            time in -1_000_000_000_000_000_i64..253_402_300_799_999_999,
+            mut sightings in proptest::collection::vec((0_u32.., prop_oneof![
+                Just(None),
+                (-200_000_i64..200_000).prop_map(|age| Some(age * 1_000_000)),
+                (-200_000_000_000_i64..200_000_000_000).prop_map(Some),
+            ]), 0..40),
+        ) {
+            sightings.sort_unstable();
+            let time = Timestamp::from_micros(time);
+            let sightings: Vec<_> = sightings.into_iter().map(|(number, age)| (number, Timestamp::from_micros(time.as_micros() - age.unwrap_or(0)))).collect();
+            let packed = pack(time, &sightings);
+            prop_assert_eq!(unpack(time, &packed).collect::<Vec<_>>(), sightings);
+        }
+
+        #[test]
+        fn runs_do_not_depend_on_the_order(times in proptest::collection::vec(0_i64..300, 1..30), window in 0_i64..40) {
+            let build = |times: &[i64]| {
+                let mut runs = Vec::new();
+                for &time in times {
+                    extend(&mut runs, Timestamp::from_micros(time), window);
+                }
+                runs
+            };
+            let mut sorted = times.clone();
+            sorted.sort_unstable();
+            let runs = build(&times);
+            prop_assert_eq!(&runs, &build(&sorted));
+            prop_assert!(runs.windows(2).all(|pair| pair[1].first.micros_since(pair[0].last) > window));
+        }
+    }
+
+    #[test]
+    fn a_snapshot_takes_a_byte_an_address() {
+        let time = Timestamp::from_micros(9);
+        let sightings: Vec<_> = (0..1_500).map(|number| (number, time)).collect();
+        assert_eq!(pack(time, &sightings).len(), 1_500);
+    }
+}

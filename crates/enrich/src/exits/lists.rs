@@ -1,0 +1,292 @@
+//! The lists of one source over time: their validity, their evidence, what they cover.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::Timestamp;
+
+use super::bucket::{BUCKET_MICROS, Bucket, Entry, State};
+use super::update::Change;
+use super::{Near, any_within};
+use crate::{Family, List, Refusal, Refused, Source, TorRules};
+
+/// How long a valid list is the measure for those after it (contract, section 3).
+const MEASURES: Duration = Duration::from_secs(24 * 3_600);
+/// How far a list may be ahead of the clock (contract, section 3).
+pub(super) const AHEAD: Duration = Duration::from_secs(3_600);
+
+#[derive(Clone)]
+pub(super) struct ListHistory {
+    source: Source,
+    buckets: BTreeMap<i64, Arc<Bucket>>,
+    /// The buckets that hold evidence, with the span of it: the span of a list's scans is not the list's own time.
+    slots: Arc<[(Timestamp, Timestamp, Arc<Bucket>)]>,
+    /// By family, the times of the valid lists that cover it, sorted.
+    covering: [Arc<[Timestamp]>; 2],
+    newest: Option<Timestamp>,
+    valid: usize,
+    serial: u64,
+}
+
+impl ListHistory {
+    pub(super) fn new(source: Source) -> Self {
+        Self {
+            source,
+            buckets: BTreeMap::new(),
+            slots: Arc::default(),
+            covering: [Arc::default(), Arc::default()],
+            newest: None,
+            valid: 0,
+            serial: 0,
+        }
+    }
+
+    pub(super) const fn source(&self) -> Source {
+        self.source
+    }
+
+    pub(super) const fn newest(&self) -> Option<Timestamp> {
+        self.newest
+    }
+
+    pub(super) const fn valid(&self) -> usize {
+        self.valid
+    }
+
+    /// By family, the times of the valid lists that cover it, sorted.
+    pub(super) fn covering(&self, family: Family) -> &[Timestamp] {
+        &self.covering[family as usize]
+    }
+
+    pub(super) fn covers(&self, family: Family, since: Timestamp, until: Timestamp) -> bool {
+        any_within(self.covering(family), since, until)
+    }
+
+    pub(super) fn near(
+        &self,
+        address: IpAddr,
+        since: Timestamp,
+        at: Timestamp,
+        until: Timestamp,
+    ) -> Near {
+        self.slots_within(since, until)
+            .map(|bucket| bucket.near(address, since, at, until))
+            .max()
+            .unwrap_or(Near::None)
+    }
+
+    /// The buckets with evidence in `(since, until]`.
+    pub(super) fn slots_within(
+        &self,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> impl Iterator<Item = &Bucket> {
+        self.slots
+            .iter()
+            .filter(move |&&(first, last, _)| last > since && first <= until)
+            .map(|(_, _, bucket)| &**bucket)
+    }
+
+    pub(super) fn insert(&mut self, list: &List, origin: &Path) {
+        self.serial += 1;
+        let key = list.time().as_micros().div_euclid(BUCKET_MICROS);
+        let bucket = Arc::make_mut(self.buckets.entry(key).or_default());
+        bucket.insert(list, origin.into(), self.serial);
+    }
+
+    pub(super) const fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Drops the lists of these origins that were there before the update began, judges all, and builds anew what
+    /// changed by it.
+    pub(super) fn finish(
+        &mut self,
+        rules: &TorRules,
+        now: Timestamp,
+        removed: &HashSet<PathBuf>,
+        known: u64,
+    ) -> Change {
+        let mut dirty = HashSet::new();
+        if !removed.is_empty() {
+            self.drop_where(&mut dirty, |entry| {
+                entry.serial <= known && removed.contains(&*entry.origin)
+            });
+        }
+        self.judge(rules, now);
+        let outdated = self.outdated();
+        if !outdated.is_empty() {
+            self.drop_where(&mut dirty, |entry| outdated.contains(&entry.serial));
+            self.judge(rules, now);
+        }
+        let mut change = self.settle(&mut dirty);
+        change.changed = !dirty.is_empty();
+        let window = i64::try_from(rules.window.as_micros()).unwrap_or(i64::MAX);
+        for key in dirty {
+            if let Some(bucket) = self.buckets.get_mut(&key) {
+                Arc::make_mut(bucket).rebuild(window);
+            }
+        }
+        self.buckets.retain(|_, bucket| !bucket.entries.is_empty());
+        if change.changed {
+            self.index(rules);
+        }
+        change
+    }
+
+    /// Drops lists; the buckets that lose a valid one are noted.
+    fn drop_where(&mut self, dirty: &mut HashSet<i64>, drop: impl Fn(&Entry) -> bool) {
+        for (&key, bucket) in &mut self.buckets {
+            if !bucket.entries.iter().any(&drop) {
+                continue;
+            }
+            if bucket.entries.iter().any(|entry| entry.before == State::Valid && drop(entry)) {
+                dirty.insert(key);
+            }
+            Arc::make_mut(bucket).entries.retain(|entry| !drop(entry));
+        }
+    }
+
+    /// Judges every list, in the order of time.
+    fn judge(&mut self, rules: &TorRules, now: Timestamp) {
+        let mut judge = Judge { rules, latest: now.after(AHEAD), measure: None };
+        for bucket in self.buckets.values_mut() {
+            let states: Vec<State> = bucket
+                .entries
+                .chunk_by(|a, b| a.time == b.time)
+                .flat_map(|entries| judge.of_one_time(entries))
+                .collect();
+            if bucket.entries.iter().zip(&states).any(|(entry, state)| entry.state != *state) {
+                let entries = &mut Arc::make_mut(bucket).entries;
+                entries.iter_mut().zip(states).for_each(|(entry, state)| entry.state = state);
+            }
+        }
+    }
+
+    /// Of an origin with several versions the current one counts; while that is refused, so does the last valid one
+    /// before it: a corrupt replacement never displaces a good one. The serials of the others are returned.
+    fn outdated(&self) -> HashSet<u64> {
+        let mut versions: HashMap<&Path, Vec<&Entry>> = HashMap::new();
+        for entry in self.buckets.values().flat_map(|bucket| &bucket.entries) {
+            versions.entry(&entry.origin).or_default().push(entry);
+        }
+        let mut outdated = HashSet::new();
+        for mut of_origin in versions.into_values().filter(|of_origin| of_origin.len() > 1) {
+            of_origin.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.serial));
+            let kept = of_origin.iter().position(|entry| entry.state == State::Valid);
+            for (position, entry) in of_origin.iter().enumerate() {
+                if position != 0 && Some(position) != kept {
+                    outdated.insert(entry.serial);
+                }
+            }
+        }
+        outdated
+    }
+
+    /// Notes what the judgement changed.
+    fn settle(&mut self, dirty: &mut HashSet<i64>) -> Change {
+        let mut change = Change::default();
+        for (&key, bucket) in &mut self.buckets {
+            if bucket.entries.iter().all(|entry| entry.state == entry.before) {
+                continue;
+            }
+            for entry in &mut Arc::make_mut(bucket).entries {
+                if entry.state == entry.before {
+                    continue;
+                }
+                match entry.state {
+                    State::Valid => {
+                        dirty.insert(key);
+                        change.became_valid(entry.time);
+                    }
+                    State::Refused(reason) => {
+                        if entry.before == State::Valid {
+                            dirty.insert(key);
+                        }
+                        let path = entry.origin.to_path_buf();
+                        change.refused.push(Refused { source: self.source, path, reason });
+                    }
+                    State::New => {}
+                }
+                entry.before = entry.state;
+            }
+        }
+        change
+    }
+
+    fn index(&mut self, rules: &TorRules) {
+        let with_evidence = self.buckets.values().filter_map(|bucket| {
+            bucket.range.map(|(first, last)| (first, last, Arc::clone(bucket)))
+        });
+        self.slots = with_evidence.collect();
+        let mut covering = [Vec::new(), Vec::new()];
+        (self.newest, self.valid) = (None, 0);
+        let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
+        for entry in entries.filter(|entry| entry.state == State::Valid) {
+            for family in Family::ALL {
+                // The scanner looks for IPv4 exits only.
+                let may_cover = family == Family::V4 || self.source == Source::Snapshot;
+                if may_cover && entry.holds_enough(family, rules) {
+                    covering[family as usize].push(entry.time);
+                }
+            }
+            self.newest = Some(entry.time);
+            self.valid += 1;
+        }
+        self.covering = covering.map(Arc::from);
+    }
+
+    /// The lists that are refused by judgement.
+    pub(super) fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
+        let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
+        entries.filter_map(|entry| match entry.state {
+            State::Refused(reason) => {
+                Some(Refused { source: self.source, path: entry.origin.to_path_buf(), reason })
+            }
+            State::Valid | State::New => None,
+        })
+    }
+}
+
+/// The rules of validity, list after list in the order of time.
+struct Judge<'a> {
+    rules: &'a TorRules,
+    latest: Timestamp,
+    /// The newest valid list so far; of several of one time, the greatest number of each family, so that their order
+    /// does not matter.
+    measure: Option<(Timestamp, [usize; 2])>,
+}
+
+impl Judge<'_> {
+    /// Lists of one time are no measure for one another: none of them is before the others.
+    fn of_one_time(&mut self, entries: &[Entry]) -> Vec<State> {
+        let states: Vec<State> = entries.iter().map(|entry| self.state(entry)).collect();
+        let mut valid = entries.iter().zip(&states).filter(|(_, state)| **state == State::Valid);
+        if let Some((first, _)) = valid.next() {
+            let greatest = valid.fold(first.distinct, |[v4, v6], (entry, _)| {
+                [v4.max(entry.distinct[0]), v6.max(entry.distinct[1])]
+            });
+            self.measure = Some((first.time, greatest));
+        }
+        states
+    }
+
+    fn state(&self, entry: &Entry) -> State {
+        if entry.time > self.latest {
+            return State::Refused(Refusal::AheadOfClock);
+        }
+        if entry.distinct.iter().sum::<usize>() < self.rules.min_addresses {
+            return State::Refused(Refusal::TooFew);
+        }
+        let shrunk = self.measure.is_some_and(|(time, measure)| {
+            time >= entry.time.before(MEASURES)
+                && measure.iter().zip(entry.distinct).any(|(&measure, distinct)| {
+                    measure >= self.rules.min_addresses && distinct.saturating_mul(2) < measure
+                })
+        });
+        if shrunk { State::Refused(Refusal::Shrunk) } else { State::Valid }
+    }
+}
