@@ -16,14 +16,18 @@ mod list_time;
 mod refusal;
 mod rules;
 mod snapshot;
+mod sources;
 pub mod tfa;
 pub mod tor;
 
 pub use anonymous_ip::Database;
-pub use exits::{Change, Covering, Evidence, ExitHistory, Explanation, Finding, Update};
+pub use exits::{
+    Change, Covering, DayCoverage, Evidence, ExitHistory, Explanation, Finding, Span, Update,
+};
 pub use list::{Family, List, Source};
 pub use refusal::{Refusal, Refused};
 pub use rules::{TfaRules, TorRules};
+pub use sources::{Library, LoadError, Places};
 
 /// The list formats, for tools that hold a list in memory.
 pub mod format {

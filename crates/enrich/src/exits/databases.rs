@@ -89,11 +89,11 @@ impl DatabaseHistory {
         self.serial
     }
 
-    pub(super) fn insert(&mut self, database: Database, origin: &Path) {
+    pub(super) fn insert(&mut self, database: Database, origin: Arc<Path>) {
         self.serial += 1;
         let entry = Entry {
             database: Arc::new(database),
-            origin: origin.into(),
+            origin,
             serial: self.serial,
             state: State::New,
             before: State::New,

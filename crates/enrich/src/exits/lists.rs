@@ -90,11 +90,11 @@ impl ListHistory {
             .map(|(_, _, bucket)| &**bucket)
     }
 
-    pub(super) fn insert(&mut self, list: &List, origin: &Path) {
+    pub(super) fn insert(&mut self, list: &List, origin: Arc<Path>) {
         self.serial += 1;
         let key = list.time().as_micros().div_euclid(BUCKET_MICROS);
         let bucket = Arc::make_mut(self.buckets.entry(key).or_default());
-        bucket.insert(list, origin.into(), self.serial);
+        bucket.insert(list, origin, self.serial);
     }
 
     pub(super) const fn serial(&self) -> u64 {

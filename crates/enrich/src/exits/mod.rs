@@ -10,6 +10,7 @@
 //! validity of a newer one, or give it back.
 
 mod bucket;
+mod coverage;
 mod databases;
 mod explain;
 mod lists;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use model::Timestamp;
 
 use crate::{Family, Source, TorRules};
+pub use coverage::{DayCoverage, Span};
 use databases::DatabaseHistory;
 pub use explain::{Covering, Evidence, Explanation};
 use lists::ListHistory;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::Timestamp;
 
@@ -58,18 +59,18 @@ impl Update {
     }
 
     /// Gives an exit list.
-    pub fn exit_list(&mut self, list: &List, origin: &Path) {
-        self.history.exit_lists.insert(list, origin);
+    pub fn exit_list(&mut self, list: &List, origin: impl Into<Arc<Path>>) {
+        self.history.exit_lists.insert(list, origin.into());
     }
 
     /// Gives a snapshot.
-    pub fn snapshot(&mut self, list: &List, origin: &Path) {
-        self.history.snapshots.insert(list, origin);
+    pub fn snapshot(&mut self, list: &List, origin: impl Into<Arc<Path>>) {
+        self.history.snapshots.insert(list, origin.into());
     }
 
     /// Gives a database.
-    pub fn database(&mut self, database: Database, origin: &Path) {
-        self.history.databases.insert(database, origin);
+    pub fn database(&mut self, database: Database, origin: impl Into<Arc<Path>>) {
+        self.history.databases.insert(database, origin.into());
     }
 
     /// Takes away what an origin held before this update began.

@@ -1,0 +1,302 @@
+//! Reading lists and databases from where the operator keeps them.
+//!
+//! What the history says is a function of the files that are there: a file that vanishes takes its evidence along with
+//! the next refresh, a file that changes is read anew. One exception: while a changed file is refused, what it held
+//! before stays, for a corrupt replacement never displaces a good one.
+
+mod archive;
+mod walk;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::Timestamp;
+
+use crate::{
+    Change, Database, ExitHistory, List, Refusal, Refused, Source, TorRules, Update, exit_list,
+    list_time, snapshot,
+};
+use walk::{Found, Stamp};
+
+/// The most bytes a list may have: the scanner's are below half a MiB.
+const MAX_LIST_BYTES: u64 = 64 << 20;
+/// The most bytes a database may have: MaxMind's are below 200 MiB.
+const MAX_DATABASE_BYTES: u64 = 2 << 30;
+
+/// Where the sources lie; none = the source is not used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// `tor.exit_lists`: a directory of exit lists, nested as deep as you like, and of CollecTor's month archives.
+    pub exit_lists: Option<PathBuf>,
+    /// `tor.snapshots`: the same with snapshots.
+    pub snapshots: Option<PathBuf>,
+    /// `tor.anonymous_ip`: one database, or a directory with files that end in `.mmdb`.
+    pub anonymous_ip: Option<PathBuf>,
+}
+
+impl Places {
+    /// One source only, to verify it by itself.
+    #[must_use]
+    pub fn only(source: Source, path: PathBuf) -> Self {
+        let mut places = Self::default();
+        *match source {
+            Source::ExitList => &mut places.exit_lists,
+            Source::Snapshot => &mut places.snapshots,
+            Source::AnonymousIp => &mut places.anonymous_ip,
+        } = Some(path);
+        places
+    }
+
+    /// Where a source lies.
+    #[must_use]
+    pub fn of(&self, source: Source) -> Option<&Path> {
+        match source {
+            Source::ExitList => self.exit_lists.as_deref(),
+            Source::Snapshot => self.snapshots.as_deref(),
+            Source::AnonymousIp => self.anonymous_ip.as_deref(),
+        }
+    }
+}
+
+/// A configured place that is missing or cannot be looked through.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: cannot read {}", .path.display())]
+pub struct LoadError {
+    /// The key of the configuration.
+    pub key: &'static str,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What the operating system says.
+    #[source]
+    pub source: io::Error,
+}
+
+/// What is remembered of a file.
+#[derive(Debug)]
+struct Known {
+    stamp: Stamp,
+    /// The lists it gave to the history: itself, or members.
+    origins: Vec<Arc<Path>>,
+    /// What of it did not parse.
+    refused: Vec<(Arc<Path>, Refusal)>,
+}
+
+/// The files of all sources and the history made of them. It reads files, so its calls block; a reader of verdicts takes
+/// a clone of [`Self::history`], which later refreshes do not touch.
+#[derive(Debug)]
+pub struct Library {
+    places: Places,
+    history: ExitHistory,
+    known: [BTreeMap<Arc<Path>, Known>; 3],
+}
+
+impl Library {
+    /// A library that has read nothing yet; the first [`Self::refresh`] loads everything.
+    #[must_use]
+    pub fn new(places: Places, rules: TorRules) -> Self {
+        Self { places, history: ExitHistory::new(rules), known: Default::default() }
+    }
+
+    /// The history as of the last refresh that succeeded.
+    #[must_use]
+    pub const fn history(&self) -> &ExitHistory {
+        &self.history
+    }
+
+    /// Reads what is new or changed by path, size and modification time, drops what vanished, judges again at the time
+    /// of the clock, and swaps the history in whole.
+    ///
+    /// # Errors
+    /// [`LoadError`] for a place that is missing or cannot be looked through; the history then stays what it was. A
+    /// single file that cannot be read is no error but a refusal.
+    pub fn refresh(&mut self, now: Timestamp) -> Result<Change, LoadError> {
+        // All are looked through before anything is touched.
+        let mut found = Vec::new();
+        for source in Source::ALL {
+            found.push((source, self.walk(source)?));
+        }
+        let mut update = self.history.update();
+        let mut refused = Vec::new();
+        for (source, files) in found {
+            let known = &mut self.known[source as usize];
+            let present: HashSet<&Path> = files.iter().map(|(path, _)| &**path).collect();
+            known.retain(|path, known| {
+                let stays = present.contains(&**path);
+                if !stays {
+                    known.origins.iter().for_each(|origin| update.remove(source, origin));
+                }
+                stays
+            });
+            for (path, stamp) in &files {
+                let before = known.get(path);
+                if before.is_some_and(|before| before.is_still(*stamp)) {
+                    continue;
+                }
+                let Some(read) = read(source, path, *stamp, &mut update) else { continue };
+                let read = read.after(before, source, &mut update);
+                let was_refused = before.map_or(&[][..], |before| &before.refused);
+                refused.extend(read.newly_refused(was_refused, *stamp, before, source));
+                known.insert(Arc::clone(path), read);
+            }
+        }
+        let (history, mut change) = update.finish(now);
+        self.history = history;
+        change.refused.extend(refused);
+        change.refused.sort_unstable();
+        Ok(change)
+    }
+
+    /// Everything that is refused at present, by source and path.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Refused> {
+        let mut refused: Vec<Refused> = self.history.refused().collect();
+        for source in Source::ALL {
+            let known = self.known[source as usize].values().flat_map(|known| &known.refused);
+            refused.extend(known.map(|(path, reason)| Refused {
+                source,
+                path: path.to_path_buf(),
+                reason: *reason,
+            }));
+        }
+        refused.sort_unstable();
+        refused
+    }
+
+    /// How many files of a source there are.
+    #[must_use]
+    pub fn files(&self, source: Source) -> usize {
+        self.known[source as usize].len()
+    }
+
+    fn walk(&self, source: Source) -> Result<Vec<Found>, LoadError> {
+        let Some(place) = self.places.of(source) else { return Ok(Vec::new()) };
+        let ending = (source == Source::AnonymousIp).then_some("mmdb");
+        walk::files(place, ending).map_err(|(path, error)| LoadError {
+            key: source.key(),
+            path,
+            source: error,
+        })
+    }
+}
+
+impl Known {
+    /// A file that could not be read is tried again each time.
+    fn is_still(&self, stamp: Stamp) -> bool {
+        self.stamp == stamp
+            && !self.refused.iter().any(|&(_, reason)| reason == Refusal::Unreadable)
+    }
+
+    /// Carries over what a refused file held before, and takes away what an archive no longer holds.
+    fn after(mut self, before: Option<&Self>, source: Source, update: &mut Update) -> Self {
+        let Some(before) = before else { return self };
+        let (now, refused): (HashSet<&Path>, HashSet<&Path>) = (
+            self.origins.iter().map(|origin| &**origin).collect(),
+            self.refused.iter().map(|(origin, _)| &**origin).collect(),
+        );
+        // An archive that is refused whole keeps all its members.
+        let whole = self.origins.is_empty() && !self.refused.is_empty();
+        let (kept, gone): (Vec<_>, Vec<_>) = before
+            .origins
+            .iter()
+            .filter(|origin| !now.contains(&***origin))
+            .partition(|origin| whole || refused.contains(&***origin));
+        gone.into_iter().for_each(|origin| update.remove(source, origin));
+        let kept: Vec<_> = kept.into_iter().cloned().collect();
+        self.origins.extend(kept);
+        self
+    }
+
+    /// What is to be named: not what was refused for the same reason when the file was last tried, and is unchanged.
+    fn newly_refused(
+        &self,
+        was_refused: &[(Arc<Path>, Refusal)],
+        stamp: Stamp,
+        before: Option<&Self>,
+        source: Source,
+    ) -> Vec<Refused> {
+        let unchanged = before.is_some_and(|before| before.stamp == stamp);
+        let new =
+            self.refused.iter().filter(|refused| !unchanged || !was_refused.contains(refused));
+        new.map(|(path, reason)| Refused { source, path: path.to_path_buf(), reason: *reason })
+            .collect()
+    }
+}
+
+/// Reads a file and gives its lists to the update; none where the file has vanished meanwhile.
+fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> Option<Known> {
+    let mut known = Known { stamp, origins: Vec::new(), refused: Vec::new() };
+    let result = match source {
+        Source::AnonymousIp => read_whole(path, MAX_DATABASE_BYTES)
+            .and_then(|bytes| Database::parse(&bytes).map_err(Failure::Refused))
+            .map(|database| update.database(database, Arc::clone(path))),
+        _ if archive::is_archive(path) => {
+            archive::lists(path, |name, fetched, bytes| parse(source, name, fetched, bytes))
+                .map_err(Failure::Refused)
+                .map(|members| {
+                    for (name, list) in members {
+                        // A member's name is part of a name here, never a place to write to.
+                        let name = name.strip_prefix("/").unwrap_or(&name);
+                        let origin: Arc<Path> = path.join(name).into();
+                        match list {
+                            Ok(list) => known.give(source, &list, origin, update),
+                            Err(reason) => known.refused.push((origin, reason)),
+                        }
+                    }
+                })
+        }
+        _ => read_whole(path, MAX_LIST_BYTES)
+            .and_then(|bytes| {
+                parse(source, path, stamp.modified(), &bytes).map_err(Failure::Refused)
+            })
+            .map(|list| known.give(source, &list, Arc::clone(path), update)),
+    };
+    match result {
+        Ok(()) if source == Source::AnonymousIp => known.origins.push(Arc::clone(path)),
+        Ok(()) => {}
+        Err(Failure::Vanished) => return None,
+        Err(Failure::Refused(reason)) => known.refused.push((Arc::clone(path), reason)),
+    }
+    Some(known)
+}
+
+impl Known {
+    fn give(&mut self, source: Source, list: &List, origin: Arc<Path>, update: &mut Update) {
+        self.origins.push(Arc::clone(&origin));
+        match source {
+            Source::ExitList => update.exit_list(list, origin),
+            Source::Snapshot | Source::AnonymousIp => update.snapshot(list, origin),
+        }
+    }
+}
+
+/// Parses a list whose time, where it does not say it itself, is that of its file name, else when it was fetched.
+fn parse(source: Source, path: &Path, fetched: Timestamp, bytes: &[u8]) -> Result<List, Refusal> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let time = list_time::from_file_name(name).unwrap_or(fetched);
+    match source {
+        Source::ExitList => exit_list::parse(bytes, time),
+        Source::Snapshot | Source::AnonymousIp => snapshot::parse(bytes, time),
+    }
+}
+
+enum Failure {
+    Vanished,
+    Refused(Refusal),
+}
+
+fn read_whole(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
+    let failure = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Failure::Vanished,
+        _ => Failure::Refused(Refusal::Unreadable),
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failure)?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(failure)?;
+    if bytes.len() as u64 > most {
+        return Err(Failure::Refused(Refusal::TooLarge));
+    }
+    Ok(bytes)
+}
