@@ -121,7 +121,8 @@ impl KafkaBuilder {
 }
 
 /// What a single node needs, and what keeps tests honest: records stamped years ago stay (their segments would be over their
-/// retention at once), and a topic that a test forgot to create is an error and not an empty topic.
+/// retention at once), and a topic that a test forgot to create is an error and not an empty topic. The short session is what
+/// a killed broker has to sit out before its controller lets it in again.
 const SINGLE_NODE: &str = "\
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
@@ -134,6 +135,8 @@ group.initial.rebalance.delay.ms=0
 log.retention.ms=-1
 auto.create.topics.enable=false
 log.cleaner.dedupe.buffer.size=8388608
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 ";
 
 impl Kafka {

@@ -1,5 +1,8 @@
 //! The guards themselves: what they start answers, and ends with them.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -7,10 +10,12 @@ use std::time::Duration;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use sqlx::{Connection, PgConnection};
-use testkit::{Kafka, Postgres, Record, StopMode};
+use testkit::{Daemon, Kafka, Postgres, Record, StopMode};
 
 /// Says to the helper test below where to write down what it started.
 const HELPER: &str = "TESTKIT_GUARDS_HELPER";
+/// Says to the other one where to listen.
+const LISTEN: &str = "TESTKIT_GUARDS_LISTEN";
 
 #[tokio::test]
 async fn a_broker_keeps_what_it_was_sent() {
@@ -110,6 +115,37 @@ async fn a_server_comes_back_with_its_data() {
     .await
     .unwrap();
     assert_eq!(order, ["a", "A", "b", "B"], "text does not sort by the rules of a language");
+}
+
+/// Started by the test below as a daemon: it answers every request with 200 until it is told to end.
+#[test]
+fn helper_that_is_a_daemon() {
+    let Some(listen) = std::env::var_os(LISTEN) else { return };
+    let listener = TcpListener::bind(listen.to_str().unwrap()).unwrap();
+    println!("daemon listens");
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+    }
+}
+
+#[test]
+fn a_daemon_is_ready_pauses_and_ends() {
+    let this = std::env::current_exe().unwrap();
+    let addr = format!("127.0.0.1:{}", testkit::free_port());
+    let mut daemon = Daemon::command(&format!("deps/{}", this.file_name().unwrap().display()))
+        .args(["--exact", "helper_that_is_a_daemon", "--nocapture"])
+        .env(LISTEN, &addr)
+        .spawn();
+    daemon.wait_ready(&addr);
+    assert!(daemon.log().contains("daemon listens"));
+    assert!(daemon.peak_memory().unwrap() > 1 << 20);
+    daemon.pause();
+    daemon.resume();
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(Duration::from_secs(10)).signal(), Some(15));
+    assert!(!daemon.is_running());
 }
 
 /// Started again by the test below as a process of its own, which then dies without a word.

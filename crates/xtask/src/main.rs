@@ -1,2 +1,35 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: set-up, tests and housekeeping, on a machine with nothing but Rust and a C compiler.
+
+mod kafka;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::workspace::{Failure, Workspace};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about)]
+enum Task {
+    /// Install what building and testing need, and fetch Kafka
+    Setup,
+    /// Set up, check and test everything, against a real Kafka and a real PostgreSQL
+    Test(test::Args),
+    /// Check the rules of the house: who may depend on whom, lengths, forbidden words
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = Workspace::load().and_then(|workspace| match Task::parse() {
+        Task::Setup => setup::run(&workspace),
+        Task::Test(args) => test::run(&workspace, &args),
+        Task::Tidy => tidy::run(&workspace),
+    });
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("xtask: {error:#}");
+    error.downcast_ref::<Failure>().map_or(ExitCode::FAILURE, Failure::exit_code)
+}

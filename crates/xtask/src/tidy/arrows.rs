@@ -1,0 +1,180 @@
+//! Who may depend on whom.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use cargo_metadata::DependencyKind;
+
+use super::Violation;
+use crate::workspace::Workspace;
+
+/// The arrows of the house: what each member may use of it. Dev-dependencies are free.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("service", &[]),
+    ("testkit", &[]),
+    ("enrich", &["model"]),
+    ("store", &["model"]),
+    ("ingester", &["model", "enrich", "store", "service"]),
+    ("query", &["model", "store", "service"]),
+    ("quickstart", &["ingester", "query", "model", "store", "service"]),
+    ("tests", &[]),
+    ("xtask", &["testkit"]),
+];
+
+/// What a member must not come to by any way through the house: the query daemon links no broker and no address database, the
+/// rules of the model know neither runtime nor database nor broker.
+const NEVER: &[(&str, &[&str])] = &[
+    ("query", &["rdkafka", "rdkafka-sys", "maxminddb", "enrich", "ingester"]),
+    ("ingester", &["apollo-compiler", "query"]),
+    ("model", &["tokio", "sqlx", "rdkafka"]),
+];
+
+/// A member of the workspace.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    /// The manifest's path from the root.
+    pub(crate) path: String,
+    /// The manifest's text.
+    pub(crate) manifest: String,
+    /// The names of its dependencies, dev-dependencies left out.
+    pub(crate) uses: Vec<String>,
+}
+
+/// All members, as cargo understands their manifests.
+pub(crate) fn members(workspace: &Workspace) -> Result<Vec<Member>> {
+    let read = |package: &&cargo_metadata::Package| {
+        let path = package.manifest_path.strip_prefix(&workspace.metadata.workspace_root)?;
+        let manifest = fs::read_to_string(&package.manifest_path)
+            .with_context(|| format!("cannot read {path}"))?;
+        let used = package
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.kind != DependencyKind::Development);
+        let uses = used.map(|dependency| dependency.name.clone()).collect();
+        Ok(Member { name: package.name.to_string(), path: path.to_string(), manifest, uses })
+    };
+    workspace.metadata.workspace_packages().iter().map(read).collect()
+}
+
+/// Holds the members against the arrows.
+pub(crate) fn check(members: &[Member]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for member in members {
+        match ARROWS.iter().find(|(name, _)| *name == member.name) {
+            Some((_, allowed)) => {
+                let house = member
+                    .uses
+                    .iter()
+                    .filter(|used| members.iter().any(|other| other.name == **used));
+                let wrong = house.filter(|used| !allowed.contains(&used.as_str()));
+                violations.extend(wrong.map(|used| {
+                    violation(member, used, format!("{} must not depend on {used}", member.name))
+                }));
+            }
+            None => violations.push(Violation::new(
+                &member.path,
+                1,
+                format!("{} has no place among the arrows of the house", member.name),
+            )),
+        }
+        let never =
+            NEVER.iter().filter(|(name, _)| *name == member.name).flat_map(|(_, never)| *never);
+        for (forbidden, by) in
+            never.filter_map(|forbidden| Some((forbidden, reached_by(member, forbidden, members)?)))
+        {
+            let way =
+                if by == *forbidden { String::new() } else { format!(", as it does by {by}") };
+            violations.push(violation(
+                member,
+                &by,
+                format!("{} must never come to {forbidden}{way}", member.name),
+            ));
+        }
+    }
+    violations
+}
+
+/// The dependency of `from` that is, or through the house leads to, `wanted`.
+fn reached_by(from: &Member, wanted: &str, members: &[Member]) -> Option<String> {
+    // Cargo has refused circles before this is asked.
+    let leads = |used: &&String| {
+        *used == wanted
+            || members.iter().any(|member| {
+                member.name == **used && reached_by(member, wanted, members).is_some()
+            })
+    };
+    from.uses.iter().find(leads).cloned()
+}
+
+fn violation(member: &Member, dependency: &str, rule: String) -> Violation {
+    let names = |line: &str| {
+        line.strip_prefix(dependency).is_some_and(|rest| rest.starts_with([' ', '=', '.']))
+    };
+    let line = member.manifest.lines().position(names).map_or(1, |index| index + 1);
+    Violation::new(&member.path, line, rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str, uses: &[&str]) -> Member {
+        let manifest = uses.iter().fold("[dependencies]\n".to_owned(), |text, used| {
+            text + used + " = { workspace = true }\n"
+        });
+        let uses = uses.iter().map(|used| (*used).to_owned()).collect();
+        Member { name: name.to_owned(), path: format!("crates/{name}/Cargo.toml"), manifest, uses }
+    }
+
+    fn said(members: &[Member]) -> Vec<String> {
+        check(members).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_house_as_drawn_is_right() {
+        let all: Vec<Member> = ARROWS.iter().map(|(name, uses)| member(name, uses)).collect();
+        assert_eq!(said(&all), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_arrow_that_is_not_drawn_is_named_with_its_line() {
+        let all = [member("model", &["serde", "store"]), member("store", &[])];
+        assert_eq!(said(&all), ["crates/model/Cargo.toml:3: model must not depend on store"]);
+    }
+
+    #[test]
+    fn nobody_but_xtask_uses_testkit_outside_of_tests() {
+        let all =
+            [member("testkit", &[]), member("xtask", &["testkit"]), member("store", &["testkit"])];
+        assert_eq!(said(&all), ["crates/store/Cargo.toml:2: store must not depend on testkit"]);
+    }
+
+    #[test]
+    fn what_is_forbidden_is_found_behind_others() {
+        let all = [
+            member("query", &["store"]),
+            member("store", &["rdkafka"]),
+            member("ingester", &["apollo-compiler"]),
+        ];
+        let said = said(&all);
+        assert_eq!(
+            said[0],
+            "crates/query/Cargo.toml:2: query must never come to rdkafka, as it does by store"
+        );
+        assert_eq!(
+            said[1],
+            "crates/ingester/Cargo.toml:2: ingester must never come to apollo-compiler"
+        );
+        assert_eq!(said.len(), 2);
+    }
+
+    #[test]
+    fn a_new_member_needs_a_place() {
+        assert_eq!(
+            said(&[member("extra", &[])]),
+            ["crates/extra/Cargo.toml:1: extra has no place among the arrows of the house"]
+        );
+    }
+}
