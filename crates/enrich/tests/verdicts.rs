@@ -1,5 +1,7 @@
 //! Verdicts on whole events: every boundary to the microsecond, every source, staged versions, settling.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 
 use enrich::{Database, ExitHistory, Source, TorRules, address, format, tfa, tor};
