@@ -1,2 +1,9 @@
-//! To be written.
-fn main() {}
+//! `publication-ingester`: see [`ingester::cli`].
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    ingester::cli::Cli::parse().run()
+}

@@ -73,9 +73,9 @@ impl From<sqlx::migrate::MigrateError> for Error {
         use sqlx::migrate::MigrateError;
         match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-            MigrateError::VersionMissing(version) => {
-                Self::fatal(format!("its schema has migration {version}, which this build does not know: use a later build"))
-            }
+            MigrateError::VersionMissing(version) => Self::fatal(format!(
+                "its schema has migration {version}, which this build does not know: use a later build"
+            )),
             other => Self::fatal(format!("migrating failed: {other}")),
         }
     }
@@ -92,7 +92,8 @@ enum Class {
 fn sqlstate(code: &str) -> Class {
     // Lost connections, a standby's read-only state, statements dropped by a pooler, conflicts of transactions, lack of
     // resources, locks, an operator's intervention or cancellation, a failing disk.
-    const TRANSIENT: [&str; 10] = ["08", "25006", "26000", "40001", "40P01", "53", "55P03", "57P", "57014", "58030"];
+    const TRANSIENT: [&str; 10] =
+        ["08", "25006", "26000", "40001", "40P01", "53", "55P03", "57P", "57014", "58030"];
     if TRANSIENT.iter().any(|prefix| code.starts_with(prefix)) {
         Class::Transient
     } else if code.starts_with("22") || code.starts_with("23") {
@@ -133,7 +134,10 @@ mod tests {
 
     #[test]
     fn the_environment_is_never_taken_for_the_data() {
-        for code in ["08006", "25006", "26000", "40001", "40P01", "53100", "53300", "55P03", "57P01", "57P03", "57014", "58030"] {
+        for code in [
+            "08006", "25006", "26000", "40001", "40P01", "53100", "53300", "55P03", "57P01",
+            "57P03", "57014", "58030",
+        ] {
             assert_eq!(sqlstate(code), Class::Transient, "{code}");
         }
         for code in ["22021", "22P02", "23505", "23514", "23502"] {

@@ -70,7 +70,11 @@ pub(crate) fn listing<'a>(
         let at = values.len();
         values.push(Bound::Text(id.name.as_str()));
         values.push(Bound::Text(id.version.as_str()));
-        conditions.push(format!("(p.created, p.name, p.version) < (${at}, ${}, ${})", at + 1, at + 2));
+        conditions.push(format!(
+            "(p.created, p.name, p.version) < (${at}, ${}, ${})",
+            at + 1,
+            at + 2
+        ));
     }
     let flags = [
         filter.tor.map(|flag| flag_condition(flag, ["p.tor", "NOT p.tor", "p.tor IS NULL"])),
@@ -78,7 +82,8 @@ pub(crate) fn listing<'a>(
         filter.disputed.map(|disputed| if disputed { "p.disputed" } else { "NOT p.disputed" }),
     ];
     conditions.extend(flags.into_iter().flatten().map(str::to_owned));
-    let condition = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
+    let condition =
+        if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
     let sql = format!(
         "SELECT {columns} FROM publication AS p WHERE {condition} \
          ORDER BY p.created DESC, p.name DESC, p.version DESC LIMIT {first}"

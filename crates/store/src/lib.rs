@@ -81,7 +81,12 @@ pub trait PublicationReader: Send + Sync {
     ///
     /// # Errors
     /// As [`PublicationReader::find`].
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, first: u32) -> Result<Vec<Publication>, Error>;
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        first: u32,
+    ) -> Result<Vec<Publication>, Error>;
 
     /// Whether the database answers and has the table.
     ///

@@ -41,7 +41,11 @@ impl Dialect {
         let assignments: Vec<String> = COLUMNS
             .iter()
             .filter(|column| !matches!(**column, "name" | "version" | "disputed"))
-            .map(|column| format!("{column} = CASE WHEN {wins} THEN {INCOMING}.{column} ELSE {KEPT}.{column} END"))
+            .map(|column| {
+                format!(
+                    "{column} = CASE WHEN {wins} THEN {INCOMING}.{column} ELSE {KEPT}.{column} END"
+                )
+            })
             .collect();
         format!(
             "ON CONFLICT (name, version) DO UPDATE SET {}, disputed = {} WHERE {}",
@@ -70,7 +74,9 @@ impl Dialect {
                  WHEN {row}.tor THEN 3 ELSE 1 END"
             )
         };
-        let tfa = |row: &str| format!("CASE WHEN {row}.tfa IS NULL THEN 0 WHEN {row}.tfa THEN 2 ELSE 1 END");
+        let tfa = |row: &str| {
+            format!("CASE WHEN {row}.tfa IS NULL THEN 0 WHEN {row}.tfa THEN 2 ELSE 1 END")
+        };
         let evidence = |row: &str| format!("coalesce({row}.tor_evidence_until, {never})");
         let column = |name: &'static str| move |row: &str| format!("{row}.{name}");
         // Greater is kept: true. Smaller is kept: false. The order is the contract's, section 2.
@@ -91,8 +97,10 @@ impl Dialect {
             (true, &column("tor_settled")),
         ];
         let side = |one: &str, other: &str| {
-            let values: Vec<String> =
-                steps.iter().map(|(greater, value)| value(if *greater { one } else { other })).collect();
+            let values: Vec<String> = steps
+                .iter()
+                .map(|(greater, value)| value(if *greater { one } else { other }))
+                .collect();
             values.join(", ")
         };
         format!("(({}) < ({}))", side(kept, incoming), side(incoming, kept))
@@ -100,7 +108,9 @@ impl Dialect {
 }
 
 fn disagree(kept: &str, incoming: &str) -> String {
-    format!("{kept}.created <> {incoming}.created OR {kept}.username IS DISTINCT FROM {incoming}.username")
+    format!(
+        "{kept}.created <> {incoming}.created OR {kept}.username IS DISTINCT FROM {incoming}.username"
+    )
 }
 
 fn disputed(kept: &str, incoming: &str) -> String {

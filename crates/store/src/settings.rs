@@ -64,7 +64,9 @@ impl StoreSettings {
                 let options = PgConnectOptions::from_str(&url).map_err(|_| invalid())?;
                 Ok(Database::Postgres(options.application_name("publication")))
             }
-            Some("sqlite") => Ok(Database::Sqlite(SqliteConnectOptions::from_str(&url).map_err(|_| invalid())?)),
+            Some("sqlite") => {
+                Ok(Database::Sqlite(SqliteConnectOptions::from_str(&url).map_err(|_| invalid())?))
+            }
             _ => Err(Error::fatal("store.url must begin with postgres:// or sqlite://")),
         }
     }
@@ -73,8 +75,9 @@ impl StoreSettings {
         if self.url_file.as_os_str().is_empty() {
             return Ok(self.url.clone());
         }
-        let text = std::fs::read_to_string(&self.url_file)
-            .map_err(|error| Error::fatal(format!("store.url_file {}: {error}", self.url_file.display())))?;
+        let text = std::fs::read_to_string(&self.url_file).map_err(|error| {
+            Error::fatal(format!("store.url_file {}: {error}", self.url_file.display()))
+        })?;
         Ok(text.trim().to_owned())
     }
 }
@@ -85,7 +88,8 @@ mod tests {
 
     #[test]
     fn a_password_is_not_printed() {
-        let settings = StoreSettings { url: "postgres://user:secret@host/db".into(), ..Default::default() };
+        let settings =
+            StoreSettings { url: "postgres://user:secret@host/db".into(), ..Default::default() };
         assert!(!format!("{settings:?}").contains("secret"));
     }
 

@@ -16,7 +16,10 @@ const FIELDS: i16 = 16;
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Copies the rows, all or none; returns how many.
-pub(super) async fn copy_in(connection: &mut PgConnection, rows: &[Cow<'_, Publication>]) -> sqlx::Result<u64> {
+pub(super) async fn copy_in(
+    connection: &mut PgConnection,
+    rows: &[Cow<'_, Publication>],
+) -> sqlx::Result<u64> {
     let mut copy = connection.copy_in_raw(COPY).await?;
     // The signature, no flags, no header extension (PostgreSQL's documentation, COPY, "Binary Format").
     let mut buffer = Vec::with_capacity(CHUNK_BYTES + 4_096);

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use model::{
-    Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason, TorReason, Username,
+    Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
+    TorReason, Username,
 };
 use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
 use sqlx::{AssertSqlSafe, Row};
@@ -51,7 +52,12 @@ impl PublicationReader for PostgresReader {
         Ok(found)
     }
 
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, first: u32) -> Result<Vec<Publication>, Error> {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        first: u32,
+    ) -> Result<Vec<Publication>, Error> {
         let (sql, values) = listing(COLUMNS, filter, after, first);
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for value in values {
@@ -94,7 +100,9 @@ fn publication(row: &PgRow, first: usize) -> Result<Publication, Error> {
         tor_evidence_until: time(8)?.map(|time| time.0),
         revision: row.try_get::<i32, _>(first + 12)?.cast_unsigned(),
         generation: row.try_get::<i32, _>(first + 13)?.cast_unsigned(),
-        identity: EventIdentity(identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?),
+        identity: EventIdentity(
+            identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?,
+        ),
     })
 }
 

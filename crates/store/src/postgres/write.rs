@@ -65,7 +65,9 @@ impl PostgresWriter {
                 Ok(Some(Recorded { inserted, disputed, ..Recorded::default() }))
             }
             // 23505: unique_violation.
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23505") => Ok(None),
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23505") => {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -96,9 +98,10 @@ impl PublicationWriter for PostgresWriter {
     }
 
     async fn generation(&self) -> Result<u32, Error> {
-        let highest: Option<i32> = sqlx::query_scalar("SELECT max(generation) FROM publication WHERE generation > 0")
-            .fetch_one(&self.pool)
-            .await?;
+        let highest: Option<i32> =
+            sqlx::query_scalar("SELECT max(generation) FROM publication WHERE generation > 0")
+                .fetch_one(&self.pool)
+                .await?;
         Ok(highest.unwrap_or(0).cast_unsigned())
     }
 }
@@ -124,11 +127,17 @@ struct FreshKeys {
 
 impl FreshKeys {
     fn expected(&self) -> bool {
-        self.pause.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+        self.pause
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_err()
     }
 
     fn learn(&self, fresh: bool) {
-        let pause = if fresh { 0 } else { self.next_pause.load(Ordering::Relaxed).clamp(1, COPY_MAX_PAUSE) };
+        let pause = if fresh {
+            0
+        } else {
+            self.next_pause.load(Ordering::Relaxed).clamp(1, COPY_MAX_PAUSE)
+        };
         self.pause.store(pause, Ordering::Relaxed);
         self.next_pause.store(pause.saturating_mul(2), Ordering::Relaxed);
     }
@@ -139,15 +148,20 @@ impl FreshKeys {
 /// the table as it was before the statement.
 fn upsert() -> String {
     let words = |kind: &str, all: String| format!("('{{{all}}}'::{kind}[])[i.{{column}} + 1]");
-    let value = |column: &&str| match *column {
-        "tor_reason" => words("tor_reason", join(TorReason::ALL, |word| word.as_str())),
-        "tfa_reason" => words("tfa_reason", join(TfaReason::ALL, |word| word.as_str())),
-        "credential" => words("publication_credential", join(Credential::ALL, |word| word.as_str())),
-        "actor" => words("publication_actor", join(Actor::ALL, |word| word.as_str())),
-        _ => "i.{column}".to_owned(),
-    }
-    .replace("{column}", column);
-    let values: Vec<String> = COLUMNS.iter().map(|column| format!("{} AS {column}", value(column))).collect();
+    let value = |column: &&str| {
+        match *column {
+            "tor_reason" => words("tor_reason", join(TorReason::ALL, |word| word.as_str())),
+            "tfa_reason" => words("tfa_reason", join(TfaReason::ALL, |word| word.as_str())),
+            "credential" => {
+                words("publication_credential", join(Credential::ALL, |word| word.as_str()))
+            }
+            "actor" => words("publication_actor", join(Actor::ALL, |word| word.as_str())),
+            _ => "i.{column}".to_owned(),
+        }
+        .replace("{column}", column)
+    };
+    let values: Vec<String> =
+        COLUMNS.iter().map(|column| format!("{} AS {column}", value(column))).collect();
     format!(
         "WITH incoming AS (
              SELECT {values}

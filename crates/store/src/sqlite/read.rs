@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use model::{
-    Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason, Timestamp, TorReason,
-    Username,
+    Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
+    Timestamp, TorReason, Username,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
@@ -53,7 +53,12 @@ impl PublicationReader for SqliteReader {
         Ok(found)
     }
 
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, first: u32) -> Result<Vec<Publication>, Error> {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        first: u32,
+    ) -> Result<Vec<Publication>, Error> {
         let (sql, values) = listing(COLUMNS, filter, after, first);
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for value in values {
@@ -74,7 +79,9 @@ impl PublicationReader for SqliteReader {
 /// The row whose columns begin at `first`.
 fn publication(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
     let text = |index: usize| row.try_get::<&str, _>(first + index);
-    let time = |text: &str| Timestamp::parse(text).map_err(|error| Error::fatal(format!("a row's time: {error}")));
+    let time = |text: &str| {
+        Timestamp::parse(text).map_err(|error| Error::fatal(format!("a row's time: {error}")))
+    };
     let identity: &[u8] = row.try_get(first + 14)?;
     let username = row.try_get::<Option<&str>, _>(first + 2)?;
     let inconsistent = |_| Error::fatal("a row holds a value that no event can have");
@@ -95,7 +102,9 @@ fn publication(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
         tor_evidence_until: row.try_get::<Option<&str>, _>(first + 8)?.map(time).transpose()?,
         revision: row.try_get(first + 12)?,
         generation: row.try_get(first + 13)?,
-        identity: EventIdentity(identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?),
+        identity: EventIdentity(
+            identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?,
+        ),
     })
 }
 

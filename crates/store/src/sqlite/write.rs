@@ -59,11 +59,20 @@ impl PublicationWriter for SqliteWriter {
         let mut disputed = rows.iter().filter(fresh).filter(|row| row.info.disputed).count() as u64;
         if changed > inserted {
             let after = Before::read(&mut transaction, &rows).await?;
-            disputed += before.present.intersection(&after.disputed).filter(|id| !before.disputed.contains(id)).count() as u64;
+            disputed += before
+                .present
+                .intersection(&after.disputed)
+                .filter(|id| !before.disputed.contains(id))
+                .count() as u64;
         }
         transaction.commit().await?;
         let updated = changed - inserted;
-        Ok(Recorded { inserted, updated, unchanged: records.len() as u64 - inserted - updated, disputed })
+        Ok(Recorded {
+            inserted,
+            updated,
+            unchanged: records.len() as u64 - inserted - updated,
+            disputed,
+        })
     }
 
     async fn migrate(&self) -> Result<(), Error> {
@@ -71,9 +80,10 @@ impl PublicationWriter for SqliteWriter {
     }
 
     async fn generation(&self) -> Result<u32, Error> {
-        let highest: Option<u32> = sqlx::query_scalar("SELECT max(generation) FROM publication WHERE generation > 0")
-            .fetch_one(&self.pool)
-            .await?;
+        let highest: Option<u32> =
+            sqlx::query_scalar("SELECT max(generation) FROM publication WHERE generation > 0")
+                .fetch_one(&self.pool)
+                .await?;
         Ok(highest.unwrap_or(0))
     }
 }
@@ -86,7 +96,10 @@ struct Before {
 }
 
 impl Before {
-    async fn read(connection: &mut SqliteConnection, rows: &[Cow<'_, Publication>]) -> Result<Self, Error> {
+    async fn read(
+        connection: &mut SqliteConnection,
+        rows: &[Cow<'_, Publication>],
+    ) -> Result<Self, Error> {
         let found = sqlx::query(
             "SELECT p.name, p.version, p.disputed FROM json_each($1) AS i \
              CROSS JOIN publication AS p ON p.name = i.value ->> 0 AND p.version = i.value ->> 1",
@@ -109,10 +122,15 @@ impl Before {
 
 /// The keys as a JSON array of `[name, version]`, the one way to bind a list of any length.
 pub(super) fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
-    serde_json::Value::from_iter(ids.map(|id| vec![id.name.as_str(), id.version.as_str()])).to_string()
+    serde_json::Value::from_iter(ids.map(|id| vec![id.name.as_str(), id.version.as_str()]))
+        .to_string()
 }
 
-async fn execute(connection: &mut SqliteConnection, sql: &str, rows: &[Cow<'_, Publication>]) -> Result<u64, Error> {
+async fn execute(
+    connection: &mut SqliteConnection,
+    sql: &str,
+    rows: &[Cow<'_, Publication>],
+) -> Result<u64, Error> {
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for row in rows {
         let info = &row.info;

@@ -1,0 +1,273 @@
+//! From a record to a publish event, or to the reason why it is none (contract, section 1). Pure: the same record and
+//! rules give the same answer in a replay years later.
+
+mod json;
+mod mode;
+mod wire;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use model::{
+    Act, Address, Auth, Credential, EventIdentity, PackageName, PackageVersion, PublicationId,
+    PublishEvent,
+};
+use model::{Purl, SecondFactor, Timestamp, Username};
+
+use crate::envelope::Envelope;
+use crate::reject::{Code, Rejection};
+use json::Field;
+use mode::Attributes;
+
+/// How far T may lie ahead of the record's own timestamp: clocks of a registry's hosts differ by less.
+const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+/// The greatest revision: the databases keep a signed 32-bit number.
+const MAX_REVISION: u64 = i32::MAX as u64;
+
+/// What of the configuration decides about a record.
+#[derive(Debug, Clone)]
+pub struct DecodeRules {
+    /// The registry's purl type.
+    pub ecosystem: String,
+    /// The one CloudEvents type that is read; others are skipped.
+    pub event_type: String,
+    /// The greatest value, in bytes.
+    pub max_event_bytes: usize,
+}
+
+/// Why a record is passed over without being wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipReason {
+    /// A null value.
+    Tombstone,
+    /// Another event type.
+    OtherType,
+}
+
+/// What a record turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every record is an event, and lives for a moment on the stack"
+)]
+pub enum Decoded<'a> {
+    /// A publish event, checked.
+    Event(PublishEvent<'a>),
+    /// Nothing to do.
+    Skip(SkipReason),
+    /// A dead letter.
+    Reject(Rejection),
+}
+
+/// Decodes one record.
+#[must_use]
+pub fn decode<'a>(envelope: &'a Envelope, rules: &DecodeRules) -> Decoded<'a> {
+    let Some(value) = envelope.value.as_deref() else {
+        return Decoded::Skip(SkipReason::Tombstone);
+    };
+    match read(envelope, value, rules) {
+        Ok(Some(event)) => Decoded::Event(event),
+        Ok(None) => Decoded::Skip(SkipReason::OtherType),
+        Err(rejection) => Decoded::Reject(rejection),
+    }
+}
+
+/// `None` for an event of another type.
+fn read<'a>(
+    envelope: &'a Envelope,
+    value: &'a [u8],
+    rules: &DecodeRules,
+) -> Result<Option<PublishEvent<'a>>, Rejection> {
+    if value.len() > rules.max_event_bytes {
+        let message =
+            format!("the value is longer than limits.max_event_bytes ({})", rules.max_event_bytes);
+        return Err(Rejection::new(Code::TooLarge, message));
+    }
+    let Some((attributes, data)) = mode::split(envelope, value, &rules.event_type)? else {
+        return Ok(None);
+    };
+    let data = Checked::new(data, attributes)?;
+    data.into_event(envelope, rules).map(Some)
+}
+
+fn bad(message: impl Into<Cow<'static, str>>) -> Rejection {
+    Rejection::new(Code::BadField, message)
+}
+
+/// The fields after `bad_field` has been ruled out everywhere: of the right type and within their bounds.
+struct Checked<'a> {
+    identity: EventIdentity,
+    subject: Option<Cow<'a, str>>,
+    time: Option<Cow<'a, str>>,
+    ecosystem: Option<Cow<'a, str>>,
+    name: Option<PackageName>,
+    version: Option<PackageVersion>,
+    published_at: Option<Cow<'a, str>>,
+    revision: u32,
+    act: Act<'a>,
+    staged: Option<(Option<Cow<'a, str>>, Act<'a>)>,
+}
+
+impl<'a> Checked<'a> {
+    fn new(data: Field<wire::Data<'a>>, attributes: Attributes<'a>) -> Result<Self, Rejection> {
+        attributes.datacontenttype.get("datacontenttype")?;
+        let data = data.get("data")?.unwrap_or_default();
+        let package = data.package.get("data.package")?.unwrap_or_default();
+        let staged = data.staged.get("data.staged")?;
+        let staged = staged.map(|staged| {
+            let at = staged.at.get("data.staged.at")?;
+            Ok((at, act(staged.actor, staged.request, staged.auth)?))
+        });
+        Ok(Self {
+            identity: attributes.identity,
+            subject: attributes.subject.get("subject")?,
+            time: attributes.time.get("time")?,
+            ecosystem: package.ecosystem.get("data.package.ecosystem")?,
+            name: named(
+                package.name.get("data.package.name")?,
+                "data.package.name",
+                PackageName::new,
+            )?,
+            version: named(
+                package.version.get("data.package.version")?,
+                "data.package.version",
+                PackageVersion::new,
+            )?,
+            published_at: data.published_at.get("data.publishedAt")?,
+            revision: revision(data.revision.get("data.revision")?)?,
+            act: act(data.actor, data.request, data.auth)?,
+            staged: staged.transpose()?,
+        })
+    }
+
+    /// The checks behind `bad_field`, in the contract's order.
+    fn into_event(
+        self,
+        envelope: &Envelope,
+        rules: &DecodeRules,
+    ) -> Result<PublishEvent<'a>, Rejection> {
+        let missing = |path: &'static str| {
+            move || Rejection::new(Code::MissingField, format!("{path} is missing"))
+        };
+        let ecosystem = self.ecosystem.ok_or_else(missing("data.package.ecosystem"))?;
+        let id = PublicationId {
+            name: self.name.ok_or_else(missing("data.package.name"))?,
+            version: self.version.ok_or_else(missing("data.package.version"))?,
+        };
+        let published_at =
+            self.published_at.or(self.time).ok_or_else(missing("data.publishedAt"))?;
+        if ecosystem != rules.ecosystem {
+            let message = format!("data.package.ecosystem is not {}", rules.ecosystem);
+            return Err(Rejection::new(Code::WrongEcosystem, message));
+        }
+        if let Some(subject) = &self.subject {
+            check_subject(subject, &rules.ecosystem, &id)?;
+        }
+        let at = time(&published_at, "data.publishedAt")?;
+        let mut act = self.act;
+        act.at = at;
+        let staged = self
+            .staged
+            .map(|(staged_at, act)| staged_act(staged_at.as_deref(), act, at))
+            .transpose()?;
+        let newest =
+            envelope.timestamp.map(|millis| Timestamp::from_millis(millis).after(FUTURE_TOLERANCE));
+        if newest.is_some_and(|newest| at > newest) {
+            let message = "data.publishedAt is more than 5 minutes after the record's timestamp";
+            return Err(Rejection::new(Code::FutureTime, message));
+        }
+        Ok(PublishEvent { identity: self.identity, id, revision: self.revision, act, staged })
+    }
+}
+
+fn check_subject(subject: &str, ecosystem: &str, id: &PublicationId) -> Result<(), Rejection> {
+    let mismatch = |message| Rejection::new(Code::SubjectMismatch, message);
+    let purl = Purl::parse(subject).map_err(|_| mismatch("subject is not a purl"))?;
+    if purl.names(ecosystem, id) {
+        Ok(())
+    } else {
+        Err(mismatch("subject names another package or version"))
+    }
+}
+
+fn time(text: &str, path: &'static str) -> Result<Timestamp, Rejection> {
+    Timestamp::parse(text)
+        .map_err(|error| Rejection::new(Code::InvalidTime, format!("{path} is {error}")))
+}
+
+fn staged_act<'a>(
+    staged_at: Option<&str>,
+    mut act: Act<'a>,
+    approved: Timestamp,
+) -> Result<Act<'a>, Rejection> {
+    act.at = staged_at.map_or(Ok(approved), |text| time(text, "data.staged.at"))?;
+    if act.at > approved {
+        return Err(Rejection::new(Code::InvalidTime, "data.staged.at is after data.publishedAt"));
+    }
+    Ok(act)
+}
+
+fn revision(number: Option<u64>) -> Result<u32, Rejection> {
+    match u32::try_from(number.unwrap_or(0)) {
+        Ok(revision) if u64::from(revision) <= MAX_REVISION => Ok(revision),
+        _ => Err(bad(format!("data.revision is not an integer from 0 to {MAX_REVISION}"))),
+    }
+}
+
+fn named<T>(
+    text: Option<Cow<'_, str>>,
+    path: &'static str,
+    name: fn(&str) -> Result<T, model::InvalidName>,
+) -> Result<Option<T>, Rejection> {
+    text.map(|text| name(&text).map_err(|error| bad(format!("{path}: {error}")))).transpose()
+}
+
+/// An act with its time still to be set.
+fn act<'a>(
+    actor: Field<wire::Actor<'a>>,
+    request: Field<wire::Request<'a>>,
+    auth: Field<wire::Auth<'a>>,
+) -> Result<Act<'a>, Rejection> {
+    let actor = actor.get("actor")?.unwrap_or_default();
+    let request = request.get("request")?.unwrap_or_default();
+    request.user_agent.get("request.userAgent")?;
+    Ok(Act {
+        at: Timestamp::from_micros(0),
+        actor: word(actor.kind.get("actor.kind")?, model::Actor::parse, model::Actor::Unknown),
+        username: named(actor.username.get("actor.username")?, "actor.username", Username::new)?,
+        address: request.ip.get("request.ip")?.map(Address::new),
+        edge_tor: request.edge_tor.get("request.edgeTor")?,
+        auth: self::auth(auth.get("auth")?.unwrap_or_default())?,
+    })
+}
+
+fn auth(auth: wire::Auth<'_>) -> Result<Auth<'_>, Rejection> {
+    let factor = auth.second_factor.get("auth.secondFactor")?.unwrap_or_default();
+    let factor = SecondFactor {
+        presented: factor.presented.get("auth.secondFactor.presented")?,
+        verified: factor.verified.get("auth.secondFactor.verified")?,
+        method: factor.method.get("auth.secondFactor.method")?,
+        verified_at: factor.verified_at.get("auth.secondFactor.verifiedAt")?,
+    };
+    Ok(Auth {
+        credential: word(
+            auth.credential.get("auth.credential")?,
+            Credential::parse,
+            Credential::Unknown,
+        ),
+        bypass2fa: auth.bypass2fa.get("auth.bypass2fa")?,
+        amr: auth.amr.get("auth.amr")?.unwrap_or_default(),
+        acr: auth.acr.get("auth.acr")?,
+        // A block without any known field counts as missing (contract, section 4).
+        second_factor: Some(factor).filter(|factor| *factor != SecondFactor::default()),
+    })
+}
+
+/// Unknown words count as `unknown`.
+fn word<T>(
+    text: Option<Cow<'_, str>>,
+    parse: fn(&str) -> Result<T, model::UnknownWord>,
+    unknown: T,
+) -> T {
+    text.and_then(|text| parse(&text).ok()).unwrap_or(unknown)
+}

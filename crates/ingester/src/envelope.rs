@@ -1,0 +1,58 @@
+//! A Kafka record, taken out of the client's memory whole: what is rejected goes on as it came.
+
+use std::fmt;
+
+use model::Position;
+
+/// A record header; Kafka allows a name to occur again and a value to be null.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The name, in the producer's case.
+    pub name: String,
+    /// The value, `None` for a null.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A record with everything that a dead letter has to repeat. `Debug` shows where it stands and nothing it says.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Topic, partition and offset.
+    pub position: Position,
+    /// The record's own timestamp in milliseconds since 1970, where it has one.
+    pub timestamp: Option<i64>,
+    /// The key; not read.
+    pub key: Option<Vec<u8>>,
+    /// The value, `None` for a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// The headers in order.
+    pub headers: Vec<Header>,
+}
+
+impl Envelope {
+    /// About how many bytes the record holds in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers: usize =
+            self.headers.iter().map(|header| header.name.len() + length(&header.value)).sum();
+        size_of::<Self>() + length(&self.key) + length(&self.value) + headers
+    }
+
+    /// The value of the last header of this name, in any case; `None` also for a null.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let last =
+            self.headers.iter().rev().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        last.value.as_deref()
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Envelope({} {} {})",
+            self.position.topic, self.position.partition, self.position.offset
+        )
+    }
+}

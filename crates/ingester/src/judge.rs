@@ -1,0 +1,54 @@
+//! From a record to what becomes of it: decoding and the two verdicts together. Pure.
+
+use std::sync::Arc;
+
+use enrich::{ExitHistory, TfaRules, tfa, tor};
+use model::Publication;
+
+use crate::decode::{DecodeRules, Decoded, SkipReason, decode};
+use crate::envelope::Envelope;
+use crate::reject::Rejection;
+
+/// What becomes of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every record is a row, and moves straight into its batch"
+)]
+pub enum Outcome {
+    /// A row.
+    Record(Publication),
+    /// Nothing.
+    Skip(SkipReason),
+    /// A dead letter.
+    Reject(Rejection),
+}
+
+/// Everything that decides about a record: the rules and the evidence.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    /// What makes a record an event.
+    pub decode: DecodeRules,
+    /// The exits over time, with the rules of `tor`.
+    pub history: Arc<ExitHistory>,
+    /// The rules of `tfa`.
+    pub tfa: TfaRules,
+    /// The operator's generation of all of these.
+    pub generation: u32,
+}
+
+impl Judge {
+    /// Decides about one record.
+    #[must_use]
+    pub fn judge(&self, envelope: &Envelope) -> Outcome {
+        match decode(envelope, &self.decode) {
+            Decoded::Event(event) => {
+                let tor = tor::verdict(&event, &self.history);
+                let tfa = tfa::verdict(&event, &self.tfa);
+                Outcome::Record(Publication::new(event, tor, tfa, self.generation))
+            }
+            Decoded::Skip(reason) => Outcome::Skip(reason),
+            Decoded::Reject(rejection) => Outcome::Reject(rejection),
+        }
+    }
+}

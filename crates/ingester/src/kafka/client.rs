@@ -1,0 +1,84 @@
+//! librdkafka's settings, and its log lines in ours.
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+
+use crate::settings::Settings;
+
+/// The version of the linked librdkafka.
+pub(crate) fn version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
+
+/// The consumer's settings: ours, then the operator's, then what nothing may change.
+pub(super) fn consumer(settings: &Settings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.kafka.brokers)
+        .set("group.id", &settings.kafka.group)
+        .set("client.id", "publication-ingester")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        // A group without a position, or with one that is gone, starts at the first record: re-reading is harmless.
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        // A member that was killed is missed sooner than with Kafka's 45 s, and its partitions stand still for less.
+        .set("session.timeout.ms", "10000")
+        // New partitions, and a topic made after us, are seen within this.
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        .set("allow.auto.create.topics", "false")
+        // librdkafka's own buffer, a third of what we may hold; its default is 64 MiB.
+        .set(
+            "queued.max.messages.kbytes",
+            (settings.limits.max_buffered_bytes.as_u64() / 3 / 1024).max(1024).to_string(),
+        )
+        // A full buffer is looked at again after this; the default of 1 s starves a small buffer.
+        .set("fetch.queue.backoff.ms", "20")
+        .set("statistics.interval.ms", "1000");
+    pass_through(&mut config, settings);
+    // The position is ours alone: committed after the write, never by itself.
+    config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// The settings of the producer of dead letters.
+pub(super) fn producer(settings: &Settings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.kafka.brokers)
+        .set("client.id", "publication-ingester")
+        .set("linger.ms", "5")
+        // The broker judges the size, not the client: a refused record is then sent without its value.
+        .set("message.max.bytes", "1000000000")
+        .set("message.timeout.ms", "10000");
+    pass_through(&mut config, settings);
+    config.set("enable.idempotence", "true").set("acks", "all");
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+fn pass_through(config: &mut ClientConfig, settings: &Settings) {
+    for (key, value) in &settings.kafka.client {
+        config.set(key, value);
+    }
+}
+
+/// Writes a log line of librdkafka's as one of ours. A producer is told of consumer's keys that it ignores, and a
+/// consumer of a producer's: `kafka.client` is for both, so that is no news.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if facility == "CONFWARN" && message.contains("will be ignored") {
+        return;
+    }
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", facility, "{message}")
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}

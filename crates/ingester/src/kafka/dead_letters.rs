@@ -1,0 +1,175 @@
+//! The dead-letter topic: rejected records go there whole, with the headers that Kafka Connect made the convention and
+//! ours (contract, section 1).
+
+use std::time::{Duration, SystemTime};
+
+use model::Timestamp;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use super::client;
+use crate::envelope::Envelope;
+use crate::reject::Rejection;
+use crate::settings::Settings;
+
+/// The longest `__connect.errors.exception.message`, in bytes.
+const MAX_MESSAGE_BYTES: usize = 500;
+/// How many dead letters came before this one of the same record.
+const ATTEMPTS: &str = "publication.error.attempts";
+/// Room for the headers that a dead letter has over its record.
+const HEADER_ROOM: u64 = 64 * 1024;
+
+/// Why a dead letter is not acknowledged. The environment's fault: try again.
+#[derive(Debug, thiserror::Error)]
+#[error("the dead letter was not acknowledged: {0}")]
+pub(crate) struct Undelivered(KafkaError);
+
+/// The producer of dead letters.
+pub(crate) struct DeadLetters {
+    producer: FutureProducer<Context>,
+    topic: String,
+    group: String,
+}
+
+#[derive(Clone)]
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka, writing dead letters");
+    }
+}
+
+impl DeadLetters {
+    /// # Errors
+    /// When librdkafka refuses a setting, by name.
+    pub(crate) fn open(settings: &Settings) -> KafkaResult<Self> {
+        Ok(Self {
+            producer: client::producer(settings).create_with_context(Context)?,
+            topic: settings.kafka.dead_letter_topic.clone(),
+            group: settings.kafka.group.clone(),
+        })
+    }
+
+    /// Writes one dead letter and waits until the broker has it. One that the broker refuses for its size goes without
+    /// its value.
+    pub(crate) async fn deliver(
+        &self,
+        rejection: &Rejection,
+        envelope: &Envelope,
+    ) -> Result<(), Undelivered> {
+        match self.send(rejection, envelope, false).await {
+            Err(KafkaError::MessageProduction(
+                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize,
+            )) => self.send(rejection, envelope, true).await,
+            result => result,
+        }
+        .map_err(Undelivered)
+    }
+
+    async fn send(
+        &self,
+        rejection: &Rejection,
+        envelope: &Envelope,
+        omit_value: bool,
+    ) -> KafkaResult<()> {
+        let mut record: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&self.topic).headers(self.headers(rejection, envelope, omit_value));
+        record.key = envelope.key.as_deref();
+        record.payload = envelope.value.as_deref().filter(|_| !omit_value);
+        record.timestamp = envelope.timestamp;
+        // Room in the producer's own queue is waited for: it empties as the broker acknowledges.
+        self.producer
+            .send(record, Duration::from_secs(10))
+            .await
+            .map(|_| ())
+            .map_err(|(error, _)| error)
+    }
+
+    fn headers(
+        &self,
+        rejection: &Rejection,
+        envelope: &Envelope,
+        omit_value: bool,
+    ) -> OwnedHeaders {
+        let position = &envelope.position;
+        let attempts = envelope
+            .header(ATTEMPTS)
+            .and_then(|text| str::from_utf8(text).ok()?.parse::<u32>().ok());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = Timestamp::from_micros(0).after(now);
+        let ours = [
+            ("__connect.errors.topic", position.topic.to_string()),
+            ("__connect.errors.partition", position.partition.to_string()),
+            ("__connect.errors.offset", position.offset.to_string()),
+            ("__connect.errors.connector.name", self.group.clone()),
+            ("__connect.errors.stage", rejection.code.stage().to_owned()),
+            ("__connect.errors.exception.message", truncated(&rejection.message).to_owned()),
+            ("publication.error.code", rejection.code.as_str().to_owned()),
+            (ATTEMPTS, attempts.unwrap_or(0).saturating_add(1).to_string()),
+            ("publication.error.at", now.to_rfc3339_millis()),
+            ("publication.ingester.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ];
+        let omitted = omit_value.then(|| ("publication.value.omitted", "true".to_owned()));
+        let mut headers = OwnedHeaders::new_with_capacity(envelope.headers.len() + ours.len() + 1);
+        for header in &envelope.headers {
+            headers = headers.insert(Header { key: &header.name, value: header.value.as_deref() });
+        }
+        for (key, value) in ours.iter().chain(&omitted) {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        headers
+    }
+}
+
+fn truncated(message: &str) -> &str {
+    &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]
+}
+
+/// Makes the dead-letter topic where it is missing: kept for ever, since its records carry the times of the records they
+/// repeat, and wide enough for every record of the source. A topic that is there is left as it is, and a broker that
+/// does not let us is reported: an operator may have made it otherwise.
+pub(crate) async fn create_topic(settings: &Settings) {
+    let name = &settings.kafka.dead_letter_topic;
+    let result = async {
+        let admin: AdminClient<Context> =
+            client::producer(settings).create_with_context(Context)?;
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+        let max_bytes = max_message_bytes(&admin, &settings.kafka.topic, &options).await;
+        let max_bytes = max_bytes.map(|bytes| (bytes + HEADER_ROOM).to_string());
+        let mut topic =
+            NewTopic::new(name, -1, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
+        if let Some(max_bytes) = &max_bytes {
+            topic = topic.set("max.message.bytes", max_bytes);
+        }
+        let mut results = admin.create_topics([&topic], &options).await?;
+        KafkaResult::Ok(results.pop())
+    };
+    match result.await {
+        Ok(Some(Ok(_))) => tracing::info!(topic = name, "made the dead-letter topic"),
+        Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) | Ok(None) => {}
+        Ok(Some(Err((_, error)))) => {
+            tracing::warn!(topic = name, %error, "the dead-letter topic was not made")
+        }
+        Err(error) => tracing::warn!(topic = name, %error, "the dead-letter topic was not made"),
+    }
+}
+
+async fn max_message_bytes(
+    admin: &AdminClient<Context>,
+    topic: &str,
+    options: &AdminOptions,
+) -> Option<u64> {
+    let described =
+        admin.describe_configs(&[ResourceSpecifier::Topic(topic)], options).await.ok()?;
+    let resource = described.into_iter().next()?.ok()?;
+    resource.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+}

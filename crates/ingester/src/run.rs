@@ -1,0 +1,183 @@
+//! Wiring: `run` and `migrate`, from the settings to the last commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use service::admin::AdminServer;
+use service::metrics::Registry;
+use store::{Error, PublicationWriter};
+use tokio_util::sync::CancellationToken;
+
+use crate::exits::Exits;
+use crate::health::Health;
+use crate::ingest::{Ingest, Shape};
+use crate::judge::Judge;
+use crate::kafka::{self, DeadLetters, Progress, Shared};
+use crate::lag::Lag;
+use crate::metrics::IngesterMetrics;
+use crate::settings::Settings;
+use crate::write::Writer;
+
+/// How long to wait before a database that is away at the start is tried again.
+const START_WAIT: Duration = Duration::from_secs(1);
+
+/// An ingester whose admin listener is bound.
+pub struct Ingester {
+    settings: Settings,
+    admin: AdminServer,
+    registry: Registry,
+    metrics: Arc<IngesterMetrics>,
+    health: Arc<Health>,
+}
+
+impl Ingester {
+    /// Binds the admin listener: probes are answered from here on.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let metrics = Arc::new(IngesterMetrics::create(&registry, &kafka::version())?);
+        let health = Arc::new(Health::new(settings.kafka.revoke_timeout));
+        let admin = AdminServer::bind(settings.admin.listen).await?;
+        Ok(Self { settings, admin, registry, metrics, health })
+    }
+
+    /// Where the admin listener is bound.
+    #[must_use]
+    pub fn admin_addr(&self) -> std::net::SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// The metrics, for who runs the ingester within another process.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<IngesterMetrics> {
+        self.metrics.clone()
+    }
+
+    /// Ingests until `stop` is cancelled, then writes and commits what was read and leaves the group, within
+    /// `shutdown.grace`. What the time does not suffice for is read again by the next one.
+    ///
+    /// # Errors
+    /// What a restart or an operator has to mend: a fatal error of the store or of the Kafka client, exit lists that
+    /// cannot be read, a generation lower than the table's.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let serving = CancellationToken::new();
+        let admin = tokio::spawn(self.admin.serve(
+            self.registry.clone(),
+            self.health.clone(),
+            serving.clone(),
+        ));
+        let work =
+            Work { settings: self.settings, metrics: self.metrics, health: self.health.clone() };
+        let grace = work.settings.shutdown.grace;
+        let over = async {
+            stop.cancelled().await;
+            self.health.stopping();
+            tracing::info!("stopping");
+            tokio::time::sleep(grace).await;
+        };
+        let result = tokio::select! {
+            result = work.run(stop.clone()) => result,
+            () = over => {
+                tracing::warn!("not everything was written in time; the rest is read again after the committed offsets");
+                Ok(())
+            }
+        };
+        serving.cancel();
+        admin.await?.context("the admin listener broke")?;
+        result
+    }
+}
+
+struct Work {
+    settings: Settings,
+    metrics: Arc<IngesterMetrics>,
+    health: Arc<Health>,
+}
+
+impl Work {
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
+        // Years of lists take a while to read, and the probes are to be answered meanwhile.
+        let exits = tokio::task::spawn_blocking(move || Exits::load(&settings, &metrics)).await??;
+        let store = store::open_writer(&self.settings.store)?;
+        let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
+            return Ok(());
+        };
+        let dead_letters = DeadLetters::open(&self.settings)?;
+        kafka::create_topic(&self.settings).await;
+        let (progress, lag) = (Arc::new(Progress::default()), Arc::new(Lag::default()));
+        let ingest = Ingest {
+            judge: Judge {
+                decode: self.settings.decode_rules(),
+                history: Arc::new(exits.history().clone()),
+                tfa: self.settings.tfa_rules(),
+                generation: self.settings.enrich.generation,
+            },
+            writer: Arc::new(Writer {
+                store,
+                dead_letters,
+                health: self.health.clone(),
+                metrics: self.metrics.clone(),
+            }),
+            progress: progress.clone(),
+            lag: lag.clone(),
+            verdicts: self.metrics.verdicts(),
+            shape: Shape::from(&self.settings),
+        };
+        let shared = Shared { progress, health: self.health, lag, metrics: self.metrics };
+        let (poll, records) = kafka::start(&self.settings, shared)?;
+        let mut ingesting = tokio::spawn(ingest.run(records));
+        let result = tokio::select! {
+            result = &mut ingesting => result,
+            () = stop.cancelled() => {
+                poll.stop_reading();
+                ingesting.await
+            }
+        };
+        poll.close().await;
+        Ok(result??)
+    }
+
+    /// Brings the schema up and refuses to write verdicts of an older generation over newer ones. Waits for a database
+    /// that is away.
+    async fn prepare(&self, store: &dyn PublicationWriter) -> anyhow::Result<()> {
+        until_there(&self.health, || store.migrate()).await.context("migrating the database")?;
+        let table = until_there(&self.health, || store.generation()).await?;
+        let ours = self.settings.enrich.generation;
+        anyhow::ensure!(
+            ours >= table,
+            "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
+        );
+        Ok(())
+    }
+}
+
+async fn until_there<T, F>(health: &Health, attempt: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    loop {
+        match attempt().await {
+            Err(Error::Transient(error)) => {
+                tracing::warn!(%error, "waiting for the database");
+                health.paused(Some(format!("waiting for the database: {error}")));
+                tokio::time::sleep(START_WAIT).await;
+            }
+            result => {
+                health.paused(None);
+                return result;
+            }
+        }
+    }
+}
+
+/// Brings the schema up to this build's.
+///
+/// # Errors
+/// When the database is away or cannot be used.
+pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+    store::open_writer(&settings.store)?.migrate().await.context("migrating the database")
+}

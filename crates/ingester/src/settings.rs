@@ -1,0 +1,332 @@
+//! The configuration: every key, its default, and what follows from it. `config/ingester.toml` says the same.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use enrich::{TfaRules, TorRules};
+use serde::{Deserialize, Serialize};
+use service::config::{ConfigError, Settings as LayeredSettings};
+use service::telemetry::LogSettings;
+use store::StoreSettings;
+
+use crate::decode::DecodeRules;
+
+/// All of the ingester's settings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Which registry this is.
+    pub registry: Registry,
+    /// Where records come from.
+    pub kafka: Kafka,
+    /// Which events are read.
+    pub events: Events,
+    /// Bounds of what is read and held.
+    pub limits: Limits,
+    /// How records are gathered for the database.
+    pub batch: Batch,
+    /// What the flags are derived from.
+    pub enrich: Enrich,
+    /// Evidence about Tor.
+    pub tor: Tor,
+    /// Rules about second factors.
+    pub tfa: Tfa,
+    /// Where publications are kept.
+    pub store: StoreSettings,
+    /// The listener for probes and metrics.
+    pub admin: Admin,
+    /// How to stop.
+    pub shutdown: Shutdown,
+    /// How to log.
+    pub log: LogSettings,
+}
+
+/// `[registry]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// The purl type of the one registry that is served.
+    pub ecosystem: String,
+}
+
+/// `[kafka]`
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kafka {
+    /// Bootstrap brokers, `host:port` separated by commas.
+    pub brokers: String,
+    /// The topic of publish events.
+    pub topic: String,
+    /// The consumer group; its committed offset is the only position.
+    pub group: String,
+    /// Where rejected records go, whole.
+    pub dead_letter_topic: String,
+    /// How often finished offsets are committed while records flow.
+    #[serde(with = "humantime_serde")]
+    pub commit_interval: Duration,
+    /// How long a rebalance waits for what was read to be written before the partitions are let go.
+    #[serde(with = "humantime_serde")]
+    pub revoke_timeout: Duration,
+    /// Handed to librdkafka as they are.
+    pub client: BTreeMap<String, String>,
+}
+
+/// Values of `kafka.client` can be secrets and are not printed.
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka")
+            .field("brokers", &self.brokers)
+            .field("topic", &self.topic)
+            .field("group", &self.group)
+            .field("dead_letter_topic", &self.dead_letter_topic)
+            .field("commit_interval", &self.commit_interval)
+            .field("revoke_timeout", &self.revoke_timeout)
+            .field("client", &self.client.keys())
+            .finish()
+    }
+}
+
+/// `[events]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    /// The CloudEvents type that is read; others are skipped.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The greatest record value; a longer one is rejected as `too_large`.
+    pub max_event_bytes: ByteSize,
+    /// Records read and not yet written, in bytes; at the bound the ingester stops reading.
+    pub max_buffered_bytes: ByteSize,
+}
+
+/// `[batch]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batch {
+    /// Records of one write at most.
+    pub max_rows: usize,
+    /// Bytes of one write at most.
+    pub max_bytes: ByteSize,
+    /// How long a record waits for others to be written with.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+    /// Writes at once.
+    pub in_flight: usize,
+}
+
+/// `[enrich]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enrich {
+    /// Raised by an operator who changed what the flags are derived from (contract, section 2); 0 to 2³¹−1.
+    pub generation: u32,
+}
+
+/// `[tor]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tor {
+    /// A directory of exit lists in the TorDNSEL format; empty = none.
+    pub exit_lists: PathBuf,
+    /// A directory of lists with one address a line; empty = none.
+    pub snapshots: PathBuf,
+    /// A MaxMind Anonymous IP database, or a folder with one a build; empty = none.
+    pub anonymous_ip: PathBuf,
+    /// Networks that count as Tor by themselves.
+    pub prefixes: Vec<String>,
+    /// How long after a sighting an address counts as an exit.
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+    /// How old the newest list may be for its silence to count.
+    #[serde(with = "humantime_serde")]
+    pub coverage: Duration,
+    /// How long after an act lists still concern it.
+    #[serde(with = "humantime_serde")]
+    pub settle_after: Duration,
+    /// Window and coverage of an Anonymous IP database.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+    /// Distinct addresses that a list must hold.
+    pub min_addresses: usize,
+}
+
+/// `[tfa]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tfa {
+    /// Assurance levels that say a second factor was verified.
+    pub acr_true: Vec<String>,
+    /// Assurance levels that say none was.
+    pub acr_false: Vec<String>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Where `/livez`, `/readyz` and `/metrics` answer.
+    pub listen: SocketAddr,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// From the signal to the end, whatever happens.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { ecosystem: "npm".into() }
+    }
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: "127.0.0.1:9092".into(),
+            topic: "package-publications".into(),
+            group: "publication-ingester".into(),
+            dead_letter_topic: "package-publications.dead-letters".into(),
+            commit_interval: Duration::from_millis(200),
+            revoke_timeout: Duration::from_secs(20),
+            client: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { kind: "registry.package.published.v1".into() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_event_bytes: ByteSize::mib(1), max_buffered_bytes: ByteSize::mib(48) }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            max_rows: 10_000,
+            max_bytes: ByteSize::mib(8),
+            linger: Duration::from_millis(4),
+            in_flight: 4,
+        }
+    }
+}
+
+impl Default for Tor {
+    fn default() -> Self {
+        let rules = TorRules::default();
+        Self {
+            exit_lists: PathBuf::new(),
+            snapshots: PathBuf::new(),
+            anonymous_ip: PathBuf::new(),
+            prefixes: rules.prefixes.iter().map(ToString::to_string).collect(),
+            window: rules.window,
+            coverage: rules.coverage,
+            settle_after: rules.settle_after,
+            max_age: rules.max_age,
+            min_addresses: rules.min_addresses,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(9) }
+    }
+}
+
+impl LayeredSettings for Settings {
+    const PASS_THROUGH: &'static [&'static str] = &["kafka.client"];
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("batch.max_rows", self.batch.max_rows as u64),
+            ("batch.max_bytes", self.batch.max_bytes.as_u64()),
+            ("batch.in_flight", self.batch.in_flight as u64),
+            ("limits.max_event_bytes", self.limits.max_event_bytes.as_u64()),
+            ("limits.max_buffered_bytes", self.limits.max_buffered_bytes.as_u64()),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::invalid(*key, "must be greater than 0"));
+        }
+        if i32::try_from(self.enrich.generation).is_err() {
+            return Err(ConfigError::invalid("enrich.generation", "must be at most 2147483647"));
+        }
+        for (key, value) in [("kafka.topic", &self.kafka.topic), ("kafka.group", &self.kafka.group)]
+        {
+            if value.is_empty() {
+                return Err(ConfigError::invalid(key, "must not be empty"));
+            }
+        }
+        if self.kafka.dead_letter_topic.is_empty()
+            || self.kafka.dead_letter_topic == self.kafka.topic
+        {
+            return Err(ConfigError::invalid(
+                "kafka.dead_letter_topic",
+                "must be a topic of its own",
+            ));
+        }
+        self.tor_rules().map(|_| ())
+    }
+}
+
+impl Settings {
+    /// The rules of `tor`.
+    ///
+    /// # Errors
+    /// When `tor.prefixes` holds something that is no network.
+    pub fn tor_rules(&self) -> Result<TorRules, ConfigError> {
+        let invalid = |_| {
+            ConfigError::invalid("tor.prefixes", "must be networks such as \"2405:8100:8000::/48\"")
+        };
+        let prefixes = self.tor.prefixes.iter().map(|text| text.parse().map_err(invalid));
+        Ok(TorRules {
+            window: self.tor.window,
+            settle_after: self.tor.settle_after,
+            coverage: self.tor.coverage,
+            max_age: self.tor.max_age,
+            min_addresses: self.tor.min_addresses,
+            prefixes: prefixes.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The rules of `tfa`.
+    #[must_use]
+    pub fn tfa_rules(&self) -> TfaRules {
+        TfaRules { acr_true: self.tfa.acr_true.clone(), acr_false: self.tfa.acr_false.clone() }
+    }
+
+    /// What decides about a record.
+    #[must_use]
+    pub fn decode_rules(&self) -> DecodeRules {
+        DecodeRules {
+            ecosystem: self.registry.ecosystem.clone(),
+            event_type: self.events.kind.clone(),
+            max_event_bytes: usize::try_from(self.limits.max_event_bytes.as_u64())
+                .unwrap_or(usize::MAX),
+        }
+    }
+}

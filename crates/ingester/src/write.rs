@@ -1,0 +1,168 @@
+//! Writing a batch: retried for as long as the environment fails, bisected where the data is refused, its dead letters
+//! acknowledged. When this returns, the batch's offsets may be committed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use model::Publication;
+use store::{Error, PublicationWriter, Recorded};
+
+use crate::batch::Batch;
+use crate::envelope::Envelope;
+use crate::health::Health;
+use crate::kafka::DeadLetters;
+use crate::metrics::IngesterMetrics;
+use crate::reject::{Code, Rejection};
+
+/// The first wait before a retry; it doubles up to the last, so that a database that returns is used within a second.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LAST_WAIT: Duration = Duration::from_secs(1);
+/// Dead letters waited for at once: the producer batches what is under way together.
+const DEAD_LETTERS_AT_ONCE: usize = 256;
+
+/// Everything a batch is written to.
+pub(crate) struct Writer {
+    pub(crate) store: Arc<dyn PublicationWriter>,
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<IngesterMetrics>,
+}
+
+impl Writer {
+    /// Writes all of a batch.
+    ///
+    /// # Errors
+    /// [`Error::Fatal`] only: what neither waiting nor rejecting mends.
+    pub(crate) async fn write(&self, mut batch: Batch) -> Result<Batch, Error> {
+        let started = Instant::now();
+        let rows = batch.rows();
+        let (recorded, refused) = self.record(&batch.publications).await?;
+        // From the back, so that the places before stay what they are.
+        for place in refused.into_iter().rev() {
+            let rejection =
+                Rejection::new(Code::RefusedByStore, "the database refused the row for its data");
+            batch.publications.remove(place);
+            batch.rejected.push((rejection, batch.envelopes.remove(place)));
+        }
+        self.deliver(&batch.rejected).await;
+        self.metrics.batch_rows.observe(rows as f64);
+        self.metrics.store_write_seconds.observe(started.elapsed().as_secs_f64());
+        self.count(&batch, recorded);
+        Ok(batch)
+    }
+
+    /// Records the rows and returns the places of those that the database refuses, ascending. A refused batch is cut in
+    /// two until the refused rows stand alone.
+    async fn record(&self, publications: &[Publication]) -> Result<(Recorded, Vec<usize>), Error> {
+        let mut recorded = Recorded::default();
+        let mut refused = Vec::new();
+        let mut parts = vec![0..publications.len()];
+        while let Some(part) = parts.pop() {
+            match self.retry(&publications[part.clone()]).await {
+                Ok(part) => recorded += part,
+                Err(Error::Data(error)) if part.len() == 1 => {
+                    tracing::warn!(%error, "the database refused a row");
+                    refused.push(part.start);
+                }
+                Err(Error::Data(_)) => {
+                    self.metrics.store_retries_total.with_label_values(&["data"]).inc();
+                    let middle = part.start + part.len() / 2;
+                    // The left half is on top, so that refused places come out in order.
+                    parts.push(middle..part.end);
+                    parts.push(part.start..middle);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((recorded, refused))
+    }
+
+    /// Tries until the environment lets it be decided.
+    async fn retry(&self, publications: &[Publication]) -> Result<Recorded, Error> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self.store.record(publications).await {
+                Err(Error::Transient(error)) => {
+                    self.metrics.store_retries_total.with_label_values(&["transient"]).inc();
+                    self.pause(&format!("the database is away: {error}"));
+                    back_off(&mut wait).await;
+                }
+                result => {
+                    if wait > FIRST_WAIT {
+                        self.resume("the database is back");
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+
+    async fn deliver(&self, rejected: &[(Rejection, Envelope)]) {
+        for some in rejected.chunks(DEAD_LETTERS_AT_ONCE) {
+            futures_util::future::join_all(
+                some.iter().map(|(rejection, envelope)| self.deliver_one(rejection, envelope)),
+            )
+            .await;
+        }
+    }
+
+    async fn deliver_one(&self, rejection: &Rejection, envelope: &Envelope) {
+        let mut wait = FIRST_WAIT;
+        while let Err(error) = self.dead_letters.deliver(rejection, envelope).await {
+            self.pause(&error.to_string());
+            back_off(&mut wait).await;
+        }
+        if wait > FIRST_WAIT {
+            self.resume("dead letters are acknowledged again");
+        }
+        self.metrics.dead_letters_total.with_label_values(&[rejection.code.as_str()]).inc();
+        let at = &envelope.position;
+        tracing::debug!(
+            topic = %at.topic, partition = at.partition, offset = at.offset, code = rejection.code.as_str(),
+            message = %rejection.message, "dead letter"
+        );
+    }
+
+    fn pause(&self, reason: &str) {
+        if self.metrics.paused.get() == 0 {
+            tracing::warn!(reason, "writing pauses; it is tried again until it succeeds");
+        }
+        self.metrics.paused.set(1);
+        self.health.paused(Some(reason.to_owned()));
+    }
+
+    fn resume(&self, reason: &str) {
+        tracing::info!("{reason}");
+        self.metrics.paused.set(0);
+        self.health.paused(None);
+    }
+
+    fn count(&self, batch: &Batch, recorded: Recorded) {
+        let dead = batch.rejected.len() as u64;
+        let outcomes = [
+            ("inserted", recorded.inserted),
+            ("updated", recorded.updated),
+            ("unchanged", recorded.unchanged),
+            ("dead_lettered", dead),
+            ("skipped", batch.skipped),
+        ];
+        for (outcome, count) in outcomes {
+            self.metrics.records_total.with_label_values(&[outcome]).inc_by(count);
+        }
+        self.metrics.disputed_total.inc_by(recorded.disputed);
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
+        let spans = self.metrics.publish_to_row_seconds.local();
+        for timestamp in batch.envelopes.iter().filter_map(|envelope| envelope.timestamp) {
+            spans.observe((now - timestamp as f64 / 1_000.0).max(0.0));
+        }
+        spans.flush();
+    }
+}
+
+async fn back_off(wait: &mut Duration) {
+    tokio::time::sleep(*wait).await;
+    *wait = (*wait * 2).min(LAST_WAIT);
+}
