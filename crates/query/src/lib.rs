@@ -1,1 +1,27 @@
-//! To be written.
+//! Serves publications over GraphQL (contract, sections 5 and 6).
+//!
+//! A request is parsed and validated within limits, once for each document text; its keys go to the store in one
+//! statement; rows are written straight into the answer. There is no other way through. This crate reads only: it must
+//! not write to the store, judge anything, or know of Kafka.
+
+mod answers;
+mod cli;
+mod config;
+mod connection;
+mod document;
+mod error;
+mod execute;
+mod http;
+mod json;
+mod metrics;
+mod schema;
+mod server;
+
+pub use cli::{Cli, Command};
+pub use config::{
+    AdminSettings, CacheSettings, DEFAULT_FILE, HttpSettings, Limits, PREFIX, QuerySettings,
+    RegistrySettings, ShutdownSettings,
+};
+pub use metrics::QueryMetrics;
+pub use schema::{DEFAULT_SCHEMA, InvalidSchema, schema_text};
+pub use server::{Server, StartError};

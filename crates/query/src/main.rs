@@ -1,2 +1,40 @@
-//! To be written.
-fn main() {}
+//! `publication-query`: see `query` for what it does.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server, schema_text};
+use service::{config, lifecycle, telemetry};
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::from(lifecycle::exit::OK),
+        Err(error) => {
+            eprintln!("publication-query: {error:#}");
+            lifecycle::exit_code(error.as_ref())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let settings: QuerySettings =
+        config::load(PREFIX, cli.config(), Path::new(DEFAULT_FILE), std::env::vars())?;
+    match cli.command {
+        Command::Schema => {
+            Ok(std::io::stdout().write_all(schema_text(&settings.limits).as_bytes())?)
+        }
+        Command::Serve => {
+            telemetry::init(&settings.log)?;
+            serve(settings)
+        }
+    }
+}
+
+#[tokio::main]
+async fn serve(settings: QuerySettings) -> anyhow::Result<()> {
+    let stop = lifecycle::stop_on_signals()?;
+    let server = Server::bind(settings).await?;
+    Ok(server.serve(stop).await?)
+}

@@ -1,0 +1,263 @@
+//! The settings of the query daemon; `config/query.toml` shows each with its reason.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use service::config::{ConfigError, Settings};
+use service::telemetry::LogSettings;
+use store::StoreSettings;
+
+/// The prefix of the environment variables.
+pub const PREFIX: &str = "QUERY_";
+/// The file that is read when the command line names none.
+pub const DEFAULT_FILE: &str = "config/query.toml";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuerySettings {
+    /// What clients connect to.
+    pub http: HttpSettings,
+    /// What probes and Prometheus connect to.
+    pub admin: AdminSettings,
+    /// Where the publications are.
+    pub store: StoreSettings,
+    /// Which registry is served.
+    pub registry: RegistrySettings,
+    /// What one request may cost.
+    pub limits: Limits,
+    /// What is kept between requests.
+    pub cache: CacheSettings,
+    /// How the daemon stops.
+    pub shutdown: ShutdownSettings,
+    /// Logs.
+    pub log: LogSettings,
+}
+
+/// The table `http`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections at the same time; more wait to be accepted.
+    pub max_connections: usize,
+    /// A connection that sends no whole request head for so long is closed.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// A client that takes no byte of its answer for so long is cut off.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// From the end of a request's head to its answer.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+}
+
+/// The table `admin`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminSettings {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// The table `registry`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistrySettings {
+    /// The purl type of the registry.
+    pub ecosystem: String,
+}
+
+/// The table `limits`: refused with a message that names the key.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Publications that one operation may ask for.
+    pub max_refs: u32,
+    /// `publications` fields of one operation; each is a statement of its own.
+    pub max_pages: u32,
+    /// The body of a request.
+    pub max_body: ByteSize,
+    /// The text of a document.
+    pub max_document: ByteSize,
+    /// Tokens of a document; white space, commas and comments count.
+    pub max_tokens: usize,
+    /// Nesting of a document: of what is written, and of selections with their fragments put in.
+    pub max_depth: usize,
+    /// Operations and fragments of a document.
+    pub max_definitions: usize,
+    /// Selections of an operation with its fragments put in.
+    pub max_selections: u64,
+    /// The same with every selection within a list of the introspection counted as often as the list may be long.
+    pub max_cost: u64,
+    /// Errors in one answer.
+    pub max_errors: usize,
+    /// Bytes of an error's message.
+    pub max_error_length: usize,
+    /// The body of an answer.
+    pub max_answer: ByteSize,
+    /// All answers on their way together.
+    pub max_answers: ByteSize,
+}
+
+/// The table `cache`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheSettings {
+    /// Memory for validated documents.
+    pub documents: ByteSize,
+}
+
+/// The table `shutdown`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShutdownSettings {
+    /// How long requests in progress may take after SIGTERM.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8080),
+            max_connections: 4_096,
+            idle_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(20),
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { listen: loopback(9465) }
+    }
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self { ecosystem: "npm".into() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_refs: 5_000,
+            max_pages: 10,
+            max_body: ByteSize::mib(2),
+            max_document: ByteSize::kib(64),
+            max_tokens: 4_000,
+            max_depth: 32,
+            max_definitions: 64,
+            max_selections: 2_000,
+            max_cost: 200_000,
+            max_errors: 10,
+            max_error_length: 300,
+            max_answer: ByteSize::mib(16),
+            max_answers: ByteSize::mib(64),
+        }
+    }
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { documents: ByteSize::mib(16) }
+    }
+}
+
+impl Default for ShutdownSettings {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(10) }
+    }
+}
+
+impl Settings for QuerySettings {
+    /// No limit can be switched off by a 0: each of them keeps a document of a kilobyte from stopping the process.
+    fn check(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let sizes = [
+            ("limits.max_refs", u64::from(limits.max_refs)),
+            ("limits.max_pages", u64::from(limits.max_pages)),
+            ("limits.max_body", limits.max_body.as_u64()),
+            ("limits.max_document", limits.max_document.as_u64()),
+            ("limits.max_tokens", limits.max_tokens as u64),
+            ("limits.max_depth", limits.max_depth as u64),
+            ("limits.max_definitions", limits.max_definitions as u64),
+            ("limits.max_selections", limits.max_selections),
+            ("limits.max_cost", limits.max_cost),
+            ("limits.max_errors", limits.max_errors as u64),
+            ("limits.max_error_length", limits.max_error_length as u64),
+            ("limits.max_answer", limits.max_answer.as_u64()),
+            ("http.max_connections", self.http.max_connections as u64),
+        ];
+        if let Some((key, _)) = sizes.into_iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::invalid(key, "must not be 0"));
+        }
+        if limits.max_depth > MAX_DEPTH {
+            return Err(ConfigError::invalid("limits.max_depth", "must not be over 64"));
+        }
+        if limits.max_answers < limits.max_answer {
+            return Err(ConfigError::invalid(
+                "limits.max_answers",
+                "must not be below limits.max_answer",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The validation recurses; twice the default is what a thread's stack of 2 MiB was seen to bear with room to spare,
+/// also in a build without optimisation.
+const MAX_DEPTH: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn load(environment: &[(&str, &str)]) -> Result<QuerySettings, ConfigError> {
+        let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        service::config::load(PREFIX, None, Path::new("/no/such/file"), environment)
+    }
+
+    #[test]
+    fn the_file_shows_every_key_with_its_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/query.toml");
+        let differences = service::config::differences::<QuerySettings>(&path).unwrap();
+        assert_eq!(differences, Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_limit_can_be_switched_off() {
+        for key in ["TOKENS", "REFS", "DEPTH", "SELECTIONS", "COST", "DEFINITIONS", "BODY"] {
+            let error = load(&[(&format!("QUERY_LIMITS__MAX_{key}"), "0")]).unwrap_err();
+            let name = format!("`limits.max_{}`", key.to_lowercase());
+            assert!(error.to_string().contains(&name), "{error}");
+        }
+        assert!(load(&[("QUERY_LIMITS__MAX_TOKENS", "-1")]).is_err());
+        assert!(load(&[("QUERY_LIMITS__MAX_DEPTH", "65")]).is_err());
+        assert!(load(&[("QUERY_LIMITS__MAX_ANSWERS", "1MiB")]).is_err());
+    }
+
+    #[test]
+    fn keys_can_be_set_by_the_environment() {
+        let settings = load(&[
+            ("QUERY_HTTP__LISTEN", "127.0.0.1:0"),
+            ("QUERY_STORE__URL", "postgres://host/db"),
+            ("QUERY_LIMITS__MAX_BODY", "1KiB"),
+        ])
+        .unwrap();
+        assert_eq!(settings.http.listen.port(), 0);
+        assert_eq!(settings.store.url, "postgres://host/db");
+        assert_eq!(settings.limits.max_body, ByteSize::kib(1));
+    }
+}

@@ -1,0 +1,142 @@
+//! GraphiQL from files of this crate: its page needs no other host. The files are kept compressed and sent as they are
+//! to whoever takes gzip, which every browser does.
+
+use std::io::Read;
+
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use flate2::read::GzDecoder;
+
+/// Only this host, no frames, no inline scripts. Inline styles because the editor sets them, `data:` for its icons and
+/// fonts.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
+                      img-src 'self' data:; font-src 'self' data:; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'";
+
+struct Asset {
+    name: &'static str,
+    content_type: &'static str,
+    gzip: &'static [u8],
+}
+
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+const ASSETS: [Asset; 4] = [
+    Asset {
+        name: "react.production.min.js",
+        content_type: JAVASCRIPT,
+        gzip: include_bytes!("../graphiql/react.production.min.js.gz"),
+    },
+    Asset {
+        name: "react-dom.production.min.js",
+        content_type: JAVASCRIPT,
+        gzip: include_bytes!("../graphiql/react-dom.production.min.js.gz"),
+    },
+    Asset {
+        name: "graphiql.min.js",
+        content_type: JAVASCRIPT,
+        gzip: include_bytes!("../graphiql/graphiql.min.js.gz"),
+    },
+    Asset {
+        name: "graphiql.min.css",
+        content_type: "text/css; charset=utf-8",
+        gzip: include_bytes!("../graphiql/graphiql.min.css.gz"),
+    },
+];
+
+const PAGE: &str = include_str!("../graphiql/index.html");
+const START: &str = include_str!("../graphiql/start.js");
+
+/// `GET /`
+pub(super) async fn page() -> Response {
+    text("text/html; charset=utf-8", PAGE)
+}
+
+/// `GET /graphiql/{file}`
+pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    if name == "start.js" {
+        return text(JAVASCRIPT, START);
+    }
+    let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let common = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400")),
+        (header::VARY, HeaderValue::from_static("accept-encoding")),
+    ];
+    if takes_gzip(&headers) {
+        return (common, [(header::CONTENT_ENCODING, "gzip")], asset.gzip).into_response();
+    }
+    let mut plain = Vec::new();
+    match GzDecoder::new(asset.gzip).read_to_end(&mut plain) {
+        Ok(_) => (common, plain).into_response(),
+        Err(error) => {
+            tracing::error!(%error, name, "a file of this build cannot be unpacked");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+fn text(content_type: &'static str, body: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, body).into_response()
+}
+
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| {
+        value.split(',').any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            let named = matches!(parts.next(), Some("gzip" | "x-gzip" | "*"));
+            named && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_no_other_host_and_only_files_that_are_there() {
+        for text in [PAGE, START] {
+            assert!(!text.contains("://"), "{text}");
+        }
+        for name in ASSETS.iter().map(|asset| asset.name).chain(["start.js"]) {
+            assert!(PAGE.contains(&format!("\"/graphiql/{name}\"")), "{name}");
+        }
+        assert_eq!(PAGE.matches("/graphiql/").count(), ASSETS.len() + 1);
+    }
+
+    #[test]
+    fn the_query_of_the_page_is_the_seed_s() {
+        assert!(START.contains(r#"package(name: "pg", version: "7.12.0")"#));
+    }
+
+    #[test]
+    fn every_file_unpacks() {
+        for asset in &ASSETS {
+            let mut plain = String::new();
+            GzDecoder::new(asset.gzip).read_to_string(&mut plain).unwrap();
+            assert!(plain.len() > 5_000, "{}", asset.name);
+        }
+    }
+
+    #[test]
+    fn gzip_is_sent_to_those_who_take_it() {
+        let check = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_str(text).unwrap());
+            takes_gzip(&headers)
+        };
+        assert!(check("gzip, deflate, br") && check("br;q=1.0, gzip;q=0.8") && check("*"));
+        assert!(!check("identity") && !check("gzip;q=0") && !takes_gzip(&HeaderMap::new()));
+    }
+}

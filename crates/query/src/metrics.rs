@@ -1,0 +1,33 @@
+//! What the query daemon counts.
+
+use crate::error::Code;
+
+service::metrics! {
+    /// The metrics of the query daemon (contract, section 7). No label ever holds a package, a user or an address.
+    pub struct QueryMetrics "publication_query_" {
+        /// GraphQL requests answered, by the class of the HTTP status and by outcome.
+        pub requests_total: IntCounterVec["status" = &["2xx", "4xx", "5xx"], "outcome" = Code::OUTCOMES],
+        /// Time from the end of a request's head to its answer, in seconds.
+        pub request_seconds: Histogram(&[
+            0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+        ]),
+        /// Publications that an executed operation asked for.
+        pub keys: Histogram(&[0.0, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 2500.0, 5000.0]),
+        /// Documents looked up by their text, by whether they were there.
+        pub document_cache_lookups_total: IntCounterVec["result" = &["hit", "miss"]],
+        /// Memory that kept documents are reckoned to take, in bytes.
+        pub document_cache_bytes: IntGauge,
+        /// Time of a statement of the store, in seconds.
+        pub store_seconds: HistogramVec["statement" = &["find", "list"]](&[
+            0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+        ]),
+        /// Statements of the store that failed, by the class of the error.
+        pub store_errors_total: IntCounterVec["class" = &["transient", "data", "fatal"]],
+        /// Connections that are open.
+        pub connections: IntGauge,
+        /// Bytes of answers that are being sent.
+        pub answers_bytes: IntGauge,
+        /// Always 1; the label says which build this is.
+        pub build_info: IntGaugeVec["version"],
+    }
+}

@@ -1,0 +1,133 @@
+//! The schema: the committed file, with the limits of this deployment in its descriptions.
+
+use std::sync::OnceLock;
+
+use apollo_compiler::Schema;
+use apollo_compiler::collections::HashMap;
+use apollo_compiler::schema::Implementers;
+use apollo_compiler::validation::Valid;
+use apollo_compiler::{Name, parser::Parser};
+
+use crate::config::Limits;
+
+/// The schema as it is committed, with the default limits in its descriptions.
+pub const DEFAULT_SCHEMA: &str = include_str!("schema.graphql");
+
+/// What the descriptions say of `limits.max_refs` by default.
+const MAX_REFS: &str = "5000 (`limits.max_refs`)";
+const MAX_REFS_IN_TYPE: &str = "5000 publications (`limits.max_refs`)";
+
+/// The schema in GraphQL's own language, with these limits in its descriptions.
+#[must_use]
+pub fn schema_text(limits: &Limits) -> String {
+    let count = limits.max_refs;
+    DEFAULT_SCHEMA
+        .replace(MAX_REFS, &format!("{count} (`limits.max_refs`)"))
+        .replace(MAX_REFS_IN_TYPE, &format!("{count} publications (`limits.max_refs`)"))
+}
+
+/// The parsed schema and its text.
+pub(crate) struct ApiSchema {
+    pub(crate) text: String,
+    pub(crate) valid: Valid<Schema>,
+    implementers: OnceLock<HashMap<Name, Implementers>>,
+}
+
+/// The schema of this build does not parse; a mistake in this program.
+#[derive(Debug, thiserror::Error)]
+#[error("the schema of this build is not valid: {0}")]
+pub struct InvalidSchema(String);
+
+impl ApiSchema {
+    pub(crate) fn new(limits: &Limits) -> Result<Self, InvalidSchema> {
+        let text = schema_text(limits);
+        let valid = Parser::new()
+            .parse_schema(text.as_str(), "schema.graphql")
+            .map_err(|error| InvalidSchema(error.to_string()))?
+            .validate()
+            .map_err(|error| InvalidSchema(error.to_string()))?;
+        Ok(Self { text, valid, implementers: OnceLock::new() })
+    }
+
+    /// For the introspection.
+    pub(crate) fn implementers(&self) -> &HashMap<Name, Implementers> {
+        self.implementers.get_or_init(|| self.valid.implementers_map())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apollo_compiler::schema::ExtendedType;
+    use model::{Actor, Credential, TfaReason, TorReason};
+
+    #[test]
+    fn the_text_by_default_is_the_committed_file() {
+        assert_eq!(schema_text(&Limits::default()), DEFAULT_SCHEMA);
+    }
+
+    #[test]
+    fn other_limits_stand_in_the_descriptions() {
+        let text = schema_text(&Limits { max_refs: 7, ..Limits::default() });
+        assert_eq!(text.matches("limits.max_refs").count(), 3);
+        assert_eq!(text.matches("7 (`limits.max_refs`)").count(), 2);
+        assert!(text.contains("7 publications (`limits.max_refs`)") && !text.contains("5000"));
+    }
+
+    #[test]
+    fn the_enumerations_are_the_contract_s_words_in_upper_case() {
+        let schema = ApiSchema::new(&Limits::default()).unwrap();
+        let values = |name: &str| -> Vec<String> {
+            let Some(ExtendedType::Enum(definition)) = schema.valid.types.get(name) else {
+                panic!("{name} is no enum")
+            };
+            definition.values.keys().map(ToString::to_string).collect()
+        };
+        let upper = |words: Vec<&str>| -> Vec<String> {
+            words.into_iter().map(str::to_ascii_uppercase).collect()
+        };
+        assert_eq!(values("TorReason"), upper(TorReason::ALL.iter().map(|w| w.as_str()).collect()));
+        assert_eq!(values("TfaReason"), upper(TfaReason::ALL.iter().map(|w| w.as_str()).collect()));
+        assert_eq!(
+            values("Credential"),
+            upper(Credential::ALL.iter().map(|w| w.as_str()).collect())
+        );
+        assert_eq!(values("Actor"), upper(Actor::ALL.iter().map(|w| w.as_str()).collect()));
+    }
+
+    #[test]
+    fn everything_has_a_description() {
+        let schema = ApiSchema::new(&Limits::default()).unwrap();
+        for (name, definition) in &schema.valid.types {
+            if definition.is_built_in() {
+                continue;
+            }
+            assert!(definition.description().is_some(), "{name}");
+            let bare: Vec<String> = match definition {
+                ExtendedType::Object(object) => object
+                    .fields
+                    .values()
+                    .flat_map(|field| {
+                        let arguments = field.arguments.iter().filter(|a| a.description.is_none());
+                        let own = field.description.is_none().then(|| field.name.to_string());
+                        arguments.map(|a| a.name.to_string()).chain(own).collect::<Vec<_>>()
+                    })
+                    .collect(),
+                ExtendedType::InputObject(object) => object
+                    .fields
+                    .values()
+                    .filter(|field| field.description.is_none())
+                    .map(|field| field.name.to_string())
+                    .collect(),
+                ExtendedType::Enum(values) => values
+                    .values
+                    .values()
+                    .filter(|value| value.description.is_none())
+                    .map(|value| value.value.to_string())
+                    .collect(),
+                _ => Vec::new(),
+            };
+            assert_eq!(bare, Vec::<String>::new(), "{name}");
+        }
+    }
+}

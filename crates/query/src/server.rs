@@ -1,0 +1,175 @@
+//! The daemon: bound listeners, the readiness of the store, the end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use service::admin::{self, AdminServer, BindError, State, Status};
+use service::config::{ConfigError, Settings};
+use service::lifecycle::{GraceExceeded, within_grace};
+use service::metrics::{Registry, RegistryError};
+use store::PublicationReader;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::answers::AnswerBudget;
+use crate::config::QuerySettings;
+use crate::connection;
+use crate::document::DocumentCache;
+use crate::execute::Executor;
+use crate::http::{self, App};
+use crate::metrics::QueryMetrics;
+use crate::schema::{ApiSchema, InvalidSchema};
+
+/// How often the store is asked whether it answers.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address that cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The schema of this build is wrong.
+    #[error(transparent)]
+    Schema(#[from] InvalidSchema),
+    /// A metric has a wrong or a taken name.
+    #[error("cannot register the metrics: {0}")]
+    Metrics(#[from] RegistryError),
+    /// The operating system does not say which address was bound.
+    #[error("cannot read the bound address: {0}")]
+    Address(#[from] std::io::Error),
+}
+
+/// The daemon, bound to its addresses and ready to serve.
+pub struct Server {
+    app: Arc<App>,
+    registry: Registry,
+    admin: AdminServer,
+    listener: TcpListener,
+    http_addr: SocketAddr,
+}
+
+impl Server {
+    /// Binds both listeners and opens the store of the settings, which need not answer yet.
+    ///
+    /// # Errors
+    /// [`StartError`], which says what is wrong and with which key.
+    pub async fn bind(settings: QuerySettings) -> Result<Self, StartError> {
+        settings.check()?;
+        let admin = AdminServer::bind(settings.admin.listen).await?;
+        let reader = store::open_reader(&settings.store)?;
+        Self::assemble(settings, admin, reader).await
+    }
+
+    /// As [`Server::bind`], on a store that is open.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn bind_with_reader(
+        settings: QuerySettings,
+        reader: Arc<dyn PublicationReader>,
+    ) -> Result<Self, StartError> {
+        settings.check()?;
+        let admin = AdminServer::bind(settings.admin.listen).await?;
+        Self::assemble(settings, admin, reader).await
+    }
+
+    async fn assemble(
+        settings: QuerySettings,
+        admin: AdminServer,
+        reader: Arc<dyn PublicationReader>,
+    ) -> Result<Self, StartError> {
+        let listener = admin::bind("http.listen", settings.http.listen).await?;
+        let http_addr = listener.local_addr()?;
+        let registry = Registry::new();
+        let metrics = QueryMetrics::register(&registry)?;
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let documents = usize::try_from(settings.cache.documents.as_u64()).unwrap_or(usize::MAX);
+        let executor = Executor {
+            schema: ApiSchema::new(&settings.limits)?,
+            limits: settings.limits.clone(),
+            ecosystem: settings.registry.ecosystem.to_ascii_lowercase(),
+            reader,
+            metrics,
+        };
+        let app = App {
+            executor,
+            documents: DocumentCache::new(documents),
+            validations: Arc::new(Semaphore::new(validations())),
+            answers: AnswerBudget::new(settings.limits.max_answers.as_u64()),
+            settings,
+        };
+        Ok(Self { app: Arc::new(app), registry, admin, listener, http_addr })
+    }
+
+    /// Where GraphQL is served, with the real port where 0 was asked for.
+    #[must_use]
+    pub const fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where probes and metrics are served, with the real port where 0 was asked for.
+    #[must_use]
+    pub const fn admin_addr(&self) -> SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// Serves until `stop` is cancelled, then lets the requests in progress end within `shutdown.grace`.
+    ///
+    /// # Errors
+    /// [`GraceExceeded`] when requests were still in progress after the grace period; they are cut off.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), GraceExceeded> {
+        let Self { app, registry, admin, listener, http_addr } = self;
+        let admin_addr = admin.local_addr();
+        let status = Arc::new(Status::default());
+        let ended = CancellationToken::new();
+        let _end_with_this = ended.clone().drop_guard();
+        tokio::spawn({
+            let serving = admin.serve(registry, status.clone(), ended.clone());
+            async move {
+                if let Err(error) = serving.await {
+                    warn!(%error, "the admin listener broke");
+                }
+            }
+        });
+        tokio::spawn(probe(app.executor.reader.clone(), status.clone(), ended));
+        let settings = &app.settings.http;
+        info!(http = %http_addr, admin = %admin_addr, "serving");
+        let stopping = stop.clone();
+        tokio::spawn(async move {
+            stopping.cancelled().await;
+            status.set(State::Stopping, None);
+        });
+        let open = &app.executor.metrics.connections;
+        let router = http::router(app.clone());
+        let serving = connection::serve(listener, router, settings, open, &stop);
+        within_grace(serving, &stop, app.settings.shutdown.grace).await
+    }
+}
+
+/// Half of the processors: whatever documents come, the others answer what is known.
+fn validations() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get().div_ceil(2))
+}
+
+/// Keeps the readiness by what the store says.
+async fn probe(reader: Arc<dyn PublicationReader>, status: Arc<Status>, ended: CancellationToken) {
+    let mut interval = tokio::time::interval(PROBE_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while ended.run_until_cancelled(interval.tick()).await.is_some() {
+        match ended.run_until_cancelled(reader.ready()).await {
+            Some(Ok(())) => status.set(State::Ready, None),
+            Some(Err(error)) => status.set(State::Paused, Some(error.to_string())),
+            None => break,
+        }
+    }
+}
