@@ -14,8 +14,13 @@ use crate::{List, Refusal, address};
 pub fn parse(bytes: &[u8], time: Timestamp) -> Result<List, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
     let mut sightings = Vec::with_capacity(bytes.len() / 14);
-    for line in text.split_inclusive('\n') {
-        let content = line.split_once('#').map_or(line, |(content, _)| content);
+    let mut rest = text;
+    while !rest.is_empty() {
+        // Lines are so short that looking at each byte is faster than the searcher behind `split`.
+        let find = |text: &str, byte| text.bytes().position(|other| other == byte);
+        let (line, next) = rest.split_at(find(rest, b'\n').map_or(rest.len(), |end| end + 1));
+        rest = next;
+        let content = find(line, b'#').map_or(line, |end| &line[..end]);
         let content = content.trim_matches([' ', '\t', '\r', '\n']);
         if content.is_empty() {
             continue;

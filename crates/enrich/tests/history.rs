@@ -372,6 +372,24 @@ fn a_replacement_counts_once_it_is_valid() {
 }
 
 #[test]
+fn removing_concerns_what_was_there_before_the_update() {
+    let (history, _) = give(&ExitHistory::new(rules()), &[("a", snapshot(0, 0..10))]);
+    for removed_first in [true, false] {
+        let mut update = history.update();
+        if removed_first {
+            update.remove(Source::Snapshot, &PathBuf::from("a"));
+        }
+        update.snapshot(&snapshot(HOUR, 2..12).list().unwrap(), PathBuf::from("a"));
+        if !removed_first {
+            update.remove(Source::Snapshot, &PathBuf::from("a"));
+        }
+        let (history, _) = update.finish(at(NOW));
+        assert_eq!(history.evidence_until(), Some(at(HOUR)));
+        assert_eq!(history.valid(Source::Snapshot), 1);
+    }
+}
+
+#[test]
 fn no_address_is_printed() {
     let (history, change) = give(&ExitHistory::new(rules()), &[("a", snapshot(0, 0..10))]);
     let list = snapshot(0, 0..3).list().unwrap();

@@ -371,6 +371,27 @@ fn month_archives_are_read_as_downloaded() {
 }
 
 #[test]
+fn a_member_that_is_refused_later_keeps_what_it_held() {
+    let mut home = Home::new();
+    let name = "exit-lists/exit-list-2016-09.tar.xz";
+    let other = without_head("2016-09-30 12:00:00");
+    let member = "2016-09-20-13-02-00";
+    home.write(name, &archive(&[(member, REAL_EXIT_LIST), ("2016-09-30-13-02-00", &other)]));
+    let (mut library, _) = home.loaded();
+    let cut = &REAL_EXIT_LIST[..100_000];
+    home.write(name, &archive(&[(member, cut), ("2016-09-30-13-02-00", &other)]));
+    let change = library.refresh(now()).unwrap();
+    assert_eq!(reasons(&change, &home), [(format!("{name}/{member}"), Refusal::Cut)]);
+    let exit = Finding::Exit(Source::ExitList);
+    assert_eq!(find(&library, "162.247.72.201", "2016-09-20T13:02:00Z"), exit);
+    // A member that is gone is gone.
+    home.write(name, &archive(&[("2016-09-30-13-02-00", &other)]));
+    library.refresh(now()).unwrap();
+    assert_eq!(library.refused(), []);
+    assert_eq!(library.history().valid(Source::ExitList), 1);
+}
+
+#[test]
 fn an_archive_and_the_same_list_beside_it_say_the_same() {
     let mut home = Home::new();
     home.write(

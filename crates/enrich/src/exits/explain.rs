@@ -30,7 +30,7 @@ pub struct Covering {
     pub source: Source,
 }
 
-/// A verdict on an address with what led to it. It does not hold the address.
+/// A verdict on an address with what led to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// True, false or not determined.
