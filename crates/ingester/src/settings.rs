@@ -330,3 +330,39 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_file_shows_every_key_with_its_default() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/ingester.toml");
+        assert_eq!(service::config::differences::<Settings>(&file).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn secrets_of_the_client_are_not_printed() {
+        let mut settings = Settings::default();
+        settings.kafka.client.insert("sasl.password".into(), "secret".into());
+        assert!(!format!("{settings:?}").contains("secret\""));
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_named() {
+        let refused = |change: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            settings.check().unwrap_err().to_string()
+        };
+        assert!(refused(|settings| settings.batch.max_rows = 0).contains("batch.max_rows"));
+        assert!(refused(|settings| settings.enrich.generation = 1 << 31).contains("enrich.generation"));
+        assert!(refused(|settings| settings.tor.prefixes = vec!["x".into()]).contains("tor.prefixes"));
+        assert!(
+            refused(|settings| settings.kafka.dead_letter_topic = settings.kafka.topic.clone())
+                .contains("kafka.dead_letter_topic")
+        );
+    }
+}

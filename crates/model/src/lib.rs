@@ -3,6 +3,8 @@
 //! Everything here is a value or a pure rule. This crate must not do I/O, must not read a clock and must not know of
 //! Kafka, of a database or of an asynchronous runtime: what it decides has to come out the same in a replay years later.
 
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
 mod event;
 mod merge;
 mod name;

@@ -89,52 +89,12 @@ pub fn merge_all(records: &[Publication]) -> Vec<Cow<'_, Publication>> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use proptest::sample::select;
     use proptest::strategy::ValueTree;
 
     use super::*;
-    use crate::{
-        Actor, Credential, EventIdentity, PublicationId, PublicationInfo, TfaReason, Timestamp,
-        Username,
-    };
 
-    fn flag() -> impl Strategy<Value = Option<bool>> {
-        select(vec![None, Some(false), Some(true)])
-    }
-
-    /// Records of one publication from a small world, so that every rule down to the last gets to decide.
     fn record() -> impl Strategy<Value = Publication> {
-        let info = (
-            select(vec![None, Some("a"), Some("b")]),
-            0..2_i64,
-            flag(),
-            flag(),
-            select(TorReason::ALL),
-            select(TfaReason::ALL),
-            any::<bool>(),
-            select(Credential::ALL),
-            select(Actor::ALL),
-        );
-        let rest = (select(vec![None, Some(0), Some(1)]), 0..2_u32, 0..2_u32, 0..2_u8);
-        (info, rest).prop_map(|(info, (evidence, revision, generation, identity))| Publication {
-            id: PublicationId::new("pg", "7.12.0").unwrap(),
-            info: PublicationInfo {
-                username: info.0.map(|name| Username::new(name).unwrap()),
-                created: Timestamp::from_micros(info.1),
-                tor: info.2,
-                tfa: info.3,
-                tor_reason: info.4,
-                tfa_reason: info.5,
-                tor_settled: info.6,
-                credential: info.7,
-                actor: info.8,
-                disputed: false,
-            },
-            tor_evidence_until: evidence.map(Timestamp::from_micros),
-            revision,
-            generation,
-            identity: EventIdentity([identity; 16]),
-        })
+        crate::arbitrary::publication(&["pg"])
     }
 
     proptest! {

@@ -10,6 +10,8 @@ mod merge;
 mod postgres;
 mod settings;
 mod sqlite;
+#[cfg(test)]
+mod suite;
 
 use std::sync::Arc;
 

@@ -1,0 +1,283 @@
+//! One behaviour suite for both databases: what a store promises, whichever it is.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use model::arbitrary::publication;
+use model::{Publication, PublicationId, Timestamp, Username, merge_all};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::{
+    Cursor, Error, Filter, Flag, PublicationReader, PublicationWriter, Recorded, StoreSettings,
+};
+
+/// An empty database of its own, its schema in place; ends with the test.
+struct Store {
+    writer: Arc<dyn PublicationWriter>,
+    reader: Arc<dyn PublicationReader>,
+    settings: StoreSettings,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Store {
+    async fn open(url: String, folder: Option<tempfile::TempDir>) -> Self {
+        let settings = StoreSettings { url, ..StoreSettings::default() };
+        let writer = crate::open_writer(&settings).unwrap();
+        writer.migrate().await.unwrap();
+        let reader = crate::open_reader(&settings).unwrap();
+        Self { writer, reader, settings, _folder: folder }
+    }
+
+    async fn postgres() -> Self {
+        Self::open(testkit::postgres().database().await.url, None).await
+    }
+
+    async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::open(
+            format!("sqlite://{}", folder.path().join("publications.db").display()),
+            Some(folder),
+        )
+        .await
+    }
+
+    async fn rows(&self) -> Vec<Publication> {
+        let mut rows = self.reader.list(&Filter::default(), None, 1_000_000).await.unwrap();
+        rows.sort_by(|a, b| a.id.cmp(&b.id));
+        rows
+    }
+}
+
+/// Runs a test on both databases.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() {
+            super::$name(super::Store::postgres().await).await;
+        })* }
+        mod sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() {
+            super::$name(super::Store::sqlite().await).await;
+        })* }
+    };
+}
+
+on_both! {
+    the_table_is_the_fold_of_the_records
+    writers_at_once_end_in_the_same_rows
+    counts_add_up
+    a_large_batch_of_new_rows_and_then_of_known_ones
+    finds_in_order_with_nulls
+    lists_newest_first_through_pages
+    filters
+    migrating_twice_does_nothing
+    the_highest_generation_is_known
+}
+
+/// Values of a strategy, the same in every run.
+fn samples<S: Strategy>(strategy: S, count: usize) -> Vec<S::Value> {
+    let mut runner =
+        TestRunner::new_with_rng(Config::default(), TestRunner::deterministic().new_rng());
+    (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
+}
+
+fn fold(records: &[Publication]) -> Vec<Publication> {
+    merge_all(records).into_iter().map(std::borrow::Cow::into_owned).collect()
+}
+
+fn row(name: &str, created: i64) -> Publication {
+    let mut row = samples(publication(&["x"]), 1).remove(0);
+    row.id = PublicationId::new(name, "1.0.0").unwrap();
+    row.info.created = Timestamp::from_micros(created);
+    row.revision = 0;
+    row.generation = 0;
+    row
+}
+
+/// The property of contract section 2: shuffled, duplicated, regrouped records, with revisions, conflicts and
+/// evaluations of several generations, end in the rows of the model's fold.
+async fn the_table_is_the_fold_of_the_records(store: Store) {
+    const NAMES: &[&str] = &["a", "b", "c"];
+    let batches = prop::collection::vec(prop::collection::vec(publication(NAMES), 1..6), 1..8);
+    for (round, batches) in samples(batches, 150).into_iter().enumerate() {
+        // Each round has keys of its own: one table serves them all.
+        let batches: Vec<Vec<Publication>> = batches
+            .into_iter()
+            .map(|batch| {
+                let keyed = batch.into_iter().map(|mut record| {
+                    record.id =
+                        PublicationId::new(record.id.name.as_str(), &round.to_string()).unwrap();
+                    record
+                });
+                keyed.collect()
+            })
+            .collect();
+        // The batches as they are, and once more the other way round.
+        for batch in batches.iter().chain(batches.iter().rev()) {
+            store.writer.record(batch).await.unwrap();
+        }
+        let expected = fold(&batches.concat());
+        let ids: Vec<_> = expected.iter().map(|row| row.id.clone()).collect();
+        let found: Vec<_> = store.reader.find(&ids).await.unwrap().into_iter().flatten().collect();
+        assert_eq!(found, expected, "round {round}: {batches:#?}");
+    }
+}
+
+async fn writers_at_once_end_in_the_same_rows(store: Store) {
+    const NAMES: &[&str] = &["a", "b", "c", "d", "e", "f"];
+    let batches = samples(prop::collection::vec(publication(NAMES), 5..40), 40);
+    let write = |batch: Vec<Publication>| {
+        let writer = store.writer.clone();
+        // A concurrent writer may be told to try again, never anything else.
+        async move {
+            while let Err(error) = writer.record(&batch).await {
+                assert!(matches!(error, Error::Transient(_)), "{error}");
+            }
+        }
+    };
+    at_once(batches.iter().cloned().map(write)).await;
+    assert_eq!(store.rows().await, fold(&batches.concat()));
+}
+
+async fn at_once<F: Future<Output = ()> + Send + 'static>(futures: impl Iterator<Item = F>) {
+    let tasks: Vec<_> = futures.map(tokio::spawn).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+async fn counts_add_up(store: Store) {
+    let (first, mut changed, third) = (row("a", 1), row("b", 1), row("c", 1));
+    let written =
+        store.writer.record(&[first.clone(), changed.clone(), first.clone()]).await.unwrap();
+    assert_eq!(written, Recorded { inserted: 2, updated: 0, unchanged: 1, disputed: 0 });
+    changed.revision = 1;
+    let written = store.writer.record(&[first.clone(), changed, third]).await.unwrap();
+    assert_eq!(written, Recorded { inserted: 1, updated: 1, unchanged: 1, disputed: 0 });
+    let mut other_time = first.clone();
+    other_time.info.created = Timestamp::from_micros(2);
+    let written = store.writer.record(std::slice::from_ref(&other_time)).await.unwrap();
+    assert_eq!(written, Recorded { inserted: 0, updated: 1, unchanged: 0, disputed: 1 });
+    let written = store.writer.record(&[other_time]).await.unwrap();
+    assert_eq!(written, Recorded { inserted: 0, updated: 0, unchanged: 1, disputed: 0 });
+    assert_eq!(store.writer.record(&[]).await.unwrap(), Recorded::default());
+}
+
+async fn a_large_batch_of_new_rows_and_then_of_known_ones(store: Store) {
+    let rows: Vec<_> = (0..5_000).map(|number| row(&format!("p{number:05}"), number)).collect();
+    let written = store.writer.record(&rows).await.unwrap();
+    assert_eq!(written, Recorded { inserted: 5_000, ..Recorded::default() });
+    let written = store.writer.record(&rows).await.unwrap();
+    assert_eq!(written, Recorded { unchanged: 5_000, ..Recorded::default() });
+    let mut mixed = rows.clone();
+    mixed.extend((0..3_000).map(|number| row(&format!("q{number:05}"), number)));
+    let written = store.writer.record(&mixed).await.unwrap();
+    assert_eq!(written, Recorded { inserted: 3_000, unchanged: 5_000, ..Recorded::default() });
+    assert_eq!(store.rows().await, mixed);
+}
+
+async fn finds_in_order_with_nulls(store: Store) {
+    let mut scoped = row("@scope/x", 5);
+    scoped.info.username = Some(Username::new("ünï 'quoted\" \\ 漢字").unwrap());
+    let (upper, lower) = (row("JSONStream", 1), row("jsonstream", 2));
+    store.writer.record(&[scoped.clone(), upper.clone(), lower.clone()]).await.unwrap();
+    let unknown = PublicationId::new("unknown", "1.0.0").unwrap();
+    let ids = [&lower.id, &unknown, &scoped.id, &upper.id, &lower.id].map(Clone::clone);
+    let found = store.reader.find(&ids).await.unwrap();
+    assert_eq!(found, [Some(lower.clone()), None, Some(scoped), Some(upper), Some(lower)]);
+    assert_eq!(store.reader.find(&[]).await.unwrap(), []);
+}
+
+async fn lists_newest_first_through_pages(store: Store) {
+    // Many rows of the same time: the page's end falls among them.
+    let mut rows: Vec<_> =
+        (0..100).map(|number| row(&format!("p{number:03}"), number / 30)).collect();
+    store.writer.record(&rows).await.unwrap();
+    rows.sort_by(|a, b| (b.info.created, &b.id).cmp(&(a.info.created, &a.id)));
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.reader.list(&Filter::default(), after.as_ref(), 7).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(Cursor { created: last.info.created, id: last.id.clone() });
+        listed.extend(page);
+    }
+    assert_eq!(listed, rows);
+}
+
+async fn filters(store: Store) {
+    let mut rows: Vec<_> = (0..9).map(|number| row(&format!("p{number}"), number)).collect();
+    for (number, row) in rows.iter_mut().enumerate() {
+        row.info.tor = [None, Some(false), Some(true)][number % 3];
+        row.info.tfa = [None, Some(false), Some(true)][number / 3];
+        row.info.username = (number == 4).then(|| Username::new("brianc").unwrap());
+        row.info.disputed = number == 5;
+    }
+    store.writer.record(&rows).await.unwrap();
+    let reader = store.reader.clone();
+    let numbers = async |filter: Filter| -> Vec<i64> {
+        let rows = reader.list(&filter, None, 100).await.unwrap();
+        rows.iter().map(|row| row.info.created.as_micros()).collect()
+    };
+    let all = Filter::default();
+    assert_eq!(numbers(Filter { name: Some("p3".into()), ..all.clone() }).await, [3]);
+    assert_eq!(numbers(Filter { username: Some("brianc".into()), ..all.clone() }).await, [4]);
+    assert_eq!(numbers(Filter { tor: Some(Flag::Yes), ..all.clone() }).await, [8, 5, 2]);
+    assert_eq!(numbers(Filter { tor: Some(Flag::No), ..all.clone() }).await, [7, 4, 1]);
+    assert_eq!(numbers(Filter { tfa: Some(Flag::Unknown), ..all.clone() }).await, [2, 1, 0]);
+    assert_eq!(numbers(Filter { disputed: Some(true), ..all.clone() }).await, [5]);
+    let between = Filter {
+        created_after: Some(Timestamp::from_micros(3)),
+        created_before: Some(Timestamp::from_micros(6)),
+        disputed: Some(false),
+        ..all
+    };
+    assert_eq!(numbers(between).await, [4], "both bounds are exclusive");
+}
+
+async fn migrating_twice_does_nothing(store: Store) {
+    store.writer.record(&[row("a", 1)]).await.unwrap();
+    store.writer.migrate().await.unwrap();
+    assert_eq!(store.rows().await.len(), 1);
+    store.reader.ready().await.unwrap();
+}
+
+async fn the_highest_generation_is_known(store: Store) {
+    assert_eq!(store.writer.generation().await.unwrap(), 0);
+    let mut raised = row("a", 1);
+    raised.generation = i32::MAX.cast_unsigned();
+    store.writer.record(&[row("b", 1), raised]).await.unwrap();
+    assert_eq!(store.writer.generation().await.unwrap(), i32::MAX.cast_unsigned());
+}
+
+#[tokio::test]
+async fn a_row_that_postgresql_refuses_is_a_data_error_without_its_values() {
+    let store = Store::postgres().await;
+    let pool = sqlx::PgPool::connect(&store.settings.url).await.unwrap();
+    sqlx::query("ALTER TABLE publication ADD CONSTRAINT no_secret CHECK (name <> 'secret')")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let error = store.writer.record(&[row("good", 1), row("secret", 1)]).await.unwrap_err();
+    assert!(matches!(error, Error::Data(_)), "{error}");
+    assert!(
+        error.to_string().contains("no_secret") && !error.to_string().contains("Failing"),
+        "{error}"
+    );
+    assert_eq!(store.rows().await, [], "all or none");
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_transient_and_one_without_the_table_is_fatal() {
+    let port = testkit::free_port();
+    let away = StoreSettings {
+        url: format!("postgres://postgres@127.0.0.1:{port}/db"),
+        ..StoreSettings::default()
+    };
+    let away = StoreSettings { connect_timeout: std::time::Duration::from_millis(200), ..away };
+    let error = crate::open_reader(&away).unwrap().ready().await.unwrap_err();
+    assert!(matches!(error, Error::Transient(_)), "{error}");
+    let empty =
+        StoreSettings { url: testkit::postgres().database().await.url, ..StoreSettings::default() };
+    let error = crate::open_reader(&empty).unwrap().ready().await.unwrap_err();
+    assert!(matches!(error, Error::Fatal(_)), "{error}");
+}
