@@ -1,7 +1,9 @@
 //! A batch: what is written together, and the offsets that may be committed after it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use enrich::ExitHistory;
 use model::{Offsets, Publication};
 
 use crate::envelope::Envelope;
@@ -26,10 +28,12 @@ pub(crate) struct Batch {
     pub(crate) bytes: usize,
     /// When the first record came.
     pub(crate) opened: Instant,
+    /// The evidence by which the first record was judged; later ones may have been judged by newer.
+    pub(crate) history: Arc<ExitHistory>,
 }
 
 impl Batch {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(history: Arc<ExitHistory>) -> Self {
         Self {
             publications: Vec::new(),
             envelopes: Vec::new(),
@@ -38,6 +42,7 @@ impl Batch {
             offsets: Offsets::default(),
             bytes: 0,
             opened: Instant::now(),
+            history,
         }
     }
 

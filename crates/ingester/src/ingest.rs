@@ -4,17 +4,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use enrich::ExitHistory;
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::batch::Batch;
 use crate::envelope::Envelope;
 use crate::judge::{Judge, Outcome};
-use crate::kafka::{Progress, SourceError, SourceEvent};
-use crate::lag::Lag;
-use crate::metrics::Verdicts;
+use crate::kafka::{SourceError, SourceEvent};
+use crate::ledger::{Ledger, Written};
 use crate::settings::Settings;
+use crate::settle::Trigger;
 use crate::write::Writer;
 
 /// Why the loop ended before its source did.
@@ -41,6 +42,14 @@ pub(crate) struct Shape {
     max_buffered_bytes: usize,
 }
 
+impl Shape {
+    /// What a pass beside live ingest may take: one write at a time, and an eighth of the memory.
+    pub(crate) const fn beside(self) -> Self {
+        let max_buffered_bytes = self.max_buffered_bytes / 8;
+        Self { in_flight: 1, max_bytes: max_buffered_bytes / 2, max_buffered_bytes, ..self }
+    }
+}
+
 impl From<&Settings> for Shape {
     fn from(settings: &Settings) -> Self {
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
@@ -58,10 +67,13 @@ impl From<&Settings> for Shape {
 /// The loop's parts.
 pub(crate) struct Ingest {
     pub(crate) judge: Judge,
+    /// The evidence, which changes while records flow.
+    pub(crate) history: watch::Receiver<Arc<ExitHistory>>,
     pub(crate) writer: Arc<Writer>,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) lag: Arc<Lag>,
-    pub(crate) verdicts: Verdicts,
+    /// None in a settling pass.
+    pub(crate) ledger: Option<Ledger>,
+    /// Told of rows that were written with evidence that is no longer the newest.
+    pub(crate) settling: Arc<Trigger>,
     pub(crate) shape: Shape,
 }
 
@@ -71,14 +83,14 @@ impl Ingest {
     /// # Errors
     /// [`IngestError`]; what was not written is not counted as done.
     pub(crate) async fn run(self, mut source: Receiver<SourceEvent>) -> Result<(), IngestError> {
-        let mut flow =
-            Flow { ingest: &self, batch: Batch::new(), writes: VecDeque::new(), bytes: 0 };
+        let batch = Batch::new(self.judge.history.clone());
+        let mut flow = Flow { ingest: self, batch, writes: VecDeque::new(), bytes: 0 };
         loop {
             let (due, takes_more) = (flow.due(), flow.takes_more());
             let lingered = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into());
             tokio::select! {
                 biased;
-                written = flow.first_written(), if !flow.writes.is_empty() => flow.finish(written??),
+                written = flow.first_written(), if !flow.writes.is_empty() => flow.finish(&written??),
                 () = lingered, if due.is_some() => flow.send(),
                 event = source.recv(), if takes_more => match event {
                     Some(SourceEvent::Records(records)) => flow.add(records),
@@ -95,18 +107,18 @@ impl Ingest {
 }
 
 /// A write under way and what it holds in memory.
-type Write = (JoinHandle<Result<Batch, store::Error>>, usize);
+type Write = (JoinHandle<Result<Written, store::Error>>, usize);
 
 /// What is between the source and the database: one batch that is filling, and those being written, in order.
-struct Flow<'a> {
-    ingest: &'a Ingest,
+struct Flow {
+    ingest: Ingest,
     batch: Batch,
     writes: VecDeque<Write>,
     /// Held by the writes, in bytes.
     bytes: usize,
 }
 
-impl Flow<'_> {
+impl Flow {
     fn full(&self) -> bool {
         let shape = &self.ingest.shape;
         self.batch.rows() >= shape.max_rows || self.batch.bytes >= shape.max_bytes
@@ -123,7 +135,7 @@ impl Flow<'_> {
     }
 
     /// The write that was sent first; there must be one.
-    async fn first_written(&mut self) -> Result<Result<Batch, store::Error>, JoinError> {
+    async fn first_written(&mut self) -> Result<Result<Written, store::Error>, JoinError> {
         match self.writes.front_mut() {
             Some((write, _)) => write.await,
             None => std::future::pending().await,
@@ -137,10 +149,16 @@ impl Flow<'_> {
     }
 
     fn add(&mut self, records: Vec<Envelope>) {
+        if self.ingest.history.has_changed().unwrap_or(false) {
+            self.ingest.judge.history = self.ingest.history.borrow_and_update().clone();
+        }
         for envelope in records {
+            if self.batch.is_empty() {
+                self.batch.history = self.ingest.judge.history.clone();
+            }
             let outcome = self.ingest.judge.judge(&envelope);
-            if let Outcome::Record(publication) = &outcome {
-                self.ingest.verdicts.count(&publication.info);
+            if let (Outcome::Record(publication), Some(ledger)) = (&outcome, &self.ingest.ledger) {
+                ledger.judged(&publication.info);
             }
             self.batch.add(envelope, outcome);
             if self.full() && self.may_send() {
@@ -153,29 +171,36 @@ impl Flow<'_> {
         if self.batch.is_empty() {
             return;
         }
-        let batch = std::mem::replace(&mut self.batch, Batch::new());
-        self.ingest.lag.sent(batch.oldest());
+        let next = Batch::new(self.ingest.judge.history.clone());
+        let batch = std::mem::replace(&mut self.batch, next);
+        if let Some(ledger) = &self.ingest.ledger {
+            ledger.sent(&batch);
+        }
         let bytes = batch.bytes;
         self.bytes += bytes;
         let writer = self.ingest.writer.clone();
         self.writes.push_back((tokio::spawn(async move { writer.write(batch).await }), bytes));
     }
 
-    /// The first write is done, as are all before it: its offsets may be committed.
-    fn finish(&mut self, batch: Batch) {
+    /// The first write is done, as are all before it.
+    fn finish(&mut self, written: &Written) {
         if let Some((_, bytes)) = self.writes.pop_front() {
             self.bytes -= bytes;
         }
-        self.ingest.lag.written(&batch.offsets);
-        self.ingest.progress.finish(&batch.offsets);
+        let Some(ledger) = &self.ingest.ledger else { return };
+        ledger.written(written);
+        // A settling pass that began meanwhile may not have seen these rows as unsettled.
+        if !Arc::ptr_eq(&written.batch.history, &*self.ingest.history.borrow()) {
+            self.ingest.settling.written_with_older_evidence();
+        }
     }
 
     /// Writes everything that was read, then says so.
     async fn drain(&mut self, done: Option<oneshot::Sender<()>>) -> Result<(), IngestError> {
         self.send();
         while !self.writes.is_empty() {
-            let batch = self.first_written().await??;
-            self.finish(batch);
+            let written = self.first_written().await??;
+            self.finish(&written);
         }
         if let Some(done) = done {
             // Nobody waits any more when the deadline of the rebalance has passed.

@@ -14,10 +14,12 @@ mod ingest;
 mod judge;
 mod kafka;
 mod lag;
+mod ledger;
 mod metrics;
 pub mod reject;
 mod run;
 mod settings;
+mod settle;
 mod write;
 
 pub use envelope::{Envelope, Header};

@@ -7,16 +7,19 @@ use anyhow::Context;
 use service::admin::AdminServer;
 use service::metrics::Registry;
 use store::{Error, PublicationWriter};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::exits::Exits;
 use crate::health::Health;
 use crate::ingest::{Ingest, Shape};
 use crate::judge::Judge;
-use crate::kafka::{self, DeadLetters, Progress, Shared};
+use crate::kafka::{self, Assignment, DeadLetters, Progress, Shared};
 use crate::lag::Lag;
+use crate::ledger::Ledger;
 use crate::metrics::IngesterMetrics;
 use crate::settings::Settings;
+use crate::settle::{Settling, Trigger};
 use crate::write::Writer;
 
 /// How long to wait before a database that is away at the start is tried again.
@@ -101,34 +104,55 @@ impl Work {
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
         // Years of lists take a while to read, and the probes are to be answered meanwhile.
-        let exits = tokio::task::spawn_blocking(move || Exits::load(&settings, &metrics)).await??;
+        let exits = tokio::task::spawn_blocking(move || Exits::load(&settings, metrics)).await??;
         let store = store::open_writer(&self.settings.store)?;
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());
         };
         let dead_letters = DeadLetters::open(&self.settings)?;
         kafka::create_topic(&self.settings).await;
+
         let (progress, lag) = (Arc::new(Progress::default()), Arc::new(Lag::default()));
-        let ingest = Ingest {
-            judge: Judge {
-                decode: self.settings.decode_rules(),
-                history: Arc::new(exits.history().clone()),
-                tfa: self.settings.tfa_rules(),
-                generation: self.settings.enrich.generation,
-            },
-            writer: Arc::new(Writer {
-                store,
-                dead_letters,
-                health: self.health.clone(),
-                metrics: self.metrics.clone(),
-            }),
+        let trigger = Arc::new(Trigger::default());
+        let assignment = Arc::new(Assignment::new(trigger.clone()));
+        let (shown, history) = watch::channel(exits.history());
+        let judge = Judge {
+            decode: self.settings.decode_rules(),
+            history: history.borrow().clone(),
+            tfa: self.settings.tfa_rules(),
+            generation: self.settings.enrich.generation,
+        };
+        let settling = Settling {
+            settings: self.settings.clone(),
+            trigger: trigger.clone(),
+            history: history.clone(),
+            assignment: assignment.clone(),
+            judge: judge.clone(),
+            store: store.clone(),
+            writer: Arc::new(self.writer(store.clone(), None)),
+        };
+        let ledger = Ledger {
             progress: progress.clone(),
             lag: lag.clone(),
+            metrics: self.metrics.clone(),
             verdicts: self.metrics.verdicts(),
+        };
+        let ingest = Ingest {
+            judge,
+            history,
+            writer: Arc::new(self.writer(store, Some(dead_letters))),
+            ledger: Some(ledger),
+            settling: trigger.clone(),
             shape: Shape::from(&self.settings),
         };
-        let shared = Shared { progress, health: self.health, lag, metrics: self.metrics };
+        let shared =
+            Shared { progress, health: self.health, lag, metrics: self.metrics, assignment };
         let (poll, records) = kafka::start(&self.settings, shared)?;
+
+        // What goes on beside the loop ends with it.
+        let beside = stop.child_token();
+        let settling = tokio::spawn(settling.run(beside.clone()));
+        let exits = tokio::spawn(exits.keep_up(shown, trigger, beside.clone()));
         let mut ingesting = tokio::spawn(ingest.run(records));
         let result = tokio::select! {
             result = &mut ingesting => result,
@@ -138,7 +162,18 @@ impl Work {
             }
         };
         poll.close().await;
+        beside.cancel();
+        settling.await?;
+        exits.await??;
         Ok(result??)
+    }
+
+    fn writer(
+        &self,
+        store: Arc<dyn PublicationWriter>,
+        dead_letters: Option<DeadLetters>,
+    ) -> Writer {
+        Writer { store, dead_letters, health: self.health.clone(), metrics: self.metrics.clone() }
     }
 
     /// Brings the schema up and refuses to write verdicts of an older generation over newer ones. Waits for a database

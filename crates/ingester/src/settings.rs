@@ -157,6 +157,12 @@ pub struct Tor {
     pub max_age: Duration,
     /// Distinct addresses that a list must hold.
     pub min_addresses: usize,
+    /// How often the directories are looked through for new lists.
+    #[serde(with = "humantime_serde")]
+    pub refresh_every: Duration,
+    /// How far back new evidence is applied by itself; beyond that it is a replay.
+    #[serde(with = "humantime_serde")]
+    pub settle_horizon: Duration,
 }
 
 /// `[tfa]`
@@ -242,6 +248,8 @@ impl Default for Tor {
             settle_after: rules.settle_after,
             max_age: rules.max_age,
             min_addresses: rules.min_addresses,
+            refresh_every: Duration::from_secs(20),
+            settle_horizon: Duration::from_secs(7 * 24 * 3_600),
         }
     }
 }
@@ -358,8 +366,12 @@ mod tests {
             settings.check().unwrap_err().to_string()
         };
         assert!(refused(|settings| settings.batch.max_rows = 0).contains("batch.max_rows"));
-        assert!(refused(|settings| settings.enrich.generation = 1 << 31).contains("enrich.generation"));
-        assert!(refused(|settings| settings.tor.prefixes = vec!["x".into()]).contains("tor.prefixes"));
+        assert!(
+            refused(|settings| settings.enrich.generation = 1 << 31).contains("enrich.generation")
+        );
+        assert!(
+            refused(|settings| settings.tor.prefixes = vec!["x".into()]).contains("tor.prefixes")
+        );
         assert!(
             refused(|settings| settings.kafka.dead_letter_topic = settings.kafka.topic.clone())
                 .contains("kafka.dead_letter_topic")

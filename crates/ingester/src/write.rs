@@ -2,7 +2,7 @@
 //! acknowledged. When this returns, the batch's offsets may be committed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use model::Publication;
 use store::{Error, PublicationWriter, Recorded};
@@ -11,6 +11,7 @@ use crate::batch::Batch;
 use crate::envelope::Envelope;
 use crate::health::Health;
 use crate::kafka::DeadLetters;
+use crate::ledger::Written;
 use crate::metrics::IngesterMetrics;
 use crate::reject::{Code, Rejection};
 
@@ -23,7 +24,8 @@ const DEAD_LETTERS_AT_ONCE: usize = 256;
 /// Everything a batch is written to.
 pub(crate) struct Writer {
     pub(crate) store: Arc<dyn PublicationWriter>,
-    pub(crate) dead_letters: DeadLetters,
+    /// None in a settling pass, which rejects nothing anew.
+    pub(crate) dead_letters: Option<DeadLetters>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<IngesterMetrics>,
 }
@@ -33,9 +35,8 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Fatal`] only: what neither waiting nor rejecting mends.
-    pub(crate) async fn write(&self, mut batch: Batch) -> Result<Batch, Error> {
+    pub(crate) async fn write(&self, mut batch: Batch) -> Result<Written, Error> {
         let started = Instant::now();
-        let rows = batch.rows();
         let (recorded, refused) = self.record(&batch.publications).await?;
         // From the back, so that the places before stay what they are.
         for place in refused.into_iter().rev() {
@@ -44,11 +45,10 @@ impl Writer {
             batch.publications.remove(place);
             batch.rejected.push((rejection, batch.envelopes.remove(place)));
         }
-        self.deliver(&batch.rejected).await;
-        self.metrics.batch_rows.observe(rows as f64);
-        self.metrics.store_write_seconds.observe(started.elapsed().as_secs_f64());
-        self.count(&batch, recorded);
-        Ok(batch)
+        if let Some(dead_letters) = &self.dead_letters {
+            self.deliver(dead_letters, &batch.rejected).await;
+        }
+        Ok(Written { batch, recorded, took: started.elapsed() })
     }
 
     /// Records the rows and returns the places of those that the database refuses, ascending. A refused batch is cut in
@@ -97,18 +97,25 @@ impl Writer {
         }
     }
 
-    async fn deliver(&self, rejected: &[(Rejection, Envelope)]) {
+    async fn deliver(&self, dead_letters: &DeadLetters, rejected: &[(Rejection, Envelope)]) {
         for some in rejected.chunks(DEAD_LETTERS_AT_ONCE) {
             futures_util::future::join_all(
-                some.iter().map(|(rejection, envelope)| self.deliver_one(rejection, envelope)),
+                some.iter().map(|(rejection, envelope)| {
+                    self.deliver_one(dead_letters, rejection, envelope)
+                }),
             )
             .await;
         }
     }
 
-    async fn deliver_one(&self, rejection: &Rejection, envelope: &Envelope) {
+    async fn deliver_one(
+        &self,
+        dead_letters: &DeadLetters,
+        rejection: &Rejection,
+        envelope: &Envelope,
+    ) {
         let mut wait = FIRST_WAIT;
-        while let Err(error) = self.dead_letters.deliver(rejection, envelope).await {
+        while let Err(error) = dead_letters.deliver(rejection, envelope).await {
             self.pause(&error.to_string());
             back_off(&mut wait).await;
         }
@@ -135,30 +142,6 @@ impl Writer {
         tracing::info!("{reason}");
         self.metrics.paused.set(0);
         self.health.paused(None);
-    }
-
-    fn count(&self, batch: &Batch, recorded: Recorded) {
-        let dead = batch.rejected.len() as u64;
-        let outcomes = [
-            ("inserted", recorded.inserted),
-            ("updated", recorded.updated),
-            ("unchanged", recorded.unchanged),
-            ("dead_lettered", dead),
-            ("skipped", batch.skipped),
-        ];
-        for (outcome, count) in outcomes {
-            self.metrics.records_total.with_label_values(&[outcome]).inc_by(count);
-        }
-        self.metrics.disputed_total.inc_by(recorded.disputed);
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs_f64();
-        let spans = self.metrics.publish_to_row_seconds.local();
-        for timestamp in batch.envelopes.iter().filter_map(|envelope| envelope.timestamp) {
-            spans.observe((now - timestamp as f64 / 1_000.0).max(0.0));
-        }
-        spans.flush();
     }
 }
 

@@ -16,7 +16,7 @@ mod suite;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId};
+use model::{Publication, PublicationId, Timestamp};
 
 pub use error::Error;
 pub use filter::{Cursor, Filter, Flag};
@@ -68,6 +68,12 @@ pub trait PublicationWriter: Send + Sync {
     /// # Errors
     /// As [`PublicationWriter::record`].
     async fn generation(&self) -> Result<u32, Error>;
+
+    /// `created` of the oldest row whose `tor` later exit lists can still change.
+    ///
+    /// # Errors
+    /// As [`PublicationWriter::record`].
+    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error>;
 }
 
 /// Reading publications.

@@ -72,6 +72,7 @@ on_both! {
     filters
     migrating_twice_does_nothing
     the_highest_generation_is_known
+    the_oldest_unsettled_row_is_known
 }
 
 /// Values of a strategy, the same in every run.
@@ -247,6 +248,14 @@ async fn the_highest_generation_is_known(store: Store) {
     raised.generation = i32::MAX.cast_unsigned();
     store.writer.record(&[row("b", 1), raised]).await.unwrap();
     assert_eq!(store.writer.generation().await.unwrap(), i32::MAX.cast_unsigned());
+}
+
+async fn the_oldest_unsettled_row_is_known(store: Store) {
+    assert_eq!(store.writer.oldest_unsettled().await.unwrap(), None);
+    let mut rows: Vec<_> = (0..9).map(|number| row(&format!("p{number}"), number)).collect();
+    rows.iter_mut().enumerate().for_each(|(number, row)| row.info.tor_settled = number < 4);
+    store.writer.record(&rows).await.unwrap();
+    assert_eq!(store.writer.oldest_unsettled().await.unwrap(), Some(Timestamp::from_micros(4)));
 }
 
 #[tokio::test]

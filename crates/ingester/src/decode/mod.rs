@@ -271,3 +271,6 @@ fn word<T>(
 ) -> T {
     text.and_then(|text| parse(&text).ok()).unwrap_or(unknown)
 }
+
+#[cfg(test)]
+mod tests;

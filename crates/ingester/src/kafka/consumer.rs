@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
 use super::client;
-use super::source::{Progress, SourceEvent};
+use super::source::{Assignment, Progress, SourceEvent};
 use crate::envelope::Envelope;
 use crate::health::Health;
 use crate::lag::{Lag, PartitionEnd};
@@ -30,6 +30,7 @@ pub(super) struct Context {
     pub(super) progress: Arc<Progress>,
     pub(super) health: Arc<Health>,
     pub(super) lag: Arc<Lag>,
+    pub(super) assignment: Arc<Assignment>,
     pub(super) topic: Arc<str>,
     pub(super) metrics: Arc<IngesterMetrics>,
     pub(super) runtime: Handle,
@@ -160,6 +161,7 @@ impl ConsumerContext for Context {
                 if !consumer.assignment_lost() {
                     self.drain(consumer);
                 }
+                self.assignment.remove(numbers(partitions));
             }
             Rebalance::Error(error) => tracing::error!(%error, "rebalancing failed"),
             _ => {}
@@ -170,6 +172,7 @@ impl ConsumerContext for Context {
         if let Rebalance::Assign(partitions) = rebalance {
             self.metrics.rebalances_total.inc();
             self.health.assigned();
+            self.assignment.add(numbers(partitions));
             tracing::info!(partitions = %names(partitions), "partitions assigned");
             if self.holding.load(std::sync::atomic::Ordering::Relaxed)
                 && let Err(error) = consumer.pause(partitions)
@@ -208,6 +211,12 @@ fn ends(statistics: &Statistics, topic: &str) -> Vec<PartitionEnd> {
         .collect()
 }
 
+fn numbers(partitions: &TopicPartitionList) -> impl Iterator<Item = i32> {
+    let numbers: Vec<i32> =
+        partitions.elements().iter().map(|element| element.partition()).collect();
+    numbers.into_iter()
+}
+
 fn names(partitions: &TopicPartitionList) -> String {
     let names: Vec<String> = partitions
         .elements()
@@ -216,3 +225,18 @@ fn names(partitions: &TopicPartitionList) -> String {
         .collect();
     names.join(" ")
 }
+
+/// The callbacks of a consumer outside of the group: only its log lines matter.
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka, reading a range");
+    }
+}
+
+impl ConsumerContext for Quiet {}

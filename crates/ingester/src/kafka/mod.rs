@@ -5,9 +5,11 @@ mod client;
 mod consumer;
 mod dead_letters;
 mod poll;
+mod range;
 mod source;
 
 pub(crate) use client::version;
 pub(crate) use dead_letters::{DeadLetters, create_topic};
 pub(crate) use poll::{Shared, start};
-pub(crate) use source::{Progress, SourceError, SourceEvent};
+pub(crate) use range::read_since;
+pub(crate) use source::{Assignment, Progress, SourceError, SourceEvent};

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::client;
 use super::consumer::Context;
-use super::source::{Progress, SourceError, SourceEvent};
+use super::source::{Assignment, Progress, SourceError, SourceEvent};
 use crate::envelope::{Envelope, Header};
 use crate::health::Health;
 use crate::lag::Lag;
@@ -21,7 +21,7 @@ use crate::metrics::IngesterMetrics;
 use crate::settings::Settings;
 
 /// Records handed over at once: enough that the hand-over costs nothing, few enough to pass within a millisecond.
-const CHUNK_RECORDS: usize = 512;
+pub(super) const CHUNK_RECORDS: usize = 512;
 /// Hand-overs that may wait.
 const CHANNEL_EVENTS: usize = 4;
 /// How long one poll waits for a record; bounds how late a stop is seen.
@@ -59,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) health: Arc<Health>,
     pub(crate) lag: Arc<Lag>,
     pub(crate) metrics: Arc<IngesterMetrics>,
+    pub(crate) assignment: Arc<Assignment>,
 }
 
 /// Starts reading. Returns the thread and the one way out of it.
@@ -76,6 +77,7 @@ pub(crate) fn start(
         progress: shared.progress,
         health: shared.health,
         lag: shared.lag,
+        assignment: shared.assignment,
         topic: settings.kafka.topic.as_str().into(),
         metrics: shared.metrics,
         runtime: tokio::runtime::Handle::current(),
@@ -224,7 +226,7 @@ impl Poller {
     }
 }
 
-fn envelope(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Envelope {
+pub(super) fn envelope(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Envelope {
     let header = |header: rdkafka::message::Header<'_, &[u8]>| Header {
         name: header.key.to_owned(),
         value: header.value.map(<[u8]>::to_vec),

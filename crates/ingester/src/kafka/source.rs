@@ -1,11 +1,13 @@
 //! What passes between the poll thread and the loop: events one way, finished offsets the other.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::Offsets;
 use tokio::sync::oneshot;
 
 use crate::envelope::Envelope;
+use crate::settle::Trigger;
 
 /// What a source of records has to say, in order.
 #[derive(Debug)]
@@ -32,6 +34,9 @@ pub(crate) enum SourceError {
     /// The broker does not let us read.
     #[error("not allowed to read: {0}")]
     NotAllowed(String),
+    /// A range outside of the group cannot be read.
+    #[error("the range cannot be read: {0}")]
+    Range(String),
 }
 
 /// What is written and may be committed: filled by the loop, emptied by the poll thread.
@@ -51,5 +56,39 @@ impl Progress {
 
     fn lock(&self) -> MutexGuard<'_, Offsets> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The partitions that are ours, and who is told when some come.
+#[derive(Debug)]
+pub(crate) struct Assignment {
+    partitions: Mutex<BTreeSet<i32>>,
+    settling: Arc<Trigger>,
+}
+
+impl Assignment {
+    pub(crate) fn new(settling: Arc<Trigger>) -> Self {
+        Self { partitions: Mutex::default(), settling }
+    }
+
+    /// In order.
+    pub(crate) fn partitions(&self) -> Vec<i32> {
+        self.owned().iter().copied().collect()
+    }
+
+    pub(super) fn add(&self, partitions: impl Iterator<Item = i32>) {
+        self.owned().extend(partitions);
+        self.settling.assigned();
+    }
+
+    pub(super) fn remove(&self, partitions: impl Iterator<Item = i32>) {
+        let mut owned = self.owned();
+        partitions.for_each(|partition| {
+            owned.remove(&partition);
+        });
+    }
+
+    fn owned(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use model::{Actor, Credential, Publication, TfaReason, TorReason, merge_all};
+use model::{Actor, Credential, Publication, TfaReason, Timestamp, TorReason, merge_all};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, Row};
 
@@ -103,6 +103,12 @@ impl PublicationWriter for PostgresWriter {
                 .fetch_one(&self.pool)
                 .await?;
         Ok(highest.unwrap_or(0).cast_unsigned())
+    }
+
+    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
+        let sql = "SELECT created FROM publication WHERE NOT tor_settled ORDER BY created LIMIT 1";
+        let Some(row) = sqlx::query(sql).fetch_optional(&self.pool).await? else { return Ok(None) };
+        Ok(Some(row.try_get_unchecked::<Time, _>(0)?.0))
     }
 }
 

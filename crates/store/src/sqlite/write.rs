@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, merge_all};
+use model::{Publication, PublicationId, Timestamp, merge_all};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
@@ -85,6 +85,15 @@ impl PublicationWriter for SqliteWriter {
                 .fetch_one(&self.pool)
                 .await?;
         Ok(highest.unwrap_or(0))
+    }
+
+    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
+        let sql = "SELECT created FROM publication WHERE NOT tor_settled ORDER BY created LIMIT 1";
+        let oldest: Option<String> = sqlx::query_scalar(sql).fetch_optional(&self.pool).await?;
+        let parse = |text: String| {
+            Timestamp::parse(&text).map_err(|error| Error::fatal(format!("a row's time: {error}")))
+        };
+        oldest.map(parse).transpose()
     }
 }
 

@@ -1,0 +1,399 @@
+use std::sync::Arc;
+
+use model::{Actor, EventIdentity, Position};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::envelope::Header;
+
+fn rules() -> DecodeRules {
+    DecodeRules {
+        ecosystem: "npm".into(),
+        event_type: "registry.package.published.v1".into(),
+        max_event_bytes: 1 << 20,
+    }
+}
+
+fn record(value: impl Into<Vec<u8>>) -> Envelope {
+    Envelope {
+        position: Position { topic: Arc::from("t"), partition: 0, offset: 0 },
+        timestamp: None,
+        key: None,
+        value: Some(value.into()),
+        headers: Vec::new(),
+    }
+}
+
+fn with_headers(mut envelope: Envelope, headers: &[(&str, &str)]) -> Envelope {
+    let header = |(name, value): &(&str, &str)| Header {
+        name: (*name).into(),
+        value: Some((*value).into()),
+    };
+    envelope.headers.extend(headers.iter().map(header));
+    envelope
+}
+
+/// The contract's example.
+fn example() -> Value {
+    json!({"specversion": "1.0", "id": "01J3YQ6M2C", "source": "/registry/npm/publish",
+        "type": "registry.package.published.v1", "subject": "pkg:npm/pg@7.12.0", "time": "2019-07-25T18:09:11.204Z",
+        "datacontenttype": "application/json",
+        "data": {
+            "package": {"ecosystem": "npm", "name": "pg", "version": "7.12.0"},
+            "publishedAt": "2019-07-25T18:09:11.204Z", "revision": 0,
+            "actor": {"kind": "user", "username": "brianc"},
+            "request": {"ip": "71.160.223.45", "edgeTor": null, "userAgent": "npm/6.9.0"},
+            "auth": {"credential": "session_token", "bypass2fa": false, "amr": ["pwd", "otp", "mfa"], "acr": null,
+                "secondFactor": {"presented": true, "verified": true, "method": "totp",
+                    "verifiedAt": "2019-07-25T18:09:10Z"}},
+            "staged": null}})
+}
+
+/// The example with the value at a JSON pointer replaced, or taken away by null.
+fn changed(pointer: &str, value: Value) -> Value {
+    let mut event = example();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    event.pointer_mut(parent).unwrap()[key] = value;
+    event
+}
+
+fn code(envelope: &Envelope) -> &'static str {
+    match decode(envelope, &rules()) {
+        Decoded::Event(_) => "event",
+        Decoded::Skip(SkipReason::Tombstone) => "tombstone",
+        Decoded::Skip(SkipReason::OtherType) => "other type",
+        Decoded::Reject(rejection) => rejection.code.as_str(),
+    }
+}
+
+fn code_of(event: &Value) -> &'static str {
+    code(&record(event.to_string()))
+}
+
+#[test]
+fn the_example_is_read_whole() {
+    let envelope = record(example().to_string());
+    let Decoded::Event(event) = decode(&envelope, &rules()) else { panic!("no event") };
+    assert_eq!(event.identity, EventIdentity::new("/registry/npm/publish", "01J3YQ6M2C"));
+    assert_eq!(event.id, PublicationId::new("pg", "7.12.0").unwrap());
+    assert_eq!(event.act.at, Timestamp::parse("2019-07-25T18:09:11.204Z").unwrap());
+    assert_eq!(event.act.username.unwrap().as_str(), "brianc");
+    assert_eq!((event.act.actor, event.act.edge_tor), (Actor::User, None));
+    assert_eq!(event.act.address.unwrap().as_str(), "71.160.223.45");
+    assert_eq!(event.act.auth.amr, ["pwd", "otp", "mfa"]);
+    let factor = event.act.auth.second_factor.unwrap();
+    assert_eq!(
+        (factor.presented, factor.verified, factor.method.as_deref()),
+        (Some(true), Some(true), Some("totp"))
+    );
+    assert_eq!((event.revision, event.staged), (0, None));
+}
+
+const BINARY: [(&str, &str); 4] = [
+    ("ce_specversion", "1.0"),
+    ("ce_id", "01J3YQ6M2C"),
+    ("ce_source", "/registry/npm/publish"),
+    ("ce_type", "registry.package.published.v1"),
+];
+
+#[test]
+fn binary_and_structured_mode_say_the_same() {
+    let structured = record(example().to_string());
+    let binary = with_headers(record(example()["data"].to_string()), &BINARY);
+    assert_eq!(decode(&binary, &rules()), decode(&structured, &rules()));
+    let named = with_headers(
+        record(example().to_string()),
+        &[("Content-Type", "Application/CloudEvents+json; charset=utf-8")],
+    );
+    assert_eq!(decode(&named, &rules()), decode(&structured, &rules()));
+    // The content type decides first: the value is the whole event, whatever other headers say.
+    let both = with_headers(named, &[("ce_specversion", "0.3")]);
+    assert_eq!(decode(&both, &rules()), decode(&structured, &rules()));
+}
+
+#[test]
+fn header_names_are_read_in_any_case_and_the_last_counts() {
+    let data = example()["data"].to_string();
+    let headers = [&[("CE_SpecVersion", "0.3"), ("ce_type", "other")], &BINARY[..]].concat();
+    assert_eq!(code(&with_headers(record(data.clone()), &headers)), "event");
+    let headers = [&BINARY[..], &[("CE_TYPE", "other")]].concat();
+    assert_eq!(code(&with_headers(record(data.clone()), &headers)), "other type");
+    let mut not_text = with_headers(record(data), &BINARY);
+    not_text.headers.push(Header { name: "ce_id".into(), value: Some(vec![0xff]) });
+    assert_eq!(code(&not_text), "not_cloudevent");
+}
+
+#[test]
+fn in_binary_mode_headers_come_before_the_value() {
+    assert_eq!(
+        code(&with_headers(record("{not json"), &[("ce_specversion", "1.0")])),
+        "not_cloudevent"
+    );
+    let other = [&BINARY[..3], &[("ce_type", "other")]].concat();
+    assert_eq!(code(&with_headers(record("{not json"), &other)), "other type");
+    assert_eq!(code(&with_headers(record("{not json"), &BINARY)), "not_json");
+    assert_eq!(code(&with_headers(record("[]"), &BINARY)), "bad_field");
+    assert_eq!(code(&with_headers(record("null"), &BINARY)), "missing_field");
+    let time = [&BINARY[..], &[("ce_time", "2019-07-25T18:09:11Z")]].concat();
+    let mut data = example()["data"].clone();
+    data["publishedAt"] = Value::Null;
+    assert_eq!(code(&with_headers(record(data.to_string()), &time)), "event");
+    let subject = [&BINARY[..], &[("ce_subject", "pkg:npm/other@7.12.0")]].concat();
+    assert_eq!(
+        code(&with_headers(record(example()["data"].to_string()), &subject)),
+        "subject_mismatch"
+    );
+}
+
+#[test]
+fn tombstones_and_other_types_are_passed_over() {
+    let mut tombstone = with_headers(record(""), &BINARY);
+    tombstone.value = None;
+    assert_eq!(code(&tombstone), "tombstone");
+    assert_eq!(code_of(&changed("/type", json!("other"))), "other type");
+    let mut wrong = changed("/type", json!("other"));
+    wrong["data"] = json!(5);
+    assert_eq!(code_of(&wrong), "other type", "the type comes before the fields");
+}
+
+#[test]
+fn what_is_no_json_text() {
+    for value in [
+        &b""[..],
+        b" ",
+        b"{",
+        b"{\"a\":\xff}",
+        b"{} {}",
+        b"\xef\xbb\xbf{}",
+        b"{'a':1}",
+        b"nul",
+        b"[1,]",
+    ] {
+        assert_eq!(code(&record(value)), "not_json", "{}", String::from_utf8_lossy(value));
+    }
+    let nested = |depth: usize| {
+        let mut event = example().to_string();
+        event.pop();
+        // The event's own object is one level.
+        record(format!("{event},\"x\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1)))
+    };
+    assert_eq!(code(&nested(128)), "event");
+    assert_eq!(code(&nested(129)), "not_json");
+    assert_eq!(code(&nested(100_000)), "not_json");
+    let brackets_in_text = changed("/data/request/userAgent", json!("[{\"".repeat(500)));
+    assert_eq!(code_of(&brackets_in_text), "event");
+}
+
+#[test]
+fn what_is_no_cloudevent() {
+    for attribute in ["specversion", "id", "source", "type"] {
+        for value in [json!(null), json!(""), json!(1), json!(["1.0"])] {
+            assert_eq!(
+                code_of(&changed(&format!("/{attribute}"), value)),
+                "not_cloudevent",
+                "{attribute}"
+            );
+        }
+    }
+    assert_eq!(code_of(&changed("/specversion", json!("0.3"))), "not_cloudevent");
+    assert_eq!(code_of(&json!([example()])), "not_cloudevent");
+    assert_eq!(code_of(&json!("1.0")), "not_cloudevent");
+    assert_eq!(code_of(&json!({})), "not_cloudevent");
+    let batch = with_headers(
+        record(example().to_string()),
+        &[("content-type", "application/cloudevents-batch+json")],
+    );
+    assert_eq!(code(&batch), "not_cloudevent");
+    let mut outranks = changed("/id", json!(null));
+    outranks["data"]["revision"] = json!(-1);
+    assert_eq!(code_of(&outranks), "not_cloudevent");
+}
+
+#[test]
+fn fields_of_the_wrong_type_or_out_of_bounds() {
+    let wrong = [
+        ("/subject", json!(1)),
+        ("/time", json!(1)),
+        ("/datacontenttype", json!([])),
+        ("/data", json!("x")),
+        ("/data/package", json!([])),
+        ("/data/package/ecosystem", json!(1)),
+        ("/data/package/name", json!(1)),
+        ("/data/package/name", json!("")),
+        ("/data/package/name", json!(" pg")),
+        ("/data/package/name", json!("p\u{0}g")),
+        ("/data/package/name", json!("a".repeat(513))),
+        ("/data/package/version", json!("1".repeat(257))),
+        ("/data/publishedAt", json!(1_564_078_151)),
+        ("/data/revision", json!(-1)),
+        ("/data/revision", json!(1.5)),
+        ("/data/revision", json!("1")),
+        ("/data/revision", json!(2_147_483_648_u64)),
+        ("/data/actor", json!("brianc")),
+        ("/data/actor/kind", json!(true)),
+        ("/data/actor/username", json!("")),
+        ("/data/actor/username", json!("a".repeat(257))),
+        ("/data/request/ip", json!(5)),
+        ("/data/request/edgeTor", json!("true")),
+        ("/data/request/userAgent", json!(5)),
+        ("/data/auth", json!([])),
+        ("/data/auth/credential", json!(1)),
+        ("/data/auth/bypass2fa", json!(0)),
+        ("/data/auth/amr", json!("pwd")),
+        ("/data/auth/amr", json!(["pwd", 1])),
+        ("/data/auth/amr", json!(["pwd", null])),
+        ("/data/auth/acr", json!(2)),
+        ("/data/auth/secondFactor", json!(true)),
+        ("/data/auth/secondFactor/verifiedAt", json!(1)),
+        ("/data/staged", json!(true)),
+        ("/data/staged", json!({"at": 5})),
+        ("/data/staged", json!({"actor": {"username": " x"}})),
+    ];
+    for (pointer, value) in wrong {
+        assert_eq!(code_of(&changed(pointer, value.clone())), "bad_field", "{pointer} {value}");
+    }
+    let mut outranks = changed("/data/package/name", json!(null));
+    outranks["data"]["revision"] = json!(-1);
+    assert_eq!(code_of(&outranks), "bad_field", "before missing_field");
+}
+
+#[test]
+fn numbers_and_strings_that_nothing_can_hold_are_fields_and_not_syntax() {
+    let text = example().to_string();
+    assert_eq!(code(&record(text.replace("\"revision\":0", "\"revision\":1e999"))), "bad_field");
+    assert_eq!(code(&record(text.replace("\"brianc\"", "\"\\ud800\""))), "bad_field");
+    assert_eq!(code(&record(text.replace("\"01J3YQ6M2C\"", "1e999"))), "not_cloudevent");
+    assert_eq!(
+        code(&record(
+            text.replace("\"revision\":0", "\"revision\":0,\"unknown\":[1e999,\"\\ud800\"]")
+        )),
+        "event"
+    );
+}
+
+#[test]
+fn the_last_of_repeated_keys_counts() {
+    let text = example().to_string();
+    let repeated = text.replace("\"revision\":0", "\"revision\":\"x\",\"revision\":7");
+    let envelope = record(repeated);
+    let Decoded::Event(event) = decode(&envelope, &rules()) else { panic!("no event") };
+    assert_eq!(event.revision, 7);
+    assert_eq!(
+        code(&record(text.replace("\"revision\":0", "\"revision\":7,\"revision\":\"x\""))),
+        "bad_field"
+    );
+}
+
+#[test]
+fn bounds_are_inclusive_and_null_is_missing() {
+    let fits = [
+        ("/data/package/name", json!("@scope/x"), "subject_mismatch"),
+        ("/data/revision", json!(2_147_483_647), "event"),
+        ("/data/revision", json!(null), "event"),
+        ("/data/actor", json!(null), "event"),
+        ("/data/actor", json!({"kind": "User", "username": "a".repeat(256)}), "event"),
+        ("/data/request", json!(null), "event"),
+        ("/data/request/ip", json!("not an address"), "event"),
+        ("/data/auth", json!({}), "event"),
+        ("/data/auth/credential", json!(""), "event"),
+        ("/data/auth/amr", json!([]), "event"),
+        ("/data/auth/secondFactor/verifiedAt", json!("never"), "event"),
+        ("/data/publishedAt", json!(null), "event"),
+        ("/time", json!("never"), "event"),
+        ("/subject", json!(null), "event"),
+        ("/data/package/name", json!(null), "missing_field"),
+        ("/data/package/version", json!(null), "missing_field"),
+        ("/data/package/ecosystem", json!(null), "missing_field"),
+        ("/data/package", json!(null), "missing_field"),
+        ("/data", json!(null), "missing_field"),
+        ("/data/package/ecosystem", json!("NPM"), "wrong_ecosystem"),
+        ("/data/package/ecosystem", json!(""), "wrong_ecosystem"),
+        ("/subject", json!(""), "subject_mismatch"),
+        ("/subject", json!("pg@7.12.0"), "subject_mismatch"),
+        ("/subject", json!("pkg:npm/pg"), "subject_mismatch"),
+        ("/subject", json!("pkg:npm/pg@7.12.1"), "subject_mismatch"),
+        ("/subject", json!("pkg:pypi/pg@7.12.0"), "subject_mismatch"),
+        ("/data/publishedAt", json!(""), "invalid_time"),
+        ("/data/publishedAt", json!("2019-07-25T18:09:60Z"), "invalid_time"),
+        ("/data/staged", json!({"at": "2019-07-25T18:09:11.204001Z"}), "invalid_time"),
+        ("/data/staged", json!({"at": "2019-07-25T18:09:11.204Z"}), "event"),
+        ("/data/staged", json!({"at": "yesterday"}), "invalid_time"),
+        ("/data/staged", json!({}), "event"),
+    ];
+    for (pointer, value, expected) in fits {
+        assert_eq!(code_of(&changed(pointer, value.clone())), expected, "{pointer} {value}");
+    }
+    let mut neither = changed("/time", json!(null));
+    neither["data"]["publishedAt"] = json!(null);
+    assert_eq!(code_of(&neither), "missing_field");
+}
+
+#[test]
+fn a_subject_may_be_encoded_or_not() {
+    for subject in [
+        "pkg:npm/%40scope/x@1.0.0%2Bb",
+        "pkg:npm/@scope/x@1.0.0+b",
+        "pkg:npm/%40scope%2Fx@1.0.0+b?q=1#s",
+    ] {
+        let mut event = changed("/subject", json!(subject));
+        event["data"]["package"] =
+            json!({"ecosystem": "npm", "name": "@scope/x", "version": "1.0.0+b"});
+        assert_eq!(code_of(&event), "event", "{subject}");
+    }
+}
+
+#[test]
+fn the_future_begins_five_minutes_after_the_records_own_timestamp() {
+    let at = Timestamp::parse("2019-07-25T18:09:11.204Z").unwrap().as_micros() / 1_000;
+    let mut envelope = record(example().to_string());
+    envelope.timestamp = Some(at - 300_000);
+    assert_eq!(code(&envelope), "event");
+    envelope.timestamp = Some(at - 300_001);
+    assert_eq!(code(&envelope), "future_time");
+}
+
+#[test]
+fn size_is_looked_at_first() {
+    let mut envelope = record(vec![b'x'; 1 << 20]);
+    assert_eq!(code(&envelope), "not_json");
+    envelope.value.as_mut().unwrap().push(b'x');
+    assert_eq!(code(&envelope), "too_large");
+}
+
+#[test]
+fn no_message_quotes_a_value() {
+    for event in [
+        changed("/data/request/ip", json!({"secret": "198.51.100.7"})),
+        changed("/data/actor/username", json!(" 198.51.100.7")),
+        changed("/subject", json!("198.51.100.7")),
+        changed("/data/publishedAt", json!("198.51.100.7")),
+        changed("/data/package/ecosystem", json!("198.51.100.7")),
+    ] {
+        let envelope = record(event.to_string());
+        let Decoded::Reject(rejection) = decode(&envelope, &rules()) else {
+            panic!("no rejection")
+        };
+        assert!(
+            !rejection.message.contains("198.51") && rejection.message.len() <= 500,
+            "{}",
+            rejection.message
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_decided_without_panic(value in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode(&record(value.clone()), &rules());
+        let _ = decode(&with_headers(record(value), &BINARY), &rules());
+    }
+
+    #[test]
+    fn a_cut_or_changed_example_is_decided_without_panic(at in 0..900_usize, byte in any::<u8>(), cut in any::<bool>()) {
+        let mut value = example().to_string().into_bytes();
+        let at = at % value.len();
+        if cut { value.truncate(at) } else { value[at] = byte }
+        let _ = decode(&record(value), &rules());
+    }
+}

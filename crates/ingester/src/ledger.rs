@@ -1,0 +1,73 @@
+//! What live ingest tells about its records: counters, lag, and the offsets that may be committed. A settling pass has
+//! none of it, because its records were counted and committed when they came first.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use model::PublicationInfo;
+use store::Recorded;
+
+use crate::batch::Batch;
+use crate::kafka::Progress;
+use crate::lag::Lag;
+use crate::metrics::{IngesterMetrics, Verdicts};
+
+/// A batch that is written, and what came of it.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The batch; rows that the database refused stand among its rejections.
+    pub(crate) batch: Batch,
+    /// What the store says.
+    pub(crate) recorded: Recorded,
+    /// From the first try to the last acknowledgement.
+    pub(crate) took: Duration,
+}
+
+/// Where live ingest keeps its books.
+pub(crate) struct Ledger {
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) lag: Arc<Lag>,
+    pub(crate) metrics: Arc<IngesterMetrics>,
+    pub(crate) verdicts: Verdicts,
+}
+
+impl Ledger {
+    /// A record was judged.
+    pub(crate) fn judged(&self, info: &PublicationInfo) {
+        self.verdicts.count(info);
+    }
+
+    /// A batch is on its way.
+    pub(crate) fn sent(&self, batch: &Batch) {
+        self.lag.sent(batch.oldest());
+    }
+
+    /// A batch is written, as are all before it: its offsets may be committed.
+    pub(crate) fn written(&self, written: &Written) {
+        let Written { batch, recorded, took } = written;
+        self.lag.written(&batch.offsets);
+        self.progress.finish(&batch.offsets);
+        self.metrics.batch_rows.observe(batch.rows() as f64);
+        self.metrics.store_write_seconds.observe(took.as_secs_f64());
+        let outcomes = [
+            ("inserted", recorded.inserted),
+            ("updated", recorded.updated),
+            ("unchanged", recorded.unchanged),
+            ("dead_lettered", batch.rejected.len() as u64),
+            ("skipped", batch.skipped),
+        ];
+        for (outcome, count) in outcomes {
+            self.metrics.records_total.with_label_values(&[outcome]).inc_by(count);
+        }
+        self.metrics.disputed_total.inc_by(recorded.disputed);
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
+        let spans = self.metrics.publish_to_row_seconds.local();
+        for timestamp in batch.envelopes.iter().filter_map(|envelope| envelope.timestamp) {
+            spans.observe((now - timestamp as f64 / 1_000.0).max(0.0));
+        }
+        spans.flush();
+    }
+}
