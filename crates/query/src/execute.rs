@@ -181,4 +181,6 @@ impl Executor {
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

@@ -24,7 +24,7 @@ use self::parameters::Parameters;
 use crate::answers::AnswerBudget;
 use crate::config::QuerySettings;
 use crate::document::{self, Asked, DocumentCache, Refusal};
-use crate::error::{Code, QueryError, write_errors};
+use crate::error::{Code, Exceeded, QueryError, write_errors};
 use crate::execute::Executor;
 
 /// What the handlers share.
@@ -141,10 +141,10 @@ impl App {
             .is_some_and(|source| source.to_string().contains("length limit exceeded"));
         if too_long {
             let message = format!("the body has more than {maximum} bytes (limits.max_body)");
-            return self.plain_error(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                &QueryError::new(Code::LimitExceeded, message),
-            );
+            let exceeded =
+                Exceeded { limit: "limits.max_body", maximum: maximum as u64, actual: None };
+            let error = QueryError::limit(exceeded, message);
+            return self.plain_error(StatusCode::PAYLOAD_TOO_LARGE, &error);
         }
         self.plain_error(
             StatusCode::BAD_REQUEST,

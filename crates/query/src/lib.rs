@@ -16,6 +16,8 @@ mod json;
 mod metrics;
 mod schema;
 mod server;
+#[cfg(test)]
+mod testing;
 
 pub use cli::{Cli, Command};
 pub use config::{

@@ -1,1 +1,191 @@
+use super::*;
+use crate::testing::{executor, run};
 
+const ASKED: Asked<'_> = Asked { safe_method: false, operation_name: None };
+
+fn refusal(text: &str) -> QueryError {
+    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    match prepare(&schema, &Limits::default(), text, ASKED) {
+        Err(Refusal::Errors(mut errors)) => errors.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn limit(text: &str) -> &'static str {
+    let error = refusal(text);
+    assert_eq!(error.code, Code::LimitExceeded, "{}", error.message);
+    let limit = error.exceeded.unwrap().limit;
+    assert!(error.message.contains(limit), "{}", error.message);
+    limit
+}
+
+/// `f0` spreads `f1` so many times, and so on; the last one selects a field.
+fn multiplying(times: usize, levels: usize) -> String {
+    let mut text = String::from("{ package(name: \"a\", version: \"1\") { ...f0 } }");
+    for level in 0..levels {
+        let spread = format!("...f{} ", level + 1).repeat(times);
+        text.push_str(&format!(" fragment f{level} on Package {{ {spread} }}"));
+    }
+    text.push_str(&format!(" fragment f{levels} on Package {{ name }}"));
+    text
+}
+
+#[test]
+fn multiplying_fragments_are_measured_and_refused() {
+    for (times, levels) in [(2, 20), (2, 28), (4, 12), (20, 8)] {
+        assert_eq!(limit(&multiplying(times, levels)), "limits.max_selections", "{times} {levels}");
+    }
+    assert_eq!(limit(&multiplying(2, 60)), "limits.max_depth");
+    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    assert!(prepare(&schema, &Limits::default(), &multiplying(2, 6), ASKED).is_ok());
+}
+
+#[test]
+fn nesting_is_limited_in_every_grammar() {
+    let deep = |open: &str, close: &str, levels: usize| open.repeat(levels) + &close.repeat(levels);
+    for levels in [40, 300] {
+        for text in [
+            format!("{{ packages(refs: {}) {{ name }} }}", deep("[", "]", levels)),
+            format!(
+                "{{ packages(refs: {}1{}) {{ name }} }}",
+                "{a:".repeat(levels),
+                "}".repeat(levels)
+            ),
+            format!("query ($x: String = {}) {{ __typename }}", deep("[", "]", levels)),
+            format!(
+                "query ($x: {}String{}) {{ __typename }}",
+                "[".repeat(levels),
+                "]".repeat(levels)
+            ),
+            format!("{{ {}__typename{} }}", "... { ".repeat(levels), " }".repeat(levels)),
+            format!("{{ __typename @skip(if: {}) }}", deep("[", "]", levels)),
+        ] {
+            assert_eq!(limit(&text), "limits.max_depth", "{text}");
+        }
+    }
+    for open in ["[", "{a:"] {
+        let text = format!("{{ packages(refs: {}", open.repeat(100_000));
+        let limit = limit(&text);
+        assert!(limit == "limits.max_document" || limit == "limits.max_tokens", "{limit}");
+    }
+}
+
+/// What overflowed the stack of apollo-compiler's validation with its own limits.
+#[test]
+fn chained_fragments_of_nested_selections_are_refused() {
+    let mut text = String::from("{ ...f0 }");
+    for fragment in 0..60 {
+        let inner = format!("{}...f{}{}", "... { ".repeat(20), fragment + 1, " }".repeat(20));
+        text.push_str(&format!(" fragment f{fragment} on Query {{ {inner} }}"));
+    }
+    text.push_str(" fragment f60 on Query { __typename }");
+    let limits = Limits { max_tokens: 100_000, ..Limits::default() };
+    let schema = ApiSchema::new(&limits).unwrap();
+    let Err(Refusal::Errors(errors)) = prepare(&schema, &limits, &text, ASKED) else { panic!() };
+    assert_eq!(errors[0].exceeded.unwrap().limit, "limits.max_depth");
+}
+
+#[test]
+fn long_documents_are_refused_by_their_tokens_definitions_and_bytes() {
+    let aliases: String = (0..10_000).map(|at| format!("a{at}:__typename ")).collect();
+    assert_eq!(limit(&format!("{{ {aliases} }}")), "limits.max_document");
+    let aliases: String = (0..1_500).map(|at| format!("a{at}:__typename ")).collect();
+    assert_eq!(limit(&format!("{{ {aliases} }}")), "limits.max_tokens");
+    assert_eq!(limit(&format!("{{ {} }}", "name ".repeat(100_000))), "limits.max_document");
+    assert_eq!(limit(&format!("{{ __typename {} }}", "@a".repeat(5_000))), "limits.max_tokens");
+    let operations: String = (0..65).map(|at| format!("query q{at} {{ __typename }} ")).collect();
+    assert_eq!(limit(&operations), "limits.max_definitions");
+    assert_eq!(
+        limit(&format!("# {}\n{{ __typename }}", "x".repeat(70_000))),
+        "limits.max_document"
+    );
+}
+
+#[test]
+fn the_introspection_is_measured_by_its_lists() {
+    let aliases: String = (0..40)
+        .map(|at| {
+            format!("a{at}: types {{ fields {{ args {{ type {{ fields {{ name }} }} }} }} }} ")
+        })
+        .collect();
+    assert_eq!(limit(&format!("{{ __schema {{ {aliases} }} }}")), "limits.max_cost");
+}
+
+#[tokio::test]
+async fn the_introspection_of_tools_is_answered() {
+    let type_ref = (0..9)
+        .fold(String::from("kind name"), |inner, _| format!("kind name ofType {{ {inner} }}"));
+    let query = format!(
+        "query IntrospectionQuery {{ __schema {{ description queryType {{ name }} mutationType {{ name }}
+        subscriptionType {{ name }} types {{ ...FullType }} directives {{ name description isRepeatable locations
+        args(includeDeprecated: true) {{ ...InputValue }} }} }} }}
+        fragment FullType on __Type {{ kind name description specifiedByURL
+        fields(includeDeprecated: true) {{ name description args(includeDeprecated: true) {{ ...InputValue }}
+        type {{ ...TypeRef }} isDeprecated deprecationReason }} inputFields(includeDeprecated: true) {{ ...InputValue }}
+        interfaces {{ ...TypeRef }} enumValues(includeDeprecated: true) {{ name description isDeprecated deprecationReason }}
+        possibleTypes {{ ...TypeRef }} }}
+        fragment InputValue on __InputValue {{ name description type {{ ...TypeRef }} defaultValue isDeprecated deprecationReason }}
+        fragment TypeRef on __Type {{ {type_ref} }}"
+    );
+    let body = run(&executor(Limits::default()).0, &query, "{}").await.unwrap();
+    assert!(body.starts_with("{\"data\":{\"__schema\":") && body.len() > 10_000);
+}
+
+#[test]
+fn cycles_are_reported_and_not_followed() {
+    let text = "{ ...a } fragment a on Query { ...b ...b } fragment b on Query { ...a ...a }";
+    assert_eq!(refusal(text).code, Code::ValidationFailed);
+}
+
+/// apollo-compiler lets the first two pass: it compares lists up to the shorter one's length.
+#[test]
+fn fields_with_different_lists_are_not_merged() {
+    let a = "{name: \"a\", version: \"1\"}";
+    let b = "{name: \"b\", version: \"1\"}";
+    for text in [
+        format!("{{ packages(refs: [{a}]) {{ name }} packages(refs: [{a}, {b}]) {{ name }} }}"),
+        format!("{{ packages(refs: []) {{ name }} ... {{ packages(refs: [{a}]) {{ name }} }} }}"),
+        format!("{{ packages(refs: [{a}]) {{ name }} ...F }} fragment F on Query {{ packages(refs: [{b}]) {{ name }} }}"),
+        "{ package(name: \"a\", version: \"1\") { name } package(name: \"b\", version: \"1\") { name } }".into(),
+    ] {
+        assert_eq!(refusal(&text).code, Code::ValidationFailed, "{text}");
+    }
+    let swapped = "{version: \"1\", name: \"a\"}";
+    let text =
+        format!("{{ packages(refs: [{a}]) {{ name }} packages(refs: [{swapped}]) {{ version }} }}");
+    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    assert!(prepare(&schema, &Limits::default(), &text, ASKED).is_ok());
+}
+
+#[test]
+fn errors_are_limited_and_have_their_codes() {
+    assert_eq!(refusal("{").code, Code::ParseFailed);
+    assert_eq!(refusal("").code, Code::ParseFailed);
+    assert_eq!(refusal("{ nothing }").code, Code::ValidationFailed);
+    assert_eq!(refusal("query ($x: Int) { __typename }").code, Code::ValidationFailed);
+    let many: String = (0..100).map(|at| format!("x{at} ")).collect();
+    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let Err(Refusal::Errors(errors)) =
+        prepare(&schema, &Limits::default(), &format!("{{ {many} }}"), ASKED)
+    else {
+        panic!()
+    };
+    assert_eq!(errors.len(), Limits::default().max_errors);
+    assert!(!errors[0].locations.is_empty());
+}
+
+#[test]
+fn a_safe_method_executes_queries_only() {
+    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let text = "query Q { __typename } mutation M { __typename } subscription S { __typename }";
+    for (operation_name, safe_method, refused) in [
+        (Some("M"), true, true),
+        (Some("S"), true, true),
+        (Some("Q"), true, false),
+        (Some("M"), false, false),
+    ] {
+        let result =
+            prepare(&schema, &Limits::default(), text, Asked { safe_method, operation_name });
+        assert_eq!(matches!(result, Err(Refusal::NotAQuery)), refused, "{operation_name:?}");
+    }
+}

@@ -1,1 +1,206 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::testing::{Memory, rows};
+use crate::{DEFAULT_SCHEMA, QuerySettings, Server};
+use std::sync::Arc;
+
+const SEED: &str = r#"{"query":"query { package(name: \"pg\", version: \"7.12.0\") { publicationInfo { username tor tfa } } }"}"#;
+const ANSWER: &str =
+    r#"{"data":{"package":{"publicationInfo":{"username":"brianc","tor":false,"tfa":true}}}}"#;
+const JSON: &str = "content-type: application/json";
+const NEW: &str = "accept: application/graphql-response+json";
+
+struct Running {
+    http: SocketAddr,
+    admin: SocketAddr,
+    memory: Arc<Memory>,
+    stop: CancellationToken,
+    serving: tokio::task::JoinHandle<Result<(), service::lifecycle::GraceExceeded>>,
+}
+
+async fn start(change: impl FnOnce(&mut QuerySettings)) -> Running {
+    let mut settings = QuerySettings::default();
+    settings.http.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    settings.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    change(&mut settings);
+    let memory = Arc::new(Memory { rows: rows(), ..Memory::default() });
+    let server = Server::bind_with_reader(settings, memory.clone()).await.unwrap();
+    let (http, admin) = (server.http_addr(), server.admin_addr());
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(server.serve(stop.clone()));
+    Running { http, admin, memory, stop, serving }
+}
+
+/// Status and the whole answer.
+async fn send(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let request =
+        format!("{head}\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+    // A request that is refused by its head may be answered before its body is taken.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, answer)
+}
+
+impl Running {
+    async fn post(&self, headers: &[&str], body: &str) -> (u16, String) {
+        send(self.http, &format!("POST /graphql HTTP/1.1\r\n{}", headers.join("\r\n")), body).await
+    }
+
+    async fn get(&self, path: &str, header: &str) -> (u16, String) {
+        send(self.http, &format!("GET {path} HTTP/1.1\r\n{header}"), "").await
+    }
+}
+
+#[tokio::test]
+async fn answers_the_seed_by_post_and_get_and_stops() {
+    let running = start(|_| ()).await;
+    let (status, answer) = running.post(&[JSON], SEED).await;
+    assert_eq!(status, 200);
+    assert!(
+        answer.ends_with(ANSWER)
+            && answer.contains("content-type: application/json; charset=utf-8"),
+        "{answer}"
+    );
+    let (status, answer) = running.post(&[JSON, NEW], SEED).await;
+    assert_eq!(status, 200);
+    assert!(
+        answer.contains("content-type: application/graphql-response+json; charset=utf-8"),
+        "{answer}"
+    );
+    let query = "query%20a(%24n%3AString!)%7Bpackage(name%3A%24n%2Cversion%3A%227.12.0%22)%7Bname%7D%7Dquery%20b%7B__typename%7D";
+    let path = format!(
+        "/graphql?query={query}&operationName=a&variables=%7B%22n%22%3A%22pg%22%7D&extensions="
+    );
+    let (status, answer) = running.get(&path, NEW).await;
+    assert!(status == 200 && answer.ends_with(r#"{"data":{"package":{"name":"pg"}}}"#), "{answer}");
+    running.stop.cancel();
+    running.serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn statuses_follow_the_media_type() {
+    let running = start(|_| ()).await;
+    for (body, code) in [
+        (r#"{"query":"{"}"#, "GRAPHQL_PARSE_FAILED"),
+        (r#"{"query":"{ x }"}"#, "GRAPHQL_VALIDATION_FAILED"),
+        (
+            r#"{"query":"query ($n: Int!) { publications(first: $n) { edges { cursor } } }"}"#,
+            "BAD_USER_INPUT",
+        ),
+        (r#"{"query":"{ publications(first: 101) { edges { cursor } } }"}"#, "BAD_USER_INPUT"),
+        (r#"{"query":"{ __typename }","operationName":"x"}"#, "OPERATION_RESOLUTION_FAILURE"),
+    ] {
+        let (old, answer) = running.post(&[JSON], body).await;
+        assert!(
+            answer.contains(&format!("\"code\":\"{code}\"")) && !answer.contains("\"data\""),
+            "{answer}"
+        );
+        let (new, _) = running.post(&[JSON, NEW], body).await;
+        assert_eq!((old, new), (200, 400), "{body}");
+    }
+    for body in ["", "{", "[]", "[{}]", "1", r#"{"query":1}"#, r#"{"variables":{}}"#] {
+        assert_eq!(running.post(&[JSON], body).await.0, 400, "{body}");
+        assert_eq!(running.post(&[JSON, NEW], body).await.0, 400, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_graphql_request_is_refused() {
+    let running = start(|settings| settings.limits.max_body = bytesize::ByteSize::kib(1)).await;
+    assert_eq!(running.post(&["x: y"], SEED).await.0, 415);
+    assert_eq!(running.post(&["content-type: text/plain"], SEED).await.0, 415);
+    assert_eq!(
+        running.post(&["content-type: application/json; charset=latin1"], SEED).await.0,
+        415
+    );
+    assert_eq!(running.post(&[JSON, "accept: text/html"], SEED).await.0, 406);
+    let (status, answer) = running.post(&[JSON], &" ".repeat(2_000)).await;
+    assert!(status == 413 && answer.contains("limits.max_body"), "{answer}");
+    let (status, answer) = running.post(&[JSON, "sec-fetch-site: cross-site"], SEED).await;
+    assert!(status == 403 && answer.contains("CROSS_SITE_REFUSED"), "{answer}");
+    assert_eq!(running.post(&[JSON, "sec-fetch-site: same-origin"], SEED).await.0, 200);
+    let (status, answer) = running.get("/graphql?query=mutation%7B__typename%7D", NEW).await;
+    assert!(status == 405 && answer.contains("allow: POST"), "{answer}");
+    assert_eq!(running.get("/graphql", NEW).await.0, 400);
+    assert_eq!(running.get("/graphql?query=%7B__typename%7D&variables=x", NEW).await.0, 400);
+    assert_eq!(send(running.http, "PUT /graphql HTTP/1.1\r\nx: y", "").await.0, 405);
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_the_answer_is_503_and_readyz_says_so() {
+    let running = start(|_| ()).await;
+    running.memory.away.store(true, Ordering::Relaxed);
+    for headers in [&[JSON][..], &[JSON, NEW]] {
+        let (status, answer) = running.post(headers, SEED).await;
+        assert!(status == 503 && answer.contains(r#""code":"STORE_UNAVAILABLE""#), "{answer}");
+    }
+    assert_eq!(running.post(&[JSON], r#"{"query":"{ __typename }"}"#).await.0, 200);
+    loop {
+        let (status, answer) = send(running.admin, "GET /readyz HTTP/1.1", "").await;
+        if answer.contains(r#""state":"paused""#) {
+            assert!(status == 503 && answer.contains("not available"), "{answer}");
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    running.memory.away.store(false, Ordering::Relaxed);
+    assert_eq!(running.post(&[JSON], SEED).await.0, 200);
+}
+
+#[tokio::test]
+async fn serves_its_schema_its_page_and_its_metrics() {
+    let running = start(|_| ()).await;
+    let (status, answer) = running.get("/schema.graphql", "x: y").await;
+    assert!(status == 200 && answer.ends_with(DEFAULT_SCHEMA), "{answer}");
+    let (status, answer) = running.get("/", "sec-fetch-site: cross-site").await;
+    assert!(
+        status == 200 && answer.contains("content-security-policy: default-src 'none'"),
+        "{answer}"
+    );
+    let (status, answer) = running.get("/graphiql/graphiql.min.js", "accept-encoding: gzip").await;
+    assert!(status == 200 && answer.contains("content-encoding: gzip"));
+    assert_eq!(running.get("/graphiql/../Cargo.toml", "x: y").await.0, 404);
+    running.post(&[JSON], SEED).await;
+    running.post(&[JSON], SEED).await;
+    let (_, answer) = send(running.admin, "GET /metrics HTTP/1.1", "").await;
+    for line in [
+        "publication_query_requests_total{outcome=\"ok\",status=\"2xx\"} 2",
+        "publication_query_requests_total{outcome=\"store_unavailable\",status=\"5xx\"} 0",
+        "publication_query_document_cache_lookups_total{result=\"hit\"} 1",
+        "publication_query_keys_sum 2",
+        "publication_query_build_info{version=",
+    ] {
+        assert!(answer.contains(line), "{line} is not in\n{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_nothing_is_cut_off() {
+    let running =
+        start(|settings| settings.http.idle_timeout = std::time::Duration::from_millis(50)).await;
+    let mut stream = TcpStream::connect(running.http).await.unwrap();
+    stream.write_all(b"POST /graphql HTTP/1.1\r\nhost:").await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    let running =
+        start(|settings| settings.http.request_timeout = std::time::Duration::from_millis(50))
+            .await;
+    let mut stream = TcpStream::connect(running.http).await.unwrap();
+    let head = format!(
+        "POST /graphql HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{JSON}\r\ncontent-length: 9\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"TIMEOUT\""), "{answer}");
+}

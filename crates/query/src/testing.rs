@@ -1,0 +1,159 @@
+//! A small store in memory, for the tests of this crate. The real databases are tested in the workspace's own tests.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use model::{
+    Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
+    Timestamp, TorReason, Username,
+};
+use service::metrics::Registry;
+use store::{Cursor, Error, Filter, PublicationReader};
+
+use crate::config::Limits;
+use crate::document::{self, Asked, Refusal};
+use crate::error::QueryError;
+use crate::execute::Executor;
+use crate::json::Json;
+use crate::metrics::QueryMetrics;
+use crate::schema::ApiSchema;
+
+/// Rows in memory; counts the statements and remembers the last filter.
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub(crate) rows: Vec<Publication>,
+    pub(crate) finds: AtomicUsize,
+    pub(crate) lists: AtomicUsize,
+    pub(crate) filter: Mutex<Option<Filter>>,
+    pub(crate) away: std::sync::atomic::AtomicBool,
+}
+
+impl Memory {
+    fn answer(&self) -> Result<(), Error> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(Error::Transient("connection refused".into()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl PublicationReader for Memory {
+    async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
+        self.finds.fetch_add(1, Ordering::Relaxed);
+        self.answer()?;
+        Ok(ids.iter().map(|id| self.rows.iter().find(|row| row.id == *id).cloned()).collect())
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        first: u32,
+    ) -> Result<Vec<Publication>, Error> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        self.answer()?;
+        *self.filter.lock().unwrap() = Some(filter.clone());
+        let mut rows = self.rows.clone();
+        rows.sort_by(|a, b| (b.info.created, &b.id).cmp(&(a.info.created, &a.id)));
+        rows.retain(|row| {
+            after.is_none_or(|after| (row.info.created, &row.id) < (after.created, &after.id))
+        });
+        rows.truncate(first as usize);
+        Ok(rows)
+    }
+
+    async fn ready(&self) -> Result<(), Error> {
+        self.answer()
+    }
+}
+
+/// The row of the contract's example.
+pub(crate) fn pg() -> Publication {
+    Publication {
+        id: PublicationId::new("pg", "7.12.0").unwrap(),
+        info: PublicationInfo {
+            username: Some(Username::new("brianc").unwrap()),
+            created: Timestamp::parse("2019-07-25T18:09:11.204567Z").unwrap(),
+            tor: Some(false),
+            tfa: Some(true),
+            tor_reason: TorReason::NotListed,
+            tfa_reason: TfaReason::SecondFactor,
+            tor_settled: true,
+            credential: Credential::SessionToken,
+            actor: Actor::User,
+            disputed: false,
+        },
+        tor_evidence_until: None,
+        revision: 0,
+        generation: 0,
+        identity: EventIdentity([0; 16]),
+    }
+}
+
+/// A row of which nothing is known, `seconds` after 1970.
+pub(crate) fn unknown(name: &str, version: &str, seconds: i64) -> Publication {
+    Publication {
+        id: PublicationId::new(name, version).unwrap(),
+        info: PublicationInfo {
+            username: None,
+            created: Timestamp::from_micros(seconds * 1_000_000),
+            tor: None,
+            tfa: None,
+            tor_reason: TorReason::NoCoverage,
+            tfa_reason: TfaReason::NotReported,
+            tor_settled: false,
+            credential: Credential::Unknown,
+            actor: Actor::Unknown,
+            disputed: true,
+        },
+        ..pg()
+    }
+}
+
+/// The example, a scoped name, two names that differ in case, and one that needs escaping.
+pub(crate) fn rows() -> Vec<Publication> {
+    vec![
+        pg(),
+        unknown("@scope/x", "1.0.0+b", 1),
+        unknown("JSONStream", "1.0.0", 2),
+        unknown("jsonstream", "1.0.0", 2),
+        unknown("q\"uote\\", "1", 3),
+    ]
+}
+
+/// An executor over these rows.
+pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
+    let memory = Arc::new(Memory { rows: rows(), ..Memory::default() });
+    let executor = Executor {
+        schema: ApiSchema::new(&limits).unwrap(),
+        limits,
+        ecosystem: "npm".into(),
+        reader: memory.clone(),
+        metrics: QueryMetrics::register(&Registry::new()).unwrap(),
+    };
+    (executor, memory)
+}
+
+/// Prepares and executes; the body, or the errors of a request that was refused.
+pub(crate) async fn run(
+    executor: &Executor,
+    text: &str,
+    variables: &str,
+) -> Result<String, Vec<QueryError>> {
+    let asked = Asked { safe_method: false, operation_name: None };
+    let document = match document::prepare(&executor.schema, &executor.limits, text, asked) {
+        Ok(document) => document,
+        Err(Refusal::Errors(errors)) => return Err(errors),
+        Err(Refusal::NotAQuery) => panic!("not asked by GET"),
+    };
+    let (Json::Object(given), _) = Json::read(variables.as_bytes(), 100_000).unwrap() else {
+        panic!("no object")
+    };
+    executor
+        .execute(&document, None, given)
+        .await
+        .map(|executed| executed.body)
+        .map_err(|error| vec![error])
+}
