@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use service::{config, lifecycle, telemetry};
 
 use crate::run::{Ingester, migrate};
 use crate::settings::Settings;
+use crate::tor_command::TorCommand;
 
 /// Consumes publish events from Kafka, says whether the publisher came over Tor and gave a second factor, and writes
 /// one row a publication.
@@ -24,48 +26,77 @@ enum Command {
     Run(Configured),
     /// Bring the database's schema up to this build's
     Migrate(Configured),
+    /// Ask the exit lists: explain a verdict, show what they cover, check a directory
+    Tor(Tor),
 }
 
 #[derive(Debug, Args)]
 struct Configured {
     /// The configuration [default: config/ingester.toml, where it is there]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Tor {
+    #[command(flatten)]
+    configured: Configured,
+    #[command(subcommand)]
+    command: TorCommand,
 }
 
 impl Cli {
     /// Does what the command line asks for.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        match self.execute() {
-            Ok(()) => ExitCode::SUCCESS,
+        match self.command.execute() {
+            Ok(code) => code,
             Err(error) => {
                 tracing::error!("{error:#}");
+                // Before the log is set up, and for who looks at the terminal and not at the log.
                 eprintln!("publication-ingester: {error:#}");
                 lifecycle::exit_code(error.as_ref())
             }
         }
     }
+}
 
-    fn execute(self) -> anyhow::Result<()> {
-        let (Command::Run(configured) | Command::Migrate(configured)) = &self.command;
+impl Command {
+    fn execute(self) -> anyhow::Result<ExitCode> {
+        let (Self::Run(configured) | Self::Migrate(configured) | Self::Tor(Tor { configured, .. })) =
+            &self;
         let default = Path::new("config/ingester.toml");
         let settings: Settings =
             config::load("INGESTER_", configured.config.as_deref(), default, std::env::vars())?;
         telemetry::init(&settings.log)?;
+        if let Self::Tor(tor) = &self {
+            let fine = tor.command.run(&settings, &mut std::io::stdout().lock())?;
+            return Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let result = runtime.block_on(async {
-            match self.command {
-                Command::Run(_) => {
-                    let stop = lifecycle::stop_on_signals()?;
-                    Ingester::bind(settings).await?.run(stop).await
+            match self {
+                Self::Run(_) => {
+                    Ingester::bind(settings).await?.run(lifecycle::stop_on_signals()?).await
                 }
-                Command::Migrate(_) => migrate(&settings).await,
+                _ => migrate(&settings).await,
             }
         });
         // A consumer that does not close, or a write that was given up, must not hold the process.
-        runtime.shutdown_timeout(std::time::Duration::from_millis(100));
-        result
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        result.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
     }
 }

@@ -11,10 +11,6 @@ use crate::reject::Rejection;
 
 /// What becomes of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every record is a row, and moves straight into its batch"
-)]
 pub enum Outcome {
     /// A row.
     Record(Publication),

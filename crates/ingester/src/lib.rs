@@ -20,6 +20,7 @@ pub mod reject;
 mod run;
 mod settings;
 mod settle;
+mod tor_command;
 mod write;
 
 pub use envelope::{Envelope, Header};

@@ -58,7 +58,9 @@ service::metrics! {
 /// The counter of each verdict, looked up once: a million records a second go by.
 #[derive(Debug)]
 pub(crate) struct Verdicts {
-    tor: Vec<[IntCounter; 3]>,
+    /// By reason, which stands for one verdict.
+    tor: Vec<IntCounter>,
+    /// By reason, then null, false, true; a reason has one or two of them.
     tfa: Vec<[IntCounter; 3]>,
 }
 
@@ -77,12 +79,36 @@ impl IngesterMetrics {
     }
 
     pub(crate) fn verdicts(&self) -> Verdicts {
-        let verdicts = ["null", "false", "true"];
-        let tor = |reason: &TorReason| {
-            verdicts.map(|v| self.tor_verdicts_total.with_label_values(&[v, reason.as_str()]))
+        let tor = |&reason: &TorReason| {
+            let verdict = match reason {
+                TorReason::AnonymousIp
+                | TorReason::Edge
+                | TorReason::ExitList
+                | TorReason::Prefix
+                | TorReason::Snapshot => "true",
+                TorReason::NotListed => "false",
+                TorReason::BadAddress
+                | TorReason::ListedAfter
+                | TorReason::NoAddress
+                | TorReason::NoCoverage
+                | TorReason::NotGlobal => "null",
+            };
+            self.tor_verdicts_total.with_label_values(&[verdict, reason.as_str()])
         };
-        let tfa = |reason: &TfaReason| {
-            verdicts.map(|v| self.tfa_verdicts_total.with_label_values(&[v, reason.as_str()]))
+        let tfa = |&reason: &TfaReason| {
+            // Two reasons go either way; a place that no verdict has is counted with one that it has.
+            let verdicts = match reason {
+                TfaReason::Acr | TfaReason::Amr => ["false", "false", "true"],
+                TfaReason::SecondFactor => ["true"; 3],
+                TfaReason::NotReported => ["null"; 3],
+                TfaReason::NoHumanFactor
+                | TfaReason::NoSecondFactor
+                | TfaReason::PasswordOnly
+                | TfaReason::SecondFactorRejected => ["false"; 3],
+            };
+            verdicts.map(|verdict| {
+                self.tfa_verdicts_total.with_label_values(&[verdict, reason.as_str()])
+            })
         };
         Verdicts {
             tor: TorReason::ALL.iter().map(tor).collect(),
@@ -94,8 +120,8 @@ impl IngesterMetrics {
 impl Verdicts {
     /// Counts the verdicts of a publication.
     pub(crate) fn count(&self, info: &model::PublicationInfo) {
-        let place = |flag: Option<bool>| flag.map_or(0, |flag| 1 + usize::from(flag));
-        self.tor[info.tor_reason as usize][place(info.tor)].inc();
-        self.tfa[info.tfa_reason as usize][place(info.tfa)].inc();
+        let place = info.tfa.map_or(0, |flag| 1 + usize::from(flag));
+        self.tor[info.tor_reason as usize].inc();
+        self.tfa[info.tfa_reason as usize][place].inc();
     }
 }

@@ -56,20 +56,20 @@ impl Writer {
     async fn record(&self, publications: &[Publication]) -> Result<(Recorded, Vec<usize>), Error> {
         let mut recorded = Recorded::default();
         let mut refused = Vec::new();
-        let mut parts = vec![0..publications.len()];
-        while let Some(part) = parts.pop() {
-            match self.retry(&publications[part.clone()]).await {
+        let mut parts = vec![(0, publications.len())];
+        while let Some((start, end)) = parts.pop() {
+            match self.retry(&publications[start..end]).await {
                 Ok(part) => recorded += part,
-                Err(Error::Data(error)) if part.len() == 1 => {
+                Err(Error::Data(error)) if end - start == 1 => {
                     tracing::warn!(%error, "the database refused a row");
-                    refused.push(part.start);
+                    refused.push(start);
                 }
                 Err(Error::Data(_)) => {
                     self.metrics.store_retries_total.with_label_values(&["data"]).inc();
-                    let middle = part.start + part.len() / 2;
+                    let middle = start.midpoint(end);
                     // The left half is on top, so that refused places come out in order.
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
+                    parts.push((middle, end));
+                    parts.push((start, middle));
                 }
                 Err(error) => return Err(error),
             }

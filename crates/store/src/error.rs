@@ -109,7 +109,7 @@ fn sqlite_code(code: &str) -> Class {
         // BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL
         Ok(5 | 6 | 8 | 10 | 13 | 14 | 15) => Class::Transient,
         // TOOBIG, CONSTRAINT, MISMATCH
-        Ok(18 | 19 | 20) => Class::Data,
+        Ok(18..=20) => Class::Data,
         _ => Class::Fatal,
     }
 }

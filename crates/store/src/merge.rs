@@ -30,6 +30,9 @@ pub(crate) struct Dialect {
 pub(crate) const POSTGRES: Dialect = Dialect { before_all_times: "timestamptz '-infinity'" };
 pub(crate) const SQLITE: Dialect = Dialect { before_all_times: "''" };
 
+/// A value that the rule compares, given what the row is called.
+type Value<'a> = &'a dyn Fn(&str) -> String;
+
 /// The row that is there and the row that comes, as the clauses call them.
 const KEPT: &str = "publication";
 const INCOMING: &str = "excluded";
@@ -80,7 +83,7 @@ impl Dialect {
         let evidence = |row: &str| format!("coalesce({row}.tor_evidence_until, {never})");
         let column = |name: &'static str| move |row: &str| format!("{row}.{name}");
         // Greater is kept: true. Smaller is kept: false. The order is the contract's, section 2.
-        let steps: [(bool, &dyn Fn(&str) -> String); 14] = [
+        let steps: [(bool, Value<'_>); 14] = [
             (true, &column("revision")),
             (false, &column("created")),
             (false, &column("event_identity")),

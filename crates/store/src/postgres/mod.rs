@@ -25,7 +25,7 @@ fn pool(options: PgConnectOptions, settings: &StoreSettings) -> PgPool {
         .acquire_timeout(settings.connect_timeout)
         .after_connect(|connection, _| {
             Box::pin(async move {
-                let set = "SET plan_cache_mode = force_generic_plan; SET enable_hashjoin = off; SET enable_mergejoin = off";
+                let set = "SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; SET enable_hashjoin = off; SET enable_mergejoin = off";
                 connection.execute(set).await.map(|_| ())
             })
         })
