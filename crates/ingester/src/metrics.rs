@@ -125,3 +125,15 @@ impl Verdicts {
         self.tfa[info.tfa_reason as usize][place].inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_shows_every_metric() {
+        let readme = include_str!("../../../README.md");
+        let table = service::metrics::markdown_table(&IngesterMetrics::descriptions());
+        assert!(readme.contains(&table), "README.md is to hold:\n{table}");
+    }
+}

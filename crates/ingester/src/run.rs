@@ -24,6 +24,8 @@ use crate::write::Writer;
 
 /// How long to wait before a database that is away at the start is tried again.
 const START_WAIT: Duration = Duration::from_secs(1);
+/// The same for a broker that is to make the dead-letter topic.
+const BROKER_WAIT: Duration = Duration::from_secs(10);
 
 /// An ingester whose admin listener is bound.
 pub struct Ingester {
@@ -110,7 +112,6 @@ impl Work {
             return Ok(());
         };
         let dead_letters = DeadLetters::open(&self.settings)?;
-        kafka::create_topic(&self.settings).await;
 
         let (progress, lag) = (Arc::new(Progress::default()), Arc::new(Lag::default()));
         let trigger = Arc::new(Trigger::default());
@@ -151,6 +152,7 @@ impl Work {
 
         // What goes on beside the loop ends with it.
         let beside = stop.child_token();
+        let making_topic = tokio::spawn(make_dead_letter_topic(self.settings.clone(), beside.clone()));
         let settling = tokio::spawn(settling.run(beside.clone()));
         let exits = tokio::spawn(exits.keep_up(shown, trigger, beside.clone()));
         let mut ingesting = tokio::spawn(ingest.run(records));
@@ -161,9 +163,13 @@ impl Work {
                 ingesting.await
             }
         };
-        poll.close().await;
+        // Closing a consumer can hang in librdkafka; its group then misses it after the session's time.
+        if tokio::time::timeout(self.settings.shutdown.grace, poll.close()).await.is_err() {
+            tracing::warn!("the kafka consumer did not close in time");
+        }
         beside.cancel();
         settling.await?;
+        making_topic.await?;
         exits.await??;
         Ok(result??)
     }
@@ -187,6 +193,13 @@ impl Work {
             "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
         );
         Ok(())
+    }
+}
+
+/// Tries until the broker has answered, whatever it answered.
+async fn make_dead_letter_topic(settings: Settings, stop: CancellationToken) {
+    while stop.run_until_cancelled(kafka::create_topic(&settings)).await == Some(false) {
+        let _ = stop.run_until_cancelled(tokio::time::sleep(BROKER_WAIT)).await;
     }
 }
 

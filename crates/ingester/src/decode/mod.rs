@@ -3,6 +3,7 @@
 
 mod json;
 mod mode;
+mod schema;
 mod wire;
 
 use std::borrow::Cow;
@@ -18,6 +19,8 @@ use crate::envelope::Envelope;
 use crate::reject::{Code, Rejection};
 use json::Field;
 use mode::Attributes;
+
+pub use schema::event_schema;
 
 /// How far T may lie ahead of the record's own timestamp: clocks of a registry's hosts differ by less.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);

@@ -136,8 +136,8 @@ fn truncated(message: &str) -> &str {
 
 /// Makes the dead-letter topic where it is missing: kept for ever, since its records carry the times of the records they
 /// repeat, and wide enough for every record of the source. A topic that is there is left as it is, and a broker that
-/// does not let us is reported: an operator may have made it otherwise.
-pub(crate) async fn create_topic(settings: &Settings) {
+/// does not let us is reported: an operator may make it otherwise. `false` when there was no answer.
+pub(crate) async fn create_topic(settings: &Settings) -> bool {
     let name = &settings.kafka.dead_letter_topic;
     let result = async {
         let admin: AdminClient<Context> =
@@ -159,8 +159,14 @@ pub(crate) async fn create_topic(settings: &Settings) {
         Ok(Some(Err((_, error)))) => {
             tracing::warn!(topic = name, %error, "the dead-letter topic was not made")
         }
-        Err(error) => tracing::warn!(topic = name, %error, "the dead-letter topic was not made"),
+        // librdkafka's in-process broker, which makes topics by itself.
+        Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
+        Err(error) => {
+            tracing::warn!(topic = name, %error, "no answer about the dead-letter topic");
+            return false;
+        }
     }
+    true
 }
 
 async fn max_message_bytes(
