@@ -1,5 +1,6 @@
-//! `cargo xtask`: set-up, tests and housekeeping, on a machine with nothing but Rust and a C compiler.
+//! `cargo xtask`: set-up, tests, benchmarks and housekeeping, on a machine with nothing but Rust and a C compiler.
 
+mod bench;
 mod kafka;
 mod setup;
 mod test;
@@ -19,6 +20,8 @@ enum Task {
     Setup,
     /// Set up, check and test everything, against a real Kafka and a real PostgreSQL
     Test(test::Args),
+    /// Measure speed and memory, and the limits of what they stand on, in one run
+    Bench(bench::Args),
     /// Check the rules of the house: who may depend on whom, lengths, forbidden words
     Tidy,
 }
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     let outcome = Workspace::load().and_then(|workspace| match Task::parse() {
         Task::Setup => setup::run(&workspace),
         Task::Test(args) => test::run(&workspace, &args),
+        Task::Bench(args) => bench::run(&workspace, &args),
         Task::Tidy => tidy::run(&workspace),
     });
     let Err(error) = outcome else { return ExitCode::SUCCESS };

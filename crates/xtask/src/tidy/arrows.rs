@@ -22,6 +22,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("xtask", &["testkit"]),
 ];
 
+/// What a member may use besides, behind a feature: xtask itself has to compile without all of this, its benchmark has not.
+const OPTIONAL: &[(&str, &[&str])] = &[("xtask", &["enrich", "ingester", "model"])];
+
 /// What a member must not come to by any way through the house: the query daemon links no broker and no address database, the
 /// rules of the model know neither runtime nor database nor broker.
 const NEVER: &[(&str, &[&str])] = &[
@@ -40,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) manifest: String,
     /// The names of its dependencies, dev-dependencies left out.
     pub(crate) uses: Vec<String>,
+    /// The names of those that a feature turns on.
+    pub(crate) optional: Vec<String>,
 }
 
 /// All members, as cargo understands their manifests.
@@ -52,8 +57,17 @@ pub(crate) fn members(workspace: &Workspace) -> Result<Vec<Member>> {
             .dependencies
             .iter()
             .filter(|dependency| dependency.kind != DependencyKind::Development);
-        let uses = used.map(|dependency| dependency.name.clone()).collect();
-        Ok(Member { name: package.name.to_string(), path: path.to_string(), manifest, uses })
+        let (optional, always): (Vec<_>, Vec<_>) = used.partition(|dependency| dependency.optional);
+        let names = |dependencies: Vec<&cargo_metadata::Dependency>| {
+            dependencies.into_iter().map(|dependency| dependency.name.clone()).collect()
+        };
+        Ok(Member {
+            name: package.name.to_string(),
+            path: path.to_string(),
+            manifest,
+            uses: names(always),
+            optional: names(optional),
+        })
     };
     workspace.metadata.workspace_packages().iter().map(read).collect()
 }
@@ -64,11 +78,13 @@ pub(crate) fn check(members: &[Member]) -> Vec<Violation> {
     for member in members {
         match ARROWS.iter().find(|(name, _)| *name == member.name) {
             Some((_, allowed)) => {
-                let house = member
-                    .uses
-                    .iter()
-                    .filter(|used| members.iter().any(|other| other.name == **used));
-                let wrong = house.filter(|used| !allowed.contains(&used.as_str()));
+                let of_the_house =
+                    |used: &&String| members.iter().any(|other| other.name == **used);
+                let drawn = |used: &&String| allowed.contains(&used.as_str());
+                let optional = |used: &&String| drawn(used) || may_be_optional(member, used);
+                let wrong = (member.uses.iter().filter(|used| !drawn(used)))
+                    .chain(member.optional.iter().filter(|used| !optional(used)))
+                    .filter(of_the_house);
                 violations.extend(wrong.map(|used| {
                     violation(member, used, format!("{} must not depend on {used}", member.name))
                 }));
@@ -96,6 +112,10 @@ pub(crate) fn check(members: &[Member]) -> Vec<Violation> {
     violations
 }
 
+fn may_be_optional(member: &Member, used: &str) -> bool {
+    OPTIONAL.iter().any(|(name, allowed)| *name == member.name && allowed.contains(&used))
+}
+
 /// The dependency of `from` that is, or through the house leads to, `wanted`.
 fn reached_by(from: &Member, wanted: &str, members: &[Member]) -> Option<String> {
     // Cargo has refused circles before this is asked.
@@ -105,7 +125,7 @@ fn reached_by(from: &Member, wanted: &str, members: &[Member]) -> Option<String>
                 member.name == **used && reached_by(member, wanted, members).is_some()
             })
     };
-    from.uses.iter().find(leads).cloned()
+    from.uses.iter().chain(&from.optional).find(leads).cloned()
 }
 
 fn violation(member: &Member, dependency: &str, rule: String) -> Violation {
@@ -125,7 +145,13 @@ mod tests {
             text + used + " = { workspace = true }\n"
         });
         let uses = uses.iter().map(|used| (*used).to_owned()).collect();
-        Member { name: name.to_owned(), path: format!("crates/{name}/Cargo.toml"), manifest, uses }
+        Member {
+            name: name.to_owned(),
+            path: format!("crates/{name}/Cargo.toml"),
+            manifest,
+            uses,
+            optional: Vec::new(),
+        }
     }
 
     fn said(members: &[Member]) -> Vec<String> {
@@ -149,6 +175,21 @@ mod tests {
         let all =
             [member("testkit", &[]), member("xtask", &["testkit"]), member("store", &["testkit"])];
         assert_eq!(said(&all), ["crates/store/Cargo.toml:2: store must not depend on testkit"]);
+    }
+
+    #[test]
+    fn what_only_the_benchmark_uses_stays_optional() {
+        let model = member("model", &[]);
+        let mut xtask = member("xtask", &["model"]);
+        assert_eq!(
+            said(&[model.clone(), xtask.clone()]),
+            ["crates/xtask/Cargo.toml:2: xtask must not depend on model"]
+        );
+        xtask.optional = std::mem::take(&mut xtask.uses);
+        assert_eq!(said(&[model.clone(), xtask]), Vec::<String>::new());
+        let mut service = member("service", &["model"]);
+        service.optional = std::mem::take(&mut service.uses);
+        assert_eq!(said(&[model, service]).len(), 1);
     }
 
     #[test]
