@@ -1,0 +1,82 @@
+//! The broker within this process, and the way of events into it.
+
+use anyhow::Context;
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
+
+use crate::events::Record;
+
+/// The broker drops the oldest records of a partition beyond 5 MiB, whether they are read or not; more partitions leave
+/// more of a replay to look at.
+const PARTITIONS: i32 = 8;
+
+/// librdkafka's cluster for tests: the real protocol, nothing on disk, gone with this value.
+pub(crate) struct Broker {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+}
+
+impl Broker {
+    /// Starts one broker with both topics.
+    ///
+    /// # Errors
+    /// When librdkafka refuses.
+    pub(crate) fn start(topic: &str, dead_letter_topic: &str) -> anyhow::Result<Self> {
+        let start = || {
+            let cluster = MockCluster::new(1)?;
+            cluster.create_topic(topic, PARTITIONS, 1)?;
+            cluster.create_topic(dead_letter_topic, 1, 1)?;
+            Ok::<_, rdkafka::error::KafkaError>(cluster)
+        };
+        Ok(Self { cluster: start().context("starting the broker of this process")? })
+    }
+
+    /// What clients connect to; `kcat` as well as the ingester.
+    pub(crate) fn address(&self) -> String {
+        self.cluster.bootstrap_servers()
+    }
+}
+
+/// A producer, as a registry has one.
+pub(crate) struct Feed {
+    producer: FutureProducer,
+    topic: String,
+}
+
+impl Feed {
+    /// # Errors
+    /// When librdkafka refuses.
+    pub(crate) fn open(broker: &str, topic: &str) -> anyhow::Result<Self> {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", broker)
+            .set("client.id", "quickstart")
+            .set("linger.ms", "2")
+            .set("enable.idempotence", "true")
+            .create()
+            .context("starting the producer")?;
+        Ok(Self { producer, topic: topic.to_owned() })
+    }
+
+    /// Produces records and waits until the broker has them all. Their timestamps are now: publications of long ago do
+    /// not show as lag of years.
+    ///
+    /// # Errors
+    /// When the broker did not take one of them.
+    pub(crate) async fn send(&self, records: &[Record]) -> anyhow::Result<()> {
+        let mut deliveries = Vec::with_capacity(records.len());
+        for record in records {
+            let content_type =
+                Header { key: "content-type", value: Some("application/cloudevents+json") };
+            let record = FutureRecord::to(&self.topic)
+                .key(&record.key)
+                .payload(&record.value)
+                .headers(OwnedHeaders::new_with_capacity(1).insert(content_type));
+            deliveries.push(self.producer.send_result(record).map_err(|(error, _)| error)?);
+        }
+        for delivery in deliveries {
+            delivery.await?.map_err(|(error, _)| error).context("producing an event")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! The two daemons, by their library entry points, with settings that point them at the embedded parts.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use ingester::{Ingester, IngesterMetrics};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use query::{QuerySettings, Server, StartError};
+use service::lifecycle::GraceExceeded;
+use store::{PublicationReader, StoreSettings};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What a path must not hold unencoded to be the path of a URL.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
+/// Admin listeners take a free port each: nobody has to make room for a quickstart.
+const FREE_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// librdkafka's in-process broker answers a fetch that finds nothing only after this, also when records come meanwhile.
+const FETCH_WAIT_MS: &str = "20";
+
+/// Where the files are.
+pub(crate) struct Files {
+    /// The SQLite database.
+    pub(crate) database: PathBuf,
+    /// The exit lists.
+    pub(crate) exit_lists: PathBuf,
+}
+
+impl Files {
+    /// Within a folder.
+    pub(crate) fn within(folder: &Path) -> Self {
+        Self { database: folder.join("publications.db"), exit_lists: folder.join("exit-snapshots") }
+    }
+
+    fn store(&self) -> anyhow::Result<StoreSettings> {
+        let path = std::path::absolute(&self.database)?;
+        let path = path.to_str().context("the folder's path is no Unicode")?;
+        let url = format!("sqlite://{}", utf8_percent_encode(path, ENCODED));
+        Ok(StoreSettings { url, ..StoreSettings::default() })
+    }
+}
+
+/// The query server, bound and not yet serving.
+pub(crate) struct Query {
+    server: Server,
+    /// The same reader that answers the API.
+    pub(crate) reader: Arc<dyn PublicationReader>,
+}
+
+impl Query {
+    /// Binds it to the address.
+    ///
+    /// # Errors
+    /// When the address is taken, with a hint.
+    pub(crate) async fn bind(files: &Files, http: SocketAddr) -> anyhow::Result<Self> {
+        let mut settings = QuerySettings { store: files.store()?, ..QuerySettings::default() };
+        settings.http.listen = http;
+        settings.admin.listen = FREE_PORT;
+        let reader = store::open_reader(&settings.store)?;
+        let server = match Server::bind_with_reader(settings, reader.clone()).await {
+            Err(error @ StartError::Bind(_)) => {
+                let hint =
+                    "name another address with --http, such as --http 127.0.0.1:0 for a free port";
+                return Err(anyhow::anyhow!("{error}; {hint}"));
+            }
+            result => result?,
+        };
+        Ok(Self { server, reader })
+    }
+}
+
+/// Where the daemons can be reached.
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses {
+    /// GraphQL and GraphiQL.
+    pub(crate) http: SocketAddr,
+    /// Probes and metrics of the query server.
+    pub(crate) query_admin: SocketAddr,
+    /// Probes and metrics of the ingester.
+    pub(crate) ingester_admin: SocketAddr,
+}
+
+/// Both daemons, running.
+pub(crate) struct Daemons {
+    ingesting: JoinHandle<anyhow::Result<()>>,
+    serving: JoinHandle<Result<(), GraceExceeded>>,
+}
+
+impl Daemons {
+    /// Starts both. They stop when `stop` is cancelled.
+    ///
+    /// # Errors
+    /// When a listener or the store cannot be opened.
+    pub(crate) async fn start(
+        query: Query,
+        settings: ingester::Settings,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<(Self, Addresses, Arc<IngesterMetrics>)> {
+        let ingester = Ingester::bind(settings).await?;
+        let metrics = ingester.metrics();
+        let addresses = Addresses {
+            http: query.server.http_addr(),
+            query_admin: query.server.admin_addr(),
+            ingester_admin: ingester.admin_addr(),
+        };
+        let daemons = Self {
+            ingesting: tokio::spawn(ingester.run(stop.clone())),
+            serving: tokio::spawn(query.server.serve(stop.clone())),
+        };
+        Ok((daemons, addresses, metrics))
+    }
+
+    /// Waits until one of them ends by itself, which neither should.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        let (daemon, result) = tokio::select! {
+            result = &mut self.ingesting => ("ingester", flat(result)),
+            result = &mut self.serving => ("query server", flat(result)),
+        };
+        match result {
+            Ok(()) => anyhow::anyhow!("the {daemon} has ended"),
+            Err(error) => error.context(format!("the {daemon} has ended")),
+        }
+    }
+
+    /// Waits until both have ended in order, after their token was cancelled.
+    ///
+    /// # Errors
+    /// What they have to say.
+    pub(crate) async fn ended(self) -> anyhow::Result<()> {
+        let (ingesting, serving) = tokio::join!(self.ingesting, self.serving);
+        flat(ingesting).and(flat(serving))
+    }
+}
+
+fn flat<E: Into<anyhow::Error>>(
+    result: Result<Result<(), E>, tokio::task::JoinError>,
+) -> anyhow::Result<()> {
+    result?.map_err(Into::into)
+}
+
+/// The ingester's settings: those of every ingester, at the embedded parts.
+///
+/// # Errors
+/// When the folder's path cannot be written as a URL.
+pub(crate) fn ingester_settings(
+    files: &Files,
+    broker: String,
+) -> anyhow::Result<ingester::Settings> {
+    let mut settings = ingester::Settings { store: files.store()?, ..Default::default() };
+    settings.kafka.brokers = broker;
+    settings.kafka.client.insert("fetch.wait.max.ms".into(), FETCH_WAIT_MS.into());
+    settings.tor.snapshots = files.exit_lists.clone();
+    settings.admin.listen = FREE_PORT;
+    Ok(settings)
+}

@@ -1,0 +1,80 @@
+//! What is replayed: real publications of npm, and the one whose answer the README promises.
+
+use std::io::Read;
+
+use anyhow::Context;
+use flate2::read::GzDecoder;
+use model::{PackageName, PackageVersion, PublicationId, Timestamp};
+
+const TABLE: &[u8] = include_bytes!("../data/npm-publications.tsv.gz");
+
+/// The publish event of the example, byte for byte what a registry would send: the one event whose flags are known.
+pub(crate) const EXAMPLE: &str = r#"{"specversion":"1.0","id":"01J3YQ6M2C","source":"/registry/npm/publish","type":"registry.package.published.v1","subject":"pkg:npm/pg@7.12.0","time":"2019-07-25T18:09:11.204Z","datacontenttype":"application/json","data":{"package":{"ecosystem":"npm","name":"pg","version":"7.12.0"},"publishedAt":"2019-07-25T18:09:11.204Z","revision":0,"actor":{"kind":"user","username":"brianc"},"request":{"ip":"71.160.223.45","edgeTor":null,"userAgent":"npm/6.9.0"},"auth":{"credential":"session_token","bypass2fa":false,"amr":["pwd","otp","mfa"],"acr":null,"secondFactor":{"presented":true,"verified":true,"method":"totp","verifiedAt":"2019-07-25T18:09:10Z"}},"staged":null}}"#;
+const EXAMPLE_TIME: &str = "2019-07-25T18:09:11.204Z";
+
+/// A fact of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Release {
+    /// When it became public.
+    pub(crate) created: Timestamp,
+    /// Which package and version.
+    pub(crate) id: PublicationId,
+    /// Who published; none where the registry did not say.
+    pub(crate) username: Option<String>,
+}
+
+impl Release {
+    /// Whether this is the example, whose event is [`EXAMPLE`] and is not made up.
+    pub(crate) fn is_example(&self) -> bool {
+        self.id.name.as_str() == "pg" && self.id.version.as_str() == "7.12.0"
+    }
+}
+
+/// All of them, in the order of time.
+///
+/// # Errors
+/// When the table of this build is damaged.
+pub(crate) fn load() -> anyhow::Result<Vec<Release>> {
+    let mut text = String::new();
+    GzDecoder::new(TABLE).read_to_string(&mut text)?;
+    let rows = text.lines().skip(1);
+    let mut releases = rows
+        .map(|row| release(row).with_context(|| format!("the table of publications: {row:?}")))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    // Once only: should the table come to hold the example too, the example's own event is the one that is sent.
+    releases.retain(|release| !release.is_example());
+    releases.push(release(&format!("{EXAMPLE_TIME}\tpg\t7.12.0\tbrianc"))?);
+    releases.sort_by_key(|release| release.created);
+    Ok(releases)
+}
+
+fn release(row: &str) -> anyhow::Result<Release> {
+    let mut fields = row.split('\t');
+    let mut field = || fields.next().context("a field is missing");
+    Ok(Release {
+        created: Timestamp::parse(field()?)?,
+        id: PublicationId {
+            name: PackageName::new(field()?)?,
+            version: PackageVersion::new(field()?)?,
+        },
+        username: Some(field()?).filter(|name| !name.is_empty()).map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_table_is_whole_and_names_each_version_once() {
+        let releases = load().unwrap();
+        assert_eq!(releases.len(), 31_927);
+        assert_eq!(releases.iter().filter(|release| release.is_example()).count(), 1);
+        assert_eq!(releases.iter().filter(|release| release.username.is_none()).count(), 533);
+        let ids: HashSet<_> =
+            releases.iter().map(|r| (r.id.name.as_str(), r.id.version.as_str())).collect();
+        assert_eq!(ids.len(), releases.len());
+        assert!(releases.is_sorted_by_key(|release| release.created));
+    }
+}
