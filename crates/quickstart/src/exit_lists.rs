@@ -168,7 +168,7 @@ mod tests {
         lists.write(folder.path()).unwrap();
         let places = Places::only(Source::Snapshot, folder.path().to_owned());
         let mut library = Library::new(places, TorRules::default());
-        let change = library.refresh(*acts.last().unwrap()).unwrap();
+        let change = library.refresh(acts.last().unwrap().after(WINDOW)).unwrap();
         assert_eq!(change.refused, []);
         let history = library.history();
         assert_eq!(history.valid(Source::Snapshot), lists.len());
