@@ -101,6 +101,10 @@ pub struct Limits {
     pub max_answer: ByteSize,
     /// All answers on their way together.
     pub max_answers: ByteSize,
+    /// All bodies that are being read together.
+    pub max_bodies: ByteSize,
+    /// Publications that all requests together work on at the same time; more wait.
+    pub max_refs_in_progress: u32,
 }
 
 /// The table `cache`.
@@ -164,6 +168,8 @@ impl Default for Limits {
             max_error_length: 300,
             max_answer: ByteSize::mib(16),
             max_answers: ByteSize::mib(64),
+            max_bodies: ByteSize::mib(32),
+            max_refs_in_progress: 20_000,
         }
     }
 }
@@ -205,10 +211,20 @@ impl Settings for QuerySettings {
         if limits.max_depth > MAX_DEPTH {
             return Err(ConfigError::invalid("limits.max_depth", "must not be over 64"));
         }
-        if limits.max_answers < limits.max_answer {
+        let together = [
+            ("max_answers", limits.max_answers.as_u64(), "max_answer", limits.max_answer.as_u64()),
+            ("max_bodies", limits.max_bodies.as_u64(), "max_body", limits.max_body.as_u64()),
+            (
+                "max_refs_in_progress",
+                limits.max_refs_in_progress.into(),
+                "max_refs",
+                limits.max_refs.into(),
+            ),
+        ];
+        if let Some((all, _, one, _)) = together.into_iter().find(|(_, all, _, one)| all < one) {
             return Err(ConfigError::invalid(
-                "limits.max_answers",
-                "must not be below limits.max_answer",
+                format!("limits.{all}"),
+                format!("must not be below limits.{one}"),
             ));
         }
         Ok(())
@@ -246,6 +262,8 @@ mod tests {
         assert!(load(&[("QUERY_LIMITS__MAX_TOKENS", "-1")]).is_err());
         assert!(load(&[("QUERY_LIMITS__MAX_DEPTH", "65")]).is_err());
         assert!(load(&[("QUERY_LIMITS__MAX_ANSWERS", "1MiB")]).is_err());
+        assert!(load(&[("QUERY_LIMITS__MAX_BODIES", "1MiB")]).is_err());
+        assert!(load(&[("QUERY_LIMITS__MAX_REFS_IN_PROGRESS", "4999")]).is_err());
     }
 
     #[test]

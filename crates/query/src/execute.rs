@@ -22,6 +22,7 @@ use store::PublicationReader;
 use self::collect::Collector;
 use self::plan::{Plan, Planner};
 use self::write::{Answers, TooLong, Writer};
+use crate::budget::{Turn, WorkBudget};
 use crate::config::Limits;
 use crate::error::{Code, Exceeded, QueryError, write_errors};
 use crate::metrics::QueryMetrics;
@@ -35,6 +36,7 @@ pub(crate) struct Executor {
     pub(crate) limits: Limits,
     pub(crate) ecosystem: String,
     pub(crate) reader: Arc<dyn PublicationReader>,
+    pub(crate) work: WorkBudget,
     pub(crate) metrics: QueryMetrics,
 }
 
@@ -48,12 +50,13 @@ pub(crate) struct Executed {
 }
 
 impl Executor {
-    /// Executes the operation of that name, or the only one.
+    /// Executes the operation of that name, or the only one. `turn` is what the request holds of the work budget already.
     pub(crate) async fn execute(
         &self,
         document: &Valid<ExecutableDocument>,
         operation_name: Option<&str>,
         given: Given<'_>,
+        turn: Turn<'_>,
     ) -> Result<Executed, QueryError> {
         let operation = document.operations.get(operation_name).map_err(|error| {
             QueryError::new(Code::OperationResolution, error.message().to_string())
@@ -66,6 +69,7 @@ impl Executor {
         };
         let plan = planner.plan(operation)?;
         self.metrics.keys.observe(plan.asked as f64);
+        let _turn = self.work.enough(turn, plan.asked).await;
         let meta = self.introspect(document, operation, &variables, &plan)?;
         let rows = self.find(&plan).await?;
         let pages = self.list(&plan).await?;

@@ -3,6 +3,7 @@
 //! a request that was not executed is 400.
 
 mod accept;
+mod body;
 mod graphiql;
 mod parameters;
 
@@ -20,8 +21,9 @@ use axum::routing::get;
 use tokio::sync::Semaphore;
 
 use self::accept::Media;
+use self::body::Unread;
 use self::parameters::Parameters;
-use crate::answers::AnswerBudget;
+use crate::budget::{ByteBudget, Turn};
 use crate::config::QuerySettings;
 use crate::document::{self, Asked, DocumentCache, Refusal};
 use crate::error::{Code, Exceeded, QueryError, write_errors};
@@ -35,7 +37,10 @@ pub(crate) struct App {
     /// How many documents are validated at the same time. Documents that nobody has seen yet wait for each other here,
     /// and not the requests whose documents are known.
     pub(crate) validations: Arc<Semaphore>,
-    pub(crate) answers: AnswerBudget,
+    /// Answers on their way.
+    pub(crate) answers: ByteBudget,
+    /// Bodies that are being read.
+    pub(crate) bodies: ByteBudget,
 }
 
 /// An answer before it is an HTTP response.
@@ -113,56 +118,53 @@ impl App {
             return self.plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
         }
         let maximum = usize::try_from(self.executor.limits.max_body.as_u64()).unwrap_or(usize::MAX);
-        let body = match axum::body::to_bytes(body, maximum).await {
+        let length = body::announced(headers).unwrap_or(maximum).min(maximum);
+        let _held = self.bodies.reserve(length).await;
+        let body = match body::read(body, headers, maximum).await {
             Ok(body) => body,
-            Err(error) => return self.unread(&error, maximum),
+            Err(error) => return self.unread(error),
         };
-        let parameters =
-            parameters::from_body(&body, parameters::budget(self.executor.limits.max_refs));
-        self.run(parameters, false, media).await
+        let turn = self.executor.work.turn_for_body(body.len()).await;
+        let budget = parameters::budget(self.executor.limits.max_refs);
+        match parameters::from_body(&body, budget) {
+            Ok(parameters) => self.run(parameters, turn, (false, media)).await,
+            Err(error) => self.plain_error(StatusCode::BAD_REQUEST, &error),
+        }
     }
 
     async fn get(&self, uri: &Uri, media: Media) -> Answer {
+        let budget = parameters::budget(self.executor.limits.max_refs);
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
         let parameters = match &pairs {
-            Ok(Query(pairs)) => {
-                parameters::from_url(pairs, parameters::budget(self.executor.limits.max_refs))
-            }
+            Ok(Query(pairs)) => parameters::from_url(pairs, budget),
             Err(_) => Err(QueryError::new(
                 Code::BadRequest,
                 "the query part of the URL cannot be decoded",
             )),
         };
-        self.run(parameters, true, media).await
+        match parameters {
+            Ok(parameters) => self.run(parameters, Turn::default(), (true, media)).await,
+            Err(error) => self.plain_error(StatusCode::BAD_REQUEST, &error),
+        }
     }
 
-    fn unread(&self, error: &axum::Error, maximum: usize) -> Answer {
-        let too_long = std::error::Error::source(error)
-            .is_some_and(|source| source.to_string().contains("length limit exceeded"));
-        if too_long {
-            let message = format!("the body has more than {maximum} bytes (limits.max_body)");
-            let exceeded =
-                Exceeded { limit: "limits.max_body", maximum: maximum as u64, actual: None };
-            let error = QueryError::limit(exceeded, message);
-            return self.plain_error(StatusCode::PAYLOAD_TOO_LARGE, &error);
+    fn unread(&self, error: Unread) -> Answer {
+        if error == Unread::Broken {
+            let error = QueryError::new(Code::BadRequest, "the body cannot be read");
+            return self.plain_error(StatusCode::BAD_REQUEST, &error);
         }
-        self.plain_error(
-            StatusCode::BAD_REQUEST,
-            &QueryError::new(Code::BadRequest, "the body cannot be read"),
-        )
+        let maximum = self.executor.limits.max_body.as_u64();
+        let message = format!("the body has more than {maximum} bytes (limits.max_body)");
+        let exceeded = Exceeded { limit: "limits.max_body", maximum, actual: None };
+        self.plain_error(StatusCode::PAYLOAD_TOO_LARGE, &QueryError::limit(exceeded, message))
     }
 
     async fn run(
         &self,
-        parameters: Result<Parameters<'_>, QueryError>,
-        safe_method: bool,
-        media: Media,
+        parameters: Parameters<'_>,
+        turn: Turn<'_>,
+        (safe_method, media): (bool, Media),
     ) -> Answer {
-        let parameters = match parameters {
-            Ok(parameters) => parameters,
-            // Not a GraphQL request yet, so that the status is the same for both media types.
-            Err(error) => return self.plain_error(StatusCode::BAD_REQUEST, &error),
-        };
         let operation_name = parameters.operation_name.as_deref();
         let asked = Asked { safe_method, operation_name };
         let document = match self.document(&parameters.query, asked).await {
@@ -170,7 +172,7 @@ impl App {
             Err(Refusal::Errors(errors)) => return self.refused(&errors, media),
             Err(Refusal::NotAQuery) => return self.not_a_query(),
         };
-        match self.executor.execute(&document, operation_name, parameters.variables).await {
+        match self.executor.execute(&document, operation_name, parameters.variables, turn).await {
             Ok(executed) => Answer {
                 status: StatusCode::OK,
                 body: executed.body,

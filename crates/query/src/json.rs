@@ -132,7 +132,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
                     self.0.set(self.0.get() + 1);
                     return Ok(Json::Array(array));
                 };
-                array.items.push(item);
+                // An item that the budget ran out in is not whole; it is counted, as those after it are.
+                if self.0.get() > 0 {
+                    array.items.push(item);
+                }
             } else if list.next_element::<IgnoredAny>()?.is_none() {
                 return Ok(Json::Array(array));
             }
@@ -235,6 +238,19 @@ mod tests {
         assert!(!cut);
         let Json::Object(fields) = value else { panic!() };
         assert_eq!(field(&fields, "b"), Some(&Json::Int(2)));
+    }
+
+    #[test]
+    fn kept_items_are_whole() {
+        let text = format!("[{}{{\"a\":1,\"b\":2}}]", "{\"a\":1,\"b\":2},".repeat(999));
+        for budget in 2..40 {
+            let (Json::Array(array), true) = Json::read(text.as_bytes(), budget).unwrap() else {
+                panic!()
+            };
+            assert_eq!(array.length, 1_000);
+            let whole = |item: &Json<'_>| matches!(item, Json::Object(fields) if fields.len() == 2);
+            assert!(array.items.iter().all(whole), "{budget}");
+        }
     }
 
     #[test]

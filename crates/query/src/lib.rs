@@ -4,7 +4,7 @@
 //! statement; rows are written straight into the answer. There is no other way through. This crate reads only: it must
 //! not write to the store, judge anything, or know of Kafka.
 
-mod answers;
+mod budget;
 mod cli;
 mod config;
 mod connection;

@@ -22,9 +22,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let settings: QuerySettings =
         config::load(PREFIX, cli.config(), Path::new(DEFAULT_FILE), std::env::vars())?;
     match cli.command {
-        Command::Schema => {
-            Ok(std::io::stdout().write_all(schema_text(&settings.limits).as_bytes())?)
-        }
+        Command::Schema => Ok(write!(std::io::stdout(), "{}", schema_text(&settings.limits))?),
         Command::Serve => {
             telemetry::init(&settings.log)?;
             serve(settings)
@@ -35,6 +33,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 #[tokio::main]
 async fn serve(settings: QuerySettings) -> anyhow::Result<()> {
     let stop = lifecycle::stop_on_signals()?;
+    lifecycle::raise_open_files()?;
     let server = Server::bind(settings).await?;
     Ok(server.serve(stop).await?)
 }

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::answers::AnswerBudget;
+use crate::budget::{ByteBudget, WorkBudget};
 use crate::config::QuerySettings;
 use crate::connection;
 use crate::document::DocumentCache;
@@ -99,13 +99,15 @@ impl Server {
             limits: settings.limits.clone(),
             ecosystem: settings.registry.ecosystem.to_ascii_lowercase(),
             reader,
+            work: WorkBudget::new(settings.limits.max_refs_in_progress),
             metrics,
         };
         let app = App {
             executor,
             documents: DocumentCache::new(documents),
             validations: Arc::new(Semaphore::new(validations())),
-            answers: AnswerBudget::new(settings.limits.max_answers.as_u64()),
+            answers: ByteBudget::new(settings.limits.max_answers.as_u64()),
+            bodies: ByteBudget::new(settings.limits.max_bodies.as_u64()),
             settings,
         };
         Ok(Self { app: Arc::new(app), registry, admin, listener, http_addr })

@@ -11,6 +11,7 @@ use model::{
 use service::metrics::Registry;
 use store::{Cursor, Error, Filter, PublicationReader};
 
+use crate::budget::{Turn, WorkBudget};
 use crate::config::Limits;
 use crate::document::{self, Asked, Refusal};
 use crate::error::QueryError;
@@ -128,6 +129,7 @@ pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
     let memory = Arc::new(Memory { rows: rows(), ..Memory::default() });
     let executor = Executor {
         schema: ApiSchema::new(&limits).unwrap(),
+        work: WorkBudget::new(limits.max_refs_in_progress),
         limits,
         ecosystem: "npm".into(),
         reader: memory.clone(),
@@ -152,7 +154,7 @@ pub(crate) async fn run(
         panic!("no object")
     };
     executor
-        .execute(&document, None, given)
+        .execute(&document, None, given, Turn::default())
         .await
         .map(|executed| executed.body)
         .map_err(|error| vec![error])

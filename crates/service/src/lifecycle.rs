@@ -79,6 +79,21 @@ pub async fn within_grace<F: Future>(
     }
 }
 
+/// Raises the number of files this process may have open to what the operating system allows it at most. Sessions and
+/// systemd start with 1,024 for the sake of programs that use `select`, which ours do not, and every connection is a
+/// file. Gives the number that holds now; it stays as it was where it cannot be raised.
+///
+/// # Errors
+/// When the operating system does not tell the limit.
+pub fn raise_open_files() -> io::Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        return Ok(hard);
+    }
+    Ok(soft)
+}
+
 /// The exit code for an error: [`exit::CONFIG`] when a [`ConfigError`] is anywhere in its chain, else
 /// [`exit::FAILURE`].
 #[must_use]
@@ -118,6 +133,12 @@ mod tests {
         assert_eq!(within_grace(nine_seconds, &stop, grace).await, Ok(()));
         let forever = std::future::pending::<()>();
         assert_eq!(within_grace(forever, &stop, grace).await, Err(GraceExceeded(grace)));
+    }
+
+    #[test]
+    fn open_files_are_raised_once() {
+        let raised = raise_open_files().unwrap();
+        assert_eq!(raise_open_files().unwrap(), raised);
     }
 
     #[tokio::test]
