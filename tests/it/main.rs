@@ -1,1 +1,23 @@
 //! The promises of the contract, seen from outside: real processes, a real broker, a real PostgreSQL.
+//!
+//! Each test has its own topics, group, database and ports, waits for conditions and never for a time, and knows the
+//! daemons only by what an operator sees: records, rows, answers, metrics, logs and exit codes.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on ends with a panic"
+)]
+
+mod config;
+mod databases;
+mod graphql;
+mod metrics;
+mod outage;
+mod pipeline;
+mod rebalance;
+mod rejection_cases;
+mod rejection_fields;
+mod rejections;
+mod restart;
+mod support;
+mod volume;

@@ -1,0 +1,225 @@
+//! Configuration and command line: what is wrong is named, what is secret is not.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use testkit::{Daemon, DaemonBuilder, eventually};
+
+use crate::support::{PATIENCE, Scene, free_address};
+
+/// A command that ends by itself.
+const SOON: Duration = Duration::from_secs(30);
+const INGESTER: (&str, &str, &str) = ("publication-ingester", "run", "INGESTER_");
+const QUERY: (&str, &str, &str) = ("publication-query", "serve", "QUERY_");
+
+/// Exit code and everything printed.
+fn outcome(command: DaemonBuilder) -> (Option<i32>, String) {
+    let mut daemon = command.spawn();
+    let status = daemon.wait_exit(SOON);
+    (status.code(), daemon.log())
+}
+
+fn with_file(program: &str, command: &str, directory: &Path, text: &str) -> (Option<i32>, String) {
+    let file = directory.join("settings.toml");
+    fs::write(&file, text).unwrap();
+    outcome(Daemon::command(program).arg(command).arg("--config").arg(file))
+}
+
+#[test]
+fn what_is_wrong_with_a_file_or_the_environment_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    for (program, command, prefix) in [INGESTER, QUERY] {
+        for (text, key) in [
+            ("[store]\nurk = 1", "store.urk"),
+            ("[stor]\nurl = \"sqlite://x\"", "stor"),
+            ("[store]\nurl = 1", "store.url"),
+            ("[store]\nmax_connections = \"many\"", "store.max_connections"),
+            ("[admin]\nlisten = \"nowhere\"", "admin.listen"),
+            ("[log]\nformat = \"xml\"", "log.format"),
+            ("[shutdown]\ngrace = 5", "shutdown.grace"),
+            ("store = 1", "store"),
+        ] {
+            let (code, log) = with_file(program, command, directory.path(), text);
+            assert_eq!(code, Some(78), "{program} with {text}: {log}");
+            assert!(log.contains(&format!("`{key}`")), "{program} with {text}: {log}");
+        }
+        for (name, value, key) in [
+            ("STORE__URK", "x", "store.urk"),
+            ("STOR__URL", "x", "stor"),
+            ("STORE__MAX_CONNECTIONS", "many", "store.max_connections"),
+            ("SHUTDOWN__GRACE", "5 parsecs", "shutdown.grace"),
+            ("LOG__FILTER__X", "x", "log.filter"),
+            ("store__url", "sqlite://x", "store.url"),
+        ] {
+            let variable = format!("{prefix}{name}");
+            let (code, log) = outcome(Daemon::command(program).arg(command).env(&variable, value));
+            assert_eq!(code, Some(78), "{program} with {variable}={value}: {log}");
+            assert!(
+                log.contains(key) && log.contains(&variable),
+                "{program} with {variable}: {log}"
+            );
+        }
+        let (code, log) = with_file(program, command, directory.path(), "[store\n");
+        assert!(code == Some(78) && log.contains("line 1"), "{log}");
+        let missing = directory.path().join("missing.toml");
+        let (code, log) =
+            outcome(Daemon::command(program).arg(command).arg("--config").arg(missing));
+        assert!(code == Some(78) && log.contains("missing.toml"), "{code:?}: {log}");
+    }
+}
+
+#[test]
+fn values_of_the_right_type_that_cannot_work_are_refused() {
+    for (variable, value, key) in [
+        ("INGESTER_BATCH__MAX_ROWS", "0", "batch.max_rows"),
+        ("INGESTER_BATCH__MAX_ROWS", "-1", "batch.max_rows"),
+        ("INGESTER_ENRICH__GENERATION", "2147483648", "enrich.generation"),
+        ("INGESTER_TOR__PREFIXES", "[\"everything\"]", "tor.prefixes"),
+        ("INGESTER_TOR__WINDOW", "86400", "tor.window"),
+        ("INGESTER_LIMITS__MAX_EVENT_BYTES", "much", "limits.max_event_bytes"),
+        ("INGESTER_KAFKA__DEAD_LETTER_TOPIC", "package-publications", "kafka.dead_letter_topic"),
+        ("INGESTER_LOG__FILTER", "info,=", "log.filter"),
+    ] {
+        let command = Daemon::command("publication-ingester").arg("run").env(variable, value);
+        let (code, log) = outcome(command);
+        assert_eq!(code, Some(78), "{variable}={value}: {log}");
+        assert!(log.contains(key), "{variable}={value}: {log}");
+    }
+}
+
+#[test]
+fn misuse_of_the_command_line_is_exit_code_2() {
+    for (program, command, _) in [INGESTER, QUERY] {
+        let misuses: [&[&str]; 4] = [&[], &["walk"], &[command, "--fast"], &[command, "--config"]];
+        for arguments in misuses {
+            let (code, log) = outcome(Daemon::command(program).args(arguments));
+            assert_eq!(code, Some(2), "{program} {arguments:?}: {log}");
+        }
+        for arguments in [["--help"], ["--version"]] {
+            let (code, log) = outcome(Daemon::command(program).args(arguments));
+            assert!(code == Some(0) && log.contains(program), "{program} {arguments:?}: {log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn migrating_is_a_command_of_its_own_and_repeatable() {
+    let scene = Scene::without_topic("migrate", testkit::postgres().database().await.url);
+    for _ in 0..2 {
+        let (code, log) = outcome(scene.ingester_command("migrate", &free_address()));
+        assert_eq!(code, Some(0), "{log}");
+        assert_eq!(scene.count().await, 0);
+    }
+    assert_eq!(
+        scene.number("SELECT count(*) FROM pg_class WHERE relname = 'publication'").await,
+        1
+    );
+
+    // In a file as well, made where it is not there.
+    let file = scene.directory.path().join("new.db");
+    let url = format!("sqlite://{}", file.display());
+    let command =
+        Daemon::command("publication-ingester").arg("migrate").env("INGESTER_STORE__URL", url);
+    let (code, log) = outcome(command);
+    assert!(code == Some(0) && file.is_file(), "{log}");
+}
+
+#[tokio::test]
+async fn a_generation_lower_than_the_tables_is_refused() {
+    use crate::support::{event, structured};
+    let scene = Scene::new("generation", 1).await;
+    scene.produce([structured(&event("pg", "1.0.0"))]).await;
+    let mut ingester = scene.ingester(&[("INGESTER_ENRICH__GENERATION", "7")]);
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+    assert_eq!(scene.rows().await[0]["generation"].as_deref(), Some("7"));
+    let (code, log) = outcome(
+        scene.ingester_command("run", &free_address()).env("INGESTER_ENRICH__GENERATION", "6"),
+    );
+    assert!(!matches!(code, None | Some(0)), "{code:?}: {log}");
+    assert!(log.contains("enrich.generation") && log.contains('6') && log.contains('7'), "{log}");
+    scene.ingester(&[("INGESTER_ENRICH__GENERATION", "7")]).stop();
+}
+
+#[tokio::test]
+async fn secrets_are_never_printed() {
+    const SECRET: &str = "geheimnis";
+    // Nobody listens on either port: the daemon waits for its database, and says so again and again.
+    let (admin, database) = (free_address(), free_address());
+    let mut ingester = Daemon::command("publication-ingester")
+        .arg("run")
+        .env("INGESTER_KAFKA__BROKERS", free_address())
+        .env("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+        .env("INGESTER_KAFKA__CLIENT__SASL_MECHANISMS", "PLAIN")
+        .env("INGESTER_KAFKA__CLIENT__SASL_USERNAME", "ingester")
+        .env("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", SECRET)
+        .env("INGESTER_STORE__URL", format!("postgres://somebody:{SECRET}@{database}/db"))
+        .env("INGESTER_ADMIN__LISTEN", &admin)
+        .env("INGESTER_LOG__FILTER", "debug")
+        .spawn();
+    eventually("the ingester to complain about its database", PATIENCE, async || {
+        ingester.log().contains("database")
+    })
+    .await;
+    let shown = ["/readyz", "/metrics"].map(|path| testkit::http_get(&admin, path).unwrap().1);
+    ingester.terminate();
+    assert_eq!(ingester.wait_exit(SOON).code(), Some(0), "{}", ingester.log());
+    assert!(!(ingester.log() + &shown.concat()).contains(SECRET), "{}", ingester.log());
+
+    // And its broker: the client of Kafka speaks for itself.
+    let file = tempfile::tempdir().unwrap();
+    let mut ingester = Daemon::command("publication-ingester")
+        .arg("run")
+        .env("INGESTER_KAFKA__BROKERS", free_address())
+        .env("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+        .env("INGESTER_KAFKA__CLIENT__SASL_MECHANISMS", "PLAIN")
+        .env("INGESTER_KAFKA__CLIENT__SASL_USERNAME", "ingester")
+        .env("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", SECRET)
+        .env("INGESTER_STORE__URL", format!("sqlite://{}", file.path().join("x.db").display()))
+        .env("INGESTER_ADMIN__LISTEN", free_address())
+        .env("INGESTER_LOG__FILTER", "debug")
+        .spawn();
+    eventually("the ingester to complain about its broker", PATIENCE, async || {
+        ingester.log().contains("Connection refused")
+    })
+    .await;
+    ingester.terminate();
+    assert_eq!(ingester.wait_exit(SOON).code(), Some(0), "{}", ingester.log());
+    assert!(!ingester.log().contains(SECRET), "{}", ingester.log());
+
+    // A URL that is wrong is refused without being repeated.
+    for url in
+        ["postgres://somebody:geheimnis@host:notaport/db", "mysql://somebody:geheimnis@host/db"]
+    {
+        let (code, log) = outcome(somewhere(file.path()).env("INGESTER_STORE__URL", url));
+        assert!(!matches!(code, None | Some(0)), "{url}: {log}");
+        assert!(!log.contains(SECRET), "{log}");
+    }
+}
+
+/// An ingester whose broker is not there.
+fn somewhere(directory: &Path) -> DaemonBuilder {
+    Daemon::command("publication-ingester")
+        .arg("run")
+        .env("INGESTER_STORE__URL", format!("sqlite://{}", directory.join("y.db").display()))
+        .env("INGESTER_KAFKA__BROKERS", free_address())
+        .env("INGESTER_ADMIN__LISTEN", free_address())
+}
+
+/// A secret may stand under a mistyped key, or in the wrong one: then it is a mistake, and still a secret.
+#[test]
+fn what_librdkafka_refuses_is_named_and_not_repeated() {
+    const SECRET: &str = "geheimnis";
+    let directory = tempfile::tempdir().unwrap();
+    for (variable, key) in [
+        ("INGESTER_KAFKA__CLIENT__SASL_PASWORD", "sasl.pasword"),
+        ("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "security.protocol"),
+        ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "session.timeout.ms"),
+    ] {
+        let (code, log) = outcome(somewhere(directory.path()).env(variable, SECRET));
+        assert!(log.contains(key), "{variable}: {log}");
+        assert!(!log.contains(SECRET), "{variable}: {log}");
+        assert_eq!(code, Some(78), "{variable}: {log}");
+    }
+}

@@ -1,0 +1,93 @@
+//! The admin listener: probes, and metrics that are there before anything happens.
+
+use serde_json::json;
+
+use crate::support::{Scene, event, structured, with};
+
+/// Of the contract's metrics, the series that are 0 before the first record.
+const ZERO: [&str; 19] = [
+    "records_total{outcome=\"inserted\"}",
+    "records_total{outcome=\"updated\"}",
+    "records_total{outcome=\"unchanged\"}",
+    "records_total{outcome=\"dead_lettered\"}",
+    "records_total{outcome=\"skipped\"}",
+    "publish_to_row_seconds_count",
+    "batch_rows_count",
+    "store_write_seconds_count",
+    "store_retries_total{class=\"transient\"}",
+    "store_retries_total{class=\"data\"}",
+    "paused",
+    "disputed_total",
+    "dead_letters_total{code=\"too_large\"}",
+    "dead_letters_total{code=\"not_json\"}",
+    "dead_letters_total{code=\"refused_by_store\"}",
+    "exit_lists_refused_total{source=\"exit_list\"}",
+    "exit_lists_refused_total{source=\"snapshot\"}",
+    "exit_lists_refused_total{source=\"anonymous_ip\"}",
+    "tor_verdicts_total{reason=\"not_listed\",verdict=\"false\"}",
+];
+
+#[tokio::test]
+async fn every_series_of_the_ingester_is_there_from_the_start() {
+    let scene = Scene::new("metrics", 2).await;
+    let mut ingester = scene.ingester(&[]);
+    let (status, answer) = ingester.readyz().unwrap();
+    assert_eq!((status, answer["state"].as_str()), (200, Some("ready")), "{answer}");
+    assert_eq!(testkit::http_get(&ingester.admin, "/livez").unwrap().0, 200);
+    assert_eq!(testkit::http_get(&ingester.admin, "/").unwrap().0, 404);
+
+    let metrics = ingester.metrics();
+    for series in ZERO {
+        assert_eq!(metrics.get(series), Some(0.0), "{series}");
+    }
+    assert_eq!(metrics.family("dead_letters_total").len(), 10);
+    assert_eq!(metrics.sum("dead_letters_total"), 0.0);
+    assert_eq!(metrics.sum("tor_verdicts_total") + metrics.sum("tfa_verdicts_total"), 0.0);
+    assert!(metrics.family("tfa_verdicts_total").len() >= 8);
+    assert!(metrics.get("rebalances_total").is_some());
+    let build = metrics.family("build_info");
+    let (labels, one) = build.iter().next().expect("build_info");
+    assert!(
+        *one == 1.0 && labels.contains("librdkafka=\"") && labels.contains("version=\""),
+        "{labels}"
+    );
+    for partition in 0..2 {
+        for name in ["lag_records", "lag_seconds"] {
+            let series = format!("{name}{{partition=\"{partition}\",topic=\"{}\"}}", scene.topic);
+            testkit::eventually(&series, crate::support::PATIENCE, async || {
+                ingester.metrics().get(&series) == Some(0.0)
+            })
+            .await;
+        }
+    }
+
+    // Whatever arrives, no label ever names a package, a user or an address.
+    let odd = with(event("left-pad", "1.0.0"), "/data/actor/kind", json!("left-pad"));
+    let bad = with(event("left-pad", "1.0.1"), "/data/revision", json!("left-pad"));
+    scene.produce([structured(&odd), structured(&bad)]).await;
+    scene.caught_up(&mut ingester).await;
+    let metrics = ingester.metrics();
+    assert_eq!(metrics.sum("records_total"), 2.0);
+    assert_eq!(metrics.get("publish_to_row_seconds_count"), Some(1.0));
+    for series in metrics.0.keys() {
+        for secret in ["left-pad", "brianc", "71.160"] {
+            assert!(!series.contains(secret), "{series}");
+        }
+    }
+
+    let query = scene.query();
+    assert_eq!(testkit::http_get(&query.running.admin, "/livez").unwrap().0, 200);
+    let (status, answer) = query.running.readyz().unwrap();
+    assert_eq!((status, answer["state"].as_str()), (200, Some("ready")), "{answer}");
+    let metrics = query.running.metrics();
+    assert_eq!(metrics.sum("requests_total"), 0.0);
+    assert!(!metrics.family("requests_total").is_empty());
+    assert_eq!(metrics.sum("build_info"), 1.0);
+    query.ask("{ package(name: \"left-pad\", version: \"1.0.0\") { name } }", json!({}));
+    assert_eq!(
+        query.running.metrics().get("requests_total{outcome=\"ok\",status=\"2xx\"}"),
+        Some(1.0)
+    );
+    query.running.stop();
+    ingester.stop();
+}

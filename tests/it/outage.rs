@@ -1,0 +1,85 @@
+//! What the daemons need goes away, or is not there yet: they wait and say so, and nothing is lost or rejected.
+
+use serde_json::Value;
+use testkit::{Postgres, StopMode, consume_all, eventually};
+
+use crate::support::{PATIENCE, Running, Scene, event, generated, structured};
+
+/// Paused, with a reason, and nothing else to be seen of it.
+async fn assert_paused(ingester: &mut Running) {
+    let (status, answer) = ingester.shows("paused").await;
+    assert_eq!(status, 503, "{answer}");
+    let reason = answer["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("database"), "{answer}");
+    assert_eq!(testkit::http_get(&ingester.admin, "/livez").unwrap().0, 200);
+}
+
+async fn assert_ready(ingester: &mut Running) {
+    let (status, answer) = ingester.shows("ready").await;
+    assert_eq!((status, &answer["reason"]), (200, &Value::Null), "{answer}");
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_is_waited_for() {
+    const EVENTS: usize = 20_000;
+    let mut server = Postgres::start();
+    let scene = Scene::without_topic("outage", server.database().await.url);
+    scene.make_topic(4, &[]).await;
+
+    // Away from the start.
+    server.stop(StopMode::Fast);
+    let mut ingester = scene.start_ingester(&[("INGESTER_BATCH__MAX_ROWS", "500")]);
+    assert_paused(&mut ingester).await;
+    server.start_again();
+    assert_ready(&mut ingester).await;
+
+    // Gone in the middle of the flow, as in a crash; what comes meanwhile waits in the topic.
+    scene.produce((0..EVENTS / 2).map(|n| generated(n, 0))).await;
+    eventually("the first rows", PATIENCE, async || scene.count().await > 0).await;
+    server.stop(StopMode::Immediate);
+    scene.produce((EVENTS / 2..EVENTS).map(|n| generated(n, 0))).await;
+    assert_paused(&mut ingester).await;
+    let metrics = ingester.metrics();
+    assert_eq!(metrics.get("paused"), Some(1.0));
+    assert!(metrics.get("store_retries_total{class=\"transient\"}").unwrap() >= 1.0);
+    server.start_again();
+    scene.caught_up(&mut ingester).await;
+    assert_ready(&mut ingester).await;
+
+    let metrics = ingester.metrics();
+    assert_eq!(metrics.get("paused"), Some(0.0));
+    assert_eq!(metrics.sum("dead_letters_total"), 0.0);
+    assert_eq!(metrics.sum("records_total"), EVENTS as f64);
+    assert_eq!(consume_all(&scene.brokers, &scene.dead_letters).await, []);
+    assert_eq!(scene.count().await, i64::try_from(EVENTS).unwrap());
+
+    // A stop while the database is away is still a stop.
+    server.stop(StopMode::Immediate);
+    scene.produce([generated(EVENTS, 0)]).await;
+    assert_paused(&mut ingester).await;
+    ingester.stop();
+    server.start_again();
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(scene.count().await, i64::try_from(EVENTS + 1).unwrap());
+    ingester.stop();
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_there_yet_is_waited_for() {
+    let scene = Scene::without_topic("no-topic", testkit::postgres().database().await.url);
+    let refresh = [("INGESTER_KAFKA__CLIENT__TOPIC_METADATA_REFRESH_INTERVAL_MS", "500")];
+    let mut ingester = scene.start_ingester(&refresh);
+    eventually("the table", PATIENCE, async || {
+        assert!(ingester.daemon.is_running(), "the ingester ended:\n{}", ingester.daemon.log());
+        scene.number("SELECT count(*) FROM pg_class WHERE relname = 'publication'").await == 1
+    })
+    .await;
+    scene.make_topic(2, &[]).await;
+    scene
+        .produce([structured(&event("late", "1.0.0")), structured(&event("later", "1.0.0"))])
+        .await;
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(scene.count().await, 2);
+    ingester.ready().stop();
+}

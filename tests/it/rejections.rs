@@ -1,0 +1,268 @@
+//! What is no publish event goes to the dead-letter topic, whole and once, and stops nobody.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::json;
+use testkit::{ConsumedRecord, Record};
+
+use crate::rejection_cases::{
+    ADDRESS, Cases, Fate, MARK, MAX_EVENT_BYTES, REFUSED_VERSION, STAMPED, id,
+};
+use crate::support::{Row, STOP, Scene, event, free_address, header, identity, structured, with};
+
+/// What the ingester adds to a record's own headers, in any order.
+const HEADERS: [&str; 10] = [
+    "__connect.errors.topic",
+    "__connect.errors.partition",
+    "__connect.errors.offset",
+    "__connect.errors.connector.name",
+    "__connect.errors.stage",
+    "__connect.errors.exception.message",
+    "publication.error.code",
+    "publication.error.attempts",
+    "publication.error.at",
+    "publication.ingester.version",
+];
+
+/// Every code of the contract, with its stage.
+const CODES: [(&str, &str); 10] = [
+    ("too_large", "VALUE_CONVERTER"),
+    ("not_json", "VALUE_CONVERTER"),
+    ("not_cloudevent", "VALUE_CONVERTER"),
+    ("bad_field", "VALUE_CONVERTER"),
+    ("missing_field", "VALUE_CONVERTER"),
+    ("wrong_ecosystem", "TRANSFORMATION"),
+    ("subject_mismatch", "TRANSFORMATION"),
+    ("invalid_time", "TRANSFORMATION"),
+    ("future_time", "TRANSFORMATION"),
+    ("refused_by_store", "TASK_PUT"),
+];
+
+type Position = (i32, i64);
+
+/// The dead letters by the position of the record they repeat, each there once.
+async fn dead_letters(scene: &Scene) -> BTreeMap<Position, ConsumedRecord> {
+    let mut letters = BTreeMap::new();
+    for letter in testkit::consume_all(&scene.brokers, &scene.dead_letters).await {
+        let number = |name: &str| letter.header(name).expect("the position is in the headers");
+        assert_eq!(number("__connect.errors.topic"), scene.topic);
+        let partition = number("__connect.errors.partition").parse().expect("a partition");
+        let offset = number("__connect.errors.offset").parse().expect("an offset");
+        assert!(
+            letters.insert((partition, offset), letter).is_none(),
+            "twice: {partition}/{offset}"
+        );
+    }
+    letters
+}
+
+/// Whether this is an RFC 3339 time in UTC of this century.
+fn is_time(text: &str) -> bool {
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    text.starts_with("20")
+        && (shape == "0000-00-00T00:00:00.000Z" || shape == "0000-00-00T00:00:00Z")
+}
+
+/// What is wrong with a dead letter, against the record it must repeat.
+fn faults(scene: &Scene, record: &Record, code: &str, letter: &ConsumedRecord) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut check = |what: &str, holds: bool| {
+        if !holds {
+            faults.push(what.to_owned());
+        }
+    };
+    check("key", letter.key == record.key);
+    check("value", letter.value == record.value);
+    check("timestamp", letter.timestamp == record.timestamp);
+    let (own, added) = letter.headers.split_at(record.headers.len().min(letter.headers.len()));
+    check("the record's own headers", own == record.headers);
+    let mut names: Vec<&str> = added.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    let mut expected = HEADERS;
+    expected.sort_unstable();
+    check("the names of the headers added", names == expected);
+    let text = |name: &str| letter.header(name).unwrap_or_default();
+    let found = text("publication.error.code");
+    check(&format!("code {found} instead of {code}"), found == code);
+    let stage = CODES.iter().find(|(known, _)| *known == code).map_or("", |(_, stage)| stage);
+    check("stage", text("__connect.errors.stage") == stage);
+    check("group", text("__connect.errors.connector.name") == scene.group);
+    check("attempts", text("publication.error.attempts") == "1");
+    check("time", is_time(&text("publication.error.at")));
+    check("version", text("publication.ingester.version").split('.').count() == 3);
+    let message = text("__connect.errors.exception.message");
+    check("message", !message.is_empty() && message.len() <= 500);
+    for (name, value) in added {
+        let value = String::from_utf8_lossy(value.as_deref().unwrap_or_default());
+        check(
+            &format!("{name} quotes a value: {value}"),
+            !value.contains(MARK) && !value.contains(ADDRESS),
+        );
+    }
+    faults
+}
+
+/// What is wrong with the row of a case, if anything.
+fn row_faults(row: Option<&Row>, columns: &[(&str, Option<&str>)]) -> Vec<String> {
+    let Some(row) = row else { return vec!["no row".into()] };
+    let wrong = columns.iter().filter(|(name, value)| row[*name].as_deref() != *value);
+    wrong.map(|(name, value)| format!("{name} is {:?} and not {value:?}", row[*name])).collect()
+}
+
+#[tokio::test]
+async fn every_record_that_is_no_event_is_a_dead_letter_once() {
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene::without_topic("rejections", store);
+    let limit = (4 * MAX_EVENT_BYTES).to_string();
+    scene.make_topic(2, &[("max.message.bytes", &limit), ("retention.ms", "-1")]).await;
+    let status = scene.ingester_command("migrate", &free_address()).spawn().wait_exit(STOP);
+    assert_eq!(status.code(), Some(0), "migrate");
+    let check = format!("ALTER TABLE publication ADD CHECK (version <> '{REFUSED_VERSION}')");
+    scene.execute(&check).await;
+
+    let cases = Cases::all().0;
+    let positions = scene.produce(cases.iter().map(|case| case.record.clone())).await;
+    let mut ingester = scene.ingester(&[("INGESTER_LOG__FILTER", "debug")]);
+    scene.caught_up(&mut ingester).await;
+
+    let letters = dead_letters(&scene).await;
+    let rows = scene.rows().await;
+    let by_identity: HashMap<&str, &Row> =
+        rows.iter().filter_map(|row| Some((row["event_identity"].as_deref()?, row))).collect();
+    let mut report = Vec::new();
+    let mut codes: BTreeMap<&str, f64> = BTreeMap::new();
+    let (mut good, mut skipped) = (0, 0);
+    for (number, (case, position)) in cases.iter().zip(&positions).enumerate() {
+        let letter = letters.get(position);
+        let row = by_identity.get(&*identity("/registry/npm/publish", &id(number))).copied();
+        let faults = match &case.fate {
+            Fate::Rejected(code) => {
+                *codes.entry(code).or_default() += 1.0;
+                let mut faults = letter.map_or_else(
+                    || vec![format!("no dead letter with {code}")],
+                    |letter| faults(&scene, &case.record, code, letter),
+                );
+                faults.extend(row.map(|_| "a row".to_owned()));
+                faults
+            }
+            Fate::Row(columns) => {
+                good += 1;
+                let mut faults = row_faults(row, columns);
+                let code = letter.and_then(|letter| letter.header("publication.error.code"));
+                faults.extend(code.map(|code| format!("a dead letter with {code}")));
+                faults
+            }
+            Fate::Skipped => {
+                skipped += 1;
+                letter.map(|_| "a dead letter".to_owned()).into_iter().collect()
+            }
+        };
+        report.extend(faults.into_iter().map(|fault| format!("{number}, {}: {fault}", case.what)));
+    }
+    assert!(report.is_empty(), "{} faults:\n{}", report.len(), report.join("\n"));
+    assert_eq!(rows.len(), good);
+    let rejected = cases.len() - good - skipped;
+    assert_eq!(letters.len(), rejected);
+
+    let metrics = ingester.metrics();
+    for (code, _) in CODES {
+        let series = format!("dead_letters_total{{code=\"{code}\"}}");
+        assert_eq!(metrics.get(&series), Some(codes[code]), "{series}");
+    }
+    for (outcome, count) in [("inserted", good), ("skipped", skipped), ("dead_lettered", rejected)]
+    {
+        let series = format!("records_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(metrics.get(&series), Some(count as f64), "{series}");
+    }
+    assert_eq!(metrics.sum("records_total"), cases.len() as f64);
+    assert_eq!(metrics.sum("tor_verdicts_total"), metrics.sum("tfa_verdicts_total"));
+
+    let (_, shown) = testkit::http_get(&ingester.admin, "/metrics").unwrap();
+    let log = ingester.stop();
+    for secret in [ADDRESS, "10.1.2.3", "192.168.1.1", "2405:8100:8000::1", MARK] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "the log quotes {secret}");
+        assert!(!shown.contains(secret), "the metrics quote {secret}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_came_back_counts_its_attempts() {
+    let scene = Scene::new("attempts", 1).await;
+    let mut again = structured(&with(event("again", "1.0.0"), "/data/revision", json!(-1)));
+    again.headers.push(header("publication.error.attempts", "2"));
+    again.timestamp = Some(STAMPED);
+    let positions = scene.produce([again.clone()]).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let letters = dead_letters(&scene).await;
+    let letter = &letters[&positions[0]];
+    assert_eq!(letter.header("publication.error.attempts").as_deref(), Some("3"));
+    assert_eq!((&letter.key, &letter.value), (&again.key, &again.value));
+    ingester.stop();
+}
+
+/// A record whose value no topic of [`small_dead_letters`] takes, and whose rejection is sure.
+fn too_large_for_dead_letters() -> Record {
+    // Noise, so that no compression makes it fit.
+    let noise: String = (0..400_u32).map(|n| identity("noise", &n.to_string())).collect();
+    let event = structured(&event("large", "1.0.0"));
+    Record { timestamp: Some(STAMPED), value: Some(noise.into()), ..event }
+}
+
+/// Makes the dead-letter topic with room for little.
+async fn small_dead_letters(scene: &Scene) {
+    let config = [("max.message.bytes", "5000"), ("retention.ms", "-1")];
+    testkit::topic(&scene.brokers, &scene.dead_letters, 1, &config).await;
+}
+
+#[tokio::test]
+async fn a_value_that_the_dead_letter_topic_refuses_is_left_out() {
+    let scene = Scene::new("omitted", 1).await;
+    small_dead_letters(&scene).await;
+    let large = too_large_for_dead_letters();
+    let positions = scene.produce([large.clone(), structured(&event("good", "1.0.0"))]).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+
+    let letters = dead_letters(&scene).await;
+    assert_eq!(letters.len(), 1);
+    let omitted = &letters[&positions[0]];
+    assert_eq!(omitted.header("publication.value.omitted").as_deref(), Some("true"));
+    let kept = (&omitted.key, &omitted.value, omitted.timestamp);
+    assert_eq!(kept, (&large.key, &None, large.timestamp));
+    assert_eq!(omitted.headers[..1], large.headers[..]);
+    assert_eq!(omitted.header("publication.error.code").as_deref(), Some("not_json"));
+    assert_eq!(scene.count().await, 1);
+    assert_eq!(ingester.metrics().get("dead_letters_total{code=\"not_json\"}"), Some(1.0));
+    ingester.stop();
+}
+
+/// The broker refuses batches, not records: those that went with one that is too large, or that are too large only
+/// together, must still arrive whole.
+#[tokio::test]
+async fn only_the_value_that_is_too_large_is_left_out() {
+    let scene = Scene::new("neighbours", 1).await;
+    small_dead_letters(&scene).await;
+    let large = too_large_for_dead_letters();
+    let small = |n: u32| {
+        let noise: String = (0..40).map(|m| identity(&n.to_string(), &m.to_string())).collect();
+        Record { value: Some(noise.into()), ..large.clone() }
+    };
+    let records: Vec<Record> =
+        (0..10).map(small).chain([large.clone()]).chain((10..20).map(small)).collect();
+    let positions = scene.produce(records.clone()).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+
+    let letters = dead_letters(&scene).await;
+    assert_eq!(letters.len(), records.len());
+    let whole = |position: &&Position| letters[position].value.is_some();
+    assert_eq!(positions.iter().filter(whole).count(), records.len() - 1);
+    for (record, position) in
+        records.iter().zip(&positions).filter(|(record, _)| record.value != large.value)
+    {
+        assert_eq!(faults(&scene, record, "not_json", &letters[position]), [""; 0]);
+    }
+}

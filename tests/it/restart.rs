@@ -1,0 +1,76 @@
+//! Stopping and crashing in the middle: nothing is lost, whatever was under way.
+
+use testkit::eventually;
+
+use crate::support::{PATIENCE, Scene, generated};
+
+/// Little at a time, so that a stop finds most of the records still to be done.
+const SLOW: [(&str, &str); 4] = [
+    ("INGESTER_BATCH__MAX_ROWS", "250"),
+    ("INGESTER_BATCH__IN_FLIGHT", "2"),
+    ("INGESTER_LIMITS__MAX_BUFFERED_BYTES", "1MiB"),
+    // The shortest that a broker takes by default: a killed member's partitions are free after it.
+    ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000"),
+];
+
+/// All rows are there, each as it was published.
+async fn assert_rows(scene: &Scene, events: usize) {
+    let events = i64::try_from(events).unwrap();
+    assert_eq!(scene.count().await, events);
+    let right = "SELECT count(*) FROM publication WHERE username = replace(name, 'package', 'user') AND NOT disputed";
+    assert_eq!(scene.number(right).await, events);
+}
+
+#[tokio::test]
+async fn ten_stops_in_the_middle_lose_nothing() {
+    const EVENTS: usize = 50_000;
+    const STOPS: i64 = 10;
+    let scene = Scene::new("restart", 4).await;
+    scene.produce((0..EVENTS).map(|n| generated(n, 0))).await;
+    let mut in_the_middle = 0;
+    for stop in 0..STOPS {
+        let ingester = scene.start_ingester(&SLOW);
+        // Each goes on for a little, wherever it finds itself; the last ones may find nothing left.
+        let before = scene.count().await;
+        eventually("some more rows", PATIENCE, async || {
+            scene.count().await > before || scene.lag().await == 0
+        })
+        .await;
+        ingester.stop();
+        // What it read was written and committed before it ended: offsets and rows agree after an orderly stop.
+        let (lag, rows) = (scene.lag().await, scene.count().await);
+        assert_eq!(rows + lag, i64::try_from(EVENTS).unwrap(), "after stop {stop}");
+        in_the_middle += i64::from(lag > 0);
+    }
+    assert!(in_the_middle >= STOPS / 2, "only {in_the_middle} stops came before the end");
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+    assert_rows(&scene, EVENTS).await;
+}
+
+#[tokio::test]
+async fn crashes_in_the_middle_lose_nothing() {
+    const EVENTS: usize = 30_000;
+    let scene = Scene::new("crash", 4).await;
+    scene.produce((0..EVENTS).map(|n| generated(n, 0))).await;
+    for _ in 0..2 {
+        let mut ingester = scene.start_ingester(&SLOW);
+        let before = scene.count().await;
+        eventually("some more rows", PATIENCE, async || {
+            scene.count().await > before || scene.lag().await == 0
+        })
+        .await;
+        ingester.daemon.kill();
+    }
+    let mut ingester = scene.ingester(&SLOW[3..]);
+    scene.caught_up(&mut ingester).await;
+    let metrics = ingester.metrics();
+    assert_eq!(
+        metrics.get("records_total{outcome=\"updated\"}"),
+        Some(0.0),
+        "a row read twice stays what it is"
+    );
+    ingester.stop();
+    assert_rows(&scene, EVENTS).await;
+}
