@@ -16,6 +16,7 @@ mod kafka;
 mod lag;
 mod ledger;
 mod metrics;
+mod poll_list;
 pub mod reject;
 mod run;
 mod settings;

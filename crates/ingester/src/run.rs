@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use enrich::ExitHistory;
 use service::admin::AdminServer;
 use service::metrics::Registry;
 use store::{Error, PublicationWriter};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::exits::Exits;
@@ -18,6 +20,7 @@ use crate::kafka::{self, Assignment, DeadLetters, Progress, Shared};
 use crate::lag::Lag;
 use crate::ledger::Ledger;
 use crate::metrics::IngesterMetrics;
+use crate::poll_list::ListPoller;
 use crate::settings::Settings;
 use crate::settle::{Settling, Trigger};
 use crate::write::Writer;
@@ -111,50 +114,34 @@ impl Work {
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());
         };
-        let dead_letters = DeadLetters::open(&self.settings)?;
-
-        let (progress, lag) = (Arc::new(Progress::default()), Arc::new(Lag::default()));
         let trigger = Arc::new(Trigger::default());
-        let assignment = Arc::new(Assignment::new(trigger.clone()));
         let (shown, history) = watch::channel(exits.history());
-        let judge = Judge {
-            decode: self.settings.decode_rules(),
-            history: history.borrow().clone(),
-            tfa: self.settings.tfa_rules(),
-            generation: self.settings.enrich.generation,
+        let shared = Shared {
+            progress: Arc::new(Progress::default()),
+            health: self.health.clone(),
+            lag: Arc::new(Lag::default()),
+            metrics: self.metrics.clone(),
+            assignment: Arc::new(Assignment::new(trigger.clone())),
         };
+        let ingest = self.ingest(store.clone(), &history, &shared, &trigger)?;
         let settling = Settling {
             settings: self.settings.clone(),
             trigger: trigger.clone(),
-            history: history.clone(),
-            assignment: assignment.clone(),
-            judge: judge.clone(),
-            store: store.clone(),
-            writer: Arc::new(self.writer(store.clone(), None)),
-        };
-        let ledger = Ledger {
-            progress: progress.clone(),
-            lag: lag.clone(),
-            metrics: self.metrics.clone(),
-            verdicts: self.metrics.verdicts(),
-        };
-        let ingest = Ingest {
-            judge,
             history,
-            writer: Arc::new(self.writer(store, Some(dead_letters))),
-            ledger: Some(ledger),
-            settling: trigger.clone(),
-            shape: Shape::from(&self.settings),
+            assignment: shared.assignment.clone(),
+            judge: ingest.judge.clone(),
+            writer: Arc::new(self.writer(store.clone(), None)),
+            store,
         };
-        let shared =
-            Shared { progress, health: self.health, lag, metrics: self.metrics, assignment };
         let (poll, records) = kafka::start(&self.settings, shared)?;
 
-        // What goes on beside the loop ends with it.
-        let beside = stop.child_token();
-        let making_topic = tokio::spawn(make_dead_letter_topic(self.settings.clone(), beside.clone()));
-        let settling = tokio::spawn(settling.run(beside.clone()));
-        let exits = tokio::spawn(exits.keep_up(shown, trigger, beside.clone()));
+        let mut beside = JoinSet::new();
+        beside.spawn(make_dead_letter_topic(self.settings.clone()));
+        beside.spawn(settling.run(stop.clone()));
+        beside.spawn(exits.keep_up(shown, trigger, stop.clone()));
+        if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
+            beside.spawn(poller.run(stop.clone()));
+        }
         let mut ingesting = tokio::spawn(ingest.run(records));
         let result = tokio::select! {
             result = &mut ingesting => result,
@@ -162,16 +149,44 @@ impl Work {
                 poll.stop_reading();
                 ingesting.await
             }
+            Some(broken) = first_broken(&mut beside) => return Err(broken),
         };
         // Closing a consumer can hang in librdkafka; its group then misses it after the session's time.
         if tokio::time::timeout(self.settings.shutdown.grace, poll.close()).await.is_err() {
             tracing::warn!("the kafka consumer did not close in time");
         }
-        beside.cancel();
-        settling.await?;
-        making_topic.await?;
-        exits.await??;
+        beside.shutdown().await;
         Ok(result??)
+    }
+
+    fn ingest(
+        &self,
+        store: Arc<dyn PublicationWriter>,
+        history: &watch::Receiver<Arc<ExitHistory>>,
+        shared: &Shared,
+        settling: &Arc<Trigger>,
+    ) -> anyhow::Result<Ingest> {
+        let judge = Judge {
+            decode: self.settings.decode_rules(),
+            history: history.borrow().clone(),
+            tfa: self.settings.tfa_rules(),
+            generation: self.settings.enrich.generation,
+        };
+        let ledger = Ledger {
+            progress: shared.progress.clone(),
+            lag: shared.lag.clone(),
+            metrics: self.metrics.clone(),
+            verdicts: self.metrics.verdicts(),
+        };
+        let dead_letters = DeadLetters::open(&self.settings)?;
+        Ok(Ingest {
+            judge,
+            history: history.clone(),
+            writer: Arc::new(self.writer(store, Some(dead_letters))),
+            ledger: Some(ledger),
+            settling: settling.clone(),
+            shape: Shape::from(&self.settings),
+        })
     }
 
     fn writer(
@@ -197,10 +212,23 @@ impl Work {
 }
 
 /// Tries until the broker has answered, whatever it answered.
-async fn make_dead_letter_topic(settings: Settings, stop: CancellationToken) {
-    while stop.run_until_cancelled(kafka::create_topic(&settings)).await == Some(false) {
-        let _ = stop.run_until_cancelled(tokio::time::sleep(BROKER_WAIT)).await;
+async fn make_dead_letter_topic(settings: Settings) -> anyhow::Result<()> {
+    while !kafka::create_topic(&settings).await {
+        tokio::time::sleep(BROKER_WAIT).await;
     }
+    Ok(())
+}
+
+/// The first failure among the tasks beside the loop; `None` when all ended well.
+async fn first_broken(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow::Error> {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Some(error),
+            Err(panic) => return Some(panic.into()),
+        }
+    }
+    None
 }
 
 async fn until_there<T, F>(health: &Health, attempt: impl Fn() -> F) -> Result<T, Error>

@@ -157,6 +157,14 @@ pub struct Tor {
     pub max_age: Duration,
     /// Distinct addresses that a list must hold.
     pub min_addresses: usize,
+    /// Where the newest exit list is fetched from and filed in `exit_lists`; empty = nowhere.
+    pub poll_url: String,
+    /// How often it is fetched.
+    #[serde(with = "humantime_serde")]
+    pub poll_every: Duration,
+    /// How long one fetch may take.
+    #[serde(with = "humantime_serde")]
+    pub poll_timeout: Duration,
     /// How often the directories are looked through for new lists.
     #[serde(with = "humantime_serde")]
     pub refresh_every: Duration,
@@ -248,6 +256,9 @@ impl Default for Tor {
             settle_after: rules.settle_after,
             max_age: rules.max_age,
             min_addresses: rules.min_addresses,
+            poll_url: String::new(),
+            poll_every: Duration::from_secs(3_600),
+            poll_timeout: Duration::from_secs(30),
             refresh_every: Duration::from_secs(20),
             settle_horizon: Duration::from_secs(7 * 24 * 3_600),
         }
@@ -296,6 +307,19 @@ impl LayeredSettings for Settings {
                 "kafka.dead_letter_topic",
                 "must be a topic of its own",
             ));
+        }
+        if !self.tor.poll_url.is_empty() && self.tor.exit_lists.as_os_str().is_empty() {
+            return Err(ConfigError::invalid(
+                "tor.poll_url",
+                "needs tor.exit_lists to file what it fetches",
+            ));
+        }
+        for (key, span) in
+            [("tor.poll_every", self.tor.poll_every), ("tor.refresh_every", self.tor.refresh_every)]
+        {
+            if span < Duration::from_secs(1) {
+                return Err(ConfigError::invalid(key, "must be at least 1s"));
+            }
         }
         self.tor_rules().map(|_| ())
     }

@@ -70,10 +70,10 @@ pub(crate) struct Settling {
 
 impl Settling {
     /// Runs a pass whenever one is called for, one after the other, until `stop` is cancelled.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         while let Some(from) = stop.run_until_cancelled(self.trigger.called()).await {
             match stop.run_until_cancelled(self.pass(from, &stop)).await {
-                None => return,
+                None => break,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
                     tracing::warn!(
@@ -85,6 +85,7 @@ impl Settling {
                 }
             }
         }
+        Ok(())
     }
 
     async fn pass(&self, from: Option<Timestamp>, stop: &CancellationToken) -> anyhow::Result<()> {

@@ -94,7 +94,8 @@ fn request() -> Value {
 }
 
 fn auth() -> Value {
-    let credentials: Vec<&str> = Credential::ALL.iter().map(|credential| credential.as_str()).collect();
+    let credentials: Vec<&str> =
+        Credential::ALL.iter().map(|credential| credential.as_str()).collect();
     json!({
         "type": ["object", "null"],
         "description": "What was verified on this act; account or package policy is no evidence.",
@@ -129,7 +130,9 @@ fn words(known: &[&str], description: &str) -> Value {
 
 fn name(max_bytes: usize, description: &str) -> Value {
     // The schema counts characters; the bound is in bytes, which are at least as many.
-    let description = format!("{description} 1 to {max_bytes} bytes, no control characters, no outer white space.");
+    let description = format!(
+        "{description} 1 to {max_bytes} bytes, no control characters, no outer white space."
+    );
     json!({"type": "string", "minLength": 1, "maxLength": max_bytes, "description": description})
 }
 
@@ -139,8 +142,13 @@ mod tests {
 
     #[test]
     fn the_committed_schema_is_the_one_that_is_made_here() {
-        let committed: Value = serde_json::from_str(include_str!("../../event.schema.json")).unwrap();
+        let committed: Value =
+            serde_json::from_str(include_str!("../../event.schema.json")).unwrap();
         let made = event_schema();
-        assert!(committed == made, "event.schema.json is to be:\n{}", serde_json::to_string_pretty(&made).unwrap());
+        assert!(
+            committed == made,
+            "event.schema.json is to be:\n{}",
+            serde_json::to_string_pretty(&made).unwrap()
+        );
     }
 }
