@@ -8,6 +8,7 @@
     reason = "a test that cannot go on ends with a panic"
 )]
 
+mod audits;
 mod config;
 mod databases;
 mod graphql;
