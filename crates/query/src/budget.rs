@@ -74,23 +74,30 @@ impl ByteBudget {
     }
 }
 
-/// Publications that may be worked on at the same time, over all requests.
+/// Requests for up to this many publications have a lane of their own, so that a lookup never waits behind bulk
+/// requests; it is the largest page.
+const LOOKUP: u64 = 100;
+
+/// Publications that may be worked on at the same time, over all requests: so many in lookups, and so many in bulk.
 #[derive(Debug)]
 pub(crate) struct WorkBudget {
-    places: Semaphore,
+    lookups: Semaphore,
+    bulk: Semaphore,
     total: u32,
 }
 
 impl WorkBudget {
     pub(crate) fn new(total: u32) -> Self {
-        Self { places: Semaphore::new(total as usize), total }
+        let places = || Semaphore::new(total as usize);
+        Self { lookups: places(), bulk: places(), total }
     }
 
     /// Waits until so many publications may be worked on beside the others.
     pub(crate) async fn turn(&self, publications: u64) -> Turn<'_> {
         let places = u32::try_from(publications).unwrap_or(u32::MAX).min(self.total);
+        let lane = if publications <= LOOKUP { &self.lookups } else { &self.bulk };
         // The semaphore is never closed, so that there is always a permit.
-        Turn { permit: self.places.acquire_many(places).await.ok() }
+        Turn { permit: lane.acquire_many(places).await.ok() }
     }
 
     /// Waits before a body is parsed, when it is not known yet what it asks for: a reference has 27 bytes at least.
@@ -141,14 +148,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_waits_for_its_turn_and_never_for_itself() {
-        let budget = WorkBudget::new(100);
+        let budget = WorkBudget::new(1_000);
         let second = Duration::from_secs(1);
-        let first = budget.turn(60).await;
-        assert!(tokio::time::timeout(second, budget.turn(60)).await.is_err());
-        let other = budget.turn(40).await;
-        assert!(tokio::time::timeout(second, budget.enough(first, 61)).await.is_err());
-        let other = tokio::time::timeout(second, budget.enough(other, 40)).await.unwrap();
-        let more = tokio::time::timeout(second, budget.enough(other, 1_000)).await.unwrap();
+        let first = budget.turn(600).await;
+        assert!(tokio::time::timeout(second, budget.turn(600)).await.is_err());
+        let other = budget.turn(400).await;
+        assert!(tokio::time::timeout(second, budget.enough(first, 601)).await.is_err());
+        let other = tokio::time::timeout(second, budget.enough(other, 400)).await.unwrap();
+        let more = tokio::time::timeout(second, budget.enough(other, 10_000)).await.unwrap();
+        assert!(tokio::time::timeout(second, budget.turn_for_body(1_000_000)).await.is_err());
+        assert!(tokio::time::timeout(second, budget.turn(LOOKUP)).await.is_ok(), "another lane");
         drop(more);
         assert!(tokio::time::timeout(second, budget.turn_for_body(1_000_000)).await.is_ok());
         assert!(budget.turn_for_body(SMALL).await.permit.is_none());

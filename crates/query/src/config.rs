@@ -103,7 +103,8 @@ pub struct Limits {
     pub max_answers: ByteSize,
     /// All bodies that are being read together.
     pub max_bodies: ByteSize,
-    /// Publications that all requests together work on at the same time; more wait.
+    /// Publications that all bulk requests together work on at the same time; more wait. Requests for up to 100 have as
+    /// many places of their own.
     pub max_refs_in_progress: u32,
 }
 
@@ -167,9 +168,9 @@ impl Default for Limits {
             max_errors: 10,
             max_error_length: 300,
             max_answer: ByteSize::mib(16),
-            max_answers: ByteSize::mib(64),
-            max_bodies: ByteSize::mib(32),
-            max_refs_in_progress: 20_000,
+            max_answers: ByteSize::mib(32),
+            max_bodies: ByteSize::mib(16),
+            max_refs_in_progress: 15_000,
         }
     }
 }
