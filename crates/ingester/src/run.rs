@@ -133,7 +133,7 @@ impl Work {
             writer: Arc::new(self.writer(store.clone(), None)),
             store,
         };
-        let (poll, records) = kafka::start(&self.settings, shared)?;
+        let (poll, records) = kafka::start(&self.settings, shared).map_err(kafka::refused)?;
 
         let mut beside = JoinSet::new();
         beside.spawn(make_dead_letter_topic(self.settings.clone()));
@@ -178,7 +178,7 @@ impl Work {
             metrics: self.metrics.clone(),
             verdicts: self.metrics.verdicts(),
         };
-        let dead_letters = DeadLetters::open(&self.settings)?;
+        let dead_letters = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
         Ok(Ingest {
             judge,
             history: history.clone(),

@@ -103,7 +103,8 @@ impl Settling {
             return Ok(());
         }
         tracing::info!(%start, partitions = partitions.len(), "settling: judging again with new evidence");
-        let records = kafka::read_since(&self.settings, partitions, start, stop.child_token())?;
+        let records = kafka::read_since(&self.settings, partitions, start, stop.child_token())
+            .map_err(kafka::refused)?;
         let ingest = Ingest {
             judge: Judge { history, ..self.judge.clone() },
             history: self.history.clone(),

@@ -50,6 +50,11 @@ const NEEDS: &[Need] = &[
         present: || runs("pkg-config", &["--exists", "openssl"]),
     },
     Need {
+        what: "Node.js and npm, for the audits of GraphQL over HTTP",
+        packages: &["nodejs", "npm"],
+        present: || runs("node", &["--version"]) && runs("npm", &["--version"]),
+    },
+    Need {
         what: "kcat, a second Kafka client",
         packages: &["kcat"],
         present: || runs("kcat", &["-V"]),

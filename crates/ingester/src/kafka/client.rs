@@ -1,6 +1,8 @@
 //! librdkafka's settings, and its log lines in ours.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use service::config::ConfigError;
 
 use crate::settings::Settings;
 
@@ -54,6 +56,17 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
     config.set("enable.idempotence", "true").set("acks", "all");
     config.set_log_level(RDKafkaLogLevel::Info);
     config
+}
+
+/// The error of a client that could not be made, as one of the configuration where librdkafka refused a setting. What
+/// librdkafka says quotes the value, which may be a secret.
+pub(crate) fn refused(error: KafkaError) -> anyhow::Error {
+    match error {
+        KafkaError::ClientConfig(_, _, key, _) => {
+            ConfigError::invalid(format!("kafka.client.{key}"), "is refused by librdkafka").into()
+        }
+        error => anyhow::Error::new(error).context("the kafka client could not be made"),
+    }
 }
 
 fn pass_through(config: &mut ClientConfig, settings: &Settings) {

@@ -1,12 +1,13 @@
 //! The dead-letter topic: rejected records go there whole, with the headers that Kafka Connect made the convention and
 //! ours (contract, section 1).
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use model::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -31,6 +32,10 @@ pub(crate) struct Undelivered(KafkaError);
 /// The producer of dead letters.
 pub(crate) struct DeadLetters {
     producer: FutureProducer<Context>,
+    /// One record a request, made when it is first needed: a broker judges the size of a whole request, so a refusal
+    /// says nothing about any one record of it.
+    single: OnceLock<FutureProducer<Context>>,
+    single_config: ClientConfig,
     topic: String,
     group: String,
 }
@@ -52,8 +57,13 @@ impl DeadLetters {
     /// # Errors
     /// When librdkafka refuses a setting, by name.
     pub(crate) fn open(settings: &Settings) -> KafkaResult<Self> {
+        let config = client::producer(settings);
+        let mut single_config = config.clone();
+        single_config.set("batch.num.messages", "1");
         Ok(Self {
-            producer: client::producer(settings).create_with_context(Context)?,
+            producer: config.create_with_context(Context)?,
+            single: OnceLock::new(),
+            single_config,
             topic: settings.kafka.dead_letter_topic.clone(),
             group: settings.kafka.group.clone(),
         })
@@ -66,17 +76,31 @@ impl DeadLetters {
         rejection: &Rejection,
         envelope: &Envelope,
     ) -> Result<(), Undelivered> {
-        match self.send(rejection, envelope, false).await {
-            Err(KafkaError::MessageProduction(
-                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize,
-            )) => self.send(rejection, envelope, true).await,
+        match self.send(&self.producer, rejection, envelope, false).await {
+            Err(error) if is_size(&error) => self.deliver_alone(rejection, envelope).await,
             result => result,
         }
         .map_err(Undelivered)
     }
 
+    /// What was refused for its size among others, once more by itself; then without its value.
+    async fn deliver_alone(&self, rejection: &Rejection, envelope: &Envelope) -> KafkaResult<()> {
+        let single = match self.single.get() {
+            Some(single) => single,
+            None => {
+                let made = self.single_config.create_with_context(Context)?;
+                self.single.get_or_init(|| made)
+            }
+        };
+        match self.send(single, rejection, envelope, false).await {
+            Err(error) if is_size(&error) => self.send(single, rejection, envelope, true).await,
+            result => result,
+        }
+    }
+
     async fn send(
         &self,
+        producer: &FutureProducer<Context>,
         rejection: &Rejection,
         envelope: &Envelope,
         omit_value: bool,
@@ -87,11 +111,7 @@ impl DeadLetters {
         record.payload = envelope.value.as_deref().filter(|_| !omit_value);
         record.timestamp = envelope.timestamp;
         // Room in the producer's own queue is waited for: it empties as the broker acknowledges.
-        self.producer
-            .send(record, Duration::from_secs(10))
-            .await
-            .map(|_| ())
-            .map_err(|(error, _)| error)
+        producer.send(record, Duration::from_secs(10)).await.map(|_| ()).map_err(|(error, _)| error)
     }
 
     fn headers(
@@ -128,6 +148,15 @@ impl DeadLetters {
         }
         headers
     }
+}
+
+/// Whether the broker refused a request for its size.
+fn is_size(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(
+        code,
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
+    )
 }
 
 fn truncated(message: &str) -> &str {

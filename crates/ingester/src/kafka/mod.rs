@@ -8,7 +8,7 @@ mod poll;
 mod range;
 mod source;
 
-pub(crate) use client::version;
+pub(crate) use client::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
 pub(crate) use poll::{Shared, start};
 pub(crate) use range::read_since;
