@@ -20,7 +20,7 @@ impl Progress {
         let watched = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         let bar = watched.then(|| {
             // A template that is not understood costs the looks and nothing else.
-            let template = "  [{bar:50}] {human_pos} of {human_len}, {elapsed} {msg}";
+            let template = "  [{wide_bar}] {human_pos} of {human_len}, {elapsed} {msg}";
             let style = ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(total).with_style(style.progress_chars("=> "))

@@ -39,7 +39,7 @@ pub(crate) async fn replay(
     metrics: &IngesterMetrics,
 ) -> anyhow::Result<()> {
     let mut progress = Progress::new(world.releases.len() as u64);
-    progress.waiting_for("the broker gives a new consumer group three seconds to gather");
+    progress.waiting_for("the new consumer group gathers (3 s)");
     let mut produced = 0;
     for first in (0..world.releases.len()).step_by(CHUNK) {
         let records = records(world.clone(), first).await?;
