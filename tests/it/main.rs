@@ -20,5 +20,6 @@ mod rejection_cases;
 mod rejection_fields;
 mod rejections;
 mod restart;
+mod settling;
 mod support;
 mod volume;

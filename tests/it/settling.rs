@@ -1,0 +1,127 @@
+//! Verdicts that gain knowledge by themselves: lists that come later, earlier, broken, and while nobody ran.
+
+use serde_json::{Value, json};
+use testkit::{Record, eventually};
+
+use crate::support::{Running, Scene, event, structured, with, write_snapshot};
+
+/// Scanned before T, only in a list that comes late.
+const EXIT: &str = "109.70.100.19";
+/// Scanned an hour after T and never before.
+const EXIT_AFTER: &str = "109.70.100.20";
+
+/// A publication at the example's T, 2019-07-25T18:09:11.204Z, from this address.
+fn from(name: &str, address: &str) -> Value {
+    with(event(name, "1.0.0"), "/data/request/ip", json!(address))
+}
+
+/// `tor`, its reason and whether it is settled, by name.
+async fn verdicts(scene: &Scene) -> Vec<String> {
+    let column = |row: &crate::support::Row, name: &str| row[name].clone().unwrap_or("null".into());
+    let verdict = |row| {
+        let [name, tor, reason] = ["name", "tor", "tor_reason"].map(|name| column(&row, name));
+        let settled = if column(&row, "tor_settled") == "true" { "settled" } else { "open" };
+        format!("{name} {tor} {reason} {settled}")
+    };
+    scene.rows().await.into_iter().map(verdict).collect()
+}
+
+async fn become_these(scene: &Scene, running: &mut Running, expected: &[&str]) {
+    eventually(&format!("the verdicts {expected:?}"), crate::support::PATIENCE, async || {
+        assert!(running.daemon.is_running(), "the ingester ended:\n{}", running.daemon.log());
+        verdicts(scene).await == expected
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rows_change_when_lists_come_without_anybody_doing_anything() {
+    let scene = Scene::new("settling", 2).await;
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    let path = lists.to_str().unwrap();
+    let environment = [("INGESTER_TOR__SNAPSHOTS", path), ("INGESTER_TOR__REFRESH_EVERY", "1s")];
+    let mut ingester = scene.ingester(&environment);
+    let events = [
+        from("exit", EXIT),
+        from("exit-after", EXIT_AFTER),
+        from("other", "71.160.223.45"),
+        from("six", "2620:7:6001::101"),
+    ];
+    let poison = Record { value: Some(b"{".into()), ..Record::default() };
+    scene.produce(events.iter().map(structured).chain([poison])).await;
+    scene.caught_up(&mut ingester).await;
+    let none =
+        ["exit", "exit-after", "other", "six"].map(|name| format!("{name} null no_coverage open"));
+    assert_eq!(verdicts(&scene).await, none);
+
+    // A list of before T that has none of them: they are not listed, so far. Of IPv6 it says nothing.
+    write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
+    let unlisted = [
+        "exit false not_listed open",
+        "exit-after false not_listed open",
+        "other false not_listed open",
+        "six null no_coverage open",
+    ];
+    become_these(&scene, &mut ingester, &unlisted).await;
+
+    // An earlier list that comes late, and one of after T. Between them an error page, which displaces nothing.
+    std::fs::write(lists.join("2019-07-25-18-30-00"), "<html>503</html>").unwrap();
+    write_snapshot(&lists, "2019-07-25-17-00-00", &[EXIT]);
+    write_snapshot(&lists, "2019-07-25-19-00-00", &[EXIT_AFTER]);
+    let gained = [
+        "exit true snapshot settled",
+        "exit-after null listed_after open",
+        "other false not_listed open",
+        "six null no_coverage open",
+    ];
+    become_these(&scene, &mut ingester, &gained).await;
+    let metrics = ingester.metrics();
+    assert_eq!(metrics.sum("records_total"), 5.0, "what is read again is not counted again");
+    assert_eq!(metrics.get(r#"exit_lists_refused_total{source="snapshot"}"#), Some(1.0));
+
+    // The list that settles them comes while nobody runs.
+    ingester.stop();
+    write_snapshot(&lists, "2019-07-25-21-30-00", &[]);
+    let mut ingester = scene.ingester(&environment);
+    let settled = [
+        "exit true snapshot settled",
+        "exit-after null listed_after settled",
+        "other false not_listed settled",
+        "six null no_coverage settled",
+    ];
+    become_these(&scene, &mut ingester, &settled).await;
+    assert_eq!(ingester.metrics().sum("records_total"), 0.0);
+    ingester.stop();
+    let letters = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
+    assert_eq!(letters.len(), 1, "a settling pass rejects nothing anew");
+    assert_eq!(scene.lag().await, 0);
+}
+
+#[tokio::test]
+async fn questions_about_lists_are_answered_on_the_command_line() {
+    let scene = Scene::without_topic("tor-command", "sqlite://unused.db".into());
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    write_snapshot(&lists, "2019-07-25-17-00-00", &[EXIT]);
+    std::fs::write(lists.join("2019-07-25-18-00-00"), "").unwrap();
+    let run = |arguments: &[&str], code: i32| {
+        let command = scene.ingester_command("tor", "127.0.0.1:0").args(arguments);
+        let mut daemon = command.env("INGESTER_TOR__SNAPSHOTS", &lists).spawn();
+        let status = daemon.wait_exit(crate::support::PATIENCE);
+        assert_eq!(status.code(), Some(code), "{arguments:?}:\n{}", daemon.log());
+        daemon.log()
+    };
+    let explained = run(&["explain", "--address", EXIT, "--at", "2019-07-25T18:09:11.204Z"], 0);
+    assert!(
+        explained.contains("tor true, by snapshot; later lists cannot change it"),
+        "{explained}"
+    );
+    assert!(explained.contains("2019-07-25T17:00:00.000000Z snapshot"), "{explained}");
+    let coverage = run(&["coverage"], 0);
+    assert!(coverage.contains("2019-07-25  IPv4"), "{coverage}");
+    let verified = run(&["verify", "--source", "snapshots", lists.to_str().unwrap()], 1);
+    assert!(verified.contains("2019-07-25-18-00-00: holds no address"), "{verified}");
+    assert!(verified.contains("2 files, 1 valid, 1 refused"), "{verified}");
+    run(&["explain", "--address", EXIT, "--at", "yesterday"], 2);
+}
