@@ -11,6 +11,7 @@
 mod audits;
 mod config;
 mod databases;
+mod deploy;
 mod graphql;
 mod metrics;
 mod outage;

@@ -209,3 +209,109 @@ impl Flow {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use enrich::{TorRules, format};
+    use model::{Position, Timestamp, TorReason};
+    use service::metrics::Registry;
+    use store::{Filter, StoreSettings};
+
+    use super::*;
+    use crate::decode::DecodeRules;
+    use crate::health::Health;
+    use crate::metrics::IngesterMetrics;
+
+    const AT: &str = "2022-03-01T12:00:00Z";
+
+    fn record(offset: i64) -> Envelope {
+        // Every second publisher is the exit.
+        let ip = if offset % 2 == 0 { "109.70.100.19" } else { "71.160.223.45" };
+        let value = format!(
+            r#"{{"specversion":"1.0","id":"{offset}","source":"s","type":"t","data":{{"package":{{"ecosystem":"npm",
+            "name":"p{offset}","version":"1"}},"publishedAt":"{AT}","request":{{"ip":"{ip}"}}}}}}"#
+        );
+        Envelope {
+            position: Position { topic: "t".into(), partition: 0, offset },
+            timestamp: None,
+            key: None,
+            value: Some(value.into()),
+            headers: Vec::new(),
+        }
+    }
+
+    /// A list of sixty addresses and the exit, this many minutes before the acts.
+    fn with_list(history: &ExitHistory, minutes: u64) -> ExitHistory {
+        let at = Timestamp::parse(AT).unwrap();
+        let others: Vec<String> = (1..=60).map(|last| format!("185.220.100.{last}")).collect();
+        let text = format!("109.70.100.19\n{}\n", others.join("\n"));
+        let list = format::snapshot(text.as_bytes(), at.before(Duration::from_secs(minutes * 60)))
+            .unwrap();
+        let mut update = history.update();
+        update.snapshot(&list, Path::new(&minutes.to_string()));
+        update.finish(at).0
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_lookup_is_wrong_while_the_evidence_is_swapped_a_hundred_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("publications.db").display());
+        let settings = StoreSettings { url, ..StoreSettings::default() };
+        let store = store::open_writer(&settings).unwrap();
+        store.migrate().await.unwrap();
+        let metrics = Arc::new(IngesterMetrics::create(&Registry::new(), "test").unwrap());
+        let health = Arc::new(Health::new(Duration::ZERO));
+        let mut evidence = with_list(&ExitHistory::new(TorRules::default()), 300);
+        let (shown, history) = watch::channel(Arc::new(evidence.clone()));
+        let decode = DecodeRules {
+            ecosystem: "npm".into(),
+            event_type: "t".into(),
+            max_event_bytes: 1 << 20,
+        };
+        let first = history.borrow().clone();
+        let ingest = Ingest {
+            judge: Judge {
+                decode,
+                history: first,
+                tfa: enrich::TfaRules::default(),
+                generation: 0,
+            },
+            history,
+            writer: Arc::new(Writer { store, dead_letters: None, health, metrics }),
+            ledger: None,
+            settling: Arc::new(Trigger::default()),
+            shape: Shape::from(&Settings::default()),
+        };
+        let (source, records) = tokio::sync::mpsc::channel(1);
+        let running = tokio::spawn(ingest.run(records));
+        for swap in 0..100 {
+            let some = (swap * 50..(swap + 1) * 50).map(record).collect();
+            source.send(SourceEvent::Records(some)).await.unwrap();
+            evidence = with_list(&evidence, 299 - swap.cast_unsigned());
+            shown.send_replace(Arc::new(evidence.clone()));
+        }
+        source.send(SourceEvent::Ended).await.unwrap();
+        running.await.unwrap().unwrap();
+
+        let rows = store::open_reader(&settings)
+            .unwrap()
+            .list(&Filter::default(), None, 10_000)
+            .await
+            .unwrap();
+        assert_eq!(rows.len(), 5_000);
+        for row in &rows {
+            let number: i64 = row.id.name.as_str()[1..].parse().unwrap();
+            let expected = if number % 2 == 0 {
+                (Some(true), TorReason::Snapshot)
+            } else {
+                (Some(false), TorReason::NotListed)
+            };
+            assert_eq!((row.info.tor, row.info.tor_reason), expected, "{number}");
+        }
+        let seen: std::collections::BTreeSet<_> =
+            rows.iter().map(|row| row.tor_evidence_until).collect();
+        assert!(seen.len() > 30, "the swaps were seen while records flowed: {}", seen.len());
+    }
+}

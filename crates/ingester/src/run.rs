@@ -109,7 +109,9 @@ impl Work {
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
         // Years of lists take a while to read, and the probes are to be answered meanwhile.
-        let exits = tokio::task::spawn_blocking(move || Exits::load(&settings, metrics)).await??;
+        let loading = tokio::task::spawn_blocking(move || Exits::load(&settings, metrics));
+        let Some(exits) = stop.run_until_cancelled(loading).await else { return Ok(()) };
+        let exits = exits??;
         let store = store::open_writer(&self.settings.store)?;
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());

@@ -55,6 +55,11 @@ const NEEDS: &[Need] = &[
         present: || runs("node", &["--version"]) && runs("npm", &["--version"]),
     },
     Need {
+        what: "promtool, for the alerts",
+        packages: &["prometheus"],
+        present: || runs("promtool", &["--version"]),
+    },
+    Need {
         what: "kcat, a second Kafka client",
         packages: &["kcat"],
         present: || runs("kcat", &["-V"]),
