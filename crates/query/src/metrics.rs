@@ -31,3 +31,15 @@ service::metrics! {
         pub build_info: IntGaugeVec["version"],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_shows_every_metric() {
+        let readme = include_str!("../../../README.md");
+        let table = service::metrics::markdown_table(&QueryMetrics::descriptions());
+        assert!(readme.contains(&table), "README.md is to hold:\n{table}");
+    }
+}
