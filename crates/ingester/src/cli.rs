@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -70,8 +71,12 @@ impl Command {
             config::load("INGESTER_", configured.config.as_deref(), default, std::env::vars())?;
         telemetry::init(&settings.log)?;
         if let Self::Tor(tor) = &self {
-            let fine = tor.command.run(&settings, &mut std::io::stdout().lock())?;
-            return Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return match tor.command.run(&settings, &mut std::io::stdout().lock()) {
+                Ok(false) => Ok(ExitCode::FAILURE),
+                // Who reads has seen enough: `tor explain … | head -1`.
+                Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+                result => result.map(|_| ExitCode::SUCCESS),
+            };
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -87,6 +92,10 @@ impl Command {
         runtime.shutdown_timeout(Duration::from_millis(100));
         result.map(|()| ExitCode::SUCCESS)
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

@@ -34,8 +34,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if !args.fast {
         cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     }
-    // Tests start the daemons as processes, and cargo builds programs only for the tests of their own crate.
-    cargo("build", &["build", "--workspace", "--bins"])?;
+    // Tests start the daemons as processes, and cargo test builds programs only for the tests of their own crate. With
+    // all targets the features are those of the tests, so that nothing is compiled twice.
+    cargo("build", &["build", "--workspace", "--all-targets"])?;
     let (kafka, postgres) = step("servers", || Ok(start_servers()))?;
     step("tests", || {
         let mut test = workspace.cargo(&["test", "--workspace"]);
