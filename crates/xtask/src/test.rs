@@ -32,7 +32,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     step("tidy", || tidy::run(workspace))?;
     if !args.fast {
-        cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+        // The benchmark is behind a feature, and is to compile all the same.
+        let clippy = ["clippy", "--workspace", "--all-targets", "--features", "xtask/bench"];
+        cargo("clippy", &[&clippy[..], &["--", "-D", "warnings"]].concat())?;
     }
     // Tests start the daemons as processes, and cargo test builds programs only for the tests of their own crate. With
     // all targets the features are those of the tests, so that nothing is compiled twice.

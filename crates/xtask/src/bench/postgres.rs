@@ -78,12 +78,15 @@ impl Dump {
         Ok(Self { _directory: directory, files })
     }
 
-    /// Empties the relation and copies all rows back, one session a file; returns the seconds that took.
-    pub(super) async fn copy_back(&self, url: &str) -> Result<f64> {
+    /// Empties the relation, in a transaction of its own, so that the copies are logged as any write is.
+    pub(super) async fn empty(&self, url: &str) -> Result<()> {
         let mut connection = PgConnection::connect(url).await?;
-        // In a transaction of its own, so that the copies are logged as any write is.
         sqlx::raw_sql("TRUNCATE publication").execute(&mut connection).await?;
-        settle(url).await?;
+        settle(url).await
+    }
+
+    /// Copies all rows back, one session a file; returns the seconds that took.
+    pub(super) async fn copy_back(&self, url: &str) -> Result<f64> {
         let mut sessions = Vec::new();
         for file in &self.files {
             sessions.push((PgConnection::connect(url).await?, copy_from(file)));
