@@ -68,6 +68,13 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+/// A row whose word the contract does not know was not written by this build or an earlier one.
+impl From<model::UnknownWord> for Error {
+    fn from(error: model::UnknownWord) -> Self {
+        Self::fatal(error.to_string())
+    }
+}
+
 impl From<sqlx::migrate::MigrateError> for Error {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         use sqlx::migrate::MigrateError;

@@ -90,11 +90,11 @@ fn publication(row: &PgRow, first: usize) -> Result<Publication, Error> {
             created,
             tor: row.try_get(first + 4)?,
             tfa: row.try_get(first + 5)?,
-            tor_reason: word(TorReason::parse(text(6)?))?,
-            tfa_reason: word(TfaReason::parse(text(7)?))?,
+            tor_reason: TorReason::parse(text(6)?)?,
+            tfa_reason: TfaReason::parse(text(7)?)?,
             tor_settled: row.try_get(first + 9)?,
-            credential: word(Credential::parse(text(10)?))?,
-            actor: word(Actor::parse(text(11)?))?,
+            credential: Credential::parse(text(10)?)?,
+            actor: Actor::parse(text(11)?)?,
             disputed: row.try_get(first + 15)?,
         },
         tor_evidence_until: time(8)?.map(|time| time.0),
@@ -104,8 +104,4 @@ fn publication(row: &PgRow, first: usize) -> Result<Publication, Error> {
             identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?,
         ),
     })
-}
-
-fn word<T>(word: Result<T, model::UnknownWord>) -> Result<T, Error> {
-    word.map_err(|error| Error::fatal(error.to_string()))
 }

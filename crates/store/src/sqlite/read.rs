@@ -92,11 +92,11 @@ fn publication(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
             created: time(text(3)?)?,
             tor: row.try_get(first + 4)?,
             tfa: row.try_get(first + 5)?,
-            tor_reason: word(TorReason::parse(text(6)?))?,
-            tfa_reason: word(TfaReason::parse(text(7)?))?,
+            tor_reason: TorReason::parse(text(6)?)?,
+            tfa_reason: TfaReason::parse(text(7)?)?,
             tor_settled: row.try_get(first + 9)?,
-            credential: word(Credential::parse(text(10)?))?,
-            actor: word(Actor::parse(text(11)?))?,
+            credential: Credential::parse(text(10)?)?,
+            actor: Actor::parse(text(11)?)?,
             disputed: row.try_get(first + 15)?,
         },
         tor_evidence_until: row.try_get::<Option<&str>, _>(first + 8)?.map(time).transpose()?,
@@ -106,8 +106,4 @@ fn publication(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
             identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?,
         ),
     })
-}
-
-fn word<T>(word: Result<T, model::UnknownWord>) -> Result<T, Error> {
-    word.map_err(|error| Error::fatal(error.to_string()))
 }
