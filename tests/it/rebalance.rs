@@ -16,11 +16,16 @@ fn partitions(running: &Running) -> usize {
 }
 
 async fn share(group: &mut [&mut Running]) {
+    let mut last = Vec::new();
     eventually("every ingester to have a share", PATIENCE, async || {
         for running in &mut *group {
             assert!(running.daemon.is_running(), "an ingester ended:\n{}", running.daemon.log());
         }
         let shares: Vec<usize> = group.iter().map(|running| partitions(running)).collect();
+        if shares != last {
+            println!("shares {shares:?}");
+            last.clone_from(&shares);
+        }
         let fair = PARTITIONS / shares.len();
         shares.iter().sum::<usize>() == PARTITIONS && shares.iter().all(|share| *share >= fair)
     })

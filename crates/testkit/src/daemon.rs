@@ -185,6 +185,15 @@ impl Daemon {
     }
 }
 
+/// A test that fails shows what its daemons said.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {} ({}):\n{}", self.name, self.pid(), self.process.last_words());
+        }
+    }
+}
+
 /// Cargo puts test executables into `deps` below the folder of the programs.
 fn folder() -> PathBuf {
     if let Some(named) = var_os("TESTKIT_BIN_DIR") {
