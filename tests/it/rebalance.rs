@@ -23,7 +23,7 @@ async fn share(group: &mut [&mut Running]) {
         }
         let shares: Vec<usize> = group.iter().map(|running| partitions(running)).collect();
         if shares != last {
-            println!("shares {shares:?}");
+            eprintln!("shares {shares:?}");
             last.clone_from(&shares);
         }
         let fair = PARTITIONS / shares.len();
@@ -31,6 +31,9 @@ async fn share(group: &mut [&mut Running]) {
     })
     .await;
 }
+
+/// How far the records may run ahead of the ingesters: they are to be busy, and not hours behind on a slow machine.
+const AHEAD: i64 = 20_000;
 
 /// Records that flow until the test has seen enough of them; the thread answers how many there were.
 fn flow(scene: &Arc<Scene>, enough: &Arc<AtomicBool>) -> JoinHandle<usize> {
@@ -40,7 +43,10 @@ fn flow(scene: &Arc<Scene>, enough: &Arc<AtomicBool>) -> JoinHandle<usize> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut produced = 0;
         while !enough.load(Ordering::Relaxed) {
-            let records = (produced..produced + 500).map(|n| generated(n, 0));
+            if runtime.block_on(scene.lag()) > AHEAD {
+                continue;
+            }
+            let records = (produced..produced + 2_000).map(|n| generated(n, 0));
             produced += runtime.block_on(scene.produce(records)).len();
         }
         produced

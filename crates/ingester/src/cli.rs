@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use service::{config, lifecycle, telemetry};
+use service::{config, lifecycle, notify, telemetry};
 
+use crate::ingest::IngestError;
 use crate::run::{Ingester, migrate};
 use crate::settings::Settings;
 use crate::tor_command::TorCommand;
@@ -56,7 +57,7 @@ impl Cli {
                 tracing::error!("{error:#}");
                 // Before the log is set up, and for who looks at the terminal and not at the log.
                 eprintln!("publication-ingester: {error:#}");
-                lifecycle::exit_code(error.as_ref())
+                exit_code(&error)
             }
         }
     }
@@ -83,7 +84,10 @@ impl Command {
         let result = runtime.block_on(async {
             match self {
                 Self::Run(_) => {
-                    Ingester::bind(settings).await?.run(lifecycle::stop_on_signals()?).await
+                    let stop = lifecycle::stop_on_signals()?;
+                    let ingester = Ingester::bind(settings).await?;
+                    tokio::spawn(notify::keep_told(ingester.health(), stop.clone()));
+                    ingester.run(stop).await
                 }
                 _ => migrate(&settings).await,
             }
@@ -91,6 +95,14 @@ impl Command {
         // A consumer that does not close, or a write that was given up, must not hold the process.
         runtime.shutdown_timeout(Duration::from_millis(100));
         result.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+/// The source's reasons to end have codes of their own.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref() {
+        Some(IngestError::Source(source)) => ExitCode::from(source.exit_code()),
+        _ => lifecycle::exit_code(error.as_ref()),
     }
 }
 

@@ -1,14 +1,27 @@
 //! What the probes say: derived from what the parts report, never set to what somebody hopes.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use prometheus::IntGauge;
 use service::admin::{Health as AdminHealth, Readiness, State};
 
 /// The poll thread turns at least every second, but for a revocation that waits, which it does for
 /// `kafka.revoke_timeout`; after this much more it is stuck, and only a restart helps.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// Why nothing is written; each ends by itself, whatever the others do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
+    /// The database is away.
+    Database,
+    /// Dead letters are not acknowledged.
+    DeadLetters,
+    /// Everything is rejected (`reject.max_consecutive`).
+    Rejections,
+}
 
 /// What the parts of the ingester report about themselves.
 #[derive(Debug)]
@@ -17,6 +30,7 @@ pub(crate) struct Health {
     /// Milliseconds from `started` to the last turn of the poll thread; 0 before its first.
     beat: AtomicU64,
     live_within: Duration,
+    paused: IntGauge,
     parts: Mutex<Parts>,
 }
 
@@ -24,19 +38,19 @@ pub(crate) struct Health {
 struct Parts {
     joined: bool,
     rebalancing: bool,
-    paused: Option<String>,
+    pauses: BTreeMap<Cause, String>,
     stopping: bool,
     shown: State,
     since: SystemTime,
 }
 
 impl Health {
-    /// `revoke_timeout`: how long the poll thread may stand still.
-    pub(crate) fn new(revoke_timeout: Duration) -> Self {
+    /// `revoke_timeout`: how long the poll thread may stand still. `paused`: the metric that follows the pauses.
+    pub(crate) fn new(revoke_timeout: Duration, paused: IntGauge) -> Self {
         let parts = Parts {
             joined: false,
             rebalancing: false,
-            paused: None,
+            pauses: BTreeMap::new(),
             stopping: false,
             shown: State::Starting,
             since: SystemTime::now(),
@@ -45,6 +59,7 @@ impl Health {
             started: Instant::now(),
             beat: AtomicU64::new(0),
             live_within: revoke_timeout + STUCK_AFTER,
+            paused,
             parts: Mutex::new(parts),
         }
     }
@@ -77,9 +92,18 @@ impl Health {
         self.change(|parts| parts.rebalancing = true);
     }
 
-    /// Nothing is written for the reason given, or it is again.
-    pub(crate) fn paused(&self, reason: Option<String>) {
-        self.change(|parts| parts.paused = reason);
+    /// Nothing is written for the reason given. Whether that is news.
+    pub(crate) fn pause(&self, cause: Cause, reason: String) -> bool {
+        let mut news = false;
+        self.change(|parts| news = parts.pauses.insert(cause, reason).is_none());
+        news
+    }
+
+    /// The cause is over.
+    pub(crate) fn resume(&self, cause: Cause) {
+        self.change(|parts| {
+            parts.pauses.remove(&cause);
+        });
     }
 
     /// Asked to stop.
@@ -90,6 +114,7 @@ impl Health {
     fn change(&self, change: impl FnOnce(&mut Parts)) {
         let mut parts = self.lock();
         change(&mut parts);
+        self.paused.set((!parts.pauses.is_empty()).into());
         let state = parts.state();
         if state != parts.shown {
             parts.shown = state;
@@ -107,7 +132,7 @@ impl Parts {
     fn state(&self) -> State {
         if self.stopping {
             State::Stopping
-        } else if self.paused.is_some() {
+        } else if !self.pauses.is_empty() {
             State::Paused
         } else if !self.joined {
             State::Starting
@@ -132,7 +157,7 @@ impl AdminHealth for Health {
         Readiness {
             state: parts.shown,
             ready: matches!(parts.shown, State::Ready | State::Rebalancing),
-            reason: parts.paused.clone(),
+            reason: parts.pauses.values().next().cloned(),
             since: parts.since,
         }
     }
@@ -144,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_gravest_state_is_shown() {
-        let health = Health::new(Duration::ZERO);
+        let health = Health::new(Duration::ZERO, IntGauge::new("paused", "paused").unwrap());
         let state = || health.ready().state;
         assert_eq!(state(), State::Starting);
         health.group_state("wait-join");
@@ -153,10 +178,16 @@ mod tests {
         assert_eq!((state(), health.ready().ready), (State::Ready, true));
         health.rebalancing();
         assert_eq!((state(), health.ready().ready), (State::Rebalancing, true));
-        health.paused(Some("the database is away".into()));
+        assert!(health.pause(Cause::Database, "the database is away".into()));
+        assert!(!health.pause(Cause::Database, "the database is away".into()), "no news");
+        health.pause(Cause::DeadLetters, "so are the dead letters".into());
         assert_eq!((state(), health.ready().ready), (State::Paused, false));
         assert_eq!(health.ready().reason.as_deref(), Some("the database is away"));
-        health.paused(None);
+        health.resume(Cause::Database);
+        assert_eq!((state(), health.paused.get()), (State::Paused, 1));
+        assert_eq!(health.ready().reason.as_deref(), Some("so are the dead letters"));
+        health.resume(Cause::DeadLetters);
+        assert_eq!(health.paused.get(), 0);
         health.assigned();
         assert_eq!(state(), State::Ready);
         health.stopping();

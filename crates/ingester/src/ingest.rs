@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::batch::Batch;
+use crate::brake::Brake;
 use crate::envelope::Envelope;
 use crate::judge::{Judge, Outcome};
 use crate::kafka::{SourceError, SourceEvent};
@@ -75,6 +76,8 @@ pub(crate) struct Ingest {
     /// Told of rows that were written with evidence that is no longer the newest.
     pub(crate) settling: Arc<Trigger>,
     pub(crate) shape: Shape,
+    /// Live ingest's, where it is configured.
+    pub(crate) brake: Option<Brake>,
 }
 
 impl Ingest {
@@ -156,7 +159,14 @@ impl Flow {
             if self.batch.is_empty() {
                 self.batch.history = self.ingest.judge.history.clone();
             }
+            // What the brake keeps out is neither written nor counted as done: it is read again after the restart.
+            if self.ingest.brake.as_ref().is_some_and(Brake::is_pulled) {
+                return;
+            }
             let outcome = self.ingest.judge.judge(&envelope);
+            if let Some(brake) = &mut self.ingest.brake {
+                brake.judged(&outcome);
+            }
             if let (Outcome::Record(publication), Some(ledger)) = (&outcome, &self.ingest.ledger) {
                 ledger.judged(&publication.info);
             }
@@ -262,7 +272,7 @@ mod tests {
         let store = store::open_writer(&settings).unwrap();
         store.migrate().await.unwrap();
         let metrics = Arc::new(IngesterMetrics::create(&Registry::new(), "test").unwrap());
-        let health = Arc::new(Health::new(Duration::ZERO));
+        let health = Arc::new(Health::new(Duration::ZERO, metrics.paused.clone()));
         let mut evidence = with_list(&ExitHistory::new(TorRules::default()), 300);
         let (shown, history) = watch::channel(Arc::new(evidence.clone()));
         let decode = DecodeRules {
@@ -283,6 +293,7 @@ mod tests {
             ledger: None,
             settling: Arc::new(Trigger::default()),
             shape: Shape::from(&Settings::default()),
+            brake: None,
         };
         let (source, records) = tokio::sync::mpsc::channel(1);
         let running = tokio::spawn(ingest.run(records));

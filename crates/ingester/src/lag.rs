@@ -52,6 +52,11 @@ impl Lag {
         }
     }
 
+    /// Forgets what is written of a partition whose log is another now.
+    pub(crate) fn forget(&self, partition: i32) {
+        self.lock().written.remove(&partition);
+    }
+
     /// Shows the lag of the partitions assigned now, and of no other.
     pub(crate) fn show(&self, metrics: &IngesterMetrics, topic: &str, ends: &[PartitionEnd]) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

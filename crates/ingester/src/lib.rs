@@ -5,6 +5,7 @@
 //! move nowhere else. `rdkafka` is named in `kafka` only; `decode` must not read a clock or log.
 
 mod batch;
+mod brake;
 pub mod cli;
 pub mod decode;
 mod envelope;

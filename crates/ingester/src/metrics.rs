@@ -38,6 +38,9 @@ service::metrics! {
         pub paused: IntGauge,
         /// Partitions assigned or revoked, counted once a callback.
         pub rebalances_total: IntCounter,
+        /// Records lost before they were read, as far as their number is known: to retention, or with a topic that was
+        /// deleted and made again.
+        pub offset_gap_records_total: IntCounter,
         /// Dead letters acknowledged by the broker, by code.
         pub dead_letters_total: IntCounterVec["code"],
         /// Verdicts on Tor, by verdict (true, false, null) and reason.

@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::brake::Brake;
 use crate::exits::Exits;
-use crate::health::Health;
+use crate::health::{Cause, Health};
 use crate::ingest::{Ingest, Shape};
 use crate::judge::Judge;
 use crate::kafka::{self, Assignment, DeadLetters, Progress, Shared};
@@ -47,7 +48,7 @@ impl Ingester {
     pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let metrics = Arc::new(IngesterMetrics::create(&registry, &kafka::version())?);
-        let health = Arc::new(Health::new(settings.kafka.revoke_timeout));
+        let health = Arc::new(Health::new(settings.kafka.revoke_timeout, metrics.paused.clone()));
         let admin = AdminServer::bind(settings.admin.listen).await?;
         Ok(Self { settings, admin, registry, metrics, health })
     }
@@ -56,6 +57,12 @@ impl Ingester {
     #[must_use]
     pub fn admin_addr(&self) -> std::net::SocketAddr {
         self.admin.local_addr()
+    }
+
+    /// What the probes say, for a supervisor that is to be told without asking.
+    #[must_use]
+    pub fn health(&self) -> Arc<dyn service::admin::Health> {
+        self.health.clone()
     }
 
     /// The metrics, for who runs the ingester within another process.
@@ -188,7 +195,16 @@ impl Work {
             ledger: Some(ledger),
             settling: settling.clone(),
             shape: Shape::from(&self.settings),
+            brake: Some(self.brake(shared)).filter(Brake::is_set),
         })
+    }
+
+    fn brake(&self, shared: &Shared) -> Brake {
+        Brake::new(
+            self.settings.reject.max_consecutive,
+            self.health.clone(),
+            shared.progress.clone(),
+        )
     }
 
     fn writer(
@@ -241,11 +257,11 @@ where
         match attempt().await {
             Err(Error::Transient(error)) => {
                 tracing::warn!(%error, "waiting for the database");
-                health.paused(Some(format!("waiting for the database: {error}")));
+                health.pause(Cause::Database, format!("waiting for the database: {error}"));
                 tokio::time::sleep(START_WAIT).await;
             }
             result => {
-                health.paused(None);
+                health.resume(Cause::Database);
                 return result;
             }
         }

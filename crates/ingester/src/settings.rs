@@ -24,6 +24,8 @@ pub struct Settings {
     pub kafka: Kafka,
     /// Which events are read.
     pub events: Events,
+    /// What to do when everything is rejected.
+    pub reject: Reject,
     /// Bounds of what is read and held.
     pub limits: Limits,
     /// How records are gathered for the database.
@@ -70,8 +72,21 @@ pub struct Kafka {
     /// How long a rebalance waits for what was read to be written before the partitions are let go.
     #[serde(with = "humantime_serde")]
     pub revoke_timeout: Duration,
+    /// What to do about records that are lost before they were read.
+    pub on_gap: OnGap,
     /// Handed to librdkafka as they are.
     pub client: BTreeMap<String, String>,
+}
+
+/// `kafka.on_gap`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnGap {
+    /// Count and name them, and read on: nothing brings them back, and standing still loses more.
+    #[default]
+    Continue,
+    /// Name them and end with exit code 65, again at each start, until an operator has decided.
+    Stop,
 }
 
 /// Values of `kafka.client` can be secrets and are not printed.
@@ -84,6 +99,7 @@ impl std::fmt::Debug for Kafka {
             .field("dead_letter_topic", &self.dead_letter_topic)
             .field("commit_interval", &self.commit_interval)
             .field("revoke_timeout", &self.revoke_timeout)
+            .field("on_gap", &self.on_gap)
             .field("client", &self.client.keys())
             .finish()
     }
@@ -96,6 +112,14 @@ pub struct Events {
     /// The CloudEvents type that is read; others are skipped.
     #[serde(rename = "type")]
     pub kind: String,
+}
+
+/// `[reject]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reject {
+    /// After so many rejections in a row reading stops until a restart; 0 = never.
+    pub max_consecutive: u64,
 }
 
 /// `[limits]`
@@ -215,6 +239,7 @@ impl Default for Kafka {
             dead_letter_topic: "package-publications.dead-letters".into(),
             commit_interval: Duration::from_millis(200),
             revoke_timeout: Duration::from_secs(20),
+            on_gap: OnGap::Continue,
             client: BTreeMap::new(),
         }
     }

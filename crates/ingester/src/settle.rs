@@ -112,6 +112,7 @@ impl Settling {
             ledger: None,
             settling: self.trigger.clone(),
             shape: Shape::from(&self.settings).beside(),
+            brake: None,
         };
         ingest.run(records).await.map_err(|error: IngestError| anyhow::Error::new(error))?;
         tracing::info!("settling: done");

@@ -9,7 +9,7 @@ use store::{Error, PublicationWriter, Recorded};
 
 use crate::batch::Batch;
 use crate::envelope::Envelope;
-use crate::health::Health;
+use crate::health::{Cause, Health};
 use crate::kafka::DeadLetters;
 use crate::ledger::Written;
 use crate::metrics::IngesterMetrics;
@@ -84,12 +84,12 @@ impl Writer {
             match self.store.record(publications).await {
                 Err(Error::Transient(error)) => {
                     self.metrics.store_retries_total.with_label_values(&["transient"]).inc();
-                    self.pause(&format!("the database is away: {error}"));
+                    self.pause(Cause::Database, format!("the database is away: {error}"));
                     back_off(&mut wait).await;
                 }
                 result => {
                     if wait > FIRST_WAIT {
-                        self.resume("the database is back");
+                        self.resume(Cause::Database, "the database is back");
                     }
                     return result;
                 }
@@ -116,11 +116,11 @@ impl Writer {
     ) {
         let mut wait = FIRST_WAIT;
         while let Err(error) = dead_letters.deliver(rejection, envelope).await {
-            self.pause(&error.to_string());
+            self.pause(Cause::DeadLetters, error.to_string());
             back_off(&mut wait).await;
         }
         if wait > FIRST_WAIT {
-            self.resume("dead letters are acknowledged again");
+            self.resume(Cause::DeadLetters, "dead letters are acknowledged again");
         }
         self.metrics.dead_letters_total.with_label_values(&[rejection.code.as_str()]).inc();
         let at = &envelope.position;
@@ -130,18 +130,15 @@ impl Writer {
         );
     }
 
-    fn pause(&self, reason: &str) {
-        if self.metrics.paused.get() == 0 {
+    fn pause(&self, cause: Cause, reason: String) {
+        if self.health.pause(cause, reason.clone()) {
             tracing::warn!(reason, "writing pauses; it is tried again until it succeeds");
         }
-        self.metrics.paused.set(1);
-        self.health.paused(Some(reason.to_owned()));
     }
 
-    fn resume(&self, reason: &str) {
+    fn resume(&self, cause: Cause, reason: &str) {
         tracing::info!("{reason}");
-        self.metrics.paused.set(0);
-        self.health.paused(None);
+        self.health.resume(cause);
     }
 }
 

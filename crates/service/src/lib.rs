@@ -7,4 +7,5 @@ pub mod admin;
 pub mod config;
 pub mod lifecycle;
 pub mod metrics;
+pub mod notify;
 pub mod telemetry;

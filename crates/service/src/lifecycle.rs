@@ -20,6 +20,13 @@ pub mod exit {
     pub const FAILURE: u8 = 1;
     /// The command line was misused; clap's own code for it.
     pub const USAGE: u8 = 2;
+    /// Records were lost before they were read, and the configuration says to stop then (`EX_DATAERR`). A restart
+    /// finds the same.
+    pub const GAP: u8 = 65;
+    /// The Kafka client failed for good (`EX_SOFTWARE`); a new process helps.
+    pub const KAFKA_FATAL: u8 = 70;
+    /// The broker does not let us do our work (`EX_NOPERM`); an operator must.
+    pub const NOT_ALLOWED: u8 = 77;
     /// The configuration has an unknown or ill-typed key (`EX_CONFIG` of sysexits.h).
     pub const CONFIG: u8 = 78;
     /// A second Ctrl-C: 128 and the number of SIGINT, as shells have it.

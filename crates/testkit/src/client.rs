@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -62,16 +62,14 @@ impl ConsumedRecord {
 
 /// Creates a topic with its configuration (for example `("retention.ms", "-1")`) and waits until each partition has a leader.
 pub async fn topic(brokers: &str, name: &str, partitions: i32, config: &[(&str, &str)]) {
-    let admin: AdminClient<DefaultClientContext> =
-        client(brokers).create().expect("an admin client can be made");
     let new = NewTopic {
         name,
         num_partitions: partitions,
         replication: TopicReplication::Fixed(1),
         config: config.to_vec(),
     };
-    let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
-    let results = admin.create_topics([&new], &options).await.expect("the broker answers");
+    let results =
+        admin(brokers).create_topics([&new], &patient()).await.expect("the broker answers");
     for result in results {
         result.unwrap_or_else(|(topic, code)| panic!("cannot create topic {topic}: {code}"));
     }
@@ -84,6 +82,60 @@ pub async fn topic(brokers: &str, name: &str, partitions: i32, config: &[(&str, 
         });
     })
     .await;
+}
+
+/// Deletes the topic and waits until the broker knows it no more.
+pub async fn delete_topic(brokers: &str, name: &str) {
+    let results =
+        admin(brokers).delete_topics(&[name], &patient()).await.expect("the broker answers");
+    for result in results {
+        result.unwrap_or_else(|(topic, code)| panic!("cannot delete topic {topic}: {code}"));
+    }
+    let (brokers, name) = (brokers.to_owned(), name.to_owned());
+    blocking(move || {
+        let consumer = consumer(&brokers, "testkit");
+        wait_until(&format!("the end of topic {name}"), CALL, || {
+            leaders(&consumer, &name) == Some(0)
+        });
+    })
+    .await;
+}
+
+/// Gives the topic more partitions.
+pub async fn add_partitions(brokers: &str, name: &str, count: usize) {
+    let more = NewPartitions { topic_name: name, new_partition_count: count, assignment: None };
+    let results = admin(brokers).create_partitions([&more], &patient()).await;
+    for result in results.expect("the broker answers") {
+        result.unwrap_or_else(|(topic, code)| panic!("cannot widen topic {topic}: {code}"));
+    }
+}
+
+/// Deletes a partition's records before an offset, as its retention does.
+pub async fn delete_records(brokers: &str, topic: &str, partition: i32, before: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets
+        .add_partition_offset(topic, partition, Offset::Offset(before))
+        .expect("a partition can be listed");
+    let deleted = admin(brokers).delete_records(&offsets, &patient()).await;
+    for element in deleted.expect("the broker answers").elements() {
+        element.error().unwrap_or_else(|error| panic!("cannot delete records: {error}"));
+    }
+}
+
+/// Deletes a consumer group, which must be empty, and with it its offsets.
+pub async fn delete_group(brokers: &str, group: &str) {
+    let results = admin(brokers).delete_groups(&[group], &patient()).await;
+    for result in results.expect("the broker answers") {
+        result.unwrap_or_else(|(group, code)| panic!("cannot delete group {group}: {code}"));
+    }
+}
+
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    client(brokers).create().expect("an admin client can be made")
+}
+
+fn patient() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL))
 }
 
 /// Produces the records, each partition's in their order, and waits until the broker has acknowledged all of them.

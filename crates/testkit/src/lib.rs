@@ -19,7 +19,10 @@ mod wait;
 use std::sync::LazyLock;
 
 #[cfg(feature = "client")]
-pub use client::{ConsumedRecord, Record, consume_all, group_lag, produce, topic};
+pub use client::{
+    ConsumedRecord, Record, add_partitions, consume_all, delete_group, delete_records,
+    delete_topic, group_lag, produce, topic,
+};
 pub use daemon::{Daemon, DaemonBuilder};
 pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{

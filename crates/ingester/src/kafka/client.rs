@@ -18,9 +18,6 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         .set("bootstrap.servers", &settings.kafka.brokers)
         .set("group.id", &settings.kafka.group)
         .set("client.id", "publication-ingester")
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        // A group without a position, or with one that is gone, starts at the first record: re-reading is harmless.
-        .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
         // A member that was killed is missed sooner than with Kafka's 45 s, and its partitions stand still for less.
         .set("session.timeout.ms", "10000")
@@ -36,8 +33,12 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         .set("fetch.queue.backoff.ms", "20")
         .set("statistics.interval.ms", "1000");
     pass_through(&mut config, settings);
-    // The position is ours alone: committed after the write, never by itself.
-    config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+    // The position is ours alone: committed after the write, never by itself, and no jump but by `kafka::starts`.
+    config
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("partition.assignment.strategy", "cooperative-sticky");
     config.set_log_level(RDKafkaLogLevel::Info);
     config
 }

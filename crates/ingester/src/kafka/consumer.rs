@@ -1,5 +1,6 @@
 //! The consumer's callbacks: rebalances, statistics, log lines. They run on the poll thread, inside `poll`.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,17 +11,20 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Reb
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
-use super::client;
-use super::source::{Assignment, Progress, SourceEvent};
+use super::source::{Assignment, Progress, SourceError, SourceEvent};
+use super::starts::Known;
+use super::{client, native};
 use crate::envelope::Envelope;
 use crate::health::Health;
 use crate::lag::{Lag, PartitionEnd};
 use crate::metrics::IngesterMetrics;
+use crate::settings::OnGap;
 
 /// What the poll thread and its callbacks share.
 pub(super) struct Context {
@@ -37,6 +41,10 @@ pub(super) struct Context {
     pub(super) revoke_timeout: Duration,
     /// Set while the loop takes nothing: newly assigned partitions are then paused too.
     pub(super) holding: std::sync::atomic::AtomicBool,
+    pub(super) on_gap: OnGap,
+    pub(super) known: Mutex<Known>,
+    /// Why the source cannot go on, where a callback found it out.
+    pub(super) failed: Mutex<Option<SourceError>>,
 }
 
 impl Context {
@@ -84,7 +92,7 @@ impl Context {
 
     /// Before partitions are let go: what was read is written and committed, as far as the time allows. What is not is
     /// read again by the next owner, which the merge makes harmless.
-    fn drain(&self, consumer: &BaseConsumer<Self>) {
+    pub(super) fn drain(&self, consumer: &BaseConsumer<Self>) {
         let deadline = Instant::now() + self.revoke_timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
         let (done, answer) = oneshot::channel();
@@ -118,19 +126,29 @@ impl Context {
         if offsets.is_empty() {
             return;
         }
-        if let Err(error) = list(&offsets).and_then(|list| consumer.commit(&list, mode)) {
+        if let Err(error) = self.list(&offsets).and_then(|list| consumer.commit(&list, mode)) {
             tracing::warn!(%error, "offsets could not be committed");
             self.progress.finish(&offsets);
         }
     }
-}
 
-fn list(offsets: &Offsets) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::new();
-    for (topic, partition, next) in offsets.iter() {
-        list.add_partition_offset(topic, partition, Offset::Offset(next))?;
+    /// What is committed: the offsets, with the leader epoch before each and the topic's id.
+    fn list(&self, offsets: &Offsets) -> KafkaResult<TopicPartitionList> {
+        let metadata = self.commit_metadata();
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, next) in offsets.iter() {
+            let mut element = list.add_partition(topic, partition);
+            element.set_offset(Offset::Offset(next))?;
+            if let Some(metadata) = &metadata {
+                element.set_metadata(metadata);
+            }
+            self.known().committed(partition, next);
+        }
+        native::set_leader_epochs(&mut list, |partition, next| {
+            self.known().epoch_before(partition, next)
+        });
+        Ok(list)
     }
-    Ok(list)
 }
 
 impl ClientContext for Context {
@@ -142,7 +160,15 @@ impl ClientContext for Context {
         if let Some(group) = &statistics.cgrp {
             self.health.group_state(&group.join_state);
         }
-        self.lag.show(&self.metrics, &self.topic, &ends(&statistics, &self.topic));
+        let ends = ends(&statistics, &self.topic);
+        self.lag.show(&self.metrics, &self.topic, &ends);
+        let mut known = self.known();
+        for end in &ends {
+            known.end(end.partition, end.end);
+        }
+        if std::mem::take(&mut known.asked_for_start) {
+            known.still = still(&statistics, &self.topic, &self.assignment.partitions());
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -152,6 +178,31 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
+    /// As rdkafka does it, but with the starts chosen by us.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let result = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                let starts = self.starts(consumer, partitions);
+                let result = consumer.incremental_assign(&starts);
+                self.post_rebalance(consumer, &Rebalance::Assign(partitions));
+                result
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                self.pre_rebalance(consumer, &Rebalance::Revoke(partitions));
+                consumer.incremental_unassign(partitions)
+            }
+            code => Err(KafkaError::Rebalance(code.into())),
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "rebalancing failed");
+        }
+    }
+
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Revoke(partitions) if partitions.count() > 0 => {
@@ -163,7 +214,6 @@ impl ConsumerContext for Context {
                 }
                 self.assignment.remove(numbers(partitions));
             }
-            Rebalance::Error(error) => tracing::error!(%error, "rebalancing failed"),
             _ => {}
         }
     }
@@ -208,6 +258,17 @@ fn ends(statistics: &Statistics, topic: &str) -> Vec<PartitionEnd> {
             committed: partition.committed_offset,
             start: partition.lo_offset,
         })
+        .collect()
+}
+
+/// The assigned partitions that stand still for want of a start.
+fn still(statistics: &Statistics, topic: &str, assigned: &[i32]) -> BTreeSet<i32> {
+    let partitions = statistics.topics.get(topic).map(|topic| &topic.partitions);
+    let still = partitions.into_iter().flatten().map(|(_, partition)| partition);
+    still
+        .filter(|partition| partition.fetch_state == "none")
+        .map(|partition| partition.partition)
+        .filter(|partition| assigned.contains(partition))
         .collect()
 }
 

@@ -4,9 +4,11 @@
 mod client;
 mod consumer;
 mod dead_letters;
+mod native;
 mod poll;
 mod range;
 mod source;
+mod starts;
 
 pub(crate) use client::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};

@@ -1,5 +1,6 @@
 //! The poll thread: an operating system thread that owns the consumer and does nothing that waits for a database.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::client;
 use super::consumer::Context;
+use super::native::{self, TopicIds};
 use super::source::{Assignment, Progress, SourceError, SourceEvent};
 use crate::envelope::{Envelope, Header};
 use crate::health::Health;
@@ -26,6 +28,8 @@ pub(super) const CHUNK_RECORDS: usize = 512;
 const CHANNEL_EVENTS: usize = 4;
 /// How long one poll waits for a record; bounds how late a stop is seen.
 const POLL: Duration = Duration::from_millis(50);
+/// How often the topic's id is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the loop may be busy before the partitions are paused. Pausing throws away what librdkafka has fetched, so
 /// a moment's delay is not worth it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -83,6 +87,9 @@ pub(crate) fn start(
         runtime: tokio::runtime::Handle::current(),
         revoke_timeout: settings.kafka.revoke_timeout,
         holding: AtomicBool::new(false),
+        on_gap: settings.kafka.on_gap,
+        known: Default::default(),
+        failed: Default::default(),
     };
     let consumer: BaseConsumer<Context> =
         client::consumer(settings).create_with_context(context)?;
@@ -95,8 +102,10 @@ pub(crate) fn start(
         topic: settings.kafka.topic.as_str().into(),
         stop: stop.clone(),
         commit_interval: settings.kafka.commit_interval,
+        committed: Instant::now(),
         grace: settings.shutdown.grace,
         last_error: None,
+        last_epoch: Cell::new(None),
     };
     let thread = std::thread::Builder::new()
         .name("kafka-poll".into())
@@ -113,23 +122,24 @@ struct Poller {
     topic: Arc<str>,
     stop: Arc<AtomicBool>,
     commit_interval: Duration,
+    committed: Instant,
     grace: Duration,
     last_error: Option<(RDKafkaErrorCode, Instant)>,
+    /// Partition and leader epoch of the last record.
+    last_epoch: Cell<Option<(i32, i32)>>,
 }
 
 impl Poller {
     fn run(mut self, when_drained: &std::sync::mpsc::Receiver<()>) {
         let context = self.consumer.context().clone();
-        let mut committed = Instant::now();
+        let mut looked = Instant::now();
+        let ids = TopicIds::new(self.consumer.client(), &self.topic);
         while !self.stop.load(Ordering::Relaxed) {
             context.health.poll_beat();
-            if !self.read() {
+            if !self.read() || !self.starts(ids.as_ref(), &mut looked) {
                 break;
             }
-            if committed.elapsed() >= self.commit_interval {
-                committed = Instant::now();
-                context.commit(&self.consumer, CommitMode::Async);
-            }
+            self.commit();
         }
         // Everything read is handed over, then the loop is told that nothing follows.
         while !context.hand_over(Duration::from_millis(100)) && !context.events.is_closed() {
@@ -138,8 +148,57 @@ impl Poller {
         let _ = context.send(SourceEvent::Ended, self.grace);
         let _ = when_drained.recv_timeout(self.grace);
         context.commit(&self.consumer, CommitMode::Sync);
+        // Its queue must be gone before the client is.
+        drop(ids);
         // Leaves the group; what the revocation callback would wait for is done.
         drop(self);
+    }
+
+    /// Commits what is written, when it is time.
+    fn commit(&mut self) {
+        if self.committed.elapsed() >= self.commit_interval {
+            self.committed = Instant::now();
+            self.consumer.context().commit(&self.consumer, CommitMode::Async);
+        }
+    }
+
+    /// Gives partitions that stand still a new start, and looks from time to time whether the topic is still the same.
+    /// `false` when the source ended.
+    fn starts(&self, ids: Option<&TopicIds>, looked: &mut Instant) -> bool {
+        let context = self.consumer.context().clone();
+        let still = std::mem::take(&mut context.known().still);
+        if !still.is_empty() {
+            context.drain(&self.consumer);
+            if let Err(error) = context.restart(&self.consumer, &still) {
+                tracing::warn!(%error, "partitions have no start yet; it is tried again");
+                context.known().asked_for_start = true;
+            }
+        }
+        let new = ids.and_then(|ids| ids.answer(Duration::ZERO)).flatten();
+        if let Some(id) = new {
+            if context.is_new(Some(&id)) {
+                context.drain(&self.consumer);
+                if let Err(error) = context.made_again(&self.consumer, id) {
+                    tracing::warn!(%error, "the topic was made again and cannot be read yet; it is tried again");
+                }
+            } else {
+                context.known().topic_id = Some(id);
+            }
+        }
+        if looked.elapsed() >= LOOK_EVERY {
+            *looked = Instant::now();
+            if let Some(ids) = ids {
+                ids.ask(LOOK_EVERY);
+            }
+        }
+        let failed = context.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failed.is_none_or(|error| self.fail(error))
+    }
+
+    /// Says why nothing follows. Always `false`.
+    fn fail(&self, error: SourceError) -> bool {
+        let _ = self.consumer.context().send(SourceEvent::Failed(error), PATIENCE);
+        false
     }
 
     /// Reads until there is nothing more at once or a chunk is full, and hands it over. `false` when the source ended.
@@ -149,9 +208,7 @@ impl Poller {
         while count < CHUNK_RECORDS {
             match self.consumer.poll(timeout) {
                 Some(Ok(message)) => {
-                    let envelope = envelope(&self.topic, &message);
-                    let context = self.consumer.context();
-                    context.pending.lock().unwrap_or_else(PoisonError::into_inner).push(envelope);
+                    self.keep(&message);
                     count += 1;
                     timeout = Duration::ZERO;
                 }
@@ -163,23 +220,39 @@ impl Poller {
                 None => break,
             }
         }
-        self.consumer.context().hand_over(PATIENCE) || self.hold()
+        let context = self.consumer.context();
+        (context.hand_over(PATIENCE) && !context.progress.is_halted()) || self.hold()
     }
 
-    /// The loop takes nothing: pause, keep polling so that the group knows we live, resume when it takes again.
+    fn keep(&self, message: &BorrowedMessage<'_>) {
+        let context = self.consumer.context();
+        if let Some(epoch) = native::leader_epoch(message) {
+            let place = (message.partition(), epoch);
+            // Records come in runs of a partition, and epochs change with leaders.
+            if self.last_epoch.replace(Some(place)) != Some(place) {
+                context.known().epoch(message.partition(), message.offset(), epoch);
+            }
+        }
+        let envelope = envelope(&self.topic, message);
+        context.pending.lock().unwrap_or_else(PoisonError::into_inner).push(envelope);
+    }
+
+    /// The loop takes nothing, or nothing more: pause, keep polling so that the group knows we live, resume when it
+    /// takes again.
     fn hold(&mut self) -> bool {
         let context = self.consumer.context().clone();
         context.holding.store(true, Ordering::Relaxed);
         self.all(BaseConsumer::pause);
         let mut going_on = true;
-        while going_on && !context.hand_over(POLL) && !self.stop.load(Ordering::Relaxed) {
+        while going_on
+            && !self.stop.load(Ordering::Relaxed)
+            && (!context.hand_over(POLL) || context.progress.is_halted())
+        {
             context.health.poll_beat();
+            self.commit();
             match self.consumer.poll(POLL) {
                 // A partition that was assigned this moment, before it was paused.
-                Some(Ok(message)) => {
-                    let envelope = envelope(&self.topic, &message);
-                    context.pending.lock().unwrap_or_else(PoisonError::into_inner).push(envelope);
-                }
+                Some(Ok(message)) => self.keep(&message),
                 Some(Err(error)) => going_on = self.carry_on(&error),
                 None => {}
             }
@@ -210,8 +283,11 @@ impl Poller {
             _ => None,
         };
         if let Some(failed) = failed {
-            let _ = self.consumer.context().send(SourceEvent::Failed(failed), PATIENCE);
-            return false;
+            return self.fail(failed);
+        }
+        if let KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) = error {
+            self.consumer.context().known().asked_for_start = true;
+            return true;
         }
         // The same error comes with every refresh of the metadata, as for a topic that is not there yet.
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);

@@ -1,9 +1,11 @@
 //! What passes between the poll thread and the loop: events one way, finished offsets the other.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::Offsets;
+use service::lifecycle::exit;
 use tokio::sync::oneshot;
 
 use crate::envelope::Envelope;
@@ -34,19 +36,52 @@ pub(crate) enum SourceError {
     /// The broker does not let us read.
     #[error("not allowed to read: {0}")]
     NotAllowed(String),
+    /// Records are lost, and `kafka.on_gap` says to stop.
+    #[error("{0}")]
+    Gap(String),
     /// A range outside of the group cannot be read.
     #[error("the range cannot be read: {0}")]
     Range(String),
 }
 
+impl SourceError {
+    /// The exit code of a process that ends with this; supervisors and operators tell the cases apart by it.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Fatal(_) => exit::KAFKA_FATAL,
+            Self::NotAllowed(_) => exit::NOT_ALLOWED,
+            Self::Gap(_) => exit::GAP,
+            Self::Range(_) => exit::FAILURE,
+        }
+    }
+}
+
 /// What is written and may be committed: filled by the loop, emptied by the poll thread.
 #[derive(Debug, Default)]
-pub(crate) struct Progress(Mutex<Offsets>);
+pub(crate) struct Progress {
+    written: Mutex<Offsets>,
+    halted: AtomicBool,
+}
 
 impl Progress {
+    /// Nothing more is to be read; what was written is still committed.
+    pub(crate) fn halt(&self) {
+        self.halted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing more is to be read.
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Relaxed)
+    }
+
     /// Adds a batch that is written, as are all batches before it.
     pub(crate) fn finish(&self, offsets: &Offsets) {
         self.lock().include_all(offsets);
+    }
+
+    /// Forgets a partition whose log is another now.
+    pub(super) fn forget(&self, topic: &str, partition: i32) {
+        self.lock().retain(|other, number| other != topic || number != partition);
     }
 
     /// Takes what is to be committed.
@@ -55,7 +90,7 @@ impl Progress {
     }
 
     fn lock(&self) -> MutexGuard<'_, Offsets> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

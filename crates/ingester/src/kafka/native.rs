@@ -1,0 +1,137 @@
+//! What rdkafka's safe interface leaves out of librdkafka: leader epochs and topic ids. The only unsafe code of the
+//! house; each call says why it is sound.
+#![expect(unsafe_code, reason = "librdkafka's C interface, where rdkafka has no safe one")]
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as c;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaRespErr;
+
+/// The epoch of the leader that wrote the record; none from brokers that do not say it.
+pub(super) fn leader_epoch(message: &BorrowedMessage<'_>) -> Option<i32> {
+    // SAFETY: the pointer is the message's own and lives as long as the borrow; librdkafka only reads it.
+    let epoch = unsafe { c::rd_kafka_message_leader_epoch(message.ptr()) };
+    (epoch >= 0).then_some(epoch)
+}
+
+/// Sets the leader epoch of every partition of the list for which one is known. With it a broker tells a log that was
+/// cut from one that grew (KIP-320).
+pub(super) fn set_leader_epochs(
+    list: &mut TopicPartitionList,
+    epoch: impl Fn(i32, i64) -> Option<i32>,
+) {
+    // SAFETY: the list is ours alone (`&mut`), and librdkafka promises `cnt` elements at `elems`.
+    let elements = unsafe {
+        let list = &*list.ptr();
+        let count = usize::try_from(list.cnt).unwrap_or(0);
+        if count == 0 { &mut [] } else { std::slice::from_raw_parts_mut(list.elems, count) }
+    };
+    for element in elements {
+        if let Some(epoch) = epoch(element.partition, element.offset) {
+            // SAFETY: a valid element of a list that is ours alone.
+            unsafe { c::rd_kafka_topic_partition_set_leader_epoch(element, epoch) };
+        }
+    }
+}
+
+/// Questions for a topic's id, which changes when a topic is deleted and made again under its name (KIP-516). Answers
+/// come by a queue of their own, so that asking does not wait.
+pub(super) struct TopicIds {
+    client: *mut c::rd_kafka_t,
+    queue: *mut c::rd_kafka_queue_t,
+    topic: CString,
+}
+
+impl TopicIds {
+    /// `client` must outlive the result. `None` for a name that no topic can have.
+    pub(super) fn new<C: ClientContext>(client: &Client<C>, topic: &str) -> Option<Self> {
+        let topic = CString::new(topic).ok()?;
+        // SAFETY: the client lives; the queue is destroyed before it, see `Drop`.
+        let queue = unsafe { c::rd_kafka_queue_new(client.native_ptr()) };
+        Some(Self { client: client.native_ptr(), queue, topic })
+    }
+
+    /// Sends a question that is answered or given up within `patience`.
+    pub(super) fn ask(&self, patience: Duration) {
+        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        let mut names = [self.topic.as_ptr()];
+        let mut reason = [0; 128];
+        // SAFETY: librdkafka copies the names and the options before it returns; both are freed here once.
+        unsafe {
+            let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+            let options = c::rd_kafka_AdminOptions_new(
+                self.client,
+                c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            );
+            c::rd_kafka_AdminOptions_set_request_timeout(
+                options,
+                millis,
+                reason.as_mut_ptr(),
+                reason.len(),
+            );
+            c::rd_kafka_DescribeTopics(self.client, topics, options, self.queue);
+            c::rd_kafka_AdminOptions_destroy(options);
+            c::rd_kafka_TopicCollection_destroy(topics);
+        }
+    }
+
+    /// An answer that came within `patience`: the id in librdkafka's base64, `None` in it where the broker did not say
+    /// one.
+    pub(super) fn answer(&self, patience: Duration) -> Option<Option<String>> {
+        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is ours; the event is destroyed after everything that points into it was copied.
+        unsafe {
+            let event = c::rd_kafka_queue_poll(self.queue, millis);
+            if event.is_null() {
+                return None;
+            }
+            let id = topic_id(event);
+            c::rd_kafka_event_destroy(event);
+            Some(id)
+        }
+    }
+}
+
+impl Drop for TopicIds {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, destroyed once; answers that come later are dropped by librdkafka.
+        unsafe { c::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// # Safety
+/// `event` must be a live event.
+unsafe fn topic_id(event: *mut c::rd_kafka_event_t) -> Option<String> {
+    // SAFETY: every pointer is tested before it is followed and belongs to the event, which outlives this function.
+    unsafe {
+        if c::rd_kafka_event_error(event) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let result = c::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let topics = c::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        if topics.is_null() || count == 0 {
+            return None;
+        }
+        let topic = *topics;
+        let error = c::rd_kafka_TopicDescription_error(topic);
+        if !error.is_null()
+            && c::rd_kafka_error_code(error) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            return None;
+        }
+        let id = c::rd_kafka_TopicDescription_topic_id(topic);
+        if id.is_null() {
+            return None;
+        }
+        let text = c::rd_kafka_Uuid_base64str(id);
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}

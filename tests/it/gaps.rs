@@ -1,0 +1,153 @@
+//! What was lost before it was read is said and counted, and what is there is read: retention, a topic made again, new
+//! partitions, offsets that are gone.
+
+use testkit::{Record, eventually};
+
+use crate::support::{PATIENCE, Running, Scene, generated};
+
+/// Plain events for partition 0.
+fn records(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Record> {
+    numbers.map(|n| Record { partition: Some(0), ..generated(n, 0) })
+}
+
+async fn rows(scene: &Scene, running: &mut Running, count: i64) {
+    eventually(&format!("{count} rows"), PATIENCE, async || {
+        assert!(running.daemon.is_running(), "the ingester ended:\n{}", running.daemon.log());
+        scene.count().await == count
+    })
+    .await;
+}
+
+fn gap(running: &Running) -> f64 {
+    running.metrics().get("offset_gap_records_total").unwrap()
+}
+
+#[tokio::test]
+async fn retention_that_passed_the_position_is_a_gap() {
+    let scene = Scene::new("retention", 2).await;
+    scene.produce(records(0..1_000)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(gap(&ingester), 0.0);
+    ingester.stop();
+    scene.produce(records(1_000..1_500)).await;
+    testkit::delete_records(&scene.brokers, &scene.topic, 0, 1_200).await;
+
+    // Whoever asked for it is stopped at the gap, as often as it starts.
+    for _ in 0..2 {
+        let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
+        let status = stopped.daemon.wait_exit(PATIENCE);
+        let log = stopped.daemon.log();
+        assert_eq!(status.code(), Some(65), "{log}");
+        assert!(log.contains("offsets 1000 to 1199"), "{log}");
+        assert!(log.contains(&format!("partition 0 of {}", scene.topic)), "{log}");
+    }
+    assert_eq!(scene.count().await, 1_000);
+
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(scene.count().await, 1_300);
+    assert_eq!(gap(&ingester), 200.0);
+    assert_eq!(ingester.metrics().sum("records_total"), 300.0);
+    assert!(ingester.stop().contains("the broker deleted records before they were read"));
+}
+
+#[tokio::test]
+async fn retention_that_passes_a_running_ingester_is_a_gap() {
+    let scene = Scene::new("overtaken", 1).await;
+    scene.produce(records(0..100)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    ingester.daemon.pause();
+    scene.produce(records(100..2_100)).await;
+    testkit::delete_records(&scene.brokers, &scene.topic, 0, 2_000).await;
+    ingester.daemon.resume();
+    scene.caught_up(&mut ingester).await;
+    // A fetch that was under way brings what it had; the rest is counted, and nothing is neither.
+    let lost = gap(&ingester);
+    assert!(lost > 0.0);
+    assert_eq!(scene.count().await as f64 + lost, 2_100.0);
+    ingester.stop();
+}
+
+#[tokio::test]
+async fn a_topic_that_is_made_again_is_read_from_its_first_record() {
+    let scene = Scene::new("again", 1).await;
+    scene.produce(records(0..100)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+
+    // More records than the old topic had: the old position is within the new log, and means nothing there.
+    testkit::delete_topic(&scene.brokers, &scene.topic).await;
+    scene.make_topic(1, &[]).await;
+    scene.produce(records(1_000..1_300)).await;
+    rows(&scene, &mut ingester, 400).await;
+    scene.caught_up(&mut ingester).await;
+    assert!(ingester.stop().contains("made again"));
+
+    // Once more, while nobody looks; and fewer records.
+    testkit::delete_topic(&scene.brokers, &scene.topic).await;
+    scene.make_topic(1, &[]).await;
+    scene.produce(records(2_000..2_050)).await;
+    let mut ingester = scene.ingester(&[]);
+    rows(&scene, &mut ingester, 450).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+}
+
+#[tokio::test]
+async fn offsets_that_are_gone_and_new_partitions_are_read_from_the_first_record() {
+    let scene = Scene::new("offsets", 1).await;
+    scene.produce(records(0..100)).await;
+    let refresh = [("INGESTER_KAFKA__CLIENT__TOPIC_METADATA_REFRESH_INTERVAL_MS", "500")];
+    let mut ingester = scene.ingester(&refresh);
+    scene.caught_up(&mut ingester).await;
+    testkit::add_partitions(&scene.brokers, &scene.topic, 3).await;
+    let more = (100..200).map(|n| Record { partition: Some(2), ..generated(n, 0) });
+    scene.produce(more).await;
+    rows(&scene, &mut ingester, 200).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+
+    testkit::delete_group(&scene.brokers, &scene.group).await;
+    scene.produce(records(200..210)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(scene.count().await, 210);
+    let metrics = ingester.metrics();
+    assert_eq!(metrics.get("records_total{outcome=\"unchanged\"}"), Some(200.0));
+    assert_eq!(metrics.get("offset_gap_records_total"), Some(0.0));
+    assert!(ingester.stop().contains("the group has no committed offset"));
+}
+
+#[tokio::test]
+async fn when_everything_is_rejected_reading_stops_until_a_restart() {
+    let scene = Scene::new("brake", 1).await;
+    let poison = |n| Record {
+        partition: Some(0),
+        value: Some(format!("no event {n}").into()),
+        ..Record::default()
+    };
+    scene.produce(records(0..10)).await;
+    scene.produce((0..500).map(poison)).await;
+    scene.produce(records(10..20)).await;
+    let brake = [("INGESTER_REJECT__MAX_CONSECUTIVE", "50")];
+    let mut ingester = scene.start_ingester(&brake);
+    let (status, answer) = ingester.shows("paused").await;
+    assert_eq!(status, 503);
+    assert!(answer["reason"].as_str().unwrap().contains("reject.max_consecutive"), "{answer}");
+    // Ten good ones and fifty rejections are done with and committed; the rest waits.
+    eventually("the commit", PATIENCE, async || scene.lag().await == 460).await;
+    assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 50);
+    assert_eq!(ingester.metrics().get("paused"), Some(1.0));
+    assert_eq!(testkit::http_get(&ingester.admin, "/livez").unwrap().0, 200);
+    // It never ends by itself, and a stop is still a stop.
+    assert!(ingester.daemon.is_running());
+    ingester.stop();
+
+    let mut ingester = scene.start_ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(scene.count().await, 20);
+    assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 500);
+    ingester.stop();
+}
