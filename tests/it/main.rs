@@ -22,6 +22,7 @@ mod rejection_cases;
 mod rejection_fields;
 mod rejections;
 mod restart;
+mod secure;
 mod settling;
 mod supervised;
 mod support;

@@ -15,6 +15,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// Why nothing is written; each ends by itself, whatever the others do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cause {
+    /// No broker is connected.
+    Kafka,
     /// The database is away.
     Database,
     /// Dead letters are not acknowledged.

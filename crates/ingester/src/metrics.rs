@@ -34,7 +34,7 @@ service::metrics! {
         pub store_write_seconds: Histogram(WRITE_BUCKETS),
         /// Writes tried again, by the class of the error.
         pub store_retries_total: IntCounterVec["class" = &["transient", "data"]],
-        /// Whether nothing can be written now: 1 while the database or the dead-letter topic is away.
+        /// 1 while nothing is read or written: a broker, the database or the dead-letter topic is away, or everything is rejected.
         pub paused: IntGauge,
         /// Partitions assigned or revoked, counted once a callback.
         pub rebalances_total: IntCounter,

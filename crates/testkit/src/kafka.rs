@@ -1,5 +1,6 @@
 //! A real Apache Kafka: one node, broker and KRaft controller in one.
 
+use std::collections::HashMap;
 use std::env::{current_exe, var_os};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -36,6 +37,8 @@ const QUICK: [&str; 2] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 #[derive(Debug)]
 pub struct Kafka {
     brokers: String,
+    /// The ports of further listeners by name.
+    listeners: HashMap<String, u16>,
     /// None when the broker is somebody else's.
     node: Option<Node>,
 }
@@ -53,7 +56,25 @@ struct Node {
 #[derive(Debug, Clone, Default)]
 pub struct KafkaBuilder {
     properties: Vec<(String, String)>,
+    listeners: Vec<Listener>,
+    scram_users: Vec<(String, String)>,
     optimized: bool,
+}
+
+/// A listener beside the plain one.
+#[derive(Debug, Clone)]
+struct Listener {
+    name: String,
+    protocol: String,
+    /// The port that clients are told; its own when none.
+    advertised: Option<u16>,
+}
+
+/// The ports of a broker that is to be started.
+struct Ports {
+    plain: u16,
+    controller: u16,
+    others: Vec<u16>,
 }
 
 impl KafkaBuilder {
@@ -61,6 +82,22 @@ impl KafkaBuilder {
     #[must_use]
     pub fn property(mut self, key: &str, value: impl ToString) -> Self {
         self.properties.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Adds a listener on a free port beside the plain one, `protocol` as Kafka names it (`SASL_SSL`). Its address is
+    /// [`Kafka::listener`]. Clients are told `advertised` as its port, for one that is reached by a proxy.
+    #[must_use]
+    pub fn listener(mut self, name: &str, protocol: &str, advertised: Option<u16>) -> Self {
+        let (name, protocol) = (name.to_owned(), protocol.to_owned());
+        self.listeners.push(Listener { name, protocol, advertised });
+        self
+    }
+
+    /// Adds a user who proves a password by SCRAM-SHA-256.
+    #[must_use]
+    pub fn scram_user(mut self, name: &str, password: &str) -> Self {
+        self.scram_users.push((name.to_owned(), password.to_owned()));
         self
     }
 
@@ -76,8 +113,9 @@ impl KafkaBuilder {
         let mut problem = String::new();
         for _ in 0..ATTEMPTS {
             match self.try_start() {
-                Ok(node) => {
-                    return Kafka { brokers: format!("127.0.0.1:{}", node.port), node: Some(node) };
+                Ok((node, listeners)) => {
+                    let brokers = format!("127.0.0.1:{}", node.port);
+                    return Kafka { brokers, listeners, node: Some(node) };
                 }
                 Err(log) if log.contains("Address already in use") => problem = log,
                 Err(log) => panic!("kafka did not start:\n{log}"),
@@ -86,30 +124,47 @@ impl KafkaBuilder {
         panic!("kafka found no free port in {ATTEMPTS} attempts:\n{problem}")
     }
 
-    fn try_start(&self) -> Result<Node, String> {
+    fn try_start(&self) -> Result<(Node, HashMap<String, u16>), String> {
         let dir = tempfile::Builder::new()
             .prefix("kafka-")
             .tempdir()
             .expect("a temporary directory can be made");
-        let port = free_port();
-        fs::write(dir.path().join("server.properties"), self.server_properties(dir.path(), port))
+        let others = self.listeners.iter().map(|_| free_port()).collect();
+        let ports = Ports { plain: free_port(), controller: free_port(), others };
+        let properties = self.server_properties(dir.path(), &ports);
+        fs::write(dir.path().join("server.properties"), properties)
             .expect("the properties can be written");
-        format_storage(dir.path());
+        format_storage(dir.path(), &self.scram_users);
+        let port = ports.plain;
+        let names = self.listeners.iter().map(|listener| listener.name.clone());
+        let listeners = names.zip(ports.others).collect();
         let options = if self.optimized { Vec::new() } else { QUICK.map(str::to_owned).to_vec() };
         let mut node = Node { process: launch(dir.path(), &options), dir, port, options };
-        if node.ready() { Ok(node) } else { Err(node.process.last_words()) }
+        if node.ready() { Ok((node, listeners)) } else { Err(node.process.last_words()) }
     }
 
-    fn server_properties(&self, dir: &Path, port: u16) -> String {
-        let controller = free_port();
+    fn server_properties(&self, dir: &Path, ports: &Ports) -> String {
+        let Ports { plain, controller, others } = ports;
+        let mut listeners =
+            format!("PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller}");
+        let mut advertised = format!("PLAINTEXT://127.0.0.1:{plain}");
+        let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
+        for (listener, port) in self.listeners.iter().zip(others) {
+            let Listener { name, protocol, .. } = listener;
+            listeners.push_str(&format!(",{name}://127.0.0.1:{port}"));
+            let told = listener.advertised.unwrap_or(*port);
+            advertised.push_str(&format!(",{name}://127.0.0.1:{told}"));
+            protocols.push_str(&format!(",{name}:{protocol}"));
+        }
         let mut text = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners={listeners}\n\
+             advertised.listeners={advertised}\n\
+             inter.broker.listener.name=PLAINTEXT\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listener.security.protocol.map={protocols}\n\
              log.dirs={}\n{SINGLE_NODE}",
             dir.join("data").display()
         );
@@ -152,12 +207,18 @@ impl Kafka {
 
     /// A broker that runs already and that nobody here can stop.
     pub(crate) fn elsewhere(brokers: String) -> Self {
-        Self { brokers, node: None }
+        Self { brokers, listeners: HashMap::new(), node: None }
     }
 
     /// The bootstrap servers, `127.0.0.1:port`; they stay the same over a restart.
     pub fn brokers(&self) -> String {
         self.brokers.clone()
+    }
+
+    /// The address of a further listener itself, whatever its clients are told.
+    pub fn listener(&self, name: &str) -> String {
+        let port = self.listeners.get(name);
+        format!("127.0.0.1:{}", port.unwrap_or_else(|| panic!("no listener {name}")))
     }
 
     /// The broker's process id; none when the broker is somebody else's.
@@ -244,18 +305,21 @@ fn launch(dir: &Path, options: &[String]) -> Process {
     Process::spawn(command, Farewell::Kill, &dir.join("log"))
 }
 
-fn format_storage(dir: &Path) {
-    let output = Command::new("java")
+fn format_storage(dir: &Path, scram_users: &[(String, String)]) {
+    let mut command = Command::new("java");
+    command
         .args(QUICK)
         .arg("-cp")
         .arg(class_path())
         // The cluster id needs to be any 16 bytes in base64; no cluster of one node ever meets another.
         .args(["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"])
-        .arg(dir.join("server.properties"))
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("cannot run java: {error}; `cargo xtask setup` installs it")
-        });
+        .arg(dir.join("server.properties"));
+    for (name, password) in scram_users {
+        command.arg("--add-scram").arg(format!("SCRAM-SHA-256=[name={name},password={password}]"));
+    }
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("cannot run java: {error}; `cargo xtask setup` installs it")
+    });
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "kafka's storage cannot be formatted:\n{errors}");
 }
@@ -309,9 +373,16 @@ mod tests {
         let text = Kafka::builder()
             .property("num.partitions", 3)
             .property("log.retention.ms", 1)
-            .server_properties(Path::new("/tmp/k"), 1);
+            .listener("BESIDE", "SSL", Some(4))
+            .server_properties(
+                Path::new("/tmp/k"),
+                &Ports { plain: 1, controller: 2, others: vec![3] },
+            );
         let last = text.lines().rev().find(|line| line.starts_with("log.retention.ms"));
         assert_eq!(last, Some("log.retention.ms=1"));
         assert!(text.contains("log.dirs=/tmp/k/data\n"));
+        assert!(
+            text.contains("advertised.listeners=PLAINTEXT://127.0.0.1:1,BESIDE://127.0.0.1:4\n")
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! A real PostgreSQL server.
 
 use std::env::{split_paths, var_os};
-use std::fs;
-use std::os::unix::fs::chown;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -48,6 +48,8 @@ struct Server {
 #[derive(Debug, Clone, Default)]
 pub struct PostgresBuilder {
     settings: Vec<String>,
+    /// Certificate and key, PEM.
+    tls: Option<(String, String)>,
 }
 
 /// How a server is told to stop.
@@ -78,6 +80,13 @@ impl PostgresBuilder {
             .setting("full_page_writes", value)
     }
 
+    /// Offers TLS with this certificate and key (PEM). Clients may still do without.
+    #[must_use]
+    pub fn tls(mut self, certificate: &str, key: &str) -> Self {
+        self.tls = Some((certificate.to_owned(), key.to_owned()));
+        self
+    }
+
     /// Makes a cluster, starts the server and waits until it accepts connections.
     pub fn start(&self) -> Postgres {
         let mut problem = String::new();
@@ -87,9 +96,13 @@ impl PostgresBuilder {
                 .tempdir()
                 .expect("a temporary directory can be made");
             make_cluster(dir.path());
+            let mut settings = self.settings.clone();
+            if let Some((certificate, key)) = &self.tls {
+                settings.extend(write_tls(dir.path(), certificate, key));
+            }
             let port = free_port();
-            let process = launch(dir.path(), port, &self.settings);
-            let mut server = Server { process, dir, port, settings: self.settings.clone() };
+            let process = launch(dir.path(), port, &settings);
+            let mut server = Server { process, dir, port, settings };
             if server.ready() {
                 return Postgres {
                     url: format!("postgres://postgres@127.0.0.1:{port}/postgres"),
@@ -282,6 +295,26 @@ fn make_cluster(dir: &Path) {
         .output()
         .expect("initdb can be run");
     assert!(status.success(), "initdb failed:\n{}", String::from_utf8_lossy(&stderr));
+}
+
+/// Writes both where the server may read them, the key for nobody else; returns the settings that name them.
+fn write_tls(dir: &Path, certificate: &str, key: &str) -> [String; 3] {
+    let files = [("server.crt", certificate), ("server.key", key)].map(|(name, pem)| {
+        let path = dir.join(name);
+        fs::write(&path, pem).expect("the file can be written");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
+        if let Some(user) = owner() {
+            chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                .expect("root can give a file away");
+        }
+        path
+    });
+    let [certificate, key] = files;
+    [
+        "ssl=on".to_owned(),
+        format!("ssl_cert_file={}", certificate.display()),
+        format!("ssl_key_file={}", key.display()),
+    ]
 }
 
 /// Since version 15 a whole cluster can sort by ICU.

@@ -1,7 +1,10 @@
 //! librdkafka's settings, and its log lines in ours.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use service::config::ConfigError;
 
 use crate::settings::Settings;
@@ -73,6 +76,25 @@ pub(crate) fn refused(error: KafkaError) -> anyhow::Error {
 fn pass_through(config: &mut ClientConfig, settings: &Settings) {
     for (key, value) in &settings.kafka.client {
         config.set(key, value);
+    }
+}
+
+/// What librdkafka reports again and again while it mends something by itself: each error is said once a minute.
+#[derive(Debug, Default)]
+pub(super) struct Repeated(Mutex<Vec<(RDKafkaErrorCode, Instant)>>);
+
+impl Repeated {
+    /// Whether the error was not said within the last minute.
+    pub(super) fn is_news(&self, error: &KafkaError) -> bool {
+        const QUIET: Duration = Duration::from_secs(60);
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|(_, at)| at.elapsed() <= QUIET);
+        let news = said.iter().all(|(known, _)| *known != code);
+        if news {
+            said.push((code, Instant::now()));
+        }
+        news
     }
 }
 

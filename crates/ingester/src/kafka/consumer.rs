@@ -21,7 +21,7 @@ use super::source::{Assignment, Progress, SourceError, SourceEvent};
 use super::starts::Known;
 use super::{client, native};
 use crate::envelope::Envelope;
-use crate::health::Health;
+use crate::health::{Cause, Health};
 use crate::lag::{Lag, PartitionEnd};
 use crate::metrics::IngesterMetrics;
 use crate::settings::OnGap;
@@ -43,6 +43,9 @@ pub(super) struct Context {
     pub(super) holding: std::sync::atomic::AtomicBool,
     pub(super) on_gap: OnGap,
     pub(super) known: Mutex<Known>,
+    pub(super) repeated: client::Repeated,
+    /// What librdkafka said last about a broker.
+    pub(super) last_trouble: Mutex<String>,
     /// Why the source cannot go on, where a callback found it out.
     pub(super) failed: Mutex<Option<SourceError>>,
 }
@@ -132,6 +135,18 @@ impl Context {
         }
     }
 
+    /// Shows in the health whether any broker is connected, and what librdkafka said last where none is.
+    fn connected(&self, statistics: &Statistics) {
+        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+            self.health.resume(Cause::Kafka);
+            return;
+        }
+        let trouble = self.last_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.health.pause(Cause::Kafka, format!("no broker is connected: {trouble}")) {
+            tracing::warn!(trouble, "no broker is connected; it is tried again until one is");
+        }
+    }
+
     /// What is committed: the offsets, with the leader epoch before each and the topic's id.
     fn list(&self, offsets: &Offsets) -> KafkaResult<TopicPartitionList> {
         let metadata = self.commit_metadata();
@@ -160,6 +175,7 @@ impl ClientContext for Context {
         if let Some(group) = &statistics.cgrp {
             self.health.group_state(&group.join_state);
         }
+        self.connected(&statistics);
         let ends = ends(&statistics, &self.topic);
         self.lag.show(&self.metrics, &self.topic, &ends);
         let mut known = self.known();
@@ -173,7 +189,13 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         // All brokers down, a host that does not resolve: librdkafka goes on trying by itself.
-        tracing::warn!(%error, reason, "kafka");
+        if self.repeated.is_news(&error) {
+            tracing::warn!(%error, reason, "kafka");
+        }
+        // That all are down follows from what was said of each.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.last_trouble.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_owned();
+        }
     }
 }
 
@@ -288,7 +310,8 @@ fn names(partitions: &TopicPartitionList) -> String {
 }
 
 /// The callbacks of a consumer outside of the group: only its log lines matter.
-pub(super) struct Quiet;
+#[derive(Default)]
+pub(super) struct Quiet(client::Repeated);
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -299,7 +322,9 @@ impl ClientContext for Quiet {
         if matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
             return;
         }
-        tracing::warn!(%error, reason, "kafka, reading a range");
+        if self.0.is_news(&error) {
+            tracing::warn!(%error, reason, "kafka, reading a range");
+        }
     }
 }
 

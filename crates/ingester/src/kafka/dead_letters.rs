@@ -1,7 +1,7 @@
 //! The dead-letter topic: rejected records go there whole, with the headers that Kafka Connect made the convention and
 //! ours (contract, section 1).
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use model::Timestamp;
@@ -40,8 +40,8 @@ pub(crate) struct DeadLetters {
     group: String,
 }
 
-#[derive(Clone)]
-struct Context;
+#[derive(Clone, Default)]
+struct Context(Arc<client::Repeated>);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -49,7 +49,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka, writing dead letters");
+        if self.0.is_news(&error) {
+            tracing::warn!(%error, reason, "kafka, writing dead letters");
+        }
     }
 }
 
@@ -61,7 +63,7 @@ impl DeadLetters {
         let mut single_config = config.clone();
         single_config.set("batch.num.messages", "1");
         Ok(Self {
-            producer: config.create_with_context(Context)?,
+            producer: config.create_with_context(Context::default())?,
             single: OnceLock::new(),
             single_config,
             topic: settings.kafka.dead_letter_topic.clone(),
@@ -88,7 +90,7 @@ impl DeadLetters {
         let single = match self.single.get() {
             Some(single) => single,
             None => {
-                let made = self.single_config.create_with_context(Context)?;
+                let made = self.single_config.create_with_context(Context::default())?;
                 self.single.get_or_init(|| made)
             }
         };
@@ -170,7 +172,7 @@ pub(crate) async fn create_topic(settings: &Settings) -> bool {
     let name = &settings.kafka.dead_letter_topic;
     let result = async {
         let admin: AdminClient<Context> =
-            client::producer(settings).create_with_context(Context)?;
+            client::producer(settings).create_with_context(Context::default())?;
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
         let max_bytes = max_message_bytes(&admin, &settings.kafka.topic, &options).await;
         let max_bytes = max_bytes.map(|bytes| (bytes + HEADER_ROOM).to_string());

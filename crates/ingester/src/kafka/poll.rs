@@ -89,6 +89,8 @@ pub(crate) fn start(
         holding: AtomicBool::new(false),
         on_gap: settings.kafka.on_gap,
         known: Default::default(),
+        repeated: Default::default(),
+        last_trouble: Default::default(),
         failed: Default::default(),
     };
     let consumer: BaseConsumer<Context> =
@@ -104,7 +106,6 @@ pub(crate) fn start(
         commit_interval: settings.kafka.commit_interval,
         committed: Instant::now(),
         grace: settings.shutdown.grace,
-        last_error: None,
         last_epoch: Cell::new(None),
     };
     let thread = std::thread::Builder::new()
@@ -124,7 +125,6 @@ struct Poller {
     commit_interval: Duration,
     committed: Instant,
     grace: Duration,
-    last_error: Option<(RDKafkaErrorCode, Instant)>,
     /// Partition and leader epoch of the last record.
     last_epoch: Cell<Option<(i32, i32)>>,
 }
@@ -273,7 +273,7 @@ impl Poller {
     }
 
     /// Whether an error of `poll` leaves anything to poll for. Most are news of something librdkafka is mending.
-    fn carry_on(&mut self, error: &KafkaError) -> bool {
+    fn carry_on(&self, error: &KafkaError) -> bool {
         let failed = match error {
             KafkaError::MessageConsumptionFatal(code) => Some(SourceError::Fatal(code.to_string())),
             KafkaError::MessageConsumption(
@@ -290,12 +290,7 @@ impl Poller {
             return true;
         }
         // The same error comes with every refresh of the metadata, as for a topic that is not there yet.
-        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        let repeated = self
-            .last_error
-            .is_some_and(|(last, at)| last == code && at.elapsed() < Duration::from_secs(60));
-        if !repeated {
-            self.last_error = Some((code, Instant::now()));
+        if self.consumer.context().repeated.is_news(error) {
             tracing::warn!(%error, "reading from kafka; it goes on by itself");
         }
         true

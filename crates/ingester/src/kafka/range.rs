@@ -41,7 +41,7 @@ pub(crate) fn read_since(
     config.remove("group.instance.id");
     // Beside live ingest, so with a small buffer.
     config.set("queued.max.messages.kbytes", "4096").set("fetch.message.max.bytes", "262144");
-    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet::default())?;
     let topic: Arc<str> = settings.kafka.topic.as_str().into();
     let (events, receiver) = mpsc::channel(1);
     let range = Range { consumer, topic, events, stop };

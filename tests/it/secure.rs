@@ -1,0 +1,131 @@
+//! TLS and SASL to Kafka, TLS to PostgreSQL, against servers that are so configured; and no secret in a log.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use testkit::{Kafka, Postgres};
+
+use crate::support::{Row, Scene, example_record, generated};
+
+const PASSWORD: &str = "correct-horse-battery";
+
+/// An authority of the test's own, and a server's certificate by it.
+struct Certificates {
+    authority: PathBuf,
+    certificate: String,
+    key: String,
+}
+
+impl Certificates {
+    fn make(directory: &Path) -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Without a name of its own it would seem to have signed itself.
+        params.distinguished_name.push(DnType::CommonName, "authority of a test");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let server = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]);
+        let certificate = server.unwrap().signed_by(&key, &authority).unwrap().pem();
+        let path = directory.join("authority.pem");
+        fs::write(&path, authority.pem()).unwrap();
+        Self { authority: path, certificate, key: key.serialize_pem() }
+    }
+}
+
+/// A broker with a plain listener for the test and one that asks for TLS and a password.
+fn secure_kafka(certificates: &Certificates, directory: &Path) -> Kafka {
+    let keystore = directory.join("broker.pem");
+    fs::write(&keystore, format!("{}{}", certificates.key, certificates.certificate)).unwrap();
+    let login = "org.apache.kafka.common.security";
+    Kafka::builder()
+        .listener("SECURE", "SASL_SSL", None)
+        .scram_user("scrammer", PASSWORD)
+        .property("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256")
+        .property("ssl.keystore.type", "PEM")
+        .property("ssl.keystore.location", keystore.display())
+        .property(
+            "listener.name.secure.plain.sasl.jaas.config",
+            format!("{login}.plain.PlainLoginModule required user_plainer=\"{PASSWORD}\";"),
+        )
+        .property(
+            "listener.name.secure.scram-sha-256.sasl.jaas.config",
+            format!("{login}.scram.ScramLoginModule required;"),
+        )
+        .start()
+}
+
+#[tokio::test]
+async fn the_ingester_speaks_tls_and_proves_its_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificates = Certificates::make(directory.path());
+    let kafka = secure_kafka(&certificates, directory.path());
+    let postgres = Postgres::builder().tls(&certificates.certificate, &certificates.key).start();
+    let authority = certificates.authority.to_str().unwrap();
+    let mut scene = Scene::without_topic("secure", String::new());
+    scene.brokers = kafka.brokers();
+    scene.store =
+        format!("{}?sslmode=verify-full&sslrootcert={authority}", postgres.database().await.url);
+    scene.make_topic(1, &[]).await;
+    let secure = kafka.listener("SECURE");
+    let environment = |mechanism, name, password| {
+        [
+            ("INGESTER_KAFKA__BROKERS", secure.as_str()),
+            ("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_SSL"),
+            ("INGESTER_KAFKA__CLIENT__SSL_CA_LOCATION", authority),
+            ("INGESTER_KAFKA__CLIENT__SASL_MECHANISMS", mechanism),
+            ("INGESTER_KAFKA__CLIENT__SASL_USERNAME", name),
+            ("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", password),
+            // As talkative as an operator who looks for a fault would make it.
+            ("INGESTER_LOG__FILTER", "debug"),
+        ]
+    };
+
+    // A wrong password is shown, and waited with: somebody may be about to set the right one on the broker.
+    let mut ingester = scene.start_ingester(&environment("PLAIN", "plainer", "wrong-donkey"));
+    let (status, answer) = ingester.shows("paused").await;
+    assert_eq!(status, 503);
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.contains("no broker is connected"), "{answer}");
+    assert!(reason.to_lowercase().contains("auth"), "{answer}");
+    let log = ingester.stop();
+    assert!(!log.contains("wrong-donkey"), "{log}");
+
+    // The rows and the dead letters go through both, whichever way the password is proved.
+    for (turn, (mechanism, name)) in
+        [("PLAIN", "plainer"), ("SCRAM-SHA-256", "scrammer")].into_iter().enumerate()
+    {
+        scene.produce([generated(turn, 0)]).await;
+        scene.produce([testkit::Record { value: Some("{".into()), ..Default::default() }]).await;
+        let mut ingester = scene.ingester(&environment(mechanism, name, PASSWORD));
+        scene.caught_up(&mut ingester).await;
+        let encrypted = "SELECT count(*) FILTER (WHERE NOT ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+            WHERE application_name = 'publication'";
+        assert_eq!(scene.number(encrypted).await, 0, "connections without TLS");
+        assert_eq!(ingester.metrics().sum("dead_letters_total"), 1.0);
+        let log = ingester.stop();
+        assert!(!log.contains(PASSWORD), "{log}");
+    }
+    let rows: Vec<Row> = scene.rows().await;
+    assert_eq!(rows.len(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_is_not_talked_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificates = Certificates::make(directory.path());
+    let others = tempfile::tempdir().unwrap();
+    let stranger = Certificates::make(others.path());
+    let postgres = Postgres::builder().tls(&certificates.certificate, &certificates.key).start();
+    let url = postgres.database().await.url;
+    let store = format!("{url}?sslmode=verify-full&sslrootcert={}", stranger.authority.display());
+    let mut scene = Scene::without_topic("stranger", store);
+    scene.make_topic(1, &[]).await;
+    scene.produce([example_record()]).await;
+    let mut ingester = scene.start_ingester(&[]);
+    let (_, answer) = ingester.shows("paused").await;
+    assert!(answer["reason"].as_str().unwrap().contains("certificate"), "{answer}");
+    ingester.stop();
+    scene.store = url;
+    assert_eq!(scene.count().await, 0);
+}
