@@ -52,6 +52,11 @@ impl Lag {
         }
     }
 
+    /// A partition came that is read from this offset.
+    pub(crate) fn start_at(&self, partition: i32, next: i64) {
+        self.lock().written.insert(partition, (next, i64::MAX));
+    }
+
     /// Forgets what is written of a partition whose log is another now.
     pub(crate) fn forget(&self, partition: i32) {
         self.lock().written.remove(&partition);
@@ -81,7 +86,10 @@ impl Lag {
             let _ = metrics.lag_records.remove_label_values(&[topic, &label]);
             let _ = metrics.lag_seconds.remove_label_values(&[topic, &label]);
         }
-        inner.written.retain(|partition, _| assigned.contains(partition));
+        let Inner { shown, written, .. } = &mut *inner;
+        for gone in shown.difference(&assigned) {
+            written.remove(gone);
+        }
         inner.shown = assigned;
     }
 

@@ -32,6 +32,11 @@ impl Offsets {
         }
     }
 
+    /// Counts everything before this offset as done.
+    pub fn include_before(&mut self, topic: &Arc<str>, partition: i32, next: i64) {
+        self.advance(topic, partition, next);
+    }
+
     /// The next offset of a partition, where anything of it is done.
     #[must_use]
     pub fn next(&self, topic: &str, partition: i32) -> Option<i64> {

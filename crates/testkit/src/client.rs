@@ -138,34 +138,55 @@ fn patient() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL))
 }
 
-/// Produces the records, each partition's in their order, and waits until the broker has acknowledged all of them.
-///
-/// Returns partition and offset of each, in the order of the records.
+/// A producer that lives longer than one call.
+pub struct Producer {
+    producer: FutureProducer,
+}
+
+impl Producer {
+    /// Connects when it is first used.
+    pub fn new(brokers: &str) -> Self {
+        let producer = client(brokers)
+            .set("enable.idempotence", "true")
+            // Tests send values that the broker or the daemon is to refuse, so the client must not be the one who does.
+            .set("message.max.bytes", "67108864")
+            .set("linger.ms", "5")
+            .create()
+            .expect("a producer can be made");
+        Self { producer }
+    }
+
+    /// Produces the records, each partition's in their order, and waits until the broker has acknowledged all of them.
+    ///
+    /// Returns partition and offset of each, in the order of the records.
+    pub async fn produce(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Vec<(i32, i64)> {
+        let mut sent = Vec::new();
+        for record in records {
+            sent.push(send(&self.producer, topic, &record).await);
+        }
+        let mut positions = Vec::with_capacity(sent.len());
+        for delivery in sent {
+            let delivered = delivery.await.expect("the producer lives until the end");
+            let delivered = delivered.unwrap_or_else(|(error, _)| {
+                panic!("the broker refused a record for {topic}: {error}")
+            });
+            positions.push((delivered.partition, delivered.offset));
+        }
+        positions
+    }
+}
+
+/// [`Producer::produce`] with a producer for this call only.
 pub async fn produce(
     brokers: &str,
     topic: &str,
     records: impl IntoIterator<Item = Record>,
 ) -> Vec<(i32, i64)> {
-    let producer: FutureProducer = client(brokers)
-        .set("enable.idempotence", "true")
-        // Tests send values that the broker or the daemon is to refuse, so the client must not be the one who does.
-        .set("message.max.bytes", "67108864")
-        .set("linger.ms", "5")
-        .create()
-        .expect("a producer can be made");
-    let mut sent = Vec::new();
-    for record in records {
-        sent.push(send(&producer, topic, &record).await);
-    }
-    let mut positions = Vec::with_capacity(sent.len());
-    for delivery in sent {
-        let delivered = delivery.await.expect("the producer lives until the end");
-        let delivered = delivered.unwrap_or_else(|(error, _)| {
-            panic!("the broker refused a record for {topic}: {error}")
-        });
-        positions.push((delivered.partition, delivered.offset));
-    }
-    positions
+    Producer::new(brokers).produce(topic, records).await
 }
 
 async fn send(producer: &FutureProducer, topic: &str, record: &Record) -> DeliveryFuture {

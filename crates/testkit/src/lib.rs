@@ -14,13 +14,14 @@ mod kafka;
 mod net;
 mod postgres;
 mod process;
+mod proxy;
 mod wait;
 
 use std::sync::LazyLock;
 
 #[cfg(feature = "client")]
 pub use client::{
-    ConsumedRecord, Record, add_partitions, consume_all, delete_group, delete_records,
+    ConsumedRecord, Producer, Record, add_partitions, consume_all, delete_group, delete_records,
     delete_topic, group_lag, produce, topic,
 };
 pub use daemon::{Daemon, DaemonBuilder};
@@ -32,6 +33,7 @@ pub use net::{free_port, unique};
 #[cfg(feature = "client")]
 pub use postgres::Database;
 pub use postgres::{POSTGRES_VARIABLE, Postgres, PostgresBuilder, StopMode, postgres_program};
+pub use proxy::{Proxy, Weather};
 #[cfg(feature = "client")]
 pub use wait::eventually;
 pub use wait::{Probe, wait_until};

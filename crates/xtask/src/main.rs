@@ -1,6 +1,7 @@
 //! `cargo xtask`: set-up, tests, benchmarks and housekeeping, on a machine with nothing but Rust and a C compiler.
 
 mod bench;
+mod faults;
 mod kafka;
 mod setup;
 mod test;
@@ -8,12 +9,9 @@ mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
+use workspace::{Failure, Workspace};
 
-use clap::Parser;
-
-use crate::workspace::{Failure, Workspace};
-
-#[derive(Parser)]
+#[derive(clap::Parser)]
 #[command(bin_name = "cargo xtask", about)]
 enum Task {
     /// Install what building and testing need, and fetch Kafka
@@ -22,15 +20,18 @@ enum Task {
     Test(test::Args),
     /// Measure speed and memory, and the limits of what they stand on, in one run
     Bench(bench::Args),
+    /// Kill, freeze and cut off whatever can be, under load, and show what was lost
+    Faults(faults::Args),
     /// Check the rules of the house: who may depend on whom, lengths, forbidden words
     Tidy,
 }
 
 fn main() -> ExitCode {
-    let outcome = Workspace::load().and_then(|workspace| match Task::parse() {
+    let outcome = Workspace::load().and_then(|workspace| match clap::Parser::parse() {
         Task::Setup => setup::run(&workspace),
         Task::Test(args) => test::run(&workspace, &args),
         Task::Bench(args) => bench::run(&workspace, &args),
+        Task::Faults(args) => faults::run(&workspace, &args),
         Task::Tidy => tidy::run(&workspace),
     });
     let Err(error) = outcome else { return ExitCode::SUCCESS };

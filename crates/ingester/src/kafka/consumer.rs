@@ -179,9 +179,14 @@ impl ClientContext for Context {
         let ends = ends(&statistics, &self.topic);
         self.lag.show(&self.metrics, &self.topic, &ends);
         let mut known = self.known();
+        let mut again = Offsets::default();
         for end in &ends {
             known.end(end.partition, end.end);
+            if let Some(next) = known.confirmed(end.partition, end.committed) {
+                again.include_before(&self.topic, end.partition, next);
+            }
         }
+        self.progress.finish(&again);
         if std::mem::take(&mut known.asked_for_start) {
             known.still = still(&statistics, &self.topic, &self.assignment.partitions());
         }
@@ -210,12 +215,21 @@ impl ConsumerContext for Context {
         let result = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 let starts = self.starts(consumer, partitions);
+                for start in starts.elements() {
+                    self.known().changed_hands(start.partition());
+                    if let Offset::Offset(next) = start.offset() {
+                        self.lag.start_at(start.partition(), next);
+                    }
+                }
                 let result = consumer.incremental_assign(&starts);
                 self.post_rebalance(consumer, &Rebalance::Assign(partitions));
                 result
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 self.pre_rebalance(consumer, &Rebalance::Revoke(partitions));
+                for partition in numbers(partitions) {
+                    self.known().changed_hands(partition);
+                }
                 consumer.incremental_unassign(partitions)
             }
             code => Err(KafkaError::Rebalance(code.into())),
@@ -250,15 +264,6 @@ impl ConsumerContext for Context {
                 && let Err(error) = consumer.pause(partitions)
             {
                 tracing::warn!(%error, "new partitions could not be paused");
-            }
-        }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        match result {
-            Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
-            Err(error) => {
-                tracing::warn!(%error, "a commit failed; the records are read again unless a later one succeeds")
             }
         }
     }

@@ -72,6 +72,8 @@ pub(super) struct Known {
     epochs: BTreeMap<i32, VecDeque<(i64, i32)>>,
     /// By partition, the last offset we committed: a broker forgets the group's when it deletes a topic.
     committed: BTreeMap<i32, i64>,
+    /// By partition, what was committed since it was assigned and is not known to have arrived.
+    unconfirmed: BTreeMap<i32, i64>,
     /// librdkafka has asked for a start, and statistics will say of which partitions.
     pub(super) asked_for_start: bool,
     /// Partitions that stand still for want of a start.
@@ -102,9 +104,26 @@ impl Known {
         epochs.front().filter(|&&(first, _)| first < next).map(|&(_, epoch)| epoch)
     }
 
-    /// An offset was committed.
+    /// An offset was sent to be committed.
     pub(super) fn committed(&mut self, partition: i32, next: i64) {
         self.committed.insert(partition, next);
+        self.unconfirmed.insert(partition, next);
+    }
+
+    /// What librdkafka says of the group's offset. Answers what we committed and what has not arrived: during a
+    /// rebalance the coordinator refuses commits, and nobody says so of one that was not waited for.
+    pub(super) fn confirmed(&mut self, partition: i32, committed: i64) -> Option<i64> {
+        let next = *self.unconfirmed.get(&partition)?;
+        if committed >= next {
+            self.unconfirmed.remove(&partition);
+            return None;
+        }
+        Some(next)
+    }
+
+    /// The partition came or went: what another has committed meanwhile is not ours to set back.
+    pub(super) fn changed_hands(&mut self, partition: i32) {
+        self.unconfirmed.remove(&partition);
     }
 
     /// What of a partition lies unread behind this offset, as far as its end was seen.
@@ -116,6 +135,7 @@ impl Known {
         self.ends.remove(&partition);
         self.epochs.remove(&partition);
         self.committed.remove(&partition);
+        self.unconfirmed.remove(&partition);
     }
 }
 
@@ -328,6 +348,21 @@ mod tests {
         assert_eq!(start(Some(20), 0, 9, None), (0, Some(Why::MadeAgain), None));
         assert_eq!(start(Some(20), 0, 9, Some(20)), (0, Some(Why::MadeAgain), None));
         assert_eq!(start(Some(5), 0, 9, Some(9)), (0, Some(Why::MadeAgain), None), "cut");
+    }
+
+    #[test]
+    fn a_commit_counts_when_it_has_arrived() {
+        let mut known = Known::default();
+        assert_eq!(known.confirmed(0, -1_001), None);
+        known.committed(0, 7);
+        assert_eq!(known.confirmed(0, -1_001), Some(7));
+        known.committed(0, 9);
+        assert_eq!(known.confirmed(0, 7), Some(9));
+        assert_eq!(known.confirmed(0, 9), None);
+        assert_eq!(known.confirmed(0, 7), None, "somebody reset it");
+        known.committed(0, 12);
+        known.changed_hands(0);
+        assert_eq!(known.confirmed(0, 9), None);
     }
 
     #[test]

@@ -1,0 +1,216 @@
+//! A TCP proxy that can do to a connection what networks do.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How often a connection looks whether the weather has changed.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What happens to the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weather {
+    /// They pass.
+    Fair,
+    /// New connections end at once, and those that are there have ended.
+    Cut,
+    /// They pass after this much time, each way.
+    Slow(Duration),
+    /// Connections stay open and nothing passes, as behind a firewall that forgot them.
+    HalfOpen,
+    /// Requests pass and answers do not: what was asked is done, and nobody learns of it.
+    AnswersLost,
+}
+
+/// A listener on 127.0.0.1 that passes connections on. It ends with its process; connections end when it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: Mutex<Option<SocketAddr>>,
+    weather: Mutex<Weather>,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Proxy {
+    /// Listens. Connections end at once until [`Proxy::forward_to`] says where they go.
+    pub fn start() -> Self {
+        // The kernel's choice is out of the range that other guards take their ports from, so nobody else was told it.
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("some port is free");
+        let port = listener.local_addr().expect("a listener has an address").port();
+        let shared = Arc::new(Shared {
+            target: Mutex::new(None),
+            weather: Mutex::new(Weather::Fair),
+            open: Mutex::default(),
+        });
+        let accepting = shared.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                accepting.accept(client);
+            }
+        });
+        Self { port, shared }
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Passes new connections on to `address` (`127.0.0.1:port`).
+    pub fn forward_to(&self, address: &str) {
+        *lock(&self.shared.target) = Some(address.parse().expect("an address and a port"));
+    }
+
+    /// Changes the weather, also for the connections that are there.
+    pub fn set(&self, weather: Weather) {
+        *lock(&self.shared.weather) = weather;
+        if weather == Weather::Cut {
+            self.cut();
+        }
+    }
+
+    /// Ends all connections that are there.
+    pub fn cut(&self) {
+        for stream in lock(&self.shared.open).drain(..) {
+            // It may have ended by itself.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.set(Weather::Cut);
+    }
+}
+
+impl Shared {
+    fn weather(&self) -> Weather {
+        *lock(&self.weather)
+    }
+
+    /// A client that cannot be served sees its connection end, as a client of a server that is away does.
+    fn accept(self: &Arc<Self>, client: TcpStream) {
+        let Some(target) = *lock(&self.target) else { return };
+        if self.weather() == Weather::Cut {
+            return;
+        }
+        let Ok(server) = TcpStream::connect_timeout(&target, Duration::from_secs(1)) else {
+            return;
+        };
+        let Ok(ends) = [&client, &client, &server, &server]
+            .into_iter()
+            .map(TcpStream::try_clone)
+            .collect::<Result<Vec<_>, _>>()
+        else {
+            return;
+        };
+        lock(&self.open).extend(ends);
+        let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else {
+            return;
+        };
+        let (there, back) = (self.clone(), self.clone());
+        thread::spawn(move || there.pass(from_client, server, false));
+        thread::spawn(move || back.pass(from_server, client, true));
+    }
+
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
+        let _ = from.set_read_timeout(Some(LOOK));
+        let mut buffer = [0; 64 * 1024];
+        loop {
+            if self.weather() == Weather::HalfOpen {
+                thread::sleep(LOOK);
+                continue;
+            }
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    // What was under way when the line went dead is kept until it comes back.
+                    while self.weather() == Weather::HalfOpen {
+                        thread::sleep(LOOK);
+                    }
+                    match self.weather() {
+                        Weather::AnswersLost if answers => continue,
+                        Weather::Slow(time) => thread::sleep(time),
+                        _ => {}
+                    }
+                    if to.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => break,
+            }
+        }
+        // The other side learns of the end; both directions then end.
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that answers each byte with itself.
+    fn echo() -> SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut byte = [0];
+                    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+                });
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn weather_comes_and_goes() {
+        let proxy = Proxy::start();
+        proxy.forward_to(&echo().to_string());
+        let connect = || {
+            let stream = TcpStream::connect(proxy.address()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            stream
+        };
+        let ask = |stream: &mut TcpStream| {
+            stream.write_all(b"x")?;
+            stream.read_exact(&mut [0])
+        };
+        let mut stream = connect();
+        ask(&mut stream).unwrap();
+        proxy.set(Weather::HalfOpen);
+        assert!(ask(&mut stream).is_err(), "nothing passes");
+        proxy.set(Weather::Fair);
+        stream.read_exact(&mut [0]).unwrap();
+        proxy.set(Weather::AnswersLost);
+        assert!(ask(&mut stream).is_err(), "no answer");
+        proxy.set(Weather::Fair);
+        ask(&mut stream).unwrap();
+        proxy.set(Weather::Cut);
+        assert!(ask(&mut stream).is_err(), "cut");
+        assert!(ask(&mut connect()).is_err(), "and stays cut");
+        proxy.set(Weather::Slow(Duration::from_millis(1)));
+        ask(&mut connect()).unwrap();
+    }
+}

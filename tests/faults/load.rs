@@ -1,0 +1,153 @@
+//! The load and the oracle: events that flow all the time, and what must come of them.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use testkit::{Producer, Record};
+
+use crate::poison;
+use crate::support::generated;
+
+/// Events of one hand-over to the broker, and the pause after it: two thousand a second on an idle machine.
+const CHUNK: usize = 200;
+const PAUSE: Duration = Duration::from_millis(50);
+/// Every so many records one is poison.
+const POISON_EVERY: usize = 50;
+/// Numbers of events that the stage sends beside the load.
+const BESIDE: usize = 100_000_000;
+
+/// What must be in the table and in the dead-letter topic once everything is read.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    /// By name, the username and the revision.
+    pub(crate) rows: BTreeMap<String, (String, i32)>,
+    /// By partition and offset, the code.
+    pub(crate) poison: BTreeMap<(i32, i64), &'static str>,
+    next: usize,
+    beside: usize,
+}
+
+/// One record of the load and what it is.
+pub(crate) enum Made {
+    Event { number: usize, revision: u32 },
+    Poison { code: &'static str },
+}
+
+impl Oracle {
+    /// The broker has the records.
+    pub(crate) fn took(&mut self, made: &[Made], positions: &[(i32, i64)]) {
+        for (made, position) in made.iter().zip(positions) {
+            match made {
+                Made::Event { number, revision } => self.expect(*number, *revision),
+                Made::Poison { code } => {
+                    self.poison.insert(*position, code);
+                }
+            }
+        }
+    }
+
+    /// The greater revision is kept; an event that comes twice is the same.
+    fn expect(&mut self, number: usize, revision: u32) {
+        let username = if revision == 0 {
+            format!("user-{number}")
+        } else {
+            format!("user-{number}-{revision}")
+        };
+        let revision = i32::try_from(revision).expect("revisions of the load are small");
+        let row = self.rows.entry(format!("package-{number}")).or_default();
+        if row.0.is_empty() || revision > row.1 {
+            *row = (username, revision);
+        }
+    }
+
+    /// The next records of the load: plain events, events that come twice, corrections before and after what they
+    /// correct, poison.
+    pub(crate) fn next(&mut self, count: usize) -> (Vec<Record>, Vec<Made>) {
+        let mut records = Vec::new();
+        let mut made = Vec::new();
+        let mut event = |number, revision| {
+            records.push(generated(number, revision));
+            made.push(Made::Event { number, revision });
+        };
+        for number in self.next..self.next + count {
+            let revisions: &[u32] = match number % 20 {
+                3 => &[1, 0],
+                13 => &[0, 1],
+                7 => &[0, 0],
+                _ => &[0],
+            };
+            revisions.iter().for_each(|revision| event(number, *revision));
+        }
+        for number in (self.next..self.next + count).filter(|n| n % POISON_EVERY == 11) {
+            let (code, record) = poison::record(number);
+            records.push(record);
+            made.push(Made::Poison { code });
+        }
+        self.next += count;
+        (records, made)
+    }
+
+    /// The number of an event beside the load.
+    pub(crate) fn number_beside(&mut self) -> usize {
+        self.beside += 1;
+        BESIDE + self.beside
+    }
+}
+
+/// Where the records go, and what is known of them.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) producer: Arc<Producer>,
+    pub(crate) topic: String,
+    pub(crate) oracle: Arc<Mutex<Oracle>>,
+}
+
+impl Target {
+    pub(crate) fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Produces some records of the load and waits for the broker. Returns where they are.
+    pub(crate) async fn send(&self, count: usize) -> Vec<(i32, i64)> {
+        let (records, made) = self.oracle().next(count);
+        self.put(records, &made).await
+    }
+
+    /// Produces these records and waits for the broker.
+    pub(crate) async fn put(&self, records: Vec<Record>, made: &[Made]) -> Vec<(i32, i64)> {
+        let positions = self.producer.produce(&self.topic, records).await;
+        self.oracle().took(made, &positions);
+        positions
+    }
+}
+
+/// A thread that produces until it is stopped.
+pub(crate) struct Load {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Load {
+    pub(crate) fn start(target: Target) -> Self {
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || flow(&target, &stopped));
+        Self { stop, thread }
+    }
+
+    /// Waits until the last records are acknowledged.
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        self.thread.join().expect("the load goes on until it is stopped");
+    }
+}
+
+fn flow(target: &Target, stopped: &Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime can be made");
+    while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+        runtime.block_on(target.send(CHUNK));
+    }
+}

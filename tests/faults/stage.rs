@@ -1,0 +1,240 @@
+//! The servers with proxies before them, and a topic, a group, a database and ingesters for each fault.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, PgPool, Row as _};
+use testkit::{Kafka, Postgres, Producer, Proxy, Weather, consume_all, eventually};
+
+use crate::load::{Load, Made, Oracle, Target};
+use crate::random::Random;
+use crate::report::Outcome;
+use crate::support::{Running, Scene, generated};
+
+/// For an ingester that is to go on by itself; afterwards something is broken.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// The session time-out of the run, which its broker allows.
+pub(crate) const SESSION: Duration = Duration::from_secs(6);
+
+/// The servers of a whole run.
+pub(crate) struct World {
+    pub(crate) kafka: Kafka,
+    pub(crate) postgres: Postgres,
+    pub(crate) to_kafka: Proxy,
+    pub(crate) to_postgres: Proxy,
+    pub(crate) random: Random,
+    /// Whether outages last as long as the issue's; seconds otherwise.
+    pub(crate) full: bool,
+}
+
+impl World {
+    pub(crate) fn start(random: Random, full: bool) -> Self {
+        let (to_kafka, to_postgres) = (Proxy::start(), Proxy::start());
+        let kafka =
+            Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(to_kafka.port())).start();
+        to_kafka.forward_to(&kafka.listener("PROXIED"));
+        let postgres = Postgres::start();
+        to_postgres.forward_to(host_of(&postgres.url()));
+        Self { kafka, postgres, to_kafka, to_postgres, random, full }
+    }
+}
+
+/// `host:port` of a URL of testkit's.
+fn host_of(url: &str) -> &str {
+    url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of testkit's").0
+}
+
+/// One fault's topic, group, database, load and ingesters.
+pub(crate) struct Stage<'w> {
+    pub(crate) world: &'w mut World,
+    pub(crate) scene: Scene,
+    pub(crate) target: Target,
+    pub(crate) ingesters: Vec<Running>,
+    pub(crate) recoveries: Vec<f64>,
+    pub(crate) note: String,
+    load: Option<Load>,
+    proxied_store: String,
+    pool: PgPool,
+}
+
+impl<'w> Stage<'w> {
+    pub(crate) async fn set(world: &'w mut World, partitions: i32) -> Self {
+        let store = world.postgres.database().await.url;
+        let mut scene = Scene::without_topic("faults", store);
+        scene.brokers = world.kafka.brokers();
+        scene.make_topic(partitions, &[]).await;
+        let oracle = Arc::new(Mutex::new(Oracle::default()));
+        let target = Target {
+            producer: Arc::new(Producer::new(&scene.brokers)),
+            topic: scene.topic.clone(),
+            oracle,
+        };
+        let proxied_store =
+            scene.store.replace(host_of(&scene.store), &world.to_postgres.address());
+        let pool = PgPoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(Duration::from_secs(2))
+            .connect_lazy(&scene.store)
+            .expect("a URL of testkit's");
+        Self {
+            world,
+            scene,
+            target,
+            ingesters: Vec::new(),
+            recoveries: Vec::new(),
+            note: String::new(),
+            load: None,
+            proxied_store,
+            pool,
+        }
+    }
+
+    /// The topic is another than the producer knows.
+    pub(crate) fn look_at_topic_anew(&mut self) {
+        self.target.producer = Arc::new(Producer::new(&self.scene.brokers));
+    }
+
+    /// Starts an ingester that reaches broker and database by the proxies.
+    pub(crate) fn start_ingester(&mut self, environment: &[(&str, &str)]) {
+        let brokers = self.world.to_kafka.address();
+        let ours = [
+            ("INGESTER_KAFKA__BROKERS", brokers.as_str()),
+            ("INGESTER_STORE__URL", &self.proxied_store),
+            ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000"),
+            ("INGESTER_KAFKA__CLIENT__SOCKET_TIMEOUT_MS", "10000"),
+            ("INGESTER_KAFKA__CLIENT__TOPIC_METADATA_REFRESH_INTERVAL_MS", "1000"),
+        ];
+        let running = self.scene.start_ingester(&[&ours[..], environment].concat());
+        self.ingesters.push(running);
+    }
+
+    /// Starts the load, and waits until an ingester writes.
+    pub(crate) async fn under_load(&mut self) {
+        self.load = Some(Load::start(self.target.clone()));
+        self.recovered().await;
+        // That was a start and no recovery.
+        self.recoveries.clear();
+    }
+
+    pub(crate) fn stop_load(&mut self) {
+        if let Some(load) = self.load.take() {
+            load.stop();
+        }
+    }
+
+    /// Sends an event and waits for its row; how long that took is the recovery from what was before.
+    pub(crate) async fn recovered(&mut self) {
+        let began = Instant::now();
+        let number = self.target.oracle().number_beside();
+        let made = [Made::Event { number, revision: 0 }];
+        self.target.put(vec![generated(number, 0)], &made).await;
+        let sql = format!("SELECT count(*) FROM publication WHERE name = 'package-{number}'");
+        eventually("the ingester to go on", PATIENCE, async || {
+            self.assert_running();
+            self.number(&sql).await == Some(1)
+        })
+        .await;
+        self.recoveries.push(began.elapsed().as_secs_f64());
+    }
+
+    fn assert_running(&mut self) {
+        for running in &mut self.ingesters {
+            assert!(running.daemon.is_running(), "an ingester ended:\n{}", running.daemon.log());
+        }
+    }
+
+    /// A number from the database itself; none while it does not answer.
+    pub(crate) async fn number(&self, sql: &str) -> Option<i64> {
+        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&self.pool).await.ok()?;
+        row.try_get(0).ok()
+    }
+
+    /// Statements that may fail, as those on a server that goes away.
+    pub(crate) async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await.map(|_| ())
+    }
+
+    /// For so long the condition must hold, looked at all the time; the load goes on.
+    pub(crate) async fn for_a(
+        &mut self,
+        time: Duration,
+        mut holds: impl AsyncFnMut(&mut Self) -> bool,
+    ) {
+        let until = Instant::now() + time;
+        eventually("the time of the fault", time + PATIENCE, async || {
+            assert!(holds(self).await, "what must hold during the fault does not");
+            Instant::now() >= until
+        })
+        .await;
+    }
+
+    /// A random moment under load.
+    pub(crate) async fn a_while(&mut self, millis: u64) {
+        let time = self.world.random.millis(millis);
+        self.for_a(time, async |_| true).await;
+    }
+
+    /// Stops the load, waits until everything is read, and compares.
+    pub(crate) async fn end(mut self, outcome: Outcome) -> Outcome {
+        self.world.to_kafka.set(Weather::Fair);
+        self.world.to_postgres.set(Weather::Fair);
+        self.stop_load();
+        eventually("the group to catch up", PATIENCE, async || {
+            self.assert_running();
+            self.scene.lag().await == 0
+        })
+        .await;
+        for running in self.ingesters.drain(..) {
+            running.stop();
+        }
+        let mut outcome = self.compare_rows(outcome).await;
+        self.compare_dead_letters(&mut outcome).await;
+        outcome.recoveries = std::mem::take(&mut self.recoveries);
+        outcome.note = std::mem::take(&mut self.note);
+        self.pool.close().await;
+        outcome
+    }
+
+    async fn compare_rows(&self, mut outcome: Outcome) -> Outcome {
+        let rows = sqlx::query("SELECT name, username, revision, disputed FROM publication")
+            .fetch_all(&self.pool)
+            .await
+            .expect("the database is back");
+        let mut expected = std::mem::take(&mut self.target.oracle().rows);
+        outcome.rows = expected.len();
+        for row in rows {
+            let (name, username): (String, Option<String>) = (row.get(0), row.get(1));
+            let (revision, disputed): (i32, bool) = (row.get(2), row.get(3));
+            match expected.remove(&name) {
+                None => outcome.doubled += 1,
+                Some(row)
+                    if Some(&row.0) == username.as_ref() && row.1 == revision && !disputed => {}
+                Some(_) => outcome.wrong += 1,
+            }
+        }
+        outcome.lost = expected.len();
+        outcome
+    }
+
+    async fn compare_dead_letters(&self, outcome: &mut Outcome) {
+        let mut expected = std::mem::take(&mut self.target.oracle().poison);
+        outcome.dead_letters = expected.len();
+        let mut seen = std::collections::BTreeSet::new();
+        for letter in consume_all(&self.scene.brokers, &self.scene.dead_letters).await {
+            let header = |name: &str| letter.header(name).unwrap_or_default();
+            let number = |name: &str| header(name).parse::<i64>().unwrap_or(-1);
+            let partition = i32::try_from(number("__connect.errors.partition")).unwrap_or(-1);
+            let place = (partition, number("__connect.errors.offset"));
+            if !seen.insert(place) {
+                outcome.repeated += 1;
+            } else if expected
+                .remove(&place)
+                .is_none_or(|code| code != header("publication.error.code"))
+            {
+                outcome.foreign += 1;
+            }
+        }
+        outcome.missing = expected.len();
+    }
+}
