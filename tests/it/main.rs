@@ -14,6 +14,7 @@ mod databases;
 mod deploy;
 mod gaps;
 mod graphql;
+mod hostile;
 mod metrics;
 mod outage;
 mod pipeline;

@@ -20,6 +20,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// Dead letters waited for at once: the producer batches what is under way together.
 const DEAD_LETTERS_AT_ONCE: usize = 256;
+/// The same in bytes, of which the producer holds a second copy.
+const DEAD_LETTER_BYTES_AT_ONCE: usize = 2 * 1024 * 1024;
 
 /// Everything a batch is written to.
 pub(crate) struct Writer {
@@ -98,7 +100,10 @@ impl Writer {
     }
 
     async fn deliver(&self, dead_letters: &DeadLetters, rejected: &[(Rejection, Envelope)]) {
-        for some in rejected.chunks(DEAD_LETTERS_AT_ONCE) {
+        let mut rest = rejected;
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(at_once(rest));
+            rest = later;
             futures_util::future::join_all(
                 some.iter().map(|(rejection, envelope)| {
                     self.deliver_one(dead_letters, rejection, envelope)
@@ -140,6 +145,16 @@ impl Writer {
         tracing::info!("{reason}");
         self.health.resume(cause);
     }
+}
+
+/// How many of these dead letters go together: at least one.
+fn at_once(rejected: &[(Rejection, Envelope)]) -> usize {
+    let mut bytes = 0;
+    let fits = rejected.iter().take(DEAD_LETTERS_AT_ONCE).take_while(|(_, envelope)| {
+        bytes += envelope.size();
+        bytes <= DEAD_LETTER_BYTES_AT_ONCE
+    });
+    fits.count().max(1)
 }
 
 async fn back_off(wait: &mut Duration) {

@@ -24,6 +24,9 @@ use crate::settings::Settings;
 
 /// Records handed over at once: enough that the hand-over costs nothing, few enough to pass within a millisecond.
 pub(super) const CHUNK_RECORDS: usize = 512;
+/// A hand-over of large records ends with the one that reaches this many bytes: what waits is not counted yet against
+/// `limits.max_buffered_bytes`, and must stay small beside it.
+const CHUNK_BYTES: usize = 512 * 1024;
 /// Hand-overs that may wait.
 const CHANNEL_EVENTS: usize = 4;
 /// How long one poll waits for a record; bounds how late a stop is seen.
@@ -204,11 +207,11 @@ impl Poller {
     /// Reads until there is nothing more at once or a chunk is full, and hands it over. `false` when the source ended.
     fn read(&mut self) -> bool {
         let mut timeout = POLL;
-        let mut count = 0;
-        while count < CHUNK_RECORDS {
+        let (mut count, mut bytes) = (0, 0);
+        while count < CHUNK_RECORDS && bytes < CHUNK_BYTES {
             match self.consumer.poll(timeout) {
                 Some(Ok(message)) => {
-                    self.keep(&message);
+                    bytes += self.keep(&message);
                     count += 1;
                     timeout = Duration::ZERO;
                 }
@@ -224,7 +227,8 @@ impl Poller {
         (context.hand_over(PATIENCE) && !context.progress.is_halted()) || self.hold()
     }
 
-    fn keep(&self, message: &BorrowedMessage<'_>) {
+    /// Takes a record out of librdkafka's memory; answers how many bytes it holds in ours.
+    fn keep(&self, message: &BorrowedMessage<'_>) -> usize {
         let context = self.consumer.context();
         if let Some(epoch) = native::leader_epoch(message) {
             let place = (message.partition(), epoch);
@@ -234,7 +238,9 @@ impl Poller {
             }
         }
         let envelope = envelope(&self.topic, message);
+        let size = envelope.size();
         context.pending.lock().unwrap_or_else(PoisonError::into_inner).push(envelope);
+        size
     }
 
     /// The loop takes nothing, or nothing more: pause, keep polling so that the group knows we live, resume when it
@@ -252,7 +258,9 @@ impl Poller {
             self.commit();
             match self.consumer.poll(POLL) {
                 // A partition that was assigned this moment, before it was paused.
-                Some(Ok(message)) => self.keep(&message),
+                Some(Ok(message)) => {
+                    self.keep(&message);
+                }
                 Some(Err(error)) => going_on = self.carry_on(&error),
                 None => {}
             }
