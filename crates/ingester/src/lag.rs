@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use model::Offsets;
 
 use crate::metrics::IngesterMetrics;
+use crate::partition_state::Window;
 
 /// By partition, the timestamp in milliseconds of the first record of a batch.
 pub(crate) type Oldest = BTreeMap<i32, i64>;
@@ -34,6 +35,7 @@ struct Inner {
     /// By partition, the next offset and the last written record's timestamp.
     written: BTreeMap<i32, (i64, i64)>,
     shown: BTreeSet<i32>,
+    windows: BTreeMap<i32, Window>,
 }
 
 impl Lag {
@@ -66,10 +68,14 @@ impl Lag {
     pub(crate) fn show(&self, metrics: &IngesterMetrics, topic: &str, ends: &[PartitionEnd]) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let (looked, paused) = (Instant::now(), metrics.paused.get() != 0);
         let mut inner = self.lock();
         for end in ends {
             let label = end.partition.to_string();
-            let (records, oldest) = inner.behind(end);
+            let (next, records, oldest) = inner.behind(end);
+            let window = inner.windows.entry(end.partition).or_default();
+            let state = window.look(looked, next, records, paused);
+            metrics.partition_state.with_label_values(&[topic, &label]).set(state as i64);
             let seconds =
                 oldest.map_or(0.0, |oldest| now.saturating_sub(oldest).max(0) as f64 / 1_000.0);
             metrics.lag_records.with_label_values(&[topic, &label]).set(records);
@@ -85,10 +91,12 @@ impl Lag {
             // An error only says that there is no such series.
             let _ = metrics.lag_records.remove_label_values(&[topic, &label]);
             let _ = metrics.lag_seconds.remove_label_values(&[topic, &label]);
+            let _ = metrics.partition_state.remove_label_values(&[topic, &label]);
         }
-        let Inner { shown, written, .. } = &mut *inner;
+        let Inner { shown, written, windows, .. } = &mut *inner;
         for gone in shown.difference(&assigned) {
             written.remove(gone);
+            windows.remove(gone);
         }
         inner.shown = assigned;
     }
@@ -99,9 +107,9 @@ impl Lag {
 }
 
 impl Inner {
-    /// Records not written, and the timestamp of the oldest of them as far as it is known: of a batch on its way, else
-    /// of what was written last, which is older than what follows.
-    fn behind(&self, end: &PartitionEnd) -> (i64, Option<i64>) {
+    /// The next offset to be written, how many records there are from it, and the timestamp of the oldest of them as far
+    /// as it is known: of a batch on its way, else of what was written last, which is older than what follows.
+    fn behind(&self, end: &PartitionEnd) -> (i64, i64, Option<i64>) {
         let written = self.written.get(&end.partition);
         let next = written.map_or(
             if end.committed >= 0 { end.committed } else { end.start.max(0) },
@@ -110,6 +118,6 @@ impl Inner {
         let on_the_way =
             self.on_the_way.iter().find_map(|oldest| oldest.get(&end.partition)).copied();
         let last_written = written.map(|&(_, last)| last).filter(|&last| last != i64::MAX);
-        ((end.end - next).max(0), on_the_way.or(last_written))
+        (next, (end.end - next).max(0), on_the_way.or(last_written))
     }
 }

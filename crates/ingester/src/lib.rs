@@ -17,6 +17,7 @@ mod kafka;
 mod lag;
 mod ledger;
 mod metrics;
+mod partition_state;
 mod poll_list;
 pub mod reject;
 mod run;

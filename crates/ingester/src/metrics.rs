@@ -26,6 +26,10 @@ service::metrics! {
         pub lag_records: IntGaugeVec["topic", "partition"],
         /// Age in seconds of the oldest record of an assigned partition not yet written; 0 when all are.
         pub lag_seconds: GaugeVec["topic", "partition"],
+        /// State of an assigned partition over the last two minutes: 0 ok; 1 warn, the position moves and the lag never
+        /// falls; 2 stall, the position stands still with lag while something is paused; 3 stop, it stands still and
+        /// nothing is paused.
+        pub partition_state: IntGaugeVec["topic", "partition"],
         /// From a record's Kafka timestamp to its row, in seconds.
         pub publish_to_row_seconds: Histogram(SPAN_BUCKETS),
         /// Records written together.
