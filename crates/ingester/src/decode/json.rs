@@ -6,10 +6,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::reject::{Code, Rejection};
 
@@ -26,22 +25,41 @@ pub(super) enum Field<T> {
 }
 
 impl<T> Field<T> {
-    /// The value where it is there.
+    /// The value where it is there, taken out.
     ///
     /// # Errors
     /// `bad_field` when it is of another JSON type; `path` is for the message.
-    pub(super) fn get(self, path: &'static str) -> Result<Option<T>, Rejection> {
-        match self {
+    pub(super) fn take(&mut self, path: &'static str) -> Result<Option<T>, Rejection> {
+        match std::mem::take(self) {
             Self::Missing => Ok(None),
-            Self::Wrong => {
-                Err(Rejection::new(Code::BadField, format!("{path} has the wrong JSON type")))
-            }
+            Self::Wrong => Err(wrong(path)),
             Self::There(value) => Ok(Some(value)),
         }
     }
 }
 
-/// What can be read from one JSON type; the others come out as `None`.
+impl<T: Default> Field<T> {
+    /// The object where it lies, an empty one where there is none.
+    ///
+    /// # Errors
+    /// `bad_field` when it is of another JSON type; `path` is for the message.
+    pub(super) fn object(&mut self, path: &'static str) -> Result<&mut T, Rejection> {
+        if matches!(self, Self::Missing) {
+            *self = Self::There(T::default());
+        }
+        match self {
+            Self::There(value) => Ok(value),
+            Self::Missing | Self::Wrong => Err(wrong(path)),
+        }
+    }
+}
+
+fn wrong(path: &'static str) -> Rejection {
+    Rejection::new(Code::BadField, format!("{path} has the wrong JSON type"))
+}
+
+/// What can be read from one JSON type; the others come out as [`Field::Wrong`]. Everything is read into its place:
+/// an event is a kilobyte of fields, and handing it up level by level took as long as reading it.
 pub(super) trait Leaf<'de>: Sized {
     fn boolean(_: bool) -> Option<Self> {
         None
@@ -52,13 +70,13 @@ pub(super) trait Leaf<'de>: Sized {
     fn text(_: Cow<'de, str>) -> Option<Self> {
         None
     }
-    fn array<A: SeqAccess<'de>>(mut array: A) -> Result<Option<Self>, A::Error> {
+    fn array<A: SeqAccess<'de>>(_: &mut Field<Self>, mut array: A) -> Result<(), A::Error> {
         while array.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
+        Ok(())
     }
-    fn object<A: MapAccess<'de>>(mut object: A) -> Result<Option<Self>, A::Error> {
+    fn object<A: MapAccess<'de>>(_: &mut Field<Self>, mut object: A) -> Result<(), A::Error> {
         while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(None)
+        Ok(())
     }
 }
 
@@ -83,25 +101,34 @@ impl<'de> Leaf<'de> for Cow<'de, str> {
 
 /// An array of strings and nothing else.
 impl<'de> Leaf<'de> for Vec<Cow<'de, str>> {
-    fn array<A: SeqAccess<'de>>(mut array: A) -> Result<Option<Self>, A::Error> {
+    fn array<A: SeqAccess<'de>>(place: &mut Field<Self>, mut array: A) -> Result<(), A::Error> {
         let mut all = Some(Vec::new());
-        while let Some(element) = array.next_element::<Field<Cow<'de, str>>>()? {
-            match element {
-                Field::There(text) => all.iter_mut().for_each(|all| all.push(text.clone())),
-                Field::Missing | Field::Wrong => all = None,
+        loop {
+            let mut element = Field::Missing;
+            if array.next_element_seed(Place(&mut element))?.is_none() {
+                break;
+            }
+            match (element, &mut all) {
+                (Field::There(text), Some(all)) => all.push(text),
+                _ => all = None,
             }
         }
-        Ok(all)
+        *place = all.into();
+        Ok(())
     }
 }
 
-impl<'de, T: Leaf<'de>> Deserialize<'de> for Field<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldVisitor(PhantomData))
+/// For what is seldom there: it takes the room of a pointer.
+impl<'de, T: Leaf<'de> + Default> Leaf<'de> for Box<T> {
+    fn object<A: MapAccess<'de>>(place: &mut Field<Self>, object: A) -> Result<(), A::Error> {
+        let mut field = Field::Missing;
+        T::object(&mut field, object)?;
+        if let Field::There(value) = field {
+            *place = Field::There(Box::new(value));
+        }
+        Ok(())
     }
 }
-
-struct FieldVisitor<T>(PhantomData<T>);
 
 impl<T> From<Option<T>> for Field<T> {
     fn from(value: Option<T>) -> Self {
@@ -109,39 +136,70 @@ impl<T> From<Option<T>> for Field<T> {
     }
 }
 
-impl<'de, T: Leaf<'de>> Visitor<'de> for FieldVisitor<T> {
-    type Value = Field<T>;
+/// Where a field is read into.
+pub(super) struct Place<'f, T>(pub(super) &'f mut Field<T>);
+
+impl<'de, T: Leaf<'de>> DeserializeSeed<'de> for Place<'_, T> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        // Also where the value is an array or an object and none is wanted; of repeated keys the last counts.
+        *self.0 = Field::Wrong;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Leaf<'de>> Visitor<'de> for Place<'_, T> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON value")
     }
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Field::Missing)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        *self.0 = Field::Missing;
+        Ok(())
     }
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(T::boolean(value).into())
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        *self.0 = T::boolean(value).into();
+        Ok(())
     }
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(T::integer(value).into())
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        *self.0 = T::integer(value).into();
+        Ok(())
     }
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Field::Wrong)
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
     }
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Field::Wrong)
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
     }
-    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
-        Ok(T::text(Cow::Borrowed(value)).into())
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<(), E> {
+        *self.0 = T::text(Cow::Borrowed(value)).into();
+        Ok(())
     }
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(T::text(Cow::Owned(value.to_owned())).into())
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        *self.0 = T::text(Cow::Owned(value.to_owned())).into();
+        Ok(())
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, array: A) -> Result<Self::Value, A::Error> {
-        T::array(array).map(Into::into)
+    fn visit_seq<A: SeqAccess<'de>>(self, array: A) -> Result<(), A::Error> {
+        T::array(self.0, array)
     }
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
-        T::object(object).map(Into::into)
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<(), A::Error> {
+        T::object(self.0, object)
     }
+}
+
+/// Reads a whole JSON text into `place`.
+///
+/// # Errors
+/// When it is no JSON, or holds in a known field what cannot be held.
+pub(super) fn read<'de, T: Leaf<'de>>(
+    text: &'de str,
+    place: &mut Field<T>,
+) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    Place(place).deserialize(&mut deserializer)?;
+    deserializer.end()
 }
 
 /// An object's key, borrowed unless it holds escapes.
@@ -177,15 +235,19 @@ macro_rules! object {
         }
 
         impl<'de> $crate::decode::json::Leaf<'de> for $name<'de> {
-            fn object<A: serde::de::MapAccess<'de>>(mut object: A) -> Result<Option<Self>, A::Error> {
-                let mut fields = Self::default();
+            fn object<A: serde::de::MapAccess<'de>>(
+                place: &mut $crate::decode::json::Field<Self>,
+                mut object: A,
+            ) -> Result<(), A::Error> {
+                *place = $crate::decode::json::Field::There(Self::default());
+                let $crate::decode::json::Field::There(fields) = place else { return Ok(()) };
                 while let Some($crate::decode::json::Key(key)) = object.next_key()? {
                     match &*key {
-                        $($key => fields.$field = object.next_value()?,)*
+                        $($key => object.next_value_seed($crate::decode::json::Place(&mut fields.$field))?,)*
                         _ => { object.next_value::<serde::de::IgnoredAny>()?; }
                     }
                 }
-                Ok(Some(fields))
+                Ok(())
             }
         }
     };

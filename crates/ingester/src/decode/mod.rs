@@ -112,33 +112,36 @@ struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    fn new(data: Field<wire::Data<'a>>, attributes: Attributes<'a>) -> Result<Self, Rejection> {
-        attributes.datacontenttype.get("datacontenttype")?;
-        let data = data.get("data")?.unwrap_or_default();
-        let package = data.package.get("data.package")?.unwrap_or_default();
-        let staged = data.staged.get("data.staged")?;
-        let staged = staged.map(|staged| {
-            let at = staged.at.get("data.staged.at")?;
-            Ok((at, act(staged.actor, staged.request, staged.auth)?))
+    fn new(
+        mut data: Field<wire::Data<'a>>,
+        mut attributes: Attributes<'a>,
+    ) -> Result<Self, Rejection> {
+        attributes.datacontenttype.take("datacontenttype")?;
+        let data = data.object("data")?;
+        let package = data.package.object("data.package")?;
+        let staged = data.staged.take("data.staged")?;
+        let staged = staged.map(|mut staged| {
+            let at = staged.at.take("data.staged.at")?;
+            Ok((at, act(&mut staged.actor, &mut staged.request, &mut staged.auth)?))
         });
         Ok(Self {
             identity: attributes.identity,
-            subject: attributes.subject.get("subject")?,
-            time: attributes.time.get("time")?,
-            ecosystem: package.ecosystem.get("data.package.ecosystem")?,
+            subject: attributes.subject.take("subject")?,
+            time: attributes.time.take("time")?,
+            ecosystem: package.ecosystem.take("data.package.ecosystem")?,
             name: named(
-                package.name.get("data.package.name")?,
+                package.name.take("data.package.name")?,
                 "data.package.name",
                 PackageName::new,
             )?,
             version: named(
-                package.version.get("data.package.version")?,
+                package.version.take("data.package.version")?,
                 "data.package.version",
                 PackageVersion::new,
             )?,
-            published_at: data.published_at.get("data.publishedAt")?,
-            revision: revision(data.revision.get("data.revision")?)?,
-            act: act(data.actor, data.request, data.auth)?,
+            published_at: data.published_at.take("data.publishedAt")?,
+            revision: revision(data.revision.take("data.revision")?)?,
+            act: act(&mut data.actor, &mut data.request, &mut data.auth)?,
             staged: staged.transpose()?,
         })
     }
@@ -227,40 +230,40 @@ fn named<T>(
 
 /// An act with its time still to be set.
 fn act<'a>(
-    actor: Field<wire::Actor<'a>>,
-    request: Field<wire::Request<'a>>,
-    auth: Field<wire::Auth<'a>>,
+    actor: &mut Field<wire::Actor<'a>>,
+    request: &mut Field<wire::Request<'a>>,
+    auth: &mut Field<wire::Auth<'a>>,
 ) -> Result<Act<'a>, Rejection> {
-    let actor = actor.get("actor")?.unwrap_or_default();
-    let request = request.get("request")?.unwrap_or_default();
-    request.user_agent.get("request.userAgent")?;
+    let actor = actor.object("actor")?;
+    let request = request.object("request")?;
+    request.user_agent.take("request.userAgent")?;
     Ok(Act {
         at: Timestamp::from_micros(0),
-        actor: word(actor.kind.get("actor.kind")?, model::Actor::parse, model::Actor::Unknown),
-        username: named(actor.username.get("actor.username")?, "actor.username", Username::new)?,
-        address: request.ip.get("request.ip")?.map(Address::new),
-        edge_tor: request.edge_tor.get("request.edgeTor")?,
-        auth: self::auth(auth.get("auth")?.unwrap_or_default())?,
+        actor: word(actor.kind.take("actor.kind")?, model::Actor::parse, model::Actor::Unknown),
+        username: named(actor.username.take("actor.username")?, "actor.username", Username::new)?,
+        address: request.ip.take("request.ip")?.map(Address::new),
+        edge_tor: request.edge_tor.take("request.edgeTor")?,
+        auth: self::auth(auth.object("auth")?)?,
     })
 }
 
-fn auth(auth: wire::Auth<'_>) -> Result<Auth<'_>, Rejection> {
-    let factor = auth.second_factor.get("auth.secondFactor")?.unwrap_or_default();
+fn auth<'a>(auth: &mut wire::Auth<'a>) -> Result<Auth<'a>, Rejection> {
+    let factor = auth.second_factor.object("auth.secondFactor")?;
     let factor = SecondFactor {
-        presented: factor.presented.get("auth.secondFactor.presented")?,
-        verified: factor.verified.get("auth.secondFactor.verified")?,
-        method: factor.method.get("auth.secondFactor.method")?,
-        verified_at: factor.verified_at.get("auth.secondFactor.verifiedAt")?,
+        presented: factor.presented.take("auth.secondFactor.presented")?,
+        verified: factor.verified.take("auth.secondFactor.verified")?,
+        method: factor.method.take("auth.secondFactor.method")?,
+        verified_at: factor.verified_at.take("auth.secondFactor.verifiedAt")?,
     };
     Ok(Auth {
         credential: word(
-            auth.credential.get("auth.credential")?,
+            auth.credential.take("auth.credential")?,
             Credential::parse,
             Credential::Unknown,
         ),
-        bypass2fa: auth.bypass2fa.get("auth.bypass2fa")?,
-        amr: auth.amr.get("auth.amr")?.unwrap_or_default(),
-        acr: auth.acr.get("auth.acr")?,
+        bypass2fa: auth.bypass2fa.take("auth.bypass2fa")?,
+        amr: auth.amr.take("auth.amr")?.unwrap_or_default(),
+        acr: auth.acr.take("auth.acr")?,
         // A block without any known field counts as missing (contract, section 4).
         second_factor: Some(factor).filter(|factor| *factor != SecondFactor::default()),
     })

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use model::EventIdentity;
 use serde::de::IgnoredAny;
 
-use super::json::Field;
+use super::json::{self, Field};
 use super::wire;
 use crate::envelope::Envelope;
 use crate::reject::{Code, Rejection};
@@ -50,10 +50,12 @@ pub(super) fn split<'a>(
 }
 
 fn structured<'a>(text: &'a str, event_type: &str) -> Result<Split<'a>, Rejection> {
-    let event = match serde_json::from_str::<Field<wire::Structured<'a>>>(text) {
-        Ok(Field::There(event)) => event,
-        Ok(_) => return Err(not_cloudevent("the value is not a JSON object")),
-        Err(_) => return unreadable(text, event_type),
+    let mut event: Field<wire::Structured<'a>> = Field::Missing;
+    if json::read(text, &mut event).is_err() {
+        return unreadable(text, event_type);
+    }
+    let Field::There(event) = event else {
+        return Err(not_cloudevent("the value is not a JSON object"));
     };
     let required = [event.specversion, event.id, event.source, event.kind];
     let Some(identity) = identity(required, event_type)? else { return Ok(None) };
@@ -70,7 +72,9 @@ fn structured<'a>(text: &'a str, event_type: &str) -> Result<Split<'a>, Rejectio
 /// range or half a surrogate pair. The attributes, and the type, still come first.
 fn unreadable<'a>(text: &'a str, event_type: &str) -> Result<Split<'a>, Rejection> {
     check_json(text)?;
-    let Ok(Field::There(event)) = serde_json::from_str::<Field<wire::Attributes<'a>>>(text) else {
+    let mut event: Field<wire::Attributes<'a>> = Field::Missing;
+    let read = json::read(text, &mut event);
+    let (Ok(()), Field::There(event)) = (read, event) else {
         return Err(not_cloudevent("an attribute cannot be read"));
     };
     let required = [event.specversion, event.id, event.source, event.kind];
@@ -92,13 +96,11 @@ fn binary<'a>(
     let required = ["specversion", "id", "source", "type"].map(|name| attribute(envelope, name));
     let Some(identity) = identity(required, event_type)? else { return Ok(None) };
     let text = json_text(value)?;
-    let data = match serde_json::from_str(text) {
-        Ok(data) => data,
-        Err(_) => {
-            check_json(text)?;
-            return Err(unreadable_field());
-        }
-    };
+    let mut data = Field::Missing;
+    if json::read(text, &mut data).is_err() {
+        check_json(text)?;
+        return Err(unreadable_field());
+    }
     let [subject, time] = ["subject", "time"].map(|name| attribute(envelope, name));
     Ok(Some((Attributes { identity, subject, time, datacontenttype: Field::Missing }, data)))
 }

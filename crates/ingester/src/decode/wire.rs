@@ -37,7 +37,7 @@ object! {
         "actor" => actor: Actor<'de>,
         "request" => request: Request<'de>,
         "auth" => auth: Auth<'de>,
-        "staged" => staged: Staged<'de>,
+        "staged" => staged: Box<Staged<'de>>,
     }
 }
 
