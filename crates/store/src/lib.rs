@@ -1,4 +1,4 @@
-//! Publications in PostgreSQL and in SQLite: two traits, two hand-written adapters, one merge rule.
+//! Publications in PostgreSQL and in SQLite: two traits (and one for an operator's commands), two hand-written adapters, one merge rule.
 //!
 //! Reading and writing are different rights, hence different traits: the query daemon opens a reader and needs no right
 //! but `SELECT`. Every write is repeatable (contract, section 2). This crate must not know of Kafka, judge anything, or
@@ -7,6 +7,7 @@
 mod error;
 mod filter;
 mod merge;
+mod operator;
 mod postgres;
 mod settings;
 mod sqlite;
@@ -20,6 +21,7 @@ use model::{Publication, PublicationId, Timestamp};
 
 pub use error::Error;
 pub use filter::{Cursor, Filter, Flag};
+pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
 pub use postgres::{PostgresReader, PostgresWriter};
 pub use settings::StoreSettings;
 pub use sqlite::{SqliteReader, SqliteWriter};
@@ -123,5 +125,16 @@ pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader
     Ok(match settings.database()? {
         settings::Database::Postgres(options) => Arc::new(PostgresReader::open(options, settings)),
         settings::Database::Sqlite(options) => Arc::new(SqliteReader::open(options, settings)),
+    })
+}
+
+/// Opens the database of `settings.url` for an operator's commands. Connects when first used.
+///
+/// # Errors
+/// As [`open_writer`].
+pub fn open_jobs(settings: &StoreSettings) -> Result<Arc<dyn Jobs>, Error> {
+    Ok(match settings.database()? {
+        settings::Database::Postgres(options) => Arc::new(PostgresWriter::open(options, settings)),
+        settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
     })
 }

@@ -110,6 +110,23 @@ impl Dialect {
     }
 }
 
+/// Puts one row in the place of another, where the table holds exactly that other: values 1 to 16 are the new row's, in
+/// the order of [`COLUMNS`], the next 16 the old one's. `same` compares values of which both may be null.
+pub(crate) fn replacement(same: &str, value: impl Fn(usize) -> String) -> String {
+    let numbered = |from: usize, between: &str| {
+        COLUMNS
+            .iter()
+            .enumerate()
+            .map(|(index, column)| format!("{column} {between} {}", value(from + index)))
+            .collect::<Vec<_>>()
+    };
+    format!(
+        "UPDATE publication SET {} WHERE {}",
+        numbered(1, "=").join(", "),
+        numbered(COLUMNS.len() + 1, same).join(" AND ")
+    )
+}
+
 fn disagree(kept: &str, incoming: &str) -> String {
     format!(
         "{kept}.created <> {incoming}.created OR {kept}.username IS DISTINCT FROM {incoming}.username"

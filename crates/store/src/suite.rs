@@ -10,7 +10,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::{
-    Cursor, Error, Filter, Flag, PublicationReader, PublicationWriter, Recorded, StoreSettings,
+    Cursor, Error, Filter, Flag, JobProgress, JobState, JobUpdate, NewJob, PublicationReader,
+    PublicationWriter, Recorded, StoreSettings,
 };
 
 /// An empty database of its own, its schema in place; ends with the test.
@@ -73,6 +74,8 @@ on_both! {
     migrating_twice_does_nothing
     the_highest_generation_is_known
     the_oldest_unsettled_row_is_known
+    a_job_is_kept_cancelled_and_taken_over
+    a_row_is_replaced_only_where_it_is_still_the_one_that_was_seen
 }
 
 /// Values of a strategy, the same in every run.
@@ -256,6 +259,66 @@ async fn the_oldest_unsettled_row_is_known(store: Store) {
     rows.iter_mut().enumerate().for_each(|(number, row)| row.info.tor_settled = number < 4);
     store.writer.record(&rows).await.unwrap();
     assert_eq!(store.writer.oldest_unsettled().await.unwrap(), Some(Timestamp::from_micros(4)));
+}
+
+async fn a_job_is_kept_cancelled_and_taken_over(store: Store) {
+    let jobs = crate::open_jobs(&store.settings).unwrap();
+    let at = Timestamp::from_micros;
+    let new = NewJob {
+        who: "operator@host".into(),
+        reason: Some("a \"bug\" in the producer".into()),
+        what: serde_json::json!({"topic": "t"}),
+        runner: "one".into(),
+    };
+    let id = jobs.create(&new, at(1)).await.unwrap();
+    let mut progress = JobProgress::default();
+    progress.position.insert(3, i64::MAX);
+    progress.counts.add(&Recorded { inserted: 2, updated: 1, unchanged: 4, disputed: 0 });
+    progress.counts.rejected.insert("not_json".into(), 5);
+    let update = |runner: &str, end| JobUpdate {
+        id,
+        runner: runner.into(),
+        progress: progress.clone(),
+        end,
+    };
+    let saved = jobs.save(&update("one", None), at(2)).await.unwrap();
+    assert_eq!(saved, Some(JobState::Running));
+    let job = jobs.job(id).await.unwrap().unwrap();
+    assert_eq!((job.started, job.updated, &job.progress), (at(1), at(2), &progress));
+    assert_eq!((&job.who, &job.reason, &job.what), (&new.who, &new.reason, &new.what));
+    assert_eq!(job.progress.counts.read(), 12);
+
+    // Another takes it over: the first is told that it is no longer its own.
+    assert!(jobs.take_over(id, "two", at(3)).await.unwrap());
+    assert_eq!(jobs.save(&update("one", None), at(4)).await.unwrap(), None);
+    assert!(jobs.cancel(id, at(5)).await.unwrap());
+    let done = || Some((JobState::Done, None));
+    let saved = jobs.save(&update("two", done()), at(6)).await.unwrap();
+    assert_eq!(saved, Some(JobState::Cancelled), "who cancelled is heard");
+    assert!(!jobs.cancel(id, at(7)).await.unwrap());
+    assert!(jobs.take_over(id, "two", at(8)).await.unwrap());
+    assert_eq!(jobs.save(&update("two", done()), at(9)).await.unwrap(), Some(JobState::Done));
+    assert!(!jobs.take_over(id, "two", at(10)).await.unwrap(), "what is done is done");
+    assert!(!jobs.cancel(id + 1, at(10)).await.unwrap());
+    let second = jobs.create(&NewJob { reason: None, ..new }, at(11)).await.unwrap();
+    let listed: Vec<i64> = jobs.jobs(10).await.unwrap().iter().map(|job| job.id).collect();
+    assert_eq!(listed, [second, id]);
+    assert_eq!(jobs.jobs(1).await.unwrap().len(), 1);
+    assert_eq!(jobs.job(second + 1).await.unwrap(), None);
+}
+
+async fn a_row_is_replaced_only_where_it_is_still_the_one_that_was_seen(store: Store) {
+    let jobs = crate::open_jobs(&store.settings).unwrap();
+    for (number, instead) in samples(publication(&["x"]), 50).into_iter().enumerate() {
+        let seen = row(&number.to_string(), 5);
+        let instead = Publication { id: seen.id.clone(), ..instead };
+        store.writer.record(std::slice::from_ref(&seen)).await.unwrap();
+        assert!(jobs.replace(&seen, &instead).await.unwrap());
+        let found = store.reader.find(std::slice::from_ref(&seen.id)).await.unwrap();
+        assert_eq!(found, [Some(instead.clone())]);
+        let still = seen == instead;
+        assert_eq!(jobs.replace(&seen, &seen).await.unwrap(), still);
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The PostgreSQL adapter.
 
 mod copy;
+mod jobs;
 mod read;
 mod values;
 mod write;

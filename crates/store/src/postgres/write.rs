@@ -21,7 +21,7 @@ const COPY_MAX_PAUSE: u32 = 64;
 /// Writes to PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresWriter {
-    pool: PgPool,
+    pub(super) pool: PgPool,
     upsert: String,
     fresh: FreshKeys,
 }

@@ -1,5 +1,6 @@
 //! The SQLite adapter.
 
+mod jobs;
 mod read;
 mod write;
 

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 
 use async_trait::async_trait;
 use model::{Publication, PublicationId, Timestamp, merge_all};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
 use super::{MIGRATOR, tuned};
 use crate::merge::{COLUMNS, SQLITE};
@@ -20,7 +21,7 @@ const STATEMENT_ROWS: [usize; 3] = [128, 16, 1];
 #[derive(Debug)]
 pub struct SqliteWriter {
     /// Of one connection: SQLite has one writer, and waiting in our own queue is fair where its lock is not.
-    pool: SqlitePool,
+    pub(super) pool: SqlitePool,
     /// The statement for each of [`STATEMENT_ROWS`].
     upserts: [String; 3],
 }
@@ -142,27 +143,34 @@ async fn execute(
 ) -> Result<u64, Error> {
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for row in rows {
-        let info = &row.info;
-        // In the order of `COLUMNS`.
-        query = query
-            .bind(row.id.name.as_str())
-            .bind(row.id.version.as_str())
-            .bind(info.username.as_ref().map(model::Username::as_str))
-            .bind(info.created.to_rfc3339_micros())
-            .bind(info.tor)
-            .bind(info.tfa)
-            .bind(info.tor_reason.as_str())
-            .bind(info.tfa_reason.as_str())
-            .bind(row.tor_evidence_until.map(model::Timestamp::to_rfc3339_micros))
-            .bind(info.tor_settled)
-            .bind(info.credential.as_str())
-            .bind(info.actor.as_str())
-            .bind(row.revision)
-            .bind(row.generation)
-            .bind(&row.identity.0[..])
-            .bind(info.disputed);
+        query = bind_row(query, row);
     }
     Ok(query.execute(connection).await?.rows_affected())
+}
+
+/// Binds the values of a row, in the order of `COLUMNS`.
+pub(super) fn bind_row<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    row: &'q Publication,
+) -> Query<'q, Sqlite, SqliteArguments> {
+    let info = &row.info;
+    query
+        .bind(row.id.name.as_str())
+        .bind(row.id.version.as_str())
+        .bind(info.username.as_ref().map(model::Username::as_str))
+        .bind(info.created.to_rfc3339_micros())
+        .bind(info.tor)
+        .bind(info.tfa)
+        .bind(info.tor_reason.as_str())
+        .bind(info.tfa_reason.as_str())
+        .bind(row.tor_evidence_until.map(model::Timestamp::to_rfc3339_micros))
+        .bind(info.tor_settled)
+        .bind(info.credential.as_str())
+        .bind(info.actor.as_str())
+        .bind(row.revision)
+        .bind(row.generation)
+        .bind(&row.identity.0[..])
+        .bind(info.disputed)
 }
 
 fn upsert(rows: usize) -> String {
