@@ -22,6 +22,7 @@ mod rebalance;
 mod rejection_cases;
 mod rejection_fields;
 mod rejections;
+mod replay;
 mod restart;
 mod secure;
 mod settling;

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use service::{config, lifecycle, notify, telemetry};
 
 use crate::ingest::IngestError;
+use crate::replay::Replay;
 use crate::run::{Ingester, migrate};
 use crate::settings::Settings;
 use crate::tor_command::TorCommand;
@@ -20,29 +21,25 @@ use crate::tor_command::TorCommand;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Ingest until told to stop (SIGTERM or Ctrl-C)
-    Run(Configured),
-    /// Bring the database's schema up to this build's
-    Migrate(Configured),
-    /// Ask the exit lists: explain a verdict, show what they cover, check a directory
-    Tor(Tor),
-}
-
-#[derive(Debug, Args)]
-struct Configured {
     /// The configuration [default: config/ingester.toml, where it is there]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ingest until told to stop (SIGTERM or Ctrl-C)
+    Run,
+    /// Read a range of the topic, or a file, once more: a job that can be watched, resumed and cancelled
+    Replay(Box<Replay>),
+    /// Bring the database's schema up to this build's
+    Migrate,
+    /// Ask the exit lists: explain a verdict, show what they cover, check a directory
+    Tor(Tor),
+}
+
 #[derive(Debug, Args)]
 struct Tor {
-    #[command(flatten)]
-    configured: Configured,
     #[command(subcommand)]
     command: TorCommand,
 }
@@ -51,8 +48,11 @@ impl Cli {
     /// Does what the command line asks for.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        match self.command.execute() {
-            Ok(code) => code,
+        match self.execute() {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            // Who reads has seen enough: `tor explain … | head -1`.
+            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error:#}");
                 // Before the log is set up, and for who looks at the terminal and not at the log.
@@ -61,40 +61,38 @@ impl Cli {
             }
         }
     }
+
+    /// `false` where the command ran and its answer is a no.
+    fn execute(self) -> anyhow::Result<bool> {
+        let default = Path::new("config/ingester.toml");
+        let settings: Settings =
+            config::load("INGESTER_", self.config.as_deref(), default, std::env::vars())?;
+        telemetry::init(&settings.log)?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let result = runtime.block_on(self.command.run(settings));
+        // A consumer that does not close, or a write that was given up, must not hold the process.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        result
+    }
 }
 
 impl Command {
-    fn execute(self) -> anyhow::Result<ExitCode> {
-        let (Self::Run(configured) | Self::Migrate(configured) | Self::Tor(Tor { configured, .. })) =
-            &self;
-        let default = Path::new("config/ingester.toml");
-        let settings: Settings =
-            config::load("INGESTER_", configured.config.as_deref(), default, std::env::vars())?;
-        telemetry::init(&settings.log)?;
-        if let Self::Tor(tor) = &self {
-            return match tor.command.run(&settings, &mut std::io::stdout().lock()) {
-                Ok(false) => Ok(ExitCode::FAILURE),
-                // Who reads has seen enough: `tor explain … | head -1`.
-                Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-                result => result.map(|_| ExitCode::SUCCESS),
-            };
-        }
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let result = runtime.block_on(async {
-            match self {
-                Self::Run(_) => {
-                    let stop = lifecycle::stop_on_signals()?;
-                    let ingester = Ingester::bind(settings).await?;
-                    tokio::spawn(notify::keep_told(ingester.health(), stop.clone()));
-                    ingester.run(stop).await
-                }
-                _ => migrate(&settings).await,
+    async fn run(self, settings: Settings) -> anyhow::Result<bool> {
+        let stop = lifecycle::stop_on_signals()?;
+        match self {
+            Self::Run => {
+                let ingester = Ingester::bind(settings).await?;
+                tokio::spawn(notify::keep_told(ingester.health(), stop.clone()));
+                ingester.run(stop).await.map(|()| true)
             }
-        });
-        // A consumer that does not close, or a write that was given up, must not hold the process.
-        runtime.shutdown_timeout(Duration::from_millis(100));
-        result.map(|()| ExitCode::SUCCESS)
+            Self::Replay(replay) => replay.run(settings, stop).await,
+            Self::Tor(tor) => tor.command.run(&settings, &mut io::stdout().lock()),
+            Self::Migrate => {
+                let migrated = stop.run_until_cancelled(migrate(&settings)).await;
+                migrated.unwrap_or_else(|| Err(anyhow::anyhow!("stopped"))).map(|()| true)
+            }
+        }
     }
 }
 

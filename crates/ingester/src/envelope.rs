@@ -38,6 +38,11 @@ impl Envelope {
         size_of::<Self>() + length(&self.key) + length(&self.value) + headers
     }
 
+    /// About how many bytes the record has in Kafka, uncompressed.
+    pub(crate) fn wire_size(&self) -> usize {
+        self.size() - size_of::<Self>()
+    }
+
     /// The value of the last header of this name, in any case; `None` also for a null.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {

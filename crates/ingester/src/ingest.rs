@@ -14,7 +14,7 @@ use crate::brake::Brake;
 use crate::envelope::Envelope;
 use crate::judge::{Judge, Outcome};
 use crate::kafka::{SourceError, SourceEvent};
-use crate::ledger::{Ledger, Written};
+use crate::ledger::{Books, Written};
 use crate::settings::Settings;
 use crate::settle::Trigger;
 use crate::write::Writer;
@@ -72,7 +72,7 @@ pub(crate) struct Ingest {
     pub(crate) history: watch::Receiver<Arc<ExitHistory>>,
     pub(crate) writer: Arc<Writer>,
     /// None in a settling pass.
-    pub(crate) ledger: Option<Ledger>,
+    pub(crate) ledger: Option<Box<dyn Books>>,
     /// Told of rows that were written with evidence that is no longer the newest.
     pub(crate) settling: Arc<Trigger>,
     pub(crate) shape: Shape,

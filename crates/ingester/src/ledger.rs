@@ -1,5 +1,6 @@
-//! What live ingest tells about its records: counters, lag, and the offsets that may be committed. A settling pass has
-//! none of it, because its records were counted and committed when they came first.
+//! What is told about records: by live ingest counters, lag, and the offsets that may be committed; by a replay its own
+//! counts and position. A settling pass has none of it, because its records were counted and committed when they came
+//! first.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +24,18 @@ pub(crate) struct Written {
     pub(crate) took: Duration,
 }
 
+/// Who is told of every batch, in order. A settling pass has nobody to tell.
+pub(crate) trait Books: Send {
+    /// A record was judged.
+    fn judged(&self, _info: &PublicationInfo) {}
+
+    /// A batch is on its way.
+    fn sent(&self, _batch: &Batch) {}
+
+    /// A batch is written, as are all before it.
+    fn written(&self, written: &Written);
+}
+
 /// Where live ingest keeps its books.
 pub(crate) struct Ledger {
     pub(crate) progress: Arc<Progress>,
@@ -31,19 +44,17 @@ pub(crate) struct Ledger {
     pub(crate) verdicts: Verdicts,
 }
 
-impl Ledger {
-    /// A record was judged.
-    pub(crate) fn judged(&self, info: &PublicationInfo) {
+impl Books for Ledger {
+    fn judged(&self, info: &PublicationInfo) {
         self.verdicts.count(info);
     }
 
-    /// A batch is on its way.
-    pub(crate) fn sent(&self, batch: &Batch) {
+    fn sent(&self, batch: &Batch) {
         self.lag.sent(batch.oldest());
     }
 
-    /// A batch is written, as are all before it: its offsets may be committed.
-    pub(crate) fn written(&self, written: &Written) {
+    /// Its offsets may be committed.
+    fn written(&self, written: &Written) {
         let Written { batch, recorded, took } = written;
         self.lag.written(&batch.offsets);
         self.progress.finish(&batch.offsets);

@@ -4,12 +4,16 @@
 //! dead letters acknowledged → offsets committed, in the order of the batches. There is one loop (`ingest`), and offsets
 //! move nowhere else. `rdkafka` is named in `kafka` only; `decode` must not read a clock or log.
 
+mod again;
+mod archive;
 mod batch;
 mod brake;
 pub mod cli;
 pub mod decode;
+mod difference;
 mod envelope;
 mod exits;
+mod forecast;
 mod health;
 mod ingest;
 mod judge;
@@ -19,10 +23,13 @@ mod ledger;
 mod metrics;
 mod partition_state;
 mod poll_list;
+mod progress;
 pub mod reject;
+mod replay;
 mod run;
 mod settings;
 mod settle;
+mod tally;
 mod tor_command;
 mod write;
 

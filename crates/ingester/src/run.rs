@@ -192,7 +192,7 @@ impl Work {
             judge,
             history: history.clone(),
             writer: Arc::new(self.writer(store, Some(dead_letters))),
-            ledger: Some(ledger),
+            ledger: Some(Box::new(ledger)),
             settling: settling.clone(),
             shape: Shape::from(&self.settings),
             brake: Some(self.brake(shared)).filter(Brake::is_set),

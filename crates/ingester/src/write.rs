@@ -26,7 +26,7 @@ const DEAD_LETTER_BYTES_AT_ONCE: usize = 2 * 1024 * 1024;
 /// Everything a batch is written to.
 pub(crate) struct Writer {
     pub(crate) store: Arc<dyn PublicationWriter>,
-    /// None in a settling pass, which rejects nothing anew.
+    /// None in a settling pass and in most replays, which reject nothing anew.
     pub(crate) dead_letters: Option<DeadLetters>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<IngesterMetrics>,

@@ -324,6 +324,29 @@ fn format_storage(dir: &Path, scram_users: &[(String, String)]) {
     assert!(output.status.success(), "kafka's storage cannot be formatted:\n{errors}");
 }
 
+/// Runs `kafka-consumer-groups` with these arguments and returns what it printed; panics when it fails.
+pub fn consumer_groups(brokers: &str, arguments: &[&str]) -> String {
+    let output = Command::new("java")
+        .args(QUICK)
+        .arg("-cp")
+        .arg(class_path())
+        .args(["org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--bootstrap-server"])
+        .arg(brokers)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("cannot run java: {error}; `cargo xtask setup` installs it")
+        });
+    let printed =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let printed = printed.concat();
+    assert!(
+        output.status.success() && !printed.contains("Error"),
+        "kafka-consumer-groups {arguments:?}:\n{printed}"
+    );
+    printed
+}
+
 /// Java's own wildcard: it must reach Java as it is.
 fn class_path() -> PathBuf {
     libs().join("*")

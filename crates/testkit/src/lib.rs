@@ -28,6 +28,7 @@ pub use daemon::{Daemon, DaemonBuilder};
 pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{
     KAFKA_FOLDER, KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, KAFKA_VERSION, Kafka, KafkaBuilder,
+    consumer_groups,
 };
 pub use net::{free_port, unique};
 #[cfg(feature = "client")]

@@ -1,14 +1,16 @@
-//! Reading a range of the topic's records outside of the consumer group: nothing is committed, nobody is disturbed.
+//! Reading a range of a topic's records outside of the consumer group: nothing is committed, nobody is disturbed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use model::Timestamp;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -20,9 +22,261 @@ use crate::settings::Settings;
 /// How long the broker has for a question about offsets.
 const QUESTION: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
+/// How long and how much to look at for an estimate.
+const SAMPLE: Duration = Duration::from_secs(3);
+const SAMPLE_RECORDS: u64 = 200;
+/// Hand-overs a second under a rate limit, so that a slow replay is a steady one.
+const PACES: u64 = 10;
+
+/// An end of a range, as somebody asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Point {
+    /// The first record there is.
+    Earliest,
+    /// The last record there is at the moment of asking.
+    Latest,
+    /// A record by its offset, in every partition.
+    Offset(i64),
+    /// A record timestamp in milliseconds since 1970.
+    Time(i64),
+}
+
+/// What is read of one partition: from `first` up to and without `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) partition: i32,
+    pub(crate) first: i64,
+    pub(crate) end: i64,
+}
+
+/// What is read of a topic. Times are a filter on the records within the spans, because record timestamps can go
+/// backwards; a record without one always passes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spans {
+    pub(crate) topic: String,
+    pub(crate) partitions: Vec<Span>,
+    /// Milliseconds since 1970, inclusive.
+    pub(crate) not_before: Option<i64>,
+    /// Milliseconds since 1970, inclusive.
+    pub(crate) not_after: Option<i64>,
+}
+
+impl Spans {
+    /// How many offsets there are to read, at most.
+    pub(crate) fn len(&self) -> u64 {
+        let lengths = self.partitions.iter().map(|span| span.end - span.first);
+        lengths.map(|length| u64::try_from(length).unwrap_or(0)).sum()
+    }
+
+    /// Leaves out what lies before these offsets.
+    pub(crate) fn behind(&mut self, position: &BTreeMap<i32, i64>) {
+        for span in &mut self.partitions {
+            if let Some(&next) = position.get(&span.partition) {
+                span.first = span.first.max(next);
+            }
+        }
+        self.partitions.retain(|span| span.first < span.end);
+    }
+
+    fn holds(&self, timestamp: Option<i64>) -> bool {
+        timestamp.is_none_or(|timestamp| {
+            self.not_before.is_none_or(|first| timestamp >= first)
+                && self.not_after.is_none_or(|last| timestamp <= last)
+        })
+    }
+}
+
+/// A consumer outside of the group. Its calls wait for the broker: they are for threads that may.
+pub(crate) struct RangeReader {
+    consumer: BaseConsumer<Quiet>,
+}
+
+impl RangeReader {
+    /// With a buffer of this much.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a setting.
+    pub(crate) fn open(settings: &Settings, buffer_kib: u64) -> KafkaResult<Self> {
+        let mut config = client::consumer(settings);
+        // An end is announced even where the last offsets hold no record (transaction markers, compaction).
+        config
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest")
+            .set("statistics.interval.ms", "0")
+            .set("queued.max.messages.kbytes", buffer_kib.to_string())
+            // Several fetches fit into the buffer.
+            .set("fetch.message.max.bytes", (buffer_kib * 64).min(1_048_576).to_string());
+        config.remove("group.instance.id");
+        Ok(Self { consumer: config.create_with_context(Quiet::default())? })
+    }
+
+    /// The topic's partitions, ascending.
+    pub(crate) fn partitions(&self, topic: &str) -> KafkaResult<Vec<i32>> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), QUESTION)?;
+        let Some(found) = metadata.topics().first() else { return Ok(Vec::new()) };
+        if let Some(error) = found.error() {
+            return Err(KafkaError::MetadataFetch(error.into()));
+        }
+        let mut partitions: Vec<i32> =
+            found.partitions().iter().map(|partition| partition.id()).collect();
+        partitions.sort_unstable();
+        Ok(partitions)
+    }
+
+    /// The first offset and the one after the last of a partition.
+    pub(crate) fn bounds(&self, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
+        self.consumer.fetch_watermarks(topic, partition, QUESTION)
+    }
+
+    /// What lies between two points, as the topic is now. Both points are inclusive.
+    pub(crate) fn spans(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        (from, until): (Point, Point),
+    ) -> KafkaResult<Spans> {
+        let time = |point| if let Point::Time(millis) = point { Some(millis) } else { None };
+        let mut spans = Spans {
+            topic: topic.to_owned(),
+            not_before: time(from),
+            not_after: time(until),
+            partitions: Vec::new(),
+        };
+        for &partition in partitions {
+            let (low, high) = self.bounds(topic, partition)?;
+            let first = match from {
+                Point::Earliest => low,
+                Point::Latest => high,
+                Point::Offset(offset) => offset,
+                Point::Time(millis) => self.first_since(topic, partition, millis)?.unwrap_or(high),
+            };
+            let end = match until {
+                Point::Earliest => low,
+                Point::Offset(offset) => offset.saturating_add(1),
+                // Records behind the last of that time may still be older.
+                Point::Latest | Point::Time(_) => high,
+            };
+            let (first, end) = (first.clamp(low, high), end.clamp(low, high));
+            if first < end {
+                spans.partitions.push(Span { partition, first, end });
+            }
+        }
+        Ok(spans)
+    }
+
+    /// The first offset whose record is at least as young; `None` where there is no such record.
+    fn first_since(&self, topic: &str, partition: i32, millis: i64) -> KafkaResult<Option<i64>> {
+        let since = |millis: i64| {
+            let mut question = TopicPartitionList::new();
+            question.add_partition_offset(topic, partition, Offset::Offset(millis))?;
+            let answer = self.consumer.offsets_for_times(question, QUESTION)?;
+            let offset = |offset| match offset {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            };
+            KafkaResult::Ok(answer.elements().first().and_then(|element| offset(element.offset())))
+        };
+        Ok(match since(millis.max(0))? {
+            Some(offset) => Some(offset),
+            // No record is as young; or, where even the oldest is not found by time, times cannot be asked for.
+            None => since(0)?.is_none().then_some(0),
+        })
+    }
+
+    /// The size of a record on average, by the first few of the spans; `None` where none came in time.
+    pub(crate) fn sample(&self, spans: &Spans) -> KafkaResult<Option<u64>> {
+        let mut assignment = TopicPartitionList::new();
+        for span in &spans.partitions {
+            let first = Offset::Offset(span.first);
+            assignment.add_partition_offset(&spans.topic, span.partition, first)?;
+        }
+        self.consumer.assign(&assignment)?;
+        let topic: Arc<str> = spans.topic.as_str().into();
+        let deadline = Instant::now() + SAMPLE;
+        let (mut records, mut bytes) = (0, 0);
+        while records < SAMPLE_RECORDS && Instant::now() < deadline {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    records += 1;
+                    bytes += envelope(&topic, &message).wire_size() as u64;
+                }
+                Some(Err(error)) if is_final(&error) => return Err(error),
+                Some(Err(_)) => {}
+                None if records > 0 => break,
+                None => {}
+            }
+        }
+        Ok(bytes.checked_div(records))
+    }
+
+    /// Reads the spans on a thread of its own. The channel ends with [`SourceEvent::Ended`], also when `stop` was
+    /// cancelled, or with [`SourceEvent::Failed`].
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub(crate) fn read(
+        self,
+        spans: Spans,
+        pace: Pace,
+        stop: CancellationToken,
+    ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
+        self.read_found(move |_| Ok(spans), pace, stop)
+    }
+
+    /// The same with spans that are still to be asked for.
+    fn read_found(
+        self,
+        spans: impl FnOnce(&Self) -> KafkaResult<Spans> + Send + 'static,
+        pace: Pace,
+        stop: CancellationToken,
+    ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
+        let (events, receiver) = mpsc::channel(1);
+        let read = move || {
+            let end = spans(&self).and_then(|spans| {
+                let topic = spans.topic.as_str().into();
+                let (consumer, events) = (self.consumer, events.clone());
+                Range { consumer, topic, spans, pace, events, stop }.read()
+            });
+            let end = match end {
+                Ok(()) => SourceEvent::Ended,
+                Err(error) => SourceEvent::Failed(SourceError::Range(error.to_string())),
+            };
+            // The loop may have failed first; then nobody listens.
+            let _ = events.blocking_send(end);
+        };
+        std::thread::Builder::new()
+            .name("kafka-range".into())
+            .spawn(read)
+            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(receiver)
+    }
+}
+
+/// How fast a range is read, and how far it is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pace {
+    /// Records a second at most.
+    pub(crate) rate: Option<u64>,
+    /// Records read so far, those that the times leave out among them.
+    pub(crate) read: Arc<AtomicU64>,
+}
+
+impl Pace {
+    /// Records handed over at once.
+    pub(crate) fn chunk(&self) -> usize {
+        let chunk = self.rate.map_or(u64::MAX, |rate| (rate / PACES).max(1));
+        usize::try_from(chunk).unwrap_or(usize::MAX).min(CHUNK_RECORDS)
+    }
+
+    /// When the next records may go, so many having gone since `began`.
+    pub(crate) fn due(&self, began: Instant, gone: u64) -> Option<Instant> {
+        let rate = self.rate?;
+        Some(began + Duration::from_secs_f64(gone as f64 / rate.max(1) as f64))
+    }
+}
 
 /// Reads these partitions of the topic from the first record with at least this timestamp to their ends as they are now.
-/// The channel ends with [`SourceEvent::Ended`], or with [`SourceEvent::Failed`].
 ///
 /// # Errors
 /// When librdkafka refuses a setting.
@@ -32,43 +286,31 @@ pub(crate) fn read_since(
     start: Timestamp,
     stop: CancellationToken,
 ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
-    let mut config = client::consumer(settings);
-    // An end is announced even where the last offsets hold no record (transaction markers, compaction).
-    config
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "earliest")
-        .set("statistics.interval.ms", "0");
-    config.remove("group.instance.id");
     // Beside live ingest, so with a small buffer.
-    config.set("queued.max.messages.kbytes", "4096").set("fetch.message.max.bytes", "262144");
-    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet::default())?;
-    let topic: Arc<str> = settings.kafka.topic.as_str().into();
-    let (events, receiver) = mpsc::channel(1);
-    let range = Range { consumer, topic, events, stop };
-    std::thread::Builder::new()
-        .name("kafka-range".into())
-        .spawn(move || {
-            let end = match range.read(&partitions, start) {
-                Ok(()) => SourceEvent::Ended,
-                Err(error) => SourceEvent::Failed(SourceError::Range(error.to_string())),
-            };
-            // The loop may have failed first; then nobody listens.
-            let _ = range.events.blocking_send(end);
-        })
-        .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-    Ok(receiver)
+    let reader = RangeReader::open(settings, 4_096)?;
+    let topic = settings.kafka.topic.clone();
+    let start = Point::Time(start.as_micros().div_euclid(1_000).max(0));
+    let spans = move |reader: &RangeReader| {
+        let spans = reader.spans(&topic, &partitions, (start, Point::Latest))?;
+        // What lies behind the start is read whatever its timestamp.
+        Ok(Spans { not_before: None, ..spans })
+    };
+    reader.read_found(spans, Pace::default(), stop)
 }
 
 struct Range {
     consumer: BaseConsumer<Quiet>,
     topic: Arc<str>,
+    spans: Spans,
+    pace: Pace,
     events: mpsc::Sender<SourceEvent>,
     stop: CancellationToken,
 }
 
 impl Range {
-    fn read(&self, partitions: &[i32], start: Timestamp) -> KafkaResult<()> {
-        let mut ends = self.assign(partitions, start)?;
+    fn read(&self) -> KafkaResult<()> {
+        let mut ends = self.assign()?;
+        let (began, mut gone) = (Instant::now(), 0);
         let mut chunk = Vec::new();
         while !ends.is_empty() && !self.stop.is_cancelled() {
             let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
@@ -76,7 +318,10 @@ impl Range {
                 Some(Ok(message)) => {
                     let (partition, next) = (message.partition(), message.offset() + 1);
                     if ends.get(&partition).is_some_and(|&end| next <= end) {
-                        chunk.push(envelope(&self.topic, &message));
+                        self.pace.read.fetch_add(1, Ordering::Relaxed);
+                        if self.spans.holds(message.timestamp().to_millis()) {
+                            chunk.push(envelope(&self.topic, &message));
+                        }
                     }
                     if ends.get(&partition).is_some_and(|&end| next >= end) {
                         ends.remove(&partition);
@@ -85,17 +330,27 @@ impl Range {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     ends.remove(&partition);
                 }
-                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
+                Some(Err(error)) if is_final(&error) => return Err(error),
                 // The rest librdkafka mends by itself.
                 Some(Err(_)) => {}
                 None => self.hand_over(&mut chunk),
             }
-            if chunk.len() >= CHUNK_RECORDS {
+            if chunk.len() >= self.pace.chunk() {
+                gone += chunk.len() as u64;
                 self.hand_over(&mut chunk);
+                self.wait(began, gone);
             }
         }
         self.hand_over(&mut chunk);
         Ok(())
+    }
+
+    /// Waits until the rate lets more go, in small steps, so that a stop is seen soon.
+    fn wait(&self, began: Instant, gone: u64) {
+        let Some(due) = self.pace.due(began, gone) else { return };
+        while Instant::now() < due && !self.stop.is_cancelled() {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()).min(POLL));
+        }
     }
 
     fn hand_over(&self, chunk: &mut Vec<crate::Envelope>) {
@@ -107,52 +362,29 @@ impl Range {
     }
 
     /// Assigns the partitions at their starts; returns the ends of those that have anything to read.
-    fn assign(&self, partitions: &[i32], start: Timestamp) -> KafkaResult<BTreeMap<i32, i64>> {
-        let starts = self.offsets_since(partitions, start.as_micros().div_euclid(1_000).max(0))?;
+    fn assign(&self) -> KafkaResult<BTreeMap<i32, i64>> {
         let mut assignment = TopicPartitionList::new();
         let mut ends = BTreeMap::new();
-        for &partition in partitions {
-            let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, QUESTION)?;
-            let first = match starts.get(&partition) {
-                Some(Some(offset)) => (*offset).max(low),
-                // No record is as young; or, where even the oldest is not found by time, times cannot be asked for.
-                _ if self
-                    .offsets_since(&[partition], 0)?
-                    .get(&partition)
-                    .is_some_and(Option::is_some) =>
-                {
-                    high
-                }
-                _ => low,
-            };
-            if first < high {
-                assignment.add_partition_offset(&self.topic, partition, Offset::Offset(first))?;
-                ends.insert(partition, high);
-            }
+        for span in self.spans.partitions.iter().filter(|span| span.first < span.end) {
+            let first = Offset::Offset(span.first);
+            assignment.add_partition_offset(&self.topic, span.partition, first)?;
+            ends.insert(span.partition, span.end);
         }
         self.consumer.assign(&assignment)?;
         Ok(ends)
     }
+}
 
-    /// The first offset of each partition whose record is at least as young; none where there is no such record.
-    fn offsets_since(
-        &self,
-        partitions: &[i32],
-        millis: i64,
-    ) -> KafkaResult<BTreeMap<i32, Option<i64>>> {
-        let mut question = TopicPartitionList::new();
-        for &partition in partitions {
-            question.add_partition_offset(&self.topic, partition, Offset::Offset(millis))?;
-        }
-        let answer = self.consumer.offsets_for_times(question, QUESTION)?;
-        let offset = |offset| match offset {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        };
-        Ok(answer
-            .elements()
-            .iter()
-            .map(|element| (element.partition(), offset(element.offset())))
-            .collect())
-    }
+/// Whether waiting does not help.
+fn is_final(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageConsumptionFatal(_)
+            | KafkaError::MessageConsumption(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownPartition
+            )
+    )
 }

@@ -1,0 +1,123 @@
+//! What the commands that read records again have in common: today's evidence and rules, and the one loop with another
+//! end.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use enrich::ExitHistory;
+use service::metrics::Registry;
+use store::{Jobs, PublicationReader, PublicationWriter};
+use tokio::sync::watch;
+
+use crate::exits::Exits;
+use crate::health::Health;
+use crate::ingest::{Ingest, Shape};
+use crate::judge::Judge;
+use crate::kafka::{self, DeadLetters};
+use crate::ledger::Books;
+use crate::metrics::IngesterMetrics;
+use crate::settings::Settings;
+use crate::settle::Trigger;
+use crate::write::Writer;
+
+/// The parts of the loop, for a command.
+pub(crate) struct Again {
+    pub(crate) settings: Settings,
+    pub(crate) judge: Judge,
+    pub(crate) store: Arc<dyn PublicationWriter>,
+    pub(crate) rows: Arc<dyn PublicationReader>,
+    pub(crate) jobs: Arc<dyn Jobs>,
+    pub(crate) health: Arc<Health>,
+    metrics: Arc<IngesterMetrics>,
+    history: watch::Receiver<Arc<ExitHistory>>,
+    _shown: watch::Sender<Arc<ExitHistory>>,
+}
+
+impl Again {
+    /// Loads the evidence and opens the database, which is not written to.
+    ///
+    /// # Errors
+    /// Exit lists that cannot be read, a database that cannot be used.
+    pub(crate) async fn load(settings: Settings) -> anyhow::Result<Self> {
+        // Nobody scrapes a command; the loop's parts count all the same.
+        let metrics = Arc::new(IngesterMetrics::create(&Registry::new(), &kafka::version())?);
+        let (of, counted) = (settings.clone(), metrics.clone());
+        let exits = tokio::task::spawn_blocking(move || Exits::load(&of, counted)).await??;
+        let (shown, history) = watch::channel(exits.history());
+        let judge = Judge {
+            decode: settings.decode_rules(),
+            history: exits.history(),
+            tfa: settings.tfa_rules(),
+            generation: settings.enrich.generation,
+        };
+        Ok(Self {
+            judge,
+            store: store::open_writer(&settings.store)?,
+            jobs: store::open_jobs(&settings.store)?,
+            rows: store::open_reader(&settings.store)?,
+            health: Arc::new(Health::new(settings.kafka.revoke_timeout)),
+            metrics,
+            history,
+            _shown: shown,
+            settings,
+        })
+    }
+
+    /// The highest generation of the table.
+    ///
+    /// # Errors
+    /// When it is higher than the configuration's: what is judged now would be older than what the table says.
+    pub(crate) async fn table_generation(&self) -> anyhow::Result<u32> {
+        let table =
+            self.store.generation().await.context("asking the table; `migrate` makes it")?;
+        let ours = self.settings.enrich.generation;
+        anyhow::ensure!(
+            ours >= table,
+            "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
+        );
+        Ok(table)
+    }
+
+    /// The loop into the table.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a setting, by name.
+    pub(crate) async fn to_table(
+        &self,
+        dead_letter: bool,
+        books: Box<dyn Books>,
+    ) -> anyhow::Result<Ingest> {
+        if dead_letter {
+            kafka::create_topic(&self.settings).await;
+        }
+        let dead_letters = dead_letter.then(|| DeadLetters::open(&self.settings)).transpose();
+        let dead_letters = dead_letters.map_err(kafka::refused)?;
+        Ok(self.ingest(self.store.clone(), dead_letters, books))
+    }
+
+    /// The loop into something that only looks like the table.
+    pub(crate) fn to_other(
+        &self,
+        store: Arc<dyn PublicationWriter>,
+        books: Box<dyn Books>,
+    ) -> Ingest {
+        self.ingest(store, None, books)
+    }
+
+    fn ingest(
+        &self,
+        store: Arc<dyn PublicationWriter>,
+        dead_letters: Option<DeadLetters>,
+        books: Box<dyn Books>,
+    ) -> Ingest {
+        let (health, metrics) = (self.health.clone(), self.metrics.clone());
+        Ingest {
+            judge: self.judge.clone(),
+            history: self.history.clone(),
+            writer: Arc::new(Writer { store, dead_letters, health, metrics }),
+            ledger: Some(books),
+            settling: Arc::new(Trigger::default()),
+            shape: Shape::from(&self.settings),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A record as a JSON line, whole: what `dead-letters export` writes and `replay --file` reads.
+
+use model::Position;
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{Envelope, Header};
+
+/// A record and where it stood.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    /// Milliseconds since 1970.
+    pub(crate) timestamp: Option<i64>,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) headers: Vec<(String, Option<Bytes>)>,
+    pub(crate) value: Option<Bytes>,
+}
+
+/// Bytes that are text where they can be, else hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Bytes {
+    Text(String),
+    Hex(String),
+}
+
+impl From<&[u8]> for Bytes {
+    fn from(bytes: &[u8]) -> Self {
+        match str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        }
+    }
+}
+
+impl From<Bytes> for Vec<u8> {
+    fn from(bytes: Bytes) -> Self {
+        match bytes {
+            Bytes::Text(text) => text.into_bytes(),
+            Bytes::Hex(digits) => digits
+                .as_bytes()
+                .chunks(2)
+                .filter_map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok())
+                .collect(),
+        }
+    }
+}
+
+impl From<&Envelope> for Record {
+    fn from(envelope: &Envelope) -> Self {
+        let bytes = |bytes: &Option<Vec<u8>>| bytes.as_deref().map(Bytes::from);
+        let headers = envelope.headers.iter();
+        Self {
+            topic: envelope.position.topic.to_string(),
+            partition: envelope.position.partition,
+            offset: envelope.position.offset,
+            timestamp: envelope.timestamp,
+            key: bytes(&envelope.key),
+            headers: headers.map(|header| (header.name.clone(), bytes(&header.value))).collect(),
+            value: bytes(&envelope.value),
+        }
+    }
+}
+
+impl Record {
+    /// The record, at another position.
+    pub(crate) fn into_envelope(self, position: Position) -> Envelope {
+        let headers = self.headers.into_iter();
+        let headers = headers.map(|(name, value)| Header { name, value: value.map(Into::into) });
+        Envelope {
+            position,
+            timestamp: self.timestamp,
+            key: self.key.map(Into::into),
+            value: self.value.map(Into::into),
+            headers: headers.collect(),
+        }
+    }
+}

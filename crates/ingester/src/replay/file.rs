@@ -1,0 +1,124 @@
+//! Records out of a file: one a line, an event as it is (structured mode), or a record as `dead-letters export` writes it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use model::Position;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive;
+use crate::envelope::Envelope;
+use crate::kafka::{Pace, SourceError, SourceEvent};
+
+/// The topic of records that stand in none: positions are lines from 0 of partition 0.
+pub(crate) const TOPIC: &str = "file";
+
+/// Reads a file from a line on, on a thread of its own; `-` is standard input.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub(crate) fn read(
+    path: PathBuf,
+    first: i64,
+    pace: Pace,
+    stop: CancellationToken,
+) -> anyhow::Result<mpsc::Receiver<SourceEvent>> {
+    let lines: Box<dyn BufRead + Send> = if path == Path::new("-") {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        Box::new(BufReader::new(
+            File::open(&path).with_context(|| format!("opening {}", path.display()))?,
+        ))
+    };
+    let (events, receiver) = mpsc::channel(1);
+    std::thread::Builder::new().name("file".into()).spawn(move || {
+        let end = match hand_over(lines, first, &pace, &stop, &events) {
+            Ok(()) => SourceEvent::Ended,
+            Err(error) => {
+                SourceEvent::Failed(SourceError::Range(format!("{}: {error}", path.display())))
+            }
+        };
+        // The loop may have failed first; then nobody listens.
+        let _ = events.blocking_send(end);
+    })?;
+    Ok(receiver)
+}
+
+fn hand_over(
+    mut lines: impl BufRead,
+    first: i64,
+    pace: &Pace,
+    stop: &CancellationToken,
+    events: &mpsc::Sender<SourceEvent>,
+) -> io::Result<()> {
+    let topic: Arc<str> = TOPIC.into();
+    let (began, mut gone) = (Instant::now(), 0);
+    let (mut line, mut number, mut chunk) = (Vec::new(), 0, Vec::new());
+    loop {
+        line.clear();
+        let more = !stop.is_cancelled() && lines.read_until(b'\n', &mut line)? > 0;
+        let text = line.trim_ascii();
+        if more && number >= first && !text.is_empty() {
+            let position = Position { topic: topic.clone(), partition: 0, offset: number };
+            chunk.push(record(text, position));
+        }
+        number += 1;
+        if chunk.len() >= pace.chunk() || (!more && !chunk.is_empty()) {
+            gone += chunk.len() as u64;
+            pace.read.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            if events.blocking_send(SourceEvent::Records(std::mem::take(&mut chunk))).is_err() {
+                return Ok(());
+            }
+            while pace.due(began, gone).is_some_and(|due| Instant::now() < due)
+                && !stop.is_cancelled()
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// A line that is no exported record is a value, whatever it is: the loop says what is wrong with it.
+fn record(line: &[u8], position: Position) -> Envelope {
+    let event = |position| Envelope {
+        position,
+        timestamp: None,
+        key: None,
+        value: Some(line.to_vec()),
+        headers: Vec::new(),
+    };
+    match serde_json::from_slice::<archive::Record>(line) {
+        Ok(record) => record.into_envelope(position),
+        Err(_) => event(position),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_and_exported_records_are_both_lines() {
+        let position = Position { topic: TOPIC.into(), partition: 0, offset: 7 };
+        let event = br#"{"specversion":"1.0","id":"1","value":"x"}"#;
+        assert_eq!(record(event, position.clone()).value.as_deref(), Some(&event[..]));
+        let exported = Envelope {
+            position: position.clone(),
+            timestamp: Some(5),
+            key: Some(b"k".to_vec()),
+            value: Some(vec![0xff, 0]),
+            headers: vec![crate::Header { name: "h".into(), value: None }],
+        };
+        let line = serde_json::to_vec(&archive::Record::from(&exported)).unwrap();
+        assert_eq!(record(&line, position), exported);
+    }
+}

@@ -1,0 +1,313 @@
+//! Running a job: the loop, and beside it a look at the job's row every half second, which saves how far it is and sees
+//! who else has decided about it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use service::admin::Health as _;
+use store::{Error, JobCounts, JobProgress, JobState, JobUpdate, NewJob};
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::file;
+use super::plan::{Source, Task};
+use crate::again::Again;
+use crate::exits;
+use crate::forecast::Forecast;
+use crate::ingest::IngestError;
+use crate::kafka::{self, Pace, RangeReader, SourceEvent};
+use crate::progress::{Output, Progress};
+use crate::tally::{Rejected, Tally};
+
+/// Between two saves: a crash reads again what one of these wrote.
+const SAVE_EVERY: Duration = Duration::from_millis(500);
+
+/// A job in this process's hands.
+pub(crate) struct Run {
+    pub(crate) id: i64,
+    pub(crate) runner: String,
+    pub(crate) task: Task,
+    /// What was done before.
+    pub(crate) from: JobProgress,
+}
+
+/// How a job ended.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ended {
+    pub(crate) job: i64,
+    #[serde(serialize_with = "word")]
+    pub(crate) state: JobState,
+    pub(crate) counts: JobCounts,
+    /// A few of the rejected records.
+    pub(crate) rejected: Vec<Rejected>,
+}
+
+fn word<S: serde::Serializer>(state: &JobState, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.as_str())
+}
+
+/// Who this process is among all that ever ran a job.
+pub(crate) fn runner() -> String {
+    format!("{}/{}/{}", operator(), std::process::id(), exits::now())
+}
+
+/// `user@host`, as the operating system has them.
+fn operator() -> String {
+    use std::os::unix::fs::MetadataExt;
+    let id = std::fs::metadata("/proc/self").map(|process| process.uid().to_string());
+    let id = id.unwrap_or_else(|_| "unknown".to_owned());
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == id).then(|| name.to_owned())
+    });
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.map_or_else(|_| "unknown".to_owned(), |host| host.trim().to_owned());
+    format!("{}@{host}", user.unwrap_or(id))
+}
+
+/// Writes a new job down.
+pub(crate) async fn begin(
+    again: &Again,
+    task: Task,
+    reason: Option<String>,
+) -> anyhow::Result<Run> {
+    let runner = runner();
+    let what = serde_json::to_value(&task)?;
+    let job = NewJob { who: operator(), reason, what, runner: runner.clone() };
+    let id = again.jobs.create(&job, exits::now()).await.context("writing the job down")?;
+    Ok(Run { id, runner, task, from: JobProgress::default() })
+}
+
+impl Run {
+    /// Runs it to its end, or until somebody stops it.
+    pub(crate) async fn run(
+        self,
+        again: &Again,
+        output: Output,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Ended> {
+        let tally = Tally::from(self.from.clone());
+        let ingest = again.to_table(self.task.dead_letter, Box::new(tally.clone())).await?;
+        let reading = stop.child_token();
+        let pace = Pace { rate: self.task.rate, ..Pace::default() };
+        let source = open(again, &self.task, &self.from, pace.clone(), reading.clone())?;
+        let total = source.total;
+        let mut progress = Progress::new(output, Some(self.id), total);
+        let mut ingesting = tokio::spawn(ingest.run(source.records));
+        let mut stopped = None;
+        let result = loop {
+            tokio::select! {
+                result = &mut ingesting => break result?,
+                () = tokio::time::sleep(SAVE_EVERY) => {}
+            }
+            let saved = tally.progress();
+            progress.show(
+                pace.read.load(Ordering::Relaxed),
+                &saved.counts,
+                again.health.ready().reason.as_deref(),
+            )?;
+            match again.jobs.save(&self.update(saved, None), exits::now()).await {
+                Ok(Some(JobState::Running)) => {}
+                // Cancelled, or taken over: what is on its way is still written.
+                Ok(state) => {
+                    stopped = Some(state.unwrap_or(JobState::Failed));
+                    reading.cancel();
+                }
+                // The loop waits for the database too, and says so.
+                Err(Error::Transient(error)) => {
+                    tracing::debug!(%error, "the job's position is not saved")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the job's position is not saved");
+                }
+            }
+            if reading.is_cancelled() {
+                break wait(again, &mut ingesting).await?;
+            }
+        };
+        drop(progress);
+        self.end(again, &tally, (result, stopped, stop.is_cancelled())).await
+    }
+
+    async fn end(
+        self,
+        again: &Again,
+        tally: &Tally,
+        (result, stopped, signal): (Result<(), IngestError>, Option<JobState>, bool),
+    ) -> anyhow::Result<Ended> {
+        let end = match (&result, stopped) {
+            (Err(error), _) => (JobState::Failed, Some(error.to_string())),
+            (Ok(()), Some(_)) => (JobState::Cancelled, None),
+            (Ok(()), None) if signal => (JobState::Cancelled, Some("stopped by a signal".into())),
+            (Ok(()), None) => (JobState::Done, None),
+        };
+        let progress = tally.progress();
+        let update = self.update(progress.clone(), Some(end));
+        let state = loop {
+            match again.jobs.save(&update, exits::now()).await {
+                Err(Error::Transient(error)) if !signal => {
+                    tracing::warn!(%error, "waiting for the database to write the job's end down");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                saved => break saved.context("writing the job's end down")?,
+            }
+        };
+        result?;
+        let Some(state) = state else {
+            anyhow::bail!("job {} was taken over by another process", self.id)
+        };
+        Ok(Ended { job: self.id, state, counts: progress.counts, rejected: tally.examples() })
+    }
+
+    fn update(&self, progress: JobProgress, end: Option<(JobState, Option<String>)>) -> JobUpdate {
+        JobUpdate { id: self.id, runner: self.runner.clone(), progress, end }
+    }
+}
+
+/// Waits for what is on its way, as long as a daemon would.
+async fn wait(
+    again: &Again,
+    ingesting: &mut JoinHandle<Result<(), IngestError>>,
+) -> anyhow::Result<Result<(), IngestError>> {
+    let grace = again.settings.shutdown.grace;
+    match tokio::time::timeout(grace, ingesting).await {
+        Ok(result) => Ok(result?),
+        Err(_) => {
+            anyhow::bail!(
+                "not everything was written in time; `replay resume` reads the rest again"
+            )
+        }
+    }
+}
+
+/// A source of records and how many it has.
+struct Opened {
+    records: Receiver<SourceEvent>,
+    total: Option<u64>,
+}
+
+fn open(
+    again: &Again,
+    task: &Task,
+    from: &JobProgress,
+    pace: Pace,
+    stop: CancellationToken,
+) -> anyhow::Result<Opened> {
+    Ok(match &task.source {
+        Source::File(path) => {
+            let first = from.position.get(&0).copied().unwrap_or(0);
+            Opened { records: file::read(path.clone(), first, pace, stop)?, total: None }
+        }
+        Source::Topic(spans) => {
+            let mut spans = spans.clone();
+            spans.behind(&from.position);
+            let total = Some(spans.len());
+            let kib = again.settings.limits.max_buffered_bytes.as_u64() / 3 / 1_024;
+            let reader = RangeReader::open(&again.settings, kib.max(1_024));
+            let records = reader.and_then(|reader| reader.read(spans, pace, stop));
+            Opened { records: records.map_err(kafka::refused)?, total }
+        }
+    })
+}
+
+/// Says what a run would change, and writes nothing.
+pub(crate) async fn dry_run(
+    again: &Again,
+    task: &Task,
+    output: Output,
+    stop: CancellationToken,
+) -> anyhow::Result<bool> {
+    let (tally, pace) = (Tally::default(), Pace { rate: task.rate, ..Pace::default() });
+    let forecast = std::sync::Arc::new(Forecast::new(again.rows.clone()));
+    let ingest = again.to_other(forecast.clone(), Box::new(tally.clone()));
+    let source = open(again, task, &JobProgress::default(), pace.clone(), stop.child_token())?;
+    let mut progress = Progress::new(output, None, source.total);
+    let mut ingesting = tokio::spawn(ingest.run(source.records));
+    loop {
+        tokio::select! {
+            result = &mut ingesting => break result??,
+            () = tokio::time::sleep(SAVE_EVERY) => {}
+        }
+        let paused = again.health.ready().reason;
+        progress.show(
+            pace.read.load(Ordering::Relaxed),
+            &tally.progress().counts,
+            paused.as_deref(),
+        )?;
+    }
+    drop(progress);
+    let counts = tally.progress().counts;
+    let result = Predicted::new(&forecast.result(), counts, tally.examples());
+    output.print("dry_run", &result, &result.describe())?;
+    if stop.is_cancelled() {
+        anyhow::bail!("stopped before the end of the range: the rest of it is not in these counts");
+    }
+    Ok(true)
+}
+
+/// What a run would do.
+#[derive(Debug, Serialize)]
+struct Predicted {
+    records: u64,
+    #[serde(flatten)]
+    forecast: crate::forecast::Forecasted,
+    /// Records that change no row.
+    unchanged: u64,
+    skipped: u64,
+    rejected: std::collections::BTreeMap<String, u64>,
+    rejected_examples: Vec<Rejected>,
+}
+
+impl Predicted {
+    fn new(
+        forecast: &crate::forecast::Forecasted,
+        counts: JobCounts,
+        rejected_examples: Vec<Rejected>,
+    ) -> Self {
+        let changes = forecast.inserted + forecast.updated;
+        Self {
+            records: counts.read(),
+            unchanged: counts.read() - counts.skipped - counts.all_rejected() - changes,
+            skipped: counts.skipped,
+            forecast: forecast.clone(),
+            rejected: counts.rejected,
+            rejected_examples,
+        }
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!(
+            "nothing is written; a run would change these rows, of {} records:\n{:>12} inserted\n{:>12} updated\n",
+            self.records, self.forecast.inserted, self.forecast.updated
+        );
+        for (field, count) in &self.forecast.fields {
+            text.push_str(&format!("{count:>16} {field}\n"));
+        }
+        let rejected: u64 = self.rejected.values().sum();
+        text.push_str(&format!(
+            "{:>12} records unchanged\n{:>12} records skipped\n{rejected:>12} records rejected\n",
+            self.unchanged, self.skipped
+        ));
+        for (code, count) in &self.rejected {
+            text.push_str(&format!("{count:>16} {code}\n"));
+        }
+        for example in &self.forecast.examples {
+            let changes: Vec<_> = example.changes.iter().map(ToString::to_string).collect();
+            let changes =
+                if changes.is_empty() { "inserted".to_owned() } else { changes.join(", ") };
+            text.push_str(&format!("  {} {}: {changes}\n", example.name, example.version));
+        }
+        for example in &self.rejected_examples {
+            text.push_str(&format!(
+                "  {}/{}/{} {}: {}\n",
+                example.topic, example.partition, example.offset, example.code, example.message
+            ));
+        }
+        text
+    }
+}

@@ -1,0 +1,372 @@
+//! Replays as an operator runs them: planned, foretold, watched, killed, resumed, cancelled.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use testkit::{Daemon, Record, eventually};
+
+use crate::support::{PATIENCE, Row, Running, Scene, event, generated, structured, with};
+
+/// A command of the ingester that ends by itself: exit code, the JSON lines of standard output, and everything printed.
+pub(crate) struct Answer {
+    pub(crate) code: Option<i32>,
+    pub(crate) lines: Vec<Value>,
+    pub(crate) log: String,
+}
+
+impl Answer {
+    pub(crate) fn of(mut daemon: Daemon) -> Self {
+        let code = daemon.wait_exit(PATIENCE).code();
+        let log = daemon.log();
+        Self { code, lines: json_lines(&log), log }
+    }
+
+    /// The value of the last line `{"what": …}`.
+    pub(crate) fn last(&self, what: &str) -> Value {
+        let found = self.lines.iter().rev().find_map(|line| line.get(what));
+        found.unwrap_or_else(|| panic!("no {what} in:\n{}", self.log)).clone()
+    }
+}
+
+fn json_lines(log: &str) -> Vec<Value> {
+    log.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(Value::is_object)
+        .collect()
+}
+
+impl Scene {
+    /// A command of the ingester to its end.
+    pub(crate) fn ask(
+        &self,
+        command: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Answer {
+        Answer::of(self.start(command, arguments, environment))
+    }
+
+    fn start(&self, command: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
+        let command = self.ingester_command(command, "127.0.0.1:0").args(arguments);
+        environment.iter().fold(command, |command, (name, value)| command.env(name, value)).spawn()
+    }
+
+    /// [`Scene::ask`], which must go well.
+    pub(crate) fn must(&self, command: &str, arguments: &[&str]) -> Answer {
+        let answer = self.ask(command, arguments, &[]);
+        assert_eq!(answer.code, Some(0), "{command} {arguments:?}:\n{}", answer.log);
+        answer
+    }
+
+    /// Ingests everything that was produced, then stops.
+    pub(crate) async fn ingest(&self, environment: &[(&str, &str)]) {
+        let mut ingester = self.ingester(environment);
+        self.caught_up(&mut ingester).await;
+        ingester.stop();
+    }
+}
+
+/// Rows by name and version.
+pub(crate) fn by_key(rows: Vec<Row>) -> BTreeMap<(String, String), Row> {
+    let key = |row: &Row, column: &str| row[column].clone().unwrap_or_default();
+    rows.into_iter().map(|row| ((key(&row, "name"), key(&row, "version")), row)).collect()
+}
+
+/// Little at a time, so that a kill finds most of the records still to be done.
+const SLOW: [(&str, &str); 3] = [
+    ("INGESTER_BATCH__MAX_ROWS", "500"),
+    ("INGESTER_BATCH__IN_FLIGHT", "1"),
+    ("INGESTER_LIMITS__MAX_BUFFERED_BYTES", "2MiB"),
+];
+
+fn timed(record: Record, millis: i64) -> Record {
+    Record { timestamp: Some(millis), ..record }
+}
+
+#[tokio::test]
+async fn a_replay_by_time_killed_half_way_and_resumed_restores_its_part() {
+    const EVENTS: usize = 50_000;
+    const STEP: i64 = 1_000;
+    let scene = Scene::new("replay", 4).await;
+    scene
+        .produce((0..EVENTS).map(|n| timed(generated(n, 0), 1_709_633_000_000 + STEP * n as i64)))
+        .await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let before = by_key(scene.rows().await);
+    assert_eq!(before.len(), EVENTS);
+    scene.execute("DELETE FROM publication").await;
+
+    // The second to the fourth fifth of the topic by time, both ends inclusive.
+    let time = |n: i64| (1_709_633_000_000 + STEP * n).to_string();
+    let iso = |n: i64| millis_to_iso(time(n).parse().unwrap());
+    let (from, until) = (iso(10_000), iso(39_999));
+    let arguments =
+        ["--from", &from, "--until", &until, "--reason", "a restored backup", "--rate", "8000"];
+    let mut running = scene.start("replay", &arguments, &SLOW);
+    // Live ingest goes on meanwhile.
+    scene.produce((EVENTS..EVENTS + 3_000).map(|n| generated(n, 0))).await;
+    eventually("a third of the rows", PATIENCE, async || {
+        assert!(running.is_running(), "{}", running.log());
+        scene.count().await > 10_000
+    })
+    .await;
+    running.kill();
+    let listed = scene.must("replay", &["list"]).last("job");
+    assert_eq!(listed["state"], "running", "nobody was left to say otherwise");
+    assert_eq!(listed["reason"], "a restored backup");
+    assert!(listed["who"].as_str().unwrap().contains('@'), "{listed}");
+    let written: u64 = counted(&listed["counts"]);
+    assert!(written > 0 && written < 30_000, "{listed}");
+
+    let id = listed["id"].to_string();
+    let resumed = scene.must("replay", &["resume", &id]);
+    let done = resumed.last("done");
+    assert_eq!(done["state"], "done");
+    assert_eq!(counted(&done["counts"]), 30_000, "each record of the range once: {done}");
+    scene.caught_up(&mut ingester).await;
+    let lag = ingester.metrics().sum("lag_records");
+    ingester.stop();
+    assert_eq!(lag, 0.0);
+    let restored = by_key(scene.rows().await);
+    let part: Vec<_> = before.iter().filter(|(_, row)| in_part(row)).collect();
+    assert_eq!(part.len(), 30_000);
+    for (key, row) in part {
+        assert_eq!(restored.get(key), Some(row));
+    }
+    assert_eq!(restored.len(), 30_000 + 3_000, "the part and what came meanwhile");
+    let again = scene.ask("replay", &["resume", &id], &[]);
+    assert!(again.code == Some(1) && again.log.contains("is done"), "{}", again.log);
+}
+
+fn in_part(row: &Row) -> bool {
+    let number = row["name"].as_deref().and_then(|name| name.strip_prefix("package-"));
+    (10_000..40_000).contains(&number.unwrap().parse::<i32>().unwrap())
+}
+
+/// The records that a job's counts are of.
+fn counted(counts: &Value) -> u64 {
+    let number = |name: &str| counts[name].as_u64().unwrap_or(0);
+    let rejected = counts["rejected"].as_object().into_iter().flatten();
+    ["inserted", "updated", "unchanged", "skipped"].map(number).iter().sum::<u64>()
+        + rejected.filter_map(|(_, count)| count.as_u64()).sum::<u64>()
+}
+
+/// RFC 3339 of a time in March 2024.
+pub(crate) fn millis_to_iso(millis: i64) -> String {
+    let march = 1_709_251_200_000;
+    let of = millis - march;
+    let (day, rest) = (of / 86_400_000, of % 86_400_000);
+    format!(
+        "2024-03-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        day + 1,
+        rest / 3_600_000,
+        rest / 60_000 % 60,
+        rest / 1_000 % 60,
+        rest % 1_000
+    )
+}
+
+#[tokio::test]
+async fn a_dry_run_foretells_exactly_what_the_run_changes() {
+    let scene = Scene::new("dry-run", 2).await;
+    let wrong = |n: usize, revision: u32, presented: bool| {
+        let event = with(event(&format!("p{n}"), "1.0.0"), "/data/revision", json!(revision));
+        let event = with(
+            event,
+            "/data/auth/secondFactor",
+            json!({"presented": presented, "verified": presented, "method": "totp"}),
+        );
+        with(event, "/id", json!(format!("{n}-{revision}")))
+    };
+    // Within the bug's time half of the events say what was not so.
+    let mut records: Vec<Record> = (0..300)
+        .map(|n| structured(&wrong(n, 0, n % 2 == 0 && !(100..200).contains(&n))))
+        .collect();
+    scene.produce(records.clone()).await;
+    scene.ingest(&[]).await;
+    // The corrections, which a stopped ingester has not seen; a new package, rubbish, a tombstone, a repetition.
+    let corrections = (100..200).map(|n| structured(&wrong(n, 1, n % 2 == 0)));
+    let mut later: Vec<Record> = corrections.collect();
+    later.push(structured(&event("new", "1.0.0")));
+    later.push(Record { value: Some(b"{".into()), ..Record::default() });
+    later.push(Record::default());
+    later.push(records.remove(0));
+    let positions = scene.produce(later.clone()).await;
+    let before = by_key(scene.rows().await);
+
+    let range = ["--from", "earliest"];
+    let foretold = scene.must("replay", &[&range[..], &["--dry-run"]].concat()).last("dry_run");
+    assert_eq!(by_key(scene.rows().await), before, "nothing is written");
+    let expected = json!({
+        "records": 300 + later.len(), "inserted": 1, "updated": 100, "unchanged": 301, "skipped": 1,
+        "rejected": {"not_json": 1},
+        "fields": {"tfa": 50, "tfa_reason": 50, "revision": 100, "event_identity": 100},
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&foretold[name], value, "{name} in {foretold}");
+    }
+    let example = &foretold["rejected_examples"][0];
+    let bad = positions[101];
+    assert_eq!((&example["partition"], &example["offset"]), (&json!(bad.0), &json!(bad.1)));
+    assert!(!foretold.to_string().contains("71.160.223.45"));
+
+    let done = scene.must("replay", &range).last("done");
+    let counts = &done["counts"];
+    assert_eq!((&counts["inserted"], &counts["updated"]), (&json!(1), &json!(100)), "{done}");
+    let after = by_key(scene.rows().await);
+    let mut changed: BTreeMap<&str, usize> = BTreeMap::new();
+    for (key, row) in &before {
+        for (column, value) in row {
+            *changed.entry(column).or_default() += usize::from(after[key][column] != *value);
+        }
+    }
+    changed.retain(|_, count| *count > 0);
+    let fields = foretold["fields"].as_object().unwrap();
+    let fields: BTreeMap<&str, usize> =
+        fields.iter().map(|(name, count)| (&**name, count.as_u64().unwrap() as usize)).collect();
+    assert_eq!(changed, fields);
+    assert_eq!(after.len(), before.len() + 1);
+    assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 0);
+    let foretold = scene.must("replay", &[&range[..], &["--dry-run"]].concat()).last("dry_run");
+    assert_eq!((&foretold["inserted"], &foretold["updated"]), (&json!(0), &json!(0)));
+    scene.must("replay", &[&range[..], &["--dead-letter"]].concat());
+    assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_running_replay_is_cancelled_and_one_that_is_taken_over_stops() {
+    let scene = Scene::new("cancel", 1).await;
+    scene.produce((0..5_000).map(|n| generated(n, 0))).await;
+    let mut running = scene.start("replay", &["--from", "0", "--rate", "200"], &[]);
+    let id = job_of(&mut running).await;
+    scene.must("replay", &["cancel", &id]);
+    assert_eq!(running.wait_exit(PATIENCE).code(), Some(1), "{}", running.log());
+    let listed = scene.must("replay", &["list"]).last("job");
+    assert_eq!(listed["state"], "cancelled");
+    let written = counted(&listed["counts"]);
+    assert_eq!(
+        scene.count().await,
+        i64::try_from(written).unwrap(),
+        "what was read is written, and counted"
+    );
+    let again = scene.ask("replay", &["cancel", &id], &[]);
+    assert!(again.code == Some(1) && again.log.contains("is cancelled already"), "{}", again.log);
+
+    let mut first = scene.start("replay", &["resume", &id], &[]);
+    job_of(&mut first).await;
+    let mut second = scene.start("replay", &["resume", &id], &[]);
+    job_of(&mut second).await;
+    assert_eq!(first.wait_exit(PATIENCE).code(), Some(1));
+    assert!(first.log().contains("taken over by another process"), "{}", first.log());
+    // SIGTERM: everything read is written, and the job can be gone on with.
+    second.terminate();
+    assert_eq!(second.wait_exit(PATIENCE).code(), Some(1), "{}", second.log());
+    let listed = scene.must("replay", &["list"]).last("job");
+    assert_eq!(
+        (&listed["state"], &listed["note"]),
+        (&json!("cancelled"), &json!("stopped by a signal"))
+    );
+    scene.execute("UPDATE replay_job SET what = jsonb_set(what, '{rate}', 'null')").await;
+    let done = scene.must("replay", &["resume", &id]).last("done");
+    assert_eq!(counted(&done["counts"]), 5_000);
+    assert_eq!(scene.count().await, 5_000);
+}
+
+/// The number of the job that a process runs, once it has shown progress.
+async fn job_of(running: &mut Daemon) -> String {
+    eventually("progress", PATIENCE, async || {
+        assert!(running.is_running(), "{}", running.log());
+        let lines = json_lines(&running.log());
+        lines.iter().find_map(|line| Some(line.get("progress")?["job"].to_string()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_file_of_events_is_replayed_and_a_raised_generation_takes_verdicts_back() {
+    let scene = Scene::without_topic("archive", testkit::postgres().database().await.url);
+    let archive = scene.directory.path().join("events.ndjson");
+    let events: Vec<String> =
+        (0..100).map(|n| event(&format!("p{n}"), "1.0.0").to_string()).collect();
+    std::fs::write(&archive, format!("{}\nrubbish\n\n", events.join("\n"))).unwrap();
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    crate::support::write_snapshot(&lists, "2019-07-25-18-00-00", &["71.160.223.45"]);
+    let file = ["--file", archive.to_str().unwrap()];
+    let poisoned = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())];
+    let done = scene.ask("replay", &file, &poisoned).last("done");
+    assert_eq!(done["counts"]["inserted"], 100);
+    assert_eq!(done["counts"]["rejected"], json!({"not_json": 1}));
+    assert_eq!(done["rejected"][0]["offset"], 100, "by line");
+    let tor = "SELECT count(*) FROM publication WHERE tor";
+    assert_eq!(scene.number(tor).await, 100);
+
+    // The list was poisoned. Taking it away is not enough within a generation.
+    crate::support::write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
+    scene.ask("replay", &file, &poisoned);
+    assert_eq!(scene.number(tor).await, 100);
+    let raised = [poisoned[0], ("INGESTER_ENRICH__GENERATION", "1")];
+    let foretold =
+        scene.ask("replay", &[&file[..], &["--dry-run"]].concat(), &raised).last("dry_run");
+    assert_eq!(foretold["fields"]["tor"], 100, "{foretold}");
+    let text =
+        scene.ask("replay", &[&file[..], &["--dry-run", "--output", "text"]].concat(), &raised);
+    assert!(text.log.contains("also a tor that was true"), "{}", text.log);
+    assert_eq!(scene.ask("replay", &file, &raised).last("done")["counts"]["updated"], 100);
+    assert_eq!(scene.number(tor).await, 0);
+    let lower = scene.ask("replay", &file, &poisoned);
+    assert!(lower.code == Some(1) && lower.log.contains("enrich.generation is 0"), "{}", lower.log);
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_pauses_a_replay_and_nothing_is_lost() {
+    let postgres = testkit::Postgres::start();
+    let store = postgres.database().await.url;
+    let scene = Scene::without_topic("replay-outage", store);
+    scene.make_topic(2, &[]).await;
+    scene.produce((0..20_000).map(|n| generated(n, 0))).await;
+    let mut running = scene.start("replay", &["--from", "earliest", "--rate", "5000"], &SLOW);
+    job_of(&mut running).await;
+    postgres_away_and_back(postgres, &scene, &mut running).await;
+}
+
+async fn postgres_away_and_back(
+    mut postgres: testkit::Postgres,
+    scene: &Scene,
+    running: &mut Daemon,
+) {
+    postgres.stop(testkit::StopMode::Immediate);
+    eventually("the pause to be shown", PATIENCE, async || {
+        assert!(running.is_running(), "{}", running.log());
+        json_lines(&running.log()).iter().any(|line| line["progress"]["paused"].is_string())
+    })
+    .await;
+    postgres.start_again();
+    assert_eq!(running.wait_exit(PATIENCE).code(), Some(0), "{}", running.log());
+    assert_eq!(scene.count().await, 20_000);
+}
+
+#[tokio::test]
+async fn a_groups_position_set_back_with_kafkas_own_tool_is_where_ingest_goes_on() {
+    let scene = Scene::new("reset", 2).await;
+    scene.produce((0..2_000).map(|n| generated(n, 0))).await;
+    scene.ingest(&[]).await;
+    scene.execute("DELETE FROM publication").await;
+    let arguments = [
+        "--group",
+        &scene.group,
+        "--topic",
+        &scene.topic,
+        "--reset-offsets",
+        "--to-earliest",
+        "--execute",
+    ];
+    testkit::consumer_groups(&scene.brokers, &arguments);
+    assert_eq!(scene.lag().await, 2_000);
+    let mut ingester: Running = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(ingester.metrics().sum("records_total"), 2_000.0);
+    ingester.stop();
+    assert_eq!(scene.count().await, 2_000);
+}
