@@ -58,8 +58,13 @@ fn null() -> String {
 /// Columns that say when a row was judged rather than what: they move with every evaluation.
 const OF_THE_EVALUATION: [&str; 2] = ["tor_evidence_until", "tor_settled"];
 
+/// Whether these columns say nothing new about the publication.
+pub(crate) fn only_of_the_evaluation(changes: &[Difference]) -> bool {
+    changes.iter().all(|change| OF_THE_EVALUATION.contains(&change.field))
+}
+
 /// Whether merging `other` into `row` would say nothing new about the publication.
 pub(crate) fn adds_nothing(row: &Publication, other: Publication) -> bool {
     let merged = row.clone().merge(other);
-    differences(row, &merged).iter().all(|difference| OF_THE_EVALUATION.contains(&difference.field))
+    merged == *row || only_of_the_evaluation(&differences(row, &merged))
 }

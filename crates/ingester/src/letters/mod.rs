@@ -1,0 +1,241 @@
+//! `publication-ingester dead-letters …`: what lies in the dead-letter topic, and the way back for what can be mended.
+//!
+//! The topic is never written to here. Whether a letter is still open is not remembered anywhere: it is judged again by
+//! today's rules and compared with the table.
+
+mod letter;
+mod list;
+mod mask;
+mod read;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::again::Again;
+use crate::archive::{Bytes, Record};
+use crate::envelope::Envelope;
+use crate::judge::Outcome;
+use crate::kafka::{Pace, Point, SourceEvent};
+use crate::progress::Output;
+use crate::replay::{self, Source, Task};
+use crate::settings::Settings;
+
+use letter::{Letter, Selection, SelectionArguments};
+pub(crate) use read::{LeftOut, Letters, read};
+
+const EVERYTHING: (Point, Point) = (Point::Earliest, Point::Latest);
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LettersCommand {
+    /// Count the letters by code: still bad, to be redriven, done
+    ///
+    /// Every letter is judged again by today's configuration. `still_bad` is rejected today as well; `to_redrive` would
+    /// be written now; `done` says nothing that the table does not say already, because it was redriven or sent again.
+    List {
+        #[command(flatten)]
+        selection: SelectionArguments,
+        /// How to print [default: text on a terminal, else json]
+        #[arg(long, value_enum)]
+        output: Option<Output>,
+    },
+    /// Show a letter with the reason and today's judgement, its addresses masked
+    Show {
+        /// The partition of the dead-letter topic
+        partition: i32,
+        /// The offset there
+        offset: i64,
+        /// How to print [default: text on a terminal, else json]
+        #[arg(long, value_enum)]
+        output: Option<Output>,
+    },
+    /// Put letters through the loop once more: what is an event now becomes a row, what is still bad stays where it is
+    Redrive(Redrive),
+    /// Write letters as JSON lines, addresses masked
+    Export {
+        #[command(flatten)]
+        selection: SelectionArguments,
+        /// With addresses, so that `replay --file` can read them: keep the file accordingly
+        #[arg(long)]
+        with_addresses: bool,
+        /// Where to [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+/// Which letters go through the loop.
+#[derive(Debug, Args)]
+pub(crate) struct Redrive {
+    #[command(flatten)]
+    selection: SelectionArguments,
+    /// Leave out what was rejected this often (header publication.error.attempts): it would go round for ever
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    max_attempts: u32,
+    /// Records a second at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Why, for the job's row
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Write nothing and say what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// How to print [default: text on a terminal, else json]
+    #[arg(long, value_enum)]
+    output: Option<Output>,
+}
+
+impl LettersCommand {
+    /// Does it. `false` when it was stopped before its end.
+    ///
+    /// # Errors
+    /// A topic that cannot be read, a database that cannot be used.
+    pub(crate) async fn run(
+        self,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> anyhow::Result<bool> {
+        match self {
+            Self::List { selection, output } => {
+                let again = Again::load(settings).await?;
+                list::run(&again, selection.try_into()?, Output::chosen(output), stop).await
+            }
+            Self::Show { partition, offset, output } => {
+                show(&settings, (partition, offset), Output::chosen(output)).await.map(|()| true)
+            }
+            Self::Redrive(redrive) => redrive.run(settings, stop).await,
+            Self::Export { selection, with_addresses, file } => {
+                let to: Box<dyn Write + Send> = match file {
+                    Some(path) => Box::new(io::BufWriter::new(
+                        std::fs::File::create(&path)
+                            .with_context(|| format!("creating {}", path.display()))?,
+                    )),
+                    None => Box::new(io::stdout()),
+                };
+                export(&settings, selection.try_into()?, with_addresses, to).await.map(|()| true)
+            }
+        }
+    }
+}
+
+impl Redrive {
+    async fn run(self, settings: Settings, stop: CancellationToken) -> anyhow::Result<bool> {
+        let output = Output::chosen(self.output);
+        let selection: Selection = self.selection.try_into()?;
+        let again = Again::load(settings).await?;
+        if !self.dry_run {
+            again.store.migrate().await.context("migrating the database")?;
+        }
+        again.table_generation().await?;
+        let spans = read::find(&again.settings, selection.partitions.clone(), EVERYTHING).await?;
+        let letters = Letters { spans, selection, max_attempts: Some(self.max_attempts) };
+        let task = Task {
+            from: None,
+            until: None,
+            source: Source::DeadLetters(letters),
+            rate: self.rate,
+            dead_letter: false,
+        };
+        if self.dry_run {
+            return replay::dry_run(&again, &task, output, stop).await;
+        }
+        let run = replay::begin(&again, task, self.reason).await?;
+        replay::finish(run.run(&again, output, stop).await?, output)
+    }
+}
+
+/// Every selected letter, one call each.
+async fn each(
+    settings: &Settings,
+    selection: Selection,
+    stop: CancellationToken,
+    mut act: impl AsyncFnMut(Envelope) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let spans = read::find(settings, selection.partitions.clone(), EVERYTHING).await?;
+    let letters = Letters { spans, selection, max_attempts: None };
+    let (mut records, _) = read(settings, letters, Pace::default(), stop)?;
+    while let Some(event) = records.recv().await {
+        match event {
+            SourceEvent::Records(records) => {
+                for envelope in records {
+                    act(envelope).await?;
+                }
+            }
+            SourceEvent::Failed(error) => return Err(error.into()),
+            SourceEvent::Revoking { .. } | SourceEvent::Ended => {}
+        }
+    }
+    Ok(())
+}
+
+async fn export(
+    settings: &Settings,
+    selection: Selection,
+    with_addresses: bool,
+    mut to: Box<dyn Write + Send>,
+) -> anyhow::Result<()> {
+    each(settings, selection, CancellationToken::new(), async |envelope| {
+        let record =
+            if with_addresses { Record::from(&envelope) } else { without_addresses(&envelope) };
+        serde_json::to_writer(&mut to, &record).map_err(io::Error::from)?;
+        Ok(to.write_all(b"\n")?)
+    })
+    .await?;
+    Ok(to.flush()?)
+}
+
+/// The record with every part masked.
+fn without_addresses(envelope: &Envelope) -> Record {
+    let masked =
+        |bytes: &Option<Vec<u8>>| bytes.as_deref().map(|bytes| Bytes::Text(mask::masked(bytes)));
+    let headers = envelope.headers.iter();
+    Record {
+        key: masked(&envelope.key),
+        headers: headers.map(|header| (header.name.clone(), masked(&header.value))).collect(),
+        value: masked(&envelope.value),
+        ..Record::from(envelope)
+    }
+}
+
+async fn show(
+    settings: &Settings,
+    (partition, offset): (i32, i64),
+    output: Output,
+) -> anyhow::Result<()> {
+    let points = (Point::Offset(offset), Point::Offset(offset));
+    let spans = read::find(settings, vec![partition], points).await?;
+    let letters = Letters { spans, selection: Selection::default(), max_attempts: None };
+    let (mut records, _) = read(settings, letters, Pace::default(), CancellationToken::new())?;
+    let mut found = None;
+    while let Some(event) = records.recv().await {
+        match event {
+            SourceEvent::Records(records) => {
+                found = found
+                    .or(records.into_iter().find(|envelope| envelope.position.offset == offset));
+            }
+            SourceEvent::Failed(error) => return Err(error.into()),
+            SourceEvent::Revoking { .. } | SourceEvent::Ended => {}
+        }
+    }
+    ensure!(found.is_some(), "there is no letter {partition} {offset}");
+    let Some(envelope) = found else { return Ok(()) };
+    let again = Again::load(settings.clone()).await?;
+    let today = match again.judge.judge(&envelope) {
+        Outcome::Record(_) => "an event: redrive makes it a row".to_owned(),
+        Outcome::Skip(_) => "skipped".to_owned(),
+        Outcome::Reject(rejection) => format!("{}: {}", rejection.code.as_str(), rejection.message),
+    };
+    let letter = Letter(&envelope);
+    let shown = serde_json::json!({
+        "code": letter.code(), "message": letter.message(), "attempts": letter.attempts(),
+        "at": letter.at().map(model::Timestamp::to_rfc3339_millis), "origin": letter.origin(), "today": today,
+        "record": without_addresses(&envelope),
+    });
+    output.print("letter", &shown, &serde_json::to_string_pretty(&shown)?)?;
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The dead-letter topic as an operator's workbench: listed, shown, mended, redriven, exported.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use testkit::Record;
+
+use crate::replay::Answer;
+use crate::support::{Scene, event, header, structured, with};
+
+const ADDRESS: &str = "71.160.223.45";
+/// Under it the large events are too large.
+const STRICT: [(&str, &str); 1] = [("INGESTER_LIMITS__MAX_EVENT_BYTES", "2KiB")];
+
+/// A thousand records that are no events under [`STRICT`]: 300 too large, 400 no JSON, 300 of another registry.
+fn letters() -> Vec<Record> {
+    let large = |n: usize| {
+        let event = event(&format!("large-{n}"), "1.0.0");
+        structured(&with(event, "/data/request/userAgent", json!("x".repeat(3_000))))
+    };
+    let broken = |n: usize| Record {
+        value: Some(format!(r#"{{"n":{n},"ip":"{ADDRESS}"#).into()),
+        ..Record::default()
+    };
+    let foreign = |n: usize| {
+        structured(&with(event(&format!("f{n}"), "1"), "/data/package/ecosystem", json!("pypi")))
+    };
+    (0..300).map(large).chain((0..400).map(broken)).chain((0..300).map(foreign)).collect()
+}
+
+/// The groups by code.
+fn groups(answer: &Answer) -> BTreeMap<String, Value> {
+    assert_eq!(answer.code, Some(0), "{}", answer.log);
+    let groups = answer.lines.iter().filter_map(|line| line.get("dead_letters"));
+    groups.map(|group| (group["code"].as_str().unwrap().to_owned(), group.clone())).collect()
+}
+
+fn counts(group: &Value) -> [u64; 4] {
+    ["letters", "still_bad", "to_redrive", "done"].map(|name| group[name].as_u64().unwrap())
+}
+
+#[tokio::test]
+async fn what_a_configuration_mends_is_redriven_and_the_rest_stays() {
+    let scene = Scene::new("letters", 3).await;
+    scene.produce(letters()).await;
+    // One that went round before, and is still bad.
+    let mut round =
+        structured(&with(event("round", "1"), "/data/package/ecosystem", json!("pypi")));
+    round.headers.push(header("publication.error.attempts", "4"));
+    scene.produce([round, structured(&event("good", "1.0.0"))]).await;
+    scene.ingest(&STRICT).await;
+    assert_eq!(scene.count().await, 1);
+
+    let listed = groups(&scene.ask("dead-letters", &["list"], &STRICT));
+    assert_eq!(counts(&listed["too_large"]), [300, 300, 0, 0]);
+    assert_eq!(counts(&listed["not_json"]), [400, 400, 0, 0]);
+    assert_eq!(counts(&listed["wrong_ecosystem"]), [301, 301, 0, 0]);
+    let times = ["first", "last"].map(|name| listed["not_json"][name].as_str().unwrap().to_owned());
+    assert!(times[0] <= times[1] && times[0].starts_with("20"), "{times:?}");
+
+    // The limit is raised, which is the default.
+    let listed = groups(&scene.must("dead-letters", &["list"]));
+    assert_eq!(counts(&listed["too_large"]), [300, 0, 300, 0]);
+    let foretold = scene.must("dead-letters", &["redrive", "--dry-run"]).last("dry_run");
+    assert_eq!((&foretold["inserted"], &foretold["updated"]), (&json!(300), &json!(0)));
+    let end = scene.lag().await;
+    let mut ended = Vec::new();
+    for round in 0..2 {
+        let done =
+            scene.must("dead-letters", &["redrive", "--reason", "a raised limit"]).last("done");
+        let inserted = if round == 0 { [300, 0] } else { [0, 300] };
+        let counts = &done["counts"];
+        assert_eq!(json!([counts["inserted"], counts["unchanged"]]), json!(inserted), "{done}");
+        assert_eq!(counts["rejected"], json!({"not_json": 400, "wrong_ecosystem": 300}));
+        assert_eq!(done["left_out"], json!({"max_attempts": 1}));
+        assert_eq!(scene.count().await, 301);
+        ended.push(scene.rows().await);
+    }
+    assert!(ended[0] == ended[1], "twice in a row the same");
+    assert_eq!(scene.lag().await, end, "nothing is committed");
+    let all = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
+    assert_eq!(all.len(), 1_001, "what is still bad stays and is not sent again");
+    let listed = groups(&scene.must("dead-letters", &["list"]));
+    assert_eq!(counts(&listed["too_large"]), [300, 0, 0, 300], "what was redriven is done");
+    assert_eq!(counts(&listed["not_json"]), [400, 400, 0, 0]);
+    let of_code =
+        groups(&scene.must("dead-letters", &["list", "--code", "not_json", "--since", "1h"]));
+    assert_eq!(of_code.len(), 1);
+    assert!(groups(&scene.must("dead-letters", &["list", "--until", "1h"])).is_empty());
+    let job = scene.must("replay", &["list"]).last("job");
+    assert_eq!((&job["reason"], &job["state"]), (&json!("a raised limit"), &json!("done")));
+}
+
+#[tokio::test]
+async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told() {
+    let scene = Scene::new("letters-shown", 1).await;
+    let mut late = event("late", "1.0.0");
+    late["data"]["package"]["version"] = json!(null);
+    scene.produce(letters().into_iter().skip(299).take(3).chain([structured(&late)])).await;
+    scene.ingest(&STRICT).await;
+    let show = |offset: &str| scene.must("dead-letters", &["show", "0", offset]);
+    for offset in ["0", "1", "2", "3"] {
+        let shown = show(offset);
+        assert!(!shown.log.contains(ADDRESS) && shown.log.contains("[address]"), "{}", shown.log);
+    }
+    let letters = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
+    let (number, missing) = letters
+        .iter()
+        .enumerate()
+        .find(|(_, letter)| letter.header("publication.error.code").unwrap() == "missing_field")
+        .unwrap();
+    let shown = show(&number.to_string()).last("letter");
+    assert_eq!(shown["code"], "missing_field");
+    assert_eq!(shown["attempts"], 1);
+    assert_eq!(json!(missing.header("__connect.errors.exception.message")), shown["message"]);
+    assert_eq!(shown["origin"], format!("{}/0/3", scene.topic));
+    let none = scene.ask("dead-letters", &["show", "0", "99"], &[]);
+    assert!(none.code == Some(1) && none.log.contains("there is no letter 0 99"), "{}", none.log);
+
+    let file = scene.directory.path().join("letters.ndjson");
+    let path = file.to_str().unwrap();
+    scene.must("dead-letters", &["export", "--file", path]);
+    let masked = std::fs::read_to_string(&file).unwrap();
+    assert!(masked.lines().count() == 4 && !masked.contains(ADDRESS), "{masked}");
+    scene.must("dead-letters", &["export", "--with-addresses", "--file", path]);
+    assert!(std::fs::read_to_string(&file).unwrap().contains(ADDRESS));
+    // What was exported whole can be replayed: the large one is an event by now.
+    let done = scene.must("replay", &["--file", path]).last("done");
+    assert_eq!(done["counts"]["inserted"], 1, "{done}");
+    let misuse = scene.ask("dead-letters", &["list", "--code", "bad"], &[]);
+    assert!(misuse.code == Some(2) && misuse.log.contains("wrong_ecosystem"), "{}", misuse.log);
+}
