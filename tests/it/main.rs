@@ -11,6 +11,7 @@
 mod audits;
 mod config;
 mod databases;
+mod dead_letters;
 mod deploy;
 mod gaps;
 mod graphql;
@@ -19,6 +20,7 @@ mod metrics;
 mod outage;
 mod pipeline;
 mod rebalance;
+mod reconcile;
 mod rejection_cases;
 mod rejection_fields;
 mod rejections;

@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use service::{config, lifecycle, notify, telemetry};
 
 use crate::ingest::IngestError;
+use crate::letters::LettersCommand;
+use crate::reconcile::Reconcile;
 use crate::replay::Replay;
 use crate::run::{Ingester, migrate};
 use crate::settings::Settings;
@@ -32,6 +34,13 @@ enum Command {
     Run,
     /// Read a range of the topic, or a file, once more: a job that can be watched, resumed and cancelled
     Replay(Box<Replay>),
+    /// List, show, redrive or export what lies in the dead-letter topic
+    DeadLetters {
+        #[command(subcommand)]
+        command: LettersCommand,
+    },
+    /// Compare a range of the topic with the table: missing, different and extra rows; exit code 1 when there are any
+    Reconcile(Reconcile),
     /// Bring the database's schema up to this build's
     Migrate,
     /// Ask the exit lists: explain a verdict, show what they cover, check a directory
@@ -87,6 +96,8 @@ impl Command {
                 ingester.run(stop).await.map(|()| true)
             }
             Self::Replay(replay) => replay.run(settings, stop).await,
+            Self::DeadLetters { command } => command.run(settings, stop).await,
+            Self::Reconcile(reconcile) => reconcile.run(settings, stop).await,
             Self::Tor(tor) => tor.command.run(&settings, &mut io::stdout().lock()),
             Self::Migrate => {
                 let migrated = stop.run_until_cancelled(migrate(&settings)).await;

@@ -1,6 +1,8 @@
 //! Running a job: the loop, and beside it a look at the job's row every half second, which saves how far it is and sees
 //! who else has decided about it.
 
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use crate::exits;
 use crate::forecast::Forecast;
 use crate::ingest::IngestError;
 use crate::kafka::{self, Pace, RangeReader, SourceEvent};
+use crate::letters::{self, LeftOut};
 use crate::progress::{Output, Progress};
 use crate::tally::{Rejected, Tally};
 
@@ -43,6 +46,8 @@ pub(crate) struct Ended {
     pub(crate) counts: JobCounts,
     /// A few of the rejected records.
     pub(crate) rejected: Vec<Rejected>,
+    /// Dead letters that were meant and not read, by the reason.
+    pub(crate) left_out: BTreeMap<&'static str, u64>,
 }
 
 fn word<S: serde::Serializer>(state: &JobState, serializer: S) -> Result<S::Ok, S::Error> {
@@ -131,7 +136,9 @@ impl Run {
             }
         };
         drop(progress);
-        self.end(again, &tally, (result, stopped, stop.is_cancelled())).await
+        let mut ended = self.end(again, &tally, (result, stopped, stop.is_cancelled())).await?;
+        ended.left_out = source.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(ended)
     }
 
     async fn end(
@@ -161,7 +168,13 @@ impl Run {
         let Some(state) = state else {
             anyhow::bail!("job {} was taken over by another process", self.id)
         };
-        Ok(Ended { job: self.id, state, counts: progress.counts, rejected: tally.examples() })
+        Ok(Ended {
+            job: self.id,
+            state,
+            counts: progress.counts,
+            rejected: tally.examples(),
+            left_out: BTreeMap::new(),
+        })
     }
 
     fn update(&self, progress: JobProgress, end: Option<(JobState, Option<String>)>) -> JobUpdate {
@@ -189,6 +202,7 @@ async fn wait(
 struct Opened {
     records: Receiver<SourceEvent>,
     total: Option<u64>,
+    left_out: LeftOut,
 }
 
 fn open(
@@ -201,7 +215,8 @@ fn open(
     Ok(match &task.source {
         Source::File(path) => {
             let first = from.position.get(&0).copied().unwrap_or(0);
-            Opened { records: file::read(path.clone(), first, pace, stop)?, total: None }
+            let records = file::read(path.clone(), first, pace, stop)?;
+            Opened { records, total: None, left_out: LeftOut::default() }
         }
         Source::Topic(spans) => {
             let mut spans = spans.clone();
@@ -210,7 +225,15 @@ fn open(
             let kib = again.settings.limits.max_buffered_bytes.as_u64() / 3 / 1_024;
             let reader = RangeReader::open(&again.settings, kib.max(1_024));
             let records = reader.and_then(|reader| reader.read(spans, pace, stop));
-            Opened { records: records.map_err(kafka::refused)?, total }
+            let records = records.map_err(kafka::refused)?;
+            Opened { records, total, left_out: LeftOut::default() }
+        }
+        Source::DeadLetters(letters) => {
+            let mut letters = letters.clone();
+            letters.spans.behind(&from.position);
+            let total = Some(letters.spans.len());
+            let (records, left_out) = letters::read(&again.settings, letters, pace, stop)?;
+            Opened { records, total, left_out }
         }
     })
 }
@@ -259,7 +282,7 @@ struct Predicted {
     /// Records that change no row.
     unchanged: u64,
     skipped: u64,
-    rejected: std::collections::BTreeMap<String, u64>,
+    rejected: BTreeMap<String, u64>,
     rejected_examples: Vec<Rejected>,
 }
 

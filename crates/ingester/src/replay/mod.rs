@@ -18,8 +18,8 @@ use crate::exits;
 use crate::progress::{Output, in_words};
 use crate::settings::Settings;
 
-pub(crate) use job::{Ended, Run, begin};
-pub(crate) use plan::{Source, Task};
+pub(crate) use job::{Ended, Run, begin, dry_run};
+pub(crate) use plan::{Source, Task, find};
 pub(crate) use point::PointArgument;
 
 /// A range to read again, or what to do with a job.
@@ -166,6 +166,9 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
             "\n  {}/{}/{} {}: {}",
             rejected.topic, rejected.partition, rejected.offset, rejected.code, rejected.message
         ));
+    }
+    for (reason, count) in &ended.left_out {
+        text.push_str(&format!("\n  {count} left out: {reason}"));
     }
     if !done {
         text.push_str(&format!("\n`replay resume {}` goes on with it", ended.job));

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::point::PointArgument;
 use crate::kafka::{self, RangeReader, Spans};
+use crate::letters::Letters;
 use crate::settings::Settings;
 
 /// What the benchmark reached on two cores, for an estimate where no rate is set.
@@ -45,6 +46,7 @@ pub(crate) struct Task {
 pub(crate) enum Source {
     Topic(Spans),
     File(PathBuf),
+    DeadLetters(Letters),
 }
 
 impl Task {
@@ -52,6 +54,7 @@ impl Task {
     pub(crate) fn describe(&self) -> String {
         match &self.source {
             Source::File(path) => format!("file {}", path.display()),
+            Source::DeadLetters(letters) => format!("dead letters of {}", letters.spans.topic),
             Source::Topic(spans) => format!(
                 "{} from {} until {}",
                 spans.topic,
@@ -94,7 +97,7 @@ fn make_now(settings: &Settings, asked: Asked) -> anyhow::Result<Plan> {
     };
     let records = match &source {
         Source::Topic(spans) => Some(spans.len()),
-        Source::File(_) => None,
+        Source::File(_) | Source::DeadLetters(_) => None,
     };
     let usual = if settings.store.url.starts_with("sqlite") { SQLITE_RATE } else { POSTGRES_RATE };
     let (from, until) = said.unzip();

@@ -1,0 +1,259 @@
+//! `publication-ingester reconcile …`: a range of the topic against the table.
+
+mod comparison;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use clap::Args;
+use model::{Publication, PublicationId};
+use serde::Serialize;
+use service::admin::Health as _;
+use store::{Cursor, Filter};
+use tokio_util::sync::CancellationToken;
+
+use crate::again::Again;
+use crate::difference::Difference;
+use crate::judge::Outcome;
+use crate::kafka::{self, Pace, Point, RangeReader, SourceEvent, Spans};
+use crate::progress::{Output, Progress};
+use crate::replay::{self, PointArgument};
+use crate::settings::Settings;
+use crate::tally::Tally;
+
+use comparison::{Comparison, Finding};
+
+/// Rows listed at once.
+const PAGE: u32 = 1_000;
+/// Rows written at once.
+const WRITE: usize = 500;
+
+/// A range to compare.
+#[derive(Debug, Args)]
+pub(crate) struct Reconcile {
+    /// The first record: a time (RFC 3339, or a span back from now such as 2h), an offset, earliest or latest; inclusive
+    #[arg(long, value_name = "POINT")]
+    from: PointArgument,
+    /// The last record, likewise and inclusive
+    #[arg(long, value_name = "POINT", default_value = "latest")]
+    until: PointArgument,
+    /// Make missing and different rows what they should be; extra rows stay
+    #[arg(long)]
+    repair: bool,
+    /// Records a second at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// How to print [default: text on a terminal, else json]
+    #[arg(long, value_enum)]
+    output: Option<Output>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    kind: &'static str,
+    name: &'a str,
+    version: &'a str,
+    changes: &'a [Difference],
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    records: u64,
+    missing: u64,
+    different: u64,
+    extra: u64,
+    repaired: u64,
+}
+
+impl Reconcile {
+    /// Compares, prints, repairs. `false` when a difference is left.
+    ///
+    /// # Errors
+    /// A range that cannot be read, a database that cannot be used.
+    pub(crate) async fn run(
+        self,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> anyhow::Result<bool> {
+        let output = Output::chosen(self.output);
+        let again = Again::load(settings).await?;
+        again.table_generation().await?;
+        let comparison = Arc::new(Comparison::new(again.rows.clone()));
+        let records = self.compare(&again, &comparison, output, &stop).await?;
+        let findings = comparison.findings().await?;
+        let mut summary = Summary { records, ..Summary::default() };
+        for finding in &findings {
+            let kind = if finding.seen.is_none() { "missing" } else { "different" };
+            let count =
+                if finding.seen.is_none() { &mut summary.missing } else { &mut summary.different };
+            *count += 1;
+            print(output, kind, &finding.expected.id, &finding.changes)?;
+        }
+        for id in self.extra(&again, &comparison, &stop).await? {
+            summary.extra += 1;
+            print(output, "extra", &id, &[])?;
+        }
+        if self.repair {
+            summary.repaired = repair(&again, &findings).await?;
+        }
+        let text = format!(
+            "{records} records: {} missing, {} different, {} extra, {} repaired",
+            summary.missing, summary.different, summary.extra, summary.repaired
+        );
+        output.print("reconciled", &summary, &text)?;
+        Ok(summary.missing + summary.different + summary.extra == summary.repaired)
+    }
+
+    async fn compare(
+        &self,
+        again: &Again,
+        comparison: &Arc<Comparison>,
+        output: Output,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<u64> {
+        let spans = self.spans(again).await?;
+        let mut progress = Progress::new(output, None, Some(spans.len()));
+        let (tally, pace) = (Tally::default(), Pace { rate: self.rate, ..Pace::default() });
+        let records =
+            reader(again)?.read(spans, pace.clone(), stop.clone()).map_err(kafka::refused)?;
+        let ingest = again.to_other(comparison.clone(), Box::new(tally.clone()));
+        let mut running = tokio::spawn(ingest.run(records));
+        loop {
+            tokio::select! {
+                result = &mut running => break result??,
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            }
+            let paused = again.health.ready().reason;
+            progress.show(
+                pace.read.load(Ordering::Relaxed),
+                &tally.progress().counts,
+                paused.as_deref(),
+            )?;
+        }
+        anyhow::ensure!(!stop.is_cancelled(), "stopped before the end of the range");
+        Ok(tally.progress().counts.read())
+    }
+
+    async fn spans(&self, again: &Again) -> anyhow::Result<Spans> {
+        let (settings, from, until) =
+            (again.settings.clone(), self.from.clone(), self.until.clone());
+        let ask = move || {
+            let reader = RangeReader::open(&settings, 1_024).map_err(kafka::refused)?;
+            replay::find(&reader, &settings.kafka.topic, &[], (&from, &until))
+        };
+        tokio::task::spawn_blocking(ask).await?
+    }
+
+    /// Rows whose `created` lies in the range and of which the whole topic has no record. Only for a range that begins
+    /// with a time: of offsets nobody knows which rows they should have made. A record's time is not its publication's,
+    /// so the rest of the topic is asked before a row is called extra; what retention has removed is extra too.
+    async fn extra(
+        &self,
+        again: &Again,
+        comparison: &Comparison,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Vec<PublicationId>> {
+        let Some(from) = self.from.time() else { return Ok(Vec::new()) };
+        let before = match self.until.point {
+            Point::Time(_) => self.until.time(),
+            Point::Latest => None,
+            Point::Earliest | Point::Offset(_) => return Ok(Vec::new()),
+        };
+        // The listing's bounds are exclusive, a range's times inclusive and of milliseconds.
+        let filter = Filter {
+            created_after: Some(from.before(Duration::from_micros(1))),
+            created_before: before.map(|last| last.after(Duration::from_millis(1))),
+            ..Filter::default()
+        };
+        let (mut unknown, mut after) = (HashSet::new(), None);
+        loop {
+            let page = again.rows.list(&filter, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(Cursor { created: last.info.created, id: last.id.clone() });
+            unknown.extend(page.into_iter().map(|row| row.id).filter(|id| !comparison.knows(id)));
+        }
+        if !unknown.is_empty() {
+            without_records(again, &mut unknown, stop).await?;
+        }
+        let mut extra: Vec<_> = unknown.into_iter().collect();
+        extra.sort_unstable();
+        Ok(extra)
+    }
+}
+
+fn reader(again: &Again) -> anyhow::Result<RangeReader> {
+    let kib = again.settings.limits.max_buffered_bytes.as_u64() / 3 / 1_024;
+    RangeReader::open(&again.settings, kib.max(1_024)).map_err(kafka::refused)
+}
+
+/// Takes out what any record of the topic speaks of.
+async fn without_records(
+    again: &Again,
+    unknown: &mut HashSet<PublicationId>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = again.settings.clone();
+    let ask = move || -> anyhow::Result<Spans> {
+        let reader = RangeReader::open(&settings, 1_024).map_err(kafka::refused)?;
+        let topic = &settings.kafka.topic;
+        let partitions = reader.partitions(topic)?;
+        Ok(reader.spans(topic, &partitions, (Point::Earliest, Point::Latest))?)
+    };
+    let spans = tokio::task::spawn_blocking(ask).await??;
+    let mut events =
+        reader(again)?.read(spans, Pace::default(), stop.clone()).map_err(kafka::refused)?;
+    while let Some(event) = events.recv().await {
+        match event {
+            SourceEvent::Records(records) => {
+                for envelope in &records {
+                    if let Outcome::Record(publication) = again.judge.judge(envelope) {
+                        unknown.remove(&publication.id);
+                    }
+                }
+            }
+            SourceEvent::Failed(error) => return Err(error.into()),
+            SourceEvent::Revoking { .. } | SourceEvent::Ended => {}
+        }
+    }
+    anyhow::ensure!(
+        !stop.is_cancelled(),
+        "stopped before all of the topic was asked for extra rows"
+    );
+    Ok(())
+}
+
+/// Writes what the range says of the rows found, and of no other: merged where the merge rule ends in the right row,
+/// else in the place of the very row that was seen. Returns how many are right now.
+async fn repair(again: &Again, findings: &[Finding]) -> anyhow::Result<u64> {
+    let merged: Vec<Publication> =
+        findings.iter().filter_map(|finding| finding.merge.clone()).collect();
+    let mut repaired = 0;
+    for some in merged.chunks(WRITE) {
+        again.store.record(some).await?;
+        repaired += some.len() as u64;
+    }
+    for finding in findings.iter().filter(|finding| finding.merge.is_none()) {
+        let Some(seen) = &finding.seen else { continue };
+        if again.jobs.replace(seen, &finding.expected).await? {
+            repaired += 1;
+        } else {
+            tracing::warn!(id = ?finding.expected.id, "the row changed meanwhile and was left as it is");
+        }
+    }
+    Ok(repaired)
+}
+
+fn print(
+    output: Output,
+    kind: &'static str,
+    id: &PublicationId,
+    changes: &[Difference],
+) -> anyhow::Result<()> {
+    let (name, version) = (id.name.as_str(), id.version.as_str());
+    let shown: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    let text = format!("{kind} {name} {version} {}", shown.join(", "));
+    output.print("difference", &Shown { kind, name, version, changes }, &text)?;
+    Ok(())
+}
