@@ -55,7 +55,7 @@ impl Again {
             store: store::open_writer(&settings.store)?,
             jobs: store::open_jobs(&settings.store)?,
             rows: store::open_reader(&settings.store)?,
-            health: Arc::new(Health::new(settings.kafka.revoke_timeout)),
+            health: Arc::new(Health::new(settings.kafka.revoke_timeout, metrics.paused.clone())),
             metrics,
             history,
             _shown: shown,
@@ -116,6 +116,7 @@ impl Again {
             history: self.history.clone(),
             writer: Arc::new(Writer { store, dead_letters, health, metrics }),
             ledger: Some(books),
+            brake: None,
             settling: Arc::new(Trigger::default()),
             shape: Shape::from(&self.settings),
         }
