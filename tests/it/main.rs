@@ -9,6 +9,7 @@
 )]
 
 mod audits;
+mod check;
 mod config;
 mod databases;
 mod dead_letters;

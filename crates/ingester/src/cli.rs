@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use service::{config, lifecycle, notify, telemetry};
 
+use crate::check::Check;
 use crate::ingest::IngestError;
 use crate::letters::LettersCommand;
 use crate::reconcile::Reconcile;
@@ -41,6 +42,8 @@ enum Command {
     },
     /// Compare a range of the topic with the table: missing, different and extra rows; exit code 1 when there are any
     Reconcile(Reconcile),
+    /// Connect to everything, check rights and settings, and say what follows from them; exit code 1 on a problem
+    Check(Check),
     /// Bring the database's schema up to this build's
     Migrate,
     /// Ask the exit lists: explain a verdict, show what they cover, check a directory
@@ -98,6 +101,7 @@ impl Command {
             Self::Replay(replay) => replay.run(settings, stop).await,
             Self::DeadLetters { command } => command.run(settings, stop).await,
             Self::Reconcile(reconcile) => reconcile.run(settings, stop).await,
+            Self::Check(check) => check.run(settings).await,
             Self::Tor(tor) => tor.command.run(&settings, &mut io::stdout().lock()),
             Self::Migrate => {
                 let migrated = stop.run_until_cancelled(migrate(&settings)).await;

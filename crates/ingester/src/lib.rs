@@ -8,6 +8,7 @@ mod again;
 mod archive;
 mod batch;
 mod brake;
+mod check;
 pub mod cli;
 pub mod decode;
 mod difference;

@@ -4,6 +4,7 @@
 //! but `SELECT`. Every write is repeatable (contract, section 2). This crate must not know of Kafka, judge anything, or
 //! retry: it says whether an error is the environment's, the data's or a mistake, and its callers act on that.
 
+mod access;
 mod error;
 mod filter;
 mod merge;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::{Publication, PublicationId, Timestamp};
 
+pub use access::{Access, access};
 pub use error::Error;
 pub use filter::{Cursor, Filter, Flag};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};

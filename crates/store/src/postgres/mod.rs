@@ -14,7 +14,7 @@ use crate::StoreSettings;
 pub use read::PostgresReader;
 pub use write::PostgresWriter;
 
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// A pool that connects when first used.
 ///

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 pub use read::SqliteReader;
 pub use write::SqliteWriter;
 
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// A write-ahead log lets readers go on while one writer writes. `FULL` because a Kafka offset is committed on the
 /// strength of each commit: `NORMAL` may lose the last ones with the power.

@@ -1,0 +1,87 @@
+//! The database: rights, schema, and whether a commit is kept.
+
+use store::Access;
+
+use super::Findings;
+use crate::settings::Settings;
+
+/// Looks, and returns what follows for the promises.
+pub(super) async fn check(findings: &mut Findings, settings: &Settings) -> Option<String> {
+    let access = match store::access(&settings.store).await {
+        Ok(access) => access,
+        Err(error) => {
+            findings.problem("store", error.to_string());
+            return None;
+        }
+    };
+    findings.ok("store", access.database.clone());
+    rights(findings, &access);
+    schema(findings, &access);
+    if access.pending.is_empty() {
+        generation(findings, settings).await;
+    }
+    durability(findings, &access)
+}
+
+fn rights(findings: &mut Findings, access: &Access) {
+    let refused: Vec<&str> =
+        access.rights.iter().filter(|(_, may)| !**may).map(|(right, _)| right.as_str()).collect();
+    if !refused.is_empty() {
+        findings.problem("store.rights", format!("not allowed: {}", refused.join(", ")));
+    } else if !access.rights.is_empty() {
+        findings.ok(
+            "store.rights",
+            format!("allowed: {}", access.rights.keys().cloned().collect::<Vec<_>>().join(", ")),
+        );
+    }
+}
+
+fn schema(findings: &mut Findings, access: &Access) {
+    if !access.unknown.is_empty() {
+        let message = format!("migrations {:?} are of a later build: use that", access.unknown);
+        findings.problem("store.schema", message);
+    } else if access.pending.is_empty() {
+        findings.ok("store.schema", "the schema is this build's");
+    } else if access.create {
+        let message =
+            format!("migrations {:?} are to run: `run` and `migrate` do so", access.pending);
+        findings.warning("store.schema", message);
+    } else {
+        let message = format!(
+            "migrations {:?} are to run, and this user may make no tables: run `migrate` as one who may",
+            access.pending
+        );
+        findings.problem("store.schema", message);
+    }
+}
+
+async fn generation(findings: &mut Findings, settings: &Settings) {
+    let ours = settings.enrich.generation;
+    let table = match store::open_writer(&settings.store) {
+        Ok(store) => store.generation().await,
+        Err(error) => Err(error),
+    };
+    match table {
+        Ok(table) if table > ours => findings.problem(
+            "store.generation",
+            format!("enrich.generation is {ours} and the table has {table}: `run` refuses that"),
+        ),
+        Ok(table) => findings.ok("store.generation", format!("{ours}, the table has {table}")),
+        Err(error) => findings.problem("store.generation", error.to_string()),
+    }
+}
+
+fn durability(findings: &mut Findings, access: &Access) -> Option<String> {
+    let is_off = |name: &str| access.durability.get(name).is_some_and(|value| value == "off");
+    for (name, what) in [
+        ("fsync", "a crash of its machine may lose or break rows whose offsets are committed"),
+        ("synchronous_commit", "a crash may lose the last rows, whose offsets are committed"),
+        ("full_page_writes", "a crash of its machine may break pages"),
+    ] {
+        if is_off(name) {
+            findings.problem("store.durability", format!("{name} is off in PostgreSQL: {what}"));
+        }
+    }
+    let lossy = ["fsync", "synchronous_commit", "full_page_writes"].iter().any(|name| is_off(name));
+    (!lossy).then(|| "a row is on the database's disk before its offset is committed".to_owned())
+}

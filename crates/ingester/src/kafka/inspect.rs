@@ -1,0 +1,179 @@
+//! What the broker says about our topics and our rights, asked without changing anything.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client;
+use super::consumer::Quiet;
+use crate::settings::Settings;
+
+const QUESTION: Duration = Duration::from_secs(10);
+const DAY_MILLIS: i64 = 24 * 3_600 * 1_000;
+
+/// A topic as it is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TopicFacts {
+    pub(crate) partitions: usize,
+    /// Of the partition with the fewest.
+    pub(crate) replicas: usize,
+    /// Its settings, empty where we may not see them.
+    pub(crate) config: BTreeMap<String, String>,
+}
+
+impl TopicFacts {
+    /// A setting that is a number.
+    pub(crate) fn number(&self, name: &str) -> Option<i64> {
+        self.config.get(name)?.parse().ok()
+    }
+}
+
+/// A right that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Right {
+    Given,
+    Refused(String),
+    /// It cannot be tried without writing.
+    Unknown(&'static str),
+}
+
+/// All that was asked. Errors are the broker's words.
+#[derive(Debug)]
+pub(crate) struct Inspected {
+    pub(crate) brokers: usize,
+    pub(crate) source: Result<TopicFacts, String>,
+    pub(crate) read: Right,
+    pub(crate) group: Right,
+    pub(crate) dead_letters: Result<TopicFacts, String>,
+    pub(crate) write: Right,
+}
+
+/// Asks the broker.
+///
+/// # Errors
+/// When it does not answer, or librdkafka refuses a setting.
+pub(crate) async fn inspect(settings: &Settings) -> KafkaResult<Inspected> {
+    let of = settings.clone();
+    let asked = tokio::task::spawn_blocking(move || ask(&of)).await;
+    let mut inspected = asked.map_err(|error| KafkaError::ClientCreation(error.to_string()))??;
+    let admin: AdminClient<DefaultClientContext> = client::producer(settings).create()?;
+    for (topic, facts) in [
+        (&settings.kafka.topic, &mut inspected.source),
+        (&settings.kafka.dead_letter_topic, &mut inspected.dead_letters),
+    ] {
+        if let Ok(facts) = facts {
+            facts.config = config(&admin, topic).await.unwrap_or_default();
+        }
+    }
+    inspected.write = match &inspected.dead_letters {
+        Ok(facts) => can_write(settings, facts).await?,
+        Err(_) => Right::Unknown("the topic is not there"),
+    };
+    Ok(inspected)
+}
+
+fn ask(settings: &Settings) -> KafkaResult<Inspected> {
+    let mut config = client::consumer(settings);
+    config.set("enable.partition.eof", "true").set("statistics.interval.ms", "0");
+    config.remove("group.instance.id");
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet::default())?;
+    let brokers = consumer.fetch_metadata(Some(&settings.kafka.topic), QUESTION)?.brokers().len();
+    let source = facts(&consumer, &settings.kafka.topic);
+    let read = match &source {
+        Ok(_) => can_read(&consumer, &settings.kafka.topic),
+        Err(error) => Right::Refused(error.clone()),
+    };
+    Ok(Inspected {
+        brokers,
+        read,
+        source,
+        group: can_use_group(&consumer, &settings.kafka.topic),
+        dead_letters: facts(&consumer, &settings.kafka.dead_letter_topic),
+        write: Right::Unknown("not asked"),
+    })
+}
+
+fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, String> {
+    let metadata =
+        consumer.fetch_metadata(Some(topic), QUESTION).map_err(|error| error.to_string())?;
+    let Some(found) = metadata.topics().first() else { return Err("no answer".to_owned()) };
+    if let Some(error) = found.error() {
+        return Err(RDKafkaErrorCode::from(error).to_string());
+    }
+    let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min();
+    Ok(TopicFacts {
+        partitions: found.partitions().len(),
+        replicas: replicas.unwrap_or(0),
+        config: BTreeMap::new(),
+    })
+}
+
+/// Fetches from the end of the topic: the first answer is an end, a record or a refusal.
+fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
+    let mut last = TopicPartitionList::new();
+    let assigned =
+        last.add_partition_offset(topic, 0, Offset::End).and_then(|()| consumer.assign(&last));
+    if let Err(error) = assigned {
+        return Right::Refused(error.to_string());
+    }
+    match consumer.poll(QUESTION) {
+        Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => Right::Given,
+        Some(Err(error)) => Right::Refused(error.to_string()),
+        None => Right::Refused(format!("no answer to a fetch within {QUESTION:?}")),
+    }
+}
+
+fn can_use_group(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, 0);
+    match consumer.committed_offsets(asked, QUESTION) {
+        Ok(_) => Right::Given,
+        Err(error) => Right::Refused(error.to_string()),
+    }
+}
+
+async fn config(
+    admin: &AdminClient<DefaultClientContext>,
+    topic: &str,
+) -> Option<BTreeMap<String, String>> {
+    let options = AdminOptions::new().request_timeout(Some(QUESTION));
+    let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+    let resource = described.ok()?.into_iter().next()?.ok()?;
+    let entries = resource.entries.into_iter();
+    Some(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+}
+
+/// Sends a record that the broker must refuse for its timestamp: whether we may write is decided before, and nothing
+/// is written either way.
+async fn can_write(settings: &Settings, facts: &TopicFacts) -> KafkaResult<Right> {
+    let create_time =
+        facts.config.get("message.timestamp.type").is_some_and(|kind| kind == "CreateTime");
+    let Some(after) = facts
+        .number("message.timestamp.after.max.ms")
+        .filter(|after| create_time && *after < 365 * DAY_MILLIS)
+    else {
+        return Ok(Right::Unknown(
+            "the topic takes records of any time, so the try would be written",
+        ));
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let timestamp = i64::try_from(now.as_millis()).unwrap_or(i64::MAX) + after + DAY_MILLIS;
+    let producer: FutureProducer = client::producer(settings).create()?;
+    let record: FutureRecord<'_, (), ()> =
+        FutureRecord::to(&settings.kafka.dead_letter_topic).timestamp(timestamp);
+    Ok(match producer.send(record, QUESTION).await {
+        Err((error, _))
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidTimestamp) =>
+        {
+            Right::Given
+        }
+        Err((error, _)) => Right::Refused(error.to_string()),
+        Ok(_) => Right::Given,
+    })
+}

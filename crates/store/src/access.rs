@@ -1,0 +1,135 @@
+//! What the database lets us do, asked without changing anything.
+
+use std::collections::BTreeMap;
+
+use sqlx::migrate::Migrator;
+use sqlx::{ConnectOptions, Row};
+
+use crate::settings::Database;
+use crate::{Error, StoreSettings, postgres, sqlite};
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// `PostgreSQL 18.1`, `SQLite 3.50.4`.
+    pub database: String,
+    /// `INSERT on publication` and the like, and whether we may; nothing of tables that are not there.
+    pub rights: BTreeMap<String, bool>,
+    /// Whether we may make tables.
+    pub create: bool,
+    /// Migrations that are still to run.
+    pub pending: Vec<i64>,
+    /// Migrations of a later build.
+    pub unknown: Vec<i64>,
+    /// The server's settings on which it depends that a commit is kept, by name.
+    pub durability: BTreeMap<String, String>,
+}
+
+/// Asks the database.
+///
+/// # Errors
+/// [`Error::Transient`] while it is away, else [`Error::Fatal`].
+pub async fn access(settings: &StoreSettings) -> Result<Access, Error> {
+    match settings.database()? {
+        Database::Postgres(options) => {
+            let connecting = options.connect();
+            let connection = tokio::time::timeout(settings.connect_timeout, connecting).await;
+            let away = |_| Error::Transient("no answer within store.connect_timeout".into());
+            ask_postgres(connection.map_err(away)??).await
+        }
+        Database::Sqlite(options) => ask_sqlite(options).await,
+    }
+}
+
+async fn ask_postgres(mut connection: sqlx::PgConnection) -> Result<Access, Error> {
+    let connection = &mut connection;
+    let mut rights = BTreeMap::new();
+    let of = [
+        ("publication", &["SELECT", "INSERT", "UPDATE"][..]),
+        ("replay_job", &["SELECT", "INSERT", "UPDATE"]),
+        ("_sqlx_migrations", &["SELECT"]),
+    ];
+    for (table, wanted) in of {
+        for right in wanted {
+            let sql = "SELECT has_table_privilege(to_regclass($1), $2)";
+            let may: Option<bool> = sqlx::query_scalar(sql)
+                .bind(table)
+                .bind(*right)
+                .fetch_one(&mut *connection)
+                .await?;
+            // Null where there is no such table.
+            rights.extend(may.map(|may| (format!("{right} on {table}"), may)));
+        }
+    }
+    let create = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
+    let create = sqlx::query_scalar(create).fetch_one(&mut *connection).await?;
+    let version: String =
+        sqlx::query_scalar("SHOW server_version").fetch_one(&mut *connection).await?;
+    let migrated = rights.get("SELECT on _sqlx_migrations").copied();
+    let applied: Option<Vec<i64>> = match migrated {
+        Some(true) => Some(sqlx::query_scalar(APPLIED).fetch_all(&mut *connection).await?),
+        // What is applied cannot be known, and the missing right is told.
+        Some(false) => None,
+        None => Some(Vec::new()),
+    };
+    let durability = "SELECT name, setting FROM pg_settings \
+                      WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')";
+    let durability = sqlx::query(durability).fetch_all(&mut *connection).await?;
+    let durability = durability.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    let (pending, unknown) = match &applied {
+        Some(applied) => compare(&postgres::MIGRATOR, applied),
+        None => Default::default(),
+    };
+    Ok(Access {
+        database: format!("PostgreSQL {version}"),
+        rights,
+        create,
+        pending,
+        unknown,
+        durability: durability.collect::<Result<_, sqlx::Error>>()?,
+    })
+}
+
+const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
+
+async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Access, Error> {
+    // Made here it would be empty; `migrate` makes it whole.
+    let file = options.get_filename().to_owned();
+    if !file.exists() {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let writable = folder.is_none_or(|folder| {
+            folder.metadata().is_ok_and(|folder| !folder.permissions().readonly())
+        });
+        let (pending, unknown) = compare(&sqlite::MIGRATOR, &[]);
+        let database = "SQLite, a file still to be made".to_owned();
+        return Ok(Access { database, create: writable, pending, unknown, ..Access::default() });
+    }
+    let mut connection = options.connect().await?;
+    let version: String =
+        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await?;
+    let tables = "SELECT name FROM sqlite_schema WHERE name IN ('publication', '_sqlx_migrations')";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut connection).await?;
+    let has = |table: &str| tables.iter().any(|name| name == table);
+    // A file that cannot be written refuses the lock already.
+    let writable =
+        sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut connection).await.is_ok();
+    let applied = if has("_sqlx_migrations") {
+        sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await?
+    } else {
+        Vec::new()
+    };
+    let mut rights = BTreeMap::new();
+    if has("publication") {
+        rights = BTreeMap::from([("writing the file".to_owned(), writable)]);
+    }
+    let (pending, unknown) = compare(&sqlite::MIGRATOR, &applied);
+    let database = format!("SQLite {version}");
+    Ok(Access { database, rights, create: writable, pending, unknown, durability: BTreeMap::new() })
+}
+
+fn compare(migrator: &Migrator, applied: &[i64]) -> (Vec<i64>, Vec<i64>) {
+    let ours: Vec<i64> = migrator.iter().map(|migration| migration.version).collect();
+    let pending = ours.iter().filter(|version| !applied.contains(version)).copied().collect();
+    let unknown = applied.iter().filter(|version| !ours.contains(version)).copied().collect();
+    (pending, unknown)
+}

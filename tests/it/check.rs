@@ -1,0 +1,139 @@
+//! `check`: what is right is said, what is unsafe is named, and the exit code tells scripts.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::replay::Answer;
+use crate::support::{Scene, write_snapshot};
+
+/// `level what` of everything that is not right, and the whole answer.
+fn found(answer: &Answer) -> (BTreeSet<String>, Value) {
+    let check = answer.last("check");
+    let findings = check["findings"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let wrong = findings.filter(|finding| finding["level"] != "ok");
+    (
+        wrong
+            .map(|finding| format!("{} {}", text(&finding["level"]), text(&finding["what"])))
+            .collect(),
+        check,
+    )
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// What a single broker always has.
+const ONE_REPLICA: [&str; 2] = ["warning source.replication", "warning dead_letters.replication"];
+
+#[tokio::test]
+async fn a_sound_installation_has_nothing_but_its_one_broker() {
+    let scene = Scene::without_topic("check", testkit::postgres().database().await.url);
+    scene.make_topic(3, &[("retention.ms", "-1")]).await;
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    let lists = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())];
+    // Before the first run: the schema and the dead-letter topic are still to be made, the lists to come.
+    let fresh = scene.ask("check", &["--json"], &lists);
+    let expected = set(&[
+        "warning source.replication",
+        "warning dead_letters",
+        "warning store.schema",
+        "warning lists.missing",
+    ]);
+    // The shared test server runs without fsync.
+    let durable = |found: BTreeSet<String>| -> BTreeSet<String> {
+        found.into_iter().filter(|one| !one.contains("durability")).collect()
+    };
+    assert_eq!(durable(found(&fresh).0), expected, "{}", fresh.log);
+
+    scene.ingest(&lists).await;
+    // A list's time is its name's; one without a time is as old as its fetching.
+    write_snapshot(scene.directory.path().join("lists").as_path(), "current", &[]);
+    let checked = scene.ask("check", &["--json"], &lists);
+    let (wrong, check) = found(&checked);
+    assert_eq!(durable(wrong), set(&ONE_REPLICA), "{}", checked.log);
+    let text = check.to_string();
+    for right in ["source.read", "group", "dead_letters.write", "store.rights", "store.schema"] {
+        assert!(text.contains(right), "{right} in {text}");
+    }
+    assert!(
+        text.contains("is allowed") && check["memory"].as_str().unwrap().contains("48.0 MiB"),
+        "{text}"
+    );
+    assert!(check["guarantee"].as_array().unwrap().len() >= 4, "{text}");
+    // Nothing was written to find that out.
+    assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await, []);
+    let words = scene.ask("check", &[], &lists);
+    assert!(words.log.contains("what follows from these settings"), "{}", words.log);
+}
+
+#[tokio::test]
+async fn what_is_unsafe_is_named_and_fails() {
+    let scene = Scene::without_topic("check-unsafe", "sqlite://unused.db".into());
+    let store = format!("sqlite://{}", scene.directory.path().join("publications.db").display());
+    let sqlite = [("INGESTER_STORE__URL", store.as_str())];
+    scene
+        .make_topic(
+            1,
+            &[
+                ("cleanup.policy", "compact,delete"),
+                ("retention.ms", "3600000"),
+                ("retention.bytes", "1000000"),
+                ("max.message.bytes", "2000000"),
+            ],
+        )
+        .await;
+    let letters = [
+        ("min.insync.replicas", "2"),
+        ("retention.ms", "86400000"),
+        ("max.message.bytes", "1000"),
+        ("message.timestamp.before.max.ms", "86400000"),
+    ];
+    testkit::topic(&scene.brokers, &scene.dead_letters, 1, &letters).await;
+    let unsafe_ = scene.ask("check", &["--json"], &sqlite);
+    let expected = set(&[
+        "problem source.compacted",
+        "problem source.retention",
+        "warning source.retention_bytes",
+        "warning source.replication",
+        "problem dead_letters.replication",
+        "warning dead_letters.retention",
+        "warning dead_letters.size",
+        "problem dead_letters.timestamps",
+        "warning store.schema",
+        "warning lists",
+    ]);
+    let wrong = found(&unsafe_).0;
+    assert!(
+        wrong.is_superset(&expected),
+        "{:?} are missing in:\n{}",
+        expected.difference(&wrong),
+        unsafe_.log
+    );
+    assert_eq!(unsafe_.code, Some(1));
+    assert!(!scene.directory.path().join("publications.db").exists(), "nothing is made");
+
+    let away =
+        scene.ask("check", &["--json"], &[sqlite[0], ("INGESTER_KAFKA__BROKERS", "127.0.0.1:1")]);
+    assert_eq!(away.code, Some(1));
+    assert!(found(&away).0.contains("problem kafka"), "{}", away.log);
+}
+
+#[tokio::test]
+async fn a_user_without_rights_is_told_so() {
+    let scene = Scene::new("check-rights", 1).await;
+    scene.must("migrate", &[]);
+    let role = testkit::unique("reader").replace('-', "_");
+    let database = scene.store.rsplit('/').next().unwrap().split('?').next().unwrap().to_owned();
+    scene
+        .execute(&format!("CREATE ROLE {role} LOGIN; GRANT CONNECT ON DATABASE \"{database}\" TO {role}; GRANT SELECT ON publication TO {role}"))
+        .await;
+    let (_, host) = scene.store.split_once('@').unwrap();
+    let store = format!("postgres://{role}@{host}");
+    let refused = scene.ask("check", &["--json"], &[("INGESTER_STORE__URL", &store)]);
+    assert_eq!(refused.code, Some(1), "{}", refused.log);
+    assert!(refused.log.contains("INSERT on publication"), "{}", refused.log);
+}
