@@ -106,11 +106,14 @@ async fn a_replay_by_time_killed_half_way_and_resumed_restores_its_part() {
     let mut running = scene.start("replay", &arguments, &SLOW);
     // Live ingest goes on meanwhile.
     scene.produce((EVENTS..EVENTS + 3_000).map(|n| generated(n, 0))).await;
+    let mut longest = 0.0_f64;
     eventually("a third of the rows", PATIENCE, async || {
         assert!(running.is_running(), "{}", running.log());
-        scene.count().await > 10_000
+        longest = ingester.metrics().family("lag_seconds").into_values().fold(longest, f64::max);
+        scene.count().await > 13_000
     })
     .await;
+    assert!(longest < 5.0, "live ingest fell {longest} s behind");
     running.kill();
     let listed = scene.must("replay", &["list"]).last("job");
     assert_eq!(listed["state"], "running", "nobody was left to say otherwise");

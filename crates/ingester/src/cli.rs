@@ -129,6 +129,27 @@ mod tests {
 
     use super::*;
 
+    /// The help of a command and of all below it.
+    fn help(command: &mut clap::Command, name: &str, text: &mut String) {
+        let lines = command.render_long_help().to_string();
+        let lines: Vec<&str> = lines.lines().map(str::trim_end).collect();
+        text.push_str(&format!("# {name}\n\n{}\n\n", lines.join("\n").trim_end()));
+        for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+            let name = format!("{name} {}", below.get_name());
+            help(below, &name, text);
+        }
+    }
+
+    #[test]
+    fn the_help_is_as_committed() {
+        let mut command = Cli::command();
+        command.build();
+        let mut text = String::new();
+        help(&mut command, "publication-ingester", &mut text);
+        let text = format!("{}\n", text.trim_end());
+        assert!(text == include_str!("../help.txt"), "help.txt is to be:\n{text}");
+    }
+
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
