@@ -218,16 +218,16 @@ async fn a_dry_run_foretells_exactly_what_the_run_changes() {
     let counts = &done["counts"];
     assert_eq!((&counts["inserted"], &counts["updated"]), (&json!(1), &json!(100)), "{done}");
     let after = by_key(scene.rows().await);
-    let mut changed: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut changed: BTreeMap<&str, u64> = BTreeMap::new();
     for (key, row) in &before {
         for (column, value) in row {
-            *changed.entry(column).or_default() += usize::from(after[key][column] != *value);
+            *changed.entry(column).or_default() += u64::from(after[key][column] != *value);
         }
     }
     changed.retain(|_, count| *count > 0);
     let fields = foretold["fields"].as_object().unwrap();
-    let fields: BTreeMap<&str, usize> =
-        fields.iter().map(|(name, count)| (&**name, count.as_u64().unwrap() as usize)).collect();
+    let fields: BTreeMap<&str, u64> =
+        fields.iter().map(|(name, count)| (&**name, count.as_u64().unwrap())).collect();
     assert_eq!(changed, fields);
     assert_eq!(after.len(), before.len() + 1);
     assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 0);

@@ -269,10 +269,19 @@ impl Pace {
         usize::try_from(chunk).unwrap_or(usize::MAX).min(CHUNK_RECORDS)
     }
 
-    /// When the next records may go, so many having gone since `began`.
-    pub(crate) fn due(&self, began: Instant, gone: u64) -> Option<Instant> {
-        let rate = self.rate?;
-        Some(began + Duration::from_secs_f64(gone as f64 / rate.max(1) as f64))
+    /// When the next records may go after so many went, `free` being when these could. Time in which nothing went is
+    /// not made up for: the rate is a bound at any moment.
+    pub(crate) fn next(&self, free: Instant, gone: usize) -> Instant {
+        let now = Instant::now();
+        let Some(rate) = self.rate else { return now };
+        free.max(now) + Duration::from_secs_f64(gone as f64 / rate.max(1) as f64)
+    }
+
+    /// Waits on this thread, in small steps, so that a stop is seen soon.
+    pub(crate) fn wait(until: Instant, stop: &CancellationToken) {
+        while Instant::now() < until && !stop.is_cancelled() {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()).min(POLL));
+        }
     }
 }
 
@@ -310,7 +319,7 @@ struct Range {
 impl Range {
     fn read(&self) -> KafkaResult<()> {
         let mut ends = self.assign()?;
-        let (began, mut gone) = (Instant::now(), 0);
+        let mut free = Instant::now();
         let mut chunk = Vec::new();
         while !ends.is_empty() && !self.stop.is_cancelled() {
             let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
@@ -336,21 +345,15 @@ impl Range {
                 None => self.hand_over(&mut chunk),
             }
             if chunk.len() >= self.pace.chunk() {
-                gone += chunk.len() as u64;
+                free = self.pace.next(free, chunk.len());
                 self.hand_over(&mut chunk);
-                self.wait(began, gone);
+                if self.pace.rate.is_some() {
+                    Pace::wait(free, &self.stop);
+                }
             }
         }
         self.hand_over(&mut chunk);
         Ok(())
-    }
-
-    /// Waits until the rate lets more go, in small steps, so that a stop is seen soon.
-    fn wait(&self, began: Instant, gone: u64) {
-        let Some(due) = self.pace.due(began, gone) else { return };
-        while Instant::now() < due && !self.stop.is_cancelled() {
-            std::thread::sleep(due.saturating_duration_since(Instant::now()).min(POLL));
-        }
     }
 
     fn hand_over(&self, chunk: &mut Vec<crate::Envelope>) {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use model::Position;
@@ -58,7 +58,7 @@ fn hand_over(
     events: &mpsc::Sender<SourceEvent>,
 ) -> io::Result<()> {
     let topic: Arc<str> = TOPIC.into();
-    let (began, mut gone) = (Instant::now(), 0);
+    let mut free = Instant::now();
     let (mut line, mut number, mut chunk) = (Vec::new(), 0, Vec::new());
     loop {
         line.clear();
@@ -70,15 +70,13 @@ fn hand_over(
         }
         number += 1;
         if chunk.len() >= pace.chunk() || (!more && !chunk.is_empty()) {
-            gone += chunk.len() as u64;
+            free = pace.next(free, chunk.len());
             pace.read.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             if events.blocking_send(SourceEvent::Records(std::mem::take(&mut chunk))).is_err() {
                 return Ok(());
             }
-            while pace.due(began, gone).is_some_and(|due| Instant::now() < due)
-                && !stop.is_cancelled()
-            {
-                std::thread::sleep(Duration::from_millis(20));
+            if pace.rate.is_some() {
+                Pace::wait(free, stop);
             }
         }
         if !more {

@@ -6,6 +6,7 @@ mod job;
 mod plan;
 mod point;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -136,8 +137,9 @@ impl RangeArguments {
         if self.dry_run {
             return job::dry_run(&again, &plan.task, output, stop).await;
         }
-        if !self.yes && output == Output::Text && !confirmed()? {
-            return Ok(false);
+        if !self.yes && std::io::stdin().is_terminal() {
+            let asking = stop.run_until_cancelled(tokio::task::spawn_blocking(confirmed)).await;
+            let Some(true) = asking.transpose()?.transpose()? else { return Ok(false) };
         }
         let run = begin(&again, plan.task, self.reason).await?;
         finish(run.run(&again, output, stop).await?, output)
