@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::replay::Answer;
-use crate::support::{Scene, write_snapshot};
+use crate::support::{Scene, event, structured, write_snapshot};
 
 /// `level what` of everything that is not right, and the whole answer.
 fn found(answer: &Answer) -> (BTreeSet<String>, Value) {
@@ -136,4 +136,52 @@ async fn a_user_without_rights_is_told_so() {
     let refused = scene.ask("check", &["--json"], &[("INGESTER_STORE__URL", &store)]);
     assert_eq!(refused.code, Some(1), "{}", refused.log);
     assert!(refused.log.contains("INSERT on publication"), "{}", refused.log);
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_a_right_is_quoted_and_nothing_is_written_to_find_out() {
+    let kafka = testkit::Kafka::builder()
+        .property(
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        )
+        .property("allow.everyone.if.no.acl.found", true)
+        .start();
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene { brokers: kafka.brokers(), ..Scene::without_topic("check-acls", store) };
+    scene.make_topic(1, &[]).await;
+    testkit::topic(&scene.brokers, &scene.dead_letters, 1, &[("retention.ms", "-1")]).await;
+    scene.produce([structured(&event("one", "1.0.0"))]).await;
+    let rights = ["source.read", "group", "dead_letters.write"];
+    let refused = |answer: &Answer| -> Vec<String> {
+        let wrong = found(answer).0.into_iter();
+        wrong.filter(|one| rights.iter().any(|right| one.ends_with(right))).collect()
+    };
+    let checked = scene.ask("check", &["--json"], &[]);
+    assert_eq!(refused(&checked), Vec::<String>::new(), "{}", checked.log);
+
+    // Who has one right has no other any more.
+    let allow = ["--add", "--allow-principal", "User:*", "--operation", "Describe"];
+    testkit::acls(&scene.brokers, &[&allow[..], &["--group", &scene.group]].concat());
+    testkit::acls(
+        &scene.brokers,
+        &[&allow[..], &["--operation", "DescribeConfigs", "--topic", &scene.dead_letters]].concat(),
+    );
+    let checked = scene.ask("check", &["--json"], &[]);
+    assert_eq!(
+        refused(&checked),
+        ["problem dead_letters.write", "problem group"],
+        "{}",
+        checked.log
+    );
+    testkit::acls(&scene.brokers, &[&allow[..], &["--topic", &scene.topic]].concat());
+    let checked = scene.ask("check", &["--json"], &[]);
+    assert!(refused(&checked).contains(&"problem source.read".to_owned()), "{}", checked.log);
+    assert_eq!(checked.code, Some(1));
+    let replay = scene.ask("replay", &["--from", "earliest"], &[]);
+    assert!(
+        replay.code == Some(1) && replay.log.contains("TopicAuthorizationFailed"),
+        "{}",
+        replay.log
+    );
 }

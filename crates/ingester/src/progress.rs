@@ -55,11 +55,18 @@ impl Progress {
     /// Of so many records, where it is known.
     pub(crate) fn new(output: Output, job: Option<i64>, total: Option<u64>) -> Self {
         let bar = (output == Output::Text && io::stderr().is_terminal()).then(|| {
-            let template = "[{wide_bar}] {human_pos} of {human_len}, {per_sec}, {eta} left {msg}";
+            let (bar, template) = match total {
+                Some(total) => (
+                    ProgressBar::new(total),
+                    "[{wide_bar}] {human_pos} of {human_len}, {eta} left {msg}",
+                ),
+                None => {
+                    (ProgressBar::no_length(), "{spinner} {human_pos} records, {elapsed} {msg}")
+                }
+            };
             // A template that is not understood costs the looks and nothing else.
             let style = ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
             bar.with_style(style.progress_chars("=> "))
         });
         Self { output, bar, job, total, began: Instant::now(), last_line: None }

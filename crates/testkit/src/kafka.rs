@@ -326,12 +326,20 @@ fn format_storage(dir: &Path, scram_users: &[(String, String)]) {
 
 /// Runs `kafka-consumer-groups` with these arguments and returns what it printed; panics when it fails.
 pub fn consumer_groups(brokers: &str, arguments: &[&str]) -> String {
+    tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", brokers, arguments)
+}
+
+/// Runs `kafka-acls` with these arguments and returns what it printed; panics when it fails.
+pub fn acls(brokers: &str, arguments: &[&str]) -> String {
+    tool("org.apache.kafka.tools.AclCommand", brokers, arguments)
+}
+
+fn tool(class: &str, brokers: &str, arguments: &[&str]) -> String {
     let output = Command::new("java")
         .args(QUICK)
         .arg("-cp")
         .arg(class_path())
-        .args(["org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--bootstrap-server"])
-        .arg(brokers)
+        .args([class, "--bootstrap-server", brokers])
         .args(arguments)
         .output()
         .unwrap_or_else(|error| {
@@ -342,7 +350,7 @@ pub fn consumer_groups(brokers: &str, arguments: &[&str]) -> String {
     let printed = printed.concat();
     assert!(
         output.status.success() && !printed.contains("Error"),
-        "kafka-consumer-groups {arguments:?}:\n{printed}"
+        "{class} {arguments:?}:\n{printed}"
     );
     printed
 }

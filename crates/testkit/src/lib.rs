@@ -27,7 +27,7 @@ pub use client::{
 pub use daemon::{Daemon, DaemonBuilder};
 pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{
-    KAFKA_FOLDER, KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, KAFKA_VERSION, Kafka, KafkaBuilder,
+    KAFKA_FOLDER, KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, KAFKA_VERSION, Kafka, KafkaBuilder, acls,
     consumer_groups,
 };
 pub use net::{free_port, unique};

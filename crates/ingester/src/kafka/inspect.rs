@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -129,13 +129,33 @@ fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     }
 }
 
+/// Asks for the group's position, then commits one of a partition that cannot be: whether we may is decided before, and
+/// nothing is committed either way. Joining would be a rebalance for the others.
 fn can_use_group(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, 0);
-    match consumer.committed_offsets(asked, QUESTION) {
-        Ok(_) => Right::Given,
-        Err(error) => Right::Refused(error.to_string()),
+    if let Err(error) = consumer.committed_offsets(asked, QUESTION) {
+        return Right::Refused(error.to_string());
     }
+    let mut nowhere = TopicPartitionList::new();
+    let committed = nowhere
+        .add_partition_offset(topic, i32::MAX, Offset::Offset(0))
+        .and_then(|()| consumer.commit(&nowhere, CommitMode::Sync));
+    match committed {
+        Err(error) if is_unauthorized(&error) => Right::Refused(error.to_string()),
+        _ => Right::Given,
+    }
+}
+
+fn is_unauthorized(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+        )
+    )
 }
 
 async fn config(
@@ -152,15 +172,16 @@ async fn config(
 /// Sends a record that the broker must refuse for its timestamp: whether we may write is decided before, and nothing
 /// is written either way.
 async fn can_write(settings: &Settings, facts: &TopicFacts) -> KafkaResult<Right> {
+    if facts.config.is_empty() {
+        return Ok(Right::Unknown("its settings may not be read, so a try might be written"));
+    }
     let create_time =
         facts.config.get("message.timestamp.type").is_some_and(|kind| kind == "CreateTime");
     let Some(after) = facts
         .number("message.timestamp.after.max.ms")
         .filter(|after| create_time && *after < 365 * DAY_MILLIS)
     else {
-        return Ok(Right::Unknown(
-            "the topic takes records of any time, so the try would be written",
-        ));
+        return Ok(Right::Unknown("it takes records of any time, so a try would be written"));
     };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let timestamp = i64::try_from(now.as_millis()).unwrap_or(i64::MAX) + after + DAY_MILLIS;
