@@ -1,6 +1,8 @@
 //! The settings of the query daemon; `config/query.toml` shows each with its reason.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use service::config::{ConfigError, Settings};
 use service::telemetry::LogSettings;
 use store::StoreSettings;
+
+use crate::access::ForwardedHeader;
 
 /// The prefix of the environment variables.
 pub const PREFIX: &str = "QUERY_";
@@ -30,6 +34,8 @@ pub struct QuerySettings {
     pub limits: Limits,
     /// What is kept between requests.
     pub cache: CacheSettings,
+    /// Who may ask, and how much.
+    pub access: AccessSettings,
     /// How the daemon stops.
     pub shutdown: ShutdownSettings,
     /// Logs.
@@ -53,6 +59,8 @@ pub struct HttpSettings {
     /// From the end of a request's head to its answer.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// Whether the log has a line for each request.
+    pub access_log: bool,
 }
 
 /// The table `admin`.
@@ -114,6 +122,53 @@ pub struct Limits {
 pub struct CacheSettings {
     /// Memory for validated documents.
     pub documents: ByteSize,
+    /// Memory for the texts of persisted queries; 0 = none are kept.
+    pub persisted_queries: ByteSize,
+    /// How long others may keep the answer to a GET request of which every row is settled.
+    #[serde(with = "humantime_serde")]
+    pub settled_max_age: Duration,
+    /// The same for answers with rows that are not settled or not there, and for pages.
+    #[serde(with = "humantime_serde")]
+    pub unsettled_max_age: Duration,
+}
+
+/// The table `access`.
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessSettings {
+    /// A file with a name and the SHA-256 of a token on each line; empty = none.
+    pub tokens_file: PathBuf,
+    /// The same in a list, beside the file's.
+    pub tokens: Vec<String>,
+    /// Publications that a client may ask for within `rate_window`; 0 = as many as it likes.
+    pub rate_limit: u32,
+    /// In which an empty bucket fills.
+    #[serde(with = "humantime_serde")]
+    pub rate_window: Duration,
+    /// Clients that are counted at the same time.
+    pub rate_clients: usize,
+    /// Addresses and networks of the proxies whose header is believed.
+    pub trusted_proxies: Vec<String>,
+    /// In which header they name the client.
+    pub forwarded_header: ForwardedHeader,
+    /// Origins whose pages may ask; `*` = all.
+    pub cors_origins: Vec<String>,
+}
+
+/// The tokens are hashes only, and still nobody else's business.
+impl fmt::Debug for AccessSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessSettings")
+            .field("tokens_file", &self.tokens_file)
+            .field("tokens", &format_args!("{} [redacted]", self.tokens.len()))
+            .field("rate_limit", &self.rate_limit)
+            .field("rate_window", &self.rate_window)
+            .field("rate_clients", &self.rate_clients)
+            .field("trusted_proxies", &self.trusted_proxies)
+            .field("forwarded_header", &self.forwarded_header)
+            .field("cors_origins", &self.cors_origins)
+            .finish()
+    }
 }
 
 /// The table `shutdown`.
@@ -137,6 +192,7 @@ impl Default for HttpSettings {
             idle_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(20),
             request_timeout: Duration::from_secs(10),
+            access_log: false,
         }
     }
 }
@@ -177,7 +233,27 @@ impl Default for Limits {
 
 impl Default for CacheSettings {
     fn default() -> Self {
-        Self { documents: ByteSize::mib(16) }
+        Self {
+            documents: ByteSize::mib(16),
+            persisted_queries: ByteSize::mib(4),
+            settled_max_age: Duration::from_secs(3_600),
+            unsettled_max_age: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self {
+            tokens_file: PathBuf::new(),
+            tokens: Vec::new(),
+            rate_limit: 0,
+            rate_window: Duration::from_secs(3_600),
+            rate_clients: 100_000,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::XForwardedFor,
+            cors_origins: Vec::new(),
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! Connections of the public listener: how many, and for how long one may stand still.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -27,6 +30,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a request's head may have: URLs carry documents in GET requests. Also the buffer of a connection, so that it
 /// bounds what an idle client costs.
 const MAX_HEAD: usize = 64 * 1_024;
+
+/// Who is at the other end of a request's connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// Accepts until `stop`, then lets the requests in progress end.
 pub(crate) async fn serve(
@@ -56,13 +63,17 @@ pub(crate) async fn serve(
         };
         let Some((stream, peer)) = connected(accepted).await else { continue };
         let stream = TokioIo::new(Impatient::new(stream, settings.write_timeout));
-        let service = TowerToHyperService::new(router.clone());
+        let routes = TowerToHyperService::new(router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer.ip()));
+            routes.call(request)
+        });
         let serving = graceful.watch(builder.serve_connection(stream, service));
         let open = open.clone();
         open.inc();
         tokio::spawn(async move {
             if let Err(error) = serving.await {
-                debug!(%error, %peer, "connection ended");
+                debug!(%error, "connection ended");
             }
             open.dec();
             drop(place);

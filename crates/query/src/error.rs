@@ -1,5 +1,8 @@
 //! Errors as GraphQL shows them: a message, a stable code, places in the document.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use apollo_compiler::parser::{LineColumn, SourceMap, SourceSpan};
 
 use crate::json;
@@ -21,6 +24,16 @@ pub(crate) enum Code {
     BadRequest,
     /// Sent by another site's page.
     CrossSite,
+    /// No API token, or an unknown one.
+    Unauthenticated,
+    /// More than the rate limit allows; `extensions.retryAfter` says in how many seconds it fits.
+    RateLimited,
+    /// A persisted query that is not there (any more); send its text.
+    PersistedQueryNotFound,
+    /// No persisted queries are kept.
+    PersistedQueryNotSupported,
+    /// The text is not the one of that hash.
+    PersistedQueryMismatch,
     /// The database is away; try again.
     StoreUnavailable,
     /// Not done in time.
@@ -41,6 +54,10 @@ impl Code {
         "limited",
         "bad_request",
         "cross_site",
+        "unauthenticated",
+        "rate_limited",
+        "persisted_not_found",
+        "not_modified",
         "store_unavailable",
         "timeout",
         "internal",
@@ -55,6 +72,11 @@ impl Code {
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::BadRequest => "BAD_REQUEST",
             Self::CrossSite => "CROSS_SITE_REFUSED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::PersistedQueryNotFound => "PERSISTED_QUERY_NOT_FOUND",
+            Self::PersistedQueryNotSupported => "PERSISTED_QUERY_NOT_SUPPORTED",
+            Self::PersistedQueryMismatch => "PERSISTED_QUERY_HASH_MISMATCH",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::Timeout => "TIMEOUT",
             Self::Internal => "INTERNAL_SERVER_ERROR",
@@ -69,8 +91,13 @@ impl Code {
             Self::BadUserInput => "bad_input",
             Self::OperationResolution => "no_operation",
             Self::LimitExceeded => "limited",
-            Self::BadRequest => "bad_request",
+            Self::BadRequest | Self::PersistedQueryMismatch => "bad_request",
             Self::CrossSite => "cross_site",
+            Self::Unauthenticated => "unauthenticated",
+            Self::RateLimited => "rate_limited",
+            Self::PersistedQueryNotFound | Self::PersistedQueryNotSupported => {
+                "persisted_not_found"
+            }
             Self::StoreUnavailable => "store_unavailable",
             Self::Timeout => "timeout",
             Self::Internal => "internal",
@@ -97,16 +124,26 @@ pub(crate) struct QueryError {
     /// The response key of the root field, for an error within `data`.
     pub(crate) path: Option<String>,
     pub(crate) exceeded: Option<Exceeded>,
+    /// In how many seconds the same would be answered.
+    pub(crate) retry_after: Option<NonZeroU32>,
 }
 
 impl QueryError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { code, message, locations: Vec::new(), path: None, exceeded: None }
+        Self { code, message, locations: Vec::new(), path: None, exceeded: None, retry_after: None }
     }
 
     pub(crate) fn limit(exceeded: Exceeded, message: impl Into<String>) -> Self {
         Self { exceeded: Some(exceeded), ..Self::new(Code::LimitExceeded, message) }
+    }
+
+    /// More than the client's rate limit has left; `wait` until it has enough.
+    pub(crate) fn rate_limited(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        let message = format!("too many publications asked for; try again in {seconds} s");
+        Self { retry_after: NonZeroU32::new(seconds), ..Self::new(Code::RateLimited, message) }
     }
 
     pub(crate) fn at(mut self, location: Option<SourceSpan>, sources: &SourceMap) -> Self {
@@ -143,6 +180,9 @@ impl QueryError {
             if let Some(actual) = actual {
                 out.push_str(&format!(",\"actual\":{actual}"));
             }
+        }
+        if let Some(seconds) = self.retry_after {
+            out.push_str(&format!(",\"retryAfter\":{seconds}"));
         }
         out.push_str("}}");
     }

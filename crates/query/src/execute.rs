@@ -47,29 +47,43 @@ pub(crate) struct Executed {
     pub(crate) body: String,
     /// Whether it has errors beside the data.
     pub(crate) partial: bool,
+    /// Publications that were asked for.
+    pub(crate) asked: u64,
+    /// Whether every publication that was asked for is there and settled, so that the answer is likely to stay.
+    pub(crate) settled: bool,
+}
+
+/// How a document is to be executed.
+pub(crate) struct Call<'a> {
+    /// The operation of that name, or the only one.
+    pub(crate) operation_name: Option<&'a str>,
+    pub(crate) variables: Given<'a>,
+    /// What the request holds of the work budget already.
+    pub(crate) turn: Turn<'a>,
+    /// Asked with the number of publications before any work for them.
+    pub(crate) admit: &'a (dyn Fn(u64) -> Result<(), QueryError> + Sync),
 }
 
 impl Executor {
-    /// Executes the operation of that name, or the only one. `turn` is what the request holds of the work budget already.
+    /// Executes an operation of the document.
     pub(crate) async fn execute(
         &self,
         document: &Valid<ExecutableDocument>,
-        operation_name: Option<&str>,
-        given: Given<'_>,
-        turn: Turn<'_>,
+        call: Call<'_>,
     ) -> Result<Executed, QueryError> {
-        let operation = document.operations.get(operation_name).map_err(|error| {
+        let operation = document.operations.get(call.operation_name).map_err(|error| {
             QueryError::new(Code::OperationResolution, error.message().to_string())
         })?;
-        let variables = Variables::coerce(&self.schema.valid, operation, given)?;
+        let variables = Variables::coerce(&self.schema.valid, operation, call.variables)?;
         let planner = Planner {
             collector: Collector { document, variables: &variables },
             limits: &self.limits,
             ecosystem: &self.ecosystem,
         };
         let plan = planner.plan(operation)?;
+        (call.admit)(plan.asked)?;
         self.metrics.keys.observe(plan.asked as f64);
-        let _turn = self.work.enough(turn, plan.asked).await;
+        let _turn = self.work.enough(call.turn, plan.asked).await;
         let meta = self.introspect(document, operation, &variables, &plan)?;
         let rows = self.find(&plan).await?;
         let pages = self.list(&plan).await?;
@@ -165,7 +179,12 @@ impl Executor {
             QueryError::limit(exceeded, message)
         })?;
         writer.out.push('}');
-        Ok(Executed { body: writer.out, partial: !plan.errors.is_empty() })
+        Ok(Executed {
+            body: writer.out,
+            partial: !plan.errors.is_empty(),
+            asked: plan.asked,
+            settled: plan.asked == rows.len() as u64 && rows.iter().all(is_settled),
+        })
     }
 
     /// The store's own words go to the log: they may name hosts and files.
@@ -182,6 +201,11 @@ impl Executor {
             )
         }
     }
+}
+
+/// Whether the row is there and no later list of exits can change it.
+fn is_settled(row: &Option<Publication>) -> bool {
+    row.as_ref().is_some_and(|row| row.info.tor_settled)
 }
 
 #[cfg(test)]

@@ -4,9 +4,14 @@
 
 mod accept;
 mod body;
+mod caching;
 mod graphiql;
 mod parameters;
+mod persisted;
+mod visit;
 
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +20,8 @@ use apollo_compiler::validation::Valid;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
@@ -23,17 +29,35 @@ use tokio::sync::Semaphore;
 use self::accept::Media;
 use self::body::Unread;
 use self::parameters::Parameters;
+use self::persisted::Text;
+use self::visit::{Outcome, REQUEST_ID, Visit};
+use crate::access::{Access, Client, Unauthenticated};
 use crate::budget::{ByteBudget, Turn};
 use crate::config::QuerySettings;
+use crate::connection::Peer;
 use crate::document::{self, Asked, DocumentCache, Refusal};
 use crate::error::{Code, Exceeded, QueryError, write_errors};
-use crate::execute::Executor;
+use crate::execute::{Call, Executor};
+
+pub(crate) use self::caching::Freshness;
+pub(crate) use self::persisted::PersistedQueries;
+pub(crate) use self::visit::RequestIds;
+
+/// The header fields of the IETF's draft on rate limits.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Stands for a peer that nobody told; there is none behind the listener.
+const UNKNOWN_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What the handlers share.
 pub(crate) struct App {
     pub(crate) executor: Executor,
     pub(crate) settings: QuerySettings,
+    pub(crate) access: Access,
     pub(crate) documents: DocumentCache,
+    pub(crate) persisted: PersistedQueries,
+    pub(crate) freshness: Freshness,
+    pub(crate) request_ids: RequestIds,
     /// How many documents are validated at the same time. Documents that nobody has seen yet wait for each other here,
     /// and not the requests whose documents are known.
     pub(crate) validations: Arc<Semaphore>,
@@ -48,14 +72,27 @@ struct Answer {
     status: StatusCode,
     body: String,
     outcome: &'static str,
-    /// For the answer to a write over GET.
-    allow_post: bool,
+    /// Publications that were asked for.
+    keys: u64,
+    /// Of an answer without errors, whether it is likely to stay.
+    settled: Option<bool>,
+    /// What only some answers say.
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// How a request is to be answered, and whom it counts for.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    media: Media,
+    client: Client,
+    /// By GET, which must not write.
+    safe_method: bool,
 }
 
 /// The routes of the public listener.
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/graphql", get(graphql).post(graphql))
+        .route("/graphql", get(graphql).post(graphql).options(preflight))
         .route("/schema.graphql", get(schema))
         .route("/", get(graphiql::page))
         .route("/graphiql/{file}", get(graphiql::file))
@@ -68,48 +105,80 @@ async fn schema(State(app): State<Arc<App>>) -> Response {
     (headers, app.executor.schema.text.clone()).into_response()
 }
 
+/// What a browser asks before it sends the request of another origin's page.
+async fn preflight(State(app): State<Arc<App>>, request: Request) -> Response {
+    let asks = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = match app.access.cors.allowed(request.headers()) {
+        Some(allowed) if asks => {
+            let mut response = StatusCode::NO_CONTENT.into_response();
+            app.access.cors.mark_preflight(response.headers_mut(), allowed);
+            response
+        }
+        _ if asks => StatusCode::FORBIDDEN.into_response(),
+        _ => {
+            ([(header::ALLOW, "GET, HEAD, POST, OPTIONS")], StatusCode::NO_CONTENT).into_response()
+        }
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+    response
+}
+
 async fn graphql(State(app): State<Arc<App>>, request: Request) -> Response {
     let started = Instant::now();
-    let media = accept::negotiate(request.headers());
-    let timeout = app.settings.http.request_timeout;
-    let answer = match media {
-        None => app.plain_error(
-            StatusCode::NOT_ACCEPTABLE,
-            &QueryError::new(
-                Code::BadRequest,
-                "accept application/graphql-response+json or application/json",
-            ),
-        ),
-        Some(media) => match tokio::time::timeout(timeout, app.answer(request, media)).await {
-            Ok(answer) => answer,
-            Err(_) => app.plain_error(
-                StatusCode::SERVICE_UNAVAILABLE,
-                &QueryError::new(
-                    Code::Timeout,
-                    format!("not answered within {timeout:?} (http.request_timeout)"),
-                ),
-            ),
-        },
+    let (head, body) = request.into_parts();
+    let visit =
+        Visit { id: app.request_ids.of(&head.headers), method: head.method.clone(), started };
+    let media = accept::negotiate(&head.headers);
+    let peer = head.extensions.get::<Peer>().map_or(UNKNOWN_PEER, |peer| peer.0);
+    let client = app.access.client(&head.headers, peer);
+    let answer = match (media, client) {
+        (None, _) => app.not_acceptable(),
+        (_, Err(why)) => app.unauthenticated(why),
+        (Some(media), Ok(client)) => {
+            let terms = Terms { media, client, safe_method: head.method != Method::POST };
+            app.answer_in_time(&head, body, terms).await
+        }
     };
-    app.finish(answer, media.unwrap_or(Media::Json), started).await
+    app.finish(&head.headers, answer, (media.unwrap_or(Media::Json), client.ok()), visit).await
 }
 
 impl App {
-    async fn answer(&self, request: Request, media: Media) -> Answer {
-        let (head, body) = request.into_parts();
-        if is_cross_site(&head.headers) {
-            let message = "requests from pages of other sites are refused";
+    async fn answer_in_time(&self, head: &Parts, body: Body, terms: Terms) -> Answer {
+        let timeout = self.settings.http.request_timeout;
+        let answer = tokio::time::timeout(timeout, self.answer(head, body, terms)).await;
+        answer.unwrap_or_else(|_| {
+            let message = format!("not answered within {timeout:?} (http.request_timeout)");
+            let error = QueryError::new(Code::Timeout, message);
+            self.plain_error(StatusCode::SERVICE_UNAVAILABLE, &error)
+        })
+    }
+
+    async fn answer(&self, head: &Parts, body: Body, terms: Terms) -> Answer {
+        if self.access.cors.refuses(&head.headers) {
+            let message = "requests from pages of other sites are refused (access.cors_origins)";
             return self
                 .plain_error(StatusCode::FORBIDDEN, &QueryError::new(Code::CrossSite, message));
         }
-        if head.method == Method::POST {
-            self.post(&head.headers, body, media).await
+        // Before anything is read, so that a client whose account is empty costs next to nothing.
+        if let Err(error) = self.charge(terms.client, 1) {
+            return self.refused(&[error], terms.media);
+        }
+        if terms.safe_method {
+            self.get(&head.uri, terms).await
         } else {
-            self.get(&head.uri, media).await
+            self.post(&head.headers, body, terms).await
         }
     }
 
-    async fn post(&self, headers: &HeaderMap, body: Body, media: Media) -> Answer {
+    /// Takes so many publications from the client's account.
+    fn charge(&self, client: Client, cost: u64) -> Result<(), QueryError> {
+        match &self.access.limiter {
+            Some(limiter) => limiter.take(client, cost).map_err(QueryError::rate_limited),
+            None => Ok(()),
+        }
+    }
+
+    async fn post(&self, headers: &HeaderMap, body: Body, terms: Terms) -> Answer {
         if !parameters::is_json(headers) {
             let error = QueryError::new(
                 Code::BadRequest,
@@ -127,12 +196,12 @@ impl App {
         let turn = self.executor.work.turn_for_body(body.len()).await;
         let budget = parameters::budget(self.executor.limits.max_refs);
         match parameters::from_body(&body, budget) {
-            Ok(parameters) => self.run(parameters, turn, (false, media)).await,
+            Ok(parameters) => self.run(parameters, turn, terms).await,
             Err(error) => self.plain_error(StatusCode::BAD_REQUEST, &error),
         }
     }
 
-    async fn get(&self, uri: &Uri, media: Media) -> Answer {
+    async fn get(&self, uri: &Uri, terms: Terms) -> Answer {
         let budget = parameters::budget(self.executor.limits.max_refs);
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
         let parameters = match &pairs {
@@ -143,7 +212,7 @@ impl App {
             )),
         };
         match parameters {
-            Ok(parameters) => self.run(parameters, Turn::default(), (true, media)).await,
+            Ok(parameters) => self.run(parameters, Turn::default(), terms).await,
             Err(error) => self.plain_error(StatusCode::BAD_REQUEST, &error),
         }
     }
@@ -159,27 +228,56 @@ impl App {
         self.plain_error(StatusCode::PAYLOAD_TOO_LARGE, &QueryError::limit(exceeded, message))
     }
 
-    async fn run(
-        &self,
-        parameters: Parameters<'_>,
-        turn: Turn<'_>,
-        (safe_method, media): (bool, Media),
-    ) -> Answer {
-        let operation_name = parameters.operation_name.as_deref();
-        let asked = Asked { safe_method, operation_name };
-        let document = match self.document(&parameters.query, asked).await {
+    async fn run(&self, parameters: Parameters<'_>, turn: Turn<'_>, terms: Terms) -> Answer {
+        let Parameters { query, operation_name, variables, persisted } = parameters;
+        let text = match self.text(query, persisted.as_ref()) {
+            Ok(text) => text,
+            Err(error) => return self.refused(&[error], terms.media),
+        };
+        let operation_name = operation_name.as_deref();
+        let asked = Asked { safe_method: terms.safe_method, operation_name };
+        let document = match self.document(text.as_str(), asked).await {
             Ok(document) => document,
-            Err(Refusal::Errors(errors)) => return self.refused(&errors, media),
+            Err(Refusal::Errors(errors)) => return self.refused(&errors, terms.media),
             Err(Refusal::NotAQuery) => return self.not_a_query(),
         };
-        match self.executor.execute(&document, operation_name, parameters.variables, turn).await {
+        if let (Some(hash), Text::Sent(text)) = (persisted, &text) {
+            self.persisted.keep(hash, text);
+            let bytes = i64::try_from(self.persisted.bytes()).unwrap_or(i64::MAX);
+            self.executor.metrics.persisted_query_bytes.set(bytes);
+        }
+        // One was charged for the request.
+        let admit = |keys: u64| self.charge(terms.client, keys.saturating_sub(1));
+        let call = Call { operation_name, variables, turn, admit: &admit };
+        match self.executor.execute(&document, call).await {
             Ok(executed) => Answer {
                 status: StatusCode::OK,
                 body: executed.body,
                 outcome: if executed.partial { "partial" } else { "ok" },
-                allow_post: false,
+                keys: executed.asked,
+                settled: (!executed.partial).then_some(executed.settled),
+                headers: Vec::new(),
             },
-            Err(error) => self.refused(&[error], media),
+            Err(error) => self.refused(&[error], terms.media),
+        }
+    }
+
+    /// The text of the document: what was sent, or what was kept under its hash.
+    fn text<'a>(
+        &self,
+        sent: Cow<'a, str>,
+        hash: Option<&persisted::Hash>,
+    ) -> Result<Text<'a>, QueryError> {
+        match hash {
+            Some(hash) if sent.is_empty() => {
+                let found = self.persisted.find(hash);
+                let result = if found.is_ok() { "hit" } else { "miss" };
+                let lookups = &self.executor.metrics.persisted_query_lookups_total;
+                lookups.with_label_values(&[result]).inc();
+                found.map(Text::Kept)
+            }
+            Some(hash) => persisted::check(hash, &sent).map(|()| Text::Sent(sent)),
+            None => Ok(Text::Sent(sent)),
         }
     }
 
@@ -208,12 +306,33 @@ impl App {
     fn refused(&self, errors: &[QueryError], media: Media) -> Answer {
         let code = errors.first().map_or(Code::Internal, |error| error.code);
         let status = match (code, media) {
+            (Code::RateLimited, _) => StatusCode::TOO_MANY_REQUESTS,
             (Code::StoreUnavailable | Code::Timeout, _) => StatusCode::SERVICE_UNAVAILABLE,
             (Code::Internal, _) => StatusCode::INTERNAL_SERVER_ERROR,
+            (Code::PersistedQueryMismatch, _) | (_, Media::GraphqlResponse) => {
+                StatusCode::BAD_REQUEST
+            }
             (_, Media::Json) => StatusCode::OK,
-            (_, Media::GraphqlResponse) => StatusCode::BAD_REQUEST,
         };
-        self.errors(status, errors, code)
+        let mut answer = self.errors(status, errors, code);
+        if let Some(seconds) = errors.first().and_then(|error| error.retry_after) {
+            answer.headers.push((header::RETRY_AFTER, seconds.get().into()));
+        }
+        answer
+    }
+
+    fn not_acceptable(&self) -> Answer {
+        let message = "accept application/graphql-response+json or application/json";
+        let error = QueryError::new(Code::BadRequest, message);
+        self.plain_error(StatusCode::NOT_ACCEPTABLE, &error)
+    }
+
+    fn unauthenticated(&self, why: Unauthenticated) -> Answer {
+        let error = QueryError::new(Code::Unauthenticated, why.message());
+        let mut answer = self.plain_error(StatusCode::UNAUTHORIZED, &error);
+        let challenge = HeaderValue::from_static(why.challenge());
+        answer.headers.push((header::WWW_AUTHENTICATE, challenge));
+        answer
     }
 
     fn plain_error(&self, status: StatusCode, error: &QueryError) -> Answer {
@@ -222,7 +341,9 @@ impl App {
 
     fn not_a_query(&self) -> Answer {
         let error = QueryError::new(Code::BadRequest, "GET executes queries only; use POST");
-        Answer { allow_post: true, ..self.plain_error(StatusCode::METHOD_NOT_ALLOWED, &error) }
+        let mut answer = self.plain_error(StatusCode::METHOD_NOT_ALLOWED, &error);
+        answer.headers.push((header::ALLOW, HeaderValue::from_static("POST")));
+        answer
     }
 
     fn errors(&self, status: StatusCode, errors: &[QueryError], code: Code) -> Answer {
@@ -231,20 +352,33 @@ impl App {
         let mut body = String::from("{");
         write_errors(&mut body, errors, limits.max_error_length);
         body.push('}');
-        Answer { status, body, outcome: code.outcome(), allow_post: false }
+        let outcome = code.outcome();
+        Answer { status, body, outcome, keys: 0, settled: None, headers: Vec::new() }
     }
 
-    async fn finish(&self, answer: Answer, media: Media, started: Instant) -> Response {
-        let class = match answer.status.as_u16() {
-            ..400 => "2xx",
-            400..500 => "4xx",
-            _ => "5xx",
+    async fn finish(
+        &self,
+        asked: &HeaderMap,
+        mut answer: Answer,
+        (media, client): (Media, Option<Client>),
+        visit: Visit,
+    ) -> Response {
+        self.cache(asked, &mut answer, (media, &visit.method));
+        let bytes = answer.body.len();
+        let outcome = Outcome {
+            status: answer.status.as_u16(),
+            outcome: answer.outcome,
+            keys: answer.keys,
+            bytes,
+            client: client.and_then(|client| self.access.name(client)),
         };
-        let metrics = &self.executor.metrics;
-        metrics.requests_total.with_label_values(&[class, answer.outcome]).inc();
-        metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+        self.count(&outcome, visit.started);
+        if self.settings.http.access_log {
+            visit.log(&outcome);
+        }
         let patience = self.settings.http.request_timeout;
-        let held = self.answers.hold(answer.body, &metrics.answers_bytes, patience).await;
+        let answers = &self.executor.metrics.answers_bytes;
+        let held = self.answers.hold(answer.body, answers, patience).await;
         let mut response = match held {
             Some(body) => (answer.status, Body::from(body)).into_response(),
             // Nothing can be said within a budget that is used up, but that it is.
@@ -252,18 +386,69 @@ impl App {
         };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media.content_type()));
-        headers.insert(header::VARY, HeaderValue::from_static("accept"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if answer.allow_post {
-            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
-        }
+        headers.insert(REQUEST_ID, visit.id);
+        headers.extend(answer.headers.into_iter().map(|(name, value)| (Some(name), value)));
+        self.mark(asked, headers, client);
         response
     }
-}
 
-/// Set by browsers, and by nobody else: `cross-site` is another site's page.
-fn is_cross_site(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|value| value == "cross-site")
+    /// Says how long the answer may be kept, and leaves it out where the client has it.
+    fn cache(&self, asked: &HeaderMap, answer: &mut Answer, (media, method): (Media, &Method)) {
+        let Some(settled) = answer.settled else {
+            answer.headers.push((header::CACHE_CONTROL, caching::NO_STORE));
+            return;
+        };
+        if *method == Method::POST {
+            return;
+        }
+        let tag = caching::tag(media.content_type(), &answer.body);
+        if caching::has(asked, &tag) {
+            answer.status = StatusCode::NOT_MODIFIED;
+            answer.outcome = "not_modified";
+            answer.body.clear();
+        }
+        answer.headers.push((header::ETAG, tag));
+        answer.headers.push((header::CACHE_CONTROL, self.freshness.of(settled)));
+    }
+
+    fn count(&self, outcome: &Outcome<'_>, started: Instant) {
+        let class = match outcome.status {
+            ..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        };
+        let metrics = &self.executor.metrics;
+        metrics.requests_total.with_label_values(&[class, outcome.outcome]).inc();
+        let seconds = metrics.request_seconds.with_label_values(&[outcome.outcome]);
+        seconds.observe(started.elapsed().as_secs_f64());
+    }
+
+    /// What depends on who asks: on the client's account, and on the page's origin.
+    fn mark(&self, asked: &HeaderMap, headers: &mut HeaderMap, client: Option<Client>) {
+        let vary = match (self.access.is_closed(), self.access.cors.is_on()) {
+            (false, false) => "accept",
+            (true, false) => "accept, authorization",
+            (false, true) => "accept, origin",
+            (true, true) => "accept, authorization, origin",
+        };
+        headers.insert(header::VARY, HeaderValue::from_static(vary));
+        if let Some(allowed) = self.access.cors.allowed(asked) {
+            self.access.cors.mark(headers, allowed);
+        }
+        if let (Some(limiter), Some(client)) = (&self.access.limiter, client) {
+            let clients = i64::try_from(limiter.clients()).unwrap_or(i64::MAX);
+            self.executor.metrics.rate_limit_clients.set(clients);
+            let values =
+                [(RATE_LIMIT, limiter.standing(client).header()), (POLICY, limiter.policy())];
+            for (name, value) in values {
+                if let Ok(value) = HeaderValue::try_from(value) {
+                    headers.insert(name, value);
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! statement; rows are written straight into the answer. There is no other way through. This crate reads only: it must
 //! not write to the store, judge anything, or know of Kafka.
 
+mod access;
 mod budget;
 mod cli;
 mod config;
@@ -11,6 +12,7 @@ mod connection;
 mod document;
 mod error;
 mod execute;
+mod generations;
 mod http;
 mod json;
 mod metrics;
@@ -19,10 +21,11 @@ mod server;
 #[cfg(test)]
 mod testing;
 
+pub use access::ForwardedHeader;
 pub use cli::{Cli, Command};
 pub use config::{
-    AdminSettings, CacheSettings, DEFAULT_FILE, HttpSettings, Limits, PREFIX, QuerySettings,
-    RegistrySettings, ShutdownSettings,
+    AccessSettings, AdminSettings, CacheSettings, DEFAULT_FILE, HttpSettings, Limits, PREFIX,
+    QuerySettings, RegistrySettings, ShutdownSettings,
 };
 pub use metrics::QueryMetrics;
 pub use schema::{DEFAULT_SCHEMA, InvalidSchema, schema_text};

@@ -6,9 +6,9 @@ service::metrics! {
     /// The metrics of the query daemon (contract, section 7). No label ever holds a package, a user or an address.
     pub struct QueryMetrics "publication_query_" {
         /// GraphQL requests answered, by the class of the HTTP status and by outcome.
-        pub requests_total: IntCounterVec["status" = &["2xx", "4xx", "5xx"], "outcome" = Code::OUTCOMES],
-        /// Time from the end of a request's head to its answer, in seconds.
-        pub request_seconds: Histogram(&[
+        pub requests_total: IntCounterVec["status" = &["2xx", "3xx", "4xx", "5xx"], "outcome" = Code::OUTCOMES],
+        /// Time from the end of a request's head to its answer, in seconds, by outcome.
+        pub request_seconds: HistogramVec["outcome" = Code::OUTCOMES](&[
             0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
         ]),
         /// Publications that an executed operation asked for.
@@ -17,6 +17,12 @@ service::metrics! {
         pub document_cache_lookups_total: IntCounterVec["result" = &["hit", "miss"]],
         /// Memory that kept documents are reckoned to take, in bytes.
         pub document_cache_bytes: IntGauge,
+        /// Persisted queries asked for by their hash alone, by whether they were there.
+        pub persisted_query_lookups_total: IntCounterVec["result" = &["hit", "miss"]],
+        /// Memory that the texts of persisted queries take, in bytes.
+        pub persisted_query_bytes: IntGauge,
+        /// Clients that the rate limit counts at the moment.
+        pub rate_limit_clients: IntGauge,
         /// Time of a statement of the store, in seconds.
         pub store_seconds: HistogramVec["statement" = &["find", "list"]](&[
             0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,

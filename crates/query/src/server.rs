@@ -14,12 +14,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::access::Access;
 use crate::budget::{ByteBudget, WorkBudget};
 use crate::config::QuerySettings;
 use crate::connection;
 use crate::document::DocumentCache;
 use crate::execute::Executor;
-use crate::http::{self, App};
+use crate::http::{self, App, Freshness, PersistedQueries, RequestIds};
 use crate::metrics::QueryMetrics;
 use crate::schema::{ApiSchema, InvalidSchema};
 
@@ -88,6 +89,7 @@ impl Server {
         admin: AdminServer,
         reader: Arc<dyn PublicationReader>,
     ) -> Result<Self, StartError> {
+        let access = Access::new(&settings)?;
         let listener = admin::bind("http.listen", settings.http.listen).await?;
         let http_addr = listener.local_addr()?;
         let registry = Registry::new();
@@ -103,6 +105,10 @@ impl Server {
             metrics,
         };
         let app = App {
+            freshness: Freshness::new(&settings.cache, access.is_closed()),
+            access,
+            persisted: PersistedQueries::new(settings.cache.persisted_queries.as_u64()),
+            request_ids: RequestIds::new(),
             executor,
             documents: DocumentCache::new(documents),
             validations: Arc::new(Semaphore::new(validations())),

@@ -15,7 +15,7 @@ use crate::budget::{Turn, WorkBudget};
 use crate::config::Limits;
 use crate::document::{self, Asked, Refusal};
 use crate::error::QueryError;
-use crate::execute::Executor;
+use crate::execute::{Call, Executor};
 use crate::json::Json;
 use crate::metrics::QueryMetrics;
 use crate::schema::ApiSchema;
@@ -153,8 +153,9 @@ pub(crate) async fn run(
     let (Json::Object(given), _) = Json::read(variables.as_bytes(), 100_000).unwrap() else {
         panic!("no object")
     };
+    let (turn, admit) = (Turn::default(), &|_| Ok(()));
     executor
-        .execute(&document, None, given, Turn::default())
+        .execute(&document, Call { operation_name: None, variables: given, turn, admit })
         .await
         .map(|executed| executed.body)
         .map_err(|error| vec![error])

@@ -1,10 +1,11 @@
 //! Validated documents by their text, bounded by the memory they take.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use apollo_compiler::ExecutableDocument;
 use apollo_compiler::validation::Valid;
+
+use crate::generations::Generations;
 
 type Document = Arc<Valid<ExecutableDocument>>;
 
@@ -13,21 +14,9 @@ const BYTES_PER_BYTE: usize = 64;
 /// What a document takes however short it is.
 const BYTES_PER_DOCUMENT: usize = 4_096;
 
-/// Two generations: what is used moves to the young one, and when that holds half of the bytes, the old one is dropped
-/// and the young one grows old. Nothing is ordered and nothing is searched, and whatever was used lately stays.
+/// Validated documents.
 #[derive(Debug)]
-pub(crate) struct DocumentCache {
-    generations: Mutex<Generations>,
-    capacity: usize,
-}
-
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashMap<Arc<str>, Document>,
-    old: HashMap<Arc<str>, Document>,
-    young_bytes: usize,
-    old_bytes: usize,
-}
+pub(crate) struct DocumentCache(Generations<Arc<str>, Document>);
 
 fn weight(text: &str) -> usize {
     text.len() * BYTES_PER_BYTE + BYTES_PER_DOCUMENT
@@ -36,45 +25,20 @@ fn weight(text: &str) -> usize {
 impl DocumentCache {
     /// Holds documents up to about `capacity` bytes of memory; none where that is too little for one.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { generations: Mutex::default(), capacity }
+        Self(Generations::new(capacity))
     }
 
     pub(crate) fn get(&self, text: &str) -> Option<Document> {
-        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(document) = generations.young.get(text) {
-            return Some(document.clone());
-        }
-        let (text, document) = generations.old.remove_entry(text)?;
-        generations.old_bytes -= weight(&text);
-        generations.put(text, document.clone(), self.capacity / 2);
-        Some(document)
+        self.0.get(text)
     }
 
     pub(crate) fn insert(&self, text: &str, document: Document) {
-        if weight(text) <= self.capacity / 2 {
-            let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-            generations.put(text.into(), document, self.capacity / 2);
-        }
+        self.0.insert(text.into(), document, weight(text));
     }
 
     /// What the documents are reckoned to take, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.young_bytes + generations.old_bytes
-    }
-}
-
-impl Generations {
-    fn put(&mut self, text: Arc<str>, document: Document, half: usize) {
-        let bytes = weight(&text);
-        if self.young_bytes + bytes > half {
-            self.old = std::mem::take(&mut self.young);
-            self.old_bytes = std::mem::take(&mut self.young_bytes);
-        }
-        // Two requests may have validated the same text at the same time.
-        if self.young.insert(text, document).is_none() {
-            self.young_bytes += bytes;
-        }
+        self.0.bytes()
     }
 }
 

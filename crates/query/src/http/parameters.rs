@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, header};
 
+use super::persisted::{self, Hash};
 use crate::error::{Code, QueryError};
 use crate::execute::Given;
 use crate::json::Json;
@@ -14,6 +15,8 @@ pub(super) struct Parameters<'a> {
     pub(super) query: Cow<'a, str>,
     pub(super) operation_name: Option<Cow<'a, str>>,
     pub(super) variables: Given<'a>,
+    /// The SHA-256 of the text, where the client sends it (automatic persisted queries); the text may then be missing.
+    pub(super) persisted: Option<Hash>,
 }
 
 /// JSON values that are kept of a request: four for each reference that may be asked for (the object, name and version,
@@ -62,7 +65,7 @@ pub(super) fn from_body(body: &[u8], budget: usize) -> Result<Parameters<'_>, Qu
             "query" => parameters.query = text("query", value)?.unwrap_or_default(),
             "operationName" => parameters.operation_name = text("operationName", value)?,
             "variables" => parameters.variables = map("variables", value)?,
-            "extensions" => drop(map("extensions", value)?),
+            "extensions" => parameters.persisted = persisted::hash(&map("extensions", value)?)?,
             // Unknown parameters are ignored, as the specification says.
             _ => {}
         }
@@ -89,7 +92,7 @@ pub(super) fn from_url<'a>(
             "query" => parameters.query = value.as_str().into(),
             "operationName" => parameters.operation_name = Some(value.as_str().into()),
             "variables" => parameters.variables = read(name, value)?,
-            "extensions" => drop(read(name, value)?),
+            "extensions" => parameters.persisted = persisted::hash(&read(name, value)?)?,
             _ => {}
         }
     }
@@ -98,7 +101,7 @@ pub(super) fn from_url<'a>(
 
 impl Parameters<'_> {
     fn checked(self, cut: bool) -> Result<Self, QueryError> {
-        if self.query.is_empty() {
+        if self.query.is_empty() && self.persisted.is_none() {
             return Err(bad("parameter `query` is missing"));
         }
         // Lists know their true length, so that too many keys are refused with their count; what else is that large

@@ -9,6 +9,9 @@ use crate::testing::{Memory, rows};
 use crate::{DEFAULT_SCHEMA, QuerySettings, Server};
 use std::sync::Arc;
 
+mod access;
+mod caching;
+
 const SEED: &str = r#"{"query":"query { package(name: \"pg\", version: \"7.12.0\") { publicationInfo { username tor tfa } } }"}"#;
 const ANSWER: &str =
     r#"{"data":{"package":{"publicationInfo":{"username":"brianc","tor":false,"tfa":true}}}}"#;

@@ -1,0 +1,208 @@
+//! The rate limit: a bucket of publications for each client, which fills evenly.
+//!
+//! One number a client says all (the generic cell rate algorithm): the moment at which its bucket is full again. A
+//! client whose moment has passed needs no entry, so that what is forgotten first costs nothing.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use service::config::ConfigError;
+
+use super::client::Client;
+use crate::config::AccessSettings;
+
+/// Buckets of all clients.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    quota: u64,
+    window: Duration,
+    /// Nanoseconds in which one publication comes back.
+    interval: u64,
+    /// Clients that are kept at most.
+    capacity: usize,
+    started: Instant,
+    /// When each bucket is full again, in nanoseconds since the start.
+    full_at: Mutex<HashMap<Client, u64>>,
+}
+
+/// How a client stands, for the header `RateLimit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Publications that can be asked for now.
+    pub(crate) remaining: u64,
+    /// Seconds until the bucket is full.
+    pub(crate) reset: u64,
+}
+
+impl Limiter {
+    /// None where the rate is not limited.
+    pub(super) fn new(settings: &AccessSettings) -> Result<Option<Self>, ConfigError> {
+        if settings.rate_limit == 0 {
+            return Ok(None);
+        }
+        let wrong =
+            |key: &str, what: &str| Err(ConfigError::invalid(format!("access.{key}"), what));
+        if settings.rate_window < Duration::from_secs(1) {
+            return wrong("rate_window", "must not be below 1s");
+        }
+        if settings.rate_window > Duration::from_secs(31 * 24 * 3_600) {
+            return wrong("rate_window", "must not be over 31d");
+        }
+        if settings.rate_clients == 0 {
+            return wrong("rate_clients", "must not be 0");
+        }
+        let quota = u64::from(settings.rate_limit);
+        Ok(Some(Self {
+            quota,
+            window: settings.rate_window,
+            interval: (nanoseconds(settings.rate_window) / quota).max(1),
+            capacity: settings.rate_clients,
+            started: Instant::now(),
+            full_at: Mutex::default(),
+        }))
+    }
+
+    /// Takes so many publications from the client's bucket, or says how long to wait until it has them.
+    pub(crate) fn take(&self, client: Client, cost: u64) -> Result<(), Duration> {
+        self.take_at(client, cost, nanoseconds(self.started.elapsed()))
+    }
+
+    fn take_at(&self, client: Client, cost: u64, now: u64) -> Result<(), Duration> {
+        let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = table.get(&client).map_or(now, |full_at| (*full_at).max(now));
+        let after = full_at.saturating_add(cost.saturating_mul(self.interval));
+        let latest = now + self.quota * self.interval;
+        if after > latest {
+            return Err(Duration::from_nanos(after - latest));
+        }
+        if cost > 0 {
+            table.insert(client, after);
+            if table.len() > self.capacity {
+                forget(&mut table, self.capacity, now);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn standing(&self, client: Client) -> Standing {
+        self.standing_at(client, nanoseconds(self.started.elapsed()))
+    }
+
+    fn standing_at(&self, client: Client, now: u64) -> Standing {
+        let table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = table.get(&client).map_or(0, |full_at| full_at.saturating_sub(now));
+        Standing {
+            remaining: self.quota.saturating_sub(missing.div_ceil(self.interval)),
+            reset: missing.div_ceil(1_000_000_000),
+        }
+    }
+
+    /// The value of `RateLimit-Policy`.
+    pub(crate) fn policy(&self) -> String {
+        format!("\"publications\";q={};w={}", self.quota, self.window.as_secs())
+    }
+
+    /// How many clients are kept.
+    pub(crate) fn clients(&self) -> usize {
+        self.full_at.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Standing {
+    /// The value of `RateLimit`.
+    pub(crate) fn header(self) -> String {
+        format!("\"publications\";r={};t={}", self.remaining, self.reset)
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Makes room: first those whose buckets are full, then the half that asked for least. Who asked for most stays, so that
+/// nobody gets rid of a full account by asking from many addresses.
+fn forget(table: &mut HashMap<Client, u64>, capacity: usize, now: u64) {
+    table.retain(|_, full_at| *full_at > now);
+    if table.len() > capacity / 4 * 3 {
+        let mut moments: Vec<u64> = table.values().copied().collect();
+        let middle = moments.len() / 2;
+        let (_, median, _) = moments.select_nth_unstable(middle);
+        let median = *median;
+        let mut spare = middle + 1;
+        // Many can have the same moment; half of all go, and no more.
+        table.retain(|_, full_at| {
+            let goes = *full_at <= median && spare > 0;
+            spare -= usize::from(goes);
+            !goes
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn limiter(quota: u32, seconds: u64, clients: usize) -> Limiter {
+        let settings = AccessSettings {
+            rate_limit: quota,
+            rate_window: Duration::from_secs(seconds),
+            rate_clients: clients,
+            ..AccessSettings::default()
+        };
+        Limiter::new(&settings).unwrap().unwrap()
+    }
+
+    fn client(number: u32) -> Client {
+        Client::of_address(Ipv4Addr::from_bits(number).into())
+    }
+
+    #[test]
+    fn a_bucket_empties_and_fills_evenly() {
+        let limiter = limiter(100, 100, 10);
+        assert_eq!(limiter.take_at(client(1), 100, 0), Ok(()));
+        assert_eq!(limiter.take_at(client(1), 1, 0), Err(Duration::from_secs(1)));
+        assert_eq!(limiter.take_at(client(1), 50, SECOND), Err(Duration::from_secs(49)));
+        assert_eq!(limiter.take_at(client(2), 50, SECOND), Ok(()), "another client");
+        let standing = Standing { remaining: 10, reset: 90 };
+        assert_eq!(limiter.standing_at(client(1), 10 * SECOND), standing);
+        assert_eq!(limiter.take_at(client(1), 10, 10 * SECOND), Ok(()));
+        assert_eq!(limiter.take_at(client(1), 1, 10 * SECOND), Err(Duration::from_secs(1)));
+        assert_eq!(limiter.take_at(client(1), 100, 500 * SECOND), Ok(()));
+        assert_eq!(standing.header(), "\"publications\";r=10;t=90");
+        assert_eq!(limiter.policy(), "\"publications\";q=100;w=100");
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_the_busiest_stay_in_it() {
+        let limiter = limiter(100, 100, 50);
+        assert_eq!(limiter.take_at(Client::Token(0), 100, 0), Ok(()));
+        for number in 0..10_000 {
+            assert_eq!(limiter.take_at(client(number), 1, 0), Ok(()));
+            assert!(limiter.clients() <= 50);
+        }
+        assert!(limiter.take_at(Client::Token(0), 1, 0).is_err());
+        // What is full again is forgotten first.
+        for number in 0..51 {
+            let _ = limiter.take_at(client(number), 1, 200 * SECOND);
+        }
+        assert!(limiter.clients() <= 51);
+    }
+
+    #[test]
+    fn a_limit_that_cannot_work_is_refused() {
+        let with = |window: u64, rate_clients: usize| AccessSettings {
+            rate_limit: 10,
+            rate_window: Duration::from_secs(window),
+            rate_clients,
+            ..AccessSettings::default()
+        };
+        for settings in [with(0, 1), with(3_000_000, 1), with(1, 0)] {
+            assert!(Limiter::new(&settings).is_err(), "{settings:?}");
+        }
+        assert!(Limiter::new(&AccessSettings::default()).unwrap().is_none());
+    }
+}

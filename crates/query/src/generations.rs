@@ -1,0 +1,74 @@
+//! What is kept between requests, bounded by the memory it takes.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+
+/// Two generations: what is used moves to the young one, and when that holds half of the bytes, the old one is dropped
+/// and the young one grows old. Nothing is ordered and nothing is searched, and whatever was used lately stays.
+#[derive(Debug)]
+pub(crate) struct Generations<K, V> {
+    tables: Mutex<Tables<K, V>>,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Tables<K, V> {
+    young: HashMap<K, (V, usize)>,
+    old: HashMap<K, (V, usize)>,
+    young_bytes: usize,
+    old_bytes: usize,
+}
+
+impl<K: Hash + Eq, V: Clone> Generations<K, V> {
+    /// Holds values of about `capacity` bytes together; none where that is too little for one.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let tables =
+            Tables { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, old_bytes: 0 };
+        Self { tables: Mutex::new(tables), capacity }
+    }
+
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((value, _)) = tables.young.get(key) {
+            return Some(value.clone());
+        }
+        let (key, (value, bytes)) = tables.old.remove_entry(key)?;
+        tables.old_bytes -= bytes;
+        tables.put(key, (value.clone(), bytes), self.capacity / 2);
+        Some(value)
+    }
+
+    /// Keeps a value that takes so many bytes, where it is not too large to be kept at all.
+    pub(crate) fn insert(&self, key: K, value: V, bytes: usize) {
+        if bytes <= self.capacity / 2 {
+            let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            tables.put(key, (value, bytes), self.capacity / 2);
+        }
+    }
+
+    /// What the values take together, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.young_bytes + tables.old_bytes
+    }
+}
+
+impl<K: Hash + Eq, V> Tables<K, V> {
+    fn put(&mut self, key: K, value: (V, usize), half: usize) {
+        let bytes = value.1;
+        if self.young_bytes + bytes > half {
+            self.old = std::mem::take(&mut self.young);
+            self.old_bytes = std::mem::take(&mut self.young_bytes);
+        }
+        // Two requests may have made the same value at the same time.
+        if self.young.insert(key, value).is_none() {
+            self.young_bytes += bytes;
+        }
+    }
+}
