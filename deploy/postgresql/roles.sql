@@ -1,10 +1,14 @@
--- Three roles with no more rights than their work needs. Run it once as a superuser in the database of the publications,
--- before the first `publication-ingester migrate`; running it again changes nothing:
+-- Three roles with no more rights than their work needs. Run it as a superuser in the database of the publications
+-- before the first `publication-ingester migrate`, which makes the tables, and again after it and after every update,
+-- which may bring more of them. What is there already stays as it is:
 --
 --   psql --dbname publications --file deploy/postgresql/roles.sql
 --
--- The roles cannot log in by themselves: give each daemon's login one of them, or let the role log in.
+-- The roles cannot log in. Give each login one of them; `migrate` runs as the first, so that the tables are its own:
 --
+--   CREATE ROLE migrator LOGIN PASSWORD '...' IN ROLE publication_migrator;
+--   ALTER ROLE migrator SET role = 'publication_migrator';
+--   CREATE ROLE ingester LOGIN PASSWORD '...' IN ROLE publication_ingester;
 --   CREATE ROLE query_daemon LOGIN PASSWORD '...' IN ROLE publication_query;
 --
 -- Schema `public` of the database is theirs alone; a database that others use needs a schema of its own.
@@ -34,23 +38,24 @@ BEGIN
     EXECUTE format(
         'GRANT CONNECT ON DATABASE %I TO publication_migrator, publication_ingester, publication_query',
         current_database());
-    -- Bulk writes go through a temporary table.
-    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO publication_ingester', current_database());
 END
 $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE, CREATE ON SCHEMA public TO publication_migrator;
 GRANT USAGE ON SCHEMA public TO publication_ingester, publication_query;
 
--- `publication-ingester migrate` makes and owns the tables and types.
-GRANT USAGE, CREATE ON SCHEMA public TO publication_migrator;
-
--- What the migrator makes from now on: the ingester reads and writes rows, the query daemon reads them. Neither deletes,
--- because nothing that they do deletes a publication.
-ALTER DEFAULT PRIVILEGES FOR ROLE publication_migrator IN SCHEMA public
-    GRANT SELECT, INSERT, UPDATE ON TABLES TO publication_ingester;
-ALTER DEFAULT PRIVILEGES FOR ROLE publication_migrator IN SCHEMA public
-    GRANT SELECT ON TABLES TO publication_query;
-
--- What it has made already.
-GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO publication_ingester;
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO publication_query;
+-- The ingester reads and writes rows, the query daemon reads them. Neither deletes, because nothing that they do takes a
+-- publication away.
+DO $$
+BEGIN
+    IF to_regclass('public.publication') IS NOT NULL THEN
+        GRANT SELECT, INSERT, UPDATE ON public.publication TO publication_ingester;
+        GRANT SELECT ON public.publication TO publication_query;
+        -- At its start the ingester looks which migrations were made.
+        GRANT SELECT ON public._sqlx_migrations TO publication_ingester;
+    END IF;
+    IF to_regclass('public.replay_job') IS NOT NULL THEN
+        GRANT SELECT, INSERT, UPDATE ON public.replay_job TO publication_ingester;
+    END IF;
+END
+$$;

@@ -53,6 +53,8 @@ async fn packages_are_found_by_their_exact_names() {
         ("JSONStream", "1.0.3"),
         ("jsonStream", "1.3.5"),
         ("@scope/x", "1.0"),
+        // Percent-encoding is a purl's, and part of a name it is itself.
+        ("%40scope/x", "1.0.0"),
         ("", ""),
         ("x", "1.0.0"),
     ] {
@@ -156,6 +158,10 @@ async fn publications_are_paged_newest_first_and_filtered() {
     assert_eq!(once.len(), all.len(), "no publication is on two pages");
     assert_eq!(paged(&query, 7, &Value::Null), all);
     assert_eq!(paged(&query, 1, &json!({"name": "silent"})), ["silent"]);
+    let flags = "{ package(name: \"silent\", version: \"1.0.0\") { publicationInfo { tor tfa torReason tfaReason } } }";
+    let null_info =
+        json!({"tor": null, "tfa": null, "torReason": "NO_COVERAGE", "tfaReason": "NOT_REPORTED"});
+    assert_eq!(query.ask(flags, json!({})), json!({"package": {"publicationInfo": null_info}}));
 
     let count = |filter: Value| paged(&query, 50, &filter).len();
     assert_eq!(count(json!({"username": "user-7"})), 1);

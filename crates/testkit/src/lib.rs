@@ -9,6 +9,7 @@
 #[cfg(feature = "client")]
 mod client;
 mod daemon;
+pub mod hostile;
 mod http;
 mod kafka;
 mod net;

@@ -55,6 +55,15 @@ const NEEDS: &[Need] = &[
         present: || runs("node", &["--version"]) && runs("npm", &["--version"]),
     },
     Need {
+        what: "a headless Chromium, for GraphiQL",
+        packages: &["chromium-headless-shell|chromium"],
+        present: || {
+            ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]
+                .iter()
+                .any(|name| runs(name, &["--version"]))
+        },
+    },
+    Need {
         what: "promtool, for the alerts",
         packages: &["prometheus"],
         present: || runs("promtool", &["--version"]),

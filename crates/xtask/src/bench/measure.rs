@@ -6,7 +6,7 @@ use anyhow::Result;
 use model::Timestamp;
 
 use super::report::Report;
-use super::{Args, Part, broker, decode, ingest, tor};
+use super::{Args, Part, broker, decode, hostile, ingest, query, tor};
 use crate::workspace::Workspace;
 
 /// Measures and reports.
@@ -24,6 +24,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     if wanted(Part::Ingest) {
         ingest::run(workspace, &mut report, args.records, now)?;
+    }
+    if wanted(Part::Query) {
+        query::run(workspace, &mut report)?;
+    }
+    if wanted(Part::Hostile) {
+        hostile::run(workspace, &mut report)?;
     }
     report.finish(args.json.as_deref())
 }

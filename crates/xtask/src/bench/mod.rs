@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: what this build does in a second and holds in memory, beside the limits of what it stands on
-//! (librdkafka, PostgreSQL's `COPY`, SQLite's C library), all from one run on one machine.
+//! (librdkafka, PostgreSQL's `COPY` and `pgbench`, SQLite's C library), all from one run on one machine.
 //!
 //! It needs clients of Kafka and of the databases, which xtask itself must do without (it installs what they are built
 //! with). So without the feature `bench` it calls itself again with it, in the release profile.
@@ -17,6 +17,8 @@ mod events;
 #[cfg(feature = "bench")]
 mod exits;
 #[cfg(feature = "bench")]
+mod hostile;
+#[cfg(feature = "bench")]
 mod ingest;
 #[cfg(feature = "bench")]
 mod latency;
@@ -26,6 +28,8 @@ mod measure;
 mod postgres;
 #[cfg(feature = "bench")]
 mod process;
+#[cfg(feature = "bench")]
+mod query;
 #[cfg(feature = "bench")]
 mod report;
 #[cfg(feature = "bench")]
@@ -61,6 +65,10 @@ enum Part {
     Decode,
     /// Six years of hourly exit lists
     Tor,
+    /// The query daemon beside pgbench
+    Query,
+    /// The query daemon under requests that are meant to hurt it
+    Hostile,
 }
 
 /// Calls itself again, built with what the measurements need.
