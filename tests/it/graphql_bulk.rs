@@ -65,7 +65,7 @@ async fn five_thousand_references_are_one_statement() {
 
     // Every second one is not there.
     let reference = |n: u32| {
-        let name = format!("{}-{n}", if n % 2 == 0 { "package" } else { "nobody" });
+        let name = format!("{}-{n}", if n.is_multiple_of(2) { "package" } else { "nobody" });
         json!({"name": name, "version": "1.0.0"})
     };
     let refs: Vec<Value> = (0..5_000).rev().map(reference).collect();
