@@ -132,8 +132,8 @@ async fn graphql(State(app): State<Arc<App>>, request: Request) -> Response {
     let peer = head.extensions.get::<Peer>().map_or(UNKNOWN_PEER, |peer| peer.0);
     let client = app.access.client(&head.headers, peer);
     let answer = match (media, client) {
-        (None, _) => app.not_acceptable(),
-        (_, Err(why)) => app.unauthenticated(why),
+        (None, _) => app.turn_away(&head, body, app.not_acceptable()).await,
+        (_, Err(why)) => app.turn_away(&head, body, app.unauthenticated(why)).await,
         (Some(media), Ok(client)) => {
             let terms = Terms { media, client, safe_method: head.method != Method::POST };
             app.answer_in_time(&head, body, terms).await
@@ -156,17 +156,18 @@ impl App {
     async fn answer(&self, head: &Parts, body: Body, terms: Terms) -> Answer {
         if self.access.cors.refuses(&head.headers) {
             let message = "requests from pages of other sites are refused (access.cors_origins)";
-            return self
-                .plain_error(StatusCode::FORBIDDEN, &QueryError::new(Code::CrossSite, message));
+            let error = QueryError::new(Code::CrossSite, message);
+            let answer = self.plain_error(StatusCode::FORBIDDEN, &error);
+            return self.turn_away(head, body, answer).await;
         }
         // Before anything is read, so that a client whose account is empty costs next to nothing.
         if let Err(error) = self.charge(terms.client, 1) {
-            return self.refused(&[error], terms.media);
+            return self.turn_away(head, body, self.refused(&[error], terms.media)).await;
         }
         if terms.safe_method {
             self.get(&head.uri, terms).await
         } else {
-            self.post(&head.headers, body, terms).await
+            self.post(head, body, terms).await
         }
     }
 
@@ -178,13 +179,25 @@ impl App {
         }
     }
 
-    async fn post(&self, headers: &HeaderMap, body: Body, terms: Terms) -> Answer {
+    /// The answer to a request that is refused by its head, once its body has gone by: whoever is still sending would else
+    /// see the connection reset before the answer.
+    async fn turn_away(&self, head: &Parts, body: Body, answer: Answer) -> Answer {
+        let maximum = usize::try_from(self.executor.limits.max_body.as_u64()).unwrap_or(usize::MAX);
+        let going_by = body::discard(body, &head.headers, maximum);
+        // A client that is slow about it has itself to blame.
+        let _ = tokio::time::timeout(self.settings.http.request_timeout, going_by).await;
+        answer
+    }
+
+    async fn post(&self, head: &Parts, body: Body, terms: Terms) -> Answer {
+        let headers = &head.headers;
         if !parameters::is_json(headers) {
             let error = QueryError::new(
                 Code::BadRequest,
                 "the content type must be application/json in UTF-8",
             );
-            return self.plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
+            let answer = self.plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
+            return self.turn_away(head, body, answer).await;
         }
         let maximum = usize::try_from(self.executor.limits.max_body.as_u64()).unwrap_or(usize::MAX);
         let length = body::announced(headers).unwrap_or(maximum).min(maximum);

@@ -57,3 +57,17 @@ pub(super) async fn read(
     }
     if too_long { Err(Unread::TooLong) } else { Ok(read) }
 }
+
+/// Reads a body up to `maximum` bytes, or as far as it comes, and keeps nothing of it.
+pub(super) async fn discard(mut body: Body, headers: &HeaderMap, maximum: usize) {
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let mut discarded = 0;
+    while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+        if discarded > maximum {
+            break;
+        }
+    }
+}

@@ -53,11 +53,14 @@ async fn a_client_is_told_its_account_and_when_to_come_again() {
     assert_eq!(post("192.0.2.1", 5).await.0, 200);
     let (status, answer) = running.get("/graphql?query=%7B", "x-forwarded-for: 192.0.2.1").await;
     assert!(status == 429 && answer.contains("ratelimit: \"publications\";r=0;"), "{answer}");
+    // The answer arrives also where the request is long and its body is not looked at.
+    let (status, answer) = post("192.0.2.1", 20_000).await;
+    assert!(status == 429 && answer.contains("retry-after: "), "{answer}");
     assert_eq!(post("192.0.2.2", 10).await.0, 200, "another client");
     assert_eq!(post("198.51.100.9, 192.0.2.2", 1).await.0, 429, "what a client says of itself");
     let (_, metrics) = send(running.admin, "GET /metrics HTTP/1.1", "").await;
     for line in [
-        "publication_query_requests_total{outcome=\"rate_limited\",status=\"4xx\"} 3",
+        "publication_query_requests_total{outcome=\"rate_limited\",status=\"4xx\"} 4",
         "publication_query_rate_limit_clients 2",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
