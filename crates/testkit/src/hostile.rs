@@ -101,7 +101,7 @@ fn references(count: usize) -> Vec<u8> {
     )
 }
 
-/// Every attack. `size` is how deep and how often: 100,000 for the whole, less for a test that has little time.
+/// Every attack. `size` is how deep and how often, 100,000 as the names say; less for a test that has little time.
 pub fn attacks(size: usize) -> Vec<Attack> {
     let mut all = fragments();
     all.extend(literals(size));
@@ -149,17 +149,17 @@ fn literals(size: usize) -> Vec<Attack> {
     };
     let json = r#"{"a":"#.repeat(size) + "1" + &"}".repeat(size);
     vec![
-        post("list literals nested, as deep as asked", argument(&list(size))),
+        post("list literals 100,000 deep", argument(&list(size))),
         post("list literals nested 1,500 deep (3 kB)", argument(&list(1_500))),
-        post("object literals nested, as deep as asked", argument(&object(size))),
+        post("object literals 100,000 deep", argument(&object(size))),
         post("object literals nested 1,500 deep", argument(&object(1_500))),
-        post("lists nested in a default", default(&list(size))),
+        post("lists 100,000 deep in a default", default(&list(size))),
         post("objects nested 1,500 deep in a default", default(&object(1_500))),
-        post("lists nested in a variable", variable(&list(size))),
-        post("objects nested in a variable", variable(&json)),
-        post("selections nested", query(&("{a".repeat(size) + &"}".repeat(size)))),
+        post("lists 100,000 deep in a variable", variable(&list(size))),
+        post("objects 100,000 deep in a variable", variable(&json)),
+        post("selections 100,000 deep", query(&("{a".repeat(size) + &"}".repeat(size)))),
         post(
-            "types nested in a declaration",
+            "types 100,000 deep in a declaration",
             query(&format!("query($a:{}Int{}){{a}}", "[".repeat(size), "]".repeat(size))),
         ),
     ]
@@ -172,15 +172,12 @@ fn repetitions(size: usize) -> Vec<Attack> {
         query(&format!("{{{}}}", (0..count).map(field).collect::<String>()))
     };
     vec![
-        post("aliases, a tenth as many", aliases(size / 10)),
+        post("10,000 aliases", aliases(size / 10)),
         post("1,000 aliases", aliases(1_000)),
-        post("the same field over and over", query(&format!("{{{}}}", "__typename ".repeat(size)))),
+        post("the same field 100,000 times", query(&format!("{{{}}}", "__typename ".repeat(size)))),
         post("the same field 1,900 times", query(&format!("{{{}}}", "__typename ".repeat(1_900)))),
-        post("directives over and over", query(&format!("{{__typename{}}}", "@a".repeat(size)))),
-        post(
-            "1,300 directives",
-            query(&format!("{{__typename{}}}", "@skip(if:false)".repeat(400))),
-        ),
+        post("100,000 directives", query(&format!("{{__typename{}}}", "@a".repeat(size)))),
+        post("400 directives", query(&format!("{{__typename{}}}", "@skip(if:false)".repeat(400)))),
         post("60 kB of commas", query(&format!("{{__typename{}}}", ",".repeat(60_000)))),
         post(
             "unknown fields, an error each",
@@ -197,7 +194,7 @@ fn bodies(size: usize) -> Vec<Attack> {
         &format!(r#"{{"r":[{}0]}}"#, "0,".repeat(size * 5)),
     );
     vec![
-        post("a body of 500 bytes for each (50 MB)", large()),
+        post("a body of 50 MB", large()),
         Attack { name: "the same in chunks", kind: Kind::Chunked(large()) },
         post("an array of 1,000 operations", array.into_bytes()),
         post("a list of numbers as references", numbers),
@@ -221,10 +218,7 @@ fn connections(size: usize) -> Vec<Attack> {
             name: "60 answers of 5,000 rows that nobody reads",
             kind: Kind::Unread(60, whole),
         },
-        Attack {
-            name: "open connections, one for each 50 (2,000)",
-            kind: Kind::Held(size / 50, Vec::new()),
-        },
+        Attack { name: "2,000 open connections", kind: Kind::Held(size / 50, Vec::new()) },
     ]
 }
 

@@ -1,5 +1,6 @@
 //! The PostgreSQL adapter.
 
+mod connections;
 mod copy;
 mod jobs;
 mod read;
@@ -16,19 +17,19 @@ pub use write::PostgresWriter;
 
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// What every session is set to. Every statement here is keyed by a list of unknown length. With a generic plan and nested
+/// loops it costs one index look-up a key whatever the list and the table; left to itself the planner reads the whole
+/// table for a long list.
+const SESSION: &str = "SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; \
+                       SET enable_hashjoin = off; SET enable_mergejoin = off";
+
 /// A pool that connects when first used.
-///
-/// Every statement here is keyed by a list of unknown length. With a generic plan and nested loops it costs one index
-/// look-up a key whatever the list and the table; left to itself the planner reads the whole table for a long list.
 fn pool(options: PgConnectOptions, settings: &StoreSettings) -> PgPool {
     PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.connect_timeout)
         .after_connect(|connection, _| {
-            Box::pin(async move {
-                let set = "SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; SET enable_hashjoin = off; SET enable_mergejoin = off";
-                connection.execute(set).await.map(|_| ())
-            })
+            Box::pin(async move { connection.execute(SESSION).await.map(|_| ()) })
         })
         .connect_lazy_with(options)
 }

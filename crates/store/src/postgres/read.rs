@@ -5,10 +5,10 @@ use model::{
     Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
     TorReason, Username,
 };
-use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
-use super::pool;
+use super::connections::Connections;
 use super::values::Time;
 use crate::filter::{Bound, listing};
 use crate::{Cursor, Error, Filter, PublicationReader, StoreSettings};
@@ -21,7 +21,7 @@ const COLUMNS: &str = "p.name, p.version, p.username, p.created, p.tor, p.tfa, p
 /// Reads from PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresReader {
-    pool: PgPool,
+    connections: Connections,
     find: String,
 }
 
@@ -31,7 +31,7 @@ impl PostgresReader {
             "SELECT i.place, {COLUMNS} FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i(name, version, place) \
              JOIN publication p USING (name, version)"
         );
-        Self { pool: pool(options, settings), find }
+        Self { connections: Connections::new(options, settings), find }
     }
 }
 
@@ -40,9 +40,13 @@ impl PublicationReader for PostgresReader {
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
         let names: Vec<&str> = ids.iter().map(|id| id.name.as_str()).collect();
         let versions: Vec<&str> = ids.iter().map(|id| id.version.as_str()).collect();
-        let query = sqlx::query(AssertSqlSafe(self.find.as_str())).bind(names).bind(versions);
+        let find = || {
+            sqlx::query(AssertSqlSafe(self.find.as_str()))
+                .bind(names.as_slice())
+                .bind(versions.as_slice())
+        };
         let mut found = vec![None; ids.len()];
-        for row in query.fetch_all(&self.pool).await? {
+        for row in self.connections.fetch_all(find).await? {
             let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
             // Places count from 1.
             if let Some(slot) = found.get_mut(place.wrapping_sub(1)) {
@@ -59,18 +63,19 @@ impl PublicationReader for PostgresReader {
         first: u32,
     ) -> Result<Vec<Publication>, Error> {
         let (sql, values) = listing(COLUMNS, filter, after, first);
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for value in values {
-            query = match value {
-                Bound::Text(text) => query.bind(text),
-                Bound::Time(time) => query.bind(Time(time)),
-            };
-        }
-        query.fetch_all(&self.pool).await?.iter().map(|row| publication(row, 0)).collect()
+        let list = || {
+            let query = sqlx::query(AssertSqlSafe(sql.as_str()));
+            values.iter().fold(query, |query, value| match value {
+                Bound::Text(text) => query.bind(*text),
+                Bound::Time(time) => query.bind(Time(*time)),
+            })
+        };
+        self.connections.fetch_all(list).await?.iter().map(|row| publication(row, 0)).collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        sqlx::query("SELECT FROM publication LIMIT 0").execute(&self.pool).await?;
+        let probe = || sqlx::query("SELECT FROM publication LIMIT 0");
+        self.connections.fetch_all(probe).await?;
         Ok(())
     }
 }

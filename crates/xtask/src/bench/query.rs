@@ -1,7 +1,7 @@
 //! The query daemon over HTTP, beside PostgreSQL answering the same statement to `pgbench`.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
