@@ -22,7 +22,7 @@ pub(crate) struct Outcome {
     pub(crate) foreign: usize,
     /// Dead letters of a record that has one already: a crash between the dead letter and the commit.
     pub(crate) repeated: usize,
-    /// From the end of each fault to the row of an event that was sent then, in seconds.
+    /// From the end of each fault to the first record that an ingester has done with, in seconds.
     pub(crate) recoveries: Vec<f64>,
     /// What else is to be said.
     pub(crate) note: String,

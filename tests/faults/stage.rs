@@ -14,6 +14,7 @@ use crate::support::{Running, Scene, generated};
 
 /// For an ingester that is to go on by itself; afterwards something is broken.
 const PATIENCE: Duration = Duration::from_secs(180);
+const RECORDS_TOTAL: &str = "publication_ingester_records_total{";
 /// The session time-out of the run, which its broker allows.
 pub(crate) const SESSION: Duration = Duration::from_secs(6);
 
@@ -123,19 +124,38 @@ impl<'w> Stage<'w> {
         }
     }
 
-    /// Sends an event and waits for its row; how long that took is the recovery from what was before.
+    /// Waits until an ingester has done with a record again, which is the recovery from what was before, then until an
+    /// event that is sent now has its row, which is behind everything that waited.
     pub(crate) async fn recovered(&mut self) {
         let began = Instant::now();
         let number = self.target.oracle().number_beside();
         let made = [Made::Event { number, revision: 0 }];
         self.target.put(vec![generated(number, 0)], &made).await;
-        let sql = format!("SELECT count(*) FROM publication WHERE name = 'package-{number}'");
+        let before = self.done();
         eventually("the ingester to go on", PATIENCE, async || {
+            self.assert_running();
+            self.done().iter().zip(&before).any(|(now, before)| now > before)
+        })
+        .await;
+        self.recoveries.push(began.elapsed().as_secs_f64());
+        let sql = format!("SELECT count(*) FROM publication WHERE name = 'package-{number}'");
+        eventually("the row of an event sent after the fault", PATIENCE * 2, async || {
             self.assert_running();
             self.number(&sql).await == Some(1)
         })
         .await;
-        self.recoveries.push(began.elapsed().as_secs_f64());
+    }
+
+    /// How many records each ingester has done with; 0 for one that does not answer yet.
+    fn done(&self) -> Vec<f64> {
+        let page = |running: &Running| testkit::http_get(&running.admin, "/metrics").ok();
+        let done = |page: String| {
+            let lines = page.lines().filter(|line| line.starts_with(RECORDS_TOTAL));
+            lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+        };
+        let each =
+            self.ingesters.iter().map(|running| page(running).map_or(0.0, |(_, page)| done(page)));
+        each.collect()
     }
 
     fn assert_running(&mut self) {
