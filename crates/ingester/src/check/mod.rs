@@ -162,7 +162,7 @@ fn memory(settings: &Settings) -> String {
     let settling = buffered / 3 * 2 / 8 + 4 * 1024 * 1024;
     format!(
         "records read and not written hold at most {} (limits.max_buffered_bytes), a settling pass {} more, and each of \
-         these may pass its bound by one hand-over of up to 512 records; about 15 MiB the process itself, and the exit \
+         these may pass its bound by a few hand-overs of half a MiB, or of one record; about 15 MiB the process itself, and the exit \
          lists come on top (about 25 MiB a year of hourly lists)",
         ByteSize::b(buffered),
         ByteSize::b(settling)

@@ -14,6 +14,6 @@ mod starts;
 pub(crate) use client::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
 pub(crate) use inspect::{Inspected, Right, TopicFacts, inspect};
-pub(crate) use poll::{Shared, start};
+pub(crate) use poll::{CHUNK_BYTES, Shared, start};
 pub(crate) use range::{Pace, Point, RangeReader, Spans, read_since};
 pub(crate) use source::{Assignment, Progress, SourceError, SourceEvent};

@@ -26,7 +26,7 @@ use crate::settings::Settings;
 pub(super) const CHUNK_RECORDS: usize = 512;
 /// A hand-over of large records ends with the one that reaches this many bytes: what waits is not counted yet against
 /// `limits.max_buffered_bytes`, and must stay small beside it.
-const CHUNK_BYTES: usize = 512 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 512 * 1024;
 /// Hand-overs that may wait.
 const CHANNEL_EVENTS: usize = 4;
 /// How long one poll waits for a record; bounds how late a stop is seen.

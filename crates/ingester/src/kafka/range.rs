@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::poll::{CHUNK_RECORDS, envelope};
+use super::poll::{CHUNK_BYTES, CHUNK_RECORDS, envelope};
 use super::source::{SourceError, SourceEvent};
 use super::{client, consumer::Quiet};
 use crate::settings::Settings;
@@ -320,7 +320,7 @@ impl Range {
     fn read(&self) -> KafkaResult<()> {
         let mut ends = self.assign()?;
         let mut free = Instant::now();
-        let mut chunk = Vec::new();
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
         while !ends.is_empty() && !self.stop.is_cancelled() {
             let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
             match self.consumer.poll(timeout) {
@@ -329,7 +329,9 @@ impl Range {
                     if ends.get(&partition).is_some_and(|&end| next <= end) {
                         self.pace.read.fetch_add(1, Ordering::Relaxed);
                         if self.spans.holds(message.timestamp().to_millis()) {
-                            chunk.push(envelope(&self.topic, &message));
+                            let envelope = envelope(&self.topic, &message);
+                            bytes += envelope.size();
+                            chunk.push(envelope);
                         }
                     }
                     if ends.get(&partition).is_some_and(|&end| next >= end) {
@@ -342,9 +344,13 @@ impl Range {
                 Some(Err(error)) if is_final(&error) => return Err(error),
                 // The rest librdkafka mends by itself.
                 Some(Err(_)) => {}
-                None => self.hand_over(&mut chunk),
+                None => {
+                    bytes = 0;
+                    self.hand_over(&mut chunk);
+                }
             }
-            if chunk.len() >= self.pace.chunk() {
+            if chunk.len() >= self.pace.chunk() || bytes >= CHUNK_BYTES {
+                bytes = 0;
                 free = self.pace.next(free, chunk.len());
                 self.hand_over(&mut chunk);
                 if self.pace.rate.is_some() {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive;
 use crate::envelope::Envelope;
-use crate::kafka::{Pace, SourceError, SourceEvent};
+use crate::kafka::{CHUNK_BYTES, Pace, SourceError, SourceEvent};
 
 /// The topic of records that stand in none: positions are lines from 0 of partition 0.
 pub(crate) const TOPIC: &str = "file";
@@ -59,17 +59,19 @@ fn hand_over(
 ) -> io::Result<()> {
     let topic: Arc<str> = TOPIC.into();
     let mut free = Instant::now();
-    let (mut line, mut number, mut chunk) = (Vec::new(), 0, Vec::new());
+    let (mut line, mut number, mut chunk, mut bytes) = (Vec::new(), 0, Vec::new(), 0);
     loop {
         line.clear();
         let more = !stop.is_cancelled() && lines.read_until(b'\n', &mut line)? > 0;
         let text = line.trim_ascii();
         if more && number >= first && !text.is_empty() {
             let position = Position { topic: topic.clone(), partition: 0, offset: number };
+            bytes += text.len();
             chunk.push(record(text, position));
         }
         number += 1;
-        if chunk.len() >= pace.chunk() || (!more && !chunk.is_empty()) {
+        if chunk.len() >= pace.chunk() || bytes >= CHUNK_BYTES || (!more && !chunk.is_empty()) {
+            bytes = 0;
             free = pace.next(free, chunk.len());
             pace.read.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             if events.blocking_send(SourceEvent::Records(std::mem::take(&mut chunk))).is_err() {
