@@ -46,8 +46,11 @@ impl Envelope {
     /// The value of the last header of this name, in any case; `None` also for a null.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        let last =
-            self.headers.iter().rev().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        let is_named = |header: &&Header| {
+            header.name.len() == name.len()
+                && (header.name == name || header.name.eq_ignore_ascii_case(name))
+        };
+        let last = self.headers.iter().rev().find(is_named)?;
         last.value.as_deref()
     }
 }

@@ -7,6 +7,7 @@
 mod access;
 mod error;
 mod filter;
+mod fresh;
 mod merge;
 mod operator;
 mod postgres;

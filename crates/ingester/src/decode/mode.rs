@@ -13,7 +13,8 @@ use crate::reject::{Code, Rejection};
 /// The deepest nesting of arrays and objects that is read.
 const MAX_DEPTH: usize = 128;
 const MEDIA_TYPE: &[u8] = b"application/cloudevents";
-const BATCH_MEDIA_TYPE: &[u8] = b"application/cloudevents-batch";
+/// What follows it for a batch.
+const BATCH: &[u8] = b"-batch";
 
 /// The attributes of a CloudEvent of the type that is read; the optional ones not yet judged.
 pub(super) struct Attributes<'a> {
@@ -36,13 +37,14 @@ pub(super) fn split<'a>(
     event_type: &str,
 ) -> Result<Split<'a>, Rejection> {
     let content_type = envelope.header("content-type").unwrap_or_default();
-    if !begins_with(content_type, MEDIA_TYPE)
+    let is_structured = begins_with(content_type, MEDIA_TYPE);
+    if !is_structured
         && envelope.headers.iter().any(|header| is_attribute(&header.name, "specversion"))
     {
         return binary(envelope, value, event_type);
     }
     let text = json_text(value)?;
-    if begins_with(content_type, BATCH_MEDIA_TYPE) {
+    if is_structured && begins_with(&content_type[MEDIA_TYPE.len()..], BATCH) {
         check_json(text)?;
         return Err(not_cloudevent("a batch is not an event"));
     }
@@ -156,11 +158,19 @@ fn not_json(message: &'static str) -> Rejection {
 fn json_text(value: &[u8]) -> Result<&str, Rejection> {
     let text = str::from_utf8(value).map_err(|_| not_json("the value is not UTF-8"))?;
     // Counting every bracket is cheaper than following the nesting, and settles all but the strangest values.
-    let brackets = value.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    let brackets: usize = value.chunks(LANES).map(brackets).sum();
     if brackets > MAX_DEPTH && depth(value) > MAX_DEPTH {
         return Err(not_json("the value is nested deeper than 128"));
     }
     Ok(text)
+}
+
+/// As many bytes as a byte can count, so that the compiler counts sixteen at a time.
+const LANES: usize = 240;
+
+fn brackets(some: &[u8]) -> usize {
+    let opening = |byte: &u8| u8::from(*byte == b'{') + u8::from(*byte == b'[');
+    usize::from(some.iter().map(opening).sum::<u8>())
 }
 
 /// The deepest nesting, following strings and their escapes; of a text that is no JSON any number.
@@ -191,5 +201,8 @@ fn check_json(text: &str) -> Result<(), Rejection> {
 }
 
 fn begins_with(bytes: &[u8], prefix: &[u8]) -> bool {
-    bytes.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+    // Nearly always it is written as we write it, and comparing without case takes each byte by itself.
+    bytes
+        .get(..prefix.len())
+        .is_some_and(|head| head == prefix || head.eq_ignore_ascii_case(prefix))
 }

@@ -1,7 +1,6 @@
 //! Writing: one statement a batch, by `COPY` while every publication is new, else by an upsert with the merge rule.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use model::{Actor, Credential, Publication, TfaReason, Timestamp, TorReason, merge_all};
@@ -10,13 +9,12 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::values::Time;
 use super::{MIGRATOR, copy, pool};
+use crate::fresh::FreshKeys;
 use crate::merge::{COLUMNS, POSTGRES};
 use crate::{Error, PublicationWriter, Recorded, StoreSettings};
 
 /// Below this many rows an upsert's single round trip beats `COPY`'s three.
 const COPY_MIN_ROWS: usize = 1_000;
-/// How many batches go by before `COPY` is tried again after it met a key that was there, at most.
-const COPY_MAX_PAUSE: u32 = 64;
 
 /// Writes to PostgreSQL.
 #[derive(Debug)]
@@ -142,34 +140,6 @@ impl<'r> Column<'r> {
     }
 }
 
-/// Whether the next batch is worth a `COPY`. Publications arrive for the first time in ingest and for the second in a
-/// replay, seldom mixed; a `COPY` that meets a known key is wasted, so after one it is tried ever more rarely.
-#[derive(Debug, Default)]
-struct FreshKeys {
-    /// Batches until the next try.
-    pause: AtomicU32,
-    /// The pause after the next failure.
-    next_pause: AtomicU32,
-}
-
-impl FreshKeys {
-    fn expected(&self) -> bool {
-        self.pause
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            .is_err()
-    }
-
-    fn learn(&self, fresh: bool) {
-        let pause = if fresh {
-            0
-        } else {
-            self.next_pause.load(Ordering::Relaxed).clamp(1, COPY_MAX_PAUSE)
-        };
-        self.pause.store(pause, Ordering::Relaxed);
-        self.next_pause.store(pause.saturating_mul(2), Ordering::Relaxed);
-    }
-}
-
 /// The upsert. Rows that would not change are left out before `ON CONFLICT` sees them: it locks, and so writes, each
 /// row it meets. The three counts are rows inserted, rows changed, and rows that became disputed; the last one reads
 /// the table as it was before the statement.
@@ -216,24 +186,4 @@ fn upsert() -> String {
 
 fn join<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> String {
     all.iter().map(|&value| word(value)).collect::<Vec<_>>().join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copy_is_tried_ever_more_rarely_while_keys_are_known_and_at_once_again_when_they_are_new() {
-        let fresh = FreshKeys::default();
-        let mut tries = 0;
-        for _ in 0..1_000 {
-            if fresh.expected() {
-                tries += 1;
-                fresh.learn(false);
-            }
-        }
-        assert!((10..30).contains(&tries), "{tries}");
-        fresh.learn(true);
-        assert!(fresh.expected() && fresh.expected());
-    }
 }

@@ -20,5 +20,8 @@ fn tuned(options: SqliteConnectOptions) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(std::time::Duration::from_secs(5))
         // In KiB when negative. The inner pages of the indexes of some ten million rows.
-        .pragma("cache_size", "-16384")
+        .pragma("cache_size", "-32768")
+        // In pages of 4 KiB. A checkpoint writes each page once however often it changed, so seldom is cheaper; 32 MiB
+        // are read again after a crash in no time.
+        .pragma("wal_autocheckpoint", "8192")
 }

@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePool
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
 use super::{MIGRATOR, tuned};
+use crate::fresh::FreshKeys;
 use crate::merge::{COLUMNS, SQLITE};
 use crate::{Error, PublicationWriter, Recorded};
 
@@ -24,6 +25,9 @@ pub struct SqliteWriter {
     pub(super) pool: SqlitePool,
     /// The statement for each of [`STATEMENT_ROWS`].
     upserts: [String; 3],
+    /// The same where every key is new.
+    inserts: [String; 3],
+    fresh: FreshKeys,
 }
 
 impl SqliteWriter {
@@ -33,7 +37,28 @@ impl SqliteWriter {
             // A batch waits for the ones before it, however long those take.
             .acquire_timeout(std::time::Duration::from_secs(600))
             .connect_lazy_with(tuned(options.create_if_missing(true)));
-        Self { pool, upserts: STATEMENT_ROWS.map(upsert) }
+        let upserts = STATEMENT_ROWS.map(|rows| insert(rows, &SQLITE.on_conflict()));
+        let inserts = STATEMENT_ROWS.map(|rows| insert(rows, "ON CONFLICT DO NOTHING"));
+        Self { pool, upserts, inserts, fresh: FreshKeys::default() }
+    }
+
+    /// Writes rows whose keys are all new, without asking which are there: half of the work. `None` when one was there;
+    /// nothing is written then.
+    async fn insert_new(&self, rows: &[Cow<'_, Publication>]) -> Result<Option<Recorded>, Error> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut rest = rows;
+        for (size, sql) in STATEMENT_ROWS.iter().zip(&self.inserts) {
+            while let Some((chunk, behind)) = rest.split_at_checked(*size) {
+                if execute(&mut transaction, sql, chunk).await? < chunk.len() as u64 {
+                    transaction.rollback().await?;
+                    return Ok(None);
+                }
+                rest = behind;
+            }
+        }
+        transaction.commit().await?;
+        let disputed = rows.iter().filter(|row| row.info.disputed).count() as u64;
+        Ok(Some(Recorded { inserted: rows.len() as u64, disputed, ..Recorded::default() }))
     }
 }
 
@@ -44,6 +69,14 @@ impl PublicationWriter for SqliteWriter {
             return Ok(Recorded::default());
         }
         let rows = merge_all(records);
+        if self.fresh.expected() {
+            let recorded = self.insert_new(&rows).await?;
+            self.fresh.learn(recorded.is_some());
+            if let Some(mut recorded) = recorded {
+                recorded.unchanged = records.len() as u64 - recorded.inserted;
+                return Ok(recorded);
+            }
+        }
         // IMMEDIATE: what is read below stays true until the commit.
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let before = Before::read(&mut transaction, &rows).await?;
@@ -173,12 +206,11 @@ pub(super) fn bind_row<'q>(
         .bind(info.disputed)
 }
 
-fn upsert(rows: usize) -> String {
+fn insert(rows: usize, on_conflict: &str) -> String {
     let row = format!("({})", ["?"; COLUMNS.len()].join(", "));
     format!(
-        "INSERT INTO publication ({}) VALUES {} {}",
+        "INSERT INTO publication ({}) VALUES {} {on_conflict}",
         COLUMNS.join(", "),
-        vec![row; rows].join(", "),
-        SQLITE.on_conflict()
+        vec![row; rows].join(", ")
     )
 }
