@@ -58,6 +58,9 @@ impl Books for Ledger {
         let Written { batch, recorded, took } = written;
         self.lag.written(&batch.offsets);
         self.progress.finish(&batch.offsets);
+        if !batch.rejected.is_empty() {
+            self.progress.hurry();
+        }
         self.metrics.batch_rows.observe(batch.rows() as f64);
         self.metrics.store_write_seconds.observe(took.as_secs_f64());
         let outcomes = [

@@ -260,7 +260,7 @@ impl Default for Limits {
 impl Default for Batch {
     fn default() -> Self {
         Self {
-            max_rows: 10_000,
+            max_rows: 5_000,
             max_bytes: ByteSize::mib(8),
             linger: Duration::from_millis(4),
             in_flight: 4,

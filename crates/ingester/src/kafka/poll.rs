@@ -31,6 +31,8 @@ pub(crate) const CHUNK_BYTES: usize = 512 * 1024;
 const CHANNEL_EVENTS: usize = 4;
 /// How long one poll waits for a record; bounds how late a stop is seen.
 const POLL: Duration = Duration::from_millis(50);
+/// No two commits are nearer than this, however many dead letters there are.
+const HURRY: Duration = Duration::from_millis(10);
 /// How often the topic's id is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the loop may be busy before the partitions are paused. Pausing throws away what librdkafka has fetched, so
@@ -157,11 +159,13 @@ impl Poller {
         drop(self);
     }
 
-    /// Commits what is written, when it is time.
+    /// Commits what is written, when it is time or somebody asked for it.
     fn commit(&mut self) {
-        if self.committed.elapsed() >= self.commit_interval {
+        let context = self.consumer.context();
+        let waited = self.committed.elapsed();
+        if waited >= self.commit_interval || (waited >= HURRY && context.progress.is_hurried()) {
             self.committed = Instant::now();
-            self.consumer.context().commit(&self.consumer, CommitMode::Async);
+            context.commit(&self.consumer, CommitMode::Async);
         }
     }
 

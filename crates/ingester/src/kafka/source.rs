@@ -61,9 +61,20 @@ impl SourceError {
 pub(crate) struct Progress {
     written: Mutex<Offsets>,
     halted: AtomicBool,
+    hurried: AtomicBool,
 }
 
 impl Progress {
+    /// Dead letters are acknowledged: the sooner they are committed, the fewer a crash repeats.
+    pub(crate) fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a commit was asked for since the last time.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried.swap(false, Ordering::Relaxed)
+    }
+
     /// Nothing more is to be read; what was written is still committed.
     pub(crate) fn halt(&self) {
         self.halted.store(true, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
 /// The rows of one transaction: the ingester's own `batch.max_rows`.
-const TRANSACTION: usize = 10_000;
+const TRANSACTION: usize = 5_000;
 
 /// SQLite's version.
 pub(super) fn version() -> &'static str {
