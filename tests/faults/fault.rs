@@ -357,7 +357,7 @@ async fn only_poison(stage: &mut Stage<'_>) {
         let number = stage.target.oracle().number_beside();
         let (code, record) = poison::record(number);
         records.push(record);
-        made.push(Made::Poison { code });
+        made.push(Made::Poison { number, code });
     }
     stage.target.put(records, &made).await;
 }

@@ -24,8 +24,8 @@ const BESIDE: usize = 100_000_000;
 pub(crate) struct Oracle {
     /// By name, the username and the revision.
     pub(crate) rows: BTreeMap<String, (String, i32)>,
-    /// By partition and offset, the code.
-    pub(crate) poison: BTreeMap<(i32, i64), &'static str>,
+    /// By the record's key, which no two have, the code.
+    pub(crate) poison: BTreeMap<String, &'static str>,
     next: usize,
     beside: usize,
 }
@@ -33,17 +33,17 @@ pub(crate) struct Oracle {
 /// One record of the load and what it is.
 pub(crate) enum Made {
     Event { number: usize, revision: u32 },
-    Poison { code: &'static str },
+    Poison { number: usize, code: &'static str },
 }
 
 impl Oracle {
     /// The broker has the records.
-    pub(crate) fn took(&mut self, made: &[Made], positions: &[(i32, i64)]) {
-        for (made, position) in made.iter().zip(positions) {
+    pub(crate) fn took(&mut self, made: &[Made]) {
+        for made in made {
             match made {
                 Made::Event { number, revision } => self.expect(*number, *revision),
-                Made::Poison { code } => {
-                    self.poison.insert(*position, code);
+                Made::Poison { number, code } => {
+                    self.poison.insert(poison::key(*number), code);
                 }
             }
         }
@@ -84,7 +84,7 @@ impl Oracle {
         for number in (self.next..self.next + count).filter(|n| n % POISON_EVERY == 11) {
             let (code, record) = poison::record(number);
             records.push(record);
-            made.push(Made::Poison { code });
+            made.push(Made::Poison { number, code });
         }
         self.next += count;
         (records, made)
@@ -119,7 +119,7 @@ impl Target {
     /// Produces these records and waits for the broker.
     pub(crate) async fn put(&self, records: Vec<Record>, made: &[Made]) -> Vec<(i32, i64)> {
         let positions = self.producer.produce(&self.topic, records).await;
-        self.oracle().took(made, &positions);
+        self.oracle().took(made);
         positions
     }
 }

@@ -8,16 +8,17 @@ use crate::support::{event, structured, with, without};
 /// The kinds that there are.
 pub(crate) const KINDS: usize = 16;
 
+/// The key of a record: no two have the same, and nobody reads it.
+pub(crate) fn key(number: usize) -> String {
+    format!("poison-{number}")
+}
+
 /// One record of kind `number % KINDS`, and its code.
 pub(crate) fn record(number: usize) -> (&'static str, Record) {
     let good = event(&format!("poison-{number}"), "1.0.0");
-    let raw = |value: Vec<u8>| Record {
-        key: Some(format!("poison-{number}").into()),
-        value: Some(value),
-        ..Record::default()
-    };
+    let raw = |value: Vec<u8>| Record { value: Some(value), ..Record::default() };
     let changed = |pointer, value| structured(&with(good.clone(), pointer, value));
-    match number % KINDS {
+    let (code, record) = match number % KINDS {
         0 => ("not_json", raw(format!("no event {number}").into())),
         1 => ("not_json", raw(good.to_string().into_bytes()[..100].to_vec())),
         2 => ("not_json", raw(vec![b'{', 0xff, 0xfe, b'}'])),
@@ -34,5 +35,6 @@ pub(crate) fn record(number: usize) -> (&'static str, Record) {
         13 => ("subject_mismatch", changed("/subject", json!("pkg:npm/other@1.0.0"))),
         14 => ("invalid_time", changed("/data/publishedAt", json!("yesterday"))),
         _ => ("future_time", changed("/data/publishedAt", json!("2999-01-01T00:00:00Z"))),
-    }
+    };
+    (code, Record { key: Some(key(number).into()), ..record })
 }

@@ -242,16 +242,13 @@ impl<'w> Stage<'w> {
         outcome.dead_letters = expected.len();
         let mut seen = std::collections::BTreeSet::new();
         for letter in consume_all(&self.scene.brokers, &self.scene.dead_letters).await {
-            let header = |name: &str| letter.header(name).unwrap_or_default();
-            let number = |name: &str| header(name).parse::<i64>().unwrap_or(-1);
-            let partition = i32::try_from(number("__connect.errors.partition")).unwrap_or(-1);
-            let place = (partition, number("__connect.errors.offset"));
-            if !seen.insert(place) {
+            let key =
+                String::from_utf8_lossy(letter.key.as_deref().unwrap_or_default()).into_owned();
+            let code = letter.header("publication.error.code").unwrap_or_default();
+            let planted = expected.remove(&key);
+            if !seen.insert(key) {
                 outcome.repeated += 1;
-            } else if expected
-                .remove(&place)
-                .is_none_or(|code| code != header("publication.error.code"))
-            {
+            } else if planted != Some(&code) {
                 outcome.foreign += 1;
             }
         }

@@ -214,3 +214,30 @@ fn insert(rows: usize, on_conflict: &str) -> String {
         vec![row; rows].join(", ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_of_the_first_layout_are_kept() {
+        let first = include_str!("../../migrations/sqlite/0001_publication.sql");
+        let third = include_str!("../../migrations/sqlite/0003_rowid.sql");
+        let row = "INSERT INTO publication VALUES ('a', '1', NULL, '2022-03-01T12:00:00.000000Z', NULL, 1, 'no_coverage',
+            'second_factor', NULL, 0, 'session_token', 'user', 2, 0, zeroblob(16), 1)";
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        for sql in [first, row, third] {
+            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        }
+        let kept: (String, Option<bool>, Option<bool>, u32, bool) =
+            sqlx::query_as("SELECT name, tor, tfa, revision, disputed FROM publication")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+        assert_eq!(kept, ("a".to_owned(), None, Some(true), 2, true));
+        let again = sqlx::raw_sql(row).execute(&mut connection).await;
+        assert!(again.unwrap_err().to_string().contains("UNIQUE"));
+    }
+}
