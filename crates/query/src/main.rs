@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server, schema_text};
-use service::{config, lifecycle, telemetry};
+use service::{config, lifecycle, notify, telemetry};
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -35,5 +35,6 @@ async fn serve(settings: QuerySettings) -> anyhow::Result<()> {
     let stop = lifecycle::stop_on_signals()?;
     lifecycle::raise_open_files()?;
     let server = Server::bind(settings).await?;
+    tokio::spawn(notify::keep_told(server.health(), stop.clone()));
     Ok(server.serve(stop).await?)
 }

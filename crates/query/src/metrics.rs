@@ -29,6 +29,8 @@ service::metrics! {
         ]),
         /// Statements of the store that failed, by the class of the error.
         pub store_errors_total: IntCounterVec["class" = &["transient", "data", "fatal"]],
+        /// 1 while the store answers, which is what `/readyz` says; 0 before, after, and while it is away.
+        pub ready: IntGauge,
         /// Connections that are open.
         pub connections: IntGauge,
         /// Bytes of answers that are being sent.

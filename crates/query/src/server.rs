@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service::admin::{self, AdminServer, BindError, State, Status};
+use service::admin::{self, AdminServer, BindError, Health, State, Status};
 use service::config::{ConfigError, Settings};
 use service::lifecycle::{GraceExceeded, within_grace};
-use service::metrics::{Registry, RegistryError};
+use service::metrics::{IntGauge, Registry, RegistryError};
 use store::PublicationReader;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -54,6 +54,7 @@ pub enum StartError {
 pub struct Server {
     app: Arc<App>,
     registry: Registry,
+    status: Arc<Status>,
     admin: AdminServer,
     listener: TcpListener,
     http_addr: SocketAddr,
@@ -116,7 +117,8 @@ impl Server {
             bodies: ByteBudget::new(settings.limits.max_bodies.as_u64()),
             settings,
         };
-        Ok(Self { app: Arc::new(app), registry, admin, listener, http_addr })
+        let status = Arc::new(Status::default());
+        Ok(Self { app: Arc::new(app), registry, status, admin, listener, http_addr })
     }
 
     /// Where GraphQL is served, with the real port where 0 was asked for.
@@ -131,14 +133,19 @@ impl Server {
         self.admin.local_addr()
     }
 
+    /// What the probes say, for a supervisor that is told the same.
+    #[must_use]
+    pub fn health(&self) -> Arc<dyn Health> {
+        self.status.clone()
+    }
+
     /// Serves until `stop` is cancelled, then lets the requests in progress end within `shutdown.grace`.
     ///
     /// # Errors
     /// [`GraceExceeded`] when requests were still in progress after the grace period; they are cut off.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), GraceExceeded> {
-        let Self { app, registry, admin, listener, http_addr } = self;
+        let Self { app, registry, status, admin, listener, http_addr } = self;
         let admin_addr = admin.local_addr();
-        let status = Arc::new(Status::default());
         let ended = CancellationToken::new();
         let _end_with_this = ended.clone().drop_guard();
         tokio::spawn({
@@ -149,7 +156,8 @@ impl Server {
                 }
             }
         });
-        tokio::spawn(probe(app.executor.reader.clone(), status.clone(), ended));
+        let ready = app.executor.metrics.ready.clone();
+        tokio::spawn(probe(app.executor.reader.clone(), status.clone(), ready, ended));
         let settings = &app.settings.http;
         info!(http = %http_addr, admin = %admin_addr, "serving");
         let stopping = stop.clone();
@@ -170,7 +178,12 @@ fn validations() -> usize {
 }
 
 /// Keeps the readiness by what the store says.
-async fn probe(reader: Arc<dyn PublicationReader>, status: Arc<Status>, ended: CancellationToken) {
+async fn probe(
+    reader: Arc<dyn PublicationReader>,
+    status: Arc<Status>,
+    ready: IntGauge,
+    ended: CancellationToken,
+) {
     let mut interval = tokio::time::interval(PROBE_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while ended.run_until_cancelled(interval.tick()).await.is_some() {
@@ -179,5 +192,6 @@ async fn probe(reader: Arc<dyn PublicationReader>, status: Arc<Status>, ended: C
             Some(Err(error)) => status.set(State::Paused, Some(error.to_string())),
             None => break,
         }
+        ready.set(status.ready().ready.into());
     }
 }
