@@ -1,0 +1,89 @@
+-- Makes `publication` a table of 16 hash partitions by name, for those who outgrow one disk (each partition can lie in a
+-- tablespace of its own) or whose vacuum takes too long. Below a hundred million rows it gains nothing.
+--
+-- Run it once, after `publication-ingester migrate`, as the table's owner, with the ingesters stopped; the query daemons wait
+-- for the lock. It copies every row, so it needs the table's size once more, and is done whole or not at all:
+--
+--   psql --set ON_ERROR_STOP=1 --single-transaction --dbname publications --file deploy/postgresql/partitioned.sql
+--
+-- The old table stays as publication_unpartitioned until you drop it. Run roles.sql again where you use it.
+
+LOCK TABLE publication IN ACCESS EXCLUSIVE MODE;
+
+-- Its indexes' names go to the new table's, which later migrations may speak of.
+ALTER TABLE publication RENAME TO publication_unpartitioned;
+ALTER INDEX publication_pkey RENAME TO publication_unpartitioned_pkey;
+ALTER INDEX publication_created RENAME TO publication_unpartitioned_created;
+ALTER INDEX publication_unsettled RENAME TO publication_unpartitioned_unsettled;
+ALTER INDEX publication_generation RENAME TO publication_unpartitioned_generation;
+
+-- The same columns in the same order, whatever migrations have made of them, with checks, defaults and comments.
+CREATE TABLE publication (LIKE publication_unpartitioned INCLUDING ALL EXCLUDING INDEXES)
+    PARTITION BY HASH (name);
+ALTER TABLE publication ADD PRIMARY KEY (name, version);
+CREATE INDEX publication_created ON publication (created);
+CREATE INDEX publication_unsettled ON publication (created) WHERE NOT tor_settled;
+CREATE INDEX publication_generation ON publication (generation) WHERE generation > 0;
+
+-- By name: all versions of a package lie together, which is how they are asked for.
+--
+-- The partitions have the columns in another order than the table, on purpose. The ingester's upsert asks each written row
+-- for its xmax, to tell inserts from updates; PostgreSQL hands a row of a partitioned table on in a form without system
+-- columns ("cannot retrieve a system column in this context") unless it had to be rearranged for its partition. Partitions
+-- made by PARTITION OF would stop the ingester at its first write; it would lose nothing.
+DO $$
+DECLARE
+    partitions CONSTANT integer := 16;
+    columns text;
+BEGIN
+    -- The other way round: any other order does.
+    SELECT string_agg(
+            format('%I %s%s%s', attname, format_type(atttypid, atttypmod),
+                CASE WHEN attcollation NOT IN (0, (SELECT typcollation FROM pg_type WHERE oid = atttypid))
+                    THEN (SELECT format(' COLLATE %I.%I', nspname, collname)
+                        FROM pg_collation JOIN pg_namespace ON pg_namespace.oid = collnamespace
+                        WHERE pg_collation.oid = attcollation)
+                    ELSE '' END,
+                CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END),
+            ', ' ORDER BY attnum DESC)
+        INTO STRICT columns
+        FROM pg_attribute
+        WHERE attrelid = 'publication'::regclass AND attnum > 0 AND NOT attisdropped;
+    FOR remainder IN 0 .. partitions - 1 LOOP
+        -- TABLESPACE goes here.
+        EXECUTE format('CREATE TABLE publication_p%s (%s)', remainder, columns);
+        -- A partition must have the checks of its table.
+        EXECUTE (SELECT format('ALTER TABLE publication_p%s ', remainder)
+                || string_agg(format('ADD CONSTRAINT %I %s', conname, pg_get_constraintdef(oid)), ', ')
+            FROM pg_constraint WHERE conrelid = 'publication'::regclass AND contype = 'c');
+        EXECUTE format(
+            'ALTER TABLE publication ATTACH PARTITION publication_p%s FOR VALUES WITH (MODULUS %s, REMAINDER %s)',
+            remainder, partitions, remainder);
+    END LOOP;
+END
+$$;
+
+INSERT INTO publication SELECT * FROM publication_unpartitioned;
+
+DO $$
+DECLARE
+    granted record;
+BEGIN
+    IF (SELECT count(*) FROM publication) <> (SELECT count(*) FROM publication_unpartitioned) THEN
+        RAISE EXCEPTION 'not every row was copied';
+    END IF;
+    -- Who might do what with the old table may do it with the new one. The owner has all rights anyway.
+    FOR granted IN
+        SELECT privilege_type, grantee, is_grantable
+        FROM pg_class, aclexplode(relacl)
+        WHERE oid = 'publication_unpartitioned'::regclass AND grantee <> relowner
+    LOOP
+        EXECUTE format('GRANT %s ON publication TO %s%s', granted.privilege_type,
+            CASE WHEN granted.grantee = 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END,
+            CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+    END LOOP;
+END
+$$;
+
+-- The partitions are analysed by themselves; the whole never is, and plans need it.
+ANALYZE publication;

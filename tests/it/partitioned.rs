@@ -1,0 +1,64 @@
+//! `deploy/postgresql/partitioned.sql`: the daemons on a table of partitions.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::deploy::deploy;
+use crate::support::{STOP, Scene, free_address, generated};
+
+#[tokio::test]
+async fn the_daemons_work_on_a_partitioned_table() {
+    let scene = Scene::new("partitioned", 1).await;
+    let migrated = scene.ingester_command("migrate", &free_address()).spawn().wait_exit(STOP);
+    assert_eq!(migrated.code(), Some(0));
+    scene.produce((0..100).map(|n| generated(n, 0))).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+
+    let before = scene.rows().await;
+    let sql = fs::read_to_string(deploy("postgresql/partitioned.sql")).unwrap();
+    scene.execute(&format!("BEGIN;\n{sql}\nCOMMIT;")).await;
+    assert_eq!(scene.rows().await, before);
+    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'publication'::regclass";
+    assert_eq!(scene.number(partitions).await, 16);
+
+    // By COPY, since all of them are new, in one batch each …
+    scene.produce((100..4_100).map(|n| generated(n, 0))).await;
+    let batches = [("INGESTER_BATCH__LINGER", "2s"), ("INGESTER_BATCH__MAX_ROWS", "4000")];
+    let mut ingester = scene.ingester(&batches);
+    scene.caught_up(&mut ingester).await;
+    // … then by upserts: new ones, changed ones, and ones that were there.
+    let mixed = (4_100..4_200).map(|n| generated(n, 0));
+    let mixed = mixed.chain((0..500).map(|n| generated(n, 1)));
+    scene.produce(mixed.chain((1_000..1_300).map(|n| generated(n, 0)))).await;
+    scene.caught_up(&mut ingester).await;
+    let metrics = ingester.metrics();
+    let outcome = |word: &str| metrics.get(&format!("records_total{{outcome=\"{word}\"}}"));
+    assert_eq!(
+        [outcome("inserted"), outcome("updated"), outcome("unchanged")],
+        [Some(4_100.0), Some(500.0), Some(300.0)]
+    );
+    ingester.stop();
+    assert_eq!(scene.count().await, 4_200);
+    let later = "SELECT count(*) FROM publication WHERE revision = 1 AND username LIKE '%-1'";
+    assert_eq!(scene.number(later).await, 500);
+
+    let query = scene.query();
+    let data = query.ask(
+        r#"{ package(name: "package-7", version: "1.0.0") { publicationInfo { username tfa } }
+             publications(first: 2) { edges { node { name } } } }"#,
+        json!({}),
+    );
+    assert_eq!(
+        data,
+        json!({
+            "package": { "publicationInfo": { "username": "user-7-1", "tfa": false } },
+            "publications": { "edges": [
+                { "node": { "name": "package-4199" } }, { "node": { "name": "package-4198" } },
+            ] },
+        })
+    );
+    query.running.stop();
+}
