@@ -1,20 +1,238 @@
-//! What operators are given beside the daemons, checked by the tools that will read it.
+//! What operators are given to observe the daemons with, checked by the tools that will read it and against what the
+//! daemons really show.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::{Value, json};
+use testkit::eventually;
+
+use crate::support::{PATIENCE, Scene, example_record, write_snapshot};
+
+/// Labels that Prometheus itself gives to what it scrapes, and to the buckets of histograms.
+const OF_PROMETHEUS: [&str; 3] = ["instance", "job", "le"];
+
+pub(crate) fn deploy(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path)
+}
+
+fn prometheus_files(ending: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(deploy("prometheus")).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    assert!(!files.is_empty());
+    files
+}
+
+fn promtool(arguments: &[&str], files: &[PathBuf]) {
+    let output = Command::new("promtool")
+        .args(arguments)
+        .args(files)
+        .output()
+        .expect("promtool runs; cargo xtask setup installs it with Prometheus");
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
+}
+
+/// All rule files, their comments left out.
+fn rules() -> String {
+    let files = prometheus_files(".rules.yml").into_iter();
+    let lines = files.flat_map(|file| {
+        let text = fs::read_to_string(file).unwrap();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    });
+    let lines: Vec<_> = lines.filter(|line| !line.trim_start().starts_with('#')).collect();
+    lines.join("\n")
+}
+
+/// What stands after `key` on lines of its own.
+fn values<'t>(text: &'t str, key: &str) -> Vec<&'t str> {
+    text.lines().filter_map(|line| line.trim_start().strip_prefix(key)).map(str::trim).collect()
+}
 
 /// Every rule file of Prometheus, and the tests that stand beside it.
 #[test]
 fn alerts_fire_when_they_should() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/prometheus");
-    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let tests: Vec<_> =
-        files.filter(|path| path.to_string_lossy().ends_with(".test.yml")).collect();
-    assert!(!tests.is_empty());
-    let output = Command::new("promtool")
-        .args(["test", "rules"])
-        .args(&tests)
-        .output()
-        .expect("promtool runs; cargo xtask setup installs it with Prometheus");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    promtool(&["test", "rules"], &prometheus_files(".test.yml"));
+    let tests: String = prometheus_files(".test.yml")
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    // Each alert is seen to fire, and to be silent.
+    let named = values(&tests, "- alertname:");
+    let silent = tests.matches("exp_alerts: []").count();
+    for alert in values(&rules(), "- alert:") {
+        assert!(named.iter().filter(|name| **name == alert).count() >= 2, "{alert}");
+    }
+    assert!(silent >= values(&rules(), "- alert:").len());
+}
+
+#[test]
+fn every_alert_has_an_entry_in_the_runbook_and_every_entry_an_alert() {
+    let rules = rules();
+    let runbook = fs::read_to_string(deploy("runbook.md")).unwrap();
+    let alerts = values(&rules, "- alert:");
+    assert_eq!(
+        alerts.iter().collect::<BTreeSet<_>>(),
+        values(&runbook, "## ").iter().collect::<BTreeSet<_>>()
+    );
+    let anchors: Vec<_> = alerts.iter().map(|alert| alert.to_lowercase()).collect();
+    let urls: Vec<_> = anchors.iter().map(|anchor| format!("deploy/runbook.md#{anchor}")).collect();
+    assert_eq!(values(&rules, "runbook_url:"), urls);
+    for entry in runbook.split("\n## ").skip(1) {
+        for part in ["**Means.**", "**Look at.**", "**Do.**", "**Do not**"] {
+            assert!(entry.contains(part), "{part} in {entry}");
+        }
+    }
+    for link in runbook.split("](#").skip(1).filter_map(|rest| rest.split(')').next()) {
+        assert!(anchors.iter().any(|anchor| anchor == link), "{link}");
+    }
+}
+
+/// What is exposed: of each series' name the values by label.
+type Exposed = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+fn expose(text: &str, all: &mut Exposed) {
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let series = line.rsplit_once(' ').unwrap().0;
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let known = all.entry(name.to_owned()).or_default();
+        for (label, value) in matchers(labels) {
+            known.entry(label.to_owned()).or_default().insert(value.to_owned());
+        }
+    }
+}
+
+/// Label and value of `a="x",b=~"y"}…`; no value here has a quotation mark or a comma in it.
+fn matchers(text: &str) -> Vec<(&str, &str)> {
+    let inside = text.split('}').next().unwrap_or_default();
+    let pairs = inside.split(',').filter(|pair| !pair.trim().is_empty());
+    pairs
+        .map(|pair| {
+            let (label, value) = pair.split_once('=').expect("a label has a value");
+            (label.trim().trim_end_matches('!'), value.trim_start_matches('~').trim_matches('"'))
+        })
+        .collect()
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == ':'
+}
+
+/// Names in the text that begin with `publication_`, each with what follows it.
+fn names(text: &str) -> Vec<(&str, &str)> {
+    let starts = text.match_indices("publication_").map(|(at, _)| at);
+    let starts = starts.filter(|&at| !text[..at].ends_with(is_word));
+    starts
+        .map(|at| {
+            let rest = &text[at..];
+            rest.split_at(rest.find(|c| !is_word(c)).unwrap_or(rest.len()))
+        })
+        .collect()
+}
+
+/// Words in the brackets behind `by` and `on`, and in `{{ }}` of texts.
+fn grouped(text: &str) -> Vec<&str> {
+    let brackets = ["by (", "on ("].iter().flat_map(|open| text.split(open).skip(1));
+    let brackets = brackets.filter_map(|rest| rest.split(')').next()).flat_map(|l| l.split(','));
+    let texts = text.split("{{").skip(1).filter_map(|rest| rest.split("}}").next());
+    let texts = texts.filter_map(|word| {
+        let word = word.trim();
+        word.strip_prefix("$labels.").or((!word.starts_with('$')).then_some(word))
+    });
+    brackets.chain(texts).map(str::trim).collect()
+}
+
+/// Holds every metric, label and value that the text names against what is exposed; returns the metrics.
+fn check<'t>(text: &'t str, exposed: &Exposed) -> BTreeSet<&'t str> {
+    let mut metrics = BTreeSet::new();
+    for (name, rest) in names(text).into_iter().filter(|(name, _)| !name.contains(':')) {
+        let labels = exposed.get(name).unwrap_or_else(|| panic!("no daemon shows {name}"));
+        for (label, value) in rest.strip_prefix('{').map(matchers).unwrap_or_default() {
+            let known = labels.get(label).unwrap_or_else(|| panic!("{name} has no {label}"));
+            for value in value.split('|') {
+                // Sources of exit lists are there when there are lists.
+                let later = name.ends_with("exit_list_age_seconds");
+                assert!(later || known.contains(value), "{name} has no {label}=\"{value}\"");
+            }
+        }
+        metrics.insert(name);
+    }
+    for label in grouped(text) {
+        let known = OF_PROMETHEUS.contains(&label)
+            || metrics.iter().any(|name| exposed[*name].contains_key(label));
+        assert!(known, "no label {label} in {text}");
+    }
+    metrics
+}
+
+/// All objects with an `expr`, wherever they stand.
+fn targets<'v>(value: &'v Value, found: &mut Vec<&'v Value>) {
+    match value {
+        Value::Object(object) => {
+            if object.contains_key("expr") {
+                found.push(value);
+            }
+            object.values().for_each(|inner| targets(inner, found));
+        }
+        Value::Array(array) => array.iter().for_each(|inner| targets(inner, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn rules_and_dashboard_read_what_the_daemons_show() {
+    let scene = Scene::new("observed", 1).await;
+    let lists = scene.directory.path().join("lists");
+    fs::create_dir(&lists).unwrap();
+    write_snapshot(&lists, "2019-07-25-17-00-00", &[]);
+    let mut ingester = scene.ingester(&[("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())]);
+    scene.produce([example_record()]).await;
+    scene.caught_up(&mut ingester).await;
+    let query = scene.query();
+    let metrics = |admin: &str| testkit::http_get(admin, "/metrics").unwrap().1;
+    let exposed = eventually("all series", PATIENCE, async || {
+        let mut exposed = Exposed::new();
+        expose(&metrics(&ingester.admin), &mut exposed);
+        expose(&metrics(&query.running.admin), &mut exposed);
+        // They come with the first look at the partition's end, and at the list.
+        let later = ["ingester_partition_state", "ingester_exit_list_age_seconds"];
+        let there = |name: &&str| exposed.contains_key(&format!("publication_{name}"));
+        later.iter().all(there).then_some(exposed)
+    })
+    .await;
+    query.running.stop();
+    ingester.stop();
+
+    let rules = rules();
+    assert!(check(&rules, &exposed).len() > 10);
+    for (name, _) in names(&rules).into_iter().filter(|(name, _)| name.contains(':')) {
+        assert!(values(&rules, "- record:").contains(&name), "{name} is recorded nowhere");
+    }
+
+    let dashboard = fs::read_to_string(deploy("grafana/publication-insights.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let mut all = Vec::new();
+    targets(&dashboard, &mut all);
+    let (mut shown, mut wrapped) = (BTreeSet::new(), Vec::new());
+    for target in all {
+        let text = format!("{} {}", target["expr"], target["legendFormat"]).replace("\\\"", "\"");
+        let metrics = check(&text, &exposed);
+        assert!(!metrics.is_empty(), "{text}");
+        shown.extend(metrics.into_iter().map(str::to_owned));
+        // Grafana puts the spans in.
+        let expr = target["expr"].as_str().unwrap();
+        let expr = expr.replace("$__rate_interval", "5m").replace("$__range", "1h");
+        wrapped.push(json!({ "record": format!("dashboard:{}", wrapped.len()), "expr": expr }));
+    }
+    // The dashboard leaves nothing out.
+    for name in exposed.keys().filter(|name| !name.ends_with("_sum") && !name.ends_with("_count")) {
+        assert!(shown.contains(name), "{name} is not on the dashboard");
+    }
+    // JSON is YAML.
+    let file = scene.directory.path().join("dashboard.rules.yml");
+    let groups = json!({ "groups": [{ "name": "dashboard", "rules": wrapped }] });
+    fs::write(&file, groups.to_string()).unwrap();
+    promtool(&["check", "rules"], &[file]);
 }

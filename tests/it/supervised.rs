@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testkit::eventually;
 
-use crate::support::{PATIENCE, STOP, Scene, example_record};
+use crate::support::{PATIENCE, Query, STOP, Scene, example_record};
 
 /// Where systemd would listen.
 struct Supervisor(UnixDatagram);
@@ -49,4 +49,22 @@ async fn systemd_is_told_that_the_ingester_is_up_lives_and_stops() {
     ingester.daemon.terminate();
     supervisor.waits_for("STOPPING=1").await;
     assert_eq!(ingester.daemon.wait_exit(STOP).code(), Some(0));
+}
+
+#[tokio::test]
+async fn systemd_is_told_that_the_query_daemon_is_up_and_lives() {
+    let scene = Scene::without_topic("systemd", testkit::postgres().database().await.url);
+    let migrated = scene.ingester_command("migrate", "127.0.0.1:0").spawn().wait_exit(STOP);
+    assert_eq!(migrated.code(), Some(0));
+    let socket = scene.directory.path().join("notify");
+    let supervisor = Supervisor(UnixDatagram::bind(&socket).unwrap());
+    supervisor.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let environment = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
+    let query = Query::start(&scene.store, &environment);
+    supervisor.waits_for("READY=1").await;
+    supervisor.waits_for("STATUS=ready").await;
+    supervisor.waits_for("WATCHDOG=1").await;
+    assert_eq!(query.running.metrics().get("ready"), Some(1.0));
+    // With nothing in progress it may end before there is time to say that it stops.
+    query.running.stop();
 }

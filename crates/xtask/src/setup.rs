@@ -69,6 +69,16 @@ const NEEDS: &[Need] = &[
         present: || runs("promtool", &["--version"]),
     },
     Need {
+        what: "systemd-analyze, for the units",
+        packages: &["systemd"],
+        present: || runs("systemd-analyze", &["--version"]),
+    },
+    Need {
+        what: "Python with virtual environments, for the schemas of Kubernetes",
+        packages: &["python3", "python3-venv"],
+        present: || runs("python3", &["-c", "import ensurepip, venv"]),
+    },
+    Need {
         what: "kcat, a second Kafka client",
         packages: &["kcat"],
         present: || runs("kcat", &["-V"]),
