@@ -6,7 +6,7 @@
 --
 --   psql --set ON_ERROR_STOP=1 --single-transaction --dbname publications --file deploy/postgresql/partitioned.sql
 --
--- The old table stays as publication_unpartitioned until you drop it. Run roles.sql again where you use it.
+-- The old table stays as publication_unpartitioned until you drop it. Rights given on it are given on the new one.
 
 LOCK TABLE publication IN ACCESS EXCLUSIVE MODE;
 
