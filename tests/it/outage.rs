@@ -83,3 +83,42 @@ async fn a_topic_that_is_not_there_yet_is_waited_for() {
     assert_eq!(scene.count().await, 2);
     ingester.ready().stop();
 }
+
+/// librdkafka remembers that a partition was paused when it was let go.
+#[tokio::test]
+async fn partitions_that_leave_while_nothing_can_be_written_are_read_when_they_come_back() {
+    let server = Postgres::start();
+    let scene = Scene::without_topic("come-back", server.database().await.url);
+    scene.make_topic(4, &[]).await;
+    let small = [
+        ("INGESTER_BATCH__MAX_ROWS", "10"),
+        ("INGESTER_BATCH__IN_FLIGHT", "1"),
+        ("INGESTER_KAFKA__REVOKE_TIMEOUT", "1s"),
+    ];
+    let mut first = scene.ingester(&small);
+    scene.produce((0..100).map(|n| generated(n, 0))).await;
+    scene.caught_up(&mut first).await;
+
+    // Nothing can be written, and more than fits is there: the partitions are paused. Then half of them leave.
+    scene.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
+    scene.execute("SELECT pg_reload_conf()").await;
+    scene.produce((100..40_100).map(|n| generated(n, 0))).await;
+    assert_paused(&mut first).await;
+    let mut second = scene.start_ingester(&small);
+    eventually("the second to have a share", PATIENCE, async || {
+        let log = second.daemon.log();
+        assert!(second.daemon.is_running(), "{log}");
+        log.lines().any(|line| line.contains("partitions assigned partitions=come-back"))
+    })
+    .await;
+
+    // When it can be written again, they come back.
+    scene.execute("ALTER SYSTEM RESET default_transaction_read_only").await;
+    scene.execute("SELECT pg_reload_conf()").await;
+    assert_ready(&mut first).await;
+    second.stop();
+    scene.produce((40_100..40_200).map(|n| generated(n, 0))).await;
+    scene.caught_up(&mut first).await;
+    assert_eq!(scene.count().await, 40_200);
+    first.stop();
+}

@@ -101,11 +101,11 @@ impl Health {
         news
     }
 
-    /// The cause is over.
-    pub(crate) fn resume(&self, cause: Cause) {
-        self.change(|parts| {
-            parts.pauses.remove(&cause);
-        });
+    /// The cause is over. Whether that is news.
+    pub(crate) fn resume(&self, cause: Cause) -> bool {
+        let mut news = false;
+        self.change(|parts| news = parts.pauses.remove(&cause).is_some());
+        news
     }
 
     /// Asked to stop.

@@ -142,8 +142,9 @@ impl Writer {
     }
 
     fn resume(&self, cause: Cause, reason: &str) {
-        tracing::info!("{reason}");
-        self.health.resume(cause);
+        if self.health.resume(cause) {
+            tracing::info!("{reason}");
+        }
     }
 }
 

@@ -260,10 +260,12 @@ impl ConsumerContext for Context {
             self.health.assigned();
             self.assignment.add(numbers(partitions));
             tracing::info!(partitions = %names(partitions), "partitions assigned");
-            if self.holding.load(std::sync::atomic::Ordering::Relaxed)
-                && let Err(error) = consumer.pause(partitions)
-            {
-                tracing::warn!(%error, "new partitions could not be paused");
+            // librdkafka remembers that a partition was paused when it was let go, also over its return.
+            let holding = self.holding.load(std::sync::atomic::Ordering::Relaxed);
+            let result =
+                if holding { consumer.pause(partitions) } else { consumer.resume(partitions) };
+            if let Err(error) = result {
+                tracing::warn!(%error, holding, "new partitions could not be paused or resumed");
             }
         }
     }
