@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::workspace::Workspace;
 
-/// The least that a ratio may be before the run counts as failed: four fifths of the lowest of six runs (0.40, 0.77, 0.51)
+/// The least that a ratio may be before the run counts as failed: four fifths of the lowest of seven runs (0.40, 0.77, 0.42)
 /// on two cores that others were compiling on, so that a noisy machine passes. Raise them with what is won.
 const FLOORS: &[(&str, f64)] =
-    &[("fresh_per_copy", 0.32), ("known_per_fresh", 0.60), ("sqlite_per_bare", 0.40)];
+    &[("fresh_per_copy", 0.32), ("known_per_fresh", 0.60), ("sqlite_per_bare", 0.33)];
 
 /// Everything that one run measured.
 pub(super) struct Report {
