@@ -1,12 +1,23 @@
 //! How far a command is: a bar on a terminal, a JSON line a second for everybody else.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
+use service::admin::Health as _;
 use store::JobCounts;
+use tokio::task::JoinHandle;
+
+use crate::health::Health;
+use crate::ingest::IngestError;
+use crate::kafka::Pace;
+use crate::tally::Tally;
+
+/// Often enough for a bar that moves.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -98,6 +109,31 @@ impl Progress {
             self.output.print("progress", &line, "")?;
         }
         Ok(())
+    }
+
+    /// Shows how far the loop is until it ends, for a command that keeps no job.
+    ///
+    /// # Errors
+    /// What ended the loop; when nothing can be printed.
+    pub(crate) async fn follow(
+        &mut self,
+        mut running: JoinHandle<Result<(), IngestError>>,
+        health: &Health,
+        pace: &Pace,
+        tally: &Tally,
+    ) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                result = &mut running => return Ok(result??),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let paused = health.ready().reason;
+            self.show(
+                pace.read.load(Ordering::Relaxed),
+                &tally.progress().counts,
+                paused.as_deref(),
+            )?;
+        }
     }
 }
 

@@ -4,13 +4,11 @@ mod comparison;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
 use model::{Publication, PublicationId};
 use serde::Serialize;
-use service::admin::Health as _;
 use store::{Cursor, Filter};
 use tokio_util::sync::CancellationToken;
 
@@ -119,19 +117,8 @@ impl Reconcile {
         let records =
             reader(again)?.read(spans, pace.clone(), stop.clone()).map_err(kafka::refused)?;
         let ingest = again.to_other(comparison.clone(), Box::new(tally.clone()));
-        let mut running = tokio::spawn(ingest.run(records));
-        loop {
-            tokio::select! {
-                result = &mut running => break result??,
-                () = tokio::time::sleep(Duration::from_millis(500)) => {}
-            }
-            let paused = again.health.ready().reason;
-            progress.show(
-                pace.read.load(Ordering::Relaxed),
-                &tally.progress().counts,
-                paused.as_deref(),
-            )?;
-        }
+        let running = tokio::spawn(ingest.run(records));
+        progress.follow(running, &again.health, &pace, &tally).await?;
         anyhow::ensure!(!stop.is_cancelled(), "stopped before the end of the range");
         Ok(tally.progress().counts.read())
     }

@@ -250,19 +250,8 @@ pub(crate) async fn dry_run(
     let ingest = again.to_other(forecast.clone(), Box::new(tally.clone()));
     let source = open(again, task, &JobProgress::default(), pace.clone(), stop.child_token())?;
     let mut progress = Progress::new(output, None, source.total);
-    let mut ingesting = tokio::spawn(ingest.run(source.records));
-    loop {
-        tokio::select! {
-            result = &mut ingesting => break result??,
-            () = tokio::time::sleep(SAVE_EVERY) => {}
-        }
-        let paused = again.health.ready().reason;
-        progress.show(
-            pace.read.load(Ordering::Relaxed),
-            &tally.progress().counts,
-            paused.as_deref(),
-        )?;
-    }
+    let running = tokio::spawn(ingest.run(source.records));
+    progress.follow(running, &again.health, &pace, &tally).await?;
     drop(progress);
     let counts = tally.progress().counts;
     let result = Predicted::new(&forecast.result(), counts, tally.examples());
