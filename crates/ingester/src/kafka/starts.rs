@@ -175,10 +175,11 @@ impl Context {
         let id = self.topic_id(consumer);
         let committed = consumer.committed_offsets(assigned.clone(), QUESTION)?;
         let changed = self.is_new(id.as_deref());
+        // Before anything is reported: an answer that lacks a partition is asked for again as a whole.
+        committed.elements().iter().try_for_each(|element| element.error())?;
         let mut starts = TopicPartitionList::new();
         let mut without = Vec::new();
         for element in committed.elements() {
-            element.error()?;
             let partition = element.partition();
             let next = offset(element.offset());
             let of = element.metadata().strip_prefix(TOPIC_ID);
@@ -280,7 +281,8 @@ impl Context {
         }
         let positions = consumer.position()?;
         let committed = consumer.committed_offsets(wanted.clone(), QUESTION)?;
-        let mut starts = TopicPartitionList::new();
+        // All are known before any is reported: a failure half-way would count the first ones again.
+        let mut chosen = Vec::new();
         for &partition in partitions {
             let of = |list: &TopicPartitionList| {
                 offset(list.find_partition(&self.topic, partition)?.offset())
@@ -288,7 +290,10 @@ impl Context {
             let next = of(&positions).or_else(|| of(&committed));
             let (low, high) = consumer.fetch_watermarks(&self.topic, partition, QUESTION)?;
             let known_end = self.known().ends.get(&partition).copied();
-            let start = start(next, low, high, known_end);
+            chosen.push((partition, start(next, low, high, known_end)));
+        }
+        let mut starts = TopicPartitionList::new();
+        for (partition, start) in chosen {
             if let Some(why) = start.why {
                 self.report(partition, why, start.lost);
                 if why == Why::MadeAgain {
