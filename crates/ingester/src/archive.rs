@@ -51,7 +51,7 @@ impl From<Bytes> for Vec<u8> {
 
 impl From<&Envelope> for Record {
     fn from(envelope: &Envelope) -> Self {
-        let bytes = |bytes: &Option<Vec<u8>>| bytes.as_deref().map(Bytes::from);
+        let bytes = |bytes: &Option<bytes::Bytes>| bytes.as_deref().map(Bytes::from);
         let headers = envelope.headers.iter();
         Self {
             topic: envelope.position.topic.to_string(),
@@ -59,7 +59,7 @@ impl From<&Envelope> for Record {
             offset: envelope.position.offset,
             timestamp: envelope.timestamp,
             key: bytes(&envelope.key),
-            headers: headers.map(|header| (header.name.clone(), bytes(&header.value))).collect(),
+            headers: headers.map(|header| (header.name.to_string(), bytes(&header.value))).collect(),
             value: bytes(&envelope.value),
         }
     }
@@ -68,13 +68,14 @@ impl From<&Envelope> for Record {
 impl Record {
     /// The record, at another position.
     pub(crate) fn into_envelope(self, position: Position) -> Envelope {
+        let owned = |bytes: Bytes| Vec::from(bytes).into();
         let headers = self.headers.into_iter();
-        let headers = headers.map(|(name, value)| Header { name, value: value.map(Into::into) });
+        let headers = headers.map(|(name, value)| Header { name: name.into(), value: value.map(owned) });
         Envelope {
             position,
             timestamp: self.timestamp,
-            key: self.key.map(Into::into),
-            value: self.value.map(Into::into),
+            key: self.key.map(owned),
+            value: self.value.map(owned),
             headers: headers.collect(),
         }
     }

@@ -1,16 +1,18 @@
 //! A Kafka record, taken out of the client's memory whole: what is rejected goes on as it came.
 
 use std::fmt;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use model::Position;
 
 /// A record header; Kafka allows a name to occur again and a value to be null.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Header {
     /// The name, in the producer's case.
-    pub name: String,
+    pub name: Arc<str>,
     /// The value, `None` for a null.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
 }
 
 /// A record with everything that a dead letter has to repeat. `Debug` shows where it stands and nothing it says.
@@ -21,9 +23,9 @@ pub struct Envelope {
     /// The record's own timestamp in milliseconds since 1970, where it has one.
     pub timestamp: Option<i64>,
     /// The key; not read.
-    pub key: Option<Vec<u8>>,
+    pub key: Option<Bytes>,
     /// The value, `None` for a tombstone.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
     /// The headers in order.
     pub headers: Vec<Header>,
 }
@@ -32,7 +34,7 @@ impl Envelope {
     /// About how many bytes the record holds in memory.
     #[must_use]
     pub fn size(&self) -> usize {
-        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers: usize =
             self.headers.iter().map(|header| header.name.len() + length(&header.value)).sum();
         size_of::<Self>() + length(&self.key) + length(&self.value) + headers
@@ -48,7 +50,7 @@ impl Envelope {
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let is_named = |header: &&Header| {
             header.name.len() == name.len()
-                && (header.name == name || header.name.eq_ignore_ascii_case(name))
+                && (*header.name == *name || header.name.eq_ignore_ascii_case(name))
         };
         let last = self.headers.iter().rev().find(is_named)?;
         last.value.as_deref()

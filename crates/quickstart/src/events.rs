@@ -76,11 +76,11 @@ mod tests {
         Envelope {
             position: Position { topic: Arc::from("t"), partition: 0, offset: 0 },
             timestamp: None,
-            key: Some(record.key.into_bytes()),
-            value: Some(record.value.into_bytes()),
+            key: Some(record.key.into()),
+            value: Some(record.value.into()),
             headers: vec![Header {
                 name: "content-type".into(),
-                value: Some(b"application/cloudevents+json".to_vec()),
+                value: Some("application/cloudevents+json".into()),
             }],
         }
     }

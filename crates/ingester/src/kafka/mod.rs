@@ -3,6 +3,7 @@
 
 mod client;
 mod consumer;
+mod copier;
 mod dead_letters;
 mod inspect;
 mod native;

@@ -1,22 +1,21 @@
 //! The poll thread: an operating system thread that owns the consumer and does nothing that waits for a database.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::Position;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use tokio::sync::{mpsc, oneshot};
 
 use super::client;
 use super::consumer::Context;
+use super::copier::Copier;
 use super::native::{self, TopicIds};
 use super::source::{Assignment, Progress, SourceError, SourceEvent};
-use crate::envelope::{Envelope, Header};
 use crate::health::Health;
 use crate::lag::Lag;
 use crate::metrics::IngesterMetrics;
@@ -106,6 +105,7 @@ pub(crate) fn start(
     let (end, ended) = oneshot::channel();
     let poller = Poller {
         consumer,
+        copier: RefCell::new(Copier::new(settings.kafka.topic.as_str().into())),
         topic: settings.kafka.topic.as_str().into(),
         stop: stop.clone(),
         commit_interval: settings.kafka.commit_interval,
@@ -125,6 +125,7 @@ pub(crate) fn start(
 
 struct Poller {
     consumer: BaseConsumer<Context>,
+    copier: RefCell<Copier>,
     topic: Arc<str>,
     stop: Arc<AtomicBool>,
     commit_interval: Duration,
@@ -241,7 +242,7 @@ impl Poller {
                 context.known().epoch(message.partition(), message.offset(), epoch);
             }
         }
-        let envelope = envelope(&self.topic, message);
+        let envelope = self.copier.borrow_mut().copy(message);
         let size = envelope.size();
         context.pending.lock().unwrap_or_else(PoisonError::into_inner).push(envelope);
         size
@@ -306,26 +307,5 @@ impl Poller {
             tracing::warn!(%error, "reading from kafka; it goes on by itself");
         }
         true
-    }
-}
-
-pub(super) fn envelope(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Envelope {
-    let header = |header: rdkafka::message::Header<'_, &[u8]>| Header {
-        name: header.key.to_owned(),
-        value: header.value.map(<[u8]>::to_vec),
-    };
-    Envelope {
-        position: Position {
-            topic: topic.clone(),
-            partition: message.partition(),
-            offset: message.offset(),
-        },
-        timestamp: message.timestamp().to_millis(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: message
-            .headers()
-            .map(|headers| headers.iter().map(header).collect())
-            .unwrap_or_default(),
     }
 }

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::poll::{CHUNK_BYTES, CHUNK_RECORDS, envelope};
+use super::copier::Copier;
+use super::poll::{CHUNK_BYTES, CHUNK_RECORDS};
 use super::source::{SourceError, SourceEvent};
 use super::{client, consumer::Quiet};
 use crate::settings::Settings;
@@ -192,14 +193,14 @@ impl RangeReader {
             assignment.add_partition_offset(&spans.topic, span.partition, first)?;
         }
         self.consumer.assign(&assignment)?;
-        let topic: Arc<str> = spans.topic.as_str().into();
+        let mut copier = Copier::new(spans.topic.as_str().into());
         let deadline = Instant::now() + SAMPLE;
         let (mut records, mut bytes) = (0, 0);
         while records < SAMPLE_RECORDS && Instant::now() < deadline {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     records += 1;
-                    bytes += envelope(&topic, &message).wire_size() as u64;
+                    bytes += copier.copy(&message).wire_size() as u64;
                 }
                 Some(Err(error)) if is_final(&error) => return Err(error),
                 Some(Err(_)) => {}
@@ -320,6 +321,7 @@ impl Range {
     fn read(&self) -> KafkaResult<()> {
         let mut ends = self.assign()?;
         let mut free = Instant::now();
+        let mut copier = Copier::new(self.topic.clone());
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while !ends.is_empty() && !self.stop.is_cancelled() {
             let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
@@ -329,7 +331,7 @@ impl Range {
                     if ends.get(&partition).is_some_and(|&end| next <= end) {
                         self.pace.read.fetch_add(1, Ordering::Relaxed);
                         if self.spans.holds(message.timestamp().to_millis()) {
-                            let envelope = envelope(&self.topic, &message);
+                            let envelope = copier.copy(&message);
                             bytes += envelope.size();
                             chunk.push(envelope);
                         }

@@ -192,11 +192,11 @@ async fn export(
 /// The record with every part masked.
 fn without_addresses(envelope: &Envelope) -> Record {
     let masked =
-        |bytes: &Option<Vec<u8>>| bytes.as_deref().map(|bytes| Bytes::Text(mask::masked(bytes)));
+        |bytes: &Option<bytes::Bytes>| bytes.as_deref().map(|bytes| Bytes::Text(mask::masked(bytes)));
     let headers = envelope.headers.iter();
     Record {
         key: masked(&envelope.key),
-        headers: headers.map(|header| (header.name.clone(), masked(&header.value))).collect(),
+        headers: headers.map(|header| (header.name.to_string(), masked(&header.value))).collect(),
         value: masked(&envelope.value),
         ..Record::from(envelope)
     }

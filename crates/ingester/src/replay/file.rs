@@ -93,7 +93,7 @@ fn record(line: &[u8], position: Position) -> Envelope {
         position,
         timestamp: None,
         key: None,
-        value: Some(line.to_vec()),
+        value: Some(line.to_vec().into()),
         headers: Vec::new(),
     };
     match serde_json::from_slice::<archive::Record>(line) {
@@ -114,8 +114,8 @@ mod tests {
         let exported = Envelope {
             position: position.clone(),
             timestamp: Some(5),
-            key: Some(b"k".to_vec()),
-            value: Some(vec![0xff, 0]),
+            key: Some(b"k".to_vec().into()),
+            value: Some(vec![0xff, 0].into()),
             headers: vec![crate::Header { name: "h".into(), value: None }],
         };
         let line = serde_json::to_vec(&archive::Record::from(&exported)).unwrap();

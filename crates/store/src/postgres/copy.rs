@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use model::Publication;
 use sqlx::postgres::PgConnection;
 
-use super::values::Time;
+use super::values::{Time, field, optional};
 
 /// The columns in the table's own order.
 const COPY: &str = "COPY publication (created, revision, generation, tor_reason, tfa_reason, credential, actor, \
@@ -55,18 +55,4 @@ fn encode(buffer: &mut Vec<u8>, row: &Publication) {
     optional(buffer, info.username.as_ref().map(|name| name.as_str().as_bytes()));
     field(buffer, &row.identity.0);
     optional(buffer, row.tor_evidence_until.map(|time| Time(time).to_wire()));
-}
-
-fn field(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    // No value of a row is longer than 512 bytes (contract, section 1).
-    let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
-    buffer.extend_from_slice(&length.to_be_bytes());
-    buffer.extend_from_slice(bytes);
-}
-
-fn optional(buffer: &mut Vec<u8>, bytes: Option<impl AsRef<[u8]>>) {
-    match bytes {
-        Some(bytes) => field(buffer, bytes.as_ref()),
-        None => buffer.extend_from_slice(&(-1_i32).to_be_bytes()),
-    }
 }

@@ -4,6 +4,7 @@ mod connections;
 mod copy;
 mod jobs;
 mod read;
+mod row;
 mod values;
 mod write;
 

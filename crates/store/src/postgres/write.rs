@@ -30,24 +30,9 @@ impl PostgresWriter {
     }
 
     async fn upsert(&self, rows: &[Cow<'_, Publication>]) -> Result<Recorded, Error> {
-        let column = Column(rows);
+        let rows: Vec<_> = rows.iter().map(|row| super::row::Row(row)).collect();
         let written = sqlx::query(AssertSqlSafe(self.upsert.as_str()))
-            .bind(column.of(|row| row.id.name.as_str()))
-            .bind(column.of(|row| row.id.version.as_str()))
-            .bind(column.of(|row| row.info.username.as_ref().map(model::Username::as_str)))
-            .bind(column.of(|row| Time(row.info.created)))
-            .bind(column.of(|row| row.info.tor))
-            .bind(column.of(|row| row.info.tfa))
-            .bind(column.of(|row| row.info.tor_reason as i16))
-            .bind(column.of(|row| row.info.tfa_reason as i16))
-            .bind(column.of(|row| row.tor_evidence_until.map(Time)))
-            .bind(column.of(|row| row.info.tor_settled))
-            .bind(column.of(|row| row.info.credential as i16))
-            .bind(column.of(|row| row.info.actor as i16))
-            .bind(column.of(|row| row.revision.cast_signed()))
-            .bind(column.of(|row| row.generation.cast_signed()))
-            .bind(column.of(|row| &row.identity.0[..]))
-            .bind(column.of(|row| row.info.disputed))
+            .bind(rows)
             .fetch_one(&self.pool)
             .await?;
         let count = |index| Ok::<u64, Error>(written.try_get::<i64, _>(index)?.cast_unsigned());
@@ -131,15 +116,6 @@ async fn is_current(pool: &PgPool) -> Result<bool, Error> {
     Ok(rows.len() == MIGRATOR.iter().count() && rows.iter().all(known))
 }
 
-/// One column of the rows, as an array to bind.
-struct Column<'r>(&'r [Cow<'r, Publication>]);
-
-impl<'r> Column<'r> {
-    fn of<T>(&self, value: impl Fn(&'r Publication) -> T) -> Vec<T> {
-        self.0.iter().map(|row| value(row)).collect()
-    }
-}
-
 /// The upsert. Rows that would not change are left out before `ON CONFLICT` sees them: it locks, and so writes, each
 /// row it meets. The three counts are rows inserted, rows changed, and rows that became disputed; the last one reads
 /// the table as it was before the statement.
@@ -162,9 +138,7 @@ fn upsert() -> String {
     format!(
         "WITH incoming AS (
              SELECT {values}
-             FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bool[], $6::bool[], $7::int2[],
-                 $8::int2[], $9::timestamptz[], $10::bool[], $11::int2[], $12::int2[], $13::int4[], $14::int4[],
-                 $15::bytea[], $16::bool[]) AS i({columns})
+             FROM unnest($1::publication_row[]) AS i
          ), written AS (
              INSERT INTO publication ({columns})
              SELECT incoming.* FROM incoming LEFT JOIN publication AS kept USING (name, version)

@@ -57,11 +57,11 @@ fn envelopes(lists: &Lists) -> Vec<Envelope> {
             offset,
         },
         timestamp: Some(now),
-        key: Some(event.key.into_bytes()),
-        value: Some(event.value.into_bytes()),
+        key: Some(event.key.into()),
+        value: Some(event.value.into()),
         headers: vec![Header {
-            name: CONTENT_TYPE.0.to_owned(),
-            value: Some(CONTENT_TYPE.1.as_bytes().to_vec()),
+            name: CONTENT_TYPE.0.into(),
+            value: Some(CONTENT_TYPE.1.into()),
         }],
     };
     (0..).zip(Events::new(ENVELOPES, lists.last, lists.exits.clone(), 0)).map(envelope).collect()
