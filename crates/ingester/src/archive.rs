@@ -59,7 +59,9 @@ impl From<&Envelope> for Record {
             offset: envelope.position.offset,
             timestamp: envelope.timestamp,
             key: bytes(&envelope.key),
-            headers: headers.map(|header| (header.name.to_string(), bytes(&header.value))).collect(),
+            headers: headers
+                .map(|header| (header.name.to_string(), bytes(&header.value)))
+                .collect(),
             value: bytes(&envelope.value),
         }
     }
@@ -70,7 +72,8 @@ impl Record {
     pub(crate) fn into_envelope(self, position: Position) -> Envelope {
         let owned = |bytes: Bytes| Vec::from(bytes).into();
         let headers = self.headers.into_iter();
-        let headers = headers.map(|(name, value)| Header { name: name.into(), value: value.map(owned) });
+        let headers =
+            headers.map(|(name, value)| Header { name: name.into(), value: value.map(owned) });
         Envelope {
             position,
             timestamp: self.timestamp,

@@ -44,6 +44,15 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    /// What a store takes that writes one batch after the other: at once what would be in several.
+    const fn one_by_one(self) -> Self {
+        let bytes = self.max_bytes.saturating_mul(self.in_flight);
+        let half = self.max_buffered_bytes / 2;
+        let max_bytes = if bytes < half { bytes } else { half };
+        let max_rows = self.max_rows.saturating_mul(self.in_flight);
+        Self { max_rows, max_bytes, in_flight: 1, ..self }
+    }
+
     /// What a pass beside live ingest may take: one write at a time, and an eighth of the memory.
     pub(crate) const fn beside(self) -> Self {
         let max_buffered_bytes = self.max_buffered_bytes / 8;
@@ -87,7 +96,10 @@ impl Ingest {
     /// [`IngestError`]; what was not written is not counted as done.
     pub(crate) async fn run(self, mut source: Receiver<SourceEvent>) -> Result<(), IngestError> {
         let batch = Batch::new(self.judge.history.clone());
-        let mut flow = Flow { ingest: self, batch, writes: VecDeque::new(), bytes: 0 };
+        let shape = self.shape;
+        let shape = if self.writer.store.is_serial() { shape.one_by_one() } else { shape };
+        let mut flow =
+            Flow { ingest: Self { shape, ..self }, batch, writes: VecDeque::new(), bytes: 0 };
         loop {
             let (due, takes_more) = (flow.due(), flow.takes_more());
             let lingered = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into());

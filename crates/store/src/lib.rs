@@ -62,6 +62,11 @@ pub trait PublicationWriter: Send + Sync {
     /// refuses at least one of the records for its content. [`Error::Fatal`]: neither helps.
     async fn record(&self, records: &[Publication]) -> Result<Recorded, Error>;
 
+    /// Whether one write waits for another, so that one large write is better than several at once.
+    fn is_serial(&self) -> bool {
+        false
+    }
+
     /// Brings the schema up to this build's; does nothing when it is.
     ///
     /// # Errors

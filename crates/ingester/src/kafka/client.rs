@@ -32,6 +32,9 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
             "queued.max.messages.kbytes",
             (settings.limits.max_buffered_bytes.as_u64() / 3 / 1024).max(1024).to_string(),
         )
+        // Enough for 50 ms of the fastest reading, where the default of 100,000 holds a whole backlog of small records, each
+        // of which costs librdkafka some 500 bytes more than it has.
+        .set("queued.min.messages", "10000")
         // A full buffer is looked at again after this; the default of 1 s starves a small buffer.
         .set("fetch.queue.backoff.ms", "20")
         .set("statistics.interval.ms", "1000");

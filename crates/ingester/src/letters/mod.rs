@@ -191,8 +191,9 @@ async fn export(
 
 /// The record with every part masked.
 fn without_addresses(envelope: &Envelope) -> Record {
-    let masked =
-        |bytes: &Option<bytes::Bytes>| bytes.as_deref().map(|bytes| Bytes::Text(mask::masked(bytes)));
+    let masked = |bytes: &Option<bytes::Bytes>| {
+        bytes.as_deref().map(|bytes| Bytes::Text(mask::masked(bytes)))
+    };
     let headers = envelope.headers.iter();
     Record {
         key: masked(&envelope.key),

@@ -46,19 +46,14 @@ impl SqliteWriter {
     /// nothing is written then.
     async fn insert_new(&self, rows: &[Cow<'_, Publication>]) -> Result<Option<Recorded>, Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let mut rest = rows;
-        for (size, sql) in STATEMENT_ROWS.iter().zip(&self.inserts) {
-            while let Some((chunk, behind)) = rest.split_at_checked(*size) {
-                if execute(&mut transaction, sql, chunk).await? < chunk.len() as u64 {
-                    transaction.rollback().await?;
-                    return Ok(None);
-                }
-                rest = behind;
-            }
+        let inserted = execute(&mut transaction, &self.inserts, rows, |all| all).await?;
+        if inserted < rows.len() as u64 {
+            transaction.rollback().await?;
+            return Ok(None);
         }
         transaction.commit().await?;
         let disputed = rows.iter().filter(|row| row.info.disputed).count() as u64;
-        Ok(Some(Recorded { inserted: rows.len() as u64, disputed, ..Recorded::default() }))
+        Ok(Some(Recorded { inserted, disputed, ..Recorded::default() }))
     }
 }
 
@@ -80,14 +75,7 @@ impl PublicationWriter for SqliteWriter {
         // IMMEDIATE: what is read below stays true until the commit.
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let before = Before::read(&mut transaction, &rows).await?;
-        let mut changed = 0;
-        let mut rest = &rows[..];
-        for (size, sql) in STATEMENT_ROWS.iter().zip(&self.upserts) {
-            while let Some((chunk, behind)) = rest.split_at_checked(*size) {
-                changed += execute(&mut transaction, sql, chunk).await?;
-                rest = behind;
-            }
-        }
+        let changed = execute(&mut transaction, &self.upserts, &rows, |_| true).await?;
         let fresh = |row: &&Cow<'_, Publication>| !before.present.contains(&row.id);
         let inserted = rows.iter().filter(fresh).count() as u64;
         let mut disputed = rows.iter().filter(fresh).filter(|row| row.info.disputed).count() as u64;
@@ -107,6 +95,10 @@ impl PublicationWriter for SqliteWriter {
             unchanged: records.len() as u64 - inserted - updated,
             disputed,
         })
+    }
+
+    fn is_serial(&self) -> bool {
+        true
     }
 
     async fn migrate(&self) -> Result<(), Error> {
@@ -169,16 +161,40 @@ pub(super) fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
         .to_string()
 }
 
+/// Executes the statements over all of the rows; returns how many rows it changed. Goes on after a statement only if
+/// `go_on` says so, told whether it changed all of its rows.
 async fn execute(
     connection: &mut SqliteConnection,
-    sql: &str,
+    statements: &[String; 3],
     rows: &[Cow<'_, Publication>],
+    go_on: impl Fn(bool) -> bool,
 ) -> Result<u64, Error> {
-    let mut query = sqlx::query(AssertSqlSafe(sql));
-    for row in rows {
-        query = bind_row(query, row);
+    let mut bound = parts(rows).map(|(kind, part)| {
+        let query = sqlx::query(AssertSqlSafe(statements[kind].as_str()));
+        (part.iter().fold(query, |query, row| bind_row(query, row)), part.len() as u64)
+    });
+    let mut changed = 0;
+    let mut next = bound.next();
+    while let Some((query, rows)) = next {
+        // SQLite works in a thread of its own: the next values are bound meanwhile.
+        let executing = query.execute(&mut *connection);
+        let (done, following) = tokio::join!(biased; executing, async { bound.next() });
+        let some = done?.rows_affected();
+        changed += some;
+        next = following.filter(|_| go_on(some == rows));
     }
-    Ok(query.execute(connection).await?.rows_affected())
+    Ok(changed)
+}
+
+/// Cuts the rows into parts of [`STATEMENT_ROWS`], each with its statement's place.
+fn parts<'r, T>(rows: &'r [T]) -> impl Iterator<Item = (usize, &'r [T])> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let kind = STATEMENT_ROWS.iter().position(|size| *size <= rest.len())?;
+        let (part, behind) = rest.split_at(STATEMENT_ROWS[kind]);
+        rest = behind;
+        Some((kind, part))
+    })
 }
 
 /// Binds the values of a row, in the order of `COLUMNS`.

@@ -59,10 +59,7 @@ fn envelopes(lists: &Lists) -> Vec<Envelope> {
         timestamp: Some(now),
         key: Some(event.key.into()),
         value: Some(event.value.into()),
-        headers: vec![Header {
-            name: CONTENT_TYPE.0.into(),
-            value: Some(CONTENT_TYPE.1.into()),
-        }],
+        headers: vec![Header { name: CONTENT_TYPE.0.into(), value: Some(CONTENT_TYPE.1.into()) }],
     };
     (0..).zip(Events::new(ENVELOPES, lists.last, lists.exits.clone(), 0)).map(envelope).collect()
 }

@@ -7,8 +7,8 @@ use anyhow::Result;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
-/// The rows of one transaction: the ingester's own `batch.max_rows`.
-const TRANSACTION: usize = 5_000;
+/// The rows of one transaction: the ingester's own, `batch.max_rows` times `batch.in_flight`.
+const TRANSACTION: usize = 20_000;
 
 /// SQLite's version.
 pub(super) fn version() -> &'static str {
