@@ -54,9 +54,9 @@ pub(super) struct Ingester {
 pub(super) struct Ingested {
     /// Records a second, from the first that was done to the last.
     pub(super) rate: f64,
-    /// The ingester's peak, in MiB.
+    /// The highest peak of an ingester, in MiB.
     pub(super) peak: f64,
-    /// Processor time in seconds, from start to end.
+    /// Processor time in seconds, from start to end, of all ingesters.
     pub(super) ingester: f64,
     pub(super) postgres: f64,
     pub(super) kafka: f64,
@@ -91,22 +91,10 @@ impl Ingester {
         http_get(&self.admin, "/metrics").map(|(_, body)| body).unwrap_or_default()
     }
 
-    /// Waits until this many records are done with, and says when and how many the first ones were.
-    pub(super) fn wait_records(&mut self, records: f64) -> Result<(Instant, f64)> {
-        let began = Instant::now();
-        let mut first = None;
-        loop {
-            let done = sum(&self.metrics(), "publication_ingester_records_total");
-            if done > 0.0 {
-                first.get_or_insert((Instant::now(), done));
-            }
-            if done >= records {
-                return first.context("nothing was to be ingested");
-            }
-            ensure!(self.daemon.is_running(), "the ingester ended:\n{}", self.daemon.log());
-            ensure!(began.elapsed() < LONGEST, "{done} records only:\n{}", self.daemon.log());
-            sleep(POLL);
-        }
+    /// How many records are done with.
+    fn done(&mut self) -> Result<f64> {
+        ensure!(self.daemon.is_running(), "the ingester ended:\n{}", self.daemon.log());
+        Ok(sum(&self.metrics(), "publication_ingester_records_total"))
     }
 
     /// Ends it in good order.
@@ -116,10 +104,11 @@ impl Ingester {
     }
 }
 
-/// Lets a new group ingest the whole topic.
+/// Lets a new group of so many ingesters ingest the whole topic.
 pub(super) fn ingest(
     place: &Place<'_>,
     group: &str,
+    instances: usize,
     records: u32,
     servers: Servers,
 ) -> Result<Ingested> {
@@ -129,18 +118,39 @@ pub(super) fn ingest(
     };
     let own = std::process::id();
     let (before, own_before, began) = (used()?, cpu(own)?, Instant::now());
-    let mut running = Ingester::start(place, group);
-    let (first, done) = running.wait_records(f64::from(records))?;
+    let mut running: Vec<_> = (0..instances).map(|_| Ingester::start(place, group)).collect();
+    let (first, done) = wait_records(&mut running, f64::from(records))?;
     let seconds = first.elapsed().as_secs_f64();
     let (after, elapsed) = (used()?, began.elapsed().as_secs_f64());
-    let ingester = cpu(running.daemon.pid())?;
-    let peak = memory(&running.daemon.pid().to_string(), "VmHWM")?;
+    let (mut ingester, mut peak) = (0.0, 0.0_f64);
+    for instance in &running {
+        let pid = instance.daemon.pid();
+        ingester += cpu(pid)?;
+        peak = peak.max(memory(&pid.to_string(), "VmHWM")?);
+    }
     let (postgres, kafka) = (after.0 - before.0, after.1 - before.1);
     let known = ingester + postgres + kafka + cpu(own)? - own_before;
     let others = (after.2 - before.2 - known) / elapsed;
-    running.end();
+    running.into_iter().for_each(Ingester::end);
     let rate = (f64::from(records) - done) / seconds;
     Ok(Ingested { rate, peak, ingester, postgres, kafka, others })
+}
+
+/// Waits until this many records are done with, and says when and how many the first ones were.
+pub(super) fn wait_records(running: &mut [Ingester], records: f64) -> Result<(Instant, f64)> {
+    let began = Instant::now();
+    let mut first = None;
+    loop {
+        let done = running.iter_mut().map(Ingester::done).sum::<Result<f64>>()?;
+        if done > 0.0 {
+            first.get_or_insert((Instant::now(), done));
+        }
+        if done >= records {
+            return first.context("nothing was to be ingested");
+        }
+        ensure!(began.elapsed() < LONGEST, "{done} records only:\n{}", running[0].daemon.log());
+        sleep(POLL);
+    }
 }
 
 /// The sum of a metric over all of its series.

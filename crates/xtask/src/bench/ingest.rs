@@ -21,12 +21,12 @@ const ADDRESSES: usize = 1_500;
 const TOPIC: &str = "events";
 
 /// What all of these measurements share.
-struct Bench {
-    kafka: Kafka,
-    postgres: Postgres,
+pub(super) struct Bench {
+    pub(super) kafka: Kafka,
+    pub(super) postgres: Postgres,
     lists: Lists,
-    runtime: Runtime,
-    records: u32,
+    pub(super) runtime: Runtime,
+    pub(super) records: u32,
     /// The processor time of the ingester's start, in seconds.
     start: f64,
 }
@@ -37,14 +37,7 @@ pub(super) fn run(
     records: u32,
     now: Timestamp,
 ) -> Result<()> {
-    daemon::build(workspace)?;
-    let lists = Lists::write(now, LISTS, ADDRESSES)?;
-    let (kafka, postgres) = thread::scope(|scope| {
-        let postgres = scope.spawn(postgres::start);
-        let kafka = Kafka::builder().optimized().start();
-        (kafka, postgres.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
-    let mut bench = Bench { kafka, postgres, lists, runtime: Runtime::new()?, records, start: 0.0 };
+    let mut bench = Bench::start(workspace, records, now)?;
     bench.servers(report)?;
     bench.topic(report)?;
     let database = bench.runtime.block_on(bench.postgres.database()).url;
@@ -60,6 +53,18 @@ pub(super) fn run(
 }
 
 impl Bench {
+    /// Builds the ingester and starts the servers.
+    pub(super) fn start(workspace: &Workspace, records: u32, now: Timestamp) -> Result<Self> {
+        daemon::build(workspace)?;
+        let lists = Lists::write(now, LISTS, ADDRESSES)?;
+        let (kafka, postgres) = thread::scope(|scope| {
+            let postgres = scope.spawn(postgres::start);
+            let kafka = Kafka::builder().optimized().start();
+            (kafka, postgres.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        Ok(Self { kafka, postgres, lists, runtime: Runtime::new()?, records, start: 0.0 })
+    }
+
     fn servers(&self, report: &mut Report) -> Result<()> {
         let version = self.runtime.block_on(postgres::version(&self.postgres.url()))?;
         let settings = postgres::SETTINGS.map(|(name, value)| format!("{name}={value}")).join(" ");
@@ -69,15 +74,20 @@ impl Bench {
         Ok(())
     }
 
-    fn place<'a>(&'a self, brokers: &'a str, topic: &'a str, store: &'a str) -> Place<'a> {
+    pub(super) fn place<'a>(
+        &'a self,
+        brokers: &'a str,
+        topic: &'a str,
+        store: &'a str,
+    ) -> Place<'a> {
         Place { brokers, topic, store, lists: self.lists.path() }
     }
 
-    fn processes(&self) -> Servers {
+    pub(super) fn processes(&self) -> Servers {
         Servers { kafka: self.kafka.pid(), postgres: self.postgres.pid() }
     }
 
-    fn events(&self, count: u32, first_major: u64) -> Events {
+    pub(super) fn events(&self, count: u32, first_major: u64) -> Events {
         Events::new(count, self.lists.last, self.lists.exits.clone(), first_major)
     }
 
@@ -116,7 +126,7 @@ impl Bench {
         let place = self.place(&brokers, TOPIC, database);
         self.runtime.block_on(postgres::settle(database))?;
         let before = self.runtime.block_on(postgres::logged(database))?;
-        let fresh = ingest(&place, "fresh", self.records, self.processes())?;
+        let fresh = ingest(&place, "fresh", 1, self.records, self.processes())?;
         let logged = self.runtime.block_on(postgres::logged(database))? - before;
         let rows = self.runtime.block_on(postgres::count(database))?;
         ensure!(rows == i64::from(self.records), "{rows} rows of {} records", self.records);
@@ -129,7 +139,7 @@ impl Bench {
         );
         report.add("fresh_log", "  log written, a row", logged / million / 1e6, "bytes");
         self.runtime.block_on(postgres::settle(database))?;
-        let known = ingest(&place, "known", self.records, self.processes())?;
+        let known = ingest(&place, "known", 1, self.records, self.processes())?;
         report.add("known", "PostgreSQL: rows already there", known.rate, "rows/s");
         self.cost(
             report,
@@ -154,7 +164,7 @@ impl Bench {
     /// PostgreSQL's own limit for the rows that the ingester wrote.
     fn copy(&self, report: &mut Report, database: &str) -> Result<()> {
         let dump = self.runtime.block_on(postgres::Dump::write(database))?;
-        self.runtime.block_on(dump.empty(database))?;
+        self.runtime.block_on(postgres::empty(database))?;
         let used = || self.postgres.pid().map_or(Ok(0.0), cpu_with_children);
         let before = used()?;
         let seconds = self.runtime.block_on(dump.copy_back(database))?;
@@ -180,7 +190,7 @@ impl Bench {
         let url = format!("sqlite://{}", file.display());
         let brokers = self.kafka.brokers();
         let place = self.place(&brokers, TOPIC, &url);
-        let fresh = ingest(&place, "sqlite", self.records, self.processes())?;
+        let fresh = ingest(&place, "sqlite", 1, self.records, self.processes())?;
         report.add("sqlite", "SQLite: fresh rows", fresh.rate, "rows/s");
         let million = f64::from(self.records) / 1e6;
         let cpu = (fresh.ingester - self.start) / million;

@@ -1,12 +1,13 @@
 //! From publishing to the row, while events come one by one.
 
+use std::slice::from_mut;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use super::broker;
-use super::daemon::{Ingester, Place};
+use super::daemon::{Ingester, Place, wait_records};
 use super::events::Events;
 use super::report::Report;
 
@@ -22,10 +23,10 @@ pub(super) fn run(report: &mut Report, place: &Place<'_>, mut events: Events) ->
     let mut ingester = Ingester::start(place, "latency");
     ingester.ready()?;
     publish(place, events.by_ref().take(WARM_UP as usize))?;
-    ingester.wait_records(f64::from(WARM_UP))?;
+    wait_records(from_mut(&mut ingester), f64::from(WARM_UP))?;
     let before = buckets(&ingester.metrics());
     publish(place, events.by_ref().take(COUNTED as usize))?;
-    ingester.wait_records(f64::from(EVENTS))?;
+    wait_records(from_mut(&mut ingester), f64::from(EVENTS))?;
     let after = buckets(&ingester.metrics());
     ingester.end();
     let spans: Vec<(f64, f64)> = after

@@ -6,7 +6,7 @@ use anyhow::Result;
 use model::Timestamp;
 
 use super::report::Report;
-use super::{Args, Part, broker, decode, hostile, ingest, query, tor};
+use super::{Args, Part, broker, decode, growth, hostile, ingest, query, tor};
 use crate::workspace::Workspace;
 
 /// Measures and reports.
@@ -24,6 +24,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     if wanted(Part::Ingest) {
         ingest::run(workspace, &mut report, args.records, now)?;
+    }
+    if wanted(Part::Growth) {
+        growth::run(workspace, &mut report, args.records, now)?;
     }
     if wanted(Part::Query) {
         query::run(workspace, &mut report)?;

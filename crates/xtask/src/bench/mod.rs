@@ -17,6 +17,8 @@ mod events;
 #[cfg(feature = "bench")]
 mod exits;
 #[cfg(feature = "bench")]
+mod growth;
+#[cfg(feature = "bench")]
 mod hostile;
 #[cfg(feature = "bench")]
 mod ingest;
@@ -61,6 +63,8 @@ enum Part {
     All,
     /// From Kafka into PostgreSQL and SQLite
     Ingest,
+    /// The same with 1, 2 and 4 times the records, and with 1, 2 and 4 ingesters
+    Growth,
     /// Decoding and both verdicts, on one core
     Decode,
     /// Six years of hourly exit lists

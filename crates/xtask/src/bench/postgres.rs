@@ -54,6 +54,13 @@ pub(super) async fn count(url: &str) -> Result<i64> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM publication").fetch_one(&mut connection).await?)
 }
 
+/// Empties the relation, in a transaction of its own, so that what comes is logged as any write is.
+pub(super) async fn empty(url: &str) -> Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::raw_sql("TRUNCATE publication").execute(&mut connection).await?;
+    settle(url).await
+}
+
 /// The relation's rows in two files, as they lie: that is the order in which the ingester wrote them.
 pub(super) struct Dump {
     _directory: TempDir,
@@ -76,13 +83,6 @@ impl Dump {
             files.push(path);
         }
         Ok(Self { _directory: directory, files })
-    }
-
-    /// Empties the relation, in a transaction of its own, so that the copies are logged as any write is.
-    pub(super) async fn empty(&self, url: &str) -> Result<()> {
-        let mut connection = PgConnection::connect(url).await?;
-        sqlx::raw_sql("TRUNCATE publication").execute(&mut connection).await?;
-        settle(url).await
     }
 
     /// Copies all rows back, one session a file; returns the seconds that took.
