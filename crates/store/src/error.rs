@@ -33,6 +33,20 @@ impl Error {
     pub(crate) fn fatal(message: impl Into<Cow<'static, str>>) -> Self {
         Self::Fatal(Box::new(Message(message.into())))
     }
+
+    pub(crate) fn transient(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::Transient(Box::new(Message(message.into())))
+    }
+
+    /// The same error for another caller of the same statement.
+    pub(crate) fn again(&self) -> Self {
+        let copy = |source: &Source| -> Source { Box::new(Message(source.to_string().into())) };
+        match self {
+            Self::Transient(source) => Self::Transient(copy(source)),
+            Self::Data(source) => Self::Data(copy(source)),
+            Self::Fatal(source) => Self::Fatal(copy(source)),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -89,7 +89,7 @@ fn fold(records: &[Publication]) -> Vec<Publication> {
     merge_all(records).into_iter().map(std::borrow::Cow::into_owned).collect()
 }
 
-fn row(name: &str, created: i64) -> Publication {
+pub(crate) fn row(name: &str, created: i64) -> Publication {
     let mut row = samples(publication(&["x"]), 1).remove(0);
     row.id = PublicationId::new(name, "1.0.0").unwrap();
     row.info.created = Timestamp::from_micros(created);

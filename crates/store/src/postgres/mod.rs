@@ -2,6 +2,7 @@
 
 mod connections;
 mod copy;
+mod flights;
 mod jobs;
 mod read;
 mod row;

@@ -1,5 +1,7 @@
 //! Reading.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use model::{
     Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
@@ -9,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::connections::Connections;
+use super::flights::Flights;
 use super::values::Time;
 use crate::filter::{Bound, listing};
 use crate::{Cursor, Error, Filter, PublicationReader, StoreSettings};
@@ -18,42 +21,71 @@ const COLUMNS: &str = "p.name, p.version, p.username, p.created, p.tor, p.tfa, p
                        p.tor_evidence_until, p.tor_settled, p.credential::text, p.actor::text, p.revision, \
                        p.generation, p.event_identity, p.disputed";
 
+/// Look-ups of up to this many keys share a statement with others; for more, the statement's own cost is nothing.
+const SMALL: usize = 64;
+
 /// Reads from PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresReader {
-    connections: Connections,
-    find: String,
+    lookup: Arc<Lookup>,
+    flights: Flights,
 }
 
 impl PostgresReader {
     pub(crate) fn open(options: PgConnectOptions, settings: &StoreSettings) -> Self {
-        let find = format!(
+        let lookup = Arc::new(Lookup::new(Connections::new(options, settings)));
+        Self { flights: Flights::new(lookup.clone()), lookup }
+    }
+}
+
+/// The statement that finds rows by their keys.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    connections: Connections,
+    sql: String,
+}
+
+impl Lookup {
+    pub(super) fn new(connections: Connections) -> Self {
+        let sql = format!(
             "SELECT i.place, {COLUMNS} FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i(name, version, place) \
              JOIN publication p USING (name, version)"
         );
-        Self { connections: Connections::new(options, settings), find }
+        Self { connections, sql }
+    }
+
+    /// What is found for each key: an error in one row is not the others'.
+    pub(super) async fn find<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a PublicationId>,
+    ) -> Result<Vec<Result<Option<Publication>, Error>>, Error> {
+        let ids: Vec<&PublicationId> = ids.collect();
+        let names: Vec<&str> = ids.iter().map(|id| id.name.as_str()).collect();
+        let versions: Vec<&str> = ids.iter().map(|id| id.version.as_str()).collect();
+        let find = || {
+            sqlx::query(AssertSqlSafe(self.sql.as_str()))
+                .bind(names.as_slice())
+                .bind(versions.as_slice())
+        };
+        let mut found: Vec<_> = ids.iter().map(|_| Ok(None)).collect();
+        for row in self.connections.fetch_all(find).await? {
+            let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
+            // Places count from 1.
+            if let Some(slot) = found.get_mut(place.wrapping_sub(1)) {
+                *slot = publication(&row, 1).map(Some);
+            }
+        }
+        Ok(found)
     }
 }
 
 #[async_trait]
 impl PublicationReader for PostgresReader {
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
-        let names: Vec<&str> = ids.iter().map(|id| id.name.as_str()).collect();
-        let versions: Vec<&str> = ids.iter().map(|id| id.version.as_str()).collect();
-        let find = || {
-            sqlx::query(AssertSqlSafe(self.find.as_str()))
-                .bind(names.as_slice())
-                .bind(versions.as_slice())
-        };
-        let mut found = vec![None; ids.len()];
-        for row in self.connections.fetch_all(find).await? {
-            let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
-            // Places count from 1.
-            if let Some(slot) = found.get_mut(place.wrapping_sub(1)) {
-                *slot = Some(publication(&row, 1)?);
-            }
+        if ids.len() <= SMALL {
+            return self.flights.find(ids).await;
         }
-        Ok(found)
+        self.lookup.find(ids.iter()).await?.into_iter().collect()
     }
 
     async fn list(
@@ -70,12 +102,18 @@ impl PublicationReader for PostgresReader {
                 Bound::Time(time) => query.bind(Time(*time)),
             })
         };
-        self.connections.fetch_all(list).await?.iter().map(|row| publication(row, 0)).collect()
+        self.lookup
+            .connections
+            .fetch_all(list)
+            .await?
+            .iter()
+            .map(|row| publication(row, 0))
+            .collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {
         let probe = || sqlx::query("SELECT FROM publication LIMIT 0");
-        self.connections.fetch_all(probe).await?;
+        self.lookup.connections.fetch_all(probe).await?;
         Ok(())
     }
 }

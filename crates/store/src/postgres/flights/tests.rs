@@ -1,0 +1,272 @@
+use std::time::Duration;
+
+use model::Publication;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use testkit::{Postgres, StopMode, eventually};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::StoreSettings;
+use crate::postgres::connections::Connections;
+use crate::settings::Database;
+use crate::suite::row;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A database with rows, and a session that can keep everybody else from reading them.
+struct Scene {
+    settings: StoreSettings,
+    flights: Arc<Flights>,
+    rows: Vec<Publication>,
+    session: PgConnection,
+}
+
+impl Scene {
+    async fn new(url: String) -> Self {
+        let settings = StoreSettings { url, ..StoreSettings::default() };
+        let writer = crate::open_writer(&settings).unwrap();
+        writer.migrate().await.unwrap();
+        let rows: Vec<_> = (0..100).map(|number| row(&format!("p{number}"), number)).collect();
+        writer.record(&rows).await.unwrap();
+        let session = PgConnection::connect(&settings.url).await.unwrap();
+        Self { flights: Arc::new(flights(&settings)), settings, rows, session }
+    }
+
+    async fn execute(&mut self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.session).await.unwrap();
+    }
+
+    /// From here to `release` every statement that reads stays with the server.
+    async fn hold(&mut self) {
+        self.execute("BEGIN; LOCK TABLE publication IN ACCESS EXCLUSIVE MODE").await;
+    }
+
+    async fn release(&mut self) {
+        self.execute("COMMIT").await;
+    }
+
+    /// Waits until so many statements are with the server. Callers that were spawned before have asked by then.
+    async fn held(&mut self, count: i64) {
+        // The activity's view would be the same all through the transaction.
+        let asked = "SELECT count(*) FROM pg_locks \
+                     WHERE NOT granted AND relation = 'publication'::regclass";
+        eventually("the statements to wait", PATIENCE, async || {
+            let waiting: i64 =
+                sqlx::query_scalar(asked).fetch_one(&mut self.session).await.unwrap();
+            waiting == count
+        })
+        .await;
+    }
+
+    async fn landed(&self) {
+        let landed = async || self.flights.shared.lock().flying == 0;
+        eventually("the flights to land", PATIENCE, landed).await;
+    }
+
+    fn ask(&self, ids: &[&PublicationId]) -> JoinHandle<Answer> {
+        let (flights, ids) =
+            (self.flights.clone(), ids.iter().copied().cloned().collect::<Vec<_>>());
+        tokio::spawn(async move { flights.find(&ids).await })
+    }
+
+    /// One caller a row, all at once.
+    fn ask_all(&self) -> Vec<JoinHandle<Answer>> {
+        self.rows.iter().map(|row| self.ask(&[&row.id])).collect()
+    }
+
+    async fn all_are_answered(&self, asked: Vec<JoinHandle<Answer>>) {
+        for (asked, row) in asked.into_iter().zip(&self.rows) {
+            assert_eq!(asked.await.unwrap().unwrap(), [Some(row.clone())]);
+        }
+    }
+}
+
+fn flights(settings: &StoreSettings) -> Flights {
+    let Database::Postgres(options) = settings.database().unwrap() else { panic!() };
+    Flights::new(Arc::new(Lookup::new(Connections::new(options, settings))))
+}
+
+fn unknown() -> PublicationId {
+    PublicationId::new("unknown", "1.0.0").unwrap()
+}
+
+#[tokio::test]
+async fn callers_at_once_share_statements_and_each_gets_its_own() {
+    let server = Postgres::builder().fsync(false).setting("log_statement", "all").start();
+    let mut scene = Scene::new(server.database().await.url).await;
+    let (shared, unknown) = (scene.rows[0].clone(), unknown());
+    scene.hold().await;
+    let ask = |row: &Publication| scene.ask(&[&row.id, &unknown, &shared.id, &row.id]);
+    let asked: Vec<_> = scene.rows.iter().map(ask).collect();
+    scene.held(FLIGHTS as i64).await;
+    scene.release().await;
+    for (asked, row) in asked.into_iter().zip(&scene.rows) {
+        let expected = [Some(row.clone()), None, Some(shared.clone()), Some(row.clone())];
+        assert_eq!(asked.await.unwrap().unwrap(), expected);
+    }
+    // Two with one caller each, and the others by 64 callers of four keys.
+    let log = server.log();
+    let statements = log.lines().filter(|line| line.contains("JOIN publication p USING")).count();
+    assert_eq!(statements, FLIGHTS + 98_usize.div_ceil(SEATS / 4), "{log}");
+    scene.landed().await;
+}
+
+#[tokio::test]
+async fn one_after_another_each_leaves_at_once() {
+    let scene = Scene::new(testkit::postgres().database().await.url).await;
+    for row in &scene.rows {
+        assert_eq!(
+            scene.flights.find(std::slice::from_ref(&row.id)).await.unwrap(),
+            [Some(row.clone())]
+        );
+        assert_eq!(scene.flights.shared.lock().flying, 0);
+    }
+}
+
+#[tokio::test]
+async fn one_connection_is_enough_for_all() {
+    let mut scene = Scene::new(testkit::postgres().database().await.url).await;
+    let settings = StoreSettings { max_connections: 1, ..scene.settings.clone() };
+    let reader = crate::open_reader(&settings).unwrap();
+    let all: Arc<Vec<_>> = Arc::new(scene.rows.iter().map(|row| row.id.clone()).collect());
+    scene.hold().await;
+    let asked: Vec<_> = (0..20)
+        .map(|number| {
+            let (reader, all) = (reader.clone(), all.clone());
+            let count = if number % 2 == 0 { 100 } else { number };
+            tokio::spawn(async move { reader.find(&all[..count]).await })
+        })
+        .collect();
+    scene.held(1).await;
+    scene.release().await;
+    for asked in asked {
+        let found = asked.await.unwrap().unwrap();
+        let expected: Vec<_> = scene.rows.iter().take(found.len()).cloned().map(Some).collect();
+        assert_eq!(found, expected);
+    }
+    reader.ready().await.unwrap();
+    let count = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND query LIKE '%publication LIMIT 0'";
+    let count: i64 = sqlx::query_scalar(count).fetch_one(&mut scene.session).await.unwrap();
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_harms_nobody() {
+    let mut scene = Scene::new(testkit::postgres().database().await.url).await;
+    scene.hold().await;
+    let asked = scene.ask_all();
+    scene.held(2).await;
+    // It flew by itself; those who wait have its place. That nobody wants its statement any longer the server does not
+    // notice, so that there are three.
+    asked[0].abort();
+    scene.held(3).await;
+    // One that is with the others in a statement.
+    asked[50].abort();
+    scene.release().await;
+    let kept = |place: &usize| ![0, 50].contains(place);
+    for (place, asked) in asked.into_iter().enumerate().filter(|(place, _)| kept(place)) {
+        assert_eq!(asked.await.unwrap().unwrap(), [Some(scene.rows[place].clone())]);
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_everybody_gave_up_ends() {
+    let mut scene = Scene::new(testkit::postgres().database().await.url).await;
+    scene.hold().await;
+    let asked = scene.ask_all();
+    scene.held(2).await;
+    asked[0].abort();
+    scene.held(3).await;
+    asked.iter().for_each(JoinHandle::abort);
+    // The server has answered nothing yet.
+    scene.landed().await;
+    let asked = scene.ask_all();
+    scene.release().await;
+    scene.all_are_answered(asked).await;
+}
+
+#[tokio::test]
+async fn an_error_reaches_every_caller_and_a_restart_none() {
+    let mut server = Postgres::builder().fsync(false).start();
+    let mut scene = Scene::new(server.database().await.url).await;
+    scene.all_are_answered(scene.ask_all()).await;
+    server.restart();
+    scene.all_are_answered(scene.ask_all()).await;
+    server.stop(StopMode::Immediate);
+    for asked in scene.ask_all() {
+        let error = asked.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Transient(_)), "{error}");
+    }
+    server.start_again();
+    scene.all_are_answered(scene.ask_all()).await;
+    scene.session = PgConnection::connect(&scene.settings.url).await.unwrap();
+    scene.execute("ALTER TABLE publication RENAME TO gone").await;
+    for asked in scene.ask_all() {
+        let error = asked.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Fatal(_)), "{error}");
+        assert!(error.to_string().contains("42P01"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_one_caller_asks_spoils_nothing_for_the_others() {
+    let server = testkit::postgres();
+    let name = testkit::unique("latin");
+    let mut maintenance = PgConnection::connect(&server.url()).await.unwrap();
+    let create = format!(
+        "CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C'"
+    );
+    sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut maintenance).await.unwrap();
+    let (host, _) =
+        server.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let mut scene = Scene::new(format!("{host}/{name}")).await;
+    let cyrillic = PublicationId::new("пакет", "1.0.0").unwrap();
+    scene.hold().await;
+    let mut asked = scene.ask_all();
+    let refused = scene.ask(&[&cyrillic]);
+    asked.extend(scene.ask_all());
+    scene.held(2).await;
+    scene.release().await;
+    let error = refused.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Data(_)), "{error}");
+    let again = asked.split_off(scene.rows.len());
+    scene.all_are_answered(asked).await;
+    scene.all_are_answered(again).await;
+
+    // Nor does a row that no event can have made.
+    scene.execute("UPDATE publication SET event_identity = '\\x00' WHERE name = 'p50'").await;
+    scene.hold().await;
+    let asked = scene.ask_all();
+    scene.held(2).await;
+    scene.release().await;
+    for (asked, row) in asked.into_iter().zip(&scene.rows) {
+        match asked.await.unwrap() {
+            Ok(found) => assert_eq!(found, [Some(row.clone())]),
+            Err(error) => assert_eq!(row.id.name.as_str(), "p50", "{error}"),
+        }
+    }
+}
+
+/// What a panic leaves: nobody waits for ever, and the flight is free again.
+#[tokio::test]
+async fn a_flight_that_is_lost_takes_no_place_with_it() {
+    let flights = flights(&StoreSettings {
+        url: "postgres://localhost/none".into(),
+        ..StoreSettings::default()
+    });
+    let shared = flights.shared.clone();
+    let lost = || drop(Flight { shared: shared.clone(), landed: false });
+    for _ in 0..FLIGHTS {
+        assert!(shared.wait(&[]).is_none());
+    }
+    let mut waiting = shared.wait(&[unknown()]).unwrap();
+    lost();
+    assert!(
+        waiting.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty),
+        "another takes it"
+    );
+    lost();
+    assert!(waiting.await.is_err());
+    assert!(shared.wait(&[]).is_none(), "free again");
+}
