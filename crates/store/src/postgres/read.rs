@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{
-    Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
-    TorReason, Username,
+    Actor, Credential, EventIdentity, InvalidName, Publication, PublicationId, PublicationInfo,
+    TfaReason, TorReason, Username,
 };
 use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Decode, Postgres, Row};
 
 use super::connections::Connections;
 use super::flights::Flights;
@@ -16,10 +16,13 @@ use super::values::Time;
 use crate::filter::{Bound, listing};
 use crate::{Cursor, Error, Filter, PublicationReader, StoreSettings};
 
-/// The words are read as text: an enumeration's own type would have to be looked up on each new connection.
-const COLUMNS: &str = "p.name, p.version, p.username, p.created, p.tor, p.tfa, p.tor_reason::text, p.tfa_reason::text, \
-                       p.tor_evidence_until, p.tor_settled, p.credential::text, p.actor::text, p.revision, \
-                       p.generation, p.event_identity, p.disputed";
+/// What is known of a publication beside its key. The words are read as text: an enumeration's own type would have to
+/// be looked up on each new connection, and the server is not measurably faster with it.
+const COLUMNS: &str = "p.username, p.created, p.tor, p.tfa, p.tor_reason::text, p.tfa_reason::text, p.tor_settled, \
+                       p.credential::text, p.actor::text, p.disputed, p.tor_evidence_until, p.revision, p.generation, \
+                       p.event_identity";
+/// How many columns that are.
+const BEHIND: usize = 14;
 
 /// Look-ups of up to this many keys share a statement with others; for more, the statement's own cost is nothing.
 const SMALL: usize = 64;
@@ -48,7 +51,7 @@ pub(super) struct Lookup {
 impl Lookup {
     pub(super) fn new(connections: Connections) -> Self {
         let sql = format!(
-            "SELECT i.place, {COLUMNS} FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i(name, version, place) \
+            "SELECT {COLUMNS}, i.place FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i(name, version, place) \
              JOIN publication p USING (name, version)"
         );
         Self { connections, sql }
@@ -69,10 +72,11 @@ impl Lookup {
         };
         let mut found: Vec<_> = ids.iter().map(|_| Ok(None)).collect();
         for row in self.connections.fetch_all(find).await? {
-            let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
             // Places count from 1.
-            if let Some(slot) = found.get_mut(place.wrapping_sub(1)) {
-                *slot = publication(&row, 1).map(Some);
+            let place = usize::try_from(value::<i64>(&row, BEHIND)?).unwrap_or_default();
+            let place = place.wrapping_sub(1);
+            if let (Some(slot), Some(&id)) = (found.get_mut(place), ids.get(place)) {
+                *slot = publication(&row, id.clone()).map(Some);
             }
         }
         Ok(found)
@@ -94,7 +98,7 @@ impl PublicationReader for PostgresReader {
         after: Option<&Cursor>,
         first: u32,
     ) -> Result<Vec<Publication>, Error> {
-        let (sql, values) = listing(COLUMNS, filter, after, first);
+        let (sql, values) = listing(&format!("{COLUMNS}, p.name, p.version"), filter, after, first);
         let list = || {
             let query = sqlx::query(AssertSqlSafe(sql.as_str()));
             values.iter().fold(query, |query, value| match value {
@@ -107,7 +111,10 @@ impl PublicationReader for PostgresReader {
             .fetch_all(list)
             .await?
             .iter()
-            .map(|row| publication(row, 0))
+            .map(|row| {
+                let id = PublicationId::new(value(row, BEHIND)?, value(row, BEHIND + 1)?);
+                publication(row, id.map_err(inconsistent)?)
+            })
             .collect()
     }
 
@@ -118,33 +125,39 @@ impl PublicationReader for PostgresReader {
     }
 }
 
-/// The row whose columns begin at `first`.
-fn publication(row: &PgRow, first: usize) -> Result<Publication, Error> {
-    let time = |index: usize| row.try_get_unchecked::<Option<Time>, _>(first + index);
-    let text = |index: usize| row.try_get::<&str, _>(first + index);
-    let created = time(3)?.ok_or_else(|| Error::fatal("a row without a time"))?.0;
-    let identity: &[u8] = row.try_get(first + 14)?;
-    let username = row.try_get::<Option<&str>, _>(first + 2)?;
-    let inconsistent = |_| Error::fatal("a row holds a value that no event can have");
+/// The publication of that key, from a row that begins with `COLUMNS`.
+fn publication(row: &PgRow, id: PublicationId) -> Result<Publication, Error> {
+    let username = value::<Option<&str>>(row, 0)?;
+    let identity = value::<&[u8]>(row, 13)?;
     Ok(Publication {
-        id: PublicationId::new(text(0)?, text(1)?).map_err(inconsistent)?,
+        id,
         info: PublicationInfo {
             username: username.map(Username::new).transpose().map_err(inconsistent)?,
-            created,
-            tor: row.try_get(first + 4)?,
-            tfa: row.try_get(first + 5)?,
-            tor_reason: TorReason::parse(text(6)?)?,
-            tfa_reason: TfaReason::parse(text(7)?)?,
-            tor_settled: row.try_get(first + 9)?,
-            credential: Credential::parse(text(10)?)?,
-            actor: Actor::parse(text(11)?)?,
-            disputed: row.try_get(first + 15)?,
+            created: value::<Time>(row, 1)?.0,
+            tor: value(row, 2)?,
+            tfa: value(row, 3)?,
+            tor_reason: TorReason::parse(value(row, 4)?)?,
+            tfa_reason: TfaReason::parse(value(row, 5)?)?,
+            tor_settled: value(row, 6)?,
+            credential: Credential::parse(value(row, 7)?)?,
+            actor: Actor::parse(value(row, 8)?)?,
+            disputed: value(row, 9)?,
         },
-        tor_evidence_until: time(8)?.map(|time| time.0),
-        revision: row.try_get::<i32, _>(first + 12)?.cast_unsigned(),
-        generation: row.try_get::<i32, _>(first + 13)?.cast_unsigned(),
+        tor_evidence_until: value::<Option<Time>>(row, 10)?.map(|time| time.0),
+        revision: value::<i32>(row, 11)?.cast_unsigned(),
+        generation: value::<i32>(row, 12)?.cast_unsigned(),
         identity: EventIdentity(
             identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?,
         ),
     })
+}
+
+/// The value of a column. Its type is what the statement says; to have sqlx compare it for each value would be a tenth
+/// of the daemon's time for a long list.
+fn value<'r, T: Decode<'r, Postgres>>(row: &'r PgRow, index: usize) -> Result<T, Error> {
+    Ok(row.try_get_unchecked(index)?)
+}
+
+fn inconsistent(_: InvalidName) -> Error {
+    Error::fatal("a row holds a value that no event can have")
 }

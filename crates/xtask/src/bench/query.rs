@@ -26,9 +26,9 @@ const KEYS: u32 = 1_000;
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(10);
 /// What the daemon asks, in a session set as the daemon sets its own.
-const STATEMENT: &str = "SELECT i.place, p.name, p.version, p.username, p.created, p.tor, p.tfa, p.tor_reason::text, \
-    p.tfa_reason::text, p.tor_evidence_until, p.tor_settled, p.credential::text, p.actor::text, p.revision, p.generation, \
-    p.event_identity, p.disputed FROM unnest({keys}) WITH ORDINALITY AS i(name, version, place) \
+const STATEMENT: &str = "SELECT p.username, p.created, p.tor, p.tfa, p.tor_reason::text, p.tfa_reason::text, \
+    p.tor_settled, p.credential::text, p.actor::text, p.disputed, p.tor_evidence_until, p.revision, p.generation, \
+    p.event_identity, i.place FROM unnest({keys}) WITH ORDINALITY AS i(name, version, place) \
     JOIN publication p USING (name, version);\n";
 const SESSION: &str =
     "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off";
