@@ -37,8 +37,10 @@ impl SqliteWriter {
             // A batch waits for the ones before it, however long those take.
             .acquire_timeout(std::time::Duration::from_secs(600))
             .connect_lazy_with(tuned(options.create_if_missing(true)));
-        let upserts = STATEMENT_ROWS.map(|rows| insert(rows, &SQLITE.on_conflict()));
-        let inserts = STATEMENT_ROWS.map(|rows| insert(rows, "ON CONFLICT DO NOTHING"));
+        let upserts = STATEMENT_ROWS.map(|rows| insert("INSERT", rows, &SQLITE.on_conflict()));
+        // A statement that fails need not take its own rows back, which would cost a copy of every page that it changes:
+        // the whole transaction is taken back.
+        let inserts = STATEMENT_ROWS.map(|rows| insert("INSERT OR FAIL", rows, ""));
         Self { pool, upserts, inserts, fresh: FreshKeys::default() }
     }
 
@@ -46,11 +48,14 @@ impl SqliteWriter {
     /// nothing is written then.
     async fn insert_new(&self, rows: &[Cow<'_, Publication>]) -> Result<Option<Recorded>, Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let inserted = execute(&mut transaction, &self.inserts, rows, |all| all).await?;
-        if inserted < rows.len() as u64 {
-            transaction.rollback().await?;
-            return Ok(None);
-        }
+        let inserted = match execute(&mut transaction, &self.inserts, rows).await {
+            Ok(inserted) => inserted,
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                transaction.rollback().await?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
         transaction.commit().await?;
         let disputed = rows.iter().filter(|row| row.info.disputed).count() as u64;
         Ok(Some(Recorded { inserted, disputed, ..Recorded::default() }))
@@ -75,7 +80,7 @@ impl PublicationWriter for SqliteWriter {
         // IMMEDIATE: what is read below stays true until the commit.
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let before = Before::read(&mut transaction, &rows).await?;
-        let changed = execute(&mut transaction, &self.upserts, &rows, |_| true).await?;
+        let changed = execute(&mut transaction, &self.upserts, &rows).await?;
         let fresh = |row: &&Cow<'_, Publication>| !before.present.contains(&row.id);
         let inserted = rows.iter().filter(fresh).count() as u64;
         let mut disputed = rows.iter().filter(fresh).filter(|row| row.info.disputed).count() as u64;
@@ -161,27 +166,24 @@ pub(super) fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
         .to_string()
 }
 
-/// Executes the statements over all of the rows; returns how many rows it changed. Goes on after a statement only if
-/// `go_on` says so, told whether it changed all of its rows.
+/// Executes the statements over all of the rows; returns how many rows it changed.
 async fn execute(
     connection: &mut SqliteConnection,
     statements: &[String; 3],
     rows: &[Cow<'_, Publication>],
-    go_on: impl Fn(bool) -> bool,
-) -> Result<u64, Error> {
+) -> sqlx::Result<u64> {
     let mut bound = parts(rows).map(|(kind, part)| {
         let query = sqlx::query(AssertSqlSafe(statements[kind].as_str()));
-        (part.iter().fold(query, |query, row| bind_row(query, row)), part.len() as u64)
+        part.iter().fold(query, |query, row| bind_row(query, row))
     });
     let mut changed = 0;
     let mut next = bound.next();
-    while let Some((query, rows)) = next {
+    while let Some(query) = next {
         // SQLite works in a thread of its own: the next values are bound meanwhile.
         let executing = query.execute(&mut *connection);
         let (done, following) = tokio::join!(biased; executing, async { bound.next() });
-        let some = done?.rows_affected();
-        changed += some;
-        next = following.filter(|_| go_on(some == rows));
+        changed += done?.rows_affected();
+        next = following;
     }
     Ok(changed)
 }
@@ -222,10 +224,10 @@ pub(super) fn bind_row<'q>(
         .bind(info.disputed)
 }
 
-fn insert(rows: usize, on_conflict: &str) -> String {
+fn insert(verb: &str, rows: usize, on_conflict: &str) -> String {
     let row = format!("({})", ["?"; COLUMNS.len()].join(", "));
     format!(
-        "INSERT INTO publication ({}) VALUES {} {on_conflict}",
+        "{verb} INTO publication ({}) VALUES {} {on_conflict}",
         COLUMNS.join(", "),
         vec![row; rows].join(", ")
     )
@@ -241,10 +243,11 @@ mod tests {
     async fn rows_of_the_first_layout_are_kept() {
         let first = include_str!("../../migrations/sqlite/0001_publication.sql");
         let third = include_str!("../../migrations/sqlite/0003_rowid.sql");
+        let fourth = include_str!("../../migrations/sqlite/0004_unjournaled.sql");
         let row = "INSERT INTO publication VALUES ('a', '1', NULL, '2022-03-01T12:00:00.000000Z', NULL, 1, 'no_coverage',
             'second_factor', NULL, 0, 'session_token', 'user', 2, 0, zeroblob(16), 1)";
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        for sql in [first, row, third] {
+        for sql in [first, row, third, fourth] {
             sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         }
         let kept: (String, Option<bool>, Option<bool>, u32, bool) =
