@@ -276,6 +276,15 @@ mod tests {
         update.finish(at).0
     }
 
+    #[test]
+    fn a_store_that_writes_one_by_one_gets_at_once_what_others_get_in_several() {
+        let shape = Shape::from(&Settings::default());
+        let serial = shape.one_by_one();
+        assert_eq!((serial.max_rows, serial.in_flight), (shape.max_rows * shape.in_flight, 1));
+        // One is written while the next fills.
+        assert!(serial.max_bytes * 2 <= serial.max_buffered_bytes);
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_lookup_is_wrong_while_the_evidence_is_swapped_a_hundred_times() {
         let folder = tempfile::tempdir().unwrap();
