@@ -189,7 +189,7 @@ async fn execute(
 }
 
 /// Cuts the rows into parts of [`STATEMENT_ROWS`], each with its statement's place.
-fn parts<'r, T>(rows: &'r [T]) -> impl Iterator<Item = (usize, &'r [T])> {
+fn parts<T>(rows: &[T]) -> impl Iterator<Item = (usize, &[T])> {
     let mut rest = rows;
     std::iter::from_fn(move || {
         let kind = STATEMENT_ROWS.iter().position(|size| *size <= rest.len())?;
