@@ -104,9 +104,8 @@ pub(crate) fn start(
     let (drained, when_drained) = std::sync::mpsc::channel();
     let (end, ended) = oneshot::channel();
     let poller = Poller {
+        copier: RefCell::new(Copier::new(consumer.context().topic.clone())),
         consumer,
-        copier: RefCell::new(Copier::new(settings.kafka.topic.as_str().into())),
-        topic: settings.kafka.topic.as_str().into(),
         stop: stop.clone(),
         commit_interval: settings.kafka.commit_interval,
         committed: Instant::now(),
@@ -126,7 +125,6 @@ pub(crate) fn start(
 struct Poller {
     consumer: BaseConsumer<Context>,
     copier: RefCell<Copier>,
-    topic: Arc<str>,
     stop: Arc<AtomicBool>,
     commit_interval: Duration,
     committed: Instant,
@@ -139,7 +137,7 @@ impl Poller {
     fn run(mut self, when_drained: &std::sync::mpsc::Receiver<()>) {
         let context = self.consumer.context().clone();
         let mut looked = Instant::now();
-        let ids = TopicIds::new(self.consumer.client(), &self.topic);
+        let ids = TopicIds::new(self.consumer.client(), &context.topic);
         while !self.stop.load(Ordering::Relaxed) {
             context.health.poll_beat();
             if !self.read() || !self.starts(ids.as_ref(), &mut looked) {

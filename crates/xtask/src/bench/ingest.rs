@@ -26,7 +26,7 @@ pub(super) struct Bench {
     pub(super) postgres: Postgres,
     lists: Lists,
     pub(super) runtime: Runtime,
-    pub(super) records: u32,
+    records: u32,
     /// The processor time of the ingester's start, in seconds.
     start: f64,
 }

@@ -74,6 +74,17 @@ impl Scene {
         self.rows.iter().map(|row| self.ask(&[&row.id])).collect()
     }
 
+    /// The same where the statements stay with the server and the first caller has given up. It flew by itself; those who
+    /// wait have its place. That nobody wants its statement any longer the server does not notice, so that there are three.
+    async fn ask_all_and_first_gives_up(&mut self) -> Vec<JoinHandle<Answer>> {
+        self.hold().await;
+        let asked = self.ask_all();
+        self.held(2).await;
+        asked[0].abort();
+        self.held(3).await;
+        asked
+    }
+
     async fn all_are_answered(&self, asked: Vec<JoinHandle<Answer>>) {
         for (asked, row) in asked.into_iter().zip(&self.rows) {
             assert_eq!(asked.await.unwrap().unwrap(), [Some(row.clone())]);
@@ -154,13 +165,7 @@ async fn one_connection_is_enough_for_all() {
 #[tokio::test]
 async fn a_caller_that_gives_up_harms_nobody() {
     let mut scene = Scene::new(testkit::postgres().database().await.url).await;
-    scene.hold().await;
-    let asked = scene.ask_all();
-    scene.held(2).await;
-    // It flew by itself; those who wait have its place. That nobody wants its statement any longer the server does not
-    // notice, so that there are three.
-    asked[0].abort();
-    scene.held(3).await;
+    let asked = scene.ask_all_and_first_gives_up().await;
     // One that is with the others in a statement.
     asked[50].abort();
     scene.release().await;
@@ -173,11 +178,7 @@ async fn a_caller_that_gives_up_harms_nobody() {
 #[tokio::test]
 async fn a_statement_that_everybody_gave_up_ends() {
     let mut scene = Scene::new(testkit::postgres().database().await.url).await;
-    scene.hold().await;
-    let asked = scene.ask_all();
-    scene.held(2).await;
-    asked[0].abort();
-    scene.held(3).await;
+    let asked = scene.ask_all_and_first_gives_up().await;
     asked.iter().for_each(JoinHandle::abort);
     // The server has answered nothing yet.
     scene.landed().await;
