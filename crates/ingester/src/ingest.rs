@@ -1,10 +1,13 @@
 //! The loop: the one place where records become batches, batches are written, and offsets are counted as done.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use enrich::ExitHistory;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -31,6 +34,12 @@ pub(crate) enum IngestError {
     /// A bug: a write ended without a result.
     #[error("a write ended without a result: {0}")]
     Write(#[from] JoinError),
+    /// The loop's thread cannot be started.
+    #[error("the loop's thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// A bug: the loop ended without a result.
+    #[error("the loop ended without a result")]
+    Lost,
 }
 
 /// How large batches grow and how many are written at once.
@@ -89,12 +98,44 @@ pub(crate) struct Ingest {
     pub(crate) brake: Option<Brake>,
 }
 
+/// The loop, in a thread of its own: a future that ends with it, and that ends it when dropped.
+#[derive(Debug)]
+pub(crate) struct Running(oneshot::Receiver<Result<(), IngestError>>);
+
+impl Future for Running {
+    type Output = Result<(), IngestError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|result| result.unwrap_or(Err(IngestError::Lost)))
+    }
+}
+
 impl Ingest {
-    /// Runs until the source ends and all of it is written.
+    /// Starts the loop. It reads and judges without a pause for as long as there is something to read, and would keep
+    /// from a thread of the runtime the write that it has just handed to it.
     ///
     /// # Errors
-    /// [`IngestError`]; what was not written is not counted as done.
-    pub(crate) async fn run(self, mut source: Receiver<SourceEvent>) -> Result<(), IngestError> {
+    /// [`IngestError::Thread`]. The loop itself ends with [`IngestError`] too; what was not written is not counted as
+    /// done.
+    pub(crate) fn start(self, source: Receiver<SourceEvent>) -> Result<Running, IngestError> {
+        let runtime = Handle::current();
+        let (mut over, running) = oneshot::channel();
+        std::thread::Builder::new().name("ingest".into()).spawn(move || {
+            runtime.block_on(async {
+                let result = tokio::select! {
+                    biased;
+                    () = over.closed() => return,
+                    result = self.run(source) => result,
+                };
+                // Nobody asks any more: it was dropped this moment.
+                let _ = over.send(result);
+            });
+        })?;
+        Ok(Running(running))
+    }
+
+    /// Runs until the source ends and all of it is written.
+    async fn run(self, mut source: Receiver<SourceEvent>) -> Result<(), IngestError> {
         let batch = Batch::new(self.judge.history.clone());
         let shape = self.shape;
         let shape = if self.writer.store.is_serial() { shape.one_by_one() } else { shape };
@@ -317,7 +358,7 @@ mod tests {
             brake: None,
         };
         let (source, records) = tokio::sync::mpsc::channel(1);
-        let running = tokio::spawn(ingest.run(records));
+        let running = ingest.start(records).unwrap();
         for swap in 0..100 {
             let some = (swap * 50..(swap + 1) * 50).map(record).collect();
             source.send(SourceEvent::Records(some)).await.unwrap();
@@ -325,7 +366,7 @@ mod tests {
             shown.send_replace(Arc::new(evidence.clone()));
         }
         source.send(SourceEvent::Ended).await.unwrap();
-        running.await.unwrap().unwrap();
+        running.await.unwrap();
 
         let rows = store::open_reader(&settings)
             .unwrap()

@@ -9,10 +9,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use service::admin::Health as _;
 use store::JobCounts;
-use tokio::task::JoinHandle;
 
 use crate::health::Health;
-use crate::ingest::IngestError;
+use crate::ingest::Running;
 use crate::kafka::Pace;
 use crate::tally::Tally;
 
@@ -117,14 +116,14 @@ impl Progress {
     /// What ended the loop; when nothing can be printed.
     pub(crate) async fn follow(
         &mut self,
-        mut running: JoinHandle<Result<(), IngestError>>,
+        mut running: Running,
         health: &Health,
         pace: &Pace,
         tally: &Tally,
     ) -> anyhow::Result<()> {
         loop {
             tokio::select! {
-                result = &mut running => return Ok(result??),
+                result = &mut running => return Ok(result?),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let paused = health.ready().reason;

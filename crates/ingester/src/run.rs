@@ -151,7 +151,7 @@ impl Work {
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
             beside.spawn(poller.run(stop.clone()));
         }
-        let mut ingesting = tokio::spawn(ingest.run(records));
+        let mut ingesting = ingest.start(records)?;
         let result = tokio::select! {
             result = &mut ingesting => result,
             () = stop.cancelled() => {
@@ -165,7 +165,7 @@ impl Work {
             tracing::warn!("the kafka consumer did not close in time");
         }
         beside.shutdown().await;
-        Ok(result??)
+        Ok(result?)
     }
 
     fn ingest(

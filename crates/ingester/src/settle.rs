@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::exits;
-use crate::ingest::{Ingest, IngestError, Shape};
+use crate::ingest::{Ingest, Shape};
 use crate::judge::Judge;
 use crate::kafka::{self, Assignment};
 use crate::settings::Settings;
@@ -114,7 +114,7 @@ impl Settling {
             shape: Shape::from(&self.settings).beside(),
             brake: None,
         };
-        ingest.run(records).await.map_err(|error: IngestError| anyhow::Error::new(error))?;
+        ingest.start(records)?.await?;
         tracing::info!("settling: done");
         Ok(())
     }

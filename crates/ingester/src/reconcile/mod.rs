@@ -117,7 +117,7 @@ impl Reconcile {
         let records =
             reader(again)?.read(spans, pace.clone(), stop.clone()).map_err(kafka::refused)?;
         let ingest = again.to_other(comparison.clone(), Box::new(tally.clone()));
-        let running = tokio::spawn(ingest.run(records));
+        let running = ingest.start(records)?;
         progress.follow(running, &again.health, &pace, &tally).await?;
         anyhow::ensure!(!stop.is_cancelled(), "stopped before the end of the range");
         Ok(tally.progress().counts.read())

@@ -11,7 +11,6 @@ use serde::Serialize;
 use service::admin::Health as _;
 use store::{Error, JobCounts, JobProgress, JobState, JobUpdate, NewJob};
 use tokio::sync::mpsc::Receiver;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::file;
@@ -19,7 +18,7 @@ use super::plan::{Source, Task};
 use crate::again::Again;
 use crate::exits;
 use crate::forecast::Forecast;
-use crate::ingest::IngestError;
+use crate::ingest::{IngestError, Running};
 use crate::kafka::{self, Pace, RangeReader, SourceEvent};
 use crate::letters::{self, LeftOut};
 use crate::progress::{Output, Progress};
@@ -103,11 +102,11 @@ impl Run {
         let source = open(again, &self.task, &self.from, pace.clone(), reading.clone())?;
         let total = source.total;
         let mut progress = Progress::new(output, Some(self.id), total);
-        let mut ingesting = tokio::spawn(ingest.run(source.records));
+        let mut ingesting = ingest.start(source.records)?;
         let mut stopped = None;
         let result = loop {
             tokio::select! {
-                result = &mut ingesting => break result?,
+                result = &mut ingesting => break result,
                 () = tokio::time::sleep(SAVE_EVERY) => {}
             }
             let saved = tally.progress();
@@ -183,13 +182,10 @@ impl Run {
 }
 
 /// Waits for what is on its way, as long as a daemon would.
-async fn wait(
-    again: &Again,
-    ingesting: &mut JoinHandle<Result<(), IngestError>>,
-) -> anyhow::Result<Result<(), IngestError>> {
+async fn wait(again: &Again, ingesting: &mut Running) -> anyhow::Result<Result<(), IngestError>> {
     let grace = again.settings.shutdown.grace;
     match tokio::time::timeout(grace, ingesting).await {
-        Ok(result) => Ok(result?),
+        Ok(result) => Ok(result),
         Err(_) => {
             anyhow::bail!(
                 "not everything was written in time; `replay resume` reads the rest again"
@@ -250,7 +246,7 @@ pub(crate) async fn dry_run(
     let ingest = again.to_other(forecast.clone(), Box::new(tally.clone()));
     let source = open(again, task, &JobProgress::default(), pace.clone(), stop.child_token())?;
     let mut progress = Progress::new(output, None, source.total);
-    let running = tokio::spawn(ingest.run(source.records));
+    let running = ingest.start(source.records)?;
     progress.follow(running, &again.health, &pace, &tally).await?;
     drop(progress);
     let counts = tally.progress().counts;
