@@ -91,17 +91,13 @@ impl Timestamp {
     /// RFC 3339 in UTC with six fraction digits and `Z`: sorts as text in the order of time.
     #[must_use]
     pub fn to_rfc3339_micros(self) -> String {
-        let mut text = self.seconds_text();
-        text.push_str(&format!(".{:06}Z", self.0.rem_euclid(MICROS_PER_SECOND)));
-        text
+        self.to_rfc3339(self.0.rem_euclid(MICROS_PER_SECOND), 6)
     }
 
     /// RFC 3339 in UTC with three fraction digits and `Z`, as the API shows it (contract, section 5).
     #[must_use]
     pub fn to_rfc3339_millis(self) -> String {
-        let mut text = self.seconds_text();
-        text.push_str(&format!(".{:03}Z", self.0.rem_euclid(MICROS_PER_SECOND) / 1_000));
-        text
+        self.to_rfc3339(self.0.rem_euclid(MICROS_PER_SECOND) / 1_000, 3)
     }
 
     /// The difference `self − earlier` in microseconds; negative when `self` is the earlier one.
@@ -122,12 +118,40 @@ impl Timestamp {
         Self(self.0.saturating_sub(micros(span)))
     }
 
-    fn seconds_text(self) -> String {
+    fn to_rfc3339(self, fraction: i64, fraction_digits: u32) -> String {
         let seconds = self.0.div_euclid(MICROS_PER_SECOND);
         let (year, month, day) = civil_from_days(seconds.div_euclid(SECONDS_PER_DAY));
         let of_day = seconds.rem_euclid(SECONDS_PER_DAY);
-        let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+        let mut text = String::with_capacity("2019-07-25T18:09:11.204999Z".len());
+        push(&mut text, year, 4);
+        for (before, number) in [
+            ('-', month),
+            ('-', day),
+            ('T', of_day / 3_600),
+            (':', of_day / 60 % 60),
+            (':', of_day % 60),
+        ] {
+            text.push(before);
+            push(&mut text, number, 2);
+        }
+        text.push('.');
+        push(&mut text, fraction, fraction_digits);
+        text.push('Z');
+        text
+    }
+}
+
+/// Appends a number with leading zeros. By hand, because two times are written with each row and the formatter takes
+/// several times as long.
+fn push(text: &mut String, number: i64, digits: u32) {
+    match u32::try_from(number) {
+        Ok(number) if number < 10_u32.pow(digits) => text.extend(
+            (0..digits)
+                .rev()
+                .map(|place| char::from(b'0' + (number / 10_u32.pow(place) % 10) as u8)),
+        ),
+        // A year that RFC 3339 cannot write.
+        _ => text.push_str(&number.to_string()),
     }
 }
 
