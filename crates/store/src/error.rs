@@ -61,7 +61,7 @@ impl From<sqlx::Error> for Error {
                 if database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
                     sqlstate(&code)
                 } else {
-                    sqlite_code(&code)
+                    code.parse().map_or(Class::Fatal, sqlite_code)
                 }
             }
             // A connection that broke in the middle of its protocol is replaced by a new one.
@@ -73,12 +73,17 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::WorkerCrashed => Class::Transient,
             _ => Class::Fatal,
         };
-        let source: Source = Box::new(Message(plain(&error).into()));
-        match class {
-            Class::Transient => Self::Transient(source),
-            Class::Data => Self::Data(source),
-            Class::Fatal => Self::Fatal(source),
-        }
+        class.of(plain(&error))
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let class = match &error {
+            rusqlite::Error::SqliteFailure(failure, _) => sqlite_code(failure.extended_code),
+            _ => Class::Fatal,
+        };
+        class.of(error.to_string())
     }
 }
 
@@ -109,6 +114,17 @@ enum Class {
     Fatal,
 }
 
+impl Class {
+    fn of(self, message: String) -> Error {
+        let source: Source = Box::new(Message(message.into()));
+        match self {
+            Self::Transient => Error::Transient(source),
+            Self::Data => Error::Data(source),
+            Self::Fatal => Error::Fatal(source),
+        }
+    }
+}
+
 /// PostgreSQL's SQLSTATE (PostgreSQL manual, appendix A).
 fn sqlstate(code: &str) -> Class {
     // Lost connections, a standby's read-only state, statements dropped by a pooler, conflicts of transactions, lack of
@@ -125,12 +141,12 @@ fn sqlstate(code: &str) -> Class {
 }
 
 /// SQLite's result code (sqlite.org/rescode.html); the low byte of an extended code is the primary one.
-fn sqlite_code(code: &str) -> Class {
-    match code.parse::<i32>().map(|code| code & 0xff) {
+const fn sqlite_code(code: i32) -> Class {
+    match code & 0xff {
         // BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL
-        Ok(5 | 6 | 8 | 10 | 13 | 14 | 15) => Class::Transient,
+        5 | 6 | 8 | 10 | 13 | 14 | 15 => Class::Transient,
         // TOOBIG, CONSTRAINT, MISMATCH
-        Ok(18..=20) => Class::Data,
+        18..=20 => Class::Data,
         _ => Class::Fatal,
     }
 }
@@ -171,10 +187,10 @@ mod tests {
 
     #[test]
     fn extended_sqlite_codes_count_as_their_primary_one() {
-        assert_eq!(sqlite_code("5"), Class::Transient);
-        assert_eq!(sqlite_code("517"), Class::Transient, "SQLITE_BUSY_SNAPSHOT");
-        assert_eq!(sqlite_code("13"), Class::Transient);
-        assert_eq!(sqlite_code("275"), Class::Data, "SQLITE_CONSTRAINT_CHECK");
-        assert_eq!(sqlite_code("11"), Class::Fatal, "SQLITE_CORRUPT");
+        assert_eq!(sqlite_code(5), Class::Transient);
+        assert_eq!(sqlite_code(517), Class::Transient, "SQLITE_BUSY_SNAPSHOT");
+        assert_eq!(sqlite_code(13), Class::Transient);
+        assert_eq!(sqlite_code(275), Class::Data, "SQLITE_CONSTRAINT_CHECK");
+        assert_eq!(sqlite_code(11), Class::Fatal, "SQLITE_CORRUPT");
     }
 }

@@ -7,7 +7,6 @@
 mod access;
 mod error;
 mod filter;
-mod fresh;
 mod merge;
 mod operator;
 mod postgres;

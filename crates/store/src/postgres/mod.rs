@@ -3,6 +3,7 @@
 mod connections;
 mod copy;
 mod flights;
+mod fresh;
 mod jobs;
 mod read;
 mod row;

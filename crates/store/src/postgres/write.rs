@@ -7,9 +7,9 @@ use model::{Actor, Credential, Publication, TfaReason, Timestamp, TorReason, mer
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, Row};
 
+use super::fresh::FreshKeys;
 use super::values::Time;
 use super::{MIGRATOR, copy, pool};
-use crate::fresh::FreshKeys;
 use crate::merge::{COLUMNS, POSTGRES};
 use crate::{Error, PublicationWriter, Recorded, StoreSettings};
 

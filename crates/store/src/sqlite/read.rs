@@ -9,7 +9,6 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRo
 use sqlx::{AssertSqlSafe, Row};
 
 use super::tuned;
-use super::write::keys;
 use crate::filter::{Bound, listing};
 use crate::{Cursor, Error, Filter, PublicationReader, StoreSettings};
 
@@ -106,4 +105,10 @@ fn publication(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
             identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?,
         ),
     })
+}
+
+/// The keys as a JSON array of `[name, version]`, the one way to bind a list of any length.
+fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
+    serde_json::Value::from_iter(ids.map(|id| vec![id.name.as_str(), id.version.as_str()]))
+        .to_string()
 }

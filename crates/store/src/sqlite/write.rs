@@ -1,64 +1,72 @@
-//! Writing: one connection, one transaction a batch, several rows a statement.
+//! Writing: one connection, one transaction a batch, one prepared statement for new rows and one for known ones.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, Timestamp, merge_all};
-use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
+use model::{Publication, Timestamp, Username, merge_all};
+use rusqlite::{Connection, OptionalExtension, Statement, TransactionBehavior};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
+use super::connection::WriterConnection;
 use super::{MIGRATOR, tuned};
-use crate::fresh::FreshKeys;
 use crate::merge::{COLUMNS, SQLITE};
 use crate::{Error, PublicationWriter, Recorded};
-
-/// Rows of one statement, greatest first; few sizes, so that each is prepared once. 128 rows are 2,048 values, well
-/// under SQLite's 32,766, and more rows save no more.
-const STATEMENT_ROWS: [usize; 3] = [128, 16, 1];
 
 /// Writes to SQLite.
 #[derive(Debug)]
 pub struct SqliteWriter {
-    /// Of one connection: SQLite has one writer, and waiting in our own queue is fair where its lock is not.
-    pub(super) pool: SqlitePool,
-    /// The statement for each of [`STATEMENT_ROWS`].
-    upserts: [String; 3],
-    /// The same where every key is new.
-    inserts: [String; 3],
-    fresh: FreshKeys,
+    pub(super) connection: WriterConnection,
+    /// Writes a row whose key is not there.
+    insert: String,
+    /// Merges a row into the one that is there; returns whether it is disputed then, and nothing where nothing changes.
+    merge: String,
 }
 
 impl SqliteWriter {
     pub(crate) fn open(options: SqliteConnectOptions) -> Self {
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            // A batch waits for the ones before it, however long those take.
-            .acquire_timeout(std::time::Duration::from_secs(600))
-            .connect_lazy_with(tuned(options.create_if_missing(true)));
-        let upserts = STATEMENT_ROWS.map(|rows| insert("INSERT", rows, &SQLITE.on_conflict()));
-        // A statement that fails need not take its own rows back, which would cost a copy of every page that it changes:
-        // the whole transaction is taken back.
-        let inserts = STATEMENT_ROWS.map(|rows| insert("INSERT OR FAIL", rows, ""));
-        Self { pool, upserts, inserts, fresh: FreshKeys::default() }
+        let insert = format!(
+            "INSERT INTO publication ({}) VALUES ({})",
+            COLUMNS.join(", "),
+            ["?"; COLUMNS.len()].join(", ")
+        );
+        let merge = format!("{insert} {} RETURNING disputed", SQLITE.on_conflict());
+        let insert = format!("{insert} ON CONFLICT (name, version) DO NOTHING");
+        Self { connection: WriterConnection::new(options), insert, merge }
     }
 
-    /// Writes rows whose keys are all new, without asking which are there: half of the work. `None` when one was there;
-    /// nothing is written then.
-    async fn insert_new(&self, rows: &[Cow<'_, Publication>]) -> Result<Option<Recorded>, Error> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let inserted = match execute(&mut transaction, &self.inserts, rows).await {
-            Ok(inserted) => inserted,
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                transaction.rollback().await?;
-                return Ok(None);
+    fn write(
+        &self,
+        connection: &mut Connection,
+        rows: &[Cow<'_, Publication>],
+    ) -> rusqlite::Result<Recorded> {
+        // IMMEDIATE: what is read below stays true until the commit.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut recorded = Recorded::default();
+        {
+            let mut insert = transaction.prepare_cached(&self.insert)?;
+            let mut merge = transaction.prepare_cached(&self.merge)?;
+            let mut disputed = transaction.prepare_cached(
+                "SELECT disputed FROM publication WHERE name = ? AND version = ?",
+            )?;
+            for row in rows {
+                bind_row(&mut insert, 1, row)?;
+                if insert.raw_execute()? == 1 {
+                    recorded.inserted += 1;
+                    recorded.disputed += u64::from(row.info.disputed);
+                    continue;
+                }
+                let key = (row.id.name.as_str(), row.id.version.as_str());
+                let before: bool = disputed.query_row(key, |row| row.get(0))?;
+                bind_row(&mut merge, 1, row)?;
+                let mut changed = merge.raw_query();
+                if let Some(after) = changed.next()? {
+                    recorded.updated += 1;
+                    recorded.disputed += u64::from(after.get(0)? && !before);
+                }
             }
-            Err(error) => return Err(error.into()),
-        };
-        transaction.commit().await?;
-        let disputed = rows.iter().filter(|row| row.info.disputed).count() as u64;
-        Ok(Some(Recorded { inserted, disputed, ..Recorded::default() }))
+        }
+        transaction.commit()?;
+        Ok(recorded)
     }
 }
 
@@ -69,37 +77,10 @@ impl PublicationWriter for SqliteWriter {
             return Ok(Recorded::default());
         }
         let rows = merge_all(records);
-        if self.fresh.expected() {
-            let recorded = self.insert_new(&rows).await?;
-            self.fresh.learn(recorded.is_some());
-            if let Some(mut recorded) = recorded {
-                recorded.unchanged = records.len() as u64 - recorded.inserted;
-                return Ok(recorded);
-            }
-        }
-        // IMMEDIATE: what is read below stays true until the commit.
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let before = Before::read(&mut transaction, &rows).await?;
-        let changed = execute(&mut transaction, &self.upserts, &rows).await?;
-        let fresh = |row: &&Cow<'_, Publication>| !before.present.contains(&row.id);
-        let inserted = rows.iter().filter(fresh).count() as u64;
-        let mut disputed = rows.iter().filter(fresh).filter(|row| row.info.disputed).count() as u64;
-        if changed > inserted {
-            let after = Before::read(&mut transaction, &rows).await?;
-            disputed += before
-                .present
-                .intersection(&after.disputed)
-                .filter(|id| !before.disputed.contains(id))
-                .count() as u64;
-        }
-        transaction.commit().await?;
-        let updated = changed - inserted;
-        Ok(Recorded {
-            inserted,
-            updated,
-            unchanged: records.len() as u64 - inserted - updated,
-            disputed,
-        })
+        let mut recorded =
+            self.connection.with(|connection| Ok(self.write(connection, &rows)?)).await?;
+        recorded.unchanged = records.len() as u64 - recorded.inserted - recorded.updated;
+        Ok(recorded)
     }
 
     fn is_serial(&self) -> bool {
@@ -107,20 +88,26 @@ impl PublicationWriter for SqliteWriter {
     }
 
     async fn migrate(&self) -> Result<(), Error> {
-        Ok(MIGRATOR.run(&self.pool).await?)
+        let options = tuned(self.connection.options.clone().create_if_missing(true));
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        MIGRATOR.run(&pool).await?;
+        pool.close().await;
+        Ok(())
     }
 
     async fn generation(&self) -> Result<u32, Error> {
-        let highest: Option<u32> =
-            sqlx::query_scalar("SELECT max(generation) FROM publication WHERE generation > 0")
-                .fetch_one(&self.pool)
-                .await?;
-        Ok(highest.unwrap_or(0))
+        let sql = "SELECT coalesce(max(generation), 0) FROM publication WHERE generation > 0";
+        self.connection
+            .with(|connection| Ok(connection.query_row(sql, [], |row| row.get(0))?))
+            .await
     }
 
     async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
         let sql = "SELECT created FROM publication WHERE NOT tor_settled ORDER BY created LIMIT 1";
-        let oldest: Option<String> = sqlx::query_scalar(sql).fetch_optional(&self.pool).await?;
+        let find = |connection: &mut Connection| {
+            Ok(connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional()?)
+        };
+        let oldest: Option<String> = self.connection.with(find).await?;
         let parse = |text: String| {
             Timestamp::parse(&text).map_err(|error| Error::fatal(format!("a row's time: {error}")))
         };
@@ -128,116 +115,35 @@ impl PublicationWriter for SqliteWriter {
     }
 }
 
-/// Which of the rows are in the table, and which of those are disputed: SQLite does not tell an insertion from a change.
-#[derive(Debug, Default)]
-struct Before {
-    present: HashSet<PublicationId>,
-    disputed: HashSet<PublicationId>,
-}
-
-impl Before {
-    async fn read(
-        connection: &mut SqliteConnection,
-        rows: &[Cow<'_, Publication>],
-    ) -> Result<Self, Error> {
-        let found = sqlx::query(
-            "SELECT p.name, p.version, p.disputed FROM json_each($1) AS i \
-             CROSS JOIN publication AS p ON p.name = i.value ->> 0 AND p.version = i.value ->> 1",
-        )
-        .bind(keys(rows.iter().map(|row| &row.id)))
-        .fetch_all(connection)
-        .await?;
-        let mut before = Self::default();
-        for row in found {
-            let id = PublicationId::new(row.try_get(0)?, row.try_get(1)?)
-                .map_err(|_| Error::fatal("a row holds a value that no event can have"))?;
-            if row.try_get(2)? {
-                before.disputed.insert(id.clone());
-            }
-            before.present.insert(id);
-        }
-        Ok(before)
-    }
-}
-
-/// The keys as a JSON array of `[name, version]`, the one way to bind a list of any length.
-pub(super) fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
-    serde_json::Value::from_iter(ids.map(|id| vec![id.name.as_str(), id.version.as_str()]))
-        .to_string()
-}
-
-/// Executes the statements over all of the rows; returns how many rows it changed.
-async fn execute(
-    connection: &mut SqliteConnection,
-    statements: &[String; 3],
-    rows: &[Cow<'_, Publication>],
-) -> sqlx::Result<u64> {
-    let mut bound = parts(rows).map(|(kind, part)| {
-        let query = sqlx::query(AssertSqlSafe(statements[kind].as_str()));
-        part.iter().fold(query, |query, row| bind_row(query, row))
-    });
-    let mut changed = 0;
-    let mut next = bound.next();
-    while let Some(query) = next {
-        // SQLite works in a thread of its own: the next values are bound meanwhile.
-        let executing = query.execute(&mut *connection);
-        let (done, following) = tokio::join!(biased; executing, async { bound.next() });
-        changed += done?.rows_affected();
-        next = following;
-    }
-    Ok(changed)
-}
-
-/// Cuts the rows into parts of [`STATEMENT_ROWS`], each with its statement's place.
-fn parts<T>(rows: &[T]) -> impl Iterator<Item = (usize, &[T])> {
-    let mut rest = rows;
-    std::iter::from_fn(move || {
-        let kind = STATEMENT_ROWS.iter().position(|size| *size <= rest.len())?;
-        let (part, behind) = rest.split_at(STATEMENT_ROWS[kind]);
-        rest = behind;
-        Some((kind, part))
-    })
-}
-
-/// Binds the values of a row, in the order of `COLUMNS`.
-pub(super) fn bind_row<'q>(
-    query: Query<'q, Sqlite, SqliteArguments>,
-    row: &'q Publication,
-) -> Query<'q, Sqlite, SqliteArguments> {
+/// Binds the values of a row to the places from `first` on, in the order of `COLUMNS`.
+pub(super) fn bind_row(
+    statement: &mut Statement<'_>,
+    first: usize,
+    row: &Publication,
+) -> rusqlite::Result<()> {
     let info = &row.info;
-    query
-        .bind(row.id.name.as_str())
-        .bind(row.id.version.as_str())
-        .bind(info.username.as_ref().map(model::Username::as_str))
-        .bind(info.created.to_rfc3339_micros())
-        .bind(info.tor)
-        .bind(info.tfa)
-        .bind(info.tor_reason.as_str())
-        .bind(info.tfa_reason.as_str())
-        .bind(row.tor_evidence_until.map(model::Timestamp::to_rfc3339_micros))
-        .bind(info.tor_settled)
-        .bind(info.credential.as_str())
-        .bind(info.actor.as_str())
-        .bind(row.revision)
-        .bind(row.generation)
-        .bind(&row.identity.0[..])
-        .bind(info.disputed)
-}
-
-fn insert(verb: &str, rows: usize, on_conflict: &str) -> String {
-    let row = format!("({})", ["?"; COLUMNS.len()].join(", "));
-    format!(
-        "{verb} INTO publication ({}) VALUES {} {on_conflict}",
-        COLUMNS.join(", "),
-        vec![row; rows].join(", ")
-    )
+    statement.raw_bind_parameter(first, row.id.name.as_str())?;
+    statement.raw_bind_parameter(first + 1, row.id.version.as_str())?;
+    statement.raw_bind_parameter(first + 2, info.username.as_ref().map(Username::as_str))?;
+    statement.raw_bind_parameter(first + 3, info.created.to_rfc3339_micros())?;
+    statement.raw_bind_parameter(first + 4, info.tor)?;
+    statement.raw_bind_parameter(first + 5, info.tfa)?;
+    statement.raw_bind_parameter(first + 6, info.tor_reason.as_str())?;
+    statement.raw_bind_parameter(first + 7, info.tfa_reason.as_str())?;
+    let until = row.tor_evidence_until.map(Timestamp::to_rfc3339_micros);
+    statement.raw_bind_parameter(first + 8, until)?;
+    statement.raw_bind_parameter(first + 9, info.tor_settled)?;
+    statement.raw_bind_parameter(first + 10, info.credential.as_str())?;
+    statement.raw_bind_parameter(first + 11, info.actor.as_str())?;
+    statement.raw_bind_parameter(first + 12, row.revision)?;
+    statement.raw_bind_parameter(first + 13, row.generation)?;
+    statement.raw_bind_parameter(first + 14, &row.identity.0[..])?;
+    statement.raw_bind_parameter(first + 15, info.disputed)
 }
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Connection;
-
-    use super::*;
+    use sqlx::{Connection as _, SqliteConnection};
 
     #[tokio::test]
     async fn rows_of_the_first_layout_are_kept() {
