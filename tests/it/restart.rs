@@ -1,8 +1,9 @@
 //! Stopping and crashing in the middle: nothing is lost, whatever was under way.
 
+use sqlx::PgPool;
 use testkit::eventually;
 
-use crate::support::{PATIENCE, Scene, generated};
+use crate::support::{PATIENCE, STOP, Scene, generated};
 
 /// Little at a time, so that a stop finds most of the records still to be done.
 const SLOW: [(&str, &str); 4] = [
@@ -71,6 +72,30 @@ async fn crashes_in_the_middle_lose_nothing() {
         Some(0.0),
         "a row read twice stays what it is"
     );
+    ingester.stop();
+    assert_rows(&scene, EVENTS).await;
+}
+
+#[tokio::test]
+async fn a_write_that_hangs_is_given_up_in_time_and_done_by_the_next_one() {
+    const EVENTS: usize = 1_000;
+    let scene = Scene::new("given-up", 2).await;
+    let mut ingester = scene.ingester(&[SLOW[0], SLOW[3], ("INGESTER_SHUTDOWN__GRACE", "1s")]);
+    let pool = PgPool::connect(&scene.store).await.unwrap();
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE publication").execute(&mut *lock).await.unwrap();
+    scene.produce((0..EVENTS).map(|n| generated(n, 0))).await;
+    let waiting = "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE datname = current_database() AND NOT granted";
+    eventually("a write to wait", PATIENCE, async || scene.number(waiting).await > 0).await;
+    ingester.daemon.terminate();
+    let status = ingester.daemon.wait_exit(STOP);
+    let log = ingester.daemon.log();
+    assert!(status.success() && log.contains("not everything was written in time"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    lock.rollback().await.unwrap();
+    let mut ingester = scene.ingester(&SLOW[3..]);
+    scene.caught_up(&mut ingester).await;
     ingester.stop();
     assert_rows(&scene, EVENTS).await;
 }
