@@ -14,9 +14,9 @@ use crate::workspace::Workspace;
 const FLOORS: &[(&str, f64)] = &[
     ("fresh_per_copy", 0.36),
     ("known_per_fresh", 0.85),
-    ("sqlite_per_bare", 0.36),
+    ("sqlite_per_bare", 0.60),
     ("decode_per_serde_json", 0.44),
-    ("records_growth", 0.80),
+    ("records_growth", 0.65),
     ("instances_growth", 0.75),
     ("query_per_pgbench", 0.50),
     ("batch_per_pgbench", 0.50),

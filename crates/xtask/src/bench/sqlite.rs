@@ -21,7 +21,7 @@ pub(super) fn bare_insert(from: &Path) -> Result<f64> {
     let target = Connection::open(from.with_extension("bare"))?;
     // As durable as the ingester's connection.
     target.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 8192",
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 32768",
     )?;
     let mut schema = source
         .prepare("SELECT sql FROM sqlite_schema WHERE tbl_name = 'publication' AND sql IS NOT NULL ORDER BY type DESC")?;
