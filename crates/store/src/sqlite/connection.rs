@@ -1,8 +1,6 @@
 //! The writer's connection, straight to SQLite's library. sqlx hands each statement and a copy of its values to a thread of
 //! its own and back, which is too much for one row; and many rows a statement hide what became of each.
 
-use std::time::Duration;
-
 use rusqlite::Connection;
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -10,9 +8,6 @@ use tokio::sync::Mutex;
 
 use super::PRAGMAS;
 use crate::Error;
-
-/// How long to wait for a writer in another process.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One connection, opened when first used: SQLite has one writer, and waiting in our own queue is fair where its lock is
 /// not.
@@ -54,7 +49,6 @@ impl WriterConnection {
 
 fn connect(options: &SqliteConnectOptions) -> Result<Connection, Error> {
     let connection = Connection::open(options.get_filename())?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
     for (name, value) in PRAGMAS {
         connection.pragma_update(None, name, value)?;
     }

@@ -14,7 +14,9 @@ pub use write::SqliteWriter;
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// What every connection is told.
-const PRAGMAS: [(&str, &str); 4] = [
+const PRAGMAS: [(&str, &str); 5] = [
+    // In milliseconds. How long to wait for a writer in another process.
+    ("busy_timeout", "5000"),
     // A write-ahead log lets readers go on while one writer writes.
     ("journal_mode", "WAL"),
     // Because a Kafka offset is committed on the strength of each commit: `NORMAL` may lose the last ones with the power.
