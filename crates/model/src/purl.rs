@@ -69,6 +69,23 @@ impl<'a> Purl<'a> {
         text
     }
 
+    /// Whether the text is the canonical purl of that publication: then it names it, which takes a fifth of the time to
+    /// see that parsing takes. A name with an empty segment has no canonical purl, for parsing drops that segment.
+    #[must_use]
+    pub fn is_canonical<'t>(text: &'t str, ecosystem: &str, id: &PublicationId) -> bool {
+        let behind_segment = |rest: &'t str, segment: &str| match segment {
+            "" => None,
+            _ => behind(rest.strip_prefix('/')?, segment),
+        };
+        let behind_name = |rest| id.name.as_str().split('/').try_fold(rest, behind_segment);
+        text.strip_prefix("pkg:")
+            .and_then(|rest| rest.strip_prefix(ecosystem))
+            .and_then(behind_name)
+            .and_then(|rest| rest.strip_prefix('@'))
+            .and_then(|rest| behind(rest, id.version.as_str()))
+            .is_some_and(str::is_empty)
+    }
+
     /// Whether this purl names that publication of that ecosystem.
     #[must_use]
     pub fn names(&self, ecosystem: &str, id: &PublicationId) -> bool {
@@ -76,6 +93,11 @@ impl<'a> Purl<'a> {
             && self.name == id.name.as_str()
             && self.version.as_deref() == Some(id.version.as_str())
     }
+}
+
+/// What follows the encoded form of `part` in the text.
+fn behind<'t>(text: &'t str, part: &str) -> Option<&'t str> {
+    utf8_percent_encode(part, ENCODED).try_fold(text, |rest, piece| rest.strip_prefix(piece))
 }
 
 /// Letters, digits, `.`, `+` and `-`, and no digit first.
@@ -214,6 +236,10 @@ mod tests {
         assert!(parse_cases > 0);
     }
 
+    fn has_empty_segment(name: &str) -> bool {
+        name.split('/').any(str::is_empty)
+    }
+
     proptest! {
         #[test]
         fn the_canonical_form_reads_back(name in "(@[a-z~!é]{1,6}/)?[A-Za-z0-9._ %?#@+:-]{1,12}", version in "[ -~]{1,12}") {
@@ -221,6 +247,22 @@ mod tests {
             let Ok(id) = PublicationId::new(&name, &version) else { return Ok(()) };
             let text = Purl::canonical("npm", &id);
             prop_assert!(Purl::parse(&text).unwrap().names("npm", &id), "{}", text);
+            prop_assert_eq!(Purl::is_canonical(&text, "npm", &id), !has_empty_segment(&name), "{}", text);
+        }
+
+        #[test]
+        fn what_is_canonical_names_the_publication(
+            text in "pkg:npm/(%40s/)?/?[a%@]{1,3}/?@[1.%2B]{1,3}[?#]?",
+            name in "(@s/)?/?[a%@]{1,3}/?",
+            version in "[1.+%]{1,3}",
+        ) {
+            let Ok(id) = PublicationId::new(&name, &version) else { return Ok(()) };
+            for text in [text, Purl::canonical("npm", &id)] {
+                let is_named = Purl::parse(&text).is_ok_and(|purl| purl.names("npm", &id));
+                prop_assert!(is_named || !Purl::is_canonical(&text, "npm", &id), "{} {:?}", text, id);
+                let other = PublicationId::new(&format!("{name}b"), &version).unwrap();
+                prop_assert!(!Purl::is_canonical(&text, "npm", &other), "{} {:?}", text, other);
+            }
         }
 
         #[test]

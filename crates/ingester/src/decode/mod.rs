@@ -187,6 +187,9 @@ impl<'a> Checked<'a> {
 }
 
 fn check_subject(subject: &str, ecosystem: &str, id: &PublicationId) -> Result<(), Rejection> {
+    if Purl::is_canonical(subject, ecosystem, id) {
+        return Ok(());
+    }
     let mismatch = |message| Rejection::new(Code::SubjectMismatch, message);
     let purl = Purl::parse(subject).map_err(|_| mismatch("subject is not a purl"))?;
     if purl.names(ecosystem, id) {
