@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use enrich::ExitHistory;
 use service::metrics::Registry;
-use store::{Jobs, PublicationReader, PublicationWriter};
+use store::{Jobs, PublicationReader, PublicationTable, PublicationWriter};
 use tokio::sync::watch;
 
 use crate::exits::Exits;
@@ -24,7 +24,7 @@ use crate::write::Writer;
 pub(crate) struct Again {
     pub(crate) settings: Settings,
     pub(crate) judge: Judge,
-    pub(crate) store: Arc<dyn PublicationWriter>,
+    pub(crate) store: Arc<dyn PublicationTable>,
     pub(crate) rows: Arc<dyn PublicationReader>,
     pub(crate) jobs: Arc<dyn Jobs>,
     pub(crate) health: Arc<Health>,

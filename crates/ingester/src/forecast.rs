@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, Timestamp, merge_all};
+use model::{Publication, PublicationId, merge_all};
 use serde::Serialize;
 use store::{Error, PublicationReader, PublicationWriter, Recorded};
 
@@ -131,17 +131,5 @@ impl PublicationWriter for Forecast {
         }
         recorded.unchanged = records.len() as u64 - recorded.inserted - recorded.updated;
         Ok(recorded)
-    }
-
-    async fn migrate(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn generation(&self) -> Result<u32, Error> {
-        Ok(0)
-    }
-
-    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
-        Ok(None)
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use enrich::ExitHistory;
 use service::admin::AdminServer;
 use service::metrics::Registry;
-use store::{Error, PublicationWriter};
+use store::{Error, PublicationTable, PublicationWriter};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -217,7 +217,7 @@ impl Work {
 
     /// Brings the schema up and refuses to write verdicts of an older generation over newer ones. Waits for a database
     /// that is away.
-    async fn prepare(&self, store: &dyn PublicationWriter) -> anyhow::Result<()> {
+    async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
         until_there(&self.health, || store.migrate()).await.context("migrating the database")?;
         let table = until_there(&self.health, || store.generation()).await?;
         let ours = self.settings.enrich.generation;

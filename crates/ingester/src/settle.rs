@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use enrich::ExitHistory;
 use model::Timestamp;
-use store::PublicationWriter;
+use store::PublicationTable;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +64,7 @@ pub(crate) struct Settling {
     pub(crate) history: watch::Receiver<Arc<ExitHistory>>,
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) judge: Judge,
-    pub(crate) store: Arc<dyn PublicationWriter>,
+    pub(crate) store: Arc<dyn PublicationTable>,
     pub(crate) writer: Arc<Writer>,
 }
 

@@ -1,4 +1,4 @@
-//! Publications in PostgreSQL and in SQLite: two traits (and one for an operator's commands), two hand-written adapters, one merge rule.
+//! Publications in PostgreSQL and in SQLite: a trait for each kind of use, two hand-written adapters, one merge rule.
 //!
 //! Reading and writing are different rights, hence different traits: the query daemon opens a reader and needs no right
 //! but `SELECT`. Every write is repeatable (contract, section 2). This crate must not know of Kafka, judge anything, or
@@ -65,7 +65,11 @@ pub trait PublicationWriter: Send + Sync {
     fn is_serial(&self) -> bool {
         false
     }
+}
 
+/// Writing, and looking after the table that is written.
+#[async_trait]
+pub trait PublicationTable: PublicationWriter {
     /// Brings the schema up to this build's; does nothing when it is.
     ///
     /// # Errors
@@ -117,7 +121,7 @@ pub trait PublicationReader: Send + Sync {
 ///
 /// # Errors
 /// [`Error::Fatal`] when the URL is neither `postgres://` nor `sqlite://`, or cannot be read.
-pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationWriter>, Error> {
+pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationTable>, Error> {
     Ok(match settings.database()? {
         settings::Database::Postgres(options) => Arc::new(PostgresWriter::open(options, settings)),
         settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),

@@ -11,12 +11,12 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::{
     Cursor, Error, Filter, Flag, JobProgress, JobState, JobUpdate, NewJob, PublicationReader,
-    PublicationWriter, Recorded, StoreSettings,
+    PublicationTable, Recorded, StoreSettings,
 };
 
 /// An empty database of its own, its schema in place; ends with the test.
 struct Store {
-    writer: Arc<dyn PublicationWriter>,
+    writer: Arc<dyn PublicationTable>,
     reader: Arc<dyn PublicationReader>,
     settings: StoreSettings,
     _folder: Option<tempfile::TempDir>,

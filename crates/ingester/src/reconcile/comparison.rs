@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, Timestamp, TorReason};
+use model::{Publication, PublicationId, TorReason};
 use store::{Error, PublicationReader, PublicationWriter, Recorded};
 
 use crate::difference::{Difference, adds_nothing, only_of_the_evaluation};
@@ -221,17 +221,5 @@ impl PublicationWriter for Comparison {
             return Err(Error::Fatal(message.into()));
         }
         Ok(Recorded { unchanged: records.len() as u64, ..Recorded::default() })
-    }
-
-    async fn migrate(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn generation(&self) -> Result<u32, Error> {
-        Ok(0)
-    }
-
-    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
-        Ok(None)
     }
 }

@@ -11,7 +11,7 @@ use super::fresh::FreshKeys;
 use super::values::Time;
 use super::{MIGRATOR, copy, pool};
 use crate::merge::{COLUMNS, POSTGRES};
-use crate::{Error, PublicationWriter, Recorded, StoreSettings};
+use crate::{Error, PublicationTable, PublicationWriter, Recorded, StoreSettings};
 
 /// Below this many rows an upsert's single round trip beats `COPY`'s three.
 const COPY_MIN_ROWS: usize = 1_000;
@@ -75,7 +75,10 @@ impl PublicationWriter for PostgresWriter {
         recorded.unchanged = records.len() as u64 - recorded.inserted - recorded.updated;
         Ok(recorded)
     }
+}
 
+#[async_trait]
+impl PublicationTable for PostgresWriter {
     async fn migrate(&self) -> Result<(), Error> {
         if is_current(&self.pool).await? {
             return Ok(());

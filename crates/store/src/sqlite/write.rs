@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use super::connection::WriterConnection;
 use super::{MIGRATOR, tuned};
 use crate::merge::{COLUMNS, SQLITE};
-use crate::{Error, PublicationWriter, Recorded};
+use crate::{Error, PublicationTable, PublicationWriter, Recorded};
 
 /// Writes to SQLite.
 #[derive(Debug)]
@@ -86,7 +86,10 @@ impl PublicationWriter for SqliteWriter {
     fn is_serial(&self) -> bool {
         true
     }
+}
 
+#[async_trait]
+impl PublicationTable for SqliteWriter {
     async fn migrate(&self) -> Result<(), Error> {
         let options = tuned(self.connection.options.clone().create_if_missing(true));
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
