@@ -64,6 +64,10 @@ impl StoreSettings {
                 let options = PgConnectOptions::from_str(&url).map_err(|_| invalid())?;
                 Ok(Database::Postgres(options.application_name("publication")))
             }
+            // Offsets would be committed for rows that end with the process.
+            Some("sqlite") if url.contains(":memory:") || url.contains("mode=memory") => {
+                Err(Error::fatal("store.url names a database in memory, which would lose its rows"))
+            }
             Some("sqlite") => {
                 Ok(Database::Sqlite(SqliteConnectOptions::from_str(&url).map_err(|_| invalid())?))
             }
@@ -94,8 +98,15 @@ mod tests {
     }
 
     #[test]
-    fn other_schemes_are_refused() {
-        for url in ["mysql://localhost/db", "publications.db", ""] {
+    fn what_keeps_no_rows_is_refused() {
+        for url in [
+            "mysql://localhost/db",
+            "publications.db",
+            "",
+            "sqlite::memory:",
+            "sqlite://:memory:",
+            "sqlite://x?mode=memory",
+        ] {
             let settings = StoreSettings { url: url.into(), ..Default::default() };
             assert!(matches!(settings.database(), Err(Error::Fatal(_))), "{url}");
         }

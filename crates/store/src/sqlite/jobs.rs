@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use model::{Publication, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::SqliteWriter;
 use super::write::bind_row;
+use super::{SqliteWriter, time};
 use crate::merge::{COLUMNS, replacement};
 use crate::operator::{JobText, job, write};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
@@ -101,9 +101,6 @@ fn read(row: &Row<'_>) -> Result<Job, Error> {
         counts: text(5)?,
         state: text(6)?,
         note: maybe(7)?,
-    };
-    let time = |text: &str| {
-        Timestamp::parse(text).map_err(|error| Error::fatal(format!("a job's time: {error}")))
     };
     job(columns, time(text(8)?)?, time(text(9)?)?)
 }

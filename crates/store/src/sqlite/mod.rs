@@ -5,11 +5,14 @@ mod jobs;
 mod read;
 mod write;
 
+use model::Timestamp;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
 
 pub use read::SqliteReader;
 pub use write::SqliteWriter;
+
+use crate::Error;
 
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -27,6 +30,11 @@ const PRAGMAS: [(&str, &str); 5] = [
     // read again after a crash in less than a second.
     ("wal_autocheckpoint", "32768"),
 ];
+
+/// A time as it stands in the file.
+fn time(text: &str) -> Result<Timestamp, Error> {
+    Timestamp::parse(text).map_err(|error| Error::fatal(format!("a time in the file: {error}")))
+}
 
 fn tuned(options: SqliteConnectOptions) -> SqliteConnectOptions {
     PRAGMAS.into_iter().fold(options, |options, (name, value)| options.pragma(name, value))

@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use model::{
     Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
-    Timestamp, TorReason, Username,
+    TorReason, Username,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 
-use super::tuned;
+use super::{time, tuned};
 use crate::filter::{Bound, listing};
 use crate::{Cursor, Error, Filter, PublicationReader, StoreSettings};
 
@@ -78,9 +78,6 @@ impl PublicationReader for SqliteReader {
 /// The row whose columns begin at `first`.
 fn publication(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
     let text = |index: usize| row.try_get::<&str, _>(first + index);
-    let time = |text: &str| {
-        Timestamp::parse(text).map_err(|error| Error::fatal(format!("a row's time: {error}")))
-    };
     let identity: &[u8] = row.try_get(first + 14)?;
     let username = row.try_get::<Option<&str>, _>(first + 2)?;
     let inconsistent = |_| Error::fatal("a row holds a value that no event can have");

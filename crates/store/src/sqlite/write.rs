@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, TransactionBehavior};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use super::connection::WriterConnection;
-use super::{MIGRATOR, tuned};
+use super::{MIGRATOR, time, tuned};
 use crate::merge::{COLUMNS, SQLITE};
 use crate::{Error, PublicationTable, PublicationWriter, Recorded};
 
@@ -111,10 +111,7 @@ impl PublicationTable for SqliteWriter {
             Ok(connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional()?)
         };
         let oldest: Option<String> = self.connection.with(find).await?;
-        let parse = |text: String| {
-            Timestamp::parse(&text).map_err(|error| Error::fatal(format!("a row's time: {error}")))
-        };
-        oldest.map(parse).transpose()
+        oldest.as_deref().map(time).transpose()
     }
 }
 
