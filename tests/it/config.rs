@@ -38,6 +38,7 @@ fn what_is_wrong_with_a_file_or_the_environment_is_named() {
             ("[admin]\nlisten = \"nowhere\"", "admin.listen"),
             ("[log]\nformat = \"xml\"", "log.format"),
             ("[shutdown]\ngrace = 5", "shutdown.grace"),
+            ("[registry]\necosystem = \"NPM\"", "registry.ecosystem"),
             ("store = 1", "store"),
         ] {
             let (code, log) = with_file(program, command, directory.path(), text);

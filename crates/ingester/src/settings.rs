@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use enrich::{TfaRules, TorRules};
+use model::Purl;
 use serde::{Deserialize, Serialize};
 use service::config::{ConfigError, Settings as LayeredSettings};
 use service::telemetry::LogSettings;
@@ -315,6 +316,10 @@ impl LayeredSettings for Settings {
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::invalid(*key, "must be greater than 0"));
+        }
+        if !Purl::is_canonical_type(&self.registry.ecosystem) {
+            let message = "must be a purl type in lower case, such as \"npm\"";
+            return Err(ConfigError::invalid("registry.ecosystem", message));
         }
         if i32::try_from(self.enrich.generation).is_err() {
             return Err(ConfigError::invalid("enrich.generation", "must be at most 2147483647"));

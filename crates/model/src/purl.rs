@@ -56,6 +56,12 @@ impl<'a> Purl<'a> {
         Ok(Self { ecosystem: lower(ecosystem), name: name(path.trim_matches('/'))?, version })
     }
 
+    /// Whether the text is a purl type as the canonical form has it, in lower case.
+    #[must_use]
+    pub fn is_canonical_type(text: &str) -> bool {
+        is_type(text) && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+    }
+
     /// The canonical purl of a publication, for example `pkg:npm/%40scope/x@1.0.0`.
     #[must_use]
     pub fn canonical(ecosystem: &str, id: &PublicationId) -> String {
@@ -187,6 +193,20 @@ mod tests {
             "pkg:1npm/x",
         ] {
             assert_eq!(Purl::parse(text), Err(InvalidPurl), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_canonical_type_is_in_lower_case() {
+        for (text, is) in [
+            ("npm", true),
+            ("vscode-x", true),
+            ("NPM", false),
+            ("", false),
+            ("n m", false),
+            ("1x", false),
+        ] {
+            assert_eq!(Purl::is_canonical_type(text), is, "{text:?}");
         }
     }
 

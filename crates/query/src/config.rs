@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use model::Purl;
 use serde::{Deserialize, Serialize};
 use service::config::{ConfigError, Settings};
 use service::telemetry::LogSettings;
@@ -284,6 +285,10 @@ impl Settings for QuerySettings {
         ];
         if let Some((key, _)) = sizes.into_iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::invalid(key, "must not be 0"));
+        }
+        if !Purl::is_canonical_type(&self.registry.ecosystem) {
+            let message = "must be a purl type in lower case, such as \"npm\"";
+            return Err(ConfigError::invalid("registry.ecosystem", message));
         }
         if limits.max_depth > MAX_DEPTH {
             return Err(ConfigError::invalid("limits.max_depth", "must not be over 64"));

@@ -100,7 +100,7 @@ impl Server {
         let executor = Executor {
             schema: ApiSchema::new(&settings.limits)?,
             limits: settings.limits.clone(),
-            ecosystem: settings.registry.ecosystem.to_ascii_lowercase(),
+            ecosystem: settings.registry.ecosystem.clone(),
             reader,
             work: WorkBudget::new(settings.limits.max_refs_in_progress),
             metrics,
