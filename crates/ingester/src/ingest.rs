@@ -155,7 +155,8 @@ impl Ingest {
                         flow.drain(None).await?;
                         return Err(error.into());
                     }
-                    Some(SourceEvent::Ended) | None => return flow.drain(None).await,
+                    Some(SourceEvent::Ended) => return flow.drain(None).await,
+                    None => return Err(SourceError::Lost.into()),
                 },
             }
         }
@@ -326,17 +327,17 @@ mod tests {
         assert!(serial.max_bytes * 2 <= serial.max_buffered_bytes);
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn no_lookup_is_wrong_while_the_evidence_is_swapped_a_hundred_times() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("publications.db").display());
+    /// The loop into a new file in the folder.
+    async fn ingest(
+        folder: &Path,
+        history: watch::Receiver<Arc<ExitHistory>>,
+    ) -> (Ingest, StoreSettings) {
+        let url = format!("sqlite://{}", folder.join("publications.db").display());
         let settings = StoreSettings { url, ..StoreSettings::default() };
         let store = store::open_writer(&settings).unwrap();
         store.migrate().await.unwrap();
         let metrics = Arc::new(IngesterMetrics::create(&Registry::new(), "test").unwrap());
         let health = Arc::new(Health::new(Duration::ZERO, metrics.paused.clone()));
-        let mut evidence = with_list(&ExitHistory::new(TorRules::default()), 300);
-        let (shown, history) = watch::channel(Arc::new(evidence.clone()));
         let decode = DecodeRules {
             ecosystem: "npm".into(),
             event_type: "t".into(),
@@ -357,6 +358,29 @@ mod tests {
             shape: Shape::from(&Settings::default()),
             brake: None,
         };
+        (ingest, settings)
+    }
+
+    /// As when the thread that reads has panicked.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_source_that_ends_without_a_word_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_shown, history) = watch::channel(Arc::new(ExitHistory::new(TorRules::default())));
+        let (ingest, _) = ingest(folder.path(), history).await;
+        let (source, records) = tokio::sync::mpsc::channel(1);
+        let running = ingest.start(records).unwrap();
+        source.send(SourceEvent::Records(vec![record(0)])).await.unwrap();
+        drop(source);
+        let ended = running.await;
+        assert!(matches!(ended, Err(IngestError::Source(SourceError::Lost))), "{ended:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_lookup_is_wrong_while_the_evidence_is_swapped_a_hundred_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut evidence = with_list(&ExitHistory::new(TorRules::default()), 300);
+        let (shown, history) = watch::channel(Arc::new(evidence.clone()));
+        let (ingest, settings) = ingest(folder.path(), history).await;
         let (source, records) = tokio::sync::mpsc::channel(1);
         let running = ingest.start(records).unwrap();
         for swap in 0..100 {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use model::Position;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 
+use super::native;
 use crate::envelope::{Envelope, Header};
 
 /// Records are copied into blocks of this size, one behind the other, and share them: five allocations a record, freed by
@@ -28,13 +29,12 @@ impl Copier {
     }
 
     pub(super) fn copy(&mut self, message: &BorrowedMessage<'_>) -> Envelope {
-        let headers = message.headers().map(|headers| {
-            let header = |header: rdkafka::message::Header<'_, &[u8]>| Header {
-                name: self.name(header.key),
-                value: header.value.map(|value| self.bytes(value)),
-            };
-            headers.iter().map(header).collect()
-        });
+        let headers = native::headers(message)
+            .map(|(name, value)| Header {
+                name: self.name(&name),
+                value: value.map(|value| self.bytes(value)),
+            })
+            .collect();
         Envelope {
             position: Position {
                 topic: self.topic.clone(),
@@ -44,7 +44,7 @@ impl Copier {
             timestamp: message.timestamp().to_millis(),
             key: message.key().map(|key| self.bytes(key)),
             value: message.payload().map(|value| self.bytes(value)),
-            headers: headers.unwrap_or_default(),
+            headers,
         }
     }
 

@@ -1,7 +1,9 @@
-//! What rdkafka's safe interface leaves out of librdkafka: leader epochs and topic ids. The only unsafe code of the
+//! What rdkafka's safe interface leaves out of librdkafka: leader epochs, topic ids, and headers whose names are no UTF-8.
+//! The only unsafe code of the
 //! house; each call says why it is sound.
 #![expect(unsafe_code, reason = "librdkafka's C interface, where rdkafka has no safe one")]
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
@@ -16,6 +18,42 @@ pub(super) fn leader_epoch(message: &BorrowedMessage<'_>) -> Option<i32> {
     // SAFETY: the pointer is the message's own and lives as long as the borrow; librdkafka only reads it.
     let epoch = unsafe { c::rd_kafka_message_leader_epoch(message.ptr()) };
     (epoch >= 0).then_some(epoch)
+}
+
+/// The headers in order, a null value as `None`. Nothing checks what a producer puts into a name: what is no UTF-8 in it
+/// comes out as U+FFFD, where rdkafka's own interface panics.
+pub(super) fn headers<'m>(
+    message: &'m BorrowedMessage<'_>,
+) -> impl Iterator<Item = (Cow<'m, str>, Option<&'m [u8]>)> {
+    let mut headers = std::ptr::null_mut();
+    // SAFETY: the pointer is the message's own and lives as long as the borrow, and so do the headers.
+    let found = unsafe { c::rd_kafka_message_headers(message.ptr(), &raw mut headers) };
+    let count = match found {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
+            // SAFETY: the headers were found.
+            unsafe { c::rd_kafka_header_cnt(headers) }
+        }
+        _ => 0,
+    };
+    (0..count).map_while(move |index| {
+        let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
+        // SAFETY: the headers live as long as the message; the name ends with a zero and the value has the size that is
+        // said, both in the message's own memory.
+        unsafe {
+            let found = c::rd_kafka_header_get_all(
+                headers,
+                index,
+                &raw mut name,
+                &raw mut value,
+                &raw mut size,
+            );
+            (found == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| {
+                let value = (!value.is_null())
+                    .then(|| std::slice::from_raw_parts(value.cast::<u8>(), size));
+                (CStr::from_ptr(name).to_string_lossy(), value)
+            })
+        }
+    })
 }
 
 /// Sets the leader epoch of every partition of the list for which one is known. With it a broker tells a log that was
@@ -133,5 +171,76 @@ unsafe fn topic_id(event: *mut c::rd_kafka_event_t) -> Option<String> {
         }
         let text = c::rd_kafka_Uuid_base64str(id);
         (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::message::Message;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, Producer};
+    use rdkafka::topic_partition_list::Offset;
+
+    use super::*;
+
+    /// Sends a record with these headers, whose names end with a zero; rdkafka takes only names that are UTF-8.
+    fn send(producer: &BaseProducer, headers: &[(&[u8], Option<&[u8]>)]) {
+        let topic = CString::new("t").unwrap();
+        let mut options = vec![c::rd_kafka_vu_t {
+            vtype: c::rd_kafka_vtype_t::RD_KAFKA_VTYPE_TOPIC,
+            u: c::rd_kafka_vu_s__bindgen_ty_1 { cstr: topic.as_ptr() },
+        }];
+        options.extend(headers.iter().map(|(name, value)| c::rd_kafka_vu_t {
+            vtype: c::rd_kafka_vtype_t::RD_KAFKA_VTYPE_HEADER,
+            u: c::rd_kafka_vu_s__bindgen_ty_1 {
+                header: c::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 {
+                    name: name.as_ptr().cast(),
+                    val: value.map_or(std::ptr::null(), |value| value.as_ptr().cast()),
+                    size: value.map_or(0, |value| value.len().cast_signed()),
+                },
+            },
+        }));
+        let client = producer.client().native_ptr();
+        // SAFETY: the options are as many as is said, and all that they point at lives until librdkafka has copied it.
+        let error = unsafe { c::rd_kafka_produceva(client, options.as_ptr(), options.len()) };
+        assert!(error.is_null());
+    }
+
+    #[test]
+    fn headers_come_out_whatever_their_names_hold() {
+        let cluster = MockCluster::new(1).unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "g");
+        let producer: BaseProducer = config.create().unwrap();
+        send(&producer, &[(b"\xffname\0", Some(b"\xff\0")), (b"\0", None), (b"a\0", Some(b""))]);
+        send(&producer, &[]);
+        producer.flush(Duration::from_secs(30)).unwrap();
+
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut first = TopicPartitionList::new();
+        // A record without a key goes to any partition.
+        for partition in 0..4 {
+            first.add_partition_offset("t", partition, Offset::Beginning).unwrap();
+        }
+        consumer.assign(&first).unwrap();
+        let mut all = Vec::new();
+        while all.len() < 2 {
+            let message =
+                consumer.poll(Duration::from_secs(30)).expect("a record in time").unwrap();
+            assert_eq!(message.payload(), None);
+            let headers = headers(&message)
+                .map(|(name, value)| (name.into_owned(), value.map(<[u8]>::to_vec)));
+            all.push(headers.collect::<Vec<_>>());
+        }
+        all.sort_by_key(Vec::len);
+        let name = |name: &str| name.to_owned();
+        let expected = vec![
+            (name("\u{fffd}name"), Some(vec![0xff, 0])),
+            (name(""), None),
+            (name("a"), Some(Vec::new())),
+        ];
+        assert_eq!(all, [Vec::new(), expected]);
     }
 }

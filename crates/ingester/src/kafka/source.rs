@@ -39,6 +39,9 @@ pub(crate) enum SourceError {
     /// Records are lost, and `kafka.on_gap` says to stop.
     #[error("{0}")]
     Gap(String),
+    /// A bug: the thread that reads ended without saying how.
+    #[error("the thread that reads from kafka ended without a word")]
+    Lost,
     /// A range outside of the group cannot be read.
     #[error("the range cannot be read: {0}")]
     Range(String),
@@ -51,7 +54,7 @@ impl SourceError {
             Self::Fatal(_) => exit::KAFKA_FATAL,
             Self::NotAllowed(_) => exit::NOT_ALLOWED,
             Self::Gap(_) => exit::GAP,
-            Self::Range(_) => exit::FAILURE,
+            Self::Lost | Self::Range(_) => exit::FAILURE,
         }
     }
 }
