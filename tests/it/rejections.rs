@@ -238,6 +238,40 @@ async fn a_value_that_the_dead_letter_topic_refuses_is_left_out() {
     ingester.stop();
 }
 
+/// A broker bounds what it gets compressed, and a key or headers compress as well as a value.
+#[tokio::test]
+async fn a_key_and_headers_that_the_dead_letter_topic_refuses_are_left_out() {
+    let scene = Scene::new("omitted-key", 1).await;
+    small_dead_letters(&scene).await;
+    let bad = too_large_for_dead_letters();
+    let long = vec![b'k'; 20_000];
+    let large_key = Record { key: Some(long.clone()), ..bad.clone() };
+    let headers = vec![("content-type".to_owned(), Some(long))];
+    let large_headers = Record { headers, ..bad };
+    let good = structured(&event("good", "1.0.0"));
+    let positions = scene.produce([large_key.clone(), large_headers.clone(), good]).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+
+    let letters = dead_letters(&scene).await;
+    assert_eq!(letters.len(), 2);
+    for (position, record) in positions.iter().zip([large_key, large_headers]) {
+        let letter = &letters[position];
+        for omitted in ["value", "key", "headers"] {
+            let name = format!("publication.{omitted}.omitted");
+            assert_eq!(letter.header(&name).as_deref(), Some("true"), "{name}");
+        }
+        assert_eq!(
+            (&letter.key, &letter.value, letter.timestamp),
+            (&None, &None, record.timestamp)
+        );
+        assert_eq!(letter.header("content-type"), None);
+        assert_eq!(letter.header("publication.error.code").as_deref(), Some("not_json"));
+    }
+    assert_eq!(scene.count().await, 1);
+    ingester.stop();
+}
+
 /// The broker refuses batches, not records: those that went with one that is too large, or that are too large only
 /// together, must still arrive whole.
 #[tokio::test]

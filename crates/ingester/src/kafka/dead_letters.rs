@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use model::Timestamp;
+use model::{Position, Timestamp};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -26,8 +26,22 @@ const HEADER_ROOM: u64 = 64 * 1024;
 
 /// Why a dead letter is not acknowledged. The environment's fault: try again.
 #[derive(Debug, thiserror::Error)]
-#[error("the dead letter was not acknowledged: {0}")]
-pub(crate) struct Undelivered(KafkaError);
+#[error("the dead letter of {} {}@{} was not acknowledged: {error}", position.topic, position.partition, position.offset)]
+pub(crate) struct Undelivered {
+    position: Position,
+    error: KafkaError,
+}
+
+/// What a dead letter repeats of its record. Each step is for a broker that refuses the one before it for its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kept {
+    /// Only where the record stands, and its timestamp.
+    Nothing,
+    /// All but the value.
+    KeyAndHeaders,
+    /// The record as it came.
+    All,
+}
 
 /// The producer of dead letters.
 pub(crate) struct DeadLetters {
@@ -72,20 +86,21 @@ impl DeadLetters {
     }
 
     /// Writes one dead letter and waits until the broker has it. One that the broker refuses for its size goes without
-    /// its value.
+    /// its value, and where that is not enough without its key and headers: a broker bounds what it gets compressed, so
+    /// they may be larger than what it takes as it is.
     pub(crate) async fn deliver(
         &self,
         rejection: &Rejection,
         envelope: &Envelope,
     ) -> Result<(), Undelivered> {
-        match self.send(&self.producer, rejection, envelope, false).await {
+        match self.send(&self.producer, rejection, envelope, Kept::All).await {
             Err(error) if is_size(&error) => self.deliver_alone(rejection, envelope).await,
             result => result,
         }
-        .map_err(Undelivered)
+        .map_err(|error| Undelivered { position: envelope.position.clone(), error })
     }
 
-    /// What was refused for its size among others, once more by itself; then without its value.
+    /// What was refused for its size among others, once more by itself; then less of it.
     async fn deliver_alone(&self, rejection: &Rejection, envelope: &Envelope) -> KafkaResult<()> {
         let single = match self.single.get() {
             Some(single) => single,
@@ -94,10 +109,13 @@ impl DeadLetters {
                 self.single.get_or_init(|| made)
             }
         };
-        match self.send(single, rejection, envelope, false).await {
-            Err(error) if is_size(&error) => self.send(single, rejection, envelope, true).await,
-            result => result,
+        for kept in [Kept::All, Kept::KeyAndHeaders] {
+            match self.send(single, rejection, envelope, kept).await {
+                Err(error) if is_size(&error) => {}
+                result => return result,
+            }
         }
+        self.send(single, rejection, envelope, Kept::Nothing).await
     }
 
     async fn send(
@@ -105,23 +123,18 @@ impl DeadLetters {
         producer: &FutureProducer<Context>,
         rejection: &Rejection,
         envelope: &Envelope,
-        omit_value: bool,
+        kept: Kept,
     ) -> KafkaResult<()> {
         let mut record: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(&self.topic).headers(self.headers(rejection, envelope, omit_value));
-        record.key = envelope.key.as_deref();
-        record.payload = envelope.value.as_deref().filter(|_| !omit_value);
+            FutureRecord::to(&self.topic).headers(self.headers(rejection, envelope, kept));
+        record.key = envelope.key.as_deref().filter(|_| kept >= Kept::KeyAndHeaders);
+        record.payload = envelope.value.as_deref().filter(|_| kept == Kept::All);
         record.timestamp = envelope.timestamp;
         // Room in the producer's own queue is waited for: it empties as the broker acknowledges.
         producer.send(record, Duration::from_secs(10)).await.map(|_| ()).map_err(|(error, _)| error)
     }
 
-    fn headers(
-        &self,
-        rejection: &Rejection,
-        envelope: &Envelope,
-        omit_value: bool,
-    ) -> OwnedHeaders {
+    fn headers(&self, rejection: &Rejection, envelope: &Envelope, kept: Kept) -> OwnedHeaders {
         let position = &envelope.position;
         let attempts = envelope
             .header(ATTEMPTS)
@@ -140,13 +153,22 @@ impl DeadLetters {
             ("publication.error.at", now.to_rfc3339_millis()),
             ("publication.ingester.version", env!("CARGO_PKG_VERSION").to_owned()),
         ];
-        let omitted = omit_value.then(|| ("publication.value.omitted", "true".to_owned()));
-        let mut headers = OwnedHeaders::new_with_capacity(envelope.headers.len() + ours.len() + 1);
-        for header in &envelope.headers {
+        let omitted = [
+            (Kept::All, "publication.value.omitted"),
+            (Kept::KeyAndHeaders, "publication.key.omitted"),
+            (Kept::KeyAndHeaders, "publication.headers.omitted"),
+        ];
+        let theirs = if kept >= Kept::KeyAndHeaders { &envelope.headers[..] } else { &[] };
+        let mut headers =
+            OwnedHeaders::new_with_capacity(theirs.len() + ours.len() + omitted.len());
+        for header in theirs {
             headers = headers.insert(Header { key: &header.name, value: header.value.as_deref() });
         }
-        for (key, value) in ours.iter().chain(&omitted) {
+        for (key, value) in &ours {
             headers = headers.insert(Header { key, value: Some(value) });
+        }
+        for (_, key) in omitted.into_iter().filter(|&(needed, _)| kept < needed) {
+            headers = headers.insert(Header { key, value: Some("true") });
         }
         headers
     }
