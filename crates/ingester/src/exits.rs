@@ -87,7 +87,11 @@ impl Exits {
         }
         for source in Source::ALL {
             let history = self.library.history();
-            let Some(newest) = history.newest(source) else { continue };
+            let Some(newest) = history.newest(source) else {
+                // An error only says that there is no such series.
+                let _ = self.metrics.exit_list_age_seconds.remove_label_values(&[source.as_str()]);
+                continue;
+            };
             let age = now().micros_since(newest) as f64 / 1e6;
             self.metrics.exit_list_age_seconds.with_label_values(&[source.as_str()]).set(age);
             if change.changed {
