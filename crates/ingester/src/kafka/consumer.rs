@@ -93,9 +93,9 @@ impl Context {
         }
     }
 
-    /// Before partitions are let go: what was read is written and committed, as far as the time allows. What is not is
-    /// read again by the next owner, which the merge makes harmless.
-    pub(super) fn drain(&self, consumer: &BaseConsumer<Self>) {
+    /// Before partitions are let go: what was read is written and committed, as far as the time allows; `false` when that
+    /// was not all. The rest is read again by the next owner, which the merge makes harmless.
+    pub(super) fn drain(&self, consumer: &BaseConsumer<Self>) -> bool {
         let deadline = Instant::now() + self.revoke_timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
         let (done, answer) = oneshot::channel();
@@ -105,16 +105,17 @@ impl Context {
                     .runtime
                     .block_on(async { tokio::time::timeout(left(), answer).await })
                     .is_ok(),
-                // The loop has ended, and not before all was written.
+                // The loop has ended: nothing more is written, and what was is counted.
                 Err(None) => true,
                 Err(Some(_)) => false,
             };
         if !drained {
             tracing::warn!(
-                "partitions are let go before everything read from them was written; it is read again"
+                "not everything that was read could be written in time; it is read again"
             );
         }
         self.commit(consumer, CommitMode::Sync);
+        drained
     }
 
     /// Commits what is written of the partitions that are still ours. A failed commit is repeated by the next one, or
@@ -124,7 +125,13 @@ impl Context {
         if offsets.is_empty() {
             return;
         }
-        let Ok(owned) = consumer.assignment() else { return };
+        let owned = match consumer.assignment() {
+            Ok(owned) => owned,
+            Err(error) => {
+                tracing::warn!(%error, "offsets could not be committed");
+                return self.progress.finish(&offsets);
+            }
+        };
         offsets.retain(|topic, partition| owned.find_partition(topic, partition).is_some());
         if offsets.is_empty() {
             return;

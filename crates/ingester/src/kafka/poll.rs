@@ -149,7 +149,8 @@ impl Poller {
         while !context.hand_over(Duration::from_millis(100)) && !context.events.is_closed() {
             context.health.poll_beat();
         }
-        let _ = context.send(SourceEvent::Ended, self.grace);
+        let failed = context.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = context.send(failed.map_or(SourceEvent::Ended, SourceEvent::Failed), self.grace);
         let _ = when_drained.recv_timeout(self.grace);
         context.commit(&self.consumer, CommitMode::Sync);
         // Its queue must be gone before the client is.
@@ -173,18 +174,22 @@ impl Poller {
     fn starts(&self, ids: Option<&TopicIds>, looked: &mut Instant) -> bool {
         let context = self.consumer.context().clone();
         let still = std::mem::take(&mut context.known().still);
-        if !still.is_empty() {
-            context.drain(&self.consumer);
-            if let Err(error) = context.restart(&self.consumer, &still) {
-                tracing::warn!(%error, "partitions have no start yet; it is tried again");
-                context.known().asked_for_start = true;
-            }
+        // What is on its way belongs to the log as it was, and must be over before another is read.
+        if !still.is_empty() && !context.drain(&self.consumer) {
+            context.known().asked_for_start = true;
+        } else if !still.is_empty()
+            && let Err(error) = context.restart(&self.consumer, &still)
+        {
+            tracing::warn!(%error, "partitions have no start yet; it is tried again");
+            context.known().asked_for_start = true;
         }
         let new = ids.and_then(|ids| ids.answer(Duration::ZERO)).flatten();
         if let Some(id) = new {
             if context.is_new(Some(&id)) {
-                context.drain(&self.consumer);
-                if let Err(error) = context.made_again(&self.consumer, id) {
+                // The next look at the id tries again what fails here.
+                if context.drain(&self.consumer)
+                    && let Err(error) = context.made_again(&self.consumer, id)
+                {
                     tracing::warn!(%error, "the topic was made again and cannot be read yet; it is tried again");
                 }
             } else {
@@ -197,14 +202,7 @@ impl Poller {
                 ids.ask(LOOK_EVERY);
             }
         }
-        let failed = context.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        failed.is_none_or(|error| self.fail(error))
-    }
-
-    /// Says why nothing follows. Always `false`.
-    fn fail(&self, error: SourceError) -> bool {
-        let _ = self.consumer.context().send(SourceEvent::Failed(error), PATIENCE);
-        false
+        context.failed.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// Reads until there is nothing more at once or a chunk is full, and hands it over. `false` when the source ended.
@@ -293,15 +291,17 @@ impl Poller {
             ) => Some(SourceError::NotAllowed(code.to_string())),
             _ => None,
         };
-        if let Some(failed) = failed {
-            return self.fail(failed);
+        let context = self.consumer.context();
+        if failed.is_some() {
+            *context.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+            return false;
         }
         if let KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) = error {
-            self.consumer.context().known().asked_for_start = true;
+            context.known().asked_for_start = true;
             return true;
         }
         // The same error comes with every refresh of the metadata, as for a topic that is not there yet.
-        if self.consumer.context().repeated.is_news(error) {
+        if context.repeated.is_news(error) {
             tracing::warn!(%error, "reading from kafka; it goes on by itself");
         }
         true

@@ -205,7 +205,8 @@ impl Context {
                 "the group has no committed offset for these partitions: they are read from their first record"
             );
         }
-        if id.is_some() {
+        // Partitions that were kept are still to be read from the new topic, which the next look at its id sees to.
+        if id.is_some() && (!changed || self.assignment.partitions().is_empty()) {
             self.known().topic_id = id;
         }
         Ok(starts)
@@ -314,19 +315,19 @@ impl Context {
         let positions = consumer.position()?;
         let mut wanted = TopicPartitionList::new();
         let mut starts = TopicPartitionList::new();
-        for element in positions.elements() {
-            let partition = element.partition();
-            let known = self.known();
-            let lost = offset(element.offset()).and_then(|next| known.unread(partition, next));
-            drop(known);
+        for partition in self.assignment.partitions() {
+            let position = positions.find_partition(&self.topic, partition);
+            let next = position.and_then(|element| offset(element.offset()));
+            let lost = next.and_then(|next| self.known().unread(partition, next));
             self.report(partition, Why::MadeAgain, lost);
             self.forget(partition);
             wanted.add_partition(&self.topic, partition);
             starts.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
         }
-        self.known().topic_id = Some(id);
         consumer.incremental_unassign(&wanted)?;
-        consumer.incremental_assign(&starts)
+        consumer.incremental_assign(&starts)?;
+        self.known().topic_id = Some(id);
+        Ok(())
     }
 
     /// What was written of a partition's old log says nothing about its new one.
