@@ -98,6 +98,45 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     assert_eq!(scene.lag().await, 0);
 }
 
+/// A list older than the newest changes verdicts that were settled, also when it came while nobody ran.
+#[tokio::test]
+async fn an_older_list_that_came_between_two_runs_is_not_missed() {
+    let scene = Scene::new("settling-between", 1).await;
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    let environment = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())];
+    write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
+    write_snapshot(&lists, "2019-07-25-22-00-00", &[]);
+    let mut ingester = scene.ingester(&environment);
+    scene
+        .produce([structured(&from("exit", EXIT)), structured(&from("other", "71.160.223.45"))])
+        .await;
+    scene.caught_up(&mut ingester).await;
+    let unlisted = ["exit false not_listed settled", "other false not_listed settled"];
+    assert_eq!(verdicts(&scene).await, unlisted);
+    ingester.stop();
+
+    write_snapshot(&lists, "2019-07-25-17-00-00", &[EXIT]);
+    let mut ingester = scene.ingester(&environment);
+    let listed = ["exit true snapshot settled", "other false not_listed settled"];
+    become_these(&scene, &mut ingester, &listed).await;
+    eventually("the pass to end", crate::support::PATIENCE, async || {
+        ingester.daemon.log().contains("settling: done")
+    })
+    .await;
+    scene.produce([structured(&from("third", "71.160.223.45"))]).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+
+    // A newer one changes nothing that is settled.
+    write_snapshot(&lists, "2019-07-25-23-00-00", &[]);
+    let mut ingester = scene.ingester(&environment);
+    scene.produce([structured(&from("fourth", "71.160.223.45"))]).await;
+    scene.caught_up(&mut ingester).await;
+    let log = ingester.stop();
+    assert!(!log.contains("judging again"), "{log}");
+}
+
 #[tokio::test]
 async fn questions_about_lists_are_answered_on_the_command_line() {
     let scene = Scene::without_topic("tor-command", "sqlite://unused.db".into());

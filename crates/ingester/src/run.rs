@@ -130,7 +130,7 @@ impl Work {
             health: self.health.clone(),
             lag: Arc::new(Lag::default()),
             metrics: self.metrics.clone(),
-            assignment: Arc::new(Assignment::new(trigger.clone())),
+            assignment: Arc::new(Assignment::new(trigger.clone(), history.clone())),
         };
         let ingest = self.ingest(store.clone(), &history, &shared, &trigger)?;
         let settling = Settling {

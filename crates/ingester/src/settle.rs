@@ -35,10 +35,13 @@ impl Trigger {
     /// The set of valid lists changed. `from`: the earliest act that it can concern, where that lies before what was
     /// known; otherwise the unsettled rows say where to begin.
     pub(crate) fn evidence_changed(&self, from: Option<Timestamp>) {
-        let mut earliest = self.from.lock().unwrap_or_else(PoisonError::into_inner);
-        *earliest = earliest.into_iter().chain(from).min();
-        drop(earliest);
+        self.keep(from);
         self.notify.notify_one();
+    }
+
+    /// Verdicts were made with evidence that may lack lists older than its newest: all that can be judged again is.
+    pub(crate) fn evidence_unknown(&self) {
+        self.evidence_changed(Some(Timestamp::from_micros(0)));
     }
 
     /// Partitions came that another ingester may have left unsettled.
@@ -49,6 +52,12 @@ impl Trigger {
     /// Rows were written that were judged before the evidence changed.
     pub(crate) fn written_with_older_evidence(&self) {
         self.notify.notify_one();
+    }
+
+    /// A pass found no partitions; the next one begins there too.
+    fn keep(&self, from: Option<Timestamp>) {
+        let mut earliest = self.from.lock().unwrap_or_else(PoisonError::into_inner);
+        *earliest = earliest.into_iter().chain(from).min();
     }
 
     async fn called(&self) -> Option<Timestamp> {
@@ -91,17 +100,31 @@ impl Settling {
     async fn pass(&self, from: Option<Timestamp>, stop: &CancellationToken) -> anyhow::Result<()> {
         // Taken before the ends of the partitions are: what comes behind them is judged by this evidence or newer.
         let history = self.history.borrow().clone();
-        if history.evidence_until().is_none() {
+        let (partitions, owned_since) = self.assignment.partitions();
+        if partitions.is_empty() {
+            self.trigger.keep(from);
             return Ok(());
         }
-        let oldest = self.store.oldest_unsettled().await?;
-        let Some(start) = oldest.into_iter().chain(from).min() else { return Ok(()) };
+        if let Some(mark) = history.mark() {
+            let oldest = self.store.oldest_unsettled().await?;
+            if let Some(start) = oldest.into_iter().chain(from).min() {
+                self.judge_again(history, partitions, start, stop).await?;
+            }
+            self.assignment.settled(mark, owned_since);
+        }
+        Ok(())
+    }
+
+    /// Reads the partitions from this time on, to their ends at this moment.
+    async fn judge_again(
+        &self,
+        history: Arc<ExitHistory>,
+        partitions: Vec<i32>,
+        start: Timestamp,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let horizon = exits::now().before(self.settings.tor.settle_horizon);
         let start = start.before(TOLERANCE).max(horizon);
-        let partitions = self.assignment.partitions();
-        if partitions.is_empty() {
-            return Ok(());
-        }
         tracing::info!(%start, partitions = partitions.len(), "settling: judging again with new evidence");
         let records = kafka::read_since(&self.settings, partitions, start, stop.child_token())
             .map_err(kafka::refused)?;

@@ -42,6 +42,11 @@ impl DatabaseHistory {
         self.valid.len()
     }
 
+    /// Source and time of the valid databases; of their addresses nobody knows the number.
+    pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, [usize; 2])> {
+        self.valid.iter().map(|database| (Source::AnonymousIp, database.time(), [0; 2]))
+    }
+
     pub(super) fn covering(&self, family: Family) -> &[Timestamp] {
         &self.covering[family as usize]
     }

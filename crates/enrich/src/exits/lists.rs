@@ -56,6 +56,13 @@ impl ListHistory {
         self.valid
     }
 
+    /// Source, time and numbers of addresses of the valid lists.
+    pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, [usize; 2])> {
+        let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
+        let valid = entries.filter(|entry| entry.state == State::Valid);
+        valid.map(|entry| (self.source, entry.time, entry.distinct))
+    }
+
     /// By family, the times of the valid lists that cover it, sorted.
     pub(super) fn covering(&self, family: Family) -> &[Timestamp] {
         &self.covering[family as usize]

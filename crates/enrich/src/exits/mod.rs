@@ -14,6 +14,7 @@ mod coverage;
 mod databases;
 mod explain;
 mod lists;
+mod mark;
 mod update;
 
 use std::fmt;

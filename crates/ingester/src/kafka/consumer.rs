@@ -154,7 +154,7 @@ impl Context {
         }
     }
 
-    /// What is committed: the offsets, with the leader epoch before each and the topic's id.
+    /// What is committed: the offsets, with the leader epoch before each, the topic's id and the mark of the evidence.
     fn list(&self, offsets: &Offsets) -> KafkaResult<TopicPartitionList> {
         let metadata = self.commit_metadata();
         let mut list = TopicPartitionList::new();
@@ -195,7 +195,7 @@ impl ClientContext for Context {
         }
         self.progress.finish(&again);
         if std::mem::take(&mut known.asked_for_start) {
-            known.still = still(&statistics, &self.topic, &self.assignment.partitions());
+            known.still = still(&statistics, &self.topic, &self.assignment.partitions().0);
         }
     }
 

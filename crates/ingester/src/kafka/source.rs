@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use enrich::ExitHistory;
 use model::Offsets;
 use service::lifecycle::exit;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::envelope::Envelope;
 use crate::settle::Trigger;
@@ -108,36 +109,71 @@ impl Progress {
     }
 }
 
-/// The partitions that are ours, and who is told when some come.
+/// The partitions that are ours, by which evidence they are settled, and who is told when that may be too little.
 #[derive(Debug)]
 pub(crate) struct Assignment {
-    partitions: Mutex<BTreeSet<i32>>,
+    owned: Mutex<Owned>,
     settling: Arc<Trigger>,
+    evidence: watch::Receiver<Arc<ExitHistory>>,
+}
+
+#[derive(Debug, Default)]
+struct Owned {
+    partitions: BTreeSet<i32>,
+    /// How often partitions came.
+    arrivals: u64,
+    /// The mark of the evidence by which all of them are settled, as far as they can be.
+    settled: Option<String>,
 }
 
 impl Assignment {
-    pub(crate) fn new(settling: Arc<Trigger>) -> Self {
-        Self { partitions: Mutex::default(), settling }
+    pub(crate) fn new(settling: Arc<Trigger>, evidence: watch::Receiver<Arc<ExitHistory>>) -> Self {
+        Self { owned: Mutex::default(), settling, evidence }
     }
 
-    /// In order.
-    pub(crate) fn partitions(&self) -> Vec<i32> {
-        self.owned().iter().copied().collect()
+    /// In order, and a number for [`Self::settled`].
+    pub(crate) fn partitions(&self) -> (Vec<i32>, u64) {
+        let owned = self.owned();
+        (owned.partitions.iter().copied().collect(), owned.arrivals)
+    }
+
+    /// All partitions are settled by the evidence with this mark, unless some came after the number was given.
+    pub(crate) fn settled(&self, mark: String, arrivals: u64) {
+        let mut owned = self.owned();
+        if owned.arrivals == arrivals {
+            owned.settled = Some(mark);
+        }
+    }
+
+    /// The mark of the evidence by which the partitions are settled, to be committed with their offsets.
+    pub(super) fn mark(&self) -> Option<String> {
+        self.owned().settled.clone()
+    }
+
+    /// Partitions are about to come of which something was read before, settled by the evidence with this mark.
+    pub(super) fn was_settled_by(&self, mark: Option<&str>) {
+        if !mark.is_some_and(|mark| self.evidence.borrow().extends(mark)) {
+            self.settling.evidence_unknown();
+        }
     }
 
     pub(super) fn add(&self, partitions: impl Iterator<Item = i32>) {
-        self.owned().extend(partitions);
+        let mut owned = self.owned();
+        owned.partitions.extend(partitions);
+        owned.arrivals += 1;
+        owned.settled = None;
+        drop(owned);
         self.settling.assigned();
     }
 
     pub(super) fn remove(&self, partitions: impl Iterator<Item = i32>) {
         let mut owned = self.owned();
         partitions.for_each(|partition| {
-            owned.remove(&partition);
+            owned.partitions.remove(&partition);
         });
     }
 
-    fn owned(&self) -> MutexGuard<'_, BTreeSet<i32>> {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn owned(&self) -> MutexGuard<'_, Owned> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,6 +21,9 @@ const QUESTION: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What the group's commits carry beside the offset, so that an offset of a topic that is gone is known for one.
 const TOPIC_ID: &str = "topic-id=";
+/// And so that verdicts which lack lists that came while nobody ran are known for such. It stands first, where builds that
+/// know only of the topic's id look for that and find none.
+const EVIDENCE: &str = "evidence=";
 
 /// Why a partition cannot be read on where it was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +185,8 @@ impl Context {
         for element in committed.elements() {
             let partition = element.partition();
             let next = offset(element.offset());
-            let of = element.metadata().strip_prefix(TOPIC_ID);
+            let said = |key| element.metadata().split(' ').find_map(|part| part.strip_prefix(key));
+            let of = said(TOPIC_ID);
             let start = if changed || (of.is_some() && id.is_some() && of != id.as_deref()) {
                 let known = self.known();
                 let next = next.or_else(|| known.committed.get(&partition).copied());
@@ -192,6 +196,7 @@ impl Context {
                 self.forget(partition);
                 Offset::Beginning
             } else if let Some(next) = next {
+                self.assignment.was_settled_by(said(EVIDENCE));
                 Offset::Offset(next)
             } else {
                 without.push(partition);
@@ -206,7 +211,7 @@ impl Context {
             );
         }
         // Partitions that were kept are still to be read from the new topic, which the next look at its id sees to.
-        if id.is_some() && (!changed || self.assignment.partitions().is_empty()) {
+        if id.is_some() && (!changed || self.assignment.partitions().0.is_empty()) {
             self.known().topic_id = id;
         }
         Ok(starts)
@@ -231,7 +236,10 @@ impl Context {
 
     /// What every commit carries beside the offset.
     pub(super) fn commit_metadata(&self) -> Option<String> {
-        self.known().topic_id.as_ref().map(|id| format!("{TOPIC_ID}{id}"))
+        let evidence = self.assignment.mark().map(|mark| format!("{EVIDENCE}{mark}"));
+        let id = self.known().topic_id.as_ref().map(|id| format!("{TOPIC_ID}{id}"));
+        let said: Vec<_> = evidence.into_iter().chain(id).collect();
+        (!said.is_empty()).then(|| said.join(" "))
     }
 
     /// Says, counts and by policy ends what a start passes over.
@@ -315,7 +323,7 @@ impl Context {
         let positions = consumer.position()?;
         let mut wanted = TopicPartitionList::new();
         let mut starts = TopicPartitionList::new();
-        for partition in self.assignment.partitions() {
+        for partition in self.assignment.partitions().0 {
             let position = positions.find_partition(&self.topic, partition);
             let next = position.and_then(|element| offset(element.offset()));
             let lost = next.and_then(|next| self.known().unread(partition, next));
