@@ -91,3 +91,31 @@ async fn every_series_of_the_ingester_is_there_from_the_start() {
     query.running.stop();
     ingester.stop();
 }
+
+/// Behind the last record of a transaction stands a marker, and an aborted one has no records at all.
+#[tokio::test]
+async fn what_a_transaction_leaves_behind_is_no_lag() {
+    let scene = Scene::new("transactions", 1).await;
+    let ingester = scene.ingester(&[]);
+    for (name, commit) in [("kept", true), ("taken-back", false)] {
+        let records = [structured(&event(name, "1.0.0"))];
+        testkit::produce_in_transaction(&scene.brokers, &scene.topic, records, commit).await;
+    }
+    testkit::eventually("the row", crate::support::PATIENCE, async || scene.count().await == 1)
+        .await;
+    let labels = format!("{{partition=\"0\",topic=\"{}\"}}", scene.topic);
+    testkit::eventually("no lag", crate::support::PATIENCE, async || {
+        let metrics = ingester.metrics();
+        let value = |name: &str| metrics.get(&format!("{name}{labels}"));
+        (value("lag_records"), value("lag_seconds")) == (Some(0.0), Some(0.0))
+    })
+    .await;
+    // Also for one that begins behind the last record and never gets any.
+    ingester.stop();
+    let ingester = scene.ingester(&[]);
+    testkit::eventually("no lag", crate::support::PATIENCE, async || {
+        ingester.metrics().get(&format!("lag_records{labels}")) == Some(0.0)
+    })
+    .await;
+    ingester.stop();
+}

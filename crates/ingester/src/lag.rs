@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use model::Offsets;
 
+use crate::envelope::Envelope;
 use crate::metrics::IngesterMetrics;
 use crate::partition_state::Window;
 
@@ -17,8 +18,11 @@ pub(crate) type Oldest = BTreeMap<i32, i64>;
 pub(crate) struct PartitionEnd {
     /// The partition.
     pub(crate) partition: i32,
-    /// The offset after its last record that can be read.
+    /// The last offset that can be read, and one.
     pub(crate) end: i64,
+    /// Whether all before the end was read. Offsets of which no record came are of none: the markers of transactions, what
+    /// these took back, and what compaction took away.
+    pub(crate) is_read: bool,
     /// The group's committed offset, negative where there is none.
     pub(crate) committed: i64,
     /// Its first offset.
@@ -34,11 +38,23 @@ struct Inner {
     on_the_way: VecDeque<Oldest>,
     /// By partition, the next offset and the last written record's timestamp.
     written: BTreeMap<i32, (i64, i64)>,
+    /// By partition, the offset after the last record that was read.
+    read: BTreeMap<i32, i64>,
     shown: BTreeSet<i32>,
     windows: BTreeMap<i32, Window>,
 }
 
 impl Lag {
+    /// Records were read, in the order of their partitions.
+    pub(crate) fn read(&self, records: &[Envelope]) {
+        let of_one =
+            records.chunk_by(|one, next| one.position.partition == next.position.partition);
+        let mut inner = self.lock();
+        for last in of_one.filter_map(<[Envelope]>::last) {
+            inner.read.insert(last.position.partition, last.position.offset + 1);
+        }
+    }
+
     /// A batch is on its way to the database.
     pub(crate) fn sent(&self, oldest: Oldest) {
         self.lock().on_the_way.push_back(oldest);
@@ -56,12 +72,16 @@ impl Lag {
 
     /// A partition came that is read from this offset.
     pub(crate) fn start_at(&self, partition: i32, next: i64) {
-        self.lock().written.insert(partition, (next, i64::MAX));
+        let mut inner = self.lock();
+        inner.written.insert(partition, (next, i64::MAX));
+        inner.read.remove(&partition);
     }
 
     /// Forgets what is written of a partition whose log is another now.
     pub(crate) fn forget(&self, partition: i32) {
-        self.lock().written.remove(&partition);
+        let mut inner = self.lock();
+        inner.written.remove(&partition);
+        inner.read.remove(&partition);
     }
 
     /// Shows the lag of the partitions assigned now, and of no other.
@@ -93,9 +113,10 @@ impl Lag {
             let _ = metrics.lag_seconds.remove_label_values(&[topic, &label]);
             let _ = metrics.partition_state.remove_label_values(&[topic, &label]);
         }
-        let Inner { shown, written, windows, .. } = &mut *inner;
+        let Inner { shown, written, read, windows, .. } = &mut *inner;
         for gone in shown.difference(&assigned) {
             written.remove(gone);
+            read.remove(gone);
             windows.remove(gone);
         }
         inner.shown = assigned;
@@ -118,6 +139,8 @@ impl Inner {
         let on_the_way =
             self.on_the_way.iter().find_map(|oldest| oldest.get(&end.partition)).copied();
         let last_written = written.map(|&(_, last)| last).filter(|&last| last != i64::MAX);
-        (next, (end.end - next).max(0), on_the_way.or(last_written))
+        let last_read = self.read.get(&end.partition).copied().unwrap_or(next);
+        let end = if end.is_read { last_read } else { end.end };
+        (next, (end - next).max(0), on_the_way.or(last_written))
     }
 }

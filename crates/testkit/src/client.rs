@@ -8,7 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
@@ -146,7 +146,11 @@ pub struct Producer {
 impl Producer {
     /// Connects when it is first used.
     pub fn new(brokers: &str) -> Self {
-        let producer = client(brokers)
+        Self::with(&mut client(brokers))
+    }
+
+    fn with(config: &mut ClientConfig) -> Self {
+        let producer = config
             .set("enable.idempotence", "true")
             // Tests send values that the broker or the daemon is to refuse, so the client must not be the one who does.
             .set("message.max.bytes", "67108864")
@@ -187,6 +191,27 @@ pub async fn produce(
     records: impl IntoIterator<Item = Record>,
 ) -> Vec<(i32, i64)> {
     Producer::new(brokers).produce(topic, records).await
+}
+
+/// Produces the records in one transaction, which is committed or aborted. Behind them stands a marker that no consumer
+/// gets to see.
+pub async fn produce_in_transaction(
+    brokers: &str,
+    topic: &str,
+    records: impl IntoIterator<Item = Record>,
+    commit: bool,
+) {
+    let producer = Producer::with(client(brokers).set("transactional.id", topic));
+    let transactions = &producer.producer;
+    transactions.init_transactions(CALL).expect("transactions are there");
+    transactions.begin_transaction().expect("a transaction begins");
+    producer.produce(topic, records).await;
+    let ended = if commit {
+        transactions.commit_transaction(CALL)
+    } else {
+        transactions.abort_transaction(CALL)
+    };
+    ended.expect("the transaction ends");
 }
 
 async fn send(producer: &FutureProducer, topic: &str, record: &Record) -> DeliveryFuture {

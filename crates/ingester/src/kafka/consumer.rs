@@ -58,6 +58,7 @@ impl Context {
         if pending.is_empty() {
             return true;
         }
+        self.lag.read(&pending);
         match self.send(SourceEvent::Records(std::mem::take(&mut pending)), patience) {
             Ok(()) => true,
             Err(Some(SourceEvent::Records(records))) => {
@@ -184,6 +185,7 @@ impl ClientContext for Context {
         }
         self.connected(&statistics);
         let ends = ends(&statistics, &self.topic);
+        self.lag.read(&self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         self.lag.show(&self.metrics, &self.topic, &ends);
         let mut known = self.known();
         let mut again = Offsets::default();
@@ -287,12 +289,17 @@ fn ends(statistics: &Statistics, topic: &str) -> Vec<PartitionEnd> {
             partition.partition >= 0 && partition.desired && partition.fetch_state != "none"
         })
         .filter(|partition| partition.ls_offset.max(partition.hi_offset) >= 0)
-        .map(|partition| PartitionEnd {
-            partition: partition.partition,
+        .map(|partition| {
             // The last stable offset: what lies behind it cannot be read yet.
-            end: if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset },
-            committed: partition.committed_offset,
-            start: partition.lo_offset,
+            let end =
+                if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+            PartitionEnd {
+                partition: partition.partition,
+                end,
+                is_read: partition.app_offset >= end,
+                committed: partition.committed_offset,
+                start: partition.lo_offset,
+            }
         })
         .collect()
 }
