@@ -202,8 +202,9 @@ pub(super) fn read<'de, T: Leaf<'de>>(
     deserializer.end()
 }
 
-/// An object's key, borrowed unless it holds escapes.
-pub(super) struct Key<'de>(pub(super) Cow<'de, str>);
+/// An object's key, borrowed unless it holds escapes. In bytes: a key may hold half a surrogate pair, which JSON's grammar
+/// allows and no string can hold, and such a key is one that is ignored.
+pub(super) struct Key<'de>(pub(super) Cow<'de, [u8]>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -213,14 +214,14 @@ impl<'de> Deserialize<'de> for Key<'de> {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a key")
             }
-            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
+            fn visit_borrowed_bytes<E>(self, key: &'de [u8]) -> Result<Self::Value, E> {
                 Ok(Key(Cow::Borrowed(key)))
             }
-            fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+            fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
                 Ok(Key(Cow::Owned(key.to_owned())))
             }
         }
-        deserializer.deserialize_str(KeyVisitor)
+        deserializer.deserialize_bytes(KeyVisitor)
     }
 }
 

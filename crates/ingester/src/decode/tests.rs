@@ -270,6 +270,11 @@ fn numbers_and_strings_that_nothing_can_hold_are_fields_and_not_syntax() {
         )),
         "event"
     );
+    // Also as the name of a field, where no name that is known is meant.
+    for head in ["{", "\"revision\":0,"] {
+        let unknown = format!("{head}\"\\ud800\":{{\"\\udc00\":1}},");
+        assert_eq!(code(&record(text.replacen(head, &unknown, 1))), "event", "{head}");
+    }
 }
 
 #[test]
