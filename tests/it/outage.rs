@@ -33,6 +33,12 @@ async fn a_database_that_goes_away_is_waited_for() {
     server.start_again();
     assert_ready(&mut ingester).await;
 
+    // Gone while there is nothing to write.
+    server.stop(StopMode::Fast);
+    assert_paused(&mut ingester).await;
+    server.start_again();
+    assert_ready(&mut ingester).await;
+
     // Gone in the middle of the flow, as in a crash; what comes meanwhile waits in the topic.
     scene.produce((0..EVENTS / 2).map(|n| generated(n, 0))).await;
     eventually("the first rows", PATIENCE, async || scene.count().await > 0).await;
@@ -70,11 +76,9 @@ async fn a_topic_that_is_not_there_yet_is_waited_for() {
     let scene = Scene::without_topic("no-topic", testkit::postgres().database().await.url);
     let refresh = [("INGESTER_KAFKA__CLIENT__TOPIC_METADATA_REFRESH_INTERVAL_MS", "500")];
     let mut ingester = scene.start_ingester(&refresh);
-    eventually("the table", PATIENCE, async || {
-        assert!(ingester.daemon.is_running(), "the ingester ended:\n{}", ingester.daemon.log());
-        scene.number("SELECT count(*) FROM pg_class WHERE relname = 'publication'").await == 1
-    })
-    .await;
+    let (status, answer) = ingester.shows("paused").await;
+    let reason = answer["reason"].as_str().unwrap_or_default();
+    assert_eq!((status, reason), (503, &*format!("there is no topic {}", scene.topic)));
     scene.make_topic(2, &[]).await;
     scene
         .produce([structured(&event("late", "1.0.0")), structured(&event("later", "1.0.0"))])

@@ -17,8 +17,12 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 pub(crate) enum Cause {
     /// No broker is connected.
     Kafka,
-    /// The database is away.
+    /// The topic is not there.
+    Topic,
+    /// The database is away: a batch could not be written.
     Database,
+    /// The database does not answer, whether there is anything to write or not.
+    Silence,
     /// Dead letters are not acknowledged.
     DeadLetters,
     /// Everything is rejected (`reject.max_consecutive`).

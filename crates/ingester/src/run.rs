@@ -30,6 +30,8 @@ use crate::write::Writer;
 const START_WAIT: Duration = Duration::from_secs(1);
 /// The same for a broker that is to make the dead-letter topic.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
+/// How often the database is asked whether it answers.
+const DATABASE_WATCH: Duration = Duration::from_secs(5);
 
 /// An ingester whose admin listener is bound.
 pub struct Ingester {
@@ -140,13 +142,14 @@ impl Work {
             assignment: shared.assignment.clone(),
             judge: ingest.judge.clone(),
             writer: Arc::new(self.writer(store.clone(), None)),
-            store,
+            store: store.clone(),
         };
         let (poll, records) = kafka::start(&self.settings, shared).map_err(kafka::refused)?;
 
         let mut beside = JoinSet::new();
         beside.spawn(make_dead_letter_topic(self.settings.clone()));
         beside.spawn(settling.run(stop.clone()));
+        beside.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
         beside.spawn(exits.keep_up(shown, trigger, stop.clone()));
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
             beside.spawn(poller.run(stop.clone()));
@@ -233,6 +236,32 @@ impl Work {
 async fn make_dead_letter_topic(settings: Settings) -> anyhow::Result<()> {
     while !kafka::create_topic(&settings).await {
         tokio::time::sleep(BROKER_WAIT).await;
+    }
+    Ok(())
+}
+
+/// Keeps the readiness by whether the database answers, so that it is known to be away before there is anything to write.
+async fn watch_database(
+    store: Arc<dyn PublicationTable>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    while stop.run_until_cancelled(tokio::time::sleep(DATABASE_WATCH)).await.is_some() {
+        match stop.run_until_cancelled(store.answers()).await {
+            // What is wrong with it otherwise shows when something is written.
+            Some(Err(Error::Transient(error))) => {
+                let reason = format!("the database is away: {error}");
+                if health.pause(Cause::Silence, reason) {
+                    tracing::warn!(%error, "the database does not answer");
+                }
+            }
+            Some(_) => {
+                if health.resume(Cause::Silence) {
+                    tracing::info!("the database answers again");
+                }
+            }
+            None => break,
+        }
     }
     Ok(())
 }

@@ -87,6 +87,12 @@ pub trait PublicationTable: PublicationWriter {
     /// # Errors
     /// As [`PublicationWriter::record`].
     async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error>;
+
+    /// Whether the database answers and has the table.
+    ///
+    /// # Errors
+    /// As [`PublicationWriter::record`].
+    async fn answers(&self) -> Result<(), Error>;
 }
 
 /// Reading publications.

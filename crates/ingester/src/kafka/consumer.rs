@@ -155,6 +155,17 @@ impl Context {
         }
     }
 
+    /// Shows in the health that the topic is missing, for as long as no partition of it is assigned.
+    fn topic_is_there(&self) {
+        let mut known = self.known();
+        known.topic_is_missing &= self.assignment.partitions().0.is_empty();
+        if known.topic_is_missing {
+            self.health.pause(Cause::Topic, format!("there is no topic {}", self.topic));
+        } else {
+            self.health.resume(Cause::Topic);
+        }
+    }
+
     /// What is committed: the offsets, with the leader epoch before each, the topic's id and the mark of the evidence.
     fn list(&self, offsets: &Offsets) -> KafkaResult<TopicPartitionList> {
         let metadata = self.commit_metadata();
@@ -184,6 +195,7 @@ impl ClientContext for Context {
             self.health.group_state(&group.join_state);
         }
         self.connected(&statistics);
+        self.topic_is_there();
         let ends = ends(&statistics, &self.topic);
         self.lag.read(&self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         self.lag.show(&self.metrics, &self.topic, &ends);

@@ -300,6 +300,12 @@ impl Poller {
             context.known().asked_for_start = true;
             return true;
         }
+        if let KafkaError::MessageConsumption(
+            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+        ) = error
+        {
+            context.known().topic_is_missing = true;
+        }
         // The same error comes with every refresh of the metadata, as for a topic that is not there yet.
         if context.repeated.is_news(error) {
             tracing::warn!(%error, "reading from kafka; it goes on by itself");

@@ -77,6 +77,8 @@ pub(super) struct Known {
     committed: BTreeMap<i32, i64>,
     /// By partition, what was committed since it was assigned and is not known to have arrived.
     unconfirmed: BTreeMap<i32, i64>,
+    /// The broker knows no such topic.
+    pub(super) topic_is_missing: bool,
     /// librdkafka has asked for a start, and statistics will say of which partitions.
     pub(super) asked_for_start: bool,
     /// Partitions that stand still for want of a start.

@@ -99,6 +99,11 @@ impl PublicationTable for PostgresWriter {
         let Some(row) = sqlx::query(sql).fetch_optional(&self.pool).await? else { return Ok(None) };
         Ok(Some(row.try_get_unchecked::<Time, _>(0)?.0))
     }
+
+    async fn answers(&self) -> Result<(), Error> {
+        sqlx::query("SELECT 1 FROM publication LIMIT 0").execute(&self.pool).await?;
+        Ok(())
+    }
 }
 
 /// Whether every migration was made, and unchanged. The migrator itself would make its table first, for which a role that

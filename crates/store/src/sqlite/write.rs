@@ -113,6 +113,11 @@ impl PublicationTable for SqliteWriter {
         let oldest: Option<String> = self.connection.with(find).await?;
         oldest.as_deref().map(time).transpose()
     }
+
+    async fn answers(&self) -> Result<(), Error> {
+        let sql = "SELECT 1 FROM publication LIMIT 0";
+        self.connection.with(|connection| Ok(connection.execute_batch(sql)?)).await
+    }
 }
 
 /// Binds the values of a row to the places from `first` on, in the order of `COLUMNS`.
