@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use model::{Publication, PublicationId};
+use model::PublicationId;
 use serde::Serialize;
 use store::{Cursor, Filter};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::replay::{self, PointArgument};
 use crate::settings::Settings;
 use crate::tally::Tally;
 
-use comparison::{Comparison, Finding};
+use comparison::{Comparison, Finding, Kind, Mend};
 
 /// Rows listed at once.
 const PAGE: u32 = 1_000;
@@ -62,6 +62,7 @@ struct Summary {
     missing: u64,
     different: u64,
     extra: u64,
+    unproven: u64,
     repaired: u64,
 }
 
@@ -83,11 +84,12 @@ impl Reconcile {
         let findings = comparison.findings().await?;
         let mut summary = Summary { records, ..Summary::default() };
         for finding in &findings {
-            let kind = if finding.seen.is_none() { "missing" } else { "different" };
-            let count =
-                if finding.seen.is_none() { &mut summary.missing } else { &mut summary.different };
-            *count += 1;
-            print(output, kind, &finding.expected.id, &finding.changes)?;
+            *match finding.kind {
+                Kind::Missing => &mut summary.missing,
+                Kind::Different => &mut summary.different,
+                Kind::Unproven => &mut summary.unproven,
+            } += 1;
+            print(output, finding.kind.as_str(), &finding.id, &finding.changes)?;
         }
         for id in self.extra(&again, &comparison, &stop).await? {
             summary.extra += 1;
@@ -97,8 +99,8 @@ impl Reconcile {
             summary.repaired = repair(&again, &findings).await?;
         }
         let text = format!(
-            "{records} records: {} missing, {} different, {} extra, {} repaired",
-            summary.missing, summary.different, summary.extra, summary.repaired
+            "{records} records: {} missing, {} different, {} extra, {} unproven, {} repaired",
+            summary.missing, summary.different, summary.extra, summary.unproven, summary.repaired
         );
         output.print("reconciled", &summary, &text)?;
         Ok(summary.missing + summary.different + summary.extra == summary.repaired)
@@ -214,19 +216,24 @@ async fn without_records(
 /// Writes what the range says of the rows found, and of no other: merged where the merge rule ends in the right row,
 /// else in the place of the very row that was seen. Returns how many are right now.
 async fn repair(again: &Again, findings: &[Finding]) -> anyhow::Result<u64> {
-    let merged: Vec<Publication> =
-        findings.iter().filter_map(|finding| finding.merge.clone()).collect();
+    let (mut merged, mut replaced) = (Vec::new(), Vec::new());
+    for finding in findings {
+        match &finding.mend {
+            Mend::Merge(publication) => merged.push(publication.clone()),
+            Mend::Replace { seen, instead } => replaced.push((seen, instead)),
+            Mend::Leave => {}
+        }
+    }
     let mut repaired = 0;
     for some in merged.chunks(WRITE) {
         again.store.record(some).await?;
         repaired += some.len() as u64;
     }
-    for finding in findings.iter().filter(|finding| finding.merge.is_none()) {
-        let Some(seen) = &finding.seen else { continue };
-        if again.jobs.replace(seen, &finding.expected).await? {
+    for (seen, instead) in replaced {
+        if again.jobs.replace(seen, instead).await? {
             repaired += 1;
         } else {
-            tracing::warn!(id = ?finding.expected.id, "the row changed meanwhile and was left as it is");
+            tracing::warn!(id = ?instead.id, "the row changed meanwhile and was left as it is");
         }
     }
     Ok(repaired)
