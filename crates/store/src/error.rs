@@ -1,22 +1,20 @@
 //! Three kinds of trouble, because three different things must be done about it.
 
 use std::borrow::Cow;
-use std::error::Error as StdError;
 
-type Source = Box<dyn StdError + Send + Sync>;
-
-/// Why the database did not do it. Messages never quote a row's values.
+/// Why the database did not do it. Messages never quote a row's values. They are all that is kept of what the driver
+/// said, and no source of the error: who prints its chain would read them twice.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The environment: retry for as long as it takes, keep the data.
     #[error("the database is not available: {0}")]
-    Transient(#[source] Source),
+    Transient(Cow<'static, str>),
     /// The content of a record: find it by bisection and reject it.
     #[error("the database refused the data: {0}")]
-    Data(#[source] Source),
+    Data(Cow<'static, str>),
     /// Neither retrying nor rejecting helps: stop and say so.
     #[error("the database cannot be used: {0}")]
-    Fatal(#[source] Source),
+    Fatal(Cow<'static, str>),
 }
 
 impl Error {
@@ -31,27 +29,22 @@ impl Error {
     }
 
     pub(crate) fn fatal(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::Fatal(Box::new(Message(message.into())))
+        Self::Fatal(message.into())
     }
 
     pub(crate) fn transient(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::Transient(Box::new(Message(message.into())))
+        Self::Transient(message.into())
     }
 
     /// The same error for another caller of the same statement.
     pub(crate) fn again(&self) -> Self {
-        let copy = |source: &Source| -> Source { Box::new(Message(source.to_string().into())) };
         match self {
-            Self::Transient(source) => Self::Transient(copy(source)),
-            Self::Data(source) => Self::Data(copy(source)),
-            Self::Fatal(source) => Self::Fatal(copy(source)),
+            Self::Transient(message) => Self::Transient(message.clone()),
+            Self::Data(message) => Self::Data(message.clone()),
+            Self::Fatal(message) => Self::Fatal(message.clone()),
         }
     }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Message(Cow<'static, str>);
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
@@ -116,11 +109,10 @@ enum Class {
 
 impl Class {
     fn of(self, message: String) -> Error {
-        let source: Source = Box::new(Message(message.into()));
         match self {
-            Self::Transient => Error::Transient(source),
-            Self::Data => Error::Data(source),
-            Self::Fatal => Error::Fatal(source),
+            Self::Transient => Error::Transient(message.into()),
+            Self::Data => Error::Data(message.into()),
+            Self::Fatal => Error::Fatal(message.into()),
         }
     }
 }
@@ -183,6 +175,14 @@ mod tests {
         for code in ["42501", "42P01", "28P01", "3D000", "XX000"] {
             assert_eq!(sqlstate(code), Class::Fatal, "{code}");
         }
+    }
+
+    #[test]
+    fn a_message_is_said_once() {
+        use std::error::Error as _;
+        let error = Error::fatal("no such table");
+        assert_eq!(error.to_string(), "the database cannot be used: no such table");
+        assert!(error.source().is_none());
     }
 
     #[test]
