@@ -139,6 +139,20 @@ async fn a_user_without_rights_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_database_that_takes_no_writes_fails() {
+    let scene = Scene::new("check-read-only", 1).await;
+    scene.must("migrate", &[]);
+    let problem = |answer: &Answer| found(answer).0.contains("problem store.read_only");
+    assert!(!problem(&scene.ask("check", &["--json"], &[])));
+    let database = scene.store.rsplit('/').next().unwrap().split('?').next().unwrap();
+    scene
+        .execute(&format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = on"))
+        .await;
+    let checked = scene.ask("check", &["--json"], &[]);
+    assert!(checked.code == Some(1) && problem(&checked), "{}", checked.log);
+}
+
+#[tokio::test]
 async fn a_broker_that_refuses_a_right_is_quoted_and_nothing_is_written_to_find_out() {
     let kafka = testkit::Kafka::builder()
         .property(

@@ -15,6 +15,8 @@ pub struct Access {
     pub database: String,
     /// `INSERT on publication` and the like, and whether we may; nothing of tables that are not there.
     pub rights: BTreeMap<String, bool>,
+    /// Why no transaction may write, whatever the rights; `None` where they may.
+    pub read_only: Option<&'static str>,
     /// Whether we may make tables.
     pub create: bool,
     /// Migrations that are still to run.
@@ -65,6 +67,12 @@ async fn ask_postgres(mut connection: sqlx::PgConnection) -> Result<Access, Erro
     let create = sqlx::query_scalar(create).fetch_one(&mut *connection).await?;
     let version: String =
         sqlx::query_scalar("SHOW server_version").fetch_one(&mut *connection).await?;
+    let state = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
+    let read_only = match sqlx::query_as(state).fetch_one(&mut *connection).await? {
+        (true, _) => Some("the server is a standby"),
+        (false, true) => Some("transactions are read-only here (default_transaction_read_only)"),
+        (false, false) => None,
+    };
     let migrated = rights.get("SELECT on _sqlx_migrations").copied();
     let applied: Option<Vec<i64>> = match migrated {
         Some(true) => Some(sqlx::query_scalar(APPLIED).fetch_all(&mut *connection).await?),
@@ -83,6 +91,7 @@ async fn ask_postgres(mut connection: sqlx::PgConnection) -> Result<Access, Erro
     Ok(Access {
         database: format!("PostgreSQL {version}"),
         rights,
+        read_only,
         create,
         pending,
         unknown,
@@ -124,7 +133,7 @@ async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Acces
     }
     let (pending, unknown) = compare(&sqlite::MIGRATOR, &applied);
     let database = format!("SQLite {version}");
-    Ok(Access { database, rights, create: writable, pending, unknown, durability: BTreeMap::new() })
+    Ok(Access { database, rights, create: writable, pending, unknown, ..Access::default() })
 }
 
 fn compare(migrator: &Migrator, applied: &[i64]) -> (Vec<i64>, Vec<i64>) {

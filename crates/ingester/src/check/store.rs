@@ -15,6 +15,10 @@ pub(super) async fn check(findings: &mut Findings, settings: &Settings) -> Optio
         }
     };
     findings.ok("store", access.database.clone());
+    if let Some(reason) = access.read_only {
+        let message = format!("{reason}: `run` waits until rows can be written");
+        findings.problem("store.read_only", message);
+    }
     rights(findings, &access);
     schema(findings, &access);
     if access.pending.is_empty() {
