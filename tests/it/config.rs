@@ -81,11 +81,38 @@ fn values_of_the_right_type_that_cannot_work_are_refused() {
         ("INGESTER_LIMITS__MAX_EVENT_BYTES", "much", "limits.max_event_bytes"),
         ("INGESTER_KAFKA__DEAD_LETTER_TOPIC", "package-publications", "kafka.dead_letter_topic"),
         ("INGESTER_LOG__FILTER", "info,=", "log.filter"),
+        ("INGESTER_KAFKA__TOPIC", "^rx", "kafka.topic"),
+        ("INGESTER_KAFKA__DEAD_LETTER_TOPIC", "", "kafka.dead_letter_topic"),
+        ("INGESTER_KAFKA__CLIENT__GROUP_ID", "other", "kafka.group"),
+        ("INGESTER_KAFKA__CLIENT__BOOTSTRAP_SERVERS", "other:9092", "kafka.brokers"),
+        ("INGESTER_KAFKA__CLIENT__ENABLE_AUTO_COMMIT", "true", "kafka.client.enable.auto.commit"),
+        ("INGESTER_LIMITS__MAX_EVENT_BYTES", "18446744073709551615B", "limits.max_event_bytes"),
+        ("INGESTER_LIMITS__MAX_BUFFERED_BYTES", "1B", "limits.max_buffered_bytes"),
+        (
+            "INGESTER_LIMITS__MAX_BUFFERED_BYTES",
+            "18446744073709551615B",
+            "limits.max_buffered_bytes",
+        ),
+        ("INGESTER_SHUTDOWN__GRACE", "0s", "shutdown.grace"),
     ] {
         let command = Daemon::command("publication-ingester").arg("run").env(variable, value);
         let (code, log) = outcome(command);
         assert_eq!(code, Some(78), "{variable}={value}: {log}");
         assert!(log.contains(key), "{variable}={value}: {log}");
+    }
+    for (program, command, prefix) in [INGESTER, QUERY] {
+        for (name, value, key) in [
+            ("STORE__MAX_CONNECTIONS", "0", "store.max_connections"),
+            ("STORE__MAX_CONNECTIONS", "4294967295", "store.max_connections"),
+            ("STORE__CONNECT_TIMEOUT", "0s", "store.connect_timeout"),
+            ("STORE__URL", "", "store.url"),
+            ("STORE__URL", "mysql://host/db", "store.url"),
+        ] {
+            let variable = format!("{prefix}{name}");
+            let (code, log) = outcome(Daemon::command(program).arg(command).env(&variable, value));
+            assert_eq!(code, Some(78), "{program} with {variable}={value}: {log}");
+            assert!(log.contains(&format!("`{key}`")), "{program} with {variable}: {log}");
+        }
     }
 }
 

@@ -303,6 +303,77 @@ impl Default for Shutdown {
     }
 }
 
+/// Keys of `kafka.client` that are not the operator's, and what to use instead: what we set before the operator's would
+/// be replaced by them, and what we set behind them would be ignored. librdkafka knows some by two names.
+const NOT_THE_CLIENTS: [(&str, &str); 11] = [
+    ("bootstrap.servers", "is set by kafka.brokers"),
+    ("metadata.broker.list", "is set by kafka.brokers"),
+    ("group.id", "is set by kafka.group"),
+    ("enable.auto.commit", POSITION),
+    ("auto.commit.enable", POSITION),
+    ("enable.auto.offset.store", POSITION),
+    ("auto.offset.reset", POSITION),
+    ("partition.assignment.strategy", "cannot be changed: it is cooperative-sticky"),
+    ("enable.idempotence", DEAD_LETTERS),
+    ("acks", DEAD_LETTERS),
+    ("request.required.acks", DEAD_LETTERS),
+];
+const POSITION: &str =
+    "cannot be changed: offsets are committed after their rows are written, and never otherwise";
+const DEAD_LETTERS: &str =
+    "cannot be changed: a dead letter counts when all replicas in sync have it";
+
+impl Kafka {
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, name) in
+            [("kafka.topic", &self.topic), ("kafka.dead_letter_topic", &self.dead_letter_topic)]
+        {
+            if !is_topic_name(name) {
+                let message = "must be a topic's name: 1 to 249 letters, digits, dots, underscores and hyphens";
+                return Err(ConfigError::invalid(key, message));
+            }
+        }
+        if self.dead_letter_topic == self.topic {
+            let message = "must be a topic of its own";
+            return Err(ConfigError::invalid("kafka.dead_letter_topic", message));
+        }
+        if self.group.is_empty() {
+            return Err(ConfigError::invalid("kafka.group", "must not be empty"));
+        }
+        let not_theirs = NOT_THE_CLIENTS.iter().find(|(key, _)| self.client.contains_key(*key));
+        not_theirs.map_or(Ok(()), |(key, reason)| {
+            Err(ConfigError::invalid(format!("kafka.client.{key}"), *reason))
+        })
+    }
+}
+
+/// Kafka's own rule (`org.apache.kafka.common.internals.Topic`). librdkafka takes a name that begins with `^` for a
+/// pattern, and would subscribe to the dead letters as well.
+fn is_topic_name(name: &str) -> bool {
+    let may_have = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=249).contains(&name.len()) && ![".", ".."].contains(&name) && name.bytes().all(may_have)
+}
+
+impl Limits {
+    /// Below the least, a settling pass, which gets a twelfth of it, has no room for a record of the usual size.
+    const LEAST_BUFFER: ByteSize = ByteSize::mib(1);
+    /// A third of it is `queued.max.messages.kbytes`, of which librdkafka takes 2 GiB less a KiB.
+    const GREATEST_BUFFER: ByteSize = ByteSize::gib(4);
+    /// No record is greater: Kafka counts the bytes of one with 31 bits.
+    const GREATEST_EVENT: ByteSize = ByteSize::gib(2);
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.max_event_bytes > Self::GREATEST_EVENT {
+            return Err(ConfigError::invalid("limits.max_event_bytes", "must be at most 2GiB"));
+        }
+        if !(Self::LEAST_BUFFER..=Self::GREATEST_BUFFER).contains(&self.max_buffered_bytes) {
+            let message = "must be from 1MiB to 4GiB";
+            return Err(ConfigError::invalid("limits.max_buffered_bytes", message));
+        }
+        Ok(())
+    }
+}
+
 impl LayeredSettings for Settings {
     const PASS_THROUGH: &'static [&'static str] = &["kafka.client"];
 
@@ -312,7 +383,6 @@ impl LayeredSettings for Settings {
             ("batch.max_bytes", self.batch.max_bytes.as_u64()),
             ("batch.in_flight", self.batch.in_flight as u64),
             ("limits.max_event_bytes", self.limits.max_event_bytes.as_u64()),
-            ("limits.max_buffered_bytes", self.limits.max_buffered_bytes.as_u64()),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::invalid(*key, "must be greater than 0"));
@@ -324,19 +394,12 @@ impl LayeredSettings for Settings {
         if i32::try_from(self.enrich.generation).is_err() {
             return Err(ConfigError::invalid("enrich.generation", "must be at most 2147483647"));
         }
-        for (key, value) in [("kafka.topic", &self.kafka.topic), ("kafka.group", &self.kafka.group)]
-        {
-            if value.is_empty() {
-                return Err(ConfigError::invalid(key, "must not be empty"));
-            }
-        }
-        if self.kafka.dead_letter_topic.is_empty()
-            || self.kafka.dead_letter_topic == self.kafka.topic
-        {
-            return Err(ConfigError::invalid(
-                "kafka.dead_letter_topic",
-                "must be a topic of its own",
-            ));
+        self.kafka.check()?;
+        self.limits.check()?;
+        self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
+        // Without any, a stop would cut off whatever is being written and committed.
+        if self.shutdown.grace.is_zero() {
+            return Err(ConfigError::invalid("shutdown.grace", "must be greater than 0s"));
         }
         if !self.tor.poll_url.is_empty() && self.tor.exit_lists.as_os_str().is_empty() {
             return Err(ConfigError::invalid(
@@ -419,16 +482,54 @@ mod tests {
             change(&mut settings);
             settings.check().unwrap_err().to_string()
         };
-        assert!(refused(|settings| settings.batch.max_rows = 0).contains("batch.max_rows"));
-        assert!(
-            refused(|settings| settings.enrich.generation = 1 << 31).contains("enrich.generation")
-        );
-        assert!(
-            refused(|settings| settings.tor.prefixes = vec!["x".into()]).contains("tor.prefixes")
-        );
-        assert!(
-            refused(|settings| settings.kafka.dead_letter_topic = settings.kafka.topic.clone())
-                .contains("kafka.dead_letter_topic")
-        );
+        for (change, key) in [
+            ((|settings| settings.batch.max_rows = 0) as fn(&mut Settings), "batch.max_rows"),
+            (|settings| settings.enrich.generation = 1 << 31, "enrich.generation"),
+            (|settings| settings.tor.prefixes = vec!["x".into()], "tor.prefixes"),
+            (
+                |settings| settings.kafka.dead_letter_topic = settings.kafka.topic.clone(),
+                "kafka.dead_letter_topic",
+            ),
+            (|settings| settings.kafka.group.clear(), "kafka.group"),
+            (|settings| settings.store.max_connections = 0, "store.max_connections"),
+            (|settings| settings.shutdown.grace = Duration::ZERO, "shutdown.grace"),
+            (
+                |settings| settings.limits.max_event_bytes = ByteSize(u64::MAX),
+                "limits.max_event_bytes",
+            ),
+            (
+                |settings| settings.limits.max_buffered_bytes = ByteSize(1),
+                "limits.max_buffered_bytes",
+            ),
+            (
+                |settings| settings.limits.max_buffered_bytes = ByteSize(u64::MAX),
+                "limits.max_buffered_bytes",
+            ),
+        ] {
+            assert!(refused(change).contains(&format!("`{key}`")), "{key}: {}", refused(change));
+        }
+    }
+
+    #[test]
+    fn a_topic_is_named_as_kafka_names_it() {
+        for name in ["a", "package-publications.dead-letters", "A_1", &"x".repeat(249)] {
+            assert!(is_topic_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "^rx", "a b", "a/b", "ä", "\"ops\"", &"x".repeat(250)] {
+            assert!(!is_topic_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_ours_is_not_taken_from_the_client() {
+        for (key, _) in NOT_THE_CLIENTS {
+            let mut settings = Settings::default();
+            settings.kafka.client.insert(key.into(), "x".into());
+            let refused = settings.check().unwrap_err().to_string();
+            assert!(refused.contains(&format!("`kafka.client.{key}`")), "{refused}");
+        }
+        let mut settings = Settings::default();
+        settings.kafka.client.insert("group.instance.id".into(), "x".into());
+        assert_eq!(settings.check(), Ok(()), "static members are the operator's");
     }
 }

@@ -286,6 +286,7 @@ impl Settings for QuerySettings {
         if let Some((key, _)) = sizes.into_iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::invalid(key, "must not be 0"));
         }
+        self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
         if !Purl::is_canonical_type(&self.registry.ecosystem) {
             let message = "must be a purl type in lower case, such as \"npm\"";
             return Err(ConfigError::invalid("registry.ecosystem", message));

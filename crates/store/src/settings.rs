@@ -55,24 +55,41 @@ pub(crate) enum Database {
     Sqlite(SqliteConnectOptions),
 }
 
+/// More connections than any server is set up for; the room for them is taken at once.
+const MAX_CONNECTIONS: u32 = 1_000;
+
 impl StoreSettings {
+    /// Checks the numbers and what kind of database the URL names. The rest of the URL, and what `url_file` holds, are
+    /// read when the database is opened.
+    ///
+    /// # Errors
+    /// The key and what is wrong with its value, without the value: a number of connections that cannot be had, no time
+    /// to connect, a URL of no database that keeps rows.
+    pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        if !(1..=MAX_CONNECTIONS).contains(&self.max_connections) {
+            return Err(("store.max_connections", "must be from 1 to 1000"));
+        }
+        if self.connect_timeout.is_zero() {
+            return Err(("store.connect_timeout", "must be greater than 0s"));
+        }
+        if self.url_file.as_os_str().is_empty() {
+            kind(&self.url).map_err(|reason| ("store.url", reason))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn database(&self) -> Result<Database, Error> {
         let url = self.url()?;
         let invalid = || Error::fatal("store.url cannot be read as a database URL");
-        match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("postgres" | "postgresql") => {
+        Ok(match kind(&url).map_err(|reason| Error::fatal(format!("store.url {reason}")))? {
+            Kind::Postgres => {
                 let options = PgConnectOptions::from_str(&url).map_err(|_| invalid())?;
-                Ok(Database::Postgres(options.application_name("publication")))
+                Database::Postgres(options.application_name("publication"))
             }
-            // Offsets would be committed for rows that end with the process.
-            Some("sqlite") if url.contains(":memory:") || url.contains("mode=memory") => {
-                Err(Error::fatal("store.url names a database in memory, which would lose its rows"))
+            Kind::Sqlite => {
+                Database::Sqlite(SqliteConnectOptions::from_str(&url).map_err(|_| invalid())?)
             }
-            Some("sqlite") => {
-                Ok(Database::Sqlite(SqliteConnectOptions::from_str(&url).map_err(|_| invalid())?))
-            }
-            _ => Err(Error::fatal("store.url must begin with postgres:// or sqlite://")),
-        }
+        })
     }
 
     fn url(&self) -> Result<String, Error> {
@@ -83,6 +100,24 @@ impl StoreSettings {
             Error::fatal(format!("store.url_file {}: {error}", self.url_file.display()))
         })?;
         Ok(text.trim().to_owned())
+    }
+}
+
+enum Kind {
+    Postgres,
+    Sqlite,
+}
+
+/// What kind of database a URL names, or what is wrong with it.
+fn kind(url: &str) -> Result<Kind, &'static str> {
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("postgres" | "postgresql") => Ok(Kind::Postgres),
+        // Offsets would be committed for rows that end with the process.
+        Some("sqlite") if url.contains(":memory:") || url.contains("mode=memory") => {
+            Err("names a database in memory, which would lose its rows")
+        }
+        Some("sqlite") => Ok(Kind::Sqlite),
+        _ => Err("must begin with postgres:// or sqlite://"),
     }
 }
 
@@ -109,6 +144,21 @@ mod tests {
         ] {
             let settings = StoreSettings { url: url.into(), ..Default::default() };
             assert!(matches!(settings.database(), Err(Error::Fatal(_))), "{url}");
+            assert_eq!(settings.check().unwrap_err().0, "store.url", "{url}");
+            // The file's URL counts then, and is read when it is needed.
+            assert_eq!(StoreSettings { url_file: "x".into(), ..settings }.check(), Ok(()));
         }
+    }
+
+    #[test]
+    fn connections_can_be_had() {
+        let settings = StoreSettings::default();
+        assert_eq!(settings.check(), Ok(()));
+        for max_connections in [0, MAX_CONNECTIONS + 1, u32::MAX] {
+            let settings = StoreSettings { max_connections, ..settings.clone() };
+            assert_eq!(settings.check().unwrap_err().0, "store.max_connections");
+        }
+        let settings = StoreSettings { connect_timeout: Duration::ZERO, ..settings };
+        assert_eq!(settings.check().unwrap_err().0, "store.connect_timeout");
     }
 }
