@@ -1,8 +1,8 @@
 //! Layered settings: defaults in code, then a TOML file, then the environment.
 //!
 //! The environment variable of a key is the prefix and the path in upper case, joined by `__`: `store.url` is
-//! `QUERY_STORE__URL`. Its value is TOML where it parses as such, else a string; where the key's default is a string it
-//! is always taken as it stands. An error names the key and never quotes a value, because a value may be a secret.
+//! `QUERY_STORE__URL`. Its value is TOML where it parses as such, else a string; where the key's default is a string,
+//! only a quoted TOML string counts as TOML. An error names the key and never quotes a value, because a value may be a secret.
 
 mod error;
 mod layers;

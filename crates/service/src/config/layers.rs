@@ -90,10 +90,11 @@ impl Layers {
             };
             key.segments = open.split('.').map(str::to_owned).collect();
             key.segments.push(inner.replace('_', "."));
-            return self.insert(key, text, None);
+            return self.insert(key, text, as_toml(text).filter(Value::is_str));
         }
+        // Where a string is wanted, TOML's other types are what they look like: `123` names a group as well as any.
         let is_string = matches!(lookup(&self.defaults, &dotted), Some(Value::String(_)));
-        let value = if is_string { None } else { as_toml(text) };
+        let value = as_toml(text).filter(|value| !is_string || value.is_str());
         self.insert(key, text, value);
     }
 

@@ -102,10 +102,25 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
 }
 
 #[test]
-fn a_string_key_takes_the_text_as_it_stands() {
-    for text in ["42", "true", "'quoted'", "[1]", "2019-07-25", ""] {
-        let settings = from_environment(&[("SAMPLE_KAFKA__GROUP", text)]).unwrap();
-        assert_eq!(settings.kafka.group, text);
+fn a_string_key_takes_a_toml_string_and_any_other_text_as_it_stands() {
+    for (text, value) in [
+        ("42", "42"),
+        ("true", "true"),
+        ("'quoted'", "quoted"),
+        ("\"ops\"", "ops"),
+        ("\"half", "\"half"),
+        ("'a' 'b'", "'a' 'b'"),
+        ("[1]", "[1]"),
+        ("2019-07-25", "2019-07-25"),
+        ("", ""),
+    ] {
+        let settings = from_environment(&[
+            ("SAMPLE_KAFKA__GROUP", text),
+            ("SAMPLE_KAFKA__CLIENT__SASL_PASSWORD", text),
+        ])
+        .unwrap();
+        assert_eq!(settings.kafka.group, value);
+        assert_eq!(settings.kafka.client["sasl.password"], value);
     }
 }
 
