@@ -1,6 +1,7 @@
 //! The dead-letter topic as an operator's workbench: listed, shown, mended, redriven, exported.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use testkit::Record;
@@ -122,8 +123,16 @@ async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told()
     scene.must("dead-letters", &["export", "--file", path]);
     let masked = std::fs::read_to_string(&file).unwrap();
     assert!(masked.lines().count() == 4 && !masked.contains(ADDRESS), "{masked}");
+    // Without its addresses it would make rows of bad addresses.
+    let before = scene.count().await;
+    let refused = scene.ask("replay", &["--file", path], &[]);
+    assert!(refused.code == Some(1) && refused.log.contains("--with-addresses"), "{}", refused.log);
+    assert_eq!(scene.count().await, before);
+    assert_eq!(scene.must("replay", &["list"]).last("job")["state"], "failed");
     scene.must("dead-letters", &["export", "--with-addresses", "--file", path]);
     assert!(std::fs::read_to_string(&file).unwrap().contains(ADDRESS));
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "the operator's alone, though it was there before");
     // What was exported whole can be replayed: the large one is an event by now.
     let done = scene.must("replay", &["--file", path]).last("done");
     assert_eq!(done["counts"]["inserted"], 1, "{done}");

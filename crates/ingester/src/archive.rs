@@ -17,6 +17,9 @@ pub(crate) struct Record {
     pub(crate) key: Option<Bytes>,
     pub(crate) headers: Vec<(String, Option<Bytes>)>,
     pub(crate) value: Option<Bytes>,
+    /// Its addresses were taken out: to be looked at, and no evidence for a row any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) masked: bool,
 }
 
 /// Bytes that are text where they can be, else hexadecimal digits.
@@ -63,6 +66,7 @@ impl From<&Envelope> for Record {
                 .map(|header| (header.name.to_string(), bytes(&header.value)))
                 .collect(),
             value: bytes(&envelope.value),
+            masked: false,
         }
     }
 }

@@ -8,8 +8,10 @@ mod list;
 mod mask;
 mod read;
 
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
@@ -112,7 +114,7 @@ impl LettersCommand {
             Self::Export { selection, with_addresses, file } => {
                 let to: Box<dyn Write + Send> = match file {
                     Some(path) => Box::new(io::BufWriter::new(
-                        std::fs::File::create(&path)
+                        create(&path, with_addresses)
                             .with_context(|| format!("creating {}", path.display()))?,
                     )),
                     None => Box::new(io::stdout()),
@@ -173,6 +175,19 @@ async fn each(
     Ok(())
 }
 
+/// Makes the file, or empties it. With addresses it is the operator's alone, also where it was there and others could
+/// read it.
+fn create(path: &Path, with_addresses: bool) -> io::Result<File> {
+    if !with_addresses {
+        return File::create(path);
+    }
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
 async fn export(
     settings: &Settings,
     selection: Selection,
@@ -199,6 +214,7 @@ fn without_addresses(envelope: &Envelope) -> Record {
         key: masked(&envelope.key),
         headers: headers.map(|header| (header.name.to_string(), masked(&header.value))).collect(),
         value: masked(&envelope.value),
+        masked: true,
         ..Record::from(envelope)
     }
 }

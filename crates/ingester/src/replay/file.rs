@@ -67,7 +67,7 @@ fn hand_over(
         if more && number >= first && !text.is_empty() {
             let position = Position { topic: topic.clone(), partition: 0, offset: number };
             bytes += text.len();
-            chunk.push(record(text, position));
+            chunk.push(record(text, position)?);
         }
         number += 1;
         if chunk.len() >= pace.chunk() || bytes >= CHUNK_BYTES || (!more && !chunk.is_empty()) {
@@ -87,18 +87,22 @@ fn hand_over(
     }
 }
 
-/// A line that is no exported record is a value, whatever it is: the loop says what is wrong with it.
-fn record(line: &[u8], position: Position) -> Envelope {
-    let event = |position| Envelope {
-        position,
-        timestamp: None,
-        key: None,
-        value: Some(line.to_vec().into()),
-        headers: Vec::new(),
-    };
+/// A line that is no exported record is a value, whatever it is: the loop says what is wrong with it. One without its
+/// addresses must not get there: it would be an event of a bad address.
+fn record(line: &[u8], position: Position) -> io::Result<Envelope> {
     match serde_json::from_slice::<archive::Record>(line) {
-        Ok(record) => record.into_envelope(position),
-        Err(_) => event(position),
+        Ok(record) if record.masked => Err(io::Error::other(format!(
+            "line {} was exported without its addresses; only `dead-letters export --with-addresses` can be replayed",
+            position.offset + 1
+        ))),
+        Ok(record) => Ok(record.into_envelope(position)),
+        Err(_) => Ok(Envelope {
+            position,
+            timestamp: None,
+            key: None,
+            value: Some(line.to_vec().into()),
+            headers: Vec::new(),
+        }),
     }
 }
 
@@ -110,7 +114,7 @@ mod tests {
     fn events_and_exported_records_are_both_lines() {
         let position = Position { topic: TOPIC.into(), partition: 0, offset: 7 };
         let event = br#"{"specversion":"1.0","id":"1","value":"x"}"#;
-        assert_eq!(record(event, position.clone()).value.as_deref(), Some(&event[..]));
+        assert_eq!(record(event, position.clone()).unwrap().value.as_deref(), Some(&event[..]));
         let exported = Envelope {
             position: position.clone(),
             timestamp: Some(5),
@@ -118,7 +122,11 @@ mod tests {
             value: Some(vec![0xff, 0].into()),
             headers: vec![crate::Header { name: "h".into(), value: None }],
         };
-        let line = serde_json::to_vec(&archive::Record::from(&exported)).unwrap();
-        assert_eq!(record(&line, position), exported);
+        let whole = archive::Record::from(&exported);
+        let line = serde_json::to_vec(&whole).unwrap();
+        assert_eq!(record(&line, position.clone()).unwrap(), exported);
+        let masked = archive::Record { masked: true, ..whole };
+        let refused = record(&serde_json::to_vec(&masked).unwrap(), position).unwrap_err();
+        assert!(refused.to_string().contains("line 8"), "{refused}");
     }
 }
