@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use service::{config, lifecycle, notify, telemetry};
 use crate::check::Check;
 use crate::ingest::IngestError;
 use crate::letters::LettersCommand;
+use crate::progress::stdout;
 use crate::reconcile::Reconcile;
 use crate::replay::Replay;
 use crate::run::{Ingester, migrate};
@@ -63,8 +63,6 @@ impl Cli {
         match self.execute() {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
-            // Who reads has seen enough: `tor explain … | head -1`.
-            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error:#}");
                 // Before the log is set up, and for who looks at the terminal and not at the log.
@@ -102,7 +100,7 @@ impl Command {
             Self::DeadLetters { command } => command.run(settings, stop).await,
             Self::Reconcile(reconcile) => reconcile.run(settings, stop).await,
             Self::Check(check) => check.run(settings).await,
-            Self::Tor(tor) => tor.command.run(&settings, &mut io::stdout().lock()),
+            Self::Tor(tor) => tor.command.run(&settings, &mut stdout()),
             Self::Migrate => {
                 let migrated = stop.run_until_cancelled(migrate(&settings)).await;
                 migrated.unwrap_or_else(|| Err(anyhow::anyhow!("stopped"))).map(|()| true)
@@ -117,10 +115,6 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         Some(IngestError::Source(source)) => ExitCode::from(source.exit_code()),
         _ => lifecycle::exit_code(error.as_ref()),
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

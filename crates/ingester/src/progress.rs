@@ -39,7 +39,7 @@ impl Output {
     /// # Errors
     /// When nothing can be printed.
     pub(crate) fn print(self, what: &str, value: &impl Serialize, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = stdout();
         match self {
             Self::Text => writeln!(out, "{}", text.trim_end()),
             Self::Json => {
@@ -48,6 +48,31 @@ impl Output {
                 writeln!(out, "{}", Value::Object(line))
             }
         }
+    }
+}
+
+/// Standard output, for as long as somebody reads it: what a command does and how it ends does not depend on who looks
+/// on (`replay … | head`).
+pub(crate) fn stdout() -> impl Write {
+    WhileRead(io::stdout().lock())
+}
+
+struct WhileRead<W>(W);
+
+impl<W: Write> Write for WhileRead<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        unless_gone(self.0.write(bytes), bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        unless_gone(self.0.flush(), ())
+    }
+}
+
+fn unless_gone<T>(done: io::Result<T>, instead: T) -> io::Result<T> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(instead),
+        done => done,
     }
 }
 
@@ -82,13 +107,9 @@ impl Progress {
         Self { output, bar, job, total, began: Instant::now(), last_line: None }
     }
 
-    /// So many are read, and this came of those that are written; `paused` says why nothing moves.
-    pub(crate) fn show(
-        &mut self,
-        read: u64,
-        counts: &JobCounts,
-        paused: Option<&str>,
-    ) -> io::Result<()> {
+    /// So many are read, and this came of those that are written; `paused` says why nothing moves. Where it cannot be
+    /// shown, such as on a full disk, that is logged: it must not end what it only looks at.
+    pub(crate) fn show(&mut self, read: u64, counts: &JobCounts, paused: Option<&str>) {
         if let Some(bar) = &self.bar {
             bar.set_position(read);
             bar.set_message(
@@ -105,15 +126,16 @@ impl Progress {
                 "job": self.job, "read": read, "of": self.total, "written": counts.read(), "counts": counts,
                 "records_per_second": per_second.round(), "eta_seconds": eta, "paused": paused,
             });
-            self.output.print("progress", &line, "")?;
+            if let Err(error) = self.output.print("progress", &line, "") {
+                tracing::warn!(%error, "the progress cannot be shown");
+            }
         }
-        Ok(())
     }
 
     /// Shows how far the loop is until it ends, for a command that keeps no job.
     ///
     /// # Errors
-    /// What ended the loop; when nothing can be printed.
+    /// What ended the loop.
     pub(crate) async fn follow(
         &mut self,
         mut running: Running,
@@ -131,7 +153,7 @@ impl Progress {
                 pace.read.load(Ordering::Relaxed),
                 &tally.progress().counts,
                 paused.as_deref(),
-            )?;
+            );
         }
     }
 }
@@ -159,4 +181,21 @@ pub(crate) fn in_words(counts: &JobCounts) -> String {
         text.push_str(&format!("\n  {count:>10} {code}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_is_gone_ends_nothing() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut out = WhileRead(writer);
+        out.write_all(b"line\n").unwrap();
+        out.flush().unwrap();
+        // Nothing else is passed over: a file that is cut off is a failure.
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        assert!(WhileRead(full).write_all(b"line\n").is_err());
+    }
 }

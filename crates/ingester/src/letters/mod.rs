@@ -119,7 +119,11 @@ impl LettersCommand {
                     )),
                     None => Box::new(io::stdout()),
                 };
-                export(&settings, selection.try_into()?, with_addresses, to).await.map(|()| true)
+                match export(&settings, selection.try_into()?, with_addresses, to).await {
+                    // Who reads has seen enough: `dead-letters export | head`.
+                    Err(error) if is_broken_pipe(&error) => Ok(true),
+                    result => result.map(|()| true),
+                }
             }
         }
     }
@@ -149,6 +153,10 @@ impl Redrive {
         let run = replay::begin(&again, task, self.reason).await?;
         replay::finish(run.run(&again, output, stop).await?, output)
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Every selected letter, one call each.

@@ -114,7 +114,7 @@ impl Run {
                 pace.read.load(Ordering::Relaxed),
                 &saved.counts,
                 again.health.ready().reason.as_deref(),
-            )?;
+            );
             match again.jobs.save(&self.update(saved, None), exits::now()).await {
                 Ok(Some(JobState::Running)) => {}
                 // Cancelled, or taken over: what is on its way is still written.
