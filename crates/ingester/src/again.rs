@@ -7,18 +7,44 @@ use anyhow::Context;
 use enrich::ExitHistory;
 use service::metrics::Registry;
 use store::{Jobs, PublicationReader, PublicationTable, PublicationWriter};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use crate::envelope::Envelope;
 use crate::exits::Exits;
 use crate::health::Health;
 use crate::ingest::{Ingest, Shape};
 use crate::judge::Judge;
-use crate::kafka::{self, DeadLetters};
+use crate::kafka::{self, DeadLetters, SourceEvent};
 use crate::ledger::Books;
 use crate::metrics::IngesterMetrics;
 use crate::settings::Settings;
 use crate::settle::Trigger;
 use crate::write::Writer;
+
+/// Acts on every record of a range until the source says that it has ended.
+///
+/// # Errors
+/// What `act` answers; why the source cannot go on. A source that ends without a word has failed too: taken for the end
+/// of the range, it would leave records out.
+pub(crate) async fn each_record(
+    mut events: mpsc::Receiver<SourceEvent>,
+    mut act: impl AsyncFnMut(Envelope) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    while let Some(event) = events.recv().await {
+        match event {
+            SourceEvent::Records(records) => {
+                for envelope in records {
+                    act(envelope).await?;
+                }
+            }
+            SourceEvent::Failed(error) => return Err(error.into()),
+            SourceEvent::Ended => return Ok(()),
+            // Of a group's consumer only, which reads no range.
+            SourceEvent::Revoking { .. } => {}
+        }
+    }
+    anyhow::bail!("reading broke off before the end of the range")
+}
 
 /// The parts of the loop, for a command.
 pub(crate) struct Again {
@@ -120,5 +146,30 @@ impl Again {
             settling: Arc::new(Trigger::default()),
             shape: Shape::from(&self.settings),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::SourceError;
+
+    async fn read(events: Vec<SourceEvent>) -> anyhow::Result<()> {
+        let (source, receiver) = mpsc::channel(8);
+        for event in events {
+            source.send(event).await.unwrap();
+        }
+        drop(source);
+        each_record(receiver, async |_| Ok(())).await
+    }
+
+    #[tokio::test]
+    async fn only_the_word_that_it_has_ended_is_the_end_of_a_range() {
+        read(vec![SourceEvent::Records(Vec::new()), SourceEvent::Ended]).await.unwrap();
+        let error = read(vec![SourceEvent::Records(Vec::new())]).await.unwrap_err();
+        assert!(error.to_string().contains("broke off"), "{error}");
+        let failed = SourceEvent::Failed(SourceError::Range("cut".into()));
+        let error = read(vec![failed, SourceEvent::Ended]).await.unwrap_err();
+        assert!(error.to_string().contains("cut"), "{error}");
     }
 }

@@ -17,11 +17,11 @@ use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::again::Again;
+use crate::again::{Again, each_record};
 use crate::archive::{Bytes, Record};
 use crate::envelope::Envelope;
 use crate::judge::Outcome;
-use crate::kafka::{Pace, Point, SourceEvent};
+use crate::kafka::{Pace, Point};
 use crate::progress::Output;
 use crate::replay::{self, Source, Task};
 use crate::settings::Settings;
@@ -164,23 +164,12 @@ async fn each(
     settings: &Settings,
     selection: Selection,
     stop: CancellationToken,
-    mut act: impl AsyncFnMut(Envelope) -> anyhow::Result<()>,
+    act: impl AsyncFnMut(Envelope) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let spans = read::find(settings, selection.partitions.clone(), EVERYTHING).await?;
     let letters = Letters { spans, selection, max_attempts: None };
-    let (mut records, _) = read(settings, letters, Pace::default(), stop)?;
-    while let Some(event) = records.recv().await {
-        match event {
-            SourceEvent::Records(records) => {
-                for envelope in records {
-                    act(envelope).await?;
-                }
-            }
-            SourceEvent::Failed(error) => return Err(error.into()),
-            SourceEvent::Revoking { .. } | SourceEvent::Ended => {}
-        }
-    }
-    Ok(())
+    let (records, _) = read(settings, letters, Pace::default(), stop)?;
+    each_record(records, act).await
 }
 
 /// Makes the file, or empties it. With addresses it is the operator's alone, also where it was there and others could
@@ -235,18 +224,15 @@ async fn show(
     let points = (Point::Offset(offset), Point::Offset(offset));
     let spans = read::find(settings, vec![partition], points).await?;
     let letters = Letters { spans, selection: Selection::default(), max_attempts: None };
-    let (mut records, _) = read(settings, letters, Pace::default(), CancellationToken::new())?;
+    let (records, _) = read(settings, letters, Pace::default(), CancellationToken::new())?;
     let mut found = None;
-    while let Some(event) = records.recv().await {
-        match event {
-            SourceEvent::Records(records) => {
-                found = found
-                    .or(records.into_iter().find(|envelope| envelope.position.offset == offset));
-            }
-            SourceEvent::Failed(error) => return Err(error.into()),
-            SourceEvent::Revoking { .. } | SourceEvent::Ended => {}
+    each_record(records, async |envelope| {
+        if envelope.position.offset == offset {
+            found = Some(envelope);
         }
-    }
+        Ok(())
+    })
+    .await?;
     ensure!(found.is_some(), "there is no letter {partition} {offset}");
     let Some(envelope) = found else { return Ok(()) };
     let again = Again::load(settings.clone()).await?;

@@ -12,10 +12,10 @@ use serde::Serialize;
 use store::{Cursor, Filter};
 use tokio_util::sync::CancellationToken;
 
-use crate::again::Again;
+use crate::again::{Again, each_record};
 use crate::difference::Difference;
 use crate::judge::Outcome;
-use crate::kafka::{self, Pace, Point, RangeReader, SourceEvent, Spans};
+use crate::kafka::{self, Pace, Point, RangeReader, Spans};
 use crate::progress::{Output, Progress};
 use crate::replay::{self, PointArgument};
 use crate::settings::Settings;
@@ -191,21 +191,15 @@ async fn without_records(
         Ok(reader.spans(topic, &partitions, (Point::Earliest, Point::Latest))?)
     };
     let spans = tokio::task::spawn_blocking(ask).await??;
-    let mut events =
+    let events =
         reader(again)?.read(spans, Pace::default(), stop.clone()).map_err(kafka::refused)?;
-    while let Some(event) = events.recv().await {
-        match event {
-            SourceEvent::Records(records) => {
-                for envelope in &records {
-                    if let Outcome::Record(publication) = again.judge.judge(envelope) {
-                        unknown.remove(&publication.id);
-                    }
-                }
-            }
-            SourceEvent::Failed(error) => return Err(error.into()),
-            SourceEvent::Revoking { .. } | SourceEvent::Ended => {}
+    each_record(events, async |envelope| {
+        if let Outcome::Record(publication) = again.judge.judge(&envelope) {
+            unknown.remove(&publication.id);
         }
-    }
+        Ok(())
+    })
+    .await?;
     anyhow::ensure!(
         !stop.is_cancelled(),
         "stopped before all of the topic was asked for extra rows"
