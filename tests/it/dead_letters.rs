@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::Record;
 
 use crate::replay::Answer;
-use crate::support::{Scene, event, header, structured, with};
+use crate::support::{PATIENCE, Scene, event, header, structured, with};
 
 const ADDRESS: &str = "71.160.223.45";
 /// Under it the large events are too large.
@@ -138,4 +138,26 @@ async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told()
     assert_eq!(done["counts"]["inserted"], 1, "{done}");
     let misuse = scene.ask("dead-letters", &["list", "--code", "bad"], &[]);
     assert!(misuse.code == Some(2) && misuse.log.contains("wrong_ecosystem"), "{}", misuse.log);
+    for (option, point) in [("--since", "earliest"), ("--until", "7")] {
+        let misuse = scene.ask("dead-letters", &["list", option, point], &[]);
+        assert_eq!(misuse.code, Some(2), "{}", misuse.log);
+        assert!(!misuse.log.contains("nor earliest"), "only what is allowed: {}", misuse.log);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_letters_can_stop_waiting() {
+    // It takes connections and never says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let brokers = silent.local_addr().unwrap().to_string();
+    let scene = Scene { brokers, ..Scene::without_topic("waiting", "sqlite://x.db".into()) };
+    for arguments in [&["export"][..], &["show", "0", "0"]] {
+        let mut waiting =
+            scene.ingester_command("dead-letters", "127.0.0.1:0").args(arguments).spawn();
+        let _asked = tokio::time::timeout(PATIENCE, silent.accept()).await.unwrap().unwrap();
+        waiting.terminate();
+        let answer = Answer::of(waiting);
+        assert_eq!(answer.code, Some(1), "{}", answer.log);
+        assert!(answer.log.contains("stopped before its end"), "{arguments:?}: {}", answer.log);
+    }
 }

@@ -16,11 +16,11 @@ pub(crate) struct SelectionArguments {
     #[arg(long, value_name = "CODE", value_parser = code)]
     code: Vec<String>,
     /// Only rejected at this time or later: RFC 3339, or a span back from now such as 12h
-    #[arg(long, value_name = "TIME")]
-    since: Option<PointArgument>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<i64>,
     /// Only rejected at this time or earlier
-    #[arg(long, value_name = "TIME")]
-    until: Option<PointArgument>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<i64>,
     /// Only of this partition of the dead-letter topic; may be repeated
     #[arg(long, value_name = "N")]
     partition: Vec<i32>,
@@ -32,6 +32,17 @@ fn code(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("the codes are {}", known.collect::<Vec<_>>().join(", ")))
+}
+
+/// Milliseconds since 1970.
+fn time(text: &str) -> Result<i64, String> {
+    match text.parse::<PointArgument>().map(|argument| argument.point) {
+        Ok(Point::Time(millis)) => Ok(millis),
+        _ => {
+            Err("neither a time such as 2026-03-05T10:00:00Z, nor a span back from now such as 2h"
+                .into())
+        }
+    }
 }
 
 /// The same, as a job's row says it.
@@ -46,22 +57,14 @@ pub(crate) struct Selection {
     pub(super) partitions: Vec<i32>,
 }
 
-impl TryFrom<SelectionArguments> for Selection {
-    type Error = anyhow::Error;
-
-    fn try_from(arguments: SelectionArguments) -> Result<Self, Self::Error> {
-        let millis = |argument: Option<PointArgument>| match argument.map(|argument| argument.point)
-        {
-            None => Ok(None),
-            Some(Point::Time(millis)) => Ok(Some(millis)),
-            Some(_) => Err(anyhow::anyhow!("--since and --until take times, not offsets")),
-        };
-        Ok(Self {
+impl From<SelectionArguments> for Selection {
+    fn from(arguments: SelectionArguments) -> Self {
+        Self {
             codes: arguments.code,
-            since: millis(arguments.since)?,
-            until: millis(arguments.until)?,
+            since: arguments.since,
+            until: arguments.until,
             partitions: arguments.partition,
-        })
+        }
     }
 }
 

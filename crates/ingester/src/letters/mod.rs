@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -105,10 +105,11 @@ impl LettersCommand {
         match self {
             Self::List { selection, output } => {
                 let again = Again::load(settings).await?;
-                list::run(&again, selection.try_into()?, Output::chosen(output), stop).await
+                list::run(&again, selection.into(), Output::chosen(output), stop).await
             }
             Self::Show { partition, offset, output } => {
-                show(&settings, (partition, offset), Output::chosen(output)).await.map(|()| true)
+                let output = Output::chosen(output);
+                unless_stopped(&stop, show(&settings, (partition, offset), output)).await
             }
             Self::Redrive(redrive) => redrive.run(settings, stop).await,
             Self::Export { selection, with_addresses, file } => {
@@ -119,10 +120,11 @@ impl LettersCommand {
                     )),
                     None => Box::new(io::stdout()),
                 };
-                match export(&settings, selection.try_into()?, with_addresses, to).await {
+                let export = export(&settings, selection.into(), with_addresses, to);
+                match unless_stopped(&stop, export).await {
                     // Who reads has seen enough: `dead-letters export | head`.
                     Err(error) if is_broken_pipe(&error) => Ok(true),
-                    result => result.map(|()| true),
+                    result => result,
                 }
             }
         }
@@ -132,7 +134,7 @@ impl LettersCommand {
 impl Redrive {
     async fn run(self, settings: Settings, stop: CancellationToken) -> anyhow::Result<bool> {
         let output = Output::chosen(self.output);
-        let selection: Selection = self.selection.try_into()?;
+        let selection: Selection = self.selection.into();
         let again = Again::load(settings).await?;
         if !self.dry_run {
             again.store.migrate().await.context("migrating the database")?;
@@ -153,6 +155,15 @@ impl Redrive {
         let run = replay::begin(&again, task, self.reason).await?;
         replay::finish(run.run(&again, output, stop).await?, output)
     }
+}
+
+/// Does the work, which writes to no database, unless it is told to stop.
+async fn unless_stopped(
+    stop: &CancellationToken,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<bool> {
+    let done = stop.run_until_cancelled(work).await;
+    done.unwrap_or_else(|| Err(anyhow!("stopped before its end"))).map(|()| true)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
