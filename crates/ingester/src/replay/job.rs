@@ -89,6 +89,9 @@ pub(crate) async fn begin(
 
 impl Run {
     /// Runs it to its end, or until somebody stops it.
+    ///
+    /// # Errors
+    /// What ended it otherwise, which is then written down as its end; a database that cannot take that.
     pub(crate) async fn run(
         self,
         again: &Again,
@@ -96,12 +99,24 @@ impl Run {
         stop: CancellationToken,
     ) -> anyhow::Result<Ended> {
         let tally = Tally::from(self.from.clone());
+        let result = self.read(again, &tally, output, &stop).await;
+        self.end(again, &tally, result, stop.is_cancelled()).await
+    }
+
+    /// Reads the range into the table. Returns what somebody else has decided about the job meanwhile, and the letters
+    /// that were left out.
+    async fn read(
+        &self,
+        again: &Again,
+        tally: &Tally,
+        output: Output,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<(Option<JobState>, LeftOut)> {
         let ingest = again.to_table(self.task.dead_letter, Box::new(tally.clone())).await?;
         let reading = stop.child_token();
         let pace = Pace { rate: self.task.rate, ..Pace::default() };
         let source = open(again, &self.task, &self.from, pace.clone(), reading.clone())?;
-        let total = source.total;
-        let mut progress = Progress::new(output, Some(self.id), total);
+        let mut progress = Progress::new(output, Some(self.id), source.total);
         let mut ingesting = ingest.start(source.records)?;
         let mut stopped = None;
         let result = loop {
@@ -134,23 +149,22 @@ impl Run {
                 break wait(again, &mut ingesting).await?;
             }
         };
-        drop(progress);
-        let mut ended = self.end(again, &tally, (result, stopped, stop.is_cancelled())).await?;
-        ended.left_out = source.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(ended)
+        result?;
+        Ok((stopped, source.left_out))
     }
 
     async fn end(
         self,
         again: &Again,
         tally: &Tally,
-        (result, stopped, signal): (Result<(), IngestError>, Option<JobState>, bool),
+        result: anyhow::Result<(Option<JobState>, LeftOut)>,
+        signal: bool,
     ) -> anyhow::Result<Ended> {
-        let end = match (&result, stopped) {
-            (Err(error), _) => (JobState::Failed, Some(error.to_string())),
-            (Ok(()), Some(_)) => (JobState::Cancelled, None),
-            (Ok(()), None) if signal => (JobState::Cancelled, Some("stopped by a signal".into())),
-            (Ok(()), None) => (JobState::Done, None),
+        let end = match &result {
+            Err(error) => (JobState::Failed, Some(format!("{error:#}"))),
+            Ok((Some(_), _)) => (JobState::Cancelled, None),
+            Ok(_) if signal => (JobState::Cancelled, Some("stopped by a signal".into())),
+            Ok(_) => (JobState::Done, None),
         };
         let progress = tally.progress();
         let update = self.update(progress.clone(), Some(end));
@@ -163,7 +177,8 @@ impl Run {
                 saved => break saved.context("writing the job's end down")?,
             }
         };
-        result?;
+        let (_, left_out) = result?;
+        let left_out = left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(state) = state else {
             anyhow::bail!("job {} was taken over by another process", self.id)
         };
@@ -172,7 +187,7 @@ impl Run {
             state,
             counts: progress.counts,
             rejected: tally.examples(),
-            left_out: BTreeMap::new(),
+            left_out,
         })
     }
 
