@@ -371,3 +371,41 @@ async fn a_groups_position_set_back_with_kafkas_own_tool_is_where_ingest_goes_on
     ingester.stop();
     assert_eq!(scene.count().await, 2_000);
 }
+
+#[tokio::test]
+async fn a_replay_that_cannot_begin_is_a_failed_job_and_not_a_running_one() {
+    let scene = Scene::without_topic("no-file", testkit::postgres().database().await.url);
+    let missing = scene.ask("replay", &["--file", "/no/such/file", "--yes"], &[]);
+    assert!(missing.code == Some(1) && missing.log.contains("/no/such/file"), "{}", missing.log);
+    let job = scene.must("replay", &["list"]).last("job");
+    assert_eq!(job["state"], "failed");
+    assert!(job["note"].as_str().unwrap().contains("/no/such/file"), "{job}");
+}
+
+#[tokio::test]
+async fn a_plan_says_what_retention_has_removed_and_a_partition_is_read_once() {
+    let scene = Scene::new("removed", 1).await;
+    scene.produce((0..30).map(|n| generated(n, 0))).await;
+    testkit::delete_records(&scene.brokers, &scene.topic, 0, 20).await;
+    scene.must("migrate", &[]);
+    let ends: [&[&str]; 3] = [
+        &["--from", "0", "--until", "10"],
+        &["--from", "earliest", "--until", "10"],
+        &["--from", "5"],
+    ];
+    for range in ends {
+        let answer = scene.must("replay", &[range, &["--dry-run"]].concat());
+        assert_eq!(answer.last("plan")["removed_before"], json!({"0": 20}), "{range:?}");
+    }
+    let range = ["--from", "0", "--until", "10", "--output", "text"];
+    let text = scene.must("replay", &range).log;
+    assert!(
+        text.contains("partition 0: what was asked for before offset 20 is no longer"),
+        "{text}"
+    );
+
+    let range = ["--from", "20", "--partition", "0", "--partition", "0"];
+    let answer = scene.must("replay", &range);
+    assert_eq!(answer.last("plan")["removed_before"], json!({}));
+    assert_eq!(counted(&answer.last("done")["counts"]), 10);
+}

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio_util::sync::CancellationToken;
 
 use super::letter::{Letter, Selection};
 use crate::kafka::{self, Pace, Point, RangeReader, SourceEvent, Spans};
+use crate::replay;
 use crate::settings::Settings;
 
 /// The dead letters that a redrive reads.
@@ -32,13 +32,8 @@ pub(crate) async fn find(
 ) -> anyhow::Result<Spans> {
     let settings = settings.clone();
     let ask = move || {
-        let topic = &settings.kafka.dead_letter_topic;
         let reader = RangeReader::open(&settings, 1_024).map_err(kafka::refused)?;
-        let there =
-            reader.partitions(topic).with_context(|| format!("asking about topic {topic}"))?;
-        let asked = if partitions.is_empty() { there } else { partitions };
-        let spans = reader.spans(topic, &asked, points);
-        spans.with_context(|| format!("asking for the offsets of topic {topic}"))
+        replay::find(&reader, &settings.kafka.dead_letter_topic, &partitions, points)
     };
     tokio::task::spawn_blocking(ask).await?
 }

@@ -126,11 +126,11 @@ impl Reconcile {
     }
 
     async fn spans(&self, again: &Again) -> anyhow::Result<Spans> {
-        let (settings, from, until) =
-            (again.settings.clone(), self.from.clone(), self.until.clone());
+        let settings = again.settings.clone();
+        let points = (self.from.point, self.until.point);
         let ask = move || {
             let reader = RangeReader::open(&settings, 1_024).map_err(kafka::refused)?;
-            replay::find(&reader, &settings.kafka.topic, &[], (&from, &until))
+            replay::find(&reader, &settings.kafka.topic, &[], points)
         };
         tokio::task::spawn_blocking(ask).await?
     }
@@ -186,9 +186,7 @@ async fn without_records(
     let settings = again.settings.clone();
     let ask = move || -> anyhow::Result<Spans> {
         let reader = RangeReader::open(&settings, 1_024).map_err(kafka::refused)?;
-        let topic = &settings.kafka.topic;
-        let partitions = reader.partitions(topic)?;
-        Ok(reader.spans(topic, &partitions, (Point::Earliest, Point::Latest))?)
+        replay::find(&reader, &settings.kafka.topic, &[], (Point::Earliest, Point::Latest))
     };
     let spans = tokio::task::spawn_blocking(ask).await??;
     let events =

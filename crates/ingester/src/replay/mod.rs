@@ -129,7 +129,7 @@ impl RangeArguments {
             again.store.migrate().await.context("migrating the database")?;
         }
         let table = again.table_generation().await?;
-        let plan = plan::make(&again.settings, self.task(&again.settings)).await?;
+        let plan = plan::make(&again, self.task(&again.settings)).await?;
         output.print("plan", &plan, &plan.describe(&again.settings, table))?;
         if plan.is_empty() {
             return Ok(true);

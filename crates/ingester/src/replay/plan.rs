@@ -1,5 +1,6 @@
 //! What a replay will read, before it reads it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::point::PointArgument;
-use crate::kafka::{self, RangeReader, Spans};
+use crate::again::Again;
+use crate::kafka::{self, Point, RangeReader, Spans};
 use crate::letters::Letters;
 use crate::settings::Settings;
 
@@ -70,6 +72,8 @@ impl Task {
 pub(super) struct Plan {
     #[serde(flatten)]
     pub(super) task: Task,
+    /// By partition, the first offset that is there, where older ones were asked for.
+    pub(super) removed_before: BTreeMap<i32, i64>,
     /// At most: times leave records out.
     pub(super) records: Option<u64>,
     /// By the size of the first records.
@@ -78,19 +82,28 @@ pub(super) struct Plan {
 }
 
 /// Asks the broker what the range holds.
-pub(super) async fn make(settings: &Settings, asked: Asked) -> anyhow::Result<Plan> {
-    let settings = settings.clone();
-    tokio::task::spawn_blocking(move || make_now(&settings, asked)).await?
+pub(super) async fn make(again: &Again, asked: Asked) -> anyhow::Result<Plan> {
+    let settings = again.settings.clone();
+    let usual = if again.store.is_serial() { SQLITE_RATE } else { POSTGRES_RATE };
+    tokio::task::spawn_blocking(move || make_now(&settings, asked, usual)).await?
 }
 
-fn make_now(settings: &Settings, asked: Asked) -> anyhow::Result<Plan> {
+fn make_now(settings: &Settings, asked: Asked, usual: u64) -> anyhow::Result<Plan> {
     let Asked { from, until, topic, partitions, file, rate, dead_letter } = asked;
+    let mut removed = BTreeMap::new();
     let (source, said, size) = match (file, from) {
         (Some(path), _) => (Source::File(path), None, None),
         (None, Some(from)) => {
             let reader = RangeReader::open(settings, 1_024).map_err(kafka::refused)?;
-            let spans = find(&reader, &topic, &partitions, (&from, &until))?;
-            let size = reader.sample(&spans).context("reading the first records")?;
+            let points = (from.point, until.point);
+            let spans = find(&reader, &topic, &partitions, points)?;
+            removed = removed_before(&reader, &topic, &partitions, points)?;
+            // Of nothing there is no first record to wait for.
+            let size = if spans.partitions.is_empty() {
+                None
+            } else {
+                reader.sample(&spans).context("reading the first records")?
+            };
             (Source::Topic(spans), Some((from.describe(), until.describe())), size)
         }
         (None, None) => anyhow::bail!("neither --from nor --file"),
@@ -99,31 +112,54 @@ fn make_now(settings: &Settings, asked: Asked) -> anyhow::Result<Plan> {
         Source::Topic(spans) => Some(spans.len()),
         Source::File(_) | Source::DeadLetters(_) => None,
     };
-    let usual = if settings.store.url.starts_with("sqlite") { SQLITE_RATE } else { POSTGRES_RATE };
     let (from, until) = said.unzip();
     Ok(Plan {
         task: Task { from, until, source, rate, dead_letter },
+        removed_before: removed,
         records,
         estimated_bytes: records.zip(size).map(|(records, size)| records * size),
         estimated_seconds: records.map(|records| records.div_ceil(rate.unwrap_or(usual))),
     })
 }
 
-/// The spans of a range; the partitions asked for must be there.
+/// The spans of a range; the partitions asked for must be there, and without any, all are meant.
 pub(crate) fn find(
     reader: &RangeReader,
     topic: &str,
     asked: &[i32],
-    (from, until): (&PointArgument, &PointArgument),
+    points: (Point, Point),
 ) -> anyhow::Result<Spans> {
     let there = reader.partitions(topic).with_context(|| format!("asking about topic {topic}"))?;
     for partition in asked {
         ensure!(there.contains(partition), "topic {topic} has no partition {partition}");
     }
-    let partitions = if asked.is_empty() { &there } else { asked };
+    // One that is asked for twice is read once.
+    let meant = |partition: &i32| asked.is_empty() || asked.contains(partition);
+    let partitions: Vec<i32> = there.into_iter().filter(meant).collect();
     reader
-        .spans(topic, partitions, (from.point, until.point))
+        .spans(topic, &partitions, points)
         .with_context(|| format!("asking for the offsets of topic {topic}"))
+}
+
+/// By partition, the first offset that is there, where older ones are asked for.
+fn removed_before(
+    reader: &RangeReader,
+    topic: &str,
+    asked: &[i32],
+    (from, until): (Point, Point),
+) -> anyhow::Result<BTreeMap<i32, i64>> {
+    let offset = |point| if let Point::Offset(offset) = point { Some(offset) } else { None };
+    let Some(oldest) = [from, until].into_iter().filter_map(offset).min() else {
+        return Ok(BTreeMap::new());
+    };
+    let mut removed = BTreeMap::new();
+    for partition in reader.partitions(topic)? {
+        if asked.is_empty() || asked.contains(&partition) {
+            let (low, _) = reader.bounds(topic, partition)?;
+            removed.extend((oldest < low).then_some((partition, low)));
+        }
+    }
+    Ok(removed)
 }
 
 impl Plan {
@@ -162,6 +198,12 @@ impl Plan {
         let Source::Topic(spans) = &self.task.source else {
             return writeln!(text, "  one event or exported record a line, read to its end");
         };
+        for (partition, first) in &self.removed_before {
+            writeln!(
+                text,
+                "  partition {partition}: what was asked for before offset {first} is no longer in the topic"
+            )?;
+        }
         if self.is_empty() {
             return writeln!(text, "  no records");
         }
