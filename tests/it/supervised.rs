@@ -1,5 +1,7 @@
 //! What a supervisor is told: systemd's notifications, exit codes.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -32,6 +34,20 @@ impl Supervisor {
     }
 }
 
+/// A database with its tables.
+async fn migrated(name: &str) -> Scene {
+    let scene = Scene::without_topic(name, testkit::postgres().database().await.url);
+    let migrated = scene.ingester_command("migrate", "127.0.0.1:0").spawn().wait_exit(STOP);
+    assert_eq!(migrated.code(), Some(0));
+    scene
+}
+
+fn connected(address: &str, sent: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(sent.as_bytes()).unwrap();
+    stream
+}
+
 #[tokio::test]
 async fn systemd_is_told_that_the_ingester_is_up_lives_and_stops() {
     let scene = Scene::new("systemd", 1).await;
@@ -46,6 +62,7 @@ async fn systemd_is_told_that_the_ingester_is_up_lives_and_stops() {
     supervisor.waits_for("WATCHDOG=1").await;
     scene.produce([example_record()]).await;
     scene.caught_up(&mut ingester).await;
+    let _half = connected(&ingester.admin, "GET /met");
     ingester.daemon.terminate();
     supervisor.waits_for("STOPPING=1").await;
     assert_eq!(ingester.daemon.wait_exit(STOP).code(), Some(0));
@@ -53,9 +70,7 @@ async fn systemd_is_told_that_the_ingester_is_up_lives_and_stops() {
 
 #[tokio::test]
 async fn systemd_is_told_that_the_query_daemon_is_up_and_lives() {
-    let scene = Scene::without_topic("systemd", testkit::postgres().database().await.url);
-    let migrated = scene.ingester_command("migrate", "127.0.0.1:0").spawn().wait_exit(STOP);
-    assert_eq!(migrated.code(), Some(0));
+    let scene = migrated("systemd").await;
     let socket = scene.directory.path().join("notify");
     let supervisor = Supervisor(UnixDatagram::bind(&socket).unwrap());
     supervisor.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
@@ -67,4 +82,21 @@ async fn systemd_is_told_that_the_query_daemon_is_up_and_lives() {
     assert_eq!(query.running.metrics().get("ready"), Some(1.0));
     // With nothing in progress it may end before there is time to say that it stops.
     query.running.stop();
+}
+
+#[tokio::test]
+async fn clients_that_never_end_do_not_make_a_stop_a_failure() {
+    let scene = migrated("never-end").await;
+    // Nothing is in progress, so that the grace period, longer than a stop may take, is not used up.
+    let query = Query::start(&scene.store, &[("QUERY_SHUTDOWN__GRACE", "1h")]);
+    let _half = connected(&query.http, "G");
+    query.running.stop();
+    let query = Query::start(&scene.store, &[("QUERY_SHUTDOWN__GRACE", "100ms")]);
+    let mut asking = connected(
+        &query.http,
+        "POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n",
+    );
+    asking.read_exact(&mut [0; 25]).unwrap();
+    let log = query.running.stop();
+    assert!(log.contains("the requests in progress were cut off"), "{log}");
 }

@@ -24,6 +24,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use service::connection::Peer;
 use tokio::sync::Semaphore;
 
 use self::accept::Media;
@@ -34,7 +35,6 @@ use self::visit::{Outcome, REQUEST_ID, Visit};
 use crate::access::{Access, Client, Unauthenticated};
 use crate::budget::{ByteBudget, Turn};
 use crate::config::QuerySettings;
-use crate::connection::Peer;
 use crate::document::{self, Asked, DocumentCache, Refusal};
 use crate::error::{Code, Exceeded, QueryError, write_errors};
 use crate::execute::{Call, Executor};

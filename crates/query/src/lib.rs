@@ -8,7 +8,6 @@ mod access;
 mod budget;
 mod cli;
 mod config;
-mod connection;
 mod document;
 mod error;
 mod execute;

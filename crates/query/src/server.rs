@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use service::admin::{self, AdminServer, BindError, Health, State, Status};
 use service::config::{ConfigError, Settings};
+use service::connection::{self, Bounds};
 use service::lifecycle::{GraceExceeded, within_grace};
 use service::metrics::{IntGauge, Registry, RegistryError};
 use store::PublicationReader;
@@ -17,7 +18,6 @@ use tracing::{info, warn};
 use crate::access::Access;
 use crate::budget::{ByteBudget, WorkBudget};
 use crate::config::QuerySettings;
-use crate::connection;
 use crate::document::DocumentCache;
 use crate::execute::Executor;
 use crate::http::{self, App, Freshness, PersistedQueries, RequestIds};
@@ -159,15 +159,20 @@ impl Server {
         let ready = app.executor.metrics.ready.clone();
         tokio::spawn(probe(app.executor.reader.clone(), status.clone(), ready, ended));
         let settings = &app.settings.http;
+        let bounds = Bounds {
+            max_connections: settings.max_connections,
+            idle_timeout: settings.idle_timeout,
+            write_timeout: settings.write_timeout,
+        };
         info!(http = %http_addr, admin = %admin_addr, "serving");
         let stopping = stop.clone();
         tokio::spawn(async move {
             stopping.cancelled().await;
             status.set(State::Stopping, None);
         });
-        let open = &app.executor.metrics.connections;
+        let open = Some(&app.executor.metrics.connections);
         let router = http::router(app.clone());
-        let serving = connection::serve(listener, router, settings, open, &stop);
+        let serving = connection::serve(listener, router, bounds, open, &stop);
         within_grace(serving, &stop, app.settings.shutdown.grace).await
     }
 }

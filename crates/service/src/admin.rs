@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::State as Shared;
@@ -13,6 +13,18 @@ use axum::routing::get;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::connection::{self, Bounds};
+use crate::lifecycle::within_grace;
+
+/// A few probes and scrapers, which need a moment: whoever else is there must neither take all places nor stay.
+const BOUNDS: Bounds = Bounds {
+    max_connections: 256,
+    idle_timeout: Duration::from_secs(10),
+    write_timeout: Duration::from_secs(10),
+};
+/// How long an answer that is being sent holds up the end of the daemon at most.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// What a daemon is doing, as `/readyz` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,20 +173,22 @@ impl AdminServer {
         self.address
     }
 
-    /// Answers until `stop` is cancelled. Give it a token that is cancelled last, so that `/readyz` can say
-    /// `stopping` while the daemon does.
+    /// Answers until `stop` is cancelled, and ends within a second then, whatever connections are open. Give it a token
+    /// that is cancelled last, so that `/readyz` can say `stopping` while the daemon does.
     ///
     /// # Errors
-    /// When the listener breaks.
+    /// None: a connection that cannot be accepted is logged, and the next one tried.
     pub async fn serve(
         self,
         registry: Registry,
         health: Arc<dyn Health>,
         stop: CancellationToken,
     ) -> io::Result<()> {
-        axum::serve(self.listener, router(registry, health))
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
+        let router = router(registry, health);
+        let serving = connection::serve(self.listener, router, BOUNDS, None, &stop);
+        // Who does not take an answer in that time is cut off.
+        let _ = within_grace(serving, &stop, PARTING).await;
+        Ok(())
     }
 }
 
@@ -268,8 +282,22 @@ mod tests {
         assert!(answer.contains("sample_total 0"), "{answer}");
         assert!(ask(address, "/other").await.starts_with("HTTP/1.1 404 "));
 
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET /met").await.unwrap();
         stop.cancel();
         serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_head_is_not_waited_for() {
+        let server = AdminServer::bind(FREE).await.unwrap();
+        let address = server.local_addr();
+        let serving =
+            server.serve(Registry::new(), Arc::new(Status::default()), CancellationToken::new());
+        tokio::spawn(serving);
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET /met").await.unwrap();
+        assert_eq!(half.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[tokio::test]

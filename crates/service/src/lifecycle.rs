@@ -127,7 +127,7 @@ mod tests {
     fn a_configuration_error_is_found_in_the_chain() {
         let error = Outer(ConfigError::invalid("a.b", "wrong"));
         assert_eq!(exit_code(&error), ExitCode::from(78));
-        assert_eq!(exit_code(&GraceExceeded(Duration::ZERO)), ExitCode::from(1));
+        assert_eq!(exit_code(&io::Error::other("away")), ExitCode::from(1));
     }
 
     #[tokio::test(start_paused = true)]
