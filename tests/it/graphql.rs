@@ -166,6 +166,8 @@ async fn publications_are_paged_newest_first_and_filtered() {
     let count = |filter: Value| paged(&query, 50, &filter).len();
     assert_eq!(count(json!({"username": "user-7"})), 1);
     assert_eq!(count(json!({"username": "User-7"})), 0);
+    assert_eq!(count(json!({"name": "silent\u{0}"})), 0, "no name");
+    assert_eq!(count(json!({"username": "user-7\u{0}"})), 0, "no name");
     assert_eq!(count(json!({"tor": "YES"})), 1);
     assert_eq!(count(json!({"tor": "UNKNOWN"})), 116);
     assert_eq!(count(json!({"tor": "NO"})), 0);
@@ -183,6 +185,8 @@ async fn publications_are_paged_newest_first_and_filtered() {
         "first: 0",
         "first: 101",
         "first: 1, after: \"nonsense\"",
+        // A time that no database has.
+        "first: 1, after: \"MTkyMjMzNzIwMzY4NTQ3NzU4MDcKcGcKMQ\"",
         "first: 1, filter: {createdAfter: \"today\"}",
     ] {
         let (_, answer) = query

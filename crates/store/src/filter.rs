@@ -1,6 +1,6 @@
 //! What a listing asks for, and the SQL conditions that both databases share.
 
-use model::{PublicationId, Timestamp};
+use model::{PackageName, PublicationId, Timestamp, Username};
 
 /// A flag with three states, as the API filters by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub enum Flag {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// The package's name, byte for byte.
-    pub name: Option<String>,
+    pub name: Option<PackageName>,
     /// The publisher's name, byte for byte.
-    pub username: Option<String>,
+    pub username: Option<Username>,
     /// Whether the publisher came over Tor.
     pub tor: Option<Flag>,
     /// Whether a second factor was verified.
@@ -60,8 +60,8 @@ pub(crate) fn listing<'a>(
         values.push(value);
         conditions.push(format!("{condition} ${}", values.len()));
     };
-    filter.name.iter().for_each(|name| compare("p.name =", Bound::Text(name)));
-    filter.username.iter().for_each(|name| compare("p.username =", Bound::Text(name)));
+    filter.name.iter().for_each(|name| compare("p.name =", Bound::Text(name.as_str())));
+    filter.username.iter().for_each(|name| compare("p.username =", Bound::Text(name.as_str())));
     filter.created_after.iter().for_each(|&time| compare("p.created >", Bound::Time(time)));
     filter.created_before.iter().for_each(|&time| compare("p.created <", Bound::Time(time)));
     if let Some(Cursor { created, id }) = after {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use model::arbitrary::publication;
-use model::{Publication, PublicationId, Timestamp, Username, merge_all};
+use model::{PackageName, Publication, PublicationId, Timestamp, Username, merge_all};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -206,6 +206,12 @@ async fn lists_newest_first_through_pages(store: Store) {
         listed.extend(page);
     }
     assert_eq!(listed, rows);
+    // The ends of what a time can be.
+    for (time, count) in [("0000-01-01T00:00:00Z", 0), ("9999-12-31T23:59:59.999999Z", 100)] {
+        let after = Cursor { created: Timestamp::parse(time).unwrap(), id: rows[0].id.clone() };
+        let page = store.reader.list(&Filter::default(), Some(&after), 1_000).await.unwrap();
+        assert_eq!(page.len(), count, "{time}");
+    }
 }
 
 async fn filters(store: Store) {
@@ -223,8 +229,9 @@ async fn filters(store: Store) {
         rows.iter().map(|row| row.info.created.as_micros()).collect()
     };
     let all = Filter::default();
-    assert_eq!(numbers(Filter { name: Some("p3".into()), ..all.clone() }).await, [3]);
-    assert_eq!(numbers(Filter { username: Some("brianc".into()), ..all.clone() }).await, [4]);
+    let (name, username) = (PackageName::new("p3").ok(), Username::new("brianc").ok());
+    assert_eq!(numbers(Filter { name, ..all.clone() }).await, [3]);
+    assert_eq!(numbers(Filter { username, ..all.clone() }).await, [4]);
     assert_eq!(numbers(Filter { tor: Some(Flag::Yes), ..all.clone() }).await, [8, 5, 2]);
     assert_eq!(numbers(Filter { tor: Some(Flag::No), ..all.clone() }).await, [7, 4, 1]);
     assert_eq!(numbers(Filter { tfa: Some(Flag::Unknown), ..all.clone() }).await, [2, 1, 0]);

@@ -22,6 +22,8 @@ pub(super) fn decode(text: &str) -> Option<Cursor> {
     let plain = String::from_utf8(from_base64url(text)?).ok()?;
     let mut parts = plain.strip_prefix(FORM)?.split('\n');
     let created = Timestamp::from_micros(parts.next()?.parse().ok()?);
+    // No row's time lies outside the years that RFC 3339 can write, and PostgreSQL's do not reach as far as the number.
+    Timestamp::parse(&created.to_rfc3339_micros()).ok()?;
     let id = PublicationId::new(parts.next()?, parts.next()?).ok()?;
     parts.next().is_none().then_some(Cursor { created, id })
 }
@@ -65,6 +67,8 @@ mod tests {
             ("pg", "7.12.0", 1_564_078_151_204_000),
             ("@scope/é", "1.0.0-ü+b", -1),
             ("a b", "1", 0),
+            ("first", "1", -62_167_219_200_000_000),
+            ("last", "1", 253_402_300_799_999_999),
         ] {
             let id = PublicationId::new(name, version).unwrap();
             let text = encode(Timestamp::from_micros(micros), &id);
@@ -78,6 +82,12 @@ mod tests {
     fn what_is_none_of_ours_is_refused() {
         for text in ["", "A", "AAAA", "+///", "MQ", "MTAKYQ", "é", "MTAKYQoxCjI"] {
             assert_eq!(decode(text), None, "{text}");
+        }
+        let id = PublicationId::new("pg", "1").unwrap();
+        for micros in
+            [i64::MIN, -62_167_219_200_000_001, 253_402_300_800_000_000, i64::MAX - 1, i64::MAX]
+        {
+            assert_eq!(decode(&encode(Timestamp::from_micros(micros), &id)), None, "{micros}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! limit is enforced before any work.
 
 use apollo_compiler::executable::{Field, Operation};
-use model::{PublicationId, Purl, Timestamp};
+use model::{PackageName, PublicationId, Purl, Timestamp, Username};
 use store::{Cursor, Filter, Flag};
 
 use super::arguments::{Given, argument};
@@ -57,7 +57,8 @@ pub(super) enum RootValue {
 /// A page of `publications`.
 #[derive(Debug)]
 pub(super) struct Page {
-    pub(super) filter: Filter,
+    /// None where no row can pass.
+    pub(super) filter: Option<Filter>,
     pub(super) after: Option<Cursor>,
     /// 1 to 100.
     pub(super) first: u32,
@@ -175,7 +176,8 @@ impl<'a> Planner<'a> {
         Ok(Ok(Page { filter, after, first }))
     }
 
-    fn filter(&self, given: Given<'a>) -> Result<Filter, String> {
+    /// `None` for a name or username that can be none: no row has it.
+    fn filter(&self, given: Given<'a>) -> Result<Option<Filter>, String> {
         let part = |name: &'static str| given.field(name, self.collector.variables);
         let time = |name: &'static str| match part(name).as_str() {
             None => Ok(None),
@@ -183,15 +185,20 @@ impl<'a> Planner<'a> {
                 .map(Some)
                 .map_err(|error| format!("`{name}` of the filter is {error}")),
         };
-        Ok(Filter {
-            name: part("name").as_str().map(str::to_owned),
-            username: part("username").as_str().map(str::to_owned),
+        let created_after = time("createdAfter")?;
+        let created_before = time("createdBefore")?;
+        let name = part("name").as_str().map(PackageName::new).transpose();
+        let username = part("username").as_str().map(Username::new).transpose();
+        let (Ok(name), Ok(username)) = (name, username) else { return Ok(None) };
+        Ok(Some(Filter {
+            name,
+            username,
             tor: part("tor").as_str().and_then(flag),
             tfa: part("tfa").as_str().and_then(flag),
             disputed: part("disputed").as_bool(),
-            created_after: time("createdAfter")?,
-            created_before: time("createdBefore")?,
-        })
+            created_after,
+            created_before,
+        }))
     }
 
     fn check(&self, plan: &Plan<'a>) -> Result<(), QueryError> {

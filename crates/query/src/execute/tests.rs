@@ -1,5 +1,6 @@
 use std::sync::atomic::Ordering;
 
+use model::{PackageName, Username};
 use store::{Filter, Flag};
 
 use super::*;
@@ -286,8 +287,8 @@ async fn a_filter_reaches_the_store_whole() {
         disputed: true, createdAfter: "2019-07-25T00:00:00Z", createdBefore: $none }) { edges { cursor } } }"#;
     run(&executor, query, r#"{"u":"brianc"}"#).await.unwrap();
     let expected = Filter {
-        name: Some("pg".into()),
-        username: Some("brianc".into()),
+        name: PackageName::new("pg").ok(),
+        username: Username::new("brianc").ok(),
         tor: Some(Flag::Unknown),
         tfa: Some(Flag::No),
         disputed: Some(true),
@@ -299,6 +300,20 @@ async fn a_filter_reaches_the_store_whole() {
     let variables = r#"{"f":{"name":"pg","username":"brianc","tor":"UNKNOWN","tfa":"NO","disputed":true,"createdAfter":"2019-07-25T00:00:00Z","createdBefore":null}}"#;
     run(&executor, query, variables).await.unwrap();
     assert_eq!(*memory.filter.lock().unwrap(), Some(expected));
+}
+
+#[tokio::test]
+async fn what_can_be_no_name_lists_nothing() {
+    let (executor, memory) = executor(Limits::default());
+    let query =
+        "query ($f: PublicationFilter) { publications(first: 1, filter: $f) { edges { cursor } } }";
+    for filter in [r#"{"name":"a\u0000"}"#, r#"{"username":"a\u0000"}"#, r#"{"username":""}"#] {
+        assert_eq!(
+            run(&executor, query, &format!(r#"{{"f":{filter}}}"#)).await.unwrap(),
+            r#"{"data":{"publications":{"edges":[]}}}"#
+        );
+    }
+    assert_eq!(memory.lists.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
