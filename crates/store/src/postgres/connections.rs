@@ -88,3 +88,30 @@ impl Connections {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use testkit::eventually;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_statement_that_is_given_up_ends_at_the_server() {
+        let url = testkit::postgres().database().await.url;
+        let settings = StoreSettings { url: url.clone(), ..StoreSettings::default() };
+        let connections = Connections::new(url.parse().unwrap(), &settings);
+        let mut observer = PgConnection::connect(&url).await.unwrap();
+        let mut running = async || {
+            let sql = "SELECT count(*) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND query = 'SELECT pg_sleep(3600)'";
+            sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut observer).await.unwrap()
+        };
+        let asking = tokio::spawn(async move {
+            connections.fetch_all(|| sqlx::query("SELECT pg_sleep(3600)")).await.map(drop)
+        });
+        eventually("the statement to run", PATIENCE, async || running().await == 1).await;
+        asking.abort();
+        eventually("the statement to end", PATIENCE, async || running().await == 0).await;
+    }
+}
