@@ -1,6 +1,7 @@
 //! Documents: parsed within limits, measured, validated once, and kept by their text.
 
 mod cache;
+mod inputs;
 mod measure;
 mod merge;
 
@@ -60,6 +61,7 @@ pub(crate) fn prepare(
     let document = parsed.to_executable_validate(&schema.valid).map_err(|failed| {
         Refusal::Errors(diagnostics(&failed.errors, Code::ValidationFailed, limits))
     })?;
+    inputs::check(&document)?;
     merge::check(&document)?;
     Ok(Arc::new(document))
 }

@@ -189,3 +189,20 @@ fn a_safe_method_executes_queries_only() {
         assert_eq!(matches!(result, Err(Refusal::NotAQuery)), refused, "{operation_name:?}");
     }
 }
+
+#[test]
+fn an_input_object_names_each_field_once() {
+    for text in [
+        "{ packages(refs: [{name: \"zz\", name: \"pg\", version: \"1\"}]) { name } }",
+        "{ ...f } fragment f on Query { packages(refs: {version: \"1\", name: \"zz\", version: \"1\"}) { name } }",
+        "query ($f: PublicationFilter = {tor: NO, tor: NO}) { publications(first: 1, filter: $f) { edges { cursor } } }",
+    ] {
+        let error = refusal(text);
+        assert_eq!(error.code, Code::ValidationFailed, "{text}");
+        assert!(error.message.ends_with("is given twice in one object"), "{}", error.message);
+        assert_eq!(error.locations.len(), 1);
+    }
+    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let text = "{ packages(refs: [{name: \"a\", version: \"1\"}, {name: \"a\", version: \"1\"}]) { name } }";
+    assert!(prepare(&schema, &Limits::default(), text, ASKED).is_ok());
+}
