@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{StatusCode, header};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -117,8 +118,14 @@ async fn converse(
         let activity = answering.clone();
         async move {
             activity.answering.store(true, Ordering::Relaxed);
-            let answer = answer.await;
+            let mut answer = answer.await;
             activity.answering.store(false, Ordering::Relaxed);
+            // RFC 9110, section 8.6: it would be the length of what the client has, and axum says that of nothing.
+            if let Ok(answer) = &mut answer
+                && answer.status() == StatusCode::NOT_MODIFIED
+            {
+                answer.headers_mut().remove(header::CONTENT_LENGTH);
+            }
             answer
         }
     });
