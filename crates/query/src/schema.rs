@@ -13,17 +13,29 @@ use crate::config::Limits;
 /// The schema as it is committed, with the default limits in its descriptions.
 pub const DEFAULT_SCHEMA: &str = include_str!("schema.graphql");
 
-/// What the descriptions say of `limits.max_refs` by default.
-const MAX_REFS: &str = "5000 (`limits.max_refs`)";
-const MAX_REFS_IN_TYPE: &str = "5000 publications (`limits.max_refs`)";
-
 /// The schema in GraphQL's own language, with these limits in its descriptions.
 #[must_use]
 pub fn schema_text(limits: &Limits) -> String {
-    let count = limits.max_refs;
-    DEFAULT_SCHEMA
-        .replace(MAX_REFS, &format!("{count} (`limits.max_refs`)"))
-        .replace(MAX_REFS_IN_TYPE, &format!("{count} publications (`limits.max_refs`)"))
+    let defaults = told(&Limits::default());
+    let pairs = defaults.iter().zip(told(limits));
+    pairs.fold(DEFAULT_SCHEMA.to_owned(), |text, (default, own)| text.replace(default, &own))
+}
+
+/// What the descriptions say of each limit that a request can be over.
+fn told(limits: &Limits) -> [String; 10] {
+    [
+        ("max_refs", u64::from(limits.max_refs)),
+        ("max_pages", u64::from(limits.max_pages)),
+        ("max_body", limits.max_body.as_u64()),
+        ("max_answer", limits.max_answer.as_u64()),
+        ("max_document", limits.max_document.as_u64()),
+        ("max_tokens", limits.max_tokens as u64),
+        ("max_depth", limits.max_depth as u64),
+        ("max_definitions", limits.max_definitions as u64),
+        ("max_selections", limits.max_selections),
+        ("max_cost", limits.max_cost),
+    ]
+    .map(|(key, value)| format!("{value} (`limits.{key}`)"))
 }
 
 /// The parsed schema and its text.
@@ -68,10 +80,30 @@ mod tests {
 
     #[test]
     fn other_limits_stand_in_the_descriptions() {
-        let text = schema_text(&Limits { max_refs: 7, ..Limits::default() });
-        assert_eq!(text.matches("limits.max_refs").count(), 3);
-        assert_eq!(text.matches("7 (`limits.max_refs`)").count(), 2);
-        assert!(text.contains("7 publications (`limits.max_refs`)") && !text.contains("5000"));
+        let other = Limits {
+            max_refs: 1,
+            max_pages: 2,
+            max_body: bytesize::ByteSize::b(3),
+            max_answer: bytesize::ByteSize::b(4),
+            max_document: bytesize::ByteSize::b(5),
+            max_tokens: 6,
+            max_depth: 7,
+            max_definitions: 8,
+            max_selections: 9,
+            max_cost: 11,
+            ..Limits::default()
+        };
+        let text = schema_text(&other);
+        assert_eq!(text.matches("(`limits.").count(), 12, "max_refs is there three times");
+        for told in told(&other) {
+            assert!(
+                text.contains(&format!(" {told}")) || text.contains(&format!("\n{told}")),
+                "{told}"
+            );
+        }
+        for default in told(&Limits::default()) {
+            assert!(!text.contains(&default), "{default}");
+        }
     }
 
     #[test]
