@@ -55,9 +55,13 @@ impl Cors {
         self.origins.contains(origin).then(|| origin.clone())
     }
 
-    /// Whether a request was sent by a page that may not: browsers say so by `Sec-Fetch-Site`, and nobody else does.
+    /// Whether a request was sent by a page that may not. Browsers say by `Sec-Fetch-Site` whose page it is; those that
+    /// do not, for their age or because the daemon is reached without TLS, say by `Origin` where it came from.
     pub(crate) fn refuses(&self, headers: &HeaderMap) -> bool {
-        let cross = headers.get("sec-fetch-site").is_some_and(|value| value == "cross-site");
+        let cross = match headers.get("sec-fetch-site") {
+            Some(site) => site == "cross-site",
+            None => is_of_another_host(headers),
+        };
         cross && !self.any && self.allowed(headers).is_none()
     }
 
@@ -74,6 +78,15 @@ impl Cors {
         answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
         answer.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     }
+}
+
+/// Whether there is an `Origin`, and of another host than the request was sent to. The schemes are not compared: behind
+/// a proxy that speaks TLS the daemon does not know its own.
+fn is_of_another_host(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or(""));
+    let Some(origin) = text(header::ORIGIN) else { return false };
+    let own = text(header::HOST).unwrap_or("");
+    !origin.split_once("://").is_some_and(|(_, host)| host.eq_ignore_ascii_case(own))
 }
 
 #[cfg(test)]
@@ -106,7 +119,27 @@ mod tests {
         for site in ["same-origin", "same-site", "none"] {
             assert!(!none.refuses(&headers(&[("sec-fetch-site", site)])), "{site}");
         }
-        assert!(!none.refuses(&headers(&[("origin", "https://a.example")])));
+    }
+
+    #[test]
+    fn without_word_of_the_site_the_origin_must_be_this_host() {
+        let none = Cors::new(&[]).unwrap();
+        let from = |origin| headers(&[("origin", origin), ("host", "a.example:8080")]);
+        assert!(!none.refuses(&headers(&[("host", "a.example")])), "no page");
+        assert!(!none.refuses(&from("http://a.example:8080")));
+        assert!(!none.refuses(&from("https://A.example:8080")));
+        for origin in ["https://b.example", "http://a.example", "http://a.example:8081", "null", ""]
+        {
+            assert!(none.refuses(&from(origin)), "{origin}");
+        }
+        assert!(none.refuses(&headers(&[("origin", "http://a.example")])), "no host");
+        assert!(
+            !Cors::new(&["https://b.example".into()]).unwrap().refuses(&from("https://b.example"))
+        );
+        assert!(!Cors::new(&["*".into()]).unwrap().refuses(&from("null")));
+        let mut renamed = from("https://b.example");
+        renamed.insert("sec-fetch-site", HeaderValue::from_static("same-origin"));
+        assert!(!none.refuses(&renamed), "a proxy put its own name for the host");
     }
 
     #[test]

@@ -132,6 +132,10 @@ async fn what_is_no_graphql_request_is_refused() {
     let (status, answer) = running.post(&[JSON, "sec-fetch-site: cross-site"], SEED).await;
     assert!(status == 403 && answer.contains("CROSS_SITE_REFUSED"), "{answer}");
     assert_eq!(running.post(&[JSON, "sec-fetch-site: same-origin"], SEED).await.0, 200);
+    assert_eq!(running.post(&[JSON, "origin: https://evil.example"], SEED).await.0, 403);
+    let path = "/graphql?query=%7B__typename%7D";
+    assert_eq!(running.get(path, "origin: https://evil.example").await.0, 403);
+    assert_eq!(running.get(path, "origin: http://x").await.0, 200);
     let (status, answer) = running.get("/graphql?query=mutation%7B__typename%7D", NEW).await;
     assert!(status == 405 && answer.contains("allow: POST"), "{answer}");
     assert_eq!(running.get("/graphql", NEW).await.0, 400);
