@@ -87,6 +87,8 @@ struct Terms {
     client: Client,
     /// By GET, which must not write.
     safe_method: bool,
+    /// When it is to be answered at the latest.
+    until: tokio::time::Instant,
 }
 
 /// The routes of the public listener.
@@ -124,29 +126,38 @@ async fn preflight(State(app): State<Arc<App>>, request: Request) -> Response {
 }
 
 async fn graphql(State(app): State<Arc<App>>, request: Request) -> Response {
-    let started = Instant::now();
+    let arrived = tokio::time::Instant::now();
     let (head, body) = request.into_parts();
+    let started = arrived.into_std();
     let visit =
         Visit { id: app.request_ids.of(&head.headers), method: head.method.clone(), started };
     let media = accept::negotiate(&head.headers);
     let peer = head.extensions.get::<Peer>().map_or(UNKNOWN_PEER, |peer| peer.0);
     let client = app.access.client(&head.headers, peer);
     let answer = match (media, client) {
-        (None, _) => app.turn_away(&head, body, app.not_acceptable()).await,
-        (_, Err(why)) => app.turn_away(&head, body, app.unauthenticated(why)).await,
+        (None, _) => turn_away(&head, body, app.not_acceptable()).await,
+        (_, Err(why)) => turn_away(&head, body, app.unauthenticated(why)).await,
         (Some(media), Ok(client)) => {
-            let terms = Terms { media, client, safe_method: head.method != Method::POST };
+            let safe_method = head.method != Method::POST;
+            let until = arrived + app.settings.http.request_timeout;
+            let terms = Terms { media, client, safe_method, until };
             app.answer_in_time(&head, body, terms).await
         }
     };
     app.finish(&head.headers, answer, (media.unwrap_or(Media::Json), client.ok()), visit).await
 }
 
+/// The answer to a request that is refused by its head, once its body has gone by.
+async fn turn_away(head: &Parts, body: Body, answer: Answer) -> Answer {
+    body::discard(body, &head.headers).await;
+    answer
+}
+
 impl App {
     async fn answer_in_time(&self, head: &Parts, body: Body, terms: Terms) -> Answer {
-        let timeout = self.settings.http.request_timeout;
-        let answer = tokio::time::timeout(timeout, self.answer(head, body, terms)).await;
+        let answer = tokio::time::timeout_at(terms.until, self.answer(head, body, terms)).await;
         answer.unwrap_or_else(|_| {
+            let timeout = self.settings.http.request_timeout;
             let message = format!("not answered within {timeout:?} (http.request_timeout)");
             let error = QueryError::new(Code::Timeout, message);
             self.plain_error(StatusCode::SERVICE_UNAVAILABLE, &error)
@@ -158,11 +169,11 @@ impl App {
             let message = "requests from pages of other sites are refused (access.cors_origins)";
             let error = QueryError::new(Code::CrossSite, message);
             let answer = self.plain_error(StatusCode::FORBIDDEN, &error);
-            return self.turn_away(head, body, answer).await;
+            return turn_away(head, body, answer).await;
         }
         // Before anything is read, so that a client whose account is empty costs next to nothing.
         if let Err(error) = self.charge(terms.client, 1) {
-            return self.turn_away(head, body, self.refused(&[error], terms.media)).await;
+            return turn_away(head, body, self.refused(&[error], terms.media)).await;
         }
         if terms.safe_method {
             self.get(&head.uri, terms).await
@@ -179,16 +190,6 @@ impl App {
         }
     }
 
-    /// The answer to a request that is refused by its head, once its body has gone by: whoever is still sending would else
-    /// see the connection reset before the answer.
-    async fn turn_away(&self, head: &Parts, body: Body, answer: Answer) -> Answer {
-        let maximum = usize::try_from(self.executor.limits.max_body.as_u64()).unwrap_or(usize::MAX);
-        let going_by = body::discard(body, &head.headers, maximum);
-        // A client that is slow about it has itself to blame.
-        let _ = tokio::time::timeout(self.settings.http.request_timeout, going_by).await;
-        answer
-    }
-
     async fn post(&self, head: &Parts, body: Body, terms: Terms) -> Answer {
         let headers = &head.headers;
         if !parameters::is_json(headers) {
@@ -197,14 +198,26 @@ impl App {
                 "the content type must be application/json in UTF-8",
             );
             let answer = self.plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
-            return self.turn_away(head, body, answer).await;
+            return turn_away(head, body, answer).await;
         }
         let maximum = usize::try_from(self.executor.limits.max_body.as_u64()).unwrap_or(usize::MAX);
-        let length = body::announced(headers).unwrap_or(maximum).min(maximum);
-        let _held = self.bodies.reserve(length).await;
-        let body = match body::read(body, headers, maximum).await {
-            Ok(body) => body,
-            Err(error) => return self.unread(error),
+        let announced = body::announced(headers);
+        if announced.is_some_and(|length| length > maximum) {
+            return turn_away(head, body, self.unread(Unread::TooLong)).await;
+        }
+        let _held = self.bodies.reserve(announced.unwrap_or(maximum)).await;
+        let capacity = announced.unwrap_or_default();
+        let reading = tokio::time::timeout_at(terms.until, body::read(body, capacity, maximum));
+        let body = match reading.await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return self.unread(error),
+            Err(_) => {
+                let timeout = self.settings.http.request_timeout;
+                let message =
+                    format!("the body did not come within {timeout:?} (http.request_timeout)");
+                let error = QueryError::new(Code::Timeout, message);
+                return self.plain_error(StatusCode::REQUEST_TIMEOUT, &error);
+            }
         };
         let turn = self.executor.work.turn_for_body(body.len()).await;
         let budget = parameters::budget(self.executor.limits.max_refs);

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
@@ -15,59 +16,57 @@ pub(super) enum Unread {
     Broken,
 }
 
-/// How many bodies' worth of bytes are thrown away behind one that is too long. A client that is still sending would
-/// else see its connection reset before it reads why.
-const DISCARDED: usize = 32;
+/// How much, and for how long, is thrown away of a body that is refused. A client that is still sending would else see
+/// its connection reset before it reads why; one that takes longer has itself to blame.
+const COURTESY: (usize, Duration) = (64 << 20, Duration::from_secs(1));
 
 /// The length that the head announces, where it does.
 pub(super) fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads up to `maximum` bytes.
+/// Reads up to `maximum` bytes, of which there will probably be `capacity`.
 pub(super) async fn read(
     mut body: Body,
-    headers: &HeaderMap,
+    capacity: usize,
     maximum: usize,
 ) -> Result<Vec<u8>, Unread> {
-    let announced = announced(headers);
-    let mut too_long = announced.is_some_and(|length| length > maximum);
-    if too_long && headers.contains_key(header::EXPECT) {
-        // Nothing was sent yet: the client waits for leave.
-        return Err(Unread::TooLong);
-    }
-    let mut read = Vec::with_capacity(if too_long { 0 } else { announced.unwrap_or_default() });
-    let mut discarded = 0;
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let data: Bytes = match frame.map_err(|_| Unread::Broken)?.into_data() {
-            Ok(data) => data,
-            // Trailers say nothing here.
-            Err(_) => continue,
-        };
-        too_long |= read.len() + data.len() > maximum;
-        if !too_long {
-            read.extend_from_slice(&data);
-            continue;
+    let mut read = Vec::with_capacity(capacity);
+    while let Some(data) = next(&mut body).await {
+        let data = data?;
+        if read.len() + data.len() > maximum {
+            drop(read);
+            let_by(body).await;
+            return Err(Unread::TooLong);
         }
-        read = Vec::new();
-        discarded += data.len();
-        if discarded > DISCARDED * maximum {
-            break;
-        }
+        read.extend_from_slice(&data);
     }
-    if too_long { Err(Unread::TooLong) } else { Ok(read) }
+    Ok(read)
 }
 
-/// Reads a body up to `maximum` bytes, or as far as it comes, and keeps nothing of it.
-pub(super) async fn discard(mut body: Body, headers: &HeaderMap, maximum: usize) {
-    if headers.contains_key(header::EXPECT) {
-        return;
+/// Lets the body of a request that is refused by its head go by.
+pub(super) async fn discard(body: Body, headers: &HeaderMap) {
+    // Where the client waits for leave nothing was sent yet.
+    if !headers.contains_key(header::EXPECT) {
+        let_by(body).await;
     }
-    let mut discarded = 0;
-    while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        discarded += frame.data_ref().map_or(0, Bytes::len);
-        if discarded > maximum {
-            break;
+}
+
+async fn let_by(mut body: Body) {
+    let (most, patience) = COURTESY;
+    let going_by = async {
+        let mut gone = 0;
+        while let Some(Ok(data)) = next(&mut body).await
+            && gone <= most
+        {
+            gone += data.len();
         }
-    }
+    };
+    let _ = tokio::time::timeout(patience, going_by).await;
+}
+
+/// The next piece of a body; trailers are empty ones, for they say nothing here.
+async fn next(body: &mut Body) -> Option<Result<Bytes, Unread>> {
+    let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+    Some(frame.map_err(|_| Unread::Broken).map(|frame| frame.into_data().unwrap_or_default()))
 }

@@ -209,5 +209,21 @@ async fn a_client_that_sends_nothing_is_cut_off() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"TIMEOUT\""), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"TIMEOUT\""), "{answer}");
+}
+
+#[tokio::test]
+async fn who_announces_too_much_is_not_waited_for() {
+    let running =
+        start(|settings| settings.http.request_timeout = std::time::Duration::from_secs(3_600))
+            .await;
+    for length in [format!("{JSON}\r\ncontent-length: 3000000"), "content-length: 9".into()] {
+        let mut stream = TcpStream::connect(running.http).await.unwrap();
+        let head = format!("POST /graphql HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n{{");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // The answer ends the connection, for what follows of the body is no request.
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 41"), "{answer}");
+    }
 }
