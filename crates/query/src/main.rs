@@ -23,22 +23,18 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         config::load(PREFIX, cli.config(), Path::new(DEFAULT_FILE), std::env::vars())?;
     match cli.command {
         Command::Schema => Ok(write!(std::io::stdout(), "{}", schema_text(&settings.limits))?),
-        Command::Serve => {
-            telemetry::init(&settings.log)?;
-            serve(settings)
-        }
+        Command::Serve => serve(settings),
     }
 }
 
 #[tokio::main]
 async fn serve(settings: QuerySettings) -> anyhow::Result<()> {
+    telemetry::init(&settings.log)?;
     let stop = lifecycle::stop_on_signals()?;
     lifecycle::raise_open_files()?;
     let server = Server::bind(settings).await?;
     tokio::spawn(notify::keep_told(server.health(), stop.clone()));
-    // A supervisor asked for the end and has it: no failure, and nothing that a restart would mend.
-    if let Err(exceeded) = server.serve(stop).await {
-        tracing::warn!("{exceeded}; the requests in progress were cut off");
-    }
+    let served = server.serve(stop).await;
+    served.unwrap_or_else(|late| tracing::warn!("{late}; the requests in progress were cut off"));
     Ok(())
 }

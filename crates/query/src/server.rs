@@ -143,6 +143,7 @@ impl Server {
     ///
     /// # Errors
     /// [`GraceExceeded`] when requests were still in progress after the grace period; they are cut off.
+    /// For a process no failure: whoever asked for its end has it, and a restart would mend nothing.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), GraceExceeded> {
         let Self { app, registry, status, admin, listener, http_addr } = self;
         let admin_addr = admin.local_addr();
