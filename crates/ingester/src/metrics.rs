@@ -38,7 +38,7 @@ service::metrics! {
         pub store_write_seconds: Histogram(WRITE_BUCKETS),
         /// Writes tried again, by the class of the error.
         pub store_retries_total: IntCounterVec["class" = &["transient", "data"]],
-        /// 1 while nothing is read or written: a broker, the database or the dead-letter topic is away, or everything is rejected.
+        /// 1 while nothing is read or written: a broker, the topic, the database or the dead-letter topic is away, or everything is rejected.
         pub paused: IntGauge,
         /// Partitions assigned or revoked, counted once a callback.
         pub rebalances_total: IntCounter,

@@ -303,20 +303,26 @@ impl Default for Shutdown {
     }
 }
 
-/// Keys of `kafka.client` that are not the operator's, and what to use instead: what we set before the operator's would
-/// be replaced by them, and what we set behind them would be ignored. librdkafka knows some by two names.
-const NOT_THE_CLIENTS: [(&str, &str); 11] = [
-    ("bootstrap.servers", "is set by kafka.brokers"),
-    ("metadata.broker.list", "is set by kafka.brokers"),
-    ("group.id", "is set by kafka.group"),
-    ("enable.auto.commit", POSITION),
-    ("auto.commit.enable", POSITION),
-    ("enable.auto.offset.store", POSITION),
-    ("auto.offset.reset", POSITION),
-    ("partition.assignment.strategy", "cannot be changed: it is cooperative-sticky"),
-    ("enable.idempotence", DEAD_LETTERS),
-    ("acks", DEAD_LETTERS),
-    ("request.required.acks", DEAD_LETTERS),
+/// Keys of `kafka.client` that are not the operator's, the values that say what is done anyhow, and what to use instead:
+/// what we set before the operator's would be replaced by them, and what we set behind them would be ignored. librdkafka
+/// knows some by two names.
+const NOT_THE_CLIENTS: [(&str, &[&str], &str); 11] = [
+    ("bootstrap.servers", &[], "is set by kafka.brokers"),
+    ("metadata.broker.list", &[], "is set by kafka.brokers"),
+    ("group.id", &[], "is set by kafka.group"),
+    ("enable.auto.commit", &["false"], POSITION),
+    ("auto.commit.enable", &["false"], POSITION),
+    ("enable.auto.offset.store", &["false"], POSITION),
+    // Where a group has no offset, it begins with the first record.
+    ("auto.offset.reset", &["error", "earliest"], POSITION),
+    (
+        "partition.assignment.strategy",
+        &["cooperative-sticky"],
+        "cannot be changed: it is cooperative-sticky",
+    ),
+    ("enable.idempotence", &["true"], DEAD_LETTERS),
+    ("acks", &["all", "-1"], DEAD_LETTERS),
+    ("request.required.acks", &["all", "-1"], DEAD_LETTERS),
 ];
 const POSITION: &str =
     "cannot be changed: offsets are committed after their rows are written, and never otherwise";
@@ -340,10 +346,12 @@ impl Kafka {
         if self.group.is_empty() {
             return Err(ConfigError::invalid("kafka.group", "must not be empty"));
         }
-        let not_theirs = NOT_THE_CLIENTS.iter().find(|(key, _)| self.client.contains_key(*key));
-        not_theirs.map_or(Ok(()), |(key, reason)| {
-            Err(ConfigError::invalid(format!("kafka.client.{key}"), *reason))
-        })
+        for (key, values, reason) in NOT_THE_CLIENTS {
+            if self.client.get(key).is_some_and(|value| !values.contains(&value.as_str())) {
+                return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -356,7 +364,7 @@ fn is_topic_name(name: &str) -> bool {
 
 impl Limits {
     /// Below the least, a settling pass, which gets a twelfth of it, has no room for a record of the usual size.
-    const LEAST_BUFFER: ByteSize = ByteSize::mib(1);
+    const LEAST_BUFFER: ByteSize = ByteSize::kib(64);
     /// A third of it is `queued.max.messages.kbytes`, of which librdkafka takes 2 GiB less a KiB.
     const GREATEST_BUFFER: ByteSize = ByteSize::gib(4);
     /// No record is greater: Kafka counts the bytes of one with 31 bits.
@@ -367,7 +375,7 @@ impl Limits {
             return Err(ConfigError::invalid("limits.max_event_bytes", "must be at most 2GiB"));
         }
         if !(Self::LEAST_BUFFER..=Self::GREATEST_BUFFER).contains(&self.max_buffered_bytes) {
-            let message = "must be from 1MiB to 4GiB";
+            let message = "must be from 64KiB to 4GiB";
             return Err(ConfigError::invalid("limits.max_buffered_bytes", message));
         }
         Ok(())
@@ -522,11 +530,15 @@ mod tests {
 
     #[test]
     fn what_is_ours_is_not_taken_from_the_client() {
-        for (key, _) in NOT_THE_CLIENTS {
+        for (key, values, _) in NOT_THE_CLIENTS {
             let mut settings = Settings::default();
             settings.kafka.client.insert(key.into(), "x".into());
             let refused = settings.check().unwrap_err().to_string();
             assert!(refused.contains(&format!("`kafka.client.{key}`")), "{refused}");
+            for value in values {
+                settings.kafka.client.insert(key.into(), (*value).into());
+                assert_eq!(settings.check(), Ok(()), "{key} = {value}");
+            }
         }
         let mut settings = Settings::default();
         settings.kafka.client.insert("group.instance.id".into(), "x".into());
