@@ -185,7 +185,7 @@ impl<'a> Planner<'a> {
                 .map(Some)
                 .map_err(|error| format!("`{name}` of the filter is {error}")),
         };
-        let created_after = time("createdAfter")?.map(end_of_millisecond);
+        let created_after = time("createdAfter")?;
         let created_before = time("createdBefore")?;
         let name = part("name").as_str().map(PackageName::new).transpose();
         let username = part("username").as_str().map(Username::new).transpose();
@@ -253,11 +253,6 @@ fn by_purl<'a>(
         return Ok(None);
     }
     Ok(purl.version.and_then(|version| PublicationId::new(&purl.name, &version).ok()))
-}
-
-/// `created` is shown in milliseconds. What is shown as a time is not after it, whatever microseconds it has.
-fn end_of_millisecond(time: Timestamp) -> Timestamp {
-    Timestamp::from_micros(time.as_micros().div_euclid(1_000) * 1_000 + 999)
 }
 
 fn flag(word: &str) -> Option<Flag> {

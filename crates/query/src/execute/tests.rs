@@ -292,7 +292,7 @@ async fn a_filter_reaches_the_store_whole() {
         tor: Some(Flag::Unknown),
         tfa: Some(Flag::No),
         disputed: Some(true),
-        created_after: Some(model::Timestamp::parse("2019-07-25T00:00:00.000999Z").unwrap()),
+        created_after: Some(model::Timestamp::parse("2019-07-25T00:00:00Z").unwrap()),
         created_before: None,
     };
     assert_eq!(*memory.filter.lock().unwrap(), Some(expected.clone()));
