@@ -264,26 +264,35 @@ impl Default for ShutdownSettings {
     }
 }
 
+impl Limits {
+    /// What a request can be over, by key.
+    pub(crate) const fn of_a_request(&self) -> [(&'static str, u64); 10] {
+        [
+            ("limits.max_refs", self.max_refs as u64),
+            ("limits.max_pages", self.max_pages as u64),
+            ("limits.max_body", self.max_body.as_u64()),
+            ("limits.max_document", self.max_document.as_u64()),
+            ("limits.max_tokens", self.max_tokens as u64),
+            ("limits.max_depth", self.max_depth as u64),
+            ("limits.max_definitions", self.max_definitions as u64),
+            ("limits.max_selections", self.max_selections),
+            ("limits.max_cost", self.max_cost),
+            ("limits.max_answer", self.max_answer.as_u64()),
+        ]
+    }
+}
+
 impl Settings for QuerySettings {
     /// No limit can be switched off by a 0: each of them keeps a document of a kilobyte from stopping the process.
     fn check(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
-        let sizes = [
-            ("limits.max_refs", u64::from(limits.max_refs)),
-            ("limits.max_pages", u64::from(limits.max_pages)),
-            ("limits.max_body", limits.max_body.as_u64()),
-            ("limits.max_document", limits.max_document.as_u64()),
-            ("limits.max_tokens", limits.max_tokens as u64),
-            ("limits.max_depth", limits.max_depth as u64),
-            ("limits.max_definitions", limits.max_definitions as u64),
-            ("limits.max_selections", limits.max_selections),
-            ("limits.max_cost", limits.max_cost),
+        let others = [
             ("limits.max_errors", limits.max_errors as u64),
             ("limits.max_error_length", limits.max_error_length as u64),
-            ("limits.max_answer", limits.max_answer.as_u64()),
             ("http.max_connections", self.http.max_connections as u64),
         ];
-        if let Some((key, _)) = sizes.into_iter().find(|(_, value)| *value == 0) {
+        let mut sizes = limits.of_a_request().into_iter().chain(others);
+        if let Some((key, _)) = sizes.find(|(_, value)| *value == 0) {
             return Err(ConfigError::invalid(key, "must not be 0"));
         }
         self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;

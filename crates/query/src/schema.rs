@@ -23,19 +23,7 @@ pub fn schema_text(limits: &Limits) -> String {
 
 /// What the descriptions say of each limit that a request can be over.
 fn told(limits: &Limits) -> [String; 10] {
-    [
-        ("max_refs", u64::from(limits.max_refs)),
-        ("max_pages", u64::from(limits.max_pages)),
-        ("max_body", limits.max_body.as_u64()),
-        ("max_answer", limits.max_answer.as_u64()),
-        ("max_document", limits.max_document.as_u64()),
-        ("max_tokens", limits.max_tokens as u64),
-        ("max_depth", limits.max_depth as u64),
-        ("max_definitions", limits.max_definitions as u64),
-        ("max_selections", limits.max_selections),
-        ("max_cost", limits.max_cost),
-    ]
-    .map(|(key, value)| format!("{value} (`limits.{key}`)"))
+    limits.of_a_request().map(|(key, value)| format!("{value} (`{key}`)"))
 }
 
 /// The parsed schema and its text.
