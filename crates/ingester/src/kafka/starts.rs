@@ -184,7 +184,10 @@ impl Context {
         committed.elements().iter().try_for_each(|element| element.error())?;
         let mut starts = TopicPartitionList::new();
         let mut without = Vec::new();
-        for element in committed.elements() {
+        // Nearly always one for all partitions, and looking at it goes through all lists.
+        let mut marks = BTreeSet::new();
+        let elements = committed.elements();
+        for element in &elements {
             let partition = element.partition();
             let next = offset(element.offset());
             let said = |key| element.metadata().split(' ').find_map(|part| part.strip_prefix(key));
@@ -198,7 +201,7 @@ impl Context {
                 self.forget(partition);
                 Offset::Beginning
             } else if let Some(next) = next {
-                self.assignment.was_settled_by(said(EVIDENCE));
+                marks.insert(said(EVIDENCE));
                 Offset::Offset(next)
             } else {
                 without.push(partition);
@@ -206,6 +209,7 @@ impl Context {
             };
             starts.add_partition_offset(element.topic(), partition, start)?;
         }
+        marks.into_iter().for_each(|mark| self.assignment.was_settled_by(mark));
         if !without.is_empty() {
             tracing::info!(
                 topic = %self.topic, partitions = ?without,
