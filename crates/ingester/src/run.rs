@@ -103,7 +103,7 @@ impl Ingester {
             }
         };
         serving.cancel();
-        admin.await?.context("the admin listener broke")?;
+        admin.await?;
         result
     }
 }

@@ -13,7 +13,7 @@ use store::PublicationReader;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::access::Access;
 use crate::budget::{ByteBudget, WorkBudget};
@@ -149,14 +149,7 @@ impl Server {
         let admin_addr = admin.local_addr();
         let ended = CancellationToken::new();
         let _end_with_this = ended.clone().drop_guard();
-        tokio::spawn({
-            let serving = admin.serve(registry, status.clone(), ended.clone());
-            async move {
-                if let Err(error) = serving.await {
-                    warn!(%error, "the admin listener broke");
-                }
-            }
-        });
+        tokio::spawn(admin.serve(registry, status.clone(), ended.clone()));
         let ready = app.executor.metrics.ready.clone();
         tokio::spawn(probe(app.executor.reader.clone(), status.clone(), ready, ended));
         let settings = &app.settings.http;
