@@ -26,6 +26,13 @@ fn with_file(program: &str, command: &str, directory: &Path, text: &str) -> (Opt
     outcome(Daemon::command(program).arg(command).arg("--config").arg(file))
 }
 
+/// The log of a command that this variable keeps from starting, with the configuration's exit code.
+fn refused(program: &str, command: &str, variable: &str, value: &str) -> String {
+    let (code, log) = outcome(Daemon::command(program).arg(command).env(variable, value));
+    assert_eq!(code, Some(78), "{program} with {variable}={value}: {log}");
+    log
+}
+
 #[test]
 fn what_is_wrong_with_a_file_or_the_environment_is_named() {
     let directory = tempfile::tempdir().unwrap();
@@ -54,8 +61,7 @@ fn what_is_wrong_with_a_file_or_the_environment_is_named() {
             ("store__url", "sqlite://x", "store.url"),
         ] {
             let variable = format!("{prefix}{name}");
-            let (code, log) = outcome(Daemon::command(program).arg(command).env(&variable, value));
-            assert_eq!(code, Some(78), "{program} with {variable}={value}: {log}");
+            let log = refused(program, command, &variable, value);
             assert!(
                 log.contains(key) && log.contains(&variable),
                 "{program} with {variable}: {log}"
@@ -95,9 +101,7 @@ fn values_of_the_right_type_that_cannot_work_are_refused() {
         ),
         ("INGESTER_SHUTDOWN__GRACE", "0s", "shutdown.grace"),
     ] {
-        let command = Daemon::command("publication-ingester").arg("run").env(variable, value);
-        let (code, log) = outcome(command);
-        assert_eq!(code, Some(78), "{variable}={value}: {log}");
+        let log = refused("publication-ingester", "run", variable, value);
         assert!(log.contains(key), "{variable}={value}: {log}");
     }
     for (program, command, prefix) in [INGESTER, QUERY] {
@@ -109,8 +113,7 @@ fn values_of_the_right_type_that_cannot_work_are_refused() {
             ("STORE__URL", "mysql://host/db", "store.url"),
         ] {
             let variable = format!("{prefix}{name}");
-            let (code, log) = outcome(Daemon::command(program).arg(command).env(&variable, value));
-            assert_eq!(code, Some(78), "{program} with {variable}={value}: {log}");
+            let log = refused(program, command, &variable, value);
             assert!(log.contains(&format!("`{key}`")), "{program} with {variable}: {log}");
         }
     }
