@@ -122,7 +122,8 @@ impl<'a> Checked<'a> {
         let staged = data.staged.take("data.staged")?;
         let staged = staged.map(|mut staged| {
             let at = staged.at.take("data.staged.at")?;
-            Ok((at, act(&mut staged.actor, &mut staged.request, &mut staged.auth)?))
+            let act = act(&mut staged.actor, &mut staged.request, &mut staged.auth)?;
+            Ok::<_, Rejection>((at, act))
         });
         Ok(Self {
             identity: attributes.identity,

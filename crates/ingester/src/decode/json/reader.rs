@@ -1,0 +1,248 @@
+//! A walk through a JSON text (RFC 8259), token by token.
+//!
+//! It is our own, held against `serde_json` by property tests: an event is sixty short tokens, and what a general reader
+//! does around each of them took half of an event's time. Escapes, the hard part of a token, are left to `serde_json`.
+
+use std::borrow::Cow;
+
+use crate::reject::{Code, Rejection};
+
+/// The deepest nesting of arrays and objects that is read (contract, section 1).
+const MAX_DEPTH: usize = 128;
+
+/// Why a text is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::decode) enum NotJson {
+    /// It breaks the grammar.
+    Syntax,
+    /// Arrays and objects are nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+}
+
+impl From<NotJson> for Rejection {
+    fn from(reason: NotJson) -> Self {
+        let message = match reason {
+            NotJson::Syntax => "the value is not a JSON text".into(),
+            NotJson::TooDeep => format!("the value is nested deeper than {MAX_DEPTH}"),
+        };
+        Self::new(Code::NotJson, message)
+    }
+}
+
+/// A place in a JSON text. Every step fails where the text breaks the grammar.
+pub(in crate::decode) struct Reader<'de> {
+    text: &'de str,
+    at: usize,
+    depth: usize,
+}
+
+impl<'de> Reader<'de> {
+    /// Before the text's first value.
+    pub(in crate::decode) fn new(text: &'de str) -> Self {
+        Self { text, at: 0, depth: 0 }
+    }
+
+    /// Reads over the next value.
+    pub(in crate::decode) fn skip(&mut self) -> Result<(), NotJson> {
+        match self.peek() {
+            Some(b'"') => self.string_token().map(drop),
+            Some(b'{') => {
+                let mut more = self.enter(b'}')?;
+                while more {
+                    self.key()?;
+                    self.skip()?;
+                    more = self.another(b'}')?;
+                }
+                Ok(())
+            }
+            Some(b'[') => {
+                let mut more = self.enter(b']')?;
+                while more {
+                    self.skip()?;
+                    more = self.another(b']')?;
+                }
+                Ok(())
+            }
+            Some(b't') => self.word("true"),
+            Some(b'f') => self.word("false"),
+            Some(b'n') => self.word("null"),
+            _ => self.number().map(drop),
+        }
+    }
+
+    /// Steps into the array or object that begins here; whether it has an element.
+    pub(in crate::decode) fn enter(&mut self, end: u8) -> Result<bool, NotJson> {
+        self.at += 1;
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(NotJson::TooDeep);
+        }
+        let is_empty = self.peek() == Some(end);
+        if is_empty {
+            self.at += 1;
+            self.depth -= 1;
+        }
+        Ok(!is_empty)
+    }
+
+    /// Steps over what follows an element; whether it is another one, or else the end of the array or object.
+    pub(in crate::decode) fn another(&mut self, end: u8) -> Result<bool, NotJson> {
+        let next = self.peek();
+        self.at += 1;
+        match next {
+            Some(b',') => Ok(true),
+            Some(next) if next == end => {
+                self.depth -= 1;
+                Ok(false)
+            }
+            _ => Err(NotJson::Syntax),
+        }
+    }
+
+    /// Reads a key and the colon behind it; `None` for a key that no string can hold.
+    #[inline(always)]
+    pub(in crate::decode) fn key(&mut self) -> Result<Option<Cow<'de, str>>, NotJson> {
+        if self.peek() != Some(b'"') {
+            return Err(NotJson::Syntax);
+        }
+        let key = self.string()?;
+        if self.peek() != Some(b':') {
+            return Err(NotJson::Syntax);
+        }
+        self.at += 1;
+        Ok(key)
+    }
+
+    /// Reads the string that begins here; `None` where an escape names half a surrogate pair, which the grammar allows
+    /// and no string can hold.
+    #[inline(always)]
+    pub(in crate::decode) fn string(&mut self) -> Result<Option<Cow<'de, str>>, NotJson> {
+        let start = self.at;
+        let is_plain = self.string_token()?;
+        if is_plain {
+            return Ok(Some(Cow::Borrowed(&self.text[start + 1..self.at - 1])));
+        }
+        Ok(unescaped(&self.text[start..self.at]))
+    }
+
+    /// Steps over the string that begins here; whether it is written without escapes.
+    fn string_token(&mut self) -> Result<bool, NotJson> {
+        self.at += 1;
+        while let Some(word) = self.text.as_bytes()[self.at..].first_chunk() {
+            let plain = plain(u64::from_le_bytes(*word));
+            self.at += plain;
+            if plain == 8 {
+                continue;
+            }
+            if self.text.as_bytes()[self.at] != b'"' {
+                break;
+            }
+            self.at += 1;
+            return Ok(true);
+        }
+        self.rest_of_string()
+    }
+
+    /// Steps over what is left of a string, byte by byte; whether that is written without escapes.
+    #[cold]
+    fn rest_of_string(&mut self) -> Result<bool, NotJson> {
+        let mut is_plain = true;
+        loop {
+            match &self.text.as_bytes()[self.at..] {
+                [b'"', ..] => {
+                    self.at += 1;
+                    return Ok(is_plain);
+                }
+                [b'\\', rest @ ..] => {
+                    is_plain = false;
+                    self.at += 1 + escape(rest)?;
+                }
+                [] | [0..0x20, ..] => return Err(NotJson::Syntax),
+                [_, ..] => self.at += 1,
+            }
+        }
+    }
+
+    /// Reads the number that begins here.
+    pub(in crate::decode) fn number(&mut self) -> Result<&'de str, NotJson> {
+        let start = self.at;
+        self.step_over(b"-");
+        if !self.step_over(b"0") {
+            self.digits()?;
+        }
+        if self.step_over(b".") {
+            self.digits()?;
+        }
+        if self.step_over(b"eE") {
+            self.step_over(b"+-");
+            self.digits()?;
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    fn digits(&mut self) -> Result<(), NotJson> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        if count > 0 { Ok(()) } else { Err(NotJson::Syntax) }
+    }
+
+    /// Steps over the next byte if it is one of these.
+    fn step_over(&mut self, any: &[u8]) -> bool {
+        let is_one = self.text.as_bytes().get(self.at).is_some_and(|next| any.contains(next));
+        self.at += usize::from(is_one);
+        is_one
+    }
+
+    /// Steps over `true`, `false` or `null`.
+    pub(in crate::decode) fn word(&mut self, word: &str) -> Result<(), NotJson> {
+        let rest = &self.text.as_bytes()[self.at..];
+        self.at += word.len();
+        if rest.starts_with(word.as_bytes()) { Ok(()) } else { Err(NotJson::Syntax) }
+    }
+
+    /// The end of the text, behind white space.
+    pub(in crate::decode) fn end(&mut self) -> Result<(), NotJson> {
+        if self.peek().is_none() { Ok(()) } else { Err(NotJson::Syntax) }
+    }
+
+    /// The first byte behind the white space here, which is stepped over.
+    pub(in crate::decode) fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.text.as_bytes().get(self.at) {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                next => return next.copied(),
+            }
+        }
+    }
+}
+
+/// The text of a string with escapes; `None` for half a surrogate pair.
+#[cold]
+fn unescaped<'de>(token: &str) -> Option<Cow<'de, str>> {
+    serde_json::from_str(token).ok().map(Cow::Owned)
+}
+
+/// The length of what follows a backslash.
+fn escape(rest: &[u8]) -> Result<usize, NotJson> {
+    match rest {
+        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Ok(1),
+        [b'u', digits @ ..]
+            if digits.iter().take(4).filter(|digit| digit.is_ascii_hexdigit()).count() == 4 =>
+        {
+            Ok(5)
+        }
+        _ => Err(NotJson::Syntax),
+    }
+}
+
+/// How many of eight bytes, the first lowest, come before a quote, a backslash or a control character.
+fn plain(word: u64) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    let (quote, backslash) = (word ^ (ONES * 0x22), word ^ (ONES * 0x5c));
+    // A byte's highest bit comes out where it is zero, or below 0x20; a borrow only reaches bytes behind such a one.
+    let found = (quote.wrapping_sub(ONES) & !quote)
+        | (backslash.wrapping_sub(ONES) & !backslash)
+        | (word.wrapping_sub(ONES * 0x20) & !word);
+    (found & (ONES * 0x80)).trailing_zeros() as usize / 8
+}
