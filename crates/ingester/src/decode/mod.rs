@@ -18,7 +18,6 @@ use model::{Purl, SecondFactor, Timestamp, Username};
 use crate::envelope::Envelope;
 use crate::reject::{Code, Rejection};
 use json::Field;
-use mode::Attributes;
 
 pub use schema::event_schema;
 
@@ -86,11 +85,13 @@ fn read<'a>(
             format!("the value is longer than limits.max_event_bytes ({})", rules.max_event_bytes);
         return Err(Rejection::new(Code::TooLarge, message));
     }
-    let Some((attributes, data)) = mode::split(envelope, value, &rules.event_type)? else {
-        return Ok(None);
-    };
-    let data = Checked::new(data, attributes)?;
-    data.into_event(envelope, rules).map(Some)
+    let mut place = Field::Missing;
+    match mode::read(envelope, value, &rules.event_type, &mut place)? {
+        Some((identity, event)) => {
+            Checked::new(identity, event)?.into_event(envelope, rules).map(Some)
+        }
+        None => Ok(None),
+    }
 }
 
 fn bad(message: impl Into<Cow<'static, str>>) -> Rejection {
@@ -112,12 +113,9 @@ struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    fn new(
-        mut data: Field<wire::Data<'a>>,
-        mut attributes: Attributes<'a>,
-    ) -> Result<Self, Rejection> {
-        attributes.datacontenttype.take("datacontenttype")?;
-        let data = data.object("data")?;
+    fn new(identity: EventIdentity, event: &mut wire::Event<'a>) -> Result<Self, Rejection> {
+        event.datacontenttype.take("datacontenttype")?;
+        let data = event.data.object("data")?;
         let package = data.package.object("data.package")?;
         let staged = data.staged.take("data.staged")?;
         let staged = staged.map(|mut staged| {
@@ -126,9 +124,9 @@ impl<'a> Checked<'a> {
             Ok::<_, Rejection>((at, act))
         });
         Ok(Self {
-            identity: attributes.identity,
-            subject: attributes.subject.take("subject")?,
-            time: attributes.time.take("time")?,
+            identity,
+            subject: event.subject.take("subject")?,
+            time: event.time.take("time")?,
             ecosystem: package.ecosystem.take("data.package.ecosystem")?,
             name: named(
                 package.name.take("data.package.name")?,

@@ -13,68 +13,42 @@ const MEDIA_TYPE: &[u8] = b"application/cloudevents";
 /// What follows it for a batch.
 const BATCH: &[u8] = b"-batch";
 
-/// The attributes of a CloudEvent of the type that is read; the optional ones not yet judged.
-pub(super) struct Attributes<'a> {
-    pub(super) identity: EventIdentity,
-    pub(super) subject: Field<Cow<'a, str>>,
-    pub(super) time: Field<Cow<'a, str>>,
-    pub(super) datacontenttype: Field<Cow<'a, str>>,
-}
-
-type Split<'a> = Option<(Attributes<'a>, Field<wire::Data<'a>>)>;
-
-/// Takes attributes and data apart; `None` for another event type.
+/// Reads attributes and data into `place`, wherever they stand; `None` for another event type.
 ///
 /// # Errors
 /// `not_json`, `not_cloudevent`.
-pub(super) fn split<'a>(
+pub(super) fn read<'a, 'p>(
     envelope: &'a Envelope,
     value: &'a [u8],
     event_type: &str,
-) -> Result<Split<'a>, Rejection> {
+    place: &'p mut Field<wire::Event<'a>>,
+) -> Result<Option<(EventIdentity, &'p mut wire::Event<'a>)>, Rejection> {
     let content_type = envelope.header("content-type").unwrap_or_default();
     let is_structured = begins_with(content_type, MEDIA_TYPE);
     if !is_structured
         && envelope.headers.iter().any(|header| is_attribute(&header.name, "specversion"))
     {
-        return binary(envelope, value, event_type);
+        let event = place.object("the event")?;
+        event.specversion = attribute(envelope, "specversion");
+        event.id = attribute(envelope, "id");
+        event.source = attribute(envelope, "source");
+        event.kind = attribute(envelope, "type");
+        event.subject = attribute(envelope, "subject");
+        event.time = attribute(envelope, "time");
+        let Some(identity) = identity(event, event_type)? else { return Ok(None) };
+        json::read(text(value)?, &mut event.data)?;
+        return Ok(Some((identity, event)));
     }
     let text = text(value)?;
     if is_structured && begins_with(&content_type[MEDIA_TYPE.len()..], BATCH) {
         json::check(text)?;
         return Err(not_cloudevent("a batch is not an event"));
     }
-    structured(text, event_type)
-}
-
-fn structured<'a>(text: &'a str, event_type: &str) -> Result<Split<'a>, Rejection> {
-    let mut event: Field<wire::Structured<'a>> = Field::Missing;
-    json::read(text, &mut event)?;
-    let Field::There(event) = event else {
+    json::read(text, place)?;
+    let Field::There(event) = place else {
         return Err(not_cloudevent("the value is not a JSON object"));
     };
-    let required = [event.specversion, event.id, event.source, event.kind];
-    let Some(identity) = identity(required, event_type)? else { return Ok(None) };
-    let attributes = Attributes {
-        identity,
-        subject: event.subject,
-        time: event.time,
-        datacontenttype: event.datacontenttype,
-    };
-    Ok(Some((attributes, event.data)))
-}
-
-fn binary<'a>(
-    envelope: &'a Envelope,
-    value: &'a [u8],
-    event_type: &str,
-) -> Result<Split<'a>, Rejection> {
-    let required = ["specversion", "id", "source", "type"].map(|name| attribute(envelope, name));
-    let Some(identity) = identity(required, event_type)? else { return Ok(None) };
-    let mut data = Field::Missing;
-    json::read(text(value)?, &mut data)?;
-    let [subject, time] = ["subject", "time"].map(|name| attribute(envelope, name));
-    Ok(Some((Attributes { identity, subject, time, datacontenttype: Field::Missing }, data)))
+    Ok(identity(event, event_type)?.map(|identity| (identity, event)))
 }
 
 /// The header of an attribute. A header without text is of the wrong type.
@@ -99,21 +73,22 @@ fn is_attribute(header: &str, name: &str) -> bool {
 }
 
 /// Checks `specversion`, `id`, `source` and `type`; `None` for another type.
-fn identity(
-    required: [Field<Cow<'_, str>>; 4],
-    event_type: &str,
-) -> Result<Option<EventIdentity>, Rejection> {
-    let [specversion, id, source, kind] = required.map(|field| match field {
-        Field::There(text) if !text.is_empty() => Some(text),
-        _ => None,
-    });
-    if specversion.as_deref() != Some("1.0") {
+fn identity(event: &wire::Event<'_>, event_type: &str) -> Result<Option<EventIdentity>, Rejection> {
+    if present(&event.specversion) != Some("1.0") {
         return Err(not_cloudevent("specversion is not 1.0"));
     }
-    let (Some(id), Some(source), Some(kind)) = (id, source, kind) else {
+    let required = (present(&event.id), present(&event.source), present(&event.kind));
+    let (Some(id), Some(source), Some(kind)) = required else {
         return Err(not_cloudevent("id, source or type is missing, empty or not a string"));
     };
-    Ok((kind == event_type).then(|| EventIdentity::new(&source, &id)))
+    Ok((kind == event_type).then(|| EventIdentity::new(source, id)))
+}
+
+fn present<'e>(field: &'e Field<Cow<'_, str>>) -> Option<&'e str> {
+    match field {
+        Field::There(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
 }
 
 fn not_cloudevent(message: &'static str) -> Rejection {

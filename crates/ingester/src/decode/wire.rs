@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use super::json::object;
 
 object! {
-    /// The whole value in structured mode.
-    Structured {
+    /// The event, which is the whole value in structured mode.
+    Event {
         "specversion" => specversion: Cow<'de, str>,
         "id" => id: Cow<'de, str>,
         "source" => source: Cow<'de, str>,

@@ -212,6 +212,11 @@ macro_rules! object {
                 *place = $crate::decode::json::Field::There(Self::default());
                 let $crate::decode::json::Field::There(fields) = place else { return Ok(()) };
                 let mut more = reader.enter(b'}')?;
+                // Most producers write the fields in this order, in which no key has to be looked up.
+                $(if more && reader.step_over_key(concat!("\"", $key, "\":")) {
+                    $crate::decode::json::field(reader, &mut fields.$field)?;
+                    more = reader.another(b'}')?;
+                })*
                 while more {
                     match reader.key()?.as_deref() {
                         $(Some($key) => $crate::decode::json::field(reader, &mut fields.$field)?,)*

@@ -113,6 +113,14 @@ impl<'de> Reader<'de> {
         Ok(key)
     }
 
+    /// Steps over a key in quotes and its colon, if they follow at once and this is it.
+    #[inline(always)]
+    pub(in crate::decode) fn step_over_key(&mut self, key: &str) -> bool {
+        let is_next = self.text.as_bytes()[self.at..].starts_with(key.as_bytes());
+        self.at += if is_next { key.len() } else { 0 };
+        is_next
+    }
+
     /// Reads the string that begins here; `None` where an escape names half a surrogate pair, which the grammar allows
     /// and no string can hold.
     #[inline(always)]
