@@ -15,7 +15,7 @@ const FLOORS: &[(&str, f64)] = &[
     ("fresh_per_copy", 0.29),
     ("known_per_fresh", 0.85),
     ("sqlite_per_bare", 0.60),
-    ("decode_per_serde_json", 0.44),
+    ("decode_per_serde_json", 0.60),
     ("records_growth", 0.60),
     ("instances_growth", 0.75),
     ("query_per_pgbench", 0.50),
