@@ -33,10 +33,10 @@ pub(super) fn read<'a, 'p>(
         event.id = attribute(envelope, "id");
         event.source = attribute(envelope, "source");
         event.kind = attribute(envelope, "type");
-        event.subject = attribute(envelope, "subject");
-        event.time = attribute(envelope, "time");
         let Some(identity) = identity(event, event_type)? else { return Ok(None) };
         json::read(text(value)?, &mut event.data)?;
+        event.subject = attribute(envelope, "subject");
+        event.time = attribute(envelope, "time");
         return Ok(Some((identity, event)));
     }
     let text = text(value)?;

@@ -144,10 +144,7 @@ impl<'de> Leaf<'de> for Cow<'de, str> {
         first == b'"'
     }
     fn read(reader: &mut Reader<'de>, place: &mut Field<Self>) -> Result<(), NotJson> {
-        *place = match reader.string()? {
-            Some(text) => Field::There(text),
-            None => Field::Wrong,
-        };
+        *place = reader.string()?.into();
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It is our own, held against `serde_json` by property tests: an event is sixty short tokens, and what a general reader
 //! does around each of them took half of an event's time. Escapes, the hard part of a token, are left to `serde_json`.
+//! What hands up a string or a key is inlined always: through memory it took a tenth of an event's time.
 
 use std::borrow::Cow;
 
