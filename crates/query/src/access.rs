@@ -100,15 +100,15 @@ impl Access {
         let mut was_good = true;
         loop {
             tokio::time::sleep(TOKENS_INTERVAL).await;
-            match self.tokens.read_again(&self.tokens_file) {
+            let read = self.tokens.read_again(&self.tokens_file);
+            match &read {
                 Ok(true) => tracing::info!("the file of the API tokens has changed and was read"),
-                Ok(false) => {}
                 Err(error) if was_good => {
-                    tracing::error!(%error, "the file of the API tokens cannot be used; the tokens read before stay");
+                    tracing::error!(%error, "the API tokens stay what they were");
                 }
-                Err(_) => continue,
+                Ok(false) | Err(_) => {}
             }
-            was_good = self.tokens.read_again(&self.tokens_file).is_ok();
+            was_good = read.is_ok();
         }
     }
 }

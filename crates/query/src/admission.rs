@@ -16,10 +16,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::access::Client;
 use crate::config::{Limits, QuerySettings};
 
-pub(crate) use self::budget::{MEMORY_OF_A_REFERENCE, check};
-pub(crate) use self::room::{Guest, Place};
+pub(crate) use self::budget::check;
+pub(crate) use self::room::Place;
 
-use self::room::Room;
+use self::room::{Guest, Room};
 
 /// Requests for up to this many publications have a lane of their own, so that a lookup, a page or a small lockfile never
 /// waits behind bulk requests.
@@ -94,7 +94,7 @@ impl Admission {
     }
 
     /// Waits until the answer fits beside those that are being sent.
-    pub(crate) async fn answer(&self, body: Bytes, client: Client, peer: Peer) -> Bytes {
+    pub(crate) async fn answer(&self, body: Bytes, client: Client, peer: Option<Peer>) -> Bytes {
         let mut place = self.answers.enter(Guest::Leaving(peer), client);
         place.grow(body.len() as u64).await;
         let sending = Sending { body, gauge: self.sending.clone(), _place: place };

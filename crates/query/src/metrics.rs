@@ -5,7 +5,7 @@ use crate::error::Code;
 service::metrics! {
     /// The metrics of the query daemon (contract, section 7). No label ever holds a package, a user or an address.
     pub struct QueryMetrics "publication_query_" {
-        /// GraphQL requests answered, by the class of the HTTP status and by outcome.
+        /// Requests answered or refused, by the class of the HTTP status and by outcome; GraphiQL's files and the schema aside.
         pub requests_total: IntCounterVec["status" = &["2xx", "3xx", "4xx", "5xx"], "outcome" = Code::OUTCOMES],
         /// Time from the end of a request's head to its answer, in seconds, by outcome.
         pub request_seconds: HistogramVec["outcome" = Code::OUTCOMES](&[

@@ -9,6 +9,7 @@ use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, parser::Parser};
 
 use crate::config::Limits;
+use crate::document::one_of;
 
 /// The schema as it is committed, with the default limits in its descriptions.
 pub const DEFAULT_SCHEMA: &str = include_str!("schema.graphql");
@@ -42,7 +43,7 @@ impl ApiSchema {
     pub(crate) fn new(limits: &Limits) -> Result<Self, InvalidSchema> {
         let text = schema_text(limits);
         let valid = Parser::new()
-            .parse_schema(text.as_str(), "schema.graphql")
+            .parse_schema(format!("{text}\n{}", one_of::EXTENSION), "schema.graphql")
             .map_err(|error| InvalidSchema(error.to_string()))?
             .validate()
             .map_err(|error| InvalidSchema(error.to_string()))?;

@@ -9,15 +9,14 @@ use model::{
     Timestamp, TorReason, Username,
 };
 use service::metrics::Registry;
-use store::{Cursor, Error, Filter, PublicationReader};
+use store::{Cursor, Error, Filter, Order, PublicationReader};
 
-use crate::budget::{Turn, WorkBudget};
-use crate::config::Limits;
-use crate::document::{self, Asked, Refusal};
+use crate::config::{Limits, RegistrySettings};
+use crate::document::{self, Asked, Unfit};
 use crate::error::QueryError;
-use crate::execute::{Call, Executor};
-use crate::json::Json;
+use crate::execute::Executor;
 use crate::metrics::QueryMetrics;
+use crate::quiet::Quiet;
 use crate::schema::ApiSchema;
 
 /// Rows in memory; counts the statements and remembers the last filter.
@@ -58,9 +57,14 @@ impl PublicationReader for Memory {
         *self.filter.lock().unwrap() = Some(filter.clone());
         let mut rows = self.rows.clone();
         rows.sort_by(|a, b| (b.info.created, &b.id).cmp(&(a.info.created, &a.id)));
-        rows.retain(|row| {
-            after.is_none_or(|after| (row.info.created, &row.id) < (after.created, &after.id))
-        });
+        if filter.order == Order::OldestFirst {
+            rows.reverse();
+        }
+        if let Some(after) = after {
+            let is_after = |row: &Publication| row.info.created == after.created && row.id == after.id;
+            let end = rows.iter().position(is_after).map_or(0, |at| at + 1);
+            rows.drain(..end);
+        }
         rows.truncate(first as usize);
         Ok(rows)
     }
@@ -129,11 +133,14 @@ pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
     let memory = Arc::new(Memory { rows: rows(), ..Memory::default() });
     let executor = Executor {
         schema: ApiSchema::new(&limits).unwrap(),
-        work: WorkBudget::new(limits.max_refs_in_progress),
         limits,
-        ecosystem: "npm".into(),
+        registry: RegistrySettings {
+            hosts: vec!["registry.npmjs.org".into()],
+            ..RegistrySettings::default()
+        },
         reader: memory.clone(),
         metrics: QueryMetrics::register(&Registry::new()).unwrap(),
+        quiet: Quiet::default(),
     };
     (executor, memory)
 }
@@ -147,16 +154,11 @@ pub(crate) async fn run(
     let asked = Asked { safe_method: false, operation_name: None };
     let document = match document::prepare(&executor.schema, &executor.limits, text, asked) {
         Ok(document) => document,
-        Err(Refusal::Errors(errors)) => return Err(errors),
-        Err(Refusal::NotAQuery) => panic!("not asked by GET"),
+        Err(Unfit::Errors(errors)) => return Err(errors),
+        Err(Unfit::NotAQuery) => panic!("not asked by GET"),
     };
-    let (Json::Object(given), _) = Json::read(variables.as_bytes(), 100_000).unwrap() else {
-        panic!("no object")
-    };
-    let (turn, admit) = (Turn::default(), &|_| Ok(()));
-    executor
-        .execute(&document, Call { operation_name: None, variables: given, turn, admit })
-        .await
-        .map(|executed| executed.body)
-        .map_err(|error| vec![error])
+    let given = serde_json::from_str(variables).unwrap();
+    let plan = executor.plan(&document, None, Some(given)).map_err(|error| vec![error])?;
+    let executed = executor.run(&document, None, plan).await.map_err(|error| vec![error])?;
+    Ok(String::from_utf8(executed.body).unwrap())
 }

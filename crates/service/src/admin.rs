@@ -13,16 +13,24 @@ use axum::routing::get;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
 
 use crate::connection::{self, Bounds};
 use crate::lifecycle::within_grace;
 
 /// A few probes and scrapers, which need a moment: whoever else is there must neither take all places nor stay.
-const BOUNDS: Bounds = Bounds {
-    max_connections: 256,
-    idle_timeout: Duration::from_secs(10),
-    write_timeout: Duration::from_secs(10),
-};
+fn bounds() -> Bounds {
+    Bounds {
+        max_connections: 256,
+        max_per_address: 256,
+        exempt: Arc::new([]),
+        max_long_heads: 16,
+        idle_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(10),
+        min_rate: 32 * 1_024,
+    }
+}
+
 /// How long an answer that is being sent holds up the end of the daemon at most.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -177,7 +185,7 @@ impl AdminServer {
     /// that is cancelled last, so that `/readyz` can say `stopping` while the daemon does.
     pub async fn serve(self, registry: Registry, health: Arc<dyn Health>, stop: CancellationToken) {
         let router = router(registry, health);
-        let serving = connection::serve(self.listener, router, BOUNDS, None, &stop);
+        let serving = connection::serve(self.listener, router, bounds(), None, &stop);
         // Who does not take an answer in that time is cut off.
         let _ = within_grace(serving, &stop, PARTING).await;
     }
@@ -190,6 +198,7 @@ pub fn router(registry: Registry, health: Arc<dyn Health>) -> Router {
         .route("/readyz", get(readyz))
         .with_state(health)
         .route("/metrics", get(move || std::future::ready(metrics(&registry))))
+        .layer(CompressionLayer::new())
 }
 
 async fn livez(Shared(health): Shared<Arc<dyn Health>>) -> Response {

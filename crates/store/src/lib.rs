@@ -22,7 +22,7 @@ use model::{Publication, PublicationId, Timestamp};
 
 pub use access::{Access, access};
 pub use error::Error;
-pub use filter::{Cursor, Filter, Flag};
+pub use filter::{Cursor, Filter, Flag, Order};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
 pub use postgres::{PostgresReader, PostgresWriter};
 pub use settings::StoreSettings;
@@ -104,7 +104,7 @@ pub trait PublicationReader: Send + Sync {
     /// [`Error::Transient`] while the database is away, else [`Error::Fatal`].
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error>;
 
-    /// At most `first` rows that pass the filter, newest first by (created, name, version), behind `after`.
+    /// At most `first` rows that pass the filter, in its order, behind `after`.
     ///
     /// # Errors
     /// As [`PublicationReader::find`].

@@ -12,7 +12,7 @@ use crate::document::BYTES_PER_BYTE;
 const PROCESS: u64 = 24 << 20;
 /// A publication that is being looked up: its key, its row on the way from the database, its part of the answer.
 /// Measured with 5,000 references and all fields, rounded up.
-pub(crate) const MEMORY_OF_A_REFERENCE: u64 = 2_560;
+const MEMORY_OF_A_REFERENCE: u64 = 2_560;
 /// A client of the rate limit's table, with its part of the table's spare room.
 const RATE_CLIENT: u64 = 64;
 

@@ -22,7 +22,7 @@ pub(crate) enum Guest {
     /// A body that is being read.
     Arriving,
     /// An answer that is being sent to this peer.
-    Leaving(Peer),
+    Leaving(Option<Peer>),
 }
 
 /// So many bytes for all together, and a share of them for each client.
@@ -115,7 +115,7 @@ impl Room {
 impl Entry {
     fn late(&self) -> Duration {
         match &self.guest {
-            Guest::Leaving(peer) => peer.behind(),
+            Guest::Leaving(peer) => peer.as_ref().map_or(Duration::ZERO, Peer::behind),
             Guest::Arriving => {
                 let due = Duration::from_secs_f64(self.bytes as f64 / BODY_RATE);
                 self.since.elapsed().saturating_sub(due)
@@ -125,7 +125,8 @@ impl Entry {
 
     fn evict(&self) {
         match &self.guest {
-            Guest::Leaving(peer) => peer.cut(),
+            Guest::Leaving(Some(peer)) => peer.cut(),
+            Guest::Leaving(None) => {}
             Guest::Arriving => self.evicted.notify_one(),
         }
     }
