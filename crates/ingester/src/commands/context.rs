@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use enrich::ExitHistory;
 use service::metrics::Registry;
 use store::{Jobs, PublicationReader, PublicationTable, PublicationWriter};

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_readme_shows_every_metric() {
-        let readme = include_str!("../../../README.md");
+        let readme = include_str!("../../../../README.md");
         let table = service::metrics::markdown_table(&IngesterMetrics::descriptions());
         assert!(readme.contains(&table), "README.md is to hold:\n{table}");
     }

@@ -281,8 +281,8 @@ fn numbers_and_strings_that_nothing_can_hold_are_fields_and_not_syntax() {
 fn the_last_of_repeated_keys_counts() {
     let text = example().to_string();
     let repeated = text.replace("\"revision\":0", "\"revision\":\"x\",\"revision\":7");
-    let record = record(repeated);
-    let Decoded::Event(event) = decode(&record, &rules()) else { panic!("no event") };
+    let repeated = record(repeated);
+    let Decoded::Event(event) = decode(&repeated, &rules()) else { panic!("no event") };
     assert_eq!(event.revision, 7);
     assert_eq!(
         code(&record(text.replace("\"revision\":0", "\"revision\":7,\"revision\":\"x\""))),

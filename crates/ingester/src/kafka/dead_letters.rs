@@ -125,13 +125,13 @@ impl DeadLetters {
         record: &Record,
         kept: Kept,
     ) -> KafkaResult<()> {
-        let mut record: FutureRecord<'_, [u8], [u8]> =
+        let mut letter: FutureRecord<'_, [u8], [u8]> =
             FutureRecord::to(&self.topic).headers(self.headers(rejection, record, kept));
-        record.key = record.key.as_deref().filter(|_| kept >= Kept::KeyAndHeaders);
-        record.payload = record.value.as_deref().filter(|_| kept == Kept::All);
-        record.timestamp = record.timestamp;
+        letter.key = record.key.as_deref().filter(|_| kept >= Kept::KeyAndHeaders);
+        letter.payload = record.value.as_deref().filter(|_| kept == Kept::All);
+        letter.timestamp = record.timestamp;
         // Room in the producer's own queue is waited for: it empties as the broker acknowledges.
-        producer.send(record, Duration::from_secs(10)).await.map(|_| ()).map_err(|(error, _)| error)
+        producer.send(letter, Duration::from_secs(10)).await.map(|_| ()).map_err(|(error, _)| error)
     }
 
     fn headers(&self, rejection: &Rejection, record: &Record, kept: Kept) -> OwnedHeaders {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use model::Position;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use serde::Serialize;
 use service::admin::Health as _;
 use store::{Error, JobCounts, JobProgress, JobState, JobUpdate, NewJob};
@@ -246,7 +246,7 @@ fn open(
             let mut letters = letters.clone();
             letters.spans.behind(&from.position);
             let total = Some(letters.spans.len());
-            let (records, left_out) = letters::read(&context.settings, letters, pace, stop)?;
+            let (records, left_out) = dead_letters::read(&context.settings, letters, pace, stop)?;
             Opened { records, total, left_out }
         }
     })

@@ -9,7 +9,7 @@ mod point;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use store::{Job, JobState};
 use tokio_util::sync::CancellationToken;

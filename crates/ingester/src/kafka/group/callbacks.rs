@@ -344,7 +344,7 @@ fn names(partitions: &TopicPartitionList) -> String {
 
 /// The callbacks of a consumer outside of the group: only its log lines matter.
 #[derive(Default)]
-pub(super) struct Quiet(config::Repeated);
+pub(in crate::kafka) struct Quiet(config::Repeated);
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

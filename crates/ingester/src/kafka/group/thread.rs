@@ -22,7 +22,7 @@ use crate::kafka::record_arena::RecordArena;
 use crate::settings::Settings;
 
 /// Records handed over at once: enough that the hand-over costs nothing, few enough to pass within a millisecond.
-pub(super) const CHUNK_RECORDS: usize = 512;
+pub(in crate::kafka) const CHUNK_RECORDS: usize = 512;
 /// A hand-over of large records ends with the one that reaches this many bytes: what waits is not counted yet against
 /// `limits.max_buffered_bytes`, and must stay small beside it.
 pub(crate) const CHUNK_BYTES: usize = 512 * 1024;
