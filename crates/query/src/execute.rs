@@ -214,7 +214,7 @@ impl Executor {
     /// The store's own words go to the log: they may name hosts and files.
     fn store_error(&self, error: &store::Error) -> QueryError {
         self.metrics.store_errors_total.with_label_values(&[error.class()]).inc();
-        let is_transient = matches!(error, store::Error::Transient(_));
+        let is_transient = error.passes();
         if let Some(left_out) = self.quiet.next() {
             if is_transient {
                 tracing::warn!(%error, left_out, "the store did not answer");

@@ -17,7 +17,7 @@ use super::write::{Found, Writer, Written};
 use crate::config::{Limits, RegistrySettings};
 use crate::error::{Code, Exceeded, QueryError, Segment};
 
-/// The largest page (contract, section 5).
+/// The largest page (crates/query/README.md, Pages).
 const MAX_FIRST: i32 = 100;
 
 /// A request, planned. Nothing in it borrows from the request.

@@ -73,7 +73,7 @@ impl Writer<'_> {
         });
     }
 
-    /// A word of the contract as a value of its enumeration.
+    /// A word of the row as a value of its enumeration.
     pub(super) fn word(&mut self, word: &str) {
         self.out.push(b'"');
         self.out.extend(word.bytes().map(|letter| letter.to_ascii_uppercase()));
