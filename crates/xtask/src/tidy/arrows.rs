@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use cargo_metadata::DependencyKind;
 
-use super::Violation;
+use super::violation::Violation;
 use crate::workspace::Workspace;
 
 /// The arrows of the house: what each member may use of it. Dev-dependencies are free.
@@ -43,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) manifest: String,
     /// The names of its dependencies, dev-dependencies left out.
     pub(crate) uses: Vec<String>,
+    /// The root files of its library and programs, from the workspace's root.
+    pub(crate) roots: Vec<String>,
     /// The names of those that a feature turns on.
     pub(crate) optional: Vec<String>,
 }
@@ -50,7 +52,8 @@ pub(crate) struct Member {
 /// All members, as cargo understands their manifests.
 pub(crate) fn members(workspace: &Workspace) -> Result<Vec<Member>> {
     let read = |package: &&cargo_metadata::Package| {
-        let path = package.manifest_path.strip_prefix(&workspace.metadata.workspace_root)?;
+        let root = &workspace.metadata.workspace_root;
+        let path = package.manifest_path.strip_prefix(root)?;
         let manifest = fs::read_to_string(&package.manifest_path)
             .with_context(|| format!("cannot read {path}"))?;
         let used = package
@@ -61,12 +64,17 @@ pub(crate) fn members(workspace: &Workspace) -> Result<Vec<Member>> {
         let names = |dependencies: Vec<&cargo_metadata::Dependency>| {
             dependencies.into_iter().map(|dependency| dependency.name.clone()).collect()
         };
+        let targets = package.targets.iter().filter(|target| target.is_lib() || target.is_bin());
+        let roots = targets
+            .map(|target| Ok(target.src_path.strip_prefix(root)?.to_string()))
+            .collect::<Result<Vec<String>>>()?;
         Ok(Member {
             name: package.name.to_string(),
             path: path.to_string(),
             manifest,
             uses: names(always),
             optional: names(optional),
+            roots,
         })
     };
     workspace.metadata.workspace_packages().iter().map(read).collect()
@@ -151,6 +159,7 @@ mod tests {
             manifest,
             uses,
             optional: Vec::new(),
+            roots: Vec::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Lengths and words.
 
-use super::Violation;
+use super::violation::Violation;
 
 const LONGEST_FILE: usize = 500;
 const LONGEST_MAIN: usize = 40;
