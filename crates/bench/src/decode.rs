@@ -9,18 +9,18 @@ use ingester::{Envelope, Header, Judge, Outcome, Settings};
 use model::{Position, Timestamp};
 use serde::Deserialize;
 
-use super::broker::{CONTENT_TYPE, PARTITIONS};
-use super::events::Events;
-use super::exits::Lists;
-use super::process::cpu;
-use super::report::Report;
+use crate::broker::{CONTENT_TYPE, PARTITIONS};
+use crate::events::Events;
+use crate::exits::Lists;
+use crate::process::cpu;
+use crate::report::Report;
 
 const LISTS: usize = 365 * 24;
 const ADDRESSES: usize = 1_500;
 /// More than any cache holds, judged again and again.
 const ENVELOPES: u32 = 100_000;
 
-pub(super) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<()> {
+pub(crate) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<()> {
     eprintln!("xtask: writing {LISTS} exit lists");
     let lists = Lists::write(now, LISTS, ADDRESSES)?;
     let settings = Settings::default();
@@ -137,7 +137,7 @@ struct BareFactor<'a> {
 fn envelopes(lists: &Lists) -> Vec<Envelope> {
     let topic: Arc<str> = "events".into();
     let now = lists.last.as_micros() / 1_000;
-    let envelope = |(offset, event): (i64, super::events::Event)| Envelope {
+    let envelope = |(offset, event): (i64, crate::events::Event)| Envelope {
         position: Position {
             topic: topic.clone(),
             partition: i32::try_from(offset % i64::from(PARTITIONS)).unwrap_or_default(),
