@@ -5,7 +5,7 @@ use std::process;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use ingester::{Envelope, Header, Judge, Outcome, Settings};
+use ingester::{Evaluator, Header, Outcome, Record, Settings};
 use model::{Position, Timestamp};
 use serde::Deserialize;
 
@@ -24,16 +24,16 @@ pub(crate) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<(
     eprintln!("xtask: writing {LISTS} exit lists");
     let lists = Lists::write(now, LISTS, ADDRESSES)?;
     let settings = Settings::default();
-    let judge = Judge {
+    let judge = Evaluator {
         decode: settings.decode_rules(),
         history: Arc::new(lists.load()?),
         tfa: settings.tfa_rules(),
         generation: settings.enrich.generation,
     };
     let envelopes = envelopes(&lists);
-    let is_row = |envelope| matches!(judge.judge(envelope), Outcome::Record(_));
+    let is_row = |envelope| matches!(judge.judge(envelope), Outcome::Row(_));
     ensure!(envelopes.iter().all(is_row), "a made-up event is no row");
-    let is_read = |envelope: &Envelope| {
+    let is_read = |envelope: &Record| {
         envelope
             .value
             .as_deref()
@@ -55,7 +55,7 @@ pub(crate) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<(
 }
 
 /// Does it with so many records; returns how many a second of processor time: others may use the core too.
-fn each(envelopes: &[Envelope], records: u32, mut act: impl FnMut(&Envelope)) -> Result<f64> {
+fn each(envelopes: &[Record], records: u32, mut act: impl FnMut(&Record)) -> Result<f64> {
     let before = cpu(process::id())?;
     let mut done = 0_u32;
     while done < records {
@@ -134,10 +134,14 @@ struct BareFactor<'a> {
 }
 
 /// The records as the poll thread hands them over.
-fn envelopes(lists: &Lists) -> Vec<Envelope> {
+fn envelopes(lists: &Lists) -> Vec<Record> {
     let topic: Arc<str> = "events".into();
     let now = lists.last.as_micros() / 1_000;
+<<<<<<< HEAD:crates/bench/src/decode.rs
     let envelope = |(offset, event): (i64, crate::events::Event)| Envelope {
+=======
+    let envelope = |(offset, event): (i64, super::events::Event)| Record {
+>>>>>>> main:crates/xtask/src/bench/decode.rs
         position: Position {
             topic: topic.clone(),
             partition: i32::try_from(offset % i64::from(PARTITIONS)).unwrap_or_default(),

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::releases;
     use enrich::{Library, Places, Source};
-    use ingester::{Envelope, Header, Judge, Outcome, Settings};
+    use ingester::{Evaluator, Header, Outcome, Record, Settings};
     use model::{Position, Publication, TfaReason, TorReason};
     use std::sync::Arc;
     use std::time::Duration;
@@ -72,8 +72,8 @@ mod tests {
     /// No list is refused for being ahead of a clock that is so much later than the last publication.
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn envelope(record: Record) -> Envelope {
-        Envelope {
+    fn envelope(record: Record) -> Record {
+        Record {
             position: Position { topic: Arc::from("t"), partition: 0, offset: 0 },
             timestamp: None,
             key: Some(record.key.into()),
@@ -95,7 +95,7 @@ mod tests {
         let places = Places::only(Source::Snapshot, folder.path().to_owned());
         let mut library = Library::new(places, settings.tor_rules().unwrap());
         library.refresh(releases.last().unwrap().created.after(DAY)).unwrap();
-        let judge = Judge {
+        let judge = Evaluator {
             decode: settings.decode_rules(),
             history: Arc::new(library.history().clone()),
             tfa: settings.tfa_rules(),
@@ -103,7 +103,7 @@ mod tests {
         };
         let rows = releases.iter().enumerate().map(|(number, release)| {
             match judge.judge(&envelope(record(number, release, &lists))) {
-                Outcome::Record(publication) => publication,
+                Outcome::Row(publication) => publication,
                 other => panic!("{other:?}"),
             }
         });

@@ -1,10 +1,11 @@
 //! From a record to a publish event, or to the reason why it is none (contract, section 1). Pure: the same record and
 //! rules give the same answer in a replay years later.
 
+mod cloudevent;
+mod fields;
 mod json;
-mod mode;
+pub mod rejection;
 mod schema;
-mod wire;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use model::{
 };
 use model::{Purl, SecondFactor, Timestamp, Username};
 
-use crate::envelope::Envelope;
-use crate::reject::{Code, Rejection};
+use crate::decode::rejection::{Code, Rejection};
+use crate::record::Record;
 use json::Field;
 
 pub use schema::event_schema;
@@ -63,11 +64,11 @@ pub enum Decoded<'a> {
 
 /// Decodes one record.
 #[must_use]
-pub fn decode<'a>(envelope: &'a Envelope, rules: &DecodeRules) -> Decoded<'a> {
-    let Some(value) = envelope.value.as_deref() else {
+pub fn decode<'a>(record: &'a Record, rules: &DecodeRules) -> Decoded<'a> {
+    let Some(value) = record.value.as_deref() else {
         return Decoded::Skip(SkipReason::Tombstone);
     };
-    match read(envelope, value, rules) {
+    match read(record, value, rules) {
         Ok(Some(event)) => Decoded::Event(event),
         Ok(None) => Decoded::Skip(SkipReason::OtherType),
         Err(rejection) => Decoded::Reject(rejection),
@@ -76,7 +77,7 @@ pub fn decode<'a>(envelope: &'a Envelope, rules: &DecodeRules) -> Decoded<'a> {
 
 /// `None` for an event of another type.
 fn read<'a>(
-    envelope: &'a Envelope,
+    record: &'a Record,
     value: &'a [u8],
     rules: &DecodeRules,
 ) -> Result<Option<PublishEvent<'a>>, Rejection> {
@@ -86,9 +87,9 @@ fn read<'a>(
         return Err(Rejection::new(Code::TooLarge, message));
     }
     let mut place = Field::Missing;
-    match mode::read(envelope, value, &rules.event_type, &mut place)? {
+    match cloudevent::read(record, value, &rules.event_type, &mut place)? {
         Some((identity, event)) => {
-            Checked::new(identity, event)?.into_event(envelope, rules).map(Some)
+            Checked::new(identity, event)?.into_event(record, rules).map(Some)
         }
         None => Ok(None),
     }
@@ -113,7 +114,7 @@ struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    fn new(identity: EventIdentity, event: &mut wire::Event<'a>) -> Result<Self, Rejection> {
+    fn new(identity: EventIdentity, event: &mut fields::Event<'a>) -> Result<Self, Rejection> {
         event.datacontenttype.take("datacontenttype")?;
         let data = event.data.object("data")?;
         let package = data.package.object("data.package")?;
@@ -148,7 +149,7 @@ impl<'a> Checked<'a> {
     /// The checks behind `bad_field`, in the contract's order.
     fn into_event(
         self,
-        envelope: &Envelope,
+        record: &Record,
         rules: &DecodeRules,
     ) -> Result<PublishEvent<'a>, Rejection> {
         let missing = |path: &'static str| {
@@ -176,7 +177,7 @@ impl<'a> Checked<'a> {
             .map(|(staged_at, act)| staged_act(staged_at.as_deref(), act, at))
             .transpose()?;
         let newest =
-            envelope.timestamp.map(|millis| Timestamp::from_millis(millis).after(FUTURE_TOLERANCE));
+            record.timestamp.map(|millis| Timestamp::from_millis(millis).after(FUTURE_TOLERANCE));
         if newest.is_some_and(|newest| at > newest) {
             let message = "data.publishedAt is more than 5 minutes after the record's timestamp";
             return Err(Rejection::new(Code::FutureTime, message));
@@ -232,9 +233,9 @@ fn named<T>(
 
 /// An act with its time still to be set.
 fn act<'a>(
-    actor: &mut Field<wire::Actor<'a>>,
-    request: &mut Field<wire::Request<'a>>,
-    auth: &mut Field<wire::Auth<'a>>,
+    actor: &mut Field<fields::Actor<'a>>,
+    request: &mut Field<fields::Request<'a>>,
+    auth: &mut Field<fields::Auth<'a>>,
 ) -> Result<Act<'a>, Rejection> {
     let actor = actor.object("actor")?;
     let request = request.object("request")?;
@@ -249,7 +250,7 @@ fn act<'a>(
     })
 }
 
-fn auth<'a>(auth: &mut wire::Auth<'a>) -> Result<Auth<'a>, Rejection> {
+fn auth<'a>(auth: &mut fields::Auth<'a>) -> Result<Auth<'a>, Rejection> {
     let factor = auth.second_factor.object("auth.secondFactor")?;
     let factor = SecondFactor {
         presented: factor.presented.take("auth.secondFactor.presented")?,

@@ -123,7 +123,7 @@ fn optional(kind: &str, description: &str) -> Value {
     json!({"type": [kind, "null"], "description": description})
 }
 
-/// Known words as examples: others are allowed.
+/// TopicState words as examples: others are allowed.
 fn words(known: &[&str], description: &str) -> Value {
     json!({"type": ["string", "null"], "examples": known, "description": description})
 }

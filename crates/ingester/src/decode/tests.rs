@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::envelope::Header;
+use crate::record::Header;
 
 fn rules() -> DecodeRules {
     DecodeRules {
@@ -15,8 +15,8 @@ fn rules() -> DecodeRules {
     }
 }
 
-fn record(value: impl Into<Vec<u8>>) -> Envelope {
-    Envelope {
+fn record(value: impl Into<Vec<u8>>) -> Record {
+    Record {
         position: Position { topic: Arc::from("t"), partition: 0, offset: 0 },
         timestamp: None,
         key: None,
@@ -25,13 +25,13 @@ fn record(value: impl Into<Vec<u8>>) -> Envelope {
     }
 }
 
-fn with_headers(mut envelope: Envelope, headers: &[(&str, &str)]) -> Envelope {
+fn with_headers(mut record: Record, headers: &[(&str, &str)]) -> Record {
     let header = |(name, value): &(&str, &str)| Header {
         name: (*name).into(),
         value: Some((*value).to_owned().into()),
     };
-    envelope.headers.extend(headers.iter().map(header));
-    envelope
+    record.headers.extend(headers.iter().map(header));
+    record
 }
 
 /// The contract's example.
@@ -58,8 +58,8 @@ fn changed(pointer: &str, value: Value) -> Value {
     event
 }
 
-fn code(envelope: &Envelope) -> &'static str {
-    match decode(envelope, &rules()) {
+fn code(record: &Record) -> &'static str {
+    match decode(record, &rules()) {
         Decoded::Event(_) => "event",
         Decoded::Skip(SkipReason::Tombstone) => "tombstone",
         Decoded::Skip(SkipReason::OtherType) => "other type",
@@ -73,8 +73,8 @@ fn code_of(event: &Value) -> &'static str {
 
 #[test]
 fn the_example_is_read_whole() {
-    let envelope = record(example().to_string());
-    let Decoded::Event(event) = decode(&envelope, &rules()) else { panic!("no event") };
+    let record = record(example().to_string());
+    let Decoded::Event(event) = decode(&record, &rules()) else { panic!("no event") };
     assert_eq!(event.identity, EventIdentity::new("/registry/npm/publish", "01J3YQ6M2C"));
     assert_eq!(event.id, PublicationId::new("pg", "7.12.0").unwrap());
     assert_eq!(event.act.at, Timestamp::parse("2019-07-25T18:09:11.204Z").unwrap());
@@ -281,8 +281,8 @@ fn numbers_and_strings_that_nothing_can_hold_are_fields_and_not_syntax() {
 fn the_last_of_repeated_keys_counts() {
     let text = example().to_string();
     let repeated = text.replace("\"revision\":0", "\"revision\":\"x\",\"revision\":7");
-    let envelope = record(repeated);
-    let Decoded::Event(event) = decode(&envelope, &rules()) else { panic!("no event") };
+    let repeated = record(repeated);
+    let Decoded::Event(event) = decode(&repeated, &rules()) else { panic!("no event") };
     assert_eq!(event.revision, 7);
     assert_eq!(
         code(&record(text.replace("\"revision\":0", "\"revision\":7,\"revision\":\"x\""))),
@@ -351,19 +351,19 @@ fn a_subject_may_be_encoded_or_not() {
 #[test]
 fn the_future_begins_five_minutes_after_the_records_own_timestamp() {
     let at = Timestamp::parse("2019-07-25T18:09:11.204Z").unwrap().as_micros() / 1_000;
-    let mut envelope = record(example().to_string());
-    envelope.timestamp = Some(at - 300_000);
-    assert_eq!(code(&envelope), "event");
-    envelope.timestamp = Some(at - 300_001);
-    assert_eq!(code(&envelope), "future_time");
+    let mut record = record(example().to_string());
+    record.timestamp = Some(at - 300_000);
+    assert_eq!(code(&record), "event");
+    record.timestamp = Some(at - 300_001);
+    assert_eq!(code(&record), "future_time");
 }
 
 #[test]
 fn size_is_looked_at_first() {
-    let mut envelope = record(vec![b'x'; 1 << 20]);
-    assert_eq!(code(&envelope), "not_json");
-    envelope.value = Some(vec![b'x'; (1 << 20) + 1].into());
-    assert_eq!(code(&envelope), "too_large");
+    let mut record = record(vec![b'x'; 1 << 20]);
+    assert_eq!(code(&record), "not_json");
+    record.value = Some(vec![b'x'; (1 << 20) + 1].into());
+    assert_eq!(code(&record), "too_large");
 }
 
 #[test]
@@ -375,10 +375,8 @@ fn no_message_quotes_a_value() {
         changed("/data/publishedAt", json!("198.51.100.7")),
         changed("/data/package/ecosystem", json!("198.51.100.7")),
     ] {
-        let envelope = record(event.to_string());
-        let Decoded::Reject(rejection) = decode(&envelope, &rules()) else {
-            panic!("no rejection")
-        };
+        let record = record(event.to_string());
+        let Decoded::Reject(rejection) = decode(&record, &rules()) else { panic!("no rejection") };
         assert!(
             !rejection.message.contains("198.51") && rejection.message.len() <= 500,
             "{}",

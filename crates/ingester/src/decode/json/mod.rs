@@ -8,7 +8,7 @@ mod reader;
 
 use std::borrow::Cow;
 
-use crate::reject::{Code, Rejection};
+use crate::decode::rejection::{Code, Rejection};
 pub(super) use reader::{NotJson, Reader};
 
 /// A known field of the event.

@@ -1,0 +1,312 @@
+//! Wiring: `run` and `migrate`, from the settings to the last commit.
+
+pub(crate) mod health;
+pub(crate) mod lag;
+pub(crate) mod metrics;
+pub(crate) mod partition_state;
+pub(crate) mod rejection_limit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use enrich::ExitHistory;
+use service::admin::AdminServer;
+use service::metrics::Registry;
+use store::{Error, PublicationTable, PublicationWriter};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::health::{Cause, Health};
+use crate::daemon::lag::Lag;
+use crate::daemon::metrics::IngesterMetrics;
+use crate::daemon::rejection_limit::RejectionLimit;
+use crate::evidence::EvidenceLoader;
+use crate::evidence::fetch::ListPoller;
+use crate::evidence::settle::{Settling, Trigger};
+use crate::kafka::{self, Assignment, CommitQueue, DeadLetters, Shared};
+use crate::pipeline::evaluate::Evaluator;
+use crate::pipeline::observe::Ledger;
+use crate::pipeline::write::Writer;
+use crate::pipeline::{BatchLimits, Ingest};
+use crate::settings::Settings;
+
+/// How long to wait before a database that is away at the start is tried again.
+const START_WAIT: Duration = Duration::from_secs(1);
+/// The same for a broker that is to make the dead-letter topic.
+const BROKER_WAIT: Duration = Duration::from_secs(10);
+/// How often the database is asked whether it answers.
+const DATABASE_WATCH: Duration = Duration::from_secs(5);
+
+/// An ingester whose admin listener is bound.
+pub struct Ingester {
+    settings: Settings,
+    admin: AdminServer,
+    registry: Registry,
+    metrics: Arc<IngesterMetrics>,
+    health: Arc<Health>,
+}
+
+impl Ingester {
+    /// Binds the admin listener: probes are answered from here on.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let metrics = Arc::new(IngesterMetrics::create(&registry, &kafka::version())?);
+        let health = Arc::new(Health::new(settings.kafka.revoke_timeout, metrics.paused.clone()));
+        let admin = AdminServer::bind(settings.admin.listen).await?;
+        Ok(Self { settings, admin, registry, metrics, health })
+    }
+
+    /// Where the admin listener is bound.
+    #[must_use]
+    pub fn admin_addr(&self) -> std::net::SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// What the probes say, for a supervisor that is to be told without asking.
+    #[must_use]
+    pub fn health(&self) -> Arc<dyn service::admin::Health> {
+        self.health.clone()
+    }
+
+    /// The metrics, for who runs the ingester within another process.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<IngesterMetrics> {
+        self.metrics.clone()
+    }
+
+    /// Ingests until `stop` is cancelled, then writes and commits what was read and leaves the group, within
+    /// `shutdown.grace`. What the time does not suffice for is read again by the next one.
+    ///
+    /// # Errors
+    /// What a restart or an operator has to mend: a fatal error of the store or of the Kafka client, exit lists that
+    /// cannot be read, a generation lower than the table's.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let serving = CancellationToken::new();
+        let admin = tokio::spawn(self.admin.serve(
+            self.registry.clone(),
+            self.health.clone(),
+            serving.clone(),
+        ));
+        let work =
+            Work { settings: self.settings, metrics: self.metrics, health: self.health.clone() };
+        let grace = work.settings.shutdown.grace;
+        let over = async {
+            stop.cancelled().await;
+            self.health.stopping();
+            tracing::info!("stopping");
+            tokio::time::sleep(grace).await;
+        };
+        let result = tokio::select! {
+            result = work.run(stop.clone()) => result,
+            () = over => {
+                tracing::warn!("not everything was written in time; the rest is read again after the committed offsets");
+                Ok(())
+            }
+        };
+        serving.cancel();
+        admin.await?;
+        result
+    }
+}
+
+struct Work {
+    settings: Settings,
+    metrics: Arc<IngesterMetrics>,
+    health: Arc<Health>,
+}
+
+impl Work {
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
+        // Years of lists take a while to read, and the probes are to be answered meanwhile.
+        let loading = tokio::task::spawn_blocking(move || EvidenceLoader::load(&settings, metrics));
+        let Some(exits) = stop.run_until_cancelled(loading).await else { return Ok(()) };
+        let exits = exits??;
+        let store = store::open_writer(&self.settings.store)?;
+        let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
+            return Ok(());
+        };
+        let trigger = Arc::new(Trigger::default());
+        let (shown, history) = watch::channel(exits.history());
+        let shared = Shared {
+            progress: Arc::new(CommitQueue::default()),
+            health: self.health.clone(),
+            lag: Arc::new(Lag::default()),
+            metrics: self.metrics.clone(),
+            assignment: Arc::new(Assignment::new(trigger.clone(), history.clone())),
+        };
+        let ingest = self.ingest(store.clone(), &history, &shared, &trigger)?;
+        let settling = Settling {
+            settings: self.settings.clone(),
+            trigger: trigger.clone(),
+            history,
+            assignment: shared.assignment.clone(),
+            judge: ingest.judge.clone(),
+            writer: Arc::new(self.writer(store.clone(), None)),
+            store: store.clone(),
+        };
+        let (poll, records) = kafka::start(&self.settings, shared).map_err(kafka::refused)?;
+
+        let mut beside = JoinSet::new();
+        beside.spawn(make_dead_letter_topic(self.settings.clone()));
+        beside.spawn(settling.run(stop.clone()));
+        beside.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
+        beside.spawn(exits.keep_up(shown, trigger, stop.clone()));
+        if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
+            beside.spawn(poller.run(stop.clone()));
+        }
+        let mut ingesting = ingest.start(records)?;
+        let result = tokio::select! {
+            result = &mut ingesting => result,
+            () = stop.cancelled() => {
+                poll.stop_reading();
+                ingesting.await
+            }
+            Some(broken) = first_broken(&mut beside) => return Err(broken),
+        };
+        // Closing a consumer can hang in librdkafka; its group then misses it after the session's time.
+        if tokio::time::timeout(self.settings.shutdown.grace, poll.close()).await.is_err() {
+            tracing::warn!("the kafka consumer did not close in time");
+        }
+        beside.shutdown().await;
+        Ok(result?)
+    }
+
+    fn ingest(
+        &self,
+        store: Arc<dyn PublicationWriter>,
+        history: &watch::Receiver<Arc<ExitHistory>>,
+        shared: &Shared,
+        settling: &Arc<Trigger>,
+    ) -> anyhow::Result<Ingest> {
+        let judge = Evaluator {
+            decode: self.settings.decode_rules(),
+            history: history.borrow().clone(),
+            tfa: self.settings.tfa_rules(),
+            generation: self.settings.enrich.generation,
+        };
+        let ledger = Ledger {
+            progress: shared.progress.clone(),
+            lag: shared.lag.clone(),
+            metrics: self.metrics.clone(),
+            verdicts: self.metrics.verdicts(),
+        };
+        let dead_letters = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
+        Ok(Ingest {
+            judge,
+            history: history.clone(),
+            writer: Arc::new(self.writer(store, Some(dead_letters))),
+            ledger: Some(Box::new(ledger)),
+            settling: settling.clone(),
+            shape: BatchLimits::from(&self.settings),
+            brake: Some(self.brake(shared)).filter(RejectionLimit::is_set),
+        })
+    }
+
+    fn brake(&self, shared: &Shared) -> RejectionLimit {
+        RejectionLimit::new(
+            self.settings.reject.max_consecutive,
+            self.health.clone(),
+            shared.progress.clone(),
+        )
+    }
+
+    fn writer(
+        &self,
+        store: Arc<dyn PublicationWriter>,
+        dead_letters: Option<DeadLetters>,
+    ) -> Writer {
+        Writer { store, dead_letters, health: self.health.clone(), metrics: self.metrics.clone() }
+    }
+
+    /// Brings the schema up and refuses to write verdicts of an older generation over newer ones. Waits for a database
+    /// that is away.
+    async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
+        until_there(&self.health, || store.migrate()).await.context("migrating the database")?;
+        let table = until_there(&self.health, || store.generation()).await?;
+        let ours = self.settings.enrich.generation;
+        anyhow::ensure!(
+            ours >= table,
+            "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
+        );
+        Ok(())
+    }
+}
+
+/// Tries until the broker has answered, whatever it answered.
+async fn make_dead_letter_topic(settings: Settings) -> anyhow::Result<()> {
+    while !kafka::create_topic(&settings).await {
+        tokio::time::sleep(BROKER_WAIT).await;
+    }
+    Ok(())
+}
+
+/// Keeps the readiness by whether the database answers, so that it is known to be away before there is anything to write.
+async fn watch_database(
+    store: Arc<dyn PublicationTable>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    while stop.run_until_cancelled(tokio::time::sleep(DATABASE_WATCH)).await.is_some() {
+        match stop.run_until_cancelled(store.answers()).await {
+            // What is wrong with it otherwise shows when something is written.
+            Some(Err(Error::Transient(error))) => {
+                let reason = format!("the database is away: {error}");
+                if health.pause(Cause::Silence, reason) {
+                    tracing::warn!(%error, "the database does not answer");
+                }
+            }
+            Some(_) => {
+                if health.resume(Cause::Silence) {
+                    tracing::info!("the database answers again");
+                }
+            }
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// The first failure among the tasks beside the loop; `None` when all ended well.
+async fn first_broken(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow::Error> {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Some(error),
+            Err(panic) => return Some(panic.into()),
+        }
+    }
+    None
+}
+
+async fn until_there<T, F>(health: &Health, attempt: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    loop {
+        match attempt().await {
+            Err(Error::Transient(error)) => {
+                tracing::warn!(%error, "waiting for the database");
+                health.pause(Cause::Database, format!("waiting for the database: {error}"));
+                tokio::time::sleep(START_WAIT).await;
+            }
+            result => {
+                health.resume(Cause::Database);
+                return result;
+            }
+        }
+    }
+}
+
+/// Brings the schema up to this build's.
+///
+/// # Errors
+/// When the database is away or cannot be used.
+pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+    store::open_writer(&settings.store)?.migrate().await.context("migrating the database")
+}
