@@ -97,7 +97,7 @@ impl Bench {
         for topic in [TOPIC, "idle", "latency"] {
             self.runtime.block_on(testkit::topic(&brokers, topic, broker::PARTITIONS, &[]));
         }
-        eprintln!("xtask: producing {records} events");
+        eprintln!("bench: producing {records} events");
         let bytes = broker::fill(&brokers, TOPIC, self.events(records, 0))?;
         let each = bytes / records as usize;
         let shape = format!(

@@ -102,7 +102,7 @@ async fn fill(workspace: &Workspace, database: &str, rows: u32) -> Result<()> {
 /// Measures and reports.
 pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     build(workspace)?;
-    eprintln!("xtask: filling PostgreSQL with {ROWS} publications");
+    eprintln!("bench: filling PostgreSQL with {ROWS} publications");
     let served = Served::start(workspace, ROWS)?;
     let version = served.runtime.block_on(postgres::version(&served.postgres.url()))?;
     report.fact("query", format!("{ROWS} rows, {CONNECTIONS} connections, PostgreSQL {version}"));

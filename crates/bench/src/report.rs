@@ -74,7 +74,7 @@ impl Report {
         value: f64,
         unit: &'static str,
     ) {
-        eprintln!("xtask: {text}: {} {unit}", number(value));
+        eprintln!("bench: {text}: {} {unit}", number(value));
         self.lines.push(Line { key, text, value, unit });
     }
 

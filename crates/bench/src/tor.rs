@@ -17,7 +17,7 @@ const ADDRESSES: usize = 1_500;
 const VERDICTS: usize = 2_000_000;
 
 pub(crate) fn run(report: &mut Report, now: Timestamp) -> Result<()> {
-    eprintln!("xtask: writing {LISTS} exit lists");
+    eprintln!("bench: writing {LISTS} exit lists");
     let lists = Lists::write(now, LISTS, ADDRESSES)?;
     forget_peak()?;
     let (memory_before, cpu_before) = (memory("self", "VmRSS")?, cpu(process::id())?);
