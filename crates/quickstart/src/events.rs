@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::releases;
     use enrich::{Library, Places, Source};
-    use ingester::{Evaluator, Header, Outcome, Record, Settings};
+    use ingester::{Evaluator, Header, Outcome, Record as KafkaRecord, Settings};
     use model::{Position, Publication, TfaReason, TorReason};
     use std::sync::Arc;
     use std::time::Duration;
@@ -72,8 +72,8 @@ mod tests {
     /// No list is refused for being ahead of a clock that is so much later than the last publication.
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn envelope(record: Record) -> Record {
-        Record {
+    fn envelope(record: Record) -> KafkaRecord {
+        KafkaRecord {
             position: Position { topic: Arc::from("t"), partition: 0, offset: 0 },
             timestamp: None,
             key: Some(record.key.into()),

@@ -1,8 +1,9 @@
 //! Publications in PostgreSQL and in SQLite: a trait for each kind of use, two hand-written adapters, one merge rule.
 //!
 //! Reading and writing are different rights, hence different traits: the query daemon opens a reader and needs no right
-//! but `SELECT`. Every write is repeatable (contract, section 2). This crate must not know of Kafka, judge anything, or
-//! retry: it says whether an error is the environment's, the data's or a mistake, and its callers act on that.
+//! but `SELECT`. Every write is repeatable (crates/model/README.md, Merge). This crate must not know of Kafka, judge
+//! anything, or retry: it says whether an error is the environment's, the data's or a mistake, and its callers act on
+//! that.
 
 mod access;
 mod error;

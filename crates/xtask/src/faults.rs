@@ -9,7 +9,7 @@ use crate::workspace::{Workspace, succeed};
 /// How much of it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// At most so many rounds of each fault [default: as many as README's table]
+    /// At most so many rounds of each fault [default: as many as the table of crates/MEASUREMENTS.md]
     #[arg(long)]
     rounds: Option<u32>,
     /// The seed of everything random
