@@ -1,5 +1,7 @@
 //! The words of the house: of two names for one thing, one is used.
 
+use std::collections::BTreeMap;
+
 use super::violation::Violation;
 
 /// Words that stand in no text and no name, and what is said instead. They stand here in pieces, because this file is checked
@@ -18,46 +20,61 @@ const WORDS: &[(&str, &str)] = &[
     (concat!("wea", "ther"), "network fault"),
 ];
 
-/// Names that no type and no module has; as words of a sentence they are free.
-const NAMES: &[(&str, &str)] = &[
-    ("Again", "Context"),
-    ("again", "context"),
-    ("Books", "BatchObserver"),
-    ("books", "observe"),
-    ("letters", "dead_letters"),
-    ("mark", "fingerprint"),
-    ("starts", "start_offsets"),
-    ("still", "stalled"),
-    ("Known", "TopicState"),
-    ("Shape", "BatchLimits"),
-    ("Point", "Bound"),
-    ("Spans", "OffsetRanges"),
-    ("Pace", "RateLimit"),
-    ("Terms", "RequestContext"),
-    ("Turn", "Permit"),
-    ("Visit", "Permit"),
-    ("Held", "Permit"),
-    ("Standing", "RateStatus"),
+/// Names that no type and no module of a crate has, and the names instead; as words of a sentence they are free.
+const NAMES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "crates/ingester/",
+        &[
+            ("Again", "Context"),
+            ("again", "context"),
+            ("Books", "BatchObserver"),
+            ("books", "observe"),
+            ("letters", "dead_letters"),
+            ("starts", "start_offsets"),
+            ("still", "stalled"),
+            ("Known", "TopicState"),
+            ("Shape", "BatchLimits"),
+            ("Point", "Bound"),
+            ("Spans", "OffsetRanges"),
+            ("Pace", "RateLimit"),
+        ],
+    ),
+    ("crates/enrich/", &[("mark", "fingerprint"), ("Mark", "EvidenceFingerprint")]),
+    (
+        "crates/query/",
+        &[
+            ("Terms", "RequestContext"),
+            ("Turn", "Permit"),
+            ("Visit", "Permit"),
+            ("Held", "Permit"),
+            ("Standing", "RateStatus"),
+        ],
+    ),
 ];
 
 const TEXTS: &[&str] = &[".rs", ".md", ".toml", ".graphql", ".yaml", ".yml"];
 
-/// Checks one file by its path from the root and its text.
+/// Checks one file by its path from the root and its text; of each word it names the first place.
 pub(super) fn check(path: &str, text: &str) -> Vec<Violation> {
-    let mut violations = Vec::new();
     if !TEXTS.iter().any(|end| path.ends_with(end)) {
-        return violations;
+        return Vec::new();
     }
+    let named = NAMES.iter().filter(|(folder, _)| path.starts_with(folder));
+    let names = named.flat_map(|(_, names)| *names).copied().collect::<Vec<_>>();
+    let mut found: BTreeMap<String, (usize, &str, usize)> = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let words = words(line).filter_map(|word| Some((instead(WORDS, &word)?, word)));
         let name = path.ends_with(".rs").then(|| defined_name(line)).flatten();
-        let names = name.and_then(|name| Some((instead(NAMES, name)?, name.to_owned())));
-        for (instead, word) in words.chain(names) {
-            let rule = format!("`{word}` is not a word of the house: {instead}");
-            violations.push(Violation::new(path, index + 1, rule));
+        let name = name.and_then(|name| Some((instead(&names, name)?, name.to_owned())));
+        for (instead, word) in words.chain(name) {
+            found.entry(word).or_insert((index + 1, instead, 0)).2 += 1;
         }
     }
-    violations
+    let violation = |(word, (line, instead, count)): (String, (usize, &str, usize))| {
+        let times = if count > 1 { format!(", {count} times") } else { String::new() };
+        Violation::new(path, line, format!("`{word}` is not a word of the house: {instead}{times}"))
+    };
+    found.into_iter().map(violation).collect()
 }
 
 fn instead(table: &[(&str, &'static str)], word: &str) -> Option<&'static str> {
@@ -121,14 +138,25 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_found_where_it_is_defined() {
+    fn a_word_is_named_once_a_file() {
+        let (word, instead) = WORDS[0];
         assert_eq!(
-            said("a.rs", "pub(crate) struct Turn<'a> {"),
-            ["a.rs:1: `Turn` is not a word of the house: Permit"]
+            said("a.md", &format!("\n{word}\n{word} {word}\n")),
+            [format!("a.md:2: `{word}` is not a word of the house: {instead}, 3 times")]
         );
-        assert_eq!(said("a.rs", "mod letters;").len(), 1);
-        assert_eq!(said("a.rs", "mod dead_letters;").len(), 0);
-        assert_eq!(said("a.rs", "// Turn it off again, it starts still.").len(), 0);
-        assert_eq!(said("a.md", "struct Turn").len(), 0);
+    }
+
+    #[test]
+    fn a_name_is_found_where_its_crate_defines_it() {
+        let path = "crates/query/src/a.rs";
+        assert_eq!(
+            said(path, "pub(crate) struct Turn<'a> {"),
+            [format!("{path}:1: `Turn` is not a word of the house: Permit")]
+        );
+        assert_eq!(said(path, "// Turn it off again, it starts still.").len(), 0);
+        assert_eq!(said("crates/ingester/src/a.rs", "mod letters;").len(), 1);
+        assert_eq!(said("crates/ingester/src/a.rs", "mod dead_letters;").len(), 0);
+        assert_eq!(said("crates/query/src/a.rs", "mod letters;").len(), 0);
+        assert_eq!(said("crates/query/README.md", "struct Turn").len(), 0);
     }
 }
