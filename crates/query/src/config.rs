@@ -254,7 +254,7 @@ impl Default for Limits {
             max_answer: ByteSize::mib(16),
             max_answers: ByteSize::mib(24),
             max_bodies: ByteSize::mib(8),
-            max_refs_in_progress: 7_500,
+            max_refs_in_progress: 6_000,
             max_memory: ByteSize::mib(128),
         }
     }

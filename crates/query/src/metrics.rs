@@ -29,7 +29,7 @@ service::metrics! {
             0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
         ]),
         /// Statements of the store that failed, by the class of the error.
-        pub store_errors_total: IntCounterVec["class" = &["transient", "data", "fatal"]],
+        pub store_errors_total: IntCounterVec["class" = &["transient", "conflict", "timed_out", "busy", "data", "fatal"]],
         /// 1 while the store answers, which is what `/readyz` says; 0 before, after, and while it is away.
         pub ready: IntGauge,
         /// Connections that are open.

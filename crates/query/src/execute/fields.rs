@@ -142,7 +142,7 @@ pub(super) static REGISTRY: Type<RegistrySettings> = Type {
     ],
 };
 
-/// How the version was published (contract, section 5): the stronger of what is known.
+/// How the version was published (crates/query/README.md): the stronger of what is known.
 fn method(info: &PublicationInfo) -> &'static str {
     match (info.tfa, info.credential) {
         (Some(true), _) => "SECOND_FACTOR",

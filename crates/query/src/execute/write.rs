@@ -61,10 +61,6 @@ impl Writer<'_> {
         let _ = serde_json::to_writer(&mut self.out, text);
     }
 
-    pub(super) fn number(&mut self, number: u64) {
-        self.raw(&number.to_string());
-    }
-
     pub(super) fn flag(&mut self, flag: Option<bool>) {
         self.raw(match flag {
             Some(true) => "true",
