@@ -10,7 +10,7 @@ use crate::support::{Query, STOP, Scene, free_address};
 const AUDITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/query/tests/audits");
 
 /// Runs a program to its end and returns what it printed.
-fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
     let output = Command::new(program).args(arguments).current_dir(directory).output();
     let output = output.unwrap_or_else(|error| {
         panic!("cannot run {program}: {error}; `cargo xtask setup` installs Node.js and npm")

@@ -10,6 +10,7 @@
 
 mod audits;
 mod check;
+mod clients;
 mod config;
 mod databases;
 mod dead_letters;
