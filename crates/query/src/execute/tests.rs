@@ -486,3 +486,36 @@ async fn is_one_of_is_false_for_input_objects_and_null_for_others() {
         r#"{"data":{"a":{"isOneOf":false,"y":false,"kind":"INPUT_OBJECT"},"b":{"x":null,"name":"Flag"},"__schema":{"queryType":{"name":"Query"}}}}"#
     );
 }
+
+/// The corners in which apollo-compiler's executor and validation differ from the specification, so that the
+/// differential test cannot see them. `tests/it` runs the same cases by graphql-js and compares with the same file.
+#[tokio::test]
+async fn answers_as_graphql_js_does_in_the_corners() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        query: String,
+        variables: Box<RawValue>,
+    }
+    let cases = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audits/cases.json"));
+    let expected = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audits/expected.json"));
+    let cases: Vec<Case> = serde_json::from_str(cases).unwrap();
+    let expected: Vec<serde_json::Value> = serde_json::from_str(expected).unwrap();
+    assert_eq!(cases.len(), expected.len());
+    let (executor, _) = executor(Limits::default());
+    for (case, expected) in cases.iter().zip(expected) {
+        let answer = match run(&executor, &case.query, case.variables.get()).await {
+            Err(_) => serde_json::json!({"refused": true}),
+            Ok(body) => {
+                let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let errors = body["errors"].as_array().cloned().unwrap_or_default();
+                let place = |error: serde_json::Value| match &error["path"] {
+                    serde_json::Value::Null => serde_json::json!([]),
+                    path => path.clone(),
+                };
+                let places: Vec<_> = errors.into_iter().map(place).collect();
+                serde_json::json!({"data": body["data"], "places": places})
+            }
+        };
+        assert_eq!(answer, expected, "{} {}", case.query, case.variables);
+    }
+}
