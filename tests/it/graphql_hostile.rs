@@ -12,7 +12,7 @@ const MEMORY: u64 = 128 << 20;
 /// A build for tests beside other tests takes some times as long as a release build.
 const SLACK: u32 = 3;
 /// Words of an answer that nobody should get, whatever was asked.
-const WRONG: [&str; 3] = ["500 ", "INTERNAL_SERVER_ERROR", "no answer"];
+const WRONG: [&str; 3] = ["500", "INTERNAL_SERVER_ERROR", "no answer"];
 
 #[tokio::test]
 async fn hostile_requests_hurt_nobody() {
@@ -31,7 +31,9 @@ async fn hostile_requests_hurt_nobody() {
         let survived = carry_out(&attack, target);
         let log = query.running.daemon.log();
         assert!(query.running.daemon.is_running(), "{}:\n{log}", attack.name);
-        let wrong = WRONG.iter().find(|word| survived.answer.contains(**word));
+        let wrong = WRONG.iter().find(|word| {
+            survived.answer.starts_with(**word) || survived.answer.ends_with(**word)
+        });
         let is_well = survived.witnesses.iter().all(|witness| witness.is_well(SLACK));
         eprintln!("{}", line(&attack.name, &survived));
         if wrong.is_some() || !is_well || survived.peak >= MEMORY {

@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn qualifiers_are_decoded_and_empty_ones_are_missing() {
-        let text = "pkg:npm/x@1?a=&Repository_URL=https%3A%2F%2Fr.example%2Fp&vcs_url=git+ssh://x#s?b=c";
+        let text =
+            "pkg:npm/x@1?a=&Repository_URL=https%3A%2F%2Fr.example%2Fp&vcs_url=git+ssh://x#s?b=c";
         let purl = Purl::parse(text).unwrap();
         assert_eq!(purl.qualifier("repository_url").as_deref(), Some("https://r.example/p"));
         assert_eq!(purl.qualifier("vcs_url").as_deref(), Some("git+ssh://x"));

@@ -28,7 +28,9 @@ const LOOKUP: u32 = 1_000;
 const LOOKUPS: u32 = 2_000;
 /// How many documents may be validated at the same time. Documents that nobody has seen yet wait for each other here,
 /// and not the requests whose documents are known.
-const VALIDATIONS: usize = 2;
+const VALIDATIONS: usize = 1;
+/// From how many values on an answer is written alone: until it is written, nobody knows how long it is.
+const LARGE: u64 = 10_000;
 
 /// What requests share.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Admission {
     lookups: Semaphore,
     bulk: Semaphore,
     bulk_places: u32,
+    writing: Semaphore,
     sending: IntGauge,
 }
 
@@ -76,14 +79,14 @@ impl Admission {
     pub(crate) fn new(settings: &QuerySettings, sending: IntGauge) -> Self {
         let Limits { max_bodies, max_body, max_answers, max_answer, max_refs_in_progress, .. } =
             settings.limits;
-        let validations = std::thread::available_parallelism().map_or(1, |count| count.get() / 2);
         Self {
             bodies: Room::new(max_bodies.as_u64(), max_body.as_u64()),
             answers: Room::new(max_answers.as_u64(), max_answer.as_u64()),
-            validations: Semaphore::new(validations.clamp(1, VALIDATIONS)),
+            validations: Semaphore::new(VALIDATIONS),
             lookups: Semaphore::new(LOOKUPS as usize),
             bulk: Semaphore::new(max_refs_in_progress as usize),
             bulk_places: max_refs_in_progress,
+            writing: Semaphore::new(1),
             sending,
         }
     }
@@ -96,7 +99,8 @@ impl Admission {
     /// Waits until the answer fits beside those that are being sent.
     pub(crate) async fn answer(&self, body: Bytes, client: Client, peer: Option<Peer>) -> Bytes {
         let mut place = self.answers.enter(Guest::Leaving(peer), client);
-        place.grow(body.len() as u64).await;
+        // An answer that has to give way is cut off by its connection.
+        let _ = place.grow(body.len() as u64).await;
         let sending = Sending { body, gauge: self.sending.clone(), _place: place };
         self.sending.add(sending.bytes());
         Bytes::from_owner(sending)
@@ -106,6 +110,11 @@ impl Admission {
     pub(crate) async fn validation(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.validations.acquire().await.ok()
+    }
+
+    /// Waits for the right to write an answer of so many values; none is needed for a small one.
+    pub(crate) async fn writing(&self, values: u64) -> Option<SemaphorePermit<'_>> {
+        if values < LARGE { None } else { self.writing.acquire().await.ok() }
     }
 
     /// Waits until so many publications may be worked on beside the others.

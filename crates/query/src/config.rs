@@ -251,10 +251,10 @@ impl Default for Limits {
             max_cost: 200_000,
             max_errors: 10,
             max_error_length: 300,
-            max_answer: ByteSize::mib(16),
-            max_answers: ByteSize::mib(24),
+            max_answer: ByteSize::mib(8),
+            max_answers: ByteSize::mib(16),
             max_bodies: ByteSize::mib(8),
-            max_refs_in_progress: 6_000,
+            max_refs_in_progress: 10_000,
             max_memory: ByteSize::mib(128),
         }
     }

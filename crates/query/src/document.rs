@@ -129,7 +129,8 @@ fn diagnostics(list: &DiagnosticList, code: Code, limits: &Limits) -> Vec<QueryE
         .iter()
         .map(|diagnostic| {
             let plain = diagnostic.to_json();
-            let error = QueryError { locations: plain.locations, ..QueryError::new(code, plain.message) };
+            let error =
+                QueryError { locations: plain.locations, ..QueryError::new(code, plain.message) };
             error.cut(limits.max_error_length)
         })
         .collect();

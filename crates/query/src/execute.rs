@@ -8,7 +8,7 @@ mod plan;
 mod variables;
 mod write;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,6 +44,14 @@ pub(crate) struct Executor {
     pub(crate) quiet: Quiet,
 }
 
+/// What the store has answered.
+pub(crate) struct Fetched {
+    /// As long as the plan's keys.
+    rows: Vec<Option<Publication>>,
+    /// As long as the plan's pages.
+    pages: Vec<Listed>,
+}
+
 /// An answer that has `data`.
 #[derive(Debug)]
 pub(crate) struct Executed {
@@ -73,6 +81,7 @@ impl Executor {
                 document: &prepared.document,
                 variables: &variables,
                 path: RefCell::default(),
+                values: Cell::default(),
             },
             limits: &self.limits,
             registry: &self.registry,
@@ -80,21 +89,25 @@ impl Executor {
         planner.plan(operation)
     }
 
-    /// Executes a plan of that operation.
-    pub(crate) async fn run(
+    /// Fetches what a plan asks the store for.
+    pub(crate) async fn fetch(&self, plan: &Plan) -> Result<Fetched, QueryError> {
+        self.metrics.keys.observe(plan.asked as f64);
+        Ok(Fetched { rows: self.find(plan).await?, pages: self.list(plan).await? })
+    }
+
+    /// Writes the answer to a plan of that operation.
+    pub(crate) fn answer(
         &self,
         prepared: &Prepared,
         operation_name: Option<&str>,
-        mut plan: Plan,
+        plan: &Plan,
+        fetched: &Fetched,
     ) -> Result<Executed, QueryError> {
-        self.metrics.keys.observe(plan.asked as f64);
-        let meta = match plan.meta.take() {
-            Some(variables) => Some(self.introspect(prepared, operation_name, &variables)?),
+        let meta = match &plan.meta {
+            Some(variables) => Some(self.introspect(prepared, operation_name, variables)?),
             None => None,
         };
-        let rows = self.find(&plan).await?;
-        let pages = self.list(&plan).await?;
-        self.write(&plan, &rows, &pages, meta)
+        self.write(plan, &fetched.rows, &fetched.pages, meta)
     }
 
     /// One statement for all keys; none where there is no key.
@@ -168,7 +181,8 @@ impl Executor {
         pages: &[Listed],
         meta: Option<(JsonMap, Vec<QueryError>)>,
     ) -> Result<Executed, QueryError> {
-        let (meta, mut errors) = meta.map_or((None, Vec::new()), |(data, errors)| (Some(data), errors));
+        let (meta, mut errors) =
+            meta.map_or((None, Vec::new()), |(data, errors)| (Some(data), errors));
         errors.extend(plan.broken.clone());
         let mut writer = Writer {
             out: Vec::with_capacity(256),

@@ -149,7 +149,8 @@ impl Server {
         tokio::spawn(admin.serve(registry, status.clone(), ended.clone()));
         let ready = app.executor.metrics.ready.clone();
         let patience = app.settings.store.connect_timeout;
-        let probe = Probe { reader: app.executor.reader.clone(), status: status.clone(), ready, patience };
+        let probe =
+            Probe { reader: app.executor.reader.clone(), status: status.clone(), ready, patience };
         tokio::spawn(ended.clone().run_until_cancelled_owned(probe.run()));
         let tokens = app.clone();
         let follow = async move { tokens.access.follow_tokens().await };

@@ -61,7 +61,8 @@ impl PublicationReader for Memory {
             rows.reverse();
         }
         if let Some(after) = after {
-            let is_after = |row: &Publication| row.info.created == after.created && row.id == after.id;
+            let is_after =
+                |row: &Publication| row.info.created == after.created && row.id == after.id;
             let end = rows.iter().position(is_after).map_or(0, |at| at + 1);
             rows.drain(..end);
         }
@@ -159,6 +160,8 @@ pub(crate) async fn run(
     };
     let given = serde_json::from_str(variables).unwrap();
     let plan = executor.plan(&document, None, Some(given)).map_err(|error| vec![error])?;
-    let executed = executor.run(&document, None, plan).await.map_err(|error| vec![error])?;
+    let fetched = executor.fetch(&plan).await.map_err(|error| vec![error])?;
+    let executed =
+        executor.answer(&document, None, &plan, &fetched).map_err(|error| vec![error])?;
     Ok(String::from_utf8(executed.body).unwrap())
 }

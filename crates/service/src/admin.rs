@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Encoder, Registry, TextEncoder};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
@@ -140,7 +140,7 @@ pub struct BindError {
 /// # Errors
 /// [`BindError`] when the address is taken, not this machine's, or needs rights the process does not have.
 pub async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| {
+    listen(address).map_err(|error| {
         let reason = match error.kind() {
             io::ErrorKind::AddrInUse => "address already in use".into(),
             io::ErrorKind::PermissionDenied => "permission denied".into(),
@@ -149,6 +149,18 @@ pub async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener,
         };
         BindError { key, address, reason }
     })
+}
+
+/// How many connections may wait to be accepted; the operating system may allow fewer. With the usual thousand, some of
+/// the clients that come while others open thousands would be left out for a second.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As every server: connections of a process that has ended must not keep the address from the next one.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The admin listener, bound and waiting.

@@ -221,7 +221,10 @@ fn repetitions(size: usize) -> Vec<Attack> {
     vec![
         post(&format!("{} aliases", size / 10), aliases(size / 10)),
         post("1,000 aliases", aliases(1_000)),
-        post(&format!("the same field {size} times"), query(&format!("{{{}}}", "__typename ".repeat(size)))),
+        post(
+            &format!("the same field {size} times"),
+            query(&format!("{{{}}}", "__typename ".repeat(size))),
+        ),
         post("the same field 1,900 times", query(&format!("{{{}}}", "__typename ".repeat(1_900)))),
         post(&format!("{size} directives"), query(&format!("{{__typename{}}}", "@a".repeat(size)))),
         post("400 directives", query(&format!("{{__typename{}}}", "@skip(if:false)".repeat(400)))),
@@ -302,7 +305,12 @@ fn wide(purls: usize) -> Vec<u8> {
 fn connections() -> Vec<Attack> {
     let crowd = |count, per_address| Crowd { count, per_address, pause: Duration::ZERO };
     let held = |name: &str, crowd: Crowd, part: &[u8]| {
-        let name = format!("{} {name} ({} bytes), {} of an address", crowd.count, part.len(), crowd.per_address);
+        let name = format!(
+            "{} {name} ({} bytes), {} of an address",
+            crowd.count,
+            part.len(),
+            crowd.per_address
+        );
         Attack { name, kind: Kind::Held(crowd, part.to_vec()) }
     };
     let head = b"POST /graphql HTTP/1.1\r\nhost: x\r\n".as_slice();

@@ -148,9 +148,10 @@ mod tests {
             assert!(refuses(&none, &from(origin)), "{origin}");
         }
         assert!(refuses(&none, &headers(&[("origin", "http://a.example")])), "no host");
-        assert!(
-            !refuses(&Origins::new(&["https://b.example".into()]).unwrap(), &from("https://b.example"))
-        );
+        assert!(!refuses(
+            &Origins::new(&["https://b.example".into()]).unwrap(),
+            &from("https://b.example")
+        ));
         assert!(!refuses(&Origins::new(&["*".into()]).unwrap(), &from("null")));
         let mut renamed = from("https://b.example");
         renamed.insert("sec-fetch-site", HeaderValue::from_static("same-origin"));

@@ -10,9 +10,9 @@ use crate::document::BYTES_PER_BYTE;
 
 /// The process without any request: program, threads, schema, metrics, connections to the database. Measured, rounded up.
 const PROCESS: u64 = 24 << 20;
-/// A publication that is being looked up: its key, its row on the way from the database, its part of the answer.
+/// A publication that is being looked up: its key, and its row on the way from the database.
 /// Measured with 5,000 references and all fields, rounded up.
-const MEMORY_OF_A_REFERENCE: u64 = 2_560;
+const MEMORY_OF_A_REFERENCE: u64 = 1_280;
 /// A client of the rate limit's table, with its part of the table's spare room.
 const RATE_CLIENT: u64 = 64;
 
@@ -32,6 +32,7 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
         ("long heads", (MAX_LONG_HEADS * MAX_HEAD) as u64),
         ("limits.max_bodies", limits.max_bodies.as_u64()),
         ("limits.max_answers", limits.max_answers.as_u64()),
+        ("limits.max_answer, being written", limits.max_answer.as_u64()),
         ("limits.max_refs_in_progress", references.saturating_mul(MEMORY_OF_A_REFERENCE)),
         ("limits.max_document, being validated", document.saturating_mul(VALIDATIONS as u64)),
         ("cache.documents", settings.cache.documents.as_u64()),

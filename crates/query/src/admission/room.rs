@@ -1,6 +1,7 @@
 //! Bytes that may be held at the same time, and who of those that hold them gives way.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,14 @@ struct Entry {
     client: Client,
     bytes: u64,
     since: Instant,
-    evicted: Arc<Notify>,
+    evicted: Arc<Evicted>,
+}
+
+/// Whether a guest has to go.
+#[derive(Debug, Default)]
+struct Evicted {
+    is: AtomicBool,
+    told: Notify,
 }
 
 /// Bytes that are held, until this is dropped.
@@ -55,8 +63,12 @@ struct Entry {
 pub(crate) struct Place {
     room: Arc<Room>,
     id: u64,
-    evicted: Arc<Notify>,
+    evicted: Arc<Evicted>,
 }
+
+/// The place had to be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GivenUp;
 
 impl Room {
     /// The share of a client is half of the room, and never less than the largest single guest.
@@ -70,7 +82,7 @@ impl Room {
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
-        let evicted = Arc::new(Notify::new());
+        let evicted = Arc::<Evicted>::default();
         let entry =
             Entry { guest, client, bytes: 0, since: Instant::now(), evicted: evicted.clone() };
         state.guests.insert(id, entry);
@@ -98,7 +110,8 @@ impl Room {
         let in_the_way = state.guests.iter().filter(|(other, entry)| {
             **other != id && entry.bytes > 0 && (is_share || entry.client == client)
         });
-        let latest = in_the_way.map(|(_, entry)| (entry.late(), entry)).max_by_key(|(late, _)| *late);
+        let latest =
+            in_the_way.map(|(_, entry)| (entry.late(), entry)).max_by_key(|(late, _)| *late);
         if let Some((late, entry)) = latest
             && late >= PATIENCE
         {
@@ -127,18 +140,24 @@ impl Entry {
         match &self.guest {
             Guest::Leaving(Some(peer)) => peer.cut(),
             Guest::Leaving(None) => {}
-            Guest::Arriving => self.evicted.notify_one(),
+            Guest::Arriving => {
+                self.evicted.is.store(true, Ordering::Relaxed);
+                self.evicted.told.notify_one();
+            }
         }
     }
 }
 
 impl Place {
-    /// Waits until there is room for so many bytes more, for as long as it takes.
-    pub(crate) async fn grow(&mut self, bytes: u64) {
+    /// Waits until there is room for so many bytes more, or this guest has to give way itself.
+    pub(crate) async fn grow(&mut self, bytes: u64) -> Result<(), GivenUp> {
         loop {
             let freed = self.room.freed.notified();
+            if self.evicted.is.load(Ordering::Relaxed) {
+                return Err(GivenUp);
+            }
             if self.room.try_grow(self.id, bytes) {
-                return;
+                return Ok(());
             }
             // Either way it is tried again.
             let _ = tokio::time::timeout(LOOK, freed).await;
@@ -147,7 +166,7 @@ impl Place {
 
     /// Waits until this guest has to give way.
     pub(crate) async fn is_evicted(&self) {
-        self.evicted.notified().await;
+        self.evicted.told.notified().await;
     }
 }
 
@@ -173,7 +192,7 @@ mod tests {
     }
 
     async fn fits(place: &mut Place, bytes: u64) -> bool {
-        timeout(Duration::from_millis(60), place.grow(bytes)).await.is_ok()
+        timeout(Duration::from_millis(60), place.grow(bytes)).await == Ok(Ok(()))
     }
 
     #[tokio::test]
@@ -199,7 +218,9 @@ mod tests {
         let growing = tokio::spawn(async move { waiting.grow(80).await });
         timeout(Duration::from_secs(5), slow.is_evicted()).await.unwrap();
         assert!(!growing.is_finished());
+        // Also while it waits for more itself.
+        assert_eq!(slow.grow(1).await, Err(GivenUp));
         drop(slow);
-        timeout(Duration::from_secs(5), growing).await.unwrap().unwrap();
+        assert_eq!(timeout(Duration::from_secs(5), growing).await.unwrap().unwrap(), Ok(()));
     }
 }

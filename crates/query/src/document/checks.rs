@@ -104,12 +104,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn typed(
-        &self,
-        ty: &Type,
-        has_default: bool,
-        value: &Node<Value>,
-    ) -> Result<(), QueryError> {
+    fn typed(&self, ty: &Type, has_default: bool, value: &Node<Value>) -> Result<(), QueryError> {
         match (&**value, ty) {
             (Value::Variable(name), _) => self.usage(name, ty, has_default, value),
             (Value::List(items), Type::List(item) | Type::NonNullList(item)) => {
@@ -142,15 +137,15 @@ impl<'a> Walk<'a> {
         };
         let own_default = variable.default_value.as_ref().is_some_and(|own| !own.is_null());
         let is_allowed = if ty.is_non_null() && !variable.ty.is_non_null() {
-            (own_default || has_default)
-                && variable.ty.is_assignable_to(&ty.clone().nullable())
+            (own_default || has_default) && variable.ty.is_assignable_to(&ty.clone().nullable())
         } else {
             variable.ty.is_assignable_to(ty)
         };
         if is_allowed {
             return Ok(());
         }
-        let message = format!("variable ${name} of type {} is used where {ty} is needed", variable.ty);
+        let message =
+            format!("variable ${name} of type {} is used where {ty} is needed", variable.ty);
         let error = QueryError::new(Code::ValidationFailed, message);
         Err(error.at(at.location(), &self.document.sources))
     }
@@ -173,8 +168,7 @@ impl<'a> Walk<'a> {
     }
 
     fn error(&self, message: String, at: &Name) -> QueryError {
-        QueryError::new(Code::ValidationFailed, message)
-            .at(at.location(), &self.document.sources)
+        QueryError::new(Code::ValidationFailed, message).at(at.location(), &self.document.sources)
     }
 }
 

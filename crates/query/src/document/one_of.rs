@@ -22,7 +22,10 @@ pub(super) fn substituted(
 ) -> Option<ExecutableDocument> {
     let definition = schema.type_field("__Type", "inputFields").ok()?;
     let stand_in = Field::new(name!("inputFields"), definition.node.clone());
-    let typename = Field::new(name!("__typename"), schema.type_field("__Type", "__typename").ok()?.node.clone());
+    let typename = Field::new(
+        name!("__typename"),
+        schema.type_field("__Type", "__typename").ok()?.node.clone(),
+    );
     let mut inner = SelectionSet::new(name!("__InputValue"));
     inner.push(typename);
     let stand_in = Field { selection_set: inner, ..stand_in };

@@ -230,7 +230,8 @@ fn a_variable_that_may_be_null_fits_no_place_that_must_not_be() {
         "query ($x: Order) { publications(first: 1, order: $x) { edges { cursor } } }".into(),
         "query ($x: String = \"a\") { packages(refs: {name: $x, version: \"1\"}) { name } }".into(),
         "query ($x: [PackageRef!]!) { packages(refs: $x) { name } }".into(),
-        "query ($x: Flag) { publications(first: 1, filter: {tor: $x}) { edges { cursor } } }".into(),
+        "query ($x: Flag) { publications(first: 1, filter: {tor: $x}) { edges { cursor } } }"
+            .into(),
     ] {
         let prepared = prepare(&schema, &Limits::default(), &text, ASKED);
         assert!(prepared.is_ok(), "{text}: {:?}", prepared.err());
@@ -241,6 +242,8 @@ fn a_variable_that_may_be_null_fits_no_place_that_must_not_be() {
 fn the_first_error_is_the_one_that_helps() {
     let error = refusal("query ($n: String!) { pakage(name: $n, version: \"1\") { name } }");
     assert!(error.message.contains("pakage"), "{}", error.message);
-    let error = refusal("{ ...F nothing } fragment F on Query { __typename } fragment G on Query { __typename }");
+    let error = refusal(
+        "{ ...F nothing } fragment F on Query { __typename } fragment G on Query { __typename }",
+    );
     assert!(error.message.contains("nothing"), "{}", error.message);
 }

@@ -160,10 +160,8 @@ impl<'de> Deserializer<'de> for &'de Value<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self {
-            Value::Text(word) => {
-                IntoDeserializer::<Error>::into_deserializer(&**word)
-                    .deserialize_enum(name, variants, visitor)
-            }
+            Value::Text(word) => IntoDeserializer::<Error>::into_deserializer(&**word)
+                .deserialize_enum(name, variants, visitor),
             other => other.deserialize_any(visitor),
         }
     }

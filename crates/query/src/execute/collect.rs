@@ -2,7 +2,7 @@
 //! response key merged. Which object a selection is for is known without its row, so that a fragment applies or does not:
 //! it is done once a request, not once a row.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use apollo_compiler::ExecutableDocument;
@@ -38,6 +38,8 @@ pub(super) struct Collector<'a, 'v> {
     pub(super) variables: &'v Variables<'a>,
     /// Where in the answer the selection is for that is being collected.
     pub(super) path: RefCell<Vec<Segment>>,
+    /// Fields that were collected so far.
+    pub(super) values: Cell<u64>,
 }
 
 #[derive(Default)]
@@ -59,6 +61,7 @@ impl<'a> Collector<'a, '_> {
         for set in sets {
             self.walk(ty, set, &mut groups)?;
         }
+        self.values.set(self.values.get() + groups.list.len() as u64);
         Ok(groups.list)
     }
 
@@ -103,7 +106,9 @@ impl<'a> Collector<'a, '_> {
             self.is_included(selection.directives())?;
             match selection {
                 Selection::Field(field) => self.check_conditions(&field.selection_set)?,
-                Selection::InlineFragment(inline) => self.check_conditions(&inline.selection_set)?,
+                Selection::InlineFragment(inline) => {
+                    self.check_conditions(&inline.selection_set)?
+                }
                 Selection::FragmentSpread(spread) => {
                     if let Some(fragment) = self.document.fragments.get(&spread.fragment_name) {
                         self.check_conditions(&fragment.selection_set)?;

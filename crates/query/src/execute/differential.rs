@@ -55,7 +55,10 @@ impl ObjectValue for Query {
         match info.field_name() {
             "package" => Ok(package(argument("name"), argument("version"))),
             "node" => {
-                let named = |row: &Publication| argument("id").and_then(|id| id.as_str()) == Some(&Purl::canonical("npm", &row.id));
+                let named = |row: &Publication| {
+                    argument("id").and_then(|id| id.as_str())
+                        == Some(&Purl::canonical("npm", &row.id))
+                };
                 let found = rows().into_iter().find(named);
                 Ok(found.map_or(ResolvedValue::null(), |row| ResolvedValue::object(Package(row))))
             }

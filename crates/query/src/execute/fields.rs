@@ -51,9 +51,7 @@ pub(super) static PACKAGE: Type<Publication> = Type {
             "publicationInfo",
             Nested(|collector, group| {
                 let info = collector.select(&INFO, group);
-                Box::new(move |writer, row| {
-                    writer.nullable(|writer| info.write(writer, &row.info))
-                })
+                Box::new(move |writer, row| writer.nullable(|writer| info.write(writer, &row.info)))
             }),
         ),
     ],
@@ -174,13 +172,19 @@ impl Collector<'_, '_> {
         let sets = group.fields.iter().map(|field| &field.selection_set);
         let selection = match self.collect(ty.name, sets) {
             Ok(groups) => Selection::Fields(self.compiled(ty, &groups)),
-            Err(error) => Selection::Broken(QueryError { path: self.path.borrow().clone(), ..error }),
+            Err(error) => {
+                Selection::Broken(QueryError { path: self.path.borrow().clone(), ..error })
+            }
         };
         self.path.borrow_mut().truncate(length);
         selection
     }
 
-    fn compiled<S>(&self, ty: &'static Type<S>, groups: &[Group<'_>]) -> Vec<(String, Compiled<S>)> {
+    fn compiled<S>(
+        &self,
+        ty: &'static Type<S>,
+        groups: &[Group<'_>],
+    ) -> Vec<(String, Compiled<S>)> {
         let mut fields = Vec::with_capacity(groups.len());
         for group in groups {
             let known = ty.fields.iter().find(|(name, _)| *name == group.name());

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(super) pages: Vec<Page>,
     /// Publications asked for: keys, also those that cannot be names, and rows of pages.
     pub(crate) asked: u64,
+    /// How many values the answer has at most, lists of the introspection counted once.
+    pub(crate) values: u64,
     /// The variables of the introspection, where it has to run.
     pub(super) meta: Option<Valid<JsonMap>>,
 }
@@ -101,6 +103,7 @@ impl<'a> Planner<'a, '_> {
             Err(error) => plan.broken = Some(error),
         }
         self.check(&plan)?;
+        plan.values = plan.asked.saturating_mul(self.collector.values.get());
         Ok(plan)
     }
 

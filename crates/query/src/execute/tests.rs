@@ -418,8 +418,13 @@ async fn a_node_is_found_by_its_canonical_id_alone() {
         let body = data(query, &format!(r#"{{"id":"{id}"}}"#)).await;
         assert_eq!(body, r#"{"data":{"node":null}}"#, "{id}");
     }
-    assert_eq!(data(query, r#"{"id":7}"#).await, r#"{"data":{"node":null}}"#, "an id may be a number");
-    let literal = "{ node(id: \"pkg:npm/%40scope/x@1.0.0%2Bb\") { ...P } } fragment P on Package { name }";
+    assert_eq!(
+        data(query, r#"{"id":7}"#).await,
+        r#"{"data":{"node":null}}"#,
+        "an id may be a number"
+    );
+    let literal =
+        "{ node(id: \"pkg:npm/%40scope/x@1.0.0%2Bb\") { ...P } } fragment P on Package { name }";
     assert_eq!(data(literal, "{}").await, r#"{"data":{"node":{"name":"@scope/x"}}}"#);
 }
 
@@ -448,7 +453,10 @@ async fn oldest_first_is_the_reverse_with_the_same_cursors() {
     assert_eq!(oldest, newest);
     assert_eq!(cursors(&format!(r#"{{"after":"{}"}}"#, oldest[1])).await, oldest[2..]);
     let body = run(&executor, query, r#"{"order":null}"#).await.unwrap();
-    assert!(body.starts_with(r#"{"data":null,"#) && body.contains("`order` must not be null"), "{body}");
+    assert!(
+        body.starts_with(r#"{"data":null,"#) && body.contains("`order` must not be null"),
+        "{body}"
+    );
 }
 
 /// What graphql-js answers: the object that the fields would have been of is null.
@@ -466,7 +474,10 @@ async fn a_condition_that_is_null_makes_its_object_null() {
     let refs = r#"[{"name":"none","version":"1"},{"name":"pg","version":"7.12.0"}]"#;
     let body = data(query, &format!(r#"{{"x":null,"r":{refs}}}"#)).await;
     assert!(body.starts_with(r#"{"data":{"packages":[null,null]},"errors":[{"#), "{body}");
-    assert!(body.contains(r#""path":["packages",1]"#) && body.matches("path").count() == 1, "{body}");
+    assert!(
+        body.contains(r#""path":["packages",1]"#) && body.matches("path").count() == 1,
+        "{body}"
+    );
     let query = "query ($x: Boolean = true) { publications(first: 1) { edges { cursor node { name @skip(if: $x) } } } }";
     let body = data(query, r#"{"x":null}"#).await;
     assert!(body.starts_with(r#"{"data":null,"#), "{body}");
@@ -474,7 +485,9 @@ async fn a_condition_that_is_null_makes_its_object_null() {
     let query = "query ($x: Boolean = true) { __typename @include(if: $x) }";
     assert!(data(query, r#"{"x":null}"#).await.starts_with(r#"{"data":null,"errors":[{"#));
     let query = "query ($x: Boolean = true) { __type(name: \"Flag\") { name @include(if: $x) } }";
-    assert!(data(query, r#"{"x":null}"#).await.starts_with(r#"{"data":{"__type":null},"errors":[{"#));
+    assert!(
+        data(query, r#"{"x":null}"#).await.starts_with(r#"{"data":{"__type":null},"errors":[{"#)
+    );
 }
 
 #[tokio::test]

@@ -60,7 +60,9 @@ impl<'a> Variables<'a> {
                 values.insert(name, Value::literal(&definition.ty, default, &Self::default()));
             } else if definition.ty.is_non_null() {
                 let message = format!("variable ${name} of type {} has no value", definition.ty);
-                return Err(QueryError::new(Code::BadUserInput, message).cut(limits.max_error_length));
+                return Err(
+                    QueryError::new(Code::BadUserInput, message).cut(limits.max_error_length)
+                );
             }
         }
         Ok(Self(values))
@@ -110,9 +112,8 @@ impl<'a> Value<'a> {
             (None, ast::Value::Object(fields)) => {
                 let given = fields.iter().filter(|(_, value)| !is_absent(value, variables));
                 // The fields of the schema's input objects are not lists, so that their types are not needed.
-                let fields = given.map(|(name, value)| {
-                    (name.as_str(), Self::literal(ty, value, variables))
-                });
+                let fields =
+                    given.map(|(name, value)| (name.as_str(), Self::literal(ty, value, variables)));
                 Self::Object(fields.collect())
             }
             // No type of the schema has other values.
@@ -206,9 +207,8 @@ impl<'de: 's, 's> Visitor<'de> for All<'s, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = HashMap::with_capacity(self.operation.variables.len());
-        let find = |name: &str| {
-            self.operation.variables.iter().find(|definition| definition.name == name)
-        };
+        let find =
+            |name: &str| self.operation.variables.iter().find(|definition| definition.name == name);
         while let Some(found) = map.next_key_seed(Key(|name: &str| Ok(find(name))))? {
             let Some(definition) = found else {
                 map.next_value::<IgnoredAny>()?;
@@ -261,10 +261,7 @@ impl<'s, 'w> Typed<'s, 'w> {
     }
 
     /// A value that is not a list counts as a list of it alone.
-    fn single<E>(
-        self,
-        read: impl FnOnce(Self) -> Result<Value<'s>, E>,
-    ) -> Result<Value<'s>, E> {
+    fn single<E>(self, read: impl FnOnce(Self) -> Result<Value<'s>, E>) -> Result<Value<'s>, E> {
         match self.item() {
             Some(item) => Ok(Value::List(vec![item.single(read)?])),
             None => read(self),
@@ -323,9 +320,8 @@ impl<'s, 'w> Typed<'s, 'w> {
         while let Some(field) = map.next_key_seed(Key(find))? {
             let field: &'s InputValueDefinition = field;
             let (name, typed) = (field.name.as_str(), Self { ty: &field.ty, ..self });
-            let value = self
-                .reader
-                .within(format_args!(".{name}"), || map.next_value_seed(typed))?;
+            let value =
+                self.reader.within(format_args!(".{name}"), || map.next_value_seed(typed))?;
             // Of repeated keys the last counts, as JSON parsers have it.
             fields.retain(|(other, _)| *other != name);
             fields.push((name, value));

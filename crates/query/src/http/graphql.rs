@@ -109,7 +109,10 @@ impl App {
         let more = plan.asked.saturating_sub(1);
         self.access.charge(context.client, more).map_err(refused)?;
         let _work = self.admission.work_exactly(work, plan.asked).await;
-        self.executor.run(&document, operation_name.as_deref(), plan).await.map_err(refused)
+        let fetched = self.executor.fetch(&plan).await.map_err(refused)?;
+        let _permit = self.admission.writing(plan.values).await;
+        let name = operation_name.as_deref();
+        self.executor.answer(&document, name, &plan, &fetched).map_err(refused)
     }
 
     /// The text of the document: what was sent, or what was kept under its hash.

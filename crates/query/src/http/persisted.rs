@@ -77,7 +77,8 @@ struct Given {
 /// The hash in `extensions.persistedQuery`, where there is one.
 pub(super) fn hash(extensions: &RawValue) -> Result<Option<Hash>, QueryError> {
     let wrong = || {
-        let message = "`extensions.persistedQuery` must have version 1 and sha256Hash, 64 hex digits";
+        let message =
+            "`extensions.persistedQuery` must have version 1 and sha256Hash, 64 hex digits";
         QueryError::new(Code::BadRequest, message)
     };
     let read: Extensions = serde_json::from_str(extensions.get()).map_err(|_| wrong())?;

@@ -238,7 +238,9 @@ pub(super) async fn body(
             return Err(too_long());
         }
         let grown = tokio::time::timeout_at(context.until, place.grow(data.len() as u64));
-        grown.await.map_err(|_| Refusal::busy())?;
+        if !matches!(grown.await, Ok(Ok(()))) {
+            return Err(Refusal::busy());
+        }
         read.extend_from_slice(&data);
     }
 }
@@ -287,7 +289,8 @@ impl<'a> Parameters<'a> {
         let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             bad(if error.is_data() {
-                "parameters `query` and `operationName` must be strings, and each be given once".to_owned()
+                "parameters `query` and `operationName` must be strings, and each be given once"
+                    .to_owned()
             } else {
                 format!("the body is not JSON at line {line}, column {column}")
             })
@@ -455,7 +458,12 @@ mod tests {
             headers.insert(name, HeaderValue::from_str(text).unwrap());
             check_content(&headers).is_ok()
         };
-        for text in ["application/json", "Application/JSON; Charset=\"UTF-8\"", "application/json;charset=utf8", "application/json; odd"] {
+        for text in [
+            "application/json",
+            "Application/JSON; Charset=\"UTF-8\"",
+            "application/json;charset=utf8",
+            "application/json; odd",
+        ] {
             assert!(check(header::CONTENT_TYPE, text), "{text}");
         }
         for text in [

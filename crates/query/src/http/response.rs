@@ -174,7 +174,9 @@ impl IntoResponse for Refusal {
 
 /// The response of an executed request. Waits until the answer has room among those that are being sent.
 pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> Response {
-    let Executed { body, is_partial, asked, is_settled } = executed;
+    let Executed { mut body, is_partial, asked, is_settled } = executed;
+    // What is counted is what is held.
+    body.shrink_to_fit();
     let mut headers = rate_headers(app, context.client);
     let content_type = context.media.content_type();
     let is_compressed = context.takes_gzip && body.len() >= COMPRESSED_FROM;

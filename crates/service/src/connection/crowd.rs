@@ -63,7 +63,7 @@ impl Crowd {
     /// Whether another connection has no place, because all are in use.
     pub(super) fn is_full(&self) -> bool {
         let all = lock(&self.connections);
-        all.len() >= self.bounds.max_connections && oldest(all.values()).is_none()
+        all.len() >= self.bounds.max_connections && !all.values().any(|own| own.is_idle())
     }
 
     /// Takes a new connection in, where need be in the place of another that is idle. None where its address has its

@@ -39,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const MAX_HEAD: usize = 16 * 1_024;
 /// What a connection takes besides a long head, in bytes: its task, its buffers of one read and one write. Measured with
 /// 2,000 idle connections, rounded up.
-pub const CONNECTION_BYTES: usize = 12 * 1_024;
+pub const CONNECTION_BYTES: usize = 16 * 1_024;
 
 /// What the clients of a listener may take up.
 #[derive(Debug, Clone)]

@@ -46,9 +46,8 @@ pub(super) fn with_body(written: &[u8]) -> Option<Bytes> {
         ),
         _ => ("BAD_REQUEST", "the request is not HTTP/1.1"),
     };
-    let body = format!(
-        r#"{{"errors":[{{"message":"{message}","extensions":{{"code":"{code}"}}}}]}}"#
-    );
+    let body =
+        format!(r#"{{"errors":[{{"message":"{message}","extensions":{{"code":"{code}"}}}}]}}"#);
     let length = body.len();
     Some(Bytes::from(format!(
         "{line}\r\nconnection: close\r\ncontent-type: application/json; charset=utf-8\r\n\

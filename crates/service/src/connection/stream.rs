@@ -31,11 +31,7 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    pub(super) fn new(
-        stream: TcpStream,
-        crowd: Arc<Crowd>,
-        connection: Arc<Connection>,
-    ) -> Self {
+    pub(super) fn new(stream: TcpStream, crowd: Arc<Crowd>, connection: Arc<Connection>) -> Self {
         let deadline = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self { stream, crowd, connection, deadline, replacement: None, lingered: None }
     }
@@ -54,8 +50,10 @@ impl Guarded {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
                 let left = self.connection.most_behind().saturating_sub(self.connection.waits());
-                self.deadline.as_mut().reset(Instant::now() + left);
-                ready!(self.deadline.as_mut().poll(context));
+                if !left.is_zero() {
+                    self.deadline.as_mut().reset(Instant::now() + left);
+                    ready!(self.deadline.as_mut().poll(context));
+                }
                 let slow = io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly");
                 Poll::Ready(Err(slow))
             }

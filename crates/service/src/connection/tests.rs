@@ -199,7 +199,8 @@ async fn an_http2_client_is_told_to_use_http_1_1() {
 async fn a_client_that_is_answered_early_reads_its_answer() {
     // Answered without a look at the body.
     let running = start(short(), bounds()).await;
-    let head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 20000000\r\n\r\n";
+    let head =
+        b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 20000000\r\n\r\n";
     let mut stream = connect(running.address, head).await;
     stream.write_all(&vec![b'x'; 20_000_000]).await.unwrap();
     let mut answer = String::new();
@@ -211,7 +212,8 @@ async fn a_client_that_is_answered_early_reads_its_answer() {
 async fn who_reads_too_slowly_is_cut_off_and_who_reads_fast_enough_is_not() {
     const LENGTH: usize = 48 << 20;
     let router = Router::new().route("/", get(async || "x".repeat(LENGTH)));
-    let limits = Bounds { write_timeout: Duration::from_millis(300), min_rate: 1 << 20, ..bounds() };
+    let limits =
+        Bounds { write_timeout: Duration::from_millis(300), min_rate: 1 << 20, ..bounds() };
     let running = start(router, limits).await;
     let read = async |is_slow: bool| {
         let mut stream = connect(running.address, HEAD).await;

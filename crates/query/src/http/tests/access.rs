@@ -21,7 +21,10 @@ async fn where_there_are_tokens_one_is_needed() {
         assert!(answer.contains(r#""code":"UNAUTHENTICATED""#) && !answer.contains("wrong"));
     }
     let (status, answer) = running.post(&[JSON, "authorization: Bearer secret"], SEED).await;
-    assert!(status == 200 && answer.contains("vary: accept, accept-encoding, authorization"), "{answer}");
+    assert!(
+        status == 200 && answer.contains("vary: accept, accept-encoding, authorization"),
+        "{answer}"
+    );
     assert_eq!(running.get("/schema.graphql", "x: y").await.0, 200, "holds nothing");
     assert_eq!(running.get("/", "x: y").await.0, 200);
 }
