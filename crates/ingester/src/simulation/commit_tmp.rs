@@ -1,0 +1,100 @@
+//! Which written offsets may be committed. Pure: the poll thread owns it, and the simulation of the loop drives it.
+
+use std::collections::BTreeMap;
+
+use crate::pipeline::ports::{AssignmentId, WrittenOffset};
+
+/// The written offsets of the partitions that are owned.
+///
+/// A written offset that was read under assignment `a` counts only while its partition has been owned without a break
+/// since an assignment ≤ `a`. Anything else belongs to an earlier ownership: another member may have gone further since,
+/// and committing it would set the group back. Such offsets are dropped; their records are read again by the owner.
+#[derive(Debug, Default)]
+pub(crate) struct CommitQueue {
+    assignment: AssignmentId,
+    owned: BTreeMap<i32, Ownership>,
+}
+
+/// What is known of a partition since it came.
+#[derive(Debug)]
+struct Ownership {
+    /// The first assignment of this ownership.
+    since: AssignmentId,
+    /// The greatest offset that is written.
+    written: Option<i64>,
+    /// The offset that was sent last.
+    sent: Option<i64>,
+    /// Whether the broker has confirmed `sent`, or nothing was sent.
+    confirmed: bool,
+}
+
+impl CommitQueue {
+    /// The present assignment: records that are read now belong to it.
+    pub(crate) fn assignment(&self) -> AssignmentId {
+        self.assignment
+    }
+
+    /// Partitions came, or start again on another log: what was written of them before counts no more.
+    pub(crate) fn assign(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        self.assignment = AssignmentId(self.assignment.0 + 1);
+        for partition in partitions {
+            let since = self.assignment;
+            let new = Ownership { since, written: None, sent: None, confirmed: true };
+            self.owned.insert(partition, new);
+        }
+    }
+
+    /// Partitions went.
+    pub(crate) fn revoke(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        for partition in partitions {
+            self.owned.remove(&partition);
+        }
+    }
+
+    /// A position was written. `false`: it belongs to an earlier ownership and was dropped.
+    pub(crate) fn written(&mut self, partition: i32, offset: WrittenOffset) -> bool {
+        let Some(owned) = self.owned.get_mut(&partition) else { return false };
+        if offset.assignment < owned.since {
+            return false;
+        }
+        owned.written = owned.written.max(Some(offset.next));
+        true
+    }
+
+    /// Takes what is to be sent: partition and next offset.
+    pub(crate) fn take(&mut self) -> Vec<(i32, i64)> {
+        let mut offsets = Vec::new();
+        for (&partition, owned) in &mut self.owned {
+            if let Some(next) = owned.written.filter(|_| owned.written > owned.sent) {
+                owned.sent = Some(next);
+                owned.confirmed = false;
+                offsets.push((partition, next));
+            }
+        }
+        offsets
+    }
+
+    /// What was sent did not arrive: it is sent again with the next commit.
+    pub(crate) fn not_sent(&mut self, offsets: &[(i32, i64)]) {
+        for &(partition, next) in offsets {
+            if let Some(owned) = self.owned.get_mut(&partition).filter(|o| o.sent == Some(next)) {
+                owned.sent = None;
+                owned.confirmed = true;
+            }
+        }
+    }
+
+    /// The broker confirmed an offset, or shows a smaller one than was sent: during a rebalance the coordinator refuses
+    /// commits, and nobody says so of one that was not waited for. After a confirmation a smaller one is an operator's
+    /// reset and is left alone.
+    pub(crate) fn shown(&mut self, partition: i32, committed: i64) {
+        let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.confirmed) else {
+            return;
+        };
+        if owned.sent.is_some_and(|sent| committed >= sent) {
+            owned.confirmed = true;
+        } else {
+            owned.sent = None;
+        }
+    }
+}
