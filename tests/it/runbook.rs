@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use testkit::{Postgres, Record, StopMode, eventually};
+use testkit::{Kafka, Postgres, Record, StopMode, eventually};
 
 use crate::deploy::{commands, runbook};
 use crate::support::{
@@ -161,15 +161,38 @@ async fn brokers_that_do_not_answer() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_topic_that_takes_nothing() {
-    let scene = Scene::new("runbook-letters", 1).await;
-    let two = [("min.insync.replicas", "2"), ("retention.ms", "-1")];
-    testkit::topic(&scene.brokers, &scene.dead_letters, 1, &two).await;
+async fn a_broker_that_refuses_a_right() {
+    let kafka = Kafka::builder()
+        .property(
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        )
+        .property("allow.everyone.if.no.acl.found", true)
+        .start();
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene { brokers: kafka.brokers(), ..Scene::without_topic("runbook-acls", store) };
+    scene.make_topic(1, &[]).await;
+    testkit::topic(&scene.brokers, &scene.dead_letters, 1, &[("retention.ms", "-1")]).await;
+    // A topic that somebody has one right of gives nobody another.
+    let describe_only = |topic: &str| {
+        let allow = ["--add", "--allow-principal", "User:*", "--operation", "Describe"];
+        testkit::acls(&scene.brokers, &[&allow[..], &["--topic", topic]].concat());
+    };
+    let shell = Shell::new(&scene);
+
+    describe_only(&scene.dead_letters);
     let mut ingester = scene.ingester(&[]);
     scene.produce([rejected()]).await;
-    ingester.shows("paused").await;
-    Shell::new(&scene)
-        .shows("Paused: dead_letters", &["dead_letters.replication", "min.insync.replicas"]);
+    let (_, answer) = ingester.shows("paused").await;
+    assert!(answer["reason"].as_str().unwrap().starts_with("the dead letter of "), "{answer}");
+    shell.shows("Paused: dead_letters", &["PROBLEM dead_letters.write"]);
+    ingester.stop();
+
+    describe_only(&scene.topic);
+    let mut refused = scene.start_ingester(&[]);
+    let code = refused.daemon.wait_exit(PATIENCE).code();
+    assert_eq!(code, Some(77), "{}", refused.daemon.log());
+    shell.shows("Exit code 77", &["PROBLEM source.read"]);
 }
 
 #[tokio::test]
