@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 /// Builds what the tests build, then runs the one that prints the table.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    setup::run(workspace)?;
+    setup::check(workspace)?;
     succeed("building", &mut workspace.cargo(&["build", "--workspace", "--all-targets"]))?;
     let mut test = workspace.cargo(&["test", "--workspace", "--test", "faults", "--", "--full"]);
     if let Some(rounds) = args.rounds {

@@ -37,7 +37,7 @@ service::metrics! {
         /// How long writing a batch took, with its retries, in seconds.
         pub store_write_seconds: Histogram(WRITE_BUCKETS),
         /// Writes tried again, by the class of the error.
-        pub store_retries_total: IntCounterVec["class" = &["transient", "data"]],
+        pub store_retries_total: IntCounterVec["class" = &["transient", "conflict", "timed_out", "busy", "data", "fatal"]],
         /// 1 while nothing is read or written: a broker, the topic, the database or the dead-letter topic is away, or everything is rejected.
         pub paused: IntGauge,
         /// Partitions assigned or revoked, counted once a callback.
