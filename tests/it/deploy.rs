@@ -86,7 +86,7 @@ pub(crate) fn commands(entry: &str) -> &str {
     rest.split("\n```").next().unwrap()
 }
 
-/// What stands between `opening` and the closing brace, in the one source file of a crate that has it.
+/// What stands between `opening` and the next brace at the beginning of a line, in the one source file that has it.
 fn block(sources: &str, opening: &str) -> String {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(sources)];
     while let Some(folder) = folders.pop() {
@@ -102,23 +102,11 @@ fn block(sources: &str, opening: &str) -> String {
     panic!("no {opening} in {sources}");
 }
 
-/// The words of an enumeration of the code in lower case, joined by underscores.
-fn variants(sources: &str, enumeration: &str) -> BTreeSet<String> {
-    let body = block(sources, &format!("enum {enumeration} {{"));
-    let lines = body.lines().map(str::trim).filter(|line| !line.starts_with(['/', '#']));
-    let names = lines.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap());
-    let words = names.filter(|name| !name.is_empty()).map(|name| {
-        let mut word = String::new();
-        for letter in name.chars() {
-            if letter.is_uppercase() && !word.is_empty() {
-                word.push('_');
-            }
-            word.extend(letter.to_lowercase());
-        }
-        word
-    });
-    let words: BTreeSet<_> = words.collect();
-    assert!(words.len() > 3, "{enumeration}: {words:?}");
+/// The stable words of a list in the code.
+fn words(sources: &str, opening: &str) -> BTreeSet<String> {
+    let body = block(sources, opening);
+    let words: BTreeSet<_> = body.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    assert!(words.len() > 3, "{opening}: {words:?}");
     words
 }
 
@@ -149,8 +137,8 @@ fn every_alert_reason_state_and_exit_code_has_an_entry_in_the_runbook_and_nothin
     let expected = alerts
         .iter()
         .map(|alert| (*alert).to_owned())
-        .chain(headed("Paused: ", variants("crates/ingester/src", "Cause")))
-        .chain(headed("State: ", variants("crates/service/src", "State")))
+        .chain(headed("Paused: ", words("crates/ingester/src", "causes! {\n")))
+        .chain(headed("State: ", words("crates/service/src", "impl State {")))
         .chain(headed("Exit code ", exit_codes()));
     let entries = runbook();
     assert_eq!(expected.collect::<BTreeSet<_>>(), entries.keys().cloned().collect());

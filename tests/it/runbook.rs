@@ -117,12 +117,15 @@ async fn a_database_that_is_away() {
     query.running.shows("paused").await;
     let shell = Shell::new(&scene).ingester(&ingester).query(&query);
     let (_, answer) = ingester.readyz().unwrap();
-    let reason = answer["reason"].as_str().unwrap();
-    let entries = runbook();
-    for heading in ["Paused: database", "Paused: silence"] {
-        assert!(entries[heading].contains(&reason[..reason.find(':').unwrap()]), "{reason}");
-        shell.shows(heading, &["PROBLEM store"]);
-    }
+    assert!(answer["reason"].as_str().unwrap().starts_with("database_silent: "), "{answer}");
+    shell.shows("Paused: database_silent", &["PROBLEM store"]);
+    scene.produce([generated(0, 0)]).await;
+    eventually("the write to fail", PATIENCE, async || {
+        let (_, answer) = ingester.readyz()?;
+        answer["reason"].as_str()?.starts_with("database_away: ").then_some(())
+    })
+    .await;
+    shell.shows("Paused: database_away", &["PROBLEM store"]);
     shell.shows("State: paused", &["database"]);
     shell.shows("PublicationQueryNotReady", &["\"state\":\"paused\"", "database"]);
     shell.shows("PublicationStoreRetries", &["PROBLEM store"]);
@@ -145,8 +148,8 @@ async fn a_topic_that_is_not_there() {
     let refresh = [("INGESTER_KAFKA__CLIENT__TOPIC_METADATA_REFRESH_INTERVAL_MS", "500")];
     let mut ingester = scene.start_ingester(&refresh);
     let (_, answer) = ingester.shows("paused").await;
-    assert!(answer["reason"].as_str().unwrap().starts_with("there is no topic "), "{answer}");
-    Shell::new(&scene).shows("Paused: topic", &["PROBLEM source", &scene.topic]);
+    assert!(answer["reason"].as_str().unwrap().starts_with("topic_missing: "), "{answer}");
+    Shell::new(&scene).shows("Paused: topic_missing", &["PROBLEM source", &scene.topic]);
 }
 
 #[tokio::test]
@@ -156,8 +159,8 @@ async fn brokers_that_do_not_answer() {
     let scene = Scene { brokers, ..Scene::without_topic("runbook-kafka", store) };
     let mut ingester = scene.start_ingester(&[]);
     let (_, answer) = ingester.shows("paused").await;
-    assert!(answer["reason"].as_str().unwrap().starts_with("no broker is connected"), "{answer}");
-    Shell::new(&scene).shows("Paused: kafka", &["PROBLEM kafka", &scene.brokers]);
+    assert!(answer["reason"].as_str().unwrap().starts_with("kafka_away: "), "{answer}");
+    Shell::new(&scene).shows("Paused: kafka_away", &["PROBLEM kafka", &scene.brokers]);
 }
 
 #[tokio::test]
@@ -184,8 +187,8 @@ async fn a_broker_that_refuses_a_right() {
     let mut ingester = scene.ingester(&[]);
     scene.produce([rejected()]).await;
     let (_, answer) = ingester.shows("paused").await;
-    assert!(answer["reason"].as_str().unwrap().starts_with("the dead letter of "), "{answer}");
-    shell.shows("Paused: dead_letters", &["PROBLEM dead_letters.write"]);
+    assert!(answer["reason"].as_str().unwrap().starts_with("dead_letters_wait: "), "{answer}");
+    shell.shows("Paused: dead_letters_wait", &["PROBLEM dead_letters.write"]);
     ingester.stop();
 
     describe_only(&scene.topic);
@@ -201,11 +204,11 @@ async fn nothing_but_rejections() {
     let mut ingester = scene.ingester(&[("INGESTER_REJECT__MAX_CONSECUTIVE", "3")]);
     scene.produce((0..3).map(|_| rejected())).await;
     let (_, answer) = ingester.shows("paused").await;
-    assert!(answer["reason"].as_str().unwrap().contains("reject.max_consecutive"), "{answer}");
+    assert!(answer["reason"].as_str().unwrap().starts_with("rejection_limit: "), "{answer}");
     let letters = async || testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len();
     eventually("the dead letters", PATIENCE, async || letters().await == 3).await;
     let shell = Shell::new(&scene);
-    shell.shows("Paused: rejections", &["not_json", "3"]);
+    shell.shows("Paused: rejection_limit", &["not_json", "3"]);
     shell.shows("PublicationDeadLetters", &["not_json", "3"]);
 }
 
