@@ -5,7 +5,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Actor, Credential, PublicationId, Timestamp, Username};
+use crate::{Actor, Credential, Integrity, PublicationId, Timestamp, Username};
 
 /// The identity of an event: the first 16 bytes of the SHA-256 of `source`, a line feed and `id` (contract, section 2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +116,8 @@ pub struct PublishEvent<'a> {
     pub identity: EventIdentity,
     /// What was published.
     pub id: PublicationId,
+    /// The digest of the published artifact, where the registry says it.
+    pub integrity: Option<Integrity>,
     /// 0 to 2³¹−1; a corrected event has a higher one.
     pub revision: u32,
     /// The act that made the version public (for a staged version the approval); its `at` is the publication's T.

@@ -85,6 +85,7 @@ pub(crate) fn pg() -> Publication {
             credential: Credential::SessionToken,
             actor: Actor::User,
             disputed: false,
+            integrity: None,
         },
         tor_evidence_until: None,
         revision: 0,
@@ -108,6 +109,7 @@ pub(crate) fn unknown(name: &str, version: &str, seconds: i64) -> Publication {
             credential: Credential::Unknown,
             actor: Actor::Unknown,
             disputed: true,
+            integrity: None,
         },
         ..pg()
     }

@@ -6,16 +6,20 @@
 //! of Kafka and must not evaluate anything.
 
 mod access;
+mod columns;
 mod error;
 mod filter;
 mod merge;
 mod operator;
+mod positions;
 mod postgres;
 mod retry;
 mod settings;
 mod sqlite;
 #[cfg(test)]
 mod suite;
+mod typical;
+mod url;
 
 use std::sync::Arc;
 
@@ -26,6 +30,9 @@ pub use access::{Access, access};
 pub use error::Error;
 pub use filter::{Cursor, Filter, Flag};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
+pub use positions::{
+    Account, FileIdentity, GroupAccount, PositionKey, Positions, TablePosition,
+};
 pub use postgres::{PostgresReader, PostgresWriter};
 pub use retry::{Refused, Retrying, WaitCause, WaitObserver, Written};
 pub use settings::StoreSettings;
@@ -143,7 +150,7 @@ pub trait PublicationReader: Send + Sync {
 /// [`Error::Fatal`] when the URL is neither `postgres://` nor `sqlite://`, or cannot be read.
 pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationTable>, Error> {
     Ok(match settings.database()? {
-        settings::Database::Postgres(options) => Arc::new(PostgresWriter::open(options, settings)),
+        settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
         settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
     })
 }
@@ -154,7 +161,7 @@ pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationTable>
 /// As [`open_writer`].
 pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader>, Error> {
     Ok(match settings.database()? {
-        settings::Database::Postgres(options) => Arc::new(PostgresReader::open(options, settings)),
+        settings::Database::Postgres(url) => Arc::new(PostgresReader::open(url, settings)),
         settings::Database::Sqlite(options) => Arc::new(SqliteReader::open(options, settings)),
     })
 }
@@ -165,7 +172,18 @@ pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader
 /// As [`open_writer`].
 pub fn open_jobs(settings: &StoreSettings) -> Result<Arc<dyn Jobs>, Error> {
     Ok(match settings.database()? {
-        settings::Database::Postgres(options) => Arc::new(PostgresWriter::open(options, settings)),
+        settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
+        settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
+    })
+}
+
+/// Opens the database of `settings.url` for the account of positions. Connects when first used.
+///
+/// # Errors
+/// As [`open_writer`].
+pub fn open_positions(settings: &StoreSettings) -> Result<Arc<dyn Positions>, Error> {
+    Ok(match settings.database()? {
+        settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
         settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
     })
 }

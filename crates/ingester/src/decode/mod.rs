@@ -182,7 +182,14 @@ impl<'a> Checked<'a> {
             let message = "data.publishedAt is more than 5 minutes after the record's timestamp";
             return Err(Rejection::new(Code::FutureTime, message));
         }
-        Ok(PublishEvent { identity: self.identity, id, revision: self.revision, act, staged })
+        Ok(PublishEvent {
+            identity: self.identity,
+            id,
+            integrity: None,
+            revision: self.revision,
+            act,
+            staged,
+        })
     }
 }
 

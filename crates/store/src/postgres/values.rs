@@ -49,16 +49,13 @@ impl Decode<'_, Postgres> for Time {
 
 /// Adds a field as PostgreSQL's binary formats carry it: its length, then its bytes.
 pub(super) fn field(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    // No value of a row is longer than 512 bytes (contract, section 1).
+    // No value of a row is longer than 1,024 bytes (contract, section 1).
     let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
     buffer.extend_from_slice(&length.to_be_bytes());
     buffer.extend_from_slice(bytes);
 }
 
-/// The same where it may be null, which is a length of -1.
-pub(super) fn optional(buffer: &mut Vec<u8>, bytes: Option<impl AsRef<[u8]>>) {
-    match bytes {
-        Some(bytes) => field(buffer, bytes.as_ref()),
-        None => buffer.extend_from_slice(&(-1_i32).to_be_bytes()),
-    }
+/// Adds a field that is null: its length is -1.
+pub(super) fn null(buffer: &mut Vec<u8>) {
+    buffer.extend_from_slice(&(-1_i32).to_be_bytes());
 }

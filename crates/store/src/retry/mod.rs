@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use model::{Publication, PublicationId, Timestamp};
 
 use crate::{
-    Cursor, Error, Filter, Job, JobState, JobUpdate, Jobs, NewJob, PublicationReader,
-    PublicationTable, PublicationWriter, Recorded,
+    Account, Cursor, Error, FileIdentity, Filter, GroupAccount, Job, JobState, JobUpdate, Jobs,
+    NewJob, PositionKey, Positions, PublicationReader, PublicationTable, PublicationWriter,
+    Recorded, TablePosition,
 };
 
 use rows::RecentRows;
@@ -180,6 +181,37 @@ impl<S: Jobs + ?Sized> Jobs for Retrying<S> {
 
     async fn replace(&self, seen: &Publication, instead: &Publication) -> Result<bool, Error> {
         self.retry(|| self.inner.replace(seen, instead)).await
+    }
+}
+
+#[async_trait]
+impl<S: Positions + ?Sized> Positions for Retrying<S> {
+    async fn claim(
+        &self,
+        key: &PositionKey,
+        owner: &str,
+        partitions: &[i32],
+    ) -> Result<Vec<Account>, Error> {
+        self.retry(|| self.inner.claim(key, owner, partitions)).await
+    }
+
+    /// What stood there before the last try: an earlier one, whose answer was lost, may have written the position.
+    async fn advance(
+        &self,
+        key: &PositionKey,
+        owner: &str,
+        positions: &[(i32, TablePosition)],
+    ) -> Result<Vec<Option<Account>>, Error> {
+        self.retry(|| self.inner.advance(key, owner, positions)).await
+    }
+
+    async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error> {
+        self.retry(|| self.inner.accounts(group)).await
+    }
+
+    /// Asked once: a file that is away is what the caller wants to know.
+    async fn file_identity(&self) -> Result<Option<FileIdentity>, Error> {
+        self.inner.file_identity().await
     }
 }
 
