@@ -1,4 +1,4 @@
-//! How a publication compares with those of the same package that precede it (contract, section 5): computed from rows
+//! How a publication compares with those of the same package that precede it (crates/query/README.md, API): computed from rows
 //! when it is asked for, and kept nowhere.
 
 use std::cmp::Ordering;

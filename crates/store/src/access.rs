@@ -40,10 +40,7 @@ pub async fn access(settings: &StoreSettings) -> Result<Access, Error> {
     }
 }
 
-async fn ask_postgres(
-    mut connection: sqlx::PgConnection,
-    schema: &str,
-) -> Result<Access, Error> {
+async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Result<Access, Error> {
     let connection = &mut connection;
     postgres::inspect(connection, schema).await?;
     let mut rights = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! The columns of a row, once for both databases and for both ways.
 
 use model::{
-    Actor, Credential, EventIdentity, Integrity, InvalidName, Publication, PublicationId,
-    PublicationInfo, TfaReason, Timestamp, TorReason, Username,
+    Actor, Credential, EventIdentity, Integrity, InvalidName, PackageName, Publication,
+    PublicationId, PublicationInfo, TfaReason, Timestamp, TorReason, Username,
 };
 
 use crate::Error;
@@ -48,14 +48,8 @@ pub(crate) const COLUMNS: [Column; COUNT] = [
     column("created", Kind::Time),
     column("tor", Kind::Flag),
     column("tfa", Kind::Flag),
-    column(
-        "tor_reason",
-        Kind::Word("tor_reason", || words(TorReason::ALL, TorReason::as_str)),
-    ),
-    column(
-        "tfa_reason",
-        Kind::Word("tfa_reason", || words(TfaReason::ALL, TfaReason::as_str)),
-    ),
+    column("tor_reason", Kind::Word("tor_reason", || words(TorReason::ALL, TorReason::as_str))),
+    column("tfa_reason", Kind::Word("tfa_reason", || words(TfaReason::ALL, TfaReason::as_str))),
     column("tor_evidence_until", Kind::Time),
     column("tor_settled", Kind::Flag),
     column(
@@ -149,6 +143,11 @@ pub(crate) fn publication(source: &impl Source, id: PublicationId) -> Result<Pub
         generation: source.number(13)?,
         identity: EventIdentity(identity),
     })
+}
+
+/// The name of a package, as a row has it.
+pub(crate) fn name(text: &str) -> Result<PackageName, Error> {
+    PackageName::new(text).map_err(inconsistent)
 }
 
 /// The key of a row.

@@ -117,7 +117,7 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-/// A row whose word the contract does not know was not written by this build or an earlier one.
+/// A row whose word the specification does not have was not written by this build or an earlier one.
 impl From<model::UnknownWord> for Error {
     fn from(error: model::UnknownWord) -> Self {
         Self::fatal(error.to_string())

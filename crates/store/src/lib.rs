@@ -1,7 +1,7 @@
 //! Publications in PostgreSQL and in SQLite: a trait for each kind of use, two hand-written adapters, one merge rule.
 //!
 //! Reading and writing are different rights, hence different traits: the query daemon opens a reader and needs no right
-//! but `SELECT`. Every write is repeatable (contract, section 2). The adapters do not retry: they say whether an error
+//! but `SELECT`. Every write is repeatable (crates/model/README.md, Merge). The adapters do not retry: they say whether an error
 //! passes by itself, is the data's or a mistake. [`Retrying`] acts on that, around any of them. This crate must not know
 //! of Kafka and must not evaluate anything.
 
@@ -14,6 +14,7 @@ mod operator;
 mod positions;
 mod postgres;
 mod retry;
+mod search;
 mod settings;
 mod sqlite;
 #[cfg(test)]
@@ -24,15 +25,13 @@ mod url;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, Timestamp};
+use model::{PackageName, Past, Publication, PublicationId, Timestamp};
 
 pub use access::{Access, access};
 pub use error::Error;
-pub use filter::{Cursor, Filter, Flag};
+pub use filter::{Cursor, Filter, Flag, Order};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
-pub use positions::{
-    Account, FileIdentity, GroupAccount, PositionKey, Positions, TablePosition,
-};
+pub use positions::{Account, FileIdentity, GroupAccount, PositionKey, Positions, TablePosition};
 pub use postgres::{PostgresReader, PostgresWriter};
 pub use retry::{Refused, Retrying, WaitCause, WaitObserver, Written};
 pub use settings::StoreSettings;
@@ -116,6 +115,18 @@ pub trait PublicationTable: PublicationWriter {
     async fn answers(&self) -> Result<(), Error>;
 }
 
+/// What [`PublicationReader::history`] hands a package's rows to.
+pub type EachPackage<'e> = &'e mut (dyn for<'r> FnMut(&PackageName, &[Past<'r>]) + Send);
+
+/// How far [`PublicationReader::history`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowsRead {
+    /// Rows handed on.
+    pub rows: u64,
+    /// Whether all packages were read: `false` when there are more rows than the limit allows.
+    pub is_complete: bool,
+}
+
 /// Reading publications.
 #[async_trait]
 pub trait PublicationReader: Send + Sync {
@@ -125,7 +136,7 @@ pub trait PublicationReader: Send + Sync {
     /// One that passes by itself ([`Error::passes`]), else [`Error::Fatal`].
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error>;
 
-    /// At most `first` rows that pass the filter, newest first by (created, name, version), behind `after`.
+    /// At most `first` rows that pass the filter, in its order by (created, name, version), behind `after`.
     ///
     /// # Errors
     /// As [`PublicationReader::find`].
@@ -135,6 +146,31 @@ pub trait PublicationReader: Send + Sync {
         after: Option<&Cursor>,
         first: u32,
     ) -> Result<Vec<Publication>, Error>;
+
+    /// Hands on all rows of each of these packages, one package at a time, in the bytewise order of their names; packages
+    /// without rows are left out, and each name counts once. Stops before it has handed on more than `limit` rows. After
+    /// a lost connection it may begin again: what is handed on later counts.
+    ///
+    /// # Errors
+    /// As [`PublicationReader::find`].
+    async fn history(
+        &self,
+        names: &[PackageName],
+        limit: u64,
+        each: EachPackage<'_>,
+    ) -> Result<RowsRead, Error>;
+
+    /// At most `first` names of packages that begin with the prefix, greater than `after`, in bytewise order. Costs one
+    /// look-up a name, however many versions a package has.
+    ///
+    /// # Errors
+    /// As [`PublicationReader::find`].
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        first: u32,
+    ) -> Result<Vec<PackageName>, Error>;
 
     /// Whether the database answers and has the table.
     ///

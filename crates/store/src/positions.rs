@@ -1,4 +1,4 @@
-//! The table's own account of how far it is (contract, section 6, Positions).
+//! The table's own account of how far it is (crates/ingester/README.md, Positions).
 
 use async_trait::async_trait;
 

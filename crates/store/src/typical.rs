@@ -1,4 +1,4 @@
-//! The row by which a row's fault is told from the table's (contract, section 1).
+//! The row by which a row's fault is told from the table's (crates/model/README.md, Rejections).
 
 use model::{
     Actor, Credential, EventIdentity, Integrity, InvalidName, PackageName, PackageVersion,

@@ -163,7 +163,9 @@ fn secured(
         Some(path) => {
             let text = readable("sslrootcert", path)?;
             if !text.contains("-----BEGIN CERTIFICATE-----") {
-                return Err(format!("names in sslrootcert {path}, which holds no certificate").into());
+                return Err(
+                    format!("names in sslrootcert {path}, which holds no certificate").into()
+                );
             }
             let is_required = matches!(mode, PgSslMode::Require);
             let mode = if is_required { PgSslMode::VerifyCa } else { mode };

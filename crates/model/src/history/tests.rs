@@ -152,25 +152,30 @@ fn the_takeover_of_axios_is_weaker_and_nothing_else_is() {
     assert_eq!((found[4].earlier, found[4].weaker), (0, None));
 }
 
-/// The takeover of the packages of @mastra on 17 June 2026: a new publisher, by a single factor.
+/// The takeover of the packages of @mastra on 17 June 2026: by a token that needed no second factor, of an account that had
+/// not published for 16 months. The versions and accounts are made up.
 #[test]
-fn the_takeover_of_mastra_has_a_new_publisher() {
+fn the_takeover_of_mastra_is_by_a_publisher_who_returns() {
     use PublishMethod::{SingleFactor, TrustedPublisher};
     let rows = [
+        published("0.1.0", "2025-02-10", SingleFactor, "contributor"),
         published("1.0.0", "2026-01-20", TrustedPublisher, "robot"),
         published("1.41.0", "2026-06-10", TrustedPublisher, "robot"),
         published("1.42.0-alpha.0", "2026-06-12", TrustedPublisher, "robot"),
         published("1.42.0", "2026-06-16", TrustedPublisher, "robot"),
-        published("1.42.1", "2026-06-17", SingleFactor, "somebody-else"),
-        published("nightly", "2026-06-17", SingleFactor, "robot"),
+        published("1.42.1", "2026-06-17", SingleFactor, "contributor"),
+        published("nightly", "2026-06-18", SingleFactor, "somebody-new"),
     ];
-    // A version that is not SemVer counts as a release above none and below none.
+    // A version that is not SemVer counts as a release, which every earlier release precedes.
     assert_eq!(weaker(&rows), ["1.42.1", "nightly"]);
     let found = histories(&rows, &rows);
-    assert_eq!((found[4].new_publisher, found[4].earlier), (Some(true), 3));
     assert_eq!(
         (found[5].new_publisher, found[5].publisher_last),
-        (Some(false), Some(day("2026-06-16")))
+        (Some(false), Some(day("2025-02-10")))
+    );
+    assert_eq!(
+        (found[6].new_publisher, found[6].publisher_last, found[6].earlier),
+        (Some(true), None, 5)
     );
 }
 

@@ -101,7 +101,9 @@ impl Connections {
         let waited = tokio::time::timeout(timeout, self.places.acquire()).await;
         let busy = || {
             let all = self.settings.max_connections;
-            Error::Busy(format!("all {all} (store.max_connections) are in use for {timeout:?}").into())
+            Error::Busy(
+                format!("all {all} (store.max_connections) are in use for {timeout:?}").into(),
+            )
         };
         // The semaphore is never closed.
         waited.map_err(|_| busy())?.map_err(|_| busy())
@@ -116,9 +118,13 @@ impl Connections {
             Ok::<_, Error>(ended)
         };
         match tokio::time::timeout(self.settings.connect_timeout, ended).await {
-            Ok(Ok(true)) => tracing::warn!("a session that did not answer was ended in the database"),
+            Ok(Ok(true)) => {
+                tracing::warn!("a session that did not answer was ended in the database")
+            }
             Ok(Ok(false)) => tracing::debug!("a session that did not answer had ended"),
-            Ok(Err(error)) => tracing::debug!(%error, "a session that does not answer cannot be ended"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a session that does not answer cannot be ended")
+            }
             Err(_) => tracing::debug!("a session that does not answer cannot be ended in time"),
         }
     }

@@ -4,6 +4,7 @@ mod connections;
 mod copy;
 mod flights;
 mod fresh;
+mod history;
 mod inspect;
 mod jobs;
 mod positions;

@@ -76,9 +76,8 @@ impl Positions for PostgresWriter {
 
     async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error> {
         let rows = self.connections.fetch_all(|| sqlx::query(ACCOUNTS).bind(group)).await?;
-        let read = |row: &PgRow| {
-            Ok(GroupAccount { topic_id: row.try_get(5)?, account: account(row)? })
-        };
+        let read =
+            |row: &PgRow| Ok(GroupAccount { topic_id: row.try_get(5)?, account: account(row)? });
         rows.iter().map(read).collect()
     }
 

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, Timestamp};
+use model::{PackageName, Publication, PublicationId, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Decode, Postgres, Row};
 
 use super::connections::Connections;
 use super::flights::Flights;
+use super::history::{self, Ended};
 use super::values::Time;
 use crate::columns::{self, COLUMNS, COUNT, Column, KEY, Kind, Source};
 use crate::filter::{Bound, listing};
+use crate::search::search;
 use crate::settings::PostgresUrl;
-use crate::{Cursor, Error, Filter, PublicationReader, StoreSettings};
+use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, StoreSettings};
 
 /// Look-ups of up to this many keys share a statement with others; for more, the statement's own cost is nothing.
 const SMALL: usize = 64;
@@ -77,7 +79,8 @@ impl Lookup {
             let place = usize::try_from(value::<i64>(&row, COUNT - KEY)?).unwrap_or_default();
             let place = place.wrapping_sub(1);
             if let (Some(slot), Some(&id)) = (found.get_mut(place), ids.get(place)) {
-                *slot = columns::publication(&Found { row: &row, before: KEY }, id.clone()).map(Some);
+                *slot =
+                    columns::publication(&Found { row: &row, before: KEY }, id.clone()).map(Some);
             }
         }
         Ok(found)
@@ -108,6 +111,56 @@ impl PublicationReader for PostgresReader {
             })
         };
         self.lookup.connections.fetch_all(list).await?.iter().map(whole).collect()
+    }
+
+    async fn history(
+        &self,
+        names: &[PackageName],
+        limit: u64,
+        each: EachPackage<'_>,
+    ) -> Result<RowsRead, Error> {
+        let mut names: Vec<&str> = names.iter().map(PackageName::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        let connections = &self.lookup.connections;
+        let mut tries = connections.tries().await?;
+        loop {
+            let mut session = tries.session().await?;
+            let reading = async {
+                match history::read(&mut session.connection, &names, limit, &mut *each).await {
+                    Ok(read) => Ok(Ok(read)),
+                    Err(Ended::Database(error)) => Err(error),
+                    // The rest of the answer is still on its way: the session ends with it.
+                    Err(Ended::Limit(read)) => Ok(Err(Ok(read))),
+                    Err(Ended::Row(error)) => Ok(Err(Err(error))),
+                }
+            };
+            match connections.limited(reading).await {
+                Some(Ok(Err(broken_off))) => return broken_off,
+                done => {
+                    let done = done.map(|done| done.map(|read| read.ok()));
+                    if let Some(read) = tries.ended(session, done).await {
+                        return read
+                            .map(|read| read.unwrap_or(RowsRead { rows: 0, is_complete: true }));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        first: u32,
+    ) -> Result<Vec<PackageName>, Error> {
+        let search = search(prefix, after, first);
+        let find = || {
+            let query = sqlx::query(AssertSqlSafe(search.sql.as_str())).bind(search.from.as_str());
+            search.end.iter().fold(query, |query, end| query.bind(end.as_str()))
+        };
+        let rows = self.lookup.connections.fetch_all(find).await?;
+        rows.iter().map(|row| columns::name(value(row, 0)?)).collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {

@@ -94,8 +94,7 @@ impl Session {
                 if is_standby { "a standby" } else { "a primary, or read-only" }
             )));
         }
-        let backend =
-            Backend { pid: facts.try_get(0)?, start: facts.try_get(1)?, mark };
+        let backend = Backend { pid: facts.try_get(0)?, start: facts.try_get(1)?, mark };
         let now = Instant::now();
         let is_limited = facts.try_get::<&str, _>(3)? != "0";
         Ok(Self { connection, made: now, used: now, backend, is_limited })

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, Timestamp};
+use model::{PackageName, Publication, PublicationId, Timestamp};
 
 use crate::{
-    Account, Cursor, Error, FileIdentity, Filter, GroupAccount, Job, JobState, JobUpdate, Jobs,
-    NewJob, PositionKey, Positions, PublicationReader, PublicationTable, PublicationWriter,
-    Recorded, TablePosition,
+    Account, Cursor, EachPackage, Error, FileIdentity, Filter, GroupAccount, Job, JobState,
+    JobUpdate, Jobs, NewJob, PositionKey, Positions, PublicationReader, PublicationTable,
+    PublicationWriter, Recorded, RowsRead, TablePosition,
 };
 
 use rows::RecentRows;
@@ -146,6 +146,33 @@ impl<S: PublicationReader + ?Sized> PublicationReader for Retrying<S> {
         first: u32,
     ) -> Result<Vec<Publication>, Error> {
         self.retry(|| self.inner.list(filter, after, first)).await
+    }
+
+    async fn history(
+        &self,
+        names: &[PackageName],
+        limit: u64,
+        each: EachPackage<'_>,
+    ) -> Result<RowsRead, Error> {
+        let mut wait = Wait::new(&*self.observer);
+        loop {
+            match self.inner.history(names, limit, &mut *each).await {
+                Err(error) if error.passes() || self.is_outlasted(&error) => {
+                    wait.failed(&error);
+                    wait.pass().await;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        first: u32,
+    ) -> Result<Vec<PackageName>, Error> {
+        self.retry(|| self.inner.search(prefix, after, first)).await
     }
 
     async fn ready(&self) -> Result<(), Error> {

@@ -1,14 +1,16 @@
 //! Reading.
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, Timestamp};
+use futures_util::TryStreamExt;
+use model::{Credential, PackageName, Past, Publication, PublicationId, PublishMethod, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::{time, tuned};
 use crate::columns::{self, COLUMNS, Source};
 use crate::filter::{Bound, listing};
-use crate::{Cursor, Error, Filter, PublicationReader, StoreSettings};
+use crate::search::search;
+use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, StoreSettings};
 
 /// Columns as they are selected.
 fn selected() -> String {
@@ -69,6 +71,59 @@ impl PublicationReader for SqliteReader {
         query.fetch_all(&self.pool).await?.iter().map(|row| whole(row, 0)).collect()
     }
 
+    async fn history(
+        &self,
+        names: &[PackageName],
+        limit: u64,
+        each: EachPackage<'_>,
+    ) -> Result<RowsRead, Error> {
+        let mut sorted: Vec<&PackageName> = names.iter().collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let list = serde_json::Value::from_iter(sorted.iter().map(|name| name.as_str()));
+        let sql = "SELECT i.key, p.version, p.created, p.tfa, p.credential, p.username \
+                   FROM json_each($1) AS i CROSS JOIN publication AS p ON p.name = i.value ORDER BY i.key";
+        let mut answer = sqlx::query(sql).bind(list.to_string()).fetch(&self.pool);
+        // The rows of the package that is being read.
+        let (mut place, mut package) = (None, Vec::new());
+        let mut rows = 0;
+        let mut hand_on = |place: Option<i64>, package: &[SqliteRow]| {
+            let name = place.and_then(|place| sorted.get(usize::try_from(place).ok()?));
+            let Some(name) = name else { return Ok(()) };
+            let past: Vec<_> = package.iter().map(past).collect::<Result<_, _>>()?;
+            each(name, &past);
+            Ok::<_, Error>(())
+        };
+        while let Some(row) = answer.try_next().await? {
+            let of: i64 = row.try_get(0)?;
+            if place != Some(of) {
+                hand_on(place, &package)?;
+                rows += package.len() as u64;
+                package.clear();
+                place = Some(of);
+            }
+            if rows + package.len() as u64 == limit {
+                return Ok(RowsRead { rows, is_complete: false });
+            }
+            package.push(row);
+        }
+        hand_on(place, &package)?;
+        Ok(RowsRead { rows: rows + package.len() as u64, is_complete: true })
+    }
+
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        first: u32,
+    ) -> Result<Vec<PackageName>, Error> {
+        let search = search(prefix, after, first);
+        let query = sqlx::query(AssertSqlSafe(search.sql)).bind(search.from);
+        let query = search.end.into_iter().fold(query, |query, end| query.bind(end));
+        let rows = query.fetch_all(&self.pool).await?;
+        rows.iter().map(|row| columns::name(row.try_get(0)?)).collect()
+    }
+
     async fn ready(&self) -> Result<(), Error> {
         sqlx::query("SELECT 1 FROM publication LIMIT 0").execute(&self.pool).await?;
         Ok(())
@@ -107,6 +162,14 @@ impl Source for Found<'_> {
     fn bytes(&self, column: usize) -> Result<&[u8], Error> {
         Ok(self.row.try_get(self.first + column)?)
     }
+}
+
+/// What a history needs of a row: its place, version, time, flag, credential and user name.
+fn past(row: &SqliteRow) -> Result<Past<'_>, Error> {
+    let credential = Credential::parse(row.try_get(4)?)?;
+    let method = PublishMethod::of(row.try_get(3)?, credential);
+    let past = Past::new(row.try_get(1)?, time(row.try_get(2)?)?, method, row.try_get(5)?);
+    past.map_err(|_| Error::fatal("a row holds a value that no event can have"))
 }
 
 /// The keys as a JSON array of `[name, version]`, the one way to bind a list of any length.

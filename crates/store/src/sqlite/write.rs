@@ -26,11 +26,8 @@ pub struct SqliteWriter {
 
 impl SqliteWriter {
     pub(crate) fn open(options: SqliteConnectOptions) -> Self {
-        let insert = format!(
-            "INSERT INTO publication ({}) VALUES ({})",
-            names(),
-            ["?"; COUNT].join(", ")
-        );
+        let insert =
+            format!("INSERT INTO publication ({}) VALUES ({})", names(), ["?"; COUNT].join(", "));
         let merge = format!("{insert} {} RETURNING disputed", SQLITE.on_conflict());
         let insert = format!("{insert} ON CONFLICT (name, version) DO NOTHING");
         Self { connection: WriterConnection::new(options), insert, merge }

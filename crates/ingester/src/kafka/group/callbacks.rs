@@ -17,12 +17,14 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
-use super::commit::{Assignment, CommitQueue, SourceError, SourceEvent};
+use super::commit::{Assignment, CommitQueue};
 use super::start_offsets::TopicState;
-use crate::daemon::health::{Cause, Health};
-use crate::daemon::lag::{Lag, PartitionEnd};
+use crate::daemon::health::{Health, PauseCause};
+use crate::daemon::lag::Lag;
 use crate::daemon::metrics::IngesterMetrics;
+use crate::kafka::observe::PartitionEnd;
 use crate::kafka::{config, ffi};
+use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 use crate::record::Record;
 use crate::settings::OnGap;
 
@@ -59,10 +61,12 @@ impl Context {
             return true;
         }
         self.lag.read(&pending);
-        match self.send(SourceEvent::Records(std::mem::take(&mut pending)), patience) {
+        let records = std::mem::take(&mut *pending);
+        let chunk = Chunk { records, assignment: AssignmentId::default() };
+        match self.send(SourceEvent::Records(chunk), patience) {
             Ok(()) => true,
-            Err(Some(SourceEvent::Records(records))) => {
-                *pending = records;
+            Err(Some(SourceEvent::Records(chunk))) => {
+                *pending = chunk.records;
                 false
             }
             // The loop is gone; so is the use of these records, which are read again after the last committed offset.
@@ -146,11 +150,11 @@ impl Context {
     /// Shows in the health whether any broker is connected, and what librdkafka said last where none is.
     fn connected(&self, statistics: &Statistics) {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            self.health.resume(Cause::Kafka);
+            self.health.resume(PauseCause::KafkaAway);
             return;
         }
         let trouble = self.last_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if self.health.pause(Cause::Kafka, format!("no broker is connected: {trouble}")) {
+        if self.health.pause(PauseCause::KafkaAway, format!("no broker is connected: {trouble}")) {
             tracing::warn!(trouble, "no broker is connected; it is tried again until one is");
         }
     }
@@ -160,9 +164,10 @@ impl Context {
         let mut known = self.known();
         known.topic_is_missing &= self.assignment.partitions().0.is_empty();
         if known.topic_is_missing {
-            self.health.pause(Cause::Topic, format!("there is no topic {}", self.topic));
+            self.health
+                .pause(PauseCause::TopicMissing, format!("there is no topic {}", self.topic));
         } else {
-            self.health.resume(Cause::Topic);
+            self.health.resume(PauseCause::TopicMissing);
         }
     }
 
@@ -239,7 +244,7 @@ impl ConsumerContext for Context {
                 for start in starts.elements() {
                     self.known().changed_hands(start.partition());
                     if let Offset::Offset(next) = start.offset() {
-                        self.lag.start_at(start.partition(), next);
+                        self.lag.start_at(start.partition(), next, AssignmentId::default());
                     }
                 }
                 let result = consumer.incremental_assign(&starts);

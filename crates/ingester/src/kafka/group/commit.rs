@@ -6,82 +6,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use enrich::ExitHistory;
 use model::Offsets;
-use service::lifecycle::exit;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::evidence::settle::Trigger;
-use crate::record::Record;
-
-/// What a source of records has to say, in order.
-#[derive(Debug)]
-pub(crate) enum SourceEvent {
-    /// Records in the order of their partitions.
-    Records(Vec<Record>),
-    /// Partitions are about to be let go: everything before this must be written, then `done` answered.
-    Revoking {
-        /// Answered when all before is written and in [`CommitQueue`].
-        done: oneshot::Sender<()>,
-    },
-    /// The source cannot go on.
-    Failed(SourceError),
-    /// Nothing follows.
-    Ended,
-}
-
-/// Why a source cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SourceError {
-    /// librdkafka calls its own error fatal; only a new process helps.
-    #[error("the kafka client failed for good: {0}")]
-    Fatal(String),
-    /// The broker does not let us read.
-    #[error("not allowed to read: {0}")]
-    NotAllowed(String),
-    /// Records are lost, and `kafka.on_gap` says to stop.
-    #[error("{0}")]
-    Gap(String),
-    /// A bug: the thread that reads ended without saying how.
-    #[error("the thread that reads from kafka ended without a word")]
-    Lost,
-    /// A range outside of the group cannot be read.
-    #[error("the range cannot be read: {0}")]
-    Range(String),
-}
-
-impl SourceError {
-    /// The exit code of a process that ends with this; supervisors and operators tell the cases apart by it.
-    pub(crate) const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Fatal(_) => exit::KAFKA_FATAL,
-            Self::NotAllowed(_) => exit::NOT_ALLOWED,
-            Self::Gap(_) => exit::GAP,
-            Self::Lost | Self::Range(_) => exit::FAILURE,
-        }
-    }
-}
+use crate::pipeline::ports::{SourceControl, WrittenOffsets};
 
 /// What is written and may be committed: filled by the loop, emptied by the poll thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CommitQueue {
+    topic: Arc<str>,
     written: Mutex<Offsets>,
     halted: AtomicBool,
     hurried: AtomicBool,
 }
 
 impl CommitQueue {
-    /// Dead letters are acknowledged: the sooner they are committed, the fewer a crash repeats.
-    pub(crate) fn hurry(&self) {
-        self.hurried.store(true, Ordering::Relaxed);
+    pub(crate) fn new(topic: &str) -> Self {
+        Self {
+            topic: topic.into(),
+            written: Mutex::default(),
+            halted: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
+        }
     }
 
     /// Whether a commit was asked for since the last time.
     pub(super) fn is_hurried(&self) -> bool {
         self.hurried.swap(false, Ordering::Relaxed)
-    }
-
-    /// Nothing more is to be read; what was written is still committed.
-    pub(crate) fn halt(&self) {
-        self.halted.store(true, Ordering::Relaxed);
     }
 
     /// Whether nothing more is to be read.
@@ -106,6 +57,23 @@ impl CommitQueue {
 
     fn lock(&self) -> MutexGuard<'_, Offsets> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SourceControl for CommitQueue {
+    fn written(&self, offsets: &WrittenOffsets) {
+        let mut written = self.lock();
+        for (partition, offset) in offsets.iter() {
+            written.include_before(&self.topic, partition, offset.next);
+        }
+    }
+
+    fn commit_soon(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
+    fn halt(&self) {
+        self.halted.store(true, Ordering::Relaxed);
     }
 }
 

@@ -10,8 +10,8 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::callbacks::Context;
-use super::commit::SourceError;
 use crate::kafka::ffi::TopicIds;
+use crate::pipeline::ports::SourceError;
 use crate::settings::OnGap;
 
 /// How long the broker has for one question.

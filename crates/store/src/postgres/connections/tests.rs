@@ -108,11 +108,17 @@ async fn a_statement_that_is_given_up_ends_at_the_server() {
 async fn each_class_of_errors_is_told_by_its_code() {
     let mut scene = Scene::new().await;
     for (codes, class) in [
-        ("08000 08006 25006 53000 53100 53200 53300 53400 55006 57P01 57P02 57P03 57P05", "transient"),
+        (
+            "08000 08006 25006 53000 53100 53200 53300 53400 55006 57P01 57P02 57P03 57P05",
+            "transient",
+        ),
         ("58000 58030 58P01 58P02 F0000 72000", "transient"),
         ("40001 40P01 40003", "conflict"),
         ("57014 55P03", "timed_out"),
-        ("22001 22021 22P05 23502 23503 23514 23P01 40002 44000 54000 P0001 2F002 38000 39000", "data"),
+        (
+            "22001 22021 22P05 23502 23503 23514 23P01 40002 44000 54000 P0001 2F002 38000 39000",
+            "data",
+        ),
         ("42501 42703 42P01 XX000 28000 3D000", "fatal"),
     ] {
         for code in codes.split(' ') {
@@ -172,7 +178,9 @@ async fn a_rows_fault_is_told_from_the_tables() {
     assert!(!refused.reason.contains("not this one"), "a message may quote: {}", refused.reason);
     scene.writer.probe().await.unwrap();
 
-    scene.execute("ALTER TABLE publication ADD COLUMN x integer; UPDATE publication SET x = 1").await;
+    scene
+        .execute("ALTER TABLE publication ADD COLUMN x integer; UPDATE publication SET x = 1")
+        .await;
     scene.execute("ALTER TABLE publication ALTER COLUMN x SET NOT NULL").await;
     let error = scene.writer.probe().await.unwrap_err();
     for word in ["null value in column \"x\"", "23502", "table publication", "column x"] {
@@ -291,7 +299,9 @@ async fn the_schema_is_the_configured_one_whatever_the_role_says() {
         .unwrap();
     assert_eq!(there, 1);
     // A schema of its own from the start.
-    scene.execute("CREATE SCHEMA mine; DROP TABLE public.publication; DROP SCHEMA other CASCADE").await;
+    scene
+        .execute("CREATE SCHEMA mine; DROP TABLE public.publication; DROP SCHEMA other CASCADE")
+        .await;
     let mine = StoreSettings { schema: "mine".into(), ..scene.settings.clone() };
     let writer = crate::open_writer(&mine).unwrap();
     writer.migrate().await.unwrap();
@@ -310,7 +320,9 @@ async fn what_is_the_sessions_own_fault_is_gone_with_it() {
     assert!(reader.find(&id).await.unwrap()[0].is_some());
     // Sessions keep the setting with which they began.
     let set = |value: &str| {
-        format!("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {value}', current_database()); END $$")
+        format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {value}', current_database()); END $$"
+        )
     };
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -394,7 +406,7 @@ async fn the_servers_own_words_say_why_there_is_no_connection() {
 /// A host that died: its connections stay open and silent, and new ones reach another.
 #[tokio::test]
 async fn a_connection_that_goes_silent_is_replaced_and_its_locks_are_freed() {
-    use testkit::{Proxy, Weather};
+    use testkit::{NetworkFault, Proxy};
 
     let mut scene = Scene::new().await;
     let behind = scene.settings.url.split_once('@').unwrap().1.to_owned();
@@ -405,7 +417,8 @@ async fn a_connection_that_goes_silent_is_replaced_and_its_locks_are_freed() {
     let folder = tempfile::tempdir().unwrap();
     let url_file = folder.path().join("url");
     let lead = |proxy: &Proxy| {
-        std::fs::write(&url_file, format!("postgres://postgres@{}/{database}", proxy.address())).unwrap();
+        std::fs::write(&url_file, format!("postgres://postgres@{}/{database}", proxy.address()))
+            .unwrap();
     };
     lead(&proxies[0]);
     let settings = StoreSettings { url_file: url_file.clone(), ..scene.settings.clone() };
@@ -413,7 +426,7 @@ async fn a_connection_that_goes_silent_is_replaced_and_its_locks_are_freed() {
     writer.record(&rows(&["a"])).await.unwrap();
     // It is with the server, holds a lock on the row's key, and its answer is lost.
     scene.trigger("PERFORM pg_sleep(0.3)").await;
-    proxies[0].set(Weather::AnswersLost);
+    proxies[0].set(NetworkFault::AnswersLost);
     lead(&proxies[1]);
     let began = Instant::now();
     let retrying = Retrying::new(writer, Arc::new(Failed::default()));
