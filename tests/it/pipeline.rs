@@ -13,7 +13,7 @@ fn row(columns: &[(&str, Option<&str>)]) -> Row {
     columns.iter().map(|(name, text)| ((*name).to_owned(), text.map(str::to_owned))).collect()
 }
 
-/// The contract's example as a row, judged without any exit list.
+/// The example event (crates/model/README.md) as a row, judged without any exit list.
 fn example_row() -> Row {
     row(&[
         ("name", Some("pg")),

@@ -1,4 +1,4 @@
-//! The publish event after decoding (contract, section 1): every field checked, nothing judged yet.
+//! The publish event after decoding (crates/model/README.md, Publish event): every field checked, nothing judged yet.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{Actor, Credential, PublicationId, Timestamp, Username};
 
-/// The identity of an event: the first 16 bytes of the SHA-256 of `source`, a line feed and `id` (contract, section 2).
+/// The identity of an event: the first 16 bytes of the SHA-256 of `source`, a line feed and `id`
+/// (crates/model/README.md, Row).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventIdentity(pub [u8; 16]);
 

@@ -255,7 +255,7 @@ async fn watch_database(
     while stop.run_until_cancelled(tokio::time::sleep(DATABASE_WATCH)).await.is_some() {
         match stop.run_until_cancelled(store.answers()).await {
             // What is wrong with it otherwise shows when something is written.
-            Some(Err(Error::Transient(error))) => {
+            Some(Err(error)) if error.passes() => {
                 let reason = format!("the database is away: {error}");
                 if health.pause(Cause::Silence, reason) {
                     tracing::warn!(%error, "the database does not answer");
@@ -290,7 +290,7 @@ where
 {
     loop {
         match attempt().await {
-            Err(Error::Transient(error)) => {
+            Err(error) if error.passes() => {
                 tracing::warn!(%error, "waiting for the database");
                 health.pause(Cause::Database, format!("waiting for the database: {error}"));
                 tokio::time::sleep(START_WAIT).await;

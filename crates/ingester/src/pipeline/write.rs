@@ -84,8 +84,8 @@ impl Writer {
         let mut wait = FIRST_WAIT;
         loop {
             match self.store.record(publications).await {
-                Err(Error::Transient(error)) => {
-                    self.metrics.store_retries_total.with_label_values(&["transient"]).inc();
+                Err(error) if error.passes() => {
+                    self.metrics.store_retries_total.with_label_values(&[error.class()]).inc();
                     self.pause(Cause::Database, format!("the database is away: {error}"));
                     back_off(&mut wait).await;
                 }

@@ -1,6 +1,6 @@
 //! Every dependency comes from the one table of the root manifest.
 
-use super::Violation;
+use super::violation::Violation;
 
 /// Checks a member's manifest, line by line, as they are written here: one dependency, one key.
 pub(crate) fn check(path: &str, text: &str) -> Vec<Violation> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 use service::admin::Health as _;
-use store::{Error, JobCounts, JobProgress, JobState, JobUpdate, NewJob};
+use store::{JobCounts, JobProgress, JobState, JobUpdate, NewJob};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
@@ -138,7 +138,7 @@ impl Run {
                     reading.cancel();
                 }
                 // The loop waits for the database too, and says so.
-                Err(Error::Transient(error)) => {
+                Err(error) if error.passes() => {
                     tracing::debug!(%error, "the job's position is not saved")
                 }
                 Err(error) => {
@@ -170,7 +170,7 @@ impl Run {
         let update = self.update(progress.clone(), Some(end));
         let state = loop {
             match context.jobs.save(&update, evidence::now()).await {
-                Err(Error::Transient(error)) if !signal => {
+                Err(error) if error.passes() && !signal => {
                     tracing::warn!(%error, "waiting for the database to write the job's end down");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }

@@ -10,17 +10,17 @@ use enrich::{ExitHistory, Library, Places, Source, TorRules};
 use model::Timestamp;
 use tempfile::TempDir;
 
-pub(super) const HOUR: i64 = 3_600_000_000;
+pub(crate) const HOUR: i64 = 3_600_000_000;
 
 /// Sebastiano Vigna's splitmix64 (public domain): the same numbers on every machine and in every run.
-pub(super) struct Made(u64);
+pub(crate) struct Made(u64);
 
 impl Made {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) const fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) const fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -28,13 +28,13 @@ impl Made {
     }
 
     /// One of several; there must be one.
-    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         // A remainder by a length is below that length.
         &from[usize::try_from(self.below(from.len() as u64)).unwrap_or_default()]
     }
 
     /// A public address; a third have IPv6, as exits do.
-    pub(super) fn address(&mut self) -> IpAddr {
+    pub(crate) fn address(&mut self) -> IpAddr {
         let bits = u32::try_from(self.below(1 << 29)).unwrap_or_default();
         if self.below(3) == 0 {
             Ipv6Addr::from(0x2a00_u128 << 112 | u128::from(bits)).into()
@@ -45,20 +45,20 @@ impl Made {
 }
 
 /// A directory of snapshots.
-pub(super) struct Lists {
+pub(crate) struct Lists {
     directory: TempDir,
     count: usize,
     /// The clock when the newest of them was made.
-    pub(super) last: Timestamp,
+    pub(crate) last: Timestamp,
     /// The exits of the newest.
-    pub(super) exits: Vec<IpAddr>,
+    pub(crate) exits: Vec<IpAddr>,
     /// For each hour an exit of it and an address that is none, as likely as not.
-    pub(super) asked: Vec<(IpAddr, Timestamp)>,
+    pub(crate) asked: Vec<(IpAddr, Timestamp)>,
 }
 
 impl Lists {
     /// Writes `count` lists of about `addresses` addresses each, one an hour, the newest at `last`.
-    pub(super) fn write(last: Timestamp, count: usize, addresses: usize) -> Result<Self> {
+    pub(crate) fn write(last: Timestamp, count: usize, addresses: usize) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("exits-").tempdir()?;
         let mut made = Made::new(7);
         let mut exits: Vec<IpAddr> = (0..addresses).map(|_| made.address()).collect();
@@ -84,12 +84,12 @@ impl Lists {
         Ok(Self { directory, count, last, exits, asked })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// Loads them as the ingester does at its start.
-    pub(super) fn load(&self) -> Result<ExitHistory> {
+    pub(crate) fn load(&self) -> Result<ExitHistory> {
         let places = Places::only(Source::Snapshot, self.path().to_owned());
         let mut library = Library::new(places, TorRules::default());
         library.refresh(self.last).context("loading the lists")?;

@@ -7,17 +7,17 @@ use anyhow::Result;
 use enrich::Finding;
 use model::Timestamp;
 
-use super::exits::Lists;
-use super::process::{cpu, forget_peak, memory};
-use super::report::Report;
+use crate::exits::Lists;
+use crate::process::{cpu, forget_peak, memory};
+use crate::report::Report;
 
 /// Six years have so many hours, and the Tor network has had about so many exits.
 const LISTS: usize = 52_000;
 const ADDRESSES: usize = 1_500;
 const VERDICTS: usize = 2_000_000;
 
-pub(super) fn run(report: &mut Report, now: Timestamp) -> Result<()> {
-    eprintln!("xtask: writing {LISTS} exit lists");
+pub(crate) fn run(report: &mut Report, now: Timestamp) -> Result<()> {
+    eprintln!("bench: writing {LISTS} exit lists");
     let lists = Lists::write(now, LISTS, ADDRESSES)?;
     forget_peak()?;
     let (memory_before, cpu_before) = (memory("self", "VmRSS")?, cpu(process::id())?);

@@ -14,11 +14,11 @@ use testkit::Postgres;
 
 /// What differs from the defaults: with 128 MB of shared buffers and 1 GB of log between checkpoints a million rows
 /// would measure the disk. Durability is untouched.
-pub(super) const SETTINGS: [(&str, &str); 2] =
+pub(crate) const SETTINGS: [(&str, &str); 2] =
     [("shared_buffers", "512MB"), ("max_wal_size", "4GB")];
 
 /// A durable server.
-pub(super) fn start() -> Postgres {
+pub(crate) fn start() -> Postgres {
     let settings = SETTINGS.iter();
     settings
         .fold(Postgres::builder(), |builder, (name, value)| builder.setting(name, value))
@@ -26,7 +26,7 @@ pub(super) fn start() -> Postgres {
 }
 
 /// The server's version, and that a commit waits for the disk.
-pub(super) async fn version(url: &str) -> Result<String> {
+pub(crate) async fn version(url: &str) -> Result<String> {
     let mut connection = PgConnection::connect(url).await?;
     let durable: String =
         sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&mut connection).await?;
@@ -35,40 +35,40 @@ pub(super) async fn version(url: &str) -> Result<String> {
 }
 
 /// Begins a measurement with nothing left to write from the one before.
-pub(super) async fn settle(url: &str) -> Result<()> {
+pub(crate) async fn settle(url: &str) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await?;
     Ok(())
 }
 
 /// The bytes of log written since the server was made.
-pub(super) async fn logged(url: &str) -> Result<f64> {
+pub(crate) async fn logged(url: &str) -> Result<f64> {
     let mut connection = PgConnection::connect(url).await?;
     let bytes = "SELECT (pg_current_wal_lsn() - '0/0')::float8";
     Ok(sqlx::query_scalar(bytes).fetch_one(&mut connection).await?)
 }
 
 /// The rows of the relation.
-pub(super) async fn count(url: &str) -> Result<i64> {
+pub(crate) async fn count(url: &str) -> Result<i64> {
     let mut connection = PgConnection::connect(url).await?;
     Ok(sqlx::query_scalar("SELECT count(*) FROM publication").fetch_one(&mut connection).await?)
 }
 
 /// Empties the relation, in a transaction of its own, so that what comes is logged as any write is.
-pub(super) async fn empty(url: &str) -> Result<()> {
+pub(crate) async fn empty(url: &str) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::raw_sql("TRUNCATE publication").execute(&mut connection).await?;
     settle(url).await
 }
 
 /// The relation's rows in two files, as they lie: that is the order in which the ingester wrote them.
-pub(super) struct Dump {
+pub(crate) struct Dump {
     _directory: TempDir,
     files: Vec<PathBuf>,
 }
 
 impl Dump {
-    pub(super) async fn write(url: &str) -> Result<Self> {
+    pub(crate) async fn write(url: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("copy-").tempdir()?;
         // The server reads the files itself, and runs as somebody else.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
@@ -86,7 +86,7 @@ impl Dump {
     }
 
     /// Copies all rows back, one session a file; returns the seconds that took.
-    pub(super) async fn copy_back(&self, url: &str) -> Result<f64> {
+    pub(crate) async fn copy_back(&self, url: &str) -> Result<f64> {
         let mut sessions = Vec::new();
         for file in &self.files {
             sessions.push((PgConnection::connect(url).await?, copy_from(file)));

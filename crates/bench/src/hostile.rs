@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use testkit::hostile::{Attack, Survived, attacks, carry_out};
 
-use super::query::{self, Served};
-use super::report::Report;
+use crate::query::{self, Served};
+use crate::report::Report;
 use crate::workspace::Workspace;
 
 /// How deep and how often.
@@ -20,7 +20,7 @@ const ROWS: u32 = 10_000;
 const MEMORY: f64 = 150.0;
 
 /// Carries out every attack and fails where one did harm.
-pub(super) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     query::build(workspace)?;
     let mut served = Served::start(workspace, ROWS)?;
     let http: SocketAddr = served.http.parse()?;

@@ -3,11 +3,11 @@
 use anyhow::{Result, ensure};
 use model::Timestamp;
 
-use super::daemon::ingest;
-use super::ingest::Bench;
-use super::report::Report;
-use super::{broker, postgres};
+use crate::daemon::ingest;
+use crate::ingest::Bench;
+use crate::report::Report;
 use crate::workspace::Workspace;
+use crate::{broker, postgres};
 
 /// A measurement: its keys and its text.
 type Line = ([&'static str; 2], &'static str);
@@ -25,7 +25,7 @@ const INSTANCES: [(usize, Line); 2] = [
 ];
 const PER_PROCESSOR: &str = "  rows a second of processor time, ingesters and PostgreSQL";
 
-pub(super) fn run(
+pub(crate) fn run(
     workspace: &Workspace,
     report: &mut Report,
     records: u32,

@@ -5,9 +5,10 @@ use std::time::SystemTime;
 use anyhow::Result;
 use model::Timestamp;
 
-use super::report::Report;
-use super::{Args, Part, broker, decode, growth, hostile, ingest, query, tor};
+use crate::args::{Args, Part};
+use crate::report::Report;
 use crate::workspace::Workspace;
+use crate::{broker, decode, growth, hostile, ingest, query, tor};
 
 /// Measures and reports.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {

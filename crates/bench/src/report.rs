@@ -23,7 +23,7 @@ const FLOORS: &[(&str, f64)] = &[
 ];
 
 /// Everything that one run measured.
-pub(super) struct Report {
+pub(crate) struct Report {
     facts: Vec<(&'static str, String)>,
     lines: Vec<Line>,
     ratios: Vec<Ratio>,
@@ -45,7 +45,7 @@ struct Ratio {
 
 impl Report {
     /// An empty report of this machine and this commit.
-    pub(super) fn new(workspace: &Workspace) -> Self {
+    pub(crate) fn new(workspace: &Workspace) -> Self {
         let git =
             |args: &[&str]| output(Command::new("git").args(args).current_dir(workspace.root()));
         let mut commit = git(&["rev-parse", "--short=12", "HEAD"]);
@@ -62,29 +62,29 @@ impl Report {
     }
 
     /// Something that is no number.
-    pub(super) fn fact(&mut self, key: &'static str, value: String) {
+    pub(crate) fn fact(&mut self, key: &'static str, value: String) {
         self.facts.push((key, value));
     }
 
     /// A number; it is told at once, because the whole run takes minutes.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         key: &'static str,
         text: &'static str,
         value: f64,
         unit: &'static str,
     ) {
-        eprintln!("xtask: {text}: {} {unit}", number(value));
+        eprintln!("bench: {text}: {} {unit}", number(value));
         self.lines.push(Line { key, text, value, unit });
     }
 
     /// The number of a line.
-    pub(super) fn value(&self, key: &str) -> Option<f64> {
+    pub(crate) fn value(&self, key: &str) -> Option<f64> {
         self.lines.iter().find(|line| line.key == key).map(|line| line.value)
     }
 
     /// One line by another, held against its floor.
-    pub(super) fn ratio(
+    pub(crate) fn ratio(
         &mut self,
         key: &'static str,
         text: &'static str,
@@ -98,7 +98,7 @@ impl Report {
     }
 
     /// Prints the table, writes the JSON, and fails when a ratio fell short of its floor.
-    pub(super) fn finish(self, json: Option<&Path>) -> Result<()> {
+    pub(crate) fn finish(self, json: Option<&Path>) -> Result<()> {
         self.print();
         if let Some(path) = json {
             std::fs::write(path, format!("{:#}\n", self.json()))

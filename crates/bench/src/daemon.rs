@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use testkit::{Daemon, free_port, http_get};
 
-use super::process::{busy, cpu, cpu_with_children, memory};
+use crate::process::{busy, cpu, cpu_with_children, memory};
 use crate::workspace::{Workspace, succeed};
 
 /// Names a folder with another build of the ingester, to compare two.
@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(900);
 
 /// Builds the ingester beside this program, where testkit finds it. Without TLS, which no measurement uses and which
 /// would need OpenSSL.
-pub(super) fn build(workspace: &Workspace) -> Result<()> {
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     if var_os(PROGRAMS_VARIABLE).is_some() {
         return Ok(());
     }
@@ -30,43 +30,43 @@ pub(super) fn build(workspace: &Workspace) -> Result<()> {
 
 /// From where, to where, and with which lists.
 #[derive(Clone)]
-pub(super) struct Place<'a> {
-    pub(super) brokers: &'a str,
-    pub(super) topic: &'a str,
-    pub(super) store: &'a str,
-    pub(super) lists: &'a Path,
+pub(crate) struct Place<'a> {
+    pub(crate) brokers: &'a str,
+    pub(crate) topic: &'a str,
+    pub(crate) store: &'a str,
+    pub(crate) lists: &'a Path,
 }
 
 /// The processes beside the ingester whose work counts.
 #[derive(Clone, Copy)]
-pub(super) struct Servers {
-    pub(super) kafka: Option<u32>,
-    pub(super) postgres: Option<u32>,
+pub(crate) struct Servers {
+    pub(crate) kafka: Option<u32>,
+    pub(crate) postgres: Option<u32>,
 }
 
 /// A running ingester.
-pub(super) struct Ingester {
+pub(crate) struct Ingester {
     daemon: Daemon,
     admin: String,
 }
 
 /// What it took to ingest all records of a topic.
-pub(super) struct Ingested {
+pub(crate) struct Ingested {
     /// Records a second, from the first that was done to the last.
-    pub(super) rate: f64,
+    pub(crate) rate: f64,
     /// The highest peak of an ingester, in MiB.
-    pub(super) peak: f64,
+    pub(crate) peak: f64,
     /// Processor time in seconds, from start to end, of all ingesters.
-    pub(super) ingester: f64,
-    pub(super) postgres: f64,
-    pub(super) kafka: f64,
+    pub(crate) ingester: f64,
+    pub(crate) postgres: f64,
+    pub(crate) kafka: f64,
     /// What everything else on the machine used meanwhile, in cores.
-    pub(super) others: f64,
+    pub(crate) others: f64,
 }
 
 impl Ingester {
     /// Starts one; settings that are not set here are the defaults, or this process's environment's.
-    pub(super) fn start(place: &Place<'_>, group: &str) -> Self {
+    pub(crate) fn start(place: &Place<'_>, group: &str) -> Self {
         let admin = format!("127.0.0.1:{}", free_port());
         let daemon = Daemon::command("publication-ingester")
             .arg("run")
@@ -81,13 +81,13 @@ impl Ingester {
     }
 
     /// Waits until it is ready; returns the memory that it then holds, in MiB, and the processor time it took.
-    pub(super) fn ready(&mut self) -> Result<(f64, f64)> {
+    pub(crate) fn ready(&mut self) -> Result<(f64, f64)> {
         self.daemon.wait_ready(&self.admin);
         Ok((memory(&self.daemon.pid().to_string(), "VmRSS")?, cpu(self.daemon.pid())?))
     }
 
     /// Everything of `/metrics`; empty while nobody answers.
-    pub(super) fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         http_get(&self.admin, "/metrics").map(|(_, body)| body).unwrap_or_default()
     }
 
@@ -98,14 +98,14 @@ impl Ingester {
     }
 
     /// Ends it in good order.
-    pub(super) fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.daemon.terminate();
         self.daemon.wait_exit(Duration::from_secs(30));
     }
 }
 
 /// Lets a new group of so many ingesters ingest the whole topic.
-pub(super) fn ingest(
+pub(crate) fn ingest(
     place: &Place<'_>,
     group: &str,
     instances: usize,
@@ -137,7 +137,7 @@ pub(super) fn ingest(
 }
 
 /// Waits until this many records are done with, and says when and how many the first ones were.
-pub(super) fn wait_records(running: &mut [Ingester], records: f64) -> Result<(Instant, f64)> {
+pub(crate) fn wait_records(running: &mut [Ingester], records: f64) -> Result<(Instant, f64)> {
     let began = Instant::now();
     let mut first = None;
     loop {
@@ -154,7 +154,7 @@ pub(super) fn wait_records(running: &mut [Ingester], records: f64) -> Result<(In
 }
 
 /// The sum of a metric over all of its series.
-pub(super) fn sum(metrics: &str, name: &str) -> f64 {
+pub(crate) fn sum(metrics: &str, name: &str) -> f64 {
     let series = metrics.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' '))?

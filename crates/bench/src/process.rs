@@ -9,7 +9,7 @@ const TICKS: f64 = 100.0;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// The processor time of a process, of its threads, and of its children that it has waited for, in seconds.
-pub(super) fn cpu(pid: u32) -> Result<f64> {
+pub(crate) fn cpu(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = fields(&stat).context("an unknown format of /proc/PID/stat")?;
     // utime, stime, cutime, cstime: fields 14 to 17, and the first here is the third.
@@ -18,7 +18,7 @@ pub(super) fn cpu(pid: u32) -> Result<f64> {
 }
 
 /// The same with all of its children that still run: a PostgreSQL server.
-pub(super) fn cpu_with_children(pid: u32) -> Result<f64> {
+pub(crate) fn cpu_with_children(pid: u32) -> Result<f64> {
     let mut sum = cpu(pid)?;
     for entry in fs::read_dir("/proc")? {
         let Ok(child) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
@@ -38,7 +38,7 @@ fn fields(stat: &str) -> Option<Vec<&str>> {
 }
 
 /// The time that all processors together were busy since the machine started, in seconds.
-pub(super) fn busy() -> Result<f64> {
+pub(crate) fn busy() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let all = stat.lines().next().context("/proc/stat is empty")?;
     let ticks: Vec<f64> = all.split_whitespace().skip(1).flat_map(str::parse).collect();
@@ -48,7 +48,7 @@ pub(super) fn busy() -> Result<f64> {
 }
 
 /// A line of `/proc/PID/status`, in MiB.
-pub(super) fn memory(pid: &str, key: &str) -> Result<f64> {
+pub(crate) fn memory(pid: &str, key: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     let kibibytes = line.with_context(|| format!("no {key} in /proc/PID/status"))?;
@@ -56,6 +56,6 @@ pub(super) fn memory(pid: &str, key: &str) -> Result<f64> {
 }
 
 /// Lets this process's peak (`VmHWM`) begin anew.
-pub(super) fn forget_peak() -> Result<()> {
+pub(crate) fn forget_peak() -> Result<()> {
     fs::write("/proc/self/clear_refs", "5").context("resetting the peak memory")
 }

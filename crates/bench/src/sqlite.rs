@@ -11,12 +11,12 @@ use rusqlite::{Connection, OpenFlags, params_from_iter};
 const TRANSACTION: usize = 20_000;
 
 /// SQLite's version.
-pub(super) fn version() -> &'static str {
+pub(crate) fn version() -> &'static str {
     rusqlite::version()
 }
 
 /// Inserts the rows of the database `from` into a new one beside it, of the same schema; returns rows a second.
-pub(super) fn bare_insert(from: &Path) -> Result<f64> {
+pub(crate) fn bare_insert(from: &Path) -> Result<f64> {
     let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let target = Connection::open(from.with_extension("bare"))?;
     // As durable as the ingester's connection.

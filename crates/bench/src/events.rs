@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use model::Timestamp;
 
-use super::exits::{HOUR, Made};
+use crate::exits::{HOUR, Made};
 
 const WORDS: [&str; 32] = [
     "react", "node", "type", "web", "core", "data", "form", "graph", "http", "cache", "stream",
@@ -19,13 +19,13 @@ const HOT_PACKAGES: u64 = 200;
 const VERSIONS: u64 = 4;
 
 /// A record to be.
-pub(super) struct Event {
-    pub(super) key: String,
-    pub(super) value: String,
+pub(crate) struct Event {
+    pub(crate) key: String,
+    pub(crate) value: String,
 }
 
 /// So many events, no two of the same publication.
-pub(super) struct Events {
+pub(crate) struct Events {
     made: Made,
     exits: Vec<IpAddr>,
     versions: HashMap<u64, u64>,
@@ -39,7 +39,7 @@ pub(super) struct Events {
 impl Events {
     /// Publications of the hour that begins five hours before `last`, the time of the newest exit list: settled, as
     /// nearly all of a backlog is. Series with first major versions far apart have no publication in common.
-    pub(super) fn new(count: u32, last: Timestamp, exits: Vec<IpAddr>, first_major: u64) -> Self {
+    pub(crate) fn new(count: u32, last: Timestamp, exits: Vec<IpAddr>, first_major: u64) -> Self {
         let first = Timestamp::from_micros(last.as_micros() - 5 * HOUR);
         Self {
             made: Made::new(8),

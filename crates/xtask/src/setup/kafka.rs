@@ -23,7 +23,7 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
 "#;
 
 /// Puts Kafka's jars into the target directory, unless they are there.
-pub(crate) fn fetch(workspace: &Workspace) -> Result<()> {
+pub(super) fn fetch(workspace: &Workspace) -> Result<()> {
     let libs = workspace.kafka_libs();
     if libs.is_dir() {
         return Ok(());

@@ -11,21 +11,21 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::events::Event;
+use crate::events::Event;
 
-pub(super) const PARTITIONS: i32 = 8;
+pub(crate) const PARTITIONS: i32 = 8;
 /// As the CloudEvents SDKs send it in structured mode.
-pub(super) const CONTENT_TYPE: (&str, &str) =
+pub(crate) const CONTENT_TYPE: (&str, &str) =
     ("content-type", "application/cloudevents+json; charset=UTF-8");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// librdkafka's version.
-pub(super) fn version() -> String {
+pub(crate) fn version() -> String {
     rdkafka::util::get_rdkafka_version().1
 }
 
 /// A producer that sends at once (`linger` in milliseconds), without compression.
-pub(super) fn producer(brokers: &str, linger: u32) -> Result<BaseProducer> {
+pub(crate) fn producer(brokers: &str, linger: u32) -> Result<BaseProducer> {
     let producer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("linger.ms", linger.to_string())
@@ -36,7 +36,7 @@ pub(super) fn producer(brokers: &str, linger: u32) -> Result<BaseProducer> {
 }
 
 /// Hands an event to the producer, waiting where its queue is full.
-pub(super) fn send(producer: &BaseProducer, topic: &str, event: &Event) -> Result<()> {
+pub(crate) fn send(producer: &BaseProducer, topic: &str, event: &Event) -> Result<()> {
     let header = Header { key: CONTENT_TYPE.0, value: Some(CONTENT_TYPE.1) };
     let headers = OwnedHeaders::new_with_capacity(1).insert(header);
     let mut record = BaseRecord::to(topic).key(&event.key).payload(&event.value).headers(headers);
@@ -53,7 +53,7 @@ pub(super) fn send(producer: &BaseProducer, topic: &str, event: &Event) -> Resul
 }
 
 /// Produces all of the events; returns the bytes of their values.
-pub(super) fn fill(
+pub(crate) fn fill(
     brokers: &str,
     topic: &str,
     events: impl Iterator<Item = Event>,
@@ -72,12 +72,12 @@ pub(super) fn fill(
 }
 
 /// Waits until everything is acknowledged.
-pub(super) fn flush(producer: &BaseProducer) -> Result<()> {
+pub(crate) fn flush(producer: &BaseProducer) -> Result<()> {
     producer.flush(PATIENCE).context("the broker does not acknowledge")
 }
 
 /// Reads the whole topic and does nothing with it; returns records a second.
-pub(super) fn consume(brokers: &str, topic: &str, records: u32) -> Result<f64> {
+pub(crate) fn consume(brokers: &str, topic: &str, records: u32) -> Result<f64> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "raw")

@@ -9,29 +9,29 @@ use ingester::{Evaluator, Header, Outcome, Record, Settings};
 use model::{Position, Timestamp};
 use serde::Deserialize;
 
-use super::broker::{CONTENT_TYPE, PARTITIONS};
-use super::events::Events;
-use super::exits::Lists;
-use super::process::cpu;
-use super::report::Report;
+use crate::broker::{CONTENT_TYPE, PARTITIONS};
+use crate::events::Events;
+use crate::exits::Lists;
+use crate::process::cpu;
+use crate::report::Report;
 
 const LISTS: usize = 365 * 24;
 const ADDRESSES: usize = 1_500;
-/// More than any cache holds, judged again and again.
+/// More than any cache holds, evaluated over and over.
 const ENVELOPES: u32 = 100_000;
 
-pub(super) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<()> {
-    eprintln!("xtask: writing {LISTS} exit lists");
+pub(crate) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<()> {
+    eprintln!("bench: writing {LISTS} exit lists");
     let lists = Lists::write(now, LISTS, ADDRESSES)?;
     let settings = Settings::default();
-    let judge = Evaluator {
+    let evaluator = Evaluator {
         decode: settings.decode_rules(),
         history: Arc::new(lists.load()?),
         tfa: settings.tfa_rules(),
         generation: settings.enrich.generation,
     };
     let envelopes = envelopes(&lists);
-    let is_row = |envelope| matches!(judge.judge(envelope), Outcome::Row(_));
+    let is_row = |envelope| matches!(evaluator.judge(envelope), Outcome::Row(_));
     ensure!(envelopes.iter().all(is_row), "a made-up event is no row");
     let is_read = |envelope: &Record| {
         envelope
@@ -41,7 +41,7 @@ pub(super) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<(
     };
     ensure!(envelopes.iter().all(is_read), "a made-up event is not what the bare struct reads");
     let rate = each(&envelopes, records, |envelope| {
-        black_box(judge.judge(envelope));
+        black_box(evaluator.judge(envelope));
     })?;
     report.add("decode", "decode + both verdicts, a year of exit lists", rate, "records/s");
     let rate = each(&envelopes, records, |envelope| {
@@ -137,7 +137,7 @@ struct BareFactor<'a> {
 fn envelopes(lists: &Lists) -> Vec<Record> {
     let topic: Arc<str> = "events".into();
     let now = lists.last.as_micros() / 1_000;
-    let envelope = |(offset, event): (i64, super::events::Event)| Record {
+    let envelope = |(offset, event): (i64, crate::events::Event)| Record {
         position: Position {
             topic: topic.clone(),
             partition: i32::try_from(offset % i64::from(PARTITIONS)).unwrap_or_default(),

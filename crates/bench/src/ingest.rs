@@ -7,13 +7,13 @@ use model::Timestamp;
 use testkit::{Kafka, Postgres};
 use tokio::runtime::Runtime;
 
-use super::daemon::{self, Ingested, Ingester, Place, Servers, ingest};
-use super::events::Events;
-use super::exits::Lists;
-use super::process::cpu_with_children;
-use super::report::Report;
-use super::{broker, latency, postgres, sqlite};
+use crate::daemon::{self, Ingested, Ingester, Place, Servers, ingest};
+use crate::events::Events;
+use crate::exits::Lists;
+use crate::process::cpu_with_children;
+use crate::report::Report;
 use crate::workspace::Workspace;
+use crate::{broker, latency, postgres, sqlite};
 
 /// A week of hourly lists, with as many exits as the Tor network has had.
 const LISTS: usize = 7 * 24;
@@ -21,17 +21,17 @@ const ADDRESSES: usize = 1_500;
 const TOPIC: &str = "events";
 
 /// What all of these measurements share.
-pub(super) struct Bench {
-    pub(super) kafka: Kafka,
-    pub(super) postgres: Postgres,
+pub(crate) struct Bench {
+    pub(crate) kafka: Kafka,
+    pub(crate) postgres: Postgres,
     lists: Lists,
-    pub(super) runtime: Runtime,
+    pub(crate) runtime: Runtime,
     records: u32,
     /// The processor time of the ingester's start, in seconds.
     start: f64,
 }
 
-pub(super) fn run(
+pub(crate) fn run(
     workspace: &Workspace,
     report: &mut Report,
     records: u32,
@@ -54,7 +54,7 @@ pub(super) fn run(
 
 impl Bench {
     /// Builds the ingester and starts the servers.
-    pub(super) fn start(workspace: &Workspace, records: u32, now: Timestamp) -> Result<Self> {
+    pub(crate) fn start(workspace: &Workspace, records: u32, now: Timestamp) -> Result<Self> {
         daemon::build(workspace)?;
         let lists = Lists::write(now, LISTS, ADDRESSES)?;
         let (kafka, postgres) = thread::scope(|scope| {
@@ -74,7 +74,7 @@ impl Bench {
         Ok(())
     }
 
-    pub(super) fn place<'a>(
+    pub(crate) fn place<'a>(
         &'a self,
         brokers: &'a str,
         topic: &'a str,
@@ -83,11 +83,11 @@ impl Bench {
         Place { brokers, topic, store, lists: self.lists.path() }
     }
 
-    pub(super) fn processes(&self) -> Servers {
+    pub(crate) fn processes(&self) -> Servers {
         Servers { kafka: self.kafka.pid(), postgres: self.postgres.pid() }
     }
 
-    pub(super) fn events(&self, count: u32, first_major: u64) -> Events {
+    pub(crate) fn events(&self, count: u32, first_major: u64) -> Events {
         Events::new(count, self.lists.last, self.lists.exits.clone(), first_major)
     }
 
@@ -97,7 +97,7 @@ impl Bench {
         for topic in [TOPIC, "idle", "latency"] {
             self.runtime.block_on(testkit::topic(&brokers, topic, broker::PARTITIONS, &[]));
         }
-        eprintln!("xtask: producing {records} events");
+        eprintln!("bench: producing {records} events");
         let bytes = broker::fill(&brokers, TOPIC, self.events(records, 0))?;
         let each = bytes / records as usize;
         let shape = format!(

@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::broker;
-use super::daemon::{Ingester, Place, wait_records};
-use super::events::Events;
-use super::report::Report;
+use crate::broker;
+use crate::daemon::{Ingester, Place, wait_records};
+use crate::events::Events;
+use crate::report::Report;
 
 const RATE: u32 = 1_000;
 /// The first are not counted: connections are made and pages are read.
 const WARM_UP: u32 = 3 * RATE;
 const COUNTED: u32 = 10 * RATE;
 /// All of them.
-pub(super) const EVENTS: u32 = WARM_UP + COUNTED;
+pub(crate) const EVENTS: u32 = WARM_UP + COUNTED;
 const HISTOGRAM: &str = "publication_ingester_publish_to_row_seconds_bucket";
 
-pub(super) fn run(report: &mut Report, place: &Place<'_>, mut events: Events) -> Result<()> {
+pub(crate) fn run(report: &mut Report, place: &Place<'_>, mut events: Events) -> Result<()> {
     let mut ingester = Ingester::start(place, "latency");
     ingester.ready()?;
     publish(place, events.by_ref().take(WARM_UP as usize))?;
@@ -44,7 +44,7 @@ pub(super) fn run(report: &mut Report, place: &Place<'_>, mut events: Events) ->
 }
 
 /// One event each millisecond, as far as the clock of this machine allows.
-fn publish(place: &Place<'_>, events: impl Iterator<Item = super::events::Event>) -> Result<()> {
+fn publish(place: &Place<'_>, events: impl Iterator<Item = crate::events::Event>) -> Result<()> {
     let producer = broker::producer(place.brokers, 0)?;
     let began = Instant::now();
     for (index, event) in (0..).zip(events) {

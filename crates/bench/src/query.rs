@@ -13,9 +13,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use testkit::{Daemon, Postgres, free_port, postgres_program};
 use tokio::runtime::Runtime;
 
-use super::postgres;
-use super::process::{cpu, cpu_with_children, memory};
-use super::report::Report;
+use crate::postgres;
+use crate::process::{cpu, cpu_with_children, memory};
+use crate::report::Report;
 use crate::workspace::{Workspace, succeed};
 
 const ROWS: u32 = 1_000_000;
@@ -34,7 +34,7 @@ const SESSION: &str =
     "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off";
 
 /// Builds the query daemon beside this program, where testkit finds it.
-pub(super) fn build(workspace: &Workspace) -> Result<()> {
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     if std::env::var_os("TESTKIT_BIN_DIR").is_some() {
         return Ok(());
     }
@@ -43,17 +43,17 @@ pub(super) fn build(workspace: &Workspace) -> Result<()> {
 }
 
 /// A query daemon on a database of its own.
-pub(super) struct Served {
-    pub(super) daemon: Daemon,
-    pub(super) http: String,
-    pub(super) database: String,
-    pub(super) postgres: Postgres,
-    pub(super) runtime: Runtime,
+pub(crate) struct Served {
+    pub(crate) daemon: Daemon,
+    pub(crate) http: String,
+    pub(crate) database: String,
+    pub(crate) postgres: Postgres,
+    pub(crate) runtime: Runtime,
 }
 
 impl Served {
     /// Starts PostgreSQL with so many rows and the daemon before it.
-    pub(super) fn start(workspace: &Workspace, rows: u32) -> Result<Self> {
+    pub(crate) fn start(workspace: &Workspace, rows: u32) -> Result<Self> {
         let (postgres, runtime) = (postgres::start(), Runtime::new()?);
         let database = runtime.block_on(postgres.database()).url;
         runtime.block_on(fill(workspace, &database, rows))?;
@@ -100,9 +100,9 @@ async fn fill(workspace: &Workspace, database: &str, rows: u32) -> Result<()> {
 }
 
 /// Measures and reports.
-pub(super) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     build(workspace)?;
-    eprintln!("xtask: filling PostgreSQL with {ROWS} publications");
+    eprintln!("bench: filling PostgreSQL with {ROWS} publications");
     let served = Served::start(workspace, ROWS)?;
     let version = served.runtime.block_on(postgres::version(&served.postgres.url()))?;
     report.fact("query", format!("{ROWS} rows, {CONNECTIONS} connections, PostgreSQL {version}"));
