@@ -19,7 +19,8 @@ impl Context {
         if offsets.is_empty() {
             return;
         }
-        let sent = self.to_commit(&offsets).and_then(|list| consumer.commit(&list, CommitMode::Async));
+        let sent =
+            self.to_commit(&offsets).and_then(|list| consumer.commit(&list, CommitMode::Async));
         if let Err(error) = sent {
             tracing::warn!(%error, "offsets could not be committed");
             self.state().commits.not_sent(&offsets);

@@ -8,9 +8,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::callbacks::{Context, NOWHERE};
-use super::start_offsets::{
-    CommitMetadata, Decision, Facts, Gap, GapCause, LogPosition, Start,
-};
+use super::start_offsets::{CommitMetadata, Decision, Facts, Gap, GapCause, LogPosition, Start};
 use super::state::{Partition, Reading};
 use crate::kafka::ffi::{self, TopicIds};
 use crate::kafka::observe::GroupWait;
@@ -62,7 +60,8 @@ impl Context {
 
     fn starts_are_not_known(&self, partitions: &[i32], reason: &str) {
         let topic = &self.topic;
-        let reason = format!("partitions {partitions:?} of {topic} wait for their start offsets: {reason}");
+        let reason =
+            format!("partitions {partitions:?} of {topic} wait for their start offsets: {reason}");
         {
             let mut state = self.state();
             state.ask_at = Instant::now() + ASK_AGAIN;
@@ -182,10 +181,12 @@ impl Context {
         let refusal = if let Reading::Refused(refusal) = reading { Some(refusal) } else { None };
         Some(Facts {
             position,
-            committed: committed.position.or(log.committed.map(LogPosition::unproved).filter(|_| {
-                // A broker forgets the group's offsets when it deletes the topic: then ours says what is lost.
-                log.topic_id.is_some() && topic_id.is_some() && log.topic_id != topic_id
-            })),
+            committed: committed.position.or(log.committed.map(LogPosition::unproved).filter(
+                |_| {
+                    // A broker forgets the group's offsets when it deletes the topic: then ours says what is lost.
+                    log.topic_id.is_some() && topic_id.is_some() && log.topic_id != topic_id
+                },
+            )),
             account: None,
             metadata: committed.metadata,
             cluster,
@@ -208,7 +209,8 @@ impl Context {
             return Ok((facts, start));
         }
         let watermarks = consumer.fetch_watermarks(&self.topic, partition, QUESTION);
-        facts.watermarks = Some(watermarks.map_err(|error| format!("its ends are not known: {error}"))?);
+        facts.watermarks =
+            Some(watermarks.map_err(|error| format!("its ends are not known: {error}"))?);
         match facts.decide() {
             Decision::Start(start) => Ok((facts, start)),
             Decision::AskWatermarks => Err("its ends do not decide".to_owned()),
@@ -272,12 +274,13 @@ impl Context {
     fn take_starts(&self, consumer: &BaseConsumer<Self>) -> KafkaResult<()> {
         let starting: Vec<(i32, LogPosition, Instant)> = {
             let state = self.state();
-            let starting = state.partitions.iter().filter_map(|(&number, partition)| {
-                match partition.reading {
-                    Reading::Starts(position, since) => Some((number, position, since)),
-                    _ => None,
-                }
-            });
+            let starting =
+                state.partitions.iter().filter_map(|(&number, partition)| {
+                    match partition.reading {
+                        Reading::Starts(position, since) => Some((number, position, since)),
+                        _ => None,
+                    }
+                });
             starting.collect()
         };
         if starting.is_empty() {
@@ -382,7 +385,8 @@ impl Context {
                 "the log was cut and other records took the place of those cut off: it is read on from the cut"
             }
         };
-        let records = gap.range.map_or(0, |(from, to)| to.saturating_sub(from).max(0).cast_unsigned());
+        let records =
+            gap.range.map_or(0, |(from, to)| to.saturating_sub(from).max(0).cast_unsigned());
         self.observer.lost(records);
         let range = match gap.range {
             Some((from, to)) => format!("offsets {from} to {}", to - 1),

@@ -351,10 +351,7 @@ mod tests {
             (offset, cause, range)
         };
         let out = Refusal::OutOfRange;
-        assert_eq!(
-            refused(3, (7, 9), out, Some(9)),
-            (7, Some(GapCause::Retention), Some((3, 7)))
-        );
+        assert_eq!(refused(3, (7, 9), out, Some(9)), (7, Some(GapCause::Retention), Some((3, 7))));
         assert_eq!(
             refused(20, (0, 9), out, Some(25)),
             (0, Some(GapCause::CutSomewhere), Some((20, 25)))
@@ -410,6 +407,9 @@ mod tests {
         let none = "No epoch found less or equal to offset 7 (leader epoch 2): broker end offset is -1 (offset leader \
                     epoch -1). Reset using configured policy.: Local: Partition log truncation detected (broker 1)";
         assert_eq!(refusal(none), Some((7, Refusal::NoSuchEpoch)));
-        assert_eq!(refusal("fetch failed due to requested offset not available on the broker"), None);
+        assert_eq!(
+            refusal("fetch failed due to requested offset not available on the broker"),
+            None
+        );
     }
 }

@@ -283,9 +283,11 @@ impl PollState {
 /// again: what is read twice is merged.
 fn why(refusals: &[(i64, Refusal)], read: Option<i64>) -> Refusal {
     let is_exact = refusals.iter().any(|&(at, _)| Some(at) == read);
-    let fitting = refusals.iter().filter(|&&(at, _)| {
-        if is_exact { Some(at) == read } else { Some(at) < read }
-    });
+    let fitting = refusals.iter().filter(
+        |&&(at, _)| {
+            if is_exact { Some(at) == read } else { Some(at) < read }
+        },
+    );
     let reasons = fitting.map(|&(_, refusal)| refusal);
     let by_loss = |refusal: &Refusal| match *refusal {
         Refusal::NoSuchEpoch => i64::MIN,
