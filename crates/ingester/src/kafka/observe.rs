@@ -68,8 +68,8 @@ pub(crate) trait GroupObserver: Send + Sync {
 
 /// By which evidence the partitions are settled; committed beside their offsets, so that it survives a restart.
 pub(crate) trait SettledEvidence: Send + Sync {
-    /// A partition starts. `has_history`: something of it was read before; the commit after that named this fingerprint
-    /// of the evidence, or none.
+    /// A partition starts. `has_history`: something of it was read before, and the commit that followed named this
+    /// fingerprint of the evidence, or none.
     fn assigned(&self, partition: i32, has_history: bool, fingerprint: Option<&str>);
 
     /// A partition went.

@@ -161,6 +161,19 @@ impl Context {
         }
     }
 
+    /// What settles a partition is committed even when nothing more is read of it.
+    fn commit_what_settles(&self) {
+        let read = self.state().partitions_that(|partition| partition.reading == Reading::Reads);
+        for number in read {
+            let fingerprint = self.settled.fingerprint(number);
+            let mut state = self.state();
+            let committed = state.partitions.get(&number).map(|of| of.settled_by.clone());
+            if committed.is_some_and(|committed| committed != fingerprint) {
+                state.commits.repeat(number);
+            }
+        }
+    }
+
     fn take_in_ends(&self, ends: &[PartitionEnd], stalled: impl Iterator<Item = i32>) {
         let mut state = self.state();
         for chunk in &state.pending {
@@ -201,6 +214,7 @@ impl ClientContext for Context {
         let ends: Vec<_> = partitions().filter_map(end).collect();
         let stalled = partitions().filter(|partition| partition.fetch_state == "none");
         self.take_in_ends(&ends, stalled.map(|partition| partition.partition));
+        self.commit_what_settles();
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

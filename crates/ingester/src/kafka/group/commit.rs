@@ -61,6 +61,22 @@ impl CommitQueue {
         true
     }
 
+    /// A partition starts at the group's own offset.
+    pub(crate) fn starts_as_committed(&mut self, partition: i32, next: i64) {
+        if let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.written.is_none())
+        {
+            (owned.written, owned.sent) = (Some(next), Some(next));
+        }
+    }
+
+    /// What is committed beside the offset has changed: the offset is sent again, where there is one.
+    pub(crate) fn repeat(&mut self, partition: i32) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.sent = None;
+            owned.confirmed = true;
+        }
+    }
+
     /// Takes what is to be sent: partition and next offset.
     pub(crate) fn take(&mut self) -> Vec<(i32, i64)> {
         let mut offsets = Vec::new();
@@ -162,5 +178,19 @@ mod tests {
         queue.not_sent(&[(0, 12)]);
         queue.assign([0]);
         assert_eq!(queue.take(), []);
+    }
+
+    #[test]
+    fn an_offset_is_repeated_for_what_is_committed_beside_it() {
+        let mut queue = CommitQueue::default();
+        queue.assign([0, 1]);
+        queue.starts_as_committed(0, 7);
+        assert_eq!(queue.take(), []);
+        queue.repeat(0);
+        queue.repeat(1);
+        assert_eq!(queue.take(), [(0, 7)]);
+        queue.written(0, at(1, 9));
+        queue.starts_as_committed(0, 7);
+        assert_eq!(queue.take(), [(0, 9)]);
     }
 }

@@ -68,6 +68,9 @@ impl Context {
                 let log = state.log(partition);
                 log.forget_epochs_before(next);
                 log.committed = Some(next);
+                if let Some(owned) = state.partitions.get_mut(&partition) {
+                    owned.settled_by.clone_from(&settled_by);
+                }
                 state.metadata(partition, settled_by).to_text()
             };
             if let Some(mut element) = list.find_partition(&self.topic, partition)

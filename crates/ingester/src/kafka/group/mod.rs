@@ -17,4 +17,4 @@ mod wait;
 
 pub(super) use callbacks::Quiet;
 pub(super) use thread::CHUNK_RECORDS;
-pub(crate) use thread::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
+pub(crate) use thread::{CHUNK_BYTES, Observers, PollControl, start};

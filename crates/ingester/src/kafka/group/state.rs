@@ -82,6 +82,8 @@ pub(super) struct Partition {
     pub(super) start: Option<LogPosition>,
     /// The offset after the last record that was read since.
     pub(super) next: Option<i64>,
+    /// The evidence fingerprint that was committed last.
+    pub(super) settled_by: Option<String>,
 }
 
 impl Partition {
