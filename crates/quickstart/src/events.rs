@@ -86,7 +86,7 @@ mod tests {
     }
 
     /// What the ingester makes of all events and lists.
-    fn judged() -> (Vec<Release>, Vec<Publication>) {
+    fn evaluated() -> (Vec<Release>, Vec<Publication>) {
         let releases = releases::load().unwrap();
         let lists = ExitLists::plan(releases.iter().map(|release| release.created));
         let folder = tempfile::tempdir().unwrap();
@@ -95,14 +95,14 @@ mod tests {
         let places = Places::only(Source::Snapshot, folder.path().to_owned());
         let mut library = Library::new(places, settings.tor_rules().unwrap());
         library.refresh(releases.last().unwrap().created.after(DAY)).unwrap();
-        let judge = Evaluator {
+        let evaluator = Evaluator {
             decode: settings.decode_rules(),
             history: Arc::new(library.history().clone()),
             tfa: settings.tfa_rules(),
             generation: 0,
         };
         let rows = releases.iter().enumerate().map(|(number, release)| {
-            match judge.evaluate(&envelope(record(number, release, &lists))) {
+            match evaluator.evaluate(&envelope(record(number, release, &lists))) {
                 Outcome::Row(publication) => publication,
                 other => panic!("{other:?}"),
             }
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn every_event_is_a_row_and_every_kind_of_answer_is_there() {
-        let (releases, rows) = judged();
+        let (releases, rows) = evaluated();
         for (release, row) in releases.iter().zip(&rows) {
             assert_eq!(row.id, release.id);
             assert_eq!(row.info.created, release.created);
