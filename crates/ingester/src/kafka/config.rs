@@ -104,8 +104,6 @@ impl Repeated {
 /// Writes a log line of librdkafka's as one of ours. A producer is told of consumer's keys that it ignores, and a
 /// consumer of a producer's: `kafka.client` is for both, so that is no news.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    #[cfg(test)]
-    eprintln!("{facility} {message}");
     if facility == "CONFWARN" && message.contains("will be ignored") {
         return;
     }
