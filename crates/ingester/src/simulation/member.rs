@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::process::Process;
-use super::start_offsets_tmp::{CommitMetadata, Decision, Facts, LogPosition, Refusal};
 use super::world::{CommitRequest, Committed, Shared, World, lock};
+use crate::kafka::{CommitMetadata, Decision, Facts, LogPosition, Refusal};
 use crate::pipeline::ports::{Chunk, SourceEvent};
 
 /// How long a revocation waits for the loop.

@@ -6,12 +6,10 @@
 //! written outside of its batch; dead letters are exactly the rejected records, repeated only where one was read again
 //! or not acknowledged; a commit never passes what is written and never moves back.
 
-mod commit_tmp;
 mod member;
 mod process;
 mod rng;
 mod schedule;
-mod start_offsets_tmp;
 mod world;
 
 use std::ops::Range;

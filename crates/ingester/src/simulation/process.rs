@@ -13,7 +13,6 @@ use store::{Error, PublicationWriter, Recorded, Retrying, WaitCause};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::commit_tmp::CommitQueue;
 use super::world::{Shared, TableMode, WriteFault, evaluator, lock};
 use crate::daemon::health::Health;
 use crate::daemon::lag::Lag;
@@ -21,6 +20,7 @@ use crate::daemon::metrics::IngesterMetrics;
 use crate::daemon::observer::{LiveObserver, Waits};
 use crate::daemon::rejection_limit::RejectionLimit;
 use crate::decode::rejection::Rejection;
+use crate::kafka::CommitQueue;
 use crate::pipeline::ports::{
     DeadLetters, RowStore, SourceControl, SourceEvent, Undelivered, WrittenOffsets,
 };

@@ -379,6 +379,7 @@ impl Schedule {
         let ended = if member.is_at_end() { Ok(()) } else { Err("reading does not end".into()) };
         let stopped = member.stop(END).await;
         let mut world = lock(&self.world);
+        self.kinds[Kind::RowRefused as usize] = world.refused_rows();
         ended.and(stopped).unwrap_or_else(|what| world.violated(what));
         world.check_end();
     }

@@ -381,6 +381,14 @@ impl World {
         numbers.into_iter().any(|it| matches!(self.made[it].expected, Expected::RefusedRow(_)))
     }
 
+    /// How many rows became dead letters because the table refused them.
+    pub(super) fn refused_rows(&self) -> u64 {
+        let is_refused = |made: &&Made| {
+            matches!(made.expected, Expected::RefusedRow(_)) && made.dead_letters > 0
+        };
+        self.made.iter().filter(is_refused).count() as u64
+    }
+
     /// A dead letter is written.
     pub(super) fn dead_letter(&mut self, record: &Record, is_acknowledged: bool) {
         let key = record.key.as_deref().and_then(|key| str::from_utf8(key).ok()?.parse().ok());
