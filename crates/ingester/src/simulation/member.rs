@@ -139,8 +139,11 @@ impl Member {
             })
     }
 
-    /// What is written is sent to the coordinator.
+    /// What is written is sent to the coordinator. Nothing overtakes what was sent before: it is one connection.
     pub(super) fn commit(&mut self, fate: CommitFate) {
+        if fate == CommitFate::Arrives {
+            self.commits_arrive();
+        }
         let offsets = self.process.queue.with(|queue| queue.take());
         if offsets.is_empty() {
             return;
@@ -185,7 +188,6 @@ impl Member {
     /// Partitions are revoked: what was read is written and committed, as far as the time allows.
     pub(super) async fn revoke(&mut self, partitions: &[i32]) {
         self.drain().await;
-        self.commits_arrive();
         self.commit(CommitFate::Arrives);
         self.lose(partitions);
     }
@@ -224,7 +226,6 @@ impl Member {
         self.drain_pending(deadline).await;
         let _ = timeout_at(deadline, self.process.events.send(SourceEvent::Ended)).await;
         let ended = timeout_at(deadline, &mut self.process.running).await;
-        self.commits_arrive();
         self.commit(CommitFate::Arrives);
         lock(&self.world).generation += 1;
         match ended {
