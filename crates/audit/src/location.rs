@@ -55,7 +55,7 @@ impl fmt::Display for Kind {
 }
 
 /// Where the lockfile says that a package comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
     /// Nothing is said: the settings of the package manager decide.
     Unsaid,
@@ -201,9 +201,9 @@ pub fn package_of(path: &str) -> Option<(String, String)> {
         .map(|segment| percent_decode_str(segment).decode_utf8().ok().map(Into::into))
         .collect();
     let segments = segments?;
-    if let Some([_, scope, name, version, ..]) = segments.windows(5).find(|part| {
-        part[0] == "download" && part[1].starts_with('@')
-    }) {
+    if let Some([_, scope, name, version, ..]) =
+        segments.windows(5).find(|part| part[0] == "download" && part[1].starts_with('@'))
+    {
         return Some((format!("{scope}/{name}"), version.clone()));
     }
     let dash = segments.iter().rposition(|segment| segment == "-")?;

@@ -14,11 +14,11 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
     let map = document.map();
     let map = map.ok_or_else(|| LockfileError::structure(document.line, "not a mapping"))?;
     let version = map.get("__metadata").and_then(|metadata| metadata.text_at("version"));
-    if !version.is_some_and(|version| matches!(version.parse::<u32>(), Ok(4..=9))) {
+    if !version.is_some_and(|version| matches!(version.parse::<u32>(), Ok(4..=10))) {
         return Err(LockfileError::UnknownVersion {
             what: "__metadata.version",
             version: version.unwrap_or("none").to_owned(),
-            known: "4 to 9",
+            known: "4 to 10",
         });
     }
     let mut entries = Vec::new();
@@ -83,9 +83,24 @@ mod tests {
             ("ms@npm:2.1.3", "ms", Some("2.1.3"), Location::Unsaid),
             ("@s/x@npm:1.0.0", "@s/x", Some("1.0.0"), Location::Unsaid),
             ("x@virtual:0a1b#npm:1.0.0", "x", Some("1.0.0"), Location::Unsaid),
-            ("x@patch:x@npm%3A1.0.0#./x.patch::version=1.0.0&hash=0a", "x", Some("1.0.0"), Location::Unsaid),
-            ("x@patch:x@npm:1.0.0#~builtin<compat/x>::version=1.0.0", "x", Some("1.0.0"), Location::Unsaid),
-            ("x@patch:x@patch%3Ax@npm%253A1.0.0%23./a.patch#./b.patch", "x", Some("1.0.0"), Location::Unsaid),
+            (
+                "x@patch:x@npm%3A1.0.0#./x.patch::version=1.0.0&hash=0a",
+                "x",
+                Some("1.0.0"),
+                Location::Unsaid,
+            ),
+            (
+                "x@patch:x@npm:1.0.0#~builtin<compat/x>::version=1.0.0",
+                "x",
+                Some("1.0.0"),
+                Location::Unsaid,
+            ),
+            (
+                "x@patch:x@patch%3Ax@npm%253A1.0.0%23./a.patch#./b.patch",
+                "x",
+                Some("1.0.0"),
+                Location::Unsaid,
+            ),
             ("x@virtual:0a#patch:x@npm%3A1.0.0#./x.patch", "x", Some("1.0.0"), Location::Unsaid),
             (
                 "x@npm:1.0.0::__archiveUrl=https%3A%2F%2Fr.example%2Fx%2F-%2Fx-1.0.0.tgz",

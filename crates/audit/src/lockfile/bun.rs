@@ -33,7 +33,8 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
 
 /// `["NAME@VERSION", "REGISTRY OR TARBALL", {…}, "sha512-…"]` of a registry, `["NAME@PLACE", {…}, …]` of anything else.
 fn entry(package: &Node) -> Result<Option<Entry>, LockfileError> {
-    let broken = || LockfileError::structure(package.line, "a package that is not [NAME@VERSION, …]");
+    let broken =
+        || LockfileError::structure(package.line, "a package that is not [NAME@VERSION, …]");
     let items = package.items();
     let spec = items.first().and_then(Node::text).ok_or_else(broken)?;
     let at = spec.char_indices().skip(1).find(|&(_, letter)| letter == '@').ok_or_else(broken)?.0;
@@ -49,7 +50,8 @@ fn entry(package: &Node) -> Result<Option<Entry>, LockfileError> {
     }
     let tarball = items.get(1).and_then(Node::text).ok_or_else(broken)?;
     let details = items.get(2).and_then(Node::map);
-    let is_bundled = details.and_then(|details: &Map| details.get("bundled")).is_some_and(Node::is_true);
+    let is_bundled =
+        details.and_then(|details: &Map| details.get("bundled")).is_some_and(Node::is_true);
     let location = match Location::read(tarball) {
         Location::Unsaid if is_bundled => Location::Elsewhere(Kind::Bundled),
         // Of another registry bun may write the address without the tarball's.

@@ -86,7 +86,10 @@ fn entry(component: &Node) -> Entry {
 /// Where one package has a location, those without are the tool's own: workspaces, links, folders.
 pub(super) fn with_locations(mut entries: Vec<Entry>) -> Vec<Entry> {
     let has_location = |entry: &Entry| {
-        !matches!(entry.location, Location::Unsaid | Location::Elsewhere(Kind::Other | Kind::Private | Kind::Bundled))
+        !matches!(
+            entry.location,
+            Location::Unsaid | Location::Elsewhere(Kind::Other | Kind::Private | Kind::Bundled)
+        )
     };
     if entries.iter().any(has_location) {
         for entry in &mut entries {

@@ -208,7 +208,8 @@ fn text_of(input: impl Read) -> Result<String, LockfileError> {
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let is_binary_bun = error.as_bytes().starts_with(b"#!/usr/bin/env bun");
-        let hint = if is_binary_bun { "; `bun install --save-text-lockfile` writes bun.lock" } else { "" };
+        let hint =
+            if is_binary_bun { "; `bun install --save-text-lockfile` writes bun.lock" } else { "" };
         LockfileError::NotText(hint)
     })?;
     let text = text.strip_prefix('\u{feff}').map(Into::into).unwrap_or(text);

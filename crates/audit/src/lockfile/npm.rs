@@ -19,7 +19,9 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
             known: "1, 2 and 3",
         });
     }
-    if version != Some("1") && let Some(packages) = document.get("packages") {
+    if version != Some("1")
+        && let Some(packages) = document.get("packages")
+    {
         return of_packages(map(packages, "packages")?);
     }
     let mut entries = Vec::new();
@@ -32,7 +34,8 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
 }
 
 fn map<'a>(node: &'a Node, what: &str) -> Result<&'a Map, LockfileError> {
-    node.map().ok_or_else(|| LockfileError::structure(node.line, format!("{what} is not an object")))
+    node.map()
+        .ok_or_else(|| LockfileError::structure(node.line, format!("{what} is not an object")))
 }
 
 fn of_packages(packages: &Map) -> Result<Vec<Entry>, LockfileError> {
@@ -42,9 +45,10 @@ fn of_packages(packages: &Map) -> Result<Vec<Entry>, LockfileError> {
         if path.is_empty() {
             continue;
         }
-        let Some((_, folder)) = path.rsplit_once(FOLDER).or_else(|| {
-            path.strip_prefix(FOLDER).map(|folder| ("", folder))
-        }) else {
+        let Some((_, folder)) = path
+            .rsplit_once(FOLDER)
+            .or_else(|| path.strip_prefix(FOLDER).map(|folder| ("", folder)))
+        else {
             let name = package.text_at("name").unwrap_or(path);
             entries.push(Entry::npm(name, package.line).elsewhere(Kind::Workspace));
             continue;
@@ -89,9 +93,7 @@ fn of_dependency(folder: &str, package: &Node) -> Entry {
     match resolved {
         Location::Unsaid if has_place => entry.at(Location::read(version)),
         location if has_place => entry.at(location),
-        Location::Unsaid if is_bundled => {
-            entry.version(Some(version)).elsewhere(Kind::Bundled)
-        }
+        Location::Unsaid if is_bundled => entry.version(Some(version)).elsewhere(Kind::Bundled),
         location => entry.version(Some(version).filter(|version| !version.is_empty())).at(location),
     }
 }

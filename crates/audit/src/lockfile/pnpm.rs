@@ -16,9 +16,9 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
             nothing_is_missing(document, style, None)?;
             continue;
         };
-        let packages = packages.map().ok_or_else(|| {
-            LockfileError::structure(packages.line, "packages is not a mapping")
-        })?;
+        let packages = packages
+            .map()
+            .ok_or_else(|| LockfileError::structure(packages.line, "packages is not a mapping"))?;
         nothing_is_missing(document, style, Some(packages))?;
         for (key, package) in packages.iter() {
             entries.push(entry(key, package, style)?);
@@ -65,13 +65,12 @@ fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError
     })?;
     let key = Key::read(key, style)
         .ok_or_else(|| LockfileError::structure(line, "a package's key is not NAME@VERSION"))?;
-    let is_plain = key.location == Location::Unsaid || matches!(key.location, Location::Registry(_));
+    let is_plain =
+        key.location == Location::Unsaid || matches!(key.location, Location::Registry(_));
     // What does not come by name says its name and version itself.
     let name = package.text_at("name").filter(|_| !is_plain).unwrap_or(key.name);
     let version = if is_plain { Some(key.version) } else { package.text_at("version") };
-    let entry = Entry::npm(name, line)
-        .version(version)
-        .integrity(resolution.text_at("integrity"));
+    let entry = Entry::npm(name, line).version(version).integrity(resolution.text_at("integrity"));
     let location = match resolution.text_at("type") {
         Some("git") => Location::Elsewhere(Kind::Git),
         Some("directory") => Location::Elsewhere(Kind::File),

@@ -71,7 +71,8 @@ impl Block {
                 return Err(LockfileError::structure(line, "not `PATTERN, PATTERN:`"));
             }
         }
-        let is_pattern = |pattern: &String| pattern.char_indices().any(|(at, c)| at > 0 && c == '@');
+        let is_pattern =
+            |pattern: &String| pattern.char_indices().any(|(at, c)| at > 0 && c == '@');
         if patterns.is_empty() || !patterns.iter().all(is_pattern) {
             return Err(LockfileError::structure(line, "an entry that is not NAME@RANGE"));
         }
@@ -139,7 +140,8 @@ impl Block {
 
 /// The real name and the range of a pattern: `alias@npm:name@range` is `name`.
 fn real(pattern: &str) -> (&str, &str) {
-    let split = |text: &'_ str| text.char_indices().skip(1).find(|&(_, c)| c == '@').map(|(at, _)| at);
+    let split =
+        |text: &'_ str| text.char_indices().skip(1).find(|&(_, c)| c == '@').map(|(at, _)| at);
     let Some(at) = split(pattern) else { return (pattern, "") };
     let (name, range) = (&pattern[..at], &pattern[at + 1..]);
     match range.strip_prefix("npm:") {
@@ -175,9 +177,8 @@ fn token(text: &str, line: u32) -> Result<(String, &str), LockfileError> {
         match letter {
             '\\' if !is_escaped => is_escaped = true,
             '"' if !is_escaped => {
-                let word = serde_json::from_str(&text[..=at]).map_err(|error| {
-                    LockfileError::structure(line, error.to_string())
-                })?;
+                let word = serde_json::from_str(&text[..=at])
+                    .map_err(|error| LockfileError::structure(line, error.to_string()))?;
                 return Ok((word, &text[at + 1..]));
             }
             _ => is_escaped = false,

@@ -41,7 +41,9 @@ pub(super) fn registries(
     if let Some(home) = home {
         reader.folder(home, &mut registries)?;
     }
-    if manager == Manager::Bun && let Some(folder) = environment.get("XDG_CONFIG_HOME") {
+    if manager == Manager::Bun
+        && let Some(folder) = environment.get("XDG_CONFIG_HOME")
+    {
         registries.or(reader.bunfig(&Path::new(folder).join(".bunfig.toml"))?);
     }
     Ok(registries)
@@ -177,8 +179,7 @@ impl Reader<'_> {
 
     fn bunfig(&self, path: &Path) -> Result<Registries, SettingsError> {
         let text = text(path)?;
-        let table: toml::Table =
-            text.parse().map_err(|_| SettingsError::Toml(path.to_owned()))?;
+        let table: toml::Table = text.parse().map_err(|_| SettingsError::Toml(path.to_owned()))?;
         let mut registries = Registries::default();
         let Some(install) = table.get("install").and_then(toml::Value::as_table) else {
             return Ok(registries);

@@ -21,7 +21,9 @@ impl Environment {
         let variables = std::env::vars_os();
         Self(
             variables
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
                 .collect(),
         )
     }
@@ -54,7 +56,8 @@ impl Registries {
         let registry = Some(registry).filter(|registry| !registry.is_empty());
         if key == "registry" {
             self.default = registry.or(self.default.take());
-        } else if let Some(scope) = key.strip_prefix('@').and_then(|key| key.strip_suffix(":registry"))
+        } else if let Some(scope) =
+            key.strip_prefix('@').and_then(|key| key.strip_suffix(":registry"))
             && let Some(registry) = registry
         {
             self.scopes.insert(scope.to_owned(), registry);

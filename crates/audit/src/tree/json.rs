@@ -71,12 +71,7 @@ impl Lines {
         self.node_at(line, value, depth)
     }
 
-    fn node_at(
-        &self,
-        line: u32,
-        value: ast::Value<'_>,
-        depth: usize,
-    ) -> Result<Node, SyntaxError> {
+    fn node_at(&self, line: u32, value: ast::Value<'_>, depth: usize) -> Result<Node, SyntaxError> {
         let value = match value {
             ast::Value::NullKeyword(_) => Value::Null,
             ast::Value::BooleanLit(literal) => Value::Bool(literal.value),
@@ -135,7 +130,8 @@ mod tests {
 
     #[test]
     fn nesting_ends_at_128() {
-        let nested = |depth: usize| format!("{}{}", "{\"a\":[".repeat(depth / 2), "]}".repeat(depth / 2));
+        let nested =
+            |depth: usize| format!("{}{}", "{\"a\":[".repeat(depth / 2), "]}".repeat(depth / 2));
         assert!(json(&nested(128)).is_ok());
         for depth in [130, 600, 200_000] {
             assert!(matches!(json(&nested(depth)), Err(SyntaxError::TooDeep(1))), "{depth}");

@@ -105,7 +105,9 @@ mod tests {
 
     #[test]
     fn scalars_stay_text_and_members_have_the_line_of_their_key() {
-        let node = one("lockfileVersion: 5.10\na:\n  '@s/x@1.0.0':\n    resolution: {integrity: sha512-x==}\n    dev: true\n");
+        let node = one(
+            "lockfileVersion: 5.10\na:\n  '@s/x@1.0.0':\n    resolution: {integrity: sha512-x==}\n    dev: true\n",
+        );
         assert_eq!(node.text_at("lockfileVersion"), Some("5.10"));
         let entry = node.get("a").unwrap().get("@s/x@1.0.0").unwrap();
         assert_eq!(entry.line, 3);
