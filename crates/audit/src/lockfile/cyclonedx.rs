@@ -39,7 +39,7 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
 }
 
 /// The recursion ends with the document, which is no deeper than 128.
-fn collect(components: &Node, root: &HashSet<&str>, entries: &mut Vec<Entry>) {
+fn collect(components: &Node, root: &HashSet<&str>, entries: &mut Vec<(Entry, bool)>) {
     for component in components.items() {
         let is_root = |key| component.text_at(key).is_some_and(|text| root.contains(text));
         if !is_root("bom-ref") && !is_root("purl") {
@@ -51,12 +51,13 @@ fn collect(components: &Node, root: &HashSet<&str>, entries: &mut Vec<Entry>) {
     }
 }
 
-fn entry(component: &Node) -> Entry {
+fn entry(component: &Node) -> (Entry, bool) {
     let line = component.line;
-    let name = || component.text_at("name").unwrap_or_default();
-    let Some(purl) = component.text_at("purl") else {
-        return Entry::npm(name(), line).elsewhere(Kind::Other);
+    let other = || {
+        let name = component.text_at("name").unwrap_or_default();
+        (Entry::npm(name, line).elsewhere(Kind::Other), false)
     };
+    let Some(purl) = component.text_at("purl") else { return other() };
     let properties = component.get("properties").map(Node::items).unwrap_or_default();
     let is = |property: &str| {
         properties.iter().any(|item| {
@@ -70,33 +71,26 @@ fn entry(component: &Node) -> Entry {
         .filter_map(|reference| reference.text_at("url"))
         .map(Location::read);
     let location = distributions.next().unwrap_or(Location::Unsaid);
-    let Ok(mut entry) = purls::entry(purl, location, line) else {
-        return Entry::npm(name(), line).elsewhere(Kind::Other);
-    };
+    let has_reference = location != Location::Unsaid;
+    let Ok(mut entry) = purls::entry(purl, location, line) else { return other() };
     entry.also.extend(distributions);
     if is("cdx:npm:package:private") {
-        return entry.elsewhere(Kind::Private);
+        return (entry.elsewhere(Kind::Private), has_reference);
     }
-    if is("cdx:npm:package:bundled") && entry.location == Location::Unsaid {
-        return entry.elsewhere(Kind::Bundled);
+    if is("cdx:npm:package:bundled") && !has_reference {
+        return (entry.elsewhere(Kind::Bundled), false);
     }
-    entry
+    (entry, has_reference)
 }
 
-/// Where one package has a location, those without are the tool's own: workspaces, links, folders.
-pub(super) fn with_locations(mut entries: Vec<Entry>) -> Vec<Entry> {
-    let has_location = |entry: &Entry| {
-        !matches!(
-            entry.location,
-            Location::Unsaid | Location::Elsewhere(Kind::Other | Kind::Private | Kind::Bundled)
-        )
+/// The entries of an SBOM, each with whether the SBOM refers to its artifact. Where it does for one, those without are
+/// what the tool found on the disk: workspaces, links, folders.
+pub(super) fn with_locations(entries: Vec<(Entry, bool)>) -> Vec<Entry> {
+    let has_references = entries.iter().any(|(_, has_reference)| *has_reference);
+    let decide = |(entry, has_reference): (Entry, bool)| match entry.location {
+        Location::Elsewhere(_) => entry,
+        _ if has_references && !has_reference => entry.elsewhere(Kind::NoLocation),
+        _ => entry,
     };
-    if entries.iter().any(has_location) {
-        for entry in &mut entries {
-            if entry.location == Location::Unsaid {
-                entry.location = Location::Elsewhere(Kind::NoLocation);
-            }
-        }
-    }
-    entries
+    entries.into_iter().map(decide).collect()
 }

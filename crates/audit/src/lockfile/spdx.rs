@@ -36,7 +36,7 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     Ok(with_locations(packages.map(entry).collect()))
 }
 
-fn entry(package: &Node) -> Entry {
+fn entry(package: &Node) -> (Entry, bool) {
     let line = package.line;
     let references = package.get("externalRefs").map(Node::items).unwrap_or_default();
     let purl = references
@@ -47,8 +47,13 @@ fn entry(package: &Node) -> Entry {
         None | Some("NOASSERTION" | "NONE") => Location::Unsaid,
         Some(text) => Location::read(text),
     };
-    purl.and_then(|purl| purls::entry(purl, location, line).ok()).unwrap_or_else(|| {
-        let name = package.text_at("name").unwrap_or_default();
-        Entry::npm(name, line).elsewhere(Kind::Other)
-    })
+    let has_reference = location != Location::Unsaid;
+    let entry = purl.and_then(|purl| purls::entry(purl, location, line).ok());
+    entry.map_or_else(
+        || {
+            let name = package.text_at("name").unwrap_or_default();
+            (Entry::npm(name, line).elsewhere(Kind::Other), false)
+        },
+        |entry| (entry, has_reference),
+    )
 }

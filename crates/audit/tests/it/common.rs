@@ -1,6 +1,5 @@
 //! A service that speaks the contract's answers, and the program run against it.
 
-
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,22 +12,22 @@ use tempfile::TempDir;
 
 /// A request as the service saw it.
 #[derive(Debug, Clone)]
-pub struct Request {
-    pub head: String,
-    pub body: Value,
+pub(crate) struct Request {
+    pub(crate) head: String,
+    pub(crate) body: Value,
 }
 
 /// What the service answers to a request: status, more header lines, body.
-pub type Answer = (u16, String, String);
+pub(crate) type Answer = (u16, String, String);
 type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
 
-pub struct Service {
-    pub port: u16,
+pub(crate) struct Service {
+    pub(crate) port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Service {
-    pub fn with(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn with(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
@@ -43,21 +42,21 @@ impl Service {
     }
 
     /// The deployment of `hosts` with these rows, by `name version`; a JSON object each.
-    pub fn of(hosts: &[&str], rows: HashMap<String, Value>) -> Self {
+    pub(crate) fn of(hosts: &[&str], rows: HashMap<String, Value>) -> Self {
         let hosts = json!(hosts);
         Self::with(move |request| (200, String::new(), answer(&hosts, &rows, request)))
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 
     /// What was asked about, as `name version`, in the order of the requests.
-    pub fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         let requests = self.requests();
         let refs = requests.iter().flat_map(|request| refs(request));
         let mut asked: Vec<_> = refs.collect();
@@ -66,14 +65,14 @@ impl Service {
     }
 }
 
-pub fn refs(request: &Request) -> Vec<String> {
+pub(crate) fn refs(request: &Request) -> Vec<String> {
     let refs = request.body["variables"]["refs"].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     refs.iter().map(|one| format!("{} {}", text(&one["name"]), text(&one["version"]))).collect()
 }
 
 /// The contract's answer to a request.
-pub fn answer(hosts: &Value, rows: &HashMap<String, Value>, request: &Request) -> String {
+pub(crate) fn answer(hosts: &Value, rows: &HashMap<String, Value>, request: &Request) -> String {
     if request.body["variables"].is_null() {
         return json!({"data": {"registry": {"ecosystem": "npm", "hosts": hosts}}}).to_string();
     }
@@ -135,10 +134,10 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
 }
 
 /// A folder with files, in which the program runs with a home folder of its own.
-pub struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    pub fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let folder = Self(TempDir::new().unwrap());
         folder.write("repository/.git/HEAD", "");
         folder.write("home/.keep", "");
@@ -148,28 +147,28 @@ impl Folder {
         folder
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.0.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("repository")
     }
 
-    pub fn command(&self, url: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_publication-audit"));
         command.current_dir(self.path()).env_clear().env("HOME", self.0.path().join("home"));
-        command.args(["--url", url, "--timeout", "20"]).args(arguments).stdin(Stdio::null());
+        command.args(["--url", url]).args(arguments).stdin(Stdio::null());
         command
     }
 
-    pub fn run(&self, url: &str, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, url: &str, arguments: &[&str]) -> Run {
         Run::of(self.command(url, arguments).output().unwrap())
     }
 
-    pub fn run_with_input(&self, url: &str, arguments: &[&str], input: &str) -> Run {
+    pub(crate) fn run_with_input(&self, url: &str, arguments: &[&str], input: &str) -> Run {
         let mut command = self.command(url, arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -179,14 +178,14 @@ impl Folder {
 }
 
 #[derive(Debug)]
-pub struct Run {
-    pub code: i32,
-    pub output: String,
-    pub errors: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) output: String,
+    pub(crate) errors: String,
 }
 
 impl Run {
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code().unwrap(),
             output: String::from_utf8(output.stdout).unwrap(),
@@ -194,33 +193,38 @@ impl Run {
         }
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.output).unwrap()
     }
 
     /// The broken rules as `rule name version`.
-    pub fn broken(&self) -> Vec<String> {
+    pub(crate) fn broken(&self) -> Vec<String> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let findings = self.json()["findings"].as_array().cloned().unwrap();
         let broken = findings.iter().map(|found| {
-            format!("{} {} {}", text(&found["rule"]), text(&found["package"]), text(&found["version"]))
+            format!(
+                "{} {} {}",
+                text(&found["rule"]),
+                text(&found["package"]),
+                text(&found["version"])
+            )
         });
         broken.collect()
     }
 }
 
 /// A lockfile made by a real package manager.
-pub fn real(name: &str) -> String {
+pub(crate) fn real(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/lockfiles");
     std::fs::read_to_string(folder.join(name)).unwrap()
 }
 
-pub fn rows(rows: &[(&str, Value)]) -> HashMap<String, Value> {
+pub(crate) fn rows(rows: &[(&str, Value)]) -> HashMap<String, Value> {
     rows.iter().map(|(key, row)| ((*key).to_owned(), row.clone())).collect()
 }
 
 /// A package-lock.json of version 3 with these entries.
-pub fn npm_lock(packages: &Value) -> String {
+pub(crate) fn npm_lock(packages: &Value) -> String {
     let mut all = json!({"": {"name": "sample", "version": "1.0.0"}});
     for (path, package) in packages.as_object().unwrap() {
         all[path] = package.clone();

@@ -24,8 +24,15 @@ const EVERYWHERE: &[&str] = &[
 const OF_WORKSPACES: &[&str] = &["ms 2.0.0", "react 17.0.2", "use-sync-external-store 1.2.0"];
 
 /// Names of the project itself, of its folders and files, and of its aliases: none of them may leave the machine.
-const PRIVATE: &[&str] =
-    &["lockfile-sample", "workspace-a", "workspace-b", "local", "vendored", "lodash-alias", "is-alias"];
+const PRIVATE: &[&str] = &[
+    "lockfile-sample",
+    "workspace-a",
+    "workspace-b",
+    "local",
+    "vendored",
+    "lodash-alias",
+    "is-alias",
+];
 
 fn asked(name: &str, as_name: &str) -> (BTreeSet<String>, serde_json::Value) {
     let service = Service::of(HOSTS, rows(&[("*", json!({}))]));
@@ -57,8 +64,16 @@ fn the_lockfiles_of_all_package_managers_ask_about_the_same_packages() {
         set.iter().filter(|name| !differs(name)).cloned().collect()
     };
     for (name, as_name, expected_rest) in [
-        ("npm-v2.package-lock.json", "npm-shrinkwrap.json", json!({"bundled": 6, "file": 1, "link": 3, "workspace": 3})),
-        ("npm-v3-without-locations.package-lock.json", "package-lock.json", json!({"bundled": 6, "file": 1, "link": 3, "workspace": 3})),
+        (
+            "npm-v2.package-lock.json",
+            "npm-shrinkwrap.json",
+            json!({"bundled": 6, "file": 1, "link": 3, "workspace": 3}),
+        ),
+        (
+            "npm-v3-without-locations.package-lock.json",
+            "package-lock.json",
+            json!({"bundled": 6, "file": 1, "link": 3, "workspace": 3}),
+        ),
         ("pnpm7.pnpm-lock.yaml", "pnpm-lock.yaml", json!({"file": 2})),
         ("pnpm8.pnpm-lock.yaml", "pnpm-lock.yaml", json!({"file": 2})),
         ("pnpm9.pnpm-lock.yaml", "pnpm-lock.yaml", json!({"file": 2})),
