@@ -104,10 +104,16 @@ fn warnings(out: &mut String, report: &Report) -> std::fmt::Result {
 fn summary(out: &mut String, report: &Report) -> std::fmt::Result {
     let count = |level| report.of_level(level).count();
     let excepted = report.findings.iter().filter(|finding| finding.excepted.is_some()).count();
-    let new = if report.is_diff { " new" } else { "" };
-    write!(out, "{}{new} packages asked about", report.asked)?;
-    write!(out, ", {} errors, {} warnings", count(Level::Error), count(Level::Warn))?;
-    writeln!(out, ", {excepted} accepted.")?;
+    let new = if report.is_diff { "new " } else { "" };
+    let some =
+        |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    writeln!(
+        out,
+        "{} asked about, {}, {}, {excepted} accepted.",
+        some(report.asked, &format!("{new}package")),
+        some(count(Level::Error), "error"),
+        some(count(Level::Warn), "warning"),
+    )?;
     let kinds = report.not_audited_by_kind();
     if !kinds.is_empty() {
         let kinds: Vec<_> = kinds

@@ -1,7 +1,7 @@
 //! A service that speaks the contract's answers, and the program run against it.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -58,7 +58,7 @@ impl Service {
     /// What was asked about, as `name version`, in the order of the requests.
     pub(crate) fn asked(&self) -> Vec<String> {
         let requests = self.requests();
-        let refs = requests.iter().flat_map(|request| refs(request));
+        let refs = requests.iter().flat_map(refs);
         let mut asked: Vec<_> = refs.collect();
         asked.sort();
         asked
