@@ -1,7 +1,7 @@
 //! The fault run: real processes under load, one fault after the other, and an oracle that knows every event. It prints
 //! what was lost, doubled or wrong, and how long the ingester took to go on by itself.
 //!
-//! `cargo test` runs a short version, `cargo xtask faults` the whole one. Arguments: `--full`, `--rounds N` (a fault has
+//! `cargo xtask test` runs a short version, `cargo xtask faults` the whole one. Arguments: `--full`, `--rounds N` (a fault has
 //! at most so many), `--seed S`, and words that a fault's name must contain one of.
 #![expect(
     clippy::expect_used,
@@ -36,19 +36,25 @@ struct Plan {
 }
 
 impl Plan {
-    /// Flags of the usual test harness, which cargo may hand to every test binary, are passed over.
+    /// Flags of the usual test harness, which cargo may hand to every test binary, are passed over. With `--exact` a name is
+    /// a test's, and the whole run is one test.
     fn from_arguments() -> Self {
         let mut plan = Self { full: false, rounds: None, seed: 1, names: Vec::new() };
+        let mut exact = false;
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut number = || arguments.next().and_then(|text| text.parse().ok());
             match argument.as_str() {
                 "--full" => plan.full = true,
+                "--exact" => exact = true,
                 "--rounds" => plan.rounds = Some(number().expect("--rounds needs a number")),
                 "--seed" => plan.seed = number().expect("--seed needs a number").into(),
                 flag if flag.starts_with('-') => {}
                 name => plan.names.push(name.to_owned()),
             }
+        }
+        if exact {
+            plan.names.clear();
         }
         plan
     }
@@ -63,7 +69,19 @@ impl Plan {
     }
 }
 
+/// Answers a test runner that asks which tests there are, as the usual harness does.
+fn list_tests() -> bool {
+    let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
+    if asked("--list") && !asked("--ignored") {
+        println!("short_run: test");
+    }
+    asked("--list")
+}
+
 fn main() -> ExitCode {
+    if list_tests() {
+        return ExitCode::SUCCESS;
+    }
     let plan = Plan::from_arguments();
     let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| plan.wants(*fault)).collect();
     if faults.is_empty() {

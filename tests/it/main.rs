@@ -1,4 +1,4 @@
-//! The promises of the contract, seen from outside: real processes, a real broker, a real PostgreSQL.
+//! The promises of README.md, seen from outside: real processes, a real broker, a real PostgreSQL.
 //!
 //! Each test has its own topics, group, database and ports, waits for conditions and never for a time, and knows the
 //! daemons only by what an operator sees: records, rows, answers, metrics, logs and exit codes.
@@ -6,6 +6,10 @@
     clippy::expect_used,
     clippy::unwrap_used,
     reason = "a test that cannot go on ends with a panic"
+)]
+#![expect(
+    clippy::too_many_lines,
+    reason = "a test tells its steps in order, and a table has a line for each case"
 )]
 
 mod audits;

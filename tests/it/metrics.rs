@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::{Scene, event, structured, with};
 
-/// Of the contract's metrics, the series that are 0 before the first record.
+/// Of the documented metrics, the series that are 0 before the first record.
 const ZERO: [&str; 19] = [
     "records_total{outcome=\"inserted\"}",
     "records_total{outcome=\"updated\"}",

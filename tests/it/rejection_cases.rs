@@ -1,4 +1,5 @@
-//! Every way to be rejected, skipped, or only just accepted (contract, section 1), as records.
+//! Every way to be rejected, skipped, or only just accepted (crates/model/README.md,
+//! Rejections), as records.
 
 use serde_json::{Value, json};
 use testkit::Record;

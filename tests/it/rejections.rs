@@ -24,7 +24,7 @@ const HEADERS: [&str; 10] = [
     "publication.ingester.version",
 ];
 
-/// Every code of the contract, with its stage.
+/// Every code of crates/model/README.md, Rejections, with its stage.
 const CODES: [(&str, &str); 10] = [
     ("too_large", "VALUE_CONVERTER"),
     ("not_json", "VALUE_CONVERTER"),

@@ -16,7 +16,7 @@ pub(crate) const STOP: Duration = Duration::from_secs(10);
 /// For anything that is waited for; afterwards something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The contract's example event, as it stands there.
+/// The example event, as it stands in crates/model/README.md.
 const EXAMPLE: &str = r#"{"specversion":"1.0","id":"01J3YQ6M2C","source":"/registry/npm/publish","type":"registry.package.published.v1",
  "subject":"pkg:npm/pg@7.12.0","time":"2019-07-25T18:09:11.204Z","datacontenttype":"application/json",
  "data":{
@@ -33,12 +33,12 @@ const EXAMPLE: &str = r#"{"specversion":"1.0","id":"01J3YQ6M2C","source":"/regis
 pub(crate) const SEED: &str =
     r#"query { package(name: "pg", version: "7.12.0") { publicationInfo { username tor tfa } } }"#;
 
-/// The contract's example record, byte for byte.
+/// The example record, byte for byte.
 pub(crate) fn example_record() -> Record {
     Record { value: Some(EXAMPLE.into()), ..structured(&example()) }
 }
 
-/// The contract's example event, to be changed.
+/// The example event, to be changed.
 pub(crate) fn example() -> Value {
     serde_json::from_str(EXAMPLE).expect("the example is JSON")
 }

@@ -1,4 +1,5 @@
-//! Addresses: strict parsing, the tables of what is not global, and configured networks (contract, section 3).
+//! Addresses: strict parsing, the tables of what is not global, and configured networks (crates/enrich/README.md,
+//! Addresses).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -38,13 +39,14 @@ pub fn parse(text: &str) -> Parsed {
 
 /// The address in its canonical form, or none where the text is no address.
 ///
-/// The standard library's parser is as strict as the contract asks for: the tests below hold it to that.
+/// The standard library's parser is as strict as the specification: the tests below hold it to that.
 #[must_use]
 pub fn canonical(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// Whether a canonical address belongs to the global internet and is the publisher's own, by the contract's tables.
+/// Whether a canonical address belongs to the global internet and is the publisher's own, by the tables of
+/// crates/enrich/README.md, Addresses.
 #[must_use]
 pub fn is_global(address: IpAddr) -> bool {
     match address {

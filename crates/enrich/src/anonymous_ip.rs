@@ -23,8 +23,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Reads a database whole (contract, section 3): only `is_tor_exit_node == true` counts, a record that is there and
-    /// empty is no evidence. It is of its build epoch and covers the families of its `ip_version`.
+    /// Reads a database whole (crates/enrich/README.md, Evidence): only `is_tor_exit_node == true` counts, a record
+    /// that is there and empty is no evidence. It is of its build epoch and covers the families of its `ip_version`.
     ///
     /// # Errors
     /// [`Refusal::BadDatabase`] where metadata, tree or a record is damaged; [`Refusal::NoTorExit`] for a database that

@@ -17,8 +17,8 @@ use crate::{List, Refusal, address, list_time};
 const KEYWORDS: [&str; 6] =
     ["@type", "Downloaded", "ExitNode", "Published", "LastStatus", "ExitAddress"];
 
-/// Reads an exit list (contract, section 3). `otherwise` is its time where it has no `Downloaded` head: by its file
-/// name, or when it was fetched.
+/// Reads an exit list (crates/enrich/README.md, Evidence). `otherwise` is its time where it has no `Downloaded` head:
+/// by its file name, or when it was fetched.
 ///
 /// Unknown keywords are ignored; the known ones must be whole. An entry without an `ExitAddress`, or a last line that
 /// breaks off, means that the end is missing. An IPv6 `ExitAddress`, which the scanner does not write today, is taken

@@ -1,4 +1,5 @@
-//! Whether a publisher came over Tor, and whether a second factor was verified (contract, sections 3 and 4).
+//! Whether a publisher came over Tor, and whether a second factor was verified (crates/enrich/README.md, and `tfa` in
+//! crates/model/README.md).
 //!
 //! [`Library`] reads exit lists and databases from directories into an [`ExitHistory`], the evidence over time;
 //! [`tor::verdict`] and [`tfa::verdict`] then judge an event. After loading, everything here is pure: a verdict depends

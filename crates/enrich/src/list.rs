@@ -7,7 +7,7 @@ use model::{Timestamp, TorReason};
 
 use crate::Refusal;
 
-/// Where evidence comes from, in the order of the contract's table (section 3), which decides the reason.
+/// Where evidence comes from, in the order of the table in crates/enrich/README.md, Evidence, which decides the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// TorDNSEL exit lists.
@@ -22,7 +22,7 @@ impl Source {
     /// Every source, in the table's order.
     pub const ALL: [Self; 3] = [Self::ExitList, Self::Snapshot, Self::AnonymousIp];
 
-    /// The contract's word, as metrics label it.
+    /// The specification's word, as metrics label it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.reason().as_str()

@@ -7,8 +7,8 @@ pub(crate) fn from_words(date: &str, time: &str) -> Option<Timestamp> {
     Timestamp::from_utc(three(date, b'-', 4)?, three(time, b':', 2)?).ok()
 }
 
-/// The time of a list by its file name, `YYYY-MM-DD-HH-MM-SS`, UTC (contract, section 3). A suffix that begins with a
-/// full stop, such as `.txt`, does no harm.
+/// The time of a list by its file name, `YYYY-MM-DD-HH-MM-SS`, UTC (crates/enrich/README.md, Valid lists). A suffix
+/// that begins with a full stop, such as `.txt`, does no harm.
 #[must_use]
 pub fn from_file_name(name: &str) -> Option<Timestamp> {
     let (head, rest) = name.split_at_checked(19)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::Source;
 
-/// Why a file is no evidence (contract, section 3).
+/// Why a file is no evidence (crates/enrich/README.md, Valid lists).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Refusal {
     /// No address at all.

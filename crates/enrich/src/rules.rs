@@ -6,7 +6,7 @@ use crate::address::Network;
 
 const HOUR: u64 = 3_600;
 
-/// The rules of `tor` (contract, section 3). The defaults are the contract's.
+/// The rules of `tor` (crates/enrich/README.md, Rules). The defaults stand there too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TorRules {
     /// w: a sighting makes the acts of this span after it `true`; 24 h, the window ExoneraTor uses.
@@ -37,7 +37,8 @@ impl Default for TorRules {
     }
 }
 
-/// The rules of `tfa` (contract, section 4). The defaults are empty: what a level means is the identity provider's word.
+/// The rules of `tfa` (crates/model/README.md, tfa). The defaults are empty: what a level means is the identity
+/// provider's word.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TfaRules {
     /// Assurance levels that say a second factor was verified; compared byte for byte, and before the next.

@@ -4,8 +4,8 @@ use model::Timestamp;
 
 use crate::{List, Refusal, address};
 
-/// Reads a snapshot of that time (contract, section 3). A comment runs from `#` to the line's end; empty lines and
-/// blanks around an address do no harm; every other line must be an address.
+/// Reads a snapshot of that time (crates/enrich/README.md, Evidence). A comment runs from `#` to the line's end; empty
+/// lines and blanks around an address do no harm; every other line must be an address.
 ///
 /// A last line without an end is taken as whole: nothing shows whether an address that reads well lost its last digits.
 ///

@@ -1,4 +1,4 @@
-//! `tfa`: was a second factor verified on the act that made the version public? (contract, section 4)
+//! `tfa`: was a second factor verified on the act that made the version public? (crates/model/README.md, tfa)
 
 use std::time::Duration;
 

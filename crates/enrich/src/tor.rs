@@ -1,4 +1,4 @@
-//! `tor`: was the publisher's address a Tor exit at the time of the act? (contract, section 3)
+//! `tor`: was the publisher's address a Tor exit at the time of the act? (crates/enrich/README.md)
 
 use model::{Act, PublishEvent, Timestamp, TorReason, TorVerdict};
 
@@ -60,8 +60,8 @@ fn judge(act: &Act<'_>, history: &ExitHistory) -> Judged {
     Judged { at: act.at, tor, reason }
 }
 
-/// Rules 1 to 5 of the contract. The reason of a true verdict is the first of the table's order that matches: the lists
-/// and databases before the edge, the edge before a prefix.
+/// Rules 1 to 5 of crates/enrich/README.md. The reason of a true verdict is the first of the table's order that
+/// matches: the lists and databases before the edge, the edge before a prefix.
 pub(crate) fn decide(
     address: Option<Parsed>,
     edge: bool,

@@ -70,7 +70,7 @@ impl Made {
     }
 }
 
-/// Which lists are valid, straight from the contract's sentence.
+/// Which lists are valid, straight from crates/enrich/README.md, Valid lists.
 fn valid(lists: &[Made], now: i64) -> Vec<bool> {
     let mut order: Vec<usize> = (0..lists.len()).collect();
     order.sort_by_key(|&at| lists[at].time);

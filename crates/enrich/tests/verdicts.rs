@@ -155,7 +155,7 @@ fn a_database_counts_by_its_build_with_its_own_age() {
         (-1, AFTER, NOT_LISTED),
         (0, TRUE_BY_DATABASE, NOT_LISTED),
         (48 * HOUR - 1, TRUE_BY_DATABASE, NOT_LISTED),
-        // The window ends before the coverage does, as the contract's bounds have it.
+        // The window ends before the coverage does, by the bounds of crates/enrich/README.md, Rules.
         (48 * HOUR, NOT_LISTED, NOT_LISTED),
         (48 * HOUR + 1, NO_COVERAGE, NO_COVERAGE),
     ] {

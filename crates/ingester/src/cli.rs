@@ -7,15 +7,15 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use service::{config, lifecycle, notify, telemetry};
 
-use crate::check::Check;
-use crate::ingest::IngestError;
-use crate::letters::LettersCommand;
-use crate::progress::stdout;
-use crate::reconcile::Reconcile;
-use crate::replay::Replay;
-use crate::run::{Ingester, migrate};
+use crate::commands::check::Check;
+use crate::commands::dead_letters::LettersCommand;
+use crate::commands::output::stdout;
+use crate::commands::reconcile::Reconcile;
+use crate::commands::replay::Replay;
+use crate::commands::tor::TorCommand;
+use crate::daemon::{Ingester, migrate};
+use crate::pipeline::IngestError;
 use crate::settings::Settings;
-use crate::tor_command::TorCommand;
 
 /// Consumes publish events from Kafka, says whether the publisher came over Tor and gave a second factor, and writes
 /// one row a publication.

@@ -1,43 +1,22 @@
-//! The ingester: consumes publish events from Kafka, judges them and writes publications.
+//! The ingester: consumes publish events from Kafka, evaluates them and writes publications.
 //!
-//! The way of a record: the poll thread (`kafka`) → [`Envelope`] → [`decode`] → the two verdicts → a batch → the store →
-//! dead letters acknowledged → offsets committed, in the order of the batches. There is one loop (`ingest`), and offsets
+//! The path of a record: the poll thread (`kafka::group`) → [`Record`] → [`decode`] → the two verdicts → a batch → the store →
+//! dead letters acknowledged → offsets committed, in the order of the batches. There is one loop (`pipeline`), and offsets
 //! move nowhere else. `rdkafka` is named in `kafka` only; `decode` must not read a clock or log.
 
-mod again;
-mod archive;
-mod batch;
-mod brake;
-mod check;
 pub mod cli;
+mod commands;
+mod daemon;
 pub mod decode;
-mod difference;
-mod envelope;
-mod exits;
-mod forecast;
-mod health;
-mod ingest;
-mod judge;
+mod evidence;
 mod kafka;
-mod lag;
-mod ledger;
-mod letters;
-mod metrics;
-mod partition_state;
-mod poll_list;
-mod progress;
-mod reconcile;
-pub mod reject;
-mod replay;
-mod run;
+mod pipeline;
+mod record;
 mod settings;
-mod settle;
-mod tally;
-mod tor_command;
-mod write;
 
-pub use envelope::{Envelope, Header};
-pub use judge::{Judge, Outcome};
-pub use metrics::IngesterMetrics;
-pub use run::{Ingester, migrate};
+pub use daemon::health::PauseCause;
+pub use daemon::metrics::IngesterMetrics;
+pub use daemon::{Ingester, migrate};
+pub use pipeline::evaluate::{Evaluator, Outcome};
+pub use record::{Header, Record};
 pub use settings::Settings;

@@ -1,4 +1,4 @@
-//! The one merge rule (contract, section 2): which of two records of the same publication is kept.
+//! The one merge rule (crates/model/README.md, Merge): which of two records of the same publication is kept.
 //!
 //! The databases say the same in SQL (`store::merge`), and the store's behaviour suite compares the two.
 

@@ -1,4 +1,4 @@
-//! Names, versions and user names: checked once, then kept byte for byte (contract, section 1).
+//! Names, versions and user names: checked once, then kept byte for byte (crates/model/README.md, Publish event).
 
 use std::fmt;
 

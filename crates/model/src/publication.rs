@@ -1,4 +1,4 @@
-//! The row: what is known about one publication (contract, section 2).
+//! The row: what is known about one publication (crates/model/README.md, Row).
 
 use crate::{
     Actor, Credential, EventIdentity, PublicationId, TfaReason, TfaVerdict, TorReason, TorVerdict,

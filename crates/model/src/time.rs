@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A point in time in microseconds since 1970-01-01T00:00:00Z, within the years 0000 to 9999 where it was parsed.
 ///
-/// It is a number rather than a calendar date because every rule of the contract adds, subtracts and compares, some of
+/// It is a number rather than a calendar date because every rule adds, subtracts and compares, some of
 /// them a million times a second.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
@@ -65,8 +65,9 @@ impl Timestamp {
         Ok(Self(seconds * MICROS_PER_SECOND))
     }
 
-    /// Reads an RFC 3339 date-time as the contract narrows it (section 1, `publishedAt`): `T` or `t`, seconds 00–59
-    /// (no leap second), any number of fraction digits truncated to microseconds, `Z`, `z` or an offset up to 23:59.
+    /// Reads an RFC 3339 date-time as crates/model/README.md narrows it (Publish event, `publishedAt`): `T` or `t`,
+    /// seconds 00–59 (no leap second), any number of fraction digits truncated to microseconds, `Z`, `z` or an offset
+    /// up to 23:59.
     ///
     /// # Errors
     /// [`InvalidTimestamp`] for anything else.
@@ -94,7 +95,7 @@ impl Timestamp {
         self.to_rfc3339(self.0.rem_euclid(MICROS_PER_SECOND), 6)
     }
 
-    /// RFC 3339 in UTC with three fraction digits and `Z`, as the API shows it (contract, section 5).
+    /// RFC 3339 in UTC with three fraction digits and `Z`, as the API shows it (crates/query/README.md, API).
     #[must_use]
     pub fn to_rfc3339_millis(self) -> String {
         self.to_rfc3339(self.0.rem_euclid(MICROS_PER_SECOND) / 1_000, 3)

@@ -1,10 +1,11 @@
-//! The words of the contract: reasons, credentials, actors, and the two verdicts that carry them.
+//! The words of the specification (crates/model/README.md): reasons, credentials, actors, and the two verdicts that
+//! carry them.
 
 use std::fmt;
 
 use crate::Timestamp;
 
-/// A word that the contract does not know, read where only known ones can stand (a row of the database).
+/// A word that the specification does not have, read where only known ones can stand (a row of the database).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown word for {kind}")]
 pub struct UnknownWord {
@@ -25,7 +26,7 @@ macro_rules! words {
             /// Every value, in bytewise order of the words.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The contract's word.
+            /// The specification's word.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
@@ -34,7 +35,7 @@ macro_rules! words {
             /// The value of a word, compared byte for byte.
             ///
             /// # Errors
-            /// [`UnknownWord`] when the contract has no such word.
+            /// [`UnknownWord`] when the specification has no such word.
             pub fn parse(word: &str) -> Result<Self, UnknownWord> {
                 match word {
                     $($word => Ok(Self::$variant),)*
@@ -52,7 +53,7 @@ macro_rules! words {
 }
 
 words! {
-    /// Why `tor` is what it is (contract, section 3).
+    /// Why `tor` is what it is (crates/enrich/README.md, Rules).
     TorReason {
         /// True: a MaxMind Anonymous IP database named the address an exit.
         AnonymousIp = "anonymous_ip",
@@ -78,7 +79,7 @@ words! {
         Snapshot = "snapshot",
     }
 
-    /// Why `tfa` is what it is (contract, section 4).
+    /// Why `tfa` is what it is (crates/model/README.md, tfa).
     TfaReason {
         /// By the assurance level of the configuration.
         Acr = "acr",

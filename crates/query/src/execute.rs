@@ -194,7 +194,7 @@ impl Executor {
     /// The store's own words go to the log: they may name hosts and files.
     fn store_error(&self, error: &store::Error) -> QueryError {
         self.metrics.store_errors_total.with_label_values(&[error.class()]).inc();
-        if matches!(error, store::Error::Transient(_)) {
+        if error.passes() {
             tracing::warn!(%error, "the store did not answer");
             QueryError::new(Code::StoreUnavailable, "the database is not available; try again")
         } else {

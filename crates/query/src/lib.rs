@@ -1,4 +1,4 @@
-//! Serves publications over GraphQL (contract, sections 5 and 6).
+//! Serves publications over GraphQL (crates/query/README.md).
 //!
 //! A request is parsed and validated within limits, once for each document text; its keys go to the store in one
 //! statement; rows are written straight into the answer. There is no other way through. This crate reads only: it must

@@ -3,7 +3,8 @@
 use crate::error::Code;
 
 service::metrics! {
-    /// The metrics of the query daemon (contract, section 7). No label ever holds a package, a user or an address.
+    /// The metrics of the query daemon (crates/query/README.md, Metrics). No label ever holds a package, a user or an
+    /// address.
     pub struct QueryMetrics "publication_query_" {
         /// GraphQL requests answered, by the class of the HTTP status and by outcome.
         pub requests_total: IntCounterVec["status" = &["2xx", "3xx", "4xx", "5xx"], "outcome" = Code::OUTCOMES],
@@ -45,9 +46,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_shows_every_metric() {
-        let readme = include_str!("../../../README.md");
+    fn the_guide_shows_every_metric() {
+        let guide = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
         let table = service::metrics::markdown_table(&QueryMetrics::descriptions());
-        assert!(readme.contains(&table), "README.md is to hold:\n{table}");
+        assert!(guide.contains(&table), "crates/query/README.md is to hold:\n{table}");
     }
 }

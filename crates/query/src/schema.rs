@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_enumerations_are_the_contract_s_words_in_upper_case() {
+    fn the_enumerations_are_the_words_of_the_row_in_upper_case() {
         let schema = ApiSchema::new(&Limits::default()).unwrap();
         let values = |name: &str| -> Vec<String> {
             let Some(ExtendedType::Enum(definition)) = schema.valid.types.get(name) else {

@@ -70,7 +70,7 @@ impl PublicationReader for Memory {
     }
 }
 
-/// The row of the contract's example.
+/// The row of the example event (crates/model/README.md).
 pub(crate) fn pg() -> Publication {
     Publication {
         id: PublicationId::new("pg", "7.12.0").unwrap(),

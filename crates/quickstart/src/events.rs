@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::releases;
     use enrich::{Library, Places, Source};
-    use ingester::{Envelope, Header, Judge, Outcome, Settings};
+    use ingester::{Evaluator, Header, Outcome, Record as KafkaRecord, Settings};
     use model::{Position, Publication, TfaReason, TorReason};
     use std::sync::Arc;
     use std::time::Duration;
@@ -72,8 +72,8 @@ mod tests {
     /// No list is refused for being ahead of a clock that is so much later than the last publication.
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn envelope(record: Record) -> Envelope {
-        Envelope {
+    fn envelope(record: Record) -> KafkaRecord {
+        KafkaRecord {
             position: Position { topic: Arc::from("t"), partition: 0, offset: 0 },
             timestamp: None,
             key: Some(record.key.into()),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     /// What the ingester makes of all events and lists.
-    fn judged() -> (Vec<Release>, Vec<Publication>) {
+    fn evaluated() -> (Vec<Release>, Vec<Publication>) {
         let releases = releases::load().unwrap();
         let lists = ExitLists::plan(releases.iter().map(|release| release.created));
         let folder = tempfile::tempdir().unwrap();
@@ -95,15 +95,15 @@ mod tests {
         let places = Places::only(Source::Snapshot, folder.path().to_owned());
         let mut library = Library::new(places, settings.tor_rules().unwrap());
         library.refresh(releases.last().unwrap().created.after(DAY)).unwrap();
-        let judge = Judge {
+        let evaluator = Evaluator {
             decode: settings.decode_rules(),
             history: Arc::new(library.history().clone()),
             tfa: settings.tfa_rules(),
             generation: 0,
         };
         let rows = releases.iter().enumerate().map(|(number, release)| {
-            match judge.judge(&envelope(record(number, release, &lists))) {
-                Outcome::Record(publication) => publication,
+            match evaluator.evaluate(&envelope(record(number, release, &lists))) {
+                Outcome::Row(publication) => publication,
                 other => panic!("{other:?}"),
             }
         });
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn every_event_is_a_row_and_every_kind_of_answer_is_there() {
-        let (releases, rows) = judged();
+        let (releases, rows) = evaluated();
         for (release, row) in releases.iter().zip(&rows) {
             assert_eq!(row.id, release.id);
             assert_eq!(row.info.created, release.created);

@@ -21,7 +21,8 @@ const IPV6_SINCE: Timestamp = Timestamp::from_micros(1_514_764_800_000_000);
 const EXITS_2022_SINCE: Timestamp = Timestamp::from_micros(1_546_300_800_000_000);
 
 const HOUR: Duration = Duration::from_secs(3_600);
-/// A list covers what was published up to three hours before it and six hours after it (contract, section 3, rule 4).
+/// A list covers what was published up to three hours before it and six hours after it (crates/enrich/README.md,
+/// Rules, 4).
 const COVERS_BEFORE: Duration = HOUR.saturating_mul(3);
 const COVERS_AFTER: Duration = HOUR.saturating_mul(6);
 /// A sighting makes the publications of a day after it true (rule 2).
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn before_and_after_keep_the_bounds_of_the_contract() {
+    fn before_and_after_keep_the_bounds_of_the_rules() {
         let act = Timestamp::from_micros(1_500_000_000_700_000);
         let lists = ExitLists::plan([act]);
         let time = lists.times[0];

@@ -127,7 +127,7 @@ family! {
     HistogramVec "histogram" histogram_opts;
 }
 
-/// The table of a crate's metrics for a README, in Markdown: name, type, labels, help.
+/// The table of a crate's metrics for its guide, in Markdown: name, type, labels, help.
 #[must_use]
 pub fn markdown_table(descriptions: &[Description]) -> String {
     let mut table =

@@ -1,15 +1,25 @@
-//! Three kinds of trouble, because three different things must be done about it.
+//! What a database can answer instead of doing its work, by what must be done about it.
 
 use std::borrow::Cow;
 
-/// Why the database did not do it. Messages never quote a row's values. They are all that is kept of what the driver
-/// said, and no source of the error: who prints its chain would read them twice.
+/// Why the database did not do it. Messages never quote a row's values. They hold all that is kept of the driver's
+/// words; the error has no source, so a printed chain says them once.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The environment: retry for as long as it takes, keep the data.
+    /// The database is away, or lacks a resource: it passes by itself.
     #[error("the database is not available: {0}")]
     Transient(Cow<'static, str>),
-    /// The content of a record: find it by bisection and reject it.
+    /// Another transaction was in the way: it passes by itself, usually with the next try.
+    #[error("another transaction was in the way: {0}")]
+    Conflict(Cow<'static, str>),
+    /// The statement ran into a time limit, the server's or the client's. The same statement would run into it again;
+    /// a smaller one may not.
+    #[error("the statement ran into a time limit: {0}")]
+    TimedOut(Cow<'static, str>),
+    /// All connections of the own pool are in use: it passes when one of them is given back.
+    #[error("no connection of the pool is free: {0}")]
+    Busy(Cow<'static, str>),
+    /// The database refuses the content of a record. Names SQLSTATE, table, column and constraint only.
     #[error("the database refused the data: {0}")]
     Data(Cow<'static, str>),
     /// Neither retrying nor rejecting helps: stop and say so.
@@ -18,14 +28,23 @@ pub enum Error {
 }
 
 impl Error {
-    /// The class as a metric label: `transient`, `data` or `fatal`.
+    /// The class as a metric label: `transient`, `conflict`, `timed_out`, `busy`, `data` or `fatal`.
     #[must_use]
     pub const fn class(&self) -> &'static str {
         match self {
             Self::Transient(_) => "transient",
+            Self::Conflict(_) => "conflict",
+            Self::TimedOut(_) => "timed_out",
+            Self::Busy(_) => "busy",
             Self::Data(_) => "data",
             Self::Fatal(_) => "fatal",
         }
+    }
+
+    /// Whether it passes by itself, so that trying again is right.
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        !matches!(self, Self::Data(_) | Self::Fatal(_))
     }
 
     pub(crate) fn fatal(message: impl Into<Cow<'static, str>>) -> Self {
@@ -37,9 +56,12 @@ impl Error {
     }
 
     /// The same error for another caller of the same statement.
-    pub(crate) fn again(&self) -> Self {
+    pub(crate) fn duplicate(&self) -> Self {
         match self {
             Self::Transient(message) => Self::Transient(message.clone()),
+            Self::Conflict(message) => Self::Conflict(message.clone()),
+            Self::TimedOut(message) => Self::TimedOut(message.clone()),
+            Self::Busy(message) => Self::Busy(message.clone()),
             Self::Data(message) => Self::Data(message.clone()),
             Self::Fatal(message) => Self::Fatal(message.clone()),
         }
@@ -61,9 +83,9 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Class::Transient,
+            sqlx::Error::PoolTimedOut => Class::Busy,
             _ => Class::Fatal,
         };
         class.of(plain(&error))
@@ -80,7 +102,7 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-/// A row whose word the contract does not know was not written by this build or an earlier one.
+/// A row whose word the specification does not have was not written by this build or an earlier one.
 impl From<model::UnknownWord> for Error {
     fn from(error: model::UnknownWord) -> Self {
         Self::fatal(error.to_string())
@@ -103,30 +125,50 @@ impl From<sqlx::migrate::MigrateError> for Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Transient,
+    Conflict,
+    TimedOut,
+    Busy,
     Data,
     Fatal,
 }
 
 impl Class {
     fn of(self, message: String) -> Error {
+        let message = message.into();
         match self {
-            Self::Transient => Error::Transient(message.into()),
-            Self::Data => Error::Data(message.into()),
-            Self::Fatal => Error::Fatal(message.into()),
+            Self::Transient => Error::Transient(message),
+            Self::Conflict => Error::Conflict(message),
+            Self::TimedOut => Error::TimedOut(message),
+            Self::Busy => Error::Busy(message),
+            Self::Data => Error::Data(message),
+            Self::Fatal => Error::Fatal(message),
         }
     }
 }
 
-/// PostgreSQL's SQLSTATE (PostgreSQL manual, appendix A).
+/// PostgreSQL's SQLSTATE (PostgreSQL manual, appendix A), the longest prefix first.
 fn sqlstate(code: &str) -> Class {
-    // Lost connections, a standby's read-only state, statements dropped by a pooler, conflicts of transactions, lack of
-    // resources, locks, an operator's intervention or cancellation, a failing disk.
+    // A cancelled statement (`statement_timeout`, or somebody's `pg_cancel_backend`), a lock that was not granted in
+    // time, a transaction that took too long.
+    const TIMED_OUT: [&str; 3] = ["57014", "55P03", "25P04"];
+    // A deferred constraint; triggers, functions and views that refuse the row, in their own words.
+    const DATA: [&str; 11] = ["40002", "22", "23", "44", "P0", "09", "27", "2F", "38", "39", "54"];
+    // Rollbacks for the sake of another transaction: serialization failure, deadlock.
+    const CONFLICT: [&str; 1] = ["40"];
+    // Lost connections (a pooler's refusals too), a standby's read-only state, a session that was idle for too long,
+    // statements dropped by a pooler, lack of resources, an object in use, an operator's intervention, errors of the
+    // system, of a configuration file, a snapshot that is too old.
     const TRANSIENT: [&str; 10] =
-        ["08", "25006", "26000", "40001", "40P01", "53", "55P03", "57P", "57014", "58030"];
-    if TRANSIENT.iter().any(|prefix| code.starts_with(prefix)) {
-        Class::Transient
-    } else if code.starts_with("22") || code.starts_with("23") {
+        ["08", "25006", "25P03", "26000", "53", "55006", "57", "58", "72", "F0"];
+    let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| code.starts_with(prefix));
+    if is(&TIMED_OUT) {
+        Class::TimedOut
+    } else if is(&DATA) {
         Class::Data
+    } else if is(&CONFLICT) {
+        Class::Conflict
+    } else if is(&TRANSIENT) {
+        Class::Transient
     } else {
         Class::Fatal
     }
@@ -135,8 +177,12 @@ fn sqlstate(code: &str) -> Class {
 /// SQLite's result code (sqlite.org/rescode.html); the low byte of an extended code is the primary one.
 const fn sqlite_code(code: i32) -> Class {
     match code & 0xff {
-        // BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL
-        5 | 6 | 8 | 10 | 13 | 14 | 15 => Class::Transient,
+        // BUSY, LOCKED: another process writes.
+        5 | 6 => Class::Conflict,
+        // READONLY, IOERR, FULL, CANTOPEN, PROTOCOL
+        8 | 10 | 13 | 14 | 15 => Class::Transient,
+        // INTERRUPT
+        9 => Class::TimedOut,
         // TOOBIG, CONSTRAINT, MISMATCH
         18..=20 => Class::Data,
         _ => Class::Fatal,
@@ -147,14 +193,23 @@ const fn sqlite_code(code: i32) -> Class {
 fn plain(error: &sqlx::Error) -> String {
     let sqlx::Error::Database(database) = error else { return error.to_string() };
     match (database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>(), database.code()) {
-        // A data error may quote the value in its message ("invalid input syntax … "x""): the constraint says enough.
-        (Some(postgres), Some(code)) if sqlstate(&code) == Class::Data => {
-            let constraint = postgres.constraint().unwrap_or("no constraint");
-            format!("SQLSTATE {code} ({constraint})")
-        }
+        (Some(postgres), Some(code)) if sqlstate(&code) == Class::Data => names(postgres),
         (Some(_), Some(code)) => format!("{} (SQLSTATE {code})", database.message()),
         _ => database.message().to_owned(),
     }
+}
+
+/// What refused a row, by name: its message may quote the row (`invalid input syntax …: "x"`).
+fn names(error: &sqlx::postgres::PgDatabaseError) -> String {
+    let mut text = format!("SQLSTATE {}", error.code());
+    let parts =
+        [("table", error.table()), ("column", error.column()), ("constraint", error.constraint())];
+    for (kind, name) in parts {
+        if let Some(name) = name {
+            text.push_str(&format!(", {kind} {name}"));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -164,12 +219,20 @@ mod tests {
     #[test]
     fn the_environment_is_never_taken_for_the_data() {
         for code in [
-            "08006", "25006", "26000", "40001", "40P01", "53100", "53300", "55P03", "57P01",
-            "57P03", "57014", "58030",
+            "08006", "08P01", "25006", "25P03", "26000", "53100", "53300", "55006", "57P01",
+            "57P03", "57P05", "58000", "58030", "58P01",
         ] {
             assert_eq!(sqlstate(code), Class::Transient, "{code}");
         }
-        for code in ["22021", "22P02", "23505", "23514", "23502"] {
+        for code in ["57014", "55P03", "25P04"] {
+            assert_eq!(sqlstate(code), Class::TimedOut, "{code}");
+        }
+        for code in ["40001", "40P01", "40003"] {
+            assert_eq!(sqlstate(code), Class::Conflict, "{code}");
+        }
+        for code in
+            ["22021", "22P02", "23505", "23514", "23502", "40002", "44000", "54000", "P0001"]
+        {
             assert_eq!(sqlstate(code), Class::Data, "{code}");
         }
         for code in ["42501", "42P01", "28P01", "3D000", "XX000"] {
@@ -187,8 +250,8 @@ mod tests {
 
     #[test]
     fn extended_sqlite_codes_count_as_their_primary_one() {
-        assert_eq!(sqlite_code(5), Class::Transient);
-        assert_eq!(sqlite_code(517), Class::Transient, "SQLITE_BUSY_SNAPSHOT");
+        assert_eq!(sqlite_code(5), Class::Conflict);
+        assert_eq!(sqlite_code(517), Class::Conflict, "SQLITE_BUSY_SNAPSHOT");
         assert_eq!(sqlite_code(13), Class::Transient);
         assert_eq!(sqlite_code(275), Class::Data, "SQLITE_CONSTRAINT_CHECK");
         assert_eq!(sqlite_code(11), Class::Fatal, "SQLITE_CORRUPT");

@@ -1,8 +1,9 @@
 //! Publications in PostgreSQL and in SQLite: a trait for each kind of use, two hand-written adapters, one merge rule.
 //!
 //! Reading and writing are different rights, hence different traits: the query daemon opens a reader and needs no right
-//! but `SELECT`. Every write is repeatable (contract, section 2). This crate must not know of Kafka, judge anything, or
-//! retry: it says whether an error is the environment's, the data's or a mistake, and its callers act on that.
+//! but `SELECT`. Every write is repeatable (crates/model/README.md, Merge). The adapters do not retry: they say whether an error
+//! passes by itself, is the data's or a mistake. [`Retrying`] acts on that, around any of them. This crate must not know
+//! of Kafka and must not evaluate anything.
 
 mod access;
 mod error;
@@ -10,6 +11,7 @@ mod filter;
 mod merge;
 mod operator;
 mod postgres;
+mod retry;
 mod settings;
 mod sqlite;
 #[cfg(test)]
@@ -25,6 +27,7 @@ pub use error::Error;
 pub use filter::{Cursor, Filter, Flag};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
 pub use postgres::{PostgresReader, PostgresWriter};
+pub use retry::{Refused, Retrying, WaitCause, WaitObserver, Written};
 pub use settings::StoreSettings;
 pub use sqlite::{SqliteReader, SqliteWriter};
 
@@ -57,9 +60,20 @@ pub trait PublicationWriter: Send + Sync {
     /// any order.
     ///
     /// # Errors
-    /// [`Error::Transient`]: nothing was written, or it cannot be known; try again. [`Error::Data`]: the database
-    /// refuses at least one of the records for its content. [`Error::Fatal`]: neither helps.
+    /// One that passes by itself ([`Error::passes`]): nothing was written, or it cannot be known; try again.
+    /// [`Error::Data`]: the database refuses at least one of the records for its content. [`Error::Fatal`]: neither
+    /// helps.
     async fn record(&self, records: &[Publication]) -> Result<Recorded, Error>;
+
+    /// Whether the table takes a typical row: every field set, long, with other letters. Nothing is kept of it. A row
+    /// that is refused while this passes is refused for its data; else the table is at fault. A store that refuses no
+    /// row has nothing to try.
+    ///
+    /// # Errors
+    /// Why the row is refused, as [`PublicationWriter::record`].
+    async fn probe(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Whether one write waits for another, so that one large write is better than several at once.
     fn is_serial(&self) -> bool {
@@ -101,7 +115,7 @@ pub trait PublicationReader: Send + Sync {
     /// The rows of these keys, in one statement: same length and order as `ids`, `None` where there is no record.
     ///
     /// # Errors
-    /// [`Error::Transient`] while the database is away, else [`Error::Fatal`].
+    /// One that passes by itself ([`Error::passes`]), else [`Error::Fatal`].
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error>;
 
     /// At most `first` rows that pass the filter, newest first by (created, name, version), behind `after`.

@@ -82,7 +82,7 @@ impl Dialect {
         };
         let evidence = |row: &str| format!("coalesce({row}.tor_evidence_until, {never})");
         let column = |name: &'static str| move |row: &str| format!("{row}.{name}");
-        // Greater is kept: true. Smaller is kept: false. The order is the contract's, section 2.
+        // Greater is kept: true. Smaller is kept: false. The order is that of crates/model/README.md, Merge.
         let steps: [(bool, Value<'_>); 14] = [
             (true, &column("revision")),
             (false, &column("created")),

@@ -98,8 +98,8 @@ pub(crate) fn row(name: &str, created: i64) -> Publication {
     row
 }
 
-/// The property of contract section 2: shuffled, duplicated, regrouped records, with revisions, conflicts and
-/// evaluations of several generations, end in the rows of the model's fold.
+/// The property of crates/model/README.md, Merge: shuffled, duplicated, regrouped records, with revisions, conflicts
+/// and evaluations of several generations, end in the rows of the model's fold.
 async fn the_table_is_the_fold_of_the_records(store: Store) {
     const NAMES: &[&str] = &["a", "b", "c"];
     let batches = prop::collection::vec(prop::collection::vec(publication(NAMES), 1..6), 1..8);

@@ -9,7 +9,7 @@ use crate::workspace::{Workspace, succeed};
 /// How much of it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// At most so many rounds of each fault [default: as many as README's table]
+    /// At most so many rounds of each fault [default: as many as the table of crates/MEASUREMENTS.md]
     #[arg(long)]
     rounds: Option<u32>,
     /// The seed of everything random
@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 /// Builds what the tests build, then runs the one that prints the table.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    setup::run(workspace)?;
+    setup::check(workspace)?;
     succeed("building", &mut workspace.cargo(&["build", "--workspace", "--all-targets"]))?;
     let mut test = workspace.cargo(&["test", "--workspace", "--test", "faults", "--", "--full"]);
     if let Some(rounds) = args.rounds {

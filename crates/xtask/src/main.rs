@@ -1,8 +1,7 @@
-//! `cargo xtask`: set-up, tests, benchmarks and housekeeping, on a machine with nothing but Rust and a C compiler.
+//! `cargo xtask`: set-up, tests and housekeeping, on a machine with nothing but Rust and a C compiler.
 
 mod bench;
 mod faults;
-mod kafka;
 mod setup;
 mod test;
 mod tidy;
@@ -16,7 +15,7 @@ use workspace::{Failure, Workspace};
 enum Task {
     /// Install what building and testing need, and fetch Kafka
     Setup,
-    /// Set up, check and test everything, against a real Kafka and a real PostgreSQL
+    /// Check and test everything, against a real Kafka and a real PostgreSQL
     Test(test::Args),
     /// Measure speed and memory, and the limits of what they stand on, in one run
     Bench(bench::Args),
@@ -28,7 +27,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = Workspace::load().and_then(|workspace| match clap::Parser::parse() {
-        Task::Setup => setup::run(&workspace),
+        Task::Setup => setup::install(&workspace),
         Task::Test(args) => test::run(&workspace, &args),
         Task::Bench(args) => bench::run(&workspace, &args),
         Task::Faults(args) => faults::run(&workspace, &args),

@@ -1,5 +1,7 @@
 //! The whole test run, the same on a desk and in CI.
 
+use std::env;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 
@@ -12,10 +14,13 @@ use crate::{setup, tidy};
 /// How to test.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Skip formatting and clippy
+    /// Install what is missing first; without it, say what is missing and how to install it
+    #[arg(long)]
+    install: bool,
+    /// Skip formatting, clippy and the check of the dependencies
     #[arg(long)]
     fast: bool,
-    /// Handed to `cargo test --workspace`
+    /// Handed to `cargo nextest run --workspace`
     #[arg(last = true)]
     args: Vec<String>,
 }
@@ -26,28 +31,55 @@ pub(crate) struct Args {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let cargo =
         |what: &str, command: &[&str]| step(what, || succeed(what, &mut workspace.cargo(command)));
-    step("setup", || setup::run(workspace))?;
+    step(
+        "setup",
+        || if args.install { setup::install(workspace) } else { setup::check(workspace) },
+    )?;
     if !args.fast {
         cargo("formatting", &["fmt", "--all", "--check"])?;
     }
     step("tidy", || tidy::run(workspace))?;
     if !args.fast {
-        // The benchmark is behind a feature, and is to compile all the same.
-        let clippy = ["clippy", "--workspace", "--all-targets", "--features", "xtask/bench"];
-        cargo("clippy", &[&clippy[..], &["--", "-D", "warnings"]].concat())?;
+        step("dependencies", || check_dependencies(workspace))?;
+        cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     }
-    // Tests start the daemons as processes, and cargo test builds programs only for the tests of their own crate. With
+    // Tests start the daemons as processes, and nextest builds programs only for the tests of their own crate. With
     // all targets the features are those of the tests, so that nothing is compiled twice.
     cargo("build", &["build", "--workspace", "--all-targets"])?;
     let (kafka, postgres) = step("servers", || Ok(start_servers()))?;
     step("tests", || {
-        let mut test = workspace.cargo(&["test", "--workspace"]);
+        // Its time limits stand in .config/nextest.toml.
+        let mut test = workspace.cargo(&["nextest", "run", "--workspace"]);
         test.args(&args.args)
             .env(KAFKA_LIBS_VARIABLE, workspace.kafka_libs())
             .env(KAFKA_VARIABLE, kafka.brokers())
             .env(POSTGRES_VARIABLE, postgres.url());
         succeed("tests", &mut test)
-    })
+    })?;
+    // Which nextest does not run.
+    cargo("examples in the documentation", &["test", "--workspace", "--doc", "--quiet"])
+}
+
+/// Runs cargo-deny, without the network. RustSec's database of advisories is used where somebody has fetched it; elsewhere that
+/// check is left out, and this says so.
+fn check_dependencies(workspace: &Workspace) -> Result<()> {
+    let mut deny = workspace.cargo(&["deny", "--offline", "--log-level", "error", "check"]);
+    deny.args(["bans", "licenses", "sources"]);
+    if advisories().is_some_and(|folder| folder.is_dir()) {
+        deny.arg("advisories");
+    } else {
+        eprintln!(
+            "xtask: security advisories are not checked, because their database is not on this machine: `cargo deny fetch db` gets it"
+        );
+    }
+    succeed("cargo deny", &mut deny)
+}
+
+/// Where cargo-deny puts the database of advisories.
+fn advisories() -> Option<PathBuf> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    Some(home?.join("advisory-dbs"))
 }
 
 /// Both at once, since each mostly waits.

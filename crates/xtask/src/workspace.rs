@@ -36,11 +36,28 @@ impl Workspace {
         self.target().join(testkit::KAFKA_FOLDER).join("libs")
     }
 
+    /// The folder that cargo's subcommands are installed into, in `bin`.
+    pub(crate) fn tools(&self) -> PathBuf {
+        self.target().join("tools")
+    }
+
+    /// Whether cargo has a subcommand, on this machine or in [`Self::tools`].
+    pub(crate) fn has_cargo(&self, subcommand: &str) -> bool {
+        let mut command = self.cargo(&[subcommand, "--version"]);
+        command.output().is_ok_and(|output| output.status.success())
+    }
+
     /// `cargo …` in the workspace's folder.
     pub(crate) fn cargo(&self, args: &[&str]) -> Command {
         // The cargo that runs this, so that a toolchain chosen on the command line stays chosen.
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(args).current_dir(self.root());
+        // Behind the user's own, whose versions win.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&path).chain([self.tools().join("bin")]);
+        if let Ok(path) = std::env::join_paths(folders) {
+            command.env("PATH", path);
+        }
         command
     }
 }

@@ -13,9 +13,9 @@ use super::update::Change;
 use super::{Near, any_within};
 use crate::{Family, List, Refusal, Refused, Source, TorRules};
 
-/// How long a valid list is the measure for those after it (contract, section 3).
+/// How long a valid list is the measure for those after it (crates/enrich/README.md, Valid lists).
 const MEASURES: Duration = Duration::from_secs(24 * 3_600);
-/// How far a list may be ahead of the clock (contract, section 3).
+/// How far a list may be ahead of the clock (crates/enrich/README.md, Valid lists).
 pub(super) const AHEAD: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone)]

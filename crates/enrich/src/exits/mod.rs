@@ -106,7 +106,7 @@ impl ExitHistory {
         }
     }
 
-    /// Rules 2 to 5 for a canonical, global address (contract, section 3).
+    /// Rules 2 to 5 for a canonical, global address (crates/enrich/README.md, Rules).
     #[must_use]
     pub fn find(&self, address: IpAddr, at: Timestamp) -> Finding {
         let rules = &*self.rules;

@@ -15,7 +15,8 @@ use crate::{Database, List, Refused, Source};
 pub struct Change {
     /// Whether the set of valid lists and databases changed: the sign to judge again what is not settled.
     pub changed: bool,
-    /// The time of the oldest list or database that became valid; settling looks back from there (contract, section 3).
+    /// The time of the oldest list or database that became valid; settling looks back from there
+    /// (crates/enrich/README.md, Settling).
     pub oldest_newly_valid: Option<Timestamp>,
     /// How many lists and databases became valid.
     pub newly_valid: usize,

@@ -4,7 +4,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use model::{Position, Timestamp};
+use async_trait::async_trait;
+use model::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -12,9 +13,10 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-use super::client;
-use crate::envelope::Envelope;
-use crate::reject::Rejection;
+use super::config;
+use crate::decode::rejection::Rejection;
+use crate::pipeline::ports::{self, Undelivered};
+use crate::record::Record;
 use crate::settings::Settings;
 
 /// The longest `__connect.errors.exception.message`, in bytes.
@@ -23,14 +25,6 @@ const MAX_MESSAGE_BYTES: usize = 500;
 const ATTEMPTS: &str = "publication.error.attempts";
 /// Room for the headers that a dead letter has over its record.
 const HEADER_ROOM: u64 = 64 * 1024;
-
-/// Why a dead letter is not acknowledged. The environment's fault: try again.
-#[derive(Debug, thiserror::Error)]
-#[error("the dead letter of {} {}@{} was not acknowledged: {error}", position.topic, position.partition, position.offset)]
-pub(crate) struct Undelivered {
-    position: Position,
-    error: KafkaError,
-}
 
 /// What a dead letter repeats of its record. Each step is for a broker that refuses the one before it for its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,11 +49,11 @@ pub(crate) struct DeadLetters {
 }
 
 #[derive(Clone, Default)]
-struct Context(Arc<client::Repeated>);
+struct Context(Arc<config::Repeated>);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
+        config::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -73,7 +67,7 @@ impl DeadLetters {
     /// # Errors
     /// When librdkafka refuses a setting, by name.
     pub(crate) fn open(settings: &Settings) -> KafkaResult<Self> {
-        let config = client::producer(settings);
+        let config = config::producer(settings);
         let mut single_config = config.clone();
         single_config.set("batch.num.messages", "1");
         Ok(Self {
@@ -85,23 +79,8 @@ impl DeadLetters {
         })
     }
 
-    /// Writes one dead letter and waits until the broker has it. One that the broker refuses for its size goes without
-    /// its value, and where that is not enough without its key and headers: a broker bounds what it gets compressed, so
-    /// they may be larger than what it takes as it is.
-    pub(crate) async fn deliver(
-        &self,
-        rejection: &Rejection,
-        envelope: &Envelope,
-    ) -> Result<(), Undelivered> {
-        match self.send(&self.producer, rejection, envelope, Kept::All).await {
-            Err(error) if is_size(&error) => self.deliver_alone(rejection, envelope).await,
-            result => result,
-        }
-        .map_err(|error| Undelivered { position: envelope.position.clone(), error })
-    }
-
     /// What was refused for its size among others, once more by itself; then less of it.
-    async fn deliver_alone(&self, rejection: &Rejection, envelope: &Envelope) -> KafkaResult<()> {
+    async fn deliver_alone(&self, rejection: &Rejection, record: &Record) -> KafkaResult<()> {
         let single = match self.single.get() {
             Some(single) => single,
             None => {
@@ -110,35 +89,34 @@ impl DeadLetters {
             }
         };
         for kept in [Kept::All, Kept::KeyAndHeaders] {
-            match self.send(single, rejection, envelope, kept).await {
+            match self.send(single, rejection, record, kept).await {
                 Err(error) if is_size(&error) => {}
                 result => return result,
             }
         }
-        self.send(single, rejection, envelope, Kept::Nothing).await
+        self.send(single, rejection, record, Kept::Nothing).await
     }
 
     async fn send(
         &self,
         producer: &FutureProducer<Context>,
         rejection: &Rejection,
-        envelope: &Envelope,
+        record: &Record,
         kept: Kept,
     ) -> KafkaResult<()> {
-        let mut record: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(&self.topic).headers(self.headers(rejection, envelope, kept));
-        record.key = envelope.key.as_deref().filter(|_| kept >= Kept::KeyAndHeaders);
-        record.payload = envelope.value.as_deref().filter(|_| kept == Kept::All);
-        record.timestamp = envelope.timestamp;
+        let mut letter: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&self.topic).headers(self.headers(rejection, record, kept));
+        letter.key = record.key.as_deref().filter(|_| kept >= Kept::KeyAndHeaders);
+        letter.payload = record.value.as_deref().filter(|_| kept == Kept::All);
+        letter.timestamp = record.timestamp;
         // Room in the producer's own queue is waited for: it empties as the broker acknowledges.
-        producer.send(record, Duration::from_secs(10)).await.map(|_| ()).map_err(|(error, _)| error)
+        producer.send(letter, Duration::from_secs(10)).await.map(|_| ()).map_err(|(error, _)| error)
     }
 
-    fn headers(&self, rejection: &Rejection, envelope: &Envelope, kept: Kept) -> OwnedHeaders {
-        let position = &envelope.position;
-        let attempts = envelope
-            .header(ATTEMPTS)
-            .and_then(|text| str::from_utf8(text).ok()?.parse::<u32>().ok());
+    fn headers(&self, rejection: &Rejection, record: &Record, kept: Kept) -> OwnedHeaders {
+        let position = &record.position;
+        let attempts =
+            record.header(ATTEMPTS).and_then(|text| str::from_utf8(text).ok()?.parse::<u32>().ok());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = Timestamp::from_micros(0).after(now);
         let ours = [
@@ -158,7 +136,7 @@ impl DeadLetters {
             (Kept::KeyAndHeaders, "publication.key.omitted"),
             (Kept::KeyAndHeaders, "publication.headers.omitted"),
         ];
-        let theirs = if kept >= Kept::KeyAndHeaders { &envelope.headers[..] } else { &[] };
+        let theirs = if kept >= Kept::KeyAndHeaders { &record.headers[..] } else { &[] };
         let mut headers =
             OwnedHeaders::new_with_capacity(theirs.len() + ours.len() + omitted.len());
         for header in theirs {
@@ -171,6 +149,22 @@ impl DeadLetters {
             headers = headers.insert(Header { key, value: Some("true") });
         }
         headers
+    }
+}
+
+#[async_trait]
+impl ports::DeadLetters for DeadLetters {
+    /// One that the broker refuses for its size goes without its value, and where that is not enough without its key and
+    /// headers: a broker bounds what it gets compressed, so they may be larger than what it takes as it is.
+    async fn deliver(&self, rejection: &Rejection, record: &Record) -> Result<(), Undelivered> {
+        match self.send(&self.producer, rejection, record, Kept::All).await {
+            Err(error) if is_size(&error) => self.deliver_alone(rejection, record).await,
+            result => result,
+        }
+        .map_err(|error| Undelivered {
+            position: record.position.clone(),
+            reason: error.to_string(),
+        })
     }
 }
 
@@ -194,7 +188,7 @@ pub(crate) async fn create_topic(settings: &Settings) -> bool {
     let name = &settings.kafka.dead_letter_topic;
     let result = async {
         let admin: AdminClient<Context> =
-            client::producer(settings).create_with_context(Context::default())?;
+            config::producer(settings).create_with_context(Context::default())?;
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
         let max_bytes = max_message_bytes(&admin, &settings.kafka.topic, &options).await;
         let max_bytes = max_bytes.map(|bytes| (bytes + HEADER_ROOM).to_string());

@@ -10,8 +10,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client;
-use super::consumer::Quiet;
+use super::config;
+use super::group::Quiet;
 use crate::settings::Settings;
 
 const QUESTION: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub(crate) async fn inspect(settings: &Settings) -> KafkaResult<Inspected> {
     let of = settings.clone();
     let asked = tokio::task::spawn_blocking(move || ask(&of)).await;
     let mut inspected = asked.map_err(|error| KafkaError::ClientCreation(error.to_string()))??;
-    let admin: AdminClient<DefaultClientContext> = client::producer(settings).create()?;
+    let admin: AdminClient<DefaultClientContext> = config::producer(settings).create()?;
     for (topic, facts) in [
         (&settings.kafka.topic, &mut inspected.source),
         (&settings.kafka.dead_letter_topic, &mut inspected.dead_letters),
@@ -79,7 +79,7 @@ pub(crate) async fn inspect(settings: &Settings) -> KafkaResult<Inspected> {
 }
 
 fn ask(settings: &Settings) -> KafkaResult<Inspected> {
-    let mut config = client::consumer(settings);
+    let mut config = config::consumer(settings);
     config.set("enable.partition.eof", "true").set("statistics.interval.ms", "0");
     config.remove("group.instance.id");
     let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet::default())?;
@@ -185,7 +185,7 @@ async fn can_write(settings: &Settings, facts: &TopicFacts) -> KafkaResult<Right
     };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let timestamp = i64::try_from(now.as_millis()).unwrap_or(i64::MAX) + after + DAY_MILLIS;
-    let producer: FutureProducer = client::producer(settings).create()?;
+    let producer: FutureProducer = config::producer(settings).create()?;
     let record: FutureRecord<'_, (), ()> =
         FutureRecord::to(&settings.kafka.dead_letter_topic).timestamp(timestamp);
     Ok(match producer.send(record, QUESTION).await {

@@ -1,20 +1,18 @@
-//! Everything that speaks Kafka. Outside of this module records are [`crate::Envelope`]s and positions
+//! Everything that speaks Kafka. Outside of this module records are [`crate::Record`]s and positions
 //! [`model::Offsets`].
 
-mod client;
-mod consumer;
-mod copier;
+mod config;
 mod dead_letters;
+mod ffi;
+mod group;
 mod inspect;
-mod native;
-mod poll;
+mod observe;
 mod range;
-mod source;
-mod starts;
+mod record_arena;
 
-pub(crate) use client::{refused, version};
+pub(crate) use config::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
+pub(crate) use group::{Assignment, CHUNK_BYTES, CommitQueue, Shared, start};
 pub(crate) use inspect::{Inspected, Right, TopicFacts, inspect};
-pub(crate) use poll::{CHUNK_BYTES, Shared, start};
-pub(crate) use range::{Pace, Point, RangeReader, Spans, read_since};
-pub(crate) use source::{Assignment, Progress, SourceError, SourceEvent};
+pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
+pub(crate) use range::{Bound, OffsetRanges, RangeReader, RateLimit, read_since};

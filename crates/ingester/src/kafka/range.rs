@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::copier::Copier;
-use super::poll::{CHUNK_BYTES, CHUNK_RECORDS};
-use super::source::{SourceError, SourceEvent};
-use super::{client, consumer::Quiet};
+use super::group::{CHUNK_BYTES, CHUNK_RECORDS};
+use super::record_arena::RecordArena;
+use super::{config, group::Quiet};
+use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 use crate::settings::Settings;
 
 /// How long the broker has for a question about offsets.
@@ -32,7 +32,7 @@ const PACES: u64 = 10;
 /// An end of a range, as somebody asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Point {
+pub(crate) enum Bound {
     /// The first record there is.
     Earliest,
     /// The last record there is at the moment of asking.
@@ -54,7 +54,7 @@ pub(crate) struct Span {
 /// What is read of a topic. Times are a filter on the records within the spans, because record timestamps can go
 /// backwards; a record without one always passes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Spans {
+pub(crate) struct OffsetRanges {
     pub(crate) topic: String,
     pub(crate) partitions: Vec<Span>,
     /// Milliseconds since 1970, inclusive.
@@ -63,7 +63,7 @@ pub(crate) struct Spans {
     pub(crate) not_after: Option<i64>,
 }
 
-impl Spans {
+impl OffsetRanges {
     /// How many offsets there are to read, at most.
     pub(crate) fn len(&self) -> u64 {
         let lengths = self.partitions.iter().map(|span| span.end - span.first);
@@ -99,7 +99,7 @@ impl RangeReader {
     /// # Errors
     /// When librdkafka refuses a setting.
     pub(crate) fn open(settings: &Settings, buffer_kib: u64) -> KafkaResult<Self> {
-        let mut config = client::consumer(settings);
+        let mut config = config::consumer(settings);
         // An end is announced even where the last offsets hold no record (transaction markers, compaction).
         config
             .set("enable.partition.eof", "true")
@@ -135,10 +135,10 @@ impl RangeReader {
         &self,
         topic: &str,
         partitions: &[i32],
-        (from, until): (Point, Point),
-    ) -> KafkaResult<Spans> {
-        let time = |point| if let Point::Time(millis) = point { Some(millis) } else { None };
-        let mut spans = Spans {
+        (from, until): (Bound, Bound),
+    ) -> KafkaResult<OffsetRanges> {
+        let time = |point| if let Bound::Time(millis) = point { Some(millis) } else { None };
+        let mut spans = OffsetRanges {
             topic: topic.to_owned(),
             not_before: time(from),
             not_after: time(until),
@@ -147,16 +147,16 @@ impl RangeReader {
         for &partition in partitions {
             let (low, high) = self.bounds(topic, partition)?;
             let first = match from {
-                Point::Earliest => low,
-                Point::Latest => high,
-                Point::Offset(offset) => offset,
-                Point::Time(millis) => self.first_since(topic, partition, millis)?.unwrap_or(high),
+                Bound::Earliest => low,
+                Bound::Latest => high,
+                Bound::Offset(offset) => offset,
+                Bound::Time(millis) => self.first_since(topic, partition, millis)?.unwrap_or(high),
             };
             let end = match until {
-                Point::Earliest => low,
-                Point::Offset(offset) => offset.saturating_add(1),
+                Bound::Earliest => low,
+                Bound::Offset(offset) => offset.saturating_add(1),
                 // Records behind the last of that time may still be older.
-                Point::Latest | Point::Time(_) => high,
+                Bound::Latest | Bound::Time(_) => high,
             };
             let (first, end) = (first.clamp(low, high), end.clamp(low, high));
             if first < end {
@@ -186,14 +186,14 @@ impl RangeReader {
     }
 
     /// The size of a record on average, by the first few of the spans; `None` where none came in time.
-    pub(crate) fn sample(&self, spans: &Spans) -> KafkaResult<Option<u64>> {
+    pub(crate) fn sample(&self, spans: &OffsetRanges) -> KafkaResult<Option<u64>> {
         let mut assignment = TopicPartitionList::new();
         for span in &spans.partitions {
             let first = Offset::Offset(span.first);
             assignment.add_partition_offset(&spans.topic, span.partition, first)?;
         }
         self.consumer.assign(&assignment)?;
-        let mut copier = Copier::new(spans.topic.as_str().into());
+        let mut copier = RecordArena::new(spans.topic.as_str().into());
         let deadline = Instant::now() + SAMPLE;
         let (mut records, mut bytes) = (0, 0);
         while records < SAMPLE_RECORDS && Instant::now() < deadline {
@@ -218,8 +218,8 @@ impl RangeReader {
     /// When there can be no more threads.
     pub(crate) fn read(
         self,
-        spans: Spans,
-        pace: Pace,
+        spans: OffsetRanges,
+        pace: RateLimit,
         stop: CancellationToken,
     ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
         self.read_found(move |_| Ok(spans), pace, stop)
@@ -228,8 +228,8 @@ impl RangeReader {
     /// The same with spans that are still to be asked for.
     fn read_found(
         self,
-        spans: impl FnOnce(&Self) -> KafkaResult<Spans> + Send + 'static,
-        pace: Pace,
+        spans: impl FnOnce(&Self) -> KafkaResult<OffsetRanges> + Send + 'static,
+        pace: RateLimit,
         stop: CancellationToken,
     ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
         let (events, receiver) = mpsc::channel(1);
@@ -256,14 +256,14 @@ impl RangeReader {
 
 /// How fast a range is read, and how far it is.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimit {
     /// Records a second at most.
     pub(crate) rate: Option<u64>,
     /// Records read so far, those that the times leave out among them.
     pub(crate) read: Arc<AtomicU64>,
 }
 
-impl Pace {
+impl RateLimit {
     /// Records handed over at once.
     pub(crate) fn chunk(&self) -> usize {
         let chunk = self.rate.map_or(u64::MAX, |rate| (rate / PACES).max(1));
@@ -299,20 +299,20 @@ pub(crate) fn read_since(
     // Beside live ingest, so with a small buffer.
     let reader = RangeReader::open(settings, 4_096)?;
     let topic = settings.kafka.topic.clone();
-    let start = Point::Time(start.as_micros().div_euclid(1_000).max(0));
+    let start = Bound::Time(start.as_micros().div_euclid(1_000).max(0));
     let spans = move |reader: &RangeReader| {
-        let spans = reader.spans(&topic, &partitions, (start, Point::Latest))?;
+        let spans = reader.spans(&topic, &partitions, (start, Bound::Latest))?;
         // What lies behind the start is read whatever its timestamp.
-        Ok(Spans { not_before: None, ..spans })
+        Ok(OffsetRanges { not_before: None, ..spans })
     };
-    reader.read_found(spans, Pace::default(), stop)
+    reader.read_found(spans, RateLimit::default(), stop)
 }
 
 struct Range {
     consumer: BaseConsumer<Quiet>,
     topic: Arc<str>,
-    spans: Spans,
-    pace: Pace,
+    spans: OffsetRanges,
+    pace: RateLimit,
     events: mpsc::Sender<SourceEvent>,
     stop: CancellationToken,
 }
@@ -321,7 +321,7 @@ impl Range {
     fn read(&self) -> KafkaResult<()> {
         let mut ends = self.assign()?;
         let mut free = Instant::now();
-        let mut copier = Copier::new(self.topic.clone());
+        let mut copier = RecordArena::new(self.topic.clone());
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while !ends.is_empty() && !self.stop.is_cancelled() {
             let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
@@ -331,9 +331,9 @@ impl Range {
                     if ends.get(&partition).is_some_and(|&end| next <= end) {
                         self.pace.read.fetch_add(1, Ordering::Relaxed);
                         if self.spans.holds(message.timestamp().to_millis()) {
-                            let envelope = copier.copy(&message);
-                            bytes += envelope.size();
-                            chunk.push(envelope);
+                            let record = copier.copy(&message);
+                            bytes += record.size();
+                            chunk.push(record);
                         }
                     }
                     if ends.get(&partition).is_some_and(|&end| next >= end) {
@@ -356,7 +356,7 @@ impl Range {
                 free = self.pace.next(free, chunk.len());
                 self.hand_over(&mut chunk);
                 if self.pace.rate.is_some() {
-                    Pace::wait(free, &self.stop);
+                    RateLimit::wait(free, &self.stop);
                 }
             }
         }
@@ -364,10 +364,12 @@ impl Range {
         Ok(())
     }
 
-    fn hand_over(&self, chunk: &mut Vec<crate::Envelope>) {
-        if !chunk.is_empty()
-            && self.events.blocking_send(SourceEvent::Records(std::mem::take(chunk))).is_err()
-        {
+    fn hand_over(&self, chunk: &mut Vec<crate::Record>) {
+        if chunk.is_empty() {
+            return;
+        }
+        let chunk = Chunk { records: std::mem::take(chunk), assignment: AssignmentId::default() };
+        if self.events.blocking_send(SourceEvent::Records(chunk)).is_err() {
             self.stop.cancel();
         }
     }

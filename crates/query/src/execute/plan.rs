@@ -12,7 +12,7 @@ use super::shape::{ConnectionField, PackageField, Shape};
 use crate::config::Limits;
 use crate::error::{Code, Exceeded, QueryError};
 
-/// The largest page (contract, section 5).
+/// The largest page (crates/query/README.md, Pages).
 const MAX_FIRST: i64 = 100;
 
 /// A request, planned.

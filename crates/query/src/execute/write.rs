@@ -174,7 +174,7 @@ impl Writer<'_> {
         });
     }
 
-    /// A word of the contract as a value of its enumeration.
+    /// A word of the row as a value of its enumeration.
     fn word(&mut self, word: &str) {
         self.out.push('"');
         self.out.extend(word.chars().map(|letter| letter.to_ascii_uppercase()));

@@ -176,7 +176,7 @@ impl Flight {
             }
             Err(error) => {
                 for answer in answers {
-                    let _ = answer.send(Err(error.again()));
+                    let _ = answer.send(Err(error.duplicate()));
                 }
             }
         }

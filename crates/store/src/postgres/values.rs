@@ -49,7 +49,7 @@ impl Decode<'_, Postgres> for Time {
 
 /// Adds a field as PostgreSQL's binary formats carry it: its length, then its bytes.
 pub(super) fn field(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    // No value of a row is longer than 512 bytes (contract, section 1).
+    // No value of a row is longer than 512 bytes (crates/model/README.md, Publish event).
     let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
     buffer.extend_from_slice(&length.to_be_bytes());
     buffer.extend_from_slice(bytes);

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use cargo_metadata::DependencyKind;
 
-use super::Violation;
+use super::violation::Violation;
 use crate::workspace::Workspace;
 
 /// The arrows of the house: what each member may use of it. Dev-dependencies are free.
@@ -17,20 +17,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["model"]),
     ("ingester", &["model", "enrich", "store", "service"]),
     ("query", &["model", "store", "service"]),
+    ("audit", &["model"]),
     ("quickstart", &["ingester", "query", "model", "store", "service"]),
     ("tests", &[]),
     ("xtask", &["testkit"]),
+    ("bench", &["testkit", "model", "enrich", "store", "ingester"]),
 ];
-
-/// What a member may use besides, behind a feature: xtask itself has to compile without all of this, its benchmark has not.
-const OPTIONAL: &[(&str, &[&str])] = &[("xtask", &["enrich", "ingester", "model"])];
 
 /// What a member must not come to by any way through the house: the query daemon links no broker and no address database, the
 /// rules of the model know neither runtime nor database nor broker.
 const NEVER: &[(&str, &[&str])] = &[
     ("query", &["rdkafka", "rdkafka-sys", "maxminddb", "enrich", "ingester"]),
     ("ingester", &["apollo-compiler", "query"]),
-    ("model", &["tokio", "sqlx", "rdkafka"]),
+    ("model", &["tokio", "sqlx", "rusqlite", "rdkafka", "rdkafka-sys"]),
+    (
+        "audit",
+        &["tokio", "sqlx", "rusqlite", "rdkafka", "rdkafka-sys", "maxminddb", "apollo-compiler"],
+    ),
 ];
 
 /// A member of the workspace.
@@ -43,30 +46,31 @@ pub(crate) struct Member {
     pub(crate) manifest: String,
     /// The names of its dependencies, dev-dependencies left out.
     pub(crate) uses: Vec<String>,
-    /// The names of those that a feature turns on.
-    pub(crate) optional: Vec<String>,
+    /// The root files of its library and programs, from the workspace's root.
+    pub(crate) roots: Vec<String>,
 }
 
 /// All members, as cargo understands their manifests.
 pub(crate) fn members(workspace: &Workspace) -> Result<Vec<Member>> {
     let read = |package: &&cargo_metadata::Package| {
-        let path = package.manifest_path.strip_prefix(&workspace.metadata.workspace_root)?;
+        let root = &workspace.metadata.workspace_root;
+        let path = package.manifest_path.strip_prefix(root)?;
         let manifest = fs::read_to_string(&package.manifest_path)
             .with_context(|| format!("cannot read {path}"))?;
         let used = package
             .dependencies
             .iter()
             .filter(|dependency| dependency.kind != DependencyKind::Development);
-        let (optional, always): (Vec<_>, Vec<_>) = used.partition(|dependency| dependency.optional);
-        let names = |dependencies: Vec<&cargo_metadata::Dependency>| {
-            dependencies.into_iter().map(|dependency| dependency.name.clone()).collect()
-        };
+        let targets = package.targets.iter().filter(|target| target.is_lib() || target.is_bin());
+        let roots = targets
+            .map(|target| Ok(target.src_path.strip_prefix(root)?.to_string()))
+            .collect::<Result<Vec<String>>>()?;
         Ok(Member {
             name: package.name.to_string(),
             path: path.to_string(),
             manifest,
-            uses: names(always),
-            optional: names(optional),
+            uses: used.map(|dependency| dependency.name.clone()).collect(),
+            roots,
         })
     };
     workspace.metadata.workspace_packages().iter().map(read).collect()
@@ -81,10 +85,7 @@ pub(crate) fn check(members: &[Member]) -> Vec<Violation> {
                 let of_the_house =
                     |used: &&String| members.iter().any(|other| other.name == **used);
                 let drawn = |used: &&String| allowed.contains(&used.as_str());
-                let optional = |used: &&String| drawn(used) || may_be_optional(member, used);
-                let wrong = (member.uses.iter().filter(|used| !drawn(used)))
-                    .chain(member.optional.iter().filter(|used| !optional(used)))
-                    .filter(of_the_house);
+                let wrong = member.uses.iter().filter(|used| !drawn(used)).filter(of_the_house);
                 violations.extend(wrong.map(|used| {
                     violation(member, used, format!("{} must not depend on {used}", member.name))
                 }));
@@ -112,10 +113,6 @@ pub(crate) fn check(members: &[Member]) -> Vec<Violation> {
     violations
 }
 
-fn may_be_optional(member: &Member, used: &str) -> bool {
-    OPTIONAL.iter().any(|(name, allowed)| *name == member.name && allowed.contains(&used))
-}
-
 /// The dependency of `from` that is, or through the house leads to, `wanted`.
 fn reached_by(from: &Member, wanted: &str, members: &[Member]) -> Option<String> {
     // Cargo has refused circles before this is asked.
@@ -125,7 +122,7 @@ fn reached_by(from: &Member, wanted: &str, members: &[Member]) -> Option<String>
                 member.name == **used && reached_by(member, wanted, members).is_some()
             })
     };
-    from.uses.iter().chain(&from.optional).find(leads).cloned()
+    from.uses.iter().find(leads).cloned()
 }
 
 fn violation(member: &Member, dependency: &str, rule: String) -> Violation {
@@ -150,7 +147,7 @@ mod tests {
             path: format!("crates/{name}/Cargo.toml"),
             manifest,
             uses,
-            optional: Vec::new(),
+            roots: Vec::new(),
         }
     }
 
@@ -171,25 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_xtask_uses_testkit_outside_of_tests() {
+    fn nobody_but_xtask_and_bench_uses_testkit_outside_of_tests() {
         let all =
             [member("testkit", &[]), member("xtask", &["testkit"]), member("store", &["testkit"])];
         assert_eq!(said(&all), ["crates/store/Cargo.toml:2: store must not depend on testkit"]);
-    }
-
-    #[test]
-    fn what_only_the_benchmark_uses_stays_optional() {
-        let model = member("model", &[]);
-        let mut xtask = member("xtask", &["model"]);
-        assert_eq!(
-            said(&[model.clone(), xtask.clone()]),
-            ["crates/xtask/Cargo.toml:2: xtask must not depend on model"]
-        );
-        xtask.optional = std::mem::take(&mut xtask.uses);
-        assert_eq!(said(&[model.clone(), xtask]), Vec::<String>::new());
-        let mut service = member("service", &["model"]);
-        service.optional = std::mem::take(&mut service.uses);
-        assert_eq!(said(&[model, service]).len(), 1);
     }
 
     #[test]

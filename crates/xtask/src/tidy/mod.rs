@@ -1,37 +1,19 @@
 //! The rules of the house that no compiler checks.
 
 mod arrows;
-mod manifests;
+mod modules;
 mod sources;
+mod violation;
+mod words;
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use self::violation::Violation;
 use crate::workspace::Workspace;
-
-/// A rule broken at a place.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Violation {
-    path: String,
-    line: usize,
-    rule: String,
-}
-
-impl Violation {
-    fn new(path: &str, line: usize, rule: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line, rule: rule.into() }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.path, self.line, self.rule)
-    }
-}
 
 /// Checks every rule and prints each violation.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
@@ -39,12 +21,15 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let members = arrows::members(workspace)?;
     violations.extend(arrows::check(&members));
     for member in &members {
-        violations.extend(manifests::check(&member.path, &member.manifest));
+        violations.extend(check_modules(workspace, member)?);
     }
-    for path in files(workspace)? {
+    let paths = files(workspace)?;
+    violations.extend(modules::check_files(paths.iter().map(String::as_str)));
+    for path in paths {
         // What is not text (and what was deleted but not yet committed) breaks no rule of words.
         let Ok(text) = fs::read_to_string(workspace.root().join(&path)) else { continue };
         violations.extend(sources::check(&path, &text));
+        violations.extend(words::check(&path, &text));
     }
     violations.sort();
     for violation in &violations {
@@ -55,6 +40,20 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     } else {
         bail!("{} violations of the rules of the house", violations.len())
     }
+}
+
+/// Checks the modules of a member's library and programs. Tests may use what they test in any order.
+fn check_modules(workspace: &Workspace, member: &arrows::Member) -> Result<Vec<Violation>> {
+    let read = |path: &str| fs::read_to_string(workspace.root().join(path)).ok();
+    let mut violations = Vec::new();
+    for root in &member.roots {
+        let graph = modules::Graph::read(root, &read)?;
+        violations.extend(graph.circles());
+        if member.name == modules::DIVIDED_CRATE {
+            violations.extend(modules::check_rooms(&graph));
+        }
+    }
+    Ok(violations)
 }
 
 /// The files that git tracks or would track, relative to the root; without git (an unpacked archive), all but cargo's.

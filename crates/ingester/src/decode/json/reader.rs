@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::reject::{Code, Rejection};
+use crate::decode::rejection::{Code, Rejection};
 
 /// The deepest nesting of arrays and objects that is read (contract, section 1).
 const MAX_DEPTH: usize = 128;

@@ -1,0 +1,38 @@
+//! What to measure, and how much of it.
+
+use std::path::PathBuf;
+
+/// Measures what this build does in a second and holds in memory, beside the limits of what it stands on (librdkafka,
+/// PostgreSQL's `COPY` and `pgbench`, SQLite's C library), all in one run on one machine.
+#[derive(clap::Parser)]
+#[command(bin_name = "cargo xtask bench")]
+pub(crate) struct Args {
+    /// What to measure
+    #[arg(value_enum, default_value_t = Part::All)]
+    pub(crate) part: Part,
+    /// Events in the topic
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10_000..))]
+    pub(crate) records: u32,
+    /// Also write everything to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// A group of measurements.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Everything below
+    All,
+    /// From Kafka into PostgreSQL and SQLite
+    Ingest,
+    /// The same with 1, 2 and 4 times the records, and with 1, 2 and 4 ingesters
+    Growth,
+    /// Decoding and both verdicts, on one core
+    Decode,
+    /// Six years of hourly exit lists
+    Tor,
+    /// The query daemon beside pgbench
+    Query,
+    /// The query daemon under requests that are meant to hurt it
+    Hostile,
+}

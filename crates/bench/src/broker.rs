@@ -1,0 +1,101 @@
+//! Kafka: filling the topic, and how fast librdkafka alone reads it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::events::Event;
+
+pub(crate) const PARTITIONS: i32 = 8;
+/// As the CloudEvents SDKs send it in structured mode.
+pub(crate) const CONTENT_TYPE: (&str, &str) =
+    ("content-type", "application/cloudevents+json; charset=UTF-8");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// librdkafka's version.
+pub(crate) fn version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
+
+/// A producer that sends at once (`linger` in milliseconds), without compression.
+pub(crate) fn producer(brokers: &str, linger: u32) -> Result<BaseProducer> {
+    let producer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("linger.ms", linger.to_string())
+        .set("batch.size", "262144")
+        .set("acks", "all")
+        .create()?;
+    Ok(producer)
+}
+
+/// Hands an event to the producer, waiting where its queue is full.
+pub(crate) fn send(producer: &BaseProducer, topic: &str, event: &Event) -> Result<()> {
+    let header = Header { key: CONTENT_TYPE.0, value: Some(CONTENT_TYPE.1) };
+    let headers = OwnedHeaders::new_with_capacity(1).insert(header);
+    let mut record = BaseRecord::to(topic).key(&event.key).payload(&event.value).headers(headers);
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
+                producer.poll(Duration::from_millis(10));
+                record = again;
+            }
+            Err((error, _)) => return Err(error).context("producing"),
+        }
+    }
+}
+
+/// Produces all of the events; returns the bytes of their values.
+pub(crate) fn fill(
+    brokers: &str,
+    topic: &str,
+    events: impl Iterator<Item = Event>,
+) -> Result<usize> {
+    let producer = producer(brokers, 20)?;
+    let mut bytes = 0;
+    for (index, event) in events.enumerate() {
+        bytes += event.value.len();
+        send(&producer, topic, &event)?;
+        if index % 1_000 == 0 {
+            producer.poll(Duration::ZERO);
+        }
+    }
+    flush(&producer)?;
+    Ok(bytes)
+}
+
+/// Waits until everything is acknowledged.
+pub(crate) fn flush(producer: &BaseProducer) -> Result<()> {
+    producer.flush(PATIENCE).context("the broker does not acknowledge")
+}
+
+/// Reads the whole topic and does nothing with it; returns records a second.
+pub(crate) fn consume(brokers: &str, topic: &str, records: u32) -> Result<f64> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "raw")
+        .set("enable.auto.commit", "false")
+        .create()?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&assignment)?;
+    let mut began = None;
+    let mut bytes = 0;
+    for _ in 0..records {
+        let message = consumer.poll(PATIENCE).context("the topic has fewer records")??;
+        began.get_or_insert_with(Instant::now);
+        bytes += message.payload().map_or(0, <[u8]>::len);
+    }
+    ensure!(bytes > 0, "the records have no values");
+    let seconds = began.map_or(0.0, |began| began.elapsed().as_secs_f64());
+    Ok(f64::from(records) / seconds)
+}

@@ -1,0 +1,136 @@
+//! Publish events, made up from a seed: some packages that publish all the time, and many that seldom do.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use model::Timestamp;
+
+use crate::exits::{HOUR, Made};
+
+const WORDS: [&str; 32] = [
+    "react", "node", "type", "web", "core", "data", "form", "graph", "http", "cache", "stream",
+    "parse", "style", "build", "test", "log", "query", "router", "state", "theme", "table",
+    "chart", "auth", "file", "event", "queue", "proxy", "schema", "token", "utils", "plugin",
+    "loader",
+];
+/// A quarter of all versions are of these few packages.
+const HOT_PACKAGES: u64 = 200;
+/// Publications of each of the others, on average.
+const VERSIONS: u64 = 4;
+
+/// A record to be.
+pub(crate) struct Event {
+    pub(crate) key: String,
+    pub(crate) value: String,
+}
+
+/// So many events, no two of the same publication.
+pub(crate) struct Events {
+    made: Made,
+    exits: Vec<IpAddr>,
+    versions: HashMap<u64, u64>,
+    first_major: u64,
+    /// The time of the first; the others follow evenly within an hour.
+    first: Timestamp,
+    count: u64,
+    next: u64,
+}
+
+impl Events {
+    /// Publications of the hour that begins five hours before `last`, the time of the newest exit list: settled, as
+    /// nearly all of a backlog is. Series with first major versions far apart have no publication in common.
+    pub(crate) fn new(count: u32, last: Timestamp, exits: Vec<IpAddr>, first_major: u64) -> Self {
+        let first = Timestamp::from_micros(last.as_micros() - 5 * HOUR);
+        Self {
+            made: Made::new(8),
+            exits,
+            versions: HashMap::new(),
+            first_major,
+            first,
+            count: count.into(),
+            next: 0,
+        }
+    }
+
+    fn package(&mut self) -> (String, String) {
+        let hot = self.made.below(4) == 0;
+        let names = if hot { HOT_PACKAGES } else { self.count / VERSIONS + 1 };
+        let index = self.made.below(names);
+        let nth = self.versions.entry(index).or_default();
+        let mut version =
+            format!("{}.{}.{}", self.first_major + *nth / 50, *nth / 5 % 10, *nth % 5);
+        if index % 9 == 4 {
+            version.push_str("-beta.1");
+        }
+        *nth += 1;
+        (name(index), version)
+    }
+
+    fn auth(&mut self, at: &str) -> (&'static str, String) {
+        match self.made.below(20) {
+            0..12 => (
+                "user",
+                format!(
+                    r#""credential":"session_token","amr":["pwd","otp","mfa"],"secondFactor":{{"presented":true,"verified":true,"method":"totp","verifiedAt":"{at}"}}"#
+                ),
+            ),
+            12..15 => (
+                "user",
+                r#""credential":"granular_token","bypass2fa":true,"secondFactor":null"#.to_owned(),
+            ),
+            15..18 => ("workflow", r#""credential":"oidc","bypass2fa":false"#.to_owned()),
+            _ => ("user", r#""credential":"password","amr":["pwd"]"#.to_owned()),
+        }
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        if self.next == self.count {
+            return None;
+        }
+        let share = i64::try_from(self.next * 3_600_000 / self.count).unwrap_or_default();
+        let at = Timestamp::from_micros(self.first.as_micros() + share * 1_000).to_rfc3339_millis();
+        self.next += 1;
+        let (name, version) = self.package();
+        let (kind, auth) = self.auth(&at);
+        let user = self.made.below(20_000);
+        let username = format!("{}{user}", WORDS[usize::try_from(user % 32).unwrap_or_default()]);
+        let ip = if self.made.below(40) == 0 {
+            *self.made.pick(&self.exits)
+        } else {
+            self.made.address()
+        };
+        let key = format!("pkg:npm/{}", name.replacen('@', "%40", 1));
+        let value = format!(
+            concat!(
+                r#"{{"specversion":"1.0","id":"01J3YQ{:010X}","source":"/registry/npm/publish","#,
+                r#""type":"registry.package.published.v1","time":"{at}","#,
+                r#""data":{{"package":{{"ecosystem":"npm","name":"{name}","version":"{version}"}},"publishedAt":"{at}","#,
+                r#""actor":{{"kind":"{kind}","username":"{username}"}},"request":{{"ip":"{ip}"}},"auth":{{{auth}}}}}}}"#
+            ),
+            self.next,
+            at = at,
+            name = name,
+            version = version,
+            kind = kind,
+            username = username,
+            ip = ip,
+            auth = auth,
+        );
+        Some(Event { key, value })
+    }
+}
+
+/// The name of a package by its number; no two are the same.
+fn name(index: u64) -> String {
+    let word =
+        |place: u32| WORDS[usize::try_from(index / 32_u64.pow(place) % 32).unwrap_or_default()];
+    let mut name = format!("{}-{}-{}", word(0), word(1), word(2));
+    if index >= 32_768 {
+        name = format!("{name}{}", index / 32_768);
+    }
+    if index % 5 < 2 { format!("@{}/{name}", word(1)) } else { name }
+}

@@ -1,0 +1,101 @@
+//! Exit lists, made up from a seed: hourly snapshots in a directory, as an operator collects them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use enrich::{ExitHistory, Library, Places, Source, TorRules};
+use model::Timestamp;
+use tempfile::TempDir;
+
+pub(crate) const HOUR: i64 = 3_600_000_000;
+
+/// Sebastiano Vigna's splitmix64 (public domain): the same numbers on every machine and in every run.
+pub(crate) struct Made(u64);
+
+impl Made {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) const fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    /// One of several; there must be one.
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        // A remainder by a length is below that length.
+        &from[usize::try_from(self.below(from.len() as u64)).unwrap_or_default()]
+    }
+
+    /// A public address; a third have IPv6, as exits do.
+    pub(crate) fn address(&mut self) -> IpAddr {
+        let bits = u32::try_from(self.below(1 << 29)).unwrap_or_default();
+        if self.below(3) == 0 {
+            Ipv6Addr::from(0x2a00_u128 << 112 | u128::from(bits)).into()
+        } else {
+            Ipv4Addr::from(0x2000_0000 | bits).into()
+        }
+    }
+}
+
+/// A directory of snapshots.
+pub(crate) struct Lists {
+    directory: TempDir,
+    count: usize,
+    /// The clock when the newest of them was made.
+    pub(crate) last: Timestamp,
+    /// The exits of the newest.
+    pub(crate) exits: Vec<IpAddr>,
+    /// For each hour an exit of it and an address that is none, as likely as not.
+    pub(crate) asked: Vec<(IpAddr, Timestamp)>,
+}
+
+impl Lists {
+    /// Writes `count` lists of about `addresses` addresses each, one an hour, the newest at `last`.
+    pub(crate) fn write(last: Timestamp, count: usize, addresses: usize) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("exits-").tempdir()?;
+        let mut made = Made::new(7);
+        let mut exits: Vec<IpAddr> = (0..addresses).map(|_| made.address()).collect();
+        let mut asked = Vec::with_capacity(2 * count);
+        for hour in (0..count).rev() {
+            // About one exit in a hundred and fifty changes each hour, and one in twenty is away for it.
+            for _ in 0..addresses / 150 {
+                let at = usize::try_from(made.below(addresses as u64))?;
+                exits[at] = made.address();
+            }
+            let mut text = String::with_capacity(addresses * 16);
+            for exit in &exits {
+                if made.below(20) != 0 {
+                    writeln!(text, "{exit}")?;
+                }
+            }
+            let time = Timestamp::from_micros(last.as_micros() - i64::try_from(hour)? * HOUR);
+            let name = time.to_rfc3339_millis()[..19].replace(['T', ':'], "-");
+            fs::write(directory.path().join(name), text)?;
+            asked.push((exits[0], time));
+            asked.push((made.address(), time));
+        }
+        Ok(Self { directory, count, last, exits, asked })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Loads them as the ingester does at its start.
+    pub(crate) fn load(&self) -> Result<ExitHistory> {
+        let places = Places::only(Source::Snapshot, self.path().to_owned());
+        let mut library = Library::new(places, TorRules::default());
+        library.refresh(self.last).context("loading the lists")?;
+        let history = library.history().clone();
+        let valid = history.valid(Source::Snapshot);
+        anyhow::ensure!(valid == self.count, "{valid} of {} made-up lists are valid", self.count);
+        Ok(history)
+    }
+}

@@ -1,0 +1,39 @@
+//! The order of things.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use model::Timestamp;
+
+use crate::args::{Args, Part};
+use crate::report::Report;
+use crate::workspace::Workspace;
+use crate::{broker, decode, growth, hostile, ingest, query, tor};
+
+/// Measures and reports.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    let mut report = Report::new(workspace);
+    report.fact("librdkafka", broker::version());
+    let now = Timestamp::from_micros(0).after(SystemTime::UNIX_EPOCH.elapsed()?);
+    let wanted = |part| args.part == part || args.part == Part::All;
+    // The one that measures this process's own memory comes first.
+    if wanted(Part::Tor) {
+        tor::run(&mut report, now)?;
+    }
+    if wanted(Part::Decode) {
+        decode::run(&mut report, args.records, now)?;
+    }
+    if wanted(Part::Ingest) {
+        ingest::run(workspace, &mut report, args.records, now)?;
+    }
+    if wanted(Part::Growth) {
+        growth::run(workspace, &mut report, args.records, now)?;
+    }
+    if wanted(Part::Query) {
+        query::run(workspace, &mut report)?;
+    }
+    if wanted(Part::Hostile) {
+        hostile::run(workspace, &mut report)?;
+    }
+    report.finish(args.json.as_deref())
+}

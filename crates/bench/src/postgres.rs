@@ -1,0 +1,119 @@
+//! PostgreSQL by itself: the rows that the ingester wrote, dumped and copied back into the same relation.
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use sqlx::postgres::PgPoolCopyExt;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tempfile::TempDir;
+use testkit::Postgres;
+
+/// What differs from the defaults: with 128 MB of shared buffers and 1 GB of log between checkpoints a million rows
+/// would measure the disk. Durability is untouched.
+pub(crate) const SETTINGS: [(&str, &str); 2] =
+    [("shared_buffers", "512MB"), ("max_wal_size", "4GB")];
+
+/// A durable server.
+pub(crate) fn start() -> Postgres {
+    let settings = SETTINGS.iter();
+    settings
+        .fold(Postgres::builder(), |builder, (name, value)| builder.setting(name, value))
+        .start()
+}
+
+/// The server's version, and that a commit waits for the disk.
+pub(crate) async fn version(url: &str) -> Result<String> {
+    let mut connection = PgConnection::connect(url).await?;
+    let durable: String =
+        sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&mut connection).await?;
+    ensure!(durable == "on", "synchronous_commit is {durable}");
+    Ok(sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await?)
+}
+
+/// Begins a measurement with nothing left to write from the one before.
+pub(crate) async fn settle(url: &str) -> Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await?;
+    Ok(())
+}
+
+/// The bytes of log written since the server was made.
+pub(crate) async fn logged(url: &str) -> Result<f64> {
+    let mut connection = PgConnection::connect(url).await?;
+    let bytes = "SELECT (pg_current_wal_lsn() - '0/0')::float8";
+    Ok(sqlx::query_scalar(bytes).fetch_one(&mut connection).await?)
+}
+
+/// The rows of the relation.
+pub(crate) async fn count(url: &str) -> Result<i64> {
+    let mut connection = PgConnection::connect(url).await?;
+    Ok(sqlx::query_scalar("SELECT count(*) FROM publication").fetch_one(&mut connection).await?)
+}
+
+/// Empties the relation, in a transaction of its own, so that what comes is logged as any write is.
+pub(crate) async fn empty(url: &str) -> Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::raw_sql("TRUNCATE publication").execute(&mut connection).await?;
+    settle(url).await
+}
+
+/// The relation's rows in two files, as they lie: that is the order in which the ingester wrote them.
+pub(crate) struct Dump {
+    _directory: TempDir,
+    files: Vec<PathBuf>,
+}
+
+impl Dump {
+    pub(crate) async fn write(url: &str) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("copy-").tempdir()?;
+        // The server reads the files itself, and runs as somebody else.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+        let pool = PgPool::connect(url).await?;
+        let size = "SELECT pg_relation_size('publication') / current_setting('block_size')::int";
+        let blocks: i64 = sqlx::query_scalar(size).fetch_one(&pool).await?;
+        let mut files = Vec::new();
+        for (name, side) in [("first", "<"), ("second", ">=")] {
+            let path = directory.path().join(name);
+            let rows = format!("SELECT * FROM publication WHERE ctid {side} '({},0)'", blocks / 2);
+            dump(&pool, &rows, &path).await?;
+            files.push(path);
+        }
+        Ok(Self { _directory: directory, files })
+    }
+
+    /// Copies all rows back, one session a file; returns the seconds that took.
+    pub(crate) async fn copy_back(&self, url: &str) -> Result<f64> {
+        let mut sessions = Vec::new();
+        for file in &self.files {
+            sessions.push((PgConnection::connect(url).await?, copy_from(file)));
+        }
+        let began = Instant::now();
+        let running = sessions.into_iter().map(|(mut connection, sql)| {
+            tokio::spawn(
+                async move { sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await },
+            )
+        });
+        for session in running.collect::<Vec<_>>() {
+            session.await??;
+        }
+        Ok(began.elapsed().as_secs_f64())
+    }
+}
+
+async fn dump(pool: &PgPool, rows: &str, path: &Path) -> Result<()> {
+    let copy = format!("COPY ({rows}) TO STDOUT (FORMAT binary)");
+    let mut file = File::create(path)?;
+    let mut parts = pool.copy_out_raw(&copy).await?;
+    while let Some(part) = std::future::poll_fn(|context| parts.as_mut().poll_next(context)).await {
+        file.write_all(&part?)?;
+    }
+    file.flush().context("writing the dump")
+}
+
+fn copy_from(path: &Path) -> String {
+    format!("COPY publication FROM '{}' (FORMAT binary)", path.display())
+}

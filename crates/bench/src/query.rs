@@ -1,0 +1,264 @@
+//! The query daemon over HTTP, beside PostgreSQL answering the same statement to `pgbench`.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use testkit::{Daemon, Postgres, free_port, postgres_program};
+use tokio::runtime::Runtime;
+
+use crate::postgres;
+use crate::process::{cpu, cpu_with_children, memory};
+use crate::report::Report;
+use crate::workspace::{Workspace, succeed};
+
+const ROWS: u32 = 1_000_000;
+/// As many as the goal is stated for.
+const CONNECTIONS: usize = 16;
+const KEYS: u32 = 1_000;
+/// For the caches of both sides, the statements' plans and the clients' connections.
+const WARM_UP: Duration = Duration::from_secs(2);
+const MEASURED: Duration = Duration::from_secs(10);
+/// What the daemon asks, in a session set as the daemon sets its own.
+const STATEMENT: &str = "SELECT p.username, p.created, p.tor, p.tfa, p.tor_reason::text, p.tfa_reason::text, \
+    p.tor_settled, p.credential::text, p.actor::text, p.disputed, p.tor_evidence_until, p.revision, p.generation, \
+    p.event_identity, i.place FROM unnest({keys}) WITH ORDINALITY AS i(name, version, place) \
+    JOIN publication p USING (name, version);\n";
+const SESSION: &str =
+    "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off";
+
+/// Builds the query daemon beside this program, where testkit finds it.
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    if std::env::var_os("TESTKIT_BIN_DIR").is_some() {
+        return Ok(());
+    }
+    let mut cargo = workspace.cargo(&["build", "--release", "--package", "query", "--bins"]);
+    succeed("building the query daemon", &mut cargo)
+}
+
+/// A query daemon on a database of its own.
+pub(crate) struct Served {
+    pub(crate) daemon: Daemon,
+    pub(crate) http: String,
+    pub(crate) database: String,
+    pub(crate) postgres: Postgres,
+    pub(crate) runtime: Runtime,
+}
+
+impl Served {
+    /// Starts PostgreSQL with so many rows and the daemon before it.
+    pub(crate) fn start(workspace: &Workspace, rows: u32) -> Result<Self> {
+        let (postgres, runtime) = (postgres::start(), Runtime::new()?);
+        let database = runtime.block_on(postgres.database()).url;
+        runtime.block_on(fill(workspace, &database, rows))?;
+        let http = format!("127.0.0.1:{}", free_port());
+        let admin = format!("127.0.0.1:{}", free_port());
+        let mut daemon = Daemon::command("publication-query")
+            .arg("serve")
+            .env("QUERY_STORE__URL", &database)
+            .env("QUERY_HTTP__LISTEN", &http)
+            .env("QUERY_ADMIN__LISTEN", &admin)
+            .spawn();
+        daemon.wait_ready(&admin);
+        Ok(Self { daemon, http, database, postgres, runtime })
+    }
+
+    /// The daemon's peak, in MiB.
+    fn peak(&self) -> Result<f64> {
+        memory(&self.daemon.pid().to_string(), "VmHWM")
+    }
+}
+
+/// Makes the tables by the migrations themselves, and the rows in the database.
+async fn fill(workspace: &Workspace, database: &str, rows: u32) -> Result<()> {
+    let folder = workspace.root().join("crates/store/migrations/postgres");
+    let files = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path()));
+    let mut files = files.collect::<Result<Vec<_>>>()?;
+    files.sort();
+    let mut connection = PgConnection::connect(database).await?;
+    for file in files {
+        let sql = fs::read_to_string(&file)?;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+    }
+    let sql = format!(
+        "INSERT INTO publication (name, version, created, revision, generation, tor_reason, tfa_reason, credential,
+             actor, tor_settled, disputed, tor, tfa, username, event_identity)
+         SELECT 'package-' || n, '1.0.0', timestamptz '2024-01-01' + n * interval '1 s', 0, 0, 'not_listed',
+             'second_factor', 'session_token', 'user', true, false, false, true, 'user-' || n % 1000,
+             decode(md5(n::text), 'hex')
+         FROM generate_series(0, {rows} - 1) AS n"
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+    sqlx::raw_sql("VACUUM ANALYZE publication").execute(&mut connection).await?;
+    postgres::settle(database).await
+}
+
+/// Measures and reports.
+pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
+    build(workspace)?;
+    eprintln!("bench: filling PostgreSQL with {ROWS} publications");
+    let served = Served::start(workspace, ROWS)?;
+    let version = served.runtime.block_on(postgres::version(&served.postgres.url()))?;
+    report.fact("query", format!("{ROWS} rows, {CONNECTIONS} connections, PostgreSQL {version}"));
+
+    let one = |n: u32| request(&[n % ROWS]);
+    let requests = measure(&served, &one)?;
+    report.add("query_one", "query daemon: one key a request", requests.rate, "requests/s");
+    report.add("query_one_cpu", "  its processor time a request", requests.cpu * 1e6, "µs");
+    report.add("query_one_postgres", "  PostgreSQL's", requests.postgres * 1e6, "µs");
+    let keys = "ARRAY['package-' || :n], ARRAY['1.0.0']";
+    let alone = pgbench(&served, &format!("\\set n random(0, {})\n", ROWS - 1), keys, &[])?;
+    report.add("pgbench_one", "pgbench: the same statement", alone, "statements/s");
+    report.ratio("query_per_pgbench", "one key, daemon / pgbench", "query_one", "pgbench_one");
+
+    let place = |n: u32, key: u32| (n.wrapping_mul(7_919) + key * 997) % ROWS;
+    let batch = |n: u32| request(&(0..KEYS).map(|key| place(n, key)).collect::<Vec<_>>());
+    let batches = measure(&served, &batch)?;
+    report.add("query_batch", "query daemon: 1,000 keys a request", batches.rate, "batches/s");
+    report.add("query_batch_cpu", "  its processor time a batch", batches.cpu * 1e3, "ms");
+    report.add("query_batch_postgres", "  PostgreSQL's", batches.postgres * 1e3, "ms");
+    let list = |value: &dyn Fn(u32) -> String| {
+        let items: Vec<String> = (0..KEYS).map(value).collect();
+        format!("{{{}}}", items.join(","))
+    };
+    let names = format!("names={}", list(&|key| format!("package-{}", place(1, key))));
+    let versions = format!("versions={}", list(&|_| "1.0.0".to_owned()));
+    let keys = ":names::text[], :versions::text[]";
+    let alone = pgbench(&served, "", keys, &["-D", &names, "-D", &versions])?;
+    report.add("pgbench_batch", "pgbench: the same statement", alone, "statements/s");
+    let text = "1,000 keys, daemon / pgbench";
+    report.ratio("batch_per_pgbench", text, "query_batch", "pgbench_batch");
+    report.add("query_peak", "query daemon: peak memory", served.peak()?, "MiB");
+    Ok(())
+}
+
+/// A request for these packages with the seed's fields.
+fn request(places: &[u32]) -> Vec<u8> {
+    let body = match places {
+        [one] => format!(
+            r#"{{"query":"query($n:String!){{package(name:$n,version:\"1.0.0\"){{publicationInfo{{username tor tfa}}}}}}","variables":{{"n":"package-{one}"}}}}"#
+        ),
+        many => {
+            let refs =
+                many.iter().map(|n| format!(r#"{{"name":"package-{n}","version":"1.0.0"}}"#));
+            let refs = refs.collect::<Vec<_>>().join(",");
+            format!(
+                r#"{{"query":"query($r:[PackageRef!]!){{packages(refs:$r){{publicationInfo{{username tor tfa}}}}}}","variables":{{"r":[{refs}]}}}}"#
+            )
+        }
+    };
+    let length = body.len();
+    format!(
+        "POST /graphql HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+struct Measured {
+    /// Requests a second.
+    rate: f64,
+    /// Processor time of the daemon and of PostgreSQL for one request, in seconds.
+    cpu: f64,
+    postgres: f64,
+}
+
+/// Asks over all connections at once, each waiting for its answer before it asks again.
+fn measure(served: &Served, request: &(dyn Fn(u32) -> Vec<u8> + Sync)) -> Result<Measured> {
+    let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let used = || -> Result<(f64, f64)> {
+        let postgres = served.postgres.pid().map_or(Ok(0.0), cpu_with_children)?;
+        Ok((cpu(served.daemon.pid())?, postgres))
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0_u32..)
+            .take(CONNECTIONS)
+            .map(|client| {
+                scope.spawn({
+                    let (done, over) = (&done, &over);
+                    move || ask(&served.http, client, request, (done, over))
+                })
+            })
+            .collect();
+        thread::sleep(WARM_UP);
+        let (before, used_before, began) = (done.load(Ordering::Relaxed), used(), Instant::now());
+        thread::sleep(MEASURED);
+        let count = (done.load(Ordering::Relaxed) - before) as f64;
+        let (used_after, seconds) = (used(), began.elapsed().as_secs_f64());
+        over.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().ok().context("a client panicked")??;
+        }
+        let (before, after) = (used_before?, used_after?);
+        ensure!(count > 0.0, "no request was answered");
+        let (cpu, postgres) = ((after.0 - before.0) / count, (after.1 - before.1) / count);
+        Ok(Measured { rate: count / seconds, cpu, postgres })
+    })
+}
+
+fn ask(
+    http: &str,
+    client: u32,
+    request: &(dyn Fn(u32) -> Vec<u8> + Sync),
+    (done, over): (&AtomicU64, &AtomicBool),
+) -> Result<()> {
+    // Made before, so that making them costs the machine nothing while it is measured.
+    let requests: Vec<Vec<u8>> =
+        (0..64).map(|turn| request((client * 64 + turn).wrapping_mul(48_271))).collect();
+    let mut stream = TcpStream::connect(http)?;
+    stream.set_nodelay(true)?;
+    let mut answers = BufReader::with_capacity(64 * 1_024, stream.try_clone()?);
+    let (mut line, mut body) = (String::new(), Vec::new());
+    for request in requests.iter().cycle() {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        stream.write_all(request)?;
+        read_answer(&mut answers, &mut line, &mut body)?;
+        ensure!(body.starts_with(b"{\"data\"") && !body.ends_with(b":null}}"), "a wrong answer");
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn read_answer(answers: &mut impl BufRead, line: &mut String, body: &mut Vec<u8>) -> Result<()> {
+    let mut length = 0;
+    loop {
+        line.clear();
+        ensure!(answers.read_line(line)? > 0, "the daemon closed a connection");
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.trim().parse()?;
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    body.resize(length, 0);
+    Ok(answers.read_exact(body)?)
+}
+
+/// Statements a second of `pgbench` over as many connections.
+fn pgbench(served: &Served, before: &str, keys: &str, more: &[&str]) -> Result<f64> {
+    let script = tempfile::NamedTempFile::new()?;
+    fs::write(script.path(), format!("{before}{}", STATEMENT.replace("{keys}", keys)))?;
+    let program = postgres_program("pgbench").context("no pgbench beside postgres")?;
+    let clients = CONNECTIONS.to_string();
+    let seconds = MEASURED.as_secs().to_string();
+    let output = Command::new(program)
+        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--client", &clients])
+        .args(["--time", &seconds, "--file"])
+        .arg(script.path())
+        .args(more)
+        .arg(&served.database)
+        .env("PGOPTIONS", SESSION)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
+    let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next());
+    rate.and_then(|rate| rate.parse().ok()).context("pgbench printed no rate")
+}

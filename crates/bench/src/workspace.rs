@@ -1,0 +1,42 @@
+//! The workspace that is measured, and the programs that run in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The folder of the workspace that this program was built from.
+pub(crate) struct Workspace {
+    root: PathBuf,
+}
+
+impl Workspace {
+    /// Where this crate lies.
+    pub(crate) fn here() -> Self {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+        Self { root: crates.and_then(Path::parent).unwrap_or(Path::new(".")).to_owned() }
+    }
+
+    /// The folder of the workspace.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `cargo …` in the workspace's folder.
+    pub(crate) fn cargo(&self, args: &[&str]) -> Command {
+        // The cargo that runs this, so that a toolchain chosen on the command line stays chosen.
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(args).current_dir(self.root());
+        command
+    }
+}
+
+/// Runs a program to its end, its output going where ours goes.
+///
+/// # Errors
+/// Any exit code but 0.
+pub(crate) fn succeed(what: &str, command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {what}"))?;
+    ensure!(status.success(), "{what} failed: {status}");
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! The exit lists: there, valid, and young enough.
+
+use std::time::Duration;
+
+use enrich::{Library, Source};
+
+use super::Findings;
+use crate::evidence;
+use crate::settings::Settings;
+
+pub(super) fn check(findings: &mut Findings, settings: &Settings) {
+    let places = evidence::places(settings);
+    let configured = [
+        (Source::ExitList, places.exit_lists.is_some()),
+        (Source::Snapshot, places.snapshots.is_some()),
+        (Source::AnonymousIp, places.anonymous_ip.is_some()),
+    ];
+    if configured.iter().all(|(_, configured)| !configured) {
+        findings.warning(
+            "lists",
+            "neither tor.exit_lists nor tor.snapshots nor tor.anonymous_ip is set: tor is null but where the edge or a prefix says otherwise",
+        );
+        return;
+    }
+    let rules = match settings.tor_rules() {
+        Ok(rules) => rules,
+        Err(error) => return findings.problem("lists", error.to_string()),
+    };
+    let mut library = Library::new(places, rules);
+    if let Err(error) = library.refresh(evidence::now()) {
+        return findings.problem("lists", error.to_string());
+    }
+    for (source, _) in configured.iter().filter(|(_, configured)| *configured) {
+        age(findings, settings, &library, *source);
+    }
+    let refused = library.refused();
+    if let Some(first) = refused.first() {
+        let message = format!(
+            "{} files are refused, first {}: {}",
+            refused.len(),
+            first.path.display(),
+            first.reason
+        );
+        findings.warning("lists.refused", message);
+    }
+}
+
+fn age(findings: &mut Findings, settings: &Settings, library: &Library, source: Source) {
+    let (name, history) = (source.as_str(), library.history());
+    let Some(newest) = history.newest(source) else {
+        findings.warning("lists.missing", format!("{name}: no valid list"));
+        return;
+    };
+    let covers =
+        if source == Source::AnonymousIp { settings.tor.max_age } else { settings.tor.coverage };
+    let seconds = evidence::now().micros_since(newest).max(0).unsigned_abs() / 1_000_000;
+    let age = Duration::from_secs(seconds);
+    let message = format!(
+        "{name}: {} valid, the newest {} old",
+        history.valid(source),
+        humantime::format_duration(age)
+    );
+    if age > covers {
+        let covers = humantime::format_duration(covers);
+        findings.warning(
+            "lists.stale",
+            format!(
+                "{message}; acts are covered for {covers}, so what is published now has no verdict"
+            ),
+        );
+    } else {
+        findings.ok("lists", message);
+    }
+}

@@ -1,0 +1,170 @@
+//! `publication-ingester check`: whether these settings, this broker and this database can keep what the service
+//! promises, and under which conditions. Nothing is changed.
+
+mod lists;
+mod store;
+mod topics;
+
+use std::fmt::Write;
+
+use bytesize::ByteSize;
+use clap::Args;
+use serde::Serialize;
+
+use crate::commands::output::Output;
+use crate::kafka;
+use crate::settings::{OnGap, Settings};
+
+/// How to look.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Exit with 1 on warnings too
+    #[arg(long)]
+    strict: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// How grave something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Level {
+    Ok,
+    /// It works, and something is less than it could be.
+    Warning,
+    /// It does not work, or loses what it promises to keep.
+    Problem,
+}
+
+/// What was found at a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) level: Level,
+    /// A stable word: scripts may look for it.
+    pub(crate) what: &'static str,
+    pub(crate) message: String,
+}
+
+/// Everything that was found.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Findings {
+    findings: Vec<Finding>,
+    guarantee: Vec<String>,
+    memory: String,
+}
+
+impl Findings {
+    pub(crate) fn ok(&mut self, what: &'static str, message: impl Into<String>) {
+        self.add(Level::Ok, what, message);
+    }
+
+    pub(crate) fn warning(&mut self, what: &'static str, message: impl Into<String>) {
+        self.add(Level::Warning, what, message);
+    }
+
+    pub(crate) fn problem(&mut self, what: &'static str, message: impl Into<String>) {
+        self.add(Level::Problem, what, message);
+    }
+
+    fn add(&mut self, level: Level, what: &'static str, message: impl Into<String>) {
+        self.findings.push(Finding { level, what, message: message.into() });
+    }
+
+    fn worst(&self) -> Level {
+        self.findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for finding in &self.findings {
+            let level = match finding.level {
+                Level::Ok => "ok     ",
+                Level::Warning => "WARNING",
+                Level::Problem => "PROBLEM",
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{level} {}: {}", finding.what, finding.message);
+        }
+        text.push_str("\nwhat follows from these settings:\n");
+        for line in &self.guarantee {
+            let _ = writeln!(text, "  - {line}");
+        }
+        let _ = writeln!(text, "memory: {}", self.memory);
+        text
+    }
+}
+
+impl Check {
+    /// Looks at everything and prints it. `false` on a problem.
+    ///
+    /// # Errors
+    /// When nothing can be printed.
+    pub(crate) async fn run(self, settings: Settings) -> anyhow::Result<bool> {
+        let mut findings = Findings::default();
+        // The configuration was read, or the command would have ended with exit code 78.
+        findings.ok("configuration", "every key is known and of its type");
+        let mut guarantee = Vec::new();
+        match kafka::inspect(&settings).await {
+            Ok(inspected) => {
+                findings.ok("kafka", format!("{} brokers answer", inspected.brokers));
+                topics::check(&mut findings, &settings, &inspected);
+                guarantee.extend(topics::guarantee(&inspected));
+            }
+            Err(error) => findings.problem("kafka", format!("{}: {error}", settings.kafka.brokers)),
+        }
+        guarantee.extend(store::check(&mut findings, &settings).await);
+        let of = settings.clone();
+        findings = tokio::task::spawn_blocking(move || {
+            lists::check(&mut findings, &of);
+            findings
+        })
+        .await?;
+        findings.guarantee = promises(&settings);
+        findings.guarantee.extend(guarantee);
+        findings.memory = memory(&settings);
+        let output = if self.json { Output::Json } else { Output::Text };
+        output.print("check", &findings, &findings.describe())?;
+        let allowed = if self.strict { Level::Ok } else { Level::Warning };
+        Ok(findings.worst() <= allowed)
+    }
+}
+
+fn promises(settings: &Settings) -> Vec<String> {
+    let on_gap = match settings.kafka.on_gap {
+        OnGap::Continue => {
+            "records that Kafka deletes before they are read are counted, named, and passed over"
+        }
+        OnGap::Stop => "the ingester ends when Kafka has deleted records before they were read",
+    };
+    let mut promises = vec![
+        "an offset is committed after every record before it is a row, a duplicate, skipped, or a dead letter that the \
+         broker acknowledged; records are read at least once, and the merge rule makes each count once"
+            .to_owned(),
+        on_gap.to_owned(),
+        format!(
+            "verdicts on Tor are mended by themselves for {} after the act, beyond that by a replay",
+            humantime::format_duration(settings.tor.settle_horizon)
+        ),
+    ];
+    if settings.reject.max_consecutive > 0 {
+        promises.push(format!(
+            "reading stops after {} rejections in a row, until a restart",
+            settings.reject.max_consecutive
+        ));
+    }
+    promises
+}
+
+fn memory(settings: &Settings) -> String {
+    let buffered = settings.limits.max_buffered_bytes.as_u64();
+    // A settling pass: an eighth of our part, and 4 MiB of librdkafka's.
+    let settling = buffered / 3 * 2 / 8 + 4 * 1024 * 1024;
+    format!(
+        "records read and not written hold at most {} (limits.max_buffered_bytes), a settling pass {} more, and each of \
+         these may pass its bound by a few hand-overs of half a MiB, or of one record; about 15 MiB the process itself, and the exit \
+         lists come on top (about 25 MiB a year of hourly lists)",
+        ByteSize::b(buffered),
+        ByteSize::b(settling)
+    )
+}

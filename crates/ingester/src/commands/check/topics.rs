@@ -1,0 +1,241 @@
+//! The two topics: rights, and settings that lose something.
+
+use std::time::Duration;
+
+use super::Findings;
+use crate::kafka::{Inspected, Right, TopicFacts};
+use crate::settings::Settings;
+
+/// Room for the headers that a dead letter has over its record; as much as where the topic is made.
+const HEADER_ROOM: i64 = 64 * 1024;
+
+pub(super) fn check(findings: &mut Findings, settings: &Settings, inspected: &Inspected) {
+    let kafka = &settings.kafka;
+    right(findings, "source.read", &format!("reading {}", kafka.topic), &inspected.read);
+    right(findings, "group", &format!("the group {}", kafka.group), &inspected.group);
+    match &inspected.source {
+        Ok(source) => {
+            findings.ok("source", format!("{}: {} partitions", kafka.topic, source.partitions));
+            check_source(findings, settings, source);
+        }
+        Err(error) => findings.problem("source", format!("{}: {error}", kafka.topic)),
+    }
+    match &inspected.dead_letters {
+        Ok(letters) => {
+            let topic = &kafka.dead_letter_topic;
+            findings.ok("dead_letters", format!("{topic}: {} partitions", letters.partitions));
+            right(findings, "dead_letters.write", &format!("writing {topic}"), &inspected.write);
+            check_letters(findings, inspected.source.as_ref().ok(), letters);
+        }
+        Err(error) => findings.warning(
+            "dead_letters",
+            format!(
+                "{}: {error}; `run` makes it at its start where it may, and pauses at the first rejected record where it may not",
+                kafka.dead_letter_topic
+            ),
+        ),
+    }
+}
+
+fn right(findings: &mut Findings, what: &'static str, subject: &str, right: &Right) {
+    match right {
+        Right::Given => findings.ok(what, format!("{subject} is allowed")),
+        Right::Refused(error) => findings.problem(what, format!("{subject}: {error}")),
+        Right::Unknown(why) => findings.ok(what, format!("{subject} was not tried: {why}")),
+    }
+}
+
+fn check_source(findings: &mut Findings, settings: &Settings, source: &TopicFacts) {
+    if source.config.is_empty() {
+        findings.warning(
+            "source.settings",
+            "the topic's settings may not be read (DescribeConfigs), so they are not checked",
+        );
+        return;
+    }
+    if is_compacted(source) {
+        findings.problem(
+            "source.compacted",
+            "cleanup.policy has compact, which keeps one record a key: the key has no version, so publications are deleted",
+        );
+    }
+    replication(findings, "source.replication", source);
+    retention(findings, settings, source);
+    if source.config.get("message.timestamp.type").is_some_and(|kind| kind == "LogAppendTime") {
+        findings.ok(
+            "source.timestamps",
+            "message.timestamp.type is LogAppendTime: future_time is judged by the broker's clock, and ranges by time mean when records arrived",
+        );
+    }
+    let (limit, max) =
+        (settings.limits.max_event_bytes.as_u64(), source.number("max.message.bytes"));
+    if max.is_some_and(|max| u64::try_from(max).is_ok_and(|max| max > limit.saturating_add(4_096)))
+    {
+        findings.ok(
+            "source.size",
+            format!("the topic takes records of {} bytes; those over limits.max_event_bytes ({limit}) are rejected as too_large", max.unwrap_or(0)),
+        );
+    }
+}
+
+fn is_compacted(topic: &TopicFacts) -> bool {
+    topic.config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"))
+}
+
+fn retention(findings: &mut Findings, settings: &Settings, source: &TopicFacts) {
+    let retention = source.number("retention.ms").unwrap_or(-1);
+    let needed = settings.tor.settle_after + settings.tor.coverage;
+    let kept = |span: Duration| {
+        retention < 0 || u128::try_from(retention).is_ok_and(|kept| kept >= span.as_millis())
+    };
+    let words = |span: Duration| humantime::format_duration(span).to_string();
+    let has = words(Duration::from_millis(u64::try_from(retention).unwrap_or(0)));
+    if !kept(needed) {
+        findings.problem(
+            "source.retention",
+            format!(
+                "retention.ms is {has}, and settling reads records again for {} (tor.settle_after and tor.coverage): verdicts on Tor stay open for ever",
+                words(needed)
+            ),
+        );
+    } else if !kept(settings.tor.settle_horizon) {
+        findings.warning(
+            "source.retention",
+            format!(
+                "retention.ms is {has}, less than tor.settle_horizon ({}): lists that come later than that find nothing to mend",
+                words(settings.tor.settle_horizon)
+            ),
+        );
+    } else if retention >= 0 {
+        findings.ok(
+            "source.retention",
+            format!("records are kept for {has}; older ones cannot be replayed"),
+        );
+    } else {
+        findings.ok("source.retention", "records are kept for ever");
+    }
+    if source.number("retention.bytes").is_some_and(|bytes| bytes >= 0) {
+        findings.warning(
+            "source.retention_bytes",
+            "retention.bytes is set: a busy day may delete records before their time",
+        );
+    }
+}
+
+fn replication(findings: &mut Findings, what: &'static str, topic: &TopicFacts) {
+    let in_sync = topic
+        .number("min.insync.replicas")
+        .and_then(|least| usize::try_from(least).ok())
+        .unwrap_or(1);
+    let replicas = topic.replicas;
+    if replicas < in_sync {
+        findings.problem(what, format!("{replicas} replicas, fewer than min.insync.replicas ({in_sync}): nothing can be written with acks=all"));
+    } else if replicas == 1 {
+        findings.warning(what, "one replica: a broker's disk is all there is of these records");
+    } else if replicas == in_sync {
+        findings.warning(what, format!("{replicas} replicas, as many as min.insync.replicas: one broker away, and nothing can be written"));
+    } else if in_sync == 1 {
+        findings.warning(what, format!("{replicas} replicas, but min.insync.replicas is 1: what one broker acknowledged alone is lost with it"));
+    } else {
+        findings.ok(what, format!("{replicas} replicas, of which {in_sync} must have a record"));
+    }
+    if topic.config.get("unclean.leader.election.enable").is_some_and(|enabled| enabled == "true") {
+        findings.problem(what, "unclean.leader.election.enable: a replica that lacks acknowledged records may become the leader");
+    }
+}
+
+fn check_letters(findings: &mut Findings, source: Option<&TopicFacts>, letters: &TopicFacts) {
+    if letters.config.is_empty() {
+        findings.warning(
+            "dead_letters.settings",
+            "the topic's settings may not be read (DescribeConfigs), so they are not checked",
+        );
+        return;
+    }
+    if is_compacted(letters) {
+        findings.problem(
+            "dead_letters.compacted",
+            "cleanup.policy has compact: of all dead letters of a package the last is kept",
+        );
+    }
+    if letters.number("retention.ms").is_some_and(|retention| retention >= 0) {
+        findings.warning(
+            "dead_letters.retention",
+            "retention.ms is set: dead letters carry the times of the records they repeat, so those of old records go at once; make it -1",
+        );
+    }
+    replication(findings, "dead_letters.replication", letters);
+    let max = |topic: &TopicFacts| topic.number("max.message.bytes");
+    if let (Some(source), Some(letters)) = (source.and_then(max), max(letters))
+        && letters < source.saturating_add(HEADER_ROOM)
+    {
+        findings.warning(
+            "dead_letters.size",
+            format!("max.message.bytes is {letters}, less than the source's {source} and room for headers: the largest dead letters go without their value"),
+        );
+    }
+    let before =
+        |topic: &TopicFacts| topic.number("message.timestamp.before.max.ms").unwrap_or(i64::MAX);
+    if before(letters) < source.map_or(i64::MAX, before) {
+        findings.problem(
+            "dead_letters.timestamps",
+            "message.timestamp.before.max.ms is less than the source's: the broker refuses dead letters of older records, and the ingester pauses",
+        );
+    }
+}
+
+/// What the source's settings add to the promises.
+pub(super) fn guarantee(inspected: &Inspected) -> Option<String> {
+    let source = inspected.source.as_ref().ok()?;
+    let in_sync = source.number("min.insync.replicas").unwrap_or(1);
+    Some(format!(
+        "a record that its producer sent with acks=all survives the loss of {} of {} replicas",
+        (in_sync - 1).clamp(0, i64::try_from(source.replicas).unwrap_or(0)),
+        source.replicas
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::check::Level;
+
+    fn topic(replicas: usize, config: &[(&str, &str)]) -> TopicFacts {
+        let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        TopicFacts { partitions: 1, replicas, config: config.collect() }
+    }
+
+    fn found(act: impl FnOnce(&mut Findings)) -> Vec<(Level, &'static str)> {
+        let mut findings = Findings::default();
+        act(&mut findings);
+        let found = findings.findings.iter().filter(|finding| finding.level > Level::Ok);
+        found.map(|finding| (finding.level, finding.what)).collect()
+    }
+
+    #[test]
+    fn replication_that_cannot_keep_its_word_is_named() {
+        let of = |replicas, least| {
+            found(|findings| {
+                replication(findings, "r", &topic(replicas, &[("min.insync.replicas", least)]))
+            })
+        };
+        assert_eq!(of(3, "2"), []);
+        assert_eq!(of(3, "1"), [(Level::Warning, "r")]);
+        assert_eq!(of(2, "2"), [(Level::Warning, "r")]);
+        assert_eq!(of(1, "1"), [(Level::Warning, "r")]);
+        assert_eq!(of(1, "2"), [(Level::Problem, "r")]);
+    }
+
+    #[test]
+    fn retention_is_compared_with_what_settling_reads() {
+        let of = |millis| {
+            let settings = Settings::default();
+            found(|findings| retention(findings, &settings, &topic(3, &[("retention.ms", millis)])))
+        };
+        assert_eq!(of("-1"), []);
+        assert_eq!(of("604800000"), []);
+        assert_eq!(of("604799999"), [(Level::Warning, "source.retention")]);
+        assert_eq!(of("32400000"), [(Level::Warning, "source.retention")]);
+        assert_eq!(of("32399999"), [(Level::Problem, "source.retention")]);
+    }
+}

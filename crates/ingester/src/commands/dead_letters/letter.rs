@@ -1,0 +1,121 @@
+//! A record of the dead-letter topic: what its headers say, and which ones an operator means.
+
+use clap::Args;
+use model::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::commands::replay::PointArgument;
+use crate::decode::rejection::Code;
+use crate::kafka::Bound;
+use crate::record::Record;
+
+/// Which dead letters are meant; without any of these, all.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SelectionArguments {
+    /// Only of this code; may be repeated
+    #[arg(long, value_name = "CODE", value_parser = code)]
+    code: Vec<String>,
+    /// Only rejected at this time or later: RFC 3339, or a span back from now such as 12h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<i64>,
+    /// Only rejected at this time or earlier
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<i64>,
+    /// Only of this partition of the dead-letter topic; may be repeated
+    #[arg(long, value_name = "N")]
+    partition: Vec<i32>,
+}
+
+fn code(text: &str) -> Result<String, String> {
+    let known = Code::ALL.iter().map(|code| code.as_str());
+    if known.clone().any(|code| code == text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("the codes are {}", known.collect::<Vec<_>>().join(", ")))
+}
+
+/// Milliseconds since 1970.
+fn time(text: &str) -> Result<i64, String> {
+    match text.parse::<PointArgument>().map(|argument| argument.point) {
+        Ok(Bound::Time(millis)) => Ok(millis),
+        _ => {
+            Err("neither a time such as 2026-03-05T10:00:00Z, nor a span back from now such as 2h"
+                .into())
+        }
+    }
+}
+
+/// The same, as a job's row says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Selection {
+    codes: Vec<String>,
+    /// Milliseconds since 1970, inclusive.
+    since: Option<i64>,
+    /// Milliseconds since 1970, inclusive.
+    until: Option<i64>,
+    pub(super) partitions: Vec<i32>,
+}
+
+impl From<SelectionArguments> for Selection {
+    fn from(arguments: SelectionArguments) -> Self {
+        Self {
+            codes: arguments.code,
+            since: arguments.since,
+            until: arguments.until,
+            partitions: arguments.partition,
+        }
+    }
+}
+
+impl Selection {
+    pub(crate) fn holds(&self, letter: &Letter<'_>) -> bool {
+        let at = letter.at().map(|at| at.as_micros().div_euclid(1_000));
+        (self.codes.is_empty() || letter.code().is_some_and(|code| self.codes.contains(&code)))
+            && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))
+            && self.until.is_none_or(|until| at.is_some_and(|at| at <= until))
+    }
+}
+
+/// A dead letter, by its headers.
+#[derive(Clone, Copy)]
+pub(crate) struct Letter<'a>(pub(crate) &'a Record);
+
+impl Letter<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        self.0.header(name).map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// Why it was rejected, in the contract's word.
+    pub(crate) fn code(&self) -> Option<String> {
+        self.text("publication.error.code")
+    }
+
+    /// The message for people, which quotes no value.
+    pub(crate) fn message(&self) -> Option<String> {
+        self.text("__connect.errors.exception.message")
+    }
+
+    /// When it was rejected.
+    pub(crate) fn at(&self) -> Option<Timestamp> {
+        Timestamp::parse(&self.text("publication.error.at")?).ok()
+    }
+
+    /// How often it has been rejected.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.text("publication.error.attempts").and_then(|text| text.parse().ok()).unwrap_or(1)
+    }
+
+    /// Topic, partition and offset of the record that it repeats.
+    pub(crate) fn origin(&self) -> String {
+        let part = |name| self.text(name).unwrap_or_else(|| "?".to_owned());
+        ["__connect.errors.topic", "__connect.errors.partition", "__connect.errors.offset"]
+            .map(part)
+            .join("/")
+    }
+
+    /// Whether the value was left out because the topic had no room for it.
+    pub(crate) fn is_without_value(&self) -> bool {
+        self.text("publication.value.omitted").as_deref() == Some("true")
+    }
+}

@@ -1,0 +1,108 @@
+//! Counting the letters by what can be done about them.
+
+use std::collections::BTreeMap;
+
+use model::{Publication, Timestamp};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::each;
+use super::letter::{Letter, Selection};
+use crate::commands::context::Context;
+use crate::commands::difference::adds_nothing;
+use crate::commands::output::Output;
+use crate::pipeline::evaluate::Outcome;
+
+/// Rows asked for at once.
+const LOOKUP: usize = 1_000;
+
+/// The letters of one code.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+struct Group {
+    letters: u64,
+    /// Rejected today as well.
+    still_bad: u64,
+    /// Would be written now.
+    to_redrive: u64,
+    /// The table says it already, or there is nothing to write.
+    done: u64,
+    /// When the first was rejected.
+    first: Option<String>,
+    /// When the last was rejected.
+    last: Option<String>,
+}
+
+#[derive(Default)]
+struct Groups {
+    by_code: BTreeMap<String, Group>,
+    /// Events by now, with their code, of which the table is to be asked.
+    events: Vec<(String, Publication)>,
+}
+
+pub(super) async fn run(
+    context: &Context,
+    selection: Selection,
+    output: Output,
+    stop: CancellationToken,
+) -> anyhow::Result<bool> {
+    let mut groups = Groups::default();
+    each(&context.settings, selection, stop.clone(), async |record| {
+        let letter = Letter(&record);
+        let code = letter.code().unwrap_or_else(|| "none".to_owned());
+        let outcome = context.evaluator.evaluate(&record);
+        let at = letter.at().map(Timestamp::to_rfc3339_millis);
+        let group = groups.by_code.entry(code.clone()).or_default();
+        group.letters += 1;
+        group.first = group.first.take().into_iter().chain(at.clone()).min();
+        group.last = group.last.take().into_iter().chain(at).max();
+        match outcome {
+            // A tombstone is one that was sent without its value: nobody can say more of it.
+            Outcome::Reject(_) => group.still_bad += 1,
+            Outcome::Skip(_) if letter.is_without_value() => group.still_bad += 1,
+            Outcome::Skip(_) => group.done += 1,
+            Outcome::Row(publication) => groups.events.push((code, publication)),
+        }
+        if groups.events.len() >= LOOKUP { groups.compare(context).await } else { Ok(()) }
+    })
+    .await?;
+    groups.compare(context).await?;
+    for (code, group) in &groups.by_code {
+        let mut line = serde_json::to_value(group)?;
+        line["code"] = code.as_str().into();
+        output.print("dead_letters", &line, &group.describe(code))?;
+    }
+    if groups.by_code.is_empty() && output == Output::Text {
+        output.print("", &(), "no dead letters")?;
+    }
+    Ok(!stop.is_cancelled())
+}
+
+impl Groups {
+    async fn compare(&mut self, context: &Context) -> anyhow::Result<()> {
+        let ids: Vec<_> = self.events.iter().map(|(_, event)| event.id.clone()).collect();
+        let rows = context.rows.find(&ids).await?;
+        for ((code, event), row) in self.events.drain(..).zip(rows) {
+            let group = self.by_code.entry(code).or_default();
+            match row {
+                Some(row) if adds_nothing(&row, event) => group.done += 1,
+                _ => group.to_redrive += 1,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Group {
+    fn describe(&self, code: &str) -> String {
+        let time = |at: &Option<String>| at.clone().unwrap_or_else(|| "an unknown time".to_owned());
+        format!(
+            "{code}: {} letters from {} to {}: {} still bad, {} to redrive, {} done",
+            self.letters,
+            time(&self.first),
+            time(&self.last),
+            self.still_bad,
+            self.to_redrive,
+            self.done
+        )
+    }
+}

@@ -1,0 +1,262 @@
+//! `publication-ingester dead-letters …`: what lies in the dead-letter topic, and the way back for what can be mended.
+//!
+//! The topic is never written to here. Whether a letter is still open is not remembered anywhere: it is judged again by
+//! today's rules and compared with the table.
+
+mod letter;
+mod list;
+mod mask;
+mod read;
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, ensure};
+use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::context::{Context, each_record};
+use crate::commands::output::Output;
+use crate::commands::record_file::{Bytes, Line};
+use crate::commands::replay::{self, Source, Task};
+use crate::kafka::{Bound, RateLimit};
+use crate::pipeline::evaluate::Outcome;
+use crate::record::Record;
+use crate::settings::Settings;
+
+use letter::{Letter, Selection, SelectionArguments};
+pub(crate) use read::{LeftOut, Letters, read};
+
+const EVERYTHING: (Bound, Bound) = (Bound::Earliest, Bound::Latest);
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LettersCommand {
+    /// Count the letters by code: still bad, to be redriven, done
+    ///
+    /// Every letter is judged again by today's configuration. `still_bad` is rejected today as well; `to_redrive` would
+    /// be written now; `done` says nothing that the table does not say already, because it was redriven or sent again.
+    List {
+        #[command(flatten)]
+        selection: SelectionArguments,
+        /// How to print [default: text on a terminal, else json]
+        #[arg(long, value_enum)]
+        output: Option<Output>,
+    },
+    /// Show a letter with the reason and today's judgement, its addresses masked
+    Show {
+        /// The partition of the dead-letter topic
+        partition: i32,
+        /// The offset there
+        offset: i64,
+        /// How to print [default: text on a terminal, else json]
+        #[arg(long, value_enum)]
+        output: Option<Output>,
+    },
+    /// Put letters through the loop once more: what is an event now becomes a row, what is still bad stays where it is
+    Redrive(Redrive),
+    /// Write letters as JSON lines, addresses masked
+    Export {
+        #[command(flatten)]
+        selection: SelectionArguments,
+        /// With addresses, so that `replay --file` can read them: keep the file accordingly
+        #[arg(long)]
+        with_addresses: bool,
+        /// Where to [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+/// Which letters go through the loop.
+#[derive(Debug, Args)]
+pub(crate) struct Redrive {
+    #[command(flatten)]
+    selection: SelectionArguments,
+    /// Leave out what was rejected this often (header publication.error.attempts): it would go round for ever
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    max_attempts: u32,
+    /// Records a second at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Why, for the job's row
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Write nothing and say what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// How to print [default: text on a terminal, else json]
+    #[arg(long, value_enum)]
+    output: Option<Output>,
+}
+
+impl LettersCommand {
+    /// Does it. `false` when it was stopped before its end.
+    ///
+    /// # Errors
+    /// A topic that cannot be read, a database that cannot be used.
+    pub(crate) async fn run(
+        self,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> anyhow::Result<bool> {
+        match self {
+            Self::List { selection, output } => {
+                let context = Context::load(settings).await?;
+                list::run(&context, selection.into(), Output::chosen(output), stop).await
+            }
+            Self::Show { partition, offset, output } => {
+                let output = Output::chosen(output);
+                unless_stopped(&stop, show(&settings, (partition, offset), output)).await
+            }
+            Self::Redrive(redrive) => redrive.run(settings, stop).await,
+            Self::Export { selection, with_addresses, file } => {
+                let to: Box<dyn Write + Send> = match file {
+                    Some(path) => Box::new(io::BufWriter::new(
+                        create(&path, with_addresses)
+                            .with_context(|| format!("creating {}", path.display()))?,
+                    )),
+                    None => Box::new(io::stdout()),
+                };
+                let export = export(&settings, selection.into(), with_addresses, to);
+                match unless_stopped(&stop, export).await {
+                    // Who reads has seen enough: `dead-letters export | head`.
+                    Err(error) if is_broken_pipe(&error) => Ok(true),
+                    result => result,
+                }
+            }
+        }
+    }
+}
+
+impl Redrive {
+    async fn run(self, settings: Settings, stop: CancellationToken) -> anyhow::Result<bool> {
+        let output = Output::chosen(self.output);
+        let selection: Selection = self.selection.into();
+        let context = Context::load(settings).await?;
+        if !self.dry_run {
+            context.store.migrate().await.context("migrating the database")?;
+        }
+        context.table_generation().await?;
+        let spans = read::find(&context.settings, selection.partitions.clone(), EVERYTHING).await?;
+        let letters = Letters { spans, selection, max_attempts: Some(self.max_attempts) };
+        let task = Task {
+            from: None,
+            until: None,
+            source: Source::DeadLetters(letters),
+            rate: self.rate,
+            dead_letter: false,
+        };
+        if self.dry_run {
+            return replay::dry_run(&context, &task, output, stop).await;
+        }
+        let run = replay::begin(&context, task, self.reason).await?;
+        replay::finish(run.run(&context, output, stop).await?, output)
+    }
+}
+
+/// Does the work, which writes to no database, unless it is told to stop.
+async fn unless_stopped(
+    stop: &CancellationToken,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<bool> {
+    let done = stop.run_until_cancelled(work).await;
+    done.unwrap_or_else(|| Err(anyhow!("stopped before its end"))).map(|()| true)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Every selected letter, one call each.
+async fn each(
+    settings: &Settings,
+    selection: Selection,
+    stop: CancellationToken,
+    act: impl AsyncFnMut(Record) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let spans = read::find(settings, selection.partitions.clone(), EVERYTHING).await?;
+    let letters = Letters { spans, selection, max_attempts: None };
+    let (records, _) = read(settings, letters, RateLimit::default(), stop)?;
+    each_record(records, act).await
+}
+
+/// Makes the file, or empties it. With addresses it is the operator's alone, also where it was there and others could
+/// read it.
+fn create(path: &Path, with_addresses: bool) -> io::Result<File> {
+    if !with_addresses {
+        return File::create(path);
+    }
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+async fn export(
+    settings: &Settings,
+    selection: Selection,
+    with_addresses: bool,
+    mut to: Box<dyn Write + Send>,
+) -> anyhow::Result<()> {
+    each(settings, selection, CancellationToken::new(), async |record| {
+        let record = if with_addresses { Line::from(&record) } else { without_addresses(&record) };
+        serde_json::to_writer(&mut to, &record).map_err(io::Error::from)?;
+        Ok(to.write_all(b"\n")?)
+    })
+    .await?;
+    Ok(to.flush()?)
+}
+
+/// The record with every part masked.
+fn without_addresses(record: &Record) -> Line {
+    let masked = |bytes: &Option<bytes::Bytes>| {
+        bytes.as_deref().map(|bytes| Bytes::Text(mask::masked(bytes)))
+    };
+    let headers = record.headers.iter();
+    Line {
+        key: masked(&record.key),
+        headers: headers.map(|header| (header.name.to_string(), masked(&header.value))).collect(),
+        value: masked(&record.value),
+        masked: true,
+        ..Line::from(record)
+    }
+}
+
+async fn show(
+    settings: &Settings,
+    (partition, offset): (i32, i64),
+    output: Output,
+) -> anyhow::Result<()> {
+    let points = (Bound::Offset(offset), Bound::Offset(offset));
+    let spans = read::find(settings, vec![partition], points).await?;
+    let letters = Letters { spans, selection: Selection::default(), max_attempts: None };
+    let (records, _) = read(settings, letters, RateLimit::default(), CancellationToken::new())?;
+    let mut found = None;
+    each_record(records, async |record| {
+        if record.position.offset == offset {
+            found = Some(record);
+        }
+        Ok(())
+    })
+    .await?;
+    ensure!(found.is_some(), "there is no letter {partition} {offset}");
+    let Some(record) = found else { return Ok(()) };
+    let context = Context::load(settings.clone()).await?;
+    let today = match context.evaluator.evaluate(&record) {
+        Outcome::Row(_) => "an event: redrive makes it a row".to_owned(),
+        Outcome::Skip(_) => "skipped".to_owned(),
+        Outcome::Reject(rejection) => format!("{}: {}", rejection.code.as_str(), rejection.message),
+    };
+    let letter = Letter(&record);
+    let shown = serde_json::json!({
+        "code": letter.code(), "message": letter.message(), "attempts": letter.attempts(),
+        "at": letter.at().map(model::Timestamp::to_rfc3339_millis), "origin": letter.origin(), "today": today,
+        "record": without_addresses(&record),
+    });
+    output.print("letter", &shown, &serde_json::to_string_pretty(&shown)?)?;
+    Ok(())
+}

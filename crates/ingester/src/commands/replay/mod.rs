@@ -1,0 +1,253 @@
+//! `publication-ingester replay …`: a range of the topic, or a file, once more through the one loop. Its own consumer
+//! and no group, no commits; what it did is a row of `replay_job`.
+
+mod file;
+mod job;
+mod plan;
+mod point;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use store::{Job, JobState};
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::context::Context;
+use crate::commands::output::{Output, in_words};
+use crate::evidence;
+use crate::settings::Settings;
+
+pub(crate) use job::{Ended, Run, begin, dry_run};
+pub(crate) use plan::{Source, Task, find};
+pub(crate) use point::PointArgument;
+
+/// A range to read again, or what to do with a job.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Replay {
+    #[command(subcommand)]
+    job: Option<JobCommand>,
+    #[command(flatten)]
+    range: RangeArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum JobCommand {
+    /// List the newest jobs
+    List {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+        /// How to print [default: text on a terminal, else json]
+        #[arg(long, value_enum)]
+        output: Option<Output>,
+    },
+    /// Go on with a job that was killed, failed or was cancelled, from its saved position; a process that still runs it
+    /// stops
+    Resume {
+        /// The job's number
+        job: i64,
+        /// How to print [default: text on a terminal, else json]
+        #[arg(long, value_enum)]
+        output: Option<Output>,
+    },
+    /// Tell a job to stop; the process that runs it sees that within a second
+    Cancel {
+        /// The job's number
+        job: i64,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RangeArguments {
+    /// The first record: a time (RFC 3339, or a span back from now such as 2h), an offset, earliest or latest; inclusive
+    #[arg(long, value_name = "POINT", required_unless_present = "file")]
+    from: Option<PointArgument>,
+    /// The last record, likewise and inclusive. A time is a filter on record timestamps, which can go backwards
+    #[arg(long, value_name = "POINT", default_value = "latest")]
+    until: PointArgument,
+    /// Another topic than kafka.topic
+    #[arg(long)]
+    topic: Option<String>,
+    /// Only this partition; may be repeated
+    #[arg(long, value_name = "N")]
+    partition: Vec<i32>,
+    /// Read events from a file instead, one a line; - is standard input
+    #[arg(long, conflicts_with_all = ["from", "until", "topic", "partition"])]
+    file: Option<PathBuf>,
+    /// Records a second at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Why, for the job's row
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Send rejected records to the dead-letter topic; by default they are counted and shown only, because live ingest
+    /// sent them when they came
+    #[arg(long)]
+    dead_letter: bool,
+    /// Write nothing and say what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// How to print [default: text on a terminal, else json]
+    #[arg(long, value_enum)]
+    output: Option<Output>,
+}
+
+impl Replay {
+    /// Does it. `false` when the range was not read to its end.
+    ///
+    /// # Errors
+    /// A range that cannot be read, a database that cannot be used, a job that is not there.
+    pub(crate) async fn run(
+        self,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> anyhow::Result<bool> {
+        match self.job {
+            None => self.range.run(settings, stop).await,
+            Some(JobCommand::List { limit, output }) => {
+                list(&settings, limit, Output::chosen(output)).await.map(|()| true)
+            }
+            Some(JobCommand::Resume { job, output }) => {
+                resume(settings, job, Output::chosen(output), stop).await
+            }
+            Some(JobCommand::Cancel { job }) => cancel(&settings, job).await.map(|()| true),
+        }
+    }
+}
+
+impl RangeArguments {
+    async fn run(self, settings: Settings, stop: CancellationToken) -> anyhow::Result<bool> {
+        let output = Output::chosen(self.output);
+        let context = Context::load(settings).await?;
+        if !self.dry_run {
+            context.store.migrate().await.context("migrating the database")?;
+        }
+        let table = context.table_generation().await?;
+        let plan = plan::make(&context, self.task(&context.settings)).await?;
+        output.print("plan", &plan, &plan.describe(&context.settings, table))?;
+        if plan.is_empty() {
+            return Ok(true);
+        }
+        if self.dry_run {
+            return job::dry_run(&context, &plan.task, output, stop).await;
+        }
+        if !self.yes && std::io::stdin().is_terminal() {
+            let asking = stop.run_until_cancelled(tokio::task::spawn_blocking(confirmed)).await;
+            let Some(true) = asking.transpose()?.transpose()? else { return Ok(false) };
+        }
+        let run = begin(&context, plan.task, self.reason).await?;
+        finish(run.run(&context, output, stop).await?, output)
+    }
+
+    fn task(&self, settings: &Settings) -> plan::Asked {
+        plan::Asked {
+            from: self.from.clone(),
+            until: self.until.clone(),
+            topic: self.topic.clone().unwrap_or_else(|| settings.kafka.topic.clone()),
+            partitions: self.partition.clone(),
+            file: self.file.clone(),
+            rate: self.rate,
+            dead_letter: self.dead_letter,
+        }
+    }
+}
+
+/// Prints how a job ended.
+pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
+    let done = ended.state == JobState::Done;
+    let mut text =
+        format!("job {} is {}: {}", ended.job, ended.state.as_str(), in_words(&ended.counts));
+    for rejected in &ended.rejected {
+        text.push_str(&format!(
+            "\n  {}/{}/{} {}: {}",
+            rejected.topic, rejected.partition, rejected.offset, rejected.code, rejected.message
+        ));
+    }
+    for (reason, count) in &ended.left_out {
+        text.push_str(&format!("\n  {count} left out: {reason}"));
+    }
+    if !done {
+        text.push_str(&format!("\n`replay resume {}` goes on with it", ended.job));
+    }
+    output.print("done", &ended, &text)?;
+    Ok(done)
+}
+
+/// Asks at the terminal.
+fn confirmed() -> anyhow::Result<bool> {
+    eprint!("run it? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("reading the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+async fn list(settings: &Settings, limit: u32, output: Output) -> anyhow::Result<()> {
+    for job in store::open_jobs(&settings.store)?.jobs(limit).await? {
+        output.print("job", &shown(&job), &in_text(&job))?;
+    }
+    Ok(())
+}
+
+fn shown(job: &Job) -> serde_json::Value {
+    serde_json::json!({
+        "id": job.id, "state": job.state.as_str(), "who": job.who, "reason": job.reason, "what": job.what,
+        "position": job.progress.position, "counts": job.progress.counts, "note": job.note,
+        "started": job.started.to_rfc3339_millis(), "updated": job.updated.to_rfc3339_millis(),
+    })
+}
+
+fn in_text(job: &Job) -> String {
+    let reason =
+        job.reason.as_deref().map_or_else(String::new, |reason| format!(" because: {reason}"));
+    let note = job.note.as_deref().map_or_else(String::new, |note| format!(" ({note})"));
+    let of = serde_json::from_value::<Task>(job.what.clone()).ok().map(|task| task.describe());
+    format!(
+        "{} {}{note} {} by {}{reason}\n  {}\n  last heard of {}\n  {}",
+        job.id,
+        job.state.as_str(),
+        job.started.to_rfc3339_millis(),
+        job.who,
+        of.unwrap_or_else(|| job.what.to_string()),
+        job.updated.to_rfc3339_millis(),
+        in_words(&job.progress.counts)
+    )
+}
+
+async fn resume(
+    settings: Settings,
+    id: i64,
+    output: Output,
+    stop: CancellationToken,
+) -> anyhow::Result<bool> {
+    let context = Context::load(settings).await?;
+    context.table_generation().await?;
+    let Some(job) = context.jobs.job(id).await? else { bail!("there is no job {id}") };
+    let task: Task = serde_json::from_value(job.what)
+        .with_context(|| format!("job {id} was written down by another version of this program"))?;
+    if matches!(&task.source, Source::File(path) if path.as_os_str() == "-") {
+        bail!("job {id} read standard input, which cannot be read again");
+    }
+    let runner = job::runner();
+    if !context.jobs.take_over(id, &runner, evidence::now()).await? {
+        bail!("job {id} is done");
+    }
+    let run = Run { id, runner, task, from: job.progress };
+    finish(run.run(&context, output, stop).await?, output)
+}
+
+async fn cancel(settings: &Settings, id: i64) -> anyhow::Result<()> {
+    let jobs = store::open_jobs(&settings.store)?;
+    if jobs.cancel(id, evidence::now()).await? {
+        return Ok(());
+    }
+    match jobs.job(id).await? {
+        None => bail!("there is no job {id}"),
+        Some(job) => bail!("job {id} is {} already", job.state.as_str()),
+    }
+}

@@ -1,0 +1,316 @@
+//! What the probes say: derived from the reports of the parts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use prometheus::IntGauge;
+use service::admin::{Health as AdminHealth, Readiness, State};
+use store::WaitCause;
+
+use crate::kafka::GroupWait;
+
+/// The poll thread turns at least every second, except in a revocation, which waits for up to `kafka.revoke_timeout`.
+/// After this much more it hangs, and only a restart helps.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $cause:ident = $word:literal,)*) => {
+        /// Why nothing is read or written. The words are stable: they begin the reason in `/readyz`, and the runbook has
+        /// an entry for each. The gravest comes first.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum PauseCause { $($(#[$doc])* $cause,)* }
+
+        impl PauseCause {
+            /// Every cause.
+            pub const ALL: &'static [Self] = &[$(Self::$cause,)*];
+
+            /// The word.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$cause => $word,)* }
+            }
+        }
+    };
+}
+
+causes! {
+    /// No broker is connected.
+    KafkaAway = "kafka_away",
+    /// The topic is not there.
+    TopicMissing = "topic_missing",
+    /// The start offsets of assigned partitions are not known.
+    StartOffsetsUnknown = "start_offsets_unknown",
+    /// The database is away, or lacks a resource.
+    DatabaseAway = "database_away",
+    /// The database refuses every row, or this user.
+    DatabaseRefuses = "database_refuses",
+    /// Other transactions are in the way again and again.
+    DatabaseConflict = "database_conflict",
+    /// Statements run into a time limit again and again.
+    DatabaseTimeLimit = "database_time_limit",
+    /// The own pool has no free connection for a long time.
+    DatabaseBusy = "database_busy",
+    /// The database does not answer, whether there is anything to write or not.
+    DatabaseSilent = "database_silent",
+    /// Dead letters are not acknowledged.
+    DeadLettersWait = "dead_letters_wait",
+    /// Record after record is rejected (`reject.max_consecutive`).
+    RejectionLimit = "rejection_limit",
+}
+
+impl From<WaitCause> for PauseCause {
+    fn from(cause: WaitCause) -> Self {
+        match cause {
+            WaitCause::Away => Self::DatabaseAway,
+            WaitCause::Refused => Self::DatabaseRefuses,
+            WaitCause::Conflict => Self::DatabaseConflict,
+            WaitCause::TimeLimit => Self::DatabaseTimeLimit,
+            WaitCause::Busy => Self::DatabaseBusy,
+        }
+    }
+}
+
+impl From<GroupWait> for PauseCause {
+    fn from(wait: GroupWait) -> Self {
+        match wait {
+            GroupWait::Broker => Self::KafkaAway,
+            GroupWait::Topic => Self::TopicMissing,
+            GroupWait::StartOffsets => Self::StartOffsetsUnknown,
+        }
+    }
+}
+
+/// What the parts of the ingester report about themselves.
+#[derive(Debug)]
+pub(crate) struct Health {
+    started: Instant,
+    /// Milliseconds from `started` to the last turn of the poll thread; 0 before its first.
+    beat: AtomicU64,
+    live_within: Duration,
+    paused: IntGauge,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    joined: bool,
+    rebalancing: bool,
+    pauses: BTreeMap<PauseCause, Pause>,
+    stopping: bool,
+    shown: State,
+    since: SystemTime,
+}
+
+/// A cause, and how many wait for its end.
+#[derive(Debug)]
+struct Pause {
+    waiters: usize,
+    /// The newest words about it.
+    reason: String,
+}
+
+impl Health {
+    /// `revoke_timeout`: how long the poll thread may stand still. `paused`: the metric that follows the pauses.
+    pub(crate) fn new(revoke_timeout: Duration, paused: IntGauge) -> Self {
+        let parts = Parts {
+            joined: false,
+            rebalancing: false,
+            pauses: BTreeMap::new(),
+            stopping: false,
+            shown: State::Starting,
+            since: SystemTime::now(),
+        };
+        Self {
+            started: Instant::now(),
+            beat: AtomicU64::new(0),
+            live_within: revoke_timeout + STUCK_AFTER,
+            paused,
+            parts: Mutex::new(parts),
+        }
+    }
+
+    /// The poll thread turned.
+    pub(crate) fn poll_beat(&self) {
+        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat.store(since.max(1), Ordering::Relaxed);
+    }
+
+    /// What librdkafka says of its membership (its statistics, `cgrp.join_state`).
+    pub(crate) fn group_state(&self, join_state: &str) {
+        self.change(|parts| {
+            let steady = join_state == "steady";
+            parts.joined |= steady;
+            parts.rebalancing = parts.joined && !steady;
+        });
+    }
+
+    /// Partitions were assigned.
+    pub(crate) fn assigned(&self) {
+        self.change(|parts| {
+            parts.joined = true;
+            parts.rebalancing = false;
+        });
+    }
+
+    /// Partitions are being revoked.
+    pub(crate) fn rebalancing(&self) {
+        self.change(|parts| parts.rebalancing = true);
+    }
+
+    /// Of a cause that one part alone reports: it is there, however often that is said. Whether that is news.
+    pub(crate) fn pause(&self, cause: PauseCause, reason: String) -> bool {
+        self.change(|parts| parts.pauses.insert(cause, Pause { waiters: 1, reason }).is_none())
+    }
+
+    /// Of a cause that one part alone reports: it is over. Whether that is news.
+    pub(crate) fn resume(&self, cause: PauseCause) -> bool {
+        self.change(|parts| parts.pauses.remove(&cause).is_some())
+    }
+
+    /// One more waits for the end of this cause. Whether it is the first.
+    pub(crate) fn waiting(&self, cause: PauseCause, reason: String) -> bool {
+        self.change(|parts| {
+            let waiters = parts.pauses.get(&cause).map_or(0, |pause| pause.waiters);
+            parts.pauses.insert(cause, Pause { waiters: waiters + 1, reason });
+            waiters == 0
+        })
+    }
+
+    /// One of those that wait for the end of this cause waits no more. Whether it was the last.
+    pub(crate) fn recovered(&self, cause: PauseCause) -> bool {
+        self.change(|parts| {
+            let Some(pause) = parts.pauses.get_mut(&cause) else { return false };
+            pause.waiters -= 1;
+            let is_last = pause.waiters == 0;
+            if is_last {
+                parts.pauses.remove(&cause);
+            }
+            is_last
+        })
+    }
+
+    /// Asked to stop.
+    pub(crate) fn stopping(&self) {
+        self.change(|parts| parts.stopping = true);
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Parts) -> T) -> T {
+        let mut parts = self.lock();
+        let answer = change(&mut parts);
+        self.paused.set((!parts.pauses.is_empty()).into());
+        let state = parts.state();
+        if state != parts.shown {
+            parts.shown = state;
+            parts.since = SystemTime::now();
+        }
+        answer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Parts {
+    /// The gravest first.
+    fn state(&self) -> State {
+        if self.stopping {
+            State::Stopping
+        } else if !self.pauses.is_empty() {
+            State::Paused
+        } else if !self.joined {
+            State::Starting
+        } else if self.rebalancing {
+            State::Rebalancing
+        } else {
+            State::Ready
+        }
+    }
+}
+
+impl AdminHealth for Health {
+    /// That the poll thread turns. Before its first turn the ingester is starting, which may take as long as the
+    /// database is away.
+    fn live(&self) -> bool {
+        let beat = Duration::from_millis(self.beat.load(Ordering::Relaxed));
+        beat.is_zero() || self.started.elapsed().saturating_sub(beat) < self.live_within
+    }
+
+    fn ready(&self) -> Readiness {
+        let parts = self.lock();
+        let gravest = parts.pauses.first_key_value();
+        Readiness {
+            state: parts.shown,
+            ready: matches!(parts.shown, State::Ready | State::Rebalancing),
+            reason: gravest.map(|(cause, pause)| format!("{}: {}", cause.as_str(), pause.reason)),
+            since: parts.since,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health() -> Health {
+        Health::new(Duration::ZERO, IntGauge::new("paused", "paused").unwrap())
+    }
+
+    #[test]
+    fn the_gravest_state_is_shown() {
+        let health = health();
+        let state = || health.ready().state;
+        assert_eq!(state(), State::Starting);
+        health.group_state("wait-join");
+        assert_eq!(state(), State::Starting, "not yet a member");
+        health.group_state("steady");
+        assert_eq!((state(), health.ready().ready), (State::Ready, true));
+        health.rebalancing();
+        assert_eq!((state(), health.ready().ready), (State::Rebalancing, true));
+        assert!(health.pause(PauseCause::DatabaseSilent, "no answer".into()));
+        assert!(!health.pause(PauseCause::DatabaseSilent, "no answer".into()), "no news");
+        health.pause(PauseCause::RejectionLimit, "all is rejected".into());
+        assert_eq!((state(), health.ready().ready), (State::Paused, false));
+        assert_eq!(health.ready().reason.as_deref(), Some("database_silent: no answer"));
+        assert!(health.resume(PauseCause::DatabaseSilent));
+        assert!(!health.resume(PauseCause::DatabaseSilent), "no news");
+        assert_eq!((state(), health.paused.get()), (State::Paused, 1));
+        assert_eq!(health.ready().reason.as_deref(), Some("rejection_limit: all is rejected"));
+        health.resume(PauseCause::RejectionLimit);
+        assert_eq!(health.paused.get(), 0);
+        health.assigned();
+        assert_eq!(state(), State::Ready);
+        health.stopping();
+        health.assigned();
+        assert_eq!(state(), State::Stopping);
+    }
+
+    #[test]
+    fn the_first_of_four_writers_to_succeed_does_not_end_the_pause_of_the_others() {
+        let health = health();
+        health.assigned();
+        let cause = PauseCause::DatabaseAway;
+        let first: Vec<_> = (0..4).map(|_| health.waiting(cause, "refused".into())).collect();
+        assert_eq!(first, [true, false, false, false]);
+        for _ in 0..3 {
+            assert!(!health.recovered(cause));
+            assert_eq!((health.ready().state, health.paused.get()), (State::Paused, 1));
+        }
+        // One cause says nothing about another.
+        health.waiting(PauseCause::DatabaseConflict, "deadlock".into());
+        assert!(health.recovered(cause));
+        assert_eq!(health.ready().reason.as_deref(), Some("database_conflict: deadlock"));
+        assert!(health.recovered(PauseCause::DatabaseConflict));
+        assert_eq!((health.ready().state, health.paused.get()), (State::Ready, 0));
+        assert!(!health.recovered(cause), "nobody waits");
+    }
+
+    #[test]
+    fn each_cause_has_a_word_of_its_own() {
+        let words: std::collections::BTreeSet<_> =
+            PauseCause::ALL.iter().map(|cause| cause.as_str()).collect();
+        assert_eq!(words.len(), PauseCause::ALL.len());
+    }
+}

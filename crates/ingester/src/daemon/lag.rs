@@ -1,0 +1,136 @@
+//! How far behind: per partition, in records and in seconds.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use crate::daemon::metrics::IngesterMetrics;
+use crate::daemon::partition_state::Window;
+use crate::kafka::PartitionEnd;
+use crate::pipeline::ports::{AssignmentId, WrittenOffsets};
+use crate::record::Record;
+
+/// By partition, the timestamp in milliseconds of the first record of a batch.
+pub(crate) type Oldest = BTreeMap<i32, i64>;
+
+/// What of the one topic is written, and what is on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Lag(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    on_the_way: VecDeque<Oldest>,
+    /// By partition, the next offset and the last written record's timestamp.
+    written: BTreeMap<i32, (i64, i64)>,
+    /// By partition, the assignment with which it came: what was read before says nothing about it.
+    since: BTreeMap<i32, AssignmentId>,
+    /// By partition, the offset after the last record that was read.
+    read: BTreeMap<i32, i64>,
+    shown: BTreeSet<i32>,
+    windows: BTreeMap<i32, Window>,
+}
+
+impl Lag {
+    /// Records were read, in the order of their partitions.
+    pub(crate) fn read(&self, records: &[Record]) {
+        let of_one =
+            records.chunk_by(|one, next| one.position.partition == next.position.partition);
+        let mut inner = self.lock();
+        for last in of_one.filter_map(<[Record]>::last) {
+            inner.read.insert(last.position.partition, last.position.offset + 1);
+        }
+    }
+
+    /// A batch is on its way to the database.
+    pub(crate) fn sent(&self, oldest: Oldest) {
+        self.lock().on_the_way.push_back(oldest);
+    }
+
+    /// The batch that was sent first is written.
+    pub(crate) fn written(&self, offsets: &WrittenOffsets) {
+        let mut inner = self.lock();
+        let oldest = inner.on_the_way.pop_front().unwrap_or_default();
+        for (partition, offset) in offsets.iter() {
+            if inner.since.get(&partition).is_some_and(|&since| offset.assignment < since) {
+                continue;
+            }
+            let last = oldest.get(&partition).copied().unwrap_or(i64::MAX);
+            inner.written.insert(partition, (offset.next, last));
+        }
+    }
+
+    /// A partition came that is read from this offset.
+    pub(crate) fn start_at(&self, partition: i32, next: i64, assignment: AssignmentId) {
+        let mut inner = self.lock();
+        inner.since.insert(partition, assignment);
+        inner.written.insert(partition, (next, i64::MAX));
+        inner.read.remove(&partition);
+    }
+
+    /// Forgets what is written of a partition whose log is another now.
+    pub(crate) fn forget(&self, partition: i32) {
+        let mut inner = self.lock();
+        inner.written.remove(&partition);
+        inner.read.remove(&partition);
+    }
+
+    /// Shows the lag of the partitions assigned now, and of no other.
+    pub(crate) fn show(&self, metrics: &IngesterMetrics, topic: &str, ends: &[PartitionEnd]) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let (looked, paused) = (Instant::now(), metrics.paused.get() != 0);
+        let mut inner = self.lock();
+        for end in ends {
+            let label = end.partition.to_string();
+            let (next, records, oldest) = inner.behind(end);
+            let window = inner.windows.entry(end.partition).or_default();
+            let state = window.look(looked, next, records, paused);
+            metrics.partition_state.with_label_values(&[topic, &label]).set(state as i64);
+            let seconds =
+                oldest.map_or(0.0, |oldest| now.saturating_sub(oldest).max(0) as f64 / 1_000.0);
+            metrics.lag_records.with_label_values(&[topic, &label]).set(records);
+            metrics.lag_seconds.with_label_values(&[topic, &label]).set(if records == 0 {
+                0.0
+            } else {
+                seconds
+            });
+        }
+        let assigned: BTreeSet<i32> = ends.iter().map(|end| end.partition).collect();
+        for gone in inner.shown.difference(&assigned) {
+            let label = gone.to_string();
+            // An error only says that there is no such series.
+            let _ = metrics.lag_records.remove_label_values(&[topic, &label]);
+            let _ = metrics.lag_seconds.remove_label_values(&[topic, &label]);
+            let _ = metrics.partition_state.remove_label_values(&[topic, &label]);
+        }
+        let Inner { shown, written, read, windows, .. } = &mut *inner;
+        for gone in shown.difference(&assigned) {
+            written.remove(gone);
+            read.remove(gone);
+            windows.remove(gone);
+        }
+        inner.shown = assigned;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// The next offset to be written, how many records there are from it, and the timestamp of the oldest of them as far
+    /// as it is known: of a batch on its way, else of what was written last, which is older than what follows.
+    fn behind(&self, end: &PartitionEnd) -> (i64, i64, Option<i64>) {
+        let written = self.written.get(&end.partition);
+        let next = written.map_or(
+            if end.committed >= 0 { end.committed } else { end.start.max(0) },
+            |&(next, _)| next,
+        );
+        let on_the_way =
+            self.on_the_way.iter().find_map(|oldest| oldest.get(&end.partition)).copied();
+        let last_written = written.map(|&(_, last)| last).filter(|&last| last != i64::MAX);
+        let last_read = self.read.get(&end.partition).copied().unwrap_or(next);
+        let end = if end.is_read { last_read } else { end.end };
+        (next, (end - next).max(0), on_the_way.or(last_written))
+    }
+}

@@ -1,0 +1,290 @@
+//! Wiring: `run` and `migrate`, from the settings to the last commit.
+
+pub(crate) mod health;
+pub(crate) mod lag;
+pub(crate) mod metrics;
+pub(crate) mod observer;
+pub(crate) mod partition_state;
+pub(crate) mod rejection_limit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use service::admin::AdminServer;
+use service::metrics::Registry;
+use store::{Error, PublicationTable, Retrying};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::health::{Health, PauseCause};
+use crate::daemon::lag::Lag;
+use crate::daemon::metrics::IngesterMetrics;
+use crate::daemon::observer::{LiveObserver, Waits};
+use crate::daemon::rejection_limit::RejectionLimit;
+use crate::evidence::EvidenceLoader;
+use crate::evidence::fetch::ListPoller;
+use crate::evidence::settle::{LiveEvidence, Settling, Trigger};
+use crate::kafka::{self, Assignment, CommitQueue, DeadLetters, Shared};
+use crate::pipeline::evaluate::Evaluator;
+use crate::pipeline::write::{Delivery, Writer};
+use crate::pipeline::{BatchLimits, Ingest};
+use crate::settings::Settings;
+
+/// How long to wait before a broker that is away is asked again for the dead-letter topic.
+const BROKER_WAIT: Duration = Duration::from_secs(10);
+/// How often the database is asked whether it answers.
+const DATABASE_WATCH: Duration = Duration::from_secs(5);
+
+/// An ingester whose admin listener is bound.
+pub struct Ingester {
+    settings: Settings,
+    admin: AdminServer,
+    registry: Registry,
+    metrics: Arc<IngesterMetrics>,
+    health: Arc<Health>,
+}
+
+impl Ingester {
+    /// Binds the admin listener: probes are answered from here on.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let metrics = Arc::new(IngesterMetrics::create(&registry, &kafka::version())?);
+        let health = Arc::new(Health::new(settings.kafka.revoke_timeout, metrics.paused.clone()));
+        let admin = AdminServer::bind(settings.admin.listen).await?;
+        Ok(Self { settings, admin, registry, metrics, health })
+    }
+
+    /// Where the admin listener is bound.
+    #[must_use]
+    pub fn admin_addr(&self) -> std::net::SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// What the probes say, for a supervisor that is to be told without asking.
+    #[must_use]
+    pub fn health(&self) -> Arc<dyn service::admin::Health> {
+        self.health.clone()
+    }
+
+    /// The metrics, for who runs the ingester within another process.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<IngesterMetrics> {
+        self.metrics.clone()
+    }
+
+    /// Ingests until `stop` is cancelled, then writes and commits what was read and leaves the group, within
+    /// `shutdown.grace`. What the time does not suffice for is read again by the next one.
+    ///
+    /// # Errors
+    /// What a restart or an operator has to mend: a fatal error of the store or of the Kafka client, exit lists that
+    /// cannot be read, a generation lower than the table's.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let serving = CancellationToken::new();
+        let admin = tokio::spawn(self.admin.serve(
+            self.registry.clone(),
+            self.health.clone(),
+            serving.clone(),
+        ));
+        let work =
+            Work { settings: self.settings, metrics: self.metrics, health: self.health.clone() };
+        let grace = work.settings.shutdown.grace;
+        let over = async {
+            stop.cancelled().await;
+            self.health.stopping();
+            tracing::info!("stopping");
+            tokio::time::sleep(grace).await;
+        };
+        let result = tokio::select! {
+            result = work.run(stop.clone()) => result,
+            () = over => {
+                tracing::warn!("not everything was written in time; the rest is read again after the committed offsets");
+                Ok(())
+            }
+        };
+        serving.cancel();
+        admin.await?;
+        result
+    }
+}
+
+struct Work {
+    settings: Settings,
+    metrics: Arc<IngesterMetrics>,
+    health: Arc<Health>,
+}
+
+impl Work {
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
+        // Years of lists take a while to read, and the probes are to be answered meanwhile.
+        let loading = tokio::task::spawn_blocking(move || EvidenceLoader::load(&settings, metrics));
+        let Some(exits) = stop.run_until_cancelled(loading).await else { return Ok(()) };
+        let exits = exits??;
+        let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
+        let store = store::open_writer(&self.settings.store)?;
+        let store = Arc::new(Retrying::new(store, waits.clone()).outlasting_refusals());
+        let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
+            return Ok(());
+        };
+        let trigger = Arc::new(Trigger::default());
+        let (shown, history) = watch::channel(exits.history());
+        let shared = Shared {
+            progress: Arc::new(CommitQueue::new(&self.settings.kafka.topic)),
+            health: self.health.clone(),
+            lag: Arc::new(Lag::default()),
+            metrics: self.metrics.clone(),
+            assignment: Arc::new(Assignment::new(trigger.clone(), history.clone())),
+        };
+        let evidence = LiveEvidence { history: history.clone(), trigger: trigger.clone() };
+        let topic = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
+        let delivery = Delivery { topic: Box::new(topic), observer: waits };
+        let writer = Writer { rows: store.clone(), dead_letters: Some(delivery) };
+        let ingest = self.ingest(writer, evidence, &shared);
+        let settling = Settling {
+            settings: self.settings.clone(),
+            trigger: trigger.clone(),
+            history,
+            assignment: shared.assignment.clone(),
+            evaluator: ingest.evaluator.clone(),
+            limits: ingest.limits.background(),
+            writer: Arc::new(Writer { rows: store.clone(), dead_letters: None }),
+            store: store.clone(),
+        };
+        let (poll, records) = kafka::start(&self.settings, shared).map_err(kafka::refused)?;
+
+        let mut beside = JoinSet::new();
+        beside.spawn(make_dead_letter_topic(self.settings.clone()));
+        beside.spawn(settling.run(stop.clone()));
+        beside.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
+        beside.spawn(exits.keep_up(shown, trigger, stop.clone()));
+        if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
+            beside.spawn(poller.run(stop.clone()));
+        }
+        let mut ingesting = ingest.start(records)?;
+        let result = tokio::select! {
+            result = &mut ingesting => result,
+            () = stop.cancelled() => {
+                poll.stop_reading();
+                ingesting.await
+            }
+            Some(broken) = first_broken(&mut beside) => return Err(broken),
+        };
+        // Closing a consumer can hang in librdkafka; its group then misses it after the session's time.
+        if tokio::time::timeout(self.settings.shutdown.grace, poll.close()).await.is_err() {
+            tracing::warn!("the kafka consumer did not close in time");
+        }
+        beside.shutdown().await;
+        Ok(result?)
+    }
+
+    fn ingest(&self, writer: Writer, evidence: LiveEvidence, shared: &Shared) -> Ingest {
+        let history = evidence.history.borrow().clone();
+        let limit = RejectionLimit::new(
+            self.settings.reject.max_consecutive,
+            self.health.clone(),
+            shared.progress.clone(),
+        );
+        let observer = LiveObserver::new(
+            self.metrics.clone(),
+            shared.lag.clone(),
+            shared.progress.clone(),
+            limit,
+        );
+        Ingest {
+            evaluator: Evaluator {
+                decode: self.settings.decode_rules(),
+                history,
+                tfa: self.settings.tfa_rules(),
+                generation: self.settings.enrich.generation,
+            },
+            evidence: Box::new(evidence),
+            writer: Arc::new(writer),
+            observer: Box::new(observer),
+            limits: batch_limits(&self.settings),
+        }
+    }
+
+    /// Brings the schema up and refuses to write verdicts of an older generation over newer ones. Waits for a database
+    /// that is away.
+    async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
+        store.migrate().await.context("migrating the database")?;
+        let table = store.generation().await?;
+        let ours = self.settings.enrich.generation;
+        anyhow::ensure!(
+            ours >= table,
+            "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
+        );
+        Ok(())
+    }
+}
+
+/// Tries until the broker has answered, whatever it answered.
+async fn make_dead_letter_topic(settings: Settings) -> anyhow::Result<()> {
+    while !kafka::create_topic(&settings).await {
+        tokio::time::sleep(BROKER_WAIT).await;
+    }
+    Ok(())
+}
+
+/// Keeps the readiness by whether the database answers, so that it is known to be away before there is anything to write.
+async fn watch_database(
+    store: Arc<dyn PublicationTable>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    while stop.run_until_cancelled(tokio::time::sleep(DATABASE_WATCH)).await.is_some() {
+        match stop.run_until_cancelled(store.answers()).await {
+            // What is wrong with it otherwise shows when something is written.
+            Some(Err(error @ (Error::Transient(_) | Error::TimedOut(_)))) => {
+                if health.pause(PauseCause::DatabaseSilent, error.to_string()) {
+                    tracing::warn!(%error, "the database does not answer");
+                }
+            }
+            Some(_) => {
+                if health.resume(PauseCause::DatabaseSilent) {
+                    tracing::info!("the database answers again");
+                }
+            }
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// The first failure among the tasks beside the loop; `None` when all ended well.
+async fn first_broken(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow::Error> {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Some(error),
+            Err(panic) => return Some(panic.into()),
+        }
+    }
+    None
+}
+
+/// The limits of batches by the configuration.
+pub(crate) fn batch_limits(settings: &Settings) -> BatchLimits {
+    let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    BatchLimits {
+        max_rows: settings.batch.max_rows,
+        max_bytes: bytes(settings.batch.max_bytes),
+        linger: settings.batch.linger,
+        in_flight: settings.batch.in_flight,
+        // A third is librdkafka's own buffer (see `kafka::config`).
+        max_buffered_bytes: bytes(settings.limits.max_buffered_bytes) / 3 * 2,
+    }
+}
+
+/// Brings the schema up to this build's.
+///
+/// # Errors
+/// When the database is away or cannot be used.
+pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+    store::open_writer(&settings.store)?.migrate().await.context("migrating the database")
+}

@@ -1,0 +1,198 @@
+//! Fetching exit lists: every so often the newest one from a URL, filed in `tor.exit_lists` by its time, where the next
+//! look through the directory finds it. What it is worth is decided there and nowhere else.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use enrich::{Source, format};
+use model::Timestamp;
+use tokio_util::sync::CancellationToken;
+use ureq::Agent;
+use ureq::http::StatusCode;
+use ureq::http::header::{ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+
+use crate::daemon::metrics::IngesterMetrics;
+use crate::evidence;
+use crate::settings::Settings;
+
+/// The most bytes that are read: the scanner's lists are below half a MiB.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Why no list was filed. Tried again at the next time.
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    #[error("fetching failed: {0}")]
+    Fetch(#[from] ureq::Error),
+    #[error("it {0}")]
+    Refused(#[from] enrich::Refusal),
+    #[error("filing it failed: {0}")]
+    File(#[from] io::Error),
+}
+
+/// What is fetched, and what the server said of it the last time.
+pub(crate) struct ListPoller {
+    agent: Agent,
+    url: String,
+    folder: PathBuf,
+    every: Duration,
+    /// The validators of a conditional request (RFC 9110, section 13), as the server gave them.
+    validators: Vec<(HeaderName, String)>,
+    metrics: Arc<IngesterMetrics>,
+}
+
+impl ListPoller {
+    /// `None` when `tor.poll_url` is empty.
+    pub(crate) fn new(settings: &Settings, metrics: Arc<IngesterMetrics>) -> Option<Self> {
+        let tor = &settings.tor;
+        let config = Agent::config_builder().timeout_global(Some(tor.poll_timeout)).build();
+        (!tor.poll_url.is_empty()).then(|| Self {
+            agent: config.into(),
+            url: tor.poll_url.clone(),
+            folder: tor.exit_lists.clone(),
+            every: tor.poll_every,
+            validators: Vec::new(),
+            metrics,
+        })
+    }
+
+    /// Polls at once, then every `tor.poll_every` and up to a tenth more, so that many ingesters do not ask together.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let polled;
+            (self, polled) = tokio::task::spawn_blocking(move || {
+                let polled = self.poll(evidence::now());
+                (self, polled)
+            })
+            .await?;
+            match polled {
+                Ok(Some(path)) => tracing::info!(path = %path.display(), "exit list fetched"),
+                Ok(None) => {}
+                Err(error) => {
+                    if matches!(error, PollError::Refused(_)) {
+                        let source = Source::ExitList.as_str();
+                        self.metrics.exit_lists_refused_total.with_label_values(&[source]).inc();
+                    }
+                    tracing::warn!(%error, "no exit list from tor.poll_url");
+                }
+            }
+            let jitter = RandomState::new().hash_one(()) % 1_000;
+            let wait = self.every + self.every.mul_f64(jitter as f64 / 10_000.0);
+            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Fetches and files one list; `None` when there is none that was not there before.
+    fn poll(&mut self, now: Timestamp) -> Result<Option<PathBuf>, PollError> {
+        let mut request = self.agent.get(&self.url);
+        for (name, value) in &self.validators {
+            request = request.header(name, value);
+        }
+        let mut response = request.call()?;
+        if response.status() == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let validator = |answer, question| {
+            let value = response.headers().get(answer)?.to_str().ok()?;
+            Some((question, value.to_owned()))
+        };
+        let validators =
+            [validator(ETAG, IF_NONE_MATCH), validator(LAST_MODIFIED, IF_MODIFIED_SINCE)];
+        let bytes = response.body_mut().with_config().limit(MAX_BYTES).read_to_vec()?;
+        let time = format::exit_list(&bytes, now)?.time();
+        let filed = file(&self.folder, time, &bytes)?;
+        self.validators = validators.into_iter().flatten().collect();
+        Ok(filed)
+    }
+}
+
+/// Writes the list beside its place and renames it, so that nobody reads half of it. `None` when it is there already.
+fn file(folder: &Path, time: Timestamp, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
+    // YYYY-MM-DDTHH:MM:SS… as CollecTor names its files.
+    let name = time.to_rfc3339_millis()[..19].replace(['T', ':'], "-");
+    let path = folder.join(&name);
+    if path.try_exists()? {
+        return Ok(None);
+    }
+    let aside = folder.join(format!(".{name}.tmp"));
+    fs::write(&aside, bytes)?;
+    fs::rename(&aside, &path)?;
+    Ok(Some(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use service::metrics::Registry;
+
+    use super::*;
+
+    const LIST: &str = "@type tordnsel 1.0\nDownloaded 2016-09-20 13:02:00\n\
+        ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300E\nPublished 2016-09-20 07:22:06\n\
+        LastStatus 2016-09-20 08:02:53\nExitAddress 162.247.72.201 2016-09-20 08:09:39\n";
+
+    /// Answers each request with the next of the answers; returns the heads of the requests.
+    fn serve(answers: Vec<String>) -> (String, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/exit-addresses", listener.local_addr().unwrap());
+        let serving = std::thread::spawn(move || {
+            let heads = answers.into_iter().map(|answer| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                stream.write_all(answer.as_bytes()).unwrap();
+                head.join("\n").to_lowercase()
+            });
+            heads.collect()
+        });
+        (url, serving)
+    }
+
+    fn answer(status: &str, headers: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
+        )
+    }
+
+    #[test]
+    fn a_list_is_filed_by_its_time_and_asked_for_only_when_it_changed() {
+        let (url, serving) = serve(vec![
+            answer(
+                "200 OK",
+                "ETag: \"a\"\r\nLast-Modified: Tue, 20 Sep 2016 13:02:00 GMT\r\n",
+                LIST,
+            ),
+            answer("304 Not Modified", "", ""),
+            answer("200 OK", "", "<html>503</html>"),
+            answer("503 Service Unavailable", "", ""),
+        ]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.tor.poll_url = url;
+        settings.tor.exit_lists = folder.path().into();
+        let metrics = Arc::new(IngesterMetrics::create(&Registry::new(), "test").unwrap());
+        let mut poller = ListPoller::new(&settings, metrics).unwrap();
+        let filed = folder.path().join("2016-09-20-13-02-00");
+        assert_eq!(poller.poll(evidence::now()).unwrap(), Some(filed.clone()));
+        assert_eq!(fs::read_to_string(&filed).unwrap(), LIST);
+        assert_eq!(poller.poll(evidence::now()).unwrap(), None);
+        assert!(matches!(poller.poll(evidence::now()), Err(PollError::Refused(_))));
+        assert!(matches!(poller.poll(evidence::now()), Err(PollError::Fetch(_))));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
+        let heads = serving.join().unwrap();
+        assert!(!heads[0].contains("if-none-match"));
+        assert!(
+            heads[1].contains("if-none-match: \"a\"")
+                && heads[1].contains("if-modified-since: tue, 20 sep 2016")
+        );
+        assert!(heads[2].contains("if-none-match: \"a\""), "a refused list changes nothing");
+    }
+}

@@ -1,0 +1,66 @@
+//! Records out of librdkafka's memory: what it fetched goes as soon as its last record does, so none is kept there.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use model::Position;
+use rdkafka::message::{BorrowedMessage, Message};
+
+use super::ffi;
+use crate::record::{Header, Record};
+
+/// Records are copied into blocks of this size, one behind the other, and share them: five allocations a record, freed by
+/// another thread, took longer than copying it. A hundred usual records, so that a block is not kept long for one of them.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// More names of headers than a producer has; those of a hostile one are not remembered.
+const NAMES: usize = 16;
+
+/// Copies the records of one topic.
+pub(super) struct RecordArena {
+    topic: Arc<str>,
+    block: BytesMut,
+    /// The headers' names met so far.
+    names: Vec<Arc<str>>,
+}
+
+impl RecordArena {
+    pub(super) fn new(topic: Arc<str>) -> Self {
+        Self { topic, block: BytesMut::with_capacity(BLOCK_BYTES), names: Vec::new() }
+    }
+
+    pub(super) fn copy(&mut self, message: &BorrowedMessage<'_>) -> Record {
+        let headers = ffi::headers(message)
+            .map(|(name, value)| Header {
+                name: self.name(&name),
+                value: value.map(|value| self.bytes(value)),
+            })
+            .collect();
+        Record {
+            position: Position {
+                topic: self.topic.clone(),
+                partition: message.partition(),
+                offset: message.offset(),
+            },
+            timestamp: message.timestamp().to_millis(),
+            key: message.key().map(|key| self.bytes(key)),
+            value: message.payload().map(|value| self.bytes(value)),
+            headers,
+        }
+    }
+
+    fn bytes(&mut self, some: &[u8]) -> Bytes {
+        self.block.extend_from_slice(some);
+        self.block.split().freeze()
+    }
+
+    fn name(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.iter().find(|known| ***known == *name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        if self.names.len() < NAMES {
+            self.names.push(name.clone());
+        }
+        name
+    }
+}

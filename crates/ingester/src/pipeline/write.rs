@@ -1,0 +1,112 @@
+//! Writing a batch: its rows, then its dead letters. When this returns, the batch's offsets may be committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::decode::rejection::{Code, Rejection};
+use crate::pipeline::batch::{Batch, WrittenBatch};
+use crate::pipeline::ports::{DeadLetters, DeliveryObserver, RowStore, Undelivered};
+use crate::record::Record;
+
+/// The first wait before a dead letter is tried again; it doubles up to the last, so that a broker that returns is used
+/// within a second.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LAST_WAIT: Duration = Duration::from_secs(1);
+/// Dead letters waited for at once: the producer sends them together.
+const DEAD_LETTERS_AT_ONCE: usize = 256;
+/// The same in bytes, of which the producer holds a second copy.
+const DEAD_LETTER_BYTES_AT_ONCE: usize = 2 * 1024 * 1024;
+
+/// Everything a batch is written to.
+pub(crate) struct Writer {
+    /// The table.
+    pub(crate) rows: Arc<dyn RowStore>,
+    /// None in a settling pass and in most replays, which reject nothing anew.
+    pub(crate) dead_letters: Option<Delivery>,
+}
+
+/// The dead-letter topic, and who is told when it does not acknowledge.
+pub(crate) struct Delivery {
+    pub(crate) topic: Box<dyn DeadLetters>,
+    pub(crate) observer: Arc<dyn DeliveryObserver>,
+}
+
+impl Writer {
+    /// Writes all of a batch.
+    ///
+    /// # Errors
+    /// What neither waiting nor a dead letter mends.
+    pub(crate) async fn write(&self, mut batch: Batch) -> Result<WrittenBatch, store::Error> {
+        let started = Instant::now();
+        let written = self.rows.write(&batch.publications).await?;
+        let first_refused = batch.rejected.len();
+        // From the back, so that the places before stay what they are.
+        for refused in written.refused.into_iter().rev() {
+            tracing::warn!(reason = refused.reason, "the database refused a row");
+            let message = format!("the database refused the row for its data: {}", refused.reason);
+            batch.refuse(refused.place, Rejection::new(Code::RefusedByStore, message));
+        }
+        batch.rejected[first_refused..].reverse();
+        if let Some(dead_letters) = &self.dead_letters {
+            dead_letters.deliver(&batch.rejected).await;
+        }
+        Ok(WrittenBatch { batch, recorded: written.recorded, took: started.elapsed() })
+    }
+}
+
+impl Delivery {
+    /// Delivers all of them, in order, each tried until it is acknowledged.
+    async fn deliver(&self, rejected: &[(Rejection, Record)]) {
+        let mut rest = rejected;
+        while !rest.is_empty() {
+            let (next, later) = rest.split_at(at_once(rest));
+            rest = later;
+            let deliveries =
+                next.iter().map(|(rejection, record)| self.deliver_one(rejection, record));
+            futures_util::future::join_all(deliveries).await;
+        }
+    }
+
+    async fn deliver_one(&self, rejection: &Rejection, record: &Record) {
+        let mut wait = FIRST_WAIT;
+        let mut waiting = None;
+        while let Err(error) = self.topic.deliver(rejection, record).await {
+            waiting.get_or_insert_with(|| Waiting::new(&*self.observer, &error));
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LAST_WAIT);
+        }
+        let at = &record.position;
+        tracing::debug!(
+            topic = %at.topic, partition = at.partition, offset = at.offset, code = rejection.code.as_str(),
+            message = %rejection.message, "dead letter"
+        );
+    }
+}
+
+/// One dead letter's wait, over also when its write is given up.
+struct Waiting<'o>(&'o dyn DeliveryObserver);
+
+impl<'o> Waiting<'o> {
+    fn new(observer: &'o dyn DeliveryObserver, error: &Undelivered) -> Self {
+        observer.waiting(error);
+        Self(observer)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.recovered();
+    }
+}
+
+/// How many of these dead letters go together: at least one.
+fn at_once(rejected: &[(Rejection, Record)]) -> usize {
+    let mut bytes = 0;
+    let fits = rejected.iter().take(DEAD_LETTERS_AT_ONCE).take_while(|(_, record)| {
+        bytes += record.size();
+        bytes <= DEAD_LETTER_BYTES_AT_ONCE
+    });
+    fits.count().max(1)
+}

@@ -1,0 +1,263 @@
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::*;
+use crate::suite::row;
+
+/// What the observer was told, and how many wait for what now.
+#[derive(Default)]
+struct Observed(Mutex<(BTreeMap<WaitCause, i32>, Vec<String>, u32)>);
+
+impl WaitObserver for Observed {
+    fn waiting(&self, cause: WaitCause, error: &Error) {
+        let mut seen = self.0.lock().unwrap();
+        *seen.0.entry(cause).or_default() += 1;
+        seen.1.push(format!("{cause:?}: {error}"));
+    }
+
+    fn recovered(&self, cause: WaitCause) {
+        *self.0.lock().unwrap().0.entry(cause).or_default() -= 1;
+    }
+
+    fn retried(&self, _: WaitCause, _: &Error) {
+        self.0.lock().unwrap().2 += 1;
+    }
+}
+
+impl Observed {
+    fn told(&self) -> Vec<String> {
+        self.0.lock().unwrap().1.clone()
+    }
+
+    fn waiters(&self, cause: WaitCause) -> i32 {
+        self.0.lock().unwrap().0.get(&cause).copied().unwrap_or_default()
+    }
+}
+
+type Rule = Box<dyn Fn(&[Publication]) -> Result<(), Error> + Send>;
+
+/// A store whose answers are scripted: first those of the script, then the rule's.
+struct Scripted {
+    script: Mutex<VecDeque<Error>>,
+    rule: Mutex<Rule>,
+    probe: Mutex<fn() -> Result<(), Error>>,
+    rows: Mutex<Vec<String>>,
+    tries: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl PublicationWriter for Scripted {
+    async fn record(&self, records: &[Publication]) -> Result<Recorded, Error> {
+        self.tries.lock().unwrap().push(records.len());
+        if let Some(error) = self.script.lock().unwrap().pop_front() {
+            return Err(error);
+        }
+        (self.rule.lock().unwrap())(records)?;
+        let names = records.iter().map(|row| row.id.name.as_str().to_owned());
+        self.rows.lock().unwrap().extend(names);
+        Ok(Recorded { inserted: records.len() as u64, ..Recorded::default() })
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        (self.probe.lock().unwrap())()
+    }
+}
+
+struct Scene {
+    store: Arc<Scripted>,
+    observed: Arc<Observed>,
+    retrying: Arc<Retrying<Scripted>>,
+}
+
+fn scene(
+    script: impl IntoIterator<Item = Error>,
+    rule: impl Fn(&[Publication]) -> Result<(), Error> + Send + 'static,
+) -> Scene {
+    let store = Arc::new(Scripted {
+        script: Mutex::new(script.into_iter().collect()),
+        rule: Mutex::new(Box::new(rule)),
+        probe: Mutex::new(|| Ok(())),
+        rows: Mutex::default(),
+        tries: Mutex::default(),
+    });
+    let observed = Arc::new(Observed::default());
+    let retrying = Arc::new(Retrying::new(store.clone(), observed.clone()));
+    Scene { store, observed, retrying }
+}
+
+fn rows(count: usize) -> Vec<Publication> {
+    (0..count).map(|number| row(&format!("p{number}"), 1)).collect()
+}
+
+/// Refuses parts in which one of these rows stands.
+fn refusing(names: &'static [&'static str], error: fn() -> Error) -> Rule {
+    Box::new(move |records| {
+        let is_there = records.iter().any(|row| names.contains(&row.id.name.as_str()));
+        if is_there { Err(error()) } else { Ok(()) }
+    })
+}
+
+fn data() -> Error {
+    Error::Data("SQLSTATE 23514, table publication".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passes_is_tried_again_and_told_once() {
+    let away = || Error::transient("connection refused");
+    let scene = scene((0..5).map(|_| away()), |_| Ok(()));
+    let began = Instant::now();
+    let written = scene.retrying.write(&rows(3)).await.unwrap();
+    assert_eq!((written.recorded.inserted, written.refused), (3, vec![]));
+    assert_eq!(began.elapsed(), Duration::from_millis(50 + 100 + 200 + 400 + 800));
+    assert_eq!(scene.observed.told(), ["Away: the database is not available: connection refused"]);
+    assert_eq!(scene.observed.waiters(WaitCause::Away), 0);
+    assert_eq!(scene.observed.0.lock().unwrap().2, 5, "each try is counted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_conflict_is_no_news_and_many_are() {
+    let conflict = || Error::Conflict("deadlock detected".into());
+    let few = scene([conflict()], |_| Ok(()));
+    few.retrying.write(&rows(1)).await.unwrap();
+    assert!(few.observed.told().is_empty());
+    let many = scene((0..30).map(|_| conflict()), |_| Ok(()));
+    many.retrying.write(&rows(1)).await.unwrap();
+    assert_eq!(many.observed.told().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_waiter_is_counted_until_its_own_end() {
+    // Four wait; one after the other gets through, and one is given up.
+    let scene = scene([], |_| Err(Error::transient("away")));
+    let batch = Arc::new(rows(1));
+    let mut writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (retrying, batch) = (scene.retrying.clone(), batch.clone());
+            tokio::spawn(async move { retrying.write(&batch).await.map(drop) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(scene.observed.waiters(WaitCause::Away), 4);
+    let given_up = writers.pop().unwrap();
+    given_up.abort();
+    assert!(given_up.await.is_err());
+    assert_eq!(scene.observed.waiters(WaitCause::Away), 3);
+    *scene.store.rule.lock().unwrap() = Box::new(|_| Ok(()));
+    for writer in writers {
+        writer.await.unwrap().unwrap();
+    }
+    assert_eq!(scene.observed.waiters(WaitCause::Away), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_runs_into_a_time_limit_goes_in_halves() {
+    let rule = |records: &[Publication]| match records.len() {
+        0..=10 => Ok(()),
+        _ => Err(Error::TimedOut("canceling statement due to statement timeout".into())),
+    };
+    let scene = scene([], rule);
+    let written = scene.retrying.write(&rows(37)).await.unwrap();
+    assert_eq!(written.recorded.inserted, 37);
+    assert_eq!(*scene.store.tries.lock().unwrap(), [37, 18, 9, 9, 19, 9, 10]);
+    assert!(scene.observed.told().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_refused_alone_is_told_with_its_place() {
+    let scene = scene([], refusing(&["p3", "p17"], data));
+    let written = scene.retrying.write(&rows(20)).await.unwrap();
+    let places: Vec<_> = written.refused.iter().map(|refused| refused.place).collect();
+    assert_eq!((places, written.recorded.inserted), (vec![3, 17], 18));
+    assert!(written.refused[0].reason.contains("23514"));
+    assert!(scene.observed.told().is_empty(), "nothing waits for it");
+    let error = scene.retrying.record(&rows(20)).await.unwrap_err();
+    assert!(matches!(error, Error::Data(_)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_refuses_a_typical_row_too_is_waited_for() {
+    let scene = scene([], |_| Err(data()));
+    *scene.store.probe.lock().unwrap() =
+        || Err(Error::Data("null value in column \"x\" (SQLSTATE 23502)".into()));
+    let error = scene.retrying.write(&rows(9)).await.unwrap_err();
+    assert!(error.to_string().contains("23502"), "before anything succeeded: {error}");
+
+    let batch = rows(9);
+    scene.retrying.retry(|| async { Ok(()) }).await.unwrap();
+    let mut writing = std::pin::pin!(scene.retrying.write(&batch));
+    let waited = tokio::time::timeout(Duration::from_secs(3600), &mut writing).await;
+    assert!(waited.is_err(), "{waited:?}");
+    let told = scene.observed.told();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("Refused") && told[0].contains("column \"x\""), "{told:?}");
+    assert!(scene.store.tries.lock().unwrap().iter().all(|&tried| tried == 9), "not bisected");
+    *scene.store.rule.lock().unwrap() = Box::new(|_| Ok(()));
+    assert_eq!(writing.await.unwrap().recorded.inserted, 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_refused_rows_are_the_tables_fault() {
+    const BAD: &[&str] =
+        &["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12"];
+    // Good rows behind the bad ones: with them fewer than half are refused.
+    let mixed = scene([], refusing(BAD, data));
+    let written = mixed.retrying.write(&rows(200)).await.unwrap();
+    assert_eq!((written.refused.len(), written.recorded.inserted), (BAD.len(), 187));
+    // Nothing but bad ones: ten of the last twenty are refused at most.
+    let all = scene([], |_| Err(data()));
+    all.retrying.recent().accept(1_000);
+    let batch = rows(50);
+    let waited = tokio::time::timeout(Duration::from_secs(60), all.retrying.write(&batch)).await;
+    assert!(waited.is_err());
+    assert!(all.observed.told()[0].contains("more than half"), "{:?}", all.observed.told());
+    assert_eq!(all.observed.waiters(WaitCause::Refused), 0, "given up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_fails_by_what_passes_is_refused_after_five_minutes_while_others_pass() {
+    for error in [
+        || Error::transient("could not extend file (SQLSTATE 53100)"),
+        || Error::TimedOut("canceling statement due to lock timeout (SQLSTATE 55P03)".into()),
+        || Error::Conflict("could not serialize access (SQLSTATE 40001)".into()),
+    ] {
+        let scene = scene([], refusing(&["p3"], error));
+        let began = Instant::now();
+        let written = scene.retrying.write(&rows(20)).await.unwrap();
+        assert_eq!(written.refused.iter().map(|it| it.place).collect::<Vec<_>>(), [3]);
+        assert!(began.elapsed() >= Duration::from_secs(300), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(330), "{:?}", began.elapsed());
+        assert_eq!(scene.store.rows.lock().unwrap().len(), 19);
+    }
+    // While a typical row fails too, nothing is refused.
+    let scene = scene([], |_| Err(Error::transient("connection refused")));
+    *scene.store.probe.lock().unwrap() = || Err(Error::transient("connection refused"));
+    let batch = rows(1);
+    let waited =
+        tokio::time::timeout(Duration::from_secs(3600), scene.retrying.write(&batch)).await;
+    assert!(waited.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_outlasts_what_is_refused_after_it_has_been_served() {
+    let store = Arc::new(Scripted {
+        script: Mutex::default(),
+        rule: Mutex::new(Box::new(|_| Ok(()))),
+        probe: Mutex::new(|| Ok(())),
+        rows: Mutex::default(),
+        tries: Mutex::default(),
+    });
+    let observed = Arc::new(Observed::default());
+    let daemon = Retrying::new(store.clone(), observed.clone()).outlasting_refusals();
+    let refuse = || async { Err::<(), _>(Error::fatal("permission denied")) };
+    daemon.retry(refuse).await.unwrap_err();
+    daemon.retry(|| async { Ok(()) }).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(60), daemon.retry(refuse)).await;
+    assert!(waited.is_err());
+    assert_eq!(observed.told(), ["Refused: the database cannot be used: permission denied"]);
+    let command = Retrying::new(store, observed);
+    command.retry(|| async { Ok(()) }).await.unwrap();
+    command.retry(refuse).await.unwrap_err();
+}

@@ -1,0 +1,8 @@
+//! The modules of a crate, the arrows between them, and circles.
+
+mod graph;
+mod rooms;
+mod source;
+
+pub(super) use graph::Graph;
+pub(super) use rooms::{CRATE as DIVIDED_CRATE, check as check_rooms, check_files};
