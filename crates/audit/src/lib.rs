@@ -1,4 +1,4 @@
-//! Audits lockfiles and SBOMs: asks the query API how each package was published, and judges the answers by a policy.
+//! Audits lockfiles and SBOMs: asks the query API how each package was published, and evaluates the answers by a policy.
 //!
 //! Read in this order: [`cli`], [`run`], [`lockfile`] (what the files say), [`settings`] and [`select`] (what is asked),
 //! [`client`] (how it is asked), [`policy`] and [`rules`] (what is wrong), [`report`] (how it is said).
@@ -10,11 +10,14 @@
 pub mod answer;
 pub mod cli;
 pub mod client;
+pub mod exit;
+pub mod finding;
 pub mod integrity;
 pub mod location;
 pub mod lockfile;
 pub mod policy;
 pub mod report;
+pub mod rule;
 pub mod rules;
 pub mod run;
 pub mod select;
@@ -22,4 +25,5 @@ pub mod settings;
 pub mod tree;
 
 pub use cli::Cli;
-pub use run::{Exit, Surroundings, run};
+pub use exit::Exit;
+pub use run::{Surroundings, run};

@@ -3,28 +3,11 @@
 use model::{PublicationId, Timestamp};
 
 use crate::answer::{Info, Package};
+use crate::finding::Finding;
 use crate::integrity;
-use crate::policy::{Level, Policy, Rule};
+use crate::policy::Policy;
+use crate::rule::{Level, Rule};
 use crate::select::{Disagreement, Occurrence};
-
-/// One rule that one package breaks, at one place.
-#[derive(Debug, Clone)]
-pub struct Finding {
-    /// Which rule.
-    pub rule: Rule,
-    /// How serious the policy says it is.
-    pub level: Level,
-    /// The package.
-    pub id: PublicationId,
-    /// Where it stands.
-    pub file: std::sync::Arc<str>,
-    /// The line, from 1.
-    pub line: u32,
-    /// What was found, in one sentence. Not escaped.
-    pub message: String,
-    /// The reason of the exception that covers it.
-    pub excepted: Option<String>,
-}
 
 const DAY: i64 = 86_400 * 1_000_000;
 const MINUTE: i64 = 60 * 1_000_000;

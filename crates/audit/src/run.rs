@@ -12,6 +12,7 @@ use model::{PublicationId, Timestamp};
 
 use crate::cli::{Cli, OutputFormat};
 use crate::client::{Answered, Client, Endpoint, Unanswered, ask_all};
+use crate::exit::Exit;
 use crate::location::{RegistryHost, RegistryHosts};
 use crate::lockfile::{self, DEFAULT_NAMES, Lockfile};
 use crate::policy::Policy;
@@ -19,35 +20,6 @@ use crate::report::{self, Report};
 use crate::rules;
 use crate::select::{self, Base, Registry, Selection};
 use crate::settings::{Environment, Settings};
-
-/// How a run ended; the numbers are part of the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// Everything was answered, and no rule with the level error is broken.
-    Clean,
-    /// A rule with the level error is broken.
-    Broken,
-    /// Wrong usage, a policy or a file that cannot be read.
-    Usage,
-    /// Nothing to audit.
-    Nothing,
-    /// Not everything was answered.
-    Unanswered,
-}
-
-impl Exit {
-    /// The exit code.
-    #[must_use]
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Clean => 0,
-            Self::Broken => 1,
-            Self::Usage => 2,
-            Self::Nothing => 3,
-            Self::Unanswered => 4,
-        }
-    }
-}
 
 /// What a run reads and writes besides files.
 pub struct Surroundings {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::escape::{github_message, github_property};
 use super::{Report, text};
-use crate::policy::Level;
+use crate::rule::Level;
 
 /// Writes the report.
 #[must_use]

@@ -4,9 +4,10 @@ use model::Purl;
 use serde_json::{Value, json};
 
 use super::{Report, escape};
+use crate::finding::Finding;
 use crate::lockfile::NPM;
-use crate::policy::{Exception, Level};
-use crate::rules::Finding;
+use crate::policy::Exception;
+use crate::rule::Level;
 
 /// Writes the report.
 #[must_use]

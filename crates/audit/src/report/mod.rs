@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use model::PublicationId;
 
 use crate::client::Unanswered;
+use crate::exit::Exit;
+use crate::finding::Finding;
 use crate::location::{Kind, Location};
 use crate::lockfile::Lockfile;
-use crate::policy::{Exception, Level, Policy};
-use crate::rules::Finding;
-use crate::run::Exit;
+use crate::policy::{Exception, Policy};
+use crate::rule::Level;
 use crate::select::NotAudited;
 
 /// All of a run that a report says.

@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{Report, escape, text};
+use crate::finding::Finding;
 use crate::lockfile::NPM;
-use crate::policy::{Level, Rule};
-use crate::rules::Finding;
+use crate::rule::{Level, Rule};
 
 /// What may stand in the path of a relative reference as it is.
 const PATH: &AsciiSet =

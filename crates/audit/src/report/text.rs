@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use model::Timestamp;
 
+use super::Report;
 use super::escape::{line, text, toml};
-use super::{Exit, Report};
-use crate::policy::{Exception, Level, Rule};
-use crate::rules::Finding;
+use crate::exit::Exit;
+use crate::finding::Finding;
+use crate::policy::Exception;
+use crate::rule::{Level, Rule};
 
 /// Of one rule with the level warn so many are listed; the other formats have all.
 const LISTED: usize = 10;
