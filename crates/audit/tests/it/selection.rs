@@ -276,7 +276,10 @@ fn sboms_leave_out_the_root_the_private_and_what_has_no_location() {
     let (found, rest) = asked(("bom.json", &without), &[npmrc]);
     assert_eq!(found, ["a 1.0.0"]);
     assert_eq!(rest, json!({"git": 1, "other-registry": 1}));
+}
 
+#[test]
+fn spdx_leaves_out_what_the_document_describes() {
     let package = |id: &str, purl: &str, location: &str| {
         json!({"SPDXID": id, "name": id, "versionInfo": "1.0.0", "downloadLocation": location, "externalRefs": [
             {"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl}]})
@@ -380,6 +383,23 @@ fn files_that_cannot_be_read_end_with_2() {
         ("package-lock.json", &long),
         ("package-lock.json", &by_location),
         ("package-lock.json", &deep(128)),
+    ] {
+        assert_refused(file, text);
+    }
+    let allowed = Folder::new(&[("package-lock.json", &deep(127))]);
+    assert_eq!(allowed.run(&service().url(), &[]).code, 3);
+}
+
+fn assert_refused(file: &str, text: &str) {
+    let service = service();
+    let Run { code, errors, output } = Folder::new(&[(file, text)]).run(&service.url(), &[file]);
+    assert_eq!(code, 2, "{file} {text:?}: {errors}{output}");
+    assert!(errors.contains(file) && service.asked().is_empty(), "{file} {text:?}: {errors}");
+}
+
+#[test]
+fn unknown_versions_and_cut_files_of_the_other_tools_end_with_2() {
+    for (file, text) in [
         ("pnpm-lock.yaml", "lockfileVersion: 5.3\n"),
         ("pnpm-lock.yaml", "lockfileVersion: '10.0'\n"),
         ("pnpm-lock.yaml", "lockfileVersion: '9.0'\npackages:\n  a@1.0.0:\n    resolution: {integ"),
@@ -405,14 +425,8 @@ fn files_that_cannot_be_read_end_with_2() {
         ),
         ("bom.json", "{\"spdxVersion\": \"SPDX-2.2\", \"packages\": []}"),
     ] {
-        let service = service();
-        let run = Folder::new(&[(file, text)]).run(&service.url(), &[file]);
-        let Run { code, errors, output } = &run;
-        assert_eq!(*code, 2, "{file} {text:?}: {errors}{output}");
-        assert!(errors.contains(file) && service.asked().is_empty(), "{file} {text:?}: {errors}");
+        assert_refused(file, text);
     }
-    let allowed = Folder::new(&[("package-lock.json", &deep(127))]);
-    assert_eq!(allowed.run(&service().url(), &[]).code, 3);
 }
 
 #[test]
