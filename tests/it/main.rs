@@ -12,6 +12,7 @@
     reason = "a test tells its steps in order, and a table has a line for each case"
 )]
 
+mod audit;
 mod audits;
 mod check;
 mod config;
