@@ -86,6 +86,9 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
     for (lockfile, settings) in lockfiles.iter().zip(&settings) {
         selection.add(lockfile, settings, &registry)?;
     }
+    if selection.asked.is_empty() {
+        report.hint = Some(hosts_hint(&lockfiles));
+    }
     ask(&client, cli, selection, surroundings.now, &mut report);
     Ok(report)
 }

@@ -21,6 +21,15 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
             known: "4 to 10",
         });
     }
+    let has_link_type = |node: &Node| node.get("linkType").is_some();
+    let last = map.iter().last().filter(|(key, _)| *key != "__metadata");
+    if let Some((_, last)) = last
+        && !has_link_type(last)
+        && map.iter().any(|(_, node)| has_link_type(node))
+    {
+        let message = "the last entry lacks what the others have; was the file cut off?";
+        return Err(LockfileError::structure(last.line, message));
+    }
     let mut entries = Vec::new();
     for (key, node) in map.iter().filter(|(key, _)| *key != "__metadata") {
         let broken = |what: &str| {

@@ -220,7 +220,10 @@ fn text_of(input: impl Read) -> Result<String, LockfileError> {
 }
 
 fn parse(text: &str, is_bun: bool) -> Result<(Format, Vec<Entry>), LockfileError> {
-    let is_marker = |line: &str| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ");
+    let is_marker = |line: &str| {
+        line == "======="
+            || ["<<<<<<<", "|||||||", ">>>>>>>"].iter().any(|mark| line.starts_with(mark))
+    };
     if let Some(at) = text.lines().position(is_marker) {
         return Err(LockfileError::Conflict(u32::try_from(at + 1).unwrap_or(u32::MAX)));
     }

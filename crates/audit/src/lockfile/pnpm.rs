@@ -165,54 +165,51 @@ fn by_name(path: &str, style: Style) -> Option<(&str, &str)> {
     (!name.is_empty() && is_version).then_some((name, version))
 }
 
-/// A file that was cut off between two lines is still YAML. It then lacks what its other parts name.
+/// A file that was cut off between two lines is still YAML. It then lacks what the projects depend on.
 fn nothing_is_missing(
     document: &Node,
     style: Style,
     packages: Option<&Map>,
 ) -> Result<(), LockfileError> {
-    let cut = |line, what: &str| {
-        Err(LockfileError::structure(line, format!("{what}; was the file cut off?")))
-    };
-    if style != Style::Bare {
-        return Ok(());
-    }
     let snapshots = document.get("snapshots").and_then(Node::map);
     let has_packages = packages.is_some_and(|packages| !packages.is_empty());
     // pnpm itself writes the settings; a file without them was made by hand.
-    if has_packages && snapshots.is_none() && document.get("settings").is_some() {
-        return cut(document.line, "`snapshots` is missing");
+    let is_of_pnpm = document.get("settings").is_some();
+    if style == Style::Bare && has_packages && snapshots.is_none() && is_of_pnpm {
+        return Err(cut(document.line, "`snapshots` is missing"));
     }
-    let is_known = |name: &str, version: &str| {
-        let key = format!("{name}@{version}");
-        let key_by_version = version.contains('@').then_some(version);
-        let has = |key: &str| match snapshots {
-            Some(snapshots) => snapshots.get(key).is_some(),
-            None => packages.is_some_and(|packages| {
-                packages.get(key.split('(').next().unwrap_or(key)).is_some()
-            }),
-        };
-        has(&key) || key_by_version.is_some_and(has)
+    let has = |key: &str| match (style, snapshots) {
+        (Style::Bare, Some(snapshots)) => snapshots.get(key).is_some(),
+        (Style::Bare, None) => {
+            let package = key.split('(').next().unwrap_or(key);
+            packages.is_some_and(|packages| packages.get(package).is_some())
+        }
+        _ => packages.is_some_and(|packages| packages.get(key).is_some()),
     };
     let importers = document.get("importers").and_then(Node::map);
-    for (_, importer) in importers.into_iter().flat_map(Map::iter) {
+    let importers = importers.into_iter().flat_map(Map::iter).map(|(_, importer)| importer);
+    // A repository with one project may have its dependencies at the head.
+    for importer in importers.chain([document]) {
         for section in ["dependencies", "devDependencies", "optionalDependencies"] {
             let dependencies = importer.get(section).and_then(Node::map);
             for (name, dependency) in dependencies.into_iter().flat_map(Map::iter) {
-                let Some(version) = dependency.text_at("version") else {
-                    return cut(dependency.line, "a dependency without a version");
+                let version = dependency.text().or_else(|| dependency.text_at("version"));
+                let version = version
+                    .ok_or_else(|| cut(dependency.line, "a dependency without a version"))?;
+                let key = match style {
+                    Style::Slash => format!("/{name}/{version}"),
+                    Style::At => format!("/{name}@{version}"),
+                    Style::Bare => format!("{name}@{version}"),
                 };
-                if !version.starts_with("link:") && !is_known(name, version) {
-                    return cut(dependency.line, "a dependency is not among the packages");
+                if !version.starts_with("link:") && !has(&key) && !has(version) {
+                    return Err(cut(dependency.line, "a dependency is not among the packages"));
                 }
             }
         }
     }
-    for (key, snapshot) in snapshots.into_iter().flat_map(Map::iter) {
-        let package = key.split('(').next().unwrap_or(key);
-        if packages.is_none_or(|packages| packages.get(package).is_none()) {
-            return cut(snapshot.line, "a snapshot is not among the packages");
-        }
-    }
     Ok(())
+}
+
+fn cut(line: u32, what: &str) -> LockfileError {
+    LockfileError::structure(line, format!("{what}; was the file cut off?"))
 }

@@ -21,6 +21,9 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
             });
         }
         let content = line.trim();
+        if content.is_empty() && !line.is_empty() {
+            return Err(LockfileError::structure(number, format!("a line of white space; {CUT}")));
+        }
         if content.is_empty() || content.starts_with('#') {
             continue;
         }
@@ -80,14 +83,17 @@ impl Block {
     }
 
     fn property(&mut self, content: &str, indent: usize, line: u32) -> Result<(), LockfileError> {
-        if indent > 2 || content.ends_with(':') {
-            // The dependencies of an entry have entries of their own.
+        if content.ends_with(':') {
             return Ok(());
         }
         let (key, behind) = token(content, line)?;
         let behind = behind.trim_start();
         if behind.is_empty() {
             return Err(LockfileError::structure(line, format!("{key} without a value; {CUT}")));
+        }
+        if indent > 2 {
+            // The dependencies of an entry have entries of their own; here they only have to be whole.
+            return token(behind, line).map(|_| ());
         }
         let slot = match key.as_str() {
             "name" => &mut self.name,

@@ -107,3 +107,34 @@ fn the_lockfiles_of_all_package_managers_ask_about_the_same_packages() {
     assert!(comparable(&found).is_subset(&comparable(&reference)));
     assert_eq!(not_audited, json!({"bundled": 6, "file": 2}));
 }
+
+#[test]
+fn a_lockfile_that_was_cut_off_is_not_audited() {
+    for (name, as_name) in [
+        ("npm-v1.package-lock.json", "package-lock.json"),
+        ("npm-v3.package-lock.json", "package-lock.json"),
+        ("pnpm7.pnpm-lock.yaml", "pnpm-lock.yaml"),
+        ("pnpm8.pnpm-lock.yaml", "pnpm-lock.yaml"),
+        ("pnpm12.pnpm-lock.yaml", "pnpm-lock.yaml"),
+        ("yarn1.yarn.lock", "yarn.lock"),
+        ("yarn4.yarn.lock", "yarn.lock"),
+        ("bun1.4.bun.lock", "bun.lock"),
+        ("npm.cdx.json", "bom.json"),
+        ("npm.spdx.json", "bom.json"),
+    ] {
+        let text = real(name);
+        // From a quarter to three quarters, at places that have nothing to do with the lines.
+        for part in 10..30 {
+            let end = text.len() * part / 40;
+            let cut = &text[..end];
+            // Between two entries of a yarn.lock nothing shows that more was there.
+            if name == "yarn1.yarn.lock" && (cut.ends_with('\n') || cut.ends_with('"')) {
+                continue;
+            }
+            let service = Service::of(HOSTS, rows(&[("*", json!({}))]));
+            let run = Folder::new(&[(as_name, cut)]).run(&service.url(), &[as_name]);
+            let tail = &cut[cut.len() - 60..];
+            assert_eq!((run.code, service.asked().len()), (2, 0), "{name} after {end}: {tail}");
+        }
+    }
+}
