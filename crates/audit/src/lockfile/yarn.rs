@@ -38,11 +38,12 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
             open.property(content, indent, number)?;
         }
     }
-    let last_line_is_whole = text.ends_with('\n');
     let Some(block) = block else {
         return Ok(entries);
     };
-    block.ends_whole(last_line_is_whole)?;
+    if !text.ends_with('\n') {
+        block.ends_whole(&entries)?;
+    }
     block.finish(&mut entries)?;
     Ok(entries)
 }
@@ -107,10 +108,17 @@ impl Block {
         Ok(())
     }
 
-    /// The last value stands without quotes and line end where the file was cut within it.
-    fn ends_whole(&self, last_line_is_whole: bool) -> Result<(), LockfileError> {
-        let is_cut = |integrity: &String| !integrity.ends_with('=') && integrity.contains('-');
-        if !last_line_is_whole && self.integrity.as_ref().is_some_and(is_cut) {
+    /// A digest stands without quotes: where the file was cut within it, it is shorter than those before.
+    fn ends_whole(&self, before: &[Entry]) -> Result<(), LockfileError> {
+        let Some(digest) = &self.integrity else { return Ok(()) };
+        let algorithm = digest.split_once('-').map(|(algorithm, _)| algorithm);
+        let is_longer = |entry: &Entry| {
+            entry.integrity.as_ref().is_some_and(|other| {
+                other.len() > digest.len()
+                    && other.split_once('-').map(|(algorithm, _)| algorithm) == algorithm
+            })
+        };
+        if algorithm.is_none() || before.iter().any(is_longer) {
             return Err(LockfileError::structure(self.line, format!("half a digest; {CUT}")));
         }
         Ok(())

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Folder, Run, Service, npm_lock, rows};
 
+#[expect(clippy::disallowed_methods, reason = "the script needs bash and git beside the program")]
 fn action(folder: &Folder, service: &Service, inputs: &[(&str, &str)]) -> Run {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/ci/github/audit.sh");
     let program = Path::new(env!("CARGO_BIN_EXE_publication-audit")).parent().unwrap();
