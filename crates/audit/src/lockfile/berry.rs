@@ -21,7 +21,7 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
             known: "4 to 10",
         });
     }
-    let has_link_type = |node: &Node| node.get("linkType").is_some();
+    let has_link_type = |node: &Node| matches!(node.text_at("linkType"), Some("hard" | "soft"));
     let last = map.iter().last().filter(|(key, _)| *key != "__metadata");
     if let Some((_, last)) = last
         && !has_link_type(last)
