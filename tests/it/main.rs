@@ -13,6 +13,7 @@
 )]
 
 mod audit;
+mod audit_bun;
 mod audits;
 mod check;
 mod config;
