@@ -15,42 +15,44 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 /// done.
 #[must_use]
 pub fn verdict(event: &PublishEvent<'_>, rules: &TfaRules) -> TfaVerdict {
-    let (tfa, reason) = judge(&event.act.auth, event.act.at, rules);
-    TfaVerdict { tfa, reason }
+    judge(&event.act.auth, event.act.at, rules)
 }
 
-fn judge(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> (Option<bool>, TfaReason) {
+fn judge(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> TfaVerdict {
     let reported = auth.second_factor.as_ref().filter(|factor| has_a_known_field(factor));
     if let Some(factor) = reported {
-        return if is_verified(factor, at) {
-            (Some(true), TfaReason::SecondFactor)
+        let reason = if is_verified(factor, at) {
+            TfaReason::SecondFactor
         } else if factor.presented == Some(false) {
-            (Some(false), TfaReason::NoSecondFactor)
+            TfaReason::NoSecondFactor
         } else {
-            (Some(false), TfaReason::SecondFactorRejected)
+            TfaReason::SecondFactorRejected
         };
+        return reason.verdict();
     }
     if matches!(auth.credential, Credential::Oidc | Credential::AutomationToken)
         || auth.bypass2fa == Some(true)
     {
-        return (Some(false), TfaReason::NoHumanFactor);
+        return TfaReason::NoHumanFactor.verdict();
     }
     if let Some(several) = several_factors(auth.amr.iter().map(AsRef::as_ref)) {
-        return (Some(several), TfaReason::Amr);
+        return TfaVerdict { tfa: Some(several), reason: TfaReason::Amr };
     }
     if let Some(acr) = auth.acr.as_deref() {
         let listed = |levels: &[String]| levels.iter().any(|level| level == acr);
-        if listed(&rules.acr_true) {
-            return (Some(true), TfaReason::Acr);
-        }
-        if listed(&rules.acr_false) {
-            return (Some(false), TfaReason::Acr);
+        let tfa = if listed(&rules.acr_true) {
+            Some(true)
+        } else {
+            listed(&rules.acr_false).then_some(false)
+        };
+        if tfa.is_some() {
+            return TfaVerdict { tfa, reason: TfaReason::Acr };
         }
     }
     if auth.credential == Credential::Password {
-        return (Some(false), TfaReason::PasswordOnly);
+        return TfaReason::PasswordOnly.verdict();
     }
-    (None, TfaReason::NotReported)
+    TfaReason::NotReported.verdict()
 }
 
 /// A block without any counts as missing.
@@ -107,7 +109,8 @@ mod tests {
     }
 
     fn judged(auth: &Auth<'_>) -> (Option<bool>, TfaReason) {
-        judge(auth, Timestamp::parse(AT).unwrap(), &rules())
+        let TfaVerdict { tfa, reason } = judge(auth, Timestamp::parse(AT).unwrap(), &rules());
+        (tfa, reason)
     }
 
     fn factor(

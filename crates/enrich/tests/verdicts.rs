@@ -43,7 +43,7 @@ fn event(act: Act<'_>) -> PublishEvent<'_> {
 
 fn judge(history: &ExitHistory, address: &str, at: Timestamp) -> (Option<bool>, TorReason) {
     let verdict = tor::verdict(&event(act(Some(address), at)), history);
-    (verdict.tor, verdict.reason)
+    (verdict.reason.verdict(), verdict.reason)
 }
 
 const TRUE_BY_LIST: (Option<bool>, TorReason) = (Some(true), TorReason::ExitList);
@@ -53,7 +53,7 @@ const AFTER: (Option<bool>, TorReason) = (None, TorReason::ListedAfter);
 const NOT_LISTED: (Option<bool>, TorReason) = (Some(false), TorReason::NotListed);
 const NO_COVERAGE: (Option<bool>, TorReason) = (None, TorReason::NoCoverage);
 
-/// An exit list of that time with the given lines, filled up to be valid with addresses nobody asks for, seen long ago.
+/// An exit list of that time with the given lines, filled up to be valid with addresses nobody asks for, scanned just then.
 fn exit_list(history: &ExitHistory, at: &str, lines: &[(&str, &str)]) -> ExitHistory {
     let node = "ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300E";
     let mut text = format!("@type tordnsel 1.0\nDownloaded {at}\n{node}\n");
@@ -61,7 +61,7 @@ fn exit_list(history: &ExitHistory, at: &str, lines: &[(&str, &str)]) -> ExitHis
         text.push_str(&format!("ExitAddress {address} {seen}\n"));
     }
     for number in 0..50 {
-        text.push_str(&format!("ExitAddress 9.9.9.{number} 2001-01-01 00:00:00\n"));
+        text.push_str(&format!("ExitAddress 9.9.9.{number} {at}\n"));
     }
     let list = format::exit_list(text.as_bytes(), Timestamp::from_micros(0)).unwrap();
     let mut update = history.update();
@@ -202,12 +202,12 @@ fn a_scan_before_the_act_that_a_later_list_tells_of() {
     let at = time("2020-05-02T10:30:00Z");
     let first = exit_list(&ExitHistory::new(TorRules::default()), "2020-05-02 10:00:00", &[]);
     let verdict = tor::verdict(&event(act(Some("1.2.3.4"), at)), &first);
-    assert_eq!((verdict.tor, verdict.settled), (Some(false), false));
+    assert_eq!((verdict.reason.verdict(), verdict.settled), (Some(false), false));
     assert_eq!(verdict.evidence_until, Some(time("2020-05-02T10:00:00Z")));
     let second = exit_list(&first, "2020-05-02 12:00:00", &[("1.2.3.4", "2020-05-02 10:15:00")]);
     let verdict = tor::verdict(&event(act(Some("1.2.3.4"), at)), &second);
     assert_eq!(
-        (verdict.tor, verdict.reason, verdict.settled),
+        (verdict.reason.verdict(), verdict.reason, verdict.settled),
         (Some(true), TorReason::ExitList, true)
     );
     let only_after =
@@ -233,7 +233,10 @@ fn a_verdict_settles_when_a_list_is_three_hours_past_the_act() {
     }
     let empty = ExitHistory::new(TorRules::default());
     let verdict = tor::verdict(&event(act(Some("8.8.8.8"), time("2020-05-02T07:00:00Z"))), &empty);
-    assert_eq!((verdict.tor, verdict.evidence_until, verdict.settled), (None, None, false));
+    assert_eq!(
+        (verdict.reason.verdict(), verdict.evidence_until, verdict.settled),
+        (None, None, false)
+    );
 }
 
 #[test]
@@ -248,10 +251,10 @@ fn the_edge_and_prefixes_count_without_a_usable_address() {
         let verdict = tor::verdict(&event(Act { edge_tor: edge, ..act(address, at) }), history);
         assert!(
             verdict.settled
-                == (verdict.tor == Some(true)
+                == (verdict.reason.verdict() == Some(true)
                     || !matches!(verdict.reason, TorReason::NotListed | TorReason::NoCoverage))
         );
-        (verdict.tor, verdict.reason)
+        (verdict.reason.verdict(), verdict.reason)
     };
     for (address, reason) in [
         (None, TorReason::NoAddress),
@@ -344,7 +347,7 @@ fn two_acts_are_true_if_either_is_and_false_if_both_are() {
                 _ => (None, outer),
             };
             assert_eq!(
-                (verdict.tor, verdict.reason),
+                (verdict.reason.verdict(), verdict.reason),
                 (tor, reason(decisive)),
                 "{outer:?} {staging:?}"
             );
@@ -364,7 +367,8 @@ fn the_real_exit_list_answers_for_its_day() {
     let mut update = ExitHistory::new(TorRules::default()).update();
     update.exit_list(&list, PathBuf::from("real"));
     let (history, change) = update.finish(time("2016-09-20T12:02:00Z"));
-    assert_eq!(change.oldest_newly_valid, Some(time("2016-09-20T13:02:00Z")));
+    // Its newest scan, an hour and a half before it was written down.
+    assert_eq!(change.oldest_newly_valid, Some(time("2016-09-20T11:35:05Z")));
     let at = time("2016-09-20T13:02:00Z");
     for &(exit, seen) in list.sightings() {
         let text = exit.to_string();
@@ -392,4 +396,34 @@ fn the_second_factor_is_the_approvals() {
     let event = PublishEvent { staged, ..event(Act { auth: amr("pwd"), ..act(None, at) }) };
     let verdict = tfa::verdict(&event, &enrich::TfaRules::default());
     assert_eq!((verdict.tfa, verdict.reason), (Some(false), TfaReason::Amr));
+}
+
+#[test]
+fn a_scanner_that_stands_still_covers_and_settles_nothing_new() {
+    let node = "ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300E";
+    // Written down each hour, with the scans of 10:00.
+    let written_at = |hour: u8, history: &ExitHistory| {
+        let mut text = format!("Downloaded 2020-05-02 {hour}:30:00\n{node}\n");
+        for number in 0..60 {
+            text.push_str(&format!("ExitAddress 9.9.9.{number} 2020-05-02 10:00:00\n"));
+        }
+        let list = format::exit_list(text.as_bytes(), Timestamp::from_micros(0)).unwrap();
+        let mut update = history.update();
+        update.exit_list(&list, PathBuf::from(format!("{hour}")));
+        update.finish(time("2030-01-01T00:00:00Z")).0
+    };
+    let first = written_at(10, &ExitHistory::new(TorRules::default()));
+    let last = (11..23).fold(first.clone(), |history, hour| written_at(hour, &history));
+    assert_eq!(last.valid(Source::ExitList), 13, "they are valid by their own times");
+    for history in [&first, &last] {
+        assert_eq!(history.evidence_until(), Some(time("2020-05-02T10:00:00Z")));
+        assert_eq!(history.newest(Source::ExitList), history.evidence_until());
+        assert_eq!(judge(history, "8.8.8.8", time("2020-05-02T16:00:00Z")), NOT_LISTED);
+        assert_eq!(judge(history, "8.8.8.8", time("2020-05-02T16:00:01Z")), NO_COVERAGE);
+    }
+    let event = event(act(Some("8.8.8.8"), time("2020-05-02T09:00:00Z")));
+    assert!(!tor::verdict(&event, &last).settled);
+    // Nothing new: nothing is evaluated again for it.
+    assert!(last.extends(&first.mark().unwrap()));
+    assert_eq!(last.mark(), first.mark());
 }

@@ -59,7 +59,7 @@ impl Publication {
             info: PublicationInfo {
                 username: event.act.username,
                 created: event.act.at,
-                tor: tor.tor,
+                tor: tor.reason.verdict(),
                 tfa: tfa.tfa,
                 tor_reason: tor.reason,
                 tfa_reason: tfa.reason,

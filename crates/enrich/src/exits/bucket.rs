@@ -28,7 +28,10 @@ pub(super) enum State {
 /// One list.
 #[derive(Clone)]
 pub(super) struct Entry {
+    /// The list's own time, by which its validity is judged.
     pub(super) time: Timestamp,
+    /// Up to when it says anything, by which it covers and settles ([`List::as_of`]).
+    pub(super) as_of: Timestamp,
     pub(super) origin: Arc<Path>,
     /// Rises with every list given; of two lists of one origin the greater is the current one.
     pub(super) serial: u64,
@@ -80,6 +83,7 @@ impl Bucket {
         numbered.sort_unstable();
         let entry = Entry {
             time: list.time(),
+            as_of: list.as_of(),
             origin,
             serial,
             distinct: Family::ALL.map(|family| list.distinct(family)),

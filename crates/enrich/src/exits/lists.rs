@@ -24,7 +24,7 @@ pub(super) struct ListHistory {
     buckets: BTreeMap<i64, Arc<Bucket>>,
     /// The buckets that hold evidence, with the span of it: the span of a list's scans is not the list's own time.
     slots: Arc<[(Timestamp, Timestamp, Arc<Bucket>)]>,
-    /// By family, the times of the valid lists that cover it, sorted.
+    /// By family, up to when each valid list that covers it says anything, sorted.
     covering: [Arc<[Timestamp]>; 2],
     newest: Option<Timestamp>,
     valid: usize,
@@ -56,11 +56,11 @@ impl ListHistory {
         self.valid
     }
 
-    /// Source, time and numbers of addresses of the valid lists.
+    /// Source, time (see [`List::as_of`]) and numbers of addresses of the valid lists.
     pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, [usize; 2])> {
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
         let valid = entries.filter(|entry| entry.state == State::Valid);
-        valid.map(|entry| (self.source, entry.time, entry.distinct))
+        valid.map(|entry| (self.source, entry.as_of, entry.distinct))
     }
 
     /// By family, the times of the valid lists that cover it, sorted.
@@ -207,7 +207,7 @@ impl ListHistory {
                 match entry.state {
                     State::Valid => {
                         dirty.insert(key);
-                        change.became_valid(entry.time);
+                        change.became_valid(entry.as_of);
                     }
                     State::Refused(reason) => {
                         if entry.before == State::Valid {
@@ -237,12 +237,14 @@ impl ListHistory {
                 // The scanner looks for IPv4 exits only.
                 let may_cover = family == Family::V4 || self.source == Source::Snapshot;
                 if may_cover && entry.holds_enough(family, rules) {
-                    covering[family as usize].push(entry.time);
+                    covering[family as usize].push(entry.as_of);
                 }
             }
-            self.newest = Some(entry.time);
+            self.newest = self.newest.max(Some(entry.as_of));
             self.valid += 1;
         }
+        // The buckets stand in the order of the lists' own times.
+        covering.iter_mut().for_each(|times| times.sort_unstable());
         self.covering = covering.map(Arc::from);
     }
 

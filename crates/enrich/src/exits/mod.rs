@@ -80,7 +80,8 @@ impl ExitHistory {
         &self.rules
     }
 
-    /// The time of the newest valid list or database, of any source; none without any.
+    /// The time of the newest valid list or database, of any source; none without any. An exit list is no newer than its
+    /// newest scan, here and below.
     #[must_use]
     pub const fn evidence_until(&self) -> Option<Timestamp> {
         self.evidence_until

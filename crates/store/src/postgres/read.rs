@@ -164,6 +164,7 @@ impl PublicationReader for PostgresReader {
     }
 
     async fn ready(&self) -> Result<(), Error> {
+        self.lookup.connections.check_sessions().await?;
         let probe = || sqlx::query("SELECT FROM publication LIMIT 0");
         self.lookup.connections.fetch_all(probe).await?;
         Ok(())
