@@ -37,6 +37,7 @@ mod rejections;
 mod replay;
 mod restart;
 mod roles;
+mod runbook;
 mod secure;
 mod settling;
 mod supervised;
