@@ -9,16 +9,16 @@ use crate::TfaRules;
 /// How long before the act a second factor may have been verified: registries let one count for five minutes.
 const FRESH: Duration = Duration::from_secs(5 * 60);
 
-/// Judges an event; for a staged version the approval, which is the outer act. The first rule that matches decides.
+/// Evaluates an event; for a staged version the approval, which is the outer act. The first rule that matches decides.
 ///
 /// Pure and without allocation. Account or package policy is never looked at: it says what was demanded, not what was
 /// done.
 #[must_use]
 pub fn verdict(event: &PublishEvent<'_>, rules: &TfaRules) -> TfaVerdict {
-    judge(&event.act.auth, event.act.at, rules)
+    evaluate(&event.act.auth, event.act.at, rules)
 }
 
-fn judge(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> TfaVerdict {
+fn evaluate(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> TfaVerdict {
     let reported = auth.second_factor.as_ref().filter(|factor| has_a_known_field(factor));
     if let Some(factor) = reported {
         let reason = if is_verified(factor, at) {
@@ -108,8 +108,8 @@ mod tests {
         }
     }
 
-    fn judged(auth: &Auth<'_>) -> (Option<bool>, TfaReason) {
-        let TfaVerdict { tfa, reason } = judge(auth, Timestamp::parse(AT).unwrap(), &rules());
+    fn evaluated(auth: &Auth<'_>) -> (Option<bool>, TfaReason) {
+        let TfaVerdict { tfa, reason } = evaluate(auth, Timestamp::parse(AT).unwrap(), &rules());
         (tfa, reason)
     }
 
@@ -144,17 +144,17 @@ mod tests {
     #[test]
     fn four_methods_count() {
         for method in ["totp", "webauthn", "recovery_code", "sms"] {
-            assert_eq!(judged(&with(factor(None, Some(true), Some(method), None))), VERIFIED);
+            assert_eq!(evaluated(&with(factor(None, Some(true), Some(method), None))), VERIFIED);
             assert_eq!(
-                judged(&with(factor(Some(true), Some(false), Some(method), None))),
+                evaluated(&with(factor(Some(true), Some(false), Some(method), None))),
                 REJECTED
             );
-            assert_eq!(judged(&with(factor(Some(true), None, Some(method), None))), REJECTED);
+            assert_eq!(evaluated(&with(factor(Some(true), None, Some(method), None))), REJECTED);
         }
         for method in ["email", "remembered_device", "TOTP", "", "totp "] {
-            assert_eq!(judged(&with(factor(None, Some(true), Some(method), None))), REJECTED);
+            assert_eq!(evaluated(&with(factor(None, Some(true), Some(method), None))), REJECTED);
         }
-        assert_eq!(judged(&with(factor(None, Some(true), None, None))), REJECTED);
+        assert_eq!(evaluated(&with(factor(None, Some(true), None, None))), REJECTED);
     }
 
     #[test]
@@ -170,18 +170,18 @@ mod tests {
             ("2019-07-25", REJECTED),
         ] {
             let auth = with(factor(Some(true), Some(true), Some("totp"), Some(verified_at)));
-            assert_eq!(judged(&auth), expected, "{verified_at}");
+            assert_eq!(evaluated(&auth), expected, "{verified_at}");
         }
     }
 
     #[test]
     fn the_first_rule_decides() {
         // Verified comes before presented.
-        assert_eq!(judged(&with(factor(Some(false), Some(true), Some("totp"), None))), VERIFIED);
-        assert_eq!(judged(&with(factor(Some(false), Some(true), Some("email"), None))), NONE);
-        assert_eq!(judged(&with(factor(Some(false), None, None, None))), NONE);
-        assert_eq!(judged(&with(factor(Some(true), None, None, None))), REJECTED);
-        assert_eq!(judged(&with(factor(None, None, None, Some("x")))), REJECTED);
+        assert_eq!(evaluated(&with(factor(Some(false), Some(true), Some("totp"), None))), VERIFIED);
+        assert_eq!(evaluated(&with(factor(Some(false), Some(true), Some("email"), None))), NONE);
+        assert_eq!(evaluated(&with(factor(Some(false), None, None, None))), NONE);
+        assert_eq!(evaluated(&with(factor(Some(true), None, None, None))), REJECTED);
+        assert_eq!(evaluated(&with(factor(None, None, None, Some("x")))), REJECTED);
         let everything = Auth {
             credential: Credential::Oidc,
             bypass2fa: Some(true),
@@ -189,37 +189,37 @@ mod tests {
             acr: Some("aal2".into()),
             second_factor: Some(factor(None, Some(true), Some("sms"), None)),
         };
-        assert_eq!(judged(&everything), VERIFIED);
+        assert_eq!(evaluated(&everything), VERIFIED);
         let without_factor = Auth { second_factor: Some(SecondFactor::default()), ..everything };
-        assert_eq!(judged(&without_factor), MACHINE);
+        assert_eq!(evaluated(&without_factor), MACHINE);
         let bypass = Auth { credential: Credential::GranularToken, ..without_factor };
-        assert_eq!(judged(&bypass), MACHINE);
+        assert_eq!(evaluated(&bypass), MACHINE);
         let automation =
             Auth { credential: Credential::AutomationToken, bypass2fa: None, ..bypass.clone() };
-        assert_eq!(judged(&automation), MACHINE);
+        assert_eq!(evaluated(&automation), MACHINE);
         let password = Auth { credential: Credential::Password, bypass2fa: Some(false), ..bypass };
-        assert_eq!(judged(&password), (Some(true), TfaReason::Amr));
+        assert_eq!(evaluated(&password), (Some(true), TfaReason::Amr));
         let acr = Auth { amr: vec!["geo".into()], ..password };
-        assert_eq!(judged(&acr), (Some(true), TfaReason::Acr));
+        assert_eq!(evaluated(&acr), (Some(true), TfaReason::Acr));
         let unknown_acr = Auth { acr: Some("AAL2".into()), ..acr };
-        assert_eq!(judged(&unknown_acr), (Some(false), TfaReason::PasswordOnly));
+        assert_eq!(evaluated(&unknown_acr), (Some(false), TfaReason::PasswordOnly));
     }
 
     #[test]
     fn nothing_said_is_not_reported() {
-        assert_eq!(judged(&Auth::default()), NOT_REPORTED);
-        assert_eq!(judged(&with(SecondFactor::default())), NOT_REPORTED);
+        assert_eq!(evaluated(&Auth::default()), NOT_REPORTED);
+        assert_eq!(evaluated(&with(SecondFactor::default())), NOT_REPORTED);
         for credential in [Credential::SessionToken, Credential::GranularToken] {
             assert_eq!(
-                judged(&Auth { credential, bypass2fa: Some(false), ..Auth::default() }),
+                evaluated(&Auth { credential, bypass2fa: Some(false), ..Auth::default() }),
                 NOT_REPORTED
             );
         }
         assert_eq!(
-            judged(&with_amr(&["geo", "user", "rba", "wia", "mca", "OTP", ""])),
+            evaluated(&with_amr(&["geo", "user", "rba", "wia", "mca", "OTP", ""])),
             NOT_REPORTED
         );
-        assert_eq!(judged(&Auth { acr: Some("".into()), ..Auth::default() }), NOT_REPORTED);
+        assert_eq!(evaluated(&Auth { acr: Some("".into()), ..Auth::default() }), NOT_REPORTED);
     }
 
     #[test]
@@ -230,24 +230,27 @@ mod tests {
             &["face", "fpt", "iris", "retina", "vbm"],
         ];
         for (at, kind) in kinds.iter().enumerate() {
-            assert_eq!(judged(&with_amr(kind)), (Some(false), TfaReason::Amr));
+            assert_eq!(evaluated(&with_amr(kind)), (Some(false), TfaReason::Amr));
             for &method in *kind {
-                assert_eq!(judged(&with_amr(&[method, "geo"])), (Some(false), TfaReason::Amr));
+                assert_eq!(evaluated(&with_amr(&[method, "geo"])), (Some(false), TfaReason::Amr));
                 for &other in kinds[(at + 1) % 3] {
-                    assert_eq!(judged(&with_amr(&[method, other])), (Some(true), TfaReason::Amr));
+                    assert_eq!(
+                        evaluated(&with_amr(&[method, other])),
+                        (Some(true), TfaReason::Amr)
+                    );
                 }
             }
         }
-        assert_eq!(judged(&with_amr(&["mfa"])), (Some(true), TfaReason::Amr));
-        assert_eq!(judged(&with_amr(&["pwd", "mfa"])), (Some(true), TfaReason::Amr));
-        assert_eq!(judged(&with_amr(&["MFA", "pwd"])), (Some(false), TfaReason::Amr));
+        assert_eq!(evaluated(&with_amr(&["mfa"])), (Some(true), TfaReason::Amr));
+        assert_eq!(evaluated(&with_amr(&["pwd", "mfa"])), (Some(true), TfaReason::Amr));
+        assert_eq!(evaluated(&with_amr(&["MFA", "pwd"])), (Some(false), TfaReason::Amr));
     }
 
     #[test]
     fn levels_are_the_configurations_and_true_comes_first() {
         for (acr, tfa) in [("aal2", true), ("aal1", false), ("both", true)] {
             let auth = Auth { acr: Some(acr.into()), ..Auth::default() };
-            assert_eq!(judged(&auth), (Some(tfa), TfaReason::Acr), "{acr}");
+            assert_eq!(evaluated(&auth), (Some(tfa), TfaReason::Acr), "{acr}");
         }
     }
 
@@ -261,7 +264,7 @@ mod tests {
                 acr: acr.map(Into::into),
                 second_factor: None,
             };
-            let (tfa, reason) = judged(&auth);
+            let (tfa, reason) = evaluated(&auth);
             prop_assert_eq!(tfa.is_none(), reason == TfaReason::NotReported);
         }
     }

@@ -5,14 +5,14 @@ use model::{Act, PublishEvent, Timestamp, TorReason, TorVerdict};
 use crate::address::{self, Parsed};
 use crate::{ExitHistory, Finding};
 
-/// Judges an event: its act, and for a staged version the staging act too, each at its own time. True if either is, with
+/// Evaluates an event: its act, and for a staged version the staging act too, each at its own time. True if either is, with
 /// the outer act's reason first; false if both are; else null, with the reason of the outer act where that one is null.
 ///
 /// Pure and without allocation. The rules are those the history was made with.
 #[must_use]
 pub fn verdict(event: &PublishEvent<'_>, history: &ExitHistory) -> TorVerdict {
-    let outer = judge(&event.act, history);
-    let staging = event.staged.as_ref().map(|act| judge(act, history));
+    let outer = evaluate(&event.act, history);
+    let staging = event.staged.as_ref().map(|act| evaluate(act, history));
     let decisive = match (outer, staging) {
         (outer, None) => outer,
         (outer, _) if outer.tor() == Some(true) => outer,
@@ -27,12 +27,12 @@ pub fn verdict(event: &PublishEvent<'_>, history: &ExitHistory) -> TorVerdict {
 }
 
 #[derive(Clone, Copy)]
-struct Judged {
+struct Evaluated {
     at: Timestamp,
     reason: TorReason,
 }
 
-impl Judged {
+impl Evaluated {
     const fn tor(self) -> Option<bool> {
         self.reason.verdict()
     }
@@ -52,9 +52,9 @@ pub(crate) fn is_settled(reason: TorReason, at: Timestamp, history: &ExitHistory
 }
 
 /// Rules 1 to 5 for one act.
-fn judge(act: &Act<'_>, history: &ExitHistory) -> Judged {
+fn evaluate(act: &Act<'_>, history: &ExitHistory) -> Evaluated {
     let address = act.address.as_ref().map(|address| address::parse(address.as_str()));
-    Judged { at: act.at, reason: decide(address, act.edge_tor == Some(true), act.at, history) }
+    Evaluated { at: act.at, reason: decide(address, act.edge_tor == Some(true), act.at, history) }
 }
 
 /// Rules 1 to 5 of crates/enrich/README.md. The reason of a true verdict is the first of the table's order that

@@ -324,7 +324,7 @@ fn an_hour_ahead_of_the_clock_is_the_limit() {
     let (history, change) = give(&empty, &[("a", snapshot(NOW + HOUR + 1, 0..10))]);
     assert_eq!(change.refused[0].reason, Refusal::AheadOfClock);
     assert_eq!(history.evidence_until(), None);
-    // It is judged again with every update, and then named no more.
+    // It is evaluated again with every update, and then named no more.
     let (history, change) = history.update().finish(at(NOW));
     assert!(change.refused.is_empty());
     let (history, change) = history.update().finish(at(NOW + 1));

@@ -1,4 +1,4 @@
-//! What a history knew, in a word that is kept beside what was judged by it.
+//! What a history knew, in a word that is kept beside what was evaluated by it.
 
 use model::Timestamp;
 use sha2::{Digest, Sha256};

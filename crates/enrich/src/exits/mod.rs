@@ -6,7 +6,7 @@
 //!
 //! What a history says is a function of the set of lists that were given to it, of the rules and of the time of the last
 //! [`Update::finish`]; the order in which lists came plays no part. To that end every list is kept, packed, and all are
-//! judged again, in the order of their times, whenever the set changes: an older list that comes late may take away the
+//! evaluated again, in the order of their times, whenever the set changes: an older list that comes late may take away the
 //! validity of a newer one, or give it back.
 
 mod bucket;
