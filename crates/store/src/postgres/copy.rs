@@ -11,7 +11,8 @@ use crate::columns::names;
 
 static COPY: LazyLock<String> =
     LazyLock::new(|| format!("COPY publication ({}) FROM STDIN (FORMAT binary)", names()));
-const FIELDS: i16 = COLUMN_COUNT as i16;
+const FIELDS: i16 = 17;
+const _: () = assert!(FIELDS as usize == COLUMN_COUNT);
 
 /// How much is sent at once; the rows of a batch are not held a second time in whole.
 const CHUNK_BYTES: usize = 256 * 1024;

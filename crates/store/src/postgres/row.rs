@@ -9,7 +9,8 @@ use sqlx::{Encode, Postgres, Type};
 use super::values::{Time, field, null};
 
 const TYPE: &str = "publication_record";
-const FIELDS: i32 = COLUMN_COUNT as i32;
+const FIELDS: i32 = 17;
+const _: () = assert!(FIELDS as usize == COLUMN_COUNT);
 
 // Types' numbers, fixed in PostgreSQL's catalogue (`pg_type.dat`).
 const BOOL: u32 = 16;
