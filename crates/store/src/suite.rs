@@ -532,7 +532,7 @@ async fn a_late_write_of_a_former_owner_changes_nothing(store: Store) {
         let (accounts, key) = (accounts.clone(), key.clone());
         async move {
             let token = owner.to_string();
-            while !retried(accounts.claim(&key, &token, &[0]).await).is_some() {}
+            while retried(accounts.claim(&key, &token, &[0]).await).is_none() {}
             for step in 0..20 {
                 let next_offset = owner * 1_000 + step;
                 let position = TablePosition { next_offset, leader_epoch: None, evidence: None };
