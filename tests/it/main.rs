@@ -7,7 +7,13 @@
     clippy::unwrap_used,
     reason = "a test that cannot go on ends with a panic"
 )]
+#![expect(
+    clippy::too_many_lines,
+    reason = "a test tells its steps in order, and a table has a line for each case"
+)]
 
+mod audit;
+mod audit_bun;
 mod audits;
 mod check;
 mod clients;
@@ -34,6 +40,7 @@ mod rejections;
 mod replay;
 mod restart;
 mod roles;
+mod runbook;
 mod secure;
 mod settling;
 mod supervised;

@@ -13,7 +13,10 @@ mod kafka;
 mod pipeline;
 mod record;
 mod settings;
+#[cfg(test)]
+mod simulation;
 
+pub use daemon::health::PauseCause;
 pub use daemon::metrics::IngesterMetrics;
 pub use daemon::{Ingester, migrate};
 pub use pipeline::evaluate::{Evaluator, Outcome};

@@ -5,7 +5,9 @@
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;
+mod columns;
 mod event;
+mod history;
 mod merge;
 mod name;
 mod position;
@@ -14,9 +16,11 @@ mod purl;
 mod time;
 mod verdict;
 
+pub use columns::{COLUMN_COUNT, COLUMNS, ColumnValue};
 pub use event::{Act, Address, Auth, EventIdentity, PublishEvent, SecondFactor};
+pub use history::{History, Past, PublishMethod, histories};
 pub use merge::merge_all;
-pub use name::{InvalidName, PackageName, PackageVersion, PublicationId, Username};
+pub use name::{Integrity, InvalidName, PackageName, PackageVersion, PublicationId, Username};
 pub use position::{Offsets, Position};
 pub use publication::{Publication, PublicationInfo};
 pub use purl::{InvalidPurl, Purl};

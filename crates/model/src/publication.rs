@@ -1,7 +1,8 @@
 //! The row: what is known about one publication (crates/model/README.md, Row).
 
 use crate::{
-    Actor, Credential, EventIdentity, PublicationId, TfaReason, TfaVerdict, TorReason, TorVerdict,
+    Actor, Credential, EventIdentity, Integrity, PublicationId, TfaReason, TfaVerdict, TorReason,
+    TorVerdict,
 };
 use crate::{PublishEvent, Timestamp, Username};
 
@@ -26,8 +27,10 @@ pub struct PublicationInfo {
     pub credential: Credential,
     /// Who acted.
     pub actor: Actor,
-    /// Whether two events of the kept revision disagree on `created` or `username`.
+    /// Whether two events of the kept revision disagree on `created`, `username` or `integrity`.
     pub disputed: bool,
+    /// The digest of the published artifact; `None` = no event of the kept revision says it.
+    pub integrity: Option<Integrity>,
 }
 
 /// A whole row: the information and what the merge rule needs to keep the right one.
@@ -37,7 +40,7 @@ pub struct Publication {
     pub id: PublicationId,
     /// What the API answers.
     pub info: PublicationInfo,
-    /// The time of the newest valid exit list or database when `tor` was judged.
+    /// The time of the newest valid exit list or database when `tor` was evaluated.
     pub tor_evidence_until: Option<Timestamp>,
     /// The event's revision, 0 to 2³¹−1.
     pub revision: u32,
@@ -56,7 +59,7 @@ impl Publication {
             info: PublicationInfo {
                 username: event.act.username,
                 created: event.act.at,
-                tor: tor.tor,
+                tor: tor.reason.verdict(),
                 tfa: tfa.tfa,
                 tor_reason: tor.reason,
                 tfa_reason: tfa.reason,
@@ -64,6 +67,7 @@ impl Publication {
                 credential: event.act.auth.credential,
                 actor: event.act.actor,
                 disputed: false,
+                integrity: event.integrity,
             },
             tor_evidence_until: tor.evidence_until,
             revision: event.revision,

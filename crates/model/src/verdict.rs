@@ -1,8 +1,6 @@
 //! The words of the specification (crates/model/README.md): reasons, credentials, actors, and the two verdicts that
 //! carry them.
 
-use std::fmt;
-
 use crate::Timestamp;
 
 /// A word that the specification does not have, read where only known ones can stand (a row of the database).
@@ -13,6 +11,7 @@ pub struct UnknownWord {
     pub kind: &'static str,
 }
 
+/// Enumerations of the specification's words, declared in the bytewise order of the words.
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
         $(#[$doc])*
@@ -36,21 +35,23 @@ macro_rules! words {
             ///
             /// # Errors
             /// [`UnknownWord`] when the specification has no such word.
-            pub fn parse(word: &str) -> Result<Self, UnknownWord> {
+            pub fn parse(word: &str) -> Result<Self, $crate::UnknownWord> {
                 match word {
                     $($word => Ok(Self::$variant),)*
-                    _ => Err(UnknownWord { kind: stringify!($name) }),
+                    _ => Err($crate::UnknownWord { kind: stringify!($name) }),
                 }
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
     )*};
 }
+
+pub(crate) use words;
 
 words! {
     /// Why `tor` is what it is (crates/enrich/README.md, Rules).
@@ -126,12 +127,44 @@ words! {
     }
 }
 
-/// Whether an act came over Tor, why, and what is known about later change.
+impl TorReason {
+    /// Whether the act came over Tor: the reason decides it. `None` = not determined.
+    #[must_use]
+    pub const fn verdict(self) -> Option<bool> {
+        match self {
+            Self::AnonymousIp | Self::Edge | Self::ExitList | Self::Prefix | Self::Snapshot => {
+                Some(true)
+            }
+            Self::NotListed => Some(false),
+            Self::BadAddress
+            | Self::ListedAfter
+            | Self::NoAddress
+            | Self::NoCoverage
+            | Self::NotGlobal => None,
+        }
+    }
+}
+
+impl TfaReason {
+    /// The verdict of a reason that decides it: `acr` and `amr` do not, which speak for either.
+    #[must_use]
+    pub const fn verdict(self) -> TfaVerdict {
+        let tfa = match self {
+            Self::SecondFactor => Some(true),
+            Self::NoHumanFactor
+            | Self::NoSecondFactor
+            | Self::PasswordOnly
+            | Self::SecondFactorRejected => Some(false),
+            Self::Acr | Self::Amr | Self::NotReported => None,
+        };
+        TfaVerdict { tfa, reason: self }
+    }
+}
+
+/// Whether an act came over Tor, by its reason, and what is known about later change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TorVerdict {
-    /// True, false, or not determined.
-    pub tor: Option<bool>,
-    /// Why.
+    /// Why; [`TorReason::verdict`] is true, false, or not determined.
     pub reason: TorReason,
     /// The time of the newest valid list or database at the evaluation; none without any.
     pub evidence_until: Option<Timestamp>,

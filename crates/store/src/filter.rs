@@ -13,16 +13,6 @@ pub enum Flag {
     Unknown,
 }
 
-/// In which order a listing goes, by (created, name, version). One is the exact reverse of the other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Order {
-    /// The latest first.
-    #[default]
-    NewestFirst,
-    /// The earliest first.
-    OldestFirst,
-}
-
 /// Which publications to list, and in which order; a part that is `None` lets all pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -40,8 +30,18 @@ pub struct Filter {
     pub created_after: Option<Timestamp>,
     /// Only earlier than this, exclusive.
     pub created_before: Option<Timestamp>,
-    /// In which order.
+    /// The order of the rows.
     pub order: Order,
+}
+
+/// The order of a listing by (created, name, version); the one is the exact reverse of the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The latest first.
+    #[default]
+    NewestFirst,
+    /// The earliest first. A row that is written later with an earlier time stands behind a cursor that has passed it.
+    OldestFirst,
 }
 
 /// Where a page ended: the key of the listing's order.
@@ -66,10 +66,6 @@ pub(crate) fn listing<'a>(
     after: Option<&'a Cursor>,
     first: u32,
 ) -> (String, Vec<Bound<'a>>) {
-    let (behind, direction) = match filter.order {
-        Order::NewestFirst => ("<", "DESC"),
-        Order::OldestFirst => (">", "ASC"),
-    };
     let mut values = Vec::new();
     let mut conditions = Vec::new();
     let mut compare = |condition: &str, value| {
@@ -80,6 +76,10 @@ pub(crate) fn listing<'a>(
     filter.username.iter().for_each(|name| compare("p.username =", Bound::Text(name.as_str())));
     filter.created_after.iter().for_each(|&time| compare("p.created >", Bound::Time(time)));
     filter.created_before.iter().for_each(|&time| compare("p.created <", Bound::Time(time)));
+    let (behind, direction) = match filter.order {
+        Order::NewestFirst => ('<', "DESC"),
+        Order::OldestFirst => ('>', "ASC"),
+    };
     if let Some(Cursor { created, id }) = after {
         // The plain bound is implied by the row comparison; alone it lets the index on `created` be entered.
         compare(&format!("p.created {behind}="), Bound::Time(*created));

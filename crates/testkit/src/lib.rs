@@ -13,6 +13,7 @@ pub mod hostile;
 mod http;
 mod kafka;
 mod net;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod proxy;
@@ -25,17 +26,18 @@ pub use client::{
     ConsumedRecord, Producer, Record, add_partitions, consume_all, delete_group, delete_records,
     delete_topic, group_lag, produce, produce_in_transaction, topic,
 };
-pub use daemon::{Daemon, DaemonBuilder};
+pub use daemon::{Daemon, DaemonBuilder, program_folder};
 pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{
     KAFKA_FOLDER, KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, KAFKA_VERSION, Kafka, KafkaBuilder, acls,
-    consumer_groups,
+    consumer_groups, write_tools,
 };
 pub use net::{free_port, unique};
+pub use pgbouncer::{Pgbouncer, pgbouncer_program};
 #[cfg(feature = "client")]
 pub use postgres::Database;
 pub use postgres::{POSTGRES_VARIABLE, Postgres, PostgresBuilder, StopMode, postgres_program};
-pub use proxy::{Proxy, Weather};
+pub use proxy::{NetworkFault, Proxy};
 #[cfg(feature = "client")]
 pub use wait::eventually;
 pub use wait::{Probe, wait_until};

@@ -4,20 +4,19 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use enrich::ExitHistory;
 use service::metrics::Registry;
-use store::{Jobs, PublicationReader, PublicationTable, PublicationWriter};
-use tokio::sync::{mpsc, watch};
+use store::{Jobs, PublicationReader, PublicationTable, PublicationWriter, Retrying};
+use tokio::sync::mpsc;
 
 use crate::daemon::health::Health;
 use crate::daemon::metrics::IngesterMetrics;
+use crate::daemon::observer::Waits;
 use crate::evidence::EvidenceLoader;
-use crate::evidence::settle::Trigger;
-use crate::kafka::{self, DeadLetters, SourceEvent};
+use crate::kafka::{self, DeadLetters};
+use crate::pipeline::Ingest;
 use crate::pipeline::evaluate::Evaluator;
-use crate::pipeline::observe::BatchObserver;
-use crate::pipeline::write::Writer;
-use crate::pipeline::{BatchLimits, Ingest};
+use crate::pipeline::ports::{BatchObserver, SourceEvent};
+use crate::pipeline::write::{Delivery, Writer};
 use crate::record::Record;
 use crate::settings::Settings;
 
@@ -32,8 +31,8 @@ pub(crate) async fn each_record(
 ) -> anyhow::Result<()> {
     while let Some(event) = events.recv().await {
         match event {
-            SourceEvent::Records(records) => {
-                for record in records {
+            SourceEvent::Records(chunk) => {
+                for record in chunk.records {
                     act(record).await?;
                 }
             }
@@ -49,14 +48,12 @@ pub(crate) async fn each_record(
 /// The parts of the loop, for a command.
 pub(crate) struct Context {
     pub(crate) settings: Settings,
-    pub(crate) judge: Evaluator,
+    pub(crate) evaluator: Evaluator,
     pub(crate) store: Arc<dyn PublicationTable>,
     pub(crate) rows: Arc<dyn PublicationReader>,
     pub(crate) jobs: Arc<dyn Jobs>,
     pub(crate) health: Arc<Health>,
     metrics: Arc<IngesterMetrics>,
-    history: watch::Receiver<Arc<ExitHistory>>,
-    _shown: watch::Sender<Arc<ExitHistory>>,
 }
 
 impl Context {
@@ -70,22 +67,19 @@ impl Context {
         let (of, counted) = (settings.clone(), metrics.clone());
         let exits =
             tokio::task::spawn_blocking(move || EvidenceLoader::load(&of, counted)).await??;
-        let (shown, history) = watch::channel(exits.history());
-        let judge = Evaluator {
+        let evaluator = Evaluator {
             decode: settings.decode_rules(),
             history: exits.history(),
             tfa: settings.tfa_rules(),
             generation: settings.enrich.generation,
         };
         Ok(Self {
-            judge,
+            evaluator,
             store: store::open_writer(&settings.store)?,
             jobs: store::open_jobs(&settings.store)?,
             rows: store::open_reader(&settings.store)?,
             health: Arc::new(Health::new(settings.kafka.revoke_timeout, metrics.paused.clone())),
             metrics,
-            history,
-            _shown: shown,
             settings,
         })
     }
@@ -137,15 +131,16 @@ impl Context {
         dead_letters: Option<DeadLetters>,
         books: Box<dyn BatchObserver>,
     ) -> Ingest {
-        let (health, metrics) = (self.health.clone(), self.metrics.clone());
+        let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
+        let dead_letters =
+            dead_letters.map(|topic| Delivery { topic: Box::new(topic), observer: waits.clone() });
+        let rows = Arc::new(Retrying::new(store, waits));
         Ingest {
-            judge: self.judge.clone(),
-            history: self.history.clone(),
-            writer: Arc::new(Writer { store, dead_letters, health, metrics }),
-            ledger: Some(books),
-            brake: None,
-            settling: Arc::new(Trigger::default()),
-            shape: BatchLimits::from(&self.settings),
+            evaluator: self.evaluator.clone(),
+            evidence: Box::new(self.evaluator.history.clone()),
+            writer: Arc::new(Writer { rows, dead_letters }),
+            observer: books,
+            limits: crate::daemon::batch_limits(&self.settings),
         }
     }
 }
@@ -153,7 +148,7 @@ impl Context {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::SourceError;
+    use crate::pipeline::ports::{AssignmentId, Chunk, SourceError};
 
     async fn read(events: Vec<SourceEvent>) -> anyhow::Result<()> {
         let (source, receiver) = mpsc::channel(8);
@@ -164,10 +159,14 @@ mod tests {
         each_record(receiver, async |_| Ok(())).await
     }
 
+    fn empty() -> SourceEvent {
+        SourceEvent::Records(Chunk { records: Vec::new(), assignment: AssignmentId::default() })
+    }
+
     #[tokio::test]
     async fn only_the_word_that_it_has_ended_is_the_end_of_a_range() {
-        read(vec![SourceEvent::Records(Vec::new()), SourceEvent::Ended]).await.unwrap();
-        let error = read(vec![SourceEvent::Records(Vec::new())]).await.unwrap_err();
+        read(vec![empty(), SourceEvent::Ended]).await.unwrap();
+        let error = read(vec![empty()]).await.unwrap_err();
         assert!(error.to_string().contains("broke off"), "{error}");
         let failed = SourceEvent::Failed(SourceError::Range("cut".into()));
         let error = read(vec![failed, SourceEvent::Ended]).await.unwrap_err();

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use store::JobProgress;
 
-use crate::pipeline::observe::{BatchObserver, Written};
+use crate::pipeline::batch::WrittenBatch;
+use crate::pipeline::ports::BatchObserver;
 
 /// Examples of each code.
 const EXAMPLES: usize = 3;
@@ -53,7 +54,7 @@ impl Tally {
 }
 
 impl BatchObserver for Tally {
-    fn written(&self, written: &Written) {
+    fn written(&mut self, written: &WrittenBatch) {
         let mut inner = self.lock();
         let Inner { progress, examples } = &mut *inner;
         progress.counts.add(&written.recorded);
@@ -72,8 +73,8 @@ impl BatchObserver for Tally {
                 });
             }
         }
-        for (_, partition, next) in written.batch.offsets.iter() {
-            progress.position.insert(partition, next);
+        for (partition, offset) in written.batch.offsets.iter() {
+            progress.position.insert(partition, offset.next);
         }
     }
 }

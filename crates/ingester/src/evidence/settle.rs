@@ -12,8 +12,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::evidence;
-use crate::kafka::{self, Assignment};
+use crate::evidence::settled::SettledPartitions;
+use crate::kafka;
 use crate::pipeline::evaluate::Evaluator;
+use crate::pipeline::ports::Evidence;
 use crate::pipeline::write::Writer;
 use crate::pipeline::{BatchLimits, Ingest};
 use crate::settings::Settings;
@@ -66,13 +68,37 @@ impl Trigger {
     }
 }
 
+/// The evidence that live ingest evaluates by.
+pub(crate) struct LiveEvidence {
+    pub(crate) history: watch::Receiver<Arc<ExitHistory>>,
+    pub(crate) trigger: Arc<Trigger>,
+}
+
+impl Evidence for LiveEvidence {
+    fn has_changed(&self) -> bool {
+        self.history.has_changed().unwrap_or(false)
+    }
+
+    fn current(&mut self) -> Arc<ExitHistory> {
+        self.history.borrow_and_update().clone()
+    }
+
+    fn written_with(&self, oldest: &Arc<ExitHistory>) {
+        // A settling pass that began meanwhile may not have seen these rows as unsettled.
+        if !Arc::ptr_eq(oldest, &*self.history.borrow()) {
+            self.trigger.written_with_older_evidence();
+        }
+    }
+}
+
 /// Everything a pass needs.
 pub(crate) struct Settling {
     pub(crate) settings: Settings,
     pub(crate) trigger: Arc<Trigger>,
     pub(crate) history: watch::Receiver<Arc<ExitHistory>>,
-    pub(crate) assignment: Arc<Assignment>,
-    pub(crate) judge: Evaluator,
+    pub(crate) partitions: Arc<SettledPartitions>,
+    pub(crate) evaluator: Evaluator,
+    pub(crate) limits: BatchLimits,
     pub(crate) store: Arc<dyn PublicationTable>,
     pub(crate) writer: Arc<Writer>,
 }
@@ -100,7 +126,7 @@ impl Settling {
     async fn pass(&self, from: Option<Timestamp>, stop: &CancellationToken) -> anyhow::Result<()> {
         // Taken before the ends of the partitions are: what comes behind them is judged by this evidence or newer.
         let history = self.history.borrow().clone();
-        let (partitions, owned_since) = self.assignment.partitions();
+        let (partitions, owned_since) = self.partitions.owned();
         if partitions.is_empty() {
             self.trigger.keep(from);
             return Ok(());
@@ -110,7 +136,7 @@ impl Settling {
             if let Some(start) = oldest.into_iter().chain(from).min() {
                 self.judge_again(history, partitions, start, stop).await?;
             }
-            self.assignment.settled(mark, owned_since);
+            self.partitions.settle(&mark, owned_since);
         }
         Ok(())
     }
@@ -129,13 +155,12 @@ impl Settling {
         let records = kafka::read_since(&self.settings, partitions, start, stop.child_token())
             .map_err(kafka::refused)?;
         let ingest = Ingest {
-            judge: Evaluator { history, ..self.judge.clone() },
-            history: self.history.clone(),
+            evaluator: Evaluator { history: history.clone(), ..self.evaluator.clone() },
+            evidence: Box::new(history),
             writer: self.writer.clone(),
-            ledger: None,
-            settling: self.trigger.clone(),
-            shape: BatchLimits::from(&self.settings).beside(),
-            brake: None,
+            // Its records were counted and committed when they came first.
+            observer: Box::new(()),
+            limits: self.limits,
         };
         ingest.start(records)?.await?;
         tracing::info!("settling: done");

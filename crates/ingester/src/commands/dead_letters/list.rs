@@ -49,7 +49,7 @@ pub(super) async fn run(
     each(&context.settings, selection, stop.clone(), async |record| {
         let letter = Letter(&record);
         let code = letter.code().unwrap_or_else(|| "none".to_owned());
-        let outcome = context.judge.judge(&record);
+        let outcome = context.evaluator.evaluate(&record);
         let at = letter.at().map(Timestamp::to_rfc3339_millis);
         let group = groups.by_code.entry(code.clone()).or_default();
         group.letters += 1;

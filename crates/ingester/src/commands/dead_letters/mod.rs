@@ -246,7 +246,7 @@ async fn show(
     ensure!(found.is_some(), "there is no letter {partition} {offset}");
     let Some(record) = found else { return Ok(()) };
     let context = Context::load(settings.clone()).await?;
-    let today = match context.judge.judge(&record) {
+    let today = match context.evaluator.evaluate(&record) {
         Outcome::Row(_) => "an event: redrive makes it a row".to_owned(),
         Outcome::Skip(_) => "skipped".to_owned(),
         Outcome::Reject(rejection) => format!("{}: {}", rejection.code.as_str(), rejection.message),

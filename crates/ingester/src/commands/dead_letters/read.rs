@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::letter::{Letter, Selection};
 use crate::commands::replay;
-use crate::kafka::{self, Bound, OffsetRanges, RangeReader, RateLimit, SourceEvent};
+use crate::kafka::{self, Bound, OffsetRanges, RangeReader, RateLimit};
+use crate::pipeline::ports::SourceEvent;
 use crate::settings::Settings;
 
 /// The dead letters that a redrive reads.
@@ -53,9 +54,9 @@ pub(crate) fn read(
     let counted = left_out.clone();
     tokio::spawn(async move {
         while let Some(mut event) = all.recv().await {
-            if let SourceEvent::Records(records) = &mut event {
-                records.retain(|record| letters.takes(Letter(record), &counted));
-                if records.is_empty() {
+            if let SourceEvent::Records(chunk) = &mut event {
+                chunk.records.retain(|record| letters.takes(Letter(record), &counted));
+                if chunk.records.is_empty() {
                     continue;
                 }
             }

@@ -193,7 +193,7 @@ async fn without_records(
     let events =
         reader(context)?.read(spans, RateLimit::default(), stop.clone()).map_err(kafka::refused)?;
     each_record(events, async |record| {
-        if let Outcome::Row(publication) = context.judge.judge(&record) {
+        if let Outcome::Row(publication) = context.evaluator.evaluate(&record) {
             unknown.remove(&publication.id);
         }
         Ok(())

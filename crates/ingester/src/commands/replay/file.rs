@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::record_file;
-use crate::kafka::{CHUNK_BYTES, RateLimit, SourceError, SourceEvent};
+use crate::kafka::{CHUNK_BYTES, RateLimit};
+use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 use crate::record::Record;
 
 /// The topic of records that stand in none: positions are lines from 0 of partition 0.
@@ -74,7 +75,10 @@ fn hand_over(
             bytes = 0;
             free = pace.next(free, chunk.len());
             pace.read.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            if events.blocking_send(SourceEvent::Records(std::mem::take(&mut chunk))).is_err() {
+            let records = std::mem::take(&mut chunk);
+            let event =
+                SourceEvent::Records(Chunk { records, assignment: AssignmentId::default() });
+            if events.blocking_send(event).is_err() {
                 return Ok(());
             }
             if pace.rate.is_some() {

@@ -21,7 +21,8 @@ use crate::commands::dead_letters::{self, LeftOut};
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::Preview;
 use crate::evidence;
-use crate::kafka::{self, RangeReader, RateLimit, SourceEvent};
+use crate::kafka::{self, RangeReader, RateLimit};
+use crate::pipeline::ports::SourceEvent;
 use crate::pipeline::{IngestError, Running};
 
 /// Between two saves: a crash reads again what one of these wrote.
