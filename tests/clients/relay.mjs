@@ -1,11 +1,12 @@
 // Relay's compiler and runtime: node relay.mjs http://127.0.0.1:8080/graphql
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import relay from "relay-runtime";
 
 const { Environment, Network, RecordSource, Store, fetchQuery } = relay;
 const url = process.argv[2];
+mkdirSync("relay/__generated__", { recursive: true });
 writeFileSync("relay/schema.graphql", await (await fetch(new URL("/schema.graphql", url))).text());
 execFileSync("npx", ["relay-compiler", "relay/relay.config.json"], { stdio: "inherit" });
 

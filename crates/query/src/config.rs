@@ -109,8 +109,10 @@ fn host(url: &str) -> String {
 pub struct Limits {
     /// Publications that one operation may ask for.
     pub max_refs: u32,
-    /// `publications` fields of one operation; each is a statement of its own.
+    /// `publications` fields of one operation, and as many `search` fields; each is a statement of its own.
     pub max_pages: u32,
+    /// Rows that the histories of one operation are made from.
+    pub max_history: u64,
     /// The body of a request.
     pub max_body: ByteSize,
     /// The text of a document.
@@ -242,6 +244,7 @@ impl Default for Limits {
         Self {
             max_refs: 5_000,
             max_pages: 10,
+            max_history: 500_000,
             max_body: ByteSize::mib(2),
             max_document: ByteSize::kib(64),
             max_tokens: 4_000,
@@ -294,10 +297,11 @@ impl Default for ShutdownSettings {
 
 impl Limits {
     /// What a request can be over, by key.
-    pub(crate) const fn of_a_request(&self) -> [(&'static str, u64); 10] {
+    pub(crate) const fn of_a_request(&self) -> [(&'static str, u64); 11] {
         [
             ("limits.max_refs", self.max_refs as u64),
             ("limits.max_pages", self.max_pages as u64),
+            ("limits.max_history", self.max_history),
             ("limits.max_body", self.max_body.as_u64()),
             ("limits.max_document", self.max_document.as_u64()),
             ("limits.max_tokens", self.max_tokens as u64),

@@ -3,6 +3,7 @@
 mod arguments;
 mod collect;
 mod cursor;
+mod fetch;
 mod fields;
 mod plan;
 mod variables;
@@ -10,7 +11,6 @@ mod write;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::Instant;
 
 use apollo_compiler::executable::Operation;
 use apollo_compiler::introspection;
@@ -23,7 +23,7 @@ use store::PublicationReader;
 use self::collect::Collector;
 use self::plan::Planner;
 use self::variables::Variables;
-use self::write::{Found, Listed, Stop, Writer};
+use self::write::{Found, Stop, Writer};
 use crate::config::{Limits, RegistrySettings};
 use crate::document::{Prepared, one_of};
 use crate::error::{Code, Exceeded, QueryError};
@@ -31,6 +31,7 @@ use crate::metrics::QueryMetrics;
 use crate::quiet::Quiet;
 use crate::schema::ApiSchema;
 
+pub(crate) use self::fetch::Fetched;
 pub(crate) use self::plan::Plan;
 
 /// What execution needs and does not change.
@@ -42,14 +43,6 @@ pub(crate) struct Executor {
     pub(crate) metrics: QueryMetrics,
     /// What the store's errors are told with.
     pub(crate) quiet: Quiet,
-}
-
-/// What the store has answered.
-pub(crate) struct Fetched {
-    /// As long as the plan's keys.
-    rows: Vec<Option<Publication>>,
-    /// As long as the plan's pages.
-    pages: Vec<Listed>,
 }
 
 /// An answer that has `data`.
@@ -82,17 +75,13 @@ impl Executor {
                 variables: &variables,
                 path: RefCell::default(),
                 values: Cell::default(),
+                with_history: Cell::default(),
+                with_strongest: Cell::default(),
             },
             limits: &self.limits,
             registry: &self.registry,
         };
         planner.plan(operation)
-    }
-
-    /// Fetches what a plan asks the store for.
-    pub(crate) async fn fetch(&self, plan: &Plan) -> Result<Fetched, QueryError> {
-        self.metrics.keys.observe(plan.asked as f64);
-        Ok(Fetched { rows: self.find(plan).await?, pages: self.list(plan).await? })
     }
 
     /// Writes the answer to a plan of that operation.
@@ -107,41 +96,7 @@ impl Executor {
             Some(variables) => Some(self.introspect(prepared, operation_name, variables)?),
             None => None,
         };
-        self.write(plan, &fetched.rows, &fetched.pages, meta)
-    }
-
-    /// One statement for all keys; none where there is no key.
-    async fn find(&self, plan: &Plan) -> Result<Vec<Option<Publication>>, QueryError> {
-        if plan.keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let started = Instant::now();
-        let found = self.reader.find(&plan.keys).await;
-        self.observe("find", started);
-        found.map_err(|error| self.store_error(&error))
-    }
-
-    async fn list(&self, plan: &Plan) -> Result<Vec<Listed>, QueryError> {
-        let mut pages = Vec::with_capacity(plan.pages.len());
-        for page in &plan.pages {
-            let mut rows = Vec::new();
-            if let Some(filter) = &page.filter {
-                let started = Instant::now();
-                // One more than asked for says whether there is a next page.
-                let listed = self.reader.list(filter, page.after.as_ref(), page.first + 1).await;
-                self.observe("list", started);
-                rows = listed.map_err(|error| self.store_error(&error))?;
-            }
-            let has_next = rows.len() > page.first as usize;
-            rows.truncate(page.first as usize);
-            pages.push(Listed { rows, has_next, has_previous: page.after.is_some() });
-        }
-        Ok(pages)
-    }
-
-    fn observe(&self, statement: &str, started: Instant) {
-        let seconds = self.metrics.store_seconds.with_label_values(&[statement]);
-        seconds.observe(started.elapsed().as_secs_f64());
+        self.write(plan, fetched, meta)
     }
 
     /// The introspection's part of the answer, and its errors.
@@ -177,8 +132,7 @@ impl Executor {
     fn write(
         &self,
         plan: &Plan,
-        rows: &[Option<Publication>],
-        pages: &[Listed],
+        fetched: &Fetched,
         meta: Option<(JsonMap, Vec<QueryError>)>,
     ) -> Result<Executed, QueryError> {
         let (meta, mut errors) =
@@ -191,8 +145,9 @@ impl Executor {
             max_length: usize::try_from(self.limits.max_answer.as_u64()).unwrap_or(usize::MAX),
             max_errors: self.limits.max_errors,
             indexes: Vec::new(),
+            histories: &fetched.histories,
         };
-        let found = Found { rows, pages, meta: meta.as_ref(), registry: &self.registry };
+        let found = Found { fetched, meta: meta.as_ref(), registry: &self.registry };
         writer.raw("{\"data\":");
         // What must not be null and is takes the whole of `data` with it.
         let written = writer.nullable(|writer| data(plan, &found, writer));
@@ -207,7 +162,10 @@ impl Executor {
             let _ = serde_json::to_writer(&mut writer.out, &errors);
         }
         writer.raw("}");
-        let is_complete = plan.asked > 0 && plan.asked == rows.len() as u64;
+        let rows = &fetched.rows;
+        let is_complete = plan.asked > 0
+            && plan.asked == rows.len() as u64
+            && plan.with_history.is_empty();
         Ok(Executed {
             body: writer.out,
             is_partial,
@@ -223,26 +181,6 @@ impl Executor {
             "the answer would be longer than {maximum} bytes (limits.max_answer); ask for less at once"
         );
         QueryError::limit(exceeded, message)
-    }
-
-    /// The store's own words go to the log: they may name hosts and files.
-    fn store_error(&self, error: &store::Error) -> QueryError {
-        self.metrics.store_errors_total.with_label_values(&[error.class()]).inc();
-        let is_transient = error.passes();
-        if let Some(left_out) = self.quiet.next() {
-            if is_transient {
-                tracing::warn!(%error, left_out, "the store did not answer");
-            } else {
-                tracing::error!(%error, left_out, "the store failed");
-            }
-        }
-        if is_transient {
-            let message = "the database is not available; try again";
-            QueryError::new(Code::StoreUnavailable, message).retry_after(1)
-        } else {
-            let message = "the request could not be answered; the server's log says why";
-            QueryError::new(Code::Internal, message)
-        }
     }
 }
 

@@ -25,7 +25,7 @@ service::metrics! {
         /// Clients that the rate limit counts at the moment.
         pub rate_limit_clients: IntGauge,
         /// Time of a statement of the store, in seconds.
-        pub store_seconds: HistogramVec["statement" = &["find", "list"]](&[
+        pub store_seconds: HistogramVec["statement" = &["find", "list", "history", "search"]](&[
             0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
         ]),
         /// Statements of the store that failed, by the class of the error.

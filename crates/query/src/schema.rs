@@ -23,7 +23,7 @@ pub fn schema_text(limits: &Limits) -> String {
 }
 
 /// What the descriptions say of each limit that a request can be over.
-fn told(limits: &Limits) -> [String; 10] {
+fn told(limits: &Limits) -> [String; 11] {
     limits.of_a_request().map(|(key, value)| format!("{value} (`{key}`)"))
 }
 
@@ -80,10 +80,11 @@ mod tests {
             max_definitions: 8,
             max_selections: 9,
             max_cost: 11,
+            max_history: 12,
             ..Limits::default()
         };
         let text = schema_text(&other);
-        assert_eq!(text.matches("(`limits.").count(), 12, "max_refs is there three times");
+        assert_eq!(text.matches("(`limits.").count(), 13, "max_refs is there three times");
         for told in told(&other) {
             assert!(
                 text.contains(&format!(" {told}")) || text.contains(&format!("\n{told}")),

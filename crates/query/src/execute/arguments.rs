@@ -34,6 +34,13 @@ pub(super) struct PackagesByPurl<'a> {
 }
 
 #[derive(Debug, Deserialize)]
+pub(super) struct Search<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) first: i32,
+    pub(super) after: Option<&'a str>,
+}
+
+#[derive(Debug, Deserialize)]
 pub(super) struct NodeById<'a> {
     pub(super) id: &'a str,
 }

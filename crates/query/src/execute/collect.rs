@@ -40,6 +40,9 @@ pub(super) struct Collector<'a, 'v> {
     pub(super) path: RefCell<Vec<Segment>>,
     /// Fields that were collected so far.
     pub(super) values: Cell<u64>,
+    /// Whether a history was among them, and the row of a strongest publication.
+    pub(super) with_history: Cell<bool>,
+    pub(super) with_strongest: Cell<bool>,
 }
 
 #[derive(Default)]

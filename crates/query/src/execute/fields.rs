@@ -1,10 +1,11 @@
 //! The fields of the schema's objects: for each its name, and the function that writes it. A selection is compiled once a
 //! request from these tables and written once a row.
 
-use model::{Credential, Publication, PublicationInfo};
+use model::{Integrity, PackageVersion, Publication, PublicationInfo, Timestamp, Username};
 
 use super::collect::{Collector, Group};
-use super::write::{Listed, Writer, Written};
+use super::fetch::{Listed, Told};
+use super::write::{Stop, Writer, Written};
 use crate::config::RegistrySettings;
 use crate::error::{QueryError, Segment};
 
@@ -54,6 +55,23 @@ pub(super) static PACKAGE: Type<Publication> = Type {
                 Box::new(move |writer, row| writer.nullable(|writer| info.write(writer, &row.info)))
             }),
         ),
+        (
+            "history",
+            Nested(|collector, group| {
+                collector.with_history.set(true);
+                let history = collector.select(&HISTORY, group);
+                Box::new(move |writer, row| {
+                    let histories = writer.histories;
+                    match histories.get(&row.id) {
+                        Some(told) => writer.nullable(|writer| history.write(writer, told)),
+                        None => {
+                            writer.null();
+                            Ok(())
+                        }
+                    }
+                })
+            }),
+        ),
     ],
 };
 
@@ -62,21 +80,81 @@ static INFO: Type<PublicationInfo> = Type {
     fields: &[
         (
             "username",
-            Leaf(|writer, info| match &info.username {
-                Some(username) => writer.text(username.as_str()),
-                None => writer.null(),
+            Leaf(|writer, info| {
+                writer.text_or_null(info.username.as_ref().map(Username::as_str));
             }),
         ),
         ("created", Leaf(|writer, info| writer.text(&info.created.to_rfc3339_millis()))),
         ("tor", Leaf(|writer, info| writer.flag(info.tor))),
         ("tfa", Leaf(|writer, info| writer.flag(info.tfa))),
-        ("method", Leaf(|writer, info| writer.word(method(info)))),
+        ("method", Leaf(|writer, info| writer.word(info.method().as_str()))),
         ("torReason", Leaf(|writer, info| writer.word(info.tor_reason.as_str()))),
         ("torSettled", Leaf(|writer, info| writer.flag(Some(info.tor_settled)))),
         ("tfaReason", Leaf(|writer, info| writer.word(info.tfa_reason.as_str()))),
         ("credential", Leaf(|writer, info| writer.word(info.credential.as_str()))),
         ("actor", Leaf(|writer, info| writer.word(info.actor.as_str()))),
         ("disputed", Leaf(|writer, info| writer.flag(Some(info.disputed)))),
+        (
+            "integrity",
+            Leaf(|writer, info| {
+                writer.text_or_null(info.integrity.as_ref().map(Integrity::as_str));
+            }),
+        ),
+    ],
+};
+
+static HISTORY: Type<Told> = Type {
+    name: "History",
+    fields: &[
+        ("earlier", Leaf(|writer, told| writer.raw(&told.history.earlier.to_string()))),
+        (
+            "strongest",
+            Nested(|collector, group| {
+                let earlier = collector.select(&EARLIER, group);
+                Box::new(move |writer, told| match &told.history.strongest {
+                    Some(_) => writer.nullable(|writer| earlier.write(writer, told)),
+                    None => {
+                        writer.null();
+                        Ok(())
+                    }
+                })
+            }),
+        ),
+        ("weaker", Leaf(|writer, told| writer.flag(told.history.weaker))),
+        ("newPublisher", Leaf(|writer, told| writer.flag(told.history.new_publisher))),
+        (
+            "publisherLast",
+            Leaf(|writer, told| {
+                let last = told.history.publisher_last.map(Timestamp::to_rfc3339_millis);
+                writer.text_or_null(last.as_deref());
+            }),
+        ),
+    ],
+};
+
+/// Of a history that has a strongest publication.
+static EARLIER: Type<Told> = Type {
+    name: "EarlierPublication",
+    fields: &[
+        (
+            "version",
+            Leaf(|writer, told| {
+                let strongest = told.history.strongest.as_ref();
+                writer.text_or_null(strongest.map(PackageVersion::as_str));
+            }),
+        ),
+        (
+            "publicationInfo",
+            Nested(|collector, group| {
+                collector.with_strongest.set(true);
+                let info = collector.select(&INFO, group);
+                Box::new(move |writer, told| match &told.strongest {
+                    Some(strongest) => info.write(writer, strongest),
+                    // It was there when the history was read, and is gone.
+                    None => Err(Stop::Null),
+                })
+            }),
+        ),
     ],
 };
 
@@ -139,16 +217,6 @@ pub(super) static REGISTRY: Type<RegistrySettings> = Type {
         ),
     ],
 };
-
-/// How the version was published (crates/query/README.md): the stronger of what is known.
-fn method(info: &PublicationInfo) -> &'static str {
-    match (info.tfa, info.credential) {
-        (Some(true), _) => "SECOND_FACTOR",
-        (_, Credential::Oidc) => "TRUSTED_PUBLISHER",
-        (Some(false), _) => "SINGLE_FACTOR",
-        (None, _) => "UNKNOWN",
-    }
-}
 
 impl Collector<'_, '_> {
     /// What is selected of the object that the group's field is.
@@ -221,27 +289,5 @@ impl<S> Selection<S> {
         }
         writer.out.push(b'}');
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_method_is_the_stronger_of_what_is_known() {
-        let info = crate::testing::pg().info;
-        for (tfa, credential, expected) in [
-            (Some(true), Credential::Oidc, "SECOND_FACTOR"),
-            (Some(true), Credential::Unknown, "SECOND_FACTOR"),
-            (Some(false), Credential::Oidc, "TRUSTED_PUBLISHER"),
-            (None, Credential::Oidc, "TRUSTED_PUBLISHER"),
-            (Some(false), Credential::AutomationToken, "SINGLE_FACTOR"),
-            (Some(false), Credential::Unknown, "SINGLE_FACTOR"),
-            (None, Credential::SessionToken, "UNKNOWN"),
-        ] {
-            let info = PublicationInfo { tfa, credential, ..info.clone() };
-            assert_eq!(method(&info), expected, "{tfa:?} {credential:?}");
-        }
     }
 }

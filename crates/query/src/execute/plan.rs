@@ -1,6 +1,8 @@
 //! From selections and arguments to what is asked of the store and what is written: made before any work, so that a
 //! limit is enforced before any work.
 
+use std::ops::Range;
+
 use apollo_compiler::executable::Operation;
 use apollo_compiler::response::JsonMap;
 use apollo_compiler::validation::Valid;
@@ -8,7 +10,7 @@ use model::{PackageName, PublicationId, Purl, Timestamp, Username};
 use store::{Cursor, Filter, Flag};
 
 use super::arguments::{
-    Arguments, NodeById, PackageRef, Packages, PackagesByPurl, PublicationFilter, Publications,
+    Arguments, NodeById, PackageRef, Packages, PackagesByPurl, PublicationFilter, Publications, Search,
 };
 use super::collect::{Collector, Group};
 use super::cursor;
@@ -19,6 +21,8 @@ use crate::error::{Code, Exceeded, QueryError, Segment};
 
 /// The largest page (crates/query/README.md, Pages).
 const MAX_FIRST: i32 = 100;
+/// The longest name there can be.
+const MAX_PREFIX: usize = 512;
 
 /// A request, planned. Nothing in it borrows from the request.
 #[derive(Default)]
@@ -29,6 +33,11 @@ pub(crate) struct Plan {
     /// The keys of all fields together: one statement.
     pub(super) keys: Vec<PublicationId>,
     pub(super) pages: Vec<Page>,
+    pub(super) searches: Vec<NameSearch>,
+    /// Of which rows the histories are asked for.
+    pub(super) with_history: Vec<WithHistory>,
+    /// Whether the rows of the strongest publications are too.
+    pub(super) with_strongest: bool,
     /// Publications asked for: keys, also those that cannot be names, and rows of pages.
     pub(crate) asked: u64,
     /// How many values the answer has at most, lists of the introspection counted once.
@@ -56,6 +65,25 @@ pub(super) struct Page {
     pub(super) first: u32,
 }
 
+/// A `search`.
+#[derive(Debug)]
+pub(super) struct NameSearch {
+    /// 1 to 512 bytes.
+    pub(super) prefix: String,
+    pub(super) after: Option<String>,
+    /// 1 to 100.
+    pub(super) first: u32,
+}
+
+/// Rows of which the histories are asked for.
+#[derive(Debug)]
+pub(super) enum WithHistory {
+    /// Of these places in the keys.
+    Keys(Range<usize>),
+    /// Of that page.
+    Page(usize),
+}
+
 /// Why a field has no value.
 enum Trouble {
     /// The request is refused for it.
@@ -78,6 +106,7 @@ const QUERY: &[(&str, fn(&Planner<'_, '_>, &Group<'_>, &mut Plan) -> Planned)] =
     ("packages", packages),
     ("packagesByPurl", packages_by_purl),
     ("publications", publications),
+    ("search", search),
     ("node", node),
     ("registry", registry),
     ("__schema", meta),
@@ -103,6 +132,7 @@ impl<'a> Planner<'a, '_> {
             Err(error) => plan.broken = Some(error),
         }
         self.check(&plan)?;
+        plan.with_strongest = self.collector.with_strongest.get();
         plan.values = plan.asked.saturating_mul(self.collector.values.get());
         Ok(plan)
     }
@@ -116,6 +146,7 @@ impl<'a> Planner<'a, '_> {
             QueryError::new(Code::BadUserInput, message)
                 .at(field.name.location(), &self.collector.document.sources)
         };
+        let (keys, pages) = (plan.keys.len(), plan.pages.len());
         let write = match planned(self, group, plan) {
             Ok(write) => write,
             Err(Trouble::Refused(message)) => return Err(error(message)),
@@ -125,16 +156,21 @@ impl<'a> Planner<'a, '_> {
                 Box::new(move |writer: &mut Writer<'_>, _: &Found<'_>| writer.fail(&error)) as _
             }
         };
+        if self.collector.with_history.take() {
+            plan.with_history.push(WithHistory::Keys(keys..plan.keys.len()));
+            plan.with_history.extend((pages..plan.pages.len()).map(WithHistory::Page));
+        }
         let is_nullable = !field.ty().is_non_null();
         plan.roots.push(Root { key: group.key.to_owned(), is_nullable, write });
         Ok(())
     }
 
     fn check(&self, plan: &Plan) -> Result<(), QueryError> {
-        let pages = plan.pages.len() as u64;
+        let (pages, searches) = (plan.pages.len() as u64, plan.searches.len() as u64);
         for (limit, actual, maximum, what) in [
             ("limits.max_refs", plan.asked, self.limits.max_refs, "asks for {} publications"),
             ("limits.max_pages", pages, self.limits.max_pages, "has {} `publications` fields"),
+            ("limits.max_pages", searches, self.limits.max_pages, "has {} `search` fields"),
         ] {
             let maximum = u64::from(maximum);
             if actual > maximum {
@@ -209,7 +245,7 @@ fn node(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planne
 
 fn one(planner: &Planner<'_, '_>, group: &Group<'_>, slot: Option<usize>) -> WriteRoot {
     let package = planner.collector.select(&PACKAGE, group);
-    Box::new(move |writer, found| match slot.and_then(|slot| found.rows.get(slot)?.as_ref()) {
+    Box::new(move |writer, found| match found.row(slot) {
         Some(row) => package.write(writer, row),
         None => Ok(writer.null()),
     })
@@ -233,7 +269,7 @@ fn many(planner: &Planner<'_, '_>, group: &Group<'_>, slots: Vec<Option<usize>>)
     let package = planner.collector.select_items(&PACKAGE, group);
     Box::new(move |writer, found| {
         writer.list(&slots, |writer, slot| {
-            match slot.and_then(|slot| found.rows.get(slot)?.as_ref()) {
+            match found.row(*slot) {
                 Some(row) => writer.nullable(|writer| package.write(writer, row)),
                 None => Ok(writer.null()),
             }
@@ -244,10 +280,7 @@ fn many(planner: &Planner<'_, '_>, group: &Group<'_>, slots: Vec<Option<usize>>)
 fn publications(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
     let arguments = planner.arguments(group);
     let Publications { first, after, filter, order } = arguments.read()?;
-    let count = u32::try_from(first).ok().filter(|_| (1..=MAX_FIRST).contains(&first));
-    let first = count.ok_or_else(|| {
-        Trouble::Refused(format!("argument `first` is {first}, it must be 1 to {MAX_FIRST}"))
-    })?;
+    let first = page_size(first)?;
     let not_ours = || Trouble::Refused("argument `after` is not a cursor of this service".into());
     let after = after.map(|text| cursor::decode(text).ok_or_else(not_ours)).transpose()?;
     let filter = condition(filter.unwrap_or_default()).map_err(Trouble::Refused)?;
@@ -256,9 +289,37 @@ fn publications(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -
     plan.pages.push(Page { filter, after, first });
     let page = plan.pages.len() - 1;
     let connection = planner.collector.select(&CONNECTION, group);
-    Ok(Box::new(move |writer, found| match found.pages.get(page) {
+    Ok(Box::new(move |writer, found| match found.fetched.pages.get(page) {
         Some(listed) => connection.write(writer, listed),
         None => Ok(writer.null()),
+    }))
+}
+
+fn page_size(first: i32) -> Result<u32, Trouble> {
+    let count = u32::try_from(first).ok().filter(|_| (1..=MAX_FIRST).contains(&first));
+    count.ok_or_else(|| {
+        Trouble::Refused(format!("argument `first` is {first}, it must be 1 to {MAX_FIRST}"))
+    })
+}
+
+fn search(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
+    let arguments = planner.arguments(group);
+    let Search { prefix, first, after } = arguments.read()?;
+    let first = page_size(first)?;
+    if !(1..=MAX_PREFIX).contains(&prefix.len()) {
+        let message = format!("argument `prefix` must have 1 to {MAX_PREFIX} bytes");
+        return Err(Trouble::Refused(message));
+    }
+    plan.asked += u64::from(first);
+    let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+    plan.searches.push(NameSearch { prefix, after, first });
+    let search = plan.searches.len() - 1;
+    Ok(Box::new(move |writer, found| {
+        let names = found.fetched.searches.get(search).into_iter().flatten();
+        writer.list(names, |writer, name: &PackageName| {
+            writer.text(name.as_str());
+            Ok(())
+        })
     }))
 }
 

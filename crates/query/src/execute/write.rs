@@ -1,28 +1,27 @@
 //! Values straight into the text of the answer.
 
+use std::collections::HashMap;
+
 use apollo_compiler::response::JsonMap;
-use model::{Publication, Purl};
+use model::{Publication, PublicationId, Purl};
 
 use super::cursor;
+use super::fetch::{Fetched, Told};
 use crate::config::RegistrySettings;
 use crate::error::{QueryError, Segment};
 
 /// What the store and the introspection answered.
 pub(super) struct Found<'a> {
-    /// As long as the plan's keys.
-    pub(super) rows: &'a [Option<Publication>],
-    /// As long as the plan's pages.
-    pub(super) pages: &'a [Listed],
+    pub(super) fetched: &'a Fetched,
     pub(super) meta: Option<&'a JsonMap>,
     pub(super) registry: &'a RegistrySettings,
 }
 
-/// A page of `publications`.
-#[derive(Debug, Default)]
-pub(super) struct Listed {
-    pub(super) rows: Vec<Publication>,
-    pub(super) has_next: bool,
-    pub(super) has_previous: bool,
+impl<'a> Found<'a> {
+    /// The row of a key.
+    pub(super) fn row(&self, slot: Option<usize>) -> Option<&'a Publication> {
+        self.fetched.rows.get(slot?)?.as_ref()
+    }
 }
 
 /// Why a value is not written to its end.
@@ -41,6 +40,7 @@ pub(super) struct Writer<'a> {
     /// Of values that became null.
     pub(super) errors: Vec<QueryError>,
     pub(super) ecosystem: &'a str,
+    pub(super) histories: &'a HashMap<PublicationId, Told>,
     pub(super) max_length: usize,
     pub(super) max_errors: usize,
     /// Where in the lists around it the writer is.
@@ -59,6 +59,13 @@ impl Writer<'_> {
     pub(super) fn text(&mut self, text: &str) {
         // Writing to a vector cannot fail.
         let _ = serde_json::to_writer(&mut self.out, text);
+    }
+
+    pub(super) fn text_or_null(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => self.text(text),
+            None => self.null(),
+        }
     }
 
     pub(super) fn flag(&mut self, flag: Option<bool>) {

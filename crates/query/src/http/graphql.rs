@@ -110,6 +110,7 @@ impl App {
         self.access.charge(context.client, more).map_err(refused)?;
         let _work = self.admission.work_exactly(work, plan.asked).await;
         let fetched = self.executor.fetch(&plan).await.map_err(refused)?;
+        self.access.charge(context.client, fetched.history_rows).map_err(refused)?;
         let _permit = self.admission.writing(plan.values).await;
         let name = operation_name.as_deref();
         self.executor.answer(&document, name, &plan, &fetched).map_err(refused)
