@@ -261,11 +261,16 @@ async fn the_highest_generation_is_known(store: Store) {
 }
 
 async fn the_oldest_unsettled_row_is_known(store: Store) {
-    assert_eq!(store.writer.oldest_unsettled().await.unwrap(), None);
+    let since = async |micros| {
+        let oldest = store.writer.oldest_unsettled(Timestamp::from_micros(micros)).await.unwrap();
+        oldest.map(Timestamp::as_micros)
+    };
+    assert_eq!(since(0).await, None);
     let mut rows: Vec<_> = (0..9).map(|number| row(&format!("p{number}"), number)).collect();
     rows.iter_mut().enumerate().for_each(|(number, row)| row.info.tor_settled = number < 4);
     store.writer.record(&rows).await.unwrap();
-    assert_eq!(store.writer.oldest_unsettled().await.unwrap(), Some(Timestamp::from_micros(4)));
+    assert_eq!((since(0).await, since(4).await), (Some(4), Some(4)));
+    assert_eq!((since(5).await, since(9).await), (Some(5), None));
 }
 
 async fn a_job_is_kept_cancelled_and_taken_over(store: Store) {

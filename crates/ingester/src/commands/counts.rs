@@ -1,4 +1,4 @@
-//! The books of a command that reads records again: what became of them, and up to where.
+//! What became of the records that a command reads again, and up to where.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use store::JobProgress;
 
-use crate::pipeline::observe::{BatchObserver, Written};
+use crate::pipeline::batch::WrittenBatch;
+use crate::pipeline::ports::BatchObserver;
 
 /// Examples of each code.
 const EXAMPLES: usize = 3;
 
 /// Counts and position, shared between the loop and who shows or saves them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tally(Arc<Mutex<Inner>>);
+pub(crate) struct Counts(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -21,7 +22,7 @@ struct Inner {
     examples: BTreeMap<&'static str, Vec<Rejected>>,
 }
 
-/// A record that is no publish event: where it stands and what is wrong, and nothing that it says.
+/// A record that is not a publish event: where it stands and what is wrong, and nothing that it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Rejected {
     pub(crate) topic: String,
@@ -31,7 +32,7 @@ pub(crate) struct Rejected {
     pub(crate) message: String,
 }
 
-impl Tally {
+impl Counts {
     /// Goes on from what a job had done.
     pub(crate) fn from(progress: JobProgress) -> Self {
         Self(Arc::new(Mutex::new(Inner { progress, examples: BTreeMap::new() })))
@@ -52,8 +53,8 @@ impl Tally {
     }
 }
 
-impl BatchObserver for Tally {
-    fn written(&self, written: &Written) {
+impl BatchObserver for Counts {
+    fn written(&mut self, written: &WrittenBatch) {
         let mut inner = self.lock();
         let Inner { progress, examples } = &mut *inner;
         progress.counts.add(&written.recorded);
@@ -72,8 +73,8 @@ impl BatchObserver for Tally {
                 });
             }
         }
-        for (_, partition, next) in written.batch.offsets.iter() {
-            progress.position.insert(partition, next);
+        for (partition, offset) in written.batch.offsets.iter() {
+            progress.position.insert(partition, offset.next);
         }
     }
 }

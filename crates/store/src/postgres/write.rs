@@ -94,9 +94,11 @@ impl PublicationTable for PostgresWriter {
         Ok(highest.unwrap_or(0).cast_unsigned())
     }
 
-    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
-        let sql = "SELECT created FROM publication WHERE NOT tor_settled ORDER BY created LIMIT 1";
-        let Some(row) = sqlx::query(sql).fetch_optional(&self.pool).await? else { return Ok(None) };
+    async fn oldest_unsettled(&self, since: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let sql = "SELECT created FROM publication WHERE NOT tor_settled AND created >= $1 \
+                   ORDER BY created LIMIT 1";
+        let row = sqlx::query(sql).bind(Time(since)).fetch_optional(&self.pool).await?;
+        let Some(row) = row else { return Ok(None) };
         Ok(Some(row.try_get_unchecked::<Time, _>(0)?.0))
     }
 

@@ -123,8 +123,8 @@ impl<S: PublicationTable + ?Sized> PublicationTable for Retrying<S> {
         self.retry(|| self.inner.generation()).await
     }
 
-    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
-        self.retry(|| self.inner.oldest_unsettled()).await
+    async fn oldest_unsettled(&self, since: Timestamp) -> Result<Option<Timestamp>, Error> {
+        self.retry(|| self.inner.oldest_unsettled(since)).await
     }
 
     async fn answers(&self) -> Result<(), Error> {
