@@ -31,7 +31,7 @@ pub(crate) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<(
         generation: settings.enrich.generation,
     };
     let envelopes = envelopes(&lists);
-    let is_row = |envelope| matches!(evaluator.judge(envelope), Outcome::Row(_));
+    let is_row = |envelope| matches!(evaluator.evaluate(envelope), Outcome::Row(_));
     ensure!(envelopes.iter().all(is_row), "a made-up event is no row");
     let is_read = |envelope: &Record| {
         envelope
@@ -41,7 +41,7 @@ pub(crate) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<(
     };
     ensure!(envelopes.iter().all(is_read), "a made-up event is not what the bare struct reads");
     let rate = each(&envelopes, records, |envelope| {
-        black_box(evaluator.judge(envelope));
+        black_box(evaluator.evaluate(envelope));
     })?;
     report.add("decode", "decode + both verdicts, a year of exit lists", rate, "records/s");
     let rate = each(&envelopes, records, |envelope| {

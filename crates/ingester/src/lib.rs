@@ -14,6 +14,7 @@ mod pipeline;
 mod record;
 mod settings;
 
+pub use daemon::health::PauseCause;
 pub use daemon::metrics::IngesterMetrics;
 pub use daemon::{Ingester, migrate};
 pub use pipeline::evaluate::{Evaluator, Outcome};

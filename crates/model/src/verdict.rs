@@ -126,6 +126,24 @@ words! {
     }
 }
 
+impl TorReason {
+    /// The verdict on Tor that has this reason.
+    #[must_use]
+    pub const fn verdict(self) -> Option<bool> {
+        match self {
+            Self::AnonymousIp | Self::Edge | Self::ExitList | Self::Prefix | Self::Snapshot => {
+                Some(true)
+            }
+            Self::NotListed => Some(false),
+            Self::BadAddress
+            | Self::ListedAfter
+            | Self::NoAddress
+            | Self::NoCoverage
+            | Self::NotGlobal => None,
+        }
+    }
+}
+
 /// Whether an act came over Tor, why, and what is known about later change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TorVerdict {

@@ -102,7 +102,7 @@ mod tests {
             generation: 0,
         };
         let rows = releases.iter().enumerate().map(|(number, release)| {
-            match judge.judge(&envelope(record(number, release, &lists))) {
+            match judge.evaluate(&envelope(record(number, release, &lists))) {
                 Outcome::Row(publication) => publication,
                 other => panic!("{other:?}"),
             }

@@ -1,4 +1,4 @@
-//! What the probes say: derived from what the parts report, never set to what somebody hopes.
+//! What the probes say: derived from the reports of the parts.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,26 +7,79 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::IntGauge;
 use service::admin::{Health as AdminHealth, Readiness, State};
+use store::WaitCause;
 
-/// The poll thread turns at least every second, but for a revocation that waits, which it does for
-/// `kafka.revoke_timeout`; after this much more it is stuck, and only a restart helps.
+use crate::kafka::GroupWait;
+
+/// The poll thread turns at least every second, except in a revocation, which waits for up to `kafka.revoke_timeout`.
+/// After this much more it hangs, and only a restart helps.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// Why nothing is written; each ends by itself, whatever the others do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Cause {
+macro_rules! causes {
+    ($($(#[$doc:meta])* $cause:ident = $word:literal,)*) => {
+        /// Why nothing is read or written. The words are stable: they begin the reason in `/readyz`, and the runbook has
+        /// an entry for each. The gravest comes first.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum PauseCause { $($(#[$doc])* $cause,)* }
+
+        impl PauseCause {
+            /// Every cause.
+            pub const ALL: &'static [Self] = &[$(Self::$cause,)*];
+
+            /// The word.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$cause => $word,)* }
+            }
+        }
+    };
+}
+
+causes! {
     /// No broker is connected.
-    Kafka,
+    KafkaAway = "kafka_away",
     /// The topic is not there.
-    Topic,
-    /// The database is away: a batch could not be written.
-    Database,
+    TopicMissing = "topic_missing",
+    /// The start offsets of assigned partitions are not known.
+    StartOffsetsUnknown = "start_offsets_unknown",
+    /// The database is away, or lacks a resource.
+    DatabaseAway = "database_away",
+    /// The database refuses every row, or this user.
+    DatabaseRefuses = "database_refuses",
+    /// Other transactions are in the way again and again.
+    DatabaseConflict = "database_conflict",
+    /// Statements run into a time limit again and again.
+    DatabaseTimeLimit = "database_time_limit",
+    /// The own pool has no free connection for a long time.
+    DatabaseBusy = "database_busy",
     /// The database does not answer, whether there is anything to write or not.
-    Silence,
+    DatabaseSilent = "database_silent",
     /// Dead letters are not acknowledged.
-    DeadLetters,
-    /// Everything is rejected (`reject.max_consecutive`).
-    Rejections,
+    DeadLettersWait = "dead_letters_wait",
+    /// Record after record is rejected (`reject.max_consecutive`).
+    RejectionLimit = "rejection_limit",
+}
+
+impl From<WaitCause> for PauseCause {
+    fn from(cause: WaitCause) -> Self {
+        match cause {
+            WaitCause::Away => Self::DatabaseAway,
+            WaitCause::Refused => Self::DatabaseRefuses,
+            WaitCause::Conflict => Self::DatabaseConflict,
+            WaitCause::TimeLimit => Self::DatabaseTimeLimit,
+            WaitCause::Busy => Self::DatabaseBusy,
+        }
+    }
+}
+
+impl From<GroupWait> for PauseCause {
+    fn from(wait: GroupWait) -> Self {
+        match wait {
+            GroupWait::Broker => Self::KafkaAway,
+            GroupWait::Topic => Self::TopicMissing,
+            GroupWait::StartOffsets => Self::StartOffsetsUnknown,
+        }
+    }
 }
 
 /// What the parts of the ingester report about themselves.
@@ -44,10 +97,18 @@ pub(crate) struct Health {
 struct Parts {
     joined: bool,
     rebalancing: bool,
-    pauses: BTreeMap<Cause, String>,
+    pauses: BTreeMap<PauseCause, Pause>,
     stopping: bool,
     shown: State,
     since: SystemTime,
+}
+
+/// A cause, and how many wait for its end.
+#[derive(Debug)]
+struct Pause {
+    waiters: usize,
+    /// The newest words about it.
+    reason: String,
 }
 
 impl Health {
@@ -93,23 +154,41 @@ impl Health {
         });
     }
 
-    /// Partitions are being handed over.
+    /// Partitions are being revoked.
     pub(crate) fn rebalancing(&self) {
         self.change(|parts| parts.rebalancing = true);
     }
 
-    /// Nothing is written for the reason given. Whether that is news.
-    pub(crate) fn pause(&self, cause: Cause, reason: String) -> bool {
-        let mut news = false;
-        self.change(|parts| news = parts.pauses.insert(cause, reason).is_none());
-        news
+    /// Of a cause that one part alone reports: it is there, however often that is said. Whether that is news.
+    pub(crate) fn pause(&self, cause: PauseCause, reason: String) -> bool {
+        self.change(|parts| parts.pauses.insert(cause, Pause { waiters: 1, reason }).is_none())
     }
 
-    /// The cause is over. Whether that is news.
-    pub(crate) fn resume(&self, cause: Cause) -> bool {
-        let mut news = false;
-        self.change(|parts| news = parts.pauses.remove(&cause).is_some());
-        news
+    /// Of a cause that one part alone reports: it is over. Whether that is news.
+    pub(crate) fn resume(&self, cause: PauseCause) -> bool {
+        self.change(|parts| parts.pauses.remove(&cause).is_some())
+    }
+
+    /// One more waits for the end of this cause. Whether it is the first.
+    pub(crate) fn waiting(&self, cause: PauseCause, reason: String) -> bool {
+        self.change(|parts| {
+            let waiters = parts.pauses.get(&cause).map_or(0, |pause| pause.waiters);
+            parts.pauses.insert(cause, Pause { waiters: waiters + 1, reason });
+            waiters == 0
+        })
+    }
+
+    /// One of those that wait for the end of this cause waits no more. Whether it was the last.
+    pub(crate) fn recovered(&self, cause: PauseCause) -> bool {
+        self.change(|parts| {
+            let Some(pause) = parts.pauses.get_mut(&cause) else { return false };
+            pause.waiters -= 1;
+            let is_last = pause.waiters == 0;
+            if is_last {
+                parts.pauses.remove(&cause);
+            }
+            is_last
+        })
     }
 
     /// Asked to stop.
@@ -117,15 +196,16 @@ impl Health {
         self.change(|parts| parts.stopping = true);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Parts)) {
+    fn change<T>(&self, change: impl FnOnce(&mut Parts) -> T) -> T {
         let mut parts = self.lock();
-        change(&mut parts);
+        let answer = change(&mut parts);
         self.paused.set((!parts.pauses.is_empty()).into());
         let state = parts.state();
         if state != parts.shown {
             parts.shown = state;
             parts.since = SystemTime::now();
         }
+        answer
     }
 
     fn lock(&self) -> MutexGuard<'_, Parts> {
@@ -160,10 +240,11 @@ impl AdminHealth for Health {
 
     fn ready(&self) -> Readiness {
         let parts = self.lock();
+        let gravest = parts.pauses.first_key_value();
         Readiness {
             state: parts.shown,
             ready: matches!(parts.shown, State::Ready | State::Rebalancing),
-            reason: parts.pauses.values().next().cloned(),
+            reason: gravest.map(|(cause, pause)| format!("{}: {}", cause.as_str(), pause.reason)),
             since: parts.since,
         }
     }
@@ -173,9 +254,13 @@ impl AdminHealth for Health {
 mod tests {
     use super::*;
 
+    fn health() -> Health {
+        Health::new(Duration::ZERO, IntGauge::new("paused", "paused").unwrap())
+    }
+
     #[test]
     fn the_gravest_state_is_shown() {
-        let health = Health::new(Duration::ZERO, IntGauge::new("paused", "paused").unwrap());
+        let health = health();
         let state = || health.ready().state;
         assert_eq!(state(), State::Starting);
         health.group_state("wait-join");
@@ -184,20 +269,48 @@ mod tests {
         assert_eq!((state(), health.ready().ready), (State::Ready, true));
         health.rebalancing();
         assert_eq!((state(), health.ready().ready), (State::Rebalancing, true));
-        assert!(health.pause(Cause::Database, "the database is away".into()));
-        assert!(!health.pause(Cause::Database, "the database is away".into()), "no news");
-        health.pause(Cause::DeadLetters, "so are the dead letters".into());
+        assert!(health.pause(PauseCause::DatabaseSilent, "no answer".into()));
+        assert!(!health.pause(PauseCause::DatabaseSilent, "no answer".into()), "no news");
+        health.pause(PauseCause::RejectionLimit, "all is rejected".into());
         assert_eq!((state(), health.ready().ready), (State::Paused, false));
-        assert_eq!(health.ready().reason.as_deref(), Some("the database is away"));
-        health.resume(Cause::Database);
+        assert_eq!(health.ready().reason.as_deref(), Some("database_silent: no answer"));
+        assert!(health.resume(PauseCause::DatabaseSilent));
+        assert!(!health.resume(PauseCause::DatabaseSilent), "no news");
         assert_eq!((state(), health.paused.get()), (State::Paused, 1));
-        assert_eq!(health.ready().reason.as_deref(), Some("so are the dead letters"));
-        health.resume(Cause::DeadLetters);
+        assert_eq!(health.ready().reason.as_deref(), Some("rejection_limit: all is rejected"));
+        health.resume(PauseCause::RejectionLimit);
         assert_eq!(health.paused.get(), 0);
         health.assigned();
         assert_eq!(state(), State::Ready);
         health.stopping();
         health.assigned();
         assert_eq!(state(), State::Stopping);
+    }
+
+    #[test]
+    fn the_first_of_four_writers_to_succeed_does_not_end_the_pause_of_the_others() {
+        let health = health();
+        health.assigned();
+        let cause = PauseCause::DatabaseAway;
+        let first: Vec<_> = (0..4).map(|_| health.waiting(cause, "refused".into())).collect();
+        assert_eq!(first, [true, false, false, false]);
+        for _ in 0..3 {
+            assert!(!health.recovered(cause));
+            assert_eq!((health.ready().state, health.paused.get()), (State::Paused, 1));
+        }
+        // One cause says nothing about another.
+        health.waiting(PauseCause::DatabaseConflict, "deadlock".into());
+        assert!(health.recovered(cause));
+        assert_eq!(health.ready().reason.as_deref(), Some("database_conflict: deadlock"));
+        assert!(health.recovered(PauseCause::DatabaseConflict));
+        assert_eq!((health.ready().state, health.paused.get()), (State::Ready, 0));
+        assert!(!health.recovered(cause), "nobody waits");
+    }
+
+    #[test]
+    fn each_cause_has_a_word_of_its_own() {
+        let words: std::collections::BTreeSet<_> =
+            PauseCause::ALL.iter().map(|cause| cause.as_str()).collect();
+        assert_eq!(words.len(), PauseCause::ALL.len());
     }
 }

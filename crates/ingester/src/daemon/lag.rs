@@ -4,30 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use model::Offsets;
-
 use crate::daemon::metrics::IngesterMetrics;
 use crate::daemon::partition_state::Window;
+use crate::kafka::PartitionEnd;
+use crate::pipeline::ports::{AssignmentId, WrittenOffsets};
 use crate::record::Record;
 
 /// By partition, the timestamp in milliseconds of the first record of a batch.
 pub(crate) type Oldest = BTreeMap<i32, i64>;
-
-/// What is known of a partition from the broker.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PartitionEnd {
-    /// The partition.
-    pub(crate) partition: i32,
-    /// The last offset that can be read, and one.
-    pub(crate) end: i64,
-    /// Whether all before the end was read. Offsets of which no record came are of none: the markers of transactions, what
-    /// these took back, and what compaction took away.
-    pub(crate) is_read: bool,
-    /// The group's committed offset, negative where there is none.
-    pub(crate) committed: i64,
-    /// Its first offset.
-    pub(crate) start: i64,
-}
 
 /// What of the one topic is written, and what is on its way.
 #[derive(Debug, Default)]
@@ -38,6 +22,8 @@ struct Inner {
     on_the_way: VecDeque<Oldest>,
     /// By partition, the next offset and the last written record's timestamp.
     written: BTreeMap<i32, (i64, i64)>,
+    /// By partition, the assignment with which it came: what was read before says nothing about it.
+    since: BTreeMap<i32, AssignmentId>,
     /// By partition, the offset after the last record that was read.
     read: BTreeMap<i32, i64>,
     shown: BTreeSet<i32>,
@@ -61,18 +47,22 @@ impl Lag {
     }
 
     /// The batch that was sent first is written.
-    pub(crate) fn written(&self, offsets: &Offsets) {
+    pub(crate) fn written(&self, offsets: &WrittenOffsets) {
         let mut inner = self.lock();
         let oldest = inner.on_the_way.pop_front().unwrap_or_default();
-        for (_, partition, next) in offsets.iter() {
+        for (partition, offset) in offsets.iter() {
+            if inner.since.get(&partition).is_some_and(|&since| offset.assignment < since) {
+                continue;
+            }
             let last = oldest.get(&partition).copied().unwrap_or(i64::MAX);
-            inner.written.insert(partition, (next, last));
+            inner.written.insert(partition, (offset.next, last));
         }
     }
 
     /// A partition came that is read from this offset.
-    pub(crate) fn start_at(&self, partition: i32, next: i64) {
+    pub(crate) fn start_at(&self, partition: i32, next: i64, assignment: AssignmentId) {
         let mut inner = self.lock();
+        inner.since.insert(partition, assignment);
         inner.written.insert(partition, (next, i64::MAX));
         inner.read.remove(&partition);
     }

@@ -3,6 +3,7 @@
 pub(crate) mod health;
 pub(crate) mod lag;
 pub(crate) mod metrics;
+pub(crate) mod observer;
 pub(crate) mod partition_state;
 pub(crate) mod rejection_limit;
 
@@ -10,31 +11,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use enrich::ExitHistory;
 use service::admin::AdminServer;
 use service::metrics::Registry;
-use store::{Error, PublicationTable, PublicationWriter};
+use store::{Error, PublicationTable, Retrying};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::health::{Cause, Health};
+use crate::daemon::health::{Health, PauseCause};
 use crate::daemon::lag::Lag;
 use crate::daemon::metrics::IngesterMetrics;
+use crate::daemon::observer::{LiveObserver, Waits};
 use crate::daemon::rejection_limit::RejectionLimit;
 use crate::evidence::EvidenceLoader;
 use crate::evidence::fetch::ListPoller;
-use crate::evidence::settle::{Settling, Trigger};
+use crate::evidence::settle::{LiveEvidence, SettledPartitions, Settling};
 use crate::kafka::{self, Assignment, CommitQueue, DeadLetters, Shared};
 use crate::pipeline::evaluate::Evaluator;
-use crate::pipeline::observe::Ledger;
-use crate::pipeline::write::Writer;
+use crate::pipeline::write::{Delivery, Writer};
 use crate::pipeline::{BatchLimits, Ingest};
 use crate::settings::Settings;
 
-/// How long to wait before a database that is away at the start is tried again.
-const START_WAIT: Duration = Duration::from_secs(1);
-/// The same for a broker that is to make the dead-letter topic.
+/// How long to wait before a broker that is away is asked again for the dead-letter topic.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
 /// How often the database is asked whether it answers.
 const DATABASE_WATCH: Duration = Duration::from_secs(5);
@@ -124,31 +122,37 @@ impl Work {
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
         // Years of lists take a while to read, and the probes are to be answered meanwhile.
-        let loading = tokio::task::spawn_blocking(move || EvidenceLoader::load(&settings, metrics));
+        let loading = tokio::task::spawn_blocking(move || EvidenceLoader::load_what_is_there(&settings, metrics));
         let Some(exits) = stop.run_until_cancelled(loading).await else { return Ok(()) };
         let exits = exits??;
+        let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
         let store = store::open_writer(&self.settings.store)?;
+        let store = Arc::new(Retrying::new(store, waits.clone()).outlasting_refusals());
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());
         };
-        let trigger = Arc::new(Trigger::default());
         let (shown, history) = watch::channel(exits.history());
+        let settled = Arc::new(SettledPartitions::new(history.clone()));
         let shared = Shared {
-            progress: Arc::new(CommitQueue::default()),
+            progress: Arc::new(CommitQueue::new(&self.settings.kafka.topic)),
             health: self.health.clone(),
             lag: Arc::new(Lag::default()),
             metrics: self.metrics.clone(),
-            assignment: Arc::new(Assignment::new(trigger.clone(), history.clone())),
+            assignment: Arc::new(Assignment::new(settled.clone())),
         };
-        let ingest = self.ingest(store.clone(), &history, &shared, &trigger)?;
+        let evidence = LiveEvidence { history, settled: settled.clone() };
+        let topic = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
+        let delivery = Delivery { topic: Box::new(topic), observer: waits.clone() };
+        let writer = Writer { rows: store.clone(), dead_letters: Some(delivery) };
+        let ingest = self.ingest(writer, evidence, &shared);
         let settling = Settling {
             settings: self.settings.clone(),
-            trigger: trigger.clone(),
-            history,
-            assignment: shared.assignment.clone(),
-            judge: ingest.judge.clone(),
-            writer: Arc::new(self.writer(store.clone(), None)),
+            settled: settled.clone(),
+            evaluator: ingest.evaluator.clone(),
+            limits: ingest.limits.background(),
+            table: store.clone(),
             store: store.clone(),
+            rows: Arc::new(Retrying::new(store::open_reader(&self.settings.store)?, waits.clone())),
         };
         let (poll, records) = kafka::start(&self.settings, shared).map_err(kafka::refused)?;
 
@@ -156,7 +160,7 @@ impl Work {
         beside.spawn(make_dead_letter_topic(self.settings.clone()));
         beside.spawn(settling.run(stop.clone()));
         beside.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
-        beside.spawn(exits.keep_up(shown, trigger, stop.clone()));
+        beside.spawn(exits.keep_up(shown, settled, stop.clone()));
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
             beside.spawn(poller.run(stop.clone()));
         }
@@ -177,58 +181,38 @@ impl Work {
         Ok(result?)
     }
 
-    fn ingest(
-        &self,
-        store: Arc<dyn PublicationWriter>,
-        history: &watch::Receiver<Arc<ExitHistory>>,
-        shared: &Shared,
-        settling: &Arc<Trigger>,
-    ) -> anyhow::Result<Ingest> {
-        let judge = Evaluator {
-            decode: self.settings.decode_rules(),
-            history: history.borrow().clone(),
-            tfa: self.settings.tfa_rules(),
-            generation: self.settings.enrich.generation,
-        };
-        let ledger = Ledger {
-            progress: shared.progress.clone(),
-            lag: shared.lag.clone(),
-            metrics: self.metrics.clone(),
-            verdicts: self.metrics.verdicts(),
-        };
-        let dead_letters = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
-        Ok(Ingest {
-            judge,
-            history: history.clone(),
-            writer: Arc::new(self.writer(store, Some(dead_letters))),
-            ledger: Some(Box::new(ledger)),
-            settling: settling.clone(),
-            shape: BatchLimits::from(&self.settings),
-            brake: Some(self.brake(shared)).filter(RejectionLimit::is_set),
-        })
-    }
-
-    fn brake(&self, shared: &Shared) -> RejectionLimit {
-        RejectionLimit::new(
+    fn ingest(&self, writer: Writer, evidence: LiveEvidence, shared: &Shared) -> Ingest {
+        let history = evidence.history.borrow().clone();
+        let limit = RejectionLimit::new(
             self.settings.reject.max_consecutive,
             self.health.clone(),
             shared.progress.clone(),
-        )
-    }
-
-    fn writer(
-        &self,
-        store: Arc<dyn PublicationWriter>,
-        dead_letters: Option<DeadLetters>,
-    ) -> Writer {
-        Writer { store, dead_letters, health: self.health.clone(), metrics: self.metrics.clone() }
+        );
+        let observer = LiveObserver::new(
+            self.metrics.clone(),
+            shared.lag.clone(),
+            shared.progress.clone(),
+            limit,
+        );
+        Ingest {
+            evaluator: Evaluator {
+                decode: self.settings.decode_rules(),
+                history,
+                tfa: self.settings.tfa_rules(),
+                generation: self.settings.enrich.generation,
+            },
+            evidence: Box::new(evidence),
+            writer: Arc::new(writer),
+            observer: Box::new(observer),
+            limits: BatchLimits::from(&self.settings),
+        }
     }
 
     /// Brings the schema up and refuses to write verdicts of an older generation over newer ones. Waits for a database
     /// that is away.
     async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
-        until_there(&self.health, || store.migrate()).await.context("migrating the database")?;
-        let table = until_there(&self.health, || store.generation()).await?;
+        store.migrate().await.context("migrating the database")?;
+        let table = store.generation().await?;
         let ours = self.settings.enrich.generation;
         anyhow::ensure!(
             ours >= table,
@@ -255,14 +239,13 @@ async fn watch_database(
     while stop.run_until_cancelled(tokio::time::sleep(DATABASE_WATCH)).await.is_some() {
         match stop.run_until_cancelled(store.answers()).await {
             // What is wrong with it otherwise shows when something is written.
-            Some(Err(error)) if error.passes() => {
-                let reason = format!("the database is away: {error}");
-                if health.pause(Cause::Silence, reason) {
+            Some(Err(error @ (Error::Transient(_) | Error::TimedOut(_)))) => {
+                if health.pause(PauseCause::DatabaseSilent, error.to_string()) {
                     tracing::warn!(%error, "the database does not answer");
                 }
             }
             Some(_) => {
-                if health.resume(Cause::Silence) {
+                if health.resume(PauseCause::DatabaseSilent) {
                     tracing::info!("the database answers again");
                 }
             }
@@ -282,25 +265,6 @@ async fn first_broken(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow:
         }
     }
     None
-}
-
-async fn until_there<T, F>(health: &Health, attempt: impl Fn() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    loop {
-        match attempt().await {
-            Err(error) if error.passes() => {
-                tracing::warn!(%error, "waiting for the database");
-                health.pause(Cause::Database, format!("waiting for the database: {error}"));
-                tokio::time::sleep(START_WAIT).await;
-            }
-            result => {
-                health.resume(Cause::Database);
-                return result;
-            }
-        }
-    }
 }
 
 /// Brings the schema up to this build's.

@@ -5,7 +5,7 @@ pub(crate) mod settle;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use enrich::{Change, ExitHistory, Library, LoadError, Places, Source};

@@ -4,7 +4,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use model::{Position, Timestamp};
+use async_trait::async_trait;
+use model::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -14,6 +15,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::config;
 use crate::decode::rejection::Rejection;
+use crate::pipeline::ports::{self, Undelivered};
 use crate::record::Record;
 use crate::settings::Settings;
 
@@ -23,14 +25,6 @@ const MAX_MESSAGE_BYTES: usize = 500;
 const ATTEMPTS: &str = "publication.error.attempts";
 /// Room for the headers that a dead letter has over its record.
 const HEADER_ROOM: u64 = 64 * 1024;
-
-/// Why a dead letter is not acknowledged. The environment's fault: try again.
-#[derive(Debug, thiserror::Error)]
-#[error("the dead letter of {} {}@{} was not acknowledged: {error}", position.topic, position.partition, position.offset)]
-pub(crate) struct Undelivered {
-    position: Position,
-    error: KafkaError,
-}
 
 /// What a dead letter repeats of its record. Each step is for a broker that refuses the one before it for its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,21 +77,6 @@ impl DeadLetters {
             topic: settings.kafka.dead_letter_topic.clone(),
             group: settings.kafka.group.clone(),
         })
-    }
-
-    /// Writes one dead letter and waits until the broker has it. One that the broker refuses for its size goes without
-    /// its value, and where that is not enough without its key and headers: a broker bounds what it gets compressed, so
-    /// they may be larger than what it takes as it is.
-    pub(crate) async fn deliver(
-        &self,
-        rejection: &Rejection,
-        record: &Record,
-    ) -> Result<(), Undelivered> {
-        match self.send(&self.producer, rejection, record, Kept::All).await {
-            Err(error) if is_size(&error) => self.deliver_alone(rejection, record).await,
-            result => result,
-        }
-        .map_err(|error| Undelivered { position: record.position.clone(), error })
     }
 
     /// What was refused for its size among others, once more by itself; then less of it.
@@ -170,6 +149,22 @@ impl DeadLetters {
             headers = headers.insert(Header { key, value: Some("true") });
         }
         headers
+    }
+}
+
+#[async_trait]
+impl ports::DeadLetters for DeadLetters {
+    /// One that the broker refuses for its size goes without its value, and where that is not enough without its key and
+    /// headers: a broker bounds what it gets compressed, so they may be larger than what it takes as it is.
+    async fn deliver(&self, rejection: &Rejection, record: &Record) -> Result<(), Undelivered> {
+        match self.send(&self.producer, rejection, record, Kept::All).await {
+            Err(error) if is_size(&error) => self.deliver_alone(rejection, record).await,
+            result => result,
+        }
+        .map_err(|error| Undelivered {
+            position: record.position.clone(),
+            reason: error.to_string(),
+        })
     }
 }
 

@@ -6,13 +6,13 @@ mod dead_letters;
 mod ffi;
 mod group;
 mod inspect;
+mod observe;
 mod range;
 mod record_arena;
 
 pub(crate) use config::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
-pub(crate) use group::{
-    Assignment, CHUNK_BYTES, CommitQueue, Shared, SourceError, SourceEvent, start,
-};
+pub(crate) use group::{Assignment, CHUNK_BYTES, CommitQueue, Shared, start};
 pub(crate) use inspect::{Inspected, Right, TopicFacts, inspect};
+pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
 pub(crate) use range::{Bound, OffsetRanges, RangeReader, RateLimit, read_since};

@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::group::{CHUNK_BYTES, CHUNK_RECORDS};
-use super::group::{SourceError, SourceEvent};
 use super::record_arena::RecordArena;
 use super::{config, group::Quiet};
+use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 use crate::settings::Settings;
 
 /// How long the broker has for a question about offsets.
@@ -365,9 +365,11 @@ impl Range {
     }
 
     fn hand_over(&self, chunk: &mut Vec<crate::Record>) {
-        if !chunk.is_empty()
-            && self.events.blocking_send(SourceEvent::Records(std::mem::take(chunk))).is_err()
-        {
+        if chunk.is_empty() {
+            return;
+        }
+        let chunk = Chunk { records: std::mem::take(chunk), assignment: AssignmentId::default() };
+        if self.events.blocking_send(SourceEvent::Records(chunk)).is_err() {
             self.stop.cancel();
         }
     }

@@ -1,14 +1,16 @@
 //! A batch: what is written together, and the offsets that may be committed after it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use enrich::ExitHistory;
-use model::{Offsets, Publication};
+use model::Publication;
+use store::Recorded;
+use tokio::time::Instant;
 
-use crate::daemon::lag::Oldest;
 use crate::decode::rejection::Rejection;
 use crate::pipeline::evaluate::Outcome;
+use crate::pipeline::ports::{AssignmentId, WrittenOffsets};
 use crate::record::Record;
 
 /// Records on their way to the database, with what must happen to all of them before an offset moves.
@@ -23,13 +25,24 @@ pub(crate) struct Batch {
     /// Records passed over.
     pub(crate) skipped: u64,
     /// The offsets behind all of these.
-    pub(crate) offsets: Offsets,
+    pub(crate) offsets: WrittenOffsets,
     /// What the records hold in memory, in bytes.
     pub(crate) bytes: usize,
     /// When the first record came.
     pub(crate) opened: Instant,
-    /// The evidence by which the first record was judged; later ones may have been judged by newer.
+    /// The evidence by which the first record was evaluated; later ones may have been evaluated by newer.
     pub(crate) history: Arc<ExitHistory>,
+}
+
+/// A batch that is written, and what came of it.
+#[derive(Debug)]
+pub(crate) struct WrittenBatch {
+    /// The batch; rows that the database refused stand among its rejections.
+    pub(crate) batch: Batch,
+    /// What the store says.
+    pub(crate) recorded: Recorded,
+    /// From the first try to the last acknowledgement.
+    pub(crate) took: Duration,
 }
 
 impl Batch {
@@ -39,19 +52,19 @@ impl Batch {
             records: Vec::new(),
             rejected: Vec::new(),
             skipped: 0,
-            offsets: Offsets::default(),
+            offsets: WrittenOffsets::default(),
             bytes: 0,
             opened: Instant::now(),
             history,
         }
     }
 
-    /// Adds a record and what was decided about it.
-    pub(crate) fn add(&mut self, record: Record, outcome: Outcome) {
+    /// Adds a record, the assignment under which it was read, and what was decided about it.
+    pub(crate) fn add(&mut self, record: Record, assignment: AssignmentId, outcome: Outcome) {
         if self.is_empty() {
             self.opened = Instant::now();
         }
-        self.offsets.include(&record.position);
+        self.offsets.include(&record.position, assignment);
         match outcome {
             Outcome::Row(publication) => {
                 self.bytes += record.size() + size_of::<Publication>();
@@ -66,20 +79,15 @@ impl Batch {
         }
     }
 
+    /// Moves a row that the database refused to the dead letters. Places behind it move one to the front.
+    pub(crate) fn refuse(&mut self, place: usize, rejection: Rejection) {
+        self.publications.remove(place);
+        self.rejected.push((rejection, self.records.remove(place)));
+    }
+
     /// Whether no record was added.
     pub(crate) fn is_empty(&self) -> bool {
         self.offsets.is_empty()
-    }
-
-    /// By partition, the timestamp of the first record that is written somewhere.
-    pub(crate) fn oldest(&self) -> Oldest {
-        let mut oldest = Oldest::new();
-        for record in self.records.iter().chain(self.rejected.iter().map(|(_, record)| record)) {
-            if let Some(timestamp) = record.timestamp {
-                oldest.entry(record.position.partition).or_insert(timestamp);
-            }
-        }
-        oldest
     }
 
     /// Records that will be written somewhere.

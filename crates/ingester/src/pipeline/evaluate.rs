@@ -36,7 +36,7 @@ pub struct Evaluator {
 impl Evaluator {
     /// Decides about one record.
     #[must_use]
-    pub fn judge(&self, record: &Record) -> Outcome {
+    pub fn evaluate(&self, record: &Record) -> Outcome {
         match decode(record, &self.decode) {
             Decoded::Event(event) => {
                 let tor = tor::verdict(&event, &self.history);

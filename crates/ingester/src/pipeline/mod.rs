@@ -1,30 +1,26 @@
-//! The loop: the one place where records become batches, batches are written, and offsets are counted as done.
+//! The loop: the one place where records become batches, batches are written, and offsets are counted as done. It knows
+//! its surroundings by the traits of [`ports`] alone.
 
 pub(crate) mod batch;
 pub(crate) mod evaluate;
-pub(crate) mod observe;
+pub(crate) mod ports;
 pub(crate) mod write;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use enrich::ExitHistory;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::Receiver;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
 
-use crate::daemon::rejection_limit::RejectionLimit;
-use crate::evidence::settle::Trigger;
-use crate::kafka::{SourceError, SourceEvent};
-use crate::pipeline::batch::Batch;
-use crate::pipeline::evaluate::{Evaluator, Outcome};
-use crate::pipeline::observe::{BatchObserver, Written};
+use crate::pipeline::batch::{Batch, WrittenBatch};
+use crate::pipeline::evaluate::Evaluator;
+use crate::pipeline::ports::{BatchObserver, Chunk, Evidence, Source, SourceError, SourceEvent};
 use crate::pipeline::write::Writer;
-use crate::record::Record;
 use crate::settings::Settings;
 
 /// Why the loop ended before its source did.
@@ -48,17 +44,22 @@ pub(crate) enum IngestError {
 }
 
 /// How large batches grow and how many are written at once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchLimits {
-    max_rows: usize,
-    max_bytes: usize,
-    linger: Duration,
-    in_flight: usize,
-    max_buffered_bytes: usize,
+    /// Rows of a batch that is full.
+    pub(crate) max_rows: usize,
+    /// Bytes of a batch that is full.
+    pub(crate) max_bytes: usize,
+    /// How long a record waits for others.
+    pub(crate) linger: Duration,
+    /// Batches that are written at once.
+    pub(crate) in_flight: usize,
+    /// Bytes at which reading stops: of the batch that fills and of those that are written.
+    pub(crate) max_buffered_bytes: usize,
 }
 
 impl BatchLimits {
-    /// What a store takes that writes one batch after the other: at once what would be in several.
+    /// For a store that writes one batch after the other: one batch is as large as several would be.
     const fn one_by_one(self) -> Self {
         let bytes = self.max_bytes.saturating_mul(self.in_flight);
         let half = self.max_buffered_bytes / 2;
@@ -67,8 +68,8 @@ impl BatchLimits {
         Self { max_rows, max_bytes, in_flight: 1, ..self }
     }
 
-    /// What a pass beside live ingest may take: one write at a time, and an eighth of the memory.
-    pub(crate) const fn beside(self) -> Self {
+    /// For a loop in the background of live ingest: one write at a time, and an eighth of the memory.
+    pub(crate) const fn background(self) -> Self {
         let max_buffered_bytes = self.max_buffered_bytes / 8;
         Self { in_flight: 1, max_bytes: max_buffered_bytes / 2, max_buffered_bytes, ..self }
     }
@@ -82,7 +83,7 @@ impl From<&Settings> for BatchLimits {
             max_bytes: bytes(settings.batch.max_bytes),
             linger: settings.batch.linger,
             in_flight: settings.batch.in_flight,
-            // A third is librdkafka's own buffer (see `kafka::client`).
+            // A third is librdkafka's own buffer (see `kafka::config`).
             max_buffered_bytes: bytes(settings.limits.max_buffered_bytes) / 3 * 2,
         }
     }
@@ -90,17 +91,11 @@ impl From<&Settings> for BatchLimits {
 
 /// The loop's parts.
 pub(crate) struct Ingest {
-    pub(crate) judge: Evaluator,
-    /// The evidence, which changes while records flow.
-    pub(crate) history: watch::Receiver<Arc<ExitHistory>>,
+    pub(crate) evaluator: Evaluator,
+    pub(crate) evidence: Box<dyn Evidence>,
     pub(crate) writer: Arc<Writer>,
-    /// None in a settling pass.
-    pub(crate) ledger: Option<Box<dyn BatchObserver>>,
-    /// Told of rows that were written with evidence that is no longer the newest.
-    pub(crate) settling: Arc<Trigger>,
-    pub(crate) shape: BatchLimits,
-    /// Live ingest's, where it is configured.
-    pub(crate) brake: Option<RejectionLimit>,
+    pub(crate) observer: Box<dyn BatchObserver>,
+    pub(crate) limits: BatchLimits,
 }
 
 /// The loop, in a thread of its own: a future that ends with it, and that ends it when dropped.
@@ -116,13 +111,13 @@ impl Future for Running {
 }
 
 impl Ingest {
-    /// Starts the loop. It reads and judges without a pause for as long as there is something to read, and would keep
-    /// from a thread of the runtime the write that it has just handed to it.
+    /// Starts the loop on a thread of its own: it uses the CPU while records are available, and on a runtime's worker it
+    /// would starve the write that it has just spawned.
     ///
     /// # Errors
     /// [`IngestError::Thread`]. The loop itself ends with [`IngestError`] too; what was not written is not counted as
     /// done.
-    pub(crate) fn start(self, source: Receiver<SourceEvent>) -> Result<Running, IngestError> {
+    pub(crate) fn start(self, source: impl Source) -> Result<Running, IngestError> {
         let runtime = Handle::current();
         let (mut over, running) = oneshot::channel();
         std::thread::Builder::new().name("ingest".into()).spawn(move || {
@@ -132,7 +127,7 @@ impl Ingest {
                     () = over.closed() => return,
                     result = self.run(source) => result,
                 };
-                // Nobody asks any more: it was dropped this moment.
+                // The caller may have dropped its side this moment.
                 let _ = over.send(result);
             });
         })?;
@@ -140,27 +135,30 @@ impl Ingest {
     }
 
     /// Runs until the source ends and all of it is written.
-    async fn run(self, mut source: Receiver<SourceEvent>) -> Result<(), IngestError> {
-        let batch = Batch::new(self.judge.history.clone());
-        let shape = self.shape;
-        let shape = if self.writer.store.is_serial() { shape.one_by_one() } else { shape };
-        let mut flow =
-            Flow { ingest: Self { shape, ..self }, batch, writes: VecDeque::new(), bytes: 0 };
+    ///
+    /// # Errors
+    /// [`IngestError`]. What was not written is not counted as done.
+    pub(crate) async fn run(self, mut source: impl Source) -> Result<(), IngestError> {
+        let mut flow = Flow::new(self);
         loop {
             let (due, takes_more) = (flow.due(), flow.takes_more());
-            let lingered = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into());
+            let lingered = tokio::time::sleep_until(due.unwrap_or_else(Instant::now));
             tokio::select! {
                 biased;
                 written = flow.first_written(), if !flow.writes.is_empty() => flow.finish(&written??),
                 () = lingered, if due.is_some() => flow.send(),
-                event = source.recv(), if takes_more => match event {
-                    Some(SourceEvent::Records(records)) => flow.add(records),
-                    Some(SourceEvent::Revoking { done }) => flow.drain(Some(done)).await?,
+                event = source.next(), if takes_more => match event {
+                    Some(SourceEvent::Records(chunk)) => flow.add(chunk),
+                    Some(SourceEvent::Revoking { done }) => {
+                        flow.drain().await?;
+                        // Nobody waits any more when the deadline of the rebalance has passed.
+                        let _ = done.send(());
+                    }
                     Some(SourceEvent::Failed(error)) => {
-                        flow.drain(None).await?;
+                        flow.drain().await?;
                         return Err(error.into());
                     }
-                    Some(SourceEvent::Ended) => return flow.drain(None).await,
+                    Some(SourceEvent::Ended) => return flow.drain().await,
                     None => return Err(SourceError::Lost.into()),
                 },
             }
@@ -169,7 +167,7 @@ impl Ingest {
 }
 
 /// A write under way and what it holds in memory.
-type Write = (JoinHandle<Result<Written, store::Error>>, usize);
+type Write = (JoinHandle<Result<WrittenBatch, store::Error>>, usize);
 
 /// What is between the source and the database: one batch that is filling, and those being written, in order.
 struct Flow {
@@ -178,26 +176,36 @@ struct Flow {
     writes: VecDeque<Write>,
     /// Held by the writes, in bytes.
     bytes: usize,
+    /// The observer has seen the last record that it lets pass.
+    is_halted: bool,
 }
 
 impl Flow {
-    fn full(&self) -> bool {
-        let shape = &self.ingest.shape;
-        self.batch.rows() >= shape.max_rows || self.batch.bytes >= shape.max_bytes
+    fn new(mut ingest: Ingest) -> Self {
+        if ingest.writer.rows.is_serial() {
+            ingest.limits = ingest.limits.one_by_one();
+        }
+        let batch = Batch::new(ingest.evaluator.history.clone());
+        Self { ingest, batch, writes: VecDeque::new(), bytes: 0, is_halted: false }
+    }
+
+    fn is_full(&self) -> bool {
+        let limits = &self.ingest.limits;
+        self.batch.rows() >= limits.max_rows || self.batch.bytes >= limits.max_bytes
     }
 
     fn may_send(&self) -> bool {
-        self.writes.len() < self.ingest.shape.in_flight
+        self.writes.len() < self.ingest.limits.in_flight
     }
 
     /// While all writers are busy the batch goes on filling; when it is full, or too much is held, reading stops.
     fn takes_more(&self) -> bool {
-        (self.may_send() || !self.full())
-            && self.bytes + self.batch.bytes < self.ingest.shape.max_buffered_bytes
+        (self.may_send() || !self.is_full())
+            && self.bytes + self.batch.bytes < self.ingest.limits.max_buffered_bytes
     }
 
     /// The write that was sent first; there must be one.
-    async fn first_written(&mut self) -> Result<Result<Written, store::Error>, JoinError> {
+    async fn first_written(&mut self) -> Result<Result<WrittenBatch, store::Error>, JoinError> {
         match self.writes.front_mut() {
             Some((write, _)) => write.await,
             None => std::future::pending().await,
@@ -207,30 +215,25 @@ impl Flow {
     /// When the batch has waited long enough, where a writer is free to take it.
     fn due(&self) -> Option<Instant> {
         (self.may_send() && !self.batch.is_empty())
-            .then(|| self.batch.opened + self.ingest.shape.linger)
+            .then(|| self.batch.opened + self.ingest.limits.linger)
     }
 
-    fn add(&mut self, records: Vec<Record>) {
-        if self.ingest.history.has_changed().unwrap_or(false) {
-            self.ingest.judge.history = self.ingest.history.borrow_and_update().clone();
+    fn add(&mut self, chunk: Chunk) {
+        if self.ingest.evidence.has_changed() {
+            self.ingest.evaluator.history = self.ingest.evidence.current();
         }
-        for record in records {
-            if self.batch.is_empty() {
-                self.batch.history = self.ingest.judge.history.clone();
-            }
-            // What the brake keeps out is neither written nor counted as done: it is read again after the restart.
-            if self.ingest.brake.as_ref().is_some_and(RejectionLimit::is_pulled) {
+        for record in chunk.records {
+            // Read again after a restart.
+            if self.is_halted {
                 return;
             }
-            let outcome = self.ingest.judge.judge(&record);
-            if let Some(brake) = &mut self.ingest.brake {
-                brake.judged(&outcome);
+            if self.batch.is_empty() {
+                self.batch.history = self.ingest.evaluator.history.clone();
             }
-            if let (Outcome::Row(publication), Some(ledger)) = (&outcome, &self.ingest.ledger) {
-                ledger.judged(&publication.info);
-            }
-            self.batch.add(record, outcome);
-            if self.full() && self.may_send() {
+            let outcome = self.ingest.evaluator.evaluate(&record);
+            self.is_halted = self.ingest.observer.evaluated(&outcome).is_break();
+            self.batch.add(record, chunk.assignment, outcome);
+            if self.is_full() && self.may_send() {
                 self.send();
             }
         }
@@ -240,11 +243,9 @@ impl Flow {
         if self.batch.is_empty() {
             return;
         }
-        let next = Batch::new(self.ingest.judge.history.clone());
+        let next = Batch::new(self.ingest.evaluator.history.clone());
         let batch = std::mem::replace(&mut self.batch, next);
-        if let Some(ledger) = &self.ingest.ledger {
-            ledger.sent(&batch);
-        }
+        self.ingest.observer.sent(&batch);
         let bytes = batch.bytes;
         self.bytes += bytes;
         let writer = self.ingest.writer.clone();
@@ -252,28 +253,20 @@ impl Flow {
     }
 
     /// The first write is done, as are all before it.
-    fn finish(&mut self, written: &Written) {
+    fn finish(&mut self, written: &WrittenBatch) {
         if let Some((_, bytes)) = self.writes.pop_front() {
             self.bytes -= bytes;
         }
-        let Some(ledger) = &self.ingest.ledger else { return };
-        ledger.written(written);
-        // A settling pass that began meanwhile may not have seen these rows as unsettled.
-        if !Arc::ptr_eq(&written.batch.history, &*self.ingest.history.borrow()) {
-            self.ingest.settling.written_with_older_evidence();
-        }
+        self.ingest.observer.written(written);
+        self.ingest.evidence.written_with(&written.batch.history);
     }
 
-    /// Writes everything that was read, then says so.
-    async fn drain(&mut self, done: Option<oneshot::Sender<()>>) -> Result<(), IngestError> {
+    /// Writes everything that was read.
+    async fn drain(&mut self) -> Result<(), IngestError> {
         self.send();
         while !self.writes.is_empty() {
             let written = self.first_written().await??;
             self.finish(&written);
-        }
-        if let Some(done) = done {
-            // Nobody waits any more when the deadline of the rebalance has passed.
-            let _ = done.send(());
         }
         Ok(())
     }
@@ -283,15 +276,46 @@ impl Flow {
 mod tests {
     use std::path::Path;
 
-    use enrich::{TorRules, format};
+    use enrich::{ExitHistory, TorRules, format};
     use model::{Position, Timestamp, TorReason};
-    use service::metrics::Registry;
-    use store::{Filter, StoreSettings};
+    use store::{Filter, Retrying, StoreSettings, WaitCause, WaitObserver};
+    use tokio::sync::watch;
 
     use super::*;
-    use crate::daemon::health::Health;
-    use crate::daemon::metrics::IngesterMetrics;
     use crate::decode::DecodeRules;
+    use crate::pipeline::ports::AssignmentId;
+    use crate::record::Record;
+
+    const LIMITS: BatchLimits = BatchLimits {
+        max_rows: 5_000,
+        max_bytes: 16 << 20,
+        linger: Duration::from_millis(20),
+        in_flight: 4,
+        max_buffered_bytes: 128 << 20,
+    };
+
+    struct Unheard;
+
+    impl WaitObserver for Unheard {
+        fn waiting(&self, _: WaitCause, _: &store::Error) {}
+        fn recovered(&self, _: WaitCause) {}
+    }
+
+    impl Evidence for watch::Receiver<Arc<ExitHistory>> {
+        fn has_changed(&self) -> bool {
+            self.has_changed().unwrap_or(false)
+        }
+
+        fn current(&mut self) -> Arc<ExitHistory> {
+            self.borrow_and_update().clone()
+        }
+
+        fn written_with(&self, _: &Arc<ExitHistory>) {}
+    }
+
+    fn chunk(records: Vec<Record>) -> SourceEvent {
+        SourceEvent::Records(Chunk { records, assignment: AssignmentId::default() })
+    }
 
     const AT: &str = "2022-03-01T12:00:00Z";
 
@@ -325,9 +349,9 @@ mod tests {
 
     #[test]
     fn a_store_that_writes_one_by_one_gets_at_once_what_others_get_in_several() {
-        let shape = BatchLimits::from(&Settings::default());
-        let serial = shape.one_by_one();
-        assert_eq!((serial.max_rows, serial.in_flight), (shape.max_rows * shape.in_flight, 1));
+        let limits = LIMITS;
+        let serial = limits.one_by_one();
+        assert_eq!((serial.max_rows, serial.in_flight), (limits.max_rows * limits.in_flight, 1));
         // One is written while the next fills.
         assert!(serial.max_bytes * 2 <= serial.max_buffered_bytes);
     }
@@ -341,8 +365,6 @@ mod tests {
         let settings = StoreSettings { url, ..StoreSettings::default() };
         let store = store::open_writer(&settings).unwrap();
         store.migrate().await.unwrap();
-        let metrics = Arc::new(IngesterMetrics::create(&Registry::new(), "test").unwrap());
-        let health = Arc::new(Health::new(Duration::ZERO, metrics.paused.clone()));
         let decode = DecodeRules {
             ecosystem: "npm".into(),
             event_type: "t".into(),
@@ -350,18 +372,19 @@ mod tests {
         };
         let first = history.borrow().clone();
         let ingest = Ingest {
-            judge: Evaluator {
+            evaluator: Evaluator {
                 decode,
                 history: first,
                 tfa: enrich::TfaRules::default(),
                 generation: 0,
             },
-            history,
-            writer: Arc::new(Writer { store, dead_letters: None, health, metrics }),
-            ledger: None,
-            settling: Arc::new(Trigger::default()),
-            shape: BatchLimits::from(&Settings::default()),
-            brake: None,
+            evidence: Box::new(history),
+            writer: Arc::new(Writer {
+                rows: Arc::new(Retrying::new(store, Arc::new(Unheard))),
+                dead_letters: None,
+            }),
+            observer: Box::new(()),
+            limits: LIMITS,
         };
         (ingest, settings)
     }
@@ -374,7 +397,7 @@ mod tests {
         let (ingest, _) = ingest(folder.path(), history).await;
         let (source, records) = tokio::sync::mpsc::channel(1);
         let running = ingest.start(records).unwrap();
-        source.send(SourceEvent::Records(vec![record(0)])).await.unwrap();
+        source.send(chunk(vec![record(0)])).await.unwrap();
         drop(source);
         let ended = running.await;
         assert!(matches!(ended, Err(IngestError::Source(SourceError::Lost))), "{ended:?}");
@@ -390,7 +413,7 @@ mod tests {
         let running = ingest.start(records).unwrap();
         for swap in 0..100 {
             let some = (swap * 50..(swap + 1) * 50).map(record).collect();
-            source.send(SourceEvent::Records(some)).await.unwrap();
+            source.send(chunk(some)).await.unwrap();
             evidence = with_list(&evidence, 299 - swap.cast_unsigned());
             shown.send_replace(Arc::new(evidence.clone()));
         }

@@ -17,12 +17,14 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
-use super::commit::{Assignment, CommitQueue, SourceError, SourceEvent};
+use super::commit::{Assignment, CommitQueue};
 use super::start_offsets::TopicState;
-use crate::daemon::health::{Cause, Health};
-use crate::daemon::lag::{Lag, PartitionEnd};
+use crate::daemon::health::{Health, PauseCause};
+use crate::daemon::lag::Lag;
 use crate::daemon::metrics::IngesterMetrics;
+use crate::kafka::observe::PartitionEnd;
 use crate::kafka::{config, ffi};
+use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 use crate::record::Record;
 use crate::settings::OnGap;
 
@@ -59,10 +61,12 @@ impl Context {
             return true;
         }
         self.lag.read(&pending);
-        match self.send(SourceEvent::Records(std::mem::take(&mut pending)), patience) {
+        let records = std::mem::take(&mut *pending);
+        let chunk = Chunk { records, assignment: AssignmentId::default() };
+        match self.send(SourceEvent::Records(chunk), patience) {
             Ok(()) => true,
-            Err(Some(SourceEvent::Records(records))) => {
-                *pending = records;
+            Err(Some(SourceEvent::Records(chunk))) => {
+                *pending = chunk.records;
                 false
             }
             // The loop is gone; so is the use of these records, which are read again after the last committed offset.
@@ -146,11 +150,11 @@ impl Context {
     /// Shows in the health whether any broker is connected, and what librdkafka said last where none is.
     fn connected(&self, statistics: &Statistics) {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            self.health.resume(Cause::Kafka);
+            self.health.resume(PauseCause::KafkaAway);
             return;
         }
         let trouble = self.last_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if self.health.pause(Cause::Kafka, format!("no broker is connected: {trouble}")) {
+        if self.health.pause(PauseCause::KafkaAway, format!("no broker is connected: {trouble}")) {
             tracing::warn!(trouble, "no broker is connected; it is tried again until one is");
         }
     }
@@ -158,22 +162,22 @@ impl Context {
     /// Shows in the health that the topic is missing, for as long as no partition of it is assigned.
     fn topic_is_there(&self) {
         let mut known = self.known();
-        known.topic_is_missing &= self.assignment.partitions().0.is_empty();
+        known.topic_is_missing &= self.assignment.partitions().is_empty();
         if known.topic_is_missing {
-            self.health.pause(Cause::Topic, format!("there is no topic {}", self.topic));
+            self.health
+                .pause(PauseCause::TopicMissing, format!("there is no topic {}", self.topic));
         } else {
-            self.health.resume(Cause::Topic);
+            self.health.resume(PauseCause::TopicMissing);
         }
     }
 
-    /// What is committed: the offsets, with the leader epoch before each, the topic's id and the mark of the evidence.
+    /// What is committed: the offsets, with the leader epoch before each, the topic's id and the evidence fingerprint.
     fn list(&self, offsets: &Offsets) -> KafkaResult<TopicPartitionList> {
-        let metadata = self.commit_metadata();
         let mut list = TopicPartitionList::new();
         for (topic, partition, next) in offsets.iter() {
             let mut element = list.add_partition(topic, partition);
             element.set_offset(Offset::Offset(next))?;
-            if let Some(metadata) = &metadata {
+            if let Some(metadata) = self.commit_metadata(partition) {
                 element.set_metadata(metadata);
             }
             self.known().committed(partition, next);
@@ -209,7 +213,7 @@ impl ClientContext for Context {
         }
         self.progress.finish(&again);
         if std::mem::take(&mut known.asked_for_start) {
-            known.still = still(&statistics, &self.topic, &self.assignment.partitions().0);
+            known.still = still(&statistics, &self.topic, &self.assignment.partitions());
         }
     }
 
@@ -239,7 +243,7 @@ impl ConsumerContext for Context {
                 for start in starts.elements() {
                     self.known().changed_hands(start.partition());
                     if let Offset::Offset(next) = start.offset() {
-                        self.lag.start_at(start.partition(), next);
+                        self.lag.start_at(start.partition(), next, AssignmentId::default());
                     }
                 }
                 let result = consumer.incremental_assign(&starts);

@@ -4,84 +4,33 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use enrich::ExitHistory;
 use model::Offsets;
-use service::lifecycle::exit;
-use tokio::sync::{oneshot, watch};
 
-use crate::evidence::settle::Trigger;
-use crate::record::Record;
-
-/// What a source of records has to say, in order.
-#[derive(Debug)]
-pub(crate) enum SourceEvent {
-    /// Records in the order of their partitions.
-    Records(Vec<Record>),
-    /// Partitions are about to be let go: everything before this must be written, then `done` answered.
-    Revoking {
-        /// Answered when all before is written and in [`CommitQueue`].
-        done: oneshot::Sender<()>,
-    },
-    /// The source cannot go on.
-    Failed(SourceError),
-    /// Nothing follows.
-    Ended,
-}
-
-/// Why a source cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SourceError {
-    /// librdkafka calls its own error fatal; only a new process helps.
-    #[error("the kafka client failed for good: {0}")]
-    Fatal(String),
-    /// The broker does not let us read.
-    #[error("not allowed to read: {0}")]
-    NotAllowed(String),
-    /// Records are lost, and `kafka.on_gap` says to stop.
-    #[error("{0}")]
-    Gap(String),
-    /// A bug: the thread that reads ended without saying how.
-    #[error("the thread that reads from kafka ended without a word")]
-    Lost,
-    /// A range outside of the group cannot be read.
-    #[error("the range cannot be read: {0}")]
-    Range(String),
-}
-
-impl SourceError {
-    /// The exit code of a process that ends with this; supervisors and operators tell the cases apart by it.
-    pub(crate) const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Fatal(_) => exit::KAFKA_FATAL,
-            Self::NotAllowed(_) => exit::NOT_ALLOWED,
-            Self::Gap(_) => exit::GAP,
-            Self::Lost | Self::Range(_) => exit::FAILURE,
-        }
-    }
-}
+use crate::kafka::observe::SettledEvidence;
+use crate::pipeline::ports::{SourceControl, WrittenOffsets};
 
 /// What is written and may be committed: filled by the loop, emptied by the poll thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CommitQueue {
+    topic: Arc<str>,
     written: Mutex<Offsets>,
     halted: AtomicBool,
     hurried: AtomicBool,
 }
 
 impl CommitQueue {
-    /// Dead letters are acknowledged: the sooner they are committed, the fewer a crash repeats.
-    pub(crate) fn hurry(&self) {
-        self.hurried.store(true, Ordering::Relaxed);
+    pub(crate) fn new(topic: &str) -> Self {
+        Self {
+            topic: topic.into(),
+            written: Mutex::default(),
+            halted: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
+        }
     }
 
     /// Whether a commit was asked for since the last time.
     pub(super) fn is_hurried(&self) -> bool {
         self.hurried.swap(false, Ordering::Relaxed)
-    }
-
-    /// Nothing more is to be read; what was written is still committed.
-    pub(crate) fn halt(&self) {
-        self.halted.store(true, Ordering::Relaxed);
     }
 
     /// Whether nothing more is to be read.
@@ -109,71 +58,51 @@ impl CommitQueue {
     }
 }
 
-/// The partitions that are ours, by which evidence they are settled, and who is told when that may be too little.
-#[derive(Debug)]
-pub(crate) struct Assignment {
-    owned: Mutex<Owned>,
-    settling: Arc<Trigger>,
-    evidence: watch::Receiver<Arc<ExitHistory>>,
+impl SourceControl for CommitQueue {
+    fn written(&self, offsets: &WrittenOffsets) {
+        let mut written = self.lock();
+        for (partition, offset) in offsets.iter() {
+            written.include_before(&self.topic, partition, offset.next);
+        }
+    }
+
+    fn commit_soon(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
+    fn halt(&self) {
+        self.halted.store(true, Ordering::Relaxed);
+    }
 }
 
-#[derive(Debug, Default)]
-struct Owned {
-    partitions: BTreeSet<i32>,
-    /// How often partitions came.
-    arrivals: u64,
-    /// The mark of the evidence by which all of them are settled, as far as they can be.
-    settled: Option<String>,
+/// The partitions that are assigned, and who is told of it.
+pub(crate) struct Assignment {
+    partitions: Mutex<BTreeSet<i32>>,
+    pub(super) settled: Arc<dyn SettledEvidence>,
 }
 
 impl Assignment {
-    pub(crate) fn new(settling: Arc<Trigger>, evidence: watch::Receiver<Arc<ExitHistory>>) -> Self {
-        Self { owned: Mutex::default(), settling, evidence }
+    pub(crate) fn new(settled: Arc<dyn SettledEvidence>) -> Self {
+        Self { partitions: Mutex::default(), settled }
     }
 
-    /// In order, and a number for [`Self::settled`].
-    pub(crate) fn partitions(&self) -> (Vec<i32>, u64) {
-        let owned = self.owned();
-        (owned.partitions.iter().copied().collect(), owned.arrivals)
-    }
-
-    /// All partitions are settled by the evidence with this mark, unless some came after the number was given.
-    pub(crate) fn settled(&self, mark: String, arrivals: u64) {
-        let mut owned = self.owned();
-        if owned.arrivals == arrivals {
-            owned.settled = Some(mark);
-        }
-    }
-
-    /// The mark of the evidence by which the partitions are settled, to be committed with their offsets.
-    pub(super) fn mark(&self) -> Option<String> {
-        self.owned().settled.clone()
-    }
-
-    /// Partitions are about to come of which something was read before, settled by the evidence with this mark.
-    pub(super) fn was_settled_by(&self, mark: Option<&str>) {
-        if !mark.is_some_and(|mark| self.evidence.borrow().extends(mark)) {
-            self.settling.evidence_unknown();
-        }
+    /// In order.
+    pub(crate) fn partitions(&self) -> Vec<i32> {
+        self.lock().iter().copied().collect()
     }
 
     pub(super) fn add(&self, partitions: impl Iterator<Item = i32>) {
-        let mut owned = self.owned();
-        owned.partitions.extend(partitions);
-        owned.arrivals += 1;
-        owned.settled = None;
-        drop(owned);
-        self.settling.assigned();
+        self.lock().extend(partitions);
     }
 
     pub(super) fn remove(&self, partitions: impl Iterator<Item = i32>) {
-        let mut owned = self.owned();
         partitions.for_each(|partition| {
-            owned.partitions.remove(&partition);
+            self.lock().remove(&partition);
+            self.settled.revoked(partition);
         });
     }
 
-    fn owned(&self) -> MutexGuard<'_, Owned> {
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,6 +6,6 @@ mod start_offsets;
 mod thread;
 
 pub(super) use callbacks::Quiet;
-pub(crate) use commit::{Assignment, CommitQueue, SourceError, SourceEvent};
+pub(crate) use commit::{Assignment, CommitQueue};
 pub(super) use thread::CHUNK_RECORDS;
 pub(crate) use thread::{CHUNK_BYTES, Shared, start};

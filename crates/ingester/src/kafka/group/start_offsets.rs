@@ -10,8 +10,8 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::callbacks::Context;
-use super::commit::SourceError;
 use crate::kafka::ffi::TopicIds;
+use crate::pipeline::ports::SourceError;
 use crate::settings::OnGap;
 
 /// How long the broker has for one question.
@@ -184,8 +184,6 @@ impl Context {
         committed.elements().iter().try_for_each(|element| element.error())?;
         let mut starts = TopicPartitionList::new();
         let mut without = Vec::new();
-        // Nearly always one for all partitions, and looking at it goes through all lists.
-        let mut marks = BTreeSet::new();
         let elements = committed.elements();
         for element in &elements {
             let partition = element.partition();
@@ -199,17 +197,18 @@ impl Context {
                 drop(known);
                 self.report(partition, Why::MadeAgain, lost);
                 self.forget(partition);
+                self.assignment.settled.starts_afresh(partition);
                 Offset::Beginning
             } else if let Some(next) = next {
-                marks.insert(said(EVIDENCE));
+                self.assignment.settled.assigned(partition, said(EVIDENCE));
                 Offset::Offset(next)
             } else {
                 without.push(partition);
+                self.assignment.settled.starts_afresh(partition);
                 Offset::Beginning
             };
             starts.add_partition_offset(element.topic(), partition, start)?;
         }
-        marks.into_iter().for_each(|mark| self.assignment.was_settled_by(mark));
         if !without.is_empty() {
             tracing::info!(
                 topic = %self.topic, partitions = ?without,
@@ -217,7 +216,7 @@ impl Context {
             );
         }
         // Partitions that were kept are still to be read from the new topic, which the next look at its id sees to.
-        if id.is_some() && (!changed || self.assignment.partitions().0.is_empty()) {
+        if id.is_some() && (!changed || self.assignment.partitions().is_empty()) {
             self.known().topic_id = id;
         }
         Ok(starts)
@@ -241,8 +240,9 @@ impl Context {
     }
 
     /// What every commit carries beside the offset.
-    pub(super) fn commit_metadata(&self) -> Option<String> {
-        let evidence = self.assignment.mark().map(|mark| format!("{EVIDENCE}{mark}"));
+    pub(super) fn commit_metadata(&self, partition: i32) -> Option<String> {
+        let evidence = self.assignment.settled.fingerprint(partition);
+        let evidence = evidence.map(|fingerprint| format!("{EVIDENCE}{fingerprint}"));
         let id = self.known().topic_id.as_ref().map(|id| format!("{TOPIC_ID}{id}"));
         let said: Vec<_> = evidence.into_iter().chain(id).collect();
         (!said.is_empty()).then(|| said.join(" "))
@@ -329,7 +329,7 @@ impl Context {
         let positions = consumer.position()?;
         let mut wanted = TopicPartitionList::new();
         let mut starts = TopicPartitionList::new();
-        for partition in self.assignment.partitions().0 {
+        for partition in self.assignment.partitions() {
             let position = positions.find_partition(&self.topic, partition);
             let next = position.and_then(|element| offset(element.offset()));
             let lost = next.and_then(|next| self.known().unread(partition, next));

@@ -12,13 +12,14 @@ use rdkafka::message::{BorrowedMessage, Message};
 use tokio::sync::{mpsc, oneshot};
 
 use super::callbacks::Context;
-use super::commit::{Assignment, CommitQueue, SourceError, SourceEvent};
+use super::commit::{Assignment, CommitQueue};
 use crate::daemon::health::Health;
 use crate::daemon::lag::Lag;
 use crate::daemon::metrics::IngesterMetrics;
 use crate::kafka::config;
 use crate::kafka::ffi::{self, TopicIds};
 use crate::kafka::record_arena::RecordArena;
+use crate::pipeline::ports::{SourceError, SourceEvent};
 use crate::settings::Settings;
 
 /// Records handed over at once: enough that the hand-over costs nothing, few enough to pass within a millisecond.

@@ -1,0 +1,207 @@
+//! Who is told of what live ingest does: metrics, lag, health and the offsets to be committed.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use store::{WaitCause, WaitObserver};
+
+use crate::daemon::health::{Health, PauseCause};
+use crate::daemon::lag::{Lag, Oldest};
+use crate::daemon::metrics::{IngesterMetrics, Verdicts};
+use crate::daemon::rejection_limit::RejectionLimit;
+use crate::kafka::{GroupObserver, GroupWait, PartitionEnd};
+use crate::pipeline::batch::{Batch, WrittenBatch};
+use crate::pipeline::evaluate::Outcome;
+use crate::pipeline::ports::{
+    AssignmentId, BatchObserver, DeliveryObserver, SourceControl, Undelivered,
+};
+use crate::record::Record;
+
+/// Told of every record and batch of live ingest.
+pub(crate) struct LiveObserver {
+    metrics: Arc<IngesterMetrics>,
+    verdicts: Verdicts,
+    lag: Arc<Lag>,
+    source: Arc<dyn SourceControl>,
+    limit: RejectionLimit,
+}
+
+impl LiveObserver {
+    /// The parts that are told; `source` may commit what is written.
+    pub(crate) fn new(
+        metrics: Arc<IngesterMetrics>,
+        lag: Arc<Lag>,
+        source: Arc<dyn SourceControl>,
+        limit: RejectionLimit,
+    ) -> Self {
+        Self { verdicts: metrics.verdicts(), metrics, lag, source, limit }
+    }
+
+    fn count(&self, written: &WrittenBatch) {
+        let WrittenBatch { batch, recorded, took } = written;
+        self.metrics.batch_rows.observe(batch.rows() as f64);
+        self.metrics.store_write_seconds.observe(took.as_secs_f64());
+        let outcomes = [
+            ("inserted", recorded.inserted),
+            ("updated", recorded.updated),
+            ("unchanged", recorded.unchanged),
+            ("dead_lettered", batch.rejected.len() as u64),
+            ("skipped", batch.skipped),
+        ];
+        for (outcome, count) in outcomes {
+            self.metrics.records_total.with_label_values(&[outcome]).inc_by(count);
+        }
+        for (rejection, _) in &batch.rejected {
+            self.metrics.dead_letters_total.with_label_values(&[rejection.code.as_str()]).inc();
+        }
+        self.metrics.disputed_total.inc_by(recorded.disputed);
+        let now = since_1970().as_secs_f64();
+        let spans = self.metrics.publish_to_row_seconds.local();
+        for timestamp in batch.records.iter().filter_map(|record| record.timestamp) {
+            spans.observe((now - timestamp as f64 / 1_000.0).max(0.0));
+        }
+        spans.flush();
+    }
+}
+
+impl BatchObserver for LiveObserver {
+    fn evaluated(&mut self, outcome: &Outcome) -> ControlFlow<()> {
+        if let Outcome::Row(publication) = outcome {
+            self.verdicts.count(&publication.info);
+        }
+        self.limit.evaluated(outcome)
+    }
+
+    fn sent(&mut self, batch: &Batch) {
+        self.lag.sent(oldest(batch));
+    }
+
+    fn written(&mut self, written: &WrittenBatch) {
+        self.lag.written(&written.batch.offsets);
+        self.source.written(&written.batch.offsets);
+        if !written.batch.rejected.is_empty() {
+            self.source.commit_soon();
+        }
+        self.count(written);
+    }
+}
+
+/// By partition, the timestamp of the first record that is written somewhere.
+fn oldest(batch: &Batch) -> Oldest {
+    let mut oldest = Oldest::new();
+    for record in batch.records.iter().chain(batch.rejected.iter().map(|(_, record)| record)) {
+        if let Some(timestamp) = record.timestamp {
+            oldest.entry(record.position.partition).or_insert(timestamp);
+        }
+    }
+    oldest
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Told of everything that waits for the environment: shows it in health, counts it and logs when it begins and ends.
+pub(crate) struct Waits {
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<IngesterMetrics>,
+}
+
+impl Waits {
+    fn begin(&self, cause: PauseCause, reason: String) {
+        if self.health.waiting(cause, reason.clone()) {
+            tracing::warn!(
+                cause = cause.as_str(),
+                reason,
+                "waiting; it is tried again until it succeeds"
+            );
+        }
+    }
+
+    fn end(&self, cause: PauseCause) {
+        if self.health.recovered(cause) {
+            tracing::info!(cause = cause.as_str(), "no longer waiting");
+        }
+    }
+}
+
+impl WaitObserver for Waits {
+    fn waiting(&self, cause: WaitCause, error: &store::Error) {
+        self.begin(cause.into(), error.to_string());
+    }
+
+    fn recovered(&self, cause: WaitCause) {
+        self.end(cause.into());
+    }
+
+    fn retried(&self, _: WaitCause, error: &store::Error) {
+        self.metrics.store_retries_total.with_label_values(&[error.class()]).inc();
+    }
+}
+
+impl DeliveryObserver for Waits {
+    fn waiting(&self, error: &Undelivered) {
+        self.begin(PauseCause::DeadLettersWait, error.to_string());
+    }
+
+    fn recovered(&self) {
+        self.end(PauseCause::DeadLettersWait);
+    }
+}
+
+/// Told of what the member of the group does.
+pub(crate) struct GroupWatch {
+    pub(crate) topic: String,
+    pub(crate) health: Arc<Health>,
+    pub(crate) lag: Arc<Lag>,
+    pub(crate) metrics: Arc<IngesterMetrics>,
+}
+
+impl GroupObserver for GroupWatch {
+    fn polled(&self) {
+        self.health.poll_beat();
+    }
+
+    fn membership(&self, join_state: &str) {
+        self.health.group_state(join_state);
+    }
+
+    fn assigned(&self) {
+        self.metrics.rebalances_total.inc();
+        self.health.assigned();
+    }
+
+    fn revoking(&self) {
+        self.metrics.rebalances_total.inc();
+        self.health.rebalancing();
+    }
+
+    fn waits_for(&self, what: GroupWait, reason: String) -> bool {
+        self.health.pause(what.into(), reason)
+    }
+
+    fn has(&self, what: GroupWait) {
+        self.health.resume(what.into());
+    }
+
+    fn lost(&self, records: u64) {
+        self.metrics.offset_gap_records_total.inc_by(records);
+    }
+
+    fn started(&self, partition: i32, next: i64, assignment: AssignmentId) {
+        self.lag.start_at(partition, next, assignment);
+    }
+
+    fn forget(&self, partition: i32) {
+        self.lag.forget(partition);
+    }
+
+    fn read(&self, records: &[Record]) {
+        self.lag.read(records);
+    }
+
+    fn ends(&self, ends: &[PartitionEnd]) {
+        self.lag.show(&self.metrics, &self.topic, ends);
+    }
+}
