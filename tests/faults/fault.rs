@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use testkit::{StopMode, Weather, eventually};
+use testkit::{NetworkFault, StopMode, eventually};
 
 use crate::load::Made;
 use crate::poison;
@@ -159,7 +159,7 @@ async fn one(stage: &mut Stage<'_>, fault: Fault, round: u32) {
         }
         Fault::PostgresRestart => database_trouble(stage, round).await,
         Fault::PostgresAway => database_away(stage, round).await,
-        Fault::Connections => weather(stage).await,
+        Fault::Connections => network_fault(stage).await,
         Fault::Scale => scale(stage).await,
         _ => unreachable!("has rounds of its own"),
     }
@@ -297,12 +297,12 @@ async fn stays_paused(stage: &mut Stage<'_>, time: Duration) {
         .await;
 }
 
-async fn weather(stage: &mut Stage<'_>) {
+async fn network_fault(stage: &mut Stage<'_>) {
     let kinds = [
-        Weather::Cut,
-        Weather::Slow(Duration::from_millis(200)),
-        Weather::HalfOpen,
-        Weather::AnswersLost,
+        NetworkFault::Cut,
+        NetworkFault::Slow(Duration::from_millis(200)),
+        NetworkFault::HalfOpen,
+        NetworkFault::AnswersLost,
     ];
     let place = usize::try_from(stage.world.random.below(4)).unwrap_or(0);
     let side = stage.world.random.below(3);
@@ -315,10 +315,10 @@ async fn weather(stage: &mut Stage<'_>) {
     stage.a_while(3_000).await;
     for proxy in [&stage.world.to_kafka, &stage.world.to_postgres] {
         // Connections whose answers were lost are out of step and end, as those of a network that comes back.
-        if kinds[place] == Weather::AnswersLost {
+        if kinds[place] == NetworkFault::AnswersLost {
             proxy.cut();
         }
-        proxy.set(Weather::Fair);
+        proxy.set(NetworkFault::None);
     }
 }
 
@@ -367,7 +367,7 @@ async fn slow_database(stage: &mut Stage<'_>) {
     const BUFFERED: u64 = 48 << 20;
     const BESIDES: u64 = 64 << 20;
     stage.under_load().await;
-    stage.world.to_postgres.set(Weather::Slow(Duration::from_millis(500)));
+    stage.world.to_postgres.set(NetworkFault::Slow(Duration::from_millis(500)));
     let time = Duration::from_secs(if stage.world.full { 900 } else { 10 });
     let chunks = if stage.world.full { 400 } else { 20 };
     for _ in 0..chunks {
@@ -380,7 +380,7 @@ async fn slow_database(stage: &mut Stage<'_>) {
             peak < BUFFERED + BESIDES
         })
         .await;
-    stage.world.to_postgres.set(Weather::Fair);
+    stage.world.to_postgres.set(NetworkFault::None);
     stage.note = format!("peak {} MiB of {} allowed", peak >> 20, (BUFFERED + BESIDES) >> 20);
     stage.recovered().await;
 }

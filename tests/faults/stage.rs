@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
-use testkit::{Kafka, Postgres, Producer, Proxy, Weather, consume_all, eventually};
+use testkit::{Kafka, NetworkFault, Postgres, Producer, Proxy, consume_all, eventually};
 
 use crate::load::{Load, Made, Oracle, Target};
 use crate::random::Random;
@@ -197,8 +197,8 @@ impl<'w> Stage<'w> {
 
     /// Stops the load, waits until everything is read, and compares.
     pub(crate) async fn end(mut self, outcome: Outcome) -> Outcome {
-        self.world.to_kafka.set(Weather::Fair);
-        self.world.to_postgres.set(Weather::Fair);
+        self.world.to_kafka.set(NetworkFault::None);
+        self.world.to_postgres.set(NetworkFault::None);
         self.stop_load();
         eventually("the group to catch up", PATIENCE, async || {
             self.assert_running();

@@ -122,7 +122,7 @@ async fn offsets_that_are_gone_and_new_partitions_are_read_from_the_first_record
 
 #[tokio::test]
 async fn when_everything_is_rejected_reading_stops_until_a_restart() {
-    let scene = Scene::new("brake", 1).await;
+    let scene = Scene::new("limit", 1).await;
     let poison = |n| Record {
         partition: Some(0),
         value: Some(format!("no event {n}").into()),
@@ -131,8 +131,8 @@ async fn when_everything_is_rejected_reading_stops_until_a_restart() {
     scene.produce(records(0..10)).await;
     scene.produce((0..500).map(poison)).await;
     scene.produce(records(10..20)).await;
-    let brake = [("INGESTER_REJECT__MAX_CONSECUTIVE", "50")];
-    let mut ingester = scene.start_ingester(&brake);
+    let limit = [("INGESTER_REJECT__MAX_CONSECUTIVE", "50")];
+    let mut ingester = scene.start_ingester(&limit);
     let (status, answer) = ingester.shows("paused").await;
     assert_eq!(status, 503);
     assert!(answer["reason"].as_str().unwrap().contains("reject.max_consecutive"), "{answer}");

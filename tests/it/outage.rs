@@ -78,7 +78,10 @@ async fn a_topic_that_is_not_there_yet_is_waited_for() {
     let mut ingester = scene.start_ingester(&refresh);
     let (status, answer) = ingester.shows("paused").await;
     let reason = answer["reason"].as_str().unwrap_or_default();
-    assert_eq!((status, reason), (503, &*format!("topic_missing: there is no topic {}", scene.topic)));
+    assert_eq!(
+        (status, reason),
+        (503, &*format!("topic_missing: there is no topic {}", scene.topic))
+    );
     scene.make_topic(2, &[]).await;
     scene
         .produce([structured(&event("late", "1.0.0")), structured(&event("later", "1.0.0"))])

@@ -13,7 +13,7 @@ fn row(columns: &[(&str, Option<&str>)]) -> Row {
     columns.iter().map(|(name, text)| ((*name).to_owned(), text.map(str::to_owned))).collect()
 }
 
-/// The example event (crates/model/README.md) as a row, judged without any exit list.
+/// The example event (crates/model/README.md) as a row, evaluated without any exit list.
 fn example_row() -> Row {
     row(&[
         ("name", Some("pg")),
@@ -56,7 +56,7 @@ async fn the_example_event_becomes_the_answer_of_the_seed() {
     assert_eq!(answer, (200, unknown.to_owned()));
     ingester.stop();
 
-    // The same event in binary mode, judged again with a list that covers its time; beside it an exit's, and one more
+    // The same event in binary mode, evaluated again with a list that covers its time; beside it an exit's, and one more
     // version that was never sent in structured mode.
     write_snapshot(scene.directory.path(), "2019-07-25-18-00-00", &[EXIT]);
     let snapshots = scene.directory.path().to_str().unwrap();
@@ -70,7 +70,7 @@ async fn the_example_event_becomes_the_answer_of_the_seed() {
     let list = Some("2019-07-25T18:00:00.000000Z");
     let not_listed =
         [("tor", Some("false")), ("tor_reason", Some("not_listed")), ("tor_evidence_until", list)];
-    let judged = changed(example_row(), &not_listed);
+    let evaluated = changed(example_row(), &not_listed);
     let id = over_tor["id"].as_str().unwrap();
     let listed = [
         ("version", Some("7.12.1")),
@@ -81,7 +81,8 @@ async fn the_example_event_becomes_the_answer_of_the_seed() {
     ];
     let binary_id = identity("/registry/npm/publish", "B");
     let binary_row = [("version", Some("7.12.2")), ("event_identity", Some(&*binary_id))];
-    let expected = [judged.clone(), changed(judged.clone(), &listed), changed(judged, &binary_row)];
+    let expected =
+        [evaluated.clone(), changed(evaluated.clone(), &listed), changed(evaluated, &binary_row)];
     assert_eq!(scene.rows().await, expected);
 
     let known =

@@ -181,7 +181,9 @@ async fn a_pass_reads_and_writes_what_it_must_and_no_pass_is_run_for_nothing() {
     // A list that names nobody: ten open rows are looked at, and none is written.
     write_snapshot(&lists, "2019-07-25-18-07-00", &[]);
     settled(&mut ingester, &[(11, 1), (11, 0)]).await;
-    scene.produce([structured(&from("late-0", EXIT_AFTER)), structured(&from("late-1", EXIT_AFTER))]).await;
+    // Records in both partitions, so that both commit by which lists they are settled.
+    let late = (0..20).map(|n| structured(&from(&format!("late-{n}"), EXIT_AFTER)));
+    scene.produce(late).await;
     scene.caught_up(&mut ingester).await;
     ingester.stop();
 

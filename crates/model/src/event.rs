@@ -125,6 +125,44 @@ pub struct PublishEvent<'a> {
     pub staged: Option<Act<'a>>,
 }
 
+impl Act<'_> {
+    /// The same act, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Act<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        let Auth { credential, bypass2fa, amr, acr, second_factor } = self.auth;
+        let second_factor = second_factor.map(|factor| SecondFactor {
+            presented: factor.presented,
+            verified: factor.verified,
+            method: factor.method.map(owned),
+            verified_at: factor.verified_at.map(owned),
+        });
+        let amr = amr.into_iter().map(owned).collect();
+        Act {
+            at: self.at,
+            actor: self.actor,
+            username: self.username,
+            address: self.address.map(|Address(text)| Address(owned(text))),
+            edge_tor: self.edge_tor,
+            auth: Auth { credential, bypass2fa, amr, acr: acr.map(owned), second_factor },
+        }
+    }
+}
+
+impl PublishEvent<'_> {
+    /// The same event, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> PublishEvent<'static> {
+        PublishEvent {
+            identity: self.identity,
+            id: self.id,
+            revision: self.revision,
+            act: self.act.into_owned(),
+            staged: self.staged.map(Act::into_owned),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,7 +35,7 @@ pub use net::{free_port, unique};
 #[cfg(feature = "client")]
 pub use postgres::Database;
 pub use postgres::{POSTGRES_VARIABLE, Postgres, PostgresBuilder, StopMode, postgres_program};
-pub use proxy::{Proxy, Weather};
+pub use proxy::{NetworkFault, Proxy};
 #[cfg(feature = "client")]
 pub use wait::eventually;
 pub use wait::{Probe, wait_until};

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How often a connection looks whether the weather has changed.
+/// How often a connection looks whether the network fault has changed.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What happens to the bytes.
+/// What the network does to the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
-    /// They pass.
-    Fair,
+pub enum NetworkFault {
+    /// They pass: no fault.
+    None,
     /// New connections end at once, and those that are there have ended.
     Cut,
     /// They pass after this much time, each way.
@@ -34,7 +34,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     target: Mutex<Option<SocketAddr>>,
-    weather: Mutex<Weather>,
+    fault: Mutex<NetworkFault>,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -46,7 +46,7 @@ impl Proxy {
         let port = listener.local_addr().expect("a listener has an address").port();
         let shared = Arc::new(Shared {
             target: Mutex::new(None),
-            weather: Mutex::new(Weather::Fair),
+            fault: Mutex::new(NetworkFault::None),
             open: Mutex::default(),
         });
         let accepting = shared.clone();
@@ -73,10 +73,10 @@ impl Proxy {
         *lock(&self.shared.target) = Some(address.parse().expect("an address and a port"));
     }
 
-    /// Changes the weather, also for the connections that are there.
-    pub fn set(&self, weather: Weather) {
-        *lock(&self.shared.weather) = weather;
-        if weather == Weather::Cut {
+    /// Sets the network fault, also for connections that are open.
+    pub fn set(&self, fault: NetworkFault) {
+        *lock(&self.shared.fault) = fault;
+        if fault == NetworkFault::Cut {
             self.cut();
         }
     }
@@ -92,19 +92,19 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.set(Weather::Cut);
+        self.set(NetworkFault::Cut);
     }
 }
 
 impl Shared {
-    fn weather(&self) -> Weather {
-        *lock(&self.weather)
+    fn fault(&self) -> NetworkFault {
+        *lock(&self.fault)
     }
 
     /// A client that cannot be served sees its connection end, as a client of a server that is away does.
     fn accept(self: &Arc<Self>, client: TcpStream) {
         let Some(target) = *lock(&self.target) else { return };
-        if self.weather() == Weather::Cut {
+        if self.fault() == NetworkFault::Cut {
             return;
         }
         let Ok(server) = TcpStream::connect_timeout(&target, Duration::from_secs(1)) else {
@@ -130,7 +130,7 @@ impl Shared {
         let _ = from.set_read_timeout(Some(LOOK));
         let mut buffer = [0; 64 * 1024];
         loop {
-            if self.weather() == Weather::HalfOpen {
+            if self.fault() == NetworkFault::HalfOpen {
                 thread::sleep(LOOK);
                 continue;
             }
@@ -138,12 +138,12 @@ impl Shared {
                 Ok(0) => break,
                 Ok(count) => {
                     // What was under way when the line went dead is kept until it comes back.
-                    while self.weather() == Weather::HalfOpen {
+                    while self.fault() == NetworkFault::HalfOpen {
                         thread::sleep(LOOK);
                     }
-                    match self.weather() {
-                        Weather::AnswersLost if answers => continue,
-                        Weather::Slow(time) => thread::sleep(time),
+                    match self.fault() {
+                        NetworkFault::AnswersLost if answers => continue,
+                        NetworkFault::Slow(time) => thread::sleep(time),
                         _ => {}
                     }
                     if to.write_all(&buffer[..count]).is_err() {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn weather_comes_and_goes() {
+    fn network_faults_come_and_go() {
         let proxy = Proxy::start();
         proxy.forward_to(&echo().to_string());
         let connect = || {
@@ -199,18 +199,18 @@ mod tests {
         };
         let mut stream = connect();
         ask(&mut stream).unwrap();
-        proxy.set(Weather::HalfOpen);
+        proxy.set(NetworkFault::HalfOpen);
         assert!(ask(&mut stream).is_err(), "nothing passes");
-        proxy.set(Weather::Fair);
+        proxy.set(NetworkFault::None);
         stream.read_exact(&mut [0]).unwrap();
-        proxy.set(Weather::AnswersLost);
+        proxy.set(NetworkFault::AnswersLost);
         assert!(ask(&mut stream).is_err(), "no answer");
-        proxy.set(Weather::Fair);
+        proxy.set(NetworkFault::None);
         ask(&mut stream).unwrap();
-        proxy.set(Weather::Cut);
+        proxy.set(NetworkFault::Cut);
         assert!(ask(&mut stream).is_err(), "cut");
         assert!(ask(&mut connect()).is_err(), "and stays cut");
-        proxy.set(Weather::Slow(Duration::from_millis(1)));
+        proxy.set(NetworkFault::Slow(Duration::from_millis(1)));
         ask(&mut connect()).unwrap();
     }
 }

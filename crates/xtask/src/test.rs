@@ -55,7 +55,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
             .env(KAFKA_VARIABLE, kafka.brokers())
             .env(POSTGRES_VARIABLE, postgres.url());
         succeed("tests", &mut test)
-    })
+    })?;
+    // Which nextest does not run.
+    cargo("examples in the documentation", &["test", "--workspace", "--doc", "--quiet"])
 }
 
 /// Runs cargo-deny, without the network. RustSec's database of advisories is used where somebody has fetched it; elsewhere that

@@ -1,7 +1,6 @@
 //! The rules of the house that no compiler checks.
 
 mod arrows;
-mod manifests;
 mod modules;
 mod sources;
 mod violation;
@@ -21,9 +20,6 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut violations = Vec::new();
     let members = arrows::members(workspace)?;
     violations.extend(arrows::check(&members));
-    for member in &members {
-        violations.extend(manifests::check(&member.path, &member.manifest));
-    }
     for member in &members {
         violations.extend(check_modules(workspace, member)?);
     }
