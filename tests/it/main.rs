@@ -18,6 +18,7 @@ mod config;
 mod databases;
 mod dead_letters;
 mod deploy;
+mod event;
 mod gaps;
 mod graphiql;
 mod graphql;

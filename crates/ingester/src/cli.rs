@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::check::Check;
 use crate::commands::dead_letters::DeadLettersCommand;
+use crate::commands::event::{EventCommand, UnreadableFile};
 use crate::commands::output::stdout;
 use crate::commands::reconcile::Reconcile;
 use crate::commands::replay::{InvalidRange, Replay};
@@ -52,6 +53,11 @@ enum Command {
     Reconcile(Reconcile),
     /// Connect to everything, check rights and settings, and say what follows from them; exit code 1 on a problem
     Check(Check),
+    /// Check events before they are sent
+    Event {
+        #[command(subcommand)]
+        command: EventCommand,
+    },
     /// Bring the database's schema up to this build's
     Migrate,
     /// Ask the exit lists: explain a verdict, show what they cover, check a directory
@@ -133,6 +139,7 @@ impl Command {
             Self::DeadLetters { command } => command.run(settings, stop).await,
             Self::Reconcile(reconcile) => reconcile.run(settings, stop).await,
             Self::Check(check) => check.run(settings).await,
+            Self::Event { command } => command.run(&settings),
             Self::Tor(tor) => tor.command.run(&settings, &mut stdout()),
             Self::Migrate => migrate(&settings).await.map(|()| true),
         }
@@ -141,7 +148,7 @@ impl Command {
 
 /// The source's reasons to end have codes of their own.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<InvalidRange>() {
+    if error.is::<InvalidRange>() || error.is::<UnreadableFile>() {
         return ExitCode::from(lifecycle::exit::USAGE);
     }
     match error.downcast_ref() {

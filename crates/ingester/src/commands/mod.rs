@@ -1,9 +1,10 @@
-//! What an operator runs by hand: replay, dead letters, reconcile, check, tor.
+//! What people run by hand: replay, dead letters, reconcile, check, event check, tor.
 
 pub(crate) mod check;
 mod context;
 mod counts;
 pub(crate) mod dead_letters;
+pub(crate) mod event;
 pub(crate) mod output;
 mod preview;
 mod ranges;

@@ -157,17 +157,16 @@ impl Partition {
 }
 
 impl SettledEvidence for SettledPartitions {
-    fn assigned(&self, partition: i32, fingerprint: Option<&str>) {
+    fn assigned(&self, partition: i32, has_history: bool, fingerprint: Option<&str>) {
+        if !has_history {
+            // All of it is still to be evaluated, by this evidence or newer.
+            let newest = self.history.borrow().mark();
+            return self.add(partition, newest, None);
+        }
         // What was not known then may be older than its newest list, and concern acts that are settled.
         let is_known = fingerprint.is_some_and(|known| self.history.borrow().extends(known));
         let from = (!is_known).then(|| Timestamp::from_micros(0));
         self.add(partition, fingerprint.map(str::to_owned), from);
-    }
-
-    fn starts_afresh(&self, partition: i32) {
-        // All of it is still to be evaluated, by this evidence or newer.
-        let fingerprint = self.history.borrow().mark();
-        self.add(partition, fingerprint, None);
     }
 
     fn revoked(&self, partition: i32) {
@@ -366,19 +365,19 @@ mod tests {
         let known = history(&[10, 20]);
         let (shown, evidence) = watch::channel(known.clone());
         let settled = SettledPartitions::new(evidence);
-        settled.assigned(0, Some(&mark(&known)));
-        settled.starts_afresh(1);
+        settled.assigned(0, true, Some(&mark(&known)));
+        settled.assigned(1, false, None);
         assert_eq!(due(&settled, &known), []);
         assert_eq!(settled.fingerprint(0), Some(mark(&known)));
         // Another member's partition comes too, and the own one is assigned again.
-        settled.assigned(0, Some(&mark(&known)));
+        settled.assigned(0, true, Some(&mark(&known)));
         assert_eq!(due(&settled, &known), []);
 
         // Newer lists: the unsettled rows say where to begin. Of what was settled by unknown lists, everything is read.
         let newer = history(&[10, 20, 30]);
         shown.send_replace(newer.clone());
-        settled.assigned(2, None);
-        settled.assigned(3, Some(&mark(&history(&[10, 15, 20]))));
+        settled.assigned(2, true, None);
+        settled.assigned(3, true, Some(&mark(&history(&[10, 15, 20]))));
         let everything = Some(Timestamp::from_micros(0));
         let expected = [(0, None), (1, None), (2, everything), (3, everything)];
         assert_eq!(due(&settled, &newer), expected);
@@ -389,14 +388,14 @@ mod tests {
         let known = history(&[10]);
         let (_shown, evidence) = watch::channel(known.clone());
         let settled = SettledPartitions::new(evidence);
-        settled.assigned(0, None);
+        settled.assigned(0, true, None);
         let taken = settled.due(&mark(&known));
         settled.put_back(&taken);
         assert_eq!(settled.due(&mark(&known)), taken);
         settled.settled(&taken, &mark(&known));
         assert_eq!(due(&settled, &known), []);
 
-        settled.assigned(0, None);
+        settled.assigned(0, true, None);
         settled.settled(&taken, &mark(&known));
         assert_eq!(settled.fingerprint(0), None);
         // Rows that were written by older evidence are due in a settled partition too.

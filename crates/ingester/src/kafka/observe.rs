@@ -68,11 +68,9 @@ pub(crate) trait GroupObserver: Send + Sync {
 
 /// By which evidence the partitions are settled; committed beside their offsets, so that it survives a restart.
 pub(crate) trait SettledEvidence: Send + Sync {
-    /// A partition came; its commit named this fingerprint of the evidence, or none.
-    fn assigned(&self, partition: i32, fingerprint: Option<&str>);
-
-    /// A partition came of which nothing was ever committed, or whose log is another now: all of it is still to be read.
-    fn starts_afresh(&self, partition: i32);
+    /// A partition starts. `has_history`: something of it was read before, and the commit that followed named this
+    /// fingerprint of the evidence, or none.
+    fn assigned(&self, partition: i32, has_history: bool, fingerprint: Option<&str>);
 
     /// A partition went.
     fn revoked(&self, partition: i32);

@@ -197,14 +197,14 @@ impl Context {
                 drop(known);
                 self.report(partition, Why::MadeAgain, lost);
                 self.forget(partition);
-                self.assignment.settled.starts_afresh(partition);
+                self.assignment.settled.assigned(partition, false, None);
                 Offset::Beginning
             } else if let Some(next) = next {
-                self.assignment.settled.assigned(partition, said(EVIDENCE));
+                self.assignment.settled.assigned(partition, true, said(EVIDENCE));
                 Offset::Offset(next)
             } else {
                 without.push(partition);
-                self.assignment.settled.starts_afresh(partition);
+                self.assignment.settled.assigned(partition, false, None);
                 Offset::Beginning
             };
             starts.add_partition_offset(element.topic(), partition, start)?;
