@@ -38,6 +38,7 @@ mod rejections;
 mod replay;
 mod restart;
 mod roles;
+mod runbook;
 mod secure;
 mod settling;
 mod supervised;

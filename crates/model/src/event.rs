@@ -5,7 +5,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Actor, Credential, PublicationId, Timestamp, Username};
+use crate::{Actor, Credential, Integrity, PublicationId, Timestamp, Username};
 
 /// The identity of an event: the first 16 bytes of the SHA-256 of `source`, a line feed and `id`
 /// (crates/model/README.md, Row).
@@ -117,6 +117,8 @@ pub struct PublishEvent<'a> {
     pub identity: EventIdentity,
     /// What was published.
     pub id: PublicationId,
+    /// The digest of the published artifact, where the registry says it.
+    pub integrity: Option<Integrity>,
     /// 0 to 2³¹−1; a corrected event has a higher one.
     pub revision: u32,
     /// The act that made the version public (for a staged version the approval); its `at` is the publication's T.
@@ -156,6 +158,7 @@ impl PublishEvent<'_> {
         PublishEvent {
             identity: self.identity,
             id: self.id,
+            integrity: self.integrity,
             revision: self.revision,
             act: self.act.into_owned(),
             staged: self.staged.map(Act::into_owned),

@@ -83,6 +83,7 @@ struct Row {
     credential: &'static str,
     actor: &'static str,
     revision: u32,
+    integrity: Option<String>,
 }
 
 impl EventCommand {
@@ -163,6 +164,7 @@ impl From<Publication> for Row {
             credential: info.credential.as_str(),
             actor: info.actor.as_str(),
             revision,
+            integrity: info.integrity.as_ref().map(|integrity| integrity.as_str().to_owned()),
         }
     }
 }

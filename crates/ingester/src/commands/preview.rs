@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{Publication, Timestamp, Username};
+use model::Publication;
 use serde::Serialize;
 use store::PublicationReader;
 
@@ -131,42 +131,13 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// The columns that differ, in the contract's order.
+/// The columns that differ, in the order of the table.
 pub(crate) fn differences(before: &Publication, after: &Publication) -> Vec<Difference> {
-    let shown = columns(before).into_iter().zip(columns(after));
-    shown
+    store::columns_of(before)
+        .zip(store::columns_of(after))
         .filter(|((_, before), (_, after))| before != after)
         .map(|((field, before), (_, after))| Difference { field, before, after })
         .collect()
-}
-
-fn columns(row: &Publication) -> [(&'static str, String); 14] {
-    let info = &row.info;
-    let flag = |flag: Option<bool>| flag.map_or_else(null, |flag| flag.to_string());
-    let identity = row.identity.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    [
-        ("username", info.username.as_ref().map(Username::to_string).unwrap_or_else(null)),
-        ("created", info.created.to_rfc3339_micros()),
-        ("tor", flag(info.tor)),
-        ("tfa", flag(info.tfa)),
-        ("tor_reason", info.tor_reason.to_string()),
-        ("tfa_reason", info.tfa_reason.to_string()),
-        (
-            "tor_evidence_until",
-            row.tor_evidence_until.map(Timestamp::to_rfc3339_micros).unwrap_or_else(null),
-        ),
-        ("tor_settled", info.tor_settled.to_string()),
-        ("credential", info.credential.to_string()),
-        ("actor", info.actor.to_string()),
-        ("revision", row.revision.to_string()),
-        ("generation", row.generation.to_string()),
-        ("event_identity", identity),
-        ("disputed", info.disputed.to_string()),
-    ]
-}
-
-fn null() -> String {
-    "null".to_owned()
 }
 
 /// Columns that say when a row was evaluated rather than what: they move with every evaluation.

@@ -196,7 +196,14 @@ impl<'a> Checked<'a> {
             let problem = "is more than 5 minutes after the record's timestamp";
             return Err(Rejection::of_field(Code::FutureTime, "data.publishedAt", problem));
         }
-        Ok(PublishEvent { identity: self.identity, id, revision: self.revision, act, staged })
+        Ok(PublishEvent {
+            identity: self.identity,
+            id,
+            integrity: None,
+            revision: self.revision,
+            act,
+            staged,
+        })
     }
 }
 

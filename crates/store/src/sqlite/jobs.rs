@@ -1,12 +1,10 @@
 //! The jobs of replays, and rows put in the place of altered ones.
 
 use async_trait::async_trait;
-use model::{Publication, Timestamp};
+use model::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::write::bind_row;
 use super::{SqliteWriter, time};
-use crate::merge::{COLUMNS, replacement};
 use crate::operator::{JobText, job, write};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
 
@@ -16,13 +14,18 @@ const SELECT: &str =
 #[async_trait]
 impl Jobs for SqliteWriter {
     async fn create(&self, job: &NewJob, at: Timestamp) -> Result<i64, Error> {
-        let sql = "INSERT INTO replay_job (who, reason, what, position, counts, state, runner, started, updated) \
-                   VALUES (?1, ?2, ?3, '{}', '{}', 'running', ?4, ?5, ?5) RETURNING id";
-        let values =
-            (&job.who, &job.reason, job.what.to_string(), &job.runner, at.to_rfc3339_micros());
-        self.connection
-            .with(|connection| Ok(connection.query_row(sql, values, |row| row.get(0))?))
-            .await
+        let make = "INSERT INTO replay_job (who, reason, what, position, counts, state, runner, started, updated) \
+                    SELECT ?1, ?2, ?3, '{}', '{}', 'running', ?4, ?5, ?5 \
+                    WHERE NOT EXISTS (SELECT 1 FROM replay_job WHERE runner = ?4 AND started = ?5)";
+        // A runner begins one job at a time: the same again is the same job, whose first answer was lost.
+        let find = "SELECT id FROM replay_job WHERE runner = ?1 AND started = ?2";
+        let started = at.to_rfc3339_micros();
+        let values = (&job.who, &job.reason, job.what.to_string(), &job.runner, &started);
+        let create = |connection: &mut Connection| {
+            connection.execute(make, values)?;
+            Ok(connection.query_row(find, (&job.runner, &started), |row| row.get(0))?)
+        };
+        self.connection.with(create).await
     }
 
     async fn save(&self, update: &JobUpdate, at: Timestamp) -> Result<Option<JobState>, Error> {
@@ -53,7 +56,7 @@ impl Jobs for SqliteWriter {
 
     async fn cancel(&self, id: i64, at: Timestamp) -> Result<bool, Error> {
         let sql = "UPDATE replay_job SET state = 'cancelled', note = 'cancelled', updated = ?2 \
-                   WHERE id = ?1 AND state IN ('running', 'failed')";
+                   WHERE id = ?1 AND (state IN ('running', 'failed') OR state = 'cancelled' AND updated = ?2)";
         let values = (id, at.to_rfc3339_micros());
         self.connection.with(|connection| Ok(connection.execute(sql, values)? == 1)).await
     }
@@ -75,17 +78,6 @@ impl Jobs for SqliteWriter {
             statement.query_and_then([first], read)?.collect()
         };
         self.connection.with(list).await
-    }
-
-    async fn replace(&self, seen: &Publication, instead: &Publication) -> Result<bool, Error> {
-        let sql = replacement("IS", |place| format!("?{place}"));
-        let replace = |connection: &mut Connection| {
-            let mut statement = connection.prepare(&sql)?;
-            bind_row(&mut statement, 1, instead)?;
-            bind_row(&mut statement, COLUMNS.len() + 1, seen)?;
-            Ok(statement.raw_execute()? == 1)
-        };
-        self.connection.with(replace).await
     }
 }
 

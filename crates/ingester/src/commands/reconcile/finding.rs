@@ -75,6 +75,7 @@ fn says_what_it_claims(row: &Publication, said: &Publication) -> bool {
         && a.credential == b.credential
         && a.actor == b.actor
         && (!same_rules || (a.tfa, a.tfa_reason) == (b.tfa, b.tfa_reason))
+        && (a.disputed || a.integrity.is_none() || b.integrity.is_none() || a.integrity == b.integrity)
         && tor_can_be(row, said)
 }
 
@@ -92,6 +93,10 @@ fn tor_can_be(row: &Publication, said: &Publication) -> bool {
 fn as_claimed(said: &Publication, row: &Publication) -> Publication {
     let mut right = said.clone();
     right.info.disputed |= row.info.disputed;
+    if right.info.integrity.is_none() || row.info.disputed {
+        // Another event of the same revision can have said it.
+        right.info.integrity.clone_from(&row.info.integrity);
+    }
     if row.generation == said.generation && tor_can_be(row, said) {
         right.info.tor = row.info.tor;
         right.info.tor_reason = row.info.tor_reason;
@@ -124,6 +129,7 @@ mod tests {
                 credential: Credential::SessionToken,
                 actor: Actor::User,
                 disputed: false,
+                integrity: None,
             },
             tor_evidence_until: Some(Timestamp::from_millis(0)),
             revision: 0,
