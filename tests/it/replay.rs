@@ -377,7 +377,7 @@ async fn what_cannot_be_replayed_is_said_before_there_is_a_job() {
     let scene = Scene::new("no-replay", 2).await;
     scene.produce((0..30).map(|n| generated(n, 0))).await;
     let directory = scene.directory.path().to_str().unwrap().to_owned();
-    let mut asked = |arguments: &[&str], code, reason: &str| {
+    let asked = |arguments: &[&str], code, reason: &str| {
         let answer = scene.ask("replay", arguments, &[]);
         assert_eq!(answer.code, Some(code), "{arguments:?}: {}", answer.log);
         assert!(answer.log.contains(reason), "{arguments:?}: {}", answer.log);
