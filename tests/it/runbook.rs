@@ -179,7 +179,8 @@ async fn a_broker_that_refuses_a_right() {
     // A topic that somebody has one right of gives nobody another.
     let describe_only = |topic: &str| {
         let allow = ["--add", "--allow-principal", "User:*", "--operation", "Describe"];
-        testkit::acls(&scene.brokers, &[&allow[..], &["--topic", topic]].concat());
+        let settings = ["--operation", "DescribeConfigs", "--topic", topic];
+        testkit::acls(&scene.brokers, &[&allow[..], &settings].concat());
     };
     let shell = Shell::new(&scene);
 

@@ -38,6 +38,7 @@ object! {
         "ecosystem" => ecosystem: Cow<'de, str>,
         "name" => name: Cow<'de, str>,
         "version" => version: Cow<'de, str>,
+        "integrity" => integrity: Cow<'de, str>,
     }
 }
 

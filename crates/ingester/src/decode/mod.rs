@@ -11,8 +11,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use model::{
-    Act, Address, Auth, Credential, EventIdentity, PackageName, PackageVersion, PublicationId,
-    PublishEvent,
+    Act, Address, Auth, Credential, EventIdentity, Integrity, PackageName, PackageVersion,
+    PublicationId, PublishEvent,
 };
 use model::{Purl, SecondFactor, Timestamp, Username};
 
@@ -125,6 +125,7 @@ struct Checked<'a> {
     ecosystem: Option<Cow<'a, str>>,
     name: Option<PackageName>,
     version: Option<PackageVersion>,
+    integrity: Option<Integrity>,
     published_at: Option<Cow<'a, str>>,
     revision: u32,
     act: Act<'a>,
@@ -149,6 +150,7 @@ impl<'a> Checked<'a> {
             ecosystem: package.ecosystem.take("data.package.ecosystem")?,
             name: named(&mut package.name, "data.package.name", PackageName::new)?,
             version: named(&mut package.version, "data.package.version", PackageVersion::new)?,
+            integrity: named(&mut package.integrity, "data.package.integrity", Integrity::new)?,
             published_at: data.published_at.take("data.publishedAt")?,
             revision: revision(data.revision.take("data.revision")?)?,
             act: act("data", &mut data.actor, &mut data.request, &mut data.auth)?,
@@ -199,7 +201,7 @@ impl<'a> Checked<'a> {
         Ok(PublishEvent {
             identity: self.identity,
             id,
-            integrity: None,
+            integrity: self.integrity,
             revision: self.revision,
             act,
             staged,

@@ -1,7 +1,7 @@
 //! The event's JSON Schema, for producers: made from the rules that decide here, and committed as
 //! `event.schema.json`. A schema cannot say everything; what it leaves out stands in its descriptions.
 
-use model::{Actor, Credential, PackageName, PackageVersion, Username};
+use model::{Actor, Credential, Integrity, PackageName, PackageVersion, Username};
 use serde_json::{Value, json};
 
 use super::MAX_REVISION;
@@ -70,6 +70,8 @@ fn data() -> Value {
                     "ecosystem": {"type": "string", "description": "The registry's purl type, for example npm."},
                     "name": name(PackageName::MAX_BYTES, "With its namespace: @scope/name."),
                     "version": name(PackageVersion::MAX_BYTES, "The version as published."),
+                    "integrity": nullable(name(Integrity::MAX_BYTES,
+                        "The digest of the published artifact, as Subresource Integrity writes it: sha512-….")),
                 },
             },
             "publishedAt": optional("string", "T, RFC 3339, seconds 00 to 59, truncated to microseconds; at most 5 \
@@ -94,8 +96,7 @@ fn data() -> Value {
 }
 
 fn actor() -> Value {
-    let mut username = name(Username::MAX_BYTES, "The account or workflow.");
-    username["type"] = json!(["string", "null"]);
+    let username = nullable(name(Username::MAX_BYTES, "The account or workflow."));
     let kinds: Vec<&str> = Actor::ALL.iter().map(|kind| kind.as_str()).collect();
     json!({
         "type": ["object", "null"],
@@ -143,6 +144,11 @@ fn auth() -> Value {
 
 fn optional(kind: &str, description: &str) -> Value {
     json!({"type": [kind, "null"], "description": description})
+}
+
+fn nullable(mut name: Value) -> Value {
+    name["type"] = json!(["string", "null"]);
+    name
 }
 
 /// Known words as examples: others are allowed.

@@ -87,7 +87,11 @@ fn the_example_is_read_whole() {
         (factor.presented, factor.verified, factor.method.as_deref()),
         (Some(true), Some(true), Some("totp"))
     );
-    assert_eq!((event.revision, event.staged), (0, None));
+    assert_eq!((event.revision, event.staged, event.integrity), (0, None, None));
+    let told = changed("/data/package/integrity", json!("sha512-YQ=="));
+    let record = self::record(told.to_string());
+    let Decoded::Event(event) = decode(&record, &rules()) else { panic!("no event") };
+    assert_eq!(event.integrity.unwrap().as_str(), "sha512-YQ==");
 }
 
 const BINARY: [(&str, &str); 4] = [
@@ -225,6 +229,10 @@ fn fields_of_the_wrong_type_or_out_of_bounds() {
         ("/data/package/name", json!("p\u{0}g")),
         ("/data/package/name", json!("a".repeat(513))),
         ("/data/package/version", json!("1".repeat(257))),
+        ("/data/package/integrity", json!(5)),
+        ("/data/package/integrity", json!("")),
+        ("/data/package/integrity", json!("sha512-x ")),
+        ("/data/package/integrity", json!("a".repeat(1_025))),
         ("/data/publishedAt", json!(1_564_078_151)),
         ("/data/revision", json!(-1)),
         ("/data/revision", json!(1.5)),
@@ -424,6 +432,9 @@ fn bounds_are_inclusive_and_null_is_missing() {
         ("/data/revision", json!(2_147_483_647), "event"),
         ("/data/revision", json!(null), "event"),
         ("/data/revision", json!(7.0), "event"),
+        ("/data/package/integrity", json!("a".repeat(1_024)), "event"),
+        ("/data/package/integrity", json!("not SRI"), "event"),
+        ("/data/package/integrity", json!(null), "event"),
         ("/data/actor", json!(null), "event"),
         ("/data/actor", json!({"kind": "User", "username": "a".repeat(256)}), "event"),
         ("/data/request", json!(null), "event"),
@@ -581,6 +592,7 @@ fn pointers() -> Vec<String> {
         "/data",
         "/data_base64",
         "/data/package",
+        "/data/package/integrity",
         "/data/package/ecosystem",
         "/data/package/name",
         "/data/package/version",
