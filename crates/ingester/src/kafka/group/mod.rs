@@ -18,5 +18,7 @@ mod unreadable;
 mod wait;
 
 pub(super) use callbacks::Quiet;
+#[cfg(test)]
+pub(crate) use commit::CommitQueue;
 pub(super) use thread::CHUNK_RECORDS;
 pub(crate) use thread::{CHUNK_BYTES, Observers, PollControl, start};
