@@ -20,5 +20,7 @@ mod wait;
 pub(super) use callbacks::Quiet;
 #[cfg(test)]
 pub(crate) use commit::CommitQueue;
+#[cfg(test)]
+pub(crate) use start_offsets::{CommitMetadata, Decision, Facts, LogPosition, Refusal};
 pub(super) use thread::CHUNK_RECORDS;
 pub(crate) use thread::{CHUNK_BYTES, Observers, PollControl, start};

@@ -5,22 +5,22 @@ use std::fmt::Write as _;
 
 /// A place in a partition's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LogPosition {
+pub(crate) struct LogPosition {
     /// The next offset to read.
-    pub(super) offset: i64,
+    pub(crate) offset: i64,
     /// The leader epoch of the record before it. With it a broker tells a log that was cut from one that grew (KIP-320).
-    pub(super) epoch: Option<i32>,
+    pub(crate) epoch: Option<i32>,
 }
 
 /// What a commit says beside the offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct CommitMetadata {
+pub(crate) struct CommitMetadata {
     /// The evidence fingerprint by which the verdicts of the partition are settled.
-    pub(super) settled_by: Option<String>,
+    pub(crate) settled_by: Option<String>,
     /// The cluster that the topic is in.
-    pub(super) cluster: Option<String>,
+    pub(crate) cluster: Option<String>,
     /// The id of the topic. It shows that an offset belongs to a deleted topic of the same name.
-    pub(super) topic_id: Option<String>,
+    pub(crate) topic_id: Option<String>,
 }
 
 const SETTLED_BY: &str = "evidence=";
@@ -29,7 +29,7 @@ const TOPIC_ID: &str = "topic-id=";
 
 impl CommitMetadata {
     /// Reads what [`Self::to_text`] wrote; what an earlier version or somebody else left out is none.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let value = |key| {
             let found = text.split(' ').find_map(|part| part.strip_prefix(key));
             found.map(str::to_owned)
@@ -38,7 +38,7 @@ impl CommitMetadata {
     }
 
     /// One line, parts with a blank between them; empty where nothing is known.
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         let parts =
             [(SETTLED_BY, &self.settled_by), (CLUSTER, &self.cluster), (TOPIC_ID, &self.topic_id)];
@@ -55,7 +55,7 @@ impl CommitMetadata {
 
 /// Why librdkafka stopped reading a partition at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// The broker says that the position is not in its log.
     OutOfRange,
     /// The log was cut: it holds other records from this offset on than those that were read.
@@ -66,33 +66,33 @@ pub(super) enum Refusal {
 
 /// All that a start depends on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// Where reading was, in this ownership; none at its start.
-    pub(super) position: Option<LogPosition>,
+    pub(crate) position: Option<LogPosition>,
     /// What the group has committed.
-    pub(super) committed: Option<LogPosition>,
+    pub(crate) committed: Option<LogPosition>,
     /// The next offset by the table's own account.
-    pub(super) account: Option<i64>,
+    pub(crate) account: Option<i64>,
     /// What the commit says beside the offset.
-    pub(super) metadata: CommitMetadata,
+    pub(crate) metadata: CommitMetadata,
     /// Cluster and topic id as they are now.
-    pub(super) cluster: Option<String>,
-    pub(super) topic_id: Option<String>,
+    pub(crate) cluster: Option<String>,
+    pub(crate) topic_id: Option<String>,
     /// The topic's id as it was when this process last read the partition.
-    pub(super) known_topic_id: Option<String>,
+    pub(crate) known_topic_id: Option<String>,
     /// The first offset and the one after the last, where they were asked for.
-    pub(super) watermarks: Option<(i64, i64)>,
+    pub(crate) watermarks: Option<(i64, i64)>,
     /// The greatest end that was seen of the topic as it was.
-    pub(super) known_end: Option<i64>,
+    pub(crate) known_end: Option<i64>,
     /// Why the position was refused.
-    pub(super) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<Refusal>,
     /// Whether the position's epoch was checked by the broker before it was refused.
-    pub(super) validated: bool,
+    pub(crate) validated: bool,
 }
 
 /// Why records are passed over or read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GapCause {
+pub(crate) enum GapCause {
     /// The broker has deleted what was not read yet.
     Retention,
     /// The topic was deleted and made again.
@@ -107,24 +107,24 @@ pub(super) enum GapCause {
 
 /// What a start passes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Gap {
-    pub(super) cause: GapCause,
+pub(crate) struct Gap {
+    pub(crate) cause: GapCause,
     /// The first offset that is lost, and the one after the last, as far as they are known.
-    pub(super) range: Option<(i64, i64)>,
+    pub(crate) range: Option<(i64, i64)>,
 }
 
 /// A start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Start {
-    pub(super) position: LogPosition,
-    pub(super) gap: Option<Gap>,
+pub(crate) struct Start {
+    pub(crate) position: LogPosition,
+    pub(crate) gap: Option<Gap>,
     /// Whether what is known of the old log says nothing about the one that is read now.
-    pub(super) other_log: bool,
+    pub(crate) other_log: bool,
 }
 
 /// A start, or the question that is to be answered before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(crate) enum Decision {
     /// Read from there.
     Start(Start),
     /// The watermarks decide: ask for them, then decide again.
@@ -133,7 +133,7 @@ pub(super) enum Decision {
 
 impl Facts {
     /// Decides.
-    pub(super) fn decide(&self) -> Decision {
+    pub(crate) fn decide(&self) -> Decision {
         if self.is_other_topic() {
             return self.from_first(|low| self.other_log(GapCause::Recreated, low, self.unread()));
         }
@@ -225,7 +225,7 @@ impl Facts {
 
 impl LogPosition {
     /// A position that no epoch proves.
-    pub(super) const fn unproved(offset: i64) -> Self {
+    pub(crate) const fn unproved(offset: i64) -> Self {
         Self { offset, epoch: None }
     }
 }
@@ -238,7 +238,7 @@ impl Start {
 
 /// Reads where librdkafka refused a position, and why, out of its words: it gives them as text alone
 /// (`rd_kafka_offset_reset` in rdkafka_offset.c). None where the text is another.
-pub(super) fn refusal(text: &str) -> Option<(i64, Refusal)> {
+pub(crate) fn refusal(text: &str) -> Option<(i64, Refusal)> {
     let number = |before: &str| {
         let rest = &text[text.find(before)? + before.len()..];
         let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
