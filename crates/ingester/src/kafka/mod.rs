@@ -13,9 +13,6 @@ mod record_arena;
 
 pub(crate) use config::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
-/// The simulation of the loop drives it.
-#[cfg(test)]
-pub(crate) use group::CommitQueue;
 pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, start};
 /// What the simulation of the loop drives.
 #[cfg(test)]
