@@ -46,7 +46,12 @@ impl Scene {
         Answer::of(self.start(command, arguments, environment))
     }
 
-    pub(crate) fn start(&self, command: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
+    pub(crate) fn start(
+        &self,
+        command: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Daemon {
         let command = self.ingester_command(command, "127.0.0.1:0").args(arguments);
         environment.iter().fold(command, |command, (name, value)| command.env(name, value)).spawn()
     }
@@ -418,7 +423,10 @@ async fn a_signal_ends_every_command_whatever_it_waits_for() {
     scene.ingest(&[]).await;
     let pool = sqlx::PgPool::connect(&scene.store).await.unwrap();
     let mut lock = pool.begin().await.unwrap();
-    sqlx::query("LOCK TABLE publication, replay_job, _sqlx_migrations").execute(&mut *lock).await.unwrap();
+    sqlx::query("LOCK TABLE publication, replay_job, _sqlx_migrations")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let brokers = silent.local_addr().unwrap().to_string();
     let no_broker = [("INGESTER_KAFKA__BROKERS", &*brokers)];

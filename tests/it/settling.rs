@@ -36,9 +36,7 @@ fn passes(log: &str) -> Vec<(u64, u64)> {
         value.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse().ok()
     };
     let lines = log.lines().filter(|line| line.contains("settling: done"));
-    lines
-        .map(|line| (number(line, "records").unwrap(), number(line, "rows").unwrap()))
-        .collect()
+    lines.map(|line| (number(line, "records").unwrap(), number(line, "rows").unwrap())).collect()
 }
 
 async fn become_these(scene: &Scene, running: &mut Running, expected: &[&str]) {
@@ -226,7 +224,11 @@ async fn a_folder_of_lists_that_is_missing_stops_no_record() {
     scene.produce([structured(&from("exit", EXIT))]).await;
     scene.caught_up(&mut ingester).await;
     assert_eq!(verdicts(&scene).await, ["exit null no_coverage open"]);
-    assert!(ingester.daemon.log().contains("tor.snapshots: cannot read"), "{}", ingester.daemon.log());
+    assert!(
+        ingester.daemon.log().contains("tor.snapshots: cannot read"),
+        "{}",
+        ingester.daemon.log()
+    );
     assert_eq!(ingester.metrics().family("exit_list_age_seconds").len(), 0);
     std::fs::create_dir(&lists).unwrap();
     write_snapshot(&lists, "2019-07-25-18-00-00", &[EXIT]);

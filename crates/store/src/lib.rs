@@ -28,7 +28,6 @@ use async_trait::async_trait;
 use model::{PackageName, Past, Publication, PublicationId, Timestamp};
 
 pub use access::{Access, access};
-pub use columns::columns_of;
 pub use error::Error;
 pub use filter::{Cursor, Filter, Flag, Order};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
@@ -173,7 +172,7 @@ pub trait PublicationReader: Send + Sync {
         first: u32,
     ) -> Result<Vec<PackageName>, Error>;
 
-    /// Whether the database answers and has the table.
+    /// Whether the statements of this trait would work now.
     ///
     /// # Errors
     /// As [`PublicationReader::find`].

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::Publication;
+use model::{COLUMNS, Publication};
 use serde::Serialize;
 use store::PublicationReader;
 
@@ -133,10 +133,15 @@ impl std::fmt::Display for Difference {
 
 /// The columns that differ, in the order of the table.
 pub(crate) fn differences(before: &Publication, after: &Publication) -> Vec<Difference> {
-    store::columns_of(before)
-        .zip(store::columns_of(after))
-        .filter(|((_, before), (_, after))| before != after)
-        .map(|((field, before), (_, after))| Difference { field, before, after })
+    COLUMNS
+        .into_iter()
+        .zip(before.columns().into_iter().zip(after.columns()))
+        .filter(|(_, (before, after))| before != after)
+        .map(|(field, (before, after))| Difference {
+            field,
+            before: before.to_string(),
+            after: after.to_string(),
+        })
         .collect()
 }
 

@@ -34,9 +34,8 @@ pub(crate) async fn ask<T: Send + 'static>(
     question: impl FnOnce(&RangeReader) -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     let settings = settings.clone();
-    let ask = move || {
-        question(&RangeReader::open(&settings, QUESTION_KIB).map_err(kafka::refused)?)
-    };
+    let ask =
+        move || question(&RangeReader::open(&settings, QUESTION_KIB).map_err(kafka::refused)?);
     tokio::task::spawn_blocking(ask).await?
 }
 

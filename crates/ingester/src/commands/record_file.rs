@@ -64,8 +64,7 @@ impl<R: BufRead> RecordFile<R> {
                 return Err(io::Error::other(message));
             }
             let text = self.line.trim_ascii();
-            let position =
-                Position { topic: self.topic.clone(), partition: 0, offset: self.next };
+            let position = Position { topic: self.topic.clone(), partition: 0, offset: self.next };
             self.next = number;
             if !text.is_empty() {
                 return record(text, position).map(Some);
@@ -132,7 +131,8 @@ impl TryFrom<String> for Hex {
     type Error = InvalidHex;
 
     fn try_from(text: String) -> Result<Self, InvalidHex> {
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digit =
+            |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let byte = |pair: &[u8]| match pair {
             [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
             _ => None,

@@ -67,7 +67,8 @@ impl EvidenceLoader {
         let mut loader = Self::of(settings, places(settings), observer)?;
         while let Err(error) = loader.refresh() {
             let Some(key) = loader.unreadable(&error) else { return Err(error) };
-            loader.library = Library::new(without(loader.library.places(), key), settings.tor_rules()?);
+            loader.library =
+                Library::new(without(loader.library.places(), key), settings.tor_rules()?);
         }
         Ok(loader)
     }
@@ -113,7 +114,8 @@ impl EvidenceLoader {
                 let older = change
                     .oldest_newly_valid
                     .filter(|&oldest| known.is_none_or(|known| oldest < known));
-                settled.evidence_changed(older.map(|oldest| oldest.before(self.settings.tor.window)));
+                settled
+                    .evidence_changed(older.map(|oldest| oldest.before(self.settings.tor.window)));
             }
         }
         Ok(())
@@ -169,7 +171,8 @@ impl EvidenceLoader {
         let history = self.library.history();
         for source in Source::ALL {
             let newest = history.newest(source);
-            self.observer.newest(source, newest.map(|newest| now().micros_since(newest) as f64 / 1e6));
+            self.observer
+                .newest(source, newest.map(|newest| now().micros_since(newest) as f64 / 1e6));
             if let Some(newest) = newest.filter(|_| change.changed) {
                 tracing::info!(source = source.as_str(), valid = history.valid(source), %newest, "exit lists");
             }

@@ -141,7 +141,8 @@ impl Redrive {
             context.store.migrate().await?;
         }
         context.table_generation().await?;
-        let ranges = read::find(&context.settings, selection.partitions.clone(), EVERYTHING).await?;
+        let ranges =
+            read::find(&context.settings, selection.partitions.clone(), EVERYTHING).await?;
         let letters = DeadLetterRanges { ranges, selection, max_attempts: Some(self.max_attempts) };
         let task = Task {
             from: None,

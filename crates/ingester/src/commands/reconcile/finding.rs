@@ -75,7 +75,10 @@ fn says_what_it_claims(row: &Publication, said: &Publication) -> bool {
         && a.credential == b.credential
         && a.actor == b.actor
         && (!same_rules || (a.tfa, a.tfa_reason) == (b.tfa, b.tfa_reason))
-        && (a.disputed || a.integrity.is_none() || b.integrity.is_none() || a.integrity == b.integrity)
+        && (a.disputed
+            || a.integrity.is_none()
+            || b.integrity.is_none()
+            || a.integrity == b.integrity)
         && tor_can_be(row, said)
 }
 
@@ -109,7 +112,8 @@ fn as_claimed(said: &Publication, row: &Publication) -> Publication {
 #[cfg(test)]
 mod tests {
     use model::{
-        Actor, Credential, EventIdentity, PublicationInfo, TfaReason, Timestamp, TorReason, Username,
+        Actor, Credential, EventIdentity, PublicationInfo, TfaReason, Timestamp, TorReason,
+        Username,
     };
 
     use super::*;

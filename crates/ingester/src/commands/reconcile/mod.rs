@@ -114,8 +114,7 @@ impl Reconcile {
     ) -> anyhow::Result<u64> {
         let counts = Counts::default();
         let limit = RateLimit { rate: self.rate, ..RateLimit::default() };
-        let mut progress =
-            ProgressBar::new(Output::chosen(self.output), None, Some(ranges.len()));
+        let mut progress = ProgressBar::new(Output::chosen(self.output), None, Some(ranges.len()));
         let records = context.read(ranges, limit.clone(), stop.clone())?;
         let running = context.ingest(into.clone(), Box::new(counts.clone())).start(records)?;
         progress.follow(running, &context.waits, &limit, &counts).await?;
@@ -247,7 +246,11 @@ impl Reconciling<'_> {
             None => "",
         };
         let text = format!("{kind} {name} {version} {}{end}", columns.join(", "));
-        self.output.print("difference", &Shown { kind, name, version, changes, repaired }, &text)?;
+        self.output.print(
+            "difference",
+            &Shown { kind, name, version, changes, repaired },
+            &text,
+        )?;
         Ok(())
     }
 }

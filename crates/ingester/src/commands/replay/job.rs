@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -289,7 +289,8 @@ pub(crate) async fn dry_run(
     let running = ingest.start(source.records)?;
     progress.follow(running, &context.waits, &limit, &counts).await?;
     drop(progress);
-    let result = Predicted::new(preview.changes().await?, counts.progress().counts, counts.examples());
+    let result =
+        Predicted::new(preview.changes().await?, counts.progress().counts, counts.examples());
     output.print("dry_run", &result, &result.describe())?;
     if stop.is_cancelled() {
         anyhow::bail!("stopped before the end of the range: the rest of it is not in these counts");

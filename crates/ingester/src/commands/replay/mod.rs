@@ -22,8 +22,8 @@ use crate::evidence;
 use crate::settings::Settings;
 
 pub(crate) use bound::{BoundArgument, InvalidRange};
-pub(crate) use job::{Ended, begin, dry_run};
 use job::Run;
+pub(crate) use job::{Ended, begin, dry_run};
 pub(crate) use plan::{Source, Task};
 
 /// A range to read again, or what to do with a job.
