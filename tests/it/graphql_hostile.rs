@@ -31,9 +31,9 @@ async fn hostile_requests_hurt_nobody() {
         let survived = carry_out(&attack, target);
         let log = query.running.daemon.log();
         assert!(query.running.daemon.is_running(), "{}:\n{log}", attack.name);
-        let wrong = WRONG.iter().find(|word| {
-            survived.answer.starts_with(**word) || survived.answer.ends_with(**word)
-        });
+        let wrong = WRONG
+            .iter()
+            .find(|word| survived.answer.starts_with(**word) || survived.answer.ends_with(**word));
         let is_well = survived.witnesses.iter().all(|witness| witness.is_well(SLACK));
         eprintln!("{}", line(&attack.name, &survived));
         if wrong.is_some() || !is_well || survived.peak >= MEMORY {
@@ -50,5 +50,9 @@ fn line(name: &str, survived: &Survived) -> String {
         None => format!("{} {} ms", witness.name, witness.longest.as_millis()),
     });
     let peak = survived.peak as f64 / 1e6;
-    format!("{name} | {} | {peak:.0} MB | {}", survived.answer, waits.collect::<Vec<_>>().join(", "))
+    format!(
+        "{name} | {} | {peak:.0} MB | {}",
+        survived.answer,
+        waits.collect::<Vec<_>>().join(", ")
+    )
 }

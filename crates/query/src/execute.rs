@@ -163,9 +163,8 @@ impl Executor {
         }
         writer.raw("}");
         let rows = &fetched.rows;
-        let is_complete = plan.asked > 0
-            && plan.asked == rows.len() as u64
-            && plan.with_history.is_empty();
+        let is_complete =
+            plan.asked > 0 && plan.asked == rows.len() as u64 && plan.with_history.is_empty();
         Ok(Executed {
             body: writer.out,
             is_partial,

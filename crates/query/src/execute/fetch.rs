@@ -111,12 +111,12 @@ impl Executor {
             found.extend(ids.zip(histories(&past, rows)));
         };
         let limit = self.limits.max_history;
-        let read =
-            self.timed("history", self.reader.history(&names, limit, &mut each)).await?;
+        let read = self.timed("history", self.reader.history(&names, limit, &mut each)).await?;
         if !read.is_complete {
             return Err(too_much_history(limit));
         }
-        let strongest = if plan.with_strongest { self.strongest(&found).await? } else { HashMap::new() };
+        let strongest =
+            if plan.with_strongest { self.strongest(&found).await? } else { HashMap::new() };
         let told = found.into_iter().map(|(id, history)| {
             let key = strongest_of(&id, &history);
             let strongest = key.and_then(|key| strongest.get(&key).cloned());

@@ -10,7 +10,8 @@ use model::{PackageName, PublicationId, Purl, Timestamp, Username};
 use store::{Cursor, Filter, Flag};
 
 use super::arguments::{
-    Arguments, NodeById, PackageRef, Packages, PackagesByPurl, PublicationFilter, Publications, Search,
+    Arguments, NodeById, PackageRef, Packages, PackagesByPurl, PublicationFilter, Publications,
+    Search,
 };
 use super::collect::{Collector, Group};
 use super::cursor;
@@ -268,11 +269,9 @@ fn packages_by_purl(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Pla
 fn many(planner: &Planner<'_, '_>, group: &Group<'_>, slots: Vec<Option<usize>>) -> WriteRoot {
     let package = planner.collector.select_items(&PACKAGE, group);
     Box::new(move |writer, found| {
-        writer.list(&slots, |writer, slot| {
-            match found.row(*slot) {
-                Some(row) => writer.nullable(|writer| package.write(writer, row)),
-                None => Ok(writer.null()),
-            }
+        writer.list(&slots, |writer, slot| match found.row(*slot) {
+            Some(row) => writer.nullable(|writer| package.write(writer, row)),
+            None => Ok(writer.null()),
         })
     })
 }
