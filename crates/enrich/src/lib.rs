@@ -12,22 +12,24 @@ pub mod address;
 mod anonymous_ip;
 mod exit_list;
 mod exits;
+mod explain;
 mod list;
 mod list_time;
 mod refusal;
 mod rules;
 mod snapshot;
+mod source;
 mod sources;
 pub mod tfa;
 pub mod tor;
 
 pub use anonymous_ip::Database;
-pub use exits::{
-    Change, Covering, DayCoverage, Evidence, ExitHistory, Explanation, Finding, Span, Update,
-};
-pub use list::{Family, List, Source};
+pub use exits::{Change, Covering, DayCoverage, Evidence, ExitHistory, Finding, Span, Update};
+pub use explain::Explanation;
+pub use list::List;
 pub use refusal::{Refusal, Refused};
 pub use rules::{TfaRules, TorRules};
+pub use source::{Family, Source};
 pub use sources::{Library, LoadError, Places};
 
 /// The list formats, for tools that hold a list in memory.

@@ -424,6 +424,6 @@ fn a_scanner_that_stands_still_covers_and_settles_nothing_new() {
     let event = event(act(Some("8.8.8.8"), time("2020-05-02T09:00:00Z")));
     assert!(!tor::verdict(&event, &last).settled);
     // Nothing new: nothing is evaluated again for it.
-    assert!(last.extends(&first.mark().unwrap()));
-    assert_eq!(last.mark(), first.mark());
+    assert!(last.extends(&first.fingerprint().unwrap()));
+    assert_eq!(last.fingerprint(), first.fingerprint());
 }

@@ -11,12 +11,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::bound::InvalidRange;
 use crate::commands::check::Check;
 use crate::commands::dead_letters::DeadLettersCommand;
 use crate::commands::event::{EventCommand, UnreadableFile};
 use crate::commands::output::stdout;
 use crate::commands::reconcile::Reconcile;
-use crate::commands::replay::{InvalidRange, Replay};
+use crate::commands::replay::Replay;
 use crate::commands::tor::TorCommand;
 use crate::daemon::{Ingester, migrate};
 use crate::pipeline::IngestError;

@@ -160,7 +160,7 @@ impl Earlier<'_> {
             None => self.has_anonymous = true,
         }
         // Places count from 1 there, so that 0 is none.
-        let added = Tally::of(row.method, place + 1);
+        let added = Counts::of(row.method, place + 1);
         match Line::of(row.version) {
             Some(line) if line.is_prerelease => self.prereleases.add(&line, added),
             Some(line) => self.releases.add(&line, added),
@@ -169,12 +169,12 @@ impl Earlier<'_> {
     }
 
     fn history(&self, of: &Past<'_>) -> History {
-        let tally = match Line::of(of.version) {
+        let counts = match Line::of(of.version) {
             Some(line) if line.is_prerelease => self.prereleases.below(&line),
             Some(line) => self.releases.below(&line),
             None => self.releases.all(),
         };
-        let strongest = [tally.strong, tally.single].into_iter().find(|&place| place > 0);
+        let strongest = [counts.strong, counts.single].into_iter().find(|&place| place > 0);
         let strongest = strongest.map(|place| self.rows[place - 1]);
         let weaker = match (of.method, strongest) {
             (PublishMethod::Unknown, _) | (_, None) => None,
@@ -184,7 +184,7 @@ impl Earlier<'_> {
         let publisher_last = of.username.and_then(|name| self.publishers.get(name)).copied();
         let is_unsure = of.username.is_none() || self.count == 0 || self.has_anonymous;
         History {
-            earlier: u32::try_from(tally.count).unwrap_or(u32::MAX),
+            earlier: u32::try_from(counts.count).unwrap_or(u32::MAX),
             strongest: strongest.map(|row| PackageVersion::checked(row.version)),
             weaker,
             new_publisher: if publisher_last.is_some() {
@@ -215,13 +215,13 @@ impl Line {
 
 /// Some rows: how many, and the places of the latest of each strength; 0 = none.
 #[derive(Debug, Clone, Copy, Default)]
-struct Tally {
+struct Counts {
     count: usize,
     strong: usize,
     single: usize,
 }
 
-impl Tally {
+impl Counts {
     fn of(method: PublishMethod, place: usize) -> Self {
         let strong = if method.is_strong() { place } else { 0 };
         let single = if method == PublishMethod::SingleFactor { place } else { 0 };
@@ -240,8 +240,8 @@ struct Lines {
     /// Every precedence that occurs, ascending.
     known: Vec<Version>,
     /// A Fenwick tree over `known`: what lies below a precedence, in logarithmic time.
-    tree: Vec<Tally>,
-    others: Tally,
+    tree: Vec<Counts>,
+    others: Counts,
 }
 
 impl Lines {
@@ -249,10 +249,10 @@ impl Lines {
         let mut known: Vec<Version> = lines.map(|line| line.version).collect();
         known.sort_by(Version::cmp_precedence);
         known.dedup_by(|a, b| a.cmp_precedence(b) == Ordering::Equal);
-        Self { tree: vec![Tally::default(); known.len() + 1], known, others: Tally::default() }
+        Self { tree: vec![Counts::default(); known.len() + 1], known, others: Counts::default() }
     }
 
-    fn add(&mut self, line: &Line, added: Tally) {
+    fn add(&mut self, line: &Line, added: Counts) {
         let mut at = self.rank(line) + 1;
         while let Some(node) = self.tree.get_mut(at) {
             node.join(added);
@@ -260,22 +260,22 @@ impl Lines {
         }
     }
 
-    fn below(&self, line: &Line) -> Tally {
+    fn below(&self, line: &Line) -> Counts {
         self.first(self.rank(line))
     }
 
-    fn all(&self) -> Tally {
+    fn all(&self) -> Counts {
         self.first(self.known.len())
     }
 
     /// What was added of the first so many precedences, and the others.
-    fn first(&self, count: usize) -> Tally {
-        let (mut tally, mut at) = (self.others, count);
+    fn first(&self, count: usize) -> Counts {
+        let (mut counts, mut at) = (self.others, count);
         while at > 0 {
-            tally.join(self.tree[at]);
+            counts.join(self.tree[at]);
             at &= at - 1;
         }
-        tally
+        counts
     }
 
     fn rank(&self, line: &Line) -> usize {

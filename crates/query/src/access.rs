@@ -21,7 +21,6 @@ use crate::config::QuerySettings;
 use crate::error::QueryError;
 
 pub(crate) use self::client::Client;
-pub use self::client::ForwardedHeader;
 pub(crate) use self::origins::Origins;
 pub(crate) use self::rate::Limiter;
 pub(crate) use self::tokens::Unauthenticated;

@@ -3,7 +3,6 @@
 mod cache;
 mod checks;
 mod measure;
-pub(crate) mod one_of;
 
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use apollo_compiler::validation::{DiagnosticList, Valid};
 
 use crate::config::Limits;
 use crate::error::{Code, Exceeded, QueryError};
-use crate::schema::ApiSchema;
+use crate::schema::{ApiSchema, one_of};
 
 pub(crate) use cache::{BYTES_PER_BYTE, DocumentCache};
 

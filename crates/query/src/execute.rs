@@ -4,6 +4,7 @@ mod arguments;
 mod collect;
 mod cursor;
 mod fetch;
+mod fetched;
 mod fields;
 mod plan;
 mod variables;
@@ -25,13 +26,14 @@ use self::plan::Planner;
 use self::variables::Variables;
 use self::write::{Found, Stop, Writer};
 use crate::config::{Limits, RegistrySettings};
-use crate::document::{Prepared, one_of};
+use crate::document::Prepared;
 use crate::error::{Code, Exceeded, QueryError};
 use crate::metrics::QueryMetrics;
 use crate::quiet::Quiet;
 use crate::schema::ApiSchema;
+use crate::schema::one_of;
 
-pub(crate) use self::fetch::Fetched;
+pub(crate) use self::fetched::Fetched;
 pub(crate) use self::plan::Plan;
 
 /// What execution needs and does not change.

@@ -5,6 +5,7 @@
 //! A request goes through these files in their order: `routes` (what is done for every route, and where it goes),
 //! `request` (who asks what, and how), `graphql` (the document, the plan, the rows), `response`.
 
+mod context;
 mod graphiql;
 mod graphql;
 mod persisted;

@@ -2,7 +2,7 @@
 //!
 //! A request is parsed and validated within limits, once for each document text; its keys go to the store in one
 //! statement; rows are written straight into the answer. There is no other way through. This crate reads only: it must
-//! not write to the store, judge anything, or know of Kafka.
+//! not write to the store, evaluate anything, or know of Kafka.
 
 mod access;
 mod admission;
@@ -20,11 +20,10 @@ mod server;
 #[cfg(test)]
 mod testing;
 
-pub use access::ForwardedHeader;
 pub use cli::{Cli, Command};
 pub use config::{
-    AccessSettings, AdminSettings, CacheSettings, DEFAULT_FILE, HttpSettings, Limits, PREFIX,
-    QuerySettings, RegistrySettings, ShutdownSettings,
+    AccessSettings, AdminSettings, CacheSettings, DEFAULT_FILE, ForwardedHeader, HttpSettings,
+    Limits, PREFIX, QuerySettings, RegistrySettings, ShutdownSettings,
 };
 pub use metrics::QueryMetrics;
 pub use schema::{DEFAULT_SCHEMA, InvalidSchema, schema_text};

@@ -1,5 +1,7 @@
 //! The schema: the committed file, with the limits of this deployment in its descriptions.
 
+pub(crate) mod one_of;
+
 use std::sync::OnceLock;
 
 use apollo_compiler::Schema;
@@ -9,7 +11,6 @@ use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, parser::Parser};
 
 use crate::config::Limits;
-use crate::document::one_of;
 
 /// The schema as it is committed, with the default limits in its descriptions.
 pub const DEFAULT_SCHEMA: &str = include_str!("schema.graphql");

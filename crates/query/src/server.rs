@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::access::Access;
-use crate::admission::Admission;
+use crate::admission::{self, Admission};
 use crate::config::{MAX_LONG_HEADS, QuerySettings};
 use crate::document::DocumentCache;
 use crate::execute::Executor;
@@ -90,6 +90,7 @@ impl Server {
         admin: AdminServer,
         reader: Arc<dyn PublicationReader>,
     ) -> Result<Self, StartError> {
+        admission::check(&settings)?;
         let access = Access::new(&settings)?;
         let listener = admin::bind("http.listen", settings.http.listen).await?;
         let http_addr = listener.local_addr()?;

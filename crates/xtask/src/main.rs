@@ -9,7 +9,7 @@ mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
-use workspace::{Failure, Workspace};
+use workspace::Workspace;
 
 #[derive(clap::Parser)]
 #[command(bin_name = "cargo xtask", about)]
@@ -24,20 +24,17 @@ enum Task {
     Faults(faults::Args),
     /// Run the loop on a simulated broker and table, a schedule for each seed
     Simulate(simulate::Args),
-    /// Check the rules of the house: who may depend on whom, lengths, forbidden words
+    /// Check the rules of the house
     Tidy,
 }
 
 fn main() -> ExitCode {
-    let outcome = Workspace::load().and_then(|workspace| match clap::Parser::parse() {
+    workspace::exit_code(Workspace::load().and_then(|workspace| match clap::Parser::parse() {
         Task::Setup => setup::install(&workspace),
         Task::Test(args) => test::run(&workspace, &args),
         Task::Bench(args) => bench::run(&workspace, &args),
         Task::Faults(args) => faults::run(&workspace, &args),
         Task::Simulate(args) => simulate::run(&workspace, &args),
         Task::Tidy => tidy::run(&workspace),
-    });
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
-    eprintln!("xtask: {error:#}");
-    error.downcast_ref::<Failure>().map_or(ExitCode::FAILURE, Failure::exit_code)
+    }))
 }

@@ -96,3 +96,10 @@ pub(crate) fn succeed(what: &str, command: &mut Command) -> Result<()> {
         Err(Failure { what: what.to_owned(), code: status.code() }.into())
     }
 }
+
+/// The exit code of a run. An error is shown; one of a program that was started gives that program's exit code.
+pub(crate) fn exit_code(outcome: Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("xtask: {error:#}");
+    error.downcast_ref::<Failure>().map_or(ExitCode::FAILURE, Failure::exit_code)
+}

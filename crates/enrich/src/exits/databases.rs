@@ -8,8 +8,8 @@ use std::sync::Arc;
 use model::Timestamp;
 
 use super::bucket::State;
+use super::change::Change;
 use super::lists::AHEAD;
-use super::update::Change;
 use super::{Near, any_within};
 use crate::{Database, Family, Refusal, Refused, Source};
 

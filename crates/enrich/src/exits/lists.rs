@@ -9,7 +9,7 @@ use std::time::Duration;
 use model::Timestamp;
 
 use super::bucket::{BUCKET_MICROS, Bucket, Entry, State};
-use super::update::Change;
+use super::change::Change;
 use super::{Near, any_within};
 use crate::{Family, List, Refusal, Refused, Source, TorRules};
 

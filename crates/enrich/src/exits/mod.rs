@@ -10,11 +10,12 @@
 //! validity of a newer one, or give it back.
 
 mod bucket;
+mod change;
 mod coverage;
 mod databases;
-mod explain;
+mod fingerprint;
 mod lists;
-mod mark;
+mod sightings;
 mod update;
 
 use std::fmt;
@@ -24,11 +25,12 @@ use std::sync::Arc;
 use model::Timestamp;
 
 use crate::{Family, Source, TorRules};
+pub use change::Change;
 pub use coverage::{DayCoverage, Span};
 use databases::DatabaseHistory;
-pub use explain::{Covering, Evidence, Explanation};
 use lists::ListHistory;
-pub use update::{Change, Update};
+pub use sightings::{Covering, Evidence};
+pub use update::Update;
 
 /// Evidence over time. Cloning is cheap (parts are shared); it is extended aside, by [`Self::update`].
 #[derive(Clone)]

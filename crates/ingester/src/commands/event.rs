@@ -1,6 +1,7 @@
 //! `publication-ingester event check …`: events as a producer wrote them, evaluated as the ingester would, before there is
 //! a topic.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use enrich::ExitHistory;
 use model::{Publication, Username};
 use serde::Serialize;
 
-use crate::commands::output::Output;
+use crate::commands::output::{Output, stdout};
 use crate::commands::record_file::{RecordFile, open};
 use crate::decode::event_schema;
 use crate::pipeline::evaluate::{Evaluator, Outcome};
@@ -94,7 +95,7 @@ impl EventCommand {
     pub(crate) fn run(self, settings: &Settings) -> anyhow::Result<bool> {
         let Self::Check(check) = self;
         if check.schema {
-            println!("{}", serde_json::to_string_pretty(&event_schema())?);
+            writeln!(stdout(), "{}", serde_json::to_string_pretty(&event_schema())?)?;
             return Ok(true);
         }
         let evaluator = Evaluator {

@@ -1,8 +1,10 @@
 //! What people run by hand: replay, dead letters, reconcile, check, event check, tor.
 
+pub(crate) mod bound;
 pub(crate) mod check;
 mod context;
 mod counts;
+mod dead_letter;
 pub(crate) mod dead_letters;
 pub(crate) mod event;
 pub(crate) mod output;

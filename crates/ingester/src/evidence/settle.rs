@@ -160,7 +160,7 @@ impl SettledEvidence for SettledPartitions {
     fn assigned(&self, partition: i32, has_history: bool, fingerprint: Option<&str>) {
         if !has_history {
             // All of it is still to be evaluated, by this evidence or newer.
-            let newest = self.history.borrow().mark();
+            let newest = self.history.borrow().fingerprint();
             return self.add(partition, newest, None);
         }
         // What was not known then may be older than its newest list, and concern acts that are settled.
@@ -221,7 +221,7 @@ impl Settling {
         while stop.run_until_cancelled(self.settled.notify.notified()).await.is_some() {
             // Taken before the ends of the partitions are: what comes behind them is evaluated by this evidence or newer.
             let history = self.settled.history.borrow().clone();
-            let Some(fingerprint) = history.mark() else { continue };
+            let Some(fingerprint) = history.fingerprint() else { continue };
             let due = self.settled.due(&fingerprint);
             match stop.run_until_cancelled(self.pass(history, &due, &stop)).await {
                 None => break,
@@ -353,7 +353,7 @@ mod tests {
     }
 
     fn mark(history: &ExitHistory) -> String {
-        history.mark().unwrap()
+        history.fingerprint().unwrap()
     }
 
     fn due(settled: &SettledPartitions, history: &ExitHistory) -> Vec<(i32, Option<Timestamp>)> {

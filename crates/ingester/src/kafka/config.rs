@@ -64,7 +64,7 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
         .set("bootstrap.servers", &settings.kafka.brokers)
         .set("client.id", "publication-ingester")
         .set("linger.ms", "5")
-        // The broker judges the size, not the client: what it refuses goes again as a lesser letter.
+        // The broker evaluates the size, not the client: what it refuses goes again as a lesser letter.
         .set("message.max.bytes", "1000000000")
         .set("message.timeout.ms", "10000");
     pass_through(&mut config, settings);
@@ -165,6 +165,20 @@ fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
         lines.push((line, now));
     }
     is_new
+}
+
+/// Whether an error says that the group does not take the member.
+pub(super) fn is_of_the_group(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::InconsistentGroupProtocol
+            | Code::GroupAuthorizationFailed
+            | Code::GroupMaxSizeReached
+            | Code::InvalidGroupId
+            | Code::InvalidSessionTimeout
+            | Code::UnsupportedVersion
+    )
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::config;
-use super::group::Quiet;
+use super::quiet::Quiet;
 use crate::settings::Settings;
 
 const QUESTION: Duration = Duration::from_secs(10);

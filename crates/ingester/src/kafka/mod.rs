@@ -8,6 +8,8 @@ mod ffi;
 mod group;
 mod inspect;
 mod observe;
+mod probe;
+mod quiet;
 mod range;
 mod record_arena;
 

@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::damage::Probe;
 use super::group::{CHUNK_BYTES, CHUNK_RECORDS};
+use super::probe::Probe;
+use super::quiet::Quiet;
 use super::record_arena::RecordArena;
-use super::{config, group::Quiet, inspect};
+use super::{config, inspect};
 use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 use crate::settings::Settings;
 
@@ -197,14 +198,14 @@ impl RangeReader {
             assignment.add_partition_offset(&spans.topic, span.partition, first)?;
         }
         self.consumer.assign(&assignment)?;
-        let mut copier = RecordArena::new(spans.topic.as_str().into());
+        let mut arena = RecordArena::new(spans.topic.as_str().into());
         let deadline = Instant::now() + SAMPLE;
         let (mut records, mut bytes) = (0, 0);
         while records < SAMPLE_RECORDS && Instant::now() < deadline {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     records += 1;
-                    bytes += copier.copy(&message).wire_size() as u64;
+                    bytes += arena.copy(&message).wire_size() as u64;
                 }
                 Some(Err(error)) if is_final(&error) => return Err(error),
                 Some(Err(_)) => {}
@@ -329,7 +330,7 @@ impl Range {
         let starts = self.spans.partitions.iter().map(|span| (span.partition, span.first));
         let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
         let mut free = Instant::now();
-        let mut copier = RecordArena::new(self.topic.clone());
+        let mut arena = RecordArena::new(self.topic.clone());
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while !ends.is_empty() && !self.stop.is_cancelled() {
             let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
@@ -340,7 +341,7 @@ impl Range {
                     if ends.get(&partition).is_some_and(|&end| next <= end) {
                         self.pace.read.fetch_add(1, Ordering::Relaxed);
                         if self.spans.holds(message.timestamp().to_millis()) {
-                            let record = copier.copy(&message);
+                            let record = arena.copy(&message);
                             bytes += record.size();
                             chunk.push(record);
                         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::decode::rejection::Rejection;
 use crate::pipeline::evaluate::Outcome;
-use crate::pipeline::ports::{AssignmentId, WrittenOffsets};
+use crate::pipeline::offsets::{AssignmentId, WrittenOffsets};
 use crate::record::Record;
 
 /// Records on their way to the database, with what must happen to all of them before an offset moves.

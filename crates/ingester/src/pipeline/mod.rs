@@ -3,6 +3,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod evaluate;
+pub(crate) mod offsets;
 pub(crate) mod ports;
 pub(crate) mod write;
 

@@ -42,7 +42,7 @@ fn scan(of: &Past<'_>, rows: &[Past<'_>]) -> History {
         Some(true)
     };
     History {
-        earlier: preceding.len() as u32,
+        earlier: u32::try_from(preceding.len()).unwrap(),
         strongest: strongest.map(|row| PackageVersion::new(row.version).unwrap()),
         weaker,
         new_publisher,

@@ -5,22 +5,9 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 use service::config::ConfigError;
 
-use crate::config::AccessSettings;
-
-/// Which header the proxies write. One of the two: a proxy that writes one of them passes the other on as the client
-/// made it up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ForwardedHeader {
-    /// `X-Forwarded-For`
-    #[default]
-    XForwardedFor,
-    /// `Forwarded` (RFC 7239)
-    Forwarded,
-}
+use crate::config::{AccessSettings, ForwardedHeader};
 
 /// Whom a request counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

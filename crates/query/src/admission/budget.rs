@@ -52,3 +52,34 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
     );
     Err(ConfigError::invalid("limits.max_memory", message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(change: fn(&mut QuerySettings)) -> Result<(), ConfigError> {
+        let mut settings = QuerySettings::default();
+        change(&mut settings);
+        check(&settings)
+    }
+
+    #[test]
+    fn what_may_be_held_must_fit_into_the_memory() {
+        let changes: [fn(&mut QuerySettings); 4] = [
+            |settings| settings.limits.max_memory = ByteSize::mib(64),
+            |settings| settings.limits.max_answers = ByteSize::gib(1),
+            |settings| settings.http.max_connections = 20_000,
+            |settings| settings.limits.max_refs_in_progress = 4_000_000_000,
+        ];
+        for change in changes {
+            let error = checked(change).unwrap_err().to_string();
+            assert!(error.contains("`limits.max_memory`"), "{error}");
+        }
+        checked(|settings| {
+            settings.limits.max_answers = ByteSize::gib(1);
+            settings.limits.max_memory = ByteSize::gib(2);
+        })
+        .unwrap();
+        checked(|settings| settings.access.rate_limit = 5_000).unwrap();
+    }
+}

@@ -7,37 +7,9 @@ use std::time::Instant;
 use model::{History, PackageName, Past, Publication, PublicationId, PublicationInfo, histories};
 
 use super::Executor;
+use super::fetched::{Fetched, Listed, Told};
 use super::plan::{Plan, WithHistory};
 use crate::error::{Code, Exceeded, QueryError};
-
-/// What the store has answered.
-#[derive(Default)]
-pub(crate) struct Fetched {
-    /// As long as the plan's keys.
-    pub(super) rows: Vec<Option<Publication>>,
-    /// As long as the plan's pages.
-    pub(super) pages: Vec<Listed>,
-    /// As long as the plan's searches.
-    pub(super) searches: Vec<Vec<PackageName>>,
-    pub(super) histories: HashMap<PublicationId, Told>,
-    /// Rows that were read for the histories.
-    pub(crate) history_rows: u64,
-}
-
-/// A page of `publications`.
-#[derive(Debug, Default)]
-pub(super) struct Listed {
-    pub(super) rows: Vec<Publication>,
-    pub(super) has_next: bool,
-    pub(super) has_previous: bool,
-}
-
-/// A history, with the row of the strongest publication where that was asked for.
-#[derive(Debug)]
-pub(super) struct Told {
-    pub(super) history: History,
-    pub(super) strongest: Option<PublicationInfo>,
-}
 
 impl Executor {
     /// Fetches what a plan asks the store for.

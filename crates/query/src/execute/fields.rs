@@ -4,7 +4,7 @@
 use model::{Integrity, PackageVersion, Publication, PublicationInfo, Timestamp, Username};
 
 use super::collect::{Collector, Group};
-use super::fetch::{Listed, Told};
+use super::fetched::{Listed, Told};
 use super::write::{Stop, Writer, Written};
 use crate::config::RegistrySettings;
 use crate::error::{QueryError, Segment};

@@ -101,8 +101,10 @@ impl From<String> for Trouble {
 
 type Planned = Result<WriteRoot, Trouble>;
 
+type PlanRoot = fn(&Planner<'_, '_>, &Group<'_>, &mut Plan) -> Planned;
+
 /// The fields of `Query`, and how each is planned.
-const QUERY: &[(&str, fn(&Planner<'_, '_>, &Group<'_>, &mut Plan) -> Planned)] = &[
+const QUERY: &[(&str, PlanRoot)] = &[
     ("package", package),
     ("packages", packages),
     ("packagesByPurl", packages_by_purl),
@@ -248,7 +250,10 @@ fn one(planner: &Planner<'_, '_>, group: &Group<'_>, slot: Option<usize>) -> Wri
     let package = planner.collector.select(&PACKAGE, group);
     Box::new(move |writer, found| match found.row(slot) {
         Some(row) => package.write(writer, row),
-        None => Ok(writer.null()),
+        None => {
+            writer.null();
+            Ok(())
+        }
     })
 }
 
@@ -271,7 +276,10 @@ fn many(planner: &Planner<'_, '_>, group: &Group<'_>, slots: Vec<Option<usize>>)
     Box::new(move |writer, found| {
         writer.list(&slots, |writer, slot| match found.row(*slot) {
             Some(row) => writer.nullable(|writer| package.write(writer, row)),
-            None => Ok(writer.null()),
+            None => {
+                writer.null();
+                Ok(())
+            }
         })
     })
 }
@@ -290,7 +298,10 @@ fn publications(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -
     let connection = planner.collector.select(&CONNECTION, group);
     Ok(Box::new(move |writer, found| match found.fetched.pages.get(page) {
         Some(listed) => connection.write(writer, listed),
-        None => Ok(writer.null()),
+        None => {
+            writer.null();
+            Ok(())
+        }
     }))
 }
 
@@ -351,7 +362,10 @@ fn registry(planner: &Planner<'_, '_>, group: &Group<'_>, _: &mut Plan) -> Plann
 }
 
 fn typename(_: &Planner<'_, '_>, _: &Group<'_>, _: &mut Plan) -> Planned {
-    Ok(Box::new(|writer, _| Ok(writer.text("Query"))))
+    Ok(Box::new(|writer, _| {
+        writer.text("Query");
+        Ok(())
+    }))
 }
 
 /// `__schema` and `__type`, which apollo-compiler answers.

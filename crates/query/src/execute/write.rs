@@ -6,7 +6,7 @@ use apollo_compiler::response::JsonMap;
 use model::{Publication, PublicationId, Purl};
 
 use super::cursor;
-use super::fetch::{Fetched, Told};
+use super::fetched::{Fetched, Told};
 use crate::config::RegistrySettings;
 use crate::error::{QueryError, Segment};
 

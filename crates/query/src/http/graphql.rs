@@ -7,8 +7,9 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
 use super::App;
+use super::context::Context;
 use super::persisted::{self, Hash};
-use super::request::{Context, Parameters, body, pairs};
+use super::request::{Parameters, body, pairs};
 use super::response::{Refusal, answer as respond, vary};
 use crate::admission::Work;
 use crate::document::{self, Asked, Prepared, Unfit};

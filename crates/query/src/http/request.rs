@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,43 +14,14 @@ use service::connection::Peer;
 use tokio::time::Instant;
 
 use super::App;
+use super::context::{Context, Media, rate_headers};
 use super::persisted::{self, Hash};
 use super::response::Refusal;
-use crate::access::Client;
 use crate::admission::Place;
 use crate::error::{Code, Exceeded, QueryError};
 
 /// Stands for a peer that nobody told; there is none behind the listener.
 const UNKNOWN_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-/// The header fields of the IETF's draft on rate limits.
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// In which of the two media types the answer is written, and with which statuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Media {
-    /// `application/json`, as clients have it since before the specification: errors of a GraphQL request are 200.
-    Json,
-    /// `application/graphql-response+json`: the status says whether the request was executed.
-    GraphqlResponse,
-}
-
-/// What a request's head says. A request that is refused by its head is refused where this is made.
-#[derive(Debug, Clone)]
-pub(super) struct Context {
-    pub(super) media: Media,
-    pub(super) client: Client,
-    pub(super) peer: Option<Peer>,
-    /// By GET, which must not write.
-    pub(super) is_get: bool,
-    /// Whether the answer may be compressed.
-    pub(super) takes_gzip: bool,
-    /// When it is to be answered at the latest.
-    pub(super) until: Instant,
-    /// The tags of the answers that the client has.
-    pub(super) has: Vec<HeaderValue>,
-}
-
 impl FromRequestParts<Arc<App>> for Context {
     type Rejection = Refusal;
 
@@ -91,16 +62,6 @@ impl FromRequestParts<Arc<App>> for Context {
         }
         Ok(context)
     }
-}
-
-/// What a client is told of its account; nothing where the rate is not limited.
-pub(super) fn rate_headers(app: &App, client: Client) -> Vec<(HeaderName, HeaderValue)> {
-    let Some(limiter) = &app.access.limiter else { return Vec::new() };
-    let clients = i64::try_from(limiter.clients()).unwrap_or(i64::MAX);
-    app.executor.metrics.rate_limit_clients.set(clients);
-    let values = [(RATE_LIMIT, limiter.status(client).header()), (POLICY, limiter.policy())];
-    let valid = values.into_iter().map(|(name, value)| Some((name, value.try_into().ok()?)));
-    valid.flatten().collect()
 }
 
 /// How much a media type is wanted: by the most specific range that has it, in thousandths.
@@ -452,7 +413,7 @@ mod tests {
 
     #[test]
     fn only_plain_json_in_utf_8_is_taken() {
-        let check = |name: HeaderName, text: &str| {
+        let check = |name: axum::http::HeaderName, text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(name, HeaderValue::from_str(text).unwrap());

@@ -14,7 +14,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::App;
-use super::request::{Context, Media, rate_headers};
+use super::context::{Context, Media, rate_headers};
 use crate::access::Client;
 use crate::config::CacheSettings;
 use crate::error::{Code, QueryError};

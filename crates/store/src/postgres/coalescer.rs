@@ -12,7 +12,7 @@ use model::{Publication, PublicationId};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::read::Lookup;
+use super::lookup::Lookup;
 use crate::Error;
 
 /// Statements that are sent at the same time. While one is with the server, the next batch is collected and the answers of

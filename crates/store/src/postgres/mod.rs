@@ -7,6 +7,7 @@ mod fresh;
 mod history;
 mod inspect;
 mod jobs;
+mod lookup;
 mod positions;
 mod read;
 mod row;

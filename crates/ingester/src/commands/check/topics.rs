@@ -64,7 +64,7 @@ fn check_source(findings: &mut Findings, settings: &Settings, source: &TopicFact
     if source.config.get("message.timestamp.type").is_some_and(|kind| kind == "LogAppendTime") {
         findings.ok(
             "source.timestamps",
-            "message.timestamp.type is LogAppendTime: future_time is judged by the broker's clock, and ranges by time mean when records arrived",
+            "message.timestamp.type is LogAppendTime: future_time is evaluated by the broker's clock, and ranges by time mean when records arrived",
         );
     }
     let (limit, max) =

@@ -8,8 +8,8 @@ use store::PublicationReader as _;
 use tokio_util::sync::CancellationToken;
 
 use super::each;
-use super::letter::{DeadLetter, Selection};
 use crate::commands::context::Context;
+use crate::commands::dead_letter::{DeadLetter, Selection};
 use crate::commands::output::Output;
 use crate::commands::preview::adds_nothing;
 use crate::pipeline::evaluate::Outcome;

@@ -3,10 +3,8 @@
 //! The topic is never written to here. Whether a letter is still open is not remembered anywhere: it is evaluated again by
 //! today's rules and compared with the table.
 
-mod letter;
 mod list;
 mod mask;
-mod read;
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
@@ -19,6 +17,9 @@ use store::PublicationTable as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::context::{Context, each_record};
+use crate::commands::dead_letter::{
+    self, DeadLetter, DeadLetterRanges, Selection, SelectionArguments,
+};
 use crate::commands::output::Output;
 use crate::commands::record_file::{Bytes, Line};
 use crate::commands::replay::{self, Source, Task};
@@ -26,9 +27,6 @@ use crate::kafka::{Bound, RateLimit};
 use crate::pipeline::evaluate::Outcome;
 use crate::record::Record;
 use crate::settings::Settings;
-
-use letter::{DeadLetter, Selection, SelectionArguments};
-pub(crate) use read::{DeadLetterRanges, LeftOut, read};
 
 const EVERYTHING: (Bound, Bound) = (Bound::Earliest, Bound::Latest);
 
@@ -142,7 +140,7 @@ impl Redrive {
         }
         context.table_generation().await?;
         let ranges =
-            read::find(&context.settings, selection.partitions.clone(), EVERYTHING).await?;
+            dead_letter::find(&context.settings, selection.partitions.clone(), EVERYTHING).await?;
         let letters = DeadLetterRanges { ranges, selection, max_attempts: Some(self.max_attempts) };
         let task = Task {
             from: None,
@@ -179,9 +177,9 @@ async fn each(
     stop: CancellationToken,
     act: impl AsyncFnMut(Record) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let ranges = read::find(settings, selection.partitions.clone(), EVERYTHING).await?;
+    let ranges = dead_letter::find(settings, selection.partitions.clone(), EVERYTHING).await?;
     let letters = DeadLetterRanges { ranges, selection, max_attempts: None };
-    let (records, _) = read(settings, letters, RateLimit::default(), stop)?;
+    let (records, _) = dead_letter::read(settings, letters, RateLimit::default(), stop)?;
     each_record(records, act).await
 }
 
@@ -234,9 +232,10 @@ async fn show(
     output: Output,
 ) -> anyhow::Result<()> {
     let bounds = (Bound::Offset(offset), Bound::Offset(offset));
-    let ranges = read::find(settings, vec![partition], bounds).await?;
+    let ranges = dead_letter::find(settings, vec![partition], bounds).await?;
     let letters = DeadLetterRanges { ranges, selection: Selection::default(), max_attempts: None };
-    let (records, _) = read(settings, letters, RateLimit::default(), CancellationToken::new())?;
+    let (records, _) =
+        dead_letter::read(settings, letters, RateLimit::default(), CancellationToken::new())?;
     let mut found = None;
     each_record(records, async |record| {
         if record.position.offset == offset {

@@ -11,11 +11,11 @@ use serde::Serialize;
 use store::{Filter, PublicationReader as _};
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::bound::BoundArgument;
 use crate::commands::context::Context;
 use crate::commands::counts::Counts;
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Difference, Preview};
-use crate::commands::replay::BoundArgument;
 use crate::commands::scratch::{Scratch, page};
 use crate::kafka::{Bound, OffsetRanges, RateLimit};
 use crate::settings::Settings;

@@ -17,7 +17,7 @@ use super::file;
 use super::plan::{Source, Task};
 use crate::commands::context::Context;
 use crate::commands::counts::{Counts, Rejected};
-use crate::commands::dead_letters::{self, LeftOut};
+use crate::commands::dead_letter::{self, LeftOut};
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Changes, Preview};
 use crate::evidence;
@@ -266,7 +266,7 @@ fn open(
             let mut letters = letters.clone();
             letters.ranges.behind(&from.position);
             let total = Some(letters.ranges.len());
-            let (records, left_out) = dead_letters::read(&context.settings, letters, limit, stop)?;
+            let (records, left_out) = dead_letter::read(&context.settings, letters, limit, stop)?;
             Opened { records, total, left_out }
         }
     })

@@ -1,7 +1,6 @@
 //! `publication-ingester replay …`: a range of the topic, or a file, once more through the one loop. Its own consumer
 //! and no group, no commits; what it did is a row of `replay_job`.
 
-mod bound;
 mod file;
 mod job;
 mod plan;
@@ -15,13 +14,13 @@ use clap::{Args, Subcommand};
 use store::{Job, JobState, Jobs as _, PublicationTable as _};
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::bound::BoundArgument;
 use crate::commands::context::{self, Context};
 use crate::commands::output::{Output, in_words};
 use crate::commands::waits::Waits;
 use crate::evidence;
 use crate::settings::Settings;
 
-pub(crate) use bound::{BoundArgument, InvalidRange};
 use job::Run;
 pub(crate) use job::{Ended, begin, dry_run};
 pub(crate) use plan::{Source, Task};

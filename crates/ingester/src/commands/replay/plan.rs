@@ -10,10 +10,10 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use store::PublicationWriter as _;
 
-use super::bound::{BoundArgument, InvalidRange};
 use super::file;
+use crate::commands::bound::{BoundArgument, InvalidRange};
 use crate::commands::context::Context;
-use crate::commands::dead_letters::DeadLetterRanges;
+use crate::commands::dead_letter::DeadLetterRanges;
 use crate::commands::ranges;
 use crate::kafka::{Bound, OffsetRanges, RangeReader};
 use crate::settings::Settings;

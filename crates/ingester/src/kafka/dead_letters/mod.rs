@@ -37,7 +37,7 @@ pub(crate) struct DeadLetters {
 /// Two producers that fail together: an idempotent producer that failed for good never sends again.
 struct Producers {
     batched: FutureProducer<Context>,
-    /// One record a request: a broker judges the size of a whole request, so a refusal says nothing about any one record
+    /// One record a request: a broker evaluates the size of a whole request, so a refusal says nothing about any one record
     /// of it.
     single: FutureProducer<Context>,
     context: Context,

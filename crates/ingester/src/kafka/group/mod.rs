@@ -17,7 +17,6 @@ mod troubles;
 mod unreadable;
 mod wait;
 
-pub(super) use callbacks::Quiet;
 #[cfg(test)]
 pub(crate) use commit::CommitQueue;
 #[cfg(test)]

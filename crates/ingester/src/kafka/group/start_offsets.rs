@@ -135,7 +135,7 @@ impl Facts {
     /// Decides.
     pub(crate) fn decide(&self) -> Decision {
         if self.is_other_topic() {
-            return self.from_first(|low| self.other_log(GapCause::Recreated, low, self.unread()));
+            return self.at_first(|low| self.other_log(GapCause::Recreated, low, self.unread()));
         }
         match self.refusal {
             None => self.first_start(),
@@ -154,7 +154,7 @@ impl Facts {
             (None, Some(account)) => {
                 Decision::Start(Start::plain(LogPosition { offset: account, epoch: None }))
             }
-            (None, None) => self.from_first(|low| Start::plain(LogPosition::unproved(low))),
+            (None, None) => self.at_first(|low| Start::plain(LogPosition::unproved(low))),
         }
     }
 
@@ -211,7 +211,7 @@ impl Facts {
         }
     }
 
-    fn from_first(&self, start: impl FnOnce(i64) -> Start) -> Decision {
+    fn at_first(&self, start: impl FnOnce(i64) -> Start) -> Decision {
         self.with_watermarks(|low, _| start(low))
     }
 

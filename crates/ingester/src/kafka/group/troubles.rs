@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::statistics::{ConsumerGroup, Partition};
 
 use super::callbacks::Context;
@@ -84,18 +83,4 @@ impl Context {
         });
         self.show(GroupWait::Leader, reason);
     }
-}
-
-/// Whether an error says that the group does not take the member.
-pub(super) fn is_of_the_group(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::InconsistentGroupProtocol
-            | Code::GroupAuthorizationFailed
-            | Code::GroupMaxSizeReached
-            | Code::InvalidGroupId
-            | Code::InvalidSessionTimeout
-            | Code::UnsupportedVersion
-    )
 }

@@ -6,7 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::callbacks::Context;
 use super::start_offsets::{Facts, Gap, GapCause, LogPosition, Start};
 use super::state::Reading;
-use crate::kafka::damage::Probe;
+use crate::kafka::probe::Probe;
 
 impl Context {
     /// Finds the partitions of the batches that could not be read, and starts them behind. What is not found by now is

@@ -16,7 +16,7 @@ const MARK: &str = "__isOneOf_";
 pub(crate) const EXTENSION: &str = "extend type __Type { isOneOf: Boolean }";
 
 /// The document as it is introspected; none where it does not ask for the field.
-pub(super) fn substituted(
+pub(crate) fn substituted(
     schema: &Schema,
     document: &ExecutableDocument,
 ) -> Option<ExecutableDocument> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio_util::sync::CancellationToken;
 
-use super::letter::{DeadLetter, Selection};
+use super::{DeadLetter, Selection};
 use crate::commands::ranges;
 use crate::kafka::{Bound, OffsetRanges, RateLimit};
 use crate::pipeline::ports::SourceEvent;

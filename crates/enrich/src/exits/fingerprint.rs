@@ -10,19 +10,21 @@ impl ExitHistory {
     /// A word for the set of valid lists and databases: the time of the newest in microseconds since 1970, `-`, and a hash
     /// of their times and sizes. None without any.
     #[must_use]
-    pub fn mark(&self) -> Option<String> {
-        self.evidence_until.map(|until| self.mark_until(until))
+    pub fn fingerprint(&self) -> Option<String> {
+        self.evidence_until.map(|until| self.fingerprint_until(until))
     }
 
-    /// Whether this history knows what the one with this mark knew, and besides only what is newer. Then it can change no
-    /// verdict that was settled; a word that is no mark says nothing.
+    /// Whether this history knows what the one with this fingerprint knew, and besides only what is newer. Then it can change no
+    /// verdict that was settled; a word that is no fingerprint says nothing.
     #[must_use]
-    pub fn extends(&self, mark: &str) -> bool {
-        let until = mark.rsplit_once('-').and_then(|(until, _)| until.parse().ok());
-        until.is_some_and(|until| self.mark_until(Timestamp::from_micros(until)) == mark)
+    pub fn extends(&self, fingerprint: &str) -> bool {
+        let until = fingerprint.rsplit_once('-').and_then(|(until, _)| until.parse().ok());
+        until.is_some_and(|until| {
+            self.fingerprint_until(Timestamp::from_micros(until)) == fingerprint
+        })
     }
 
-    fn mark_until(&self, until: Timestamp) -> String {
+    fn fingerprint_until(&self, until: Timestamp) -> String {
         let lists = self.lists().into_iter().flat_map(ListHistory::known);
         let mut known: Vec<_> = lists.chain(self.databases.known()).collect();
         known.retain(|&(_, time, _)| time <= until);
@@ -66,8 +68,8 @@ mod tests {
     #[test]
     fn only_newer_lists_extend_what_was_known() {
         let known = history(&[(10, 60), (20, 60)]);
-        let mark = known.mark().unwrap();
-        let extended_by = |lists| history(lists).extends(&mark);
+        let fingerprint = known.fingerprint().unwrap();
+        let extended_by = |lists| history(lists).extends(&fingerprint);
         assert!(extended_by(&[(10, 60), (20, 60)]));
         assert!(extended_by(&[(20, 60), (30, 60), (10, 60), (40, 70)]));
         assert!(!extended_by(&[(10, 60), (15, 60), (20, 60)]), "an older one came");
@@ -75,14 +77,14 @@ mod tests {
         assert!(!extended_by(&[(10, 60), (20, 61)]), "one has another content");
         assert!(!extended_by(&[(10, 60)]), "the newest was taken away");
         assert!(!extended_by(&[]));
-        assert_eq!(history(&[]).mark(), None);
+        assert_eq!(history(&[]).fingerprint(), None);
     }
 
     #[test]
     fn what_is_no_mark_says_nothing() {
         let known = history(&[(10, 60)]);
-        for mark in ["", "-", "36000000000", "36000000000-", "x-0", "-1-0"] {
-            assert!(!known.extends(mark), "{mark}");
+        for fingerprint in ["", "-", "36000000000", "36000000000-", "x-0", "-1-0"] {
+            assert!(!known.extends(fingerprint), "{fingerprint}");
         }
     }
 }

@@ -1,14 +1,13 @@
-//! Why a verdict is what it is: the evidence and the lists that decided (`tor explain`).
+//! Which evidence and which lists say something about an address at a time. Slow: it looks through the lists.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use model::{Timestamp, TorReason};
+use model::Timestamp;
 
 use super::ExitHistory;
 use super::bucket::State;
-use crate::address::{self, Parsed};
-use crate::{Family, Source, tor};
+use crate::{Family, Source};
 
 /// That a source saw the address as an exit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,44 +29,8 @@ pub struct Covering {
     pub source: Source,
 }
 
-/// A verdict on an address with what led to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
-    /// True, false or not determined.
-    pub tor: Option<bool>,
-    /// The rule that decided, by its reason.
-    pub reason: TorReason,
-    /// What the address is worth; `Debug` does not show it.
-    pub address: Parsed,
-    /// Evidence within the spans that count, `(T − w, T + settle_after]`, by time.
-    pub evidence: Vec<Evidence>,
-    /// What covers the time, by time.
-    pub covering: Vec<Covering>,
-    /// The newest valid list or database of all.
-    pub evidence_until: Option<Timestamp>,
-    /// Whether later lists can no longer change the verdict.
-    pub settled: bool,
-}
-
 impl ExitHistory {
-    /// Explains the verdict on an address at a time, without an edge's verdict. Slow: it looks through the lists.
-    #[must_use]
-    pub fn explain(&self, address: &str, at: Timestamp) -> Explanation {
-        let address = address::parse(address);
-        let reason = tor::decide(Some(address), false, at, self);
-        let tor = reason.verdict();
-        let (evidence, covering) = match address {
-            Parsed::Global(address) => {
-                (self.evidence(address, at), self.covering_at(Family::of(address), at))
-            }
-            Parsed::NotGlobal(_) | Parsed::Unusable => Default::default(),
-        };
-        let settled = tor == Some(true) || tor::is_settled(reason, at, self);
-        let evidence_until = self.evidence_until();
-        Explanation { tor, reason, address, evidence, covering, evidence_until, settled }
-    }
-
-    fn evidence(&self, address: IpAddr, at: Timestamp) -> Vec<Evidence> {
+    pub(crate) fn evidence(&self, address: IpAddr, at: Timestamp) -> Vec<Evidence> {
         let rules = self.rules();
         let until = at.after(rules.settle_after);
         let since = at.before(rules.window);
@@ -99,7 +62,7 @@ impl ExitHistory {
         evidence
     }
 
-    fn covering_at(&self, family: Family, at: Timestamp) -> Vec<Covering> {
+    pub(crate) fn covering_at(&self, family: Family, at: Timestamp) -> Vec<Covering> {
         let rules = self.rules();
         let until = at.after(rules.settle_after);
         let mut covering = Vec::new();

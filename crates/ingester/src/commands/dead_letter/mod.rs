@@ -1,13 +1,17 @@
 //! A record of the dead-letter topic: what its headers say, and which ones an operator means.
 
+mod read;
+
 use clap::Args;
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::replay::{BoundArgument, InvalidRange};
+use crate::commands::bound::{BoundArgument, InvalidRange};
 use crate::decode::rejection::Code;
 use crate::kafka::Bound;
 use crate::record::Record;
+
+pub(crate) use read::{DeadLetterRanges, LeftOut, find, read};
 
 /// Which dead letters are meant; without any of these, all.
 #[derive(Debug, Clone, Args)]

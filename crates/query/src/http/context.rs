@@ -1,0 +1,47 @@
+//! What a request's head says, and what every answer needs of it.
+
+use axum::http::{HeaderName, HeaderValue};
+use service::connection::Peer;
+use tokio::time::Instant;
+
+use super::App;
+use crate::access::Client;
+
+/// The header fields of the IETF's draft on rate limits.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// In which of the two media types the answer is written, and with which statuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Media {
+    /// `application/json`, as clients have it since before the specification: errors of a GraphQL request are 200.
+    Json,
+    /// `application/graphql-response+json`: the status says whether the request was executed.
+    GraphqlResponse,
+}
+
+/// What a request's head says. A request that is refused by its head is refused where this is made.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub(super) media: Media,
+    pub(super) client: Client,
+    pub(super) peer: Option<Peer>,
+    /// By GET, which must not write.
+    pub(super) is_get: bool,
+    /// Whether the answer may be compressed.
+    pub(super) takes_gzip: bool,
+    /// When it is to be answered at the latest.
+    pub(super) until: Instant,
+    /// The tags of the answers that the client has.
+    pub(super) has: Vec<HeaderValue>,
+}
+
+/// What a client is told of its account; nothing where the rate is not limited.
+pub(super) fn rate_headers(app: &App, client: Client) -> Vec<(HeaderName, HeaderValue)> {
+    let Some(limiter) = &app.access.limiter else { return Vec::new() };
+    let clients = i64::try_from(limiter.clients()).unwrap_or(i64::MAX);
+    app.executor.metrics.rate_limit_clients.set(clients);
+    let values = [(RATE_LIMIT, limiter.status(client).header()), (POLICY, limiter.policy())];
+    let valid = values.into_iter().map(|(name, value)| Some((name, value.try_into().ok()?)));
+    valid.flatten().collect()
+}

@@ -1,0 +1,105 @@
+//! Histories, names by their prefix, and the feed from its oldest row on.
+
+use super::*;
+
+/// The rows of each package, as they are handed on.
+pub(super) async fn histories_of(
+    store: &Store,
+    names: &[&str],
+    limit: u64,
+) -> (Vec<(String, usize)>, RowsRead) {
+    let names: Vec<_> = names.iter().map(|name| PackageName::new(name).unwrap()).collect();
+    let mut found = Vec::new();
+    let mut each = |name: &PackageName, past: &[Past<'_>]| {
+        found.push((name.as_str().to_owned(), past.len()));
+    };
+    let read = store.reader.history(&names, limit, &mut each).await.unwrap();
+    (found, read)
+}
+
+pub(super) async fn the_rows_of_a_package_are_handed_on_one_package_at_a_time(store: Store) {
+    let strategy = publication(&["b", "a", "ünï"]);
+    let mut rows = samples(strategy, 60);
+    for (number, row) in rows.iter_mut().enumerate() {
+        row.id.version = PackageVersion::new(&format!("1.0.{number}")).unwrap();
+    }
+    rows.push(row("c", 1));
+    store.writer.record(&rows).await.unwrap();
+    let count = |name: &str| rows.iter().filter(|row| row.id.name.as_str() == name).count();
+    let expected: Vec<_> = ["a", "b", "ünï"].map(|name| (name.to_owned(), count(name))).into();
+    // In the order of their names, each once, and nothing of those that have no rows.
+    let (found, read) = histories_of(&store, &["ünï", "b", "a", "none", "b"], 60).await;
+    assert_eq!((found, read), (expected.clone(), RowsRead { rows: 60, is_complete: true }));
+    // One row too many.
+    let (found, read) = histories_of(&store, &["ünï", "b", "a"], 59).await;
+    assert_eq!(found, expected[..2]);
+    assert_eq!(read, RowsRead { rows: (count("a") + count("b")) as u64, is_complete: false });
+    let (found, read) = histories_of(&store, &["a"], 0).await;
+    assert_eq!((found, read), (vec![], RowsRead { rows: 0, is_complete: false }));
+    let (found, read) = histories_of(&store, &[], 0).await;
+    assert_eq!((found, read), (vec![], RowsRead { rows: 0, is_complete: true }));
+    store.reader.ready().await.unwrap();
+
+    // And they are the rows.
+    let mut read = Vec::new();
+    let mut each = |_: &PackageName, past: &[Past<'_>]| {
+        let kept: Vec<Publication> =
+            rows.iter().filter(|row| row.id.name.as_str() == "ünï").cloned().collect();
+        let mut expected: Vec<_> =
+            kept.iter().map(|row| format!("{:?}", Past::of(&row.id.version, &row.info))).collect();
+        let mut found: Vec<_> = past.iter().map(|past| format!("{past:?}")).collect();
+        expected.sort();
+        found.sort();
+        read.push((found, expected));
+    };
+    store.reader.history(&[PackageName::new("ünï").unwrap()], 100, &mut each).await.unwrap();
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].0, read[0].1);
+}
+
+pub(super) async fn names_are_found_by_their_prefix(store: Store) {
+    let mut names =
+        vec!["@s/a", "@s/b", "A", "a", "a-b", "ab", "abc", "b", "ab\u{10ffff}", "é", "éa"];
+    let mut rows: Vec<_> = names.iter().map(|name| row(name, 1)).collect();
+    // Many versions lie between two names.
+    for number in 0..500 {
+        let mut version = row("ab", number);
+        version.id.version = PackageVersion::new(&number.to_string()).unwrap();
+        rows.push(version);
+    }
+    store.writer.record(&rows).await.unwrap();
+    names.sort_unstable();
+    for prefix in ["", "@", "@s/", "a", "ab", "ab\u{10ffff}", "b", "é", "éa", "z", "\u{10ffff}"] {
+        for after in [None, Some(""), Some("a"), Some("ab"), Some("b"), Some("z")] {
+            for first in [1, 2, 100] {
+                let found = store.reader.search(prefix, after, first).await.unwrap();
+                let found: Vec<_> = found.iter().map(PackageName::as_str).collect();
+                let expected: Vec<_> = names
+                    .iter()
+                    .copied()
+                    .filter(|name| {
+                        name.starts_with(prefix) && after.is_none_or(|after| *name > after)
+                    })
+                    .take(first as usize)
+                    .collect();
+                assert_eq!(found, expected, "{prefix:?} {after:?} {first}");
+            }
+        }
+    }
+}
+
+pub(super) async fn lists_oldest_first_as_the_exact_reverse(store: Store) {
+    let rows: Vec<_> = (0..40).map(|number| row(&format!("p{number:03}"), number / 7)).collect();
+    store.writer.record(&rows).await.unwrap();
+    let mut newest = store.reader.list(&Filter::default(), None, 1_000).await.unwrap();
+    newest.reverse();
+    let oldest = Filter { order: Order::OldestFirst, ..Filter::default() };
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.reader.list(&oldest, after.as_ref(), 6).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(Cursor { created: last.info.created, id: last.id.clone() });
+        listed.extend(page);
+    }
+    assert_eq!(listed, newest);
+}
