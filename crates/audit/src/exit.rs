@@ -1,6 +1,6 @@
 //! How a run ended.
 
-/// How a run ended; the numbers are part of the contract.
+/// How a run ended; CI jobs go by the numbers (crates/audit/README.md, Exit codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Everything was answered, and no rule with the level error is broken.

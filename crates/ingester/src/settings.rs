@@ -154,7 +154,7 @@ pub struct Batch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Enrich {
-    /// Raised by an operator who changed what the flags are derived from (contract, section 2); 0 to 2³¹−1.
+    /// Raised by an operator who changed what the flags are derived from (crates/model/README.md, Merge); 0 to 2³¹−1.
     pub generation: u32,
 }
 

@@ -151,7 +151,7 @@ pub enum LockfileError {
         /// What is wrong.
         message: String,
     },
-    /// A name or version that no registry has (contract, section 1).
+    /// A name or version that no registry has (crates/model/README.md, Publish event).
     #[error("line {line}: a package's {part} is not valid: {error}")]
     Name {
         /// Where, from 1.

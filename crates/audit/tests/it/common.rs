@@ -1,4 +1,4 @@
-//! A service that speaks the contract's answers, and the program run against it.
+//! A service that answers like the query daemon, and the program run against it.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -71,7 +71,7 @@ pub(crate) fn refs(request: &Request) -> Vec<String> {
     refs.iter().map(|one| format!("{} {}", text(&one["name"]), text(&one["version"]))).collect()
 }
 
-/// The contract's answer to a request.
+/// The query daemon's answer to a request.
 pub(crate) fn answer(hosts: &Value, rows: &HashMap<String, Value>, request: &Request) -> String {
     if request.body["variables"].is_null() {
         return json!({"data": {"registry": {"ecosystem": "npm", "hosts": hosts}}}).to_string();

@@ -17,7 +17,7 @@ fn folder_of(count: usize) -> Folder {
     Folder::new(&[("package-lock.json", &npm_lock(&Value::Object(packages)))])
 }
 
-/// The contract's answers, as a function of the request.
+/// Answers like the query daemon's, as a function of the request.
 fn good(request: &Request) -> String {
     answer(&json!(["registry.example"]), &rows(&[("*", json!({}))]), request)
 }

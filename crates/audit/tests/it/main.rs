@@ -1,4 +1,4 @@
-//! The program as people run it, against a service that speaks the contract's answers.
+//! The program as people run it, against a service that answers like the query daemon.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends with a panic")]
 
 mod ci;

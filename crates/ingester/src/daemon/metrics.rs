@@ -1,4 +1,4 @@
-//! The ingester's metrics (contract, section 7). The sum of `records_total` is the number of records read and done with.
+//! The ingester's metrics (crates/ingester/README.md, Metrics). The sum of `records_total` is the number of records read and done with.
 
 use enrich::Source;
 use model::{TfaReason, TorReason};

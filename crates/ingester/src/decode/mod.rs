@@ -1,4 +1,4 @@
-//! From a record to a publish event, or to the reason why it is none (contract, section 1). Pure: the same record and
+//! From a record to a publish event, or to the reason why it is none (crates/model/README.md, Publish event). Pure: the same record and
 //! rules give the same answer in a replay years later.
 
 mod cloudevent;
@@ -158,7 +158,7 @@ impl<'a> Checked<'a> {
         })
     }
 
-    /// The checks behind `bad_field`, in the contract's order.
+    /// The checks behind `bad_field`, in the order of crates/model/README.md, Rejections.
     fn into_event(
         self,
         record: &Record,

@@ -1,4 +1,4 @@
-//! Rejections: what is wrong with a record, as a stable code (contract, section 1).
+//! Rejections: what is wrong with a record, as a stable code (crates/model/README.md, Rejections).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ macro_rules! codes {
             /// Every code, in the order in which they are checked.
             pub const ALL: &'static [Self] = &[$(Self::$code,)*];
 
-            /// The contract's word.
+            /// The code as a word.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$code => $word,)* }

@@ -34,7 +34,7 @@ fn with_headers(mut record: Record, headers: &[(&str, &str)]) -> Record {
     record
 }
 
-/// The contract's example.
+/// The example of crates/model/README.md, Publish event.
 fn example() -> Value {
     json!({"specversion": "1.0", "id": "01J3YQ6M2C", "source": "/registry/npm/publish",
         "type": "registry.package.published.v1", "subject": "pkg:npm/pg@7.12.0", "time": "2019-07-25T18:09:11.204Z",

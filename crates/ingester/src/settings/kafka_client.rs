@@ -1,5 +1,5 @@
 //! Which keys of `kafka.client` are taken. A setting of librdkafka's can switch off what the ingester promises, so it is
-//! a list of what may be set (contract, section 6), and everything else is refused with what to use instead.
+//! a list of what may be set (crates/ingester/README.md, Configuration), and everything else is refused with what to use instead.
 
 use std::collections::BTreeMap;
 

@@ -91,7 +91,7 @@ impl DeadLetter<'_> {
         self.0.header(name).map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
-    /// Why it was rejected, in the contract's word.
+    /// Why it was rejected, as its code.
     pub(crate) fn code(&self) -> Option<String> {
         self.text("publication.error.code")
     }

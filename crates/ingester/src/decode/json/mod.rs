@@ -1,6 +1,6 @@
 //! Reading known fields out of JSON (RFC 8259) in one pass, without failing at the first that is wrong.
 //!
-//! The contract orders the rejections: an attribute that is missing outranks a field of the wrong type, wherever the two
+//! The rejections have an order (crates/model/README.md, Rejections): an attribute that is missing outranks a field of the wrong type, wherever the two
 //! stand in the text. So a field is read as missing, wrong or there, and evaluated afterwards. Of repeated keys the last
 //! counts. Strings are borrowed from the record unless they hold escapes.
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::decode::rejection::{Code, Rejection};
 
-/// The deepest nesting of arrays and objects that is read (contract, section 1).
+/// The deepest nesting of arrays and objects that is read (crates/model/README.md, Rejections).
 const MAX_DEPTH: usize = 128;
 
 /// Why a text is not read.

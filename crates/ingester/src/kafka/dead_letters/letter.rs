@@ -1,4 +1,4 @@
-//! What a dead letter looks like, and how it becomes lesser when the broker refuses it (contract, section 1). Pure.
+//! What a dead letter looks like, and how it becomes lesser when the broker refuses it (crates/ingester/README.md, Dead letters). Pure.
 
 use model::Timestamp;
 use rdkafka::error::RDKafkaErrorCode;

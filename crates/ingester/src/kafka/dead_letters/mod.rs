@@ -1,5 +1,5 @@
 //! The dead-letter topic: rejected records go there whole, with the headers that Kafka Connect made the convention and
-//! ours (contract, section 1). What the topic refuses of one letter goes lesser; what it refuses of all, waits.
+//! ours (crates/ingester/README.md, Dead letters). What the topic refuses of one letter goes lesser; what it refuses of all, waits.
 
 mod letter;
 mod topic;
