@@ -98,6 +98,14 @@ fn environment(of: &Value) -> Vec<(String, String)> {
     }
 }
 
+/// As compose puts a value in the place of a variable: `${NAME:?message}`.
+fn interpolated(text: &str) -> String {
+    match text.split_once("${").and_then(|(head, rest)| Some((head, rest.split_once('}')?.1))) {
+        Some((head, rest)) => format!("{head}value{}", interpolated(rest)),
+        None => text.to_owned(),
+    }
+}
+
 fn of_kind<'d>(documents: &'d [Value], kind: &str) -> Vec<&'d Value> {
     documents.iter().filter(|document| document["kind"] == kind).collect()
 }
@@ -127,7 +135,8 @@ fn kubernetes_and_containers_are_configured_with_keys_that_exist() {
 
     let compose = &documents[0]["services"];
     for daemon in ["ingester", "query"] {
-        let variables = environment(&compose[daemon]["environment"]);
+        let mut variables = environment(&compose[daemon]["environment"]);
+        variables.iter_mut().for_each(|(_, value)| *value = interpolated(value));
         assert!(!variables.is_empty() && accepts(daemon, &variables, None), "{variables:?}");
         let image = fs::read_to_string(&dockerfile).unwrap();
         let prefix = format!("{}_", daemon.to_uppercase());

@@ -407,17 +407,17 @@ mod tests {
 
     #[test]
     fn a_host_has_many_spellings() {
-        let hosts = vec!["registry.npmjs.org".to_owned(), "npm.example:8443/private/".to_owned()];
+        let hosts = vec!["registry.example".to_owned(), "npm.example:8443/private/".to_owned()];
         let registry = RegistrySettings { hosts, ..RegistrySettings::default() };
         for url in [
-            "registry.npmjs.org",
-            "https://registry.npmjs.org/",
+            "registry.example",
+            "https://registry.example/",
             "HTTPS://Registry.NPMJS.org:443",
             "https://npm.example:8443/private",
         ] {
             assert!(registry.names(url), "{url}");
         }
-        for url in ["", "npmjs.org", "https://npm.example/private", "npm.example:8443/Private"] {
+        for url in ["", "example", "https://npm.example/private", "npm.example:8443/Private"] {
             assert!(!registry.names(url), "{url}");
         }
     }

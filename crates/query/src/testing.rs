@@ -174,7 +174,7 @@ pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
         schema: ApiSchema::new(&limits).unwrap(),
         limits,
         registry: RegistrySettings {
-            hosts: vec!["registry.npmjs.org".into()],
+            hosts: vec!["registry.example".into()],
             ..RegistrySettings::default()
         },
         reader: memory.clone(),

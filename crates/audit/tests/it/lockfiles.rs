@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use crate::common::{Folder, Service, real, rows};
 use serde_json::json;
 
-const HOSTS: &[&str] = &["registry.npmjs.org", "registry.yarnpkg.com"];
+/// Where the packages of the lockfiles were downloaded.
+fn hosts() -> Vec<&'static str> {
+    include_str!("../../../../tests/lockfiles/hosts.txt").lines().collect()
+}
 
 /// The sample project's packages that every package manager must have found, by their real names.
 const EVERYWHERE: &[&str] = &[
@@ -35,7 +38,7 @@ const PRIVATE: &[&str] = &[
 ];
 
 fn asked(name: &str, as_name: &str) -> (BTreeSet<String>, serde_json::Value) {
-    let service = Service::of(HOSTS, rows(&[("*", json!({}))]));
+    let service = Service::of(&hosts(), rows(&[("*", json!({}))]));
     let folder = Folder::new(&[(as_name, &real(name))]);
     let run = folder.run(&service.url(), &[as_name, "--format", "json"]);
     assert_eq!(run.code, 0, "{name}: {run:?}");
@@ -131,7 +134,7 @@ fn a_lockfile_that_was_cut_off_is_not_audited() {
             if name == "yarn1.yarn.lock" && (cut.ends_with('\n') || cut.ends_with('"')) {
                 continue;
             }
-            let service = Service::of(HOSTS, rows(&[("*", json!({}))]));
+            let service = Service::of(&hosts(), rows(&[("*", json!({}))]));
             let run = Folder::new(&[(as_name, cut)]).run(&service.url(), &[as_name]);
             let tail = &cut[cut.len() - 60..];
             assert_eq!((run.code, service.asked().len()), (2, 0), "{name} after {end}: {tail}");

@@ -39,6 +39,8 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 struct State {
     used: u64,
+    /// By client, where it holds any.
+    by_client: HashMap<Client, u64>,
     next: u64,
     guests: HashMap<u64, Entry>,
 }
@@ -51,7 +53,8 @@ struct Entry {
     since: Instant,
     /// How long it waited for room, which is not its own fault.
     waited: Duration,
-    waits_since: Option<Instant>,
+    /// Since when it waits, and for how many bytes.
+    waits_for: Option<(Instant, u64)>,
     evicted: Arc<Evicted>,
 }
 
@@ -93,7 +96,7 @@ impl Room {
             bytes: 0,
             since: Instant::now(),
             waited: Duration::ZERO,
-            waits_since: None,
+            waits_for: None,
             evicted: evicted.clone(),
         };
         state.guests.insert(id, entry);
@@ -108,17 +111,18 @@ impl Room {
         // Nobody's share is reckoned while less than half of the room is used.
         let is_share =
             state.used + bytes <= self.total / 2 || state.bytes_of(client) + bytes <= self.share;
-        if fits && is_share {
+        if fits && is_share && !state.has_smaller_waiting(client, bytes, self.total) {
             state.used += bytes;
+            *state.by_client.entry(client).or_default() += bytes;
             if let Some(own) = state.guests.get_mut(&id) {
                 own.bytes += bytes;
                 own.waited += own.waits();
-                own.waits_since = None;
+                own.waits_for = None;
             }
             return true;
         }
         if let Some(own) = state.guests.get_mut(&id) {
-            own.waits_since.get_or_insert_with(Instant::now);
+            own.waits_for.get_or_insert_with(|| (Instant::now(), bytes));
         }
         if let Some(entry) = state.in_the_way(id, bytes, is_share) {
             entry.evict();
@@ -133,8 +137,35 @@ impl Room {
 
 impl State {
     fn bytes_of(&self, client: Client) -> u64 {
-        let same = self.guests.values().filter(|other| other.client == client);
-        same.map(|other| other.bytes).sum()
+        self.by_client.get(&client).copied().unwrap_or_default()
+    }
+
+    fn leave(&mut self, id: u64) {
+        let Some(entry) = self.guests.remove(&id) else { return };
+        self.used -= entry.bytes;
+        if let Some(held) = self.by_client.get_mut(&entry.client) {
+            *held -= entry.bytes;
+            if *held == 0 {
+                self.by_client.remove(&entry.client);
+            }
+        }
+    }
+
+    /// Whether a guest waits whose client would hold less, and for which there is room: it comes first.
+    fn has_smaller_waiting(&self, client: Client, bytes: u64, total: u64) -> bool {
+        let mut waiting = self
+            .guests
+            .values()
+            .filter(|other| other.client != client)
+            .filter_map(|other| Some((other.client, other.waits_for?.1)))
+            .peekable();
+        if waiting.peek().is_none() {
+            return false;
+        }
+        let own = self.bytes_of(client) + bytes;
+        waiting.any(|(other, wanted)| {
+            self.used + wanted <= total && self.bytes_of(other) + wanted < own
+        })
     }
 
     /// Who has to go for this guest: the one that is latest, else one of the client that holds the most, where this guest
@@ -155,7 +186,7 @@ impl State {
         {
             return Some(entry);
         }
-        if !is_share || own.waits() < PATIENCE {
+        if !is_share || own.waited + own.waits() < PATIENCE {
             return None;
         }
         let most = others()
@@ -169,7 +200,7 @@ impl State {
 impl Entry {
     /// How long it has been waiting for room.
     fn waits(&self) -> Duration {
-        self.waits_since.map_or(Duration::ZERO, |since| since.elapsed())
+        self.waits_for.map_or(Duration::ZERO, |(since, _)| since.elapsed())
     }
 
     fn late(&self) -> Duration {
@@ -221,11 +252,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.room.lock();
-        if let Some(entry) = state.guests.remove(&self.id) {
-            state.used -= entry.bytes;
-        }
-        drop(state);
+        self.room.lock().leave(self.id);
         self.room.freed.notify_waiters();
     }
 }

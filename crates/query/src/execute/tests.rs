@@ -385,12 +385,12 @@ async fn a_purl_that_names_another_artifact_or_registry_is_null() {
     for (qualifiers, is_ours) in [
         ("arch=x86&checksum=sha1:0", true),
         ("repository_url=", true),
-        ("repository_url=https://registry.npmjs.org/", true),
-        ("repository_url=https%3A%2F%2Fregistry.npmjs.org", true),
-        ("Repository_Url=registry.npmjs.org", true),
+        ("repository_url=https://registry.example/", true),
+        ("repository_url=https%3A%2F%2Fregistry.example", true),
+        ("Repository_Url=registry.example", true),
         ("repository_url=https://npm.example", false),
         ("vcs_url=git%2Bhttps://example.org/pg.git", false),
-        ("download_url=https://registry.npmjs.org/pg/-/pg-7.12.0.tgz", false),
+        ("download_url=https://registry.example/pg/-/pg-7.12.0.tgz", false),
     ] {
         let variables = format!(r#"{{"purls":["pkg:npm/pg@7.12.0?{qualifiers}"]}}"#);
         let expected = if is_ours { r#"[{"version":"7.12.0"}]"# } else { "[null]" };
@@ -432,7 +432,7 @@ async fn a_node_is_found_by_its_canonical_id_alone() {
 async fn the_registry_says_its_hosts() {
     assert_eq!(
         data("{ registry { ecosystem hosts __typename } }", "{}").await,
-        r#"{"data":{"registry":{"ecosystem":"npm","hosts":["registry.npmjs.org"],"__typename":"Registry"}}}"#
+        r#"{"data":{"registry":{"ecosystem":"npm","hosts":["registry.example"],"__typename":"Registry"}}}"#
     );
 }
 
