@@ -21,12 +21,8 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         .set("bootstrap.servers", &settings.kafka.brokers)
         .set("group.id", &settings.kafka.group)
         .set("client.id", "publication-ingester")
-        .set("isolation.level", "read_committed")
-        // A member that was killed is missed sooner than with Kafka's 45 s, and its partitions stand still for less.
-        .set("session.timeout.ms", "10000")
         // New partitions, and a topic made after us, are seen within this.
         .set("topic.metadata.refresh.interval.ms", "10000")
-        .set("allow.auto.create.topics", "false")
         // librdkafka's own buffer, a third of what we may hold; its default is 64 MiB.
         .set(
             "queued.max.messages.kbytes",
@@ -37,14 +33,26 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         .set("queued.min.messages", "10000")
         // A full buffer is looked at again after this; the default of 1 s starves a small buffer.
         .set("fetch.queue.backoff.ms", "20")
-        .set("statistics.interval.ms", "1000");
+        // librdkafka unpacks a batch into at most this much, and its default of 100 MB does not suffice for every batch
+        // that other clients read. It begins with twice the packed size and triples it.
+        .set("receive.message.max.bytes", "268435456");
+    if !settings.kafka.is_broker_assigned() {
+        config
+            // A member that was killed is missed sooner than with Kafka's 45 s, and its partitions stand still for less.
+            .set("session.timeout.ms", "10000")
+            .set("partition.assignment.strategy", "cooperative-sticky");
+    }
     pass_through(&mut config, settings);
-    // The position is ours alone: committed after the write, never by itself, and no jump but by `kafka::starts`.
+    // The position is ours alone: committed after the write, never by itself, and no start but by `kafka::group`.
     config
+        .set("statistics.interval.ms", "1000")
+        .set("isolation.level", "read_committed")
+        .set("allow.auto.create.topics", "false")
+        // What a disk has damaged is an error and not a record.
+        .set("check.crcs", "true")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("partition.assignment.strategy", "cooperative-sticky");
+        .set("auto.offset.reset", "error");
     config.set_log_level(RDKafkaLogLevel::Info);
     config
 }
@@ -56,7 +64,7 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
         .set("bootstrap.servers", &settings.kafka.brokers)
         .set("client.id", "publication-ingester")
         .set("linger.ms", "5")
-        // The broker judges the size, not the client: a refused record is then sent without its value.
+        // The broker judges the size, not the client: what it refuses goes again as a lesser letter.
         .set("message.max.bytes", "1000000000")
         .set("message.timeout.ms", "10000");
     pass_through(&mut config, settings);
@@ -80,6 +88,21 @@ fn pass_through(config: &mut ClientConfig, settings: &Settings) {
     for (key, value) in &settings.kafka.client {
         config.set(key, value);
     }
+}
+
+/// Whether an error only says that nobody answered; the cause is in what librdkafka says of the brokers.
+pub(super) fn is_silence(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::MessageTimedOut
+            | Code::AllBrokersDown
+            | Code::QueueFull
+            | Code::Resolve
+    )
 }
 
 /// What librdkafka reports again and again while it mends something by itself: each error is said once a minute.

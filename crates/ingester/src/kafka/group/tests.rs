@@ -267,6 +267,7 @@ async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
         settled: seen,
         topic: scene.topic.as_str().into(),
         revoke_timeout: Duration::ZERO,
+        session: Duration::from_secs(10),
         on_gap: crate::settings::OnGap::Continue,
         repeated: Default::default(),
     };
