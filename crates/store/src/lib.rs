@@ -31,7 +31,10 @@ pub use access::{Access, access};
 pub use error::Error;
 pub use filter::{Cursor, Filter, Flag, Order};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
-pub use positions::{Account, FileIdentity, GroupAccount, PositionKey, Positions, TablePosition};
+pub use positions::{
+    Account, Advance, Advanced, Claimed, DatabaseId, GroupAccount, PositionKey, Positions,
+    TablePosition,
+};
 pub use postgres::{PostgresReader, PostgresWriter};
 pub use retry::{Refused, Retrying, WaitCause, WaitObserver, Written};
 pub use settings::StoreSettings;
