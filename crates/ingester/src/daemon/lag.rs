@@ -159,7 +159,7 @@ mod tests {
 
     /// The partition ends at 10.
     fn end() -> PartitionEnd {
-        PartitionEnd { partition: 0, end: 10, is_read: false, committed: 2, start: 0 }
+        PartitionEnd { partition: 0, end: Some(10), is_read: false, committed: 2, start: 0 }
     }
 
     #[test]
