@@ -154,6 +154,42 @@ async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
     ingester.stop();
 }
 
+/// A byte is another on the broker's disk: the batch that has it is named, counted and passed.
+#[tokio::test]
+async fn a_damaged_batch_is_a_gap() {
+    let mut kafka = Kafka::start();
+    let shared = Scene::without_topic("damaged", testkit::postgres().database().await.url);
+    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    scene.make_topic(1, &[]).await;
+    for n in 0..3 {
+        scene.produce(records(n * 100..(n + 1) * 100)).await;
+    }
+    kafka.stop();
+    let log = kafka.log_folder(&scene.topic, 0).join("00000000000000000000.log");
+    let mut bytes = fs::read(&log).unwrap();
+    let mark = b"package-150\"";
+    let place = bytes.windows(mark.len()).position(|some| some == mark).unwrap();
+    bytes[place] = b'P';
+    fs::write(&log, bytes).unwrap();
+    kafka.start_again();
+
+    let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
+    let status = stopped.daemon.wait_exit(PATIENCE);
+    let log = stopped.daemon.log();
+    assert_eq!(status.code(), Some(65), "{log}");
+    assert!(log.contains(&format!("partition 0 of {}", scene.topic)), "{log}");
+    assert!(scene.count().await < 150, "nothing behind the gap is read");
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let lost = gap(&ingester);
+    assert!((1.0..=100.0).contains(&lost), "{lost}");
+    assert_eq!(scene.count().await as f64 + lost, 300.0);
+    assert!(ingester.stop().contains("damaged on the broker's disk"));
+    // A replay passes it too.
+    scene.must("replay", &["--from", "earliest", "--until", "latest"]);
+    assert_eq!(scene.count().await as f64 + lost, 300.0);
+}
+
 #[tokio::test]
 async fn offsets_that_are_gone_and_new_partitions_are_read_from_the_first_record() {
     let scene = Scene::new("offsets", 1).await;

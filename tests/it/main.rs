@@ -38,6 +38,7 @@ mod rejection_fields;
 mod rejections;
 mod replay;
 mod restart;
+mod rights;
 mod roles;
 mod runbook;
 mod secure;

@@ -112,7 +112,6 @@ pub(super) struct Repeated(Mutex<Vec<(RDKafkaErrorCode, Instant)>>);
 impl Repeated {
     /// Whether the error was not said within the last minute.
     pub(super) fn is_news(&self, error: &KafkaError) -> bool {
-        const QUIET: Duration = Duration::from_secs(60);
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.retain(|(_, at)| at.elapsed() <= QUIET);
@@ -124,10 +123,20 @@ impl Repeated {
     }
 }
 
-/// Writes a log line of librdkafka's as one of ours. A producer is told of consumer's keys that it ignores, and a
-/// consumer of a producer's: `kafka.client` is for both, so that is no news.
+/// Librdkafka's lines of the last minute, for all clients of the process: a broker that is away makes each of them write
+/// several a second.
+static LINES: Mutex<Vec<(String, Instant)>> = Mutex::new(Vec::new());
+/// No line is said again within this.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Writes a log line of librdkafka's as one of ours, each once a minute. A producer is told of consumer's keys that it
+/// ignores, and a consumer of a producer's: `kafka.client` is for both, so that is not news.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     if facility == "CONFWARN" && message.contains("will be ignored") {
+        return;
+    }
+    let is_debug = matches!(level, RDKafkaLogLevel::Debug);
+    if !is_debug && !is_new_line(facility, message, Instant::now()) {
         return;
     }
     match level {
@@ -142,5 +151,39 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
             tracing::info!(target: "librdkafka", facility, "{message}")
         }
         RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+/// Whether no such line was said within the last minute. Times and counters in it make no other line.
+fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
+    let what = message.split(" (after ").next().unwrap_or(message);
+    let line = format!("{facility} {what}");
+    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.retain(|(_, at)| now.saturating_duration_since(*at) < QUIET);
+    let is_new = lines.iter().all(|(said, _)| *said != line);
+    if is_new {
+        lines.push((line, now));
+    }
+    is_new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_said_once_a_minute() {
+        let refused = |millis| {
+            format!("b:9092/1: Connect failed: refused (after {millis}ms in state CONNECT)")
+        };
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(is_new_line("FAIL", &refused(1), start));
+        assert!(!is_new_line("FAIL", &refused(25), after(30)));
+        assert!(
+            is_new_line("FAIL", "b:9093/2: Connect failed: refused", after(30)),
+            "another broker"
+        );
+        assert!(is_new_line("FAIL", &refused(1), after(60)));
     }
 }
