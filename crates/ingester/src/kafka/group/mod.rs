@@ -4,6 +4,7 @@
 //! partition is read from, `placement` asks and acts on it. `commit` says which offsets may be committed, `confirm`
 //! sends them.
 
+mod account;
 mod callbacks;
 mod commit;
 mod confirm;
