@@ -216,6 +216,31 @@ pub fn open_jobs(settings: &StoreSettings) -> Result<Arc<dyn Jobs>, Error> {
     })
 }
 
+/// A database, opened once for all that a daemon writes: they share its connections, which for SQLite is one.
+#[derive(Clone)]
+pub struct Opened {
+    /// The publications.
+    pub table: Arc<dyn PublicationTable>,
+    /// The account of positions.
+    pub positions: Arc<dyn Positions>,
+    /// The replays.
+    pub jobs: Arc<dyn Jobs>,
+}
+
+/// Opens the database of `settings.url` for a daemon that writes. Connects when first used.
+///
+/// # Errors
+/// As [`open_writer`].
+pub fn open(settings: &StoreSettings) -> Result<Opened, Error> {
+    fn all<W: PublicationTable + Positions + Jobs + 'static>(writer: Arc<W>) -> Opened {
+        Opened { table: writer.clone(), positions: writer.clone(), jobs: writer }
+    }
+    Ok(match settings.database()? {
+        settings::Database::Postgres(url) => all(Arc::new(PostgresWriter::open(url, settings))),
+        settings::Database::Sqlite(options) => all(Arc::new(SqliteWriter::open(options))),
+    })
+}
+
 /// Opens the database of `settings.url` for the account of positions. Connects when first used.
 ///
 /// # Errors

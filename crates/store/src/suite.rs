@@ -14,10 +14,9 @@ use proptest::test_runner::{Config, TestRunner};
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::{
-    Advance, DatabaseId,
-    Account, Cursor, Error, Filter, Flag, GroupAccount, JobProgress, JobState, JobUpdate, NewJob,
-    Order, PositionKey, PublicationReader, PublicationTable, Recorded, RowsRead, StoreSettings,
-    TablePosition,
+    Account, Advance, Cursor, DatabaseId, Error, Filter, Flag, GroupAccount, JobProgress, JobState,
+    JobUpdate, NewJob, Order, PositionKey, PublicationReader, PublicationTable, Recorded, RowsRead,
+    StoreSettings, TablePosition,
 };
 
 /// An empty database of its own, its schema in place; ends with the test.
@@ -520,7 +519,10 @@ async fn the_account_belongs_to_the_present_owner(store: Store) {
     assert_eq!(claimed, [account(2, "one", None), account(0, "one", None)]);
     let settled = TablePosition { evidence: Some("lists".into()), ..at(7) };
     let both = [write(2, "one", None, at(5)), write(0, "one", None, settled.clone())];
-    assert_eq!(advance(&both).await, [Some(account(2, "one", None)), Some(account(0, "one", None))]);
+    assert_eq!(
+        advance(&both).await,
+        [Some(account(2, "one", None)), Some(account(0, "one", None))]
+    );
     // What stood there comes back, and what is written stands.
     let before = advance(&[write(0, "one", Some(7), at(9))]).await;
     assert_eq!(before, [Some(account(0, "one", Some(settled)))]);

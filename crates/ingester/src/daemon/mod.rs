@@ -6,6 +6,7 @@ pub(crate) mod metrics;
 pub(crate) mod observer;
 pub(crate) mod partition_state;
 pub(crate) mod rejection_limit;
+pub(crate) mod replays;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::daemon::lag::Lag;
 use crate::daemon::metrics::IngesterMetrics;
 use crate::daemon::observer::{GroupWatch, LiveObserver, Waits};
 use crate::daemon::rejection_limit::RejectionLimit;
+use crate::daemon::replays::Replays;
 use crate::evidence::EvidenceLoader;
 use crate::evidence::fetch::ListPoller;
 use crate::evidence::settle::{LiveEvidence, Settling, Trigger};
@@ -127,8 +129,9 @@ impl Work {
         let Some(exits) = stop.run_until_cancelled(loading).await else { return Ok(()) };
         let exits = exits??;
         let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
-        let store = store::open_writer(&self.settings.store)?;
-        let store = Arc::new(Retrying::new(store, waits.clone()).outlasting_refusals());
+        let opened = store::open(&self.settings.store)?;
+        let store = Retrying::new(opened.table, waits.clone()).outlasting_refusals();
+        let store = Arc::new(store);
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());
         };
@@ -136,8 +139,14 @@ impl Work {
         let (shown, history) = watch::channel(exits.history());
         let lag = Arc::new(Lag::default());
         let settled = Arc::new(SettledPartitions::new(trigger.clone(), history.clone()));
-        let (poll, records) =
-            kafka::start(&self.settings, self.observers(&lag, &settled)).map_err(kafka::refused)?;
+        let replays = Arc::new(Replays::default());
+        let positions = Retrying::new(opened.positions, waits.clone()).outlasting_refusals();
+        let observers = Observers {
+            group: Arc::new(self.watch(&lag, &replays)),
+            settled: settled.clone(),
+            positions: Some(Arc::new(positions)),
+        };
+        let (poll, records) = kafka::start(&self.settings, observers).map_err(kafka::refused)?;
         let evidence = LiveEvidence { history: history.clone(), trigger: trigger.clone() };
         let topic = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
         let delivery = Delivery { topic: Box::new(topic), observer: waits };
@@ -158,6 +167,7 @@ impl Work {
         beside.spawn(make_dead_letter_topic(self.settings.clone()));
         beside.spawn(settling.run(stop.clone()));
         beside.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
+        beside.spawn(replays.watch(opened.jobs, stop.clone()));
         beside.spawn(exits.keep_up(shown, trigger, stop.clone()));
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
             beside.spawn(poller.run(stop.clone()));
@@ -179,14 +189,14 @@ impl Work {
         result
     }
 
-    fn observers(&self, lag: &Arc<Lag>, settled: &Arc<SettledPartitions>) -> Observers {
-        let group = GroupWatch {
+    fn watch(&self, lag: &Arc<Lag>, replays: &Arc<Replays>) -> GroupWatch {
+        GroupWatch {
             topic: self.settings.kafka.topic.clone(),
             health: self.health.clone(),
             lag: lag.clone(),
             metrics: self.metrics.clone(),
-        };
-        Observers { group: Arc::new(group), settled: settled.clone() }
+            replays: replays.clone(),
+        }
     }
 
     fn ingest(
