@@ -31,6 +31,7 @@ mod metrics;
 mod outage;
 mod partitioned;
 mod pipeline;
+mod positions;
 mod rebalance;
 mod reconcile;
 mod rejection_cases;
