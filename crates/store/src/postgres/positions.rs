@@ -11,11 +11,14 @@ use crate::{
     TablePosition,
 };
 
-/// [`DatabaseId`]: a server that was started again, or another one, has another time.
+/// [`DatabaseId`]: a restored database has another number, and a promoted standby another address. A server that was only
+/// started again is the same, unless it may forget commits in a crash.
 macro_rules! database {
     () => {
-        "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint || '/' || \
-          (SELECT oid FROM pg_database WHERE datname = current_database()))"
+        "((SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || \
+          coalesce(host(inet_server_addr()) || ':' || inet_server_port(), '') || \
+          CASE current_setting('synchronous_commit') WHEN 'off' \
+              THEN '/' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint ELSE '' END)"
     };
 }
 

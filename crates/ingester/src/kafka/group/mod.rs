@@ -18,10 +18,14 @@ mod troubles;
 mod unreadable;
 mod wait;
 
+#[cfg(test)]
+pub(crate) use account::{Verdict, verdict};
 pub(super) use callbacks::Quiet;
 #[cfg(test)]
 pub(crate) use commit::CommitQueue;
 #[cfg(test)]
 pub(crate) use start_offsets::{CommitMetadata, Decision, Facts, LogPosition, Refusal};
+#[cfg(test)]
+pub(crate) use state::KnownLog;
 pub(super) use thread::CHUNK_RECORDS;
 pub(crate) use thread::{CHUNK_BYTES, Observers, PollControl, start};

@@ -298,6 +298,12 @@ impl Context {
             let has_history = (has_position || facts.proved.is_some()) && !is_recreated;
             self.settled.assigned(number, has_history, settled_by.as_deref());
         }
+        if facts.position.is_none() && facts.committed.is_none() && facts.account.is_some() {
+            tracing::info!(
+                topic = %self.topic, partition = number, offset = start.position.offset,
+                "the group has no committed offset: reading on where the table's account is"
+            );
+        }
         if facts.position.is_none() && !facts.has_any_position() && start.gap.is_none() {
             tracing::info!(
                 topic = %self.topic, partition = number, offset = start.position.offset,

@@ -133,50 +133,50 @@ pub(super) enum Reading {
 
 /// What is remembered of a partition's log.
 #[derive(Debug, Default)]
-pub(super) struct KnownLog {
+pub(crate) struct KnownLog {
     /// The id of the topic that it is of.
-    pub(super) topic_id: Option<String>,
+    pub(crate) topic_id: Option<String>,
     /// The greatest end that was seen.
     end: Option<i64>,
     /// The offsets at which a leader epoch began, ascending.
     epochs: VecDeque<(i64, i32)>,
     /// The last offset we committed: a broker forgets the group's when it deletes a topic.
-    pub(super) committed: Option<i64>,
+    pub(crate) committed: Option<i64>,
 }
 
 impl KnownLog {
     /// An end was seen.
-    pub(super) fn saw_end(&mut self, end: i64) {
+    pub(crate) fn saw_end(&mut self, end: i64) {
         self.end = self.end.max(Some(end));
     }
 
     /// The greatest end that was seen.
-    pub(super) fn end(&self) -> Option<i64> {
+    pub(crate) fn end(&self) -> Option<i64> {
         self.end
     }
 
     /// A record was read that the leader of this epoch wrote.
-    pub(super) fn saw_epoch(&mut self, offset: i64, epoch: i32) {
+    pub(crate) fn saw_epoch(&mut self, offset: i64, epoch: i32) {
         if self.epochs.back().is_none_or(|&(_, last)| last != epoch) {
             self.epochs.push_back((offset, epoch));
         }
     }
 
     /// The epoch of the record before this offset.
-    pub(super) fn epoch_before(&self, next: i64) -> Option<i32> {
+    pub(crate) fn epoch_before(&self, next: i64) -> Option<i32> {
         let before = self.epochs.iter().rev().find(|&&(first, _)| first < next);
         before.map(|&(_, epoch)| epoch)
     }
 
     /// Nobody asks for epochs before this offset any more.
-    pub(super) fn forget_epochs_before(&mut self, next: i64) {
+    pub(crate) fn forget_epochs_before(&mut self, next: i64) {
         while self.epochs.get(1).is_some_and(|&(first, _)| first < next) {
             self.epochs.pop_front();
         }
     }
 
     /// A start with an epoch says as much as a record.
-    pub(super) fn starts_at(&mut self, position: LogPosition) {
+    pub(crate) fn starts_at(&mut self, position: LogPosition) {
         self.epochs.clear();
         if let Some(epoch) = position.epoch {
             self.epochs.push_back((position.offset - 1, epoch));
