@@ -193,8 +193,12 @@ impl Member {
             else {
                 continue;
             };
-            let epoch = self.places.get(&partition).and_then(|it| it.log.epoch_before(next));
-            let request = World::of_topic(world.request(partition, next, epoch), topic_id);
+            let Some(place) = self.places.get(&partition) else { continue };
+            let mut request = world.request(partition, next, place.log.epoch_before(next));
+            let is_cut = place.validated != Some(world.log(partition).epoch());
+            if is_cut || topic_id != world.topic_id {
+                request = World::outdated(request, topic_id);
+            }
             match fate {
                 CommitFate::Arrives => world.commit(&request),
                 CommitFate::Later => self.sent.push(request),

@@ -50,6 +50,8 @@ pub(super) struct Made {
     pub(super) expected: Expected,
     /// Retention, or the end of its topic, took it before it was written: it need not be written any more.
     pub(super) is_optional: bool,
+    /// Its log does not have it any more.
+    is_gone: bool,
     /// How often it was read, by whoever.
     pub(super) deliveries: u32,
     /// How often it was in a batch that was written.
@@ -267,6 +269,7 @@ impl World {
             record,
             expected,
             is_optional: false,
+            is_gone: false,
             deliveries: 0,
             batched: 0,
             is_in_table: false,
@@ -319,6 +322,7 @@ impl World {
 
     fn gone(&mut self, number: usize) {
         let made = &mut self.made[number];
+        made.is_gone = true;
         made.is_optional |= !made.is_done();
     }
 
@@ -359,9 +363,9 @@ impl World {
         CommitRequest { generation: self.generation, partition, to }
     }
 
-    /// The same of a topic that was read before the present one.
-    pub(super) fn of_topic(request: CommitRequest, topic_id: u32) -> CommitRequest {
-        CommitRequest { to: Committed { topic_id, ..request.to }, ..request }
+    /// The same of a topic that was read before the present one, or of a log that was cut since it was read.
+    pub(super) fn outdated(request: CommitRequest, topic_id: u32) -> CommitRequest {
+        CommitRequest { to: Committed { topic_id, stamp: u32::MAX, ..request.to }, ..request }
     }
 
     pub(super) fn database(&self) -> DatabaseId {
@@ -514,6 +518,8 @@ impl World {
         let in_table = backup.in_table.into_iter().chain(std::iter::repeat(false));
         for (made, is_in_table) in self.made.iter_mut().zip(in_table) {
             made.is_in_table = is_in_table;
+            // Nobody can read it again.
+            made.is_optional |= made.is_gone && !made.is_done();
         }
     }
 
