@@ -46,6 +46,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
 pub(crate) struct Served {
     pub(crate) daemon: Daemon,
     pub(crate) http: String,
+    pub(crate) admin: String,
     pub(crate) database: String,
     pub(crate) postgres: Postgres,
     pub(crate) runtime: Runtime,
@@ -66,7 +67,7 @@ impl Served {
             .env("QUERY_ADMIN__LISTEN", &admin)
             .spawn();
         daemon.wait_ready(&admin);
-        Ok(Self { daemon, http, database, postgres, runtime })
+        Ok(Self { daemon, http, admin, database, postgres, runtime })
     }
 
     /// The daemon's peak, in MiB.

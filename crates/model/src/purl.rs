@@ -15,8 +15,7 @@ const ENCODED: &AsciiSet =
 #[error("not a purl")]
 pub struct InvalidPurl;
 
-/// The parts of a package URL, decoded. Qualifiers and subpath are checked for nothing and dropped: they do not say
-/// which version was published.
+/// The parts of a package URL, decoded. The subpath is dropped: it does not say which version was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purl<'a> {
     /// The type, lower-cased: types are case-insensitive.
@@ -25,6 +24,8 @@ pub struct Purl<'a> {
     pub name: Cow<'a, str>,
     /// The version, byte for byte after decoding.
     pub version: Option<Cow<'a, str>>,
+    /// The qualifiers as they were written, `key=value` joined by `&`; see [`Purl::qualifier`].
+    pub qualifiers: &'a str,
 }
 
 impl<'a> Purl<'a> {
@@ -35,8 +36,8 @@ impl<'a> Purl<'a> {
     /// [`InvalidPurl`] without the scheme, the type or the name, or where the percent-encoding is no UTF-8.
     pub fn parse(text: &'a str) -> Result<Self, InvalidPurl> {
         let without_subpath = text.split_once('#').map_or(text, |(head, _)| head);
-        let without_qualifiers =
-            without_subpath.split_once('?').map_or(without_subpath, |(head, _)| head);
+        let (without_qualifiers, qualifiers) =
+            without_subpath.split_once('?').unwrap_or((without_subpath, ""));
         let (scheme, rest) = without_qualifiers.split_once(':').ok_or(InvalidPurl)?;
         if !scheme.eq_ignore_ascii_case("pkg") {
             return Err(InvalidPurl);
@@ -45,6 +46,7 @@ impl<'a> Purl<'a> {
         if !is_type(ecosystem) {
             return Err(InvalidPurl);
         }
+        let path = path.trim_end_matches('/');
         // The version begins at the last `@`; one right behind a slash, or at the head, opens an npm scope.
         let (path, version) = match path.rfind('@') {
             Some(at) if at > 0 && !path[..at].ends_with('/') && !path[at..].contains('/') => {
@@ -53,7 +55,18 @@ impl<'a> Purl<'a> {
             _ => (path, None),
         };
         let version = version.filter(|version| !version.is_empty()).map(decode).transpose()?;
-        Ok(Self { ecosystem: lower(ecosystem), name: name(path.trim_matches('/'))?, version })
+        let name = name(path.trim_matches('/'))?;
+        Ok(Self { ecosystem: lower(ecosystem), name, version, qualifiers })
+    }
+
+    /// The value of a qualifier, decoded; `key` is in lower case. None where it is missing or empty, which purl-spec takes
+    /// for the same.
+    #[must_use]
+    pub fn qualifier(&self, key: &str) -> Option<Cow<'a, str>> {
+        let pairs = self.qualifiers.split('&').filter_map(|pair| pair.split_once('='));
+        let mut values = pairs.filter(|(name, _)| name.eq_ignore_ascii_case(key));
+        let value = values.next().map(|(_, value)| value).filter(|value| !value.is_empty())?;
+        Some(percent_decode_str(value).decode_utf8_lossy())
     }
 
     /// Whether the text is a purl type as the canonical form has it, in lower case.
@@ -181,6 +194,19 @@ mod tests {
             npm("x", Some("1.0.0+build"))
         );
         assert_eq!(parsed("pkg:npm/JSONStream@"), npm("JSONStream", None));
+        assert_eq!(parsed("pkg:npm/x@1.0.0//?a=b"), npm("x", Some("1.0.0")));
+    }
+
+    #[test]
+    fn qualifiers_are_decoded_and_empty_ones_are_missing() {
+        let text =
+            "pkg:npm/x@1?a=&Repository_URL=https%3A%2F%2Fr.example%2Fp&vcs_url=git+ssh://x#s?b=c";
+        let purl = Purl::parse(text).unwrap();
+        assert_eq!(purl.qualifier("repository_url").as_deref(), Some("https://r.example/p"));
+        assert_eq!(purl.qualifier("vcs_url").as_deref(), Some("git+ssh://x"));
+        assert_eq!(purl.qualifier("a"), None);
+        assert_eq!(purl.qualifier("b"), None);
+        assert_eq!(Purl::parse("pkg:npm/x@1").unwrap().qualifier("a"), None);
     }
 
     #[test]

@@ -1,36 +1,47 @@
 //! Who may ask, how much, and from which pages: API tokens, rate limits, addresses behind proxies, other origins.
 //!
 //! All of it is off by default: the data is public, and limits on each single request stand whoever asks. Nothing here
-//! keeps or logs an address; the rate limit counts by it in memory, and forgets it when its count is full again.
+//! logs an address; the rate limit counts by it in memory, and forgets it when its count is full again.
 
 mod client;
-mod cors;
+mod origins;
 mod rate;
 mod tokens;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
+use ipnet::IpNet;
 use service::config::ConfigError;
 
 use crate::config::QuerySettings;
+use crate::error::QueryError;
 
 pub(crate) use self::client::Client;
 pub use self::client::ForwardedHeader;
-pub(crate) use self::cors::Cors;
+pub(crate) use self::origins::Origins;
 pub(crate) use self::rate::Limiter;
 pub(crate) use self::tokens::Unauthenticated;
 
 use self::client::Proxies;
 use self::tokens::Tokens;
 
+/// How often the file of the tokens is read again.
+const TOKENS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// What the settings of the table `access` come to.
 #[derive(Debug)]
 pub(crate) struct Access {
     tokens: Tokens,
+    tokens_file: PathBuf,
+    /// Whether tokens are asked for.
+    pub(crate) is_closed: bool,
     proxies: Proxies,
     pub(crate) limiter: Option<Limiter>,
-    pub(crate) cors: Cors,
+    pub(crate) origins: Origins,
 }
 
 impl Access {
@@ -39,41 +50,65 @@ impl Access {
         let access = &settings.access;
         if access.rate_limit > 0 && access.rate_limit < settings.limits.max_refs {
             // One request may cost that much; it would be refused for ever.
-            return Err(ConfigError::invalid(
-                "access.rate_limit",
-                "must not be below limits.max_refs",
-            ));
+            let message = "must not be below limits.max_refs";
+            return Err(ConfigError::invalid("access.rate_limit", message));
         }
+        let tokens = Tokens::read(access)?;
         Ok(Self {
-            tokens: Tokens::read(access)?,
+            is_closed: !tokens.is_empty(),
+            tokens,
+            tokens_file: access.tokens_file.clone(),
             proxies: Proxies::new(access)?,
             limiter: Limiter::new(access)?,
-            cors: Cors::new(&access.cors_origins)?,
+            origins: Origins::new(&access.cors_origins)?,
         })
     }
 
-    /// Whether tokens are asked for.
-    pub(crate) const fn is_closed(&self) -> bool {
-        !self.tokens.is_empty()
+    /// Whom the request counts for as long as nothing is known of it but its connection and its head.
+    pub(crate) fn address(&self, headers: &HeaderMap, peer: IpAddr) -> Client {
+        Client::of_address(self.proxies.client(headers, peer))
     }
 
-    /// Who asks: the owner of the token, or the address where no tokens are asked for.
-    pub(crate) fn client(
-        &self,
-        headers: &HeaderMap,
-        peer: IpAddr,
-    ) -> Result<Client, Unauthenticated> {
-        if self.is_closed() {
-            return self.tokens.owner(headers).map(Client::Token);
-        }
-        Ok(Client::of_address(self.proxies.client(headers, peer)))
+    /// The owner of the request's token.
+    pub(crate) fn owner(&self, headers: &HeaderMap) -> Result<Client, Unauthenticated> {
+        self.tokens.owner(headers)
     }
 
     /// What the owner of a token is called, for the log.
-    pub(crate) fn name(&self, client: Client) -> Option<&str> {
-        match client {
-            Client::Token(index) => self.tokens.name(index),
-            Client::Address(_) => None,
+    pub(crate) fn name(&self, client: Client) -> Option<Arc<str>> {
+        self.tokens.name(client)
+    }
+
+    /// Takes so many publications from the client's account.
+    pub(crate) fn charge(&self, client: Client, cost: u64) -> Result<(), QueryError> {
+        match &self.limiter {
+            Some(limiter) => limiter.take(client, cost).map_err(QueryError::rate_limited),
+            None => Ok(()),
+        }
+    }
+
+    /// The proxies that are trusted: the connections of many clients come from them.
+    pub(crate) fn proxies(&self) -> Arc<[IpNet]> {
+        self.proxies.networks()
+    }
+
+    /// Follows the file of the tokens, for ever.
+    pub(crate) async fn follow_tokens(&self) {
+        if self.tokens_file.as_os_str().is_empty() {
+            return;
+        }
+        let mut was_good = true;
+        loop {
+            tokio::time::sleep(TOKENS_INTERVAL).await;
+            let read = self.tokens.read_again(&self.tokens_file);
+            match &read {
+                Ok(true) => tracing::info!("the file of the API tokens has changed and was read"),
+                Err(error) if was_good => {
+                    tracing::error!(%error, "the API tokens stay what they were");
+                }
+                Ok(false) | Err(_) => {}
+            }
+            was_good = read.is_ok();
         }
     }
 }

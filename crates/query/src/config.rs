@@ -49,14 +49,18 @@ pub struct QuerySettings {
 pub struct HttpSettings {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Connections at the same time; more wait to be accepted.
+    /// Connections at the same time; one more ends the one that has been idle for the longest.
     pub max_connections: usize,
+    /// Connections of one address, of IPv6 of one /64; one more ends that address's own. Trusted proxies are excepted.
+    pub max_connections_per_address: usize,
     /// A connection that sends no whole request head for so long is closed.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
-    /// A client that takes no byte of its answer for so long is cut off.
+    /// A client that is so far behind `min_rate` with taking its answer is cut off.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
+    /// How much of an answer a client has to take each second.
+    pub min_rate: ByteSize,
     /// From the end of a request's head to its answer.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
@@ -78,6 +82,25 @@ pub struct AdminSettings {
 pub struct RegistrySettings {
     /// The purl type of the registry.
     pub ecosystem: String,
+    /// Where its packages are downloaded: `HOST[:PORT][/PATH]`.
+    pub hosts: Vec<String>,
+}
+
+impl RegistrySettings {
+    /// Whether a URL, or one without its scheme, names one of the hosts.
+    pub(crate) fn names(&self, url: &str) -> bool {
+        let own = host(url);
+        self.hosts.iter().any(|known| host(known) == own)
+    }
+}
+
+/// A host in one spelling: without a scheme, its default port and slashes at the end, in lower case.
+fn host(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.to_ascii_lowercase();
+    let plain = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80")).unwrap_or(&host);
+    format!("{plain}{path}")
 }
 
 /// The table `limits`: refused with a message that names the key.
@@ -86,8 +109,10 @@ pub struct RegistrySettings {
 pub struct Limits {
     /// Publications that one operation may ask for.
     pub max_refs: u32,
-    /// `publications` fields of one operation; each is a statement of its own.
+    /// `publications` fields of one operation, and as many `search` fields; each is a statement of its own.
     pub max_pages: u32,
+    /// Rows that the histories of one operation are made from.
+    pub max_history: u64,
     /// The body of a request.
     pub max_body: ByteSize,
     /// The text of a document.
@@ -108,13 +133,15 @@ pub struct Limits {
     pub max_error_length: usize,
     /// The body of an answer.
     pub max_answer: ByteSize,
-    /// All answers on their way together.
+    /// All answers that are being sent together; one client's take half of it at most.
     pub max_answers: ByteSize,
-    /// All bodies that are being read together.
+    /// All bodies that are being read together; one client's take half of it at most.
     pub max_bodies: ByteSize,
-    /// Publications that all bulk requests together work on at the same time; more wait. Requests for up to 100 have as
-    /// many places of their own.
+    /// Publications that all bulk requests together work on at the same time; more wait. Requests for up to 1,000 have
+    /// places of their own.
     pub max_refs_in_progress: u32,
+    /// The memory of the process. The sum of what can be held must not be over it.
+    pub max_memory: ByteSize,
 }
 
 /// The table `cache`.
@@ -189,9 +216,11 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             listen: loopback(8080),
-            max_connections: 4_096,
+            max_connections: 2_048,
+            max_connections_per_address: 256,
             idle_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(20),
+            write_timeout: Duration::from_secs(10),
+            min_rate: ByteSize::kib(32),
             request_timeout: Duration::from_secs(10),
             access_log: false,
         }
@@ -206,7 +235,7 @@ impl Default for AdminSettings {
 
 impl Default for RegistrySettings {
     fn default() -> Self {
-        Self { ecosystem: "npm".into() }
+        Self { ecosystem: "npm".into(), hosts: Vec::new() }
     }
 }
 
@@ -215,6 +244,7 @@ impl Default for Limits {
         Self {
             max_refs: 5_000,
             max_pages: 10,
+            max_history: 500_000,
             max_body: ByteSize::mib(2),
             max_document: ByteSize::kib(64),
             max_tokens: 4_000,
@@ -224,10 +254,11 @@ impl Default for Limits {
             max_cost: 200_000,
             max_errors: 10,
             max_error_length: 300,
-            max_answer: ByteSize::mib(16),
-            max_answers: ByteSize::mib(32),
-            max_bodies: ByteSize::mib(16),
-            max_refs_in_progress: 15_000,
+            max_answer: ByteSize::mib(8),
+            max_answers: ByteSize::mib(16),
+            max_bodies: ByteSize::mib(8),
+            max_refs_in_progress: 10_000,
+            max_memory: ByteSize::mib(128),
         }
     }
 }
@@ -235,8 +266,8 @@ impl Default for Limits {
 impl Default for CacheSettings {
     fn default() -> Self {
         Self {
-            documents: ByteSize::mib(16),
-            persisted_queries: ByteSize::mib(4),
+            documents: ByteSize::mib(8),
+            persisted_queries: ByteSize::mib(2),
             settled_max_age: Duration::from_secs(3_600),
             unsettled_max_age: Duration::from_secs(30),
         }
@@ -250,7 +281,7 @@ impl Default for AccessSettings {
             tokens: Vec::new(),
             rate_limit: 0,
             rate_window: Duration::from_secs(3_600),
-            rate_clients: 100_000,
+            rate_clients: 50_000,
             trusted_proxies: Vec::new(),
             forwarded_header: ForwardedHeader::XForwardedFor,
             cors_origins: Vec::new(),
@@ -266,10 +297,11 @@ impl Default for ShutdownSettings {
 
 impl Limits {
     /// What a request can be over, by key.
-    pub(crate) const fn of_a_request(&self) -> [(&'static str, u64); 10] {
+    pub(crate) const fn of_a_request(&self) -> [(&'static str, u64); 11] {
         [
             ("limits.max_refs", self.max_refs as u64),
             ("limits.max_pages", self.max_pages as u64),
+            ("limits.max_history", self.max_history),
             ("limits.max_body", self.max_body.as_u64()),
             ("limits.max_document", self.max_document.as_u64()),
             ("limits.max_tokens", self.max_tokens as u64),
@@ -290,6 +322,8 @@ impl Settings for QuerySettings {
             ("limits.max_errors", limits.max_errors as u64),
             ("limits.max_error_length", limits.max_error_length as u64),
             ("http.max_connections", self.http.max_connections as u64),
+            ("http.max_connections_per_address", self.http.max_connections_per_address as u64),
+            ("http.min_rate", self.http.min_rate.as_u64()),
         ];
         let mut sizes = limits.of_a_request().into_iter().chain(others);
         if let Some((key, _)) = sizes.find(|(_, value)| *value == 0) {
@@ -319,9 +353,12 @@ impl Settings for QuerySettings {
                 format!("must not be below limits.{one}"),
             ));
         }
-        Ok(())
+        crate::admission::check(self)
     }
 }
+
+/// Heads of more than 4 KiB that may be arriving at the same time: GET requests with documents in their URLs.
+pub(crate) const MAX_LONG_HEADS: usize = 256;
 
 /// The validation recurses; twice the default is what a thread's stack of 2 MiB was seen to bear with room to spare,
 /// also in a build without optimisation.
@@ -356,6 +393,39 @@ mod tests {
         assert!(load(&[("QUERY_LIMITS__MAX_ANSWERS", "1MiB")]).is_err());
         assert!(load(&[("QUERY_LIMITS__MAX_BODIES", "1MiB")]).is_err());
         assert!(load(&[("QUERY_LIMITS__MAX_REFS_IN_PROGRESS", "4999")]).is_err());
+    }
+
+    #[test]
+    fn what_may_be_held_must_fit_into_the_memory() {
+        for (key, value) in [
+            ("QUERY_LIMITS__MAX_MEMORY", "64MiB"),
+            ("QUERY_LIMITS__MAX_ANSWERS", "1GiB"),
+            ("QUERY_HTTP__MAX_CONNECTIONS", "20000"),
+            ("QUERY_LIMITS__MAX_REFS_IN_PROGRESS", "4000000000"),
+        ] {
+            let error = load(&[(key, value)]).unwrap_err().to_string();
+            assert!(error.contains("`limits.max_memory`"), "{key}: {error}");
+        }
+        let more = [("QUERY_LIMITS__MAX_ANSWERS", "1GiB"), ("QUERY_LIMITS__MAX_MEMORY", "2GiB")];
+        assert!(load(&more).is_ok());
+        assert!(load(&[("QUERY_ACCESS__RATE_LIMIT", "5000")]).is_ok());
+    }
+
+    #[test]
+    fn a_host_has_many_spellings() {
+        let hosts = vec!["registry.npmjs.org".to_owned(), "npm.example:8443/private/".to_owned()];
+        let registry = RegistrySettings { hosts, ..RegistrySettings::default() };
+        for url in [
+            "registry.npmjs.org",
+            "https://registry.npmjs.org/",
+            "HTTPS://Registry.NPMJS.org:443",
+            "https://npm.example:8443/private",
+        ] {
+            assert!(registry.names(url), "{url}");
+        }
+        for url in ["", "npmjs.org", "https://npm.example/private", "npm.example:8443/Private"] {
+            assert!(!registry.names(url), "{url}");
+        }
     }
 
     #[test]

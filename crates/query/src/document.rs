@@ -1,9 +1,9 @@
 //! Documents: parsed within limits, measured, validated once, and kept by their text.
 
 mod cache;
-mod inputs;
+mod checks;
 mod measure;
-mod merge;
+pub(crate) mod one_of;
 
 use std::sync::Arc;
 
@@ -17,21 +17,35 @@ use crate::config::Limits;
 use crate::error::{Code, Exceeded, QueryError};
 use crate::schema::ApiSchema;
 
-pub(crate) use cache::DocumentCache;
+pub(crate) use cache::{BYTES_PER_BYTE, DocumentCache};
 
 /// The name that stands for the document where apollo-compiler wants a file.
 const PATH: &str = "query";
 
+/// A document that can be executed.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) document: Valid<ExecutableDocument>,
+    /// As it is introspected, where that is another: see [`one_of`].
+    introspected: Option<Valid<ExecutableDocument>>,
+}
+
+impl Prepared {
+    pub(crate) fn introspected(&self) -> &Valid<ExecutableDocument> {
+        self.introspected.as_ref().unwrap_or(&self.document)
+    }
+}
+
 /// Why a document is not executed.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum Unfit {
     /// It is wrong, or too large.
     Errors(Vec<QueryError>),
     /// The operation asked for writes, which a GET request must not.
     NotAQuery,
 }
 
-impl From<QueryError> for Refusal {
+impl From<QueryError> for Unfit {
     fn from(error: QueryError) -> Self {
         Self::Errors(vec![error])
     }
@@ -52,21 +66,22 @@ pub(crate) fn prepare(
     limits: &Limits,
     text: &str,
     asked: Asked<'_>,
-) -> Result<Arc<Valid<ExecutableDocument>>, Refusal> {
+) -> Result<Arc<Prepared>, Unfit> {
     let parsed = parse(limits, text)?;
     if asked.safe_method && writes(&parsed, asked.operation_name) {
-        return Err(Refusal::NotAQuery);
+        return Err(Unfit::NotAQuery);
     }
     measure::check(&parsed, limits)?;
     let document = parsed.to_executable_validate(&schema.valid).map_err(|failed| {
-        Refusal::Errors(diagnostics(&failed.errors, Code::ValidationFailed, limits))
+        Unfit::Errors(diagnostics(&failed.errors, Code::ValidationFailed, limits))
     })?;
-    inputs::check(&document)?;
-    merge::check(&document)?;
-    Ok(Arc::new(document))
+    checks::check(&schema.valid, &document).map_err(|error| error.cut(limits.max_error_length))?;
+    // What stands for a field was valid in its place, so that the whole still is.
+    let introspected = one_of::substituted(&schema.valid, &document).map(Valid::assume_valid);
+    Ok(Arc::new(Prepared { document, introspected }))
 }
 
-fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Refusal> {
+fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Unfit> {
     let maximum = limits.max_document.as_u64();
     let length = text.len() as u64;
     if length > maximum {
@@ -89,7 +104,7 @@ fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Refusal> {
     if parser.recursion_reached() > limits.max_depth {
         return Err(measure::too_deep(limits).into());
     }
-    parsed.map_err(|failed| Refusal::Errors(diagnostics(&failed.errors, Code::ParseFailed, limits)))
+    parsed.map_err(|failed| Unfit::Errors(diagnostics(&failed.errors, Code::ParseFailed, limits)))
 }
 
 /// Whether the operation that would be executed is a mutation or a subscription.
@@ -107,14 +122,24 @@ fn writes(document: &ast::Document, operation_name: Option<&str>) -> bool {
     asked.is_some_and(|operation| operation.operation_type != OperationType::Query)
 }
 
+/// The errors of a document, first those that say what to change. That a variable or a fragment is not used often
+/// follows from another mistake.
 fn diagnostics(list: &DiagnosticList, code: Code, limits: &Limits) -> Vec<QueryError> {
-    list.iter()
-        .take(limits.max_errors)
+    let mut errors: Vec<QueryError> = list
+        .iter()
         .map(|diagnostic| {
             let plain = diagnostic.to_json();
-            QueryError { locations: plain.locations, ..QueryError::new(code, plain.message) }
+            let error =
+                QueryError { locations: plain.locations, ..QueryError::new(code, plain.message) };
+            error.cut(limits.max_error_length)
         })
-        .collect()
+        .collect();
+    let follows = |message: &str| {
+        message.starts_with("unused variable") || message.ends_with("must be used in an operation")
+    };
+    errors.sort_by_key(|error| follows(&error.message));
+    errors.truncate(limits.max_errors);
+    errors
 }
 
 #[cfg(test)]

@@ -4,13 +4,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use apollo_compiler::parser::{LineColumn, SourceMap, SourceSpan};
-
-use crate::json;
+use serde::{Serialize, Serializer};
 
 /// The stable words of `extensions.code`. The first four are Apollo's, which clients know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
-    /// The document is no GraphQL.
+    /// The document is not GraphQL.
     ParseFailed,
     /// The document does not fit the schema.
     ValidationFailed,
@@ -20,22 +19,32 @@ pub(crate) enum Code {
     OperationResolution,
     /// More than a limit allows; `extensions.limit` names the configuration key.
     LimitExceeded,
-    /// The HTTP request is no GraphQL request.
+    /// The HTTP request is not a GraphQL request.
     BadRequest,
+    /// No such path.
+    NotFound,
+    /// The path has no such method.
+    MethodNotAllowed,
+    /// The body is not JSON in UTF-8, or is compressed.
+    UnsupportedMediaType,
+    /// Neither of the two media types of GraphQL over HTTP is accepted.
+    NotAcceptable,
     /// Sent by another site's page.
     CrossSite,
     /// No API token, or an unknown one.
     Unauthenticated,
     /// More than the rate limit allows; `extensions.retryAfter` says in how many seconds it fits.
     RateLimited,
-    /// A persisted query that is not there (any more); send its text.
+    /// A persisted query that is not kept (any more); send its text.
     PersistedQueryNotFound,
     /// No persisted queries are kept.
     PersistedQueryNotSupported,
     /// The text is not the one of that hash.
     PersistedQueryMismatch,
-    /// The database is away; try again.
+    /// The database is not available; try again.
     StoreUnavailable,
+    /// There is no room for the request at the moment; try again.
+    Busy,
     /// Not done in time.
     Timeout,
     /// A mistake of ours; the log has it.
@@ -43,10 +52,11 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// All of them, for the metrics.
+    /// All label values of the metrics' `outcome`, those without an error first.
     pub(crate) const OUTCOMES: &'static [&'static str] = &[
         "ok",
         "partial",
+        "not_modified",
         "parse_failed",
         "validation_failed",
         "bad_input",
@@ -57,85 +67,109 @@ impl Code {
         "unauthenticated",
         "rate_limited",
         "persisted_not_found",
-        "not_modified",
         "store_unavailable",
+        "busy",
         "timeout",
         "internal",
     ];
 
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// The word in the answer, and the label value in the metrics.
+    const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::ParseFailed => "GRAPHQL_PARSE_FAILED",
-            Self::ValidationFailed => "GRAPHQL_VALIDATION_FAILED",
-            Self::BadUserInput => "BAD_USER_INPUT",
-            Self::OperationResolution => "OPERATION_RESOLUTION_FAILURE",
-            Self::LimitExceeded => "LIMIT_EXCEEDED",
-            Self::BadRequest => "BAD_REQUEST",
-            Self::CrossSite => "CROSS_SITE_REFUSED",
-            Self::Unauthenticated => "UNAUTHENTICATED",
-            Self::RateLimited => "RATE_LIMITED",
-            Self::PersistedQueryNotFound => "PERSISTED_QUERY_NOT_FOUND",
-            Self::PersistedQueryNotSupported => "PERSISTED_QUERY_NOT_SUPPORTED",
-            Self::PersistedQueryMismatch => "PERSISTED_QUERY_HASH_MISMATCH",
-            Self::StoreUnavailable => "STORE_UNAVAILABLE",
-            Self::Timeout => "TIMEOUT",
-            Self::Internal => "INTERNAL_SERVER_ERROR",
+            Self::ParseFailed => ("GRAPHQL_PARSE_FAILED", "parse_failed"),
+            Self::ValidationFailed => ("GRAPHQL_VALIDATION_FAILED", "validation_failed"),
+            Self::BadUserInput => ("BAD_USER_INPUT", "bad_input"),
+            Self::OperationResolution => ("OPERATION_RESOLUTION_FAILURE", "no_operation"),
+            Self::LimitExceeded => ("LIMIT_EXCEEDED", "limited"),
+            Self::BadRequest => ("BAD_REQUEST", "bad_request"),
+            Self::NotFound => ("NOT_FOUND", "bad_request"),
+            Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", "bad_request"),
+            Self::UnsupportedMediaType => ("UNSUPPORTED_MEDIA_TYPE", "bad_request"),
+            Self::NotAcceptable => ("NOT_ACCEPTABLE", "bad_request"),
+            Self::CrossSite => ("CROSS_SITE_REFUSED", "cross_site"),
+            Self::Unauthenticated => ("UNAUTHENTICATED", "unauthenticated"),
+            Self::RateLimited => ("RATE_LIMITED", "rate_limited"),
+            Self::PersistedQueryNotFound => ("PERSISTED_QUERY_NOT_FOUND", "persisted_not_found"),
+            Self::PersistedQueryNotSupported => {
+                ("PERSISTED_QUERY_NOT_SUPPORTED", "persisted_not_found")
+            }
+            Self::PersistedQueryMismatch => ("PERSISTED_QUERY_HASH_MISMATCH", "bad_request"),
+            Self::StoreUnavailable => ("STORE_UNAVAILABLE", "store_unavailable"),
+            Self::Busy => ("BUSY", "busy"),
+            Self::Timeout => ("TIMEOUT", "timeout"),
+            Self::Internal => ("INTERNAL_SERVER_ERROR", "internal"),
         }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        self.words().0
     }
 
     /// The label value in the metrics.
     pub(crate) const fn outcome(self) -> &'static str {
-        match self {
-            Self::ParseFailed => "parse_failed",
-            Self::ValidationFailed => "validation_failed",
-            Self::BadUserInput => "bad_input",
-            Self::OperationResolution => "no_operation",
-            Self::LimitExceeded => "limited",
-            Self::BadRequest | Self::PersistedQueryMismatch => "bad_request",
-            Self::CrossSite => "cross_site",
-            Self::Unauthenticated => "unauthenticated",
-            Self::RateLimited => "rate_limited",
-            Self::PersistedQueryNotFound | Self::PersistedQueryNotSupported => {
-                "persisted_not_found"
-            }
-            Self::StoreUnavailable => "store_unavailable",
-            Self::Timeout => "timeout",
-            Self::Internal => "internal",
-        }
+        self.words().1
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
 /// A limit that was passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Exceeded {
     /// The configuration key, `limits.max_refs`.
     pub(crate) limit: &'static str,
     pub(crate) maximum: u64,
     /// How much there was, where it was counted to the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) actual: Option<u64>,
 }
 
+/// A part of an error's path: a response key, or a place in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Segment {
+    Key(String),
+    Index(usize),
+}
+
 /// One error of an answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct QueryError {
-    pub(crate) code: Code,
     pub(crate) message: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) locations: Vec<LineColumn>,
-    /// The response key of the root field, for an error within `data`.
-    pub(crate) path: Option<String>,
+    /// Where in `data` a value is null because of it; empty for a request that was refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) path: Vec<Segment>,
+    pub(crate) extensions: Extensions,
+}
+
+/// What an error says to programs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Extensions {
+    pub(crate) code: Code,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) exceeded: Option<Exceeded>,
     /// In how many seconds the same would be answered.
+    #[serde(rename = "retryAfter", skip_serializing_if = "Option::is_none")]
     pub(crate) retry_after: Option<NonZeroU32>,
 }
 
 impl QueryError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { code, message, locations: Vec::new(), path: None, exceeded: None, retry_after: None }
+        let extensions = Extensions { code, exceeded: None, retry_after: None };
+        Self { message: message.into(), locations: Vec::new(), path: Vec::new(), extensions }
     }
 
+    /// More than a limit allows; `message` says of what.
     pub(crate) fn limit(exceeded: Exceeded, message: impl Into<String>) -> Self {
-        Self { exceeded: Some(exceeded), ..Self::new(Code::LimitExceeded, message) }
+        let mut error = Self::new(Code::LimitExceeded, message);
+        error.extensions.exceeded = Some(exceeded);
+        error
     }
 
     /// More than the client's rate limit has left; `wait` until it has enough.
@@ -143,7 +177,16 @@ impl QueryError {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         let message = format!("too many publications asked for; try again in {seconds} s");
-        Self { retry_after: NonZeroU32::new(seconds), ..Self::new(Code::RateLimited, message) }
+        Self::new(Code::RateLimited, message).retry_after(seconds)
+    }
+
+    pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
+        self.extensions.retry_after = NonZeroU32::new(seconds);
+        self
+    }
+
+    pub(crate) const fn code(&self) -> Code {
+        self.extensions.code
     }
 
     pub(crate) fn at(mut self, location: Option<SourceSpan>, sources: &SourceMap) -> Self {
@@ -151,78 +194,48 @@ impl QueryError {
         self
     }
 
-    pub(crate) fn under(mut self, response_key: &str) -> Self {
-        self.path = Some(response_key.to_owned());
+    /// Cuts the message at so many bytes: it can carry pieces of the document.
+    pub(crate) fn cut(mut self, max_length: usize) -> Self {
+        self.message.truncate(self.message.floor_char_boundary(max_length));
         self
     }
-
-    /// Writes the error as JSON. Messages can carry pieces of the document, so they are cut at `max_length` bytes.
-    pub(crate) fn write(&self, out: &mut String, max_length: usize) {
-        out.push_str("{\"message\":");
-        json::write_str(out, truncated(&self.message, max_length));
-        if !self.locations.is_empty() {
-            out.push_str(",\"locations\":[");
-            for (index, LineColumn { line, column }) in self.locations.iter().enumerate() {
-                let comma = if index > 0 { "," } else { "" };
-                out.push_str(&format!("{comma}{{\"line\":{line},\"column\":{column}}}"));
-            }
-            out.push(']');
-        }
-        if let Some(key) = &self.path {
-            out.push_str(",\"path\":[");
-            json::write_str(out, key);
-            out.push(']');
-        }
-        out.push_str(",\"extensions\":{\"code\":");
-        json::write_str(out, self.code.as_str());
-        if let Some(Exceeded { limit, maximum, actual }) = self.exceeded {
-            out.push_str(&format!(",\"limit\":\"{limit}\",\"maximum\":{maximum}"));
-            if let Some(actual) = actual {
-                out.push_str(&format!(",\"actual\":{actual}"));
-            }
-        }
-        if let Some(seconds) = self.retry_after {
-            out.push_str(&format!(",\"retryAfter\":{seconds}"));
-        }
-        out.push_str("}}");
-    }
-}
-
-/// `"errors":[…]` without braces around it.
-pub(crate) fn write_errors(out: &mut String, errors: &[QueryError], max_length: usize) {
-    out.push_str("\"errors\":[");
-    for (index, error) in errors.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        error.write(out, max_length);
-    }
-    out.push(']');
-}
-
-fn truncated(text: &str, max_length: usize) -> &str {
-    &text[..text.floor_char_boundary(max_length)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn json(error: &QueryError) -> String {
+        serde_json::to_string(error).unwrap()
+    }
+
     #[test]
     fn long_messages_are_cut_between_characters() {
-        let mut out = String::new();
-        QueryError::new(Code::BadUserInput, "aé\"").write(&mut out, 2);
-        assert_eq!(out, r#"{"message":"a","extensions":{"code":"BAD_USER_INPUT"}}"#);
+        let error = QueryError::new(Code::BadUserInput, "aé\"").cut(2);
+        assert_eq!(json(&error), r#"{"message":"a","extensions":{"code":"BAD_USER_INPUT"}}"#);
     }
 
     #[test]
     fn a_limit_names_itself_and_the_count() {
         let exceeded = Exceeded { limit: "limits.max_refs", maximum: 5_000, actual: Some(5_001) };
-        let mut out = String::new();
-        QueryError::limit(exceeded, "too many").under("p").write(&mut out, 100);
+        let mut error = QueryError::limit(exceeded, "too many");
+        error.path = vec![Segment::Key("p".into()), Segment::Index(1)];
         assert_eq!(
-            out,
-            r#"{"message":"too many","path":["p"],"extensions":{"code":"LIMIT_EXCEEDED","limit":"limits.max_refs","maximum":5000,"actual":5001}}"#
+            json(&error),
+            r#"{"message":"too many","path":["p",1],"extensions":{"code":"LIMIT_EXCEEDED","limit":"limits.max_refs","maximum":5000,"actual":5001}}"#
         );
+    }
+
+    #[test]
+    fn who_asks_for_too_much_is_told_when_to_come_again() {
+        let error = QueryError::rate_limited(Duration::from_millis(1_200));
+        assert!(json(&error).contains(r#""retryAfter":2}"#), "{error:?}");
+    }
+
+    #[test]
+    fn every_outcome_is_a_label_value() {
+        for code in [Code::ParseFailed, Code::NotFound, Code::Busy, Code::Internal] {
+            assert!(Code::OUTCOMES.contains(&code.outcome()), "{code:?}");
+        }
     }
 }

@@ -3,208 +3,214 @@
 mod arguments;
 mod collect;
 mod cursor;
+mod fetch;
+mod fields;
 mod plan;
-mod shape;
 mod variables;
 mod write;
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::Instant;
 
-use apollo_compiler::ExecutableDocument;
 use apollo_compiler::executable::Operation;
 use apollo_compiler::introspection;
-use apollo_compiler::response::ExecutionResponse;
+use apollo_compiler::response::{JsonMap, JsonValue};
 use apollo_compiler::validation::Valid;
 use model::Publication;
+use serde_json::value::RawValue;
 use store::PublicationReader;
 
 use self::collect::Collector;
-use self::plan::{Plan, Planner};
-use self::write::{Answers, TooLong, Writer};
-use crate::budget::{Turn, WorkBudget};
-use crate::config::Limits;
-use crate::error::{Code, Exceeded, QueryError, write_errors};
+use self::plan::Planner;
+use self::variables::Variables;
+use self::write::{Found, Stop, Writer};
+use crate::config::{Limits, RegistrySettings};
+use crate::document::{Prepared, one_of};
+use crate::error::{Code, Exceeded, QueryError};
 use crate::metrics::QueryMetrics;
+use crate::quiet::Quiet;
 use crate::schema::ApiSchema;
 
-pub(crate) use self::variables::{Given, Variables};
+pub(crate) use self::fetch::Fetched;
+pub(crate) use self::plan::Plan;
 
 /// What execution needs and does not change.
 pub(crate) struct Executor {
     pub(crate) schema: ApiSchema,
     pub(crate) limits: Limits,
-    pub(crate) ecosystem: String,
+    pub(crate) registry: RegistrySettings,
     pub(crate) reader: Arc<dyn PublicationReader>,
-    pub(crate) work: WorkBudget,
     pub(crate) metrics: QueryMetrics,
+    /// What the store's errors are told with.
+    pub(crate) quiet: Quiet,
 }
 
 /// An answer that has `data`.
 #[derive(Debug)]
 pub(crate) struct Executed {
     /// The whole body.
-    pub(crate) body: String,
+    pub(crate) body: Vec<u8>,
     /// Whether it has errors beside the data.
-    pub(crate) partial: bool,
+    pub(crate) is_partial: bool,
     /// Publications that were asked for.
     pub(crate) asked: u64,
-    /// Whether every publication that was asked for is there and settled, so that the answer is likely to stay.
-    pub(crate) settled: bool,
-}
-
-/// How a document is to be executed.
-pub(crate) struct Call<'a> {
-    /// The operation of that name, or the only one.
-    pub(crate) operation_name: Option<&'a str>,
-    pub(crate) variables: Given<'a>,
-    /// What the request holds of the work budget already.
-    pub(crate) turn: Turn<'a>,
-    /// Asked with the number of publications before any work for them.
-    pub(crate) admit: &'a (dyn Fn(u64) -> Result<(), QueryError> + Sync),
+    /// Whether publications were asked for and every one is there and settled, so that the answer is likely to stay.
+    pub(crate) is_settled: bool,
 }
 
 impl Executor {
-    /// Executes an operation of the document.
-    pub(crate) async fn execute(
+    /// Plans the operation of that name, or the only one. Whatever is over a limit is refused here.
+    pub(crate) fn plan(
         &self,
-        document: &Valid<ExecutableDocument>,
-        call: Call<'_>,
-    ) -> Result<Executed, QueryError> {
-        let operation = document.operations.get(call.operation_name).map_err(|error| {
-            QueryError::new(Code::OperationResolution, error.message().to_string())
-        })?;
-        let variables = Variables::coerce(&self.schema.valid, operation, call.variables)?;
+        prepared: &Prepared,
+        operation_name: Option<&str>,
+        variables: Option<&RawValue>,
+    ) -> Result<Plan, QueryError> {
+        let operation = operation(prepared, operation_name)?;
+        let schema = &self.schema.valid;
+        let variables = Variables::read(schema, operation, &self.limits, variables)?;
         let planner = Planner {
-            collector: Collector { document, variables: &variables },
+            collector: Collector {
+                document: &prepared.document,
+                variables: &variables,
+                path: RefCell::default(),
+                values: Cell::default(),
+                with_history: Cell::default(),
+                with_strongest: Cell::default(),
+            },
             limits: &self.limits,
-            ecosystem: &self.ecosystem,
+            registry: &self.registry,
         };
-        let plan = planner.plan(operation)?;
-        (call.admit)(plan.asked)?;
-        self.metrics.keys.observe(plan.asked as f64);
-        let _turn = self.work.enough(call.turn, plan.asked).await;
-        let meta = self.introspect(document, operation, &variables, &plan)?;
-        let rows = self.find(&plan).await?;
-        let pages = self.list(&plan).await?;
-        self.write(plan, &rows, &pages, meta)
+        planner.plan(operation)
     }
 
-    /// One statement for all keys; none where there is no key.
-    async fn find(&self, plan: &Plan<'_>) -> Result<Vec<Option<Publication>>, QueryError> {
-        if plan.keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let started = Instant::now();
-        let found = self.reader.find(&plan.keys).await;
-        self.metrics
-            .store_seconds
-            .with_label_values(&["find"])
-            .observe(started.elapsed().as_secs_f64());
-        found.map_err(|error| self.store_error(&error))
+    /// Writes the answer to a plan of that operation.
+    pub(crate) fn answer(
+        &self,
+        prepared: &Prepared,
+        operation_name: Option<&str>,
+        plan: &Plan,
+        fetched: &Fetched,
+    ) -> Result<Executed, QueryError> {
+        let meta = match &plan.meta {
+            Some(variables) => Some(self.introspect(prepared, operation_name, variables)?),
+            None => None,
+        };
+        self.write(plan, fetched, meta)
     }
 
-    async fn list(&self, plan: &Plan<'_>) -> Result<Vec<Vec<Publication>>, QueryError> {
-        let mut pages = Vec::with_capacity(plan.pages.len());
-        for page in &plan.pages {
-            let Some(filter) = &page.filter else {
-                pages.push(Vec::new());
-                continue;
-            };
-            let started = Instant::now();
-            // One more than asked for says whether there is a next page.
-            let listed = self.reader.list(filter, page.after.as_ref(), page.first + 1).await;
-            let seconds = started.elapsed().as_secs_f64();
-            self.metrics.store_seconds.with_label_values(&["list"]).observe(seconds);
-            pages.push(listed.map_err(|error| self.store_error(&error))?);
-        }
-        Ok(pages)
-    }
-
+    /// The introspection's part of the answer, and its errors.
     fn introspect(
         &self,
-        document: &Valid<ExecutableDocument>,
-        operation: &Operation,
-        variables: &Variables<'_>,
-        plan: &Plan<'_>,
-    ) -> Result<Option<ExecutionResponse>, QueryError> {
-        if !plan.has_meta {
-            return Ok(None);
+        prepared: &Prepared,
+        operation_name: Option<&str>,
+        variables: &Valid<JsonMap>,
+    ) -> Result<(JsonMap, Vec<QueryError>), QueryError> {
+        let document = prepared.introspected();
+        // It is there: the plan was made from it.
+        let operation = document.operations.get(operation_name).map_err(unresolved)?;
+        let ApiSchema { valid: schema, .. } = &self.schema;
+        let answer = introspection::check_max_depth(document, operation).and_then(|()| {
+            let implementers = self.schema.implementers();
+            introspection::partial_execute(schema, implementers, document, operation, variables)
+        });
+        let answer = answer.map_err(|error| {
+            QueryError::new(Code::ValidationFailed, error.message().to_string())
+                .at(error.location(), &document.sources)
+        })?;
+        let errors = answer.errors.into_iter().map(|error| QueryError {
+            locations: error.locations,
+            ..QueryError::new(Code::BadUserInput, error.message)
+        });
+        let errors = errors.collect();
+        match answer.data.map(|data| one_of::restored(JsonValue::Object(data))) {
+            Some(JsonValue::Object(data)) => Ok((data, errors)),
+            _ => Ok((JsonMap::new(), errors)),
         }
-        introspection::check_max_depth(document, operation)
-            .and_then(|()| {
-                let variables = variables.to_apollo();
-                let implementers = self.schema.implementers();
-                let schema = &self.schema.valid;
-                introspection::partial_execute(
-                    schema,
-                    implementers,
-                    document,
-                    operation,
-                    &variables,
-                )
-            })
-            .map(Some)
-            .map_err(|error| {
-                QueryError::new(Code::ValidationFailed, error.message().to_string())
-                    .at(error.location(), &document.sources)
-            })
     }
 
     fn write(
         &self,
-        mut plan: Plan<'_>,
-        rows: &[Option<Publication>],
-        pages: &[Vec<Publication>],
-        meta: Option<ExecutionResponse>,
+        plan: &Plan,
+        fetched: &Fetched,
+        meta: Option<(JsonMap, Vec<QueryError>)>,
     ) -> Result<Executed, QueryError> {
-        let max_length = usize::try_from(self.limits.max_answer.as_u64()).unwrap_or(usize::MAX);
-        let mut writer =
-            Writer { out: String::with_capacity(256), ecosystem: &self.ecosystem, max_length };
-        let (meta, meta_errors) = meta.map_or((None, Vec::new()), |meta| (meta.data, meta.errors));
-        plan.errors.extend(meta_errors.into_iter().map(|error| QueryError {
-            locations: error.locations,
-            ..QueryError::new(Code::BadUserInput, error.message)
-        }));
-        writer.out.push('{');
-        if !plan.errors.is_empty() {
-            plan.errors.truncate(self.limits.max_errors);
-            write_errors(&mut writer.out, &plan.errors, self.limits.max_error_length);
-            writer.out.push(',');
+        let (meta, mut errors) =
+            meta.map_or((None, Vec::new()), |(data, errors)| (Some(data), errors));
+        errors.extend(plan.broken.clone());
+        let mut writer = Writer {
+            out: Vec::with_capacity(256),
+            errors,
+            ecosystem: &self.registry.ecosystem,
+            max_length: usize::try_from(self.limits.max_answer.as_u64()).unwrap_or(usize::MAX),
+            max_errors: self.limits.max_errors,
+            indexes: Vec::new(),
+            histories: &fetched.histories,
+        };
+        let found = Found { fetched, meta: meta.as_ref(), registry: &self.registry };
+        writer.raw("{\"data\":");
+        // What must not be null and is takes the whole of `data` with it.
+        let written = writer.nullable(|writer| data(plan, &found, writer));
+        written.map_err(|_| self.too_long())?;
+        let is_partial = !writer.errors.is_empty();
+        if is_partial {
+            let errors = std::mem::take(&mut writer.errors);
+            let errors: Vec<QueryError> =
+                errors.into_iter().map(|error| error.cut(self.limits.max_error_length)).collect();
+            writer.raw(",\"errors\":");
+            // Writing to a vector cannot fail.
+            let _ = serde_json::to_writer(&mut writer.out, &errors);
         }
-        writer.out.push_str("\"data\":");
-        let answers = Answers { rows, pages, meta: meta.as_ref() };
-        writer.data(&plan, &answers).map_err(|TooLong| {
-            let maximum = self.limits.max_answer.as_u64();
-            let exceeded = Exceeded { limit: "limits.max_answer", maximum, actual: None };
-            let message = format!(
-                "the answer would be longer than {maximum} bytes (limits.max_answer); ask for less at once"
-            );
-            QueryError::limit(exceeded, message)
-        })?;
-        writer.out.push('}');
+        writer.raw("}");
+        let rows = &fetched.rows;
+        let is_complete =
+            plan.asked > 0 && plan.asked == rows.len() as u64 && plan.with_history.is_empty();
         Ok(Executed {
             body: writer.out,
-            partial: !plan.errors.is_empty(),
+            is_partial,
             asked: plan.asked,
-            settled: plan.asked == rows.len() as u64 && rows.iter().all(is_settled),
+            is_settled: is_complete && rows.iter().all(is_settled),
         })
     }
 
-    /// The store's own words go to the log: they may name hosts and files.
-    fn store_error(&self, error: &store::Error) -> QueryError {
-        self.metrics.store_errors_total.with_label_values(&[error.class()]).inc();
-        if error.passes() {
-            tracing::warn!(%error, "the store did not answer");
-            QueryError::new(Code::StoreUnavailable, "the database is not available; try again")
+    fn too_long(&self) -> QueryError {
+        let maximum = self.limits.max_answer.as_u64();
+        let exceeded = Exceeded { limit: "limits.max_answer", maximum, actual: None };
+        let message = format!(
+            "the answer would be longer than {maximum} bytes (limits.max_answer); ask for less at once"
+        );
+        QueryError::limit(exceeded, message)
+    }
+}
+
+fn operation<'a>(
+    prepared: &'a Prepared,
+    operation_name: Option<&str>,
+) -> Result<&'a Operation, QueryError> {
+    prepared.document.operations.get(operation_name).map(|own| &**own).map_err(unresolved)
+}
+
+fn unresolved(error: apollo_compiler::request::RequestError) -> QueryError {
+    QueryError::new(Code::OperationResolution, error.message().to_string())
+}
+
+fn data(plan: &Plan, found: &Found<'_>, writer: &mut Writer<'_>) -> Result<(), Stop> {
+    if plan.broken.is_some() {
+        return Err(Stop::Null);
+    }
+    writer.raw("{");
+    for (index, root) in plan.roots.iter().enumerate() {
+        writer.raw(if index > 0 { ",\"" } else { "\"" });
+        writer.raw(&root.key);
+        writer.raw("\":");
+        if root.is_nullable {
+            writer.nullable(|writer| (root.write)(writer, found))?;
         } else {
-            tracing::error!(%error, "the store failed");
-            QueryError::new(
-                Code::Internal,
-                "the request could not be answered; the server's log says why",
-            )
+            (root.write)(writer, found)?;
         }
     }
+    writer.raw("}");
+    writer.check()
 }
 
 /// Whether the row is there and no later list of exits can change it.

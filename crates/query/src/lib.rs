@@ -5,7 +5,7 @@
 //! not write to the store, judge anything, or know of Kafka.
 
 mod access;
-mod budget;
+mod admission;
 mod cli;
 mod config;
 mod document;
@@ -13,8 +13,8 @@ mod error;
 mod execute;
 mod generations;
 mod http;
-mod json;
 mod metrics;
+mod quiet;
 mod schema;
 mod server;
 #[cfg(test)]

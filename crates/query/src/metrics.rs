@@ -6,7 +6,7 @@ service::metrics! {
     /// The metrics of the query daemon (crates/query/README.md, Metrics). No label ever holds a package, a user or an
     /// address.
     pub struct QueryMetrics "publication_query_" {
-        /// GraphQL requests answered, by the class of the HTTP status and by outcome.
+        /// Requests answered or refused, by the class of the HTTP status and by outcome; GraphiQL's files and the schema aside.
         pub requests_total: IntCounterVec["status" = &["2xx", "3xx", "4xx", "5xx"], "outcome" = Code::OUTCOMES],
         /// Time from the end of a request's head to its answer, in seconds, by outcome.
         pub request_seconds: HistogramVec["outcome" = Code::OUTCOMES](&[
@@ -25,11 +25,11 @@ service::metrics! {
         /// Clients that the rate limit counts at the moment.
         pub rate_limit_clients: IntGauge,
         /// Time of a statement of the store, in seconds.
-        pub store_seconds: HistogramVec["statement" = &["find", "list"]](&[
+        pub store_seconds: HistogramVec["statement" = &["find", "list", "history", "search"]](&[
             0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
         ]),
         /// Statements of the store that failed, by the class of the error.
-        pub store_errors_total: IntCounterVec["class" = &["transient", "data", "fatal"]],
+        pub store_errors_total: IntCounterVec["class" = &["transient", "conflict", "timed_out", "busy", "data", "fatal"]],
         /// 1 while the store answers, which is what `/readyz` says; 0 before, after, and while it is away.
         pub ready: IntGauge,
         /// Connections that are open.

@@ -9,6 +9,7 @@ use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, parser::Parser};
 
 use crate::config::Limits;
+use crate::document::one_of;
 
 /// The schema as it is committed, with the default limits in its descriptions.
 pub const DEFAULT_SCHEMA: &str = include_str!("schema.graphql");
@@ -22,7 +23,7 @@ pub fn schema_text(limits: &Limits) -> String {
 }
 
 /// What the descriptions say of each limit that a request can be over.
-fn told(limits: &Limits) -> [String; 10] {
+fn told(limits: &Limits) -> [String; 11] {
     limits.of_a_request().map(|(key, value)| format!("{value} (`{key}`)"))
 }
 
@@ -42,7 +43,7 @@ impl ApiSchema {
     pub(crate) fn new(limits: &Limits) -> Result<Self, InvalidSchema> {
         let text = schema_text(limits);
         let valid = Parser::new()
-            .parse_schema(text.as_str(), "schema.graphql")
+            .parse_schema(format!("{text}\n{}", one_of::EXTENSION), "schema.graphql")
             .map_err(|error| InvalidSchema(error.to_string()))?
             .validate()
             .map_err(|error| InvalidSchema(error.to_string()))?;
@@ -79,10 +80,11 @@ mod tests {
             max_definitions: 8,
             max_selections: 9,
             max_cost: 11,
+            max_history: 12,
             ..Limits::default()
         };
         let text = schema_text(&other);
-        assert_eq!(text.matches("(`limits.").count(), 12, "max_refs is there three times");
+        assert_eq!(text.matches("(`limits.").count(), 13, "max_refs is there three times");
         for told in told(&other) {
             assert!(
                 text.contains(&format!(" {told}")) || text.contains(&format!("\n{told}")),

@@ -11,17 +11,17 @@ use service::lifecycle::{GraceExceeded, within_grace};
 use service::metrics::{IntGauge, Registry, RegistryError};
 use store::PublicationReader;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::access::Access;
-use crate::budget::{ByteBudget, WorkBudget};
-use crate::config::QuerySettings;
+use crate::admission::Admission;
+use crate::config::{MAX_LONG_HEADS, QuerySettings};
 use crate::document::DocumentCache;
 use crate::execute::Executor;
-use crate::http::{self, App, Freshness, PersistedQueries, RequestIds};
+use crate::http::{self, App, Freshness, PersistedQueries};
 use crate::metrics::QueryMetrics;
+use crate::quiet::Quiet;
 use crate::schema::{ApiSchema, InvalidSchema};
 
 /// How often the store is asked whether it answers.
@@ -100,21 +100,18 @@ impl Server {
         let executor = Executor {
             schema: ApiSchema::new(&settings.limits)?,
             limits: settings.limits.clone(),
-            ecosystem: settings.registry.ecosystem.clone(),
+            registry: settings.registry.clone(),
             reader,
-            work: WorkBudget::new(settings.limits.max_refs_in_progress),
             metrics,
+            quiet: Quiet::default(),
         };
         let app = App {
-            freshness: Freshness::new(&settings.cache, access.is_closed()),
+            freshness: Freshness::new(&settings.cache, access.is_closed),
             access,
-            persisted: PersistedQueries::new(settings.cache.persisted_queries.as_u64()),
-            request_ids: RequestIds::new(),
-            executor,
+            admission: Admission::new(&settings, executor.metrics.answers_bytes.clone()),
             documents: DocumentCache::new(documents),
-            validations: Arc::new(Semaphore::new(validations())),
-            answers: ByteBudget::new(settings.limits.max_answers.as_u64()),
-            bodies: ByteBudget::new(settings.limits.max_bodies.as_u64()),
+            persisted: PersistedQueries::new(settings.cache.persisted_queries.as_u64()),
+            executor,
             settings,
         };
         let status = Arc::new(Status::default());
@@ -151,12 +148,22 @@ impl Server {
         let _end_with_this = ended.clone().drop_guard();
         tokio::spawn(admin.serve(registry, status.clone(), ended.clone()));
         let ready = app.executor.metrics.ready.clone();
-        tokio::spawn(probe(app.executor.reader.clone(), status.clone(), ready, ended));
+        let patience = app.settings.store.connect_timeout;
+        let probe =
+            Probe { reader: app.executor.reader.clone(), status: status.clone(), ready, patience };
+        tokio::spawn(ended.clone().run_until_cancelled_owned(probe.run()));
+        let tokens = app.clone();
+        let follow = async move { tokens.access.follow_tokens().await };
+        tokio::spawn(ended.run_until_cancelled_owned(follow));
         let settings = &app.settings.http;
         let bounds = Bounds {
             max_connections: settings.max_connections,
+            max_per_address: settings.max_connections_per_address,
+            exempt: app.access.proxies(),
+            max_long_heads: MAX_LONG_HEADS,
             idle_timeout: settings.idle_timeout,
             write_timeout: settings.write_timeout,
+            min_rate: settings.min_rate.as_u64(),
         };
         info!(http = %http_addr, admin = %admin_addr, "serving");
         let stopping = stop.clone();
@@ -171,26 +178,31 @@ impl Server {
     }
 }
 
-/// Half of the processors: whatever documents come, the others answer what is known.
-fn validations() -> usize {
-    std::thread::available_parallelism().map_or(1, |count| count.get().div_ceil(2))
-}
-
 /// Keeps the readiness by what the store says.
-async fn probe(
+struct Probe {
     reader: Arc<dyn PublicationReader>,
     status: Arc<Status>,
     ready: IntGauge,
-    ended: CancellationToken,
-) {
-    let mut interval = tokio::time::interval(PROBE_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while ended.run_until_cancelled(interval.tick()).await.is_some() {
-        match ended.run_until_cancelled(reader.ready()).await {
-            Some(Ok(())) => status.set(State::Ready, None),
-            Some(Err(error)) => status.set(State::Paused, Some(error.to_string())),
-            None => break,
+    /// How long the store may take: a connection that died without a word never answers.
+    patience: Duration,
+}
+
+impl Probe {
+    /// Asks the store again and again, for ever.
+    async fn run(self) {
+        let mut interval = tokio::time::interval(PROBE_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            match tokio::time::timeout(self.patience, self.reader.ready()).await {
+                Ok(Ok(())) => self.status.set(State::Ready, None),
+                Ok(Err(error)) => self.status.set(State::Paused, Some(error.to_string())),
+                Err(_) => {
+                    let reason = format!("the database did not answer within {:?}", self.patience);
+                    self.status.set(State::Paused, Some(reason));
+                }
+            }
+            self.ready.set(self.status.ready().ready.into());
         }
-        ready.set(status.ready().ready.into());
     }
 }

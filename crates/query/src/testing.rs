@@ -12,13 +12,12 @@ use model::{
 use service::metrics::Registry;
 use store::{Cursor, EachPackage, Error, Filter, Order, PublicationReader, RowsRead};
 
-use crate::budget::{Turn, WorkBudget};
-use crate::config::Limits;
-use crate::document::{self, Asked, Refusal};
+use crate::config::{Limits, RegistrySettings};
+use crate::document::{self, Asked, Unfit};
 use crate::error::QueryError;
-use crate::execute::{Call, Executor};
-use crate::json::Json;
+use crate::execute::Executor;
 use crate::metrics::QueryMetrics;
+use crate::quiet::Quiet;
 use crate::schema::ApiSchema;
 
 /// Rows in memory; counts the statements and remembers the last filter.
@@ -173,11 +172,14 @@ pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
     let memory = Arc::new(Memory { rows: rows(), ..Memory::default() });
     let executor = Executor {
         schema: ApiSchema::new(&limits).unwrap(),
-        work: WorkBudget::new(limits.max_refs_in_progress),
         limits,
-        ecosystem: "npm".into(),
+        registry: RegistrySettings {
+            hosts: vec!["registry.npmjs.org".into()],
+            ..RegistrySettings::default()
+        },
         reader: memory.clone(),
         metrics: QueryMetrics::register(&Registry::new()).unwrap(),
+        quiet: Quiet::default(),
     };
     (executor, memory)
 }
@@ -191,16 +193,13 @@ pub(crate) async fn run(
     let asked = Asked { safe_method: false, operation_name: None };
     let document = match document::prepare(&executor.schema, &executor.limits, text, asked) {
         Ok(document) => document,
-        Err(Refusal::Errors(errors)) => return Err(errors),
-        Err(Refusal::NotAQuery) => panic!("not asked by GET"),
+        Err(Unfit::Errors(errors)) => return Err(errors),
+        Err(Unfit::NotAQuery) => panic!("not asked by GET"),
     };
-    let (Json::Object(given), _) = Json::read(variables.as_bytes(), 100_000).unwrap() else {
-        panic!("no object")
-    };
-    let (turn, admit) = (Turn::default(), &|_| Ok(()));
-    executor
-        .execute(&document, Call { operation_name: None, variables: given, turn, admit })
-        .await
-        .map(|executed| executed.body)
-        .map_err(|error| vec![error])
+    let given = serde_json::from_str(variables).unwrap();
+    let plan = executor.plan(&document, None, Some(given)).map_err(|error| vec![error])?;
+    let fetched = executor.fetch(&plan).await.map_err(|error| vec![error])?;
+    let executed =
+        executor.answer(&document, None, &plan, &fetched).map_err(|error| vec![error])?;
+    Ok(String::from_utf8(executed.body).unwrap())
 }

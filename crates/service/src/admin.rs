@@ -11,18 +11,26 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Encoder, Registry, TextEncoder};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
 
 use crate::connection::{self, Bounds};
 use crate::lifecycle::within_grace;
 
 /// A few probes and scrapers, which need a moment: whoever else is there must neither take all places nor stay.
-const BOUNDS: Bounds = Bounds {
-    max_connections: 256,
-    idle_timeout: Duration::from_secs(10),
-    write_timeout: Duration::from_secs(10),
-};
+fn bounds() -> Bounds {
+    Bounds {
+        max_connections: 256,
+        max_per_address: 256,
+        exempt: Arc::new([]),
+        max_long_heads: 16,
+        idle_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(10),
+        min_rate: 32 * 1_024,
+    }
+}
+
 /// How long an answer that is being sent holds up the end of the daemon at most.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -143,7 +151,7 @@ pub struct BindError {
 /// # Errors
 /// [`BindError`] when the address is taken, not this machine's, or needs rights the process does not have.
 pub async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| {
+    listen(address).map_err(|error| {
         let reason = match error.kind() {
             io::ErrorKind::AddrInUse => "address already in use".into(),
             io::ErrorKind::PermissionDenied => "permission denied".into(),
@@ -152,6 +160,18 @@ pub async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener,
         };
         BindError { key, address, reason }
     })
+}
+
+/// How many connections may wait to be accepted; the operating system may allow fewer. With the usual thousand, some of
+/// the clients that come while others open thousands would be left out for a second.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As every server: connections of a process that has ended must not keep the address from the next one.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The admin listener, bound and waiting.
@@ -188,7 +208,7 @@ impl AdminServer {
     /// that is cancelled last, so that `/readyz` can say `stopping` while the daemon does.
     pub async fn serve(self, registry: Registry, health: Arc<dyn Health>, stop: CancellationToken) {
         let router = router(registry, health);
-        let serving = connection::serve(self.listener, router, BOUNDS, None, &stop);
+        let serving = connection::serve(self.listener, router, bounds(), None, &stop);
         // Who does not take an answer in that time is cut off.
         let _ = within_grace(serving, &stop, PARTING).await;
     }
@@ -202,6 +222,7 @@ pub fn router(registry: Registry, health: Arc<dyn Health>) -> Router {
         .route("/readyz", get(readyz))
         .with_state(health)
         .route("/metrics", get(move || std::future::ready(metrics(&registry))))
+        .layer(CompressionLayer::new())
 }
 
 /// Alerts on restarts count the changes of this metric.

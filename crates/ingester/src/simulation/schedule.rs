@@ -323,7 +323,7 @@ impl Schedule {
         let mut world = lock(&self.world);
         let is_ours = self.member.as_ref().is_some_and(|member| member.owns(partition));
         let is_away = world.is_coordinator_silent || world.mode != TableMode::Serves;
-        if is_ours || is_away || world.log(partition).last_cut() > 0 {
+        if is_ours || is_away || world.log(partition).epoch() > 0 {
             return;
         }
         let (low, high) = (world.log(partition).low, world.log(partition).high());

@@ -1,8 +1,10 @@
 //! Whom a request counts for, and whose word about that is believed.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use service::config::ConfigError;
 
@@ -23,49 +25,29 @@ pub enum ForwardedHeader {
 /// Whom a request counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
-    /// The owner of the token in that place.
-    Token(u32),
-    /// An address; of IPv6 its network of 64 bits, which is what one customer has.
+    /// The owner of the token whose hash begins so.
+    Token(u64),
+    /// An address; of IPv6 its network of 64 bits, which is what one customer has at least.
     Address(IpAddr),
+    /// An IPv6 network of 48 bits, which is what one customer has at most.
+    Site(Ipv6Addr),
 }
 
 impl Client {
-    pub(super) fn of_address(address: IpAddr) -> Self {
+    pub(crate) fn of_address(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
             address => address,
         })
     }
-}
 
-/// A network, `10.0.0.0/8`, or one address.
-#[derive(Debug, Clone, Copy)]
-struct Network {
-    address: IpAddr,
-    bits: u32,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse().ok()?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let all = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(all);
-        (bits <= all).then_some(Self { address, bits })
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                (own.to_bits() ^ other.to_bits()).checked_shr(32 - self.bits).unwrap_or(0) == 0
+    /// The larger network that the client is in.
+    pub(super) const fn site(self) -> Option<Self> {
+        match self {
+            Self::Address(IpAddr::V6(network)) => {
+                Some(Self::Site(Ipv6Addr::from_bits(network.to_bits() >> 80 << 80)))
             }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                (own.to_bits() ^ other.to_bits()).checked_shr(128 - self.bits).unwrap_or(0) == 0
-            }
-            _ => false,
+            _ => None,
         }
     }
 }
@@ -73,21 +55,28 @@ impl Network {
 /// The proxies whose headers are believed.
 #[derive(Debug)]
 pub(super) struct Proxies {
-    trusted: Vec<Network>,
+    trusted: Arc<[IpNet]>,
     header: ForwardedHeader,
 }
 
 impl Proxies {
     pub(super) fn new(settings: &AccessSettings) -> Result<Self, ConfigError> {
-        let networks = settings.trusted_proxies.iter().map(|text| Network::parse(text));
-        let trusted = networks.collect::<Option<_>>().ok_or_else(|| {
-            ConfigError::invalid("access.trusted_proxies", "has what is no address or network")
-        })?;
-        Ok(Self { trusted, header: settings.forwarded_header })
+        let networks = settings.trusted_proxies.iter().enumerate().map(|(index, text)| {
+            let address = || text.parse::<IpAddr>().map(IpNet::from);
+            text.parse::<IpNet>().or_else(|_| address()).map_err(|_| {
+                let key = format!("access.trusted_proxies[{index}]");
+                ConfigError::invalid(key, "is not an IP address or a CIDR network")
+            })
+        });
+        Ok(Self { trusted: networks.collect::<Result<_, _>>()?, header: settings.forwarded_header })
+    }
+
+    pub(super) fn networks(&self) -> Arc<[IpNet]> {
+        self.trusted.clone()
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted.iter().any(|network| network.contains(address))
+        self.trusted.iter().any(|network| network.contains(&address))
     }
 
     /// The address of the client: of the addresses on the way, from the last to the first, the first that is no trusted
@@ -201,18 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn networks_have_their_bounds() {
-        let network = |text: &str| Network::parse(text);
+    fn what_is_not_a_network_is_refused_with_its_place() {
         for text in ["10.0.0.0/33", "x", "::/129", "10.0.0.0/", "10.0.0.0/8/8", ""] {
-            assert!(network(text).is_none(), "{text}");
+            let trusted_proxies = vec!["::1".to_owned(), text.to_owned()];
+            let settings = AccessSettings { trusted_proxies, ..AccessSettings::default() };
+            let error = Proxies::new(&settings).unwrap_err().to_string();
+            assert!(error.contains("access.trusted_proxies[1]"), "{error}");
         }
-        let everything = network("0.0.0.0/0").unwrap();
-        assert!(everything.contains("255.1.2.3".parse().unwrap()));
-        assert!(!everything.contains("::1".parse().unwrap()));
-        assert!(network("::/0").unwrap().contains("ffff::1".parse().unwrap()));
-        let half = network("192.0.2.128/25").unwrap();
-        assert!(half.contains("192.0.2.200".parse().unwrap()));
-        assert!(!half.contains("192.0.2.127".parse().unwrap()));
     }
 
     #[test]
@@ -221,5 +205,8 @@ mod tests {
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::1"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_eq!(of("2001:db8:1:2::1").site(), of("2001:db8:1:3::1").site());
+        assert_ne!(of("2001:db8:1:2::1").site(), of("2001:db8:2:2::1").site());
+        assert_eq!(of("192.0.2.1").site(), None);
     }
 }

@@ -12,6 +12,9 @@ use service::config::ConfigError;
 use super::client::Client;
 use crate::config::AccessSettings;
 
+/// How many times the quota of one client an IPv6 site of 48 bits has: it may be one customer's, or a campus.
+const SITE: u64 = 16;
+
 /// Buckets of all clients.
 #[derive(Debug)]
 pub(crate) struct Limiter {
@@ -28,7 +31,7 @@ pub(crate) struct Limiter {
 
 /// How a client stands, for the header `RateLimit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct RateStatus {
     /// Publications that can be asked for now.
     pub(crate) remaining: u64,
     /// Seconds until the bucket is full.
@@ -63,21 +66,30 @@ impl Limiter {
         }))
     }
 
-    /// Takes so many publications from the client's bucket, or says how long to wait until it has them.
+    /// Takes so many publications from the client's bucket and from its site's, or says how long to wait until both have
+    /// them.
     pub(crate) fn take(&self, client: Client, cost: u64) -> Result<(), Duration> {
         self.take_at(client, cost, nanoseconds(self.started.elapsed()))
     }
 
     fn take_at(&self, client: Client, cost: u64, now: u64) -> Result<(), Duration> {
         let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let full_at = table.get(&client).map_or(now, |full_at| (*full_at).max(now));
-        let after = full_at.saturating_add(cost.saturating_mul(self.interval));
-        let latest = now + self.quota * self.interval;
-        if after > latest {
-            return Err(Duration::from_nanos(after - latest));
+        let mut afterwards = [(client, 1), (client, SITE)].map(|(own, times)| {
+            let own = if times == 1 { Some(own) } else { own.site() };
+            own.map(|own| (own, now, times))
+        });
+        for bucket in afterwards.iter_mut().flatten() {
+            let (own, after, times) = bucket;
+            let interval = (self.interval / *times).max(1);
+            let full_at = table.get(own).map_or(now, |full_at| (*full_at).max(now));
+            *after = full_at.saturating_add(cost.saturating_mul(interval));
+            let latest = now + self.quota * self.interval;
+            if *after > latest {
+                return Err(Duration::from_nanos(*after - latest));
+            }
         }
         if cost > 0 {
-            table.insert(client, after);
+            table.extend(afterwards.into_iter().flatten().map(|(own, after, _)| (own, after)));
             if table.len() > self.capacity {
                 forget(&mut table, self.capacity, now);
             }
@@ -85,14 +97,14 @@ impl Limiter {
         Ok(())
     }
 
-    pub(crate) fn standing(&self, client: Client) -> Standing {
-        self.standing_at(client, nanoseconds(self.started.elapsed()))
+    pub(crate) fn status(&self, client: Client) -> RateStatus {
+        self.status_at(client, nanoseconds(self.started.elapsed()))
     }
 
-    fn standing_at(&self, client: Client, now: u64) -> Standing {
+    fn status_at(&self, client: Client, now: u64) -> RateStatus {
         let table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = table.get(&client).map_or(0, |full_at| full_at.saturating_sub(now));
-        Standing {
+        RateStatus {
             remaining: self.quota.saturating_sub(missing.div_ceil(self.interval)),
             reset: missing.div_ceil(1_000_000_000),
         }
@@ -109,7 +121,7 @@ impl Limiter {
     }
 }
 
-impl Standing {
+impl RateStatus {
     /// The value of `RateLimit`.
     pub(crate) fn header(self) -> String {
         format!("\"publications\";r={};t={}", self.remaining, self.reset)
@@ -167,13 +179,26 @@ mod tests {
         assert_eq!(limiter.take_at(client(1), 1, 0), Err(Duration::from_secs(1)));
         assert_eq!(limiter.take_at(client(1), 50, SECOND), Err(Duration::from_secs(49)));
         assert_eq!(limiter.take_at(client(2), 50, SECOND), Ok(()), "another client");
-        let standing = Standing { remaining: 10, reset: 90 };
-        assert_eq!(limiter.standing_at(client(1), 10 * SECOND), standing);
+        let status = RateStatus { remaining: 10, reset: 90 };
+        assert_eq!(limiter.status_at(client(1), 10 * SECOND), status);
         assert_eq!(limiter.take_at(client(1), 10, 10 * SECOND), Ok(()));
         assert_eq!(limiter.take_at(client(1), 1, 10 * SECOND), Err(Duration::from_secs(1)));
         assert_eq!(limiter.take_at(client(1), 100, 500 * SECOND), Ok(()));
-        assert_eq!(standing.header(), "\"publications\";r=10;t=90");
+        assert_eq!(status.header(), "\"publications\";r=10;t=90");
         assert_eq!(limiter.policy(), "\"publications\";q=100;w=100");
+    }
+
+    #[test]
+    fn a_site_cannot_multiply_its_quota_by_its_networks() {
+        let limiter = limiter(100, 100, 1_000);
+        let of = |number: u128| {
+            Client::of_address(std::net::Ipv6Addr::from_bits(0x2001 << 112 | number << 64).into())
+        };
+        for number in 0..16 {
+            assert_eq!(limiter.take_at(of(number), 100, 0), Ok(()), "{number}");
+        }
+        assert!(limiter.take_at(of(16), 1, 0).is_err(), "of the same /48");
+        assert_eq!(limiter.take_at(of(1 << 16), 1, 0), Ok(()), "of another");
     }
 
     #[test]

@@ -1,15 +1,20 @@
-//! API tokens, of which only SHA-256 hashes are kept. A token is a random text of 32 bytes or more, so that a plain
-//! hash of it can be neither guessed nor turned back.
+//! API tokens, of which only SHA-256 hashes are kept. A token is a random text of 32 bytes or more, so that a plain hash
+//! of it can be neither guessed nor turned back.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
 use service::config::ConfigError;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
+use super::Client;
 use crate::config::AccessSettings;
 
 const FILE: &str = "access.tokens_file";
 const LIST: &str = "access.tokens";
-/// Longer ones are not hashed: a head may have 64 KiB.
+/// Longer ones are not hashed.
 const LONGEST: usize = 1_024;
 
 /// Why a request has no owner.
@@ -17,7 +22,7 @@ const LONGEST: usize = 1_024;
 pub(crate) enum Unauthenticated {
     /// It has no `Authorization: Bearer`.
     Missing,
-    /// Its token is none of ours.
+    /// Its token is not one of ours.
     Unknown,
 }
 
@@ -38,92 +43,104 @@ impl Unauthenticated {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Token {
-    name: String,
+    name: Arc<str>,
     hash: [u8; 32],
 }
 
 /// The known tokens; none where everybody may ask.
 #[derive(Debug)]
-pub(super) struct Tokens(Vec<Token>);
+pub(super) struct Tokens {
+    listed: Vec<Token>,
+    all: RwLock<Arc<[Token]>>,
+}
 
 impl Tokens {
     /// From the file and the list of the settings together.
     pub(super) fn read(settings: &AccessSettings) -> Result<Self, ConfigError> {
-        let mut tokens = Vec::new();
-        if !settings.tokens_file.as_os_str().is_empty() {
-            let text = std::fs::read_to_string(&settings.tokens_file).map_err(|error| {
-                let path = settings.tokens_file.display();
-                ConfigError::invalid(FILE, format!("{path} cannot be read: {error}"))
-            })?;
-            for (index, line) in text.lines().enumerate() {
-                let line = line.trim();
-                if line.is_empty() || line.starts_with('#') {
-                    continue;
-                }
-                tokens.push(token(line).ok_or_else(|| wrong(FILE, "line", index))?);
-            }
-            if tokens.is_empty() {
-                // A file cut to nothing must not open the service to everybody.
-                return Err(ConfigError::invalid(FILE, "holds no token"));
-            }
-        }
-        for (index, item) in settings.tokens.iter().enumerate() {
-            tokens.push(token(item).ok_or_else(|| wrong(LIST, "item", index))?);
-        }
-        Ok(Self(tokens))
+        let listed = settings.tokens.iter().enumerate();
+        let listed = listed.map(|(at, item)| token(item).ok_or_else(|| wrong(LIST, "item", at)));
+        let tokens = Self { listed: listed.collect::<Result<_, _>>()?, all: RwLock::default() };
+        tokens.read_again(&settings.tokens_file)?;
+        Ok(tokens)
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Reads the file again and says whether something changed. When it cannot be used the tokens stay what they were.
+    pub(super) fn read_again(&self, file: &Path) -> Result<bool, ConfigError> {
+        let mut tokens = if file.as_os_str().is_empty() { Vec::new() } else { of_file(file)? };
+        tokens.extend_from_slice(&self.listed);
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = **all != *tokens;
+        *all = tokens.into();
+        Ok(changed)
     }
 
-    pub(super) fn name(&self, index: u32) -> Option<&str> {
-        self.0.get(index as usize).map(|token| token.name.as_str())
+    fn all(&self) -> Arc<[Token]> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The place of the token that the request carries.
-    pub(super) fn owner(&self, headers: &HeaderMap) -> Result<u32, Unauthenticated> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all().is_empty()
+    }
+
+    /// What the owner of a token is called.
+    pub(super) fn name(&self, client: Client) -> Option<Arc<str>> {
+        let Client::Token(id) = client else { return None };
+        self.all().iter().find(|token| token.id() == id).map(|token| token.name.clone())
+    }
+
+    /// The owner of the token that the request carries.
+    pub(super) fn owner(&self, headers: &HeaderMap) -> Result<Client, Unauthenticated> {
         let given = bearer(headers).ok_or(Unauthenticated::Missing)?;
         if given.len() > LONGEST {
             return Err(Unauthenticated::Unknown);
         }
         let given: [u8; 32] = Sha256::digest(given.as_bytes()).into();
-        let mut found = None;
-        // Every token is compared to its end, so that the time tells nothing about any of them.
-        for (index, token) in (0_u32..).zip(&self.0) {
-            if differing_bits(&token.hash, &given) == 0 {
-                found = Some(index);
-            }
-        }
-        found.ok_or(Unauthenticated::Unknown)
+        // Every token is compared, to its end, so that the time says nothing about any of them.
+        let found = self.all().iter().fold(None, |found, token| {
+            if token.hash.ct_eq(&given).into() { Some(token.id()) } else { found }
+        });
+        found.map(Client::Token).ok_or(Unauthenticated::Unknown)
     }
 }
 
-fn differing_bits(one: &[u8; 32], other: &[u8; 32]) -> u8 {
-    let bits = one.iter().zip(other).fold(0, |bits, (one, other)| bits | (one ^ other));
-    std::hint::black_box(bits)
+impl Token {
+    /// Two tokens would share it once in 2⁶⁴ pairs.
+    fn id(&self) -> u64 {
+        self.hash.first_chunk().copied().map_or(0, u64::from_be_bytes)
+    }
+}
+
+fn of_file(path: &Path) -> Result<Vec<Token>, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        ConfigError::invalid(FILE, format!("{} cannot be read: {error}", path.display()))
+    })?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let tokens: Vec<Token> = lines
+        .map(|(at, line)| token(line).ok_or_else(|| wrong(FILE, "line", at)))
+        .collect::<Result<_, _>>()?;
+    if tokens.is_empty() {
+        // A file cut to nothing must not open the service to everybody.
+        return Err(ConfigError::invalid(FILE, "holds no token"));
+    }
+    Ok(tokens)
 }
 
 fn wrong(key: &'static str, part: &str, index: usize) -> ConfigError {
     // The text is not quoted: somebody may have written a token where its hash belongs.
     let number = index + 1;
-    ConfigError::invalid(key, format!("{part} {number} is no name and SHA-256 in 64 hex digits"))
+    let message = format!("{part} {number} is not a name and a SHA-256 in 64 hex digits");
+    ConfigError::invalid(key, message)
 }
 
 /// `name hash`, the hash being what `sha256sum` prints.
 fn token(text: &str) -> Option<Token> {
     let (name, digits) = text.split_once(char::is_whitespace)?;
-    let digits = digits.trim();
-    if digits.len() != 64 || !digits.is_ascii() {
-        return None;
-    }
     let mut hash = [0; 32];
-    for (index, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(digits.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(Token { name: name.to_owned(), hash })
+    hex::decode_to_slice(digits.trim(), &mut hash).ok()?;
+    Some(Token { name: name.into(), hash })
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -145,28 +162,30 @@ mod tests {
         Tokens::read(&AccessSettings { tokens, ..AccessSettings::default() })
     }
 
+    fn owner(tokens: &Tokens, value: &str) -> Result<String, Unauthenticated> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        tokens.owner(&headers).map(|client| tokens.name(client).unwrap().to_string())
+    }
+
     #[test]
     fn the_owner_of_a_token_is_found_by_its_hash() {
         let other = "0".repeat(64);
         let tokens = list(&[&format!("zero {other}"), &format!("ci {HASH}")]).unwrap();
-        let owner = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-            tokens.owner(&headers).map(|index| tokens.name(index).unwrap().to_owned())
-        };
-        assert_eq!(owner("Bearer secret").as_deref(), Ok("ci"));
-        assert_eq!(owner("bearer  secret").as_deref(), Ok("ci"));
-        assert_eq!(owner("Bearer Secret"), Err(Unauthenticated::Unknown));
-        assert_eq!(owner(&format!("Bearer {HASH}")), Err(Unauthenticated::Unknown));
-        assert_eq!(owner(&format!("Bearer {}", "x".repeat(2_000))), Err(Unauthenticated::Unknown));
-        assert_eq!(owner("Basic secret"), Err(Unauthenticated::Missing));
+        assert_eq!(owner(&tokens, "Bearer secret").as_deref(), Ok("ci"));
+        assert_eq!(owner(&tokens, "bearer  secret").as_deref(), Ok("ci"));
+        for wrong in ["Bearer Secret", &format!("Bearer {HASH}"), &format!("Bearer {:2000}", "x")] {
+            assert_eq!(owner(&tokens, wrong), Err(Unauthenticated::Unknown), "{wrong}");
+        }
+        assert_eq!(owner(&tokens, "Basic secret"), Err(Unauthenticated::Missing));
         assert_eq!(tokens.owner(&HeaderMap::new()), Err(Unauthenticated::Missing));
         assert!(list(&[]).unwrap().is_empty());
     }
 
     #[test]
-    fn what_is_no_hash_is_refused_without_being_quoted() {
-        for item in ["secret", "ci secret", "ci", &format!("ci {}", "é".repeat(32)), ""] {
+    fn what_is_not_a_hash_is_refused_without_being_quoted() {
+        let signs = format!("ci {}", "+a".repeat(32));
+        for item in ["secret", "ci secret", "ci", &format!("ci {}", "é".repeat(32)), &signs, ""] {
             let error = list(&[item]).unwrap_err().to_string();
             assert!(error.contains("access.tokens") && !error.contains("secret"), "{error}");
         }
@@ -176,5 +195,25 @@ mod tests {
         };
         assert!(file("/no/such/file".into()).contains("access.tokens_file"));
         assert!(file("/dev/null".into()).contains("holds no token"));
+    }
+
+    #[test]
+    fn a_file_that_changed_is_read_again_and_a_bad_one_changes_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_owned();
+        std::fs::write(&path, format!("ci {HASH}\n")).unwrap();
+        let settings = AccessSettings { tokens_file: path.clone(), ..AccessSettings::default() };
+        let tokens = Tokens::read(&settings).unwrap();
+        assert!(!tokens.read_again(&path).unwrap());
+        std::fs::write(&path, format!("other {}\n", "0".repeat(64))).unwrap();
+        assert!(tokens.read_again(&path).unwrap());
+        assert_eq!(owner(&tokens, "Bearer secret"), Err(Unauthenticated::Unknown));
+        std::fs::write(&path, format!("renamed {HASH}\n")).unwrap();
+        assert!(tokens.read_again(&path).unwrap());
+        for bad in ["", "ci secret\n"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(tokens.read_again(&path).is_err());
+            assert_eq!(owner(&tokens, "Bearer secret").as_deref(), Ok("renamed"));
+        }
     }
 }

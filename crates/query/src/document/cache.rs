@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use apollo_compiler::ExecutableDocument;
-use apollo_compiler::validation::Valid;
-
+use super::Prepared;
 use crate::generations::Generations;
 
-type Document = Arc<Valid<ExecutableDocument>>;
+type Document = Arc<Prepared>;
 
 /// What a document takes for each byte of its text: 59 was measured over dense documents.
-const BYTES_PER_BYTE: usize = 64;
+pub(crate) const BYTES_PER_BYTE: usize = 64;
 /// What a document takes however short it is.
 const BYTES_PER_DOCUMENT: usize = 4_096;
 
@@ -45,9 +43,12 @@ impl DocumentCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apollo_compiler::ExecutableDocument;
+    use apollo_compiler::validation::Valid;
 
     fn document() -> Document {
-        Arc::new(Valid::assume_valid(ExecutableDocument::new()))
+        let document = Valid::assume_valid(ExecutableDocument::new());
+        Arc::new(Prepared { document, introspected: None })
     }
 
     #[test]

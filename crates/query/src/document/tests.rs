@@ -6,15 +6,15 @@ const ASKED: Asked<'_> = Asked { safe_method: false, operation_name: None };
 fn refusal(text: &str) -> QueryError {
     let schema = ApiSchema::new(&Limits::default()).unwrap();
     match prepare(&schema, &Limits::default(), text, ASKED) {
-        Err(Refusal::Errors(mut errors)) => errors.remove(0),
+        Err(Unfit::Errors(mut errors)) => errors.remove(0),
         other => panic!("{other:?}"),
     }
 }
 
 fn limit(text: &str) -> &'static str {
     let error = refusal(text);
-    assert_eq!(error.code, Code::LimitExceeded, "{}", error.message);
-    let limit = error.exceeded.unwrap().limit;
+    assert_eq!(error.code(), Code::LimitExceeded, "{}", error.message);
+    let limit = error.extensions.exceeded.unwrap().limit;
     assert!(error.message.contains(limit), "{}", error.message);
     limit
 }
@@ -81,8 +81,8 @@ fn chained_fragments_of_nested_selections_are_refused() {
     text.push_str(" fragment f60 on Query { __typename }");
     let limits = Limits { max_tokens: 100_000, ..Limits::default() };
     let schema = ApiSchema::new(&limits).unwrap();
-    let Err(Refusal::Errors(errors)) = prepare(&schema, &limits, &text, ASKED) else { panic!() };
-    assert_eq!(errors[0].exceeded.unwrap().limit, "limits.max_depth");
+    let Err(Unfit::Errors(errors)) = prepare(&schema, &limits, &text, ASKED) else { panic!() };
+    assert_eq!(errors[0].extensions.exceeded.unwrap().limit, "limits.max_depth");
 }
 
 #[test]
@@ -119,7 +119,7 @@ async fn the_introspection_of_tools_is_answered() {
         "query IntrospectionQuery {{ __schema {{ description queryType {{ name }} mutationType {{ name }}
         subscriptionType {{ name }} types {{ ...FullType }} directives {{ name description isRepeatable locations
         args(includeDeprecated: true) {{ ...InputValue }} }} }} }}
-        fragment FullType on __Type {{ kind name description specifiedByURL
+        fragment FullType on __Type {{ kind name description specifiedByURL isOneOf
         fields(includeDeprecated: true) {{ name description args(includeDeprecated: true) {{ ...InputValue }}
         type {{ ...TypeRef }} isDeprecated deprecationReason }} inputFields(includeDeprecated: true) {{ ...InputValue }}
         interfaces {{ ...TypeRef }} enumValues(includeDeprecated: true) {{ name description isDeprecated deprecationReason }}
@@ -134,7 +134,7 @@ async fn the_introspection_of_tools_is_answered() {
 #[test]
 fn cycles_are_reported_and_not_followed() {
     let text = "{ ...a } fragment a on Query { ...b ...b } fragment b on Query { ...a ...a }";
-    assert_eq!(refusal(text).code, Code::ValidationFailed);
+    assert_eq!(refusal(text).code(), Code::ValidationFailed);
 }
 
 /// apollo-compiler lets the first two pass: it compares lists up to the shorter one's length.
@@ -148,7 +148,7 @@ fn fields_with_different_lists_are_not_merged() {
         format!("{{ packages(refs: [{a}]) {{ name }} ...F }} fragment F on Query {{ packages(refs: [{b}]) {{ name }} }}"),
         "{ package(name: \"a\", version: \"1\") { name } package(name: \"b\", version: \"1\") { name } }".into(),
     ] {
-        assert_eq!(refusal(&text).code, Code::ValidationFailed, "{text}");
+        assert_eq!(refusal(&text).code(), Code::ValidationFailed, "{text}");
     }
     let swapped = "{version: \"1\", name: \"a\"}";
     let text =
@@ -159,13 +159,13 @@ fn fields_with_different_lists_are_not_merged() {
 
 #[test]
 fn errors_are_limited_and_have_their_codes() {
-    assert_eq!(refusal("{").code, Code::ParseFailed);
-    assert_eq!(refusal("").code, Code::ParseFailed);
-    assert_eq!(refusal("{ nothing }").code, Code::ValidationFailed);
-    assert_eq!(refusal("query ($x: Int) { __typename }").code, Code::ValidationFailed);
+    assert_eq!(refusal("{").code(), Code::ParseFailed);
+    assert_eq!(refusal("").code(), Code::ParseFailed);
+    assert_eq!(refusal("{ nothing }").code(), Code::ValidationFailed);
+    assert_eq!(refusal("query ($x: Int) { __typename }").code(), Code::ValidationFailed);
     let many: String = (0..100).map(|at| format!("x{at} ")).collect();
     let schema = ApiSchema::new(&Limits::default()).unwrap();
-    let Err(Refusal::Errors(errors)) =
+    let Err(Unfit::Errors(errors)) =
         prepare(&schema, &Limits::default(), &format!("{{ {many} }}"), ASKED)
     else {
         panic!()
@@ -186,7 +186,7 @@ fn a_safe_method_executes_queries_only() {
     ] {
         let result =
             prepare(&schema, &Limits::default(), text, Asked { safe_method, operation_name });
-        assert_eq!(matches!(result, Err(Refusal::NotAQuery)), refused, "{operation_name:?}");
+        assert_eq!(matches!(result, Err(Unfit::NotAQuery)), refused, "{operation_name:?}");
     }
 }
 
@@ -198,11 +198,52 @@ fn an_input_object_names_each_field_once() {
         "query ($f: PublicationFilter = {tor: NO, tor: NO}) { publications(first: 1, filter: $f) { edges { cursor } } }",
     ] {
         let error = refusal(text);
-        assert_eq!(error.code, Code::ValidationFailed, "{text}");
+        assert_eq!(error.code(), Code::ValidationFailed, "{text}");
         assert!(error.message.ends_with("is given twice in one object"), "{}", error.message);
         assert_eq!(error.locations.len(), 1);
     }
     let schema = ApiSchema::new(&Limits::default()).unwrap();
     let text = "{ packages(refs: [{name: \"a\", version: \"1\"}, {name: \"a\", version: \"1\"}]) { name } }";
     assert!(prepare(&schema, &Limits::default(), text, ASKED).is_ok());
+}
+
+#[test]
+fn a_variable_that_may_be_null_fits_no_place_that_must_not_be() {
+    let place = "{ __typename @include(if: $x) }";
+    for text in [
+        format!("query ($x: Boolean = null) {place}"),
+        format!("query ($x: Boolean) {place}"),
+        "query ($x: String = null) { package(name: $x, version: \"1\") { name } }".into(),
+        "query ($x: String = null) { packages(refs: [{name: $x, version: \"1\"}]) { name } }".into(),
+        "query ($x: String) { packagesByPurl(purls: [$x]) { name } }".into(),
+        "query ($x: PackageRef = null) { packages(refs: [$x]) { name } }".into(),
+        "query ($x: Int) { ...F } fragment F on Query { publications(first: $x) { edges { cursor } } }".into(),
+        "query ($x: [String]) { packagesByPurl(purls: $x) { name } }".into(),
+        "query ($x: Int!) { packages(refs: [{name: $x, version: \"1\"}]) { name } }".into(),
+    ] {
+        assert_eq!(refusal(&text).code(), Code::ValidationFailed, "{text}");
+    }
+    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    for text in [
+        format!("query ($x: Boolean = false) {place}"),
+        format!("query ($x: Boolean!) {place}"),
+        "query ($x: Order) { publications(first: 1, order: $x) { edges { cursor } } }".into(),
+        "query ($x: String = \"a\") { packages(refs: {name: $x, version: \"1\"}) { name } }".into(),
+        "query ($x: [PackageRef!]!) { packages(refs: $x) { name } }".into(),
+        "query ($x: Flag) { publications(first: 1, filter: {tor: $x}) { edges { cursor } } }"
+            .into(),
+    ] {
+        let prepared = prepare(&schema, &Limits::default(), &text, ASKED);
+        assert!(prepared.is_ok(), "{text}: {:?}", prepared.err());
+    }
+}
+
+#[test]
+fn the_first_error_is_the_one_that_helps() {
+    let error = refusal("query ($n: String!) { pakage(name: $n, version: \"1\") { name } }");
+    assert!(error.message.contains("pakage"), "{}", error.message);
+    let error = refusal(
+        "{ ...F nothing } fragment F on Query { __typename } fragment G on Query { __typename }",
+    );
+    assert!(error.message.contains("nothing"), "{}", error.message);
 }

@@ -1,108 +1,180 @@
-//! Arguments as they stand in the document, read through the variables without copying either.
+//! Arguments: what the document and the variables give a field, read into the types below by serde. Types were checked
+//! before, literals by the validation and variables as they were read. What is left to run time is a null where a value
+//! must be: a variable's default permits it (GraphQL, "All Variable Usages Are Allowed").
 
-use apollo_compiler::ast::Value;
+use std::borrow::Cow;
+
+use apollo_compiler::ast;
 use apollo_compiler::executable::Field;
+use serde::Deserialize;
+use serde::de::value::{Error, MapDeserializer, SeqDeserializer};
+use serde::de::{Deserializer, IntoDeserializer, Visitor};
+use serde::forward_to_deserialize_any;
+use store::{Flag, Order};
 
-use super::variables::Variables;
-use crate::json::{self, Json};
+use super::variables::{Value, Variables, is_absent};
 
-/// A value that an argument, a list item or an input field was given. Types were checked before: literals by the
-/// validation, variables by the coercion. What is left to run time is a variable that may be null where a value must
-/// not be (GraphQL, "All Variable Usages Are Allowed": a default permits it).
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Given<'a> {
-    /// Not given, or by a variable that was not given.
-    Absent,
-    Null,
-    Literal(&'a Value),
-    Json(&'a Json<'a>),
+/// A package version by name and version.
+#[derive(Debug, Deserialize)]
+pub(super) struct PackageRef<'a> {
+    pub(super) name: &'a str,
+    pub(super) version: &'a str,
 }
 
-/// The argument of that name.
-pub(super) fn argument<'a>(
-    field: &'a Field,
-    name: &str,
-    variables: &'a Variables<'a>,
-) -> Given<'a> {
-    let argument = field.arguments.iter().find(|argument| argument.name == name);
-    argument.map_or(Given::Absent, |argument| Given::literal(&argument.value, variables))
+#[derive(Debug, Deserialize)]
+pub(super) struct Packages<'a> {
+    #[serde(borrow)]
+    pub(super) refs: Vec<PackageRef<'a>>,
 }
 
-impl<'a> Given<'a> {
-    fn literal(value: &'a Value, variables: &'a Variables<'a>) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Variable(name) => variables.get(name).map_or(Self::Absent, Self::json),
-            literal => Self::Literal(literal),
+#[derive(Debug, Deserialize)]
+pub(super) struct PackagesByPurl<'a> {
+    #[serde(borrow)]
+    pub(super) purls: Vec<&'a str>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Search<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) first: i32,
+    pub(super) after: Option<&'a str>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct NodeById<'a> {
+    pub(super) id: &'a str,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Publications<'a> {
+    pub(super) first: i32,
+    pub(super) after: Option<&'a str>,
+    #[serde(borrow, default)]
+    pub(super) filter: Option<PublicationFilter<'a>>,
+    #[serde(default)]
+    pub(super) order: OrderWord,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PublicationFilter<'a> {
+    pub(super) name: Option<&'a str>,
+    pub(super) username: Option<&'a str>,
+    pub(super) tor: Option<FlagWord>,
+    pub(super) tfa: Option<FlagWord>,
+    pub(super) disputed: Option<bool>,
+    pub(super) created_after: Option<&'a str>,
+    pub(super) created_before: Option<&'a str>,
+}
+
+/// The enumeration `Flag` of the schema.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum FlagWord {
+    Yes,
+    No,
+    Unknown,
+}
+
+impl From<FlagWord> for Flag {
+    fn from(word: FlagWord) -> Self {
+        match word {
+            FlagWord::Yes => Self::Yes,
+            FlagWord::No => Self::No,
+            FlagWord::Unknown => Self::Unknown,
         }
     }
+}
 
-    fn json(value: &'a Json<'a>) -> Self {
-        if *value == Json::Null { Self::Null } else { Self::Json(value) }
+/// The enumeration `Order` of the schema.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum OrderWord {
+    #[default]
+    NewestFirst,
+    OldestFirst,
+}
+
+impl From<OrderWord> for Order {
+    fn from(word: OrderWord) -> Self {
+        match word {
+            OrderWord::NewestFirst => Self::NewestFirst,
+            OrderWord::OldestFirst => Self::OldestFirst,
+        }
+    }
+}
+
+/// The arguments that a field was given.
+pub(super) struct Arguments<'v, 'a>(Vec<(&'a str, Cow<'v, Value<'a>>)>);
+
+impl<'v, 'a> Arguments<'v, 'a> {
+    pub(super) fn of(field: &'a Field, variables: &'v Variables<'a>) -> Self {
+        let given = field.arguments.iter().filter(|own| !is_absent(&own.value, variables));
+        let read = given.filter_map(|argument| {
+            let value = match &*argument.value {
+                ast::Value::Variable(name) => Cow::Borrowed(variables.get(name)?),
+                literal => {
+                    let definition = field.definition.argument_by_name(&argument.name)?;
+                    Cow::Owned(Value::literal(&definition.ty, literal, variables))
+                }
+            };
+            Some((argument.name.as_str(), value))
+        });
+        Self(read.collect())
     }
 
-    /// The text of a string or the word of an enumeration.
-    pub(super) fn as_str(self) -> Option<&'a str> {
+    /// The arguments as a type of this module; an error says which of them must not be null.
+    pub(super) fn read<'de, T: Deserialize<'de>>(&'de self) -> Result<T, String> {
+        let source = MapDeserializer::new(self.0.iter().map(|(name, value)| (*name, &**value)));
+        serde_path_to_error::deserialize(source)
+            .map_err(|error| format!("argument `{}` must not be null", error.path()))
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Error> for &'de Value<'_> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for &'de Value<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self {
-            Self::Literal(Value::String(text)) => Some(text),
-            Self::Literal(Value::Enum(word)) => Some(word.as_str()),
-            Self::Json(value) => value.as_str(),
-            _ => None,
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Int(value) => visitor.visit_i32(*value),
+            Value::Text(text) => visitor.visit_borrowed_str(text),
+            Value::List(items) => visitor.visit_seq(SeqDeserializer::new(items.iter())),
+            Value::Object(fields) => {
+                let fields = fields.iter().map(|(name, value)| (*name, value));
+                visitor.visit_map(MapDeserializer::new(fields))
+            }
         }
     }
 
-    pub(super) fn as_int(self) -> Option<i64> {
-        match self {
-            Self::Literal(Value::Int(value)) => value.as_str().parse().ok(),
-            Self::Json(Json::Int(value)) => Some(*value),
-            _ => None,
-        }
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if *self == Value::Null { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    pub(super) fn as_bool(self) -> Option<bool> {
-        match self {
-            Self::Literal(Value::Boolean(value)) => Some(*value),
-            Self::Json(Json::Bool(value)) => Some(*value),
-            _ => None,
-        }
-    }
-
-    /// How many items a list has; a single value counts as a list of it alone.
-    pub(super) fn length(self) -> usize {
-        match self {
-            Self::Absent | Self::Null => 0,
-            Self::Literal(Value::List(items)) => items.len(),
-            Self::Json(Json::Array(array)) => array.length,
-            Self::Literal(_) | Self::Json(_) => 1,
-        }
-    }
-
-    /// The items of a list.
-    pub(super) fn items(
+    fn deserialize_enum<V: Visitor<'de>>(
         self,
-        variables: &'a Variables<'a>,
-    ) -> Box<dyn Iterator<Item = Given<'a>> + 'a> {
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         match self {
-            Self::Absent | Self::Null => Box::new(std::iter::empty()),
-            Self::Literal(Value::List(items)) => {
-                Box::new(items.iter().map(|item| Self::literal(item, variables)))
-            }
-            Self::Json(Json::Array(array)) => Box::new(array.items.iter().map(Self::json)),
-            single => Box::new(std::iter::once(single)),
+            Value::Text(word) => IntoDeserializer::<Error>::into_deserializer(&**word)
+                .deserialize_enum(name, variants, visitor),
+            other => other.deserialize_any(visitor),
         }
     }
 
-    /// The field of an input object.
-    pub(super) fn field(self, name: &str, variables: &'a Variables<'a>) -> Self {
-        match self {
-            Self::Literal(Value::Object(fields)) => {
-                let field = fields.iter().find(|(own, _)| own == name);
-                field.map_or(Self::Absent, |(_, value)| Self::literal(value, variables))
-            }
-            Self::Json(Json::Object(fields)) => {
-                json::field(fields, name).map_or(Self::Absent, Self::json)
-            }
-            _ => Self::Absent,
-        }
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }

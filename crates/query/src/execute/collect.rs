@@ -1,15 +1,16 @@
 //! Collecting fields (GraphQL, "Collecting Fields"): fragments put in, `@skip` and `@include` decided, fields of one
-//! response key merged. The types of the schema are all objects, so that a fragment applies or does not whatever the
-//! row: it is done once a request, not once a row.
+//! response key merged. Which object a selection is for is known without its row, so that a fragment applies or does not:
+//! it is done once a request, not once a row.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use apollo_compiler::ExecutableDocument;
-use apollo_compiler::ast::{DirectiveList, Value};
+use apollo_compiler::ast::{self, DirectiveList};
 use apollo_compiler::executable::{Field, Selection, SelectionSet};
 
-use super::variables::Variables;
-use crate::json::Json;
+use super::variables::{Value, Variables};
+use crate::error::{Code, QueryError, Segment};
 
 /// All fields of one response key; never empty.
 #[derive(Debug)]
@@ -32,46 +33,57 @@ impl<'a> Group<'a> {
 /// From how many groups on a map finds them faster than a search.
 const SEARCHED: usize = 12;
 
-pub(super) struct Collector<'a> {
+pub(super) struct Collector<'a, 'v> {
     pub(super) document: &'a ExecutableDocument,
-    pub(super) variables: &'a Variables<'a>,
+    pub(super) variables: &'v Variables<'a>,
+    /// Where in the answer the selection is for that is being collected.
+    pub(super) path: RefCell<Vec<Segment>>,
+    /// Fields that were collected so far.
+    pub(super) values: Cell<u64>,
+    /// Whether a history was among them, and the row of a strongest publication.
+    pub(super) with_history: Cell<bool>,
+    pub(super) with_strongest: Cell<bool>,
 }
 
+#[derive(Default)]
 struct Groups<'a> {
     list: Vec<Group<'a>>,
     index: HashMap<&'a str, usize>,
     visited: Vec<&'a str>,
 }
 
-impl<'a> Collector<'a> {
-    /// The fields of an object whose selection sets are these.
+impl<'a> Collector<'a, '_> {
+    /// The fields of an object whose selection sets are these. An error is one of the answer, at the object's place: the
+    /// condition of `@skip` or `@include` is null.
     pub(super) fn collect(
         &self,
         ty: &str,
         sets: impl IntoIterator<Item = &'a SelectionSet>,
-    ) -> Vec<Group<'a>> {
-        let mut groups = Groups { list: Vec::new(), index: HashMap::new(), visited: Vec::new() };
+    ) -> Result<Vec<Group<'a>>, QueryError> {
+        let mut groups = Groups::default();
         for set in sets {
-            self.walk(ty, set, &mut groups);
+            self.walk(ty, set, &mut groups)?;
         }
-        groups.list
+        self.values.set(self.values.get() + groups.list.len() as u64);
+        Ok(groups.list)
     }
 
-    /// The fields of the object that a group's field is.
-    pub(super) fn collect_under(&self, ty: &str, group: &Group<'a>) -> Vec<Group<'a>> {
-        self.collect(ty, group.fields.iter().map(|field| &field.selection_set))
-    }
-
-    fn walk(&self, ty: &str, set: &'a SelectionSet, groups: &mut Groups<'a>) {
+    fn walk(
+        &self,
+        ty: &str,
+        set: &'a SelectionSet,
+        groups: &mut Groups<'a>,
+    ) -> Result<(), QueryError> {
         for selection in &set.selections {
-            if !self.is_included(selection.directives()) {
+            if !self.is_included(selection.directives())? {
                 continue;
             }
             match selection {
                 Selection::Field(field) => groups.push(field),
                 Selection::InlineFragment(inline) => {
-                    if inline.type_condition.as_ref().is_none_or(|condition| condition == ty) {
-                        self.walk(ty, &inline.selection_set, groups);
+                    if inline.type_condition.as_ref().is_none_or(|condition| applies(condition, ty))
+                    {
+                        self.walk(ty, &inline.selection_set, groups)?;
                     }
                 }
                 Selection::FragmentSpread(spread) => {
@@ -81,32 +93,70 @@ impl<'a> Collector<'a> {
                     }
                     groups.visited.push(name);
                     if let Some(fragment) = self.document.fragments.get(name)
-                        && fragment.type_condition() == ty
+                        && applies(fragment.type_condition(), ty)
                     {
-                        self.walk(ty, &fragment.selection_set, groups);
+                        self.walk(ty, &fragment.selection_set, groups)?;
                     }
                 }
             }
         }
+        Ok(())
     }
 
-    fn is_included(&self, directives: &DirectiveList) -> bool {
-        directives.is_empty()
-            || !self.condition(directives, "skip").unwrap_or(false)
-                && self.condition(directives, "include").unwrap_or(true)
+    /// Decides every condition in the selections of a group, for an object that is not collected here.
+    pub(super) fn check_conditions(&self, set: &'a SelectionSet) -> Result<(), QueryError> {
+        for selection in &set.selections {
+            self.is_included(selection.directives())?;
+            match selection {
+                Selection::Field(field) => self.check_conditions(&field.selection_set)?,
+                Selection::InlineFragment(inline) => {
+                    self.check_conditions(&inline.selection_set)?
+                }
+                Selection::FragmentSpread(spread) => {
+                    if let Some(fragment) = self.document.fragments.get(&spread.fragment_name) {
+                        self.check_conditions(&fragment.selection_set)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
-    fn condition(&self, directives: &DirectiveList, name: &str) -> Option<bool> {
-        let argument = directives.get(name)?.specified_argument_by_name("if")?;
-        match argument.as_ref() {
-            Value::Boolean(value) => Some(*value),
-            Value::Variable(variable) => match self.variables.get(variable)? {
-                Json::Bool(value) => Some(*value),
+    fn is_included(&self, directives: &DirectiveList) -> Result<bool, QueryError> {
+        if directives.is_empty() {
+            return Ok(true);
+        }
+        Ok(!self.condition(directives, "skip")?.unwrap_or(false)
+            && self.condition(directives, "include")?.unwrap_or(true))
+    }
+
+    fn condition(
+        &self,
+        directives: &DirectiveList,
+        name: &str,
+    ) -> Result<Option<bool>, QueryError> {
+        let argument = directives.get(name).and_then(|own| own.specified_argument_by_name("if"));
+        let Some(argument) = argument else { return Ok(None) };
+        let given = match &**argument {
+            ast::Value::Boolean(value) => Some(*value),
+            ast::Value::Variable(variable) => match self.variables.get(variable) {
+                Some(Value::Bool(value)) => Some(*value),
                 _ => None,
             },
             _ => None,
+        };
+        if given.is_none() {
+            let message = format!("argument `if` of @{name} must not be null");
+            let error = QueryError::new(Code::BadUserInput, message);
+            return Err(error.at(argument.location(), &self.document.sources));
         }
+        Ok(given)
     }
+}
+
+/// Whether what is selected on `condition` is for an object of this type: `Node` is the schema's one interface.
+fn applies(condition: &str, ty: &str) -> bool {
+    condition == ty || condition == "Node" && ty == "Package"
 }
 
 impl<'a> Groups<'a> {

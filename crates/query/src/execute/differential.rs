@@ -54,6 +54,14 @@ impl ObjectValue for Query {
         };
         match info.field_name() {
             "package" => Ok(package(argument("name"), argument("version"))),
+            "node" => {
+                let named = |row: &Publication| {
+                    argument("id").and_then(|id| id.as_str())
+                        == Some(&Purl::canonical("npm", &row.id))
+                };
+                let found = rows().into_iter().find(named);
+                Ok(found.map_or(ResolvedValue::null(), |row| ResolvedValue::object(Package(row))))
+            }
             "packages" => {
                 let packages: Vec<_> = list("refs")
                     .iter()
@@ -79,6 +87,9 @@ impl ObjectValue for Query {
                 let first = argument("first").and_then(JsonValue::as_u64).unwrap_or_default();
                 let mut rows = rows();
                 rows.sort_by(|a, b| (b.info.created, &b.id).cmp(&(a.info.created, &a.id)));
+                if argument("order").and_then(|order| order.as_str()) == Some("OLDEST_FIRST") {
+                    rows.reverse();
+                }
                 let first = usize::try_from(first).unwrap();
                 Ok(ResolvedValue::object(Connection { rows, first }))
             }
@@ -95,6 +106,7 @@ impl ObjectValue for Package {
     fn resolve_field<'a>(&'a self, info: &'a ResolveInfo<'a>) -> Resolved<'a> {
         match info.field_name() {
             "name" => Ok(ResolvedValue::leaf(self.0.id.name.as_str())),
+            "id" => Ok(ResolvedValue::leaf(Purl::canonical("npm", &self.0.id))),
             "version" => Ok(ResolvedValue::leaf(self.0.id.version.as_str())),
             "purl" => Ok(ResolvedValue::leaf(Purl::canonical("npm", &self.0.id))),
             "publicationInfo" => Ok(ResolvedValue::object(Info(self.0.clone()))),
@@ -119,6 +131,12 @@ impl ObjectValue for Info {
             "created" => ResolvedValue::leaf(row.created.to_rfc3339_millis()),
             "tor" => flag(row.tor),
             "tfa" => flag(row.tfa),
+            "method" => ResolvedValue::leaf(match (row.tfa, row.credential) {
+                (Some(true), _) => "SECOND_FACTOR",
+                (_, model::Credential::Oidc) => "TRUSTED_PUBLISHER",
+                (Some(false), _) => "SINGLE_FACTOR",
+                (None, _) => "UNKNOWN",
+            }),
             "torReason" => word(row.tor_reason.as_str()),
             "torSettled" => flag(Some(row.tor_settled)),
             "tfaReason" => word(row.tfa_reason.as_str()),
@@ -205,14 +223,14 @@ fn info() -> impl Strategy<Value = String> + Clone {
     some_of(
         "PublicationInfo",
         words(
-            "username; t: tor; tfa; tor @skip(if: $a); created; torReason; torSettled; tfaReason; c: credential; actor; disputed; __typename; ...I",
+            "username; t: tor; tfa; method; tor @skip(if: $a); created; torReason; torSettled; tfaReason; c: credential; actor; disputed; __typename; ...I",
         ),
     )
 }
 
 fn packages() -> impl Strategy<Value = String> + Clone {
     info().prop_flat_map(|info| {
-        let mut selections = words("name; v: version; purl; name @include(if: $b); k: __typename; ...P; ...P @skip(if: $b)");
+        let mut selections = words("name; id; v: version; purl; name @include(if: $b); k: __typename; ...P; ...P @skip(if: $b)");
         selections.push(format!("publicationInfo {{ {info} }}"));
         selections.push(format!("i: publicationInfo @include(if: $a) {{ {info} }}"));
         some_of("Package", selections)
@@ -234,6 +252,8 @@ fn document() -> impl Strategy<Value = String> {
                 format!("l: packages(refs: [{{name: \"pg\", version: $v}}, {{version: \"1\", name: \"q\\\"uote\\\\\"}}]) {{ {one} }}"),
                 format!("packagesByPurl(purls: [\"pkg:npm/pg@7.12.0\", \"x\"]) {{ {one} }}"),
                 format!("publications(first: 2) {{ {connection} }}"),
+                format!("o: publications(first: 2, order: OLDEST_FIRST) {{ {connection} }}"),
+                format!("n: node(id: \"pkg:npm/pg@7.12.0\") {{ id ... on Package {{ {one} }} }}"),
                 format!("p: publications(first: 100) {{ {connection} }}"),
                 "...Q".to_owned(),
             ];
@@ -269,7 +289,7 @@ fn expected(executor: &Executor, text: &str, variables: &str) -> String {
     let document = prepare(&executor.schema, &executor.limits, text, asked)
         .unwrap_or_else(|error| panic!("{error:?}\n{text}"));
     let variables: JsonMap = serde_json::from_str(variables).unwrap();
-    let answer = Execution::new(&executor.schema.valid, &document)
+    let answer = Execution::new(&executor.schema.valid, &document.document)
         .raw_variable_values(&variables)
         .execute_sync(&Query)
         .unwrap_or_else(|error| panic!("{}", error.message()));

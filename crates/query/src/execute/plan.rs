@@ -1,58 +1,60 @@
 //! From selections and arguments to what is asked of the store and what is written: made before any work, so that a
 //! limit is enforced before any work.
 
-use apollo_compiler::executable::{Field, Operation};
+use std::ops::Range;
+
+use apollo_compiler::executable::Operation;
+use apollo_compiler::response::JsonMap;
+use apollo_compiler::validation::Valid;
 use model::{PackageName, PublicationId, Purl, Timestamp, Username};
 use store::{Cursor, Filter, Flag};
 
-use super::arguments::{Given, argument};
+use super::arguments::{
+    Arguments, NodeById, PackageRef, Packages, PackagesByPurl, PublicationFilter, Publications,
+    Search,
+};
 use super::collect::{Collector, Group};
 use super::cursor;
-use super::shape::{ConnectionField, PackageField, Shape};
-use crate::config::Limits;
-use crate::error::{Code, Exceeded, QueryError};
+use super::fields::{CONNECTION, PACKAGE, REGISTRY};
+use super::write::{Found, Writer, Written};
+use crate::config::{Limits, RegistrySettings};
+use crate::error::{Code, Exceeded, QueryError, Segment};
 
 /// The largest page (crates/query/README.md, Pages).
-const MAX_FIRST: i64 = 100;
+const MAX_FIRST: i32 = 100;
+/// The longest name there can be.
+const MAX_PREFIX: usize = 512;
 
-/// A request, planned.
-#[derive(Debug, Default)]
-pub(super) struct Plan<'a> {
-    pub(super) roots: Vec<Root<'a>>,
+/// A request, planned. Nothing in it borrows from the request.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub(super) roots: Vec<Root>,
+    /// Why `data` is null as a whole.
+    pub(super) broken: Option<QueryError>,
     /// The keys of all fields together: one statement.
     pub(super) keys: Vec<PublicationId>,
     pub(super) pages: Vec<Page>,
+    pub(super) searches: Vec<NameSearch>,
+    /// Of which rows the histories are asked for.
+    pub(super) with_history: Vec<WithHistory>,
+    /// Whether the rows of the strongest publications are too.
+    pub(super) with_strongest: bool,
     /// Publications asked for: keys, also those that cannot be names, and rows of pages.
-    pub(super) asked: u64,
-    /// Whether the introspection has to run.
-    pub(super) has_meta: bool,
-    /// Of fields that became null.
-    pub(super) errors: Vec<QueryError>,
+    pub(crate) asked: u64,
+    /// How many values the answer has at most, lists of the introspection counted once.
+    pub(crate) values: u64,
+    /// The variables of the introspection, where it has to run.
+    pub(super) meta: Option<Valid<JsonMap>>,
 }
 
 /// A field of the answer's `data`.
-#[derive(Debug)]
-pub(super) struct Root<'a> {
-    pub(super) key: &'a str,
-    pub(super) value: RootValue,
+pub(super) struct Root {
+    pub(super) key: String,
+    pub(super) is_nullable: bool,
+    pub(super) write: WriteRoot,
 }
 
-/// Where a row of the answer comes from: the place in `keys`, none where the name cannot be one.
-pub(super) type Slot = Option<usize>;
-
-#[derive(Debug)]
-pub(super) enum RootValue {
-    Typename,
-    /// `__schema` and `__type`.
-    Meta,
-    One(Slot, Shape<PackageField>),
-    Many(Vec<Slot>, Shape<PackageField>),
-    Page(usize, Shape<ConnectionField>),
-    /// Null after an error; `data` with it where the field must not be null.
-    Nulled {
-        non_null: bool,
-    },
-}
+type WriteRoot = Box<dyn Fn(&mut Writer<'_>, &Found<'_>) -> Written + Send + Sync>;
 
 /// A page of `publications`.
 #[derive(Debug)]
@@ -64,203 +66,309 @@ pub(super) struct Page {
     pub(super) first: u32,
 }
 
-/// A null where a value must be: an error within `data`, in the path of its field.
-struct UnexpectedNull(&'static str);
-
-pub(super) struct Planner<'a> {
-    pub(super) collector: Collector<'a>,
-    pub(super) limits: &'a Limits,
-    pub(super) ecosystem: &'a str,
+/// A `search`.
+#[derive(Debug)]
+pub(super) struct NameSearch {
+    /// 1 to 512 bytes.
+    pub(super) prefix: String,
+    pub(super) after: Option<String>,
+    /// 1 to 100.
+    pub(super) first: u32,
 }
 
-impl<'a> Planner<'a> {
-    pub(super) fn plan(&self, operation: &'a Operation) -> Result<Plan<'a>, QueryError> {
+/// Rows of which the histories are asked for.
+#[derive(Debug)]
+pub(super) enum WithHistory {
+    /// Of these places in the keys.
+    Keys(Range<usize>),
+    /// Of that page.
+    Page(usize),
+}
+
+/// Why a field has no value.
+enum Trouble {
+    /// The request is refused for it.
+    Refused(String),
+    /// It is null, which is an error within `data`.
+    Null(String),
+}
+
+impl From<String> for Trouble {
+    fn from(message: String) -> Self {
+        Self::Null(message)
+    }
+}
+
+type Planned = Result<WriteRoot, Trouble>;
+
+/// The fields of `Query`, and how each is planned.
+const QUERY: &[(&str, fn(&Planner<'_, '_>, &Group<'_>, &mut Plan) -> Planned)] = &[
+    ("package", package),
+    ("packages", packages),
+    ("packagesByPurl", packages_by_purl),
+    ("publications", publications),
+    ("search", search),
+    ("node", node),
+    ("registry", registry),
+    ("__schema", meta),
+    ("__type", meta),
+    ("__typename", typename),
+];
+
+pub(super) struct Planner<'a, 'v> {
+    pub(super) collector: Collector<'a, 'v>,
+    pub(super) limits: &'a Limits,
+    pub(super) registry: &'a RegistrySettings,
+}
+
+impl<'a> Planner<'a, '_> {
+    pub(super) fn plan(&self, operation: &'a Operation) -> Result<Plan, QueryError> {
         let mut plan = Plan::default();
-        for group in self.collector.collect("Query", [&operation.selection_set]) {
-            let value = match group.name() {
-                "__typename" => RootValue::Typename,
-                "__schema" | "__type" => {
-                    plan.has_meta = true;
-                    RootValue::Meta
+        match self.collector.collect("Query", [&operation.selection_set]) {
+            Ok(groups) => {
+                for group in groups {
+                    self.root(&group, &mut plan)?;
                 }
-                _ => self.field(&group, &mut plan)?,
-            };
-            plan.roots.push(Root { key: group.key, value });
+            }
+            Err(error) => plan.broken = Some(error),
         }
         self.check(&plan)?;
+        plan.with_strongest = self.collector.with_strongest.get();
+        plan.values = plan.asked.saturating_mul(self.collector.values.get());
         Ok(plan)
     }
 
-    fn field(&self, group: &Group<'a>, plan: &mut Plan<'a>) -> Result<RootValue, QueryError> {
+    fn root(&self, group: &Group<'a>, plan: &mut Plan) -> Result<(), QueryError> {
+        let known = QUERY.iter().find(|(name, _)| *name == group.name());
+        // No other name passes the validation.
+        let Some((_, planned)) = known else { return Ok(()) };
         let field = group.field();
-        let planned = match group.name() {
-            "package" => self
-                .one(field, plan)
-                .map(|slot| RootValue::One(slot, self.collector.package(group))),
-            "packages" => self
-                .many(field, "refs", plan, reference)
-                .map(|slots| RootValue::Many(slots, self.collector.package(group))),
-            "packagesByPurl" => self
-                .many(field, "purls", plan, by_purl)
-                .map(|slots| RootValue::Many(slots, self.collector.package(group))),
-            _ => match self.page(field)? {
-                Ok(page) => {
-                    plan.asked += u64::from(page.first);
-                    plan.pages.push(page);
-                    let page = plan.pages.len() - 1;
-                    Ok(RootValue::Page(page, self.collector.connection(group)))
-                }
-                Err(null) => Err(null),
-            },
-        };
-        Ok(planned.unwrap_or_else(|UnexpectedNull(what)| {
-            let message = format!("{what} must not be null");
-            let error = QueryError::new(Code::BadUserInput, message)
-                .at(field.name.location(), &self.collector.document.sources)
-                .under(group.key);
-            plan.errors.push(error);
-            RootValue::Nulled { non_null: field.ty().is_non_null() }
-        }))
-    }
-
-    fn one(&self, field: &'a Field, plan: &mut Plan<'a>) -> Result<Slot, UnexpectedNull> {
-        let text = |name| argument(field, name, self.collector.variables).as_str();
-        let name = text("name").ok_or(UnexpectedNull("argument `name`"))?;
-        let version = text("version").ok_or(UnexpectedNull("argument `version`"))?;
-        plan.asked += 1;
-        Ok(plan.slot(PublicationId::new(name, version).ok()))
-    }
-
-    /// The keys of a list. Where they are too many already, they are counted and not kept.
-    fn many(
-        &self,
-        field: &'a Field,
-        name: &'static str,
-        plan: &mut Plan<'a>,
-        read: fn(&Self, Given<'a>) -> Result<Option<PublicationId>, UnexpectedNull>,
-    ) -> Result<Vec<Slot>, UnexpectedNull> {
-        let list = argument(field, name, self.collector.variables);
-        if matches!(list, Given::Absent | Given::Null) {
-            return Err(UnexpectedNull("the list"));
-        }
-        plan.asked += list.length() as u64;
-        if plan.asked > u64::from(self.limits.max_refs) {
-            return Ok(Vec::new());
-        }
-        plan.keys.reserve(list.length());
-        list.items(self.collector.variables).map(|item| Ok(plan.slot(read(self, item)?))).collect()
-    }
-
-    /// Two kinds of trouble: a wrong value refuses the request, an unexpected null makes the field null.
-    fn page(&self, field: &'a Field) -> Result<Result<Page, UnexpectedNull>, QueryError> {
-        let variables = self.collector.variables;
-        let wrong = |message: String| {
+        let error = |message: String| {
             QueryError::new(Code::BadUserInput, message)
                 .at(field.name.location(), &self.collector.document.sources)
         };
-        let Some(first) = argument(field, "first", variables).as_int() else {
-            return Ok(Err(UnexpectedNull("argument `first`")));
+        let (keys, pages) = (plan.keys.len(), plan.pages.len());
+        let write = match planned(self, group, plan) {
+            Ok(write) => write,
+            Err(Trouble::Refused(message)) => return Err(error(message)),
+            Err(Trouble::Null(message)) => {
+                let path = vec![Segment::Key(group.key.to_owned())];
+                let error = QueryError { path, ..error(message) };
+                Box::new(move |writer: &mut Writer<'_>, _: &Found<'_>| writer.fail(&error)) as _
+            }
         };
-        let count = u32::try_from(first).ok().filter(|_| (1..=MAX_FIRST).contains(&first));
-        let Some(first) = count else {
-            return Err(wrong(format!("argument `first` is {first}, it must be 1 to {MAX_FIRST}")));
-        };
-        let after = match argument(field, "after", variables).as_str() {
-            None => None,
-            Some(text) => Some(
-                cursor::decode(text)
-                    .ok_or_else(|| wrong("argument `after` is no cursor of this service".into()))?,
-            ),
-        };
-        let filter = self.filter(argument(field, "filter", variables)).map_err(wrong)?;
-        Ok(Ok(Page { filter, after, first }))
-    }
-
-    /// `None` for a name or username that can be none: no row has it.
-    fn filter(&self, given: Given<'a>) -> Result<Option<Filter>, String> {
-        let part = |name: &'static str| given.field(name, self.collector.variables);
-        let time = |name: &'static str| match part(name).as_str() {
-            None => Ok(None),
-            Some(text) => Timestamp::parse(text)
-                .map(Some)
-                .map_err(|error| format!("`{name}` of the filter is {error}")),
-        };
-        let created_after = time("createdAfter")?;
-        let created_before = time("createdBefore")?;
-        let name = part("name").as_str().map(PackageName::new).transpose();
-        let username = part("username").as_str().map(Username::new).transpose();
-        let (Ok(name), Ok(username)) = (name, username) else { return Ok(None) };
-        Ok(Some(Filter {
-            name,
-            username,
-            tor: part("tor").as_str().and_then(flag),
-            tfa: part("tfa").as_str().and_then(flag),
-            disputed: part("disputed").as_bool(),
-            created_after,
-            created_before,
-            order: store::Order::NewestFirst,
-        }))
-    }
-
-    fn check(&self, plan: &Plan<'a>) -> Result<(), QueryError> {
-        let maximum = u64::from(self.limits.max_refs);
-        if plan.asked > maximum {
-            let asked = plan.asked;
-            let exceeded = Exceeded { limit: "limits.max_refs", maximum, actual: Some(asked) };
-            let message = format!(
-                "the operation asks for {asked} publications, at most {maximum} are answered in one operation (limits.max_refs)"
-            );
-            return Err(QueryError::limit(exceeded, message));
+        if self.collector.with_history.take() {
+            plan.with_history.push(WithHistory::Keys(keys..plan.keys.len()));
+            plan.with_history.extend((pages..plan.pages.len()).map(WithHistory::Page));
         }
-        let maximum = u64::from(self.limits.max_pages);
-        let pages = plan.pages.len() as u64;
-        if pages > maximum {
-            let exceeded = Exceeded { limit: "limits.max_pages", maximum, actual: Some(pages) };
-            let message = format!(
-                "the operation has {pages} `publications` fields, at most {maximum} are answered in one operation (limits.max_pages)"
-            );
-            return Err(QueryError::limit(exceeded, message));
+        let is_nullable = !field.ty().is_non_null();
+        plan.roots.push(Root { key: group.key.to_owned(), is_nullable, write });
+        Ok(())
+    }
+
+    fn check(&self, plan: &Plan) -> Result<(), QueryError> {
+        let (pages, searches) = (plan.pages.len() as u64, plan.searches.len() as u64);
+        for (limit, actual, maximum, what) in [
+            ("limits.max_refs", plan.asked, self.limits.max_refs, "asks for {} publications"),
+            ("limits.max_pages", pages, self.limits.max_pages, "has {} `publications` fields"),
+            ("limits.max_pages", searches, self.limits.max_pages, "has {} `search` fields"),
+        ] {
+            let maximum = u64::from(maximum);
+            if actual > maximum {
+                let exceeded = Exceeded { limit, maximum, actual: Some(actual) };
+                let what = what.replace("{}", &actual.to_string());
+                let message = format!(
+                    "the operation {what}, at most {maximum} are answered in one operation ({limit})"
+                );
+                return Err(QueryError::limit(exceeded, message));
+            }
         }
         Ok(())
     }
+
+    fn arguments(&self, group: &Group<'a>) -> Arguments<'_, 'a> {
+        Arguments::of(group.field(), self.collector.variables)
+    }
+
+    /// Where a purl names a version of this registry.
+    fn by_purl(&self, text: &str) -> Option<PublicationId> {
+        let purl = Purl::parse(text).ok()?;
+        let is_ours = purl.ecosystem.eq_ignore_ascii_case(&self.registry.ecosystem)
+            && purl.qualifier("vcs_url").is_none()
+            && purl.qualifier("download_url").is_none()
+            && purl.qualifier("repository_url").is_none_or(|url| self.registry.names(&url));
+        PublicationId::new(&purl.name, &purl.version.filter(|_| is_ours)?).ok()
+    }
 }
 
-impl Plan<'_> {
-    fn slot(&mut self, id: Option<PublicationId>) -> Slot {
+impl Plan {
+    /// Asks for a key; where a row of the answer comes from, none where there can be none.
+    fn slot(&mut self, id: Option<PublicationId>) -> Option<usize> {
         self.keys.push(id?);
         Some(self.keys.len() - 1)
     }
-}
 
-/// A `PackageRef`. What cannot be a name has no record.
-fn reference<'a>(
-    planner: &Planner<'a>,
-    item: Given<'a>,
-) -> Result<Option<PublicationId>, UnexpectedNull> {
-    let text = |name| item.field(name, planner.collector.variables).as_str();
-    let name = text("name").ok_or(UnexpectedNull("`name` of a package"))?;
-    let version = text("version").ok_or(UnexpectedNull("`version` of a package"))?;
-    Ok(PublicationId::new(name, version).ok())
-}
-
-/// A purl. One that is malformed, without a version, or of another ecosystem has no record.
-fn by_purl<'a>(
-    planner: &Planner<'a>,
-    item: Given<'a>,
-) -> Result<Option<PublicationId>, UnexpectedNull> {
-    let text = item.as_str().ok_or(UnexpectedNull("a purl"))?;
-    let Ok(purl) = Purl::parse(text) else { return Ok(None) };
-    if !purl.ecosystem.eq_ignore_ascii_case(planner.ecosystem) {
-        return Ok(None);
+    /// Asks for the keys of a list. Where they are too many already, they are counted and not kept.
+    fn slots(
+        &mut self,
+        planner: &Planner<'_, '_>,
+        ids: impl ExactSizeIterator<Item = Option<PublicationId>>,
+    ) -> Vec<Option<usize>> {
+        self.asked += ids.len() as u64;
+        if self.asked > u64::from(planner.limits.max_refs) {
+            return Vec::new();
+        }
+        self.keys.reserve(ids.len());
+        ids.map(|id| self.slot(id)).collect()
     }
-    Ok(purl.version.and_then(|version| PublicationId::new(&purl.name, &version).ok()))
 }
 
-fn flag(word: &str) -> Option<Flag> {
-    match word {
-        "YES" => Some(Flag::Yes),
-        "NO" => Some(Flag::No),
-        "UNKNOWN" => Some(Flag::Unknown),
-        _ => None,
+/// What cannot be a name has no record.
+fn id(reference: &PackageRef<'_>) -> Option<PublicationId> {
+    PublicationId::new(reference.name, reference.version).ok()
+}
+
+fn package(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
+    let arguments = planner.arguments(group);
+    plan.asked += 1;
+    let slot = plan.slot(id(&arguments.read()?));
+    Ok(one(planner, group, slot))
+}
+
+fn node(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
+    let arguments = planner.arguments(group);
+    let NodeById { id } = arguments.read()?;
+    let canonical = |own: &PublicationId| Purl::is_canonical(id, &planner.registry.ecosystem, own);
+    plan.asked += 1;
+    let slot = plan.slot(planner.by_purl(id).filter(canonical));
+    Ok(one(planner, group, slot))
+}
+
+fn one(planner: &Planner<'_, '_>, group: &Group<'_>, slot: Option<usize>) -> WriteRoot {
+    let package = planner.collector.select(&PACKAGE, group);
+    Box::new(move |writer, found| match found.row(slot) {
+        Some(row) => package.write(writer, row),
+        None => Ok(writer.null()),
+    })
+}
+
+fn packages(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
+    let arguments = planner.arguments(group);
+    let Packages { refs } = arguments.read()?;
+    let slots = plan.slots(planner, refs.iter().map(id));
+    Ok(many(planner, group, slots))
+}
+
+fn packages_by_purl(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
+    let arguments = planner.arguments(group);
+    let PackagesByPurl { purls } = arguments.read()?;
+    let slots = plan.slots(planner, purls.iter().map(|purl| planner.by_purl(purl)));
+    Ok(many(planner, group, slots))
+}
+
+fn many(planner: &Planner<'_, '_>, group: &Group<'_>, slots: Vec<Option<usize>>) -> WriteRoot {
+    let package = planner.collector.select_items(&PACKAGE, group);
+    Box::new(move |writer, found| {
+        writer.list(&slots, |writer, slot| match found.row(*slot) {
+            Some(row) => writer.nullable(|writer| package.write(writer, row)),
+            None => Ok(writer.null()),
+        })
+    })
+}
+
+fn publications(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
+    let arguments = planner.arguments(group);
+    let Publications { first, after, filter, order } = arguments.read()?;
+    let first = page_size(first)?;
+    let not_ours = || Trouble::Refused("argument `after` is not a cursor of this service".into());
+    let after = after.map(|text| cursor::decode(text).ok_or_else(not_ours)).transpose()?;
+    let filter = condition(filter.unwrap_or_default()).map_err(Trouble::Refused)?;
+    let filter = filter.map(|filter| Filter { order: order.into(), ..filter });
+    plan.asked += u64::from(first);
+    plan.pages.push(Page { filter, after, first });
+    let page = plan.pages.len() - 1;
+    let connection = planner.collector.select(&CONNECTION, group);
+    Ok(Box::new(move |writer, found| match found.fetched.pages.get(page) {
+        Some(listed) => connection.write(writer, listed),
+        None => Ok(writer.null()),
+    }))
+}
+
+fn page_size(first: i32) -> Result<u32, Trouble> {
+    let count = u32::try_from(first).ok().filter(|_| (1..=MAX_FIRST).contains(&first));
+    count.ok_or_else(|| {
+        Trouble::Refused(format!("argument `first` is {first}, it must be 1 to {MAX_FIRST}"))
+    })
+}
+
+fn search(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
+    let arguments = planner.arguments(group);
+    let Search { prefix, first, after } = arguments.read()?;
+    let first = page_size(first)?;
+    if !(1..=MAX_PREFIX).contains(&prefix.len()) {
+        let message = format!("argument `prefix` must have 1 to {MAX_PREFIX} bytes");
+        return Err(Trouble::Refused(message));
     }
+    plan.asked += u64::from(first);
+    let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+    plan.searches.push(NameSearch { prefix, after, first });
+    let search = plan.searches.len() - 1;
+    Ok(Box::new(move |writer, found| {
+        let names = found.fetched.searches.get(search).into_iter().flatten();
+        writer.list(names, |writer, name: &PackageName| {
+            writer.text(name.as_str());
+            Ok(())
+        })
+    }))
+}
+
+/// `None` for a name or username that cannot be one: no row has it.
+fn condition(given: PublicationFilter<'_>) -> Result<Option<Filter>, String> {
+    let time = |name: &str, text: Option<&str>| match text.map(Timestamp::parse).transpose() {
+        Ok(time) => Ok(time),
+        Err(error) => Err(format!("`{name}` of the filter is {error}")),
+    };
+    let created_after = time("createdAfter", given.created_after)?;
+    let created_before = time("createdBefore", given.created_before)?;
+    let name = given.name.map(PackageName::new).transpose();
+    let username = given.username.map(Username::new).transpose();
+    let (Ok(name), Ok(username)) = (name, username) else { return Ok(None) };
+    Ok(Some(Filter {
+        name,
+        username,
+        tor: given.tor.map(Flag::from),
+        tfa: given.tfa.map(Flag::from),
+        disputed: given.disputed,
+        created_after,
+        created_before,
+        ..Filter::default()
+    }))
+}
+
+fn registry(planner: &Planner<'_, '_>, group: &Group<'_>, _: &mut Plan) -> Planned {
+    let registry = planner.collector.select(&REGISTRY, group);
+    Ok(Box::new(move |writer, found| registry.write(writer, found.registry)))
+}
+
+fn typename(_: &Planner<'_, '_>, _: &Group<'_>, _: &mut Plan) -> Planned {
+    Ok(Box::new(|writer, _| Ok(writer.text("Query"))))
+}
+
+/// `__schema` and `__type`, which apollo-compiler answers.
+fn meta(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
+    for field in &group.fields {
+        planner.collector.check_conditions(&field.selection_set).map_err(|error| error.message)?;
+    }
+    plan.meta = Some(planner.collector.variables.to_apollo());
+    let key = group.key.to_owned();
+    Ok(Box::new(move |writer, found| {
+        match found.meta.and_then(|meta| meta.get(key.as_str())) {
+            // A map of strings, numbers and lists cannot fail to be written.
+            Some(value) => {
+                let _ = serde_json::to_writer(&mut writer.out, value);
+            }
+            None => writer.null(),
+        }
+        writer.check()
+    }))
 }

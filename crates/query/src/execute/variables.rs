@@ -1,232 +1,421 @@
-//! Variables: what the request gave, coerced to the types that the operation declares (GraphQL, "Coercing Variable
-//! Values"). Values are taken over, not copied, and messages never quote them.
+//! Variables: read from the request by the types that the operation declares (GraphQL, "Coercing Variable Values"). No
+//! tree of JSON is made first, and of what the operation does not declare nothing is kept. Messages do not quote values,
+//! but for the words of an enumeration.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
 
 use apollo_compiler::Schema;
-use apollo_compiler::ast::{Type, Value};
+use apollo_compiler::ast::{self, Type};
 use apollo_compiler::executable::Operation;
 use apollo_compiler::response::{JsonMap, JsonValue};
-use apollo_compiler::schema::{ExtendedType, InputObjectType};
+use apollo_compiler::schema::{EnumType, ExtendedType, InputObjectType, InputValueDefinition};
 use apollo_compiler::validation::Valid;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
-use crate::error::{Code, QueryError};
-use crate::json::{Array, Json};
+use crate::config::Limits;
+use crate::error::{Code, Exceeded, QueryError};
 
-/// The `variables` of a request.
-pub(crate) type Given<'a> = Vec<(Cow<'a, str>, Json<'a>)>;
+/// An input value that fits its type. Strings without escapes borrow from the request or the document.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value<'a> {
+    Null,
+    Bool(bool),
+    Int(i32),
+    /// A string, an id, or the word of an enumeration.
+    Text(Cow<'a, str>),
+    List(Vec<Value<'a>>),
+    /// By the schema's names; fields that were not given are not there.
+    Object(Vec<(&'a str, Value<'a>)>),
+}
 
-/// Coerced values by variable name. A variable that was not given and has no default is not there.
+/// Values by variable name. A variable that was not given and has no default is not there.
 #[derive(Debug, Default)]
-pub(crate) struct Variables<'a>(HashMap<&'a str, Json<'a>>);
-
-/// What does not fit, and where; the path is built from its end, and only when something is wrong.
-struct Misfit {
-    path: Vec<Segment>,
-    expected: String,
-}
-
-enum Segment {
-    Field(String),
-    Index(usize),
-}
-
-type Coerced<'a> = Result<Json<'a>, Misfit>;
+pub(super) struct Variables<'a>(HashMap<&'a str, Value<'a>>);
 
 impl<'a> Variables<'a> {
-    /// Coerces what was given to what `operation` declares; what it does not declare is ignored.
-    pub(crate) fn coerce(
-        schema: &Schema,
+    /// Reads the values of what `operation` declares; what it does not declare is passed over.
+    pub(super) fn read(
+        schema: &'a Schema,
         operation: &'a Operation,
-        given: Given<'a>,
+        limits: &Limits,
+        given: Option<&'a RawValue>,
     ) -> Result<Self, QueryError> {
-        let mut given: HashMap<Cow<'a, str>, Json<'a>> = given.into_iter().collect();
-        let mut coerced = HashMap::with_capacity(operation.variables.len());
+        let wrong = RefCell::new(Wrong::default());
+        let reader = Reader { schema, max_items: limits.max_refs, wrong: &wrong };
+        let text = given.map_or("{}", RawValue::get);
+        let all = All { reader, operation };
+        let mut values = all
+            .deserialize(&mut serde_json::Deserializer::from_str(text))
+            .map_err(|_| wrong.take().into_error(limits))?;
         for definition in &operation.variables {
             let name = definition.name.as_str();
-            let value = match (given.remove(name), &definition.default_value) {
-                (Some(value), _) => coerce(schema, &definition.ty, value)
-                    .map_err(|misfit| misfit.into_error(name))?,
-                (None, Some(default)) => constant(&definition.ty, default),
-                (None, None) if definition.ty.is_non_null() => {
-                    let message =
-                        format!("variable ${name} of type {} has no value", definition.ty);
-                    return Err(QueryError::new(Code::BadUserInput, message));
-                }
-                (None, None) => continue,
-            };
-            coerced.insert(name, value);
+            if values.contains_key(name) {
+                continue;
+            }
+            if let Some(default) = &definition.default_value {
+                values.insert(name, Value::literal(&definition.ty, default, &Self::default()));
+            } else if definition.ty.is_non_null() {
+                let message = format!("variable ${name} of type {} has no value", definition.ty);
+                return Err(
+                    QueryError::new(Code::BadUserInput, message).cut(limits.max_error_length)
+                );
+            }
         }
-        Ok(Self(coerced))
+        Ok(Self(values))
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Json<'a>> {
+    pub(super) fn get(&self, name: &str) -> Option<&Value<'a>> {
         self.0.get(name)
     }
 
-    /// The same as apollo-compiler's introspection wants them.
-    pub(crate) fn to_apollo(&self) -> Valid<JsonMap> {
-        let mut map = JsonMap::new();
-        for (&name, value) in &self.0 {
-            // The introspection takes booleans and one name; lists and objects are none of its business.
+    /// The same as apollo-compiler's introspection wants them: it takes booleans and one name.
+    pub(super) fn to_apollo(&self) -> Valid<JsonMap> {
+        let plain = self.0.iter().filter_map(|(&name, value)| {
             let value = match value {
-                Json::Null => JsonValue::Null,
-                Json::Bool(value) => (*value).into(),
-                Json::String(text) => text.as_ref().into(),
-                _ => continue,
+                Value::Null => JsonValue::Null,
+                Value::Bool(value) => (*value).into(),
+                Value::Text(text) => text.as_ref().into(),
+                Value::Int(_) | Value::List(_) | Value::Object(_) => return None,
             };
-            map.insert(name, value);
-        }
-        Valid::assume_valid(map)
+            Some((name, value))
+        });
+        Valid::assume_valid(plain.map(|(name, value)| (name.into(), value)).collect())
     }
 }
 
-fn coerce<'a>(schema: &Schema, ty: &Type, value: Json<'a>) -> Coerced<'a> {
-    if value == Json::Null {
-        return if ty.is_non_null() { Err(Misfit::new(ty, &value)) } else { Ok(value) };
-    }
-    let name = match ty {
-        Type::List(item) | Type::NonNullList(item) => return list(schema, item, value),
-        Type::Named(name) | Type::NonNullNamed(name) => name,
-    };
-    match (schema.types.get(name), value) {
-        (Some(ExtendedType::InputObject(definition)), Json::Object(fields)) => {
-            object(schema, definition, fields)
-        }
-        (Some(ExtendedType::Scalar(_)), value) => {
-            scalar(name, value).map_err(|value| Misfit::new(ty, &value))
-        }
-        (Some(ExtendedType::Enum(definition)), Json::String(word))
-            if definition.values.contains_key(word.as_ref()) =>
-        {
-            Ok(Json::String(word))
-        }
-        (_, value) => Err(Misfit::new(ty, &value)),
-    }
-}
-
-/// A value that is no list counts as a list of it alone.
-fn list<'a>(schema: &Schema, item: &Type, value: Json<'a>) -> Coerced<'a> {
-    let Json::Array(mut array) = value else {
-        let items = vec![coerce(schema, item, value)?];
-        return Ok(Json::Array(Array { items, length: 1 }));
-    };
-    for (index, slot) in array.items.iter_mut().enumerate() {
-        let value = std::mem::replace(slot, Json::Null);
-        *slot =
-            coerce(schema, item, value).map_err(|misfit| misfit.within(Segment::Index(index)))?;
-    }
-    Ok(Json::Array(array))
-}
-
-fn object<'a>(schema: &Schema, definition: &InputObjectType, mut fields: Given<'a>) -> Coerced<'a> {
-    for (name, slot) in &mut fields {
-        let Some(field) = definition.fields.get(name.as_ref()) else {
-            let expected = format!("a field of {}", definition.name);
-            return Err(Misfit { path: vec![Segment::Field(name.to_string())], expected });
+impl<'a> Value<'a> {
+    /// A value as it stands in the document, which the validation has found to fit its type. A variable that was not
+    /// given is null.
+    pub(super) fn literal(ty: &Type, value: &'a ast::Value, variables: &Variables<'a>) -> Self {
+        let item = match ty {
+            Type::List(item) | Type::NonNullList(item) => Some(&**item),
+            Type::Named(_) | Type::NonNullNamed(_) => None,
         };
-        let value = std::mem::replace(slot, Json::Null);
-        *slot = coerce(schema, &field.ty, value)
-            .map_err(|misfit| misfit.within(Segment::Field(field.name.to_string())))?;
-    }
-    for field in definition.fields.values() {
-        if fields.iter().any(|(name, _)| field.name == name.as_ref()) {
-            continue;
+        match (item, value) {
+            (_, ast::Value::Null) => Self::Null,
+            (_, ast::Value::Variable(name)) => variables.get(name).cloned().unwrap_or(Self::Null),
+            (Some(item), ast::Value::List(values)) => {
+                Self::List(values.iter().map(|own| Self::literal(item, own, variables)).collect())
+            }
+            (Some(item), single) => Self::List(vec![Self::literal(item, single, variables)]),
+            (None, ast::Value::Boolean(value)) => Self::Bool(*value),
+            (None, ast::Value::Int(value)) if ty.inner_named_type() == "ID" => {
+                Self::Text(value.as_str().into())
+            }
+            (None, ast::Value::Int(value)) => value.try_to_i32().map_or(Self::Null, Self::Int),
+            (None, ast::Value::String(text)) => Self::Text(text.as_str().into()),
+            (None, ast::Value::Enum(word)) => Self::Text(word.as_str().into()),
+            (None, ast::Value::Object(fields)) => {
+                let given = fields.iter().filter(|(_, value)| !is_absent(value, variables));
+                // The fields of the schema's input objects are not lists, so that their types are not needed.
+                let fields =
+                    given.map(|(name, value)| (name.as_str(), Self::literal(ty, value, variables)));
+                Self::Object(fields.collect())
+            }
+            // No type of the schema has other values.
+            (None, ast::Value::Float(_) | ast::Value::List(_)) => Self::Null,
         }
-        if let Some(default) = &field.default_value {
-            let default = owned(constant(&field.ty, default));
-            fields.push((Cow::Owned(field.name.to_string()), default));
-        } else if field.ty.is_non_null() {
-            let expected = format!("{}, and it is missing", field.ty);
-            return Err(Misfit { path: vec![Segment::Field(field.name.to_string())], expected });
+    }
+}
+
+/// Whether it is a variable that was not given.
+pub(super) fn is_absent(value: &ast::Value, variables: &Variables<'_>) -> bool {
+    matches!(value, ast::Value::Variable(name) if variables.get(name).is_none())
+}
+
+/// What does not fit, and where.
+#[derive(Debug, Default)]
+struct Wrong {
+    path: String,
+    message: String,
+    /// A list with more items than any operation can ask for, and their number.
+    too_many: Option<u64>,
+}
+
+impl Wrong {
+    fn into_error(self, limits: &Limits) -> QueryError {
+        let Self { path, message, too_many } = self;
+        if let Some(actual) = too_many {
+            let maximum = u64::from(limits.max_refs);
+            let exceeded = Exceeded { limit: "limits.max_refs", maximum, actual: Some(actual) };
+            let message = format!(
+                "variable ${path} has {actual} items, at most {maximum} publications are answered in one operation (limits.max_refs)"
+            );
+            return QueryError::limit(exceeded, message).cut(limits.max_error_length);
+        }
+        if path.is_empty() {
+            return QueryError::new(Code::BadRequest, "parameter `variables` is not a JSON object");
+        }
+        QueryError::new(Code::BadUserInput, format!("variable ${path} must be {message}"))
+            .cut(limits.max_error_length)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reader<'s, 'w> {
+    schema: &'s Schema,
+    max_items: u32,
+    wrong: &'w RefCell<Wrong>,
+}
+
+impl<'s> Reader<'s, '_> {
+    /// Reads a value at the end of the path, which is longer by `segment` meanwhile.
+    fn within<T, E>(
+        self,
+        segment: impl fmt::Display,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        use fmt::Write;
+        let length = self.wrong.borrow().path.len();
+        // Writing to a string cannot fail.
+        let _ = write!(self.wrong.borrow_mut().path, "{segment}");
+        let value = read()?;
+        self.wrong.borrow_mut().path.truncate(length);
+        Ok(value)
+    }
+
+    fn refuse<T, E: Error>(self, message: String) -> Result<T, E> {
+        self.wrong.borrow_mut().message = message;
+        Err(E::custom("refused"))
+    }
+}
+
+/// The whole object `variables`.
+struct All<'s, 'w> {
+    reader: Reader<'s, 'w>,
+    operation: &'s Operation,
+}
+
+impl<'de: 's, 's> DeserializeSeed<'de> for All<'s, '_> {
+    type Value = HashMap<&'s str, Value<'s>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Self::Value, D::Error> {
+        source.deserialize_map(self)
+    }
+}
+
+impl<'de: 's, 's> Visitor<'de> for All<'s, '_> {
+    type Value = HashMap<&'s str, Value<'s>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values = HashMap::with_capacity(self.operation.variables.len());
+        let find =
+            |name: &str| self.operation.variables.iter().find(|definition| definition.name == name);
+        while let Some(found) = map.next_key_seed(Key(|name: &str| Ok(find(name))))? {
+            let Some(definition) = found else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let name = definition.name.as_str();
+            let typed = Typed { reader: self.reader, ty: &definition.ty };
+            values.insert(name, self.reader.within(name, || map.next_value_seed(typed))?);
+        }
+        Ok(values)
+    }
+}
+
+/// A key, looked up while it is read.
+struct Key<F>(F);
+
+impl<'de, T, F: FnOnce(&str) -> Result<T, String>> DeserializeSeed<'de> for Key<F> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<T, D::Error> {
+        source.deserialize_str(self)
+    }
+}
+
+impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for Key<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<T, E> {
+        (self.0)(name).map_err(E::custom)
+    }
+}
+
+/// A value of one type.
+#[derive(Clone, Copy)]
+struct Typed<'s, 'w> {
+    reader: Reader<'s, 'w>,
+    ty: &'s Type,
+}
+
+impl<'s, 'w> Typed<'s, 'w> {
+    fn item(self) -> Option<Self> {
+        match self.ty {
+            Type::List(item) | Type::NonNullList(item) => Some(Self { ty: item, ..self }),
+            Type::Named(_) | Type::NonNullNamed(_) => None,
         }
     }
-    Ok(Json::Object(fields))
-}
 
-fn scalar<'a>(name: &str, value: Json<'a>) -> Result<Json<'a>, Json<'a>> {
-    match (name, value) {
-        ("String" | "ID", value @ Json::String(_))
-        | ("Boolean", value @ Json::Bool(_))
-        | ("Float", value @ Json::Float(_)) => Ok(value),
-        ("Int", value) => int(&value).map(Json::Int).ok_or(value),
-        ("Float", Json::Int(value)) => Ok(Json::Float(value as f64)),
-        ("ID", Json::Int(value)) => Ok(Json::String(value.to_string().into())),
-        (_, value) => Err(value),
-    }
-}
-
-/// A 32-bit integer, also where JSON wrote it with a fraction of zero.
-fn int(value: &Json<'_>) -> Option<i64> {
-    let value = match value {
-        Json::Int(value) => *value,
-        #[expect(clippy::cast_possible_truncation, reason = "checked to be integral and small")]
-        Json::Float(value) if value.fract() == 0.0 && value.abs() < 1e10 => *value as i64,
-        _ => return None,
-    };
-    i32::try_from(value).ok().map(i64::from)
-}
-
-/// A default value of the document, which the validation has found to fit its type.
-fn constant<'a>(ty: &Type, value: &'a Value) -> Json<'a> {
-    let item = match ty {
-        Type::List(item) | Type::NonNullList(item) => Some(item),
-        _ => None,
-    };
-    match (item, value) {
-        (_, Value::Null | Value::Variable(_)) => Json::Null,
-        (item, Value::List(values)) => {
-            let items: Vec<_> =
-                values.iter().map(|value| constant(item.map_or(ty, |item| item), value)).collect();
-            Json::Array(Array { length: items.len(), items })
+    /// A value that is not a list counts as a list of it alone.
+    fn single<E>(self, read: impl FnOnce(Self) -> Result<Value<'s>, E>) -> Result<Value<'s>, E> {
+        match self.item() {
+            Some(item) => Ok(Value::List(vec![item.single(read)?])),
+            None => read(self),
         }
-        (Some(item), value) => Json::Array(Array { items: vec![constant(item, value)], length: 1 }),
-        (None, Value::Boolean(value)) => Json::Bool(*value),
-        (None, Value::Int(value)) => value.as_str().parse().map_or(Json::Null, Json::Int),
-        (None, Value::Float(value)) => value.as_str().parse().map_or(Json::Null, Json::Float),
-        (None, Value::String(text)) => Json::String(Cow::Borrowed(text)),
-        (None, Value::Enum(word)) => Json::String(Cow::Borrowed(word.as_str())),
-        // The fields of the schema's input objects are no lists, so that their types are not needed.
-        (None, Value::Object(fields)) => Json::Object(
-            fields
-                .iter()
-                .map(|(name, value)| (name.as_str().into(), constant(ty, value)))
-                .collect(),
-        ),
-    }
-}
-
-fn owned<'b>(value: Json<'_>) -> Json<'b> {
-    match value {
-        Json::Bool(value) => Json::Bool(value),
-        Json::Int(value) => Json::Int(value),
-        Json::Float(value) => Json::Float(value),
-        Json::String(text) => Json::String(Cow::Owned(text.into_owned())),
-        // No input field of the schema has a default that is a list or an object.
-        Json::Null | Json::Array(_) | Json::Object(_) => Json::Null,
-    }
-}
-
-impl Misfit {
-    fn new(ty: &Type, value: &Json<'_>) -> Self {
-        Self { path: Vec::new(), expected: format!("{ty}, and it is {}", value.kind()) }
     }
 
-    fn within(mut self, segment: Segment) -> Self {
-        self.path.push(segment);
-        self
+    fn misfit<E: Error>(self, kind: &str) -> Result<Value<'s>, E> {
+        self.reader.refuse(format!("{}, and it is {kind}", self.ty))
     }
 
-    fn into_error(self, variable: &str) -> QueryError {
-        let mut message = format!("variable ${variable}");
-        for segment in self.path.iter().rev() {
-            match segment {
-                Segment::Field(name) => message.push_str(&format!(".{name}")),
-                Segment::Index(index) => message.push_str(&format!("[{index}]")),
+    fn name(self) -> &'s str {
+        self.ty.inner_named_type()
+    }
+
+    fn text<E: Error>(self, text: Cow<'s, str>) -> Result<Value<'s>, E> {
+        self.single(|own| match own.reader.schema.types.get(own.name()) {
+            Some(ExtendedType::Enum(definition)) => own.word(definition, text),
+            Some(ExtendedType::Scalar(_)) if matches!(own.name(), "String" | "ID") => {
+                Ok(Value::Text(text))
+            }
+            _ => own.misfit("a string"),
+        })
+    }
+
+    fn word<E: Error>(self, definition: &EnumType, word: Cow<'s, str>) -> Result<Value<'s>, E> {
+        if definition.values.contains_key(word.as_ref()) {
+            return Ok(Value::Text(word));
+        }
+        let allowed: Vec<&str> = definition.values.keys().map(|name| name.as_str()).collect();
+        let message = format!("one of {}, and it is \"{word}\"", allowed.join(", "));
+        self.reader.refuse(message)
+    }
+
+    fn int<E: Error>(self, value: Option<i32>, kind: &str) -> Result<Value<'s>, E> {
+        self.single(|own| match (own.name(), value) {
+            ("Int", Some(value)) => Ok(Value::Int(value)),
+            _ => own.misfit(kind),
+        })
+    }
+
+    fn object<'de: 's, A: MapAccess<'de>>(
+        self,
+        definition: &'s InputObjectType,
+        mut map: A,
+    ) -> Result<Value<'s>, A::Error> {
+        let mut fields: Vec<(&'s str, Value<'s>)> = Vec::with_capacity(definition.fields.len());
+        let find = |name: &str| match definition.fields.get(name) {
+            Some(field) => Ok(&**field),
+            None => {
+                let mut wrong = self.reader.wrong.borrow_mut();
+                wrong.path.push_str(&format!(".{name}"));
+                wrong.message = format!("a field of {}", definition.name);
+                Err(String::new())
+            }
+        };
+        while let Some(field) = map.next_key_seed(Key(find))? {
+            let field: &'s InputValueDefinition = field;
+            let (name, typed) = (field.name.as_str(), Self { ty: &field.ty, ..self });
+            let value =
+                self.reader.within(format_args!(".{name}"), || map.next_value_seed(typed))?;
+            // Of repeated keys the last counts, as JSON parsers have it.
+            fields.retain(|(other, _)| *other != name);
+            fields.push((name, value));
+        }
+        for field in definition.fields.values() {
+            let name = field.name.as_str();
+            if field.is_required() && !fields.iter().any(|(own, _)| *own == name) {
+                let missing = || self.reader.refuse(format!("{}, and it is missing", field.ty));
+                return self.reader.within(format_args!(".{name}"), missing);
             }
         }
-        message.push_str(&format!(" must be {}", self.expected));
-        QueryError::new(Code::BadUserInput, message)
+        Ok(Value::Object(fields))
+    }
+}
+
+impl<'de: 's, 's> DeserializeSeed<'de> for Typed<'s, '_> {
+    type Value = Value<'s>;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Value<'s>, D::Error> {
+        source.deserialize_any(self)
+    }
+}
+
+impl<'de: 's, 's> Visitor<'de> for Typed<'s, '_> {
+    type Value = Value<'s>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.ty)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value<'s>, E> {
+        if self.ty.is_non_null() { self.misfit("null") } else { Ok(Value::Null) }
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value<'s>, E> {
+        self.single(|own| match own.name() {
+            "Boolean" => Ok(Value::Bool(value)),
+            _ => own.misfit("a boolean"),
+        })
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value<'s>, E> {
+        if self.name() == "ID" {
+            return self.text(value.to_string().into());
+        }
+        self.int(i32::try_from(value).ok(), "an integer")
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value<'s>, E> {
+        // What does not fit into 63 bits fits no type of the schema.
+        self.visit_i64(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+
+    /// A fraction of zero makes an integer, as JavaScript's numbers are.
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value<'s>, E> {
+        #[expect(clippy::cast_possible_truncation, reason = "integral, and small by the condition")]
+        let whole = (value.fract() == 0.0 && value.abs() < 1e10).then_some(value as i64);
+        self.int(whole.and_then(|value| i32::try_from(value).ok()), "a number")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Value<'s>, E> {
+        self.text(text.into())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value<'s>, E> {
+        self.text(text.to_owned().into())
+    }
+
+    /// More items than any operation may ask for are counted and not kept.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value<'s>, A::Error> {
+        let Some(item) = self.item() else { return self.misfit("a list") };
+        let mut items = Vec::with_capacity(list.size_hint().unwrap_or_default());
+        while items.len() < self.reader.max_items as usize {
+            let segment = format_args!("[{}]", items.len());
+            match self.reader.within(segment, || list.next_element_seed(item))? {
+                Some(value) => items.push(value),
+                None => return Ok(Value::List(items)),
+            }
+        }
+        let mut count = items.len() as u64;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            count += 1;
+        }
+        if count > items.len() as u64 {
+            self.reader.wrong.borrow_mut().too_many = Some(count);
+            return Err(A::Error::custom("too many"));
+        }
+        Ok(Value::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value<'s>, A::Error> {
+        self.single(|own| match own.reader.schema.types.get(own.name()) {
+            Some(ExtendedType::InputObject(definition)) => own.object(definition, map),
+            _ => own.misfit("an object"),
+        })
     }
 }

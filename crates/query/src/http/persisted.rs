@@ -1,15 +1,14 @@
 //! Automatic persisted queries, as Apollo's clients speak them: a hash alone first, and where it is not known the hash
 //! with its text.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, QueryError};
-use crate::execute::Given;
 use crate::generations::Generations;
-use crate::json::{Json, field};
 
 /// The SHA-256 of a document's text.
 pub(super) type Hash = [u8; 32];
@@ -35,9 +34,8 @@ impl PersistedQueries {
             let message = "PersistedQueryNotSupported";
             return Err(QueryError::new(Code::PersistedQueryNotSupported, message));
         };
-        texts
-            .get(hash)
-            .ok_or_else(|| QueryError::new(Code::PersistedQueryNotFound, "PersistedQueryNotFound"))
+        let not_found = || QueryError::new(Code::PersistedQueryNotFound, "PersistedQueryNotFound");
+        texts.get(hash).ok_or_else(not_found)
     }
 
     /// Keeps the text of a valid document.
@@ -63,50 +61,31 @@ pub(super) fn check(hash: &Hash, text: &str) -> Result<(), QueryError> {
     Err(QueryError::new(Code::PersistedQueryMismatch, message))
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Extensions {
+    persisted_query: Option<Given>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Given {
+    version: u8,
+    sha256_hash: String,
+}
+
 /// The hash in `extensions.persistedQuery`, where there is one.
-pub(super) fn hash(extensions: &Given<'_>) -> Result<Option<Hash>, QueryError> {
-    let wrong = |what: &str| {
-        QueryError::new(Code::BadRequest, format!("`extensions.persistedQuery` {what}"))
+pub(super) fn hash(extensions: &RawValue) -> Result<Option<Hash>, QueryError> {
+    let wrong = || {
+        let message =
+            "`extensions.persistedQuery` must have version 1 and sha256Hash, 64 hex digits";
+        QueryError::new(Code::BadRequest, message)
     };
-    let persisted = match field(extensions, "persistedQuery") {
-        None | Some(Json::Null) => return Ok(None),
-        Some(Json::Object(fields)) => fields,
-        Some(_) => return Err(wrong("must be an object")),
-    };
-    if field(persisted, "version") != Some(&Json::Int(1)) {
-        return Err(wrong("must have version 1"));
-    }
-    let digits = field(persisted, "sha256Hash").and_then(Json::as_str);
-    match digits.and_then(decoded) {
-        Some(hash) => Ok(Some(hash)),
-        None => Err(wrong("must have sha256Hash, 64 hex digits")),
-    }
-}
-
-fn decoded(digits: &str) -> Option<Hash> {
-    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
+    let read: Extensions = serde_json::from_str(extensions.get()).map_err(|_| wrong())?;
+    let Some(given) = read.persisted_query else { return Ok(None) };
     let mut hash = [0; 32];
-    for (index, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(digits.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(hash)
-}
-
-/// A text that came with the request, or that was kept.
-pub(super) enum Text<'a> {
-    Sent(Cow<'a, str>),
-    Kept(Arc<str>),
-}
-
-impl Text<'_> {
-    pub(super) fn as_str(&self) -> &str {
-        match self {
-            Self::Sent(text) => text,
-            Self::Kept(text) => text,
-        }
-    }
+    hex::decode_to_slice(&given.sha256_hash, &mut hash).map_err(|_| wrong())?;
+    if given.version == 1 { Ok(Some(hash)) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
@@ -117,9 +96,7 @@ mod tests {
     const HASH: &str = "ecf4edb46db40b5132295c0291d62fb65d6759a9eedfa4d5d612dd5ec54a6b38";
 
     fn read(extensions: &str) -> Result<Option<Hash>, QueryError> {
-        let (value, _) = Json::read(extensions.as_bytes(), 100).unwrap();
-        let Json::Object(fields) = value else { panic!("no object") };
-        hash(&fields)
+        hash(serde_json::from_str(extensions).unwrap())
     }
 
     #[test]
@@ -127,16 +104,17 @@ mod tests {
         let hash = read(&format!(r#"{{"persistedQuery":{{"version":1,"sha256Hash":"{HASH}"}}}}"#));
         let hash = hash.unwrap().unwrap();
         assert!(check(&hash, "{__typename}").is_ok());
-        let code = check(&hash, "{ __typename }").unwrap_err().code;
+        let code = check(&hash, "{ __typename }").unwrap_err().code();
         assert_eq!(code, Code::PersistedQueryMismatch);
         assert_eq!(read("{}").unwrap(), None);
-        assert_eq!(read(r#"{"persistedQuery":null}"#).unwrap(), None);
+        assert_eq!(read(r#"{"persistedQuery":null,"other":{}}"#).unwrap(), None);
         for wrong in [
             "1".to_owned(),
             "{}".to_owned(),
             format!(r#"{{"version":2,"sha256Hash":"{HASH}"}}"#),
             r#"{"version":1,"sha256Hash":"abc"}"#.to_owned(),
             format!(r#"{{"version":1,"sha256Hash":"{}"}}"#, "é".repeat(32)),
+            format!(r#"{{"version":1,"sha256Hash":"{}"}}"#, "+a".repeat(32)),
             r#"{"version":1,"sha256Hash":1}"#.to_owned(),
         ] {
             assert!(read(&format!(r#"{{"persistedQuery":{wrong}}}"#)).is_err(), "{wrong}");
@@ -151,9 +129,9 @@ mod tests {
             assert!(store.bytes() <= 10_000);
         }
         assert!(store.find(&[99; 32]).is_ok());
-        assert_eq!(store.find(&[0; 32]).unwrap_err().code, Code::PersistedQueryNotFound);
+        assert_eq!(store.find(&[0; 32]).unwrap_err().code(), Code::PersistedQueryNotFound);
         let off = PersistedQueries::new(0);
         off.keep([1; 32], "{a}");
-        assert_eq!(off.find(&[1; 32]).unwrap_err().code, Code::PersistedQueryNotSupported);
+        assert_eq!(off.find(&[1; 32]).unwrap_err().code(), Code::PersistedQueryNotSupported);
     }
 }

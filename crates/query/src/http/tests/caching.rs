@@ -26,14 +26,15 @@ async fn answers_to_get_may_be_kept_and_settled_ones_longer() {
         (UNSETTLED, "public, max-age=30"),
         (UNKNOWN, "public, max-age=30"),
         (PAGE, "public, max-age=30"),
-        ("/graphql?query=%7B__typename%7D", "public, max-age=3600"),
+        ("/graphql?query=%7B__typename%7D", "public, max-age=30"),
+        ("/graphql?query=%7B__schema%7BqueryType%7Bname%7D%7D%7D", "public, max-age=30"),
         ("/graphql?query=%7Bx%7D", "no-store"),
         ("/graphql", "no-store"),
     ] {
         let (_, answer) = running.get(path, NEW).await;
         assert_eq!(header(&answer, "cache-control"), Some(control), "{path}: {answer}");
         assert_eq!(header(&answer, "etag").is_some(), control != "no-store", "{answer}");
-        assert_eq!(header(&answer, "vary"), Some("accept"));
+        assert_eq!(header(&answer, "vary"), Some("accept, accept-encoding"));
     }
     let (_, answer) = running.post(&[JSON], SEED).await;
     assert!(header(&answer, "cache-control").is_none() && header(&answer, "etag").is_none());

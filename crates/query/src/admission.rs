@@ -1,0 +1,167 @@
+//! Everything that a request waits for or is refused by for want of room: one type owns every permit and every byte.
+//!
+//! Bodies are counted as they arrive, answers until they are sent. Where one of them does not fit, the one that makes the
+//! least of its place gives way. The sum of all that can be held is checked at the start against `limits.max_memory`.
+
+mod budget;
+mod room;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use service::connection::Peer;
+use service::metrics::IntGauge;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::access::Client;
+use crate::config::{Limits, QuerySettings};
+
+pub(crate) use self::budget::check;
+pub(crate) use self::room::Place;
+
+use self::room::{Guest, Room};
+
+/// Requests for up to this many publications have a lane of their own, so that a lookup, a page or a small lockfile never
+/// waits behind bulk requests.
+const LOOKUP: u32 = 1_000;
+/// Places in that lane.
+const LOOKUPS: u32 = 2_000;
+/// How many documents may be validated at the same time. Documents that nobody has seen yet wait for each other here,
+/// and not the requests whose documents are known.
+const VALIDATIONS: usize = 1;
+/// From how many values on an answer is written alone: until it is written, nobody knows how long it is.
+const LARGE: u64 = 10_000;
+
+/// What requests share.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    bodies: Arc<Room>,
+    answers: Arc<Room>,
+    validations: Semaphore,
+    lookups: Semaphore,
+    bulk: Semaphore,
+    bulk_places: u32,
+    writing: Semaphore,
+    sending: IntGauge,
+}
+
+/// Publications that a request may work on, until it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Work<'a>(Option<SemaphorePermit<'a>>);
+
+/// An answer that gives its place back when its last byte has left the process.
+struct Sending {
+    body: Bytes,
+    gauge: IntGauge,
+    _place: Place,
+}
+
+impl Sending {
+    fn bytes(&self) -> i64 {
+        i64::try_from(self.body.len()).unwrap_or(i64::MAX)
+    }
+}
+
+impl AsRef<[u8]> for Sending {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.gauge.sub(self.bytes());
+    }
+}
+
+impl Admission {
+    /// `sending` shows the bytes of the answers that are being sent.
+    pub(crate) fn new(settings: &QuerySettings, sending: IntGauge) -> Self {
+        let Limits { max_bodies, max_body, max_answers, max_answer, max_refs_in_progress, .. } =
+            settings.limits;
+        Self {
+            bodies: Room::new(max_bodies.as_u64(), max_body.as_u64()),
+            answers: Room::new(max_answers.as_u64(), max_answer.as_u64()),
+            validations: Semaphore::new(VALIDATIONS),
+            lookups: Semaphore::new(LOOKUPS as usize),
+            bulk: Semaphore::new(max_refs_in_progress as usize),
+            bulk_places: max_refs_in_progress,
+            writing: Semaphore::new(1),
+            sending,
+        }
+    }
+
+    /// An empty place for a body that is about to arrive; it grows with each piece.
+    pub(crate) fn body(&self, client: Client) -> Place {
+        self.bodies.enter(Guest::Arriving, client)
+    }
+
+    /// Waits until the answer fits beside those that are being sent.
+    pub(crate) async fn answer(&self, body: Bytes, client: Client, peer: Option<Peer>) -> Bytes {
+        let mut place = self.answers.enter(Guest::Leaving(peer), client);
+        // An answer that has to give way is cut off by its connection.
+        let _ = place.grow(body.len() as u64).await;
+        let sending = Sending { body, gauge: self.sending.clone(), _place: place };
+        self.sending.add(sending.bytes());
+        Bytes::from_owner(sending)
+    }
+
+    /// Waits for the right to validate a document.
+    pub(crate) async fn validation(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.validations.acquire().await.ok()
+    }
+
+    /// Waits for the right to write an answer of so many values; none is needed for a small one.
+    pub(crate) async fn writing(&self, values: u64) -> Option<SemaphorePermit<'_>> {
+        if values < LARGE { None } else { self.writing.acquire().await.ok() }
+    }
+
+    /// Waits until so many publications may be worked on beside the others.
+    pub(crate) async fn work(&self, publications: u64) -> Work<'_> {
+        let places = u32::try_from(publications).unwrap_or(u32::MAX);
+        let lane = if places <= LOOKUP { &self.lookups } else { &self.bulk };
+        Work(lane.acquire_many(places.min(self.bulk_places)).await.ok())
+    }
+
+    /// The right for what is asked for in the place of the one that was reckoned. What was too much is given back; what
+    /// was too little too, before more is waited for: two requests that each hold a part and wait for more would wait
+    /// for ever.
+    pub(crate) async fn work_exactly<'a>(&'a self, work: Work<'a>, publications: u64) -> Work<'a> {
+        let wanted = usize::try_from(publications).unwrap_or(usize::MAX);
+        let Some(mut permit) = work.0 else { return self.work(publications).await };
+        let held = permit.num_permits();
+        if held < wanted.min(self.bulk_places as usize) {
+            drop(permit);
+            return self.work(publications).await;
+        }
+        drop(permit.split(held.saturating_sub(wanted)));
+        Work(Some(permit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_waits_for_its_turn_and_never_for_itself() {
+        let mut settings = QuerySettings::default();
+        settings.limits.max_refs_in_progress = 10_000;
+        let admission = Admission::new(&settings, IntGauge::new("bytes", "Bytes").unwrap());
+        let second = Duration::from_secs(1);
+        let first = admission.work(6_000).await;
+        assert!(timeout(second, admission.work(6_000)).await.is_err());
+        let other = admission.work(4_000).await;
+        assert!(timeout(second, admission.work_exactly(first, 6_001)).await.is_err());
+        let other = timeout(second, admission.work_exactly(other, 4_000)).await.unwrap();
+        let more = timeout(second, admission.work_exactly(other, 100_000)).await.unwrap();
+        assert!(timeout(second, admission.work(1_001)).await.is_err());
+        assert!(timeout(second, admission.work(LOOKUP.into())).await.is_ok(), "another lane");
+        // What was reckoned too high is there for others at once.
+        let _less = timeout(second, admission.work_exactly(more, 1_200)).await.unwrap();
+        assert!(timeout(second, admission.work(8_800)).await.is_ok());
+    }
+}

@@ -1,0 +1,226 @@
+//! Bytes that may be held at the same time, and who of those that hold them gives way.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use service::connection::Peer;
+use tokio::sync::Notify;
+
+use crate::access::Client;
+
+/// How long a guest may be late before it gives way to one that waits: longer than a healthy network stalls.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How fast a body has to arrive, in bytes for each second, not to be late.
+const BODY_RATE: f64 = (1 << 20) as f64;
+/// How often one that waits looks who is late.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// Whose bytes they are.
+#[derive(Debug, Clone)]
+pub(crate) enum Guest {
+    /// A body that is being read.
+    Arriving,
+    /// An answer that is being sent to this peer.
+    Leaving(Option<Peer>),
+}
+
+/// So many bytes for all together, and a share of them for each client.
+#[derive(Debug)]
+pub(super) struct Room {
+    total: u64,
+    share: u64,
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: u64,
+    next: u64,
+    guests: HashMap<u64, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    guest: Guest,
+    client: Client,
+    bytes: u64,
+    since: Instant,
+    evicted: Arc<Evicted>,
+}
+
+/// Whether a guest has to go.
+#[derive(Debug, Default)]
+struct Evicted {
+    is: AtomicBool,
+    told: Notify,
+}
+
+/// Bytes that are held, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    room: Arc<Room>,
+    id: u64,
+    evicted: Arc<Evicted>,
+}
+
+/// The place had to be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GivenUp;
+
+impl Room {
+    /// The share of a client is half of the room, and never less than the largest single guest.
+    pub(super) fn new(total: u64, largest: u64) -> Arc<Self> {
+        let share = (total / 2).max(largest);
+        Arc::new(Self { total, share, state: Mutex::default(), freed: Notify::new() })
+    }
+
+    /// A place that has no byte yet.
+    pub(super) fn enter(self: &Arc<Self>, guest: Guest, client: Client) -> Place {
+        let mut state = self.lock();
+        let id = state.next;
+        state.next += 1;
+        let evicted = Arc::<Evicted>::default();
+        let entry =
+            Entry { guest, client, bytes: 0, since: Instant::now(), evicted: evicted.clone() };
+        state.guests.insert(id, entry);
+        Place { room: self.clone(), id, evicted }
+    }
+
+    /// Takes the bytes, or makes the one give way that is latest of those in the way.
+    fn try_grow(&self, id: u64, bytes: u64) -> bool {
+        let mut state = self.lock();
+        let Some(client) = state.guests.get(&id).map(|own| own.client) else { return false };
+        let fits = state.used + bytes <= self.total;
+        let of_client = || {
+            let same = state.guests.values().filter(|other| other.client == client);
+            same.map(|other| other.bytes).sum::<u64>()
+        };
+        // Nobody's share is reckoned while less than half of the room is used.
+        let is_share = state.used + bytes <= self.total / 2 || of_client() + bytes <= self.share;
+        if fits && is_share {
+            state.used += bytes;
+            if let Some(own) = state.guests.get_mut(&id) {
+                own.bytes += bytes;
+            }
+            return true;
+        }
+        let in_the_way = state.guests.iter().filter(|(other, entry)| {
+            **other != id && entry.bytes > 0 && (is_share || entry.client == client)
+        });
+        let latest =
+            in_the_way.map(|(_, entry)| (entry.late(), entry)).max_by_key(|(late, _)| *late);
+        if let Some((late, entry)) = latest
+            && late >= PATIENCE
+        {
+            entry.evict();
+        }
+        false
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn late(&self) -> Duration {
+        match &self.guest {
+            Guest::Leaving(peer) => peer.as_ref().map_or(Duration::ZERO, Peer::behind),
+            Guest::Arriving => {
+                let due = Duration::from_secs_f64(self.bytes as f64 / BODY_RATE);
+                self.since.elapsed().saturating_sub(due)
+            }
+        }
+    }
+
+    fn evict(&self) {
+        match &self.guest {
+            Guest::Leaving(Some(peer)) => peer.cut(),
+            Guest::Leaving(None) => {}
+            Guest::Arriving => {
+                self.evicted.is.store(true, Ordering::Relaxed);
+                self.evicted.told.notify_one();
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Waits until there is room for so many bytes more, or this guest has to give way itself.
+    pub(crate) async fn grow(&mut self, bytes: u64) -> Result<(), GivenUp> {
+        loop {
+            let freed = self.room.freed.notified();
+            if self.evicted.is.load(Ordering::Relaxed) {
+                return Err(GivenUp);
+            }
+            if self.room.try_grow(self.id, bytes) {
+                return Ok(());
+            }
+            // Either way it is tried again.
+            let _ = tokio::time::timeout(LOOK, freed).await;
+        }
+    }
+
+    /// Waits until this guest has to give way.
+    pub(crate) async fn is_evicted(&self) {
+        self.evicted.told.notified().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.room.lock();
+        if let Some(entry) = state.guests.remove(&self.id) {
+            state.used -= entry.bytes;
+        }
+        drop(state);
+        self.room.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio::time::timeout;
+
+    fn client(number: u32) -> Client {
+        Client::of_address(Ipv4Addr::from_bits(number).into())
+    }
+
+    async fn fits(place: &mut Place, bytes: u64) -> bool {
+        timeout(Duration::from_millis(60), place.grow(bytes)).await == Ok(Ok(()))
+    }
+
+    #[tokio::test]
+    async fn a_client_has_its_share_and_no_more() {
+        let room = Room::new(100, 10);
+        let mut first = room.enter(Guest::Arriving, client(1));
+        let mut second = room.enter(Guest::Arriving, client(1));
+        let mut other = room.enter(Guest::Arriving, client(2));
+        assert!(fits(&mut first, 50).await);
+        assert!(!fits(&mut second, 1).await);
+        assert!(fits(&mut other, 50).await);
+        assert!(!fits(&mut other, 1).await);
+        drop(first);
+        assert!(fits(&mut second, 50).await);
+    }
+
+    #[tokio::test]
+    async fn who_is_late_gives_way_to_who_waits() {
+        let room = Room::new(100, 100);
+        let mut slow = room.enter(Guest::Arriving, client(1));
+        assert!(fits(&mut slow, 100).await);
+        let mut waiting = room.enter(Guest::Arriving, client(2));
+        let growing = tokio::spawn(async move { waiting.grow(80).await });
+        timeout(Duration::from_secs(5), slow.is_evicted()).await.unwrap();
+        assert!(!growing.is_finished());
+        // Also while it waits for more itself.
+        assert_eq!(slow.grow(1).await, Err(GivenUp));
+        drop(slow);
+        assert_eq!(timeout(Duration::from_secs(5), growing).await.unwrap().unwrap(), Ok(()));
+    }
+}

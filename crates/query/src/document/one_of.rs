@@ -1,0 +1,84 @@
+//! `__Type.isOneOf`, which newer tools ask for and apollo-compiler's introspection does not have.
+//!
+//! No input object of the schema is a OneOf one, so that the field is `false` for input objects and null for everything
+//! else. For the introspection it is put in as `inputFields` under a name of its own, and put back in the answer.
+
+use apollo_compiler::executable::{Field, Selection, SelectionSet};
+use apollo_compiler::response::{JsonMap, JsonValue};
+use apollo_compiler::{ExecutableDocument, Name, Node, Schema, name};
+
+/// The name of the field.
+const FIELD: &str = "isOneOf";
+/// Before the response key of what stands for it. GraphQL keeps names that begin so for itself.
+const MARK: &str = "__isOneOf_";
+
+/// What the schema has besides apollo-compiler's own definitions.
+pub(crate) const EXTENSION: &str = "extend type __Type { isOneOf: Boolean }";
+
+/// The document as it is introspected; none where it does not ask for the field.
+pub(super) fn substituted(
+    schema: &Schema,
+    document: &ExecutableDocument,
+) -> Option<ExecutableDocument> {
+    let definition = schema.type_field("__Type", "inputFields").ok()?;
+    let stand_in = Field::new(name!("inputFields"), definition.node.clone());
+    let typename = Field::new(
+        name!("__typename"),
+        schema.type_field("__Type", "__typename").ok()?.node.clone(),
+    );
+    let mut inner = SelectionSet::new(name!("__InputValue"));
+    inner.push(typename);
+    let stand_in = Field { selection_set: inner, ..stand_in };
+    let mut copy = document.clone();
+    let mut found = false;
+    let named = copy.operations.named.values_mut();
+    for operation in named.chain(copy.operations.anonymous.as_mut()) {
+        found |= substitute(&mut operation.make_mut().selection_set, &stand_in);
+    }
+    for fragment in copy.fragments.values_mut() {
+        found |= substitute(&mut fragment.make_mut().selection_set, &stand_in);
+    }
+    found.then_some(copy)
+}
+
+fn substitute(set: &mut SelectionSet, stand_in: &Field) -> bool {
+    let is_type = set.ty == "__Type";
+    let mut found = false;
+    for selection in &mut set.selections {
+        match selection {
+            Selection::Field(field) if is_type && field.name == FIELD => {
+                let alias = Name::new(&format!("{MARK}{}", field.response_key())).ok();
+                let own = Field { alias, directives: field.directives.clone(), ..stand_in.clone() };
+                *field = Node::new(own);
+                found = true;
+            }
+            Selection::Field(field) => {
+                found |= substitute(&mut field.make_mut().selection_set, stand_in);
+            }
+            Selection::InlineFragment(inline) => {
+                found |= substitute(&mut inline.make_mut().selection_set, stand_in);
+            }
+            Selection::FragmentSpread(_) => {}
+        }
+    }
+    found
+}
+
+/// Puts the field back in the place of what stood for it.
+pub(crate) fn restored(value: JsonValue) -> JsonValue {
+    match value {
+        JsonValue::Array(items) => JsonValue::Array(items.into_iter().map(restored).collect()),
+        JsonValue::Object(fields) => {
+            let restore = |(key, value): (_, JsonValue)| {
+                let key: apollo_compiler::response::serde_json_bytes::ByteString = key;
+                match key.as_str().strip_prefix(MARK) {
+                    Some(own) if value.is_null() => (own.into(), JsonValue::Null),
+                    Some(own) => (own.into(), JsonValue::Bool(false)),
+                    None => (key, restored(value)),
+                }
+            };
+            JsonValue::Object(fields.into_iter().map(restore).collect::<JsonMap>())
+        }
+        leaf => leaf,
+    }
+}

@@ -1,0 +1,187 @@
+//! What a plan asks the store for: one statement for all keys, one for the histories of all names, one for each page and
+//! each search.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use model::{History, PackageName, Past, Publication, PublicationId, PublicationInfo, histories};
+
+use super::Executor;
+use super::plan::{Plan, WithHistory};
+use crate::error::{Code, Exceeded, QueryError};
+
+/// What the store has answered.
+#[derive(Default)]
+pub(crate) struct Fetched {
+    /// As long as the plan's keys.
+    pub(super) rows: Vec<Option<Publication>>,
+    /// As long as the plan's pages.
+    pub(super) pages: Vec<Listed>,
+    /// As long as the plan's searches.
+    pub(super) searches: Vec<Vec<PackageName>>,
+    pub(super) histories: HashMap<PublicationId, Told>,
+    /// Rows that were read for the histories.
+    pub(crate) history_rows: u64,
+}
+
+/// A page of `publications`.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub(super) rows: Vec<Publication>,
+    pub(super) has_next: bool,
+    pub(super) has_previous: bool,
+}
+
+/// A history, with the row of the strongest publication where that was asked for.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) history: History,
+    pub(super) strongest: Option<PublicationInfo>,
+}
+
+impl Executor {
+    /// Fetches what a plan asks the store for.
+    pub(crate) async fn fetch(&self, plan: &Plan) -> Result<Fetched, QueryError> {
+        self.metrics.keys.observe(plan.asked as f64);
+        let mut fetched = Fetched {
+            rows: self.find(&plan.keys).await?,
+            pages: self.list(plan).await?,
+            ..Fetched::default()
+        };
+        for search in &plan.searches {
+            let names = self.reader.search(&search.prefix, search.after.as_deref(), search.first);
+            fetched.searches.push(self.timed("search", names).await?);
+        }
+        if !plan.with_history.is_empty() {
+            self.histories(plan, &mut fetched).await?;
+        }
+        Ok(fetched)
+    }
+
+    /// No statement where there is no key.
+    async fn find(&self, keys: &[PublicationId]) -> Result<Vec<Option<Publication>>, QueryError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.timed("find", self.reader.find(keys)).await
+    }
+
+    async fn list(&self, plan: &Plan) -> Result<Vec<Listed>, QueryError> {
+        let mut pages = Vec::with_capacity(plan.pages.len());
+        for page in &plan.pages {
+            let mut rows = Vec::new();
+            if let Some(filter) = &page.filter {
+                // One more than asked for says whether there is a next page.
+                let listed = self.reader.list(filter, page.after.as_ref(), page.first + 1);
+                rows = self.timed("list", listed).await?;
+            }
+            let has_next = rows.len() > page.first as usize;
+            rows.truncate(page.first as usize);
+            pages.push(Listed { rows, has_next, has_previous: page.after.is_some() });
+        }
+        Ok(pages)
+    }
+
+    /// Each name counts once, however many of its versions were asked for.
+    async fn histories(&self, plan: &Plan, fetched: &mut Fetched) -> Result<(), QueryError> {
+        let mut asked: BTreeMap<&PackageName, Vec<&Publication>> = BTreeMap::new();
+        for part in &plan.with_history {
+            let rows: Vec<&Publication> = match part {
+                WithHistory::Keys(keys) => {
+                    fetched.rows.get(keys.clone()).unwrap_or_default().iter().flatten().collect()
+                }
+                WithHistory::Page(page) => {
+                    fetched.pages.get(*page).map_or(Vec::new(), |page| page.rows.iter().collect())
+                }
+            };
+            for row in rows {
+                asked.entry(&row.id.name).or_default().push(row);
+            }
+        }
+        let names: Vec<PackageName> = asked.keys().map(|name| (*name).clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut found = HashMap::new();
+        let mut each = |name: &PackageName, rows: &[Past<'_>]| {
+            let own = asked.get(name).map_or(&[][..], Vec::as_slice);
+            let past: Vec<Past<'_>> =
+                own.iter().map(|row| Past::of(&row.id.version, &row.info)).collect();
+            let ids = own.iter().map(|row| row.id.clone());
+            found.extend(ids.zip(histories(&past, rows)));
+        };
+        let limit = self.limits.max_history;
+        let read = self.timed("history", self.reader.history(&names, limit, &mut each)).await?;
+        if !read.is_complete {
+            return Err(too_much_history(limit));
+        }
+        let strongest =
+            if plan.with_strongest { self.strongest(&found).await? } else { HashMap::new() };
+        let told = found.into_iter().map(|(id, history)| {
+            let key = strongest_of(&id, &history);
+            let strongest = key.and_then(|key| strongest.get(&key).cloned());
+            (id, Told { history, strongest })
+        });
+        fetched.histories = told.collect();
+        fetched.history_rows = read.rows;
+        Ok(())
+    }
+
+    /// The rows of the strongest publications, in one statement.
+    async fn strongest(
+        &self,
+        found: &HashMap<PublicationId, History>,
+    ) -> Result<HashMap<PublicationId, PublicationInfo>, QueryError> {
+        let mut keys: Vec<_> =
+            found.iter().filter_map(|(id, history)| strongest_of(id, history)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let rows = self.find(&keys).await?;
+        Ok(rows.into_iter().flatten().map(|row| (row.id, row.info)).collect())
+    }
+
+    async fn timed<T>(
+        &self,
+        statement: &str,
+        asking: impl Future<Output = Result<T, store::Error>>,
+    ) -> Result<T, QueryError> {
+        let started = Instant::now();
+        let answer = asking.await;
+        let seconds = self.metrics.store_seconds.with_label_values(&[statement]);
+        seconds.observe(started.elapsed().as_secs_f64());
+        answer.map_err(|error| self.store_error(&error))
+    }
+
+    /// The store's own words go to the log: they may name hosts and files.
+    fn store_error(&self, error: &store::Error) -> QueryError {
+        self.metrics.store_errors_total.with_label_values(&[error.class()]).inc();
+        let passes = error.passes();
+        if let Some(left_out) = self.quiet.next() {
+            if passes {
+                tracing::warn!(%error, left_out, "the store did not answer");
+            } else {
+                tracing::error!(%error, left_out, "the store failed");
+            }
+        }
+        if passes {
+            let message = "the database is not available; try again";
+            QueryError::new(Code::StoreUnavailable, message).retry_after(1)
+        } else {
+            let message = "the request could not be answered; the server's log says why";
+            QueryError::new(Code::Internal, message)
+        }
+    }
+}
+
+fn strongest_of(id: &PublicationId, history: &History) -> Option<PublicationId> {
+    let version = history.strongest.clone()?;
+    Some(PublicationId { name: id.name.clone(), version })
+}
+
+fn too_much_history(maximum: u64) -> QueryError {
+    let limit = "limits.max_history";
+    let message = format!(
+        "the histories asked for have more than {maximum} rows ({limit}); ask for fewer packages at once"
+    );
+    QueryError::limit(Exceeded { limit, maximum, actual: None }, message)
+}

@@ -1,0 +1,159 @@
+//! `/graphql`: from a request's parameters to its answer.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+
+use super::App;
+use super::persisted::{self, Hash};
+use super::request::{Context, Parameters, body, pairs};
+use super::response::{Refusal, answer as respond, vary};
+use crate::admission::Work;
+use crate::document::{self, Asked, Prepared, Unfit};
+use crate::error::{Code, QueryError};
+use crate::execute::{Executed, Plan};
+
+/// What a request asks for, when its text is no longer needed.
+struct Planned<'a> {
+    document: Arc<Prepared>,
+    operation_name: Option<String>,
+    plan: Plan,
+    work: Work<'a>,
+}
+
+/// `GET` and `POST /graphql`
+pub(super) async fn answer(
+    State(app): State<Arc<App>>,
+    context: Result<Context, Refusal>,
+    request: Request,
+) -> Response {
+    let mut response = match context {
+        Ok(context) => in_time(&app, &context, request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    response.headers_mut().append(header::VARY, vary(&app));
+    response
+}
+
+/// The answer within `http.request_timeout`, the wait for its place among those being sent included.
+async fn in_time(app: &App, context: &Context, request: Request) -> Response {
+    let answered = tokio::time::timeout_at(context.until, app.answer(context, request)).await;
+    let refused = match answered {
+        Ok(Ok(response)) => return response,
+        Ok(Err(refusal)) => refusal,
+        Err(_) => {
+            let timeout = app.settings.http.request_timeout;
+            let message = format!("not answered within {timeout:?} (http.request_timeout)");
+            Refusal::new(QueryError::new(Code::Timeout, message).retry_after(1))
+        }
+    };
+    refused.of(app, context).into_response()
+}
+
+impl App {
+    async fn answer(&self, context: &Context, request: Request) -> Result<Response, Refusal> {
+        let executed = self.execute(context, request).await?;
+        Ok(respond(self, context, executed).await)
+    }
+
+    async fn execute(&self, context: &Context, request: Request) -> Result<Executed, Refusal> {
+        let (head, request_body) = request.into_parts();
+        if context.is_get {
+            let pairs = pairs(&head.uri).map_err(Refusal::new)?;
+            let parameters = Parameters::from_pairs(&pairs).map_err(Refusal::new)?;
+            let asked = self.asked(context, parameters, Work::default()).await?;
+            return self.run(context, asked).await;
+        }
+        let (text, place) = body(self, context, &head.headers, request_body).await?;
+        // A list of so many items has one comma less, so that no more publications are asked for.
+        let commas = text.iter().filter(|byte| **byte == b',').count();
+        let work = self.admission.work(commas as u64 + 1).await;
+        let parameters = Parameters::from_body(&text).map_err(Refusal::new)?;
+        let asked = self.asked(context, parameters, work).await?;
+        // The plan has what it needs of the body.
+        drop((text, place));
+        self.run(context, asked).await
+    }
+
+    /// The document and the plan of what is asked for.
+    async fn asked<'a>(
+        &'a self,
+        context: &Context,
+        parameters: Parameters<'_>,
+        work: Work<'a>,
+    ) -> Result<Planned<'a>, Refusal> {
+        let refused = |error| Refusal::all(vec![error], context.media);
+        let Parameters { query, operation_name, variables, persisted } = parameters;
+        let text = self.text(query, persisted.as_ref()).map_err(refused)?;
+        let asked =
+            Asked { safe_method: context.is_get, operation_name: operation_name.as_deref() };
+        let document = self.document(&text, asked).await.map_err(|unfit| match unfit {
+            Unfit::Errors(errors) => Refusal::all(errors, context.media),
+            Unfit::NotAQuery => not_a_query(),
+        })?;
+        if let Some(hash) = persisted {
+            self.persisted.keep(hash, &text);
+            let bytes = i64::try_from(self.persisted.bytes()).unwrap_or(i64::MAX);
+            self.executor.metrics.persisted_query_bytes.set(bytes);
+        }
+        let plan = self.executor.plan(&document, operation_name.as_deref(), variables);
+        Ok(Planned { document, operation_name, plan: plan.map_err(refused)?, work })
+    }
+
+    async fn run(&self, context: &Context, planned: Planned<'_>) -> Result<Executed, Refusal> {
+        let refused = |error| Refusal::all(vec![error], context.media);
+        let Planned { document, operation_name, plan, work } = planned;
+        // One was charged for the request.
+        let more = plan.asked.saturating_sub(1);
+        self.access.charge(context.client, more).map_err(refused)?;
+        let _work = self.admission.work_exactly(work, plan.asked).await;
+        let fetched = self.executor.fetch(&plan).await.map_err(refused)?;
+        self.access.charge(context.client, fetched.history_rows).map_err(refused)?;
+        let _permit = self.admission.writing(plan.values).await;
+        let name = operation_name.as_deref();
+        self.executor.answer(&document, name, &plan, &fetched).map_err(refused)
+    }
+
+    /// The text of the document: what was sent, or what was kept under its hash.
+    fn text(&self, sent: String, hash: Option<&Hash>) -> Result<Arc<str>, QueryError> {
+        match hash {
+            Some(hash) if sent.is_empty() => {
+                let found = self.persisted.find(hash);
+                let result = if found.is_ok() { "hit" } else { "miss" };
+                let lookups = &self.executor.metrics.persisted_query_lookups_total;
+                lookups.with_label_values(&[result]).inc();
+                found
+            }
+            Some(hash) => persisted::check(hash, &sent).map(|()| sent.into()),
+            None => Ok(sent.into()),
+        }
+    }
+
+    /// The validated document of that text.
+    async fn document(&self, text: &str, asked: Asked<'_>) -> Result<Arc<Prepared>, Unfit> {
+        let lookups = &self.executor.metrics.document_cache_lookups_total;
+        if let Some(document) = self.documents.get(text) {
+            lookups.with_label_values(&["hit"]).inc();
+            return Ok(document);
+        }
+        lookups.with_label_values(&["miss"]).inc();
+        let _permit = self.admission.validation().await;
+        // Another request may have had it validated meanwhile.
+        if let Some(document) = self.documents.get(text) {
+            return Ok(document);
+        }
+        let Self { executor, .. } = self;
+        let document = document::prepare(&executor.schema, &executor.limits, text, asked)?;
+        self.documents.insert(text, document.clone());
+        let bytes = i64::try_from(self.documents.bytes()).unwrap_or(i64::MAX);
+        self.executor.metrics.document_cache_bytes.set(bytes);
+        Ok(document)
+    }
+}
+
+fn not_a_query() -> Refusal {
+    let error = QueryError::new(Code::MethodNotAllowed, "GET executes queries only; use POST");
+    Refusal::new(error).with(header::ALLOW, HeaderValue::from_static("POST"))
+}

@@ -1,0 +1,278 @@
+//! Answers and refusals as HTTP responses: statuses, what others may keep and for how long (RFC 9111), answers that the
+//! client has already (RFC 9110, section 13), compression.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::App;
+use super::request::{Context, Media, rate_headers};
+use crate::access::Client;
+use crate::config::CacheSettings;
+use crate::error::{Code, QueryError};
+use crate::execute::Executed;
+
+/// Errors pass, and nobody is to be told them from a cache.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// What is shorter is not compressed: it fits into a packet as it is.
+const COMPRESSED_FROM: usize = 1_024;
+
+/// What became of a request, for the metrics and the log: an extension of its response.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outcome {
+    pub(super) outcome: &'static str,
+    /// Publications that were asked for.
+    pub(super) keys: u64,
+    pub(super) client: Option<Client>,
+}
+
+/// `Cache-Control` of answers to GET requests, written once.
+#[derive(Debug)]
+pub(crate) struct Freshness {
+    settled: HeaderValue,
+    unsettled: HeaderValue,
+}
+
+impl Freshness {
+    /// `private` where tokens are asked for: a cache that many share must not answer those without.
+    pub(crate) fn new(settings: &CacheSettings, is_private: bool) -> Self {
+        let scope = if is_private { "private" } else { "public" };
+        let value = |age: Duration| {
+            let text = format!("{scope}, max-age={}", age.as_secs());
+            HeaderValue::try_from(text).unwrap_or(NO_STORE)
+        };
+        Self {
+            settled: value(settings.settled_max_age),
+            unsettled: value(settings.unsettled_max_age),
+        }
+    }
+
+    fn of(&self, is_settled: bool) -> HeaderValue {
+        if is_settled { self.settled.clone() } else { self.unsettled.clone() }
+    }
+}
+
+impl Media {
+    const fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Json => "application/json; charset=utf-8",
+            Self::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
+        })
+    }
+}
+
+/// A request that has no `data`.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    errors: Vec<QueryError>,
+    media: Media,
+    status: Option<StatusCode>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    client: Option<Client>,
+}
+
+impl Refusal {
+    pub(super) fn new(error: QueryError) -> Self {
+        Self::all(vec![error], Media::Json)
+    }
+
+    /// A well-formed GraphQL request that is not executed.
+    pub(super) fn all(errors: Vec<QueryError>, media: Media) -> Self {
+        Self { errors, media, status: None, headers: Vec::new(), client: None }
+    }
+
+    /// There is no room for it at the moment.
+    pub(super) fn busy() -> Self {
+        let message = "the server has no room for the request at the moment; try again";
+        Self::new(QueryError::new(Code::Busy, message).retry_after(1))
+    }
+
+    pub(super) fn status(self, status: StatusCode) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(super) fn with_all(mut self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        self.headers.extend(headers);
+        self
+    }
+
+    /// Whose request it was, and what that client has left.
+    pub(super) fn of(mut self, app: &App, context: &Context) -> Self {
+        self.client = Some(context.client);
+        self.media = context.media;
+        self.with_all(rate_headers(app, context.client))
+    }
+
+    fn code(&self) -> Code {
+        self.errors.first().map_or(Code::Internal, QueryError::code)
+    }
+}
+
+/// The status of a request that is refused with this code.
+fn status(code: Code, media: Media) -> StatusCode {
+    match code {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::CrossSite => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Code::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::StoreUnavailable | Code::Timeout | Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::BadRequest | Code::PersistedQueryMismatch => StatusCode::BAD_REQUEST,
+        Code::ParseFailed
+        | Code::ValidationFailed
+        | Code::BadUserInput
+        | Code::OperationResolution
+        | Code::LimitExceeded
+        | Code::PersistedQueryNotFound
+        | Code::PersistedQueryNotSupported => match media {
+            Media::Json => StatusCode::OK,
+            Media::GraphqlResponse => StatusCode::BAD_REQUEST,
+        },
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Errors<'a> {
+            errors: &'a [QueryError],
+        }
+        let code = self.code();
+        let status = self.status.unwrap_or_else(|| status(code, self.media));
+        // Texts and numbers cannot fail to be written.
+        let body = serde_json::to_vec(&Errors { errors: &self.errors }).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, self.media.content_type());
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        let retry_after = self.errors.first().and_then(|error| error.extensions.retry_after);
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.get().into());
+        }
+        headers.extend(self.headers.into_iter().map(|(name, value)| (Some(name), value)));
+        let outcome = Outcome { outcome: code.outcome(), keys: 0, client: self.client };
+        response.extensions_mut().insert(outcome);
+        response
+    }
+}
+
+/// The response of an executed request. Waits until the answer has room among those that are being sent.
+pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> Response {
+    let Executed { mut body, is_partial, asked, is_settled } = executed;
+    // What is counted is what is held.
+    body.shrink_to_fit();
+    let mut headers = rate_headers(app, context.client);
+    let content_type = context.media.content_type();
+    let is_compressed = context.takes_gzip && body.len() >= COMPRESSED_FROM;
+    let mut has_it = false;
+    if is_partial {
+        headers.push((header::CACHE_CONTROL, NO_STORE));
+    } else if context.is_get {
+        let tag = tag(&content_type, is_compressed, &body);
+        has_it = is_known(&context.has, &tag);
+        headers.push((header::ETAG, tag));
+        headers.push((header::CACHE_CONTROL, app.freshness.of(is_settled)));
+    }
+    headers.push((header::CONTENT_TYPE, content_type));
+    let outcome = match (has_it, is_partial) {
+        (true, _) => "not_modified",
+        (false, true) => "partial",
+        (false, false) => "ok",
+    };
+    let mut response = if has_it {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let mut body = Bytes::from(body);
+        if is_compressed {
+            headers.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+            body = gzip(&body);
+        }
+        Body::from(app.admission.answer(body, context.client, context.peer.clone()).await)
+            .into_response()
+    };
+    let own = response.headers_mut();
+    own.remove(header::CONTENT_TYPE);
+    own.extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
+    let outcome = Outcome { outcome, keys: asked, client: Some(context.client) };
+    response.extensions_mut().insert(outcome);
+    response
+}
+
+/// What an answer of `/graphql` depends on besides its URL.
+pub(super) fn vary(app: &App) -> HeaderValue {
+    HeaderValue::from_static(if app.access.is_closed {
+        "accept, accept-encoding, authorization"
+    } else {
+        "accept, accept-encoding"
+    })
+}
+
+/// Compressed at once, so that what compresses it needs memory only for a moment.
+fn gzip(body: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+    // Writing to a vector cannot fail.
+    let _ = encoder.write_all(body);
+    encoder.finish().unwrap_or_default().into()
+}
+
+/// The tag of an answer: of its media type, its coding and its bytes.
+fn tag(content_type: &HeaderValue, is_compressed: bool, body: &[u8]) -> HeaderValue {
+    let coding: &[u8] = if is_compressed { b"gzip" } else { b"" };
+    let digest = Sha256::new().chain_update(content_type).chain_update(coding).chain_update(body);
+    let text = format!("\"{}\"", hex::encode(&digest.finalize()[..16]));
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// Whether the tag is among those of `If-None-Match`. Weak or strong makes no difference here.
+fn is_known(known: &[HeaderValue], tag: &HeaderValue) -> bool {
+    let mut tags = known.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    tags.any(|known| {
+        let known = known.trim_ascii();
+        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_known_again_in_every_spelling() {
+        let json = Media::Json.content_type();
+        let own = tag(&json, false, b"{}");
+        let text = own.to_str().unwrap().to_owned();
+        assert_eq!(text.len(), 34);
+        assert_ne!(own, tag(&Media::GraphqlResponse.content_type(), false, b"{}"));
+        assert_ne!(own, tag(&json, true, b"{}"));
+        assert_ne!(own, tag(&json, false, b"{ }"));
+        let check = |value: &str| is_known(&[HeaderValue::from_str(value).unwrap()], &own);
+        assert!(check(&text) && check(&format!("W/{text}")) && check("*"));
+        assert!(check(&format!("\"other\", {text}")));
+        assert!(!check("\"other\"") && !check("") && !is_known(&[], &own));
+    }
+
+    #[test]
+    fn settled_answers_may_be_kept_longer() {
+        let settings = CacheSettings::default();
+        let open = Freshness::new(&settings, false);
+        assert_eq!(open.of(true), "public, max-age=3600");
+        assert_eq!(open.of(false), "public, max-age=30");
+        assert_eq!(Freshness::new(&settings, true).of(true), "private, max-age=3600");
+    }
+}

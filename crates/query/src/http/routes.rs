@@ -1,0 +1,148 @@
+//! The routes of the public listener, and what is done for each of them: an id, other origins, the count, the line in
+//! the log, panics.
+
+use std::any::Any;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::HttpBody as _;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state, map_request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{
+    MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
+};
+
+use super::App;
+use super::response::{Outcome, Refusal};
+use super::{graphiql, graphql};
+use crate::error::{Code, QueryError};
+
+/// Clients and proxies that have an id for a request send it under this name; the answer carries it back.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Room for a UUID or a trace id, and not for a letter.
+const LONGEST_ID: usize = 64;
+
+/// All routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let routes = Router::new()
+        .route("/graphql", get(graphql::answer).post(graphql::answer))
+        .route("/schema.graphql", get(schema))
+        .route("/", get(graphiql::page))
+        .route("/graphiql", get(graphiql::page))
+        .route("/graphiql/{file}", get(graphiql::file))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(app.clone(), observe));
+    let routes = match app.access.origins.layer() {
+        Some(origins) => routes.layer(origins),
+        None => routes,
+    };
+    routes
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, RequestIds::default()))
+        .layer(map_request(without_odd_id))
+        .with_state(app)
+}
+
+async fn schema(State(app): State<Arc<App>>) -> Response {
+    // Plain text, so that a browser shows it.
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (headers, app.executor.schema.text.clone()).into_response()
+}
+
+async fn not_found() -> Refusal {
+    Refusal::new(QueryError::new(Code::NotFound, "there is nothing here; GraphQL is at /graphql"))
+}
+
+async fn method_not_allowed() -> Refusal {
+    Refusal::new(QueryError::new(Code::MethodNotAllowed, "this path does not have that method"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as the layer hands it over")]
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text.unwrap_or("without a text"), "a request has panicked");
+    let message = "the request could not be answered; the server's log says why";
+    Refusal::new(QueryError::new(Code::Internal, message)).into_response()
+}
+
+/// Counts and logs what says of itself what became of it: all but the files of GraphiQL and the schema.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (method, started) = (request.method().clone(), Instant::now());
+    let mut response = next.run(request).await;
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    let Some(Outcome { outcome, keys, client }) = response.extensions().get().cloned() else {
+        return response;
+    };
+    let status = response.status();
+    let class = match status.as_u16() {
+        ..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
+    };
+    let metrics = &app.executor.metrics;
+    metrics.requests_total.with_label_values(&[class, outcome]).inc();
+    let seconds = started.elapsed().as_secs_f64();
+    metrics.request_seconds.with_label_values(&[outcome]).observe(seconds);
+    if app.settings.http.access_log {
+        let id = response.extensions().get::<RequestId>().map(RequestId::header_value);
+        // Without documents, variables and addresses.
+        tracing::info!(
+            target: "access",
+            request_id = id.and_then(|id| id.to_str().ok()),
+            method = method.as_str(),
+            status = status.as_u16(),
+            outcome,
+            keys,
+            bytes = response.body().size_hint().exact(),
+            milliseconds = (seconds * 1e6).round() / 1e3,
+            client = client.and_then(|client| app.access.name(client)).as_deref(),
+            "request"
+        );
+    }
+    response
+}
+
+/// Takes away an id that means something in a log: it is then made here.
+async fn without_odd_id(mut request: Request) -> Request {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    if let Some(id) = request.headers().get(REQUEST_ID)
+        && (!(1..=LONGEST_ID).contains(&id.len()) || !id.as_bytes().iter().all(is_plain))
+    {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
+}
+
+/// Ids that no two requests share: a random number of the process, and a count.
+#[derive(Debug, Clone)]
+struct RequestIds {
+    process: u64,
+    next: Arc<AtomicU64>,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        // The standard library keys its hashers at random.
+        Self { process: RandomState::new().hash_one("request ids"), next: Arc::default() }
+    }
+}
+
+impl MakeRequestId for RequestIds {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:016x}-{number:x}", self.process);
+        HeaderValue::try_from(id).ok().map(RequestId::new)
+    }
+}

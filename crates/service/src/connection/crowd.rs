@@ -1,0 +1,246 @@
+//! Which connections there are, and which of them makes room for another.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::Bounds;
+
+/// Heads up to this many bytes are part of what every connection takes.
+const SHORT_HEAD: usize = 4 * 1_024;
+
+/// All connections of a listener.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    pub(super) bounds: Bounds,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    next: AtomicU64,
+    long_heads: AtomicUsize,
+}
+
+/// One of them, and what it is in the middle of.
+#[derive(Debug)]
+pub(super) struct Connection {
+    id: u64,
+    pub(super) address: IpAddr,
+    /// The address, of IPv6 its network of 64 bits, which is what one customer has.
+    network: IpAddr,
+    rate: f64,
+    most_behind: Duration,
+    state: Mutex<Activity>,
+    cut: Notify,
+}
+
+#[derive(Debug)]
+struct Activity {
+    /// A request was read and its answer is not there yet.
+    is_answering: bool,
+    /// The client has not taken yet what there is of its answer.
+    is_sending: bool,
+    /// When it last had an answer, or was opened.
+    since: Instant,
+    /// Bytes of the head that is arriving.
+    head: usize,
+    /// How far ahead of the slowest rate allowed the client is, in bytes, and when that was reckoned.
+    credit: f64,
+    reckoned: Option<Instant>,
+}
+
+impl Crowd {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            connections: Mutex::default(),
+            next: AtomicU64::new(0),
+            long_heads: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether another connection has no place, because all are in use.
+    pub(super) fn is_full(&self) -> bool {
+        let all = lock(&self.connections);
+        all.len() >= self.bounds.max_connections && !all.values().any(|own| own.is_idle())
+    }
+
+    /// Takes a new connection in, where need be in the place of another that is idle. None where its address has its
+    /// share already, and all of it is busy.
+    pub(super) fn admit(&self, address: IpAddr) -> Option<Arc<Connection>> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let connection = Arc::new(Connection::new(id, address, &self.bounds));
+        let mut all = lock(&self.connections);
+        let share = self.bounds.max_per_address;
+        let is_exempt = self.bounds.exempt.iter().any(|network| network.contains(&address));
+        if all.len() >= share && !is_exempt {
+            let same = || all.values().filter(|other| other.network == connection.network);
+            if same().count() >= share {
+                let id = oldest(same())?;
+                all.remove(&id)?.cut();
+            }
+        }
+        if all.len() >= self.bounds.max_connections
+            && let Some(id) = oldest(all.values())
+            && let Some(other) = all.remove(&id)
+        {
+            other.cut();
+        }
+        all.insert(id, connection.clone());
+        Some(connection)
+    }
+
+    pub(super) fn leave(&self, connection: &Connection) {
+        lock(&self.connections).remove(&connection.id);
+        self.head_ended(connection);
+    }
+
+    /// Counts bytes that arrived while no request is in progress: they are of a head. One long head too many ends the
+    /// oldest of them.
+    pub(super) fn head_grew(&self, connection: &Connection, bytes: usize) {
+        let mut activity = lock(&connection.state);
+        if activity.is_answering {
+            return;
+        }
+        let was_short = activity.head <= SHORT_HEAD;
+        activity.head += bytes;
+        let is_long = activity.head > SHORT_HEAD;
+        drop(activity);
+        if was_short && is_long {
+            let before = self.long_heads.fetch_add(1, Ordering::Relaxed);
+            if before >= self.bounds.max_long_heads {
+                let all = lock(&self.connections);
+                let others = all.values().filter(|other| other.id != connection.id);
+                let long = others.filter(|other| lock(&other.state).head > SHORT_HEAD);
+                if let Some(other) = oldest(long).and_then(|id| all.get(&id)) {
+                    other.cut();
+                }
+            }
+        }
+    }
+
+    /// The head has become a request, or will never.
+    pub(super) fn head_ended(&self, connection: &Connection) {
+        let head = std::mem::take(&mut lock(&connection.state).head);
+        if head > SHORT_HEAD {
+            self.long_heads.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The one of these that has been idle for the longest.
+fn oldest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Option<u64> {
+    let idle = connections.filter_map(|own| Some((own.idle_since()?, own.id)));
+    idle.min().map(|(_, id)| id)
+}
+
+impl Connection {
+    fn new(id: u64, address: IpAddr, bounds: &Bounds) -> Self {
+        let network = match address {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+            address => address,
+        };
+        let state = Activity {
+            is_answering: false,
+            is_sending: false,
+            since: Instant::now(),
+            head: 0,
+            credit: 0.0,
+            reckoned: None,
+        };
+        Self {
+            id,
+            address,
+            network,
+            rate: bounds.min_rate as f64,
+            most_behind: bounds.write_timeout,
+            state: Mutex::new(state),
+            cut: Notify::new(),
+        }
+    }
+
+    /// Ends the connection.
+    pub(super) fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Waits until it is to end.
+    pub(super) async fn is_cut(&self) {
+        self.cut.notified().await;
+    }
+
+    /// A request has been read.
+    pub(super) fn asked(&self) {
+        let mut state = lock(&self.state);
+        state.is_answering = true;
+        state.reckoned = None;
+    }
+
+    /// Its answer is there.
+    pub(super) fn answered(&self) {
+        let mut state = lock(&self.state);
+        state.is_answering = false;
+        state.since = Instant::now();
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle_since().is_some()
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        let state = lock(&self.state);
+        (!state.is_answering && !state.is_sending).then_some(state.since)
+    }
+
+    /// The client took so many bytes of its answer.
+    pub(super) fn took(&self, bytes: usize) {
+        let mut state = lock(&self.state);
+        state.is_sending = false;
+        if state.reckoned.is_some() {
+            let credit = self.credit(&state) + bytes as f64;
+            state.credit = credit.min(self.most_credit());
+            state.reckoned = Some(Instant::now());
+        }
+    }
+
+    /// The client takes nothing at the moment; how far it is behind.
+    pub(super) fn waits(&self) -> Duration {
+        let mut state = lock(&self.state);
+        state.is_sending = true;
+        if state.reckoned.is_none() {
+            state.credit = self.most_credit();
+            state.reckoned = Some(Instant::now());
+        }
+        self.behind_by(&state)
+    }
+
+    pub(super) fn behind(&self) -> Duration {
+        let state = lock(&self.state);
+        if state.is_sending { self.behind_by(&state) } else { Duration::ZERO }
+    }
+
+    fn behind_by(&self, state: &Activity) -> Duration {
+        let missing = self.most_credit() - self.credit(state);
+        Duration::try_from_secs_f64(missing / self.rate).unwrap_or_default()
+    }
+
+    /// The credit that is left by now: it is used up at the slowest rate allowed.
+    fn credit(&self, state: &Activity) -> f64 {
+        let elapsed = state.reckoned.map_or(Duration::ZERO, |reckoned| reckoned.elapsed());
+        state.credit - elapsed.as_secs_f64() * self.rate
+    }
+
+    fn most_credit(&self) -> f64 {
+        self.rate * self.most_behind.as_secs_f64()
+    }
+
+    /// How far the client may be behind.
+    pub(super) const fn most_behind(&self) -> Duration {
+        self.most_behind
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
