@@ -30,6 +30,8 @@ struct Place {
     /// The leader's epoch under which the position was found in the log.
     validated: Option<i32>,
     account: Option<Held>,
+    /// How often table or log had gone back when the account was written.
+    stamp: u32,
     /// Where the account was doubted: the position up to which it was right.
     proved: Option<LogPosition>,
 }
@@ -196,7 +198,7 @@ impl Member {
             let Some(place) = self.places.get(&partition) else { continue };
             let mut request = world.request(partition, next, place.log.epoch_before(next));
             let is_cut = place.validated != Some(world.log(partition).epoch());
-            if is_cut || topic_id != world.topic_id {
+            if is_cut || place.stamp != world.stamp(partition) || topic_id != world.topic_id {
                 request = World::outdated(request, topic_id);
             }
             match fate {
@@ -233,6 +235,7 @@ impl Member {
                 Verdict::Stored => {
                     held.at_least = Some(next);
                     held.foreign = 0;
+                    place.stamp = world.stamp(partition);
                     self.process.queue.with(|queue| queue.stored(partition, since, next));
                 }
                 Verdict::Foreign if held.foreign < 2 => held.foreign += 1,

@@ -347,7 +347,7 @@ impl World {
         self.committed[usize::try_from(partition).unwrap()] = Some(to);
     }
 
-    fn stamp(&self, partition: i32) -> u32 {
+    pub(super) fn stamp(&self, partition: i32) -> u32 {
         self.stamps[usize::try_from(partition).unwrap()]
     }
 
@@ -363,7 +363,7 @@ impl World {
         CommitRequest { generation: self.generation, partition, to }
     }
 
-    /// The same of a topic that was read before the present one, or of a log that was cut since it was read.
+    /// The same of a topic that was read before the present one, or of a log or table that went back since.
     pub(super) fn outdated(request: CommitRequest, topic_id: u32) -> CommitRequest {
         CommitRequest { to: Committed { topic_id, stamp: u32::MAX, ..request.to }, ..request }
     }
