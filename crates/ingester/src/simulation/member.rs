@@ -131,7 +131,7 @@ impl Member {
         let mut records = Vec::new();
         for (&partition, place) in &mut self.places {
             // A fetch names the topic by its id: a new topic is not read at an old position.
-            if place.topic_id != Some(world.topic_id) {
+            if place.topic_id != Some(world.topic_id) || place.proved.is_some() {
                 continue;
             }
             let Some(mut position) = place.position else { continue };

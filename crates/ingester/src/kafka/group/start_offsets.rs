@@ -207,7 +207,7 @@ impl Facts {
                 let note = Note::Reset { from: account.offset, to: committed.offset };
                 Decision::Start(Start { note: Some(note), ..Start::plain(committed) })
             }
-            Some(account) if !is_obeyed && account.offset < committed.offset => {
+            Some(account) if !is_obeyed && account.is_before(committed) => {
                 let note = Note::WentBack { from: account.offset, to: committed.offset };
                 Decision::Start(Start { note: Some(note), ..Start::plain(account) })
             }
@@ -222,7 +222,7 @@ impl Facts {
     fn after_doubt(&self, proved: LogPosition) -> Decision {
         let read = self.position.unwrap_or(proved).offset;
         match self.account {
-            Some(account) if account.offset < proved.offset => {
+            Some(account) if account.is_before(proved) => {
                 let note = Note::WentBack { from: account.offset, to: read };
                 Decision::Start(Start { note: Some(note), ..Start::plain(account) })
             }
@@ -318,6 +318,14 @@ impl Facts {
 }
 
 impl LogPosition {
+    /// Whether less was written at this position than at another. One of an earlier epoch is, whatever its offset: the
+    /// log may have been cut in between, which the broker tells by the epoch.
+    fn is_before(self, other: Self) -> bool {
+        let is_of_earlier_epoch =
+            matches!((self.epoch, other.epoch), (Some(own), Some(other)) if own < other);
+        self.offset < other.offset || is_of_earlier_epoch
+    }
+
     /// A position that no epoch proves.
     pub(crate) const fn unproved(offset: i64) -> Self {
         Self { offset, epoch: None }
@@ -393,6 +401,9 @@ mod tests {
         assert_eq!(start(&at(5)), (5, Some(3), None, None));
         assert_eq!(noted(&at(5)), (5, Some(Note::WentBack { from: 5, to: 7 })));
         assert_eq!(noted(&at(9)), (7, None), "a crash between account and commit");
+        let before_a_cut = Some(LogPosition { offset: 9, epoch: Some(2) });
+        let cut = Facts { account: before_a_cut, ..facts.clone() };
+        assert_eq!(start(&cut), (9, Some(2), None, None), "the broker says where it was cut");
         assert_eq!(noted(&facts), (2, Some(Note::AccountGone { from: 2, to: 7 })));
         assert_eq!(noted(&Facts { is_account_kept: false, ..facts.clone() }), (7, None));
         assert_eq!(start(&Facts { committed: None, ..at(9) }), (9, Some(3), None, None));
