@@ -20,7 +20,7 @@ pub(crate) struct CommitQueue {
 struct Ownership {
     /// The first assignment of this ownership.
     since: AssignmentId,
-    /// Where it is read from.
+    /// The offset before which all was written when the ownership began.
     start: Option<i64>,
     /// The greatest offset that is written.
     written: Option<i64>,
@@ -80,11 +80,17 @@ impl CommitQueue {
         self.owned.get(&partition).map(|owned| owned.since)
     }
 
-    /// A partition is read from here.
-    pub(crate) fn starts_at(&mut self, partition: i32, next: i64) {
+    /// A partition starts, and all before this offset is written: the account may have it before anything else is.
+    pub(crate) fn starts_after(&mut self, partition: i32, next: Option<i64>) {
         if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.start = Some(next);
+            owned.start = next;
         }
+    }
+
+    /// The offset before which all is written, by the present ownership.
+    pub(crate) fn written_before(&self, partition: i32) -> Option<i64> {
+        let owned = self.owned.get(&partition)?;
+        owned.written.or(owned.start)
     }
 
     /// A partition starts at an offset before which everything is written. `is_committed`: the group has it too.
@@ -189,7 +195,7 @@ mod tests {
     fn nothing_is_sent_that_the_account_does_not_have() {
         let mut queue = CommitQueue::default();
         queue.assign([0, 1]);
-        queue.starts_at(1, 4);
+        queue.starts_after(1, Some(4));
         queue.written(0, at(1, 7));
         assert_eq!(queue.take(), []);
         assert_eq!(queue.to_store(false), [(0, AssignmentId(1), 7)]);

@@ -245,6 +245,12 @@ impl Facts {
         self.committed.is_some() || self.account.is_some()
     }
 
+    /// Whether all before the start is written. In the middle of reading it is not: what was read may be on its way.
+    /// `was_proved`: nothing was read since the start before, and that one was.
+    pub(crate) fn is_start_proved(&self, is_recreated: bool, was_proved: bool) -> bool {
+        self.position.is_none() || self.proved.is_some() || is_recreated || was_proved
+    }
+
     /// Whether all before this offset is written, by what the group or the account says.
     pub(crate) fn is_written_before(&self, offset: i64) -> bool {
         let known = [self.committed, self.account, self.proved];
