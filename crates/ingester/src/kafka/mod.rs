@@ -17,8 +17,7 @@ pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, start};
 /// What the simulation of the loop drives.
 #[cfg(test)]
 pub(crate) use group::{
-    CommitMetadata, CommitQueue, Decision, Facts, GapCause, KnownLog, LogPosition, Refusal,
-    Verdict, verdict,
+    CommitMetadata, CommitQueue, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,
 };
 pub(crate) use inspect::{Inspected, Right, TopicFacts, inspect};
 pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};

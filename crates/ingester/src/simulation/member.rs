@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::process::{Process, Queue};
 use super::world::{CommitRequest, Committed, Shared, TableMode, World, lock};
 use crate::kafka::{
-    CommitMetadata, Decision, Facts, GapCause, KnownLog, LogPosition, Refusal, Verdict, verdict,
+    CommitMetadata, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,
 };
 use crate::pipeline::ports::{Chunk, SourceEvent};
 
@@ -413,10 +413,8 @@ fn choose(
         }
     };
     let at = start.position.offset;
-    let has_read = place.start.map(|start| start.offset) != place.position;
-    let is_recreated = start.gap.is_some_and(|gap| gap.cause == GapCause::Recreated);
-    let was_proved = !has_read && queue.with(|queue| queue.is_start_proved(partition));
-    let is_proved = facts.is_start_proved(is_recreated, was_proved);
+    let known = queue.with(|queue| queue.written_before(partition));
+    let written = facts.written_before(start, known);
     if start.other_log {
         queue.with(|queue| queue.assign([partition]));
         place.log = KnownLog::default();
@@ -427,7 +425,7 @@ fn choose(
         held.at_least = stood.filter(|_| !start.other_log);
     }
     queue.with(|queue| {
-        queue.starts_at(partition, at, is_proved);
+        queue.starts_after(partition, written);
         if facts.is_written_before(at) {
             queue.starts_as_written(partition, at, facts.committed == Some(start.position));
         }

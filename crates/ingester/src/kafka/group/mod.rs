@@ -24,7 +24,7 @@ pub(super) use callbacks::Quiet;
 #[cfg(test)]
 pub(crate) use commit::CommitQueue;
 #[cfg(test)]
-pub(crate) use start_offsets::{CommitMetadata, Decision, Facts, GapCause, LogPosition, Refusal};
+pub(crate) use start_offsets::{CommitMetadata, Decision, Facts, LogPosition, Refusal};
 #[cfg(test)]
 pub(crate) use state::KnownLog;
 pub(super) use thread::CHUNK_RECORDS;

@@ -253,9 +253,7 @@ impl Context {
         let settled_by = facts.settled_by(start.note);
         let assignment = {
             let mut state = self.state();
-            let has_read = state.partitions.get(&number).is_some_and(|of| of.next.is_some());
-            let is_proved = facts
-                .is_start_proved(is_recreated, !has_read && state.commits.is_start_proved(number));
+            let written = facts.written_before(start, state.commits.written_before(number));
             if start.other_log {
                 state.commits.assign([number]);
                 state.logs.remove(&number);
@@ -282,7 +280,7 @@ impl Context {
                 proved: None,
             };
             state.partitions.insert(number, partition);
-            state.commits.starts_at(number, at, is_proved);
+            state.commits.starts_after(number, written);
             if facts.is_written_before(at) {
                 let is_committed = facts.committed == Some(start.position)
                     && (facts.metadata.has_account || !facts.is_account_kept);

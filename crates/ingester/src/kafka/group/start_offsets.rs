@@ -245,10 +245,15 @@ impl Facts {
         self.committed.is_some() || self.account.is_some()
     }
 
-    /// Whether all before the start is written. In the middle of reading it is not: what was read may be on its way.
-    /// `was_proved`: nothing was read since the start before, and that one was.
-    pub(crate) fn is_start_proved(&self, is_recreated: bool, was_proved: bool) -> bool {
-        self.position.is_none() || self.proved.is_some() || is_recreated || was_proved
+    /// The offset before which all is written when the partition starts. In the middle of reading that is not the start,
+    /// because what was read may be on its way; `known` is what was written before.
+    pub(crate) fn written_before(&self, start: Start, known: Option<i64>) -> Option<i64> {
+        let at = start.position.offset;
+        let is_recreated = start.gap.is_some_and(|gap| gap.cause == GapCause::Recreated);
+        if self.position.is_none() || self.proved.is_some() || is_recreated {
+            return Some(at);
+        }
+        known.map(|known| known.min(at))
     }
 
     /// Whether all before this offset is written, by what the group or the account says.
