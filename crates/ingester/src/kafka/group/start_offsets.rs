@@ -218,7 +218,7 @@ impl Facts {
         }
     }
 
-    /// The account was claimed again. What it has and was proved before is there; the rest is read again.
+    /// The account was claimed again: what it says is true of the database as it is now.
     fn after_doubt(&self, proved: LogPosition) -> Decision {
         let read = self.position.unwrap_or(proved).offset;
         match self.account {
@@ -226,7 +226,7 @@ impl Facts {
                 let note = Note::WentBack { from: account.offset, to: read };
                 Decision::Start(Start { note: Some(note), ..Start::plain(account) })
             }
-            Some(_) => Decision::Start(Start::plain(proved)),
+            Some(account) => Decision::Start(Start::plain(account)),
             None => self.from_first(|low| Start::without_account(low, read)),
         }
     }
@@ -453,7 +453,7 @@ mod tests {
         let back = Some(Note::WentBack { from: 10, to: 20 });
         assert_eq!(doubted(Some(10)), (10, back, None));
         assert_eq!(doubted(Some(15)), (15, None, topic("lists")), "another server");
-        assert_eq!(doubted(Some(18)), (15, None, topic("lists")), "another member's");
+        assert_eq!(doubted(Some(18)), (18, None, topic("lists")), "another member's");
         assert_eq!(doubted(None), (2, Some(Note::AccountGone { from: 2, to: 20 }), None));
     }
 
