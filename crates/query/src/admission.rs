@@ -30,7 +30,7 @@ const LOOKUPS: u32 = 2_000;
 /// and not the requests whose documents are known.
 const VALIDATIONS: usize = 1;
 /// From how many values on an answer is written alone: until it is written, nobody knows how long it is.
-const LARGE: u64 = 10_000;
+const LARGE: u64 = 50_000;
 
 /// What requests share.
 #[derive(Debug)]

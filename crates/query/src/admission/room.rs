@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 
 use crate::access::Client;
 
-/// How long a guest may be late before it gives way to one that waits: longer than a healthy network stalls.
+/// How long a guest may be late before it gives way to one that waits, and how long one waits before it may ask more than
+/// its share back from another client: longer than a healthy network stalls.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How fast a body has to arrive, in bytes for each second, not to be late.
 const BODY_RATE: f64 = (1 << 20) as f64;
@@ -48,6 +49,9 @@ struct Entry {
     client: Client,
     bytes: u64,
     since: Instant,
+    /// How long it waited for room, which is not its own fault.
+    waited: Duration,
+    waits_since: Option<Instant>,
     evicted: Arc<Evicted>,
 }
 
@@ -83,38 +87,40 @@ impl Room {
         let id = state.next;
         state.next += 1;
         let evicted = Arc::<Evicted>::default();
-        let entry =
-            Entry { guest, client, bytes: 0, since: Instant::now(), evicted: evicted.clone() };
+        let entry = Entry {
+            guest,
+            client,
+            bytes: 0,
+            since: Instant::now(),
+            waited: Duration::ZERO,
+            waits_since: None,
+            evicted: evicted.clone(),
+        };
         state.guests.insert(id, entry);
         Place { room: self.clone(), id, evicted }
     }
 
-    /// Takes the bytes, or makes the one give way that is latest of those in the way.
+    /// Takes the bytes, or makes one guest give way that is in the way.
     fn try_grow(&self, id: u64, bytes: u64) -> bool {
         let mut state = self.lock();
         let Some(client) = state.guests.get(&id).map(|own| own.client) else { return false };
         let fits = state.used + bytes <= self.total;
-        let of_client = || {
-            let same = state.guests.values().filter(|other| other.client == client);
-            same.map(|other| other.bytes).sum::<u64>()
-        };
         // Nobody's share is reckoned while less than half of the room is used.
-        let is_share = state.used + bytes <= self.total / 2 || of_client() + bytes <= self.share;
+        let is_share =
+            state.used + bytes <= self.total / 2 || state.bytes_of(client) + bytes <= self.share;
         if fits && is_share {
             state.used += bytes;
             if let Some(own) = state.guests.get_mut(&id) {
                 own.bytes += bytes;
+                own.waited += own.waits();
+                own.waits_since = None;
             }
             return true;
         }
-        let in_the_way = state.guests.iter().filter(|(other, entry)| {
-            **other != id && entry.bytes > 0 && (is_share || entry.client == client)
-        });
-        let latest =
-            in_the_way.map(|(_, entry)| (entry.late(), entry)).max_by_key(|(late, _)| *late);
-        if let Some((late, entry)) = latest
-            && late >= PATIENCE
-        {
+        if let Some(own) = state.guests.get_mut(&id) {
+            own.waits_since.get_or_insert_with(Instant::now);
+        }
+        if let Some(entry) = state.in_the_way(id, bytes, is_share) {
             entry.evict();
         }
         false
@@ -125,20 +131,63 @@ impl Room {
     }
 }
 
+impl State {
+    fn bytes_of(&self, client: Client) -> u64 {
+        let same = self.guests.values().filter(|other| other.client == client);
+        same.map(|other| other.bytes).sum()
+    }
+
+    /// Who has to go for this guest: the one that is latest, else one of the client that holds the most, where this guest
+    /// has waited long enough and its client would hold less. Nobody while one is going.
+    fn in_the_way(&self, id: u64, bytes: u64, is_share: bool) -> Option<&Entry> {
+        if self.guests.values().any(|entry| entry.evicted.is.load(Ordering::Relaxed)) {
+            return None;
+        }
+        let own = self.guests.get(&id)?;
+        let others = || {
+            self.guests.iter().filter(|(other, entry)| {
+                **other != id && entry.bytes > 0 && (is_share || entry.client == own.client)
+            })
+        };
+        let latest = others().map(|(_, entry)| (entry.late(), entry)).max_by_key(|(late, _)| *late);
+        if let Some((late, entry)) = latest
+            && late >= PATIENCE
+        {
+            return Some(entry);
+        }
+        if !is_share || own.waits() < PATIENCE {
+            return None;
+        }
+        let most = others()
+            .map(|(_, entry)| (self.bytes_of(entry.client), entry.bytes, entry))
+            .max_by_key(|&(of_client, bytes, _)| (of_client, bytes));
+        let wanted = self.bytes_of(own.client) + bytes;
+        most.filter(|&(of_client, _, _)| of_client > wanted).map(|(_, _, entry)| entry)
+    }
+}
+
 impl Entry {
+    /// How long it has been waiting for room.
+    fn waits(&self) -> Duration {
+        self.waits_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     fn late(&self) -> Duration {
         match &self.guest {
             Guest::Leaving(peer) => peer.as_ref().map_or(Duration::ZERO, Peer::behind),
             Guest::Arriving => {
                 let due = Duration::from_secs_f64(self.bytes as f64 / BODY_RATE);
-                self.since.elapsed().saturating_sub(due)
+                self.since.elapsed().saturating_sub(self.waited + self.waits() + due)
             }
         }
     }
 
     fn evict(&self) {
         match &self.guest {
-            Guest::Leaving(Some(peer)) => peer.cut(),
+            Guest::Leaving(Some(peer)) => {
+                self.evicted.is.store(true, Ordering::Relaxed);
+                peer.cut();
+            }
             Guest::Leaving(None) => {}
             Guest::Arriving => {
                 self.evicted.is.store(true, Ordering::Relaxed);
@@ -207,6 +256,20 @@ mod tests {
         assert!(!fits(&mut other, 1).await);
         drop(first);
         assert!(fits(&mut second, 50).await);
+    }
+
+    #[tokio::test]
+    async fn who_holds_the_most_gives_way_to_who_has_waited() {
+        let room = Room::new(100, 100);
+        let mut large = room.enter(Guest::Arriving, client(1));
+        assert!(fits(&mut large, 60).await);
+        let mut small = room.enter(Guest::Arriving, client(2));
+        assert!(fits(&mut small, 20).await);
+        // Both are waiting, so neither is late, and nobody would ever come on.
+        let more = tokio::spawn(async move { large.grow(60).await });
+        let growing = tokio::spawn(async move { small.grow(25).await });
+        assert_eq!(timeout(Duration::from_secs(5), more).await.unwrap().unwrap(), Err(GivenUp));
+        assert_eq!(timeout(Duration::from_secs(5), growing).await.unwrap().unwrap(), Ok(()));
     }
 
     #[tokio::test]
