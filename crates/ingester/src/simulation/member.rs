@@ -426,7 +426,7 @@ fn choose(
     }
     queue.with(|queue| {
         queue.starts_after(partition, written);
-        if facts.is_written_before(at) {
+        if facts.is_written_before(start) {
             queue.starts_as_written(partition, at, facts.committed == Some(start.position));
         }
     });

@@ -281,7 +281,7 @@ impl Context {
             };
             state.partitions.insert(number, partition);
             state.commits.starts_after(number, written);
-            if facts.is_written_before(at) {
+            if facts.is_written_before(start) {
                 let is_committed = facts.committed == Some(start.position)
                     && (facts.metadata.has_account || !facts.is_account_kept);
                 state.commits.starts_as_written(number, at, is_committed);

@@ -256,10 +256,11 @@ impl Facts {
         known.map(|known| known.min(at))
     }
 
-    /// Whether all before this offset is written, by what the group or the account says.
-    pub(crate) fn is_written_before(&self, offset: i64) -> bool {
-        let known = [self.committed, self.account, self.proved];
-        known.into_iter().flatten().any(|position| position.offset == offset)
+    /// Whether a start is a position of the group or of the account, and so all before it is written.
+    pub(crate) fn is_written_before(&self, start: Start) -> bool {
+        let is_asked = self.position.is_none() || self.proved.is_some();
+        let known = [self.committed, self.account].into_iter().flatten();
+        is_asked && start.gap.is_none() && known.into_iter().any(|it| it == start.position)
     }
 
     fn after(&self, refusal: Refusal, low: i64, high: i64) -> Start {
