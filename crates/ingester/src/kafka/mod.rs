@@ -19,6 +19,6 @@ pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, start};
 pub(crate) use group::{
     CommitMetadata, CommitQueue, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,
 };
-pub(crate) use inspect::{Inspected, Right, TopicFacts, inspect};
+pub(crate) use inspect::{GroupPosition, Inspected, Right, TopicFacts, inspect};
 pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
 pub(crate) use range::{Bound, OffsetRanges, RangeReader, RateLimit, read_since};

@@ -23,8 +23,9 @@ pub(crate) use account::{Verdict, verdict};
 pub(super) use callbacks::Quiet;
 #[cfg(test)]
 pub(crate) use commit::CommitQueue;
+pub(crate) use start_offsets::CommitMetadata;
 #[cfg(test)]
-pub(crate) use start_offsets::{CommitMetadata, Decision, Facts, LogPosition, Refusal};
+pub(crate) use start_offsets::{Decision, Facts, LogPosition, Refusal};
 #[cfg(test)]
 pub(crate) use state::KnownLog;
 pub(super) use thread::CHUNK_RECORDS;
