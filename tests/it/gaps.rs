@@ -213,7 +213,7 @@ async fn new_partitions_are_read_from_the_first_record_and_for_offsets_that_are_
     let metrics = ingester.metrics();
     assert_eq!(metrics.sum("records_total"), 10.0);
     assert_eq!(metrics.get("offset_gap_records_total"), Some(0.0));
-    assert!(ingester.stop().contains("the group has no committed offset: reading on where"));
+    assert!(ingester.stop().contains("the group has no committed offset: reading where"));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use service::admin::AdminServer;
 use service::metrics::Registry;
-use store::{Error, PublicationTable, Retrying};
+use store::{Error, Positions, PublicationTable, Retrying};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +28,10 @@ use crate::daemon::replays::Replays;
 use crate::evidence::EvidenceLoader;
 use crate::evidence::fetch::ListPoller;
 use crate::evidence::settle::{LiveEvidence, SettledPartitions, Settling};
-use crate::kafka::{self, DeadLetters, Observers, PollControl};
+use crate::kafka::{self, DeadLetters, Observers, PollControl, PollThread};
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::write::{Delivery, Writer};
-use crate::pipeline::{BatchLimits, Ingest};
+use crate::pipeline::{BatchLimits, Ingest, Running};
 use crate::settings::Settings;
 
 /// How long to wait before a broker that is away is asked again for the dead-letter topic.
@@ -131,8 +131,7 @@ impl Work {
         let exits = exits??;
         let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
         let opened = store::open(&self.settings.store)?;
-        let store = Retrying::new(opened.table, waits.clone()).outlasting_refusals();
-        let store = Arc::new(store);
+        let store = Arc::new(Retrying::new(opened.table, waits.clone()).outlasting_refusals());
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());
         };
@@ -141,11 +140,9 @@ impl Work {
         let settled = Arc::new(SettledPartitions::new(history.clone()));
         let replays = Arc::new(Replays::default());
         let positions = Retrying::new(opened.positions, waits.clone()).outlasting_refusals();
-        let observers = Observers {
-            group: Arc::new(self.watch(&lag, &replays)),
-            settled: settled.clone(),
-            positions: Some(Arc::new(positions)),
-        };
+        let group = Arc::new(self.watch(&lag, &replays));
+        let positions: Option<Arc<dyn Positions>> = Some(Arc::new(positions));
+        let observers = Observers { group, settled: settled.clone(), positions };
         let (poll, records) = kafka::start(&self.settings, observers).map_err(kafka::refused)?;
         let evidence = LiveEvidence { history, settled: settled.clone() };
         let topic = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
@@ -171,13 +168,8 @@ impl Work {
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
             beside.spawn(poller.run(stop.clone()));
         }
-        let mut ingesting = ingest.start(records)?;
         let result = tokio::select! {
-            result = &mut ingesting => result.map_err(Into::into),
-            () = stop.cancelled() => {
-                poll.stop_reading();
-                ingesting.await.map_err(Into::into)
-            }
+            result = until_stopped(ingest.start(records)?, &poll, &stop) => result,
             Some(broken) = first_broken(&mut beside) => Err(broken),
         };
         // Closing a consumer can hang in librdkafka; its group then misses it after the session's time.
@@ -271,6 +263,19 @@ async fn watch_database(
         }
     }
     Ok(())
+}
+
+/// The loop's result; when it is to stop, after what was read is written.
+async fn until_stopped(
+    mut ingesting: Running,
+    poll: &PollThread,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        result = &mut ingesting => return Ok(result?),
+        () = stop.cancelled() => poll.stop_reading(),
+    }
+    Ok(ingesting.await?)
 }
 
 /// The first failure among the tasks beside the loop; `None` when all ended well.

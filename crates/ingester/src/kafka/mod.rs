@@ -13,7 +13,7 @@ mod record_arena;
 
 pub(crate) use config::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
-pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, start};
+pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
 /// What the simulation of the loop drives.
 #[cfg(test)]
 pub(crate) use group::{

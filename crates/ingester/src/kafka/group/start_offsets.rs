@@ -178,7 +178,8 @@ impl Facts {
     /// Decides.
     pub(crate) fn decide(&self) -> Decision {
         if self.is_other_topic() {
-            return self.from_first(|low| self.other_log(GapCause::Recreated, low, self.unread()));
+            return self
+                .first_record(|low| self.other_log(GapCause::Recreated, low, self.unread()));
         }
         match self.refusal {
             None => self.first_start(),
@@ -198,7 +199,7 @@ impl Facts {
         let Some(committed) = self.committed else {
             return match self.account {
                 Some(account) => Decision::Start(Start::plain(account)),
-                None => self.from_first(|low| Start::plain(LogPosition::unproved(low))),
+                None => self.first_record(|low| Start::plain(LogPosition::unproved(low))),
             };
         };
         let is_obeyed = !self.metadata.is_own() || self.is_mirrored();
@@ -212,7 +213,7 @@ impl Facts {
                 Decision::Start(Start { note: Some(note), ..Start::plain(account) })
             }
             None if self.is_account_kept && self.metadata.has_account && !is_obeyed => {
-                self.from_first(|low| Start::without_account(low, committed.offset))
+                self.first_record(|low| Start::without_account(low, committed.offset))
             }
             _ => Decision::Start(Start::plain(committed)),
         }
@@ -227,7 +228,7 @@ impl Facts {
                 Decision::Start(Start { note: Some(note), ..Start::plain(account) })
             }
             Some(account) => Decision::Start(Start::plain(account)),
-            None => self.from_first(|low| Start::without_account(low, read)),
+            None => self.first_record(|low| Start::without_account(low, read)),
         }
     }
 
@@ -238,11 +239,6 @@ impl Facts {
             _ if self.account.is_some() => self.evidence.clone(),
             _ => self.metadata.settled_by.clone(),
         }
-    }
-
-    /// Whether the group or the account has a position.
-    pub(crate) fn has_any_position(&self) -> bool {
-        self.committed.is_some() || self.account.is_some()
     }
 
     /// The offset before which all is written when the partition starts. In the middle of reading that is not the start,
@@ -317,7 +313,7 @@ impl Facts {
         matches!((&self.metadata.cluster, &self.cluster), (Some(of), Some(now)) if of != now)
     }
 
-    fn from_first(&self, start: impl FnOnce(i64) -> Start) -> Decision {
+    fn first_record(&self, start: impl FnOnce(i64) -> Start) -> Decision {
         self.with_watermarks(|low, _| start(low))
     }
 
