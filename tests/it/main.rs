@@ -33,6 +33,7 @@ mod metrics;
 mod outage;
 mod partitioned;
 mod pipeline;
+mod positions;
 mod rebalance;
 mod reconcile;
 mod rejection_cases;

@@ -31,7 +31,10 @@ pub use access::{Access, access};
 pub use error::Error;
 pub use filter::{Cursor, Filter, Flag, Order};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
-pub use positions::{Account, FileIdentity, GroupAccount, PositionKey, Positions, TablePosition};
+pub use positions::{
+    Account, Advance, Advanced, Claimed, DatabaseId, GroupAccount, PositionKey, Positions,
+    TablePosition,
+};
 pub use postgres::{PostgresReader, PostgresWriter};
 pub use retry::{Refused, Retrying, WaitCause, WaitObserver, Written};
 pub use settings::StoreSettings;
@@ -210,6 +213,31 @@ pub fn open_jobs(settings: &StoreSettings) -> Result<Arc<dyn Jobs>, Error> {
     Ok(match settings.database()? {
         settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
         settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
+    })
+}
+
+/// A database, opened once for all that a daemon writes: they share its connections, which for SQLite is one.
+#[derive(Clone)]
+pub struct Opened {
+    /// The publications.
+    pub table: Arc<dyn PublicationTable>,
+    /// The account of positions.
+    pub positions: Arc<dyn Positions>,
+    /// The replays.
+    pub jobs: Arc<dyn Jobs>,
+}
+
+/// Opens the database of `settings.url` for a daemon that writes. Connects when first used.
+///
+/// # Errors
+/// As [`open_writer`].
+pub fn open(settings: &StoreSettings) -> Result<Opened, Error> {
+    fn all<W: PublicationTable + Positions + Jobs + 'static>(writer: Arc<W>) -> Opened {
+        Opened { table: writer.clone(), positions: writer.clone(), jobs: writer }
+    }
+    Ok(match settings.database()? {
+        settings::Database::Postgres(url) => all(Arc::new(PostgresWriter::open(url, settings))),
+        settings::Database::Sqlite(options) => all(Arc::new(SqliteWriter::open(options))),
     })
 }
 

@@ -44,13 +44,43 @@ pub struct GroupAccount {
     pub account: Account,
 }
 
-/// The file that holds a database, by what stays with it when it is moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FileIdentity {
-    /// The device.
-    pub device: u64,
-    /// The file's number on it.
-    pub inode: u64,
+/// The database that answered. PostgreSQL: the database's own number and the server's address; a database that was
+/// restored and a standby that was promoted differ. SQLite: device and inode of the file. A position is a proof only in
+/// the database that it was written into: rows that were written shortly before may be in the other one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseId(pub String);
+
+/// What stands after a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The database that answered.
+    pub database: DatabaseId,
+    /// In the order of the partitions.
+    pub accounts: Vec<Account>,
+}
+
+/// A position to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    /// The partition.
+    pub partition: i32,
+    /// The token with which it was claimed.
+    pub owner: String,
+    /// The database that answered last.
+    pub database: DatabaseId,
+    /// The offset that stands there at least, if the database has not gone back; none where nothing stood there.
+    pub at_least: Option<i64>,
+    /// What is to stand there.
+    pub to: TablePosition,
+}
+
+/// What stood before positions were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advanced {
+    /// The database that answered.
+    pub database: DatabaseId,
+    /// In the order of the positions; none where the account has no such partition.
+    pub before: Vec<Option<Account>>,
 }
 
 /// Keeping positions beside the rows. Whoever is assigned a partition claims it first, with a token that nobody else
@@ -69,30 +99,20 @@ pub trait Positions: Send + Sync {
         key: &PositionKey,
         owner: &str,
         partitions: &[i32],
-    ) -> Result<Vec<Account>, Error>;
+    ) -> Result<Claimed, Error>;
 
-    /// Writes positions, each where `owner` still owns the partition, and returns what stood there before, in their
-    /// order. What the caller reads from it:
+    /// Writes positions and returns what stood there before. One is written where its owner still owns the partition, the
+    /// database is the one that answered last, and what stands there is not less than [`Advance::at_least`]. So what is
+    /// left out is known from the answer, and an account never passes rows that the database has lost:
     ///
-    /// - an account under its own token, with the position that it wrote last: all is well;
-    /// - the same with a lower position, or without one: the database went back in time. The new position is written
-    ///   all the same: the caller reads again from the one that stood there, and writes that down next;
-    /// - an account under another token: somebody else owns the partition, or the database went back to before the
-    ///   claim. Nothing was written;
-    /// - none: the database went back to before the first claim. Nothing was written.
-    async fn advance(
-        &self,
-        key: &PositionKey,
-        owner: &str,
-        positions: &[(i32, TablePosition)],
-    ) -> Result<Vec<Option<Account>>, Error>;
+    /// - no account, or one under another token: somebody else owns the partition, or the database went back to before
+    ///   the claim;
+    /// - a position below `at_least`, or none: the database went back in time;
+    /// - another database: what was written since the last advance is not proved.
+    async fn advance(&self, key: &PositionKey, positions: &[Advance]) -> Result<Advanced, Error>;
 
     /// All accounts of a group, by topic and partition.
     async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error>;
-
-    /// The file that holds the database now; `None` where a server keeps it. Another file than before is another
-    /// database, whatever the account in it says.
-    async fn file_identity(&self) -> Result<Option<FileIdentity>, Error>;
 }
 
 /// Puts accounts in the order of the partitions that were asked for.

@@ -17,9 +17,9 @@ use proptest::test_runner::{Config, TestRunner};
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::{
-    Account, Cursor, Error, Filter, Flag, GroupAccount, JobProgress, JobState, JobUpdate, NewJob,
-    Order, PositionKey, PublicationReader, PublicationTable, Recorded, RowsRead, StoreSettings,
-    TablePosition,
+    Account, Advance, Cursor, DatabaseId, Error, Filter, Flag, GroupAccount, JobProgress, JobState,
+    JobUpdate, NewJob, Order, PositionKey, PublicationReader, PublicationTable, Recorded, RowsRead,
+    StoreSettings, TablePosition,
 };
 
 use positions::*;
@@ -417,15 +417,17 @@ async fn a_typical_row_passes_and_leaves_nothing(store: Store) {
 async fn the_file_of_an_sqlite_store_is_known_by_what_stays_with_it() {
     let store = Store::sqlite().await;
     let accounts = crate::open_positions(&store.settings).unwrap();
-    let first = accounts.file_identity().await.unwrap().unwrap();
+    let key = PositionKey { group: "g".into(), topic_id: "t".into() };
+    let claim = async || accounts.claim(&key, "one", &[0]).await;
+    let first = claim().await.unwrap().database;
     let path = store.settings.url.strip_prefix("sqlite://").unwrap();
     std::fs::rename(path, format!("{path}.moved")).unwrap();
-    let error = accounts.file_identity().await.unwrap_err();
+    let error = claim().await.unwrap_err();
     assert!(matches!(error, Error::Transient(_)) && error.to_string().contains(path), "{error}");
     std::fs::copy(format!("{path}.moved"), path).unwrap();
-    assert_ne!(accounts.file_identity().await.unwrap().unwrap(), first);
+    assert_ne!(claim().await.unwrap().database, first);
     std::fs::rename(format!("{path}.moved"), path).unwrap();
-    assert_eq!(accounts.file_identity().await.unwrap().unwrap(), first);
+    assert_eq!(claim().await.unwrap().database, first);
 
     let missing =
         StoreSettings { url: format!("sqlite://{path}.none/x.db"), ..store.settings.clone() };

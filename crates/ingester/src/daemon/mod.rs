@@ -6,6 +6,7 @@ pub(crate) mod metrics;
 pub(crate) mod observer;
 pub(crate) mod partition_state;
 pub(crate) mod rejection_limit;
+pub(crate) mod replays;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use service::admin::AdminServer;
 use service::metrics::Registry;
-use store::{Error, PublicationTable, Retrying};
+use store::{Error, Positions, PublicationTable, Retrying};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,13 +24,14 @@ use crate::daemon::lag::Lag;
 use crate::daemon::metrics::IngesterMetrics;
 use crate::daemon::observer::{GroupWatch, LiveObserver, Waits};
 use crate::daemon::rejection_limit::RejectionLimit;
+use crate::daemon::replays::Replays;
 use crate::evidence::EvidenceLoader;
 use crate::evidence::fetch::ListPoller;
 use crate::evidence::settle::{LiveEvidence, SettledPartitions, Settling};
-use crate::kafka::{self, DeadLetters, Observers, PollControl};
+use crate::kafka::{self, DeadLetters, Observers, PollControl, PollThread};
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::write::{Delivery, Writer};
-use crate::pipeline::{BatchLimits, Ingest};
+use crate::pipeline::{BatchLimits, Ingest, Running};
 use crate::settings::Settings;
 
 /// How long to wait before a broker that is away is asked again for the dead-letter topic.
@@ -128,16 +130,20 @@ impl Work {
         let Some(exits) = stop.run_until_cancelled(loading).await else { return Ok(()) };
         let exits = exits??;
         let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
-        let store = store::open_writer(&self.settings.store)?;
-        let store = Arc::new(Retrying::new(store, waits.clone()).outlasting_refusals());
+        let opened = store::open(&self.settings.store)?;
+        let store = Arc::new(Retrying::new(opened.table, waits.clone()).outlasting_refusals());
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());
         };
         let (shown, history) = watch::channel(exits.history());
         let lag = Arc::new(Lag::default());
         let settled = Arc::new(SettledPartitions::new(history.clone()));
-        let (poll, records) =
-            kafka::start(&self.settings, self.observers(&lag, &settled)).map_err(kafka::refused)?;
+        let replays = Arc::new(Replays::default());
+        let positions = Retrying::new(opened.positions, waits.clone()).outlasting_refusals();
+        let group = Arc::new(self.watch(&lag, &replays));
+        let positions: Option<Arc<dyn Positions>> = Some(Arc::new(positions));
+        let observers = Observers { group, settled: settled.clone(), positions };
+        let (poll, records) = kafka::start(&self.settings, observers).map_err(kafka::refused)?;
         let evidence = LiveEvidence { history, settled: settled.clone() };
         let topic = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
         let delivery = Delivery { topic: Box::new(topic), observer: waits.clone() };
@@ -157,17 +163,13 @@ impl Work {
         beside.spawn(make_dead_letter_topic(self.settings.clone()));
         beside.spawn(settling.run(stop.clone()));
         beside.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
+        beside.spawn(replays.watch(opened.jobs, stop.clone()));
         beside.spawn(exits.keep_up(shown, settled, stop.clone()));
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
             beside.spawn(poller.run(stop.clone()));
         }
-        let mut ingesting = ingest.start(records)?;
         let result = tokio::select! {
-            result = &mut ingesting => result.map_err(Into::into),
-            () = stop.cancelled() => {
-                poll.stop_reading();
-                ingesting.await.map_err(Into::into)
-            }
+            result = until_stopped(ingest.start(records)?, &poll, &stop) => result,
             Some(broken) = first_broken(&mut beside) => Err(broken),
         };
         // Closing a consumer can hang in librdkafka; its group then misses it after the session's time.
@@ -178,14 +180,14 @@ impl Work {
         result
     }
 
-    fn observers(&self, lag: &Arc<Lag>, settled: &Arc<SettledPartitions>) -> Observers {
-        let group = GroupWatch {
+    fn watch(&self, lag: &Arc<Lag>, replays: &Arc<Replays>) -> GroupWatch {
+        GroupWatch {
             topic: self.settings.kafka.topic.clone(),
             health: self.health.clone(),
             lag: lag.clone(),
             metrics: self.metrics.clone(),
-        };
-        Observers { group: Arc::new(group), settled: settled.clone() }
+            replays: replays.clone(),
+        }
     }
 
     fn ingest(
@@ -261,6 +263,19 @@ async fn watch_database(
         }
     }
     Ok(())
+}
+
+/// The loop's result; when it is to stop, after what was read is written.
+async fn until_stopped(
+    mut ingesting: Running,
+    poll: &PollThread,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        result = &mut ingesting => return Ok(result?),
+        () = stop.cancelled() => poll.stop_reading(),
+    }
+    Ok(ingesting.await?)
 }
 
 /// The first failure among the tasks beside the loop; `None` when all ended well.

@@ -10,6 +10,7 @@ use crate::daemon::health::{Health, PauseCause};
 use crate::daemon::lag::{Lag, Oldest};
 use crate::daemon::metrics::{IngesterMetrics, Verdicts};
 use crate::daemon::rejection_limit::RejectionLimit;
+use crate::daemon::replays::Replays;
 use crate::kafka::{GroupObserver, GroupWait, PartitionEnd};
 use crate::pipeline::batch::{Batch, WrittenBatch};
 use crate::pipeline::evaluate::Outcome;
@@ -156,6 +157,7 @@ pub(crate) struct GroupWatch {
     pub(crate) health: Arc<Health>,
     pub(crate) lag: Arc<Lag>,
     pub(crate) metrics: Arc<IngesterMetrics>,
+    pub(crate) replays: Arc<Replays>,
 }
 
 impl GroupObserver for GroupWatch {
@@ -187,6 +189,15 @@ impl GroupObserver for GroupWatch {
 
     fn lost(&self, records: u64) {
         self.metrics.offset_gap_records_total.inc_by(records);
+    }
+
+    fn went_back(&self, records: u64, replay: Option<i64>) {
+        self.metrics.store_rewound_records_total.inc_by(records);
+        self.replays.went_back(replay);
+    }
+
+    fn last_replay(&self) -> Option<i64> {
+        self.replays.last()
     }
 
     fn started(&self, partition: i32, next: i64, assignment: AssignmentId) {

@@ -12,6 +12,8 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::config;
+use super::ffi::TopicIds;
+use super::group::CommitMetadata;
 use super::quiet::Quiet;
 use crate::settings::Settings;
 
@@ -53,6 +55,21 @@ pub(crate) struct Inspected {
     pub(crate) group: Right,
     pub(crate) dead_letters: Result<TopicFacts, String>,
     pub(crate) write: Right,
+    /// The source topic's id, where the broker names one.
+    pub(crate) topic_id: Option<String>,
+    /// How far the group is, by partition.
+    pub(crate) positions: Result<Vec<GroupPosition>, String>,
+}
+
+/// How far the group is with a partition.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GroupPosition {
+    pub(crate) partition: i32,
+    pub(crate) committed: Option<i64>,
+    /// Whether the commit says that the table has an account.
+    pub(crate) has_account: bool,
+    /// The offset after the last record.
+    pub(crate) end: i64,
 }
 
 /// Why the broker could not be asked, in librdkafka's words.
@@ -113,7 +130,10 @@ fn ask(settings: &Settings) -> Result<Inspected, NotAsked> {
         Ok(_) => can_read(&consumer, &settings.kafka.topic),
         Err(error) => Right::Refused(error.clone()),
     };
+    let count = source.as_ref().map_or(0, |source| source.partitions);
     Ok(Inspected {
+        topic_id: topic_id(&consumer, &settings.kafka.topic),
+        positions: positions(&consumer, &settings.kafka.topic, count),
         brokers,
         read,
         source,
@@ -121,6 +141,39 @@ fn ask(settings: &Settings) -> Result<Inspected, NotAsked> {
         dead_letters: facts(&consumer, &settings.kafka.dead_letter_topic),
         write: Right::Unknown("not asked"),
     })
+}
+
+fn topic_id(consumer: &BaseConsumer<Quiet>, topic: &str) -> Option<String> {
+    let ids = TopicIds::new(consumer.client(), topic)?;
+    ids.ask(QUESTION);
+    ids.answer(QUESTION)?.ok()?
+}
+
+fn positions(
+    consumer: &BaseConsumer<Quiet>,
+    topic: &str,
+    count: usize,
+) -> Result<Vec<GroupPosition>, String> {
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    let mut wanted = TopicPartitionList::new();
+    if count > 0 {
+        wanted.add_partition_range(topic, 0, count - 1);
+    }
+    let answer = consumer.committed_offsets(wanted, QUESTION).map_err(|error| error.to_string())?;
+    let elements = answer.elements();
+    let positions = elements.iter().map(|element| {
+        element.error().map_err(|error| error.to_string())?;
+        let partition = element.partition();
+        let ends = consumer.fetch_watermarks(topic, partition, QUESTION);
+        let (_, end) = ends.map_err(|error| error.to_string())?;
+        let committed = match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        let has_account = CommitMetadata::parse(element.metadata()).has_account;
+        Ok(GroupPosition { partition, committed, has_account, end })
+    });
+    positions.collect()
 }
 
 /// What librdkafka says about an error. Its words about the brokers wait until the consumer is polled.

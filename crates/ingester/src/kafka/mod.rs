@@ -15,10 +15,12 @@ mod record_arena;
 
 pub(crate) use config::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
-pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, start};
+pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
 /// What the simulation of the loop drives.
 #[cfg(test)]
-pub(crate) use group::{CommitMetadata, CommitQueue, Decision, Facts, LogPosition, Refusal};
-pub(crate) use inspect::{Inspected, Right, TopicFacts, inspect};
+pub(crate) use group::{
+    CommitMetadata, CommitQueue, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,
+};
+pub(crate) use inspect::{GroupPosition, Inspected, Right, TopicFacts, inspect};
 pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
 pub(crate) use range::{Bound, OffsetRanges, RangeReader, RateLimit, read_since};

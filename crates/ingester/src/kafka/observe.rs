@@ -62,6 +62,13 @@ pub(crate) trait GroupObserver: Send + Sync {
     /// Records were lost before they were read.
     fn lost(&self, records: u64);
 
+    /// The database went back, and lacked what so many records had written. `replay`: the last replay that was done when
+    /// the group's offset was committed, where the commit says one.
+    fn went_back(&self, records: u64, replay: Option<i64>);
+
+    /// The last replay that is known to be done, to be committed with the offsets.
+    fn last_replay(&self) -> Option<i64>;
+
     /// A partition is read from this offset on.
     fn started(&self, partition: i32, next: i64, assignment: AssignmentId);
 

@@ -52,6 +52,9 @@ pub(crate) enum SourceError {
     /// Records are lost, and `kafka.on_gap` says to stop.
     #[error("{0}")]
     Gap(String),
+    /// The database cannot be used for the account of positions.
+    #[error("the account of positions: {0}")]
+    Account(store::Error),
     /// A bug: the source ended without saying how.
     #[error("the thread that reads from kafka ended without a result")]
     Lost,
@@ -67,7 +70,7 @@ impl SourceError {
             Self::Fatal(_) => exit::KAFKA_FATAL,
             Self::NotAllowed(_) => exit::NOT_ALLOWED,
             Self::Gap(_) => exit::GAP,
-            Self::Lost | Self::Range(_) => exit::FAILURE,
+            Self::Account(_) | Self::Lost | Self::Range(_) => exit::FAILURE,
         }
     }
 }

@@ -4,25 +4,48 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use store::{Advance, DatabaseId, TablePosition};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::process::Process;
-use super::world::{CommitRequest, Committed, Shared, World, lock};
-use crate::kafka::{CommitMetadata, Decision, Facts, LogPosition, Refusal};
+use super::process::{Process, Queue};
+use super::world::{CommitRequest, Committed, Shared, TableMode, World, lock};
+use crate::kafka::{
+    CommitMetadata, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,
+};
 use crate::pipeline::ports::{Chunk, SourceEvent};
 
 /// How long a revocation waits for the loop.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where a partition is read.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Place {
     /// None until its start is known.
     position: Option<i64>,
+    start: Option<LogPosition>,
     /// The topic that was read last.
     topic_id: Option<u32>,
-    known_end: Option<i64>,
+    log: KnownLog,
+    /// The leader's epoch under which the position was found in the log.
+    validated: Option<i32>,
+    account: Option<Held>,
+    /// How often table or log had gone back when the account was written.
+    stamp: u32,
+    /// Where the account was doubted: the position up to which it was right.
+    proved: Option<LogPosition>,
+}
+
+/// A claimed account.
+#[derive(Debug)]
+struct Held {
+    topic_id: u32,
+    owner: String,
+    database: DatabaseId,
+    position: Option<TablePosition>,
+    at_least: Option<i64>,
+    /// How often it was found to be another's.
+    foreign: u32,
 }
 
 pub(super) struct Member {
@@ -33,6 +56,7 @@ pub(super) struct Member {
     pending: Option<Chunk>,
     /// Sent, and not with the coordinator yet.
     sent: Vec<CommitRequest>,
+    claims: u64,
 }
 
 /// What a commit meets.
@@ -47,7 +71,9 @@ impl Member {
     pub(super) fn join(world: &Shared) -> Self {
         let process = Process::start(world);
         let (places, sent) = (BTreeMap::new(), Vec::new());
-        Self { world: world.clone(), process, places, pending: None, sent }
+        // No two members claim with the same token.
+        let claims = lock(world).rng.below(1 << 40) << 20;
+        Self { world: world.clone(), process, places, pending: None, sent, claims }
     }
 
     pub(super) fn owns(&self, partition: i32) -> bool {
@@ -70,14 +96,15 @@ impl Member {
         if world.is_coordinator_silent {
             return;
         }
+        let mut world = world;
         for (&partition, place) in &mut self.places {
             let is_other = place.topic_id.is_some_and(|id| id != world.topic_id);
-            if place.position.is_some() && !is_other {
+            if place.position.is_some() && !is_other && place.proved.is_none() {
                 continue;
             }
-            let other_log = choose(&world, partition, place, None);
-            if other_log {
-                self.process.queue.with(|queue| queue.assign([partition]));
+            self.claims += 1;
+            if claim(&mut world, partition, place, self.claims) {
+                choose(&world, partition, place, &self.process.queue, None);
             }
         }
     }
@@ -104,24 +131,27 @@ impl Member {
         let mut records = Vec::new();
         for (&partition, place) in &mut self.places {
             // A fetch names the topic by its id: a new topic is not read at an old position.
-            if place.topic_id != Some(world.topic_id) {
+            if place.topic_id != Some(world.topic_id) || place.proved.is_some() {
                 continue;
             }
             let Some(mut position) = place.position else { continue };
             let (low, high) = (world.log(partition).low, world.log(partition).high());
-            if position < low || position > high {
-                if choose(&world, partition, place, Some(Refusal::OutOfRange)) {
-                    self.process.queue.with(|queue| queue.assign([partition]));
+            if let Some(refusal) = refused(&world, partition, place) {
+                if !world.is_coordinator_silent {
+                    choose(&world, partition, place, &self.process.queue, Some(refusal));
                 }
                 continue;
             }
+            debug_assert!((low..=high).contains(&position));
             let end = high.min(position + i64::try_from(most).unwrap());
             while position < end {
+                place.log.saw_epoch(position, world.log(partition).epoch_at(position));
                 records.push(world.read(partition, position));
                 position += 1;
             }
             place.position = Some(position);
-            place.known_end = Some(high);
+            place.validated = Some(world.log(partition).epoch());
+            place.log.saw_end(high);
         }
         if !records.is_empty() {
             let assignment = self.process.queue.with(|queue| queue.assignment());
@@ -135,7 +165,13 @@ impl Member {
         self.pending.is_none()
             && self.places.iter().all(|(&partition, place)| {
                 place.topic_id == Some(world.topic_id)
+                    && place.proved.is_none()
                     && place.position == Some(world.log(partition).high())
+                    && refused(&world, partition, place).is_none()
+                    && place
+                        .account
+                        .as_ref()
+                        .is_some_and(|held| held.foreign == 0 && held.database == world.database())
             })
     }
 
@@ -144,6 +180,7 @@ impl Member {
         if fate == CommitFate::Arrives {
             self.commits_arrive();
         }
+        self.store(false);
         let offsets = self.process.queue.with(|queue| queue.take());
         if offsets.is_empty() {
             return;
@@ -158,12 +195,59 @@ impl Member {
             else {
                 continue;
             };
-            let offsets = vec![(partition, next)];
-            let request = CommitRequest { generation: world.generation, topic_id, offsets };
+            let Some(place) = self.places.get(&partition) else { continue };
+            let mut request = world.request(partition, next, place.log.epoch_before(next));
+            let is_cut = place.validated != Some(world.log(partition).epoch());
+            if is_cut || place.stamp != world.stamp(partition) || topic_id != world.topic_id {
+                request = World::outdated(request, topic_id);
+            }
             match fate {
                 CommitFate::Arrives => world.commit(&request),
                 CommitFate::Later => self.sent.push(request),
                 CommitFate::Lost => {}
+            }
+        }
+    }
+
+    /// Puts what is written into the account; with `all` what did not move too.
+    pub(super) fn store(&mut self, all: bool) {
+        let mut world = lock(&self.world);
+        if world.mode != TableMode::Serves {
+            return;
+        }
+        for (partition, since, next) in self.process.queue.with(|queue| queue.to_store(all)) {
+            let Some(place) = self.places.get_mut(&partition) else { continue };
+            let leader_epoch = place.log.epoch_before(next);
+            let Some(held) = place.account.as_mut().filter(|_| place.proved.is_none()) else {
+                continue;
+            };
+            let asked = Advance {
+                partition,
+                owner: held.owner.clone(),
+                database: held.database.clone(),
+                at_least: held.at_least,
+                to: TablePosition { next_offset: next, leader_epoch, evidence: None },
+            };
+            let before = world.advance(held.topic_id, &asked);
+            match verdict(&asked, &world.database(), before.as_ref()) {
+                // The answer is lost, and it is asked again.
+                Verdict::Stored if world.rng.below(10) == 0 => {}
+                Verdict::Stored => {
+                    held.at_least = Some(next);
+                    held.foreign = 0;
+                    place.stamp = world.stamp(partition);
+                    self.process.queue.with(|queue| queue.stored(partition, since, next));
+                }
+                Verdict::Foreign if held.foreign < 2 => held.foreign += 1,
+                Verdict::Foreign | Verdict::Doubted => {
+                    let stored = self.process.queue.with(|queue| queue.stored_at(partition));
+                    let stored = stored.map(|offset| LogPosition {
+                        offset,
+                        epoch: place.log.epoch_before(offset),
+                    });
+                    place.proved = stored.or(place.start);
+                    self.process.queue.with(|queue| queue.assign([partition]));
+                }
             }
         }
     }
@@ -256,18 +340,67 @@ impl Member {
     }
 }
 
-/// Chooses where a partition is read on; whether that is on another log.
-fn choose(world: &World, partition: i32, place: &mut Place, refusal: Option<Refusal>) -> bool {
+/// Claims the account of a partition for the present topic. `false`: the table does not answer.
+fn claim(world: &mut World, partition: i32, place: &mut Place, number: u64) -> bool {
+    if world.mode != TableMode::Serves {
+        return false;
+    }
+    let (topic_id, owner) = (world.topic_id, number.to_string());
+    let position = world.claim((topic_id, partition), &owner);
+    let database = world.database();
+    place.account = Some(Held { topic_id, owner, database, position, at_least: None, foreign: 0 });
+    true
+}
+
+/// Why the position of a partition is not in its log, where it is not. As a broker does, by the epoch where there is one
+/// and the leader is another than before.
+fn refused(world: &World, partition: i32, place: &Place) -> Option<Refusal> {
+    let (position, log) = (place.position?, world.log(partition));
+    let epoch = match place.start {
+        Some(start) if start.offset == position => start.epoch,
+        _ => place.log.epoch_before(position),
+    };
+    if place.validated != Some(log.epoch())
+        && let Some(epoch) = epoch
+        && log.end_of(epoch) < position
+    {
+        return Some(Refusal::Cut(log.end_of(epoch)));
+    }
+    let is_within = (log.low..=log.high()).contains(&position);
+    (!is_within).then_some(Refusal::OutOfRange)
+}
+
+/// Chooses where a partition is read on.
+fn choose(
+    world: &World,
+    partition: i32,
+    place: &mut Place,
+    queue: &Queue,
+    refusal: Option<Refusal>,
+) {
     let committed = world.committed(partition);
-    let at = |offset| LogPosition { offset, epoch: None };
+    let is_first = place.position.is_none() || place.proved.is_some();
+    let account = place.account.as_ref().and_then(|held| held.position.clone());
     let topic_id = |Committed { topic_id, .. }: Committed| topic_id.to_string();
+    let metadata = CommitMetadata {
+        topic_id: committed.map(topic_id),
+        has_account: true,
+        ..CommitMetadata::default()
+    };
     let mut facts = Facts {
-        position: place.position.map(at),
-        committed: committed.map(|committed| at(committed.next)),
-        metadata: CommitMetadata { topic_id: committed.map(topic_id), ..CommitMetadata::default() },
+        position: place
+            .position
+            .map(|offset| LogPosition { offset, epoch: place.log.epoch_before(offset) }),
+        committed: committed.map(|it| LogPosition { offset: it.next, epoch: it.epoch }),
+        account: account
+            .filter(|_| is_first)
+            .map(|it| LogPosition { offset: it.next_offset, epoch: it.leader_epoch }),
+        is_account_kept: true,
+        proved: place.proved,
+        metadata,
         topic_id: Some(world.topic_id.to_string()),
         known_topic_id: place.topic_id.map(|id| id.to_string()),
-        known_end: place.known_end,
+        known_end: place.log.end(),
         refusal,
         ..Facts::default()
     };
@@ -279,7 +412,24 @@ fn choose(world: &World, partition: i32, place: &mut Place, refusal: Option<Refu
             }
         }
     };
-    place.position = Some(start.position.offset);
-    place.topic_id = Some(world.topic_id);
-    start.other_log
+    let at = start.position.offset;
+    let known = queue.with(|queue| queue.written_before(partition));
+    let written = facts.written_before(start, known);
+    if start.other_log {
+        queue.with(|queue| queue.assign([partition]));
+        place.log = KnownLog::default();
+    }
+    place.log.starts_at(start.position);
+    if let Some(held) = &mut place.account {
+        let stood = held.position.as_ref().map(|position| position.next_offset.min(at));
+        held.at_least = stood.filter(|_| !start.other_log);
+    }
+    queue.with(|queue| {
+        queue.starts_after(partition, written);
+        if facts.is_written_before(start) {
+            queue.starts_as_written(partition, at, facts.committed == Some(start.position));
+        }
+    });
+    (place.position, place.start) = (Some(at), Some(start.position));
+    (place.topic_id, place.proved, place.validated) = (Some(world.topic_id), None, None);
 }

@@ -3,8 +3,9 @@
 //! seed is the same schedule. `cargo xtask simulate --seeds A..B` runs as many as one wants.
 //!
 //! What must hold, whatever happens: no record is lost; the rows are what the merge rule makes of the records; nothing is
-//! written outside of its batch; dead letters are exactly the rejected records, repeated only where one was read again
-//! or not acknowledged; a commit never passes what is written and never moves back.
+//! written outside of its batch; what a table that was put back lacks is read again; dead letters are exactly the rejected records, repeated only where one was read again
+//! or not acknowledged; a commit never passes what is written, and
+//! moves back only where the table or the log went back.
 #![expect(
     clippy::disallowed_methods,
     reason = "which seeds to run is told to a test by the environment"
@@ -20,12 +21,10 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use schedule::{Kind, Outcome, Switches};
+use schedule::{Kind, Outcome};
 
 /// The seeds to run, as `A..B`; `cargo xtask simulate` sets it.
 const SEEDS: &str = "SIMULATE_SEEDS";
-/// What the ingester does not recover from yet and is to happen all the same: `log-cut`, `table-put-back`.
-const WITH: &str = "SIMULATE_WITH";
 /// Of the test command.
 const SCHEDULES: Range<u64> = 0..10_000;
 /// Each kind is to happen in at least one of so many schedules.
@@ -36,12 +35,6 @@ fn seeds() -> Range<u64> {
     let bounds = text.split_once("..").map(|(first, end)| (first.parse(), end.parse()));
     let Some((Ok(first), Ok(end))) = bounds else { panic!("{SEEDS} is not A..B: {text}") };
     first..end
-}
-
-fn switches() -> Switches {
-    let with = std::env::var(WITH).unwrap_or_default();
-    let has = |word| with.split(',').any(|other| other == word);
-    Switches { log_cut: has("log-cut"), table_put_back: has("table-put-back") }
 }
 
 /// Of several schedules.
@@ -67,7 +60,7 @@ impl Summary {
 }
 
 /// Runs the seeds on all cores.
-fn simulate(seeds: Range<u64>, switches: Switches) -> Summary {
+fn simulate(seeds: Range<u64>) -> Summary {
     let (next, summary) = (AtomicU64::new(seeds.start), Mutex::new(Summary::default()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -78,7 +71,7 @@ fn simulate(seeds: Range<u64>, switches: Switches) -> Summary {
                     if seed >= seeds.end {
                         break;
                     }
-                    let outcome = schedule::run(seed, switches);
+                    let outcome = schedule::run(seed);
                     summary.lock().unwrap().add(seed, outcome);
                 }
             });
@@ -91,9 +84,9 @@ fn simulate(seeds: Range<u64>, switches: Switches) -> Summary {
 
 #[test]
 fn no_schedule_breaks_a_promise() {
-    let (seeds, switches) = (seeds(), switches());
+    let seeds = seeds();
     let began = std::time::Instant::now();
-    let summary = simulate(seeds.clone(), switches);
+    let summary = simulate(seeds.clone());
     let took = began.elapsed().as_secs_f64();
     let Summary { schedules, steps, kinds, failed } = &summary;
     println!("{schedules} schedules, {steps} steps, {took:.1} s");
@@ -112,22 +105,14 @@ fn no_schedule_breaks_a_promise() {
     // A few schedules need not have everything.
     if *schedules >= 1_000 {
         for (&kind, &count) in Kind::ALL.iter().zip(kinds) {
-            let is_off = match kind {
-                Kind::LogCut => !switches.log_cut,
-                Kind::TablePutBack => !switches.table_put_back,
-                _ => false,
-            };
-            assert!(
-                is_off || count * ONE_OF >= *schedules,
-                "{kind:?} is in {count} of {schedules}"
-            );
+            assert!(count * ONE_OF >= *schedules, "{kind:?} is in {count} of {schedules}");
         }
     }
 }
 
 #[test]
 fn a_seed_is_a_schedule() {
-    let run = |seed| format!("{:?}", schedule::run(seed, Switches::default()));
+    let run = |seed| format!("{:?}", schedule::run(seed));
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
 }
@@ -137,7 +122,7 @@ fn a_seed_is_a_schedule() {
 fn seeds_that_once_failed_pass() {
     const FAILED: &[u64] = &[];
     for &seed in FAILED {
-        let outcome = schedule::run(seed, Switches::default());
+        let outcome = schedule::run(seed);
         assert_eq!(outcome.violation, None, "seed {seed}");
     }
 }

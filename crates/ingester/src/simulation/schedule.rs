@@ -7,9 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::member::{CommitFate, Member};
 use super::rng::Rng;
-use super::world::{
-    Backup, CommitRequest, Expected, PARTITIONS, Shared, TableMode, World, WriteFault, lock,
-};
+use super::world::{Backup, Expected, PARTITIONS, Shared, TableMode, World, WriteFault, lock};
 
 /// Fewer steps say little.
 const LEAST_STEPS: u64 = 200;
@@ -36,13 +34,6 @@ kinds! {
     AcknowledgementLost, ReadingPaused, StopInOrder, LogCut, TablePutBack,
 }
 
-/// What the ingester does not recover from yet.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Switches {
-    pub(super) log_cut: bool,
-    pub(super) table_put_back: bool,
-}
-
 /// How a schedule went.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -54,7 +45,6 @@ pub(super) struct Outcome {
 
 struct Schedule {
     rng: Rng,
-    switches: Switches,
     world: Shared,
     member: Option<Member>,
     backup: Option<Backup>,
@@ -64,14 +54,13 @@ struct Schedule {
 }
 
 /// Runs the schedule of a seed.
-pub(super) fn run(seed: u64, switches: Switches) -> Outcome {
+pub(super) fn run(seed: u64) -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async {
         let world = Shared::new(World::new(seed).into());
         let mut schedule = Schedule {
             rng: Rng::new(seed),
-            switches,
             world,
             member: None,
             backup: None,
@@ -146,6 +135,9 @@ impl Schedule {
     fn arrive(&mut self) {
         if let Some(member) = &mut self.member {
             member.commits_arrive();
+            if self.rng.one_in(2) {
+                member.store(true);
+            }
             member.place();
         }
     }
@@ -195,8 +187,8 @@ impl Schedule {
             }
             20 if self.rng.one_in(2) => self.stop().await,
             21 => self.crash(),
-            22 if self.switches.log_cut => self.cut(),
-            23 if self.switches.table_put_back => self.put_back(),
+            22 => self.cut(),
+            23 => self.put_back(),
             _ => {}
         }
     }
@@ -251,7 +243,6 @@ impl Schedule {
         match kind {
             Kind::CoordinatorSilent => world.is_coordinator_silent = true,
             Kind::DatabaseAway => world.mode = TableMode::Away,
-            // Refused before anything was written ends the ingester: a mistake in the configuration.
             // Refused before anything was served ends the ingester: a mistake in the configuration.
             Kind::DatabaseRefuses if has_served => world.mode = TableMode::Refuses,
             Kind::DatabaseRefuses => return,
@@ -305,6 +296,8 @@ impl Schedule {
         let partition = i32::try_from(self.rng.below(PARTITIONS.unsigned_abs().into())).unwrap();
         let mut world = lock(&self.world);
         let (low, high) = (world.log(partition).low, world.log(partition).high());
+        // A log that is cut twice before anything is read of it in between is not told from one that was cut once.
+        let low = low.max(world.log(partition).last_cut());
         let to = low + i64::try_from(self.rng.below((high - low + 1).unsigned_abs())).unwrap();
         world.cut(partition, to);
         drop(world);
@@ -329,12 +322,18 @@ impl Schedule {
         let most = 1 + i64::try_from(self.rng.below(6)).unwrap();
         let mut world = lock(&self.world);
         let is_ours = self.member.as_ref().is_some_and(|member| member.owns(partition));
-        if is_ours || world.is_coordinator_silent || world.mode != TableMode::Serves {
+        let is_away = world.is_coordinator_silent || world.mode != TableMode::Serves;
+        if is_ours || is_away || world.log(partition).epoch() > 0 {
             return;
         }
         let (low, high) = (world.log(partition).low, world.log(partition).high());
         let committed = world.committed(partition).filter(|it| it.topic_id == world.topic_id);
-        let first = committed.map_or(low, |it| it.next).max(low);
+        let key = (world.topic_id, partition);
+        let account = world.claim(key, "others").map(|position| position.next_offset);
+        let first = match (account, committed.map(|it| it.next)) {
+            (None, _) => low,
+            (Some(account), committed) => account.min(committed.unwrap_or(account)).max(low),
+        };
         let next = high.min(first + most);
         for offset in first..next {
             let record = world.read(partition, offset);
@@ -347,9 +346,10 @@ impl Schedule {
             }
         }
         if next > first {
-            let (generation, topic_id) = (world.generation, world.topic_id);
-            let offsets = vec![(partition, next)];
-            world.commit(&CommitRequest { generation, topic_id, offsets });
+            let epoch = world.log(partition).epoch_at(next - 1);
+            world.put_account(key, next, epoch);
+            let request = world.request(partition, next, epoch);
+            world.commit(&request);
         }
     }
 
@@ -374,6 +374,8 @@ impl Schedule {
         while !member.is_at_end() && Instant::now() < deadline {
             member.place();
             member.poll(20);
+            member.commit(CommitFate::Arrives);
+            member.store(true);
             sleep(Duration::from_millis(50)).await;
         }
         let ended = if member.is_at_end() { Ok(()) } else { Err("reading does not end".into()) };

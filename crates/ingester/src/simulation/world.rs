@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use enrich::{ExitHistory, TfaRules, TorRules};
 use model::{EventIdentity, Position, Publication, PublicationId};
-use store::{Recorded, WaitCause};
+use store::{Account, Advance, DatabaseId, Recorded, TablePosition, WaitCause};
 
 use super::rng::Rng;
 use crate::decode::DecodeRules;
@@ -50,6 +50,8 @@ pub(super) struct Made {
     pub(super) expected: Expected,
     /// Retention, or the end of its topic, took it before it was written: it need not be written any more.
     pub(super) is_optional: bool,
+    /// Its log does not have it any more.
+    is_gone: bool,
     /// How often it was read, by whoever.
     pub(super) deliveries: u32,
     /// How often it was in a batch that was written.
@@ -78,11 +80,35 @@ pub(super) struct Log {
     pub(super) low: i64,
     /// The record at each offset from 0, those that are deleted among them.
     records: Vec<usize>,
+    /// The offsets at which a leader's epoch began, ascending; the first began with the log.
+    epochs: Vec<(i64, i32)>,
 }
 
 impl Log {
     pub(super) fn high(&self) -> i64 {
         i64::try_from(self.records.len()).unwrap()
+    }
+
+    /// The epoch of its leader.
+    pub(super) fn epoch(&self) -> i32 {
+        self.epochs.last().map_or(0, |&(_, epoch)| epoch)
+    }
+
+    /// The epoch of the leader that wrote this record.
+    pub(super) fn epoch_at(&self, offset: i64) -> i32 {
+        let began = self.epochs.iter().rev().find(|&&(first, _)| first <= offset);
+        began.map_or(0, |&(_, epoch)| epoch)
+    }
+
+    /// Where the records of this epoch and of those before it end.
+    pub(super) fn end_of(&self, epoch: i32) -> i64 {
+        let next = self.epochs.iter().find(|&&(_, of)| of > epoch);
+        next.map_or(self.high(), |&(first, _)| first)
+    }
+
+    /// Where it was cut last; 0 where it never was.
+    pub(super) fn last_cut(&self) -> i64 {
+        self.epochs.last().map_or(0, |&(first, _)| first)
     }
 
     pub(super) fn at(&self, offset: i64) -> usize {
@@ -94,15 +120,18 @@ impl Log {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Committed {
     pub(super) next: i64,
+    pub(super) epoch: Option<i32>,
     pub(super) topic_id: u32,
+    /// How often table or log had gone back when it was sent.
+    stamp: u32,
 }
 
 /// A commit on its way to the coordinator.
 #[derive(Debug, Clone)]
 pub(super) struct CommitRequest {
-    pub(super) generation: u64,
-    pub(super) topic_id: u32,
-    pub(super) offsets: Vec<(i32, i64)>,
+    generation: u64,
+    partition: i32,
+    to: Committed,
 }
 
 /// How the table answers everybody.
@@ -131,7 +160,11 @@ pub(super) enum WriteFault {
 pub(super) struct Backup {
     rows: BTreeMap<PublicationId, Publication>,
     in_table: Vec<bool>,
+    accounts: Accounts,
 }
+
+/// By topic and partition.
+type Accounts = BTreeMap<(u32, i32), Account>;
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -145,6 +178,11 @@ pub(super) struct World {
     pub(super) generation: u64,
     pub(super) is_coordinator_silent: bool,
     rows: BTreeMap<PublicationId, Publication>,
+    accounts: Accounts,
+    /// The table's database: another one when it was put back.
+    database: u32,
+    /// By partition, how often table or log went back.
+    stamps: Vec<u32>,
     pub(super) mode: TableMode,
     pub(super) faults: Vec<WriteFault>,
     pub(super) dead_letters_away: bool,
@@ -171,6 +209,9 @@ impl World {
             generation: 0,
             is_coordinator_silent: false,
             rows: BTreeMap::new(),
+            accounts: Accounts::new(),
+            database: 0,
+            stamps: vec![0; usize::try_from(PARTITIONS).unwrap()],
             mode: TableMode::Serves,
             faults: Vec::new(),
             dead_letters_away: false,
@@ -228,6 +269,7 @@ impl World {
             record,
             expected,
             is_optional: false,
+            is_gone: false,
             deliveries: 0,
             batched: 0,
             is_in_table: false,
@@ -269,12 +311,18 @@ impl World {
 
     /// A log loses its end, as after an unclean leader election, and grows again.
     pub(super) fn cut(&mut self, partition: i32, high: i64) {
-        let cut = self.log_mut(partition).records.split_off(usize::try_from(high).unwrap());
+        let log = self.log_mut(partition);
+        let epoch = log.epoch() + 1;
+        log.epochs.retain(|&(first, _)| first < high);
+        log.epochs.push((high, epoch));
+        let cut = log.records.split_off(usize::try_from(high).unwrap());
+        self.stamps[usize::try_from(partition).unwrap()] += 1;
         cut.into_iter().for_each(|number| self.gone(number));
     }
 
     fn gone(&mut self, number: usize) {
         let made = &mut self.made[number];
+        made.is_gone = true;
         made.is_optional |= !made.is_done();
     }
 
@@ -287,22 +335,76 @@ impl World {
 
     /// The coordinator takes a commit, or refuses it.
     pub(super) fn commit(&mut self, request: &CommitRequest) {
-        if request.generation != self.generation {
+        let &CommitRequest { generation, partition, to } = request;
+        if generation != self.generation {
             return;
         }
-        for &(partition, next) in &request.offsets {
-            let to = Committed { next, topic_id: request.topic_id };
-            let before = self.committed(partition);
-            if request.topic_id == self.topic_id {
-                self.check_commit(partition, before, next);
-            }
-            self.committed[usize::try_from(partition).unwrap()] = Some(to);
+        let before = self.committed(partition);
+        // What was sent before table or log went back is not wrong for it.
+        if to.topic_id == self.topic_id && to.stamp == self.stamp(partition) {
+            self.check_commit(partition, before, to.next);
+        }
+        self.committed[usize::try_from(partition).unwrap()] = Some(to);
+    }
+
+    pub(super) fn stamp(&self, partition: i32) -> u32 {
+        self.stamps[usize::try_from(partition).unwrap()]
+    }
+
+    /// A commit that is sent now, of the present topic.
+    pub(super) fn request(
+        &self,
+        partition: i32,
+        next: i64,
+        epoch: impl Into<Option<i32>>,
+    ) -> CommitRequest {
+        let (topic_id, stamp) = (self.topic_id, self.stamp(partition));
+        let to = Committed { next, epoch: epoch.into(), topic_id, stamp };
+        CommitRequest { generation: self.generation, partition, to }
+    }
+
+    /// The same of a topic that was read before the present one, or of a log or table that went back since.
+    pub(super) fn outdated(request: CommitRequest, topic_id: u32) -> CommitRequest {
+        CommitRequest { to: Committed { topic_id, stamp: u32::MAX, ..request.to }, ..request }
+    }
+
+    pub(super) fn database(&self) -> DatabaseId {
+        DatabaseId(self.database.to_string())
+    }
+
+    /// Makes somebody the owner of an account, and returns what stands there.
+    pub(super) fn claim(&mut self, key: (u32, i32), owner: &str) -> Option<TablePosition> {
+        let new = Account { partition: key.1, owner: owner.into(), position: None };
+        let account = self.accounts.entry(key).or_insert(new);
+        account.owner = owner.into();
+        account.position.clone()
+    }
+
+    /// Writes a position as the store does, and returns what stood there.
+    pub(super) fn advance(&mut self, topic_id: u32, asked: &Advance) -> Option<Account> {
+        let is_same = asked.database == self.database();
+        let account = self.accounts.get_mut(&(topic_id, asked.partition))?;
+        let before = account.clone();
+        let stood = before.position.as_ref().map(|position| position.next_offset);
+        if is_same && account.owner == asked.owner && stood >= asked.at_least {
+            account.position = Some(asked.to.clone());
+        }
+        Some(before)
+    }
+
+    /// What another member writes.
+    pub(super) fn put_account(&mut self, key: (u32, i32), next_offset: i64, epoch: i32) {
+        if let Some(account) = self.accounts.get_mut(&key) {
+            let leader_epoch = Some(epoch);
+            account.position = Some(TablePosition { next_offset, leader_epoch, evidence: None });
         }
     }
 
     fn check_commit(&mut self, partition: i32, before: Option<Committed>, next: i64) {
         let (low, high) = (self.log(partition).low, self.log(partition).high());
-        let before = before.filter(|before| before.topic_id == self.topic_id);
+        let before = before.filter(|before| {
+            before.topic_id == self.topic_id && before.stamp == self.stamp(partition)
+        });
         let first = before.map_or(0, |before| before.next);
         if next > high {
             self.violated(format!("{partition}: committed {next}, behind the end of the log"));
@@ -404,15 +506,20 @@ impl World {
 
     pub(super) fn back_up(&self) -> Backup {
         let in_table = self.made.iter().map(|made| made.is_in_table).collect();
-        Backup { rows: self.rows.clone(), in_table }
+        Backup { rows: self.rows.clone(), in_table, accounts: self.accounts.clone() }
     }
 
     /// The table is put back to an earlier state.
     pub(super) fn put_back(&mut self, backup: Backup) {
         self.rows = backup.rows;
+        self.accounts = backup.accounts;
+        self.database += 1;
+        self.stamps.iter_mut().for_each(|stamp| *stamp += 1);
         let in_table = backup.in_table.into_iter().chain(std::iter::repeat(false));
         for (made, is_in_table) in self.made.iter_mut().zip(in_table) {
             made.is_in_table = is_in_table;
+            // Nobody can read it again.
+            made.is_optional |= made.is_gone && !made.is_done();
         }
     }
 

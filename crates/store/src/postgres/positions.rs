@@ -6,27 +6,52 @@ use sqlx::postgres::PgRow;
 
 use super::PostgresWriter;
 use crate::positions::in_order;
-use crate::{Account, Error, FileIdentity, GroupAccount, PositionKey, Positions, TablePosition};
+use crate::{
+    Account, Advance, Advanced, Claimed, DatabaseId, Error, GroupAccount, PositionKey, Positions,
+    TablePosition,
+};
+
+/// [`DatabaseId`]: a restored database has another number, and a promoted standby another address. A server that was only
+/// started again is the same, unless it may forget commits in a crash.
+macro_rules! database {
+    () => {
+        "((SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || \
+          coalesce(host(inet_server_addr()) || ':' || inet_server_port(), '') || \
+          CASE current_setting('synchronous_commit') WHEN 'off' \
+              THEN '/' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint ELSE '' END)"
+    };
+}
 
 // Rows are locked in the order of their partitions, so that two writers cannot wait for each other.
-const CLAIM: &str = "INSERT INTO ingest_position AS p (consumer_group, topic_id, partition, owner) \
-    SELECT $1, $2, a.partition, $3 FROM unnest($4::integer[]) AS a(partition) ORDER BY a.partition \
-    ON CONFLICT (consumer_group, topic_id, partition) DO UPDATE SET owner = excluded.owner \
-    RETURNING p.partition, p.owner, p.next_offset, p.leader_epoch, p.evidence";
+const CLAIM: &str = concat!(
+    "INSERT INTO ingest_position AS p (consumer_group, topic_id, partition, owner) \
+     SELECT $1, $2, a.partition, $3 FROM unnest($4::integer[]) AS a(partition) ORDER BY a.partition \
+     ON CONFLICT (consumer_group, topic_id, partition) DO UPDATE SET owner = excluded.owner \
+     RETURNING p.partition, p.owner, p.next_offset, p.leader_epoch, p.evidence, ",
+    database!()
+);
 
-const ADVANCE: &str = "WITH asked AS ( \
-        SELECT * FROM unnest($4::integer[], $5::bigint[], $6::integer[], $7::text[]) \
-            AS a(partition, next_offset, leader_epoch, evidence) \
+// The outer join answers with the database also where there is no account.
+const ADVANCE: &str = concat!(
+    "WITH asked AS ( \
+        SELECT * FROM unnest($3::integer[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::integer[], $9::text[]) \
+            AS a(partition, owner, database, at_least, next_offset, leader_epoch, evidence) \
     ), before AS MATERIALIZED ( \
         SELECT p.partition, p.owner, p.next_offset, p.leader_epoch, p.evidence FROM ingest_position AS p \
-        WHERE p.consumer_group = $1 AND p.topic_id = $2 AND p.partition = ANY ($4::integer[]) \
+        WHERE p.consumer_group = $1 AND p.topic_id = $2 AND p.partition = ANY ($3::integer[]) \
         ORDER BY p.partition FOR UPDATE \
     ), written AS ( \
         UPDATE ingest_position AS p \
         SET next_offset = asked.next_offset, leader_epoch = asked.leader_epoch, evidence = asked.evidence \
         FROM asked JOIN before USING (partition) \
-        WHERE p.consumer_group = $1 AND p.topic_id = $2 AND p.partition = asked.partition AND before.owner = $3 \
-    ) SELECT partition, owner, next_offset, leader_epoch, evidence FROM before";
+        WHERE p.consumer_group = $1 AND p.topic_id = $2 AND p.partition = asked.partition \
+            AND before.owner = asked.owner AND asked.database = ",
+    database!(),
+    " AND (asked.at_least IS NULL OR before.next_offset >= asked.at_least) \
+    ) SELECT b.partition, b.owner, b.next_offset, b.leader_epoch, b.evidence, ",
+    database!(),
+    " FROM asked LEFT JOIN before AS b USING (partition)"
+);
 
 const ACCOUNTS: &str = "SELECT partition, owner, next_offset, leader_epoch, evidence, topic_id FROM ingest_position \
     WHERE consumer_group = $1 ORDER BY topic_id, partition";
@@ -38,7 +63,7 @@ impl Positions for PostgresWriter {
         key: &PositionKey,
         owner: &str,
         partitions: &[i32],
-    ) -> Result<Vec<Account>, Error> {
+    ) -> Result<Claimed, Error> {
         let claim = || {
             sqlx::query(CLAIM)
                 .bind(key.group.as_str())
@@ -48,30 +73,32 @@ impl Positions for PostgresWriter {
         };
         let rows = self.connections.fetch_all(claim).await?;
         let accounts = rows.iter().map(account).collect::<Result<_, _>>()?;
-        Ok(in_order(partitions.iter().copied(), accounts).into_iter().flatten().collect())
+        let accounts =
+            in_order(partitions.iter().copied(), accounts).into_iter().flatten().collect();
+        Ok(Claimed { database: database(&rows)?, accounts })
     }
 
-    async fn advance(
-        &self,
-        key: &PositionKey,
-        owner: &str,
-        positions: &[(i32, TablePosition)],
-    ) -> Result<Vec<Option<Account>>, Error> {
-        let partitions = || positions.iter().map(|(partition, _)| *partition);
+    async fn advance(&self, key: &PositionKey, positions: &[Advance]) -> Result<Advanced, Error> {
         let advance = || {
-            let each = || positions.iter().map(|(_, position)| position);
+            let to = || positions.iter().map(|position| &position.to);
+            let owners = positions.iter().map(|position| position.owner.as_str());
+            let databases = positions.iter().map(|position| position.database.0.as_str());
             sqlx::query(ADVANCE)
                 .bind(key.group.as_str())
                 .bind(key.topic_id.as_str())
-                .bind(owner)
-                .bind(partitions().collect::<Vec<_>>())
-                .bind(each().map(|position| position.next_offset).collect::<Vec<_>>())
-                .bind(each().map(|position| position.leader_epoch).collect::<Vec<_>>())
-                .bind(each().map(|position| position.evidence.as_deref()).collect::<Vec<_>>())
+                .bind(positions.iter().map(|position| position.partition).collect::<Vec<_>>())
+                .bind(owners.collect::<Vec<_>>())
+                .bind(databases.collect::<Vec<_>>())
+                .bind(positions.iter().map(|position| position.at_least).collect::<Vec<_>>())
+                .bind(to().map(|to| to.next_offset).collect::<Vec<_>>())
+                .bind(to().map(|to| to.leader_epoch).collect::<Vec<_>>())
+                .bind(to().map(|to| to.evidence.as_deref()).collect::<Vec<_>>())
         };
         let rows = self.connections.fetch_all(advance).await?;
-        let accounts = rows.iter().map(account).collect::<Result<_, _>>()?;
-        Ok(in_order(partitions(), accounts))
+        let there = rows.iter().filter(|row| !matches!(row.try_get(0), Ok(None::<i32>)));
+        let accounts = there.map(account).collect::<Result<_, _>>()?;
+        let before = in_order(positions.iter().map(|position| position.partition), accounts);
+        Ok(Advanced { database: database(&rows)?, before })
     }
 
     async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error> {
@@ -80,10 +107,10 @@ impl Positions for PostgresWriter {
             |row: &PgRow| Ok(GroupAccount { topic_id: row.try_get(5)?, account: account(row)? });
         rows.iter().map(read).collect()
     }
+}
 
-    async fn file_identity(&self) -> Result<Option<FileIdentity>, Error> {
-        Ok(None)
-    }
+fn database(rows: &[PgRow]) -> Result<DatabaseId, Error> {
+    Ok(DatabaseId(rows.first().map_or(Ok(String::new()), |row| row.try_get(5))?))
 }
 
 fn account(row: &PgRow) -> Result<Account, Error> {

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use model::{PackageName, Publication, PublicationId, Timestamp};
 
 use crate::{
-    Account, Cursor, EachPackage, Error, FileIdentity, Filter, GroupAccount, Job, JobState,
+    Advance, Advanced, Claimed, Cursor, EachPackage, Error, Filter, GroupAccount, Job, JobState,
     JobUpdate, Jobs, NewJob, PositionKey, Positions, PublicationReader, PublicationTable,
-    PublicationWriter, Recorded, RowsRead, TablePosition,
+    PublicationWriter, Recorded, RowsRead,
 };
 
 use rows::RecentRows;
@@ -214,27 +214,17 @@ impl<S: Positions + ?Sized> Positions for Retrying<S> {
         key: &PositionKey,
         owner: &str,
         partitions: &[i32],
-    ) -> Result<Vec<Account>, Error> {
+    ) -> Result<Claimed, Error> {
         self.retry(|| self.inner.claim(key, owner, partitions)).await
     }
 
     /// What stood there before the last try: an earlier one, whose answer was lost, may have written the position.
-    async fn advance(
-        &self,
-        key: &PositionKey,
-        owner: &str,
-        positions: &[(i32, TablePosition)],
-    ) -> Result<Vec<Option<Account>>, Error> {
-        self.retry(|| self.inner.advance(key, owner, positions)).await
+    async fn advance(&self, key: &PositionKey, positions: &[Advance]) -> Result<Advanced, Error> {
+        self.retry(|| self.inner.advance(key, positions)).await
     }
 
     async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error> {
         self.retry(|| self.inner.accounts(group)).await
-    }
-
-    /// Asked once: a file that is away is what the caller wants to know.
-    async fn file_identity(&self) -> Result<Option<FileIdentity>, Error> {
-        self.inner.file_identity().await
     }
 }
 

@@ -10,7 +10,14 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Mutex;
 
 use super::PRAGMAS;
-use crate::{Error, FileIdentity};
+use crate::Error;
+
+/// The file that holds a database, by what stays with it when it is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
 
 /// One connection, opened when first used: SQLite has one writer, and waiting in our own queue is fair where its lock is
 /// not.
@@ -23,14 +30,6 @@ pub(super) struct WriterConnection {
 impl WriterConnection {
     pub(super) fn new(options: SqliteConnectOptions) -> Self {
         Self { options, open: Mutex::new(None) }
-    }
-
-    /// Which file is there now.
-    ///
-    /// # Errors
-    /// [`Error::Transient`] with its path where none is there.
-    pub(super) fn identity(&self) -> Result<FileIdentity, Error> {
-        file(self.options.get_filename())
     }
 
     /// Whether a file could be made.
@@ -57,6 +56,14 @@ impl WriterConnection {
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.with_file(|_, connection| work(connection)).await
+    }
+
+    /// The same, for work that asks which file it is.
+    pub(super) async fn with_file<T>(
+        &self,
+        work: impl FnOnce(FileIdentity, &mut Connection) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mut open = self.open.lock().await;
         let work = || {
             let opened = open.take();
@@ -66,7 +73,7 @@ impl WriterConnection {
                 Some((known, connection)) if known == file => connection,
                 _ => connect(self.options.get_filename())?,
             };
-            let done = work(&mut connection);
+            let done = work(file, &mut connection);
             // After trouble with the file the next use opens it again: it may be another one by then.
             if matches!(done, Ok(_) | Err(Error::Data(_))) {
                 *open = Some((file, connection));

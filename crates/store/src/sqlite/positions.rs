@@ -4,7 +4,11 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
 
 use super::SqliteWriter;
-use crate::{Account, Error, FileIdentity, GroupAccount, PositionKey, Positions, TablePosition};
+use super::connection::FileIdentity;
+use crate::{
+    Account, Advance, Advanced, Claimed, DatabaseId, Error, GroupAccount, PositionKey, Positions,
+    TablePosition,
+};
 
 const CLAIM: &str = "INSERT INTO ingest_position (consumer_group, topic_id, partition, owner) VALUES (?1, ?2, ?3, ?4) \
     ON CONFLICT (consumer_group, topic_id, partition) DO UPDATE SET owner = excluded.owner \
@@ -12,7 +16,8 @@ const CLAIM: &str = "INSERT INTO ingest_position (consumer_group, topic_id, part
 const STANDS: &str = "SELECT partition, owner, next_offset, leader_epoch, evidence FROM ingest_position \
     WHERE consumer_group = ?1 AND topic_id = ?2 AND partition = ?3";
 const WRITE: &str = "UPDATE ingest_position SET next_offset = ?5, leader_epoch = ?6, evidence = ?7 \
-    WHERE consumer_group = ?1 AND topic_id = ?2 AND partition = ?3 AND owner = ?4";
+    WHERE consumer_group = ?1 AND topic_id = ?2 AND partition = ?3 AND owner = ?4 \
+    AND (?8 IS NULL OR next_offset >= ?8)";
 const ACCOUNTS: &str = "SELECT partition, owner, next_offset, leader_epoch, evidence, topic_id FROM ingest_position \
     WHERE consumer_group = ?1 ORDER BY topic_id, partition";
 
@@ -23,8 +28,8 @@ impl Positions for SqliteWriter {
         key: &PositionKey,
         owner: &str,
         partitions: &[i32],
-    ) -> Result<Vec<Account>, Error> {
-        let claim = |connection: &mut Connection| {
+    ) -> Result<Claimed, Error> {
+        let claim = |file: FileIdentity, connection: &mut Connection| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut accounts = Vec::with_capacity(partitions.len());
@@ -33,39 +38,39 @@ impl Positions for SqliteWriter {
                 accounts.push(transaction.prepare_cached(CLAIM)?.query_row(values, account)?);
             }
             transaction.commit()?;
-            Ok(accounts)
+            Ok(Claimed { database: database(file), accounts })
         };
-        self.connection.with(claim).await
+        self.connection.with_file(claim).await
     }
 
-    async fn advance(
-        &self,
-        key: &PositionKey,
-        owner: &str,
-        positions: &[(i32, TablePosition)],
-    ) -> Result<Vec<Option<Account>>, Error> {
-        let advance = |connection: &mut Connection| {
+    async fn advance(&self, key: &PositionKey, positions: &[Advance]) -> Result<Advanced, Error> {
+        let advance = |file: FileIdentity, connection: &mut Connection| {
+            let database = database(file);
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut accounts = Vec::with_capacity(positions.len());
-            for (partition, position) in positions {
+            for position in positions {
+                let Advance { partition, owner, at_least, to, .. } = position;
                 let of = (&key.group, &key.topic_id, partition);
                 let before = transaction.prepare_cached(STANDS)?.query_row(of, account).optional();
                 accounts.push(before?);
-                transaction.prepare_cached(WRITE)?.execute((
-                    &key.group,
-                    &key.topic_id,
-                    partition,
-                    owner,
-                    position.next_offset,
-                    position.leader_epoch,
-                    &position.evidence,
-                ))?;
+                if position.database == database {
+                    transaction.prepare_cached(WRITE)?.execute((
+                        &key.group,
+                        &key.topic_id,
+                        partition,
+                        owner,
+                        to.next_offset,
+                        to.leader_epoch,
+                        &to.evidence,
+                        at_least,
+                    ))?;
+                }
             }
             transaction.commit()?;
-            Ok(accounts)
+            Ok(Advanced { database, before: accounts })
         };
-        self.connection.with(advance).await
+        self.connection.with_file(advance).await
     }
 
     async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error> {
@@ -77,10 +82,10 @@ impl Positions for SqliteWriter {
         };
         self.connection.with(list).await
     }
+}
 
-    async fn file_identity(&self) -> Result<Option<FileIdentity>, Error> {
-        self.connection.identity().map(Some)
-    }
+fn database(FileIdentity { device, inode }: FileIdentity) -> DatabaseId {
+    DatabaseId(format!("{device}/{inode}"))
 }
 
 fn account(row: &Row<'_>) -> rusqlite::Result<Account> {

@@ -11,32 +11,59 @@ pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
         owner: owner.into(),
         position,
     };
+    let claim = async |key: &PositionKey, owner: &str, partitions: &[i32]| {
+        accounts.claim(key, owner, partitions).await.unwrap()
+    };
+    let database = claim(&key, "nobody", &[9]).await.database;
+    let write = |partition, owner: &str, at_least, to| Advance {
+        partition,
+        owner: owner.into(),
+        database: database.clone(),
+        at_least,
+        to,
+    };
+    let advance = async |positions: &[Advance]| {
+        let advanced = accounts.advance(&key, positions).await.unwrap();
+        assert_eq!(advanced.database, database);
+        advanced.before
+    };
     // Nobody has claimed anything: nothing is written.
-    let before = accounts.advance(&key, "one", &[(0, at(5))]).await.unwrap();
-    assert_eq!(before, [None]);
-    let claimed = accounts.claim(&key, "one", &[2, 0]).await.unwrap();
+    assert_eq!(advance(&[write(0, "one", None, at(5))]).await, [None]);
+    let claimed = claim(&key, "one", &[2, 0]).await.accounts;
     assert_eq!(claimed, [account(2, "one", None), account(0, "one", None)]);
     let settled = TablePosition { evidence: Some("lists".into()), ..at(7) };
-    let before = accounts.advance(&key, "one", &[(2, at(5)), (0, settled.clone())]).await.unwrap();
-    assert_eq!(before, [Some(account(2, "one", None)), Some(account(0, "one", None))]);
-    // What stood there comes back, and what is written stands.
-    let before = accounts.advance(&key, "one", &[(0, at(9))]).await.unwrap();
-    assert_eq!(before, [Some(account(0, "one", Some(settled)))]);
-    // Another claims it: a late write of the one before changes nothing, and says whose it is.
-    let claimed = accounts.claim(&key, "two", &[0]).await.unwrap();
-    assert_eq!(claimed, [account(0, "two", Some(at(9)))]);
-    let before = accounts.advance(&key, "one", &[(0, at(100)), (2, at(6))]).await.unwrap();
+    let both = [write(2, "one", None, at(5)), write(0, "one", None, settled.clone())];
     assert_eq!(
-        before,
+        advance(&both).await,
+        [Some(account(2, "one", None)), Some(account(0, "one", None))]
+    );
+    // What stood there comes back, and what is written stands.
+    let before = advance(&[write(0, "one", Some(7), at(9))]).await;
+    assert_eq!(before, [Some(account(0, "one", Some(settled)))]);
+    // Less than what must stand there: nothing is written, nor into a database that is another by now.
+    let stands = [Some(account(0, "one", Some(at(9))))];
+    assert_eq!(advance(&[write(0, "one", Some(10), at(12))]).await, stands);
+    let other = DatabaseId("another".into());
+    let to_other = Advance { database: other, ..write(0, "one", Some(9), at(12)) };
+    assert_eq!(advance(&[to_other]).await, stands);
+    // An operator's reset goes back.
+    assert_eq!(advance(&[write(0, "one", Some(8), at(8))]).await, stands);
+    advance(&[write(0, "one", Some(8), at(9))]).await;
+    // Another claims it: a late write of the one before changes nothing, and says whose it is.
+    let claimed = claim(&key, "two", &[0]).await.accounts;
+    assert_eq!(claimed, [account(0, "two", Some(at(9)))]);
+    let late = [write(0, "one", Some(9), at(100)), write(2, "one", Some(5), at(6))];
+    assert_eq!(
+        advance(&late).await,
         [Some(account(0, "two", Some(at(9)))), Some(account(2, "one", Some(at(5))))]
     );
-    let without_epoch = TablePosition { leader_epoch: None, ..at(8) };
-    accounts.advance(&key, "two", &[(0, without_epoch.clone())]).await.unwrap();
+    let without_epoch = TablePosition { leader_epoch: None, ..at(10) };
+    advance(&[write(0, "two", Some(9), without_epoch.clone())]).await;
     // Another topic of the same name, and another group, are others.
     let again = PositionKey { topic_id: "made again".into(), ..key.clone() };
-    assert_eq!(accounts.claim(&again, "two", &[0]).await.unwrap(), [account(0, "two", None)]);
+    assert_eq!(claim(&again, "two", &[0]).await.accounts, [account(0, "two", None)]);
     let other = PositionKey { group: "h".into(), ..key.clone() };
-    assert_eq!(accounts.claim(&other, "two", &[0]).await.unwrap(), [account(0, "two", None)]);
+    assert_eq!(claim(&other, "two", &[0]).await.accounts, [account(0, "two", None)]);
     let listed = accounts.accounts("g").await.unwrap();
     let of = |topic_id: &str, account| GroupAccount { topic_id: topic_id.into(), account };
     assert_eq!(
@@ -45,10 +72,10 @@ pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
             of("made again", account(0, "two", None)),
             of("t", account(0, "two", Some(without_epoch))),
             of("t", account(2, "one", Some(at(6)))),
+            of("t", account(9, "nobody", None)),
         ]
     );
-    assert_eq!(accounts.claim(&key, "two", &[]).await.unwrap(), []);
-    assert_eq!(accounts.advance(&key, "two", &[]).await.unwrap(), []);
+    assert_eq!(claim(&key, "two", &[]).await.accounts, []);
 }
 
 /// Owners that take the partition from each other while each goes on writing: what stands is always the last write of the
@@ -60,15 +87,21 @@ pub(super) async fn a_late_write_of_a_former_owner_changes_nothing(store: Store)
         let (accounts, key) = (accounts.clone(), key.clone());
         async move {
             let token = owner.to_string();
-            while retried(accounts.claim(&key, &token, &[0]).await).is_none() {}
+            let database = loop {
+                if let Some(claimed) = retried(accounts.claim(&key, &token, &[0]).await) {
+                    break claimed.database;
+                }
+            };
             for step in 0..20 {
                 let next_offset = owner * 1_000 + step;
-                let position = TablePosition { next_offset, leader_epoch: None, evidence: None };
-                let positions = [(0, position)];
+                let to = TablePosition { next_offset, leader_epoch: None, evidence: None };
+                let (owner_token, database) = (token.clone(), database.clone());
+                let position =
+                    Advance { partition: 0, owner: owner_token, database, at_least: None, to };
                 let before = loop {
-                    if let Some(before) = retried(accounts.advance(&key, &token, &positions).await)
-                    {
-                        break before;
+                    let positions = std::slice::from_ref(&position);
+                    if let Some(advanced) = retried(accounts.advance(&key, positions).await) {
+                        break advanced.before;
                     }
                 };
                 let before = before[0].clone().unwrap();

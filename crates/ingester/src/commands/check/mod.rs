@@ -2,6 +2,7 @@
 //! promises, and under which conditions. Nothing is changed.
 
 mod lists;
+mod positions;
 mod store;
 mod topics;
 
@@ -109,6 +110,7 @@ impl Check {
             Ok(inspected) => {
                 findings.ok("kafka", format!("{} brokers answer", inspected.brokers));
                 topics::check(&mut findings, &settings, &inspected);
+                positions::check(&mut findings, &settings, &inspected).await;
                 guarantee.extend(topics::guarantee(&inspected));
             }
             Err(error) => findings.problem("kafka", format!("{}: {error}", settings.kafka.brokers)),

@@ -11,10 +11,11 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::{Partition as PartitionStatistics, Statistics};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::oneshot;
 
+use super::account::Request;
 use super::start_offsets;
 use super::state::{PollState, Reading, Stage};
 use super::wait::wait_for;
@@ -34,6 +35,11 @@ pub(super) struct Context {
     pub(super) events: Sender<SourceEvent>,
     pub(super) observer: Arc<dyn GroupObserver>,
     pub(super) settled: Arc<dyn SettledEvidence>,
+    /// Where the account is asked for; none where none is kept.
+    pub(super) requests: Option<UnboundedSender<Request>>,
+    /// What no other process claims with.
+    pub(super) token: String,
+    pub(super) group: String,
     pub(super) topic: Arc<str>,
     pub(super) revoke_timeout: Duration,
     /// How long a coordinator may be away before that is a reason to tell.

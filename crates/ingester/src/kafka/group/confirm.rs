@@ -7,13 +7,14 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::callbacks::Context;
+use super::start_offsets::CommitMetadata;
 use crate::kafka::ffi::{self, CommitAnswer};
 
 /// How often the watchdog is told that the thread lives while it waits for a commit.
 const TURN: Duration = Duration::from_millis(500);
 
 impl Context {
-    /// Sends what is written. One that fails is sent again with the next, or its records are read again.
+    /// Sends what the account has. One that fails is sent again with the next, or its records are read again.
     pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) {
         let offsets = self.state().commits.take();
         if offsets.is_empty() {
@@ -29,11 +30,12 @@ impl Context {
 
     /// Sends what is written and waits for the broker's answer, at most for this long.
     pub(super) fn commit_and_wait(&self, consumer: &BaseConsumer<Self>, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        self.store_and_wait(deadline, TURN);
         let offsets = self.state().commits.take();
         if offsets.is_empty() {
             return;
         }
-        let deadline = Instant::now() + patience;
         let list = self.to_commit(&offsets);
         let answer = list.and_then(|list| CommitAnswer::ask(consumer.client(), &list));
         let result = answer.map(|answer| {
@@ -71,7 +73,8 @@ impl Context {
                 if let Some(owned) = state.partitions.get_mut(&partition) {
                     owned.settled_by.clone_from(&settled_by);
                 }
-                state.metadata(partition, settled_by).to_text()
+                let replay = self.observer.last_replay();
+                CommitMetadata { settled_by, replay, ..state.metadata(partition) }.to_text()
             };
             if let Some(mut element) = list.find_partition(&self.topic, partition)
                 && !text.is_empty()

@@ -1,9 +1,10 @@
 //! The member of the consumer group: its thread, the client's callbacks, where partitions start and what is committed.
 //!
 //! `thread` polls; librdkafka calls `callbacks` from within; both share `state`. `start_offsets` decides where a
-//! partition is read from, `placement` asks and acts on it. `commit` says which offsets may be committed, `confirm`
-//! sends them.
+//! partition is read from, `placement` asks and acts on it. `account` keeps the table's own account of positions. `commit`
+//! says which offsets may be stored and committed, `confirm` sends them.
 
+mod account;
 mod callbacks;
 mod commit;
 mod confirm;
@@ -18,8 +19,13 @@ mod unreadable;
 mod wait;
 
 #[cfg(test)]
-pub(crate) use commit::CommitQueue;
+pub(crate) use account::{Verdict, verdict};
 #[cfg(test)]
-pub(crate) use start_offsets::{CommitMetadata, Decision, Facts, LogPosition, Refusal};
+pub(crate) use commit::CommitQueue;
+pub(crate) use start_offsets::CommitMetadata;
+#[cfg(test)]
+pub(crate) use start_offsets::{Decision, Facts, LogPosition, Refusal};
+#[cfg(test)]
+pub(crate) use state::KnownLog;
 pub(super) use thread::CHUNK_RECORDS;
-pub(crate) use thread::{CHUNK_BYTES, Observers, PollControl, start};
+pub(crate) use thread::{CHUNK_BYTES, Observers, PollControl, PollThread, start};

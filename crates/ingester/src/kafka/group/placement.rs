@@ -7,12 +7,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::account::Claim;
 use super::callbacks::{Context, NOWHERE};
 use super::start_offsets::{CommitMetadata, Decision, Facts, Gap, GapCause, LogPosition, Start};
 use super::state::{Partition, Reading};
 use crate::kafka::ffi::{self, TopicIds};
 use crate::kafka::observe::GroupWait;
-use crate::pipeline::ports::SourceError;
+use crate::pipeline::ports::{AssignmentId, SourceError};
 use crate::settings::OnGap;
 
 /// How long the broker has for one question. The poll thread asks, so no other partition is read meanwhile.
@@ -90,7 +91,13 @@ impl Context {
             self.topic_id(consumer)
         };
         let topic_id = topic_id.map_err(|error| format!("the topic's id is not known: {error}"))?;
-        let mut result = Ok(());
+        let (partitions, mut result) = self.claimed(partitions, topic_id.as_deref());
+        if partitions.is_empty() {
+            self.state().ask_at = Instant::now() + ASK_AGAIN;
+            // An answer that came meanwhile is seen in the next turn.
+            return result;
+        }
+        let partitions = &partitions[..];
         let committed = self.committed(consumer, partitions)?;
         for (&partition, committed) in partitions.iter().zip(committed) {
             self.observer.polled();
@@ -167,7 +174,14 @@ impl Context {
     ) -> Option<Facts> {
         let mut state = self.state();
         let partition = state.partitions.get(&number)?.clone();
-        let Partition { reading, start, next, .. } = partition;
+        let Partition { reading, start, next, proved, claim, .. } = partition;
+        let is_account_kept = matches!(claim, Claim::Held(_));
+        // In the middle of reading the account is behind: it counts at a start and where it was doubted.
+        let is_asked = start.is_none() || proved.is_some();
+        let held = match claim {
+            Claim::Held(held) if is_asked => held.position,
+            _ => None,
+        };
         let log = state.log(number);
         let position = match next {
             Some(offset) => Some(LogPosition { offset, epoch: log.epoch_before(offset) }),
@@ -182,7 +196,13 @@ impl Context {
                     log.topic_id.is_some() && topic_id.is_some() && log.topic_id != topic_id
                 },
             )),
-            account: None,
+            account: held.as_ref().map(|position| LogPosition {
+                offset: position.next_offset,
+                epoch: position.leader_epoch,
+            }),
+            is_account_kept,
+            evidence: held.and_then(|position| position.evidence),
+            proved,
             metadata: committed.metadata,
             cluster,
             topic_id,
@@ -229,41 +249,68 @@ impl Context {
         if was_refused && self.fatal(self.assign_anew(consumer, number)).is_none() {
             return;
         }
-        let is_recreated = start.gap.is_some_and(|gap| gap.cause == GapCause::Recreated);
-        let assignment = {
-            let mut state = self.state();
-            if start.other_log {
-                state.commits.assign([number]);
-                state.logs.remove(&number);
-            }
-            let assignment = state.commits.assignment();
-            let log = state.log(number);
-            log.topic_id.clone_from(&facts.topic_id);
-            log.starts_at(start.position);
-            let reading = Reading::Starts(start.position, Instant::now());
-            let settled_by = facts.metadata.settled_by.clone();
-            let partition =
-                Partition { reading, start: Some(start.position), next: None, settled_by };
-            state.partitions.insert(number, partition);
-            if facts.committed == Some(start.position) {
-                state.commits.starts_as_committed(number, start.position.offset);
-            }
-            assignment
-        };
+        let assignment = self.take_in_start(number, facts, start);
+        if let Some(note) = start.note {
+            self.say(number, note, facts.metadata.replay);
+        }
         if start.other_log {
             self.observer.forget(number);
         }
-        if facts.position.is_none() || is_recreated {
-            let has_history = facts.committed.is_some() && !is_recreated;
-            self.settled.assigned(number, has_history, facts.metadata.settled_by.as_deref());
+        let is_recreated = start.gap.is_some_and(|gap| gap.cause == GapCause::Recreated);
+        if facts.position.is_none() || facts.proved.is_some() || is_recreated {
+            let has_position = facts.committed.is_some() || facts.account.is_some();
+            let has_history = (has_position || facts.proved.is_some()) && !is_recreated;
+            self.settled.assigned(number, has_history, facts.settled_by(start.note).as_deref());
         }
         if facts.position.is_none() && facts.committed.is_none() && start.gap.is_none() {
+            let place = if facts.account.is_some() {
+                "where the table's account is"
+            } else {
+                "from the first record"
+            };
             tracing::info!(
                 topic = %self.topic, partition = number, offset = start.position.offset,
-                "the group has no committed offset: reading from the first record"
+                "the group has no committed offset: reading {place}"
             );
         }
         self.observer.started(number, start.position.offset, assignment);
+    }
+
+    /// What is known of the partition from now on.
+    fn take_in_start(&self, number: i32, facts: &Facts, start: Start) -> AssignmentId {
+        let mut state = self.state();
+        let written = facts.written_before(start, state.commits.written_before(number));
+        if start.other_log {
+            state.commits.assign([number]);
+            state.logs.remove(&number);
+        }
+        let log = state.log(number);
+        log.topic_id.clone_from(&facts.topic_id);
+        log.starts_at(start.position);
+        let at = start.position.offset;
+        let mut claim =
+            state.partitions.get(&number).map(|of| of.claim.clone()).unwrap_or_default();
+        if let Claim::Held(held) = &mut claim {
+            // What is read again is written again: the account may come back to here.
+            let stood = held.position.as_ref().map(|position| position.next_offset.min(at));
+            held.at_least = stood.filter(|_| !start.other_log);
+        }
+        let partition = Partition {
+            reading: Reading::Starts(start.position, Instant::now()),
+            start: Some(start.position),
+            next: None,
+            settled_by: facts.settled_by(start.note),
+            claim,
+            proved: None,
+        };
+        state.partitions.insert(number, partition);
+        state.commits.starts_after(number, written);
+        if facts.is_written_before(start) {
+            let is_committed = facts.committed == Some(start.position)
+                && (facts.metadata.has_account || !facts.is_account_kept);
+            state.commits.starts_as_written(number, at, is_committed);
+        }
+        state.commits.assignment()
     }
 
     /// librdkafka has stopped reading the partition for good: only another assignment starts it again.

@@ -21,11 +21,17 @@ pub(crate) struct CommitMetadata {
     pub(crate) cluster: Option<String>,
     /// The id of the topic. It shows that an offset belongs to a deleted topic of the same name.
     pub(crate) topic_id: Option<String>,
+    /// Whether the table has an account of the partition. Where it is gone, the table was emptied.
+    pub(crate) has_account: bool,
+    /// The last replay that was done. A table without it has lost what it wrote.
+    pub(crate) replay: Option<i64>,
 }
 
 const SETTLED_BY: &str = "evidence=";
 const CLUSTER: &str = "cluster=";
 const TOPIC_ID: &str = "topic-id=";
+const ACCOUNT: &str = "account=kept";
+const REPLAY: &str = "replay=";
 
 impl CommitMetadata {
     /// Reads what [`Self::to_text`] wrote; what an earlier version or somebody else left out is none.
@@ -34,14 +40,32 @@ impl CommitMetadata {
             let found = text.split(' ').find_map(|part| part.strip_prefix(key));
             found.map(str::to_owned)
         };
-        Self { settled_by: value(SETTLED_BY), cluster: value(CLUSTER), topic_id: value(TOPIC_ID) }
+        Self {
+            settled_by: value(SETTLED_BY),
+            cluster: value(CLUSTER),
+            topic_id: value(TOPIC_ID),
+            has_account: text.split(' ').any(|part| part == ACCOUNT),
+            replay: value(REPLAY).and_then(|text| text.parse().ok()),
+        }
+    }
+
+    /// Whether the ingester wrote it, this version or an earlier one. Other tools write none.
+    pub(crate) fn is_own(&self) -> bool {
+        *self != Self::default()
     }
 
     /// One line, parts with a blank between them; empty where nothing is known.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
-        let parts =
-            [(SETTLED_BY, &self.settled_by), (CLUSTER, &self.cluster), (TOPIC_ID, &self.topic_id)];
+        let replay = self.replay.map(|number| number.to_string());
+        let account = self.has_account.then(String::new);
+        let parts = [
+            (SETTLED_BY, &self.settled_by),
+            (CLUSTER, &self.cluster),
+            (TOPIC_ID, &self.topic_id),
+            (ACCOUNT, &account),
+            (REPLAY, &replay),
+        ];
         for (key, value) in parts {
             if let Some(value) = value {
                 let blank = if text.is_empty() { "" } else { " " };
@@ -71,8 +95,14 @@ pub(crate) struct Facts {
     pub(crate) position: Option<LogPosition>,
     /// What the group has committed.
     pub(crate) committed: Option<LogPosition>,
-    /// The next offset by the table's own account.
-    pub(crate) account: Option<i64>,
+    /// The position by the table's own account; none where the account has none.
+    pub(crate) account: Option<LogPosition>,
+    /// Whether an account is kept, and was claimed.
+    pub(crate) is_account_kept: bool,
+    /// The evidence fingerprint by the account.
+    pub(crate) evidence: Option<String>,
+    /// Where the account was doubted while the partition was read: the position up to which it was right.
+    pub(crate) proved: Option<LogPosition>,
     /// What the commit says beside the offset.
     pub(crate) metadata: CommitMetadata,
     /// Cluster and topic id as they are now.
@@ -120,6 +150,19 @@ pub(crate) struct Start {
     pub(crate) gap: Option<Gap>,
     /// Whether what is known of the old log says nothing about the one that is read now.
     pub(crate) other_log: bool,
+    /// What is to be said of it.
+    pub(crate) note: Option<Note>,
+}
+
+/// Why a start is not simply where the group's offset is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// The database went back: it lacks what came from the first offset up to the second.
+    WentBack { from: i64, to: i64 },
+    /// The database had an account and has none: it was emptied, or is another.
+    AccountGone { from: i64, to: i64 },
+    /// Somebody else has set the group's offset from the first to the second.
+    Reset { from: i64, to: i64 },
 }
 
 /// A start, or the question that is to be answered before.
@@ -135,7 +178,8 @@ impl Facts {
     /// Decides.
     pub(crate) fn decide(&self) -> Decision {
         if self.is_other_topic() {
-            return self.at_first(|low| self.other_log(GapCause::Recreated, low, self.unread()));
+            return self
+                .first_record(|low| self.other_log(GapCause::Recreated, low, self.unread()));
         }
         match self.refusal {
             None => self.first_start(),
@@ -143,19 +187,76 @@ impl Facts {
         }
     }
 
-    /// Where nothing was refused: as committed, or as the table says, the smaller of the two.
+    /// Where nothing was refused: at the smaller of the committed offset and the table's own account. What somebody else
+    /// has committed is obeyed.
     fn first_start(&self) -> Decision {
-        let committed = self.position.or(self.committed);
-        match (committed, self.account) {
-            (Some(committed), Some(account)) if account < committed.offset => {
-                Decision::Start(Start::plain(LogPosition { offset: account, epoch: None }))
-            }
-            (Some(committed), _) => Decision::Start(Start::plain(committed)),
-            (None, Some(account)) => {
-                Decision::Start(Start::plain(LogPosition { offset: account, epoch: None }))
-            }
-            (None, None) => self.at_first(|low| Start::plain(LogPosition::unproved(low))),
+        if let Some(proved) = self.proved {
+            return self.after_doubt(proved);
         }
+        if let Some(position) = self.position {
+            return Decision::Start(Start::plain(position));
+        }
+        let Some(committed) = self.committed else {
+            return match self.account {
+                Some(account) => Decision::Start(Start::plain(account)),
+                None => self.first_record(|low| Start::plain(LogPosition::unproved(low))),
+            };
+        };
+        let is_obeyed = !self.metadata.is_own() || self.is_mirrored();
+        match self.account {
+            Some(account) if is_obeyed && account.offset != committed.offset => {
+                let note = Note::Reset { from: account.offset, to: committed.offset };
+                Decision::Start(Start { note: Some(note), ..Start::plain(committed) })
+            }
+            Some(account) if !is_obeyed && account.is_before(committed) => {
+                let note = Note::WentBack { from: account.offset, to: committed.offset };
+                Decision::Start(Start { note: Some(note), ..Start::plain(account) })
+            }
+            None if self.is_account_kept && self.metadata.has_account && !is_obeyed => {
+                self.first_record(|low| Start::without_account(low, committed.offset))
+            }
+            _ => Decision::Start(Start::plain(committed)),
+        }
+    }
+
+    /// The account was claimed again: what it says is true of the database as it is now.
+    fn after_doubt(&self, proved: LogPosition) -> Decision {
+        let read = self.position.unwrap_or(proved).offset;
+        match self.account {
+            Some(account) if account.is_before(proved) => {
+                let note = Note::WentBack { from: account.offset, to: read };
+                Decision::Start(Start { note: Some(note), ..Start::plain(account) })
+            }
+            Some(account) => Decision::Start(Start::plain(account)),
+            None => self.first_record(|low| Start::without_account(low, read)),
+        }
+    }
+
+    /// By which evidence the partition is settled: what the account says, because it came with the rows.
+    pub(crate) fn settled_by(&self, note: Option<Note>) -> Option<String> {
+        match note {
+            Some(Note::WentBack { .. } | Note::AccountGone { .. }) => None,
+            _ if self.account.is_some() => self.evidence.clone(),
+            _ => self.metadata.settled_by.clone(),
+        }
+    }
+
+    /// The offset before which all is written when the partition starts. In the middle of reading that is not the start,
+    /// because what was read may be on its way; `known` is what was written before.
+    pub(crate) fn written_before(&self, start: Start, known: Option<i64>) -> Option<i64> {
+        let at = start.position.offset;
+        let is_recreated = start.gap.is_some_and(|gap| gap.cause == GapCause::Recreated);
+        if self.position.is_none() || self.proved.is_some() || is_recreated {
+            return Some(at);
+        }
+        known.map(|known| known.min(at))
+    }
+
+    /// Whether a start is a position of the group or of the account, and so all before it is written.
+    pub(crate) fn is_written_before(&self, start: Start) -> bool {
+        let is_asked = self.position.is_none() || self.proved.is_some();
+        let known = [self.committed, self.account].into_iter().flatten();
+        is_asked && start.gap.is_none() && known.into_iter().any(|it| it == start.position)
     }
 
     fn after(&self, refusal: Refusal, low: i64, high: i64) -> Start {
@@ -188,7 +289,7 @@ impl Facts {
 
     fn other_log(&self, cause: GapCause, from: i64, range: Option<(i64, i64)>) -> Start {
         let gap = Some(Gap { cause, range });
-        Start { position: LogPosition::unproved(from), gap, other_log: true }
+        Start { gap, other_log: true, ..Start::plain(LogPosition::unproved(from)) }
     }
 
     /// What was not read of the old log, as far as its end was seen.
@@ -202,16 +303,17 @@ impl Facts {
     fn is_other_topic(&self) -> bool {
         let Some(now) = &self.topic_id else { return false };
         match &self.metadata.topic_id {
-            Some(of) if self.position.is_none() => {
-                let clusters = (&self.metadata.cluster, &self.cluster);
-                let is_mirrored = matches!(clusters, (Some(of), Some(now)) if of != now);
-                of != now && !is_mirrored
-            }
+            Some(of) if self.position.is_none() => of != now && !self.is_mirrored(),
             _ => self.known_topic_id.as_ref().is_some_and(|known| known != now),
         }
     }
 
-    fn at_first(&self, start: impl FnOnce(i64) -> Start) -> Decision {
+    /// Whether a mirror copied the commit from another cluster.
+    fn is_mirrored(&self) -> bool {
+        matches!((&self.metadata.cluster, &self.cluster), (Some(of), Some(now)) if of != now)
+    }
+
+    fn first_record(&self, start: impl FnOnce(i64) -> Start) -> Decision {
         self.with_watermarks(|low, _| start(low))
     }
 
@@ -224,6 +326,14 @@ impl Facts {
 }
 
 impl LogPosition {
+    /// Whether less was written at this position than at another. One of an earlier epoch is, whatever its offset: the
+    /// log may have been cut in between, which the broker tells by the epoch.
+    fn is_before(self, other: Self) -> bool {
+        let is_of_earlier_epoch =
+            matches!((self.epoch, other.epoch), (Some(own), Some(other)) if own < other);
+        self.offset < other.offset || is_of_earlier_epoch
+    }
+
     /// A position that no epoch proves.
     pub(crate) const fn unproved(offset: i64) -> Self {
         Self { offset, epoch: None }
@@ -232,7 +342,12 @@ impl LogPosition {
 
 impl Start {
     const fn plain(position: LogPosition) -> Self {
-        Self { position, gap: None, other_log: false }
+        Self { position, gap: None, other_log: false, note: None }
+    }
+
+    const fn without_account(low: i64, to: i64) -> Self {
+        let note = Note::AccountGone { from: low, to };
+        Self { note: Some(note), ..Self::plain(LogPosition::unproved(low)) }
     }
 }
 
@@ -276,15 +391,67 @@ mod tests {
     }
 
     #[test]
-    fn a_first_start_is_the_committed_offset_with_its_epoch() {
-        let facts = Facts { committed: position(7), ..Facts::default() };
-        assert_eq!(start(&facts), (7, Some(3), None, None));
-        let behind = Facts { account: Some(5), ..facts.clone() };
-        assert_eq!(start(&behind), (5, None, None, None));
-        let ahead = Facts { account: Some(9), ..facts };
-        assert_eq!(start(&ahead), (7, Some(3), None, None));
-        let without = Facts { account: Some(9), ..Facts::default() };
-        assert_eq!(start(&without), (9, None, None, None));
+    fn a_first_start_is_the_smaller_of_committed_offset_and_account() {
+        let own = CommitMetadata { has_account: true, ..CommitMetadata::default() };
+        let facts = Facts {
+            committed: position(7),
+            metadata: own,
+            is_account_kept: true,
+            watermarks: Some((2, 20)),
+            ..Facts::default()
+        };
+        let noted = |facts: &Facts| {
+            let Decision::Start(start) = facts.decide() else { panic!("{facts:?}") };
+            (start.position.offset, start.note)
+        };
+        let at = |account| Facts { account: position(account), ..facts.clone() };
+        assert_eq!(start(&at(7)), (7, Some(3), None, None));
+        assert_eq!(start(&at(5)), (5, Some(3), None, None));
+        assert_eq!(noted(&at(5)), (5, Some(Note::WentBack { from: 5, to: 7 })));
+        assert_eq!(noted(&at(9)), (7, None), "a crash between account and commit");
+        let before_a_cut = Some(LogPosition { offset: 9, epoch: Some(2) });
+        let cut = Facts { account: before_a_cut, ..facts.clone() };
+        assert_eq!(start(&cut), (9, Some(2), None, None), "the broker says where it was cut");
+        assert_eq!(noted(&facts), (2, Some(Note::AccountGone { from: 2, to: 7 })));
+        assert_eq!(noted(&Facts { is_account_kept: false, ..facts.clone() }), (7, None));
+        assert_eq!(start(&Facts { committed: None, ..at(9) }), (9, Some(3), None, None));
+        // An earlier version kept no account, and its commits are its own.
+        let earlier = CommitMetadata { topic_id: topic("t"), ..CommitMetadata::default() };
+        let by = |metadata: &CommitMetadata, facts: Facts| Facts {
+            metadata: metadata.clone(),
+            topic_id: topic("t"),
+            ..facts
+        };
+        assert_eq!(noted(&by(&earlier, facts.clone())), (7, None));
+        assert_eq!(noted(&by(&earlier, at(5))), (5, Some(Note::WentBack { from: 5, to: 7 })));
+        // Somebody else's commit is obeyed.
+        let none = CommitMetadata::default();
+        assert_eq!(noted(&by(&none, at(5))), (7, Some(Note::Reset { from: 5, to: 7 })));
+        assert_eq!(noted(&by(&none, at(9))), (7, Some(Note::Reset { from: 9, to: 7 })));
+        assert_eq!(noted(&by(&none, at(7))), (7, None));
+        assert_eq!(noted(&by(&none, facts)), (7, None));
+    }
+
+    #[test]
+    fn a_doubted_account_starts_where_it_was_right() {
+        let doubted = |account: Option<i64>| {
+            let facts = Facts {
+                position: position(20),
+                proved: position(15),
+                account: account.and_then(position),
+                is_account_kept: true,
+                evidence: topic("lists"),
+                watermarks: Some((2, 20)),
+                ..Facts::default()
+            };
+            let Decision::Start(start) = facts.decide() else { panic!("{facts:?}") };
+            (start.position.offset, start.note, facts.settled_by(start.note))
+        };
+        let back = Some(Note::WentBack { from: 10, to: 20 });
+        assert_eq!(doubted(Some(10)), (10, back, None));
+        assert_eq!(doubted(Some(15)), (15, None, topic("lists")), "another server");
+        assert_eq!(doubted(Some(18)), (18, None, topic("lists")), "another member's");
+        assert_eq!(doubted(None), (2, Some(Note::AccountGone { from: 2, to: 20 }), None));
     }
 
     #[test]
@@ -392,8 +559,10 @@ mod tests {
             settled_by: Some("e".into()),
             cluster: Some("c".into()),
             topic_id: Some("t=".into()),
+            has_account: true,
+            replay: Some(7),
         };
-        assert_eq!(full.to_text(), "evidence=e cluster=c topic-id=t=");
+        assert_eq!(full.to_text(), "evidence=e cluster=c topic-id=t= account=kept replay=7");
         assert_eq!(CommitMetadata::parse(&full.to_text()), full);
         assert_eq!(CommitMetadata::parse("").to_text(), "");
         assert_eq!(CommitMetadata::parse("somebody else's"), CommitMetadata::default());

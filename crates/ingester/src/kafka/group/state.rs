@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use super::account::{Answer, Claim};
 use super::commit::CommitQueue;
 use super::start_offsets::{CommitMetadata, LogPosition, Refusal};
 use crate::kafka::observe::GroupWait;
@@ -17,6 +18,8 @@ pub(super) enum Command {
     Written(WrittenOffsets),
     /// Commit as soon as possible.
     CommitSoon,
+    /// What the database says of the account.
+    Account(Box<Answer>),
     /// Read nothing more, and stay in the group.
     Halt,
     /// Read nothing more, hand over what was read, and end.
@@ -44,6 +47,12 @@ pub(super) struct PollState {
     pub(super) stage: Stage,
     pub(super) halted: bool,
     pub(super) commit_soon: bool,
+    /// Positions are being written into the account.
+    pub(super) is_storing: bool,
+    /// Positions were written into the account, and may be committed.
+    pub(super) commit_stored: bool,
+    /// Partitions whose account does not say what was written last.
+    pub(super) doubted: BTreeSet<i32>,
     /// The loop takes nothing: no partition is read.
     pub(super) is_full: bool,
     /// The cluster's id, where the broker says one.
@@ -95,6 +104,10 @@ pub(super) struct Partition {
     pub(super) next: Option<i64>,
     /// The evidence fingerprint that was committed last.
     pub(super) settled_by: Option<String>,
+    /// Whether the account is ours.
+    pub(super) claim: Claim,
+    /// Where the account was doubted: the position up to which it was right.
+    pub(super) proved: Option<LogPosition>,
 }
 
 impl Partition {
@@ -120,50 +133,50 @@ pub(super) enum Reading {
 
 /// What is remembered of a partition's log.
 #[derive(Debug, Default)]
-pub(super) struct KnownLog {
+pub(crate) struct KnownLog {
     /// The id of the topic that it is of.
-    pub(super) topic_id: Option<String>,
+    pub(crate) topic_id: Option<String>,
     /// The greatest end that was seen.
     end: Option<i64>,
     /// The offsets at which a leader epoch began, ascending.
     epochs: VecDeque<(i64, i32)>,
     /// The last offset we committed: a broker forgets the group's when it deletes a topic.
-    pub(super) committed: Option<i64>,
+    pub(crate) committed: Option<i64>,
 }
 
 impl KnownLog {
     /// An end was seen.
-    pub(super) fn saw_end(&mut self, end: i64) {
+    pub(crate) fn saw_end(&mut self, end: i64) {
         self.end = self.end.max(Some(end));
     }
 
     /// The greatest end that was seen.
-    pub(super) fn end(&self) -> Option<i64> {
+    pub(crate) fn end(&self) -> Option<i64> {
         self.end
     }
 
     /// A record was read that the leader of this epoch wrote.
-    pub(super) fn saw_epoch(&mut self, offset: i64, epoch: i32) {
+    pub(crate) fn saw_epoch(&mut self, offset: i64, epoch: i32) {
         if self.epochs.back().is_none_or(|&(_, last)| last != epoch) {
             self.epochs.push_back((offset, epoch));
         }
     }
 
     /// The epoch of the record before this offset.
-    pub(super) fn epoch_before(&self, next: i64) -> Option<i32> {
+    pub(crate) fn epoch_before(&self, next: i64) -> Option<i32> {
         let before = self.epochs.iter().rev().find(|&&(first, _)| first < next);
         before.map(|&(_, epoch)| epoch)
     }
 
     /// Nobody asks for epochs before this offset any more.
-    pub(super) fn forget_epochs_before(&mut self, next: i64) {
+    pub(crate) fn forget_epochs_before(&mut self, next: i64) {
         while self.epochs.get(1).is_some_and(|&(first, _)| first < next) {
             self.epochs.pop_front();
         }
     }
 
     /// A start with an epoch says as much as a record.
-    pub(super) fn starts_at(&mut self, position: LogPosition) {
+    pub(crate) fn starts_at(&mut self, position: LogPosition) {
         self.epochs.clear();
         if let Some(epoch) = position.epoch {
             self.epochs.push_back((position.offset - 1, epoch));
@@ -182,6 +195,9 @@ impl PollState {
             stage: Stage::Read,
             halted: false,
             commit_soon: false,
+            is_storing: false,
+            commit_stored: false,
+            doubted: BTreeSet::new(),
             is_full: false,
             cluster: None,
             topic_is_missing: false,
@@ -220,6 +236,7 @@ impl PollState {
                 }
             }
             Command::CommitSoon => self.commit_soon = true,
+            Command::Account(answer) => self.account_answered(*answer),
             Command::Halt => self.halted = true,
             Command::Stop => self.stage = self.stage.max(Stage::Stop),
             Command::Close => self.stage = Stage::Close,
@@ -290,9 +307,12 @@ impl PollState {
     }
 
     /// What is committed beside the offset of a partition.
-    pub(super) fn metadata(&self, partition: i32, settled_by: Option<String>) -> CommitMetadata {
+    pub(super) fn metadata(&self, partition: i32) -> CommitMetadata {
         let topic_id = self.logs.get(&partition).and_then(|log| log.topic_id.clone());
-        CommitMetadata { settled_by, cluster: self.cluster.clone(), topic_id }
+        let claim = self.partitions.get(&partition).map(|partition| &partition.claim);
+        let has_account = matches!(claim, Some(Claim::Held(_)));
+        let cluster = self.cluster.clone();
+        CommitMetadata { cluster, topic_id, has_account, ..CommitMetadata::default() }
     }
 }
 

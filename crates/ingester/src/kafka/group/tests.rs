@@ -64,6 +64,10 @@ impl GroupObserver for Seen {
     fn lost(&self, records: u64) {
         self.told().lost += records;
     }
+    fn went_back(&self, _: u64, _: Option<i64>) {}
+    fn last_replay(&self) -> Option<i64> {
+        None
+    }
     fn started(&self, _: i32, _: i64, _: AssignmentId) {}
     fn forget(&self, _: i32) {}
     fn read(&self, _: &[Record]) {}
@@ -107,7 +111,7 @@ impl Scene {
         let mut settings = self.settings();
         settings.kafka.brokers = brokers.to_owned();
         let seen = Arc::new(Seen::default());
-        let observers = Observers { group: seen.clone(), settled: seen.clone() };
+        let observers = Observers { group: seen.clone(), settled: seen.clone(), positions: None };
         let (thread, events) = start(&settings, observers).unwrap();
         Member { thread, events, seen, topic: self.topic.as_str().into() }
     }
@@ -268,6 +272,9 @@ async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
         events,
         observer: seen.clone(),
         settled: seen,
+        requests: None,
+        token: String::new(),
+        group: scene.topic.clone(),
         topic: scene.topic.as_str().into(),
         revoke_timeout: Duration::ZERO,
         session: Duration::from_secs(10),

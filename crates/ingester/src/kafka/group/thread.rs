@@ -10,8 +10,10 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
+use store::Positions;
 use tokio::sync::{mpsc, oneshot};
 
+use super::account;
 use super::callbacks::Context;
 use super::placement::asks_for_start;
 use super::state::{Command, PollState, Reading, Stage};
@@ -105,9 +107,12 @@ impl Drop for PollThread {
 pub(crate) struct Observers {
     pub(crate) group: Arc<dyn GroupObserver>,
     pub(crate) settled: Arc<dyn SettledEvidence>,
+    /// The table's own account; none where none is kept.
+    pub(crate) positions: Option<Arc<dyn Positions>>,
 }
 
-/// Joins the group and starts reading. Returns the thread and the one way out of it.
+/// Joins the group and starts reading. Returns the thread and the one way out of it. Needs a runtime, for what asks the
+/// database.
 ///
 /// # Errors
 /// When librdkafka refuses a setting, by name.
@@ -117,11 +122,19 @@ pub(crate) fn start(
 ) -> KafkaResult<(PollThread, mpsc::Receiver<SourceEvent>)> {
     let (events, receiver) = mpsc::channel(CHANNEL_EVENTS);
     let (say, commands) = std::sync::mpsc::channel();
+    let requests = observers.positions.map(|positions| {
+        let (requests, asked) = mpsc::unbounded_channel();
+        tokio::spawn(account::keep(positions, asked, say.clone()));
+        requests
+    });
     let context = Context {
         state: Mutex::new(PollState::new(commands)),
         events,
         observer: observers.group,
         settled: observers.settled,
+        requests,
+        token: account::token(),
+        group: settings.kafka.group.clone(),
         topic: settings.kafka.topic.as_str().into(),
         revoke_timeout: settings.kafka.revoke_timeout,
         session: session(settings),
@@ -137,6 +150,7 @@ pub(crate) fn start(
         consumer,
         commit_interval: settings.kafka.commit_interval,
         committed: Instant::now(),
+        stored: Instant::now(),
         looked: Instant::now(),
         grace: settings.shutdown.grace,
         user: settings.kafka.client.get("sasl.username").map_or("(none)", |user| user).to_owned(),
@@ -168,6 +182,8 @@ struct Poller {
     arena: RefCell<RecordArena>,
     commit_interval: Duration,
     committed: Instant,
+    /// When the accounts of all partitions were written last.
+    stored: Instant,
     looked: Instant,
     grace: Duration,
     /// For messages: who reads, and in which group.
@@ -192,6 +208,7 @@ impl Poller {
             if !context.state().unreadable.is_empty() {
                 context.pass_unreadable(&self.consumer, &self.probe);
             }
+            context.start_doubted(&self.consumer);
             context.start_partitions(&self.consumer);
             self.commit();
         }
@@ -244,6 +261,13 @@ impl Poller {
         };
         if is_due {
             self.committed = Instant::now();
+            // Those that did not move too, from time to time: the database may have gone back.
+            let all = self.stored.elapsed() >= account::IDLE;
+            if context.ask_to_store(all) && all {
+                self.stored = Instant::now();
+            }
+        }
+        if is_due || std::mem::take(&mut context.state().commit_stored) {
             context.commit(&self.consumer);
         }
     }

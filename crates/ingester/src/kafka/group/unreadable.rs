@@ -59,6 +59,11 @@ impl Context {
         facts.metadata.settled_by = settled_by;
         let gap = Some(Gap { cause: GapCause::Unreadable, range: Some((from, end)) });
         let position = LogPosition::unproved(end);
-        self.start(consumer, partition, &facts, Start { position, gap, other_log: false });
+        self.start(
+            consumer,
+            partition,
+            &facts,
+            Start { position, gap, other_log: false, note: None },
+        );
     }
 }

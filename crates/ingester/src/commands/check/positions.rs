@@ -1,0 +1,86 @@
+//! How far the group and the table are, side by side.
+
+use std::collections::BTreeMap;
+
+use super::Findings;
+use crate::kafka::{GroupPosition, Inspected};
+use crate::settings::Settings;
+
+const WHAT: &str = "positions";
+
+/// Compares each partition's account, committed offset and end.
+pub(super) async fn check(findings: &mut Findings, settings: &Settings, inspected: &Inspected) {
+    let positions = match &inspected.positions {
+        Ok(positions) => positions,
+        Err(error) => {
+            return findings.warning(WHAT, format!("the committed offsets are not known: {error}"));
+        }
+    };
+    let accounts = match accounts(settings, inspected.topic_id.as_deref()).await {
+        Ok(accounts) => accounts,
+        // What is wrong with the database is told where that is checked.
+        Err(error) => {
+            return findings.ok(WHAT, format!("the table's account cannot be read: {error}"));
+        }
+    };
+    for position in positions {
+        compare(findings, position, accounts.get(&position.partition).copied());
+    }
+}
+
+/// By partition, the next offset.
+async fn accounts(
+    settings: &Settings,
+    topic_id: Option<&str>,
+) -> Result<BTreeMap<i32, i64>, store::Error> {
+    let Some(topic_id) = topic_id else { return Ok(BTreeMap::new()) };
+    let accounts = store::open_positions(&settings.store)?.accounts(&settings.kafka.group).await?;
+    let of_topic = accounts.into_iter().filter(|of| of.topic_id == topic_id);
+    Ok(of_topic
+        .filter_map(|of| Some((of.account.partition, of.account.position?.next_offset)))
+        .collect())
+}
+
+fn compare(findings: &mut Findings, position: &GroupPosition, account: Option<i64>) {
+    let shown = |offset: Option<i64>| offset.map_or("none".to_owned(), |offset| offset.to_string());
+    let GroupPosition { partition, committed, has_account, end } = *position;
+    let line = format!(
+        "partition {partition}: account {}, committed {}, end {end}",
+        shown(account),
+        shown(committed)
+    );
+    match (account, committed) {
+        (Some(account), Some(committed)) if account < committed => {
+            let what = "the database went back, or somebody else set the group's offset: `run` says which, and reads again what the table lacks";
+            findings.warning(WHAT, format!("{line}: {what}"));
+        }
+        (None, Some(_)) if has_account => {
+            let what = "the account is gone: `run` reads the topic from its first record";
+            findings.warning(WHAT, format!("{line}: {what}"));
+        }
+        _ => findings.ok(WHAT, line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::check::Level;
+
+    #[test]
+    fn a_table_that_is_behind_its_group_is_named() {
+        let level = |account, committed, has_account| {
+            let mut findings = Findings::default();
+            let position = GroupPosition { partition: 0, committed, has_account, end: 9 };
+            compare(&mut findings, &position, account);
+            (findings.findings[0].level, findings.findings.remove(0).message)
+        };
+        let line = "partition 0: account 7, committed 7, end 9".to_owned();
+        assert_eq!(level(Some(7), Some(7), true), (Level::Ok, line));
+        assert_eq!(level(Some(8), Some(7), true).0, Level::Ok);
+        assert_eq!(level(None, None, false).0, Level::Ok);
+        assert_eq!(level(None, Some(7), false).0, Level::Ok, "of an earlier version");
+        assert_eq!(level(None, Some(7), true).0, Level::Warning);
+        assert_eq!(level(Some(6), Some(7), true).0, Level::Warning);
+    }
+}

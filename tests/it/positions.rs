@@ -1,0 +1,316 @@
+//! A database that went back in time is seen, at start and under way, and what it lacks is read again from the topic by
+//! itself. What somebody else sets the group's offset to is obeyed, and said.
+
+use std::fs;
+use std::path::PathBuf;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use testkit::{Record, eventually};
+
+use crate::support::{PATIENCE, Running, Scene, generated, rows};
+
+/// Plain events for partition 0.
+fn records(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Record> {
+    numbers.map(|n| Record { partition: Some(0), ..generated(n, 0) })
+}
+
+async fn has_rows(scene: &Scene, running: &mut Running, count: usize) {
+    eventually(&format!("{count} rows"), PATIENCE, async || {
+        assert!(running.daemon.is_running(), "the ingester ended:\n{}", running.daemon.log());
+        rows(&scene.store).await.len() == count
+    })
+    .await;
+}
+
+fn rewound(running: &Running) -> f64 {
+    running.metrics().get("store_rewound_records_total").unwrap()
+}
+
+/// The lines of a log that have these words.
+fn lines<'l>(log: &'l str, words: &str) -> Vec<&'l str> {
+    log.lines().filter(|line| line.contains(words)).collect()
+}
+
+const WENT_BACK: &str = "the database went back in time";
+const GONE: &str = "has no account of this group";
+const FORWARDS: &str = "set the group's offset forwards";
+const BACKWARDS: &str = "set the group's offset back";
+
+/// Copies of a PostgreSQL database under names beside its own.
+struct Copies {
+    server: PgConnection,
+    name: String,
+}
+
+impl Copies {
+    async fn of(scene: &Scene) -> Self {
+        let (server, name) = scene.store.rsplit_once('/').unwrap();
+        let server = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
+        Self { server, name: name.to_owned() }
+    }
+
+    async fn execute(&mut self, sql: String) {
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.as_str())).execute(&mut self.server).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Ends all sessions of the database, and lets nobody in.
+    async fn close(&mut self) {
+        let name = self.name.clone();
+        self.execute(format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS false")).await;
+        let sessions = format!("FROM pg_stat_activity WHERE datname = '{name}'");
+        self.execute(format!("SELECT pg_terminate_backend(pid) {sessions}")).await;
+        eventually("the sessions to end", PATIENCE, async || {
+            let count = format!("SELECT count(*) {sessions}");
+            let count = sqlx::query_scalar::<_, i64>(AssertSqlSafe(count));
+            count.fetch_one(&mut self.server).await.unwrap() == 0
+        })
+        .await;
+    }
+
+    async fn make(&mut self) {
+        let name = self.name.clone();
+        self.close().await;
+        self.execute(format!("CREATE DATABASE \"{name}.copy\" TEMPLATE \"{name}\"")).await;
+        self.execute(format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS true")).await;
+    }
+
+    async fn put_back(&mut self) {
+        let name = self.name.clone();
+        self.close().await;
+        self.execute(format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}.before\"")).await;
+        self.execute(format!("ALTER DATABASE \"{name}.copy\" RENAME TO \"{name}\"")).await;
+    }
+}
+
+/// The file of a scene on SQLite.
+fn file(scene: &Scene) -> PathBuf {
+    scene.directory.path().join("publications.db")
+}
+
+async fn on_sqlite(name: &str) -> Scene {
+    let scene = Scene::without_topic(name, String::new());
+    let store = format!("sqlite://{}", file(&scene).display());
+    let scene = Scene { store, ..scene };
+    scene.make_topic(1, &[]).await;
+    scene
+}
+
+/// A copy of the file, consistent although it is written to.
+async fn copy(scene: &Scene) -> PathBuf {
+    let to = scene.directory.path().join("copy.db");
+    let mut connection = SqliteConnection::connect(&scene.store).await.unwrap();
+    let sql = format!("VACUUM INTO '{}'", to.display());
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    to
+}
+
+/// Puts a file in the place of the database's.
+fn put_back(scene: &Scene, copy: &PathBuf) {
+    let file = file(scene);
+    for suffix in ["-wal", "-shm"] {
+        let beside = PathBuf::from(format!("{}{suffix}", file.display()));
+        assert!(!beside.exists() || fs::remove_file(&beside).is_ok());
+    }
+    fs::rename(copy, file).unwrap();
+}
+
+/// All that was read is in the table again, which is said once and counted.
+async fn is_healed(scene: &Scene, ingester: &mut Running, lacked: f64) {
+    has_rows(scene, ingester, 300).await;
+    scene.caught_up(ingester).await;
+    assert_eq!(rewound(ingester), lacked);
+    assert_eq!(ingester.metrics().get("offset_gap_records_total"), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_copy_of_the_database_that_is_put_back_is_read_up_to_the_present() {
+    let scene = Scene::new("put-back", 1).await;
+    let mut copies = Copies::of(&scene).await;
+    scene.produce(records(0..100)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+    copies.make().await;
+    scene.produce(records(100..300)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(rewound(&ingester), 0.0);
+    assert_eq!(lines(&ingester.stop(), WENT_BACK), [""; 0]);
+
+    copies.put_back().await;
+    let mut ingester = scene.ingester(&[]);
+    is_healed(&scene, &mut ingester, 200.0).await;
+    let log = ingester.stop();
+    let said = lines(&log, WENT_BACK);
+    assert!(said.len() == 1 && said[0].contains("from=100") && said[0].contains("to=300"), "{log}");
+
+    // It is whole: nothing is read again.
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    assert_eq!((rewound(&ingester), ingester.metrics().sum("records_total")), (0.0, 0.0));
+    ingester.stop();
+}
+
+#[tokio::test]
+async fn a_copy_that_is_put_back_under_a_running_ingester_is_seen_though_nothing_comes() {
+    let scene = Scene::new("put-back-running", 2).await;
+    let mut copies = Copies::of(&scene).await;
+    scene.produce(records(0..100)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    copies.make().await;
+    scene.produce(records(100..300)).await;
+    has_rows(&scene, &mut ingester, 300).await;
+    scene.caught_up(&mut ingester).await;
+
+    copies.put_back().await;
+    is_healed(&scene, &mut ingester, 200.0).await;
+    let log = ingester.stop();
+    assert_eq!(lines(&log, WENT_BACK).len(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn what_retention_took_of_a_database_that_went_back_is_a_gap() {
+    let scene = Scene::new("put-back-gap", 1).await;
+    let mut copies = Copies::of(&scene).await;
+    scene.produce(records(0..100)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+    copies.make().await;
+    scene.produce(records(100..300)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+    testkit::delete_records(&scene.brokers, &scene.topic, 0, 150).await;
+    copies.put_back().await;
+
+    let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
+    let status = stopped.daemon.wait_exit(PATIENCE);
+    let log = stopped.daemon.log();
+    assert!(status.code() == Some(65) && log.contains("offsets 100 to 149"), "{log}");
+    let mut ingester = scene.ingester(&[]);
+    has_rows(&scene, &mut ingester, 250).await;
+    assert_eq!(ingester.metrics().get("offset_gap_records_total"), Some(50.0));
+    ingester.stop();
+}
+
+#[tokio::test]
+async fn a_file_that_is_put_back_is_read_up_to_the_present() {
+    let scene = on_sqlite("file").await;
+    scene.produce(records(0..100)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let [first, second] = [copy(&scene).await, scene.directory.path().join("second.db")];
+    fs::copy(&first, &second).unwrap();
+    scene.produce(records(100..300)).await;
+    scene.caught_up(&mut ingester).await;
+
+    // Under the ingester, then while it is stopped.
+    put_back(&scene, &first);
+    is_healed(&scene, &mut ingester, 200.0).await;
+    ingester.stop();
+    put_back(&scene, &second);
+    let mut ingester = scene.ingester(&[]);
+    is_healed(&scene, &mut ingester, 200.0).await;
+    ingester.stop();
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_away_is_waited_for_or_filled_again() {
+    let scene = on_sqlite("moved").await;
+    scene.produce(records(0..300)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let elsewhere = scene.directory.path().join("elsewhere.db");
+    fs::rename(file(&scene), &elsewhere).unwrap();
+    let (_, answer) = ingester.shows("paused").await;
+    assert!(answer["reason"].as_str().unwrap().contains("publications.db"), "{answer}");
+    assert!(!file(&scene).exists(), "no file is made in its place");
+    fs::rename(&elsewhere, file(&scene)).unwrap();
+    ingester.shows("ready").await;
+    assert_eq!(rewound(&ingester), 0.0);
+    ingester.stop();
+
+    // At a start a new file is made: it has no account, and the commit names one.
+    fs::rename(file(&scene), &elsewhere).unwrap();
+    let mut ingester = scene.ingester(&[]);
+    is_healed(&scene, &mut ingester, 300.0).await;
+    let log = ingester.stop();
+    assert_eq!(lines(&log, GONE).len(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn an_emptied_database_is_filled_again_and_an_older_ones_group_is_not() {
+    let scene = Scene::new("emptied", 1).await;
+    scene.produce(records(0..300)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    // Under way, and before a start.
+    scene.execute("TRUNCATE publication, ingest_position").await;
+    is_healed(&scene, &mut ingester, 300.0).await;
+    assert_eq!(lines(&ingester.stop(), GONE).len(), 1);
+    scene.execute("TRUNCATE publication, ingest_position").await;
+    let mut ingester = scene.ingester(&[]);
+    is_healed(&scene, &mut ingester, 300.0).await;
+    assert_eq!(lines(&ingester.stop(), GONE).len(), 1);
+}
+
+#[tokio::test]
+async fn two_groups_write_into_one_table() {
+    let scene = Scene::new("two-groups", 1).await;
+    scene.produce(records(0..300)).await;
+    let mut first = scene.ingester(&[]);
+    scene.caught_up(&mut first).await;
+    let other = format!("{}.other", scene.group);
+    let mut second = scene.ingester(&[("INGESTER_KAFKA__GROUP", &other)]);
+    eventually("the other group to catch up", PATIENCE, async || {
+        assert!(second.daemon.is_running(), "{}", second.daemon.log());
+        testkit::group_lag(&scene.brokers, &other, &scene.topic).await == 0
+    })
+    .await;
+    assert_eq!(scene.number("SELECT count(*) FROM ingest_position").await, 2);
+    assert_eq!((rewound(&first), rewound(&second)), (0.0, 0.0));
+    assert_eq!(second.metrics().sum("records_total"), 300.0);
+    for ingester in [first, second] {
+        ingester.stop();
+    }
+}
+
+fn reset(scene: &Scene, to: &str) {
+    let topic = format!("{}:0", scene.topic);
+    let arguments = ["--reset-offsets", "--group", &scene.group, "--topic", &topic, "--to-offset"];
+    testkit::consumer_groups(&scene.brokers, &[&arguments[..], &[to, "--execute"]].concat());
+}
+
+#[tokio::test]
+async fn what_an_operator_sets_the_groups_offset_to_is_obeyed_and_said() {
+    let scene = Scene::new("reset", 1).await;
+    scene.produce(records(0..100)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+    scene.produce(records(100..300)).await;
+
+    reset(&scene, "250");
+    let mut ingester = scene.ingester(&[]);
+    has_rows(&scene, &mut ingester, 150).await;
+    scene.caught_up(&mut ingester).await;
+    let metrics = ingester.metrics();
+    assert_eq!(metrics.get("offset_gap_records_total"), Some(150.0), "those that are skipped");
+    assert_eq!(metrics.get("store_rewound_records_total"), Some(0.0));
+    let log = ingester.stop();
+    let said = lines(&log, FORWARDS);
+    assert!(said.len() == 1, "{log}");
+    assert!(["from=100", "to=250", "skipped=150"].iter().all(|it| said[0].contains(it)), "{log}");
+
+    reset(&scene, "100");
+    let mut ingester = scene.ingester(&[]);
+    has_rows(&scene, &mut ingester, 300).await;
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(ingester.metrics().sum("records_total"), 200.0);
+    assert_eq!(rewound(&ingester), 0.0);
+    assert_eq!(lines(&ingester.stop(), BACKWARDS).len(), 1);
+}
