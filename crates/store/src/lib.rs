@@ -9,6 +9,7 @@ mod access;
 mod error;
 mod filter;
 mod merge;
+mod migrations;
 mod operator;
 mod postgres;
 mod retry;

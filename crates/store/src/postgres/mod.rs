@@ -10,15 +10,15 @@ mod row;
 mod values;
 mod write;
 
+use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Executor, migrate::Migrator};
 
 use crate::StoreSettings;
 
 pub use read::PostgresReader;
 pub use write::PostgresWriter;
 
-pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+pub(crate) use crate::migrations::POSTGRES as MIGRATOR;
 
 /// What every session is set to. Every statement here is keyed by a list of unknown length. With a generic plan and nested
 /// loops it costs one index look-up a key whatever the list and the table; left to itself the planner reads the whole
