@@ -68,25 +68,119 @@ fn alerts_fire_when_they_should() {
     assert!(silent >= values(&rules(), "- alert:").len());
 }
 
-#[test]
-fn every_alert_has_an_entry_in_the_runbook_and_every_entry_an_alert() {
-    let rules = rules();
-    let runbook = fs::read_to_string(deploy("runbook.md")).unwrap();
-    let alerts = values(&rules, "- alert:");
-    assert_eq!(
-        alerts.iter().collect::<BTreeSet<_>>(),
-        values(&runbook, "## ").iter().collect::<BTreeSet<_>>()
-    );
-    let anchors: Vec<_> = alerts.iter().map(|alert| alert.to_lowercase()).collect();
-    let urls: Vec<_> = anchors.iter().map(|anchor| format!("deploy/runbook.md#{anchor}")).collect();
-    assert_eq!(values(&rules, "runbook_url:"), urls);
-    for entry in runbook.split("\n## ").skip(1) {
-        for part in ["**Means.**", "**Look at.**", "**Do.**", "**Do not**"] {
-            assert!(entry.contains(part), "{part} in {entry}");
+/// The entries of the runbook by their headings.
+pub(crate) fn runbook() -> BTreeMap<String, String> {
+    let text = fs::read_to_string(deploy("runbook.md")).unwrap();
+    let entries = text.split("\n## ").skip(1).map(|entry| {
+        // The chapter that follows is another's.
+        let entry = entry.split("\n# ").next().unwrap();
+        let (heading, body) = entry.split_once('\n').unwrap();
+        (heading.to_owned(), body.to_owned())
+    });
+    entries.collect()
+}
+
+/// What an entry tells to paste.
+pub(crate) fn commands(entry: &str) -> &str {
+    let rest = entry.split("**Look at.**\n```\n").nth(1).expect("a command stands under Look at");
+    rest.split("\n```").next().unwrap()
+}
+
+/// What stands between `opening` and the next brace at the beginning of a line, in the one source file that has it.
+fn block(sources: &str, opening: &str) -> String {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(sources)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Some((_, rest)) = fs::read_to_string(path).unwrap().split_once(opening) {
+                return rest.split("\n}").next().unwrap().to_owned();
+            }
         }
     }
-    for link in runbook.split("](#").skip(1).filter_map(|rest| rest.split(')').next()) {
-        assert!(anchors.iter().any(|anchor| anchor == link), "{link}");
+    panic!("no {opening} in {sources}");
+}
+
+/// The stable words of a list in the code.
+fn words(sources: &str, opening: &str) -> BTreeSet<String> {
+    let body = block(sources, opening);
+    let words: BTreeSet<_> = body.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    assert!(words.len() > 3, "{opening}: {words:?}");
+    words
+}
+
+/// The exit codes of the code.
+fn exit_codes() -> BTreeSet<String> {
+    let body = block("crates/service/src", "pub mod exit {");
+    let lines = body.lines().filter_map(|line| line.trim().strip_prefix("pub const "));
+    let codes = lines.filter_map(|line| line.split_once(": u8 = ")?.1.strip_suffix(';'));
+    let codes: BTreeSet<_> = codes.map(str::to_owned).collect();
+    assert!(codes.len() > 5, "{codes:?}");
+    codes
+}
+
+/// As GitHub makes it of a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    let kept = kept.chars().filter(|&c| c.is_alphanumeric() || " -_".contains(c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_alert_reason_state_and_exit_code_has_an_entry_in_the_runbook_and_nothing_else_has() {
+    let rules = rules();
+    let alerts = values(&rules, "- alert:");
+    let headed = |kind: &str, words: BTreeSet<String>| {
+        words.into_iter().map(move |word| format!("{kind}{word}")).collect::<Vec<_>>()
+    };
+    let expected = alerts
+        .iter()
+        .map(|alert| (*alert).to_owned())
+        .chain(headed("Paused: ", words("crates/ingester/src", "causes! {\n")))
+        .chain(headed("State: ", words("crates/service/src", "impl State {")))
+        .chain(headed("Exit code ", exit_codes()));
+    let entries = runbook();
+    assert_eq!(expected.collect::<BTreeSet<_>>(), entries.keys().cloned().collect());
+    let urls: Vec<_> = alerts.iter().map(|alert| anchor(alert)).collect();
+    let urls: Vec<_> = urls.iter().map(|anchor| format!("deploy/runbook.md#{anchor}")).collect();
+    assert_eq!(values(&rules, "runbook_url:"), urls);
+}
+
+/// Programs that an entry may tell to run.
+const PROGRAMS: [&str; 5] = ["curl", "journalctl", "psql", "publication-ingester", "systemctl"];
+
+#[test]
+fn every_entry_of_the_runbook_says_what_it_means_and_what_to_paste() {
+    let text = fs::read_to_string(deploy("runbook.md")).unwrap();
+    let first = text.split("```").nth(1).unwrap().split_whitespace();
+    let set: BTreeSet<_> = first.filter_map(|word| Some(word.split_once('=')?.0)).collect();
+    for (heading, entry) in runbook() {
+        let mut parts = vec!["**Means.**", "**Look at.**\n```\n", "**Shows.**", "**Do.**"];
+        if heading.starts_with("Publication") {
+            parts.push("**Do not**");
+        }
+        for part in parts {
+            assert!(entry.contains(part), "{heading}: {part}");
+        }
+        let commands = commands(&entry);
+        let checked = Command::new("bash").args(["-n", "-c", commands]).output().unwrap();
+        assert!(checked.status.success(), "{heading}: {commands}");
+        for line in commands.lines() {
+            let program = line.split(' ').next().unwrap();
+            let known = PROGRAMS.contains(&program)
+                || (program.starts_with("kafka-") && program.ends_with(".sh"));
+            assert!(known, "{heading}: {line}");
+        }
+        for used in commands.split("\"$").skip(1) {
+            let variable =
+                used.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).next().unwrap();
+            assert!(set.contains(variable), "{heading}: {variable} is not set at the beginning");
+        }
+    }
+    let anchors: BTreeSet<_> = runbook().keys().map(|heading| anchor(heading)).collect();
+    for link in text.split("](#").skip(1).filter_map(|rest| rest.split(')').next()) {
+        assert!(anchors.contains(link), "{link}");
     }
 }
 
@@ -120,10 +214,11 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == ':'
 }
 
-/// Names in the text that begin with `publication_`, each with what follows it.
+/// Names in the text that begin as metrics do, each with what follows it.
 fn names(text: &str) -> Vec<(&str, &str)> {
-    let starts = text.match_indices("publication_").map(|(at, _)| at);
-    let starts = starts.filter(|&at| !text[..at].ends_with(is_word));
+    let starts =
+        ["publication_", "process_"].into_iter().flat_map(|begin| text.match_indices(begin));
+    let starts = starts.map(|(at, _)| at).filter(|&at| !text[..at].ends_with(is_word));
     starts
         .map(|at| {
             let rest = &text[at..];
@@ -150,6 +245,9 @@ fn check<'t>(text: &'t str, exposed: &Exposed) -> BTreeSet<&'t str> {
     for (name, rest) in names(text).into_iter().filter(|(name, _)| !name.contains(':')) {
         let labels = exposed.get(name).unwrap_or_else(|| panic!("no daemon shows {name}"));
         for (label, value) in rest.strip_prefix('{').map(matchers).unwrap_or_default() {
+            if OF_PROMETHEUS.contains(&label) {
+                continue;
+            }
             let known = labels.get(label).unwrap_or_else(|| panic!("{name} has no {label}"));
             for value in value.split('|') {
                 // Sources of exit lists are there when there are lists.
@@ -207,6 +305,12 @@ async fn rules_and_dashboard_read_what_the_daemons_show() {
 
     let rules = rules();
     assert!(check(&rules, &exposed).len() > 10);
+    // The runbook looks for beginnings of them.
+    let runbook = fs::read_to_string(deploy("runbook.md")).unwrap();
+    let shown = |name: &str| exposed.keys().any(|known| known.starts_with(name));
+    for (name, _) in names(&runbook) {
+        assert!(shown(name), "no daemon shows {name}, which the runbook names");
+    }
     for (name, _) in names(&rules).into_iter().filter(|(name, _)| name.contains(':')) {
         assert!(values(&rules, "- record:").contains(&name), "{name} is recorded nowhere");
     }

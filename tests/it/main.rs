@@ -12,6 +12,8 @@
     reason = "a test tells its steps in order, and a table has a line for each case"
 )]
 
+mod audit;
+mod audit_bun;
 mod audits;
 mod check;
 mod config;
@@ -37,6 +39,7 @@ mod rejections;
 mod replay;
 mod restart;
 mod roles;
+mod runbook;
 mod secure;
 mod settling;
 mod supervised;

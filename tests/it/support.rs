@@ -352,7 +352,9 @@ pub(crate) struct Metrics(pub(crate) BTreeMap<String, f64>);
 impl Metrics {
     fn parse(text: &str, prefix: &str) -> Self {
         let mut series = BTreeMap::new();
-        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        // What every daemon shows of its process.
+        for line in lines.filter(|line| !line.starts_with("process_")) {
             let (name, value) = line.rsplit_once(' ').expect("a series has a value");
             let name =
                 name.strip_prefix(prefix).unwrap_or_else(|| panic!("a foreign name: {name}"));

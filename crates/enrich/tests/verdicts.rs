@@ -34,6 +34,7 @@ fn event(act: Act<'_>) -> PublishEvent<'_> {
     PublishEvent {
         identity: EventIdentity([0; 16]),
         id: PublicationId::new("pg", "7.12.0").unwrap(),
+        integrity: None,
         revision: 0,
         act,
         staged: None,

@@ -13,6 +13,8 @@ mod kafka;
 mod pipeline;
 mod record;
 mod settings;
+#[cfg(test)]
+mod simulation;
 
 pub use daemon::health::PauseCause;
 pub use daemon::metrics::IngesterMetrics;

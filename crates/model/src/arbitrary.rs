@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::{
-    Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
-    Timestamp, TorReason, Username,
+    Actor, Credential, EventIdentity, Integrity, Publication, PublicationId, PublicationInfo,
+    TfaReason, Timestamp, TorReason, Username,
 };
 
 fn flag() -> impl Strategy<Value = Option<bool>> {
@@ -15,8 +15,10 @@ fn flag() -> impl Strategy<Value = Option<bool>> {
 fn info() -> impl Strategy<Value = PublicationInfo> {
     let username = select(vec![None, Some("a"), Some("b")])
         .prop_map(|name| name.and_then(|name| Username::new(name).ok()));
+    let integrity = select(vec![None, Some("sha512-a"), Some("sha512-b")])
+        .prop_map(|text| text.and_then(|text| Integrity::new(text).ok()));
     (
-        username,
+        (username, integrity),
         0..2_i64,
         flag(),
         flag(),
@@ -28,7 +30,7 @@ fn info() -> impl Strategy<Value = PublicationInfo> {
     )
         .prop_map(
             |(
-                username,
+                (username, integrity),
                 created,
                 tor,
                 tfa,
@@ -49,6 +51,7 @@ fn info() -> impl Strategy<Value = PublicationInfo> {
                     credential,
                     actor,
                     disputed: false,
+                    integrity,
                 }
             },
         )

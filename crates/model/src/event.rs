@@ -5,7 +5,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Actor, Credential, PublicationId, Timestamp, Username};
+use crate::{Actor, Credential, Integrity, PublicationId, Timestamp, Username};
 
 /// The identity of an event: the first 16 bytes of the SHA-256 of `source`, a line feed and `id`
 /// (crates/model/README.md, Row).
@@ -117,12 +117,53 @@ pub struct PublishEvent<'a> {
     pub identity: EventIdentity,
     /// What was published.
     pub id: PublicationId,
+    /// The digest of the published artifact, where the registry says it.
+    pub integrity: Option<Integrity>,
     /// 0 to 2³¹−1; a corrected event has a higher one.
     pub revision: u32,
     /// The act that made the version public (for a staged version the approval); its `at` is the publication's T.
     pub act: Act<'a>,
     /// The staging act of a staged version, not after T.
     pub staged: Option<Act<'a>>,
+}
+
+impl Act<'_> {
+    /// The same act, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Act<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        let Auth { credential, bypass2fa, amr, acr, second_factor } = self.auth;
+        let second_factor = second_factor.map(|factor| SecondFactor {
+            presented: factor.presented,
+            verified: factor.verified,
+            method: factor.method.map(owned),
+            verified_at: factor.verified_at.map(owned),
+        });
+        let amr = amr.into_iter().map(owned).collect();
+        Act {
+            at: self.at,
+            actor: self.actor,
+            username: self.username,
+            address: self.address.map(|Address(text)| Address(owned(text))),
+            edge_tor: self.edge_tor,
+            auth: Auth { credential, bypass2fa, amr, acr: acr.map(owned), second_factor },
+        }
+    }
+}
+
+impl PublishEvent<'_> {
+    /// The same event, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> PublishEvent<'static> {
+        PublishEvent {
+            identity: self.identity,
+            id: self.id,
+            integrity: self.integrity,
+            revision: self.revision,
+            act: self.act.into_owned(),
+            staged: self.staged.map(Act::into_owned),
+        }
+    }
 }
 
 #[cfg(test)]

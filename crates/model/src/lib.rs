@@ -6,6 +6,7 @@
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;
 mod event;
+mod history;
 mod merge;
 mod name;
 mod position;
@@ -15,8 +16,9 @@ mod time;
 mod verdict;
 
 pub use event::{Act, Address, Auth, EventIdentity, PublishEvent, SecondFactor};
+pub use history::{History, Past, PublishMethod, histories};
 pub use merge::merge_all;
-pub use name::{InvalidName, PackageName, PackageVersion, PublicationId, Username};
+pub use name::{Integrity, InvalidName, PackageName, PackageVersion, PublicationId, Username};
 pub use position::{Offsets, Position};
 pub use publication::{Publication, PublicationInfo};
 pub use purl::{InvalidPurl, Purl};

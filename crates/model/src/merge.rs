@@ -9,7 +9,7 @@ use crate::{Publication, TorReason};
 
 impl Publication {
     /// How the two stand in the merge rule's order; `Greater` = `self` is kept. Equal only where nothing that is
-    /// compared differs, so that either may be kept.
+    /// compared differs, so that either may be kept. `disputed` and `integrity` are merged by themselves.
     #[must_use]
     pub fn precedence(&self, other: &Self) -> Ordering {
         // Each step is taken only where the ones before it are equal: most pairs are decided by the first three.
@@ -27,18 +27,22 @@ impl Publication {
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         debug_assert_eq!(self.id, other.id, "only records of one publication are merged");
-        let disputed = match self.revision.cmp(&other.revision) {
-            Ordering::Greater => self.info.disputed,
-            Ordering::Less => other.info.disputed,
-            Ordering::Equal => self.info.disputed || other.info.disputed || self.disagrees(&other),
-        };
-        let mut kept = if self.precedence(&other) == Ordering::Less { other } else { self };
-        kept.info.disputed = disputed;
+        let (mut kept, lost) =
+            if self.precedence(&other) == Ordering::Less { (other, self) } else { (self, other) };
+        if kept.revision == lost.revision {
+            kept.info.disputed |= lost.info.disputed || kept.disagrees(&lost);
+            // The smallest of those that are there, whichever record is kept.
+            kept.info.integrity = kept.info.integrity.into_iter().chain(lost.info.integrity).min();
+        }
         kept
     }
 
     fn disagrees(&self, other: &Self) -> bool {
-        self.info.created != other.info.created || self.info.username != other.info.username
+        let differ = |(one, another)| one != another;
+        self.info.created != other.info.created
+            || self.info.username != other.info.username
+            // A record that says nothing of it disagrees with none.
+            || self.info.integrity.as_ref().zip(other.info.integrity.as_ref()).is_some_and(differ)
     }
 
     /// Rule 4: within a generation a verdict only gains knowledge.
@@ -109,8 +113,10 @@ mod tests {
         }
 
         #[test]
-        fn only_equal_records_are_equal_in_precedence(a in record(), b in record()) {
-            prop_assert_eq!(a.precedence(&b) == Ordering::Equal, a == b);
+        fn only_equal_records_are_equal_in_precedence(a in record(), mut b in record()) {
+            let order = a.precedence(&b);
+            b.info.integrity.clone_from(&a.info.integrity);
+            prop_assert_eq!(order == Ordering::Equal, a == b);
         }
 
         #[test]
@@ -146,5 +152,26 @@ mod tests {
         other.revision = base.revision + 1;
         let corrected = disputed.merge(other.clone());
         assert_eq!(corrected, other);
+    }
+
+    #[test]
+    fn the_smallest_integrity_is_kept_and_two_are_disputed() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let base = record().new_tree(&mut runner).unwrap().current();
+        let with = |text: Option<&str>, revision| {
+            let mut record = base.clone();
+            record.info.integrity = text.map(|text| crate::Integrity::new(text).unwrap());
+            record.revision = revision;
+            record
+        };
+        let said = |record: Publication| {
+            (record.info.integrity.map(|it| it.as_str().to_owned()), record.info.disputed)
+        };
+        let (none, a, b) = (with(None, 0), with(Some("sha512-a"), 0), with(Some("sha512-b"), 0));
+        assert_eq!(said(none.clone().merge(b.clone())), (Some("sha512-b".into()), false));
+        assert_eq!(said(b.clone().merge(a.clone())), (Some("sha512-a".into()), true));
+        // A higher revision starts afresh, with none too.
+        assert_eq!(said(b.clone().merge(a).merge(with(None, 1))), (None, false));
+        assert_eq!(said(with(Some("z"), 1).merge(b)), (Some("z".into()), false));
     }
 }

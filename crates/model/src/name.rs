@@ -54,8 +54,16 @@ macro_rules! names {
             /// # Errors
             /// [`InvalidName`] when it is empty, too long, or has control characters or outer white space.
             pub fn new(text: &str) -> Result<Self, InvalidName> {
-                check(text, Self::MAX_BYTES)?;
+                Self::check(text)?;
                 Ok(Self(text.into()))
+            }
+
+            /// Checks the text alone.
+            ///
+            /// # Errors
+            /// As [`Self::new`].
+            pub fn check(text: &str) -> Result<(), InvalidName> {
+                check(text, Self::MAX_BYTES)
             }
 
             /// The text as it came.
@@ -86,6 +94,15 @@ names! {
     PackageVersion, max 256;
     /// The name of the account or workflow that published; 1 to 256 bytes.
     Username, max 256;
+    /// The digest of the published artifact, as Subresource Integrity writes it (`sha512-…`); 1 to 1,024 bytes.
+    Integrity, max 1_024;
+}
+
+impl PackageVersion {
+    /// Takes a text that was checked before.
+    pub(crate) fn checked(text: &str) -> Self {
+        Self(text.into())
+    }
 }
 
 /// What is published once and never again: a package's name and version, the primary key of a publication.

@@ -1,7 +1,8 @@
 //! The row: what is known about one publication (crates/model/README.md, Row).
 
 use crate::{
-    Actor, Credential, EventIdentity, PublicationId, TfaReason, TfaVerdict, TorReason, TorVerdict,
+    Actor, Credential, EventIdentity, Integrity, PublicationId, TfaReason, TfaVerdict, TorReason,
+    TorVerdict,
 };
 use crate::{PublishEvent, Timestamp, Username};
 
@@ -26,8 +27,10 @@ pub struct PublicationInfo {
     pub credential: Credential,
     /// Who acted.
     pub actor: Actor,
-    /// Whether two events of the kept revision disagree on `created` or `username`.
+    /// Whether two events of the kept revision disagree on `created`, `username` or `integrity`.
     pub disputed: bool,
+    /// The digest of the published artifact; `None` = no event of the kept revision says it.
+    pub integrity: Option<Integrity>,
 }
 
 /// A whole row: the information and what the merge rule needs to keep the right one.
@@ -64,6 +67,7 @@ impl Publication {
                 credential: event.act.auth.credential,
                 actor: event.act.actor,
                 disputed: false,
+                integrity: event.integrity,
             },
             tor_evidence_until: tor.evidence_until,
             revision: event.revision,

@@ -1,8 +1,6 @@
 //! The words of the specification (crates/model/README.md): reasons, credentials, actors, and the two verdicts that
 //! carry them.
 
-use std::fmt;
-
 use crate::Timestamp;
 
 /// A word that the specification does not have, read where only known ones can stand (a row of the database).
@@ -13,6 +11,7 @@ pub struct UnknownWord {
     pub kind: &'static str,
 }
 
+/// Enumerations of the specification's words, declared in the bytewise order of the words.
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
         $(#[$doc])*
@@ -36,21 +35,23 @@ macro_rules! words {
             ///
             /// # Errors
             /// [`UnknownWord`] when the specification has no such word.
-            pub fn parse(word: &str) -> Result<Self, UnknownWord> {
+            pub fn parse(word: &str) -> Result<Self, $crate::UnknownWord> {
                 match word {
                     $($word => Ok(Self::$variant),)*
-                    _ => Err(UnknownWord { kind: stringify!($name) }),
+                    _ => Err($crate::UnknownWord { kind: stringify!($name) }),
                 }
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
     )*};
 }
+
+pub(crate) use words;
 
 words! {
     /// Why `tor` is what it is (crates/enrich/README.md, Rules).

@@ -1,15 +1,16 @@
 //! A small store in memory, for the tests of this crate. The real databases are tested in the workspace's own tests.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use model::{
-    Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
-    Timestamp, TorReason, Username,
+    Actor, Credential, EventIdentity, PackageName, Past, Publication, PublicationId,
+    PublicationInfo, TfaReason, Timestamp, TorReason, Username,
 };
 use service::metrics::Registry;
-use store::{Cursor, Error, Filter, PublicationReader};
+use store::{Cursor, EachPackage, Error, Filter, Order, PublicationReader, RowsRead};
 
 use crate::budget::{Turn, WorkBudget};
 use crate::config::Limits;
@@ -57,12 +58,53 @@ impl PublicationReader for Memory {
         self.answer()?;
         *self.filter.lock().unwrap() = Some(filter.clone());
         let mut rows = self.rows.clone();
-        rows.sort_by(|a, b| (b.info.created, &b.id).cmp(&(a.info.created, &a.id)));
-        rows.retain(|row| {
-            after.is_none_or(|after| (row.info.created, &row.id) < (after.created, &after.id))
-        });
+        let key = |row: &Publication| (row.info.created, row.id.clone());
+        rows.sort_by_key(key);
+        let after = after.map(|after| (after.created, after.id.clone()));
+        if filter.order == Order::NewestFirst {
+            rows.reverse();
+            rows.retain(|row| after.as_ref().is_none_or(|after| key(row) < *after));
+        } else {
+            rows.retain(|row| after.as_ref().is_none_or(|after| key(row) > *after));
+        }
         rows.truncate(first as usize);
         Ok(rows)
+    }
+
+    async fn history(
+        &self,
+        names: &[PackageName],
+        limit: u64,
+        each: EachPackage<'_>,
+    ) -> Result<RowsRead, Error> {
+        self.answer()?;
+        let mut rows = 0;
+        for name in names.iter().collect::<BTreeSet<_>>() {
+            let of_it = self.rows.iter().filter(|row| row.id.name == *name);
+            let past: Vec<_> = of_it.map(|row| Past::of(&row.id.version, &row.info)).collect();
+            if rows + past.len() as u64 > limit {
+                return Ok(RowsRead { rows, is_complete: false });
+            }
+            rows += past.len() as u64;
+            if !past.is_empty() {
+                each(name, &past);
+            }
+        }
+        Ok(RowsRead { rows, is_complete: true })
+    }
+
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        first: u32,
+    ) -> Result<Vec<PackageName>, Error> {
+        self.answer()?;
+        let names: BTreeSet<_> = self.rows.iter().map(|row| row.id.name.clone()).collect();
+        let fits = |name: &PackageName| {
+            name.as_str().starts_with(prefix) && after.is_none_or(|after| name.as_str() > after)
+        };
+        Ok(names.into_iter().filter(fits).take(first as usize).collect())
     }
 
     async fn ready(&self) -> Result<(), Error> {
@@ -85,6 +127,7 @@ pub(crate) fn pg() -> Publication {
             credential: Credential::SessionToken,
             actor: Actor::User,
             disputed: false,
+            integrity: None,
         },
         tor_evidence_until: None,
         revision: 0,
@@ -108,6 +151,7 @@ pub(crate) fn unknown(name: &str, version: &str, seconds: i64) -> Publication {
             credential: Credential::Unknown,
             actor: Actor::Unknown,
             disputed: true,
+            integrity: None,
         },
         ..pg()
     }

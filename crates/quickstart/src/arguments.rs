@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Starts the whole service in this process on embedded parts, replays 31,927 publications through it, asks it the
+/// Starts the whole service in this process on embedded parts, replays some 32,000 publications through it, asks it the
 /// first question and serves until Ctrl-C
 #[derive(Debug, Parser)]
 #[command(name = "quickstart", version)]

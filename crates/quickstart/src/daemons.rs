@@ -20,18 +20,27 @@ const FREE_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOC
 /// librdkafka's in-process broker answers a fetch that finds nothing only after this, also when records come meanwhile.
 const FETCH_WAIT_MS: &str = "20";
 
+/// Where the tarballs of the sample lockfile are said to be. There is no such host (RFC 2606).
+pub(crate) const REGISTRY_HOST: &str = "registry.example";
+
 /// Where the files are.
 pub(crate) struct Files {
     /// The SQLite database.
     pub(crate) database: PathBuf,
     /// The exit lists.
     pub(crate) exit_lists: PathBuf,
+    /// The sample lockfile.
+    pub(crate) lockfile: PathBuf,
 }
 
 impl Files {
     /// Within a folder.
     pub(crate) fn within(folder: &Path) -> Self {
-        Self { database: folder.join("publications.db"), exit_lists: folder.join("exit-snapshots") }
+        Self {
+            database: folder.join("publications.db"),
+            exit_lists: folder.join("exit-snapshots"),
+            lockfile: folder.join("package-lock.json"),
+        }
     }
 
     fn store(&self) -> anyhow::Result<StoreSettings> {

@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::releases::{EXAMPLE, Release};
 
 /// The purl type of the registry.
-const ECOSYSTEM: &str = "npm";
+pub(crate) const ECOSYSTEM: &str = "npm";
 /// Any number; another one makes up another world.
 const SEED: u64 = 0x7075_626c_6973_6821;
 
@@ -25,8 +25,7 @@ pub(crate) struct Record {
 /// The event of a release. It depends on nothing but its arguments: the same one in every run.
 pub(crate) fn record(number: usize, release: &Release, lists: &ExitLists) -> Record {
     let subject = Purl::canonical(ECOSYSTEM, &release.id);
-    // The version's own `@` is encoded.
-    let key = subject.rsplit_once('@').map_or(&*subject, |(package, _)| package).to_owned();
+    let key = key(&subject);
     if release.is_example() {
         return Record { key, value: EXAMPLE.to_owned() };
     }
@@ -59,13 +58,20 @@ pub(crate) fn record(number: usize, release: &Release, lists: &ExitLists) -> Rec
     Record { key, value: event.to_string() }
 }
 
+/// The purl without its version. The version's own `@` is encoded.
+pub(crate) fn key(purl: &str) -> String {
+    purl.rsplit_once('@').map_or(purl, |(package, _)| package).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::releases;
+    use crate::{releases, stories};
     use enrich::{Library, Places, Source};
+    use ingester::decode::{Decoded, decode};
     use ingester::{Evaluator, Header, Outcome, Record as KafkaRecord, Settings};
     use model::{Position, Publication, TfaReason, TorReason};
+    use std::collections::HashSet;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -136,6 +142,33 @@ mod tests {
         assert!(rows.iter().all(|row| row.info.tor_settled));
         let example = rows.iter().find(|row| row.id.name.as_str() == "pg").unwrap();
         assert_eq!((example.info.tor, example.info.tfa), (Some(false), Some(true)));
+    }
+
+    #[test]
+    fn every_story_is_a_row_and_the_lockfile_depends_on_them() {
+        let (rules, stories) = (Settings::default().decode_rules(), stories::records().unwrap());
+        let mut names = HashSet::new();
+        for story in stories {
+            let record = envelope(story);
+            let Decoded::Event(event) = decode(&record, &rules) else { panic!("{record:?}") };
+            names.insert((event.id.name.as_str().to_owned(), event.id.version.as_str().to_owned()));
+        }
+        let lockfile: serde_json::Value =
+            serde_json::from_str(&stories::lockfile("registry.example")).unwrap();
+        let packages = lockfile["packages"].as_object().unwrap();
+        let locked = packages.iter().filter(|(path, _)| !path.is_empty());
+        let locked: Vec<_> = locked
+            .map(|(path, package)| {
+                let name = path.trim_start_matches("node_modules/").to_owned();
+                (name, package["version"].as_str().unwrap().to_owned())
+            })
+            .collect();
+        assert_eq!(locked.len(), 5);
+        let is_example = |name: &str, version: &str| (name, version) == ("pg", "7.12.0");
+        for (name, version) in locked {
+            let is_there = names.contains(&(name.clone(), version.clone()));
+            assert!(is_there || is_example(&name, &version), "{name} {version}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod releases;
 mod replay;
 mod report;
 mod run;
+mod stories;
 
 use std::process::ExitCode;
 

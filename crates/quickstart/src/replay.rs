@@ -10,6 +10,7 @@ use crate::events::{self, Record};
 use crate::exit_lists::ExitLists;
 use crate::progress::Progress;
 use crate::releases::Release;
+use crate::stories;
 
 /// Records produced and not yet done with. The broker drops the oldest of a partition beyond 5 MiB, and an event has
 /// less than 1 KiB: even with all of them in one partition nothing is lost.
@@ -47,6 +48,9 @@ pub(crate) async fn replay(
         until_done(produced.saturating_sub(MOST_AHEAD), metrics, &mut progress).await?;
         feed.send(&records).await?;
     }
+    let stories = stories::records()?;
+    produced += stories.len() as u64;
+    feed.send(&stories).await?;
     until_done(produced, metrics, &mut progress).await
 }
 

@@ -1,5 +1,6 @@
 //! What is said in the end. The numbers are those of the metrics and of the table, counted row by row.
 
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::HumanCount;
@@ -79,13 +80,19 @@ fn human(count: u64) -> String {
 }
 
 /// Prints where to go on from here.
-pub(crate) fn print_places(addresses: &Addresses, broker: &str, topic: &str) {
+pub(crate) fn print_places(addresses: &Addresses, broker: &str, topic: &str, lockfile: &Path) {
     println!("Look around:");
-    println!("  GraphiQL in a browser  {}", ask::url(addresses.http));
-    println!("  GraphQL                {}graphql", ask::url(addresses.http));
+    let http = ask::url(addresses.http);
+    println!("  In a browser           {http}");
+    println!("  A package's history    {http}package/story-weaker");
+    println!("  GraphiQL               {http}graphiql");
+    println!("  GraphQL                {http}graphql");
     println!("  Metrics, ingester      {}metrics", ask::url(addresses.ingester_admin));
     println!("  Metrics, query server  {}metrics", ask::url(addresses.query_admin));
     println!("  Kafka broker           {broker}, topic {topic}");
+    println!();
+    println!("Audit a lockfile that depends on these packages:");
+    println!("  cargo run -p audit -- --url {http} {}", lockfile.display());
     println!();
     println!("Publish something yourself, then ask for hello 1.0.0 in GraphiQL:");
     println!(

@@ -1,6 +1,6 @@
 //! Wiring, from the folder to the last word.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use crate::exit_lists::ExitLists;
 use crate::releases;
 use crate::replay::{self, World};
 use crate::report::{self, Counts};
+use crate::stories;
 
 /// The daemons say what is wrong and nothing else; what goes well is shown by this program.
 const LOG_FILTER: &str = "warn";
@@ -55,6 +56,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         broker: broker.address(),
         topic: names.topic,
         addresses,
+        lockfile: files.lockfile.clone(),
         metrics,
         reader,
     };
@@ -85,22 +87,30 @@ async fn prepare(files: &Files) -> anyhow::Result<Arc<World>> {
     let folder = files.exit_lists.clone();
     let make = move || {
         let releases = releases::load()?;
-        let lists = ExitLists::plan(releases.iter().map(|release| release.created));
+        let of_releases = releases.iter().map(|release| release.created);
+        let mut acts: Vec<_> = of_releases.chain(stories::times()).collect();
+        acts.sort_unstable();
+        let lists = ExitLists::plan(acts);
         lists
             .write(&folder)
             .with_context(|| format!("cannot write exit lists into {}", folder.display()))?;
         anyhow::Ok(World { releases, lists })
     };
     let world = tokio::task::spawn_blocking(make).await??;
+    std::fs::write(&files.lockfile, stories::lockfile(daemons::REGISTRY_HOST))
+        .with_context(|| format!("cannot write {}", files.lockfile.display()))?;
     println!(
         "Kafka (librdkafka's in-process broker), the ingester, SQLite and the query server, in this one process."
     );
     println!(
-        "Real:    package, version, time and user of {} npm publications.",
+        "Real:    package, version and time of {} npm publications.",
         HumanCount(world.releases.len() as u64 - 1)
     );
     println!("         The event of pg 7.12.0 by brianc is the project's example.");
-    println!("Made up: from which address and with which second factor the others were published,");
+    println!(
+        "Made up: by which account, from which address and with which second factor the others were"
+    );
+    println!("         published; the packages story-*; the other versions of pg;");
     println!(
         "         and the {} exit lists of those days (the addresses in them are of real exits,",
         HumanCount(world.lists.len() as u64)
@@ -117,6 +127,7 @@ struct Show {
     broker: String,
     topic: String,
     addresses: Addresses,
+    lockfile: PathBuf,
     metrics: Arc<IngesterMetrics>,
     reader: Arc<dyn PublicationReader>,
 }
@@ -144,7 +155,7 @@ impl Show {
             anyhow::ensure!(answer == ask::ANSWER, "the answer should be {}", ask::ANSWER);
             return Ok(());
         }
-        report::print_places(&self.addresses, &self.broker, &self.topic);
+        report::print_places(&self.addresses, &self.broker, &self.topic, &self.lockfile);
         stop.cancelled().await;
         Ok(())
     }

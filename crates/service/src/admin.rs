@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -25,6 +25,17 @@ const BOUNDS: Bounds = Bounds {
 };
 /// How long an answer that is being sent holds up the end of the daemon at most.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// When this process began to serve probes. The admin listener is the first thing of a daemon.
+static STARTED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
+
+crate::metrics! {
+    /// What every daemon shows of its process, under the name that Prometheus' own clients use.
+    struct ProcessMetrics "process_" {
+        /// Start of the process, in seconds since the Unix epoch.
+        start_time_seconds: Gauge,
+    }
+}
 
 /// What a daemon is doing, as `/readyz` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,11 +196,23 @@ impl AdminServer {
 
 /// The three routes, for a daemon that serves them in another way.
 pub fn router(registry: Registry, health: Arc<dyn Health>) -> Router {
+    show_start(&registry);
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(health)
         .route("/metrics", get(move || std::future::ready(metrics(&registry))))
+}
+
+/// Alerts on restarts count the changes of this metric.
+fn show_start(registry: &Registry) {
+    match ProcessMetrics::register(registry) {
+        Ok(metrics) => {
+            let since_epoch = STARTED.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            metrics.start_time_seconds.set(since_epoch.as_secs_f64());
+        }
+        Err(error) => tracing::warn!(%error, "the start time of the process is not shown"),
+    }
 }
 
 async fn livez(Shared(health): Shared<Arc<dyn Health>>) -> Response {
@@ -271,6 +294,7 @@ mod tests {
         let answer = ask(address, "/metrics").await;
         assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
         assert!(answer.contains("sample_total 0"), "{answer}");
+        assert!(answer.contains("\nprocess_start_time_seconds 1"), "{answer}");
         assert!(ask(address, "/other").await.starts_with("HTTP/1.1 404 "));
 
         let mut half = TcpStream::connect(address).await.unwrap();

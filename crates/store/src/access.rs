@@ -33,22 +33,21 @@ pub struct Access {
 /// [`Error::Transient`] while it is away, else [`Error::Fatal`].
 pub async fn access(settings: &StoreSettings) -> Result<Access, Error> {
     match settings.database()? {
-        Database::Postgres(options) => {
-            let connecting = options.connect();
-            let connection = tokio::time::timeout(settings.connect_timeout, connecting).await;
-            let away = |_| Error::Transient("no answer within store.connect_timeout".into());
-            ask_postgres(connection.map_err(away)??).await
+        Database::Postgres(url) => {
+            ask_postgres(postgres::connect(&url, settings).await?, &settings.schema).await
         }
         Database::Sqlite(options) => ask_sqlite(options).await,
     }
 }
 
-async fn ask_postgres(mut connection: sqlx::PgConnection) -> Result<Access, Error> {
+async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Result<Access, Error> {
     let connection = &mut connection;
+    postgres::inspect(connection, schema).await?;
     let mut rights = BTreeMap::new();
     let of = [
         ("publication", &["SELECT", "INSERT", "UPDATE"][..]),
         ("replay_job", &["SELECT", "INSERT", "UPDATE"]),
+        ("ingest_position", &["SELECT", "INSERT", "UPDATE"]),
         ("_sqlx_migrations", &["SELECT"]),
     ];
     for (table, wanted) in of {
@@ -89,7 +88,7 @@ async fn ask_postgres(mut connection: sqlx::PgConnection) -> Result<Access, Erro
         None => Default::default(),
     };
     Ok(Access {
-        database: format!("PostgreSQL {version}"),
+        database: format!("PostgreSQL {version}, schema {schema}"),
         rights,
         read_only,
         create,

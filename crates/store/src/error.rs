@@ -55,6 +55,21 @@ impl Error {
         Self::Transient(message.into())
     }
 
+    /// The database's own words about a row that is ours, with what they are about. The detail stays out: it quotes the
+    /// whole row.
+    pub(crate) fn with_its_words(error: &sqlx::Error) -> Self {
+        let postgres = error
+            .as_database_error()
+            .and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
+        match postgres {
+            Some(postgres) => {
+                let message = format!("{} ({})", postgres.message(), names(postgres));
+                sqlstate(postgres.code()).of(message)
+            }
+            None => Self::fatal(plain(error)),
+        }
+    }
+
     /// The same error for another caller of the same statement.
     pub(crate) fn duplicate(&self) -> Self {
         match self {
@@ -194,6 +209,11 @@ fn plain(error: &sqlx::Error) -> String {
     let sqlx::Error::Database(database) = error else { return error.to_string() };
     match (database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>(), database.code()) {
         (Some(postgres), Some(code)) if sqlstate(&code) == Class::Data => names(postgres),
+        // A prepared statement that is not there, or is there already.
+        (Some(_), Some(code)) if code == "26000" || code == "42P05" => format!(
+            "{} (SQLSTATE {code}): a pooler in transaction mode does this, which is not supported",
+            database.message()
+        ),
         (Some(_), Some(code)) => format!("{} (SQLSTATE {code})", database.message()),
         _ => database.message().to_owned(),
     }

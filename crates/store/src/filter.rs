@@ -13,7 +13,7 @@ pub enum Flag {
     Unknown,
 }
 
-/// Which publications to list; a part that is `None` lets all pass.
+/// Which publications to list, and in which order; a part that is `None` lets all pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// The package's name, byte for byte.
@@ -30,6 +30,18 @@ pub struct Filter {
     pub created_after: Option<Timestamp>,
     /// Only earlier than this, exclusive.
     pub created_before: Option<Timestamp>,
+    /// The order of the rows.
+    pub order: Order,
+}
+
+/// The order of a listing by (created, name, version); the one is the exact reverse of the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The latest first.
+    #[default]
+    NewestFirst,
+    /// The earliest first. A row that is written later with an earlier time stands behind a cursor that has passed it.
+    OldestFirst,
 }
 
 /// Where a page ended: the key of the listing's order.
@@ -64,14 +76,18 @@ pub(crate) fn listing<'a>(
     filter.username.iter().for_each(|name| compare("p.username =", Bound::Text(name.as_str())));
     filter.created_after.iter().for_each(|&time| compare("p.created >", Bound::Time(time)));
     filter.created_before.iter().for_each(|&time| compare("p.created <", Bound::Time(time)));
+    let (behind, direction) = match filter.order {
+        Order::NewestFirst => ('<', "DESC"),
+        Order::OldestFirst => ('>', "ASC"),
+    };
     if let Some(Cursor { created, id }) = after {
         // The plain bound is implied by the row comparison; alone it lets the index on `created` be entered.
-        compare("p.created <=", Bound::Time(*created));
+        compare(&format!("p.created {behind}="), Bound::Time(*created));
         let at = values.len();
         values.push(Bound::Text(id.name.as_str()));
         values.push(Bound::Text(id.version.as_str()));
         conditions.push(format!(
-            "(p.created, p.name, p.version) < (${at}, ${}, ${})",
+            "(p.created, p.name, p.version) {behind} (${at}, ${}, ${})",
             at + 1,
             at + 2
         ));
@@ -86,7 +102,7 @@ pub(crate) fn listing<'a>(
         if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
     let sql = format!(
         "SELECT {columns} FROM publication AS p WHERE {condition} \
-         ORDER BY p.created DESC, p.name DESC, p.version DESC LIMIT {first}"
+         ORDER BY p.created {direction}, p.name {direction}, p.version {direction} LIMIT {first}"
     );
     (sql, values)
 }

@@ -6,27 +6,33 @@
 //! of Kafka and must not evaluate anything.
 
 mod access;
+mod columns;
 mod error;
 mod filter;
 mod merge;
 mod migrations;
 mod operator;
+mod positions;
 mod postgres;
 mod retry;
+mod search;
 mod settings;
 mod sqlite;
 #[cfg(test)]
 mod suite;
+mod typical;
+mod url;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, Timestamp};
+use model::{PackageName, Past, Publication, PublicationId, Timestamp};
 
 pub use access::{Access, access};
 pub use error::Error;
-pub use filter::{Cursor, Filter, Flag};
+pub use filter::{Cursor, Filter, Flag, Order};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
+pub use positions::{Account, FileIdentity, GroupAccount, PositionKey, Positions, TablePosition};
 pub use postgres::{PostgresReader, PostgresWriter};
 pub use retry::{Refused, Retrying, WaitCause, WaitObserver, Written};
 pub use settings::StoreSettings;
@@ -110,6 +116,18 @@ pub trait PublicationTable: PublicationWriter {
     async fn answers(&self) -> Result<(), Error>;
 }
 
+/// What [`PublicationReader::history`] hands a package's rows to.
+pub type EachPackage<'e> = &'e mut (dyn for<'r> FnMut(&PackageName, &[Past<'r>]) + Send);
+
+/// How far [`PublicationReader::history`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowsRead {
+    /// Rows handed on.
+    pub rows: u64,
+    /// Whether all packages were read: `false` when there are more rows than the limit allows.
+    pub is_complete: bool,
+}
+
 /// Reading publications.
 #[async_trait]
 pub trait PublicationReader: Send + Sync {
@@ -119,7 +137,7 @@ pub trait PublicationReader: Send + Sync {
     /// One that passes by itself ([`Error::passes`]), else [`Error::Fatal`].
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error>;
 
-    /// At most `first` rows that pass the filter, newest first by (created, name, version), behind `after`.
+    /// At most `first` rows that pass the filter, in its order by (created, name, version), behind `after`.
     ///
     /// # Errors
     /// As [`PublicationReader::find`].
@@ -129,6 +147,31 @@ pub trait PublicationReader: Send + Sync {
         after: Option<&Cursor>,
         first: u32,
     ) -> Result<Vec<Publication>, Error>;
+
+    /// Hands on all rows of each of these packages, one package at a time, in the bytewise order of their names; packages
+    /// without rows are left out, and each name counts once. Stops before it has handed on more than `limit` rows. After
+    /// a lost connection it may begin again: what is handed on later counts.
+    ///
+    /// # Errors
+    /// As [`PublicationReader::find`].
+    async fn history(
+        &self,
+        names: &[PackageName],
+        limit: u64,
+        each: EachPackage<'_>,
+    ) -> Result<RowsRead, Error>;
+
+    /// At most `first` names of packages that begin with the prefix, greater than `after`, in bytewise order. Costs one
+    /// look-up a name, however many versions a package has.
+    ///
+    /// # Errors
+    /// As [`PublicationReader::find`].
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        first: u32,
+    ) -> Result<Vec<PackageName>, Error>;
 
     /// Whether the database answers and has the table.
     ///
@@ -144,7 +187,7 @@ pub trait PublicationReader: Send + Sync {
 /// [`Error::Fatal`] when the URL is neither `postgres://` nor `sqlite://`, or cannot be read.
 pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationTable>, Error> {
     Ok(match settings.database()? {
-        settings::Database::Postgres(options) => Arc::new(PostgresWriter::open(options, settings)),
+        settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
         settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
     })
 }
@@ -155,7 +198,7 @@ pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationTable>
 /// As [`open_writer`].
 pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader>, Error> {
     Ok(match settings.database()? {
-        settings::Database::Postgres(options) => Arc::new(PostgresReader::open(options, settings)),
+        settings::Database::Postgres(url) => Arc::new(PostgresReader::open(url, settings)),
         settings::Database::Sqlite(options) => Arc::new(SqliteReader::open(options, settings)),
     })
 }
@@ -166,7 +209,18 @@ pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader
 /// As [`open_writer`].
 pub fn open_jobs(settings: &StoreSettings) -> Result<Arc<dyn Jobs>, Error> {
     Ok(match settings.database()? {
-        settings::Database::Postgres(options) => Arc::new(PostgresWriter::open(options, settings)),
+        settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
+        settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
+    })
+}
+
+/// Opens the database of `settings.url` for the account of positions. Connects when first used.
+///
+/// # Errors
+/// As [`open_writer`].
+pub fn open_positions(settings: &StoreSettings) -> Result<Arc<dyn Positions>, Error> {
+    Ok(match settings.database()? {
+        settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
         settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
     })
 }

@@ -1,34 +1,19 @@
 //! The merge rule of `model::merge` in SQL, written once for both databases: both know row values, `ON CONFLICT` and
 //! `excluded`. What differs between them is named in [`Dialect`].
 
-/// The columns of `publication` in the order in which the adapters give them.
-pub(crate) const COLUMNS: [&str; 16] = [
-    "name",
-    "version",
-    "username",
-    "created",
-    "tor",
-    "tfa",
-    "tor_reason",
-    "tfa_reason",
-    "tor_evidence_until",
-    "tor_settled",
-    "credential",
-    "actor",
-    "revision",
-    "generation",
-    "event_identity",
-    "disputed",
-];
+use crate::columns::{COLUMNS, COUNT};
 
 /// What the two databases write differently.
 pub(crate) struct Dialect {
     /// A time before every other, for "null last" among times where the later is kept.
     pub(crate) before_all_times: &'static str,
+    /// The function that finds the smaller of two texts.
+    pub(crate) least: &'static str,
 }
 
-pub(crate) const POSTGRES: Dialect = Dialect { before_all_times: "timestamptz '-infinity'" };
-pub(crate) const SQLITE: Dialect = Dialect { before_all_times: "''" };
+pub(crate) const POSTGRES: Dialect =
+    Dialect { before_all_times: "timestamptz '-infinity'", least: "least" };
+pub(crate) const SQLITE: Dialect = Dialect { before_all_times: "''", least: "min" };
 
 /// A value that the rule compares, given what the row is called.
 type Value<'a> = &'a dyn Fn(&str) -> String;
@@ -43,7 +28,8 @@ impl Dialect {
         let wins = self.wins(KEPT, INCOMING);
         let assignments: Vec<String> = COLUMNS
             .iter()
-            .filter(|column| !matches!(**column, "name" | "version" | "disputed"))
+            .map(|column| column.name)
+            .filter(|column| !matches!(*column, "name" | "version" | "disputed" | "integrity"))
             .map(|column| {
                 format!(
                     "{column} = CASE WHEN {wins} THEN {INCOMING}.{column} ELSE {KEPT}.{column} END"
@@ -51,9 +37,10 @@ impl Dialect {
             })
             .collect();
         format!(
-            "ON CONFLICT (name, version) DO UPDATE SET {}, disputed = {} WHERE {}",
+            "ON CONFLICT (name, version) DO UPDATE SET {}, disputed = {}, integrity = {} WHERE {}",
             assignments.join(", "),
             disputed(KEPT, INCOMING),
+            self.integrity(KEPT, INCOMING),
             self.changes(KEPT, INCOMING)
         )
     }
@@ -61,9 +48,21 @@ impl Dialect {
     /// Whether merging `incoming` into `kept` changes the row.
     pub(crate) fn changes(&self, kept: &str, incoming: &str) -> String {
         format!(
-            "({} OR ({kept}.revision = {incoming}.revision AND NOT {kept}.disputed AND ({incoming}.disputed OR {})))",
+            "({} OR ({kept}.revision = {incoming}.revision AND (\
+             NOT {kept}.disputed AND ({incoming}.disputed OR {}) \
+             OR {incoming}.integrity IS NOT NULL AND ({kept}.integrity IS NULL OR {incoming}.integrity < {kept}.integrity))))",
             self.wins(kept, incoming),
             disagree(kept, incoming)
+        )
+    }
+
+    /// The smaller one of the two rows that say one, which merges by itself.
+    fn integrity(&self, kept: &str, incoming: &str) -> String {
+        let least = self.least;
+        format!(
+            "CASE WHEN {incoming}.revision > {kept}.revision THEN {incoming}.integrity \
+             WHEN {incoming}.revision < {kept}.revision THEN {kept}.integrity \
+             ELSE {least}(coalesce({kept}.integrity, {incoming}.integrity), coalesce({incoming}.integrity, {kept}.integrity)) END"
         )
     }
 
@@ -110,26 +109,27 @@ impl Dialect {
     }
 }
 
-/// Puts one row in the place of another, where the table holds exactly that other: values 1 to 16 are the new row's, in
-/// the order of [`COLUMNS`], the next 16 the old one's. `same` compares values of which both may be null.
+/// Puts one row in the place of another, where the table holds exactly that other: first the values of the new row, in
+/// the order of [`COLUMNS`], then those of the old one. `same` compares values of which both may be null.
 pub(crate) fn replacement(same: &str, value: impl Fn(usize) -> String) -> String {
     let numbered = |from: usize, between: &str| {
         COLUMNS
             .iter()
             .enumerate()
-            .map(|(index, column)| format!("{column} {between} {}", value(from + index)))
+            .map(|(index, column)| format!("{} {between} {}", column.name, value(from + index)))
             .collect::<Vec<_>>()
     };
     format!(
         "UPDATE publication SET {} WHERE {}",
         numbered(1, "=").join(", "),
-        numbered(COLUMNS.len() + 1, same).join(" AND ")
+        numbered(COUNT + 1, same).join(" AND ")
     )
 }
 
 fn disagree(kept: &str, incoming: &str) -> String {
     format!(
-        "{kept}.created <> {incoming}.created OR {kept}.username IS DISTINCT FROM {incoming}.username"
+        "({kept}.created <> {incoming}.created OR {kept}.username IS DISTINCT FROM {incoming}.username \
+         OR coalesce({kept}.integrity <> {incoming}.integrity, false))"
     )
 }
 

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::Error;
+use crate::url::{self, Problem};
+pub(crate) use crate::url::{PostgresUrl, SessionKind};
 
 /// The `[store]` table of both daemons' configuration.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -19,11 +19,16 @@ pub struct StoreSettings {
     pub url: String,
     /// A file that holds the URL, for a URL with a password in it; empty = `url` is used.
     pub url_file: PathBuf,
+    /// The schema of PostgreSQL that holds the tables, whatever the role's `search_path` says.
+    pub schema: String,
     /// Connections to PostgreSQL at most.
     pub max_connections: u32,
     /// How long to wait for a connection before the database counts as away.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// How long a statement may take before it is given up, in PostgreSQL and, where that does not answer, here.
+    #[serde(with = "humantime_serde")]
+    pub statement_timeout: Duration,
 }
 
 impl Default for StoreSettings {
@@ -31,8 +36,11 @@ impl Default for StoreSettings {
         Self {
             url: "sqlite://publications.db".into(),
             url_file: PathBuf::new(),
+            schema: "public".into(),
             max_connections: 8,
             connect_timeout: Duration::from_secs(5),
+            // A dead connection is given up, replaced and used again within half a minute.
+            statement_timeout: Duration::from_secs(15),
         }
     }
 }
@@ -44,14 +52,16 @@ impl fmt::Debug for StoreSettings {
         f.debug_struct("StoreSettings")
             .field("url", &format_args!("{scheme}:[redacted]"))
             .field("url_file", &self.url_file)
+            .field("schema", &self.schema)
             .field("max_connections", &self.max_connections)
             .field("connect_timeout", &self.connect_timeout)
+            .field("statement_timeout", &self.statement_timeout)
             .finish()
     }
 }
 
 pub(crate) enum Database {
-    Postgres(PgConnectOptions),
+    Postgres(PostgresUrl),
     Sqlite(SqliteConnectOptions),
 }
 
@@ -59,48 +69,59 @@ pub(crate) enum Database {
 const MAX_CONNECTIONS: u32 = 1_000;
 
 impl StoreSettings {
-    /// Checks the numbers and what kind of database the URL names. The rest of the URL, and what `url_file` holds, are
-    /// read when the database is opened.
+    /// Checks the numbers, the URL and, where it can be read, the URL in `url_file`.
     ///
     /// # Errors
-    /// The key and what is wrong with its value, without the value: a number of connections that cannot be had, no time
-    /// to connect, a URL of no database that keeps rows.
-    pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
+    /// The key and what is wrong with its value, without the value: a number of connections that cannot be had, a time
+    /// of nothing, a URL of no database that keeps rows, a parameter of the URL that is not supported.
+    pub fn check(&self) -> Result<(), (&'static str, Problem)> {
         if !(1..=MAX_CONNECTIONS).contains(&self.max_connections) {
-            return Err(("store.max_connections", "must be from 1 to 1000"));
+            return Err(("store.max_connections", "must be from 1 to 1000".into()));
         }
-        if self.connect_timeout.is_zero() {
-            return Err(("store.connect_timeout", "must be greater than 0s"));
+        for (key, time) in [
+            ("store.connect_timeout", self.connect_timeout),
+            ("store.statement_timeout", self.statement_timeout),
+        ] {
+            if time.is_zero() {
+                return Err((key, "must be greater than 0s".into()));
+            }
         }
-        if self.url_file.as_os_str().is_empty() {
-            kind(&self.url).map_err(|reason| ("store.url", reason))?;
+        if self.schema.is_empty() || self.schema.contains('\0') {
+            return Err(("store.schema", "must name a schema".into()));
         }
-        Ok(())
+        let key = if self.has_url_file() { "store.url_file" } else { "store.url" };
+        // A file that is not there yet is waited for when the database is opened.
+        match self.url() {
+            Ok(url) => read(&url).map(drop).map_err(|problem| (key, problem)),
+            Err(_) => Ok(()),
+        }
     }
 
     pub(crate) fn database(&self) -> Result<Database, Error> {
-        let url = self.url()?;
-        let invalid = || Error::fatal("store.url cannot be read as a database URL");
-        Ok(match kind(&url).map_err(|reason| Error::fatal(format!("store.url {reason}")))? {
-            Kind::Postgres => {
-                let options = PgConnectOptions::from_str(&url).map_err(|_| invalid())?;
-                Database::Postgres(options.application_name("publication"))
-            }
-            Kind::Sqlite => {
-                Database::Sqlite(SqliteConnectOptions::from_str(&url).map_err(|_| invalid())?)
-            }
-        })
+        read(&self.url()?).map_err(|problem| Error::fatal(format!("store.url {problem}")))
+    }
+
+    pub(crate) fn has_url_file(&self) -> bool {
+        !self.url_file.as_os_str().is_empty()
     }
 
     fn url(&self) -> Result<String, Error> {
-        if self.url_file.as_os_str().is_empty() {
+        if !self.has_url_file() {
             return Ok(self.url.clone());
         }
         let text = std::fs::read_to_string(&self.url_file).map_err(|error| {
             Error::fatal(format!("store.url_file {}: {error}", self.url_file.display()))
         })?;
-        Ok(text.trim().to_owned())
+        // Editors of some systems begin a file with a byte order mark.
+        Ok(text.trim_start_matches('\u{feff}').trim().to_owned())
     }
+}
+
+fn read(url: &str) -> Result<Database, Problem> {
+    Ok(match kind(url)? {
+        Kind::Postgres => Database::Postgres(PostgresUrl::parse(url)?),
+        Kind::Sqlite => Database::Sqlite(url::sqlite(url)?),
+    })
 }
 
 enum Kind {
@@ -145,7 +166,7 @@ mod tests {
             let settings = StoreSettings { url: url.into(), ..Default::default() };
             assert!(matches!(settings.database(), Err(Error::Fatal(_))), "{url}");
             assert_eq!(settings.check().unwrap_err().0, "store.url", "{url}");
-            // The file's URL counts then, and is read when it is needed.
+            // The file's URL counts then; it may still have to be written.
             assert_eq!(StoreSettings { url_file: "x".into(), ..settings }.check(), Ok(()));
         }
     }
@@ -158,7 +179,23 @@ mod tests {
             let settings = StoreSettings { max_connections, ..settings.clone() };
             assert_eq!(settings.check().unwrap_err().0, "store.max_connections");
         }
-        let settings = StoreSettings { connect_timeout: Duration::ZERO, ..settings };
-        assert_eq!(settings.check().unwrap_err().0, "store.connect_timeout");
+        let timeout = StoreSettings { connect_timeout: Duration::ZERO, ..settings.clone() };
+        assert_eq!(timeout.check().unwrap_err().0, "store.connect_timeout");
+        let timeout = StoreSettings { statement_timeout: Duration::ZERO, ..settings };
+        assert_eq!(timeout.check().unwrap_err().0, "store.statement_timeout");
+    }
+
+    #[test]
+    fn a_url_file_may_begin_with_a_byte_order_mark_and_end_with_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let url_file = folder.path().join("url");
+        let settings = StoreSettings { url_file: url_file.clone(), ..Default::default() };
+        std::fs::write(&url_file, "\u{feff} postgres://u@h/db \r\n").unwrap();
+        assert_eq!(settings.url().unwrap(), "postgres://u@h/db");
+        assert_eq!(settings.check(), Ok(()));
+        std::fs::write(&url_file, "postgres://u@h/db?sslpassword=hunter2").unwrap();
+        let (key, problem) = settings.check().unwrap_err();
+        assert_eq!(key, "store.url_file");
+        assert!(problem.contains("sslpassword") && !problem.contains("hunter2"), "{problem}");
     }
 }

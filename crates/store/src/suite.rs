@@ -4,14 +4,18 @@ use std::future::Future;
 use std::sync::Arc;
 
 use model::arbitrary::publication;
-use model::{PackageName, Publication, PublicationId, Timestamp, Username, merge_all};
+use model::{
+    Integrity, PackageName, PackageVersion, Past, Publication, PublicationId, Timestamp, Username,
+    merge_all,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::{
-    Cursor, Error, Filter, Flag, JobProgress, JobState, JobUpdate, NewJob, PublicationReader,
-    PublicationTable, Recorded, StoreSettings,
+    Account, Cursor, Error, Filter, Flag, GroupAccount, JobProgress, JobState, JobUpdate, NewJob,
+    Order, PositionKey, PublicationReader, PublicationTable, Recorded, RowsRead, StoreSettings,
+    TablePosition,
 };
 
 /// An empty database of its own, its schema in place; ends with the test.
@@ -76,6 +80,13 @@ on_both! {
     the_oldest_unsettled_row_is_known
     a_job_is_kept_cancelled_and_taken_over
     a_row_is_replaced_only_where_it_is_still_the_one_that_was_seen
+    the_rows_of_a_package_are_handed_on_one_package_at_a_time
+    names_are_found_by_their_prefix
+    lists_oldest_first_as_the_exact_reverse
+    the_account_belongs_to_the_present_owner
+    a_late_write_of_a_former_owner_changes_nothing
+    integrity_is_merged_by_itself
+    a_typical_row_passes_and_leaves_nothing
 }
 
 /// Values of a strategy, the same in every run.
@@ -135,7 +146,7 @@ async fn writers_at_once_end_in_the_same_rows(store: Store) {
         // A concurrent writer may be told to try again, never anything else.
         async move {
             while let Err(error) = writer.record(&batch).await {
-                assert!(matches!(error, Error::Transient(_)), "{error}");
+                assert!(error.passes(), "{error}");
             }
         }
     };
@@ -359,4 +370,254 @@ async fn a_database_that_is_away_is_transient_and_one_without_the_table_is_fatal
         StoreSettings { url: testkit::postgres().database().await.url, ..StoreSettings::default() };
     let error = crate::open_reader(&empty).unwrap().ready().await.unwrap_err();
     assert!(matches!(error, Error::Fatal(_)), "{error}");
+}
+
+/// The rows of each package, as they are handed on.
+async fn histories_of(
+    store: &Store,
+    names: &[&str],
+    limit: u64,
+) -> (Vec<(String, usize)>, RowsRead) {
+    let names: Vec<_> = names.iter().map(|name| PackageName::new(name).unwrap()).collect();
+    let mut found = Vec::new();
+    let mut each = |name: &PackageName, past: &[Past<'_>]| {
+        found.push((name.as_str().to_owned(), past.len()));
+    };
+    let read = store.reader.history(&names, limit, &mut each).await.unwrap();
+    (found, read)
+}
+
+async fn the_rows_of_a_package_are_handed_on_one_package_at_a_time(store: Store) {
+    let strategy = publication(&["b", "a", "ünï"]);
+    let mut rows = samples(strategy, 60);
+    for (number, row) in rows.iter_mut().enumerate() {
+        row.id.version = PackageVersion::new(&format!("1.0.{number}")).unwrap();
+    }
+    rows.push(row("c", 1));
+    store.writer.record(&rows).await.unwrap();
+    let count = |name: &str| rows.iter().filter(|row| row.id.name.as_str() == name).count();
+    let expected: Vec<_> = ["a", "b", "ünï"].map(|name| (name.to_owned(), count(name))).into();
+    // In the order of their names, each once, and nothing of those that have no rows.
+    let (found, read) = histories_of(&store, &["ünï", "b", "a", "none", "b"], 60).await;
+    assert_eq!((found, read), (expected.clone(), RowsRead { rows: 60, is_complete: true }));
+    // One row too many.
+    let (found, read) = histories_of(&store, &["ünï", "b", "a"], 59).await;
+    assert_eq!(found, expected[..2]);
+    assert_eq!(read, RowsRead { rows: (count("a") + count("b")) as u64, is_complete: false });
+    let (found, read) = histories_of(&store, &["a"], 0).await;
+    assert_eq!((found, read), (vec![], RowsRead { rows: 0, is_complete: false }));
+    let (found, read) = histories_of(&store, &[], 0).await;
+    assert_eq!((found, read), (vec![], RowsRead { rows: 0, is_complete: true }));
+    store.reader.ready().await.unwrap();
+
+    // And they are the rows.
+    let mut read = Vec::new();
+    let mut each = |_: &PackageName, past: &[Past<'_>]| {
+        let kept: Vec<Publication> =
+            rows.iter().filter(|row| row.id.name.as_str() == "ünï").cloned().collect();
+        let mut expected: Vec<_> =
+            kept.iter().map(|row| format!("{:?}", Past::of(&row.id.version, &row.info))).collect();
+        let mut found: Vec<_> = past.iter().map(|past| format!("{past:?}")).collect();
+        expected.sort();
+        found.sort();
+        read.push((found, expected));
+    };
+    store.reader.history(&[PackageName::new("ünï").unwrap()], 100, &mut each).await.unwrap();
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].0, read[0].1);
+}
+
+async fn names_are_found_by_their_prefix(store: Store) {
+    let mut names =
+        vec!["@s/a", "@s/b", "A", "a", "a-b", "ab", "abc", "b", "ab\u{10ffff}", "é", "éa"];
+    let mut rows: Vec<_> = names.iter().map(|name| row(name, 1)).collect();
+    // Many versions lie between two names.
+    for number in 0..500 {
+        let mut version = row("ab", number);
+        version.id.version = PackageVersion::new(&number.to_string()).unwrap();
+        rows.push(version);
+    }
+    store.writer.record(&rows).await.unwrap();
+    names.sort_unstable();
+    for prefix in ["", "@", "@s/", "a", "ab", "ab\u{10ffff}", "b", "é", "éa", "z", "\u{10ffff}"] {
+        for after in [None, Some(""), Some("a"), Some("ab"), Some("b"), Some("z")] {
+            for first in [1, 2, 100] {
+                let found = store.reader.search(prefix, after, first).await.unwrap();
+                let found: Vec<_> = found.iter().map(PackageName::as_str).collect();
+                let expected: Vec<_> = names
+                    .iter()
+                    .copied()
+                    .filter(|name| {
+                        name.starts_with(prefix) && after.is_none_or(|after| *name > after)
+                    })
+                    .take(first as usize)
+                    .collect();
+                assert_eq!(found, expected, "{prefix:?} {after:?} {first}");
+            }
+        }
+    }
+}
+
+async fn lists_oldest_first_as_the_exact_reverse(store: Store) {
+    let rows: Vec<_> = (0..40).map(|number| row(&format!("p{number:03}"), number / 7)).collect();
+    store.writer.record(&rows).await.unwrap();
+    let mut newest = store.reader.list(&Filter::default(), None, 1_000).await.unwrap();
+    newest.reverse();
+    let oldest = Filter { order: Order::OldestFirst, ..Filter::default() };
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.reader.list(&oldest, after.as_ref(), 6).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(Cursor { created: last.info.created, id: last.id.clone() });
+        listed.extend(page);
+    }
+    assert_eq!(listed, newest);
+}
+
+async fn the_account_belongs_to_the_present_owner(store: Store) {
+    let accounts = crate::open_positions(&store.settings).unwrap();
+    let key = PositionKey { group: "g".into(), topic_id: "t".into() };
+    let at = |next_offset| TablePosition { next_offset, leader_epoch: Some(3), evidence: None };
+    let account = |partition, owner: &str, position: Option<TablePosition>| Account {
+        partition,
+        owner: owner.into(),
+        position,
+    };
+    // Nobody has claimed anything: nothing is written.
+    let before = accounts.advance(&key, "one", &[(0, at(5))]).await.unwrap();
+    assert_eq!(before, [None]);
+    let claimed = accounts.claim(&key, "one", &[2, 0]).await.unwrap();
+    assert_eq!(claimed, [account(2, "one", None), account(0, "one", None)]);
+    let settled = TablePosition { evidence: Some("lists".into()), ..at(7) };
+    let before = accounts.advance(&key, "one", &[(2, at(5)), (0, settled.clone())]).await.unwrap();
+    assert_eq!(before, [Some(account(2, "one", None)), Some(account(0, "one", None))]);
+    // What stood there comes back, and what is written stands.
+    let before = accounts.advance(&key, "one", &[(0, at(9))]).await.unwrap();
+    assert_eq!(before, [Some(account(0, "one", Some(settled)))]);
+    // Another claims it: a late write of the one before changes nothing, and says whose it is.
+    let claimed = accounts.claim(&key, "two", &[0]).await.unwrap();
+    assert_eq!(claimed, [account(0, "two", Some(at(9)))]);
+    let before = accounts.advance(&key, "one", &[(0, at(100)), (2, at(6))]).await.unwrap();
+    assert_eq!(
+        before,
+        [Some(account(0, "two", Some(at(9)))), Some(account(2, "one", Some(at(5))))]
+    );
+    let without_epoch = TablePosition { leader_epoch: None, ..at(8) };
+    accounts.advance(&key, "two", &[(0, without_epoch.clone())]).await.unwrap();
+    // Another topic of the same name, and another group, are others.
+    let again = PositionKey { topic_id: "made again".into(), ..key.clone() };
+    assert_eq!(accounts.claim(&again, "two", &[0]).await.unwrap(), [account(0, "two", None)]);
+    let other = PositionKey { group: "h".into(), ..key.clone() };
+    assert_eq!(accounts.claim(&other, "two", &[0]).await.unwrap(), [account(0, "two", None)]);
+    let listed = accounts.accounts("g").await.unwrap();
+    let of = |topic_id: &str, account| GroupAccount { topic_id: topic_id.into(), account };
+    assert_eq!(
+        listed,
+        [
+            of("made again", account(0, "two", None)),
+            of("t", account(0, "two", Some(without_epoch))),
+            of("t", account(2, "one", Some(at(6)))),
+        ]
+    );
+    assert_eq!(accounts.claim(&key, "two", &[]).await.unwrap(), []);
+    assert_eq!(accounts.advance(&key, "two", &[]).await.unwrap(), []);
+}
+
+/// Owners that take the partition from each other while each goes on writing: what stands is always the last write of the
+/// owner of that moment.
+async fn a_late_write_of_a_former_owner_changes_nothing(store: Store) {
+    let accounts = crate::open_positions(&store.settings).unwrap();
+    let key = PositionKey { group: "g".into(), topic_id: "t".into() };
+    let write = |owner: i64| {
+        let (accounts, key) = (accounts.clone(), key.clone());
+        async move {
+            let token = owner.to_string();
+            while !retried(accounts.claim(&key, &token, &[0]).await).is_some() {}
+            for step in 0..20 {
+                let next_offset = owner * 1_000 + step;
+                let position = TablePosition { next_offset, leader_epoch: None, evidence: None };
+                let positions = [(0, position)];
+                let before = loop {
+                    if let Some(before) = retried(accounts.advance(&key, &token, &positions).await)
+                    {
+                        break before;
+                    }
+                };
+                let before = before[0].clone().unwrap();
+                // What an owner finds under its own token is its own or what it took over, and never grows backwards.
+                if before.owner == token
+                    && let Some(position) = before.position
+                    && position.next_offset / 1_000 == owner
+                {
+                    assert!(position.next_offset < next_offset);
+                }
+            }
+        }
+    };
+    at_once((1..6).map(write)).await;
+    let last = accounts.accounts("g").await.unwrap().remove(0).account;
+    let owner: i64 = last.owner.parse().unwrap();
+    assert_eq!(last.position.unwrap().next_offset, owner * 1_000 + 19);
+}
+
+/// None where another transaction was in the way.
+fn retried<T>(result: Result<T, Error>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            assert!(error.passes(), "{error}");
+            None
+        }
+    }
+}
+
+async fn integrity_is_merged_by_itself(store: Store) {
+    let with = |text: Option<&str>, created, revision| {
+        let mut row = row("a", created);
+        row.info.integrity = text.map(|text| Integrity::new(text).unwrap());
+        row.revision = revision;
+        row
+    };
+    let writes = [
+        (with(Some("sha512-b"), 1, 0), Some("sha512-b"), false),
+        // The other record is kept, and says nothing of it.
+        (with(None, 1, 0), Some("sha512-b"), false),
+        (with(Some("sha512-c"), 1, 0), Some("sha512-b"), true),
+        (with(Some("sha512-a"), 1, 0), Some("sha512-a"), true),
+        // A higher revision starts afresh.
+        (with(None, 1, 1), None, false),
+        (with(Some("sha512-z"), 1, 0), None, false),
+        (with(Some("sha512-d"), 1, 1), Some("sha512-d"), false),
+    ];
+    for (record, integrity, disputed) in writes {
+        store.writer.record(std::slice::from_ref(&record)).await.unwrap();
+        let row = store.rows().await.remove(0);
+        let found = (row.info.integrity.as_ref().map(Integrity::as_str), row.info.disputed);
+        assert_eq!(found, (integrity, disputed), "{record:?}");
+    }
+}
+
+async fn a_typical_row_passes_and_leaves_nothing(store: Store) {
+    store.writer.probe().await.unwrap();
+    assert_eq!(store.rows().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_file_of_an_sqlite_store_is_known_by_what_stays_with_it() {
+    let store = Store::sqlite().await;
+    let accounts = crate::open_positions(&store.settings).unwrap();
+    let first = accounts.file_identity().await.unwrap().unwrap();
+    let path = store.settings.url.strip_prefix("sqlite://").unwrap();
+    std::fs::rename(path, format!("{path}.moved")).unwrap();
+    let error = accounts.file_identity().await.unwrap_err();
+    assert!(matches!(error, Error::Transient(_)) && error.to_string().contains(path), "{error}");
+    std::fs::copy(format!("{path}.moved"), path).unwrap();
+    assert_ne!(accounts.file_identity().await.unwrap().unwrap(), first);
+    std::fs::rename(format!("{path}.moved"), path).unwrap();
+    assert_eq!(accounts.file_identity().await.unwrap().unwrap(), first);
+
+    let missing =
+        StoreSettings { url: format!("sqlite://{path}.none/x.db"), ..store.settings.clone() };
+    let error = crate::open_writer(&missing).unwrap().migrate().await.unwrap_err();
+    assert!(error.to_string().contains(&format!("{path}.none")), "{error}");
 }

@@ -79,7 +79,7 @@ impl Daemon {
     ///
     /// It is looked for beside the test's executable, or in the folder that `TESTKIT_BIN_DIR` names.
     pub fn command(name: &str) -> DaemonBuilder {
-        let program = folder().join(name);
+        let program = program_folder().join(name);
         assert!(
             program.is_file(),
             "no {}: run `cargo build --workspace --bins` first (`cargo xtask test` does)",
@@ -200,8 +200,8 @@ impl Drop for Daemon {
     }
 }
 
-/// Cargo puts test executables into `deps` below the folder of the programs.
-fn folder() -> PathBuf {
+/// Where the daemons' programs are. Cargo puts test executables into `deps` below it.
+pub fn program_folder() -> PathBuf {
     if let Some(named) = var_os("TESTKIT_BIN_DIR") {
         return named.into();
     }

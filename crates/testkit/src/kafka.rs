@@ -5,6 +5,7 @@ use std::env::{current_exe, var_os};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -332,6 +333,28 @@ pub fn consumer_groups(brokers: &str, arguments: &[&str]) -> String {
 /// Runs `kafka-acls` with these arguments and returns what it printed; panics when it fails.
 pub fn acls(brokers: &str, arguments: &[&str]) -> String {
     tool("org.apache.kafka.tools.AclCommand", brokers, arguments)
+}
+
+/// Kafka's command-line tools by the names of its distribution, of which the tests have the jars alone, and their classes.
+const TOOLS: [(&str, &str); 3] = [
+    ("kafka-consumer-groups.sh", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
+    ("kafka-get-offsets.sh", "org.apache.kafka.tools.GetOffsetShell"),
+    ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
+];
+
+/// Puts Kafka's command-line tools into a folder, for a test that has it on its `PATH`.
+pub fn write_tools(folder: &Path) {
+    for (name, class) in TOOLS {
+        let jars = class_path();
+        let script = format!(
+            "#!/bin/sh\nexec java {} -cp '{}' {class} \"$@\"\n",
+            QUICK.join(" "),
+            jars.display()
+        );
+        let path = folder.join(name);
+        fs::write(&path, script).expect("a script can be written");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("and be run");
+    }
 }
 
 fn tool(class: &str, brokers: &str, arguments: &[&str]) -> String {

@@ -25,11 +25,11 @@ pub use client::{
     ConsumedRecord, Producer, Record, add_partitions, consume_all, delete_group, delete_records,
     delete_topic, group_lag, produce, produce_in_transaction, topic,
 };
-pub use daemon::{Daemon, DaemonBuilder};
+pub use daemon::{Daemon, DaemonBuilder, program_folder};
 pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{
     KAFKA_FOLDER, KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, KAFKA_VERSION, Kafka, KafkaBuilder, acls,
-    consumer_groups,
+    consumer_groups, write_tools,
 };
 pub use net::{free_port, unique};
 #[cfg(feature = "client")]

@@ -22,6 +22,8 @@ pub enum NetworkFault {
     HalfOpen,
     /// Requests pass and answers do not: what was asked is done, and nobody learns of it.
     AnswersLost,
+    /// They pass, but for Kafka's requests with this API key: these are lost, and all others are answered.
+    RequestsLost(u16),
 }
 
 /// A listener on 127.0.0.1 that passes connections on. It ends with its process; connections end when it is dropped.
@@ -141,12 +143,14 @@ impl Shared {
                     while self.fault() == NetworkFault::HalfOpen {
                         thread::sleep(LOOK);
                     }
+                    let mut bytes = buffer[..count].to_vec();
                     match self.fault() {
                         NetworkFault::AnswersLost if answers => continue,
+                        NetworkFault::RequestsLost(key) if !answers => bytes = without(key, &bytes),
                         NetworkFault::Slow(time) => thread::sleep(time),
                         _ => {}
                     }
-                    if to.write_all(&buffer[..count]).is_err() {
+                    if to.write_all(&bytes).is_err() {
                         break;
                     }
                 }
@@ -159,6 +163,22 @@ impl Shared {
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     }
+}
+
+/// Leaves out the Kafka requests with this API key: each is its size in four bytes, its key in two, and the rest. A client
+/// sends a request at once, so what is read here begins with one.
+fn without(key: u16, mut bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    while let Some((size, rest)) = bytes.split_first_chunk::<4>() {
+        let size = u32::from_be_bytes(*size) as usize;
+        let end = (4 + size).min(bytes.len());
+        if !rest.starts_with(&key.to_be_bytes()) {
+            kept.extend_from_slice(&bytes[..end]);
+        }
+        bytes = &bytes[end..];
+    }
+    kept.extend_from_slice(bytes);
+    kept
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -212,5 +232,14 @@ mod tests {
         assert!(ask(&mut connect()).is_err(), "and stays cut");
         proxy.set(NetworkFault::Slow(Duration::from_millis(1)));
         ask(&mut connect()).unwrap();
+    }
+
+    #[test]
+    fn requests_are_lost_by_their_key() {
+        let (nine, ten) = ([0, 0, 0, 3, 0, 9, 1], [0, 0, 0, 2, 0, 10]);
+        let both = [&nine[..], &ten, &nine].concat();
+        assert_eq!(without(9, &both), ten);
+        assert_eq!(without(10, &both), [nine, nine].concat());
+        assert_eq!(without(1, &both), both);
     }
 }

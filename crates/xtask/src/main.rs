@@ -3,6 +3,7 @@
 mod bench;
 mod faults;
 mod setup;
+mod simulate;
 mod test;
 mod tidy;
 mod workspace;
@@ -21,6 +22,8 @@ enum Task {
     Bench(bench::Args),
     /// Kill, freeze and cut off whatever can be, under load, and show what was lost
     Faults(faults::Args),
+    /// Run the loop on a simulated broker and table, a schedule for each seed
+    Simulate(simulate::Args),
     /// Check the rules of the house: who may depend on whom, lengths, forbidden words
     Tidy,
 }
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&workspace, &args),
         Task::Bench(args) => bench::run(&workspace, &args),
         Task::Faults(args) => faults::run(&workspace, &args),
+        Task::Simulate(args) => simulate::run(&workspace, &args),
         Task::Tidy => tidy::run(&workspace),
     });
     let Err(error) = outcome else { return ExitCode::SUCCESS };

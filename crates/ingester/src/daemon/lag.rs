@@ -134,3 +134,63 @@ impl Inner {
         (next, (end - next).max(0), on_the_way.or(last_written))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use service::metrics::Registry;
+
+    use super::*;
+    use crate::pipeline::tests::record;
+
+    fn offsets(read: i64, assignment: u64) -> WrittenOffsets {
+        let mut offsets = WrittenOffsets::default();
+        offsets.include(&record(read).position, AssignmentId(assignment));
+        offsets
+    }
+
+    /// The partition ends at 10.
+    fn end() -> PartitionEnd {
+        PartitionEnd { partition: 0, end: 10, is_read: false, committed: 2, start: 0 }
+    }
+
+    #[test]
+    fn lag_is_what_is_not_written_yet() {
+        let metrics = IngesterMetrics::create(&Registry::new(), "test").unwrap();
+        let lag = Lag::default();
+        let shown = |end: PartitionEnd| {
+            lag.show(&metrics, "t", &[end]);
+            let records = metrics.lag_records.with_label_values(&["t", "0"]).get();
+            let seconds = metrics.lag_seconds.with_label_values(&["t", "0"]).get();
+            (records, seconds > 0.0)
+        };
+        assert_eq!(shown(end()), (8, false), "as committed, before anything is known");
+        lag.start_at(0, 4, AssignmentId(1));
+        assert_eq!(shown(end()), (6, false));
+        lag.sent([(0, 1)].into());
+        lag.sent([(0, 2)].into());
+        assert_eq!(shown(end()), (6, true), "a batch is on its way");
+        lag.written(&offsets(6, 1));
+        assert_eq!(shown(end()), (3, true));
+        lag.written(&offsets(9, 1));
+        assert_eq!(shown(end()), (0, false));
+        // Only records that can be read count: what follows the last one is a transaction's marker.
+        lag.start_at(0, 4, AssignmentId(2));
+        lag.read(&[record(7)]);
+        assert_eq!(shown(PartitionEnd { is_read: true, ..end() }), (4, false));
+    }
+
+    #[test]
+    fn a_write_that_outlives_its_assignment_does_not_move_the_lag() {
+        let metrics = IngesterMetrics::create(&Registry::new(), "test").unwrap();
+        let lag = Lag::default();
+        lag.start_at(0, 2, AssignmentId(1));
+        lag.sent(Oldest::new());
+        lag.start_at(0, 8, AssignmentId(3));
+        lag.written(&offsets(4, 1));
+        lag.show(&metrics, "t", &[end()]);
+        assert_eq!(metrics.lag_records.with_label_values(&["t", "0"]).get(), 2);
+        lag.show(&metrics, "t", &[]);
+        let series = metrics.lag_records.with_label_values(&["t", "0"]).get();
+        assert_eq!(series, 0, "the series of a partition that is gone is removed");
+    }
+}

@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use crate::daemon::health::{Health, PauseCause};
 use crate::daemon::lag::Lag;
 use crate::daemon::metrics::IngesterMetrics;
-use crate::daemon::observer::{LiveObserver, Waits};
+use crate::daemon::observer::{GroupWatch, LiveObserver, Waits};
 use crate::daemon::rejection_limit::RejectionLimit;
 use crate::evidence::EvidenceLoader;
 use crate::evidence::fetch::ListPoller;
 use crate::evidence::settle::{LiveEvidence, Settling, Trigger};
-use crate::kafka::{self, Assignment, CommitQueue, DeadLetters, Shared};
+use crate::evidence::settled::SettledPartitions;
+use crate::kafka::{self, DeadLetters, Observers, PollControl};
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::write::{Delivery, Writer};
 use crate::pipeline::{BatchLimits, Ingest};
@@ -133,29 +134,25 @@ impl Work {
         };
         let trigger = Arc::new(Trigger::default());
         let (shown, history) = watch::channel(exits.history());
-        let shared = Shared {
-            progress: Arc::new(CommitQueue::new(&self.settings.kafka.topic)),
-            health: self.health.clone(),
-            lag: Arc::new(Lag::default()),
-            metrics: self.metrics.clone(),
-            assignment: Arc::new(Assignment::new(trigger.clone(), history.clone())),
-        };
+        let lag = Arc::new(Lag::default());
+        let settled = Arc::new(SettledPartitions::new(trigger.clone(), history.clone()));
+        let (poll, records) =
+            kafka::start(&self.settings, self.observers(&lag, &settled)).map_err(kafka::refused)?;
         let evidence = LiveEvidence { history: history.clone(), trigger: trigger.clone() };
         let topic = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
         let delivery = Delivery { topic: Box::new(topic), observer: waits };
         let writer = Writer { rows: store.clone(), dead_letters: Some(delivery) };
-        let ingest = self.ingest(writer, evidence, &shared);
+        let ingest = self.ingest(writer, evidence, lag, poll.control());
         let settling = Settling {
             settings: self.settings.clone(),
             trigger: trigger.clone(),
             history,
-            assignment: shared.assignment.clone(),
+            partitions: settled,
             evaluator: ingest.evaluator.clone(),
             limits: ingest.limits.background(),
             writer: Arc::new(Writer { rows: store.clone(), dead_letters: None }),
             store: store.clone(),
         };
-        let (poll, records) = kafka::start(&self.settings, shared).map_err(kafka::refused)?;
 
         let mut beside = JoinSet::new();
         beside.spawn(make_dead_letter_topic(self.settings.clone()));
@@ -167,34 +164,45 @@ impl Work {
         }
         let mut ingesting = ingest.start(records)?;
         let result = tokio::select! {
-            result = &mut ingesting => result,
+            result = &mut ingesting => result.map_err(Into::into),
             () = stop.cancelled() => {
                 poll.stop_reading();
-                ingesting.await
+                ingesting.await.map_err(Into::into)
             }
-            Some(broken) = first_broken(&mut beside) => return Err(broken),
+            Some(broken) = first_broken(&mut beside) => Err(broken),
         };
         // Closing a consumer can hang in librdkafka; its group then misses it after the session's time.
         if tokio::time::timeout(self.settings.shutdown.grace, poll.close()).await.is_err() {
             tracing::warn!("the kafka consumer did not close in time");
         }
         beside.shutdown().await;
-        Ok(result?)
+        result
     }
 
-    fn ingest(&self, writer: Writer, evidence: LiveEvidence, shared: &Shared) -> Ingest {
+    fn observers(&self, lag: &Arc<Lag>, settled: &Arc<SettledPartitions>) -> Observers {
+        let group = GroupWatch {
+            topic: self.settings.kafka.topic.clone(),
+            health: self.health.clone(),
+            lag: lag.clone(),
+            metrics: self.metrics.clone(),
+        };
+        Observers { group: Arc::new(group), settled: settled.clone() }
+    }
+
+    fn ingest(
+        &self,
+        writer: Writer,
+        evidence: LiveEvidence,
+        lag: Arc<Lag>,
+        source: Arc<PollControl>,
+    ) -> Ingest {
         let history = evidence.history.borrow().clone();
         let limit = RejectionLimit::new(
             self.settings.reject.max_consecutive,
             self.health.clone(),
-            shared.progress.clone(),
+            source.clone(),
         );
-        let observer = LiveObserver::new(
-            self.metrics.clone(),
-            shared.lag.clone(),
-            shared.progress.clone(),
-            limit,
-        );
+        let observer = LiveObserver::new(self.metrics.clone(), lag, source, limit);
         Ingest {
             evaluator: Evaluator {
                 decode: self.settings.decode_rules(),

@@ -51,3 +51,50 @@ impl RejectionLimit {
         self.health.pause(PauseCause::RejectionLimit, reason);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use prometheus::IntGauge;
+    use service::admin::Health as _;
+
+    use super::*;
+    use crate::decode::SkipReason;
+    use crate::decode::rejection::{Code, Rejection};
+    use crate::pipeline::ports::WrittenOffsets;
+
+    #[derive(Default)]
+    struct Source(AtomicBool);
+
+    impl SourceControl for Source {
+        fn written(&self, _: &WrittenOffsets) {}
+
+        fn commit_soon(&self) {}
+
+        fn halt(&self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn so_many_rejections_in_a_row_stop_the_reading() {
+        let health = Arc::new(Health::new(Duration::ZERO, IntGauge::new("p", "p").unwrap()));
+        let source = Arc::new(Source::default());
+        let row = crate::pipeline::tests::row(0);
+        let rejection = || Outcome::Reject(Rejection::new(Code::NotJson, "cut"));
+        let skip = Outcome::Skip(SkipReason::Tombstone);
+        let mut limit = RejectionLimit::new(2, health.clone(), source.clone());
+        for outcome in [&rejection(), &row, &rejection(), &skip] {
+            assert!(limit.evaluated(outcome).is_continue());
+        }
+        assert!(!source.0.load(Ordering::Relaxed));
+        assert!(limit.evaluated(&rejection()).is_break());
+        assert!(source.0.load(Ordering::Relaxed));
+        let reason = health.ready().reason.unwrap();
+        assert!(reason.starts_with("rejection_limit: 2 records in a row"), "{reason}");
+        let mut none = RejectionLimit::new(0, health, source);
+        assert!((0..100).all(|_| none.evaluated(&rejection()).is_continue()));
+    }
+}

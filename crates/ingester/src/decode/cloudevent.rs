@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use model::EventIdentity;
 
 use super::fields;
@@ -76,21 +78,45 @@ fn identity(
     event: &fields::Event<'_>,
     event_type: &str,
 ) -> Result<Option<EventIdentity>, Rejection> {
-    if present(&event.specversion) != Some("1.0") {
-        return Err(not_cloudevent("specversion is not 1.0"));
+    if !matches!(&event.specversion, Field::There(version) if version == "1.0") {
+        return Err(Rejection::of_field(Code::NotCloudevent, "specversion", "is not 1.0"));
     }
-    let required = (present(&event.id), present(&event.source), present(&event.kind));
-    let (Some(id), Some(source), Some(kind)) = required else {
-        return Err(not_cloudevent("id, source or type is missing, empty or not a string"));
-    };
+    let id = required(&event.id, "id")?;
+    let source = required(&event.source, "source")?;
+    let kind = required(&event.kind, "type")?;
     Ok((kind == event_type).then(|| EventIdentity::new(source, id)))
 }
 
-fn present<'e>(field: &'e Field<Cow<'_, str>>) -> Option<&'e str> {
+fn required<'e>(field: &'e Field<Cow<'_, str>>, name: &'static str) -> Result<&'e str, Rejection> {
     match field {
-        Field::There(text) if !text.is_empty() => Some(text),
-        _ => None,
+        Field::There(text) if !text.is_empty() => Ok(text),
+        _ => {
+            let problem = "is missing, empty or not a string";
+            Err(Rejection::of_field(Code::NotCloudevent, name, problem))
+        }
     }
+}
+
+/// The text of the data where it stands in `data_base64` (CloudEvents JSON format 1.0, section 3.1.1); `None` where there
+/// is no such member.
+///
+/// # Errors
+/// `not_cloudevent` where it is not a string or stands beside `data`; `not_json` where it is not canonical base64 (RFC
+/// 4648, section 4) of UTF-8 text.
+pub(super) fn data_in_base64(event: &fields::Event<'_>) -> Result<Option<String>, Rejection> {
+    let not_cloudevent =
+        |problem| Err(Rejection::of_field(Code::NotCloudevent, "data_base64", problem));
+    let encoded = match &event.data_base64 {
+        Field::Missing => return Ok(None),
+        Field::Wrong => return not_cloudevent("is not a string"),
+        Field::There(encoded) => encoded,
+    };
+    if !matches!(event.data, Field::Missing) {
+        return not_cloudevent("stands beside data");
+    }
+    let not_json = |problem| Rejection::of_field(Code::NotJson, "data_base64", problem);
+    let bytes = BASE64.decode(&**encoded).map_err(|_| not_json("is not canonical base64"))?;
+    String::from_utf8(bytes).map(Some).map_err(|_| not_json("is not UTF-8 text in base64"))
 }
 
 fn not_cloudevent(message: &'static str) -> Rejection {

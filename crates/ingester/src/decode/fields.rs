@@ -15,6 +15,7 @@ object! {
         "time" => time: Cow<'de, str>,
         "datacontenttype" => datacontenttype: Cow<'de, str>,
         "data" => data: Data<'de>,
+        "data_base64" => data_base64: Cow<'de, str>,
     }
 }
 
@@ -23,7 +24,7 @@ object! {
     Data {
         "package" => package: Package<'de>,
         "publishedAt" => published_at: Cow<'de, str>,
-        "revision" => revision: u64,
+        "revision" => revision: f64,
         "actor" => actor: Actor<'de>,
         "request" => request: Request<'de>,
         "auth" => auth: Auth<'de>,
@@ -37,6 +38,7 @@ object! {
         "ecosystem" => ecosystem: Cow<'de, str>,
         "name" => name: Cow<'de, str>,
         "version" => version: Cow<'de, str>,
+        "integrity" => integrity: Cow<'de, str>,
     }
 }
 

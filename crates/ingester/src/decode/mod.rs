@@ -11,12 +11,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use model::{
-    Act, Address, Auth, Credential, EventIdentity, PackageName, PackageVersion, PublicationId,
-    PublishEvent,
+    Act, Address, Auth, Credential, EventIdentity, Integrity, PackageName, PackageVersion,
+    PublicationId, PublishEvent,
 };
 use model::{Purl, SecondFactor, Timestamp, Username};
 
-use crate::decode::rejection::{Code, Rejection};
+use crate::decode::rejection::{Code, Path, Rejection};
 use crate::record::Record;
 use json::Field;
 
@@ -25,7 +25,7 @@ pub use schema::event_schema;
 /// How far T may lie ahead of the record's own timestamp: clocks of a registry's hosts differ by less.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The greatest revision: the databases keep a signed 32-bit number.
-const MAX_REVISION: u64 = i32::MAX as u64;
+const MAX_REVISION: u32 = i32::MAX as u32;
 
 /// What of the configuration decides about a record.
 #[derive(Debug, Clone)]
@@ -87,16 +87,34 @@ fn read<'a>(
         return Err(Rejection::new(Code::TooLarge, message));
     }
     let mut place = Field::Missing;
-    match cloudevent::read(record, value, &rules.event_type, &mut place)? {
-        Some((identity, event)) => {
-            Checked::new(identity, event)?.into_event(record, rules).map(Some)
-        }
-        None => Ok(None),
+    let Some((identity, event)) = cloudevent::read(record, value, &rules.event_type, &mut place)?
+    else {
+        return Ok(None);
+    };
+    if let Some(data) = cloudevent::data_in_base64(event)? {
+        return read_data(identity, event, &data, record, rules).map(Some);
     }
+    Checked::new(identity, event)?.into_event(record, rules).map(Some)
 }
 
-fn bad(message: impl Into<Cow<'static, str>>) -> Rejection {
-    Rejection::new(Code::BadField, message)
+/// Reads an event whose data stood in `data_base64`. The event owns what it holds, because `data` is a copy. Few SDKs
+/// write events so.
+#[cold]
+fn read_data(
+    identity: EventIdentity,
+    event: &mut fields::Event<'_>,
+    data: &str,
+    record: &Record,
+    rules: &DecodeRules,
+) -> Result<PublishEvent<'static>, Rejection> {
+    let mut copied = fields::Event {
+        subject: std::mem::take(&mut event.subject),
+        time: std::mem::take(&mut event.time),
+        datacontenttype: std::mem::take(&mut event.datacontenttype),
+        ..Default::default()
+    };
+    json::read(data, &mut copied.data)?;
+    Ok(Checked::new(identity, &mut copied)?.into_event(record, rules)?.into_owned())
 }
 
 /// The fields after `bad_field` has been ruled out everywhere: of the right type and within their bounds.
@@ -107,6 +125,7 @@ struct Checked<'a> {
     ecosystem: Option<Cow<'a, str>>,
     name: Option<PackageName>,
     version: Option<PackageVersion>,
+    integrity: Option<Integrity>,
     published_at: Option<Cow<'a, str>>,
     revision: u32,
     act: Act<'a>,
@@ -121,7 +140,7 @@ impl<'a> Checked<'a> {
         let staged = data.staged.take("data.staged")?;
         let staged = staged.map(|mut staged| {
             let at = staged.at.take("data.staged.at")?;
-            let act = act(&mut staged.actor, &mut staged.request, &mut staged.auth)?;
+            let act = act("data.staged", &mut staged.actor, &mut staged.request, &mut staged.auth)?;
             Ok::<_, Rejection>((at, act))
         });
         Ok(Self {
@@ -129,19 +148,12 @@ impl<'a> Checked<'a> {
             subject: event.subject.take("subject")?,
             time: event.time.take("time")?,
             ecosystem: package.ecosystem.take("data.package.ecosystem")?,
-            name: named(
-                package.name.take("data.package.name")?,
-                "data.package.name",
-                PackageName::new,
-            )?,
-            version: named(
-                package.version.take("data.package.version")?,
-                "data.package.version",
-                PackageVersion::new,
-            )?,
+            name: named(&mut package.name, "data.package.name", PackageName::new)?,
+            version: named(&mut package.version, "data.package.version", PackageVersion::new)?,
+            integrity: named(&mut package.integrity, "data.package.integrity", Integrity::new)?,
             published_at: data.published_at.take("data.publishedAt")?,
             revision: revision(data.revision.take("data.revision")?)?,
-            act: act(&mut data.actor, &mut data.request, &mut data.auth)?,
+            act: act("data", &mut data.actor, &mut data.request, &mut data.auth)?,
             staged: staged.transpose()?,
         })
     }
@@ -153,7 +165,7 @@ impl<'a> Checked<'a> {
         rules: &DecodeRules,
     ) -> Result<PublishEvent<'a>, Rejection> {
         let missing = |path: &'static str| {
-            move || Rejection::new(Code::MissingField, format!("{path} is missing"))
+            move || Rejection::of_field(Code::MissingField, path, "is missing")
         };
         let ecosystem = self.ecosystem.ok_or_else(missing("data.package.ecosystem"))?;
         let id = PublicationId {
@@ -163,8 +175,12 @@ impl<'a> Checked<'a> {
         let published_at =
             self.published_at.or(self.time).ok_or_else(missing("data.publishedAt"))?;
         if ecosystem != rules.ecosystem {
-            let message = format!("data.package.ecosystem is not {}", rules.ecosystem);
-            return Err(Rejection::new(Code::WrongEcosystem, message));
+            let problem = format!("is not {}", rules.ecosystem);
+            return Err(Rejection::of_field(
+                Code::WrongEcosystem,
+                "data.package.ecosystem",
+                problem,
+            ));
         }
         if let Some(subject) = &self.subject {
             check_subject(subject, &rules.ecosystem, &id)?;
@@ -179,10 +195,17 @@ impl<'a> Checked<'a> {
         let newest =
             record.timestamp.map(|millis| Timestamp::from_millis(millis).after(FUTURE_TOLERANCE));
         if newest.is_some_and(|newest| at > newest) {
-            let message = "data.publishedAt is more than 5 minutes after the record's timestamp";
-            return Err(Rejection::new(Code::FutureTime, message));
+            let problem = "is more than 5 minutes after the record's timestamp";
+            return Err(Rejection::of_field(Code::FutureTime, "data.publishedAt", problem));
         }
-        Ok(PublishEvent { identity: self.identity, id, revision: self.revision, act, staged })
+        Ok(PublishEvent {
+            identity: self.identity,
+            id,
+            integrity: self.integrity,
+            revision: self.revision,
+            act,
+            staged,
+        })
     }
 }
 
@@ -190,18 +213,18 @@ fn check_subject(subject: &str, ecosystem: &str, id: &PublicationId) -> Result<(
     if Purl::is_canonical(subject, ecosystem, id) {
         return Ok(());
     }
-    let mismatch = |message| Rejection::new(Code::SubjectMismatch, message);
-    let purl = Purl::parse(subject).map_err(|_| mismatch("subject is not a purl"))?;
+    let mismatch = |problem| Rejection::of_field(Code::SubjectMismatch, "subject", problem);
+    let purl = Purl::parse(subject).map_err(|_| mismatch("is not a purl"))?;
     if purl.names(ecosystem, id) {
         Ok(())
     } else {
-        Err(mismatch("subject names another package or version"))
+        Err(mismatch("names another package or version"))
     }
 }
 
 fn time(text: &str, path: &'static str) -> Result<Timestamp, Rejection> {
     Timestamp::parse(text)
-        .map_err(|error| Rejection::new(Code::InvalidTime, format!("{path} is {error}")))
+        .map_err(|error| Rejection::of_field(Code::InvalidTime, path, format_args!("is {error}")))
 }
 
 fn staged_act<'a>(
@@ -211,63 +234,77 @@ fn staged_act<'a>(
 ) -> Result<Act<'a>, Rejection> {
     act.at = staged_at.map_or(Ok(approved), |text| time(text, "data.staged.at"))?;
     if act.at > approved {
-        return Err(Rejection::new(Code::InvalidTime, "data.staged.at is after data.publishedAt"));
+        let problem = "is after data.publishedAt";
+        return Err(Rejection::of_field(Code::InvalidTime, "data.staged.at", problem));
     }
     Ok(act)
 }
 
-fn revision(number: Option<u64>) -> Result<u32, Rejection> {
-    match u32::try_from(number.unwrap_or(0)) {
-        Ok(revision) if u64::from(revision) <= MAX_REVISION => Ok(revision),
-        _ => Err(bad(format!("data.revision is not an integer from 0 to {MAX_REVISION}"))),
+/// An integer as JSON Schema means it: `1`, `1.0` and `1e0` are the same number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the number is an integer within the bounds"
+)]
+fn revision(number: Option<f64>) -> Result<u32, Rejection> {
+    let number = number.unwrap_or(0.0);
+    if number.fract() == 0.0 && (0.0..=f64::from(MAX_REVISION)).contains(&number) {
+        return Ok(number as u32);
     }
+    let problem = format!("is not an integer from 0 to {MAX_REVISION}");
+    Err(Rejection::of_field(Code::BadField, "data.revision", problem))
 }
 
 fn named<T>(
-    text: Option<Cow<'_, str>>,
-    path: &'static str,
+    field: &mut Field<Cow<'_, str>>,
+    path: impl Into<Path>,
     name: fn(&str) -> Result<T, model::InvalidName>,
 ) -> Result<Option<T>, Rejection> {
-    text.map(|text| name(&text).map_err(|error| bad(format!("{path}: {error}")))).transpose()
+    let path = path.into();
+    let invalid = |error| {
+        Rejection::of_field(Code::BadField, path, format_args!("cannot be a name: {error}"))
+    };
+    field.take(path)?.map(|text| name(&text).map_err(invalid)).transpose()
 }
 
-/// An act with its time still to be set.
+/// An act with its time still to be set. `within`: the object that has these three fields.
 fn act<'a>(
+    within: &'static str,
     actor: &mut Field<fields::Actor<'a>>,
     request: &mut Field<fields::Request<'a>>,
     auth: &mut Field<fields::Auth<'a>>,
 ) -> Result<Act<'a>, Rejection> {
-    let actor = actor.object("actor")?;
-    let request = request.object("request")?;
-    request.user_agent.take("request.userAgent")?;
+    let path = |rest| Path::within(within, rest);
+    let actor = actor.object(path("actor"))?;
+    let request = request.object(path("request"))?;
+    request.user_agent.take(path("request.userAgent"))?;
+    let kind = actor.kind.take(path("actor.kind"))?;
     Ok(Act {
         at: Timestamp::from_micros(0),
-        actor: word(actor.kind.take("actor.kind")?, model::Actor::parse, model::Actor::Unknown),
-        username: named(actor.username.take("actor.username")?, "actor.username", Username::new)?,
-        address: request.ip.take("request.ip")?.map(Address::new),
-        edge_tor: request.edge_tor.take("request.edgeTor")?,
-        auth: self::auth(auth.object("auth")?)?,
+        actor: word(kind, model::Actor::parse, model::Actor::Unknown),
+        username: named(&mut actor.username, path("actor.username"), Username::new)?,
+        address: request.ip.take(path("request.ip"))?.map(Address::new),
+        edge_tor: request.edge_tor.take(path("request.edgeTor"))?,
+        auth: self::auth(within, auth.object(path("auth"))?)?,
     })
 }
 
-fn auth<'a>(auth: &mut fields::Auth<'a>) -> Result<Auth<'a>, Rejection> {
-    let factor = auth.second_factor.object("auth.secondFactor")?;
+fn auth<'a>(within: &'static str, auth: &mut fields::Auth<'a>) -> Result<Auth<'a>, Rejection> {
+    let path = |rest| Path::within(within, rest);
+    let factor = auth.second_factor.object(path("auth.secondFactor"))?;
     let factor = SecondFactor {
-        presented: factor.presented.take("auth.secondFactor.presented")?,
-        verified: factor.verified.take("auth.secondFactor.verified")?,
-        method: factor.method.take("auth.secondFactor.method")?,
-        verified_at: factor.verified_at.take("auth.secondFactor.verifiedAt")?,
+        presented: factor.presented.take(path("auth.secondFactor.presented"))?,
+        verified: factor.verified.take(path("auth.secondFactor.verified"))?,
+        method: factor.method.take(path("auth.secondFactor.method"))?,
+        verified_at: factor.verified_at.take(path("auth.secondFactor.verifiedAt"))?,
     };
+    let credential = auth.credential.take(path("auth.credential"))?;
     Ok(Auth {
-        credential: word(
-            auth.credential.take("auth.credential")?,
-            Credential::parse,
-            Credential::Unknown,
-        ),
-        bypass2fa: auth.bypass2fa.take("auth.bypass2fa")?,
-        amr: auth.amr.take("auth.amr")?.unwrap_or_default(),
-        acr: auth.acr.take("auth.acr")?,
-        // A block without any known field counts as missing (contract, section 4).
+        credential: word(credential, Credential::parse, Credential::Unknown),
+        bypass2fa: auth.bypass2fa.take(path("auth.bypass2fa"))?,
+        amr: auth.amr.take(path("auth.amr"))?.unwrap_or_default(),
+        acr: auth.acr.take(path("auth.acr"))?,
+        // A block without any known field counts as missing (crates/model/README.md, tfa).
         second_factor: Some(factor).filter(|factor| *factor != SecondFactor::default()),
     })
 }

@@ -1,6 +1,7 @@
 //! Rejections: what is wrong with a record, as a stable code (contract, section 1).
 
 use std::borrow::Cow;
+use std::fmt;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident = $word:literal at $stage:ident,)*) => {
@@ -53,6 +54,43 @@ codes! {
     RefusedByStore = "refused_by_store" at put,
 }
 
+/// Where a field stands in the event: an object that can occur in two places, and the way from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    within: &'static str,
+    rest: &'static str,
+}
+
+impl Path {
+    /// `rest` (for example `actor.kind`) within an object (for example `data.staged`; empty for the event itself).
+    #[must_use]
+    pub const fn within(within: &'static str, rest: &'static str) -> Self {
+        Self { within, rest }
+    }
+
+    /// The place as a JSON pointer (RFC 6901) into the event in structured mode.
+    #[must_use]
+    pub fn pointer(self) -> String {
+        format!("/{self}").replace('.', "/")
+    }
+}
+
+impl From<&'static str> for Path {
+    fn from(rest: &'static str) -> Self {
+        Self { within: "", rest }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.within.is_empty() {
+            f.write_str(self.rest)
+        } else {
+            write!(f, "{}.{}", self.within, self.rest)
+        }
+    }
+}
+
 /// A rejection: a value, not an error. The message names fields and bounds and never quotes a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
@@ -60,11 +98,19 @@ pub struct Rejection {
     pub code: Code,
     /// What to tell a person.
     pub message: Cow<'static, str>,
+    /// The field that is wrong, where it is one field.
+    pub path: Option<Path>,
 }
 
 impl Rejection {
-    /// A rejection of this code.
+    /// A rejection of a whole record.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), path: None }
+    }
+
+    /// A rejection for one field. The message is the field's path and then `problem`, for example "is missing".
+    pub fn of_field(code: Code, path: impl Into<Path>, problem: impl fmt::Display) -> Self {
+        let path = path.into();
+        Self { code, message: format!("{path} {problem}").into(), path: Some(path) }
     }
 }

@@ -1,7 +1,7 @@
 //! The event's JSON Schema, for producers: made from the rules that decide here, and committed as
 //! `event.schema.json`. A schema cannot say everything; what it leaves out stands in its descriptions.
 
-use model::{Actor, Credential, PackageName, PackageVersion, Username};
+use model::{Actor, Credential, Integrity, PackageName, PackageVersion, Username};
 use serde_json::{Value, json};
 
 use super::MAX_REVISION;
@@ -15,7 +15,7 @@ pub fn event_schema() -> Value {
         "description": "A CloudEvents 1.0 event in structured mode. Null is the same as a missing field, an empty string \
             is not. Unknown fields are ignored. Words are compared byte for byte; unknown ones count as unknown.",
         "type": "object",
-        "required": ["specversion", "id", "source", "type", "data"],
+        "required": ["specversion", "id", "source", "type"],
         "properties": {
             "specversion": {"const": "1.0"},
             "id": {"type": "string", "minLength": 1, "description": "With source, the identity of the event."},
@@ -25,8 +25,30 @@ pub fn event_schema() -> Value {
             "subject": optional("string", "A purl that names the same package and version."),
             "time": optional("string", "Stands in for data.publishedAt where that is missing."),
             "datacontenttype": optional("string", "application/json"),
-            "data": {"$ref": "#/$defs/data"},
         },
+        "oneOf": [
+            {
+                "required": ["data"],
+                "properties": {"data": {"$ref": "#/$defs/data"}, "data_base64": {"type": "null"}},
+                "anyOf": [
+                    {"required": ["time"], "properties": {"time": {"type": "string"}}},
+                    {"properties": {"data": {"required": ["publishedAt"], "properties": {"publishedAt": {"type": "string"}}}}},
+                ],
+            },
+            {
+                "required": ["data_base64"],
+                "properties": {
+                    "data": {"type": "null"},
+                    "data_base64": {
+                        "type": "string",
+                        "contentEncoding": "base64",
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"$ref": "#/$defs/data"},
+                        "description": "The same data as JSON text in canonical base64 (RFC 4648, section 4), as SDKs write bytes.",
+                    },
+                },
+            },
+        ],
         "$defs": {
             "data": data(),
             "actor": actor(),
@@ -48,6 +70,8 @@ fn data() -> Value {
                     "ecosystem": {"type": "string", "description": "The registry's purl type, for example npm."},
                     "name": name(PackageName::MAX_BYTES, "With its namespace: @scope/name."),
                     "version": name(PackageVersion::MAX_BYTES, "The version as published."),
+                    "integrity": nullable(name(Integrity::MAX_BYTES,
+                        "The digest of the published artifact, as Subresource Integrity writes it: sha512-….")),
                 },
             },
             "publishedAt": optional("string", "T, RFC 3339, seconds 00 to 59, truncated to microseconds; at most 5 \
@@ -72,8 +96,7 @@ fn data() -> Value {
 }
 
 fn actor() -> Value {
-    let mut username = name(Username::MAX_BYTES, "The account or workflow.");
-    username["type"] = json!(["string", "null"]);
+    let username = nullable(name(Username::MAX_BYTES, "The account or workflow."));
     let kinds: Vec<&str> = Actor::ALL.iter().map(|kind| kind.as_str()).collect();
     json!({
         "type": ["object", "null"],
@@ -123,7 +146,12 @@ fn optional(kind: &str, description: &str) -> Value {
     json!({"type": [kind, "null"], "description": description})
 }
 
-/// TopicState words as examples: others are allowed.
+fn nullable(mut name: Value) -> Value {
+    name["type"] = json!(["string", "null"]);
+    name
+}
+
+/// Known words as examples: others are allowed.
 fn words(known: &[&str], description: &str) -> Value {
     json!({"type": ["string", "null"], "examples": known, "description": description})
 }
@@ -133,8 +161,18 @@ fn name(max_bytes: usize, description: &str) -> Value {
     let description = format!(
         "{description} 1 to {max_bytes} bytes, no control characters, no outer white space."
     );
-    json!({"type": "string", "minLength": 1, "maxLength": max_bytes, "description": description})
+    json!({
+        "type": "string", "minLength": 1, "maxLength": max_bytes, "pattern": NAME_PATTERN, "description": description,
+    })
 }
+
+/// No control characters (Unicode's Cc), and no white space (Unicode's `White_Space`) at either end. Written with ranges
+/// instead of classes, because not every validator knows Unicode's classes.
+const NAME_PATTERN: &str = concat!(
+    r"^[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]",
+    r"([^\u0000-\u001f\u007f-\u009f]*",
+    r"[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000])?$",
+);
 
 #[cfg(test)]
 mod tests {

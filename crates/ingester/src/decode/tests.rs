@@ -87,7 +87,11 @@ fn the_example_is_read_whole() {
         (factor.presented, factor.verified, factor.method.as_deref()),
         (Some(true), Some(true), Some("totp"))
     );
-    assert_eq!((event.revision, event.staged), (0, None));
+    assert_eq!((event.revision, event.staged, event.integrity), (0, None, None));
+    let told = changed("/data/package/integrity", json!("sha512-YQ=="));
+    let record = self::record(told.to_string());
+    let Decoded::Event(event) = decode(&record, &rules()) else { panic!("no event") };
+    assert_eq!(event.integrity.unwrap().as_str(), "sha512-YQ==");
 }
 
 const BINARY: [(&str, &str); 4] = [
@@ -225,6 +229,10 @@ fn fields_of_the_wrong_type_or_out_of_bounds() {
         ("/data/package/name", json!("p\u{0}g")),
         ("/data/package/name", json!("a".repeat(513))),
         ("/data/package/version", json!("1".repeat(257))),
+        ("/data/package/integrity", json!(5)),
+        ("/data/package/integrity", json!("")),
+        ("/data/package/integrity", json!("sha512-x ")),
+        ("/data/package/integrity", json!("a".repeat(1_025))),
         ("/data/publishedAt", json!(1_564_078_151)),
         ("/data/revision", json!(-1)),
         ("/data/revision", json!(1.5)),
@@ -256,6 +264,133 @@ fn fields_of_the_wrong_type_or_out_of_bounds() {
     let mut outranks = changed("/data/package/name", json!(null));
     outranks["data"]["revision"] = json!(-1);
     assert_eq!(code_of(&outranks), "bad_field", "before missing_field");
+}
+
+fn revision_of(number: &str) -> Option<u32> {
+    let text = example().to_string().replace("\"revision\":0", &format!("\"revision\":{number}"));
+    let record = record(text);
+    match decode(&record, &rules()) {
+        Decoded::Event(event) => Some(event.revision),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_revision_is_an_integer_however_it_is_written() {
+    let integers = [
+        ("1", 1),
+        ("1.0", 1),
+        ("1e0", 1),
+        ("10E-1", 1),
+        ("-0", 0),
+        ("-0.0", 0),
+        ("2147483647.0", 2_147_483_647),
+        ("2.147483647e9", 2_147_483_647),
+        // Its nearest binary64 is an integer.
+        ("1.00000000000000000001", 1),
+        ("1e-400", 0),
+    ];
+    for (text, number) in integers {
+        assert_eq!(revision_of(text), Some(number), "{text}");
+    }
+    for text in ["1.5", "-1", "2147483648", "2147483647.5", "1e10", "1e999", "\"1\""] {
+        assert_eq!(revision_of(text), None, "{text}");
+    }
+}
+
+/// The event with its data in `data_base64`, as the Python and JavaScript SDKs write data that is bytes.
+fn in_base64(mut event: Value, data: &[u8]) -> Value {
+    use base64::Engine as _;
+    event["data"] = Value::Null;
+    event["data_base64"] = json!(base64::prelude::BASE64_STANDARD.encode(data));
+    event
+}
+
+#[test]
+fn data_in_base64_is_the_same_data() {
+    let event = in_base64(example(), example()["data"].to_string().as_bytes());
+    let plain = record(example().to_string());
+    assert_eq!(decode(&record(event.to_string()), &rules()), decode(&plain, &rules()));
+    let mut without_null = event.clone();
+    without_null.as_object_mut().unwrap().remove("data");
+    assert_eq!(decode(&record(without_null.to_string()), &rules()), decode(&plain, &rules()));
+    // In binary mode the value is the data, and this is one of its unknown fields.
+    let mut data = example()["data"].clone();
+    data["data_base64"] = json!(5);
+    assert_eq!(code(&with_headers(record(data.to_string()), &BINARY)), "event");
+}
+
+#[test]
+fn what_is_wrong_with_data_in_base64() {
+    let data = example()["data"].to_string();
+    let good = in_base64(example(), data.as_bytes());
+    let with = |pointer: &str, value: Value| {
+        let mut event = good.clone();
+        event[pointer] = value;
+        code_of(&event)
+    };
+    assert_eq!(with("data", json!({})), "not_cloudevent", "both");
+    assert_eq!(with("data", json!("x")), "not_cloudevent", "both, whatever the other one is");
+    assert_eq!(with("data_base64", json!(5)), "not_cloudevent");
+    assert_eq!(with("data_base64", json!({})), "not_cloudevent");
+    assert_eq!(with("data_base64", json!("")), "not_json");
+    for not_canonical in ["e30", "e30==", "e31=", "e3 0=", "e30=\n", "_w==", "=", "*"] {
+        assert_eq!(with("data_base64", json!(not_canonical)), "not_json", "{not_canonical}");
+    }
+    assert_eq!(with("data_base64", json!("e30=")), "missing_field");
+    assert_eq!(with("data_base64", json!("bnVsbA==")), "missing_field", "null");
+    assert_eq!(with("data_base64", json!("W10=")), "bad_field", "an array");
+    assert_eq!(code_of(&in_base64(example(), b"\xff")), "not_json");
+    assert_eq!(code_of(&in_base64(example(), b"{")), "not_json");
+    let deep = |depth: usize| {
+        let mut data = data.clone();
+        data.pop();
+        format!("{data},\"x\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1))
+    };
+    assert_eq!(code_of(&in_base64(example(), deep(128).as_bytes())), "event");
+    assert_eq!(code_of(&in_base64(example(), deep(129).as_bytes())), "not_json");
+    // The envelope's checks and the type come first.
+    let mut other = good.clone();
+    other["data_base64"] = json!(5);
+    other["type"] = json!("other");
+    assert_eq!(code_of(&other), "other type");
+    let mut no_id = good.clone();
+    no_id["data_base64"] = json!("*");
+    no_id["id"] = json!("");
+    assert_eq!(code_of(&no_id), "not_cloudevent");
+    let mut too_new = good;
+    too_new["subject"] = json!("pkg:npm/other@1.0.0");
+    assert_eq!(code_of(&too_new), "subject_mismatch");
+}
+
+#[test]
+fn a_rejection_points_to_its_field() {
+    let pointer = |event: Value| {
+        let record = record(event.to_string());
+        let Decoded::Reject(rejection) = decode(&record, &rules()) else { panic!("no rejection") };
+        rejection.path.map(rejection::Path::pointer)
+    };
+    for at in [
+        "/specversion",
+        "/id",
+        "/subject",
+        "/data/package/name",
+        "/data/revision",
+        "/data/publishedAt",
+        "/data/request/ip",
+        "/data/auth/secondFactor/method",
+    ] {
+        assert_eq!(pointer(changed(at, json!([]))).as_deref(), Some(at));
+    }
+    for at in ["/data/staged/at", "/data/staged/actor/kind", "/data/staged/auth/amr"] {
+        let key = at.rsplit('/').next().unwrap();
+        let staged = match at.split('/').count() {
+            4 => json!({key: 5}),
+            _ => json!({at.split('/').nth(3).unwrap(): {key: 5}}),
+        };
+        assert_eq!(pointer(changed("/data/staged", staged)).as_deref(), Some(at));
+    }
+    assert_eq!(pointer(json!([])), None);
 }
 
 #[test]
@@ -296,6 +431,10 @@ fn bounds_are_inclusive_and_null_is_missing() {
         ("/data/package/name", json!("@scope/x"), "subject_mismatch"),
         ("/data/revision", json!(2_147_483_647), "event"),
         ("/data/revision", json!(null), "event"),
+        ("/data/revision", json!(7.0), "event"),
+        ("/data/package/integrity", json!("a".repeat(1_024)), "event"),
+        ("/data/package/integrity", json!("not SRI"), "event"),
+        ("/data/package/integrity", json!(null), "event"),
         ("/data/actor", json!(null), "event"),
         ("/data/actor", json!({"kind": "User", "username": "a".repeat(256)}), "event"),
         ("/data/request", json!(null), "event"),
@@ -383,6 +522,143 @@ fn no_message_quotes_a_value() {
             rejection.message
         );
     }
+}
+
+/// Any JSON that can stand in an event's place, near what is right.
+fn any_json() -> impl Strategy<Value = Value> {
+    let text = prop_oneof![
+        Just("npm".to_owned()),
+        Just("1.0".to_owned()),
+        "[ a\u{85}\u{a0}\u{feff}\u{200b}\u{0}\u{7f}]{0,3}",
+        (254..258_usize, any::<bool>()).prop_map(|(length, wide)| {
+            if wide { "\u{3b1}".repeat(length / 2) } else { "a".repeat(length) }
+        }),
+        (510..515_usize).prop_map(|length| "a".repeat(length)),
+    ];
+    let number = prop_oneof![
+        Just(json!(0)),
+        Just(json!(-0.0)),
+        Just(json!(1.0)),
+        Just(json!(1.5)),
+        Just(json!(-1)),
+        Just(json!(2_147_483_647.0)),
+        Just(json!(2_147_483_648_u64)),
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        number,
+        text.prop_map(Value::String),
+    ];
+    prop_oneof![
+        4 => leaf.clone(),
+        1 => prop::collection::vec(leaf.clone(), 0..3).prop_map(Value::Array),
+        1 => prop::collection::hash_map("[a-z]{1,3}", leaf, 0..2)
+            .prop_map(|members| json!(members)),
+    ]
+}
+
+/// The JSON pointers of all that an event can have.
+fn pointers() -> Vec<String> {
+    let act = |within: &str| {
+        let of_act = [
+            "actor",
+            "actor/kind",
+            "actor/username",
+            "request",
+            "request/ip",
+            "request/edgeTor",
+            "request/userAgent",
+            "auth",
+            "auth/credential",
+            "auth/bypass2fa",
+            "auth/amr",
+            "auth/acr",
+            "auth/secondFactor",
+            "auth/secondFactor/presented",
+            "auth/secondFactor/verified",
+            "auth/secondFactor/method",
+            "auth/secondFactor/verifiedAt",
+        ];
+        of_act.map(|rest| format!("{within}/{rest}"))
+    };
+    let others = [
+        "/specversion",
+        "/id",
+        "/source",
+        "/subject",
+        "/time",
+        "/datacontenttype",
+        "/data",
+        "/data_base64",
+        "/data/package",
+        "/data/package/integrity",
+        "/data/package/ecosystem",
+        "/data/package/name",
+        "/data/package/version",
+        "/data/publishedAt",
+        "/data/revision",
+        "/data/staged",
+        "/data/staged/at",
+        "/data/unknown",
+    ];
+    others.map(str::to_owned).into_iter().chain(act("/data")).chain(act("/data/staged")).collect()
+}
+
+/// Puts a value at a pointer where its parent is an object; `None` takes the member away.
+fn put(event: &mut Value, pointer: &str, value: Option<Value>) {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    let Some(Value::Object(members)) = event.pointer_mut(parent) else { return };
+    match value {
+        Some(value) => drop(members.insert(key.to_owned(), value)),
+        None => drop(members.remove(key)),
+    }
+}
+
+/// What a schema cannot say: it counts a text's characters where the bound is in bytes, and it does not read base64.
+fn schema_can_tell(event: &Value) -> bool {
+    let fits = |pointer: &str, max: usize| {
+        event
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .is_none_or(|text| text.len() <= max || text.chars().count() > max)
+    };
+    fits("/data/package/name", 512)
+        && fits("/data/package/version", 256)
+        && fits("/data/actor/username", 256)
+        && fits("/data/staged/actor/username", 256)
+        && !event["data_base64"].is_string()
+}
+
+#[test]
+fn the_decoder_accepts_what_the_schema_accepts() {
+    let schema = jsonschema::validator_for(&event_schema()).unwrap();
+    let pointers = pointers();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(4_000));
+    let change = (prop::sample::select(pointers), prop::option::weighted(0.9, any_json()));
+    let accepted = std::cell::Cell::new(0_u32);
+    runner
+        .run(&prop::collection::vec(change, 1..4), |changes| {
+            let mut event = changed(
+                "/data/staged",
+                json!({"at": "2019-07-25T18:09:11.204Z",
+                "actor": {"kind": "user"}, "request": {}, "auth": {"secondFactor": {}}}),
+            );
+            for (pointer, value) in changes {
+                put(&mut event, &pointer, value);
+            }
+            let code = code_of(&event);
+            let decoder_accepts =
+                !["not_json", "not_cloudevent", "bad_field", "missing_field"].contains(&code);
+            if schema_can_tell(&event) {
+                prop_assert_eq!(decoder_accepts, schema.is_valid(&event), "{} {}", code, event);
+                accepted.set(accepted.get() + u32::from(decoder_accepts));
+            }
+            Ok(())
+        })
+        .unwrap();
+    let accepted = accepted.get();
+    assert!((400..3_600).contains(&accepted), "both happen often: {accepted}");
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 pub(crate) mod fetch;
 pub(crate) mod settle;
+pub(crate) mod settled;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -12,7 +12,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::evidence;
-use crate::kafka::{self, Assignment};
+use crate::evidence::settled::SettledPartitions;
+use crate::kafka;
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::ports::Evidence;
 use crate::pipeline::write::Writer;
@@ -95,7 +96,7 @@ pub(crate) struct Settling {
     pub(crate) settings: Settings,
     pub(crate) trigger: Arc<Trigger>,
     pub(crate) history: watch::Receiver<Arc<ExitHistory>>,
-    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) partitions: Arc<SettledPartitions>,
     pub(crate) evaluator: Evaluator,
     pub(crate) limits: BatchLimits,
     pub(crate) store: Arc<dyn PublicationTable>,
@@ -125,7 +126,7 @@ impl Settling {
     async fn pass(&self, from: Option<Timestamp>, stop: &CancellationToken) -> anyhow::Result<()> {
         // Taken before the ends of the partitions are: what comes behind them is judged by this evidence or newer.
         let history = self.history.borrow().clone();
-        let (partitions, owned_since) = self.assignment.partitions();
+        let (partitions, owned_since) = self.partitions.owned();
         if partitions.is_empty() {
             self.trigger.keep(from);
             return Ok(());
@@ -135,7 +136,7 @@ impl Settling {
             if let Some(start) = oldest.into_iter().chain(from).min() {
                 self.judge_again(history, partitions, start, stop).await?;
             }
-            self.assignment.settled(mark, owned_since);
+            self.partitions.settle(&mark, owned_since);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as c;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 
@@ -76,6 +77,73 @@ pub(super) fn set_leader_epochs(
     }
 }
 
+/// The leader epochs of the list's partitions, in its order; none where there is none.
+pub(super) fn leader_epochs(list: &TopicPartitionList) -> Vec<Option<i32>> {
+    // SAFETY: the list lives as long as the borrow, and librdkafka promises `cnt` elements at `elems`, which it reads.
+    unsafe {
+        let list = &*list.ptr();
+        let epoch = |index| {
+            let epoch = c::rd_kafka_topic_partition_get_leader_epoch(list.elems.add(index));
+            (epoch >= 0).then_some(epoch)
+        };
+        (0..usize::try_from(list.cnt).unwrap_or(0)).map(epoch).collect()
+    }
+}
+
+/// The answer to a commit. It comes by a queue of its own: librdkafka's waiting commit has no time limit.
+pub(super) struct CommitAnswer(*mut c::rd_kafka_queue_t);
+
+impl CommitAnswer {
+    /// Sends the commit. The client must outlive the result.
+    pub(super) fn ask<C: ClientContext>(
+        client: &Client<C>,
+        list: &TopicPartitionList,
+    ) -> KafkaResult<Self> {
+        // SAFETY: the client lives; librdkafka copies the list before it returns; `Drop` destroys the queue.
+        unsafe {
+            let answer = Self(c::rd_kafka_queue_new(client.native_ptr()));
+            let (no_callback, opaque) = (None, std::ptr::null_mut());
+            let asked = c::rd_kafka_commit_queue(
+                client.native_ptr(),
+                list.ptr(),
+                answer.0,
+                no_callback,
+                opaque,
+            );
+            match asked {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(answer),
+                error => Err(KafkaError::ConsumerCommit(error.into())),
+            }
+        }
+    }
+
+    /// The answer, where it comes within `patience`.
+    pub(super) fn get(&self, patience: Duration) -> Option<KafkaResult<()>> {
+        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is ours; the event is destroyed here, once.
+        let error = unsafe {
+            let event = c::rd_kafka_queue_poll(self.0, millis);
+            if event.is_null() {
+                return None;
+            }
+            let error = c::rd_kafka_event_error(event);
+            c::rd_kafka_event_destroy(event);
+            error
+        };
+        Some(match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+            error => Err(KafkaError::ConsumerCommit(error.into())),
+        })
+    }
+}
+
+impl Drop for CommitAnswer {
+    fn drop(&mut self) {
+        // SAFETY: made in `ask`, destroyed once; an answer that comes later is dropped by librdkafka.
+        unsafe { c::rd_kafka_queue_destroy(self.0) };
+    }
+}
+
 /// Questions for a topic's id, which changes when a topic is deleted and made again under its name (KIP-516). Answers
 /// come by a queue of their own, so that asking does not wait.
 pub(super) struct TopicIds {
@@ -117,9 +185,9 @@ impl TopicIds {
         }
     }
 
-    /// An answer that came within `patience`: the id in librdkafka's base64, `None` in it where the broker did not say
-    /// one.
-    pub(super) fn answer(&self, patience: Duration) -> Option<Option<String>> {
+    /// An answer that came within `patience`: the id in librdkafka's base64, `None` in it from brokers that have none,
+    /// or the broker's words why it does not say.
+    pub(super) fn answer(&self, patience: Duration) -> Option<Result<Option<String>, String>> {
         let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the queue is ours; the event is destroyed after everything that points into it was copied.
         unsafe {
@@ -143,35 +211,44 @@ impl Drop for TopicIds {
 
 /// # Safety
 /// `event` must be a live event.
-unsafe fn topic_id(event: *mut c::rd_kafka_event_t) -> Option<String> {
+unsafe fn topic_id(event: *mut c::rd_kafka_event_t) -> Result<Option<String>, String> {
     // SAFETY: every pointer is tested before it is followed and belongs to the event, which outlives this function.
     unsafe {
-        if c::rd_kafka_event_error(event) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return None;
+        match c::rd_kafka_event_error(event) {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+            // The broker is too old for topic ids.
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE => return Ok(None),
+            _ => return Err(text(c::rd_kafka_event_error_string(event)).unwrap_or_default()),
         }
         let result = c::rd_kafka_event_DescribeTopics_result(event);
         if result.is_null() {
-            return None;
+            return Err("an answer to another question".to_owned());
         }
         let mut count = 0;
         let topics = c::rd_kafka_DescribeTopics_result_topics(result, &mut count);
         if topics.is_null() || count == 0 {
-            return None;
+            return Err("an answer without the topic".to_owned());
         }
         let topic = *topics;
         let error = c::rd_kafka_TopicDescription_error(topic);
         if !error.is_null()
             && c::rd_kafka_error_code(error) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
         {
-            return None;
+            return Err(text(c::rd_kafka_error_string(error)).unwrap_or_default());
         }
         let id = c::rd_kafka_TopicDescription_topic_id(topic);
         if id.is_null() {
-            return None;
+            return Ok(None);
         }
-        let text = c::rd_kafka_Uuid_base64str(id);
-        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+        Ok(text(c::rd_kafka_Uuid_base64str(id)))
     }
+}
+
+/// # Safety
+/// `text` must be null or point at a string that ends with a zero.
+unsafe fn text(text: *const std::ffi::c_char) -> Option<String> {
+    // SAFETY: as the caller promises.
+    unsafe { (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned()) }
 }
 
 #[cfg(test)]

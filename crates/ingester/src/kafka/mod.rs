@@ -1,5 +1,5 @@
 //! Everything that speaks Kafka. Outside of this module records are [`crate::Record`]s and positions
-//! [`model::Offsets`].
+//! [`crate::pipeline::ports::WrittenOffsets`].
 
 mod config;
 mod dead_letters;
@@ -12,7 +12,10 @@ mod record_arena;
 
 pub(crate) use config::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
-pub(crate) use group::{Assignment, CHUNK_BYTES, CommitQueue, Shared, start};
+pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, start};
+/// What the simulation of the loop drives.
+#[cfg(test)]
+pub(crate) use group::{CommitMetadata, CommitQueue, Decision, Facts, LogPosition, Refusal};
 pub(crate) use inspect::{Inspected, Right, TopicFacts, inspect};
 pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
 pub(crate) use range::{Bound, OffsetRanges, RangeReader, RateLimit, read_since};

@@ -68,8 +68,9 @@ pub(crate) trait GroupObserver: Send + Sync {
 
 /// By which evidence the partitions are settled; committed beside their offsets, so that it survives a restart.
 pub(crate) trait SettledEvidence: Send + Sync {
-    /// A partition came; its commit named this fingerprint of the evidence, or none.
-    fn assigned(&self, partition: i32, fingerprint: Option<&str>);
+    /// A partition starts. `has_history`: something of it was read before, and the commit that followed named this
+    /// fingerprint of the evidence, or none.
+    fn assigned(&self, partition: i32, has_history: bool, fingerprint: Option<&str>);
 
     /// A partition went.
     fn revoked(&self, partition: i32);

@@ -198,6 +198,7 @@ impl<'a> Planner<'a> {
             disputed: part("disputed").as_bool(),
             created_after,
             created_before,
+            order: store::Order::NewestFirst,
         }))
     }
 

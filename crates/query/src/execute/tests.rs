@@ -294,6 +294,7 @@ async fn a_filter_reaches_the_store_whole() {
         disputed: Some(true),
         created_after: Some(model::Timestamp::parse("2019-07-25T00:00:00Z").unwrap()),
         created_before: None,
+        order: store::Order::NewestFirst,
     };
     assert_eq!(*memory.filter.lock().unwrap(), Some(expected.clone()));
     let query = "query ($f: PublicationFilter!) { publications(first: 1, filter: $f) { edges { cursor } } }";

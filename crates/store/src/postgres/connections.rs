@@ -1,117 +1,239 @@
-//! Connections for reading. sqlx's own pool asks the server whether a connection lives before each statement and once more
-//! after it, which makes three round trips of one; a look-up by key is hardly more than its round trip.
+//! Connections. sqlx's own pool asks the server whether a connection lives before each statement and once more after it,
+//! which makes three round trips of one, has no limit for a statement, and hides why it has no connection to give.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow, Postgres};
+use sqlx::Connection;
+use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
-use sqlx::{Connection, Executor};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::SESSION;
+use super::session::{Session, shared};
+use crate::settings::{Database, PostgresUrl};
 use crate::{Error, StoreSettings};
 
-/// After which a connection is replaced: what a server's session has gathered goes with it. As long as sqlx's pool does.
+/// After which a connection is replaced: what a server's session has gathered goes with it.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
+
+/// A connection that was not used for so long is asked first whether it still answers.
+const IDLE: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(1);
 
 /// Up to so many connections, made when they are needed.
 #[derive(Debug)]
 pub(super) struct Connections {
-    options: PgConnectOptions,
-    timeout: Duration,
+    settings: StoreSettings,
+    /// As it was read last: a file that holds it is read again at each connect, since passwords change.
+    url: Mutex<PostgresUrl>,
     places: Semaphore,
-    idle: Mutex<Vec<Idle>>,
-}
-
-#[derive(Debug)]
-struct Idle {
-    connection: PgConnection,
-    made: Instant,
+    idle: Mutex<Vec<Session>>,
+    /// Whether it was said that the server does not limit statements.
+    said_unlimited: AtomicBool,
 }
 
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, settings: &StoreSettings) -> Self {
+    pub(super) fn new(url: PostgresUrl, settings: &StoreSettings) -> Self {
         Self {
-            options,
-            timeout: settings.connect_timeout,
+            settings: settings.clone(),
+            url: Mutex::new(url),
             places: Semaphore::new(settings.max_connections.max(1) as usize),
             idle: Mutex::default(),
+            said_unlimited: AtomicBool::new(false),
         }
     }
 
-    /// Executes a statement that only reads. `statement` makes it anew for another try: connections that were idle while
-    /// the server went away and came back fail at their next use, and say nothing about the server as it is now.
+    /// All rows of a statement. `statement` makes it anew for another try.
     pub(super) async fn fetch_all<'q>(
         &self,
         statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, Error> {
-        let waited = tokio::time::timeout(self.timeout, self.places.acquire()).await;
-        // The semaphore is never closed.
-        let _place = waited.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        if let Some(mut idle) = self.take() {
-            match statement().fetch_all(&mut idle.connection).await.map_err(Error::from) {
-                Ok(rows) => {
-                    self.put_back(idle);
-                    return Ok(rows);
-                }
-                // The connection is dropped, as it is when the request is given up: what it was doing is not known.
-                Err(Error::Transient(_)) => self.lock().clear(),
-                Err(error) => return Err(error),
+        let mut tries = self.tries().await?;
+        loop {
+            let mut session = tries.session().await?;
+            let done = self.limited(statement().fetch_all(&mut session.connection)).await;
+            if let Some(rows) = tries.ended(session, done).await {
+                return rows;
             }
         }
-        let mut idle = Idle { connection: self.connect().await?, made: Instant::now() };
-        let rows = statement().fetch_all(&mut idle.connection).await?;
-        self.put_back(idle);
-        Ok(rows)
     }
 
-    async fn connect(&self) -> Result<PgConnection, Error> {
-        let connecting = async {
-            let mut connection = PgConnection::connect_with(&self.options).await?;
-            connection.execute(SESSION).await?;
-            Ok::<_, sqlx::Error>(connection)
+    /// The one row of a statement that always has one.
+    pub(super) async fn fetch_one<'q>(
+        &self,
+        statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
+    ) -> Result<PgRow, Error> {
+        let rows = self.fetch_all(statement).await?;
+        Ok(rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?)
+    }
+
+    /// Room for work with a session, which [`Tries`] gives out.
+    pub(super) async fn tries(&self) -> Result<Tries<'_>, Error> {
+        Ok(Tries { _place: self.place().await?, connections: self, was_used: false })
+    }
+
+    /// Waits for work with a session, but no longer than `store.statement_timeout`. When it is given up before, its
+    /// session goes with it: what that was doing is not known.
+    pub(super) async fn limited<T>(
+        &self,
+        work: impl Future<Output = sqlx::Result<T>>,
+    ) -> Option<sqlx::Result<T>> {
+        tokio::time::timeout(self.settings.statement_timeout, work).await.ok()
+    }
+
+    /// Whether each connection has a session of its own, which everything here relies on.
+    pub(super) async fn check_sessions(&self) -> Result<(), Error> {
+        let (mut one, mut other) = (self.connect().await?, self.connect().await?);
+        // In a transaction the other keeps its session, so that the first one gets another, or gets this one's mark.
+        sqlx::raw_sql("BEGIN").execute(&mut other.connection).await?;
+        if one.is_own().await? && other.is_own().await? { Ok(()) } else { Err(shared()) }
+    }
+
+    /// A session without a time limit, beside the others.
+    pub(super) async fn unlimited(&self) -> Result<PgConnection, Error> {
+        let url = self.url();
+        Ok(Session::open(&url, &self.settings, None).await?.connection)
+    }
+
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let timeout = self.settings.connect_timeout;
+        let waited = tokio::time::timeout(timeout, self.places.acquire()).await;
+        let busy = || {
+            let all = self.settings.max_connections;
+            Error::Busy(
+                format!("all {all} (store.max_connections) are in use for {timeout:?}").into(),
+            )
         };
-        let connected = tokio::time::timeout(self.timeout, connecting).await;
-        Ok(connected.map_err(|_| sqlx::Error::PoolTimedOut)??)
+        // The semaphore is never closed.
+        waited.map_err(|_| busy())?.map_err(|_| busy())
     }
 
-    fn take(&self) -> Option<Idle> {
-        self.lock().pop().filter(|idle| idle.made.elapsed() < LIFETIME)
+    /// Ends a session that does not answer, from another one: its process may hold locks, of a `COPY` for one.
+    async fn end(&self, session: Session) {
+        let ended = async {
+            let mut connection = self.connect().await?;
+            let ended = session.backend.end(&mut connection.connection).await?;
+            self.put_back(connection);
+            Ok::<_, Error>(ended)
+        };
+        match tokio::time::timeout(self.settings.connect_timeout, ended).await {
+            Ok(Ok(true)) => {
+                tracing::warn!("a session that did not answer was ended in the database")
+            }
+            Ok(Ok(false)) => tracing::debug!("a session that did not answer had ended"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a session that does not answer cannot be ended")
+            }
+            Err(_) => tracing::debug!("a session that does not answer cannot be ended in time"),
+        }
     }
 
-    fn put_back(&self, idle: Idle) {
-        self.lock().push(idle);
+    async fn connect(&self) -> Result<Session, Error> {
+        let url = self.url();
+        let limit = self.settings.statement_timeout;
+        let session = Session::open(&url, &self.settings, Some(limit)).await?;
+        if !session.is_limited && !self.said_unlimited.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the database does not keep the session's statement_timeout (a pooler may drop it): \
+                 statements are limited by the client alone"
+            );
+        }
+        Ok(session)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
+    /// The URL as it is now.
+    fn url(&self) -> PostgresUrl {
+        let mut url = self.url.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.settings.has_url_file() {
+            // A file that is being replaced is read at the next connect.
+            if let Ok(Database::Postgres(newest)) = self.settings.database() {
+                *url = newest;
+            }
+        }
+        url.clone()
+    }
+
+    /// A session that waits for work and answers.
+    async fn idle(&self) -> Option<Session> {
+        loop {
+            let mut session = self.lock().pop()?;
+            if session.made.elapsed() >= LIFETIME {
+                continue;
+            }
+            if session.used.elapsed() < IDLE {
+                return Some(session);
+            }
+            let answered = tokio::time::timeout(PING, session.connection.ping()).await;
+            if matches!(answered, Ok(Ok(()))) {
+                return Some(session);
+            }
+        }
+    }
+
+    fn put_back(&self, mut session: Session) {
+        session.used = Instant::now();
+        self.lock().push(session);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Session>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use testkit::eventually;
+/// One piece of work, which may need two sessions. Where it fails in a way that may be the session's own fault, and the
+/// session was not new, it is done once more with a new one: sessions that were idle while the server went away and came
+/// back, or was set up otherwise, say nothing about the server as it is now.
+pub(super) struct Tries<'c> {
+    connections: &'c Connections,
+    _place: SemaphorePermit<'c>,
+    /// Whether the session that was given out last had done other work before.
+    was_used: bool,
+}
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+impl Tries<'_> {
+    /// A session for the next try.
+    pub(super) async fn session(&mut self) -> Result<Session, Error> {
+        if !self.was_used
+            && let Some(session) = self.connections.idle().await
+        {
+            self.was_used = true;
+            return Ok(session);
+        }
+        self.was_used = false;
+        self.connections.connect().await
+    }
 
-    #[tokio::test]
-    async fn a_statement_that_is_given_up_ends_at_the_server() {
-        let url = testkit::postgres().database().await.url;
-        let settings = StoreSettings { url: url.clone(), ..StoreSettings::default() };
-        let connections = Connections::new(url.parse().unwrap(), &settings);
-        let mut observer = PgConnection::connect(&url).await.unwrap();
-        let mut running = async || {
-            let sql = "SELECT count(*) FROM pg_stat_activity \
-                       WHERE datname = current_database() AND query = 'SELECT pg_sleep(3600)'";
-            sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut observer).await.unwrap()
+    /// What came of a try; none where the work is to be tried once more. Without an answer in time the session is ended.
+    pub(super) async fn ended<T>(
+        &self,
+        session: Session,
+        done: Option<sqlx::Result<T>>,
+    ) -> Option<Result<T, Error>> {
+        let connections = self.connections;
+        let error = match done {
+            Some(Ok(value)) => {
+                connections.put_back(session);
+                return Some(Ok(value));
+            }
+            Some(Err(error)) => Error::from(error),
+            None => {
+                connections.lock().clear();
+                connections.end(session).await;
+                let limit = connections.settings.statement_timeout;
+                let said = format!("no answer within {limit:?} (store.statement_timeout)");
+                return Some(Err(Error::TimedOut(said.into())));
+            }
         };
-        let asking = tokio::spawn(async move {
-            connections.fetch_all(|| sqlx::query("SELECT pg_sleep(3600)")).await.map(drop)
-        });
-        eventually("the statement to run", PATIENCE, async || running().await == 1).await;
-        asking.abort();
-        eventually("the statement to end", PATIENCE, async || running().await == 0).await;
+        if !matches!(error, Error::Transient(_) | Error::Fatal(_)) {
+            connections.put_back(session);
+            return Some(Err(error));
+        }
+        // The idle ones were made when it was, and are used no more.
+        connections.lock().clear();
+        if self.was_used { None } else { Some(Err(error)) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,26 +1,27 @@
-//! `COPY … FROM STDIN (FORMAT binary)`: the fastest way into PostgreSQL, for rows that are not there yet.
+//! Rows by `COPY` in its binary format, which takes half the time of an upsert. It knows no conflicts.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use model::Publication;
 use sqlx::postgres::PgConnection;
 
-use super::values::{Time, field, optional};
+use super::values::{Time, field, null};
+use crate::columns::{COUNT, Value, names, values};
 
-/// The columns in the table's own order.
-const COPY: &str = "COPY publication (created, revision, generation, tor_reason, tfa_reason, credential, actor, \
-                    tor_settled, disputed, tor, tfa, name, version, username, event_identity, tor_evidence_until) \
-                    FROM STDIN (FORMAT binary)";
-const FIELDS: i16 = 16;
-/// Sent when this much is encoded: large enough that a system call is cheap, small enough to stay in the cache.
+static COPY: LazyLock<String> =
+    LazyLock::new(|| format!("COPY publication ({}) FROM STDIN (FORMAT binary)", names()));
+const FIELDS: i16 = COUNT as i16;
+
+/// How much is sent at once; the rows of a batch are not held a second time in whole.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Copies the rows, all or none; returns how many.
+/// Copies the rows, all or none; returns how many are there. Those that a trigger swallows are not.
 pub(super) async fn copy_in(
     connection: &mut PgConnection,
     rows: &[Cow<'_, Publication>],
 ) -> sqlx::Result<u64> {
-    let mut copy = connection.copy_in_raw(COPY).await?;
+    let mut copy = connection.copy_in_raw(&COPY).await?;
     // The signature, no flags, no header extension (PostgreSQL's documentation, COPY, "Binary Format").
     let mut buffer = Vec::with_capacity(CHUNK_BYTES + 4_096);
     buffer.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
@@ -37,22 +38,16 @@ pub(super) async fn copy_in(
 }
 
 fn encode(buffer: &mut Vec<u8>, row: &Publication) {
-    let info = &row.info;
     buffer.extend_from_slice(&FIELDS.to_be_bytes());
-    field(buffer, &Time(info.created).to_wire());
-    field(buffer, &row.revision.to_be_bytes());
-    field(buffer, &row.generation.to_be_bytes());
-    field(buffer, info.tor_reason.as_str().as_bytes());
-    field(buffer, info.tfa_reason.as_str().as_bytes());
-    field(buffer, info.credential.as_str().as_bytes());
-    field(buffer, info.actor.as_str().as_bytes());
-    field(buffer, &[info.tor_settled.into()]);
-    field(buffer, &[info.disputed.into()]);
-    optional(buffer, info.tor.map(|flag| [flag.into()]));
-    optional(buffer, info.tfa.map(|flag| [flag.into()]));
-    field(buffer, row.id.name.as_str().as_bytes());
-    field(buffer, row.id.version.as_str().as_bytes());
-    optional(buffer, info.username.as_ref().map(|name| name.as_str().as_bytes()));
-    field(buffer, &row.identity.0);
-    optional(buffer, row.tor_evidence_until.map(|time| Time(time).to_wire()));
+    for value in values(row) {
+        match value {
+            Value::Text(Some(text)) => field(buffer, text.as_bytes()),
+            Value::Time(Some(time)) => field(buffer, &Time(time).to_wire()),
+            Value::Flag(Some(flag)) => field(buffer, &[flag.into()]),
+            Value::Word(word, _) => field(buffer, word.as_bytes()),
+            Value::Number(number) => field(buffer, &number.to_be_bytes()),
+            Value::Bytes(bytes) => field(buffer, bytes),
+            Value::Text(None) | Value::Time(None) | Value::Flag(None) => null(buffer),
+        }
+    }
 }

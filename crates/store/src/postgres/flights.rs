@@ -168,12 +168,6 @@ impl Flight {
                     let _ = answer.send(found.drain(..ids.len()).collect());
                 }
             }
-            // A text that the database's encoding lacks spoils the statement; only its own caller is to know of it.
-            Err(Error::Data(_)) if keys.len() > 1 => {
-                for (ids, answer) in keys.into_iter().zip(answers) {
-                    Box::pin(self.fly(vec![Call { ids, answer }])).await;
-                }
-            }
             Err(error) => {
                 for answer in answers {
                     let _ = answer.send(Err(error.duplicate()));

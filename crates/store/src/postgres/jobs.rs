@@ -7,7 +7,8 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::PostgresWriter;
 use super::values::Time;
-use crate::merge::{COLUMNS, replacement};
+use crate::columns::{COLUMNS, COUNT, Kind, Value, values};
+use crate::merge::replacement;
 use crate::operator::{JobText, job, write};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
 
@@ -17,17 +18,20 @@ const SELECT: &str = "SELECT id, who, reason, what::text, position::text, counts
 #[async_trait]
 impl Jobs for PostgresWriter {
     async fn create(&self, job: &NewJob, at: Timestamp) -> Result<i64, Error> {
-        let sql = "INSERT INTO replay_job (who, reason, what, position, counts, state, runner, started, updated) \
-                   VALUES ($1, $2, $3::text::jsonb, '{}', '{}', 'running', $4, $5, $5) RETURNING id";
-        let id = sqlx::query_scalar(sql)
-            .bind(&job.who)
-            .bind(&job.reason)
-            .bind(job.what.to_string())
-            .bind(&job.runner)
-            .bind(Time(at))
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(id)
+        // A runner begins one job at a time: the same again is the same job, whose first answer was lost.
+        let sql = "WITH made AS (INSERT INTO replay_job (who, reason, what, position, counts, state, runner, started, updated) \
+                   SELECT $1, $2, $3::text::jsonb, '{}', '{}', 'running', $4, $5, $5 \
+                   WHERE NOT EXISTS (SELECT FROM replay_job WHERE runner = $4 AND started = $5) RETURNING id) \
+                   SELECT id FROM made UNION ALL SELECT id FROM replay_job WHERE runner = $4 AND started = $5";
+        let create = || {
+            sqlx::query(sql)
+                .bind(job.who.as_str())
+                .bind(job.reason.as_deref())
+                .bind(job.what.to_string())
+                .bind(job.runner.as_str())
+                .bind(Time(at))
+        };
+        Ok(self.connections.fetch_one(create).await?.try_get(0)?)
     }
 
     async fn save(&self, update: &JobUpdate, at: Timestamp) -> Result<Option<JobState>, Error> {
@@ -38,79 +42,72 @@ impl Jobs for PostgresWriter {
             .end
             .as_ref()
             .map_or((None, None), |(state, note)| (Some(state.as_str()), note.as_deref()));
-        let state: Option<String> = sqlx::query_scalar(sql)
-            .bind(update.id)
-            .bind(&update.runner)
-            .bind(write(&update.progress.position)?)
-            .bind(write(&update.progress.counts)?)
-            .bind(Time(at))
-            .bind(state)
-            .bind(note)
-            .fetch_optional(&self.pool)
-            .await?;
-        state.as_deref().map(JobState::parse).transpose()
+        let (position, counts) =
+            (write(&update.progress.position)?, write(&update.progress.counts)?);
+        let save = || {
+            sqlx::query(sql)
+                .bind(update.id)
+                .bind(update.runner.as_str())
+                .bind(position.as_str())
+                .bind(counts.as_str())
+                .bind(Time(at))
+                .bind(state)
+                .bind(note)
+        };
+        let rows = self.connections.fetch_all(save).await?;
+        let state = rows.first().map(|row| row.try_get::<&str, _>(0)).transpose()?;
+        state.map(JobState::parse).transpose()
     }
 
     async fn take_over(&self, id: i64, runner: &str, at: Timestamp) -> Result<bool, Error> {
         let sql = "UPDATE replay_job SET runner = $2, state = 'running', note = NULL, updated = $3 \
-                   WHERE id = $1 AND state <> 'done'";
-        let query = sqlx::query(sql).bind(id).bind(runner).bind(Time(at));
-        Ok(query.execute(&self.pool).await?.rows_affected() == 1)
+                   WHERE id = $1 AND state <> 'done' RETURNING id";
+        let take = || sqlx::query(sql).bind(id).bind(runner).bind(Time(at));
+        Ok(!self.connections.fetch_all(take).await?.is_empty())
     }
 
     async fn cancel(&self, id: i64, at: Timestamp) -> Result<bool, Error> {
+        // One that was cancelled at this very time was cancelled by this call, whose first answer was lost.
         let sql = "UPDATE replay_job SET state = 'cancelled', note = 'cancelled', updated = $2 \
-                   WHERE id = $1 AND state IN ('running', 'failed')";
-        let query = sqlx::query(sql).bind(id).bind(Time(at));
-        Ok(query.execute(&self.pool).await?.rows_affected() == 1)
+                   WHERE id = $1 AND (state IN ('running', 'failed') OR state = 'cancelled' AND updated = $2) \
+                   RETURNING id";
+        let cancel = || sqlx::query(sql).bind(id).bind(Time(at));
+        Ok(!self.connections.fetch_all(cancel).await?.is_empty())
     }
 
     async fn job(&self, id: i64) -> Result<Option<Job>, Error> {
         let sql = format!("{SELECT} WHERE id = $1");
-        let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(&self.pool).await?;
-        row.as_ref().map(read).transpose()
+        let find = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(id);
+        self.connections.fetch_all(find).await?.first().map(read).transpose()
     }
 
     async fn jobs(&self, first: u32) -> Result<Vec<Job>, Error> {
         let sql = format!("{SELECT} ORDER BY id DESC LIMIT $1");
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(i64::from(first));
-        query.fetch_all(&self.pool).await?.iter().map(read).collect()
+        let list = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(i64::from(first));
+        self.connections.fetch_all(list).await?.iter().map(read).collect()
     }
 
     async fn replace(&self, seen: &Publication, instead: &Publication) -> Result<bool, Error> {
-        let cast = |column: &str| match column {
-            "tor_reason" | "tfa_reason" => format!("::{column}"),
-            "credential" | "actor" => format!("::publication_{column}"),
-            _ => String::new(),
-        };
         let sql = replacement("IS NOT DISTINCT FROM", |place| {
             // The words come as text: an enumeration's own type would have to be looked up on each new connection.
-            let column = COLUMNS[(place - 1) % COLUMNS.len()];
-            let text = if cast(column).is_empty() { "" } else { "::text" };
-            format!("${place}{text}{}", cast(column))
+            match COLUMNS[(place - 1) % COUNT].kind {
+                Kind::Word(words, _) => format!("${place}::text::{words}"),
+                _ => format!("${place}"),
+            }
         });
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for row in [instead, seen] {
-            let info = &row.info;
-            query = query
-                .bind(row.id.name.as_str())
-                .bind(row.id.version.as_str())
-                .bind(info.username.as_ref().map(model::Username::as_str))
-                .bind(Time(info.created))
-                .bind(info.tor)
-                .bind(info.tfa)
-                .bind(info.tor_reason.as_str())
-                .bind(info.tfa_reason.as_str())
-                .bind(row.tor_evidence_until.map(Time))
-                .bind(info.tor_settled)
-                .bind(info.credential.as_str())
-                .bind(info.actor.as_str())
-                .bind(row.revision.cast_signed())
-                .bind(row.generation.cast_signed())
-                .bind(&row.identity.0[..])
-                .bind(info.disputed);
-        }
-        Ok(query.execute(&self.pool).await?.rows_affected() == 1)
+        let sql = format!("{sql} RETURNING name");
+        let replace = || {
+            let given = values(instead).into_iter().chain(values(seen));
+            given.fold(sqlx::query(AssertSqlSafe(sql.as_str())), |query, value| match value {
+                Value::Text(text) => query.bind(text),
+                Value::Time(time) => query.bind(time.map(Time)),
+                Value::Flag(flag) => query.bind(flag),
+                Value::Word(word, _) => query.bind(word),
+                Value::Number(number) => query.bind(number.cast_signed()),
+                Value::Bytes(bytes) => query.bind(bytes),
+            })
+        };
+        Ok(!self.connections.fetch_all(replace).await?.is_empty())
     }
 }
 

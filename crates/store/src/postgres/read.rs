@@ -3,29 +3,31 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{
-    Actor, Credential, EventIdentity, InvalidName, Publication, PublicationId, PublicationInfo,
-    TfaReason, TorReason, Username,
-};
-use sqlx::postgres::{PgConnectOptions, PgRow};
+use model::{PackageName, Publication, PublicationId, Timestamp};
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Decode, Postgres, Row};
 
 use super::connections::Connections;
 use super::flights::Flights;
+use super::history::{self, Ended};
 use super::values::Time;
+use crate::columns::{self, COLUMNS, COUNT, Column, KEY, Kind, Source};
 use crate::filter::{Bound, listing};
-use crate::{Cursor, Error, Filter, PublicationReader, StoreSettings};
-
-/// What is known of a publication beside its key. The words are read as text: an enumeration's own type would have to
-/// be looked up on each new connection, and the server is not measurably faster with it.
-const COLUMNS: &str = "p.username, p.created, p.tor, p.tfa, p.tor_reason::text, p.tfa_reason::text, p.tor_settled, \
-                       p.credential::text, p.actor::text, p.disputed, p.tor_evidence_until, p.revision, p.generation, \
-                       p.event_identity";
-/// How many columns that are.
-const BEHIND: usize = 14;
+use crate::search::search;
+use crate::settings::PostgresUrl;
+use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, StoreSettings};
 
 /// Look-ups of up to this many keys share a statement with others; for more, the statement's own cost is nothing.
 const SMALL: usize = 64;
+
+/// Columns as they are selected. The words are read as text: an enumeration's own type would have to be looked up on each
+/// new connection, and the server is not measurably faster with it.
+pub(super) fn selected(columns: &[Column]) -> String {
+    columns::list(columns, |column| match column.kind {
+        Kind::Word(..) => format!("p.{}::text", column.name),
+        _ => format!("p.{}", column.name),
+    })
+}
 
 /// Reads from PostgreSQL.
 #[derive(Debug)]
@@ -35,8 +37,8 @@ pub struct PostgresReader {
 }
 
 impl PostgresReader {
-    pub(crate) fn open(options: PgConnectOptions, settings: &StoreSettings) -> Self {
-        let lookup = Arc::new(Lookup::new(Connections::new(options, settings)));
+    pub(crate) fn open(url: PostgresUrl, settings: &StoreSettings) -> Self {
+        let lookup = Arc::new(Lookup::new(Connections::new(url, settings)));
         Self { flights: Flights::new(lookup.clone()), lookup }
     }
 }
@@ -50,8 +52,9 @@ pub(super) struct Lookup {
 
 impl Lookup {
     pub(super) fn new(connections: Connections) -> Self {
+        let columns = selected(&COLUMNS[KEY..]);
         let sql = format!(
-            "SELECT {COLUMNS}, i.place FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i(name, version, place) \
+            "SELECT {columns}, i.place FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i(name, version, place) \
              JOIN publication p USING (name, version)"
         );
         Self { connections, sql }
@@ -73,10 +76,11 @@ impl Lookup {
         let mut found: Vec<_> = ids.iter().map(|_| Ok(None)).collect();
         for row in self.connections.fetch_all(find).await? {
             // Places count from 1.
-            let place = usize::try_from(value::<i64>(&row, BEHIND)?).unwrap_or_default();
+            let place = usize::try_from(value::<i64>(&row, COUNT - KEY)?).unwrap_or_default();
             let place = place.wrapping_sub(1);
             if let (Some(slot), Some(&id)) = (found.get_mut(place), ids.get(place)) {
-                *slot = publication(&row, id.clone()).map(Some);
+                *slot =
+                    columns::publication(&Found { row: &row, before: KEY }, id.clone()).map(Some);
             }
         }
         Ok(found)
@@ -98,7 +102,7 @@ impl PublicationReader for PostgresReader {
         after: Option<&Cursor>,
         first: u32,
     ) -> Result<Vec<Publication>, Error> {
-        let (sql, values) = listing(&format!("{COLUMNS}, p.name, p.version"), filter, after, first);
+        let (sql, values) = listing(&selected(&COLUMNS), filter, after, first);
         let list = || {
             let query = sqlx::query(AssertSqlSafe(sql.as_str()));
             values.iter().fold(query, |query, value| match value {
@@ -106,16 +110,57 @@ impl PublicationReader for PostgresReader {
                 Bound::Time(time) => query.bind(Time(*time)),
             })
         };
-        self.lookup
-            .connections
-            .fetch_all(list)
-            .await?
-            .iter()
-            .map(|row| {
-                let id = PublicationId::new(value(row, BEHIND)?, value(row, BEHIND + 1)?);
-                publication(row, id.map_err(inconsistent)?)
-            })
-            .collect()
+        self.lookup.connections.fetch_all(list).await?.iter().map(whole).collect()
+    }
+
+    async fn history(
+        &self,
+        names: &[PackageName],
+        limit: u64,
+        each: EachPackage<'_>,
+    ) -> Result<RowsRead, Error> {
+        let mut names: Vec<&str> = names.iter().map(PackageName::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        let connections = &self.lookup.connections;
+        let mut tries = connections.tries().await?;
+        loop {
+            let mut session = tries.session().await?;
+            let reading = async {
+                match history::read(&mut session.connection, &names, limit, &mut *each).await {
+                    Ok(read) => Ok(Ok(read)),
+                    Err(Ended::Database(error)) => Err(error),
+                    // The rest of the answer is still on its way: the session ends with it.
+                    Err(Ended::Limit(read)) => Ok(Err(Ok(read))),
+                    Err(Ended::Row(error)) => Ok(Err(Err(error))),
+                }
+            };
+            match connections.limited(reading).await {
+                Some(Ok(Err(broken_off))) => return broken_off,
+                done => {
+                    let done = done.map(|done| done.map(|read| read.ok()));
+                    if let Some(read) = tries.ended(session, done).await {
+                        return read
+                            .map(|read| read.unwrap_or(RowsRead { rows: 0, is_complete: true }));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        first: u32,
+    ) -> Result<Vec<PackageName>, Error> {
+        let search = search(prefix, after, first);
+        let find = || {
+            let query = sqlx::query(AssertSqlSafe(search.sql.as_str())).bind(search.from.as_str());
+            search.end.iter().fold(query, |query, end| query.bind(end.as_str()))
+        };
+        let rows = self.lookup.connections.fetch_all(find).await?;
+        rows.iter().map(|row| columns::name(value(row, 0)?)).collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {
@@ -125,39 +170,42 @@ impl PublicationReader for PostgresReader {
     }
 }
 
-/// The publication of that key, from a row that begins with `COLUMNS`.
-fn publication(row: &PgRow, id: PublicationId) -> Result<Publication, Error> {
-    let username = value::<Option<&str>>(row, 0)?;
-    let identity = value::<&[u8]>(row, 13)?;
-    Ok(Publication {
-        id,
-        info: PublicationInfo {
-            username: username.map(Username::new).transpose().map_err(inconsistent)?,
-            created: value::<Time>(row, 1)?.0,
-            tor: value(row, 2)?,
-            tfa: value(row, 3)?,
-            tor_reason: TorReason::parse(value(row, 4)?)?,
-            tfa_reason: TfaReason::parse(value(row, 5)?)?,
-            tor_settled: value(row, 6)?,
-            credential: Credential::parse(value(row, 7)?)?,
-            actor: Actor::parse(value(row, 8)?)?,
-            disputed: value(row, 9)?,
-        },
-        tor_evidence_until: value::<Option<Time>>(row, 10)?.map(|time| time.0),
-        revision: value::<i32>(row, 11)?.cast_unsigned(),
-        generation: value::<i32>(row, 12)?.cast_unsigned(),
-        identity: EventIdentity(
-            identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?,
-        ),
-    })
+/// The publication of a row that has all columns.
+pub(super) fn whole(row: &PgRow) -> Result<Publication, Error> {
+    let found = Found { row, before: 0 };
+    columns::publication(&found, columns::id(&found)?)
+}
+
+/// A row of an answer, which lacks the first columns.
+struct Found<'r> {
+    row: &'r PgRow,
+    before: usize,
+}
+
+impl Source for Found<'_> {
+    fn text(&self, column: usize) -> Result<Option<&str>, Error> {
+        value(self.row, column - self.before)
+    }
+
+    fn time(&self, column: usize) -> Result<Option<Timestamp>, Error> {
+        Ok(value::<Option<Time>>(self.row, column - self.before)?.map(|time| time.0))
+    }
+
+    fn flag(&self, column: usize) -> Result<Option<bool>, Error> {
+        value(self.row, column - self.before)
+    }
+
+    fn number(&self, column: usize) -> Result<u32, Error> {
+        Ok(value::<i32>(self.row, column - self.before)?.cast_unsigned())
+    }
+
+    fn bytes(&self, column: usize) -> Result<&[u8], Error> {
+        value(self.row, column - self.before)
+    }
 }
 
 /// The value of a column. Its type is what the statement says; to have sqlx compare it for each value would be a tenth
 /// of the daemon's time for a long list.
 fn value<'r, T: Decode<'r, Postgres>>(row: &'r PgRow, index: usize) -> Result<T, Error> {
     Ok(row.try_get_unchecked(index)?)
-}
-
-fn inconsistent(_: InvalidName) -> Error {
-    Error::fatal("a row holds a value that no event can have")
 }

@@ -1,15 +1,16 @@
-//! A publication as a value of the type `publication_row` (migration 0003), which the upsert takes an array of.
+//! A publication as a value of the type `publication_record` (migration 0004), which the upsert takes an array of.
 
-use model::{Publication, Username};
+use model::Publication;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
 use sqlx::{Encode, Postgres, Type};
 
-use super::values::Time;
+use super::values::{Time, field, null};
+use crate::columns::{COUNT, Value, values};
 
-const TYPE: &str = "publication_row";
-const FIELDS: i32 = 16;
+const TYPE: &str = "publication_record";
+const FIELDS: i32 = COUNT as i32;
 
 // Types' numbers, fixed in PostgreSQL's catalogue (`pg_type.dat`).
 const BOOL: u32 = 16;
@@ -38,36 +39,27 @@ impl PgHasArrayType for Row<'_> {
 impl Encode<'_, Postgres> for Row<'_> {
     /// The format that PostgreSQL's `record_recv` reads: how many fields, then for each its type, its length and its bytes.
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        let (row, info) = (self.0, &self.0.info);
-        let flag = |flag: bool| [u8::from(flag)];
-        let word = |number: i16| number.to_be_bytes();
         buffer.extend_from_slice(&FIELDS.to_be_bytes());
-        field(buffer, TEXT, row.id.name.as_str().as_bytes());
-        field(buffer, TEXT, row.id.version.as_str().as_bytes());
-        optional(buffer, TEXT, info.username.as_ref().map(Username::as_str));
-        field(buffer, TIMESTAMPTZ, &Time(info.created).to_wire());
-        optional(buffer, BOOL, info.tor.map(flag));
-        optional(buffer, BOOL, info.tfa.map(flag));
-        field(buffer, INT2, &word(info.tor_reason as i16));
-        field(buffer, INT2, &word(info.tfa_reason as i16));
-        optional(buffer, TIMESTAMPTZ, row.tor_evidence_until.map(|time| Time(time).to_wire()));
-        field(buffer, BOOL, &flag(info.tor_settled));
-        field(buffer, INT2, &word(info.credential as i16));
-        field(buffer, INT2, &word(info.actor as i16));
-        field(buffer, INT4, &row.revision.to_be_bytes());
-        field(buffer, INT4, &row.generation.to_be_bytes());
-        field(buffer, BYTEA, &row.identity.0);
-        field(buffer, BOOL, &flag(info.disputed));
+        for value in values(self.0) {
+            let kind = match value {
+                Value::Text(_) => TEXT,
+                Value::Time(_) => TIMESTAMPTZ,
+                Value::Flag(_) => BOOL,
+                Value::Word(..) => INT2,
+                Value::Number(_) => INT4,
+                Value::Bytes(_) => BYTEA,
+            };
+            buffer.extend_from_slice(&kind.to_be_bytes());
+            match value {
+                Value::Text(Some(text)) => field(buffer, text.as_bytes()),
+                Value::Time(Some(time)) => field(buffer, &Time(time).to_wire()),
+                Value::Flag(Some(flag)) => field(buffer, &[flag.into()]),
+                Value::Word(_, place) => field(buffer, &i16::from(place).to_be_bytes()),
+                Value::Number(number) => field(buffer, &number.to_be_bytes()),
+                Value::Bytes(bytes) => field(buffer, bytes),
+                Value::Text(None) | Value::Time(None) | Value::Flag(None) => null(buffer),
+            }
+        }
         Ok(IsNull::No)
     }
-}
-
-fn field(buffer: &mut Vec<u8>, kind: u32, bytes: &[u8]) {
-    buffer.extend_from_slice(&kind.to_be_bytes());
-    super::values::field(buffer, bytes);
-}
-
-fn optional(buffer: &mut Vec<u8>, kind: u32, bytes: Option<impl AsRef<[u8]>>) {
-    buffer.extend_from_slice(&kind.to_be_bytes());
-    super::values::optional(buffer, bytes);
 }

@@ -19,6 +19,11 @@ impl Time {
     pub(super) fn to_wire(self) -> [u8; 8] {
         self.0.as_micros().saturating_sub(EPOCH_MICROS).to_be_bytes()
     }
+
+    /// The inverse of [`Time::to_wire`].
+    pub(super) fn from_wire(bytes: [u8; 8]) -> Self {
+        Self(Timestamp::from_micros(i64::from_be_bytes(bytes).saturating_add(EPOCH_MICROS)))
+    }
 }
 
 impl Type<Postgres> for Time {
@@ -43,22 +48,19 @@ impl Encode<'_, Postgres> for Time {
 impl Decode<'_, Postgres> for Time {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         let bytes: [u8; 8] = value.as_bytes()?.try_into()?;
-        Ok(Self(Timestamp::from_micros(i64::from_be_bytes(bytes).saturating_add(EPOCH_MICROS))))
+        Ok(Self::from_wire(bytes))
     }
 }
 
 /// Adds a field as PostgreSQL's binary formats carry it: its length, then its bytes.
 pub(super) fn field(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    // No value of a row is longer than 512 bytes (crates/model/README.md, Publish event).
+    // No value of a row is longer than 1,024 bytes (crates/model/README.md, Publish event).
     let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
     buffer.extend_from_slice(&length.to_be_bytes());
     buffer.extend_from_slice(bytes);
 }
 
-/// The same where it may be null, which is a length of -1.
-pub(super) fn optional(buffer: &mut Vec<u8>, bytes: Option<impl AsRef<[u8]>>) {
-    match bytes {
-        Some(bytes) => field(buffer, bytes.as_ref()),
-        None => buffer.extend_from_slice(&(-1_i32).to_be_bytes()),
-    }
+/// Adds a field that is null: its length is -1.
+pub(super) fn null(buffer: &mut Vec<u8>) {
+    buffer.extend_from_slice(&(-1_i32).to_be_bytes());
 }

@@ -3,14 +3,18 @@
 use std::borrow::Cow;
 
 use async_trait::async_trait;
-use model::{Actor, Credential, Publication, TfaReason, Timestamp, TorReason, merge_all};
-use sqlx::postgres::{PgConnectOptions, PgPool};
-use sqlx::{AssertSqlSafe, Row};
+use model::{Publication, Timestamp, merge_all};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Row};
 
+use super::connections::Connections;
 use super::fresh::FreshKeys;
 use super::values::Time;
-use super::{MIGRATOR, copy, pool};
-use crate::merge::{COLUMNS, POSTGRES};
+use super::{MIGRATOR, copy, inspect};
+use crate::columns::{COLUMNS, Kind, list, names};
+use crate::merge::POSTGRES;
+use crate::settings::PostgresUrl;
+use crate::typical::typical_row;
 use crate::{Error, PublicationTable, PublicationWriter, Recorded, StoreSettings};
 
 /// Below this many rows an upsert's single round trip beats `COPY`'s three.
@@ -19,41 +23,105 @@ const COPY_MIN_ROWS: usize = 1_000;
 /// Writes to PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresWriter {
-    pub(super) pool: PgPool,
+    pub(super) connections: Connections,
+    schema: String,
     upsert: String,
+    unwritten: String,
     fresh: FreshKeys,
 }
 
 impl PostgresWriter {
-    pub(crate) fn open(options: PgConnectOptions, settings: &StoreSettings) -> Self {
-        Self { pool: pool(options, settings), upsert: upsert(), fresh: FreshKeys::default() }
+    pub(crate) fn open(url: PostgresUrl, settings: &StoreSettings) -> Self {
+        Self {
+            connections: Connections::new(url, settings),
+            schema: settings.schema.clone(),
+            upsert: upsert(),
+            unwritten: unwritten(),
+            fresh: FreshKeys::default(),
+        }
     }
 
     async fn upsert(&self, rows: &[Cow<'_, Publication>]) -> Result<Recorded, Error> {
-        let rows: Vec<_> = rows.iter().map(|row| super::row::Row(row)).collect();
-        let written = sqlx::query(AssertSqlSafe(self.upsert.as_str()))
-            .bind(rows)
-            .fetch_one(&self.pool)
-            .await?;
+        let given = || rows.iter().map(|row| super::row::Row(row)).collect::<Vec<_>>();
+        let upsert = || sqlx::query(AssertSqlSafe(self.upsert.as_str())).bind(given());
+        let written = self.connections.fetch_one(upsert).await?;
         let count = |index| Ok::<u64, Error>(written.try_get::<i64, _>(index)?.cast_unsigned());
-        Ok(Recorded { inserted: count(0)?, updated: count(1)?, unchanged: 0, disputed: count(2)? })
+        let (meant, new, done, disputed) = (count(0)?, count(1)?, count(2)?, count(3)?);
+        if done < meant {
+            // Another writer may have written the same rows meanwhile, or a trigger swallows them.
+            let unwritten = || sqlx::query(AssertSqlSafe(self.unwritten.as_str())).bind(given());
+            let left: i64 = self.connections.fetch_one(unwritten).await?.try_get(0)?;
+            if left > 0 {
+                return Err(swallowed(left));
+            }
+        }
+        let inserted = new.min(done);
+        Ok(Recorded { inserted, updated: done - inserted, unchanged: 0, disputed })
     }
 
-    /// `None` when a key was there already; nothing is written then.
-    async fn copy(&self, rows: &[Cow<'_, Publication>]) -> Result<Option<Recorded>, Error> {
-        let mut connection = self.pool.acquire().await?;
-        match copy::copy_in(&mut connection, rows).await {
-            Ok(inserted) => {
-                let disputed = rows.iter().filter(|row| row.info.disputed).count() as u64;
-                Ok(Some(Recorded { inserted, disputed, ..Recorded::default() }))
+    /// How many rows were new and are written, where `COPY` takes them all.
+    async fn copy(&self, rows: &[Cow<'_, Publication>]) -> Result<Copied, Error> {
+        let mut tries = self.connections.tries().await?;
+        loop {
+            let mut session = tries.session().await?;
+            let copying = async {
+                match copy::copy_in(&mut session.connection, rows).await {
+                    Ok(written) => Ok(Copied::Rows(written)),
+                    // 23505: unique_violation, a key is there already. 0A000: the table has row level security, which
+                    // COPY does not know. Nothing is written then.
+                    Err(sqlx::Error::Database(error))
+                        if matches!(error.code().as_deref(), Some("23505" | "0A000")) =>
+                    {
+                        Ok(Copied::Refused)
+                    }
+                    Err(error) => Err(error),
+                }
+            };
+            let done = self.connections.limited(copying).await;
+            if let Some(copied) = tries.ended(session, done).await {
+                return copied;
             }
-            // 23505: unique_violation.
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23505") => {
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
         }
     }
+
+    /// Writes a row by the upsert and rolls it back; returns how many rows it wrote.
+    async fn rolled_back(
+        &self,
+        connection: &mut PgConnection,
+        row: &Publication,
+    ) -> sqlx::Result<i64> {
+        let mut transaction = connection.begin().await?;
+        let written = self.written_in(&mut transaction, row).await;
+        // At once, also after an error: dropped, it would hold its locks until the connection is used again.
+        transaction.rollback().await?;
+        written
+    }
+
+    async fn written_in(
+        &self,
+        transaction: &mut PgConnection,
+        row: &Publication,
+    ) -> sqlx::Result<i64> {
+        let written = sqlx::query(AssertSqlSafe(self.upsert.as_str()))
+            .bind(vec![super::row::Row(row)])
+            .fetch_one(&mut *transaction)
+            .await?;
+        // What would be checked at the commit.
+        sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *transaction).await?;
+        written.try_get(2)
+    }
+}
+
+/// What came of a `COPY`.
+enum Copied {
+    /// So many rows are there now.
+    Rows(u64),
+    /// None is; an upsert may take them.
+    Refused,
+}
+
+fn swallowed(rows: i64) -> Error {
+    Error::Data(format!("{rows} rows are not in the table publication after they were written: a trigger drops them").into())
 }
 
 #[async_trait]
@@ -63,54 +131,84 @@ impl PublicationWriter for PostgresWriter {
             return Ok(Recorded::default());
         }
         let rows = merge_all(records);
-        let mut recorded = None;
+        let mut recorded = Recorded::default();
         if rows.len() >= COPY_MIN_ROWS && self.fresh.expected() {
-            recorded = self.copy(&rows).await?;
-            self.fresh.learn(recorded.is_some());
+            if let Copied::Rows(written) = self.copy(&rows).await? {
+                recorded.inserted = written;
+                recorded.disputed = rows.iter().filter(|row| row.info.disputed).count() as u64;
+            }
+            self.fresh.learn(recorded.inserted > 0);
         }
-        let mut recorded = match recorded {
-            Some(recorded) => recorded,
-            None => self.upsert(&rows).await?,
-        };
+        // Also for those that COPY wrote but for a few, which a trigger swallowed: the upsert finds out.
+        if recorded.inserted < rows.len() as u64 {
+            recorded += self.upsert(&rows).await?;
+        }
         recorded.unchanged = records.len() as u64 - recorded.inserted - recorded.updated;
         Ok(recorded)
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        let row = typical_row()?;
+        let mut tries = self.connections.tries().await?;
+        loop {
+            let mut session = tries.session().await?;
+            let probing = async {
+                match self.rolled_back(&mut session.connection, &row).await {
+                    // The row is ours, so the database's words quote nobody. Other errors are the session's.
+                    Err(error) if matches!(Error::with_its_words(&error), Error::Data(_)) => {
+                        Ok(Err(Error::with_its_words(&error)))
+                    }
+                    other => other.map(Ok),
+                }
+            };
+            let done = self.connections.limited(probing).await;
+            if let Some(written) = tries.ended(session, done).await {
+                return match written?? {
+                    0 => Err(swallowed(1)),
+                    _ => Ok(()),
+                };
+            }
+        }
     }
 }
 
 #[async_trait]
 impl PublicationTable for PostgresWriter {
     async fn migrate(&self) -> Result<(), Error> {
-        if is_current(&self.pool).await? {
+        self.connections.check_sessions().await?;
+        // The lock of another session, and the work itself, may take their time.
+        let mut connection = self.connections.unlimited().await?;
+        inspect(&mut connection, &self.schema).await?;
+        if is_current(&mut connection).await? {
             return Ok(());
         }
-        Ok(MIGRATOR.run(&self.pool).await?)
+        Ok(MIGRATOR.run_direct(None, &mut connection, false).await?)
     }
 
     async fn generation(&self) -> Result<u32, Error> {
-        let highest: Option<i32> =
-            sqlx::query_scalar("SELECT max(generation) FROM publication WHERE generation > 0")
-                .fetch_one(&self.pool)
-                .await?;
-        Ok(highest.unwrap_or(0).cast_unsigned())
+        let sql = "SELECT max(generation) FROM publication WHERE generation > 0";
+        let row = self.connections.fetch_one(|| sqlx::query(sql)).await?;
+        Ok(row.try_get::<Option<i32>, _>(0)?.unwrap_or(0).cast_unsigned())
     }
 
     async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
         let sql = "SELECT created FROM publication WHERE NOT tor_settled ORDER BY created LIMIT 1";
-        let Some(row) = sqlx::query(sql).fetch_optional(&self.pool).await? else { return Ok(None) };
-        Ok(Some(row.try_get_unchecked::<Time, _>(0)?.0))
+        let rows = self.connections.fetch_all(|| sqlx::query(sql)).await?;
+        let created = |row: &sqlx::postgres::PgRow| row.try_get_unchecked::<Time, _>(0);
+        Ok(rows.first().map(created).transpose()?.map(|time| time.0))
     }
 
     async fn answers(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1 FROM publication LIMIT 0").execute(&self.pool).await?;
+        self.connections.fetch_all(|| sqlx::query("SELECT 1 FROM publication LIMIT 0")).await?;
         Ok(())
     }
 }
 
 /// Whether every migration was made, and unchanged. The migrator itself would make its table first, for which a role that
 /// may only read and write rows has no right.
-async fn is_current(pool: &PgPool) -> Result<bool, Error> {
+async fn is_current(connection: &mut PgConnection) -> Result<bool, Error> {
     let made = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
-    let rows = match sqlx::query_as::<_, (i64, Vec<u8>)>(made).fetch_all(pool).await {
+    let rows = match sqlx::query_as::<_, (i64, Vec<u8>)>(made).fetch_all(connection).await {
         Ok(rows) => rows,
         // 42P01: undefined_table.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => {
@@ -124,48 +222,50 @@ async fn is_current(pool: &PgPool) -> Result<bool, Error> {
     Ok(rows.len() == MIGRATOR.iter().count() && rows.iter().all(known))
 }
 
-/// The upsert. Rows that would not change are left out before `ON CONFLICT` sees them: it locks, and so writes, each
-/// row it meets. The three counts are rows inserted, rows changed, and rows that became disputed; the last one reads
-/// the table as it was before the statement.
-fn upsert() -> String {
-    let words = |kind: &str, all: String| format!("('{{{all}}}'::{kind}[])[i.{{column}} + 1]");
-    let value = |column: &&str| {
-        match *column {
-            "tor_reason" => words("tor_reason", join(TorReason::ALL, |word| word.as_str())),
-            "tfa_reason" => words("tfa_reason", join(TfaReason::ALL, |word| word.as_str())),
-            "credential" => {
-                words("publication_credential", join(Credential::ALL, |word| word.as_str()))
-            }
-            "actor" => words("publication_actor", join(Actor::ALL, |word| word.as_str())),
-            _ => "i.{column}".to_owned(),
-        }
-        .replace("{column}", column)
+/// The rows that are given, as a table.
+fn incoming() -> String {
+    let value = |kind: Kind, name: &str| match kind {
+        Kind::Word(words, all) => format!("('{{{}}}'::{words}[])[i.{name} + 1]", all()),
+        _ => format!("i.{name}"),
     };
-    let values: Vec<String> =
-        COLUMNS.iter().map(|column| format!("{} AS {column}", value(column))).collect();
+    let values =
+        list(&COLUMNS, |column| format!("{} AS {}", value(column.kind, column.name), column.name));
+    format!("SELECT {values} FROM unnest($1::publication_record[]) AS i")
+}
+
+/// Those of them that would change the table, and whether they are new.
+fn meant() -> String {
     format!(
-        "WITH incoming AS (
-             SELECT {values}
-             FROM unnest($1::publication_row[]) AS i
-         ), written AS (
-             INSERT INTO publication ({columns})
-             SELECT incoming.* FROM incoming LEFT JOIN publication AS kept USING (name, version)
-             WHERE kept.name IS NULL OR {changes}
+        "SELECT incoming.*, kept.name IS NULL AS is_new \
+         FROM incoming LEFT JOIN publication AS kept USING (name, version) \
+         WHERE kept.name IS NULL OR {}",
+        POSTGRES.changes("kept", "incoming")
+    )
+}
+
+/// The upsert. Rows that would not change are left out before `ON CONFLICT` sees them: it locks, and so writes, each
+/// row it meets. The counts are rows that should change something, those of them that were not there, rows written, and
+/// rows that became disputed; all but the third read the table as it was before the statement.
+fn upsert() -> String {
+    format!(
+        "WITH incoming AS ({incoming}), meant AS MATERIALIZED ({meant}), written AS (
+             INSERT INTO publication ({columns}) SELECT {columns} FROM meant
              {on_conflict}
-             RETURNING name, version, disputed, xmax = 0 AS inserted
+             RETURNING name, version, disputed
          )
-         SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted),
+         SELECT (SELECT count(*) FROM meant), (SELECT count(*) FROM meant WHERE is_new), count(*),
              count(*) FILTER (WHERE disputed AND NOT EXISTS (
                  SELECT FROM publication AS before
                  WHERE before.name = written.name AND before.version = written.version AND before.disputed))
          FROM written",
-        values = values.join(", "),
-        columns = COLUMNS.join(", "),
-        changes = POSTGRES.changes("kept", "incoming"),
+        incoming = incoming(),
+        meant = meant(),
+        columns = names(),
         on_conflict = POSTGRES.on_conflict(),
     )
 }
 
-fn join<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> String {
-    all.iter().map(|&value| word(value)).collect::<Vec<_>>().join(",")
+/// How many rows would still change the table after they were written.
+fn unwritten() -> String {
+    format!("WITH incoming AS ({}) SELECT count(*) FROM ({}) AS meant", incoming(), meant())
 }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use model::{Publication, PublicationId, Timestamp};
+use model::{PackageName, Publication, PublicationId, Timestamp};
 
 use crate::{
-    Cursor, Error, Filter, Job, JobState, JobUpdate, Jobs, NewJob, PublicationReader,
-    PublicationTable, PublicationWriter, Recorded,
+    Account, Cursor, EachPackage, Error, FileIdentity, Filter, GroupAccount, Job, JobState,
+    JobUpdate, Jobs, NewJob, PositionKey, Positions, PublicationReader, PublicationTable,
+    PublicationWriter, Recorded, RowsRead, TablePosition,
 };
 
 use rows::RecentRows;
@@ -147,6 +148,33 @@ impl<S: PublicationReader + ?Sized> PublicationReader for Retrying<S> {
         self.retry(|| self.inner.list(filter, after, first)).await
     }
 
+    async fn history(
+        &self,
+        names: &[PackageName],
+        limit: u64,
+        each: EachPackage<'_>,
+    ) -> Result<RowsRead, Error> {
+        let mut wait = Wait::new(&*self.observer);
+        loop {
+            match self.inner.history(names, limit, &mut *each).await {
+                Err(error) if error.passes() || self.is_outlasted(&error) => {
+                    wait.failed(&error);
+                    wait.pass().await;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        first: u32,
+    ) -> Result<Vec<PackageName>, Error> {
+        self.retry(|| self.inner.search(prefix, after, first)).await
+    }
+
     async fn ready(&self) -> Result<(), Error> {
         self.inner.ready().await
     }
@@ -180,6 +208,37 @@ impl<S: Jobs + ?Sized> Jobs for Retrying<S> {
 
     async fn replace(&self, seen: &Publication, instead: &Publication) -> Result<bool, Error> {
         self.retry(|| self.inner.replace(seen, instead)).await
+    }
+}
+
+#[async_trait]
+impl<S: Positions + ?Sized> Positions for Retrying<S> {
+    async fn claim(
+        &self,
+        key: &PositionKey,
+        owner: &str,
+        partitions: &[i32],
+    ) -> Result<Vec<Account>, Error> {
+        self.retry(|| self.inner.claim(key, owner, partitions)).await
+    }
+
+    /// What stood there before the last try: an earlier one, whose answer was lost, may have written the position.
+    async fn advance(
+        &self,
+        key: &PositionKey,
+        owner: &str,
+        positions: &[(i32, TablePosition)],
+    ) -> Result<Vec<Option<Account>>, Error> {
+        self.retry(|| self.inner.advance(key, owner, positions)).await
+    }
+
+    async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error> {
+        self.retry(|| self.inner.accounts(group)).await
+    }
+
+    /// Asked once: a file that is away is what the caller wants to know.
+    async fn file_identity(&self) -> Result<Option<FileIdentity>, Error> {
+        self.inner.file_identity().await
     }
 }
 

@@ -13,11 +13,11 @@ use super::wait::{PATIENCE, Wait};
 use crate::{Error, PublicationWriter, Recorded};
 
 /// A row that fails alone with an error that passes by itself is refused only after this long, while a typical row
-/// passes (contract, section 1).
+/// passes (crates/ingester/README.md, Dead letters).
 const ROW_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Of how many rows it is known whether the database refused them. Where it refused more than half of so many, the table
-/// is at fault although a typical row passes (contract, section 1).
+/// is at fault although a typical row passes (crates/ingester/README.md, Dead letters).
 const RECENT: u32 = 20;
 
 /// What came of writing rows.

@@ -10,22 +10,43 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Mutex;
 
 use super::PRAGMAS;
-use crate::Error;
+use crate::{Error, FileIdentity};
 
 /// One connection, opened when first used: SQLite has one writer, and waiting in our own queue is fair where its lock is
 /// not.
 #[derive(Debug)]
 pub(super) struct WriterConnection {
     pub(super) options: SqliteConnectOptions,
-    open: Mutex<Option<(File, Connection)>>,
+    open: Mutex<Option<(FileIdentity, Connection)>>,
 }
-
-/// The device and the number of a file, which stay with it when it is moved.
-type File = (u64, u64);
 
 impl WriterConnection {
     pub(super) fn new(options: SqliteConnectOptions) -> Self {
         Self { options, open: Mutex::new(None) }
+    }
+
+    /// Which file is there now.
+    ///
+    /// # Errors
+    /// [`Error::Transient`] with its path where none is there.
+    pub(super) fn identity(&self) -> Result<FileIdentity, Error> {
+        file(self.options.get_filename())
+    }
+
+    /// Whether a file could be made.
+    ///
+    /// # Errors
+    /// [`Error::Transient`] with the folder's path where it is not there.
+    pub(super) fn check_folder(&self) -> Result<(), Error> {
+        let path = self.options.get_filename();
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let missing = |folder: &Path, error| {
+            Error::transient(format!("the folder {} of store.url: {error}", folder.display()))
+        };
+        match folder.map(|folder| (folder, folder.metadata())) {
+            Some((folder, Err(error))) => Err(missing(folder, error)),
+            _ => Ok(()),
+        }
     }
 
     /// Does the work in this thread, which the runtime replaces meanwhile where it has several.
@@ -59,10 +80,11 @@ impl WriterConnection {
     }
 }
 
-fn file(path: &Path) -> Result<File, Error> {
-    let missing = |error| Error::transient(format!("the file of store.url: {error}"));
+fn file(path: &Path) -> Result<FileIdentity, Error> {
+    let missing =
+        |error| Error::transient(format!("the file {} of store.url: {error}", path.display()));
     let metadata = path.metadata().map_err(missing)?;
-    Ok((metadata.dev(), metadata.ino()))
+    Ok(FileIdentity { device: metadata.dev(), inode: metadata.ino() })
 }
 
 /// Opens a file that is there: only `migrate` makes one, with its tables.

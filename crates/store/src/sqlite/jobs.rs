@@ -6,7 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::write::bind_row;
 use super::{SqliteWriter, time};
-use crate::merge::{COLUMNS, replacement};
+use crate::columns::COUNT;
+use crate::merge::replacement;
 use crate::operator::{JobText, job, write};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
 
@@ -16,13 +17,18 @@ const SELECT: &str =
 #[async_trait]
 impl Jobs for SqliteWriter {
     async fn create(&self, job: &NewJob, at: Timestamp) -> Result<i64, Error> {
-        let sql = "INSERT INTO replay_job (who, reason, what, position, counts, state, runner, started, updated) \
-                   VALUES (?1, ?2, ?3, '{}', '{}', 'running', ?4, ?5, ?5) RETURNING id";
-        let values =
-            (&job.who, &job.reason, job.what.to_string(), &job.runner, at.to_rfc3339_micros());
-        self.connection
-            .with(|connection| Ok(connection.query_row(sql, values, |row| row.get(0))?))
-            .await
+        let make = "INSERT INTO replay_job (who, reason, what, position, counts, state, runner, started, updated) \
+                    SELECT ?1, ?2, ?3, '{}', '{}', 'running', ?4, ?5, ?5 \
+                    WHERE NOT EXISTS (SELECT 1 FROM replay_job WHERE runner = ?4 AND started = ?5)";
+        // A runner begins one job at a time: the same again is the same job, whose first answer was lost.
+        let find = "SELECT id FROM replay_job WHERE runner = ?1 AND started = ?2";
+        let started = at.to_rfc3339_micros();
+        let values = (&job.who, &job.reason, job.what.to_string(), &job.runner, &started);
+        let create = |connection: &mut Connection| {
+            connection.execute(make, values)?;
+            Ok(connection.query_row(find, (&job.runner, &started), |row| row.get(0))?)
+        };
+        self.connection.with(create).await
     }
 
     async fn save(&self, update: &JobUpdate, at: Timestamp) -> Result<Option<JobState>, Error> {
@@ -53,7 +59,7 @@ impl Jobs for SqliteWriter {
 
     async fn cancel(&self, id: i64, at: Timestamp) -> Result<bool, Error> {
         let sql = "UPDATE replay_job SET state = 'cancelled', note = 'cancelled', updated = ?2 \
-                   WHERE id = ?1 AND state IN ('running', 'failed')";
+                   WHERE id = ?1 AND (state IN ('running', 'failed') OR state = 'cancelled' AND updated = ?2)";
         let values = (id, at.to_rfc3339_micros());
         self.connection.with(|connection| Ok(connection.execute(sql, values)? == 1)).await
     }
@@ -82,7 +88,7 @@ impl Jobs for SqliteWriter {
         let replace = |connection: &mut Connection| {
             let mut statement = connection.prepare(&sql)?;
             bind_row(&mut statement, 1, instead)?;
-            bind_row(&mut statement, COLUMNS.len() + 1, seen)?;
+            bind_row(&mut statement, COUNT + 1, seen)?;
             Ok(statement.raw_execute()? == 1)
         };
         self.connection.with(replace).await

@@ -2,6 +2,7 @@
 
 mod connection;
 mod jobs;
+mod positions;
 mod read;
 mod write;
 
@@ -16,8 +17,9 @@ pub(crate) use crate::migrations::SQLITE as MIGRATOR;
 
 /// What every connection is told.
 const PRAGMAS: [(&str, &str); 5] = [
-    // In milliseconds. How long to wait for a writer in another process.
-    ("busy_timeout", "5000"),
+    // In milliseconds. How long to wait for a writer in another process before the caller is told of it: as long as a
+    // signal may wait for.
+    ("busy_timeout", "500"),
     // A write-ahead log lets readers go on while one writer writes.
     ("journal_mode", "WAL"),
     // Because a Kafka offset is committed on the strength of each commit: `NORMAL` may lose the last ones with the power.

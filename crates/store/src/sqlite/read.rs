@@ -1,20 +1,21 @@
 //! Reading.
 
 use async_trait::async_trait;
-use model::{
-    Actor, Credential, EventIdentity, Publication, PublicationId, PublicationInfo, TfaReason,
-    TorReason, Username,
-};
+use futures_util::TryStreamExt;
+use model::{Credential, PackageName, Past, Publication, PublicationId, PublishMethod, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::{time, tuned};
+use crate::columns::{self, COLUMNS, Source};
 use crate::filter::{Bound, listing};
-use crate::{Cursor, Error, Filter, PublicationReader, StoreSettings};
+use crate::search::search;
+use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, StoreSettings};
 
-const COLUMNS: &str = "p.name, p.version, p.username, p.created, p.tor, p.tfa, p.tor_reason, p.tfa_reason, \
-                       p.tor_evidence_until, p.tor_settled, p.credential, p.actor, p.revision, p.generation, \
-                       p.event_identity, p.disputed";
+/// Columns as they are selected.
+fn selected() -> String {
+    columns::list(&COLUMNS, |column| format!("p.{}", column.name))
+}
 
 /// Reads from SQLite.
 #[derive(Debug)]
@@ -31,8 +32,9 @@ impl SqliteReader {
             // Not opened read-only: a reader of a write-ahead log keeps its shared memory and may be the first to open it.
             .connect_lazy_with(tuned(options).pragma("query_only", "true"));
         let find = format!(
-            "SELECT i.key, {COLUMNS} FROM json_each($1) AS i \
-             CROSS JOIN publication AS p ON p.name = i.value ->> 0 AND p.version = i.value ->> 1"
+            "SELECT i.key, {} FROM json_each($1) AS i \
+             CROSS JOIN publication AS p ON p.name = i.value ->> 0 AND p.version = i.value ->> 1",
+            selected()
         );
         Self { pool, find }
     }
@@ -46,7 +48,7 @@ impl PublicationReader for SqliteReader {
         for row in query.fetch_all(&self.pool).await? {
             let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
             if let Some(slot) = found.get_mut(place) {
-                *slot = Some(publication(&row, 1)?);
+                *slot = Some(whole(&row, 1)?);
             }
         }
         Ok(found)
@@ -58,7 +60,7 @@ impl PublicationReader for SqliteReader {
         after: Option<&Cursor>,
         first: u32,
     ) -> Result<Vec<Publication>, Error> {
-        let (sql, values) = listing(COLUMNS, filter, after, first);
+        let (sql, values) = listing(&selected(), filter, after, first);
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for value in values {
             query = match value {
@@ -66,7 +68,60 @@ impl PublicationReader for SqliteReader {
                 Bound::Time(time) => query.bind(time.to_rfc3339_micros()),
             };
         }
-        query.fetch_all(&self.pool).await?.iter().map(|row| publication(row, 0)).collect()
+        query.fetch_all(&self.pool).await?.iter().map(|row| whole(row, 0)).collect()
+    }
+
+    async fn history(
+        &self,
+        names: &[PackageName],
+        limit: u64,
+        each: EachPackage<'_>,
+    ) -> Result<RowsRead, Error> {
+        let mut sorted: Vec<&PackageName> = names.iter().collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let list = serde_json::Value::from_iter(sorted.iter().map(|name| name.as_str()));
+        let sql = "SELECT i.key, p.version, p.created, p.tfa, p.credential, p.username \
+                   FROM json_each($1) AS i CROSS JOIN publication AS p ON p.name = i.value ORDER BY i.key";
+        let mut answer = sqlx::query(sql).bind(list.to_string()).fetch(&self.pool);
+        // The rows of the package that is being read.
+        let (mut place, mut package) = (None, Vec::new());
+        let mut rows = 0;
+        let mut hand_on = |place: Option<i64>, package: &[SqliteRow]| {
+            let name = place.and_then(|place| sorted.get(usize::try_from(place).ok()?));
+            let Some(name) = name else { return Ok(()) };
+            let past: Vec<_> = package.iter().map(past).collect::<Result<_, _>>()?;
+            each(name, &past);
+            Ok::<_, Error>(())
+        };
+        while let Some(row) = answer.try_next().await? {
+            let of: i64 = row.try_get(0)?;
+            if place != Some(of) {
+                hand_on(place, &package)?;
+                rows += package.len() as u64;
+                package.clear();
+                place = Some(of);
+            }
+            if rows + package.len() as u64 == limit {
+                return Ok(RowsRead { rows, is_complete: false });
+            }
+            package.push(row);
+        }
+        hand_on(place, &package)?;
+        Ok(RowsRead { rows: rows + package.len() as u64, is_complete: true })
+    }
+
+    async fn search(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        first: u32,
+    ) -> Result<Vec<PackageName>, Error> {
+        let search = search(prefix, after, first);
+        let query = sqlx::query(AssertSqlSafe(search.sql)).bind(search.from);
+        let query = search.end.into_iter().fold(query, |query, end| query.bind(end));
+        let rows = query.fetch_all(&self.pool).await?;
+        rows.iter().map(|row| columns::name(row.try_get(0)?)).collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {
@@ -75,33 +130,46 @@ impl PublicationReader for SqliteReader {
     }
 }
 
-/// The row whose columns begin at `first`.
-fn publication(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
-    let text = |index: usize| row.try_get::<&str, _>(first + index);
-    let identity: &[u8] = row.try_get(first + 14)?;
-    let username = row.try_get::<Option<&str>, _>(first + 2)?;
-    let inconsistent = |_| Error::fatal("a row holds a value that no event can have");
-    Ok(Publication {
-        id: PublicationId::new(text(0)?, text(1)?).map_err(inconsistent)?,
-        info: PublicationInfo {
-            username: username.map(Username::new).transpose().map_err(inconsistent)?,
-            created: time(text(3)?)?,
-            tor: row.try_get(first + 4)?,
-            tfa: row.try_get(first + 5)?,
-            tor_reason: TorReason::parse(text(6)?)?,
-            tfa_reason: TfaReason::parse(text(7)?)?,
-            tor_settled: row.try_get(first + 9)?,
-            credential: Credential::parse(text(10)?)?,
-            actor: Actor::parse(text(11)?)?,
-            disputed: row.try_get(first + 15)?,
-        },
-        tor_evidence_until: row.try_get::<Option<&str>, _>(first + 8)?.map(time).transpose()?,
-        revision: row.try_get(first + 12)?,
-        generation: row.try_get(first + 13)?,
-        identity: EventIdentity(
-            identity.try_into().map_err(|_| Error::fatal("an event identity of another length"))?,
-        ),
-    })
+/// The publication of a row whose columns begin at `first`.
+fn whole(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
+    let found = Found { row, first };
+    columns::publication(&found, columns::id(&found)?)
+}
+
+/// A row of an answer.
+struct Found<'r> {
+    row: &'r SqliteRow,
+    first: usize,
+}
+
+impl Source for Found<'_> {
+    fn text(&self, column: usize) -> Result<Option<&str>, Error> {
+        Ok(self.row.try_get(self.first + column)?)
+    }
+
+    fn time(&self, column: usize) -> Result<Option<Timestamp>, Error> {
+        self.text(column)?.map(time).transpose()
+    }
+
+    fn flag(&self, column: usize) -> Result<Option<bool>, Error> {
+        Ok(self.row.try_get(self.first + column)?)
+    }
+
+    fn number(&self, column: usize) -> Result<u32, Error> {
+        Ok(self.row.try_get(self.first + column)?)
+    }
+
+    fn bytes(&self, column: usize) -> Result<&[u8], Error> {
+        Ok(self.row.try_get(self.first + column)?)
+    }
+}
+
+/// What a history needs of a row: its place, version, time, flag, credential and user name.
+fn past(row: &SqliteRow) -> Result<Past<'_>, Error> {
+    let credential = Credential::parse(row.try_get(4)?)?;
+    let method = PublishMethod::of(row.try_get(3)?, credential);
+    let past = Past::new(row.try_get(1)?, time(row.try_get(2)?)?, method, row.try_get(5)?);
+    past.map_err(|_| Error::fatal("a row holds a value that no event can have"))
 }
 
 /// The keys as a JSON array of `[name, version]`, the one way to bind a list of any length.

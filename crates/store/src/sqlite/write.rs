@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 
 use async_trait::async_trait;
-use model::{Publication, Timestamp, Username, merge_all};
-use rusqlite::{Connection, OptionalExtension, Statement, TransactionBehavior};
+use model::{Publication, Timestamp, merge_all};
+use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use super::connection::WriterConnection;
 use super::{MIGRATOR, time, tuned};
-use crate::merge::{COLUMNS, SQLITE};
+use crate::columns::{COUNT, Value, names, values};
+use crate::merge::SQLITE;
+use crate::typical::typical_row;
 use crate::{Error, PublicationTable, PublicationWriter, Recorded};
 
 /// Writes to SQLite.
@@ -24,48 +26,48 @@ pub struct SqliteWriter {
 
 impl SqliteWriter {
     pub(crate) fn open(options: SqliteConnectOptions) -> Self {
-        let insert = format!(
-            "INSERT INTO publication ({}) VALUES ({})",
-            COLUMNS.join(", "),
-            ["?"; COLUMNS.len()].join(", ")
-        );
+        let insert =
+            format!("INSERT INTO publication ({}) VALUES ({})", names(), ["?"; COUNT].join(", "));
         let merge = format!("{insert} {} RETURNING disputed", SQLITE.on_conflict());
         let insert = format!("{insert} ON CONFLICT (name, version) DO NOTHING");
         Self { connection: WriterConnection::new(options), insert, merge }
     }
 
+    /// Begins a transaction. IMMEDIATE: what is read in it stays true until the commit.
+    fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+        connection.transaction_with_behavior(TransactionBehavior::Immediate)
+    }
+
     fn write(
         &self,
-        connection: &mut Connection,
+        transaction: &Transaction<'_>,
         rows: &[Cow<'_, Publication>],
-    ) -> rusqlite::Result<Recorded> {
-        // IMMEDIATE: what is read below stays true until the commit.
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    ) -> Result<Recorded, Error> {
         let mut recorded = Recorded::default();
-        {
-            let mut insert = transaction.prepare_cached(&self.insert)?;
-            let mut merge = transaction.prepare_cached(&self.merge)?;
-            let mut disputed = transaction.prepare_cached(
-                "SELECT disputed FROM publication WHERE name = ? AND version = ?",
-            )?;
-            for row in rows {
-                bind_row(&mut insert, 1, row)?;
-                if insert.raw_execute()? == 1 {
-                    recorded.inserted += 1;
-                    recorded.disputed += u64::from(row.info.disputed);
-                    continue;
-                }
-                let key = (row.id.name.as_str(), row.id.version.as_str());
-                let before: bool = disputed.query_row(key, |row| row.get(0))?;
-                bind_row(&mut merge, 1, row)?;
-                let mut changed = merge.raw_query();
-                if let Some(after) = changed.next()? {
-                    recorded.updated += 1;
-                    recorded.disputed += u64::from(after.get(0)? && !before);
-                }
+        let mut insert = transaction.prepare_cached(&self.insert)?;
+        let mut merge = transaction.prepare_cached(&self.merge)?;
+        let mut disputed = transaction
+            .prepare_cached("SELECT disputed FROM publication WHERE name = ? AND version = ?")?;
+        for row in rows {
+            bind_row(&mut insert, 1, row)?;
+            if insert.raw_execute()? == 1 {
+                recorded.inserted += 1;
+                recorded.disputed += u64::from(row.info.disputed);
+                continue;
+            }
+            let key = (row.id.name.as_str(), row.id.version.as_str());
+            let before = disputed.query_row(key, |row| row.get::<_, bool>(0)).optional()?;
+            let Some(before) = before else {
+                let said = "a row is not in the table publication after it was written: a trigger drops it";
+                return Err(Error::Data(said.into()));
+            };
+            bind_row(&mut merge, 1, row)?;
+            let mut changed = merge.raw_query();
+            if let Some(after) = changed.next()? {
+                recorded.updated += 1;
+                recorded.disputed += u64::from(after.get(0)? && !before);
             }
         }
-        transaction.commit()?;
         Ok(recorded)
     }
 }
@@ -77,10 +79,25 @@ impl PublicationWriter for SqliteWriter {
             return Ok(Recorded::default());
         }
         let rows = merge_all(records);
-        let mut recorded =
-            self.connection.with(|connection| Ok(self.write(connection, &rows)?)).await?;
+        let write = |connection: &mut Connection| {
+            let transaction = Self::begin(connection)?;
+            let recorded = self.write(&transaction, &rows)?;
+            transaction.commit()?;
+            Ok(recorded)
+        };
+        let mut recorded = self.connection.with(write).await?;
         recorded.unchanged = records.len() as u64 - recorded.inserted - recorded.updated;
         Ok(recorded)
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        let row = typical_row()?;
+        let try_it = |connection: &mut Connection| {
+            // Dropped at the end, which rolls it back.
+            let transaction = Self::begin(connection)?;
+            self.write(&transaction, &[Cow::Borrowed(&row)]).map(drop)
+        };
+        self.connection.with(try_it).await
     }
 
     fn is_serial(&self) -> bool {
@@ -91,6 +108,7 @@ impl PublicationWriter for SqliteWriter {
 #[async_trait]
 impl PublicationTable for SqliteWriter {
     async fn migrate(&self) -> Result<(), Error> {
+        self.connection.check_folder()?;
         let options = tuned(self.connection.options.clone().create_if_missing(true));
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
         MIGRATOR.run(&pool).await?;
@@ -120,30 +138,26 @@ impl PublicationTable for SqliteWriter {
     }
 }
 
-/// Binds the values of a row to the places from `first` on, in the order of `COLUMNS`.
+/// Binds the values of a row to the places from `first` on, in the order of the columns.
 pub(super) fn bind_row(
     statement: &mut Statement<'_>,
     first: usize,
     row: &Publication,
 ) -> rusqlite::Result<()> {
-    let info = &row.info;
-    statement.raw_bind_parameter(first, row.id.name.as_str())?;
-    statement.raw_bind_parameter(first + 1, row.id.version.as_str())?;
-    statement.raw_bind_parameter(first + 2, info.username.as_ref().map(Username::as_str))?;
-    statement.raw_bind_parameter(first + 3, info.created.to_rfc3339_micros())?;
-    statement.raw_bind_parameter(first + 4, info.tor)?;
-    statement.raw_bind_parameter(first + 5, info.tfa)?;
-    statement.raw_bind_parameter(first + 6, info.tor_reason.as_str())?;
-    statement.raw_bind_parameter(first + 7, info.tfa_reason.as_str())?;
-    let until = row.tor_evidence_until.map(Timestamp::to_rfc3339_micros);
-    statement.raw_bind_parameter(first + 8, until)?;
-    statement.raw_bind_parameter(first + 9, info.tor_settled)?;
-    statement.raw_bind_parameter(first + 10, info.credential.as_str())?;
-    statement.raw_bind_parameter(first + 11, info.actor.as_str())?;
-    statement.raw_bind_parameter(first + 12, row.revision)?;
-    statement.raw_bind_parameter(first + 13, row.generation)?;
-    statement.raw_bind_parameter(first + 14, &row.identity.0[..])?;
-    statement.raw_bind_parameter(first + 15, info.disputed)
+    for (index, value) in values(row).into_iter().enumerate() {
+        let place = first + index;
+        match value {
+            Value::Text(text) => statement.raw_bind_parameter(place, text)?,
+            Value::Time(time) => {
+                statement.raw_bind_parameter(place, time.map(Timestamp::to_rfc3339_micros))?;
+            }
+            Value::Flag(flag) => statement.raw_bind_parameter(place, flag)?,
+            Value::Word(word, _) => statement.raw_bind_parameter(place, word)?,
+            Value::Number(number) => statement.raw_bind_parameter(place, number)?,
+            Value::Bytes(bytes) => statement.raw_bind_parameter(place, bytes)?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

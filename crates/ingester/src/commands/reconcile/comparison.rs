@@ -304,6 +304,7 @@ mod tests {
                 credential: Credential::SessionToken,
                 actor: Actor::User,
                 disputed: false,
+                integrity: None,
             },
             tor_evidence_until: Some(Timestamp::from_millis(0)),
             revision: 0,

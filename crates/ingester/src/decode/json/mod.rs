@@ -8,7 +8,7 @@ mod reader;
 
 use std::borrow::Cow;
 
-use crate::decode::rejection::{Code, Rejection};
+use crate::decode::rejection::{Code, Path, Rejection};
 pub(super) use reader::{NotJson, Reader};
 
 /// A known field of the event.
@@ -28,7 +28,7 @@ impl<T> Field<T> {
     ///
     /// # Errors
     /// `bad_field` when it is wrong; `path` is for the message.
-    pub(super) fn take(&mut self, path: &'static str) -> Result<Option<T>, Rejection> {
+    pub(super) fn take(&mut self, path: impl Into<Path>) -> Result<Option<T>, Rejection> {
         match std::mem::take(self) {
             Self::Missing => Ok(None),
             Self::Wrong => Err(wrong(path)),
@@ -42,7 +42,7 @@ impl<T: Default> Field<T> {
     ///
     /// # Errors
     /// `bad_field` when it is of another JSON type; `path` is for the message.
-    pub(super) fn object(&mut self, path: &'static str) -> Result<&mut T, Rejection> {
+    pub(super) fn object(&mut self, path: impl Into<Path>) -> Result<&mut T, Rejection> {
         if matches!(self, Self::Missing) {
             *self = Self::There(T::default());
         }
@@ -59,8 +59,8 @@ impl<T> From<Option<T>> for Field<T> {
     }
 }
 
-fn wrong(path: &'static str) -> Rejection {
-    Rejection::new(Code::BadField, format!("{path} has the wrong JSON type or cannot be held"))
+fn wrong(path: impl Into<Path>) -> Rejection {
+    Rejection::of_field(Code::BadField, path, "has the wrong JSON type or cannot be held")
 }
 
 /// Reads a whole JSON text into `place`.
@@ -128,10 +128,10 @@ impl Leaf<'_> for bool {
     }
 }
 
-/// An integer that is not negative; others, and fractions, are of the wrong type or range alike.
-impl Leaf<'_> for u64 {
+/// A number, as its nearest binary64 (RFC 8259, section 6); one beyond the range is infinite.
+impl Leaf<'_> for f64 {
     fn begins_with(first: u8) -> bool {
-        first.is_ascii_digit()
+        first == b'-' || first.is_ascii_digit()
     }
     fn read(reader: &mut Reader<'_>, place: &mut Field<Self>) -> Result<(), NotJson> {
         *place = reader.number()?.parse().ok().into();

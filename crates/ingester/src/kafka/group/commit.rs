@@ -1,147 +1,196 @@
-//! What passes between the poll thread and the loop: events one way, finished offsets the other.
+//! Which written offsets may be committed. Pure: the poll thread owns it, and the simulation of the loop drives it.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 
-use enrich::ExitHistory;
-use model::Offsets;
-use tokio::sync::watch;
+use crate::pipeline::ports::{AssignmentId, WrittenOffset};
 
-use crate::evidence::settle::Trigger;
-use crate::pipeline::ports::{SourceControl, WrittenOffsets};
-
-/// What is written and may be committed: filled by the loop, emptied by the poll thread.
-#[derive(Debug)]
+/// The written offsets of the partitions that are owned.
+///
+/// A written offset that was read under assignment `a` counts only while its partition has been owned without a break
+/// since an assignment ≤ `a`. Anything else belongs to an earlier ownership: another member may have gone further since,
+/// and committing it would set the group back. Such offsets are dropped; their records are read again by the owner.
+#[derive(Debug, Default)]
 pub(crate) struct CommitQueue {
-    topic: Arc<str>,
-    written: Mutex<Offsets>,
-    halted: AtomicBool,
-    hurried: AtomicBool,
+    assignment: AssignmentId,
+    owned: BTreeMap<i32, Ownership>,
+}
+
+/// What is known of a partition since it came.
+#[derive(Debug)]
+struct Ownership {
+    /// The first assignment of this ownership.
+    since: AssignmentId,
+    /// The greatest offset that is written.
+    written: Option<i64>,
+    /// The offset that was sent last.
+    sent: Option<i64>,
+    /// Whether the broker has confirmed `sent`, or nothing was sent.
+    confirmed: bool,
 }
 
 impl CommitQueue {
-    pub(crate) fn new(topic: &str) -> Self {
-        Self {
-            topic: topic.into(),
-            written: Mutex::default(),
-            halted: AtomicBool::new(false),
-            hurried: AtomicBool::new(false),
+    /// The present assignment: records that are read now belong to it.
+    pub(crate) fn assignment(&self) -> AssignmentId {
+        self.assignment
+    }
+
+    /// Partitions came, or start again on another log: what was written of them before counts no more.
+    pub(crate) fn assign(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        self.assignment = AssignmentId(self.assignment.0 + 1);
+        for partition in partitions {
+            let since = self.assignment;
+            let new = Ownership { since, written: None, sent: None, confirmed: true };
+            self.owned.insert(partition, new);
         }
     }
 
-    /// Whether a commit was asked for since the last time.
-    pub(super) fn is_hurried(&self) -> bool {
-        self.hurried.swap(false, Ordering::Relaxed)
-    }
-
-    /// Whether nothing more is to be read.
-    pub(super) fn is_halted(&self) -> bool {
-        self.halted.load(Ordering::Relaxed)
-    }
-
-    /// Adds a batch that is written, as are all batches before it.
-    pub(crate) fn finish(&self, offsets: &Offsets) {
-        self.lock().include_all(offsets);
-    }
-
-    /// Forgets a partition whose log is another now.
-    pub(super) fn forget(&self, topic: &str, partition: i32) {
-        self.lock().retain(|other, number| other != topic || number != partition);
-    }
-
-    /// Takes what is to be committed.
-    pub(super) fn take(&self) -> Offsets {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Offsets> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl SourceControl for CommitQueue {
-    fn written(&self, offsets: &WrittenOffsets) {
-        let mut written = self.lock();
-        for (partition, offset) in offsets.iter() {
-            written.include_before(&self.topic, partition, offset.next);
+    /// Partitions went.
+    pub(crate) fn revoke(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        for partition in partitions {
+            self.owned.remove(&partition);
         }
     }
 
-    fn commit_soon(&self) {
-        self.hurried.store(true, Ordering::Relaxed);
+    /// A position was written. `false`: it belongs to an earlier ownership and was dropped.
+    pub(crate) fn written(&mut self, partition: i32, offset: WrittenOffset) -> bool {
+        let Some(owned) = self.owned.get_mut(&partition) else { return false };
+        if offset.assignment < owned.since {
+            return false;
+        }
+        owned.written = owned.written.max(Some(offset.next));
+        true
     }
 
-    fn halt(&self) {
-        self.halted.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The partitions that are ours, by which evidence they are settled, and who is told when that may be too little.
-#[derive(Debug)]
-pub(crate) struct Assignment {
-    owned: Mutex<Owned>,
-    settling: Arc<Trigger>,
-    evidence: watch::Receiver<Arc<ExitHistory>>,
-}
-
-#[derive(Debug, Default)]
-struct Owned {
-    partitions: BTreeSet<i32>,
-    /// How often partitions came.
-    arrivals: u64,
-    /// The mark of the evidence by which all of them are settled, as far as they can be.
-    settled: Option<String>,
-}
-
-impl Assignment {
-    pub(crate) fn new(settling: Arc<Trigger>, evidence: watch::Receiver<Arc<ExitHistory>>) -> Self {
-        Self { owned: Mutex::default(), settling, evidence }
-    }
-
-    /// In order, and a number for [`Self::settled`].
-    pub(crate) fn partitions(&self) -> (Vec<i32>, u64) {
-        let owned = self.owned();
-        (owned.partitions.iter().copied().collect(), owned.arrivals)
-    }
-
-    /// All partitions are settled by the evidence with this mark, unless some came after the number was given.
-    pub(crate) fn settled(&self, mark: String, arrivals: u64) {
-        let mut owned = self.owned();
-        if owned.arrivals == arrivals {
-            owned.settled = Some(mark);
+    /// A partition starts at the group's own offset.
+    pub(crate) fn starts_as_committed(&mut self, partition: i32, next: i64) {
+        if let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.written.is_none())
+        {
+            (owned.written, owned.sent) = (Some(next), Some(next));
         }
     }
 
-    /// The mark of the evidence by which the partitions are settled, to be committed with their offsets.
-    pub(super) fn mark(&self) -> Option<String> {
-        self.owned().settled.clone()
-    }
-
-    /// Partitions are about to come of which something was read before, settled by the evidence with this mark.
-    pub(super) fn was_settled_by(&self, mark: Option<&str>) {
-        if !mark.is_some_and(|mark| self.evidence.borrow().extends(mark)) {
-            self.settling.evidence_unknown();
+    /// What is committed beside the offset has changed: the offset is sent again, where there is one.
+    pub(crate) fn repeat(&mut self, partition: i32) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.sent = None;
+            owned.confirmed = true;
         }
     }
 
-    pub(super) fn add(&self, partitions: impl Iterator<Item = i32>) {
-        let mut owned = self.owned();
-        owned.partitions.extend(partitions);
-        owned.arrivals += 1;
-        owned.settled = None;
-        drop(owned);
-        self.settling.assigned();
+    /// Takes what is to be sent: partition and next offset.
+    pub(crate) fn take(&mut self) -> Vec<(i32, i64)> {
+        let mut offsets = Vec::new();
+        for (&partition, owned) in &mut self.owned {
+            if let Some(next) = owned.written.filter(|_| owned.written > owned.sent) {
+                owned.sent = Some(next);
+                owned.confirmed = false;
+                offsets.push((partition, next));
+            }
+        }
+        offsets
     }
 
-    pub(super) fn remove(&self, partitions: impl Iterator<Item = i32>) {
-        let mut owned = self.owned();
-        partitions.for_each(|partition| {
-            owned.partitions.remove(&partition);
-        });
+    /// What was sent did not arrive: it is sent again with the next commit.
+    pub(crate) fn not_sent(&mut self, offsets: &[(i32, i64)]) {
+        for &(partition, next) in offsets {
+            if let Some(owned) = self.owned.get_mut(&partition).filter(|o| o.sent == Some(next)) {
+                owned.sent = None;
+                owned.confirmed = true;
+            }
+        }
     }
 
-    fn owned(&self) -> MutexGuard<'_, Owned> {
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The broker confirmed an offset, or shows a smaller one than was sent: during a rebalance the coordinator refuses
+    /// commits, and nobody says so of one that was not waited for. After a confirmation a smaller one is an operator's
+    /// reset and is left alone.
+    pub(crate) fn shown(&mut self, partition: i32, committed: i64) {
+        let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.confirmed) else {
+            return;
+        };
+        if owned.sent.is_some_and(|sent| committed >= sent) {
+            owned.confirmed = true;
+        } else {
+            owned.sent = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(assignment: u64, next: i64) -> WrittenOffset {
+        WrittenOffset { next, assignment: AssignmentId(assignment) }
+    }
+
+    #[test]
+    fn a_write_that_outlives_its_assignment_is_dropped() {
+        let mut queue = CommitQueue::default();
+        queue.assign([0, 1]);
+        assert_eq!(queue.assignment(), AssignmentId(1));
+        assert!(queue.written(0, at(1, 5)));
+        queue.revoke([0]);
+        assert!(!queue.written(0, at(1, 6)), "not ours");
+        queue.assign([0]);
+        assert!(!queue.written(0, at(1, 7)), "of the former ownership");
+        assert_eq!(queue.take(), []);
+        assert!(queue.written(0, at(2, 3)));
+        assert!(queue.written(1, at(1, 9)), "kept over the assignment of another");
+        assert!(queue.written(1, at(2, 10)));
+        assert_eq!(queue.take(), [(0, 3), (1, 10)]);
+    }
+
+    #[test]
+    fn a_position_moves_back_only_with_another_log() {
+        let mut queue = CommitQueue::default();
+        queue.assign([0]);
+        queue.written(0, at(1, 9));
+        queue.written(0, at(1, 7));
+        assert_eq!(queue.take(), [(0, 9)]);
+        queue.written(0, at(1, 8));
+        assert_eq!(queue.take(), []);
+        queue.assign([0]);
+        assert!(!queue.written(0, at(1, 20)), "of the old log");
+        assert!(queue.written(0, at(2, 2)));
+        assert_eq!(queue.take(), [(0, 2)]);
+    }
+
+    #[test]
+    fn what_did_not_arrive_is_sent_again() {
+        let mut queue = CommitQueue::default();
+        queue.assign([0]);
+        queue.written(0, at(1, 7));
+        assert_eq!(queue.take(), [(0, 7)]);
+        assert_eq!(queue.take(), []);
+        queue.not_sent(&[(0, 7)]);
+        assert_eq!(queue.take(), [(0, 7)]);
+        queue.shown(0, -1_001);
+        assert_eq!(queue.take(), [(0, 7)], "the group has none yet");
+        queue.shown(0, 7);
+        queue.shown(0, 3);
+        assert_eq!(queue.take(), [], "somebody reset it");
+        queue.written(0, at(1, 12));
+        assert_eq!(queue.take(), [(0, 12)]);
+        queue.shown(0, 3);
+        assert_eq!(queue.take(), [(0, 12)]);
+        queue.revoke([0]);
+        queue.shown(0, 3);
+        queue.not_sent(&[(0, 12)]);
+        queue.assign([0]);
+        assert_eq!(queue.take(), []);
+    }
+
+    #[test]
+    fn an_offset_is_repeated_for_what_is_committed_beside_it() {
+        let mut queue = CommitQueue::default();
+        queue.assign([0, 1]);
+        queue.starts_as_committed(0, 7);
+        assert_eq!(queue.take(), []);
+        queue.repeat(0);
+        queue.repeat(1);
+        assert_eq!(queue.take(), [(0, 7)]);
+        queue.written(0, at(1, 9));
+        queue.starts_as_committed(0, 7);
+        assert_eq!(queue.take(), [(0, 9)]);
     }
 }

@@ -1,401 +1,415 @@
-//! Where a partition is read from. librdkafka may not jump by itself (`auto.offset.reset=error`): every start is chosen
-//! here, and what is passed over is a gap, which is counted, named, and by policy ends the ingester.
+//! Where a partition is read from: a pure decision. librdkafka may not choose (`auto.offset.reset=error`), and what a
+//! start passes over is a gap, which is counted, named, and by `kafka.on_gap` ends the ingester.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::fmt::Write as _;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-
-use super::callbacks::Context;
-use crate::kafka::ffi::TopicIds;
-use crate::pipeline::ports::SourceError;
-use crate::settings::OnGap;
-
-/// How long the broker has for one question.
-const QUESTION: Duration = Duration::from_secs(5);
-/// How long a new assignment waits for a broker that does not answer. Partitions are then read after the committed
-/// offsets all the same, but a topic that was made again goes unnoticed until the next look at its id.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// What the group's commits carry beside the offset, so that an offset of a topic that is gone is known for one.
-const TOPIC_ID: &str = "topic-id=";
-/// And so that verdicts which lack lists that came while nobody ran are known for such. It stands first, where builds that
-/// know only of the topic's id look for that and find none.
-const EVIDENCE: &str = "evidence=";
-
-/// Why a partition cannot be read on where it was left.
+/// A place in a partition's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(crate) struct LogPosition {
+    /// The next offset to read.
+    pub(crate) offset: i64,
+    /// The leader epoch of the record before it. With it a broker tells a log that was cut from one that grew (KIP-320).
+    pub(crate) epoch: Option<i32>,
+}
+
+/// What a commit says beside the offset.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CommitMetadata {
+    /// The evidence fingerprint by which the verdicts of the partition are settled.
+    pub(crate) settled_by: Option<String>,
+    /// The cluster that the topic is in.
+    pub(crate) cluster: Option<String>,
+    /// The id of the topic. It shows that an offset belongs to a deleted topic of the same name.
+    pub(crate) topic_id: Option<String>,
+}
+
+const SETTLED_BY: &str = "evidence=";
+const CLUSTER: &str = "cluster=";
+const TOPIC_ID: &str = "topic-id=";
+
+impl CommitMetadata {
+    /// Reads what [`Self::to_text`] wrote; what an earlier version or somebody else left out is none.
+    pub(crate) fn parse(text: &str) -> Self {
+        let value = |key| {
+            let found = text.split(' ').find_map(|part| part.strip_prefix(key));
+            found.map(str::to_owned)
+        };
+        Self { settled_by: value(SETTLED_BY), cluster: value(CLUSTER), topic_id: value(TOPIC_ID) }
+    }
+
+    /// One line, parts with a blank between them; empty where nothing is known.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = String::new();
+        let parts =
+            [(SETTLED_BY, &self.settled_by), (CLUSTER, &self.cluster), (TOPIC_ID, &self.topic_id)];
+        for (key, value) in parts {
+            if let Some(value) = value {
+                let blank = if text.is_empty() { "" } else { " " };
+                // Writing to a string does not fail.
+                let _ = write!(text, "{blank}{key}{value}");
+            }
+        }
+        text
+    }
+}
+
+/// Why librdkafka stopped reading a partition at a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The broker says that the position is not in its log.
+    OutOfRange,
+    /// The log was cut: it holds other records from this offset on than those that were read.
+    Cut(i64),
+    /// The log has no record of the position's epoch or an earlier one.
+    NoSuchEpoch,
+}
+
+/// All that a start depends on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    /// Where reading was, in this ownership; none at its start.
+    pub(crate) position: Option<LogPosition>,
+    /// What the group has committed.
+    pub(crate) committed: Option<LogPosition>,
+    /// The next offset by the table's own account.
+    pub(crate) account: Option<i64>,
+    /// What the commit says beside the offset.
+    pub(crate) metadata: CommitMetadata,
+    /// Cluster and topic id as they are now.
+    pub(crate) cluster: Option<String>,
+    pub(crate) topic_id: Option<String>,
+    /// The topic's id as it was when this process last read the partition.
+    pub(crate) known_topic_id: Option<String>,
+    /// The first offset and the one after the last, where they were asked for.
+    pub(crate) watermarks: Option<(i64, i64)>,
+    /// The greatest end that was seen of the topic as it was.
+    pub(crate) known_end: Option<i64>,
+    /// Why the position was refused.
+    pub(crate) refusal: Option<Refusal>,
+    /// Whether the position's epoch was checked by the broker before it was refused.
+    pub(crate) validated: bool,
+}
+
+/// Why records are passed over or read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GapCause {
     /// The broker has deleted what was not read yet.
     Retention,
-    /// The topic was deleted and made again, or its log was cut.
-    MadeAgain,
-    /// The group has no offset: it is new, or its offsets expired or were deleted.
-    NoOffset,
+    /// The topic was deleted and made again.
+    Recreated,
+    /// The log was cut, and nobody knows where: all of it is read.
+    CutSomewhere,
+    /// The log was cut at the start of the gap's range.
+    Cut,
 }
 
-/// A start, and what lies before it unread.
+/// What a start passes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Start {
-    /// The offset to read from.
-    pub(super) offset: i64,
-    /// None where nothing is passed over and nothing need be said.
-    pub(super) why: Option<Why>,
-    /// The first record that is lost, and the one after the last as far as it is known.
-    pub(super) lost: Option<(i64, i64)>,
+pub(crate) struct Gap {
+    pub(crate) cause: GapCause,
+    /// The first offset that is lost, and the one after the last, as far as they are known.
+    pub(crate) range: Option<(i64, i64)>,
 }
 
-/// Where to read on, when librdkafka does not know: `next` is the next offset by the group or the consumer's position,
-/// `low` and `high` what the partition holds now, `known_end` the greatest end that was seen of the topic as it was.
-pub(super) fn start(next: Option<i64>, low: i64, high: i64, known_end: Option<i64>) -> Start {
-    match next {
-        None => Start { offset: low, why: Some(Why::NoOffset), lost: None },
-        Some(next) if next < low => {
-            Start { offset: low, why: Some(Why::Retention), lost: Some((next, low)) }
+/// A start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) position: LogPosition,
+    pub(crate) gap: Option<Gap>,
+    /// Whether what is known of the old log says nothing about the one that is read now.
+    pub(crate) other_log: bool,
+}
+
+/// A start, or the question that is to be answered before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Read from there.
+    Start(Start),
+    /// The watermarks decide: ask for them, then decide again.
+    AskWatermarks,
+}
+
+impl Facts {
+    /// Decides.
+    pub(crate) fn decide(&self) -> Decision {
+        if self.is_other_topic() {
+            return self.from_first(|low| self.other_log(GapCause::Recreated, low, self.unread()));
         }
-        Some(next) => {
-            // In range and refused all the same is a log that was cut and grew again: which of its records are new
-            // nobody can tell, so all are read.
-            let lost = known_end.filter(|&end| next > high && end > next).map(|end| (next, end));
-            Start { offset: low, why: Some(Why::MadeAgain), lost }
-        }
-    }
-}
-
-/// The topic as it is known, and what of it was read: kept by the poll thread and its callbacks.
-#[derive(Debug, Default)]
-pub(super) struct TopicState {
-    /// The topic's id; none where the broker does not say it.
-    pub(super) topic_id: Option<String>,
-    /// By partition, the greatest end that was seen.
-    ends: BTreeMap<i32, i64>,
-    /// By partition, the offsets at which a leader epoch began, ascending.
-    epochs: BTreeMap<i32, VecDeque<(i64, i32)>>,
-    /// By partition, the last offset we committed: a broker forgets the group's when it deletes a topic.
-    committed: BTreeMap<i32, i64>,
-    /// By partition, what was committed since it was assigned and is not known to have arrived.
-    unconfirmed: BTreeMap<i32, i64>,
-    /// The broker knows no such topic.
-    pub(super) topic_is_missing: bool,
-    /// librdkafka has asked for a start, and statistics will say of which partitions.
-    pub(super) asked_for_start: bool,
-    /// Partitions that stand still for want of a start.
-    pub(super) still: BTreeSet<i32>,
-}
-
-impl TopicState {
-    /// An end was seen.
-    pub(super) fn end(&mut self, partition: i32, end: i64) {
-        let known = self.ends.entry(partition).or_insert(end);
-        *known = end.max(*known);
-    }
-
-    /// A record was read that the leader of this epoch wrote.
-    pub(super) fn epoch(&mut self, partition: i32, offset: i64, epoch: i32) {
-        let epochs = self.epochs.entry(partition).or_default();
-        if epochs.back().is_none_or(|&(_, last)| last != epoch) {
-            epochs.push_back((offset, epoch));
+        match self.refusal {
+            None => self.first_start(),
+            Some(refusal) => self.with_watermarks(|low, high| self.after(refusal, low, high)),
         }
     }
 
-    /// The epoch of the record before this offset; what came before it is forgotten.
-    pub(super) fn epoch_before(&mut self, partition: i32, next: i64) -> Option<i32> {
-        let epochs = self.epochs.get_mut(&partition)?;
-        while epochs.get(1).is_some_and(|&(first, _)| first < next) {
-            epochs.pop_front();
-        }
-        epochs.front().filter(|&&(first, _)| first < next).map(|&(_, epoch)| epoch)
-    }
-
-    /// An offset was sent to be committed.
-    pub(super) fn committed(&mut self, partition: i32, next: i64) {
-        self.committed.insert(partition, next);
-        self.unconfirmed.insert(partition, next);
-    }
-
-    /// What librdkafka says of the group's offset. Answers what we committed and what has not arrived: during a
-    /// rebalance the coordinator refuses commits, and nobody says so of one that was not waited for.
-    pub(super) fn confirmed(&mut self, partition: i32, committed: i64) -> Option<i64> {
-        let next = *self.unconfirmed.get(&partition)?;
-        if committed >= next {
-            self.unconfirmed.remove(&partition);
-            return None;
-        }
-        Some(next)
-    }
-
-    /// The partition came or went: what another has committed meanwhile is not ours to set back.
-    pub(super) fn changed_hands(&mut self, partition: i32) {
-        self.unconfirmed.remove(&partition);
-    }
-
-    /// What of a partition lies unread behind this offset, as far as its end was seen.
-    fn unread(&self, partition: i32, next: i64) -> Option<(i64, i64)> {
-        self.ends.get(&partition).filter(|&&end| end > next).map(|&end| (next, end))
-    }
-
-    fn forget(&mut self, partition: i32) {
-        self.ends.remove(&partition);
-        self.epochs.remove(&partition);
-        self.committed.remove(&partition);
-        self.unconfirmed.remove(&partition);
-    }
-}
-
-fn offset(offset: Offset) -> Option<i64> {
-    match offset {
-        Offset::Offset(offset) => Some(offset),
-        _ => None,
-    }
-}
-
-impl Context {
-    /// Chooses the starts of partitions that were assigned this moment.
-    pub(super) fn starts(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        assigned: &TopicPartitionList,
-    ) -> TopicPartitionList {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            self.health.poll_beat();
-            match self.committed_starts(consumer, assigned) {
-                Ok(starts) => return starts,
-                Err(error) if Instant::now() > deadline || self.events.is_closed() => {
-                    tracing::warn!(%error, "the committed offsets are not known; librdkafka will ask for them");
-                    return assigned.clone();
-                }
-                Err(error) => tracing::warn!(%error, "asking again for the committed offsets"),
+    /// Where nothing was refused: as committed, or as the table says, the smaller of the two.
+    fn first_start(&self) -> Decision {
+        let committed = self.position.or(self.committed);
+        match (committed, self.account) {
+            (Some(committed), Some(account)) if account < committed.offset => {
+                Decision::Start(Start::plain(LogPosition { offset: account, epoch: None }))
             }
-        }
-    }
-
-    fn committed_starts(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        assigned: &TopicPartitionList,
-    ) -> KafkaResult<TopicPartitionList> {
-        let id = self.topic_id(consumer);
-        let committed = consumer.committed_offsets(assigned.clone(), QUESTION)?;
-        let changed = self.is_new(id.as_deref());
-        // Before anything is reported: an answer that lacks a partition is asked for again as a whole.
-        committed.elements().iter().try_for_each(|element| element.error())?;
-        let mut starts = TopicPartitionList::new();
-        let mut without = Vec::new();
-        // Nearly always one for all partitions, and looking at it goes through all lists.
-        let mut marks = BTreeSet::new();
-        let elements = committed.elements();
-        for element in &elements {
-            let partition = element.partition();
-            let next = offset(element.offset());
-            let said = |key| element.metadata().split(' ').find_map(|part| part.strip_prefix(key));
-            let of = said(TOPIC_ID);
-            let start = if changed || (of.is_some() && id.is_some() && of != id.as_deref()) {
-                let known = self.known();
-                let next = next.or_else(|| known.committed.get(&partition).copied());
-                let lost = next.and_then(|next| known.unread(partition, next));
-                drop(known);
-                self.report(partition, Why::MadeAgain, lost);
-                self.forget(partition);
-                Offset::Beginning
-            } else if let Some(next) = next {
-                marks.insert(said(EVIDENCE));
-                Offset::Offset(next)
-            } else {
-                without.push(partition);
-                Offset::Beginning
-            };
-            starts.add_partition_offset(element.topic(), partition, start)?;
-        }
-        marks.into_iter().for_each(|mark| self.assignment.was_settled_by(mark));
-        if !without.is_empty() {
-            tracing::info!(
-                topic = %self.topic, partitions = ?without,
-                "the group has no committed offset for these partitions: they are read from their first record"
-            );
-        }
-        // Partitions that were kept are still to be read from the new topic, which the next look at its id sees to.
-        if id.is_some() && (!changed || self.assignment.partitions().0.is_empty()) {
-            self.known().topic_id = id;
-        }
-        Ok(starts)
-    }
-
-    /// Asks for the topic's id; none where there is no answer.
-    fn topic_id(&self, consumer: &BaseConsumer<Self>) -> Option<String> {
-        let ids = TopicIds::new(consumer.client(), &self.topic)?;
-        ids.ask(QUESTION);
-        ids.answer(QUESTION).flatten()
-    }
-
-    /// Whether this is another topic than the one that was read so far.
-    pub(super) fn is_new(&self, id: Option<&str>) -> bool {
-        let known = self.known();
-        known.topic_id.is_some() && id.is_some() && known.topic_id.as_deref() != id
-    }
-
-    pub(super) fn known(&self) -> std::sync::MutexGuard<'_, TopicState> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What every commit carries beside the offset.
-    pub(super) fn commit_metadata(&self) -> Option<String> {
-        let evidence = self.assignment.mark().map(|mark| format!("{EVIDENCE}{mark}"));
-        let id = self.known().topic_id.as_ref().map(|id| format!("{TOPIC_ID}{id}"));
-        let said: Vec<_> = evidence.into_iter().chain(id).collect();
-        (!said.is_empty()).then(|| said.join(" "))
-    }
-
-    /// Says, counts and by policy ends what a start passes over.
-    fn report(&self, partition: i32, why: Why, lost: Option<(i64, i64)>) {
-        let topic = &self.topic;
-        let what = match why {
-            Why::NoOffset => {
-                tracing::info!(%topic, partition, "no committed offset: reading from the first record");
-                return;
+            (Some(committed), _) => Decision::Start(Start::plain(committed)),
+            (None, Some(account)) => {
+                Decision::Start(Start::plain(LogPosition { offset: account, epoch: None }))
             }
-            Why::Retention => "the broker deleted records before they were read",
-            Why::MadeAgain => {
-                "the topic was made again, or its log cut: it is read from its first record, and what was not read of the \
-                 old one is lost"
-            }
+            (None, None) => self.from_first(|low| Start::plain(LogPosition::unproved(low))),
+        }
+    }
+
+    fn after(&self, refusal: Refusal, low: i64, high: i64) -> Start {
+        let Some(next) = self.position.or(self.committed) else {
+            return Start::plain(LogPosition::unproved(low));
         };
-        let records = lost.map_or(0, |(from, to)| to.saturating_sub(from).max(0).cast_unsigned());
-        self.metrics.offset_gap_records_total.inc_by(records);
-        let range = match lost {
-            Some((from, to)) => format!("offsets {from} to {}", to - 1),
-            None => "an unknown range".to_owned(),
-        };
-        tracing::error!(%topic, partition, records, range, "{what}");
-        if self.on_gap == OnGap::Stop {
-            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.get_or_insert(SourceError::Gap(format!(
-                "{what}: partition {partition} of {topic}, {range}; kafka.on_gap = \"continue\" reads on, and \
-                 `kafka-consumer-groups --reset-offsets` chooses another place"
-            )));
+        if next.offset < low {
+            let gap = Gap { cause: GapCause::Retention, range: Some((next.offset, low)) };
+            return Start { gap: Some(gap), ..Start::plain(LogPosition::unproved(low)) };
         }
-    }
-
-    /// Chooses new starts for partitions that stand still because their position is not in the log any more.
-    ///
-    /// # Errors
-    /// When the broker does not answer; to be tried again.
-    pub(super) fn restart(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        partitions: &BTreeSet<i32>,
-    ) -> KafkaResult<()> {
-        let mut wanted = TopicPartitionList::new();
-        for &partition in partitions {
-            wanted.add_partition(&self.topic, partition);
-        }
-        if let Some(id) = self.topic_id(consumer).filter(|id| self.is_new(Some(id))) {
-            return self.made_again(consumer, id);
-        }
-        let positions = consumer.position()?;
-        let committed = consumer.committed_offsets(wanted.clone(), QUESTION)?;
-        // All are known before any is reported: a failure half-way would count the first ones again.
-        let mut chosen = Vec::new();
-        for &partition in partitions {
-            let of = |list: &TopicPartitionList| {
-                offset(list.find_partition(&self.topic, partition)?.offset())
-            };
-            let next = of(&positions).or_else(|| of(&committed));
-            let (low, high) = consumer.fetch_watermarks(&self.topic, partition, QUESTION)?;
-            let known_end = self.known().ends.get(&partition).copied();
-            chosen.push((partition, start(next, low, high, known_end)));
-        }
-        let mut starts = TopicPartitionList::new();
-        for (partition, start) in chosen {
-            if let Some(why) = start.why {
-                self.report(partition, why, start.lost);
-                if why == Why::MadeAgain {
-                    self.forget(partition);
-                }
+        match refusal {
+            // The broker was asked between a change of leaders, or its log has grown since: no gap.
+            Refusal::OutOfRange if next.offset <= high => Start::plain(next),
+            // The epoch tells where the log was cut: librdkafka is to ask for it.
+            Refusal::OutOfRange if next.epoch.is_some() && !self.validated => Start::plain(next),
+            Refusal::OutOfRange => self.other_log(GapCause::CutSomewhere, low, self.unread()),
+            Refusal::NoSuchEpoch if next.offset == low => {
+                Start::plain(LogPosition::unproved(next.offset))
             }
-            starts.add_partition_offset(&self.topic, partition, Offset::Offset(start.offset))?;
+            Refusal::NoSuchEpoch => self.cut(next.offset, low, low),
+            Refusal::Cut(at) if at < next.offset => self.cut(next.offset, at, low),
+            Refusal::Cut(_) => Start::plain(LogPosition::unproved(next.offset)),
         }
-        consumer.incremental_unassign(&wanted)?;
-        consumer.incremental_assign(&starts)
     }
 
-    /// The topic has another id than before: all of it is read from its first record.
-    ///
-    /// # Errors
-    /// When librdkafka does not take the assignment; to be tried again.
-    pub(super) fn made_again(&self, consumer: &BaseConsumer<Self>, id: String) -> KafkaResult<()> {
-        let positions = consumer.position()?;
-        let mut wanted = TopicPartitionList::new();
-        let mut starts = TopicPartitionList::new();
-        for partition in self.assignment.partitions().0 {
-            let position = positions.find_partition(&self.topic, partition);
-            let next = position.and_then(|element| offset(element.offset()));
-            let lost = next.and_then(|next| self.known().unread(partition, next));
-            self.report(partition, Why::MadeAgain, lost);
-            self.forget(partition);
-            wanted.add_partition(&self.topic, partition);
-            starts.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
-        }
-        consumer.incremental_unassign(&wanted)?;
-        consumer.incremental_assign(&starts)?;
-        self.known().topic_id = Some(id);
-        Ok(())
+    fn cut(&self, next: i64, at: i64, low: i64) -> Start {
+        let end = self.known_end.unwrap_or(next).max(next);
+        self.other_log(GapCause::Cut, at.max(low), Some((at, end)))
     }
 
-    /// What was written of a partition's old log says nothing about its new one.
-    fn forget(&self, partition: i32) {
-        self.known().forget(partition);
-        self.progress.forget(&self.topic, partition);
-        self.lag.forget(partition);
+    fn other_log(&self, cause: GapCause, from: i64, range: Option<(i64, i64)>) -> Start {
+        let gap = Some(Gap { cause, range });
+        Start { position: LogPosition::unproved(from), gap, other_log: true }
     }
+
+    /// What was not read of the old log, as far as its end was seen.
+    fn unread(&self) -> Option<(i64, i64)> {
+        let next = self.position.or(self.committed)?.offset;
+        self.known_end.filter(|&end| end > next).map(|end| (next, end))
+    }
+
+    /// Whether the position belongs to a topic of the same name that is gone. A commit that a mirror copied from another
+    /// cluster names that cluster's topic; its offset was translated for this one and holds.
+    fn is_other_topic(&self) -> bool {
+        let Some(now) = &self.topic_id else { return false };
+        match &self.metadata.topic_id {
+            Some(of) if self.position.is_none() => {
+                let clusters = (&self.metadata.cluster, &self.cluster);
+                let is_mirrored = matches!(clusters, (Some(of), Some(now)) if of != now);
+                of != now && !is_mirrored
+            }
+            _ => self.known_topic_id.as_ref().is_some_and(|known| known != now),
+        }
+    }
+
+    fn from_first(&self, start: impl FnOnce(i64) -> Start) -> Decision {
+        self.with_watermarks(|low, _| start(low))
+    }
+
+    fn with_watermarks(&self, start: impl FnOnce(i64, i64) -> Start) -> Decision {
+        match self.watermarks {
+            Some((low, high)) => Decision::Start(start(low, high)),
+            None => Decision::AskWatermarks,
+        }
+    }
+}
+
+impl LogPosition {
+    /// A position that no epoch proves.
+    pub(crate) const fn unproved(offset: i64) -> Self {
+        Self { offset, epoch: None }
+    }
+}
+
+impl Start {
+    const fn plain(position: LogPosition) -> Self {
+        Self { position, gap: None, other_log: false }
+    }
+}
+
+/// Reads where librdkafka refused a position, and why, out of its words: it gives them as text alone
+/// (`rd_kafka_offset_reset` in rdkafka_offset.c). None where the text is another.
+pub(crate) fn refusal(text: &str) -> Option<(i64, Refusal)> {
+    let number = |before: &str| {
+        let rest = &text[text.find(before)? + before.len()..];
+        let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse::<i64>().ok()
+    };
+    if text.starts_with("Partition log truncation detected") {
+        return Some((number("at offset ")?, Refusal::Cut(number("broker end offset is ")?)));
+    }
+    if text.starts_with("No epoch found") {
+        return Some((number("equal to offset ")?, Refusal::NoSuchEpoch));
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn position(offset: i64) -> Option<LogPosition> {
+        Some(LogPosition { offset, epoch: Some(3) })
+    }
+
+    fn topic(id: &str) -> Option<String> {
+        Some(id.to_owned())
+    }
+
+    /// Offset, epoch, cause and range.
+    type Seen = (i64, Option<i32>, Option<GapCause>, Option<(i64, i64)>);
+
+    fn start(facts: &Facts) -> Seen {
+        let Decision::Start(start) = facts.decide() else { panic!("{facts:?}") };
+        let gap = start.gap;
+        let Start { position, .. } = start;
+        (position.offset, position.epoch, gap.map(|gap| gap.cause), gap.and_then(|gap| gap.range))
+    }
+
     #[test]
-    fn a_start_never_passes_over_records_without_saying_so() {
-        let start = |next, low, high, end| {
-            let start = super::start(next, low, high, end);
-            (start.offset, start.why, start.lost)
+    fn a_first_start_is_the_committed_offset_with_its_epoch() {
+        let facts = Facts { committed: position(7), ..Facts::default() };
+        assert_eq!(start(&facts), (7, Some(3), None, None));
+        let behind = Facts { account: Some(5), ..facts.clone() };
+        assert_eq!(start(&behind), (5, None, None, None));
+        let ahead = Facts { account: Some(9), ..facts };
+        assert_eq!(start(&ahead), (7, Some(3), None, None));
+        let without = Facts { account: Some(9), ..Facts::default() };
+        assert_eq!(start(&without), (9, None, None, None));
+    }
+
+    #[test]
+    fn without_an_offset_the_first_record_is_the_start() {
+        assert_eq!(Facts::default().decide(), Decision::AskWatermarks);
+        let facts = Facts { watermarks: Some((7, 9)), ..Facts::default() };
+        assert_eq!(start(&facts), (7, None, None, None));
+    }
+
+    #[test]
+    fn an_offset_of_a_topic_that_is_gone_is_not_a_start() {
+        let metadata = CommitMetadata { topic_id: topic("old"), ..CommitMetadata::default() };
+        let facts = Facts {
+            committed: position(20),
+            metadata,
+            topic_id: topic("new"),
+            known_end: Some(25),
+            ..Facts::default()
         };
-        assert_eq!(start(None, 7, 9, None), (7, Some(Why::NoOffset), None));
-        assert_eq!(start(Some(3), 7, 9, Some(9)), (7, Some(Why::Retention), Some((3, 7))));
-        assert_eq!(start(Some(20), 0, 9, Some(25)), (0, Some(Why::MadeAgain), Some((20, 25))));
-        assert_eq!(start(Some(20), 0, 9, None), (0, Some(Why::MadeAgain), None));
-        assert_eq!(start(Some(20), 0, 9, Some(20)), (0, Some(Why::MadeAgain), None));
-        assert_eq!(start(Some(5), 0, 9, Some(9)), (0, Some(Why::MadeAgain), None), "cut");
+        assert_eq!(facts.decide(), Decision::AskWatermarks);
+        let facts = Facts { watermarks: Some((0, 50)), ..facts };
+        assert_eq!(start(&facts), (0, None, Some(GapCause::Recreated), Some((20, 25))));
+        let unseen = Facts { known_end: None, ..facts.clone() };
+        assert_eq!(start(&unseen), (0, None, Some(GapCause::Recreated), None));
+        // In mid-run: the position is known, the commit says nothing.
+        let running = Facts {
+            position: position(21),
+            metadata: CommitMetadata::default(),
+            known_topic_id: topic("old"),
+            ..facts.clone()
+        };
+        assert_eq!(start(&running), (0, None, Some(GapCause::Recreated), Some((21, 25))));
+        let no_answer = Facts { topic_id: None, ..facts };
+        assert_eq!(start(&no_answer), (20, Some(3), None, None));
     }
 
     #[test]
-    fn a_commit_counts_when_it_has_arrived() {
-        let mut known = TopicState::default();
-        assert_eq!(known.confirmed(0, -1_001), None);
-        known.committed(0, 7);
-        assert_eq!(known.confirmed(0, -1_001), Some(7));
-        known.committed(0, 9);
-        assert_eq!(known.confirmed(0, 7), Some(9));
-        assert_eq!(known.confirmed(0, 9), None);
-        assert_eq!(known.confirmed(0, 7), None, "somebody reset it");
-        known.committed(0, 12);
-        known.changed_hands(0);
-        assert_eq!(known.confirmed(0, 9), None);
+    fn an_offset_that_a_mirror_copied_is_a_start() {
+        let metadata = CommitMetadata {
+            topic_id: topic("theirs"),
+            cluster: topic("theirs"),
+            ..CommitMetadata::default()
+        };
+        let facts = Facts {
+            committed: position(20),
+            metadata,
+            topic_id: topic("ours"),
+            cluster: topic("ours"),
+            watermarks: Some((0, 50)),
+            ..Facts::default()
+        };
+        assert_eq!(start(&facts), (20, Some(3), None, None));
     }
 
     #[test]
-    fn a_commit_has_the_epoch_of_the_record_before_it() {
-        let mut known = TopicState::default();
-        for (offset, epoch) in [(10, 1), (11, 1), (15, 2), (16, 2), (20, 3)] {
-            known.epoch(0, offset, epoch);
-        }
-        assert_eq!(known.epoch_before(0, 10), None);
-        assert_eq!(known.epoch_before(0, 12), Some(1));
-        assert_eq!(known.epoch_before(0, 15), Some(1));
-        assert_eq!(known.epoch_before(0, 16), Some(2));
-        assert_eq!(known.epoch_before(0, 30), Some(3));
-        assert_eq!(known.epoch_before(1, 30), None);
+    fn a_refused_position_never_passes_over_records_without_a_gap() {
+        let refused = |next, (low, high), refusal, known_end| {
+            let facts = Facts {
+                position: Some(LogPosition::unproved(next)),
+                watermarks: Some((low, high)),
+                refusal: Some(refusal),
+                known_end,
+                ..Facts::default()
+            };
+            let (offset, _, cause, range) = start(&facts);
+            (offset, cause, range)
+        };
+        let out = Refusal::OutOfRange;
+        assert_eq!(refused(3, (7, 9), out, Some(9)), (7, Some(GapCause::Retention), Some((3, 7))));
+        assert_eq!(
+            refused(20, (0, 9), out, Some(25)),
+            (0, Some(GapCause::CutSomewhere), Some((20, 25)))
+        );
+        assert_eq!(refused(20, (0, 9), out, None), (0, Some(GapCause::CutSomewhere), None));
+        assert_eq!(refused(20, (0, 9), out, Some(20)), (0, Some(GapCause::CutSomewhere), None));
+        assert_eq!(refused(5, (0, 9), out, Some(9)), (5, None, None), "within the log");
+        assert_eq!(refused(9, (0, 9), out, Some(9)), (9, None, None), "its end");
+        let cut = Refusal::Cut(10);
+        assert_eq!(refused(30, (0, 50), cut, None), (10, Some(GapCause::Cut), Some((10, 30))));
+        assert_eq!(refused(30, (0, 50), cut, Some(35)), (10, Some(GapCause::Cut), Some((10, 35))));
+        assert_eq!(refused(30, (12, 50), cut, None), (12, Some(GapCause::Cut), Some((10, 30))));
+        assert_eq!(refused(10, (0, 50), cut, None), (10, None, None), "nothing was cut off");
+        let none = Refusal::NoSuchEpoch;
+        assert_eq!(refused(3, (7, 9), none, None), (7, Some(GapCause::Retention), Some((3, 7))));
+        assert_eq!(refused(7, (7, 9), none, None), (7, None, None));
+        assert_eq!(refused(9, (7, 99), none, None), (7, Some(GapCause::Cut), Some((7, 9))));
+    }
+
+    #[test]
+    fn the_epoch_is_asked_once_where_a_log_was_cut() {
+        let facts = Facts {
+            position: position(20),
+            watermarks: Some((0, 9)),
+            refusal: Some(Refusal::OutOfRange),
+            ..Facts::default()
+        };
+        assert_eq!(start(&facts), (20, Some(3), None, None));
+        let asked = Facts { validated: true, ..facts };
+        assert_eq!(start(&asked), (0, None, Some(GapCause::CutSomewhere), None));
+    }
+
+    #[test]
+    fn what_a_commit_says_is_read_as_it_was_written() {
+        let full = CommitMetadata {
+            settled_by: Some("e".into()),
+            cluster: Some("c".into()),
+            topic_id: Some("t=".into()),
+        };
+        assert_eq!(full.to_text(), "evidence=e cluster=c topic-id=t=");
+        assert_eq!(CommitMetadata::parse(&full.to_text()), full);
+        assert_eq!(CommitMetadata::parse("").to_text(), "");
+        assert_eq!(CommitMetadata::parse("somebody else's"), CommitMetadata::default());
+        let earlier = CommitMetadata::parse("topic-id=t");
+        assert_eq!((earlier.topic_id.as_deref(), earlier.cluster), (Some("t"), None));
+    }
+
+    #[test]
+    fn librdkafkas_words_say_where_a_log_was_cut() {
+        let cut = "Partition log truncation detected at offset 3000 (leader epoch 0): broker end offset is 1000 (offset \
+                   leader epoch 0). Reset to INVALID.: Local: Partition log truncation detected (broker 1)";
+        assert_eq!(refusal(cut), Some((3_000, Refusal::Cut(1_000))));
+        let none = "No epoch found less or equal to offset 7 (leader epoch 2): broker end offset is -1 (offset leader \
+                    epoch -1). Reset using configured policy.: Local: Partition log truncation detected (broker 1)";
+        assert_eq!(refusal(none), Some((7, Refusal::NoSuchEpoch)));
+        assert_eq!(
+            refusal("fetch failed due to requested offset not available on the broker"),
+            None
+        );
     }
 }

@@ -1,25 +1,24 @@
 //! The poll thread: an operating system thread that owns the consumer and does nothing that waits for a database.
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use tokio::sync::{mpsc, oneshot};
 
 use super::callbacks::Context;
-use super::commit::{Assignment, CommitQueue};
-use crate::daemon::health::Health;
-use crate::daemon::lag::Lag;
-use crate::daemon::metrics::IngesterMetrics;
+use super::placement::asks_for_start;
+use super::state::{Command, PollState, Reading, Stage};
 use crate::kafka::config;
 use crate::kafka::ffi::{self, TopicIds};
+use crate::kafka::observe::{GroupObserver, SettledEvidence};
 use crate::kafka::record_arena::RecordArena;
-use crate::pipeline::ports::{SourceError, SourceEvent};
+use crate::pipeline::ports::{SourceControl, SourceError, SourceEvent, WrittenOffsets};
 use crate::settings::Settings;
 
 /// Records handed over at once: enough that the hand-over costs nothing, few enough to pass within a millisecond.
@@ -29,185 +28,219 @@ pub(in crate::kafka) const CHUNK_RECORDS: usize = 512;
 pub(crate) const CHUNK_BYTES: usize = 512 * 1024;
 /// Hand-overs that may wait.
 const CHANNEL_EVENTS: usize = 4;
-/// How long one poll waits for a record; bounds how late a stop is seen.
+/// How long one poll waits for a record; bounds how late a command is seen.
 const POLL: Duration = Duration::from_millis(50);
 /// No two commits are nearer than this, however many dead letters there are.
-const HURRY: Duration = Duration::from_millis(10);
+const SOON: Duration = Duration::from_millis(10);
 /// How often the topic's id is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the loop may be busy before the partitions are paused. Pausing throws away what librdkafka has fetched, so
 /// a moment's delay is not worth it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the last commit may take.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
 
-/// The running poll thread.
+/// What is said to the poll thread; it listens between two polls.
+#[derive(Debug)]
+pub(crate) struct PollControl(Sender<Command>);
+
+impl PollControl {
+    /// When the thread has ended, which is what the last commands are for, nobody listens any more.
+    fn say(&self, command: Command) {
+        let _ = self.0.send(command);
+    }
+}
+
+impl SourceControl for PollControl {
+    fn written(&self, offsets: &WrittenOffsets) {
+        self.say(Command::Written(offsets.clone()));
+    }
+
+    fn commit_soon(&self) {
+        self.say(Command::CommitSoon);
+    }
+
+    fn halt(&self) {
+        self.say(Command::Halt);
+    }
+}
+
+/// The running poll thread. When this is dropped, the thread commits what is written, leaves the group and ends.
 pub(crate) struct PollThread {
-    stop: Arc<AtomicBool>,
-    drained: std::sync::mpsc::Sender<()>,
-    ended: oneshot::Receiver<()>,
+    control: Arc<PollControl>,
+    ended: Option<oneshot::Receiver<()>>,
     _thread: JoinHandle<()>,
 }
 
 impl PollThread {
+    /// For who writes the records.
+    pub(crate) fn control(&self) -> Arc<PollControl> {
+        self.control.clone()
+    }
+
     /// Asks it to read no more. The channel closes when everything read has been handed over.
     pub(crate) fn stop_reading(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.control.say(Command::Stop);
     }
 
-    /// Everything handed over is written: commit it and leave the group. Returns when that is done.
-    pub(crate) async fn close(self) {
-        self.stop_reading();
-        // A send fails, and a receive too, when the thread has ended already, which is what is waited for.
-        let _ = self.drained.send(());
-        let _ = self.ended.await;
+    /// Commits what is written and leaves the group. Returns when that is done.
+    pub(crate) async fn close(mut self) {
+        self.control.say(Command::Close);
+        if let Some(ended) = self.ended.take() {
+            // A failure says that the thread has ended already.
+            let _ = ended.await;
+        }
     }
 }
 
-/// What the poll thread is given.
-pub(crate) struct Shared {
-    pub(crate) progress: Arc<CommitQueue>,
-    pub(crate) health: Arc<Health>,
-    pub(crate) lag: Arc<Lag>,
-    pub(crate) metrics: Arc<IngesterMetrics>,
-    pub(crate) assignment: Arc<Assignment>,
+impl Drop for PollThread {
+    fn drop(&mut self) {
+        self.control.say(Command::Close);
+    }
 }
 
-/// Starts reading. Returns the thread and the one way out of it.
+/// Who is told what the member of the group does.
+pub(crate) struct Observers {
+    pub(crate) group: Arc<dyn GroupObserver>,
+    pub(crate) settled: Arc<dyn SettledEvidence>,
+}
+
+/// Joins the group and starts reading. Returns the thread and the one way out of it.
 ///
 /// # Errors
 /// When librdkafka refuses a setting, by name.
 pub(crate) fn start(
     settings: &Settings,
-    shared: Shared,
+    observers: Observers,
 ) -> KafkaResult<(PollThread, mpsc::Receiver<SourceEvent>)> {
     let (events, receiver) = mpsc::channel(CHANNEL_EVENTS);
+    let (say, commands) = std::sync::mpsc::channel();
     let context = Context {
-        pending: Default::default(),
+        state: Mutex::new(PollState::new(commands)),
         events,
-        progress: shared.progress,
-        health: shared.health,
-        lag: shared.lag,
-        assignment: shared.assignment,
+        observer: observers.group,
+        settled: observers.settled,
         topic: settings.kafka.topic.as_str().into(),
-        metrics: shared.metrics,
-        runtime: tokio::runtime::Handle::current(),
         revoke_timeout: settings.kafka.revoke_timeout,
-        holding: AtomicBool::new(false),
         on_gap: settings.kafka.on_gap,
-        known: Default::default(),
         repeated: Default::default(),
-        last_trouble: Default::default(),
-        failed: Default::default(),
     };
     let consumer: BaseConsumer<Context> =
         config::consumer(settings).create_with_context(context)?;
     consumer.subscribe(&[&settings.kafka.topic])?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (drained, when_drained) = std::sync::mpsc::channel();
     let (end, ended) = oneshot::channel();
     let poller = Poller {
-        copier: RefCell::new(RecordArena::new(consumer.context().topic.clone())),
+        arena: RefCell::new(RecordArena::new(consumer.context().topic.clone())),
         consumer,
-        stop: stop.clone(),
         commit_interval: settings.kafka.commit_interval,
         committed: Instant::now(),
+        looked: Instant::now(),
         grace: settings.shutdown.grace,
         last_epoch: Cell::new(None),
     };
     let thread = std::thread::Builder::new()
         .name("kafka-poll".into())
         .spawn(move || {
-            poller.run(&when_drained);
+            poller.run();
+            // Nobody may wait for it.
             let _ = end.send(());
         })
         .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-    Ok((PollThread { stop, drained, ended, _thread: thread }, receiver))
+    let control = Arc::new(PollControl(say));
+    Ok((PollThread { control, ended: Some(ended), _thread: thread }, receiver))
 }
 
 struct Poller {
     consumer: BaseConsumer<Context>,
-    copier: RefCell<RecordArena>,
-    stop: Arc<AtomicBool>,
+    arena: RefCell<RecordArena>,
     commit_interval: Duration,
     committed: Instant,
+    looked: Instant,
     grace: Duration,
     /// Partition and leader epoch of the last record.
     last_epoch: Cell<Option<(i32, i32)>>,
 }
 
 impl Poller {
-    fn run(mut self, when_drained: &std::sync::mpsc::Receiver<()>) {
+    fn run(mut self) {
         let context = self.consumer.context().clone();
-        let mut looked = Instant::now();
+        // None for a name that no topic can have: then there is no partition either.
         let ids = TopicIds::new(self.consumer.client(), &context.topic);
-        while !self.stop.load(Ordering::Relaxed) {
-            context.health.poll_beat();
-            if !self.read() || !self.starts(ids.as_ref(), &mut looked) {
-                break;
+        while self.goes_on() {
+            context.observer.polled();
+            self.read();
+            if let Some(ids) = &ids {
+                self.look(ids);
             }
+            context.start_partitions(&self.consumer);
             self.commit();
         }
-        // Everything read is handed over, then the loop is told that nothing follows.
-        while !context.hand_over(Duration::from_millis(100)) && !context.events.is_closed() {
-            context.health.poll_beat();
-        }
-        let failed = context.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let _ = context.send(failed.map_or(SourceEvent::Ended, SourceEvent::Failed), self.grace);
-        let _ = when_drained.recv_timeout(self.grace);
-        context.commit(&self.consumer, CommitMode::Sync);
         // Its queue must be gone before the client is.
         drop(ids);
-        // Leaves the group; what the revocation callback would wait for is done.
-        drop(self);
+        self.finish();
+    }
+
+    fn goes_on(&self) -> bool {
+        let context = self.consumer.context();
+        let mut state = context.state();
+        state.obey();
+        !state.is_stopping() && state.failed.is_none() && !context.events.is_closed()
+    }
+
+    /// Hands over what was read and says that nothing follows, waits until it is written, commits it and leaves the group.
+    fn finish(self) {
+        let context = self.consumer.context().clone();
+        let is_closing = || {
+            let mut state = context.state();
+            state.obey();
+            state.stage == Stage::Close
+        };
+        while !is_closing() && !context.hand_over(POLL) {
+            context.observer.polled();
+        }
+        let failed = context.state().failed.take();
+        let last = failed.map_or(SourceEvent::Ended, SourceEvent::Failed);
+        let patience = if is_closing() { Duration::ZERO } else { self.grace };
+        // Who does not take it in time is not there.
+        let _ = context.send(last, patience);
+        let deadline = Instant::now() + self.grace;
+        while !is_closing() && !context.events.is_closed() && Instant::now() < deadline {
+            context.observer.polled();
+            std::thread::sleep(POLL);
+        }
+        context.state().obey();
+        context.commit_and_wait(&self.consumer, LAST_COMMIT);
+        // Dropping the consumer leaves the group.
     }
 
     /// Commits what is written, when it is time or somebody asked for it.
     fn commit(&mut self) {
         let context = self.consumer.context();
         let waited = self.committed.elapsed();
-        if waited >= self.commit_interval || (waited >= HURRY && context.progress.is_hurried()) {
+        let is_due = {
+            let mut state = context.state();
+            waited >= self.commit_interval
+                || (waited >= SOON && std::mem::take(&mut state.commit_soon))
+        };
+        if is_due {
             self.committed = Instant::now();
-            context.commit(&self.consumer, CommitMode::Async);
+            context.commit(&self.consumer);
         }
     }
 
-    /// Gives partitions that stand still a new start, and looks from time to time whether the topic is still the same.
-    /// `false` when the source ended.
-    fn starts(&self, ids: Option<&TopicIds>, looked: &mut Instant) -> bool {
-        let context = self.consumer.context().clone();
-        let still = std::mem::take(&mut context.known().still);
-        // What is on its way belongs to the log as it was, and must be over before another is read.
-        if !still.is_empty() && !context.drain(&self.consumer) {
-            context.known().asked_for_start = true;
-        } else if !still.is_empty()
-            && let Err(error) = context.restart(&self.consumer, &still)
-        {
-            tracing::warn!(%error, "partitions have no start yet; it is tried again");
-            context.known().asked_for_start = true;
+    /// Asks from time to time whether the topic is still the same.
+    fn look(&mut self, ids: &TopicIds) {
+        if let Some(Ok(Some(id))) = ids.answer(Duration::ZERO) {
+            self.consumer.context().topic_has(&self.consumer, &id);
         }
-        let new = ids.and_then(|ids| ids.answer(Duration::ZERO)).flatten();
-        if let Some(id) = new {
-            if context.is_new(Some(&id)) {
-                // The next look at the id tries again what fails here.
-                if context.drain(&self.consumer)
-                    && let Err(error) = context.made_again(&self.consumer, id)
-                {
-                    tracing::warn!(%error, "the topic was made again and cannot be read yet; it is tried again");
-                }
-            } else {
-                context.known().topic_id = Some(id);
-            }
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.looked = Instant::now();
+            ids.ask(LOOK_EVERY);
         }
-        if looked.elapsed() >= LOOK_EVERY {
-            *looked = Instant::now();
-            if let Some(ids) = ids {
-                ids.ask(LOOK_EVERY);
-            }
-        }
-        context.failed.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Reads until there is nothing more at once or a chunk is full, and hands it over. `false` when the source ended.
-    fn read(&mut self) -> bool {
+    /// Reads until there is nothing more at once or a chunk is full, and hands it over.
+    fn read(&mut self) {
         let mut timeout = POLL;
         let (mut count, mut bytes) = (0, 0);
         while count < CHUNK_RECORDS && bytes < CHUNK_BYTES {
@@ -218,72 +251,75 @@ impl Poller {
                     timeout = Duration::ZERO;
                 }
                 Some(Err(error)) => {
-                    if !self.carry_on(&error) {
-                        return false;
+                    if !self.is_recoverable(&error) {
+                        return;
                     }
                 }
                 None => break,
             }
         }
         let context = self.consumer.context();
-        (context.hand_over(PATIENCE) && !context.progress.is_halted()) || self.hold()
+        if !context.hand_over(PATIENCE) || context.state().halted {
+            self.pause();
+        }
     }
 
     /// Takes a record out of librdkafka's memory; answers how many bytes it holds in ours.
     fn keep(&self, message: &BorrowedMessage<'_>) -> usize {
         let context = self.consumer.context();
+        let record = self.arena.borrow_mut().copy(message);
+        let size = record.size();
+        let mut state = context.state();
         if let Some(epoch) = ffi::leader_epoch(message) {
             let place = (message.partition(), epoch);
             // Records come in runs of a partition, and epochs change with leaders.
             if self.last_epoch.replace(Some(place)) != Some(place) {
-                context.known().epoch(message.partition(), message.offset(), epoch);
+                state.log(message.partition()).saw_epoch(message.offset(), epoch);
             }
         }
-        let record = self.copier.borrow_mut().copy(message);
-        let size = record.size();
-        context.pending.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        state.push(record);
         size
     }
 
     /// The loop takes nothing, or nothing more: pause, keep polling so that the group knows we live, resume when it
     /// takes again.
-    fn hold(&mut self) -> bool {
+    fn pause(&mut self) {
         let context = self.consumer.context().clone();
-        context.holding.store(true, Ordering::Relaxed);
+        context.state().is_full = true;
         self.all(BaseConsumer::pause);
-        let mut going_on = true;
-        while going_on
-            && !self.stop.load(Ordering::Relaxed)
-            && (!context.hand_over(POLL) || context.progress.is_halted())
-        {
-            context.health.poll_beat();
+        while self.goes_on() && (!context.hand_over(POLL) || context.state().halted) {
+            context.observer.polled();
             self.commit();
             match self.consumer.poll(POLL) {
-                // A partition that was assigned this moment, before it was paused.
+                // A partition that was started this moment, before it was paused.
                 Some(Ok(message)) => {
                     self.keep(&message);
                 }
-                Some(Err(error)) => going_on = self.carry_on(&error),
+                Some(Err(error)) => {
+                    self.is_recoverable(&error);
+                }
                 None => {}
             }
         }
-        context.holding.store(false, Ordering::Relaxed);
+        context.state().is_full = false;
         self.all(BaseConsumer::resume);
-        going_on
     }
 
+    /// Of the partitions that have a start.
     fn all(
         &self,
         act: fn(&BaseConsumer<Context>, &rdkafka::TopicPartitionList) -> KafkaResult<()>,
     ) {
-        if let Err(error) = self.consumer.assignment().and_then(|owned| act(&self.consumer, &owned))
-        {
+        let context = self.consumer.context();
+        let read = context.state().partitions_that(|of| of.reading == Reading::Reads);
+        let list = context.list(read.into_iter().map(|partition| (partition, 0)));
+        if let Err(error) = list.and_then(|list| act(&self.consumer, &list)) {
             tracing::warn!(%error, "partitions could not be paused or resumed");
         }
     }
 
     /// Whether an error of `poll` leaves anything to poll for. Most are news of something librdkafka is mending.
-    fn carry_on(&self, error: &KafkaError) -> bool {
+    fn is_recoverable(&self, error: &KafkaError) -> bool {
         let failed = match error {
             KafkaError::MessageConsumptionFatal(code) => Some(SourceError::Fatal(code.to_string())),
             KafkaError::MessageConsumption(
@@ -293,19 +329,19 @@ impl Poller {
             _ => None,
         };
         let context = self.consumer.context();
-        if failed.is_some() {
-            *context.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        if let Some(failed) = failed {
+            context.state().fail(failed);
             return false;
         }
-        if let KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) = error {
-            context.known().asked_for_start = true;
+        if asks_for_start(error) {
+            context.state().asked_for_start = true;
             return true;
         }
         if let KafkaError::MessageConsumption(
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
         ) = error
         {
-            context.known().topic_is_missing = true;
+            context.state().topic_is_missing = true;
         }
         // The same error comes with every refresh of the metadata, as for a topic that is not there yet.
         if context.repeated.is_news(error) {

@@ -211,31 +211,8 @@ async fn an_error_reaches_every_caller_and_a_restart_none() {
 }
 
 #[tokio::test]
-async fn what_one_caller_asks_spoils_nothing_for_the_others() {
-    let server = testkit::postgres();
-    let name = testkit::unique("latin");
-    let mut maintenance = PgConnection::connect(&server.url()).await.unwrap();
-    let create = format!(
-        "CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C'"
-    );
-    sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut maintenance).await.unwrap();
-    let (host, _) =
-        server.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-    let mut scene = Scene::new(format!("{host}/{name}")).await;
-    let cyrillic = PublicationId::new("пакет", "1.0.0").unwrap();
-    scene.hold().await;
-    let mut asked = scene.ask_all();
-    let refused = scene.ask(&[&cyrillic]);
-    asked.extend(scene.ask_all());
-    scene.held(2).await;
-    scene.release().await;
-    let error = refused.await.unwrap().unwrap_err();
-    assert!(matches!(error, Error::Data(_)), "{error}");
-    let again = asked.split_off(scene.rows.len());
-    scene.all_are_answered(asked).await;
-    scene.all_are_answered(again).await;
-
-    // Nor does a row that no event can have made.
+async fn a_row_that_no_event_can_have_made_spoils_nothing_for_the_others() {
+    let mut scene = Scene::new(testkit::postgres().database().await.url).await;
     scene.execute("UPDATE publication SET event_identity = '\\x00' WHERE name = 'p50'").await;
     scene.hold().await;
     let asked = scene.ask_all();

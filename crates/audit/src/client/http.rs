@@ -1,0 +1,249 @@
+//! One HTTP request: where it goes, and what its answer means.
+
+use std::io::Read as _;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use ureq::http::{Response, StatusCode};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+use url::Url;
+
+use super::{Failure, InvalidEndpoint, Unanswered, is_loopback, retry_after};
+
+/// The longest answer that is read. Five thousand packages with their history are about 4 MB.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+/// How long one request may take before it is sent again.
+const ONE_REQUEST: Duration = Duration::from_secs(30);
+/// A redirect within the same origin is followed so often.
+const MAX_REDIRECTS: u32 = 3;
+
+/// Where the API is, and how it is asked.
+#[derive(Debug)]
+pub struct Endpoint {
+    agent: Agent,
+    url: Url,
+    authorization: Option<String>,
+}
+
+impl Endpoint {
+    /// The API below `address`; `/graphql` is added where it does not end so. Proxies and own certificate authorities
+    /// are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`); a loopback address is asked directly.
+    ///
+    /// # Errors
+    /// [`InvalidEndpoint`].
+    pub fn new(address: &str, token: Option<&str>) -> Result<Self, InvalidEndpoint> {
+        let mut url = Url::parse(address).map_err(|_| InvalidEndpoint::Address)?;
+        let is_plain = matches!(url.scheme(), "http" | "https")
+            && url.host_str().is_some()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        if !is_plain {
+            return Err(InvalidEndpoint::Address);
+        }
+        let path = url.path().trim_end_matches('/').to_owned();
+        if !path.ends_with("/graphql") {
+            url.set_path(&format!("{path}/graphql"));
+        }
+        let is_local = is_loopback(&url);
+        if token.is_some() && url.scheme() != "https" && !is_local {
+            return Err(InvalidEndpoint::TokenInClear);
+        }
+        let is_token =
+            |token: &str| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if token.is_some_and(|token| !is_token(token)) {
+            return Err(InvalidEndpoint::Token);
+        }
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("publication-audit/", env!("CARGO_PKG_VERSION")))
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+        if is_local {
+            config = config.proxy(None);
+        }
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        Ok(Self { agent: config.build().new_agent(), url, authorization })
+    }
+
+    /// Sends a GraphQL request once and reads the data of its answer.
+    pub(super) fn post<T: for<'de> Deserialize<'de>>(
+        &self,
+        body: &str,
+        left: Duration,
+    ) -> Result<T, Failure> {
+        let mut url = self.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.send(&url, body, left)?;
+            if !response.status().is_redirection() {
+                return read(response);
+            }
+            url = self.redirect(&url, &response)?;
+        }
+        Err(Failure::Final(Unanswered::Away("too many redirects".into())))
+    }
+
+    fn send(&self, url: &Url, body: &str, left: Duration) -> Result<Response<Body>, Failure> {
+        let mut request = self
+            .agent
+            .post(url.as_str())
+            .header("content-type", "application/json")
+            .header("accept", "application/graphql-response+json, application/json;q=0.9");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let timeout = left.min(ONE_REQUEST);
+        let request = request.config().timeout_global(Some(timeout)).build();
+        request.send(body).map_err(|error| Failure::Passing(transport(&error), None))
+    }
+
+    /// Neither the token nor the names of packages go to another origin.
+    fn redirect(&self, from: &Url, response: &Response<Body>) -> Result<Url, Failure> {
+        let keeps_method = matches!(
+            response.status(),
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+        );
+        let target = response.headers().get("location").and_then(|value| value.to_str().ok());
+        let target = target.and_then(|target| from.join(target).ok());
+        match target {
+            Some(target) if keeps_method && target.origin() == self.url.origin() => Ok(target),
+            _ => Err(Failure::Final(Unanswered::Away(
+                "--url leads to another address, which is not followed; give the final one".into(),
+            ))),
+        }
+    }
+}
+
+/// What went wrong below HTTP, without the address.
+fn transport(error: &ureq::Error) -> Unanswered {
+    match error {
+        ureq::Error::Timeout(_) => Unanswered::TimeOut,
+        ureq::Error::HostNotFound => Unanswered::Away("its host is not known".into()),
+        ureq::Error::Io(error) => Unanswered::Away(match error.kind() {
+            std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
+                return Unanswered::TimeOut;
+            }
+            std::io::ErrorKind::ConnectionRefused => "it refuses connections".into(),
+            kind => format!("the connection failed ({kind})"),
+        }),
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
+            Unanswered::Away("its certificate is not trusted, or it does not speak TLS".into())
+        }
+        _ => Unanswered::Away("the connection failed".into()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    data: Option<T>,
+    #[serde(default)]
+    errors: Vec<GraphqlError>,
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    errors: Vec<GraphqlError>,
+}
+
+#[derive(Deserialize)]
+struct GraphqlError {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    extensions: Extensions,
+}
+
+#[derive(Deserialize, Default)]
+struct Extensions {
+    code: Option<String>,
+    limit: Option<String>,
+    #[serde(rename = "retryAfter")]
+    retry_after: Option<f64>,
+}
+
+fn read<T: for<'de> Deserialize<'de>>(mut response: Response<Body>) -> Result<T, Failure> {
+    let status = response.status();
+    let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+    let after = header.and_then(|header| retry_after(header, SystemTime::now()));
+    let reader = response.body_mut().with_config().limit(MAX_ANSWER).reader();
+    let mut text = Vec::new();
+    let cut = std::io::BufReader::new(reader).read_to_end(&mut text).is_err();
+    match status.as_u16() {
+        401 | 403 => return Err(Failure::Final(Unanswered::Refused(status.as_u16()))),
+        413 => return Err(Failure::TooLarge(limit_of(&text))),
+        429 => {
+            let after = after.or_else(|| Some(Duration::from_secs(1)));
+            return Err(Failure::Passing(Unanswered::RateLimited, after));
+        }
+        _ if cut => {
+            return Err(Failure::Passing(Unanswered::Away("its answer was cut off".into()), after));
+        }
+        _ => {}
+    }
+    if let Ok(errors) = serde_json::from_slice::<Errors>(&text)
+        && let Some(error) = errors.errors.first()
+    {
+        return Err(failure(error, status, after));
+    }
+    if !status.is_success() {
+        let why = Unanswered::Away(format!("it answers with status {}", status.as_u16()));
+        return Err(match status.as_u16() {
+            408 | 425 | 500.. => Failure::Passing(why, after),
+            _ => Failure::Final(why),
+        });
+    }
+    let answer: Answer<T> = serde_json::from_slice(&text).map_err(|error| {
+        // An answer that ends early may have been cut by a proxy that hides it.
+        let why = |text: &str| Unanswered::NotUnderstood(text.to_owned());
+        match error.is_eof() {
+            true => Failure::Passing(why("it ends early"), after),
+            false => Failure::Final(why("it is not that of the query API")),
+        }
+    })?;
+    debug_assert!(answer.errors.is_empty());
+    answer
+        .data
+        .ok_or_else(|| Failure::Final(Unanswered::NotUnderstood("it has no data".to_owned())))
+}
+
+fn limit_of(text: &[u8]) -> String {
+    let errors: Option<Errors> = serde_json::from_slice(text).ok();
+    let limit = errors.and_then(|errors| errors.errors.into_iter().next()?.extensions.limit);
+    limit.unwrap_or_else(|| "the size of a request".to_owned())
+}
+
+fn failure(error: &GraphqlError, status: StatusCode, after: Option<Duration>) -> Failure {
+    let code = error.extensions.code.as_deref().unwrap_or_default();
+    let named =
+        error.extensions.retry_after.filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    // No more than a year: the number comes from outside.
+    let named = named.map(|seconds| Duration::from_secs_f64(seconds.min(31_536_000.0)));
+    let after = after.or(named);
+    match code {
+        "LIMIT_EXCEEDED" => Failure::TooLarge(
+            error.extensions.limit.clone().unwrap_or_else(|| error.message.clone()),
+        ),
+        "RATE_LIMITED" => Failure::Passing(
+            Unanswered::RateLimited,
+            after.or_else(|| Some(Duration::from_secs(1))),
+        ),
+        "UNAUTHENTICATED" => Failure::Final(Unanswered::Refused(401)),
+        "FORBIDDEN" => Failure::Final(Unanswered::Refused(403)),
+        "GRAPHQL_VALIDATION_FAILED" => Failure::Final(Unanswered::TooOld),
+        "STORE_UNAVAILABLE" | "TIMEOUT" | "INTERNAL_SERVER_ERROR" => {
+            Failure::Passing(Unanswered::Away(code.to_lowercase()), after)
+        }
+        // A service without codes says in its message which field it does not have.
+        _ if error.message.contains("history") || error.message.contains("registry") => {
+            Failure::Final(Unanswered::TooOld)
+        }
+        _ if status.is_server_error() => {
+            let text = format!("it answers with status {}", status.as_u16());
+            Failure::Passing(Unanswered::Away(text), after)
+        }
+        _ => Failure::Final(Unanswered::NotUnderstood(error.message.clone())),
+    }
+}

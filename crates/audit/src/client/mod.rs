@@ -1,0 +1,242 @@
+//! The query API: what is sent, how often, and what counts as an answer.
+
+mod batches;
+mod http;
+
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
+
+use model::PublicationId;
+use serde::Deserialize;
+use serde_json::json;
+use url::Url;
+
+use crate::answer::Package;
+use crate::location::{InvalidHost, RegistryHost};
+
+pub use batches::{Answered, ask_all};
+pub use http::Endpoint;
+
+/// Everything the rules read, and nothing else.
+const PACKAGES: &str = "query PublicationAudit($refs: [PackageRef!]!) { packages(refs: $refs) { name version \
+    publicationInfo { username created tor tfa disputed integrity } \
+    history { strongest { version publicationInfo { created method } } weaker newPublisher publisherLast } } }";
+const REGISTRY: &str = "query PublicationAuditRegistry { registry { ecosystem hosts } }";
+
+/// How often a request is sent again after a failure that may pass by itself.
+const TRIES: u32 = 4;
+/// The wait before the second try; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// Why something was not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The service cannot be reached, or answers with an error of its own.
+    Away(String),
+    /// The time for the whole run is over.
+    TimeOut,
+    /// 401 or 403.
+    Refused(u16),
+    /// The rate limit, for longer than the run may take.
+    RateLimited,
+    /// More than a limit of the service allows, even for one package.
+    Limit(String),
+    /// The service does not know a field that is needed.
+    TooOld,
+    /// What came back is not the answer to what was asked.
+    NotUnderstood(String),
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Away(what) => write!(f, "the service is away: {what}"),
+            Self::TimeOut => f.write_str("the service did not answer in time (--timeout)"),
+            Self::Refused(401) => f.write_str("the service asks for a valid token (--token-file)"),
+            Self::Refused(status) => write!(f, "the service refuses the request ({status})"),
+            Self::RateLimited => f.write_str("the rate limit of the service is used up"),
+            Self::Limit(limit) => write!(f, "over a limit of the service: {limit}"),
+            Self::TooOld => {
+                f.write_str("the service is too old: it has no `registry` or no `history`")
+            }
+            Self::NotUnderstood(what) => write!(f, "the answer cannot be used: {what}"),
+        }
+    }
+}
+
+impl Unanswered {
+    /// Whether other requests would fail for the same reason.
+    const fn is_for_all(&self) -> bool {
+        !matches!(self, Self::Limit(_) | Self::NotUnderstood(_))
+    }
+}
+
+/// One request that failed.
+#[derive(Debug)]
+enum Failure {
+    /// It may pass by itself; after the wait that the service names.
+    Passing(Unanswered, Option<Duration>),
+    /// The batch is too large for a limit.
+    TooLarge(String),
+    Final(Unanswered),
+}
+
+/// The API at one address, until a point in time.
+#[derive(Debug)]
+pub struct Client {
+    endpoint: Endpoint,
+    deadline: Instant,
+}
+
+/// The deployment's registry, as the service names it.
+#[derive(Debug, Clone)]
+pub struct NamedRegistry {
+    /// Its purl type.
+    pub ecosystem: String,
+    /// Its hosts; may be none.
+    pub hosts: Vec<RegistryHost>,
+}
+
+#[derive(Deserialize)]
+struct RegistryData {
+    registry: RegistryFields,
+}
+
+#[derive(Deserialize)]
+struct RegistryFields {
+    ecosystem: String,
+    hosts: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct PackagesData {
+    packages: Vec<Option<Package>>,
+}
+
+impl Client {
+    /// A client that stops at `deadline`.
+    #[must_use]
+    pub const fn new(endpoint: Endpoint, deadline: Instant) -> Self {
+        Self { endpoint, deadline }
+    }
+
+    /// Asks which registry the deployment serves.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub fn registry(&self) -> Result<NamedRegistry, Unanswered> {
+        let body = json!({ "query": REGISTRY }).to_string();
+        let data: RegistryData = self.ask(&body).map_err(|failure| match failure {
+            Failure::Final(why) | Failure::Passing(why, _) => why,
+            Failure::TooLarge(limit) => Unanswered::Limit(limit),
+        })?;
+        let hosts: Result<Vec<_>, InvalidHost> =
+            data.registry.hosts.iter().map(|host| RegistryHost::parse(host)).collect();
+        let hosts =
+            hosts.map_err(|_| Unanswered::NotUnderstood("registry.hosts has no host".into()))?;
+        Ok(NamedRegistry { ecosystem: data.registry.ecosystem, hosts })
+    }
+
+    /// Asks about some publications. The answers have the order of `ids`; none where there is no record.
+    fn packages(&self, ids: &[PublicationId]) -> Result<Vec<Option<Package>>, Failure> {
+        let refs: Vec<_> = ids
+            .iter()
+            .map(|id| json!({"name": id.name.as_str(), "version": id.version.as_str()}))
+            .collect();
+        let body = json!({ "query": PACKAGES, "variables": { "refs": refs } }).to_string();
+        let data: PackagesData = self.ask(&body)?;
+        let fits = |(id, package): (&PublicationId, &Option<Package>)| {
+            package.as_ref().is_none_or(|package| {
+                package.name == id.name.as_str() && package.version == id.version.as_str()
+            })
+        };
+        if data.packages.len() != ids.len() || !ids.iter().zip(&data.packages).all(fits) {
+            let text = "it is not for the packages that were asked about".to_owned();
+            return Err(Failure::Final(Unanswered::NotUnderstood(text)));
+        }
+        Ok(data.packages)
+    }
+
+    /// Sends a request until it is answered, fails for good, or the time is over.
+    fn ask<T: for<'de> Deserialize<'de>>(&self, body: &str) -> Result<T, Failure> {
+        let mut wait = FIRST_WAIT;
+        let mut tries = 0;
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::Final(Unanswered::TimeOut));
+            }
+            let (why, after) = match self.endpoint.post(body, left) {
+                Err(Failure::Passing(why, after)) => (why, after),
+                other => return other,
+            };
+            tries += 1;
+            // A service that names the time is asked again as long as there is time; else a few times.
+            if after.is_none() && tries >= TRIES {
+                return Err(Failure::Final(why));
+            }
+            let pause = after.unwrap_or(wait).max(Duration::from_millis(10));
+            if pause >= self.deadline.saturating_duration_since(Instant::now()) {
+                let is_limit = why == Unanswered::RateLimited;
+                let out_of_time = after.is_none() && !matches!(why, Unanswered::Away(_));
+                return Err(Failure::Final(match why {
+                    _ if is_limit => Unanswered::RateLimited,
+                    _ if out_of_time => Unanswered::TimeOut,
+                    why => why,
+                }));
+            }
+            std::thread::sleep(pause);
+            wait = wait.saturating_mul(2);
+        }
+    }
+}
+
+/// The wait that a `Retry-After` header names: seconds, or a date.
+fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
+    let header = header.trim();
+    if let Ok(seconds) = header.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(header).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// An address that cannot be asked.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidEndpoint {
+    /// Not a http(s) address, or one with a user, a query or a fragment.
+    #[error("--url is not a http or https address without user, query and fragment")]
+    Address,
+    /// A token over plain HTTP.
+    #[error(
+        "--token-file is only for https or a loopback address: the token would be readable on its way"
+    )]
+    TokenInClear,
+    /// A token that cannot stand in a header.
+    #[error("--token-file does not hold one token")]
+    Token,
+}
+
+/// Whether an address is on this machine.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(retry_after("3", now), Some(Duration::from_secs(3)));
+        let date = "Sun, 06 Nov 1994 08:49:47 GMT";
+        assert_eq!(retry_after(date, now), Some(Duration::from_secs(10)));
+        assert_eq!(retry_after("soon", now), None);
+    }
+}

@@ -1,0 +1,316 @@
+//! Where a package comes from, and whether that is the deployment's registry.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+/// Why a package is not asked about. Its name may be private, so it is counted and never sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A package of this repository.
+    Workspace,
+    /// A link to a folder.
+    Link,
+    /// A file or a folder on this machine.
+    File,
+    /// A Git repository.
+    Git,
+    /// A tarball that does not come from the deployment's registry.
+    Tarball,
+    /// A package of another registry, by its location or by the settings of the package manager.
+    OtherRegistry,
+    /// Inside another package, without a location of its own.
+    Bundled,
+    /// Marked as private in an SBOM.
+    Private,
+    /// A purl of another type.
+    OtherEcosystem,
+    /// Without a version.
+    NoVersion,
+    /// Without a location, in an SBOM in which others have one.
+    NoLocation,
+    /// Anything else: a runtime that pnpm installs, an SBOM component without a purl.
+    Other,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Workspace => "workspace",
+            Self::Link => "link",
+            Self::File => "file",
+            Self::Git => "git",
+            Self::Tarball => "other tarball",
+            Self::OtherRegistry => "other registry",
+            Self::Bundled => "bundled",
+            Self::Private => "private",
+            Self::OtherEcosystem => "other ecosystem",
+            Self::NoVersion => "no version",
+            Self::NoLocation => "no location",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// Where the lockfile says that a package comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// Nothing is said: the settings of the package manager decide.
+    Unsaid,
+    /// The address of a tarball.
+    Tarball(Url),
+    /// The address of a registry, without a tarball.
+    Registry(Url),
+    /// Not from any registry.
+    Elsewhere(Kind),
+}
+
+impl Location {
+    /// Reads what stands in `resolved`, in a specifier or in an SBOM's reference.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        let text = text.trim();
+        if text.is_empty() {
+            return Self::Unsaid;
+        }
+        let Ok(url) = Url::parse(text) else {
+            // `git@host:user/repository`, or a relative path.
+            let is_git = text.split_once(':').is_some_and(|(head, _)| head.contains('@'));
+            return Self::Elsewhere(if is_git { Kind::Git } else { Kind::File });
+        };
+        match url.scheme() {
+            "http" | "https" if is_git(&url) => Self::Elsewhere(Kind::Git),
+            "http" | "https" if url.host_str().is_some() => Self::Tarball(url),
+            "link" | "portal" => Self::Elsewhere(Kind::Link),
+            "workspace" => Self::Elsewhere(Kind::Workspace),
+            "file" | "exec" => Self::Elsewhere(Kind::File),
+            "ssh" | "github" | "gitlab" | "bitbucket" | "gist" => Self::Elsewhere(Kind::Git),
+            scheme if scheme.starts_with("git") => Self::Elsewhere(Kind::Git),
+            _ => Self::Elsewhere(Kind::Other),
+        }
+    }
+
+    /// The address, if there is one.
+    #[must_use]
+    pub const fn url(&self) -> Option<&Url> {
+        match self {
+            Self::Tarball(url) | Self::Registry(url) => Some(url),
+            Self::Unsaid | Self::Elsewhere(_) => None,
+        }
+    }
+}
+
+/// Archives of repositories, and addresses that end as Git's do.
+fn is_git(url: &Url) -> bool {
+    matches!(url.host_str(), Some("codeload.github.com"))
+        || url.path().ends_with(".git")
+        || url.fragment().is_some_and(|fragment| fragment.contains("commit="))
+}
+
+/// `host` or `host:port` of an address, as a person would give it to `--registry`.
+#[must_use]
+pub fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// A text that names no registry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not HOST[:PORT][/PATH] or a http(s) address without user, query and fragment")]
+pub struct InvalidHost;
+
+/// One of the deployment's registry hosts: a host, its default port unless another is named, and a path if there is
+/// one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryHost {
+    host: String,
+    port: Option<u16>,
+    /// Begins and ends with a slash.
+    path: String,
+}
+
+impl RegistryHost {
+    /// Reads `HOST[:PORT][/PATH]` or an address.
+    ///
+    /// # Errors
+    /// [`InvalidHost`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, InvalidHost> {
+        let text = text.trim();
+        let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+        let url = Url::parse(&text).map_err(|_| InvalidHost)?;
+        let is_plain = matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        let host = url.host_str().filter(|_| is_plain).ok_or(InvalidHost)?;
+        Ok(Self { host: host.to_owned(), port: url.port(), path: with_slash(url.path()) })
+    }
+
+    /// The part of an address's path behind this registry's path; none where the address is elsewhere.
+    fn rest<'u>(&self, url: &'u Url) -> Option<&'u str> {
+        let is_here = matches!(url.scheme(), "http" | "https")
+            && url.host_str() == Some(&self.host)
+            && url.port() == self.port;
+        url.path().strip_prefix(&*self.path).filter(|_| is_here)
+    }
+}
+
+fn with_slash(path: &str) -> String {
+    if path.ends_with('/') { path.to_owned() } else { format!("{path}/") }
+}
+
+/// All hosts of the deployment's registry.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryHosts(pub Vec<RegistryHost>);
+
+impl RegistryHosts {
+    /// Whether no host is known, so that nothing can be asked.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the address of a registry, as settings have it, is one of these.
+    #[must_use]
+    pub fn has_registry(&self, address: &str) -> bool {
+        let Ok(mut url) = Url::parse(address.trim()) else { return false };
+        let path = with_slash(url.path());
+        url.set_path(&path);
+        self.0.iter().any(|host| host.rest(&url).is_some())
+    }
+
+    /// The path of a tarball's address behind the registry's own; none where it comes from elsewhere.
+    #[must_use]
+    pub fn tarball_path<'u>(&self, url: &'u Url) -> Option<&'u str> {
+        let rests = self.0.iter().filter_map(|host| host.rest(url));
+        // Of several that fit the most exact, whatever the order.
+        rests.min_by_key(|rest| rest.len())
+    }
+}
+
+/// The package that a tarball's path names: `NAME/-/NAME-VERSION.tgz` as npm and every registry after it have it, or
+/// `download/@SCOPE/NAME/VERSION/…` as GitHub Packages has it.
+#[must_use]
+pub fn package_of(path: &str) -> Option<(String, String)> {
+    let segments: Option<Vec<String>> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(|segment| percent_decode_str(segment).decode_utf8().ok().map(Into::into))
+        .collect();
+    let segments = segments?;
+    if let Some([_, scope, name, version, ..]) =
+        segments.windows(5).find(|part| part[0] == "download" && part[1].starts_with('@'))
+    {
+        return Some((format!("{scope}/{name}"), version.clone()));
+    }
+    let dash = segments.iter().rposition(|segment| segment == "-")?;
+    let (name, file) = (segments.get(dash.checked_sub(1)?)?, segments.last()?);
+    let scope = dash.checked_sub(2).and_then(|at| segments.get(at));
+    let name = match scope {
+        Some(scope) if scope.starts_with('@') && !name.contains('/') => format!("{scope}/{name}"),
+        _ => name.clone(),
+    };
+    let base = name.rsplit('/').next()?;
+    let file = file.strip_suffix(".tgz").or_else(|| file.strip_suffix(".tar.gz"))?;
+    let file = file.rsplit('/').next()?;
+    let version = file.strip_prefix(base)?.strip_prefix('-')?;
+    (!version.is_empty()).then(|| (name.clone(), version.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(texts: &[&str]) -> RegistryHosts {
+        RegistryHosts(texts.iter().map(|text| RegistryHost::parse(text).unwrap()).collect())
+    }
+
+    fn is_from(host: &str, address: &str) -> bool {
+        match Location::read(address) {
+            Location::Tarball(url) => hosts(&[host]).tarball_path(&url).is_some(),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn a_host_stands_for_its_default_port_and_a_path_for_itself() {
+        for (host, address, expected) in [
+            ("r.example", "https://r.example/a/-/a-1.tgz", true),
+            ("r.example", "http://R.EXAMPLE/a/-/a-1.tgz", true),
+            ("r.example", "https://r.example:443/a/-/a-1.tgz", true),
+            ("https://r.example/", "https://u:p@r.example/a", true),
+            ("r.example", "https://r.example:8443/a", false),
+            ("r.example:8443", "https://r.example:8443/a", true),
+            ("r.example:8443", "https://r.example/a", false),
+            ("r.example", "https://r.example.evil/a", false),
+            ("r.example", "https://r.example@evil/a", false),
+            ("r.example", "https://evil/r.example/a", false),
+            ("r.example/npm", "https://r.example/npm/a", true),
+            ("r.example/npm/", "https://r.example/npm/a", true),
+            ("r.example/npm", "https://r.example/npmx/a", false),
+            ("r.example/npm", "https://r.example/npm/../x/a", false),
+            ("r.example/npm", "https://r.example/npm/%2e%2e/x/a", false),
+            ("[::1]:4873", "http://[::1]:4873/a", true),
+            ("http://localhost:4873", "http://localhost:4873/a", true),
+        ] {
+            assert_eq!(is_from(host, address), expected, "{host} {address}");
+        }
+        for text in ["", "https://", "ftp://x", "https://u@x", "https://x?a", "x y"] {
+            assert_eq!(RegistryHost::parse(text), Err(InvalidHost), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn settings_name_a_registry_with_or_without_a_slash() {
+        assert!(hosts(&["r.example/npm"]).has_registry("https://r.example/npm"));
+        assert!(hosts(&["r.example"]).has_registry("https://r.example"));
+        assert!(!hosts(&["r.example/npm"]).has_registry("https://r.example/"));
+        assert!(!hosts(&["r.example"]).has_registry("${UNSET}"));
+    }
+
+    #[test]
+    fn a_tarball_names_its_package() {
+        for (path, expected) in [
+            ("ms/-/ms-2.1.3.tgz", Some(("ms", "2.1.3"))),
+            ("@s/x/-/x-1.0.0-rc.1.tgz", Some(("@s/x", "1.0.0-rc.1"))),
+            ("@s%2fx/-/x-1.0.0.tgz", Some(("@s/x", "1.0.0"))),
+            ("@s/x/-/@s/x-1.0.0.tgz", Some(("@s/x", "1.0.0"))),
+            ("api/npm/repo/x-y/-/x-y-1.0.0.tgz", Some(("x-y", "1.0.0"))),
+            ("download/@s/x/1.0.0/0123abc", Some(("@s/x", "1.0.0"))),
+            ("x/-/x-1.0.0%2Bb.tgz", Some(("x", "1.0.0+b"))),
+            ("x/-/y-1.0.0.tgz", None),
+            ("x/-/x-.tgz", None),
+            ("x/x-1.0.0.tgz", None),
+            ("-/x-1.0.0.tgz", None),
+            ("x/-/%FF-1.tgz", None),
+        ] {
+            let found = package_of(path);
+            let expected = expected.map(|(name, version)| (name.to_owned(), version.to_owned()));
+            assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn locations_are_told_apart() {
+        for (text, kind) in [
+            ("git+ssh://git@github.com/a/b.git#0", Kind::Git),
+            ("git@github.com:a/b.git", Kind::Git),
+            ("github:a/b#0", Kind::Git),
+            ("https://github.com/a/b.git#commit=0", Kind::Git),
+            ("https://codeload.github.com/a/b/tar.gz/0", Kind::Git),
+            ("file:../x", Kind::File),
+            ("file:/x.tgz", Kind::File),
+            ("x-1.0.0.tgz", Kind::File),
+            ("link:../x", Kind::Link),
+            ("portal:../x", Kind::Link),
+            ("workspace:packages/x", Kind::Workspace),
+            ("runtime:22.0.0", Kind::Other),
+        ] {
+            assert_eq!(Location::read(text), Location::Elsewhere(kind), "{text}");
+        }
+        assert_eq!(Location::read(""), Location::Unsaid);
+    }
+}

@@ -1,0 +1,132 @@
+//! yarn.lock of Yarn 2 and later. The `resolution` of an entry decides: its name, version and place.
+
+use percent_encoding::percent_decode_str;
+
+use super::{Entry, LockfileError};
+use crate::location::{Kind, Location};
+use crate::tree::Node;
+
+/// The packages of a lockfile.
+pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
+    let [document] = documents else {
+        return Err(LockfileError::structure(1, "not one YAML document"));
+    };
+    let map = document.map();
+    let map = map.ok_or_else(|| LockfileError::structure(document.line, "not a mapping"))?;
+    let version = map.get("__metadata").and_then(|metadata| metadata.text_at("version"));
+    if !version.is_some_and(|version| matches!(version.parse::<u32>(), Ok(4..=10))) {
+        return Err(LockfileError::UnknownVersion {
+            what: "__metadata.version",
+            version: version.unwrap_or("none").to_owned(),
+            known: "4 to 10",
+        });
+    }
+    let has_link_type = |node: &Node| matches!(node.text_at("linkType"), Some("hard" | "soft"));
+    let last = map.iter().last().filter(|(key, _)| *key != "__metadata");
+    if let Some((_, last)) = last
+        && !has_link_type(last)
+        && map.iter().any(|(_, node)| has_link_type(node))
+    {
+        let message = "the last entry lacks what the others have; was the file cut off?";
+        return Err(LockfileError::structure(last.line, message));
+    }
+    let mut entries = Vec::new();
+    for (key, node) in map.iter().filter(|(key, _)| *key != "__metadata") {
+        let broken = |what: &str| {
+            LockfileError::structure(node.line, format!("{what}; was the file cut off?"))
+        };
+        if key.is_empty() || node.map().is_none() {
+            return Err(broken("an entry without content"));
+        }
+        let resolution = node.text_at("resolution");
+        let resolution = resolution.ok_or_else(|| broken("an entry without a resolution"))?;
+        let entry = entry(resolution, node.line);
+        entries.push(entry.ok_or_else(|| broken("a resolution that is not NAME@REFERENCE"))?);
+    }
+    Ok(entries)
+}
+
+fn entry(resolution: &str, line: u32) -> Option<Entry> {
+    let (name, reference) = split(resolution)?;
+    // `virtual:HASH#REFERENCE` is the same package with other peers.
+    let reference = match reference.strip_prefix("virtual:") {
+        Some(virtual_reference) => virtual_reference.split_once('#')?.1,
+        None => reference,
+    };
+    if let Some(patch) = reference.strip_prefix("patch:") {
+        // `patch:LOCATOR#PATCHES`, where the locator's own marks are percent-encoded once for each level.
+        let locator = patch.split_once('#').map_or(patch, |(locator, _)| locator);
+        let locator = percent_decode_str(locator).decode_utf8().ok()?;
+        return entry(&locator, line);
+    }
+    let (reference, bindings) = reference.split_once("::").unwrap_or((reference, ""));
+    let Some(version) = reference.strip_prefix("npm:") else {
+        return Some(Entry::npm(name, line).at(match Location::read(reference) {
+            Location::Unsaid => Location::Elsewhere(Kind::Other),
+            location => location,
+        }));
+    };
+    let archive = bindings.split('&').find_map(|binding| binding.strip_prefix("__archiveUrl="));
+    let location = match archive {
+        Some(archive) => Location::read(&percent_decode_str(archive).decode_utf8().ok()?),
+        None => Location::Unsaid,
+    };
+    // An alias in a reference: `npm:NAME@VERSION`.
+    let (name, version) = split(version).unwrap_or((name, version));
+    Some(Entry::npm(name, line).version(Some(version)).at(location))
+}
+
+/// A name and what stands behind its `@`.
+fn split(locator: &str) -> Option<(&str, &str)> {
+    let (at, _) = locator.char_indices().skip(1).find(|&(_, letter)| letter == '@')?;
+    Some((&locator[..at], &locator[at + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resolution_decides() {
+        for (resolution, name, version, location) in [
+            ("ms@npm:2.1.3", "ms", Some("2.1.3"), Location::Unsaid),
+            ("@s/x@npm:1.0.0", "@s/x", Some("1.0.0"), Location::Unsaid),
+            ("x@virtual:0a1b#npm:1.0.0", "x", Some("1.0.0"), Location::Unsaid),
+            (
+                "x@patch:x@npm%3A1.0.0#./x.patch::version=1.0.0&hash=0a",
+                "x",
+                Some("1.0.0"),
+                Location::Unsaid,
+            ),
+            (
+                "x@patch:x@npm:1.0.0#~builtin<compat/x>::version=1.0.0",
+                "x",
+                Some("1.0.0"),
+                Location::Unsaid,
+            ),
+            (
+                "x@patch:x@patch%3Ax@npm%253A1.0.0%23./a.patch#./b.patch",
+                "x",
+                Some("1.0.0"),
+                Location::Unsaid,
+            ),
+            ("x@virtual:0a#patch:x@npm%3A1.0.0#./x.patch", "x", Some("1.0.0"), Location::Unsaid),
+            (
+                "x@npm:1.0.0::__archiveUrl=https%3A%2F%2Fr.example%2Fx%2F-%2Fx-1.0.0.tgz",
+                "x",
+                Some("1.0.0"),
+                Location::read("https://r.example/x/-/x-1.0.0.tgz"),
+            ),
+            ("a@workspace:packages/a", "a", None, Location::Elsewhere(Kind::Workspace)),
+            ("a@link:../a::locator=b", "a", None, Location::Elsewhere(Kind::Link)),
+            ("a@portal:../a::locator=b", "a", None, Location::Elsewhere(Kind::Link)),
+            ("a@file:./a#./a::hash=0&locator=b", "a", None, Location::Elsewhere(Kind::File)),
+            ("a@https://github.com/u/a.git#commit=0a", "a", None, Location::Elsewhere(Kind::Git)),
+            ("a@https://x.example/a.tgz", "a", None, Location::read("https://x.example/a.tgz")),
+        ] {
+            let expected = Entry::npm(name, 7).version(version).at(location);
+            assert_eq!(entry(resolution, 7), Some(expected), "{resolution}");
+        }
+        assert_eq!(entry("ms", 1), None);
+    }
+}

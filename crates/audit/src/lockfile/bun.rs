@@ -1,0 +1,69 @@
+//! bun.lock, versions 1 and 2: JSON with trailing commas, where each package is a list.
+
+use super::{Entry, LockfileError};
+use crate::location::{Kind, Location};
+use crate::tree::{Map, Node, Value};
+
+/// Whether a JSON document is one of bun's: npm's has no workspaces at its head, and its packages are objects.
+pub(super) fn is_bun(document: &Node) -> bool {
+    let packages = document.get("packages").and_then(Node::map);
+    let first = packages.and_then(|packages| packages.iter().next());
+    match first {
+        Some((_, package)) => matches!(package.value, Value::List(_)),
+        None => document.get("lockfileVersion").is_some() && document.get("workspaces").is_some(),
+    }
+}
+
+/// The packages of a lockfile.
+pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
+    let version = document.get("lockfileVersion").and_then(Node::scalar).unwrap_or("none");
+    if !matches!(version, "1" | "2") {
+        return Err(LockfileError::UnknownVersion {
+            what: "lockfileVersion",
+            version: version.to_owned(),
+            known: "1 and 2",
+        });
+    }
+    let Some(packages) = document.get("packages") else { return Ok(Vec::new()) };
+    let packages = packages
+        .map()
+        .ok_or_else(|| LockfileError::structure(packages.line, "packages is not an object"))?;
+    packages.iter().filter_map(|(_, package)| entry(package).transpose()).collect()
+}
+
+/// `["NAME@VERSION", "REGISTRY OR TARBALL", {…}, "sha512-…"]` of a registry, `["NAME@PLACE", {…}, …]` of anything else.
+fn entry(package: &Node) -> Result<Option<Entry>, LockfileError> {
+    let broken =
+        || LockfileError::structure(package.line, "a package that is not [NAME@VERSION, …]");
+    let items = package.items();
+    let spec = items.first().and_then(Node::text).ok_or_else(broken)?;
+    let at = spec.char_indices().skip(1).find(|&(_, letter)| letter == '@').ok_or_else(broken)?.0;
+    let (name, version) = (&spec[..at], &spec[at + 1..]);
+    if version.starts_with("root:") {
+        return Ok(None);
+    }
+    let entry = Entry::npm(name, package.line);
+    if version.contains([':', '/']) {
+        let location = Location::read(version);
+        let integrity = items.iter().skip(1).filter_map(Node::text).find(|text| is_sri(text));
+        return Ok(Some(entry.at(location).integrity(integrity)));
+    }
+    let tarball = items.get(1).and_then(Node::text).ok_or_else(broken)?;
+    let details = items.get(2).and_then(Node::map);
+    let is_bundled =
+        details.and_then(|details: &Map| details.get("bundled")).is_some_and(Node::is_true);
+    let location = match Location::read(tarball) {
+        Location::Unsaid if is_bundled => Location::Elsewhere(Kind::Bundled),
+        // Of another registry bun may write the address without the tarball's.
+        Location::Tarball(url) if !url.path().contains("/-/") && !url.path().ends_with(".tgz") => {
+            Location::Registry(url)
+        }
+        location => location,
+    };
+    let integrity = items.get(3).and_then(Node::text);
+    Ok(Some(entry.version(Some(version)).at(location).integrity(integrity)))
+}
+
+fn is_sri(text: &str) -> bool {
+    ["sha512-", "sha384-", "sha256-", "sha1-"].iter().any(|head| text.starts_with(head))
+}

@@ -1,0 +1,96 @@
+//! CycloneDX JSON, 1.4 to 1.7.
+
+use std::collections::HashSet;
+
+use super::{Entry, LockfileError, purls};
+use crate::location::{Kind, Location};
+use crate::tree::Node;
+
+/// The components, nested ones too; without the root, which `metadata.component` names.
+pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
+    let format = document.text_at("bomFormat").unwrap_or("none");
+    let version = document.text_at("specVersion").unwrap_or("none");
+    if format != "CycloneDX" || !matches!(version, "1.4" | "1.5" | "1.6" | "1.7") {
+        return Err(LockfileError::UnknownVersion {
+            what: "specVersion",
+            version: format!("{version} of {format}"),
+            known: "1.4 to 1.7 of CycloneDX",
+        });
+    }
+    let root = document.get("metadata").and_then(|metadata| metadata.get("component"));
+    let root: HashSet<&str> = root
+        .into_iter()
+        .flat_map(|root| [root.text_at("bom-ref"), root.text_at("purl")])
+        .flatten()
+        .collect();
+    let mut entries = Vec::new();
+    if let Some(components) = document.get("components") {
+        collect(components, &root, &mut entries);
+    }
+    // What is nested in the root is a part of the product, and listed like any other.
+    if let Some(components) = document
+        .get("metadata")
+        .and_then(|metadata| metadata.get("component"))
+        .and_then(|component| component.get("components"))
+    {
+        collect(components, &root, &mut entries);
+    }
+    Ok(with_locations(entries))
+}
+
+/// The recursion ends with the document, which is no deeper than 128.
+fn collect(components: &Node, root: &HashSet<&str>, entries: &mut Vec<(Entry, bool)>) {
+    for component in components.items() {
+        let is_root = |key| component.text_at(key).is_some_and(|text| root.contains(text));
+        if !is_root("bom-ref") && !is_root("purl") {
+            entries.push(entry(component));
+        }
+        if let Some(nested) = component.get("components") {
+            collect(nested, root, entries);
+        }
+    }
+}
+
+fn entry(component: &Node) -> (Entry, bool) {
+    let line = component.line;
+    let other = || {
+        let name = component.text_at("name").unwrap_or_default();
+        (Entry::npm(name, line).elsewhere(Kind::Other), false)
+    };
+    let Some(purl) = component.text_at("purl") else { return other() };
+    let properties = component.get("properties").map(Node::items).unwrap_or_default();
+    let is = |property: &str| {
+        properties.iter().any(|item| {
+            item.text_at("name") == Some(property) && item.get("value").is_some_and(Node::is_true)
+        })
+    };
+    let references = component.get("externalReferences").map(Node::items).unwrap_or_default();
+    let mut distributions = references
+        .iter()
+        .filter(|reference| reference.text_at("type") == Some("distribution"))
+        .filter_map(|reference| reference.text_at("url"))
+        .map(Location::read);
+    let location = distributions.next().unwrap_or(Location::Unsaid);
+    let has_reference = location != Location::Unsaid;
+    let Ok(mut entry) = purls::entry(purl, location, line) else { return other() };
+    entry.also.extend(distributions);
+    if is("cdx:npm:package:private") {
+        return (entry.elsewhere(Kind::Private), has_reference);
+    }
+    if is("cdx:npm:package:bundled") && !has_reference {
+        return (entry.elsewhere(Kind::Bundled), false);
+    }
+    (entry, has_reference)
+}
+
+/// The entries of an SBOM, each with whether the SBOM refers to its artifact. Where it does for one, those without are
+/// what the tool found on the disk: workspaces, links, folders.
+pub(super) fn with_locations(entries: Vec<(Entry, bool)>) -> Vec<Entry> {
+    let has_references = entries.iter().any(|(_, has_reference)| *has_reference);
+    let decide = |(entry, has_reference): (Entry, bool)| match entry.location {
+        Location::Elsewhere(_) => entry,
+        _ if has_references && !has_reference => entry.elsewhere(Kind::NoLocation),
+        _ => entry,
+    };
+    entries.into_iter().map(decide).collect()
+}

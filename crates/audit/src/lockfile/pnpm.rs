@@ -1,0 +1,215 @@
+//! pnpm-lock.yaml, 5.4 to 9, also of several documents.
+
+use url::Url;
+
+use super::{Entry, LockfileError};
+use crate::location::{Kind, Location};
+use crate::tree::{Map, Node};
+
+/// The packages of all documents: pnpm 11 and later keep what they install themselves in a document of its own.
+pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
+    let mut entries = Vec::new();
+    for document in documents {
+        let version = document.get("lockfileVersion").and_then(Node::scalar).unwrap_or("none");
+        let style = Style::of(version)?;
+        let Some(packages) = document.get("packages") else {
+            nothing_is_missing(document, style, None)?;
+            continue;
+        };
+        let packages = packages
+            .map()
+            .ok_or_else(|| LockfileError::structure(packages.line, "packages is not a mapping"))?;
+        nothing_is_missing(document, style, Some(packages))?;
+        for (key, package) in packages.iter() {
+            entries.push(entry(key, package, style)?);
+        }
+    }
+    Ok(entries)
+}
+
+/// How the keys of `packages` are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// `/name/1.0.0_peers`
+    Slash,
+    /// `/name@1.0.0(peers)`
+    At,
+    /// `name@1.0.0`
+    Bare,
+}
+
+impl Style {
+    fn of(version: &str) -> Result<Self, LockfileError> {
+        let number = version.split('-').next().unwrap_or_default();
+        let mut parts = number.split('.').map(str::parse::<u32>);
+        let major = parts.next().and_then(Result::ok);
+        let minor = parts.next().map_or(Some(0), Result::ok);
+        match (major, minor, parts.next()) {
+            (Some(5), Some(4..), None) => Ok(Self::Slash),
+            (Some(6..=8), Some(_), None) => Ok(Self::At),
+            (Some(9), Some(_), None) => Ok(Self::Bare),
+            _ => Err(LockfileError::UnknownVersion {
+                what: "lockfileVersion",
+                version: version.to_owned(),
+                known: "5.4 to 9",
+            }),
+        }
+    }
+}
+
+fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError> {
+    let line = package.line;
+    let resolution = package.get("resolution").filter(|node| node.map().is_some());
+    let resolution = resolution.ok_or_else(|| {
+        LockfileError::structure(line, "a package without a resolution; was the file cut off?")
+    })?;
+    let key = Key::read(key, style)
+        .ok_or_else(|| LockfileError::structure(line, "a package's key is not NAME@VERSION"))?;
+    let is_plain =
+        key.location == Location::Unsaid || matches!(key.location, Location::Registry(_));
+    // What does not come by name says its name and version itself.
+    let name = package.text_at("name").filter(|_| !is_plain).unwrap_or(key.name);
+    let version = if is_plain { Some(key.version) } else { package.text_at("version") };
+    let entry = Entry::npm(name, line).version(version).integrity(resolution.text_at("integrity"));
+    let location = match resolution.text_at("type") {
+        Some("git") => Location::Elsewhere(Kind::Git),
+        Some("directory") => Location::Elsewhere(Kind::File),
+        Some(_) => Location::Elsewhere(Kind::Other),
+        None if resolution.get("gitHosted").is_some_and(Node::is_true) => {
+            Location::Elsewhere(Kind::Git)
+        }
+        None => match resolution.text_at("tarball") {
+            Some(tarball) => tarball_at(tarball, resolution.text_at("registry")),
+            None => resolution
+                .text_at("registry")
+                .and_then(|registry| Url::parse(registry).ok())
+                .map_or(key.location, Location::Registry),
+        },
+    };
+    Ok(entry.at(location))
+}
+
+/// Old versions write a tarball's address without the registry's.
+fn tarball_at(tarball: &str, registry: Option<&str>) -> Location {
+    if !tarball.contains(':')
+        && let Some(url) = registry.and_then(|base| Url::parse(base).ok()?.join(tarball).ok())
+    {
+        return Location::Tarball(url);
+    }
+    Location::read(tarball)
+}
+
+struct Key<'k> {
+    name: &'k str,
+    version: &'k str,
+    /// Unsaid where the name and the version are all that the key says.
+    location: Location,
+}
+
+impl<'k> Key<'k> {
+    fn read(key: &'k str, style: Style) -> Option<Self> {
+        let (path, location) = match (style, key.strip_prefix('/')) {
+            (Style::Bare, _) => (key, Location::Unsaid),
+            (_, Some(path)) => (path, Location::Unsaid),
+            // Another registry's host stands before the first slash.
+            (_, None) => match key.split_once('/') {
+                Some((host, path)) if is_host(host) && by_name(path, style).is_some() => {
+                    let url = Url::parse(&format!("https://{host}/")).ok()?;
+                    (path, Location::Registry(url))
+                }
+                _ => return Some(Self::placed(key)),
+            },
+        };
+        match by_name(path, style) {
+            Some((name, version)) => Some(Self { name, version, location }),
+            None => Some(Self::placed(key)).filter(|key| !key.name.is_empty()),
+        }
+    }
+
+    /// `name@file:x`, `file:x`, `github.com/user/repository/0123`, `@git+ssh…`.
+    fn placed(key: &'k str) -> Self {
+        let at = key.char_indices().skip(1).find(|&(_, letter)| letter == '@');
+        let (name, place) = match at {
+            Some((at, _)) if !key[..at].contains(':') => (&key[..at], &key[at + 1..]),
+            _ => (key, key),
+        };
+        let place = place.split('(').next().unwrap_or(place);
+        let location = match Location::read(place) {
+            // Without a scheme: a repository or another host, in the old versions.
+            Location::Unsaid | Location::Elsewhere(Kind::File) if !place.starts_with("file:") => {
+                Location::Elsewhere(Kind::Other)
+            }
+            location => location,
+        };
+        Self { name, version: "", location }
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    text.contains(['.', ':']) && !text.starts_with('@') && !text.contains('@')
+        || text == "localhost"
+}
+
+/// The name and version of a key, without the peers and the patch behind them.
+fn by_name(path: &str, style: Style) -> Option<(&str, &str)> {
+    let path = path.split('(').next().unwrap_or(path);
+    let scope = if path.starts_with('@') { path.find('/')? + 1 } else { 0 };
+    let separator = if style == Style::Slash { '/' } else { '@' };
+    let at = scope + path[scope..].find(separator)?;
+    let (name, version) = (&path[..at], &path[at + 1..]);
+    let version = match style {
+        Style::Slash => version.split('_').next().unwrap_or(version),
+        Style::At | Style::Bare => version,
+    };
+    let is_version = !version.is_empty() && !version.contains([':', '/', '@']);
+    (!name.is_empty() && is_version).then_some((name, version))
+}
+
+/// A file that was cut off between two lines is still YAML. It then lacks what the projects depend on.
+fn nothing_is_missing(
+    document: &Node,
+    style: Style,
+    packages: Option<&Map>,
+) -> Result<(), LockfileError> {
+    let snapshots = document.get("snapshots").and_then(Node::map);
+    let has_packages = packages.is_some_and(|packages| !packages.is_empty());
+    // pnpm itself writes the settings; a file without them was made by hand.
+    let is_of_pnpm = document.get("settings").is_some();
+    if style == Style::Bare && has_packages && snapshots.is_none() && is_of_pnpm {
+        return Err(cut(document.line, "`snapshots` is missing"));
+    }
+    let has = |key: &str| match (style, snapshots) {
+        (Style::Bare, Some(snapshots)) => snapshots.get(key).is_some(),
+        (Style::Bare, None) => {
+            let package = key.split('(').next().unwrap_or(key);
+            packages.is_some_and(|packages| packages.get(package).is_some())
+        }
+        _ => packages.is_some_and(|packages| packages.get(key).is_some()),
+    };
+    let importers = document.get("importers").and_then(Node::map);
+    let importers = importers.into_iter().flat_map(Map::iter).map(|(_, importer)| importer);
+    // A repository with one project may have its dependencies at the head.
+    for importer in importers.chain([document]) {
+        for section in ["dependencies", "devDependencies", "optionalDependencies"] {
+            let dependencies = importer.get(section).and_then(Node::map);
+            for (name, dependency) in dependencies.into_iter().flat_map(Map::iter) {
+                let version = dependency.text().or_else(|| dependency.text_at("version"));
+                let version = version
+                    .ok_or_else(|| cut(dependency.line, "a dependency without a version"))?;
+                let key = match style {
+                    Style::Slash => format!("/{name}/{version}"),
+                    Style::At => format!("/{name}@{version}"),
+                    Style::Bare => format!("{name}@{version}"),
+                };
+                if !version.starts_with("link:") && !has(&key) && !has(version) {
+                    return Err(cut(dependency.line, "a dependency is not among the packages"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn cut(line: u32, what: &str) -> LockfileError {
+    LockfileError::structure(line, format!("{what}; was the file cut off?"))
+}

@@ -1,0 +1,202 @@
+//! yarn.lock of Yarn 1: a format of its own. Read here because the crates that read it give no lines.
+
+use super::{Entry, LockfileError};
+use crate::location::{Kind, Location};
+
+const CUT: &str = "was the file cut off?";
+
+/// The packages of a lockfile.
+pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
+    let mut entries = Vec::new();
+    let mut block: Option<Block> = None;
+    for (index, line) in text.lines().enumerate() {
+        let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        if let Some(version) = line.strip_prefix("# yarn lockfile v")
+            && version.trim() != "1"
+        {
+            return Err(LockfileError::UnknownVersion {
+                what: "yarn lockfile version",
+                version: version.trim().to_owned(),
+                known: "1, and the `__metadata` of Yarn 2 and later",
+            });
+        }
+        let content = line.trim();
+        if content.is_empty() && !line.is_empty() {
+            return Err(LockfileError::structure(number, format!("a line of white space; {CUT}")));
+        }
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        if indent == 0 {
+            block.take().map_or(Ok(()), |block| block.finish(&mut entries))?;
+            block = Some(Block::open(content, number)?);
+        } else {
+            let open = block.as_mut().ok_or_else(|| {
+                LockfileError::structure(number, "an indented line without an entry before it")
+            })?;
+            open.property(content, indent, number)?;
+        }
+    }
+    let Some(block) = block else {
+        return Ok(entries);
+    };
+    if !text.ends_with('\n') {
+        block.ends_whole(&entries)?;
+    }
+    block.finish(&mut entries)?;
+    Ok(entries)
+}
+
+/// One entry: `PATTERN, PATTERN:` and the indented lines behind it.
+struct Block {
+    patterns: Vec<String>,
+    line: u32,
+    name: Option<String>,
+    version: Option<String>,
+    resolved: Option<String>,
+    integrity: Option<String>,
+}
+
+impl Block {
+    fn open(content: &str, line: u32) -> Result<Self, LockfileError> {
+        let head = content.strip_suffix(':').ok_or_else(|| {
+            LockfileError::structure(line, format!("an entry without a colon; {CUT}"))
+        })?;
+        let mut patterns = Vec::new();
+        let mut rest = head;
+        while !rest.is_empty() {
+            let (pattern, behind) = token(rest, line)?;
+            patterns.push(pattern);
+            rest = behind.trim_start();
+            if let Some(behind) = rest.strip_prefix(',') {
+                rest = behind.trim_start();
+            } else if !rest.is_empty() {
+                return Err(LockfileError::structure(line, "not `PATTERN, PATTERN:`"));
+            }
+        }
+        let is_pattern =
+            |pattern: &String| pattern.char_indices().any(|(at, c)| at > 0 && c == '@');
+        if patterns.is_empty() || !patterns.iter().all(is_pattern) {
+            return Err(LockfileError::structure(line, "an entry that is not NAME@RANGE"));
+        }
+        Ok(Self { patterns, line, name: None, version: None, resolved: None, integrity: None })
+    }
+
+    fn property(&mut self, content: &str, indent: usize, line: u32) -> Result<(), LockfileError> {
+        if content.ends_with(':') {
+            return Ok(());
+        }
+        let (key, behind) = token(content, line)?;
+        let behind = behind.trim_start();
+        if behind.is_empty() {
+            return Err(LockfileError::structure(line, format!("{key} without a value; {CUT}")));
+        }
+        if indent > 2 {
+            // The dependencies of an entry have entries of their own; here they only have to be whole.
+            return token(behind, line).map(|_| ());
+        }
+        let slot = match key.as_str() {
+            "name" => &mut self.name,
+            "version" => &mut self.version,
+            "resolved" => &mut self.resolved,
+            // Several digests stand on one line, in quotes.
+            "integrity" => &mut self.integrity,
+            _ => return Ok(()),
+        };
+        *slot = Some(token(behind, line)?.0);
+        Ok(())
+    }
+
+    /// A digest stands without quotes: where the file was cut within it, it is shorter than those before.
+    fn ends_whole(&self, before: &[Entry]) -> Result<(), LockfileError> {
+        let Some(digest) = &self.integrity else { return Ok(()) };
+        let algorithm = digest.split_once('-').map(|(algorithm, _)| algorithm);
+        let is_longer = |entry: &Entry| {
+            entry.integrity.as_ref().is_some_and(|other| {
+                other.len() > digest.len()
+                    && other.split_once('-').map(|(algorithm, _)| algorithm) == algorithm
+            })
+        };
+        if algorithm.is_none() || before.iter().any(is_longer) {
+            return Err(LockfileError::structure(self.line, format!("half a digest; {CUT}")));
+        }
+        Ok(())
+    }
+
+    fn finish(self, entries: &mut Vec<Entry>) -> Result<(), LockfileError> {
+        let Some(version) = self.version else {
+            let message = format!("an entry without a version; {CUT}");
+            return Err(LockfileError::structure(self.line, message));
+        };
+        let resolved = self.resolved.as_deref().map_or(Location::Unsaid, Location::read);
+        let mut names: Vec<String> = Vec::new();
+        for pattern in &self.patterns {
+            let (name, range) = real(pattern);
+            let name = self.name.as_deref().unwrap_or(name);
+            if names.iter().any(|known| known == name) {
+                continue;
+            }
+            names.push(name.to_owned());
+            let location = match &resolved {
+                Location::Unsaid => place(range),
+                resolved => resolved.clone(),
+            };
+            // What does not come by name says nothing about a version in a registry; a registry's tarball does itself.
+            let is_by_name = place(range) == Location::Unsaid;
+            let version = (is_by_name || location == Location::Unsaid).then_some(&*version);
+            let entry = Entry::npm(name, self.line).version(version).at(location);
+            entries.push(entry.integrity(self.integrity.as_deref()));
+        }
+        Ok(())
+    }
+}
+
+/// The real name and the range of a pattern: `alias@npm:name@range` is `name`.
+fn real(pattern: &str) -> (&str, &str) {
+    let split =
+        |text: &'_ str| text.char_indices().skip(1).find(|&(_, c)| c == '@').map(|(at, _)| at);
+    let Some(at) = split(pattern) else { return (pattern, "") };
+    let (name, range) = (&pattern[..at], &pattern[at + 1..]);
+    match range.strip_prefix("npm:") {
+        Some(target) => match split(target) {
+            Some(at) => (&target[..at], &target[at + 1..]),
+            None => (target, ""),
+        },
+        None => (name, range),
+    }
+}
+
+/// Where a range points that is not one of versions.
+fn place(range: &str) -> Location {
+    let is_path = range.starts_with(['.', '/', '~']) && range.contains('/');
+    if is_path {
+        return Location::Elsewhere(Kind::File);
+    }
+    if range.contains(':') {
+        return Location::read(range);
+    }
+    // `user/repository`; no range of versions has a slash.
+    if range.contains('/') { Location::Elsewhere(Kind::Git) } else { Location::Unsaid }
+}
+
+/// One word: in quotes with JSON's escapes, or up to white space or a comma.
+fn token(text: &str, line: u32) -> Result<(String, &str), LockfileError> {
+    if !text.starts_with('"') {
+        let end = text.find([' ', ',']).unwrap_or(text.len());
+        return Ok((text[..end].to_owned(), &text[end..]));
+    }
+    let mut is_escaped = false;
+    for (at, letter) in text.char_indices().skip(1) {
+        match letter {
+            '\\' if !is_escaped => is_escaped = true,
+            '"' if !is_escaped => {
+                let word = serde_json::from_str(&text[..=at])
+                    .map_err(|error| LockfileError::structure(line, error.to_string()))?;
+                return Ok((word, &text[at + 1..]));
+            }
+            _ => is_escaped = false,
+        }
+    }
+    Err(LockfileError::structure(line, format!("a quotation mark without its pair; {CUT}")))
+}

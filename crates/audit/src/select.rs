@@ -1,0 +1,211 @@
+//! What is asked: exactly what comes from the deployment's registry, each name and version once.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use model::{InvalidName, PublicationId};
+
+use crate::location::{Kind, Location, RegistryHosts, host_of, package_of};
+use crate::lockfile::{Entry, Lockfile};
+use crate::settings::Settings;
+
+/// The deployment's registry.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// Its purl type.
+    pub ecosystem: String,
+    /// Its hosts.
+    pub hosts: RegistryHosts,
+}
+
+/// What the location of an entry says against the entry itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disagreement {
+    /// It is the tarball of another package or version, which is then the one that is asked about.
+    Other {
+        /// The package that the entry names.
+        listed: String,
+    },
+    /// It does not say which package it is.
+    Unreadable,
+}
+
+/// One place in a file where a package stands.
+#[derive(Debug, Clone)]
+pub struct Occurrence {
+    /// The file as it was named.
+    pub file: Arc<str>,
+    /// The line, from 1.
+    pub line: u32,
+    /// The digests that stand there.
+    pub integrity: Option<String>,
+    /// Whether the location disagrees.
+    pub disagreement: Option<Disagreement>,
+}
+
+/// An entry that is not asked about.
+#[derive(Debug, Clone)]
+pub struct NotAudited {
+    /// Why.
+    pub kind: Kind,
+    /// The name in the file.
+    pub name: String,
+    /// The version in the file.
+    pub version: Option<String>,
+    /// The file.
+    pub file: Arc<str>,
+    /// The line.
+    pub line: u32,
+}
+
+/// What is asked and what is not.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// Each publication once, with all its places, in the order of names.
+    pub asked: BTreeMap<PublicationId, Vec<Occurrence>>,
+    /// The rest.
+    pub not_audited: Vec<NotAudited>,
+}
+
+/// An address that names a package whose name is not valid.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}, line {line}: the location names a package that is not valid: {error}")]
+pub struct InvalidLocation {
+    file: Arc<str>,
+    line: u32,
+    error: InvalidName,
+}
+
+/// Which entries a base file has: of these nothing is new.
+#[derive(Debug, Default)]
+pub struct Base(HashSet<(String, Option<String>, Option<String>, Location)>);
+
+impl Base {
+    /// Of the lockfile as it was before.
+    #[must_use]
+    pub fn of(lockfile: &Lockfile) -> Self {
+        Self(lockfile.entries.iter().map(key).collect())
+    }
+
+    /// Takes away from a lockfile what this one has.
+    pub fn subtract_from(&self, lockfile: &mut Lockfile) {
+        lockfile.entries.retain(|entry| !self.0.contains(&key(entry)));
+    }
+}
+
+fn key(entry: &Entry) -> (String, Option<String>, Option<String>, Location) {
+    let Entry { name, version, integrity, location, .. } = entry;
+    (name.clone(), version.clone(), integrity.clone(), location.clone())
+}
+
+/// How many packages of the files come from each host, and how many say no location.
+#[must_use]
+pub fn hosts_of(lockfiles: &[Lockfile]) -> (BTreeMap<String, usize>, usize) {
+    let mut hosts = BTreeMap::new();
+    let mut unsaid = 0;
+    for entry in lockfiles.iter().flat_map(|lockfile| &lockfile.entries) {
+        match &entry.location {
+            Location::Unsaid => unsaid += 1,
+            Location::Elsewhere(_) => {}
+            Location::Tarball(url) | Location::Registry(url) => {
+                *hosts.entry(host_of(url)).or_insert(0) += 1;
+            }
+        }
+    }
+    (hosts, unsaid)
+}
+
+/// Whether anything might be asked about, whatever the hosts are.
+#[must_use]
+pub fn has_candidates(lockfiles: &[Lockfile]) -> bool {
+    let (hosts, unsaid) = hosts_of(lockfiles);
+    unsaid > 0 || !hosts.is_empty()
+}
+
+impl Selection {
+    /// Adds the entries of a lockfile.
+    ///
+    /// # Errors
+    /// [`InvalidLocation`] where an address of the registry names a package that no registry has.
+    pub fn add(
+        &mut self,
+        lockfile: &Lockfile,
+        settings: &Settings,
+        registry: &Registry,
+    ) -> Result<(), InvalidLocation> {
+        let file: Arc<str> = lockfile.path.as_str().into();
+        for entry in &lockfile.entries {
+            let line = entry.line;
+            match decide(entry, settings, registry) {
+                Ok((name, version, disagreement)) => {
+                    let id = PublicationId::new(&name, &version)
+                        .map_err(|error| InvalidLocation { file: file.clone(), line, error })?;
+                    let occurrence = Occurrence {
+                        file: file.clone(),
+                        line,
+                        integrity: entry.integrity.clone(),
+                        disagreement,
+                    };
+                    self.asked.entry(id).or_default().push(occurrence);
+                }
+                Err(kind) => self.not_audited.push(NotAudited {
+                    kind,
+                    name: entry.name.clone(),
+                    version: entry.version.clone(),
+                    file: file.clone(),
+                    line,
+                }),
+            }
+        }
+        Ok(())
+    }
+}
+
+type Asked = (String, String, Option<Disagreement>);
+
+fn decide(entry: &Entry, settings: &Settings, registry: &Registry) -> Result<Asked, Kind> {
+    if entry.ecosystem != registry.ecosystem {
+        return Err(Kind::OtherEcosystem);
+    }
+    for place in &entry.also {
+        match place {
+            Location::Elsewhere(kind) => return Err(*kind),
+            Location::Registry(url) | Location::Tarball(url)
+                if !registry.hosts.has_registry(url.as_str()) =>
+            {
+                return Err(Kind::OtherRegistry);
+            }
+            _ => {}
+        }
+    }
+    let by_entry = |disagreement| {
+        let version = entry.version.clone().ok_or(Kind::NoVersion)?;
+        Ok((entry.name.clone(), version, disagreement))
+    };
+    match &entry.location {
+        Location::Elsewhere(kind) => Err(*kind),
+        Location::Unsaid if settings.name_another(&entry.name, &registry.hosts) => {
+            Err(Kind::OtherRegistry)
+        }
+        Location::Unsaid => by_entry(None),
+        Location::Registry(url) if registry.hosts.has_registry(url.as_str()) => by_entry(None),
+        Location::Registry(_) => Err(Kind::OtherRegistry),
+        Location::Tarball(url) => {
+            let Some(path) = registry.hosts.tarball_path(url) else {
+                let is_registry = url.path().contains("/-/");
+                return Err(if is_registry { Kind::OtherRegistry } else { Kind::Tarball });
+            };
+            let Some((name, version)) = package_of(path) else {
+                return by_entry(Some(Disagreement::Unreadable));
+            };
+            let agrees = name == entry.name
+                && entry.version.as_ref().is_none_or(|listed| *listed == version);
+            let listed = || match &entry.version {
+                Some(version) => format!("{} {version}", entry.name),
+                None => entry.name.clone(),
+            };
+            let disagreement = (!agrees).then(|| Disagreement::Other { listed: listed() });
+            Ok((name, version, disagreement))
+        }
+    }
+}

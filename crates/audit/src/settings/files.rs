@@ -1,0 +1,260 @@
+//! The settings files of each package manager, and the variables that stand for them.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::{Environment, Manager, Registries};
+use crate::tree::{self, Map, Node, SyntaxError};
+
+/// Why a settings file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// It is there and cannot be opened.
+    #[error("the settings file {0} cannot be read: {1}")]
+    Io(PathBuf, std::io::Error),
+    /// Its YAML is broken.
+    #[error("the settings file {0}: {1}")]
+    Yaml(PathBuf, SyntaxError),
+    /// Its TOML is broken.
+    #[error("the settings file {0} is not TOML")]
+    Toml(PathBuf),
+}
+
+/// The registries that a package manager would use: of the environment, then of the nearest file.
+pub(super) fn registries(
+    manager: Manager,
+    folders: &[PathBuf],
+    environment: &Environment,
+) -> Result<Registries, SettingsError> {
+    let mut registries = of_environment(manager, environment);
+    let home = environment.get("HOME").or_else(|| environment.get("USERPROFILE")).map(Path::new);
+    let reader = Reader { manager, environment };
+    for folder in folders {
+        reader.folder(folder, &mut registries)?;
+    }
+    let user = ["npm_config_userconfig", "NPM_CONFIG_USERCONFIG"];
+    if manager != Manager::Berry
+        && let Some(file) = user.iter().find_map(|name| environment.get(name))
+    {
+        registries.or(reader.npmrc(Path::new(file))?);
+    }
+    if let Some(home) = home {
+        reader.folder(home, &mut registries)?;
+    }
+    if manager == Manager::Bun
+        && let Some(folder) = environment.get("XDG_CONFIG_HOME")
+    {
+        registries.or(reader.bunfig(&Path::new(folder).join(".bunfig.toml"))?);
+    }
+    Ok(registries)
+}
+
+fn of_environment(manager: Manager, environment: &Environment) -> Registries {
+    let own: &[&str] = match manager {
+        Manager::Npm => &[],
+        Manager::Pnpm => &["pnpm_config_registry", "PNPM_CONFIG_REGISTRY"],
+        Manager::Yarn => &["yarn_registry", "YARN_REGISTRY"],
+        Manager::Berry => &["YARN_NPM_REGISTRY_SERVER"],
+        Manager::Bun => &["BUN_CONFIG_REGISTRY"],
+    };
+    let mut registries = Registries::default();
+    if let Some(registry) = own.iter().find_map(|name| environment.get(name)) {
+        registries.set("registry", registry.to_owned());
+    }
+    if manager == Manager::Berry {
+        return registries;
+    }
+    // npm takes its variables in any case; with both spellings the smaller name counts here, which is as good as any.
+    let mut variables: Vec<_> = environment.0.iter().collect();
+    variables.sort();
+    let mut of_npm = Registries::default();
+    for (name, value) in variables.into_iter().rev() {
+        let is_npm = name.get(..11).is_some_and(|head| head.eq_ignore_ascii_case("npm_config_"));
+        if is_npm {
+            of_npm.set(&name[11..].to_ascii_lowercase(), value.trim().to_owned());
+        }
+    }
+    registries.or(of_npm);
+    registries
+}
+
+struct Reader<'e> {
+    manager: Manager,
+    environment: &'e Environment,
+}
+
+impl Reader<'_> {
+    fn folder(&self, folder: &Path, registries: &mut Registries) -> Result<(), SettingsError> {
+        match self.manager {
+            Manager::Npm => {}
+            Manager::Pnpm => {
+                registries.or(self.pnpm_workspace(&folder.join("pnpm-workspace.yaml"))?);
+            }
+            Manager::Yarn => registries.or(self.yarnrc(&folder.join(".yarnrc"))?),
+            Manager::Berry => {
+                registries.or(self.yarnrc_yml(&folder.join(".yarnrc.yml"))?);
+                return Ok(());
+            }
+            Manager::Bun => {
+                for name in ["bunfig.toml", ".bunfig.toml"] {
+                    registries.or(self.bunfig(&folder.join(name))?);
+                }
+            }
+        }
+        registries.or(self.npmrc(&folder.join(".npmrc"))?);
+        Ok(())
+    }
+
+    /// `key = value` lines; `;` and `#` begin comments.
+    fn npmrc(&self, path: &Path) -> Result<Registries, SettingsError> {
+        let mut registries = Registries::default();
+        for line in text(path)?.lines() {
+            let line = line.trim();
+            if line.starts_with('[') {
+                break;
+            }
+            if line.starts_with([';', '#']) {
+                continue;
+            }
+            if let Some((key, value)) = line.split_once('=') {
+                let value = value.split([';', '#']).next().unwrap_or_default();
+                let key = self.expand(unquoted(key.trim()));
+                registries.set(&key, self.expand(unquoted(value.trim())));
+            }
+        }
+        Ok(registries)
+    }
+
+    /// `key "value"` lines.
+    fn yarnrc(&self, path: &Path) -> Result<Registries, SettingsError> {
+        let mut registries = Registries::default();
+        for line in text(path)?.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+            let (key, value) = match line.strip_prefix('"').and_then(|line| line.split_once('"')) {
+                Some(parts) => parts,
+                None => line.split_once([' ', '\t', ':']).unwrap_or((line, "")),
+            };
+            let value = value.trim_start_matches([':', ' ', '\t']);
+            registries.set(key, self.expand(unquoted(value.trim())));
+        }
+        Ok(registries)
+    }
+
+    fn yarnrc_yml(&self, path: &Path) -> Result<Registries, SettingsError> {
+        let mut registries = Registries::default();
+        for document in documents(path)? {
+            if let Some(server) = document.text_at("npmRegistryServer") {
+                registries.set("registry", self.expand(server));
+            }
+            let scopes = document.get("npmScopes").and_then(Node::map);
+            for (scope, settings) in scopes.into_iter().flat_map(Map::iter) {
+                if let Some(server) = settings.text_at("npmRegistryServer") {
+                    let scope = scope.trim_start_matches('@');
+                    registries.set(&format!("@{scope}:registry"), self.expand(server));
+                }
+            }
+        }
+        Ok(registries)
+    }
+
+    /// pnpm keeps settings there too, in the words of `.npmrc` or as a mapping.
+    fn pnpm_workspace(&self, path: &Path) -> Result<Registries, SettingsError> {
+        let mut registries = Registries::default();
+        for document in documents(path)? {
+            for (key, value) in document.map().into_iter().flat_map(Map::iter) {
+                if let Some(value) = value.text() {
+                    registries.set(key, self.expand(value));
+                }
+            }
+            let all = document.get("registries").and_then(Node::map);
+            for (scope, value) in all.into_iter().flat_map(Map::iter) {
+                let value = self.expand(value.text().unwrap_or_default());
+                match scope {
+                    "default" => registries.set("registry", value),
+                    scope => registries.set(&format!("{scope}:registry"), value),
+                }
+            }
+        }
+        Ok(registries)
+    }
+
+    fn bunfig(&self, path: &Path) -> Result<Registries, SettingsError> {
+        let text = text(path)?;
+        let table: toml::Table = text.parse().map_err(|_| SettingsError::Toml(path.to_owned()))?;
+        let mut registries = Registries::default();
+        let Some(install) = table.get("install").and_then(toml::Value::as_table) else {
+            return Ok(registries);
+        };
+        let address = |value: &toml::Value| {
+            let address = value.as_str().or_else(|| value.get("url")?.as_str());
+            address.map(|address| self.expand(address))
+        };
+        if let Some(registry) = install.get("registry").and_then(address) {
+            registries.set("registry", registry);
+        }
+        let scopes = install.get("scopes").and_then(toml::Value::as_table);
+        for (scope, value) in scopes.into_iter().flatten() {
+            if let Some(registry) = address(value) {
+                let scope = scope.trim_start_matches('@');
+                registries.set(&format!("@{scope}:registry"), registry);
+            }
+        }
+        Ok(registries)
+    }
+
+    /// Puts in variables: `${NAME}`, `${NAME-else}`, `${NAME:-else}`, `${NAME?}`, and bun's `$NAME`. One that is not
+    /// set leaves a text that is no address, so that the package counts as another registry's.
+    fn expand(&self, text: &str) -> String {
+        let mut expanded = String::new();
+        let mut rest = text;
+        while let Some((before, behind)) = rest.split_once('$') {
+            expanded.push_str(before);
+            let braced = behind.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+            let (name, otherwise, after) = match braced {
+                Some((inner, after)) => {
+                    let end = inner.find([':', '-', '?']).unwrap_or(inner.len());
+                    let otherwise = inner[end..].trim_start_matches([':', '-', '?']);
+                    (&inner[..end], otherwise, after)
+                }
+                None => {
+                    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+                    let end = behind.find(|letter| !is_name(letter)).unwrap_or(behind.len());
+                    (&behind[..end], "", &behind[end..])
+                }
+            };
+            match self.environment.get(name) {
+                Some(value) => expanded.push_str(value),
+                None if !otherwise.is_empty() => expanded.push_str(otherwise),
+                None => expanded.push_str("${unset}"),
+            }
+            rest = after;
+        }
+        expanded.push_str(rest);
+        expanded
+    }
+}
+
+fn unquoted(text: &str) -> &str {
+    for mark in ['"', '\''] {
+        if let Some(inner) = text.strip_prefix(mark).and_then(|text| text.strip_suffix(mark)) {
+            return inner;
+        }
+    }
+    text
+}
+
+/// The text of a settings file; empty where there is none.
+fn text(path: &Path) -> Result<String, SettingsError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(String::new())
+        }
+        // A folder of that name is not a settings file.
+        Err(_) if path.is_dir() => Ok(String::new()),
+        Err(error) => Err(SettingsError::Io(path.to_owned(), error)),
+    }
+}
+
+fn documents(path: &Path) -> Result<Vec<Node>, SettingsError> {
+    tree::yaml_documents(&text(path)?).map_err(|error| SettingsError::Yaml(path.to_owned(), error))
+}

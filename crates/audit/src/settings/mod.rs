@@ -1,0 +1,135 @@
+//! Which registry a package manager would ask for a package that has no location: the settings that it reads.
+
+mod files;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::location::RegistryHosts;
+use crate::lockfile::Format;
+
+pub use files::SettingsError;
+
+/// The environment, as far as it is read here: variables and the home folder.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(pub HashMap<String, String>);
+
+impl Environment {
+    /// That of this process; variables that are not UTF-8 are left out.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let variables = std::env::vars_os();
+        Self(
+            variables
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+        )
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// The registries that settings name: one for all packages, and one for each scope.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Registries {
+    default: Option<String>,
+    /// By the scope without its `@`.
+    scopes: HashMap<String, String>,
+}
+
+impl Registries {
+    /// Takes from `other` what is not set yet: what comes first counts.
+    fn or(&mut self, other: Self) {
+        if self.default.is_none() {
+            self.default = other.default;
+        }
+        for (scope, registry) in other.scopes {
+            self.scopes.entry(scope).or_insert(registry);
+        }
+    }
+
+    fn set(&mut self, key: &str, registry: String) {
+        let registry = Some(registry).filter(|registry| !registry.is_empty());
+        if key == "registry" {
+            self.default = registry.or(self.default.take());
+        } else if let Some(scope) =
+            key.strip_prefix('@').and_then(|key| key.strip_suffix(":registry"))
+            && let Some(registry) = registry
+        {
+            self.scopes.insert(scope.to_owned(), registry);
+        }
+    }
+
+    fn of(&self, name: &str) -> Option<&str> {
+        let scope = name.strip_prefix('@').and_then(|name| name.split('/').next());
+        let by_scope = scope.and_then(|scope| self.scopes.get(scope));
+        by_scope.or(self.default.as_ref()).map(String::as_str)
+    }
+}
+
+/// Which package managers would read the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manager {
+    Npm,
+    Pnpm,
+    Yarn,
+    Berry,
+    Bun,
+}
+
+/// The settings for one lockfile: of each package manager that may have made it.
+#[derive(Debug, Clone, Default)]
+pub struct Settings(Vec<Registries>);
+
+impl Settings {
+    /// Reads the settings beside a lockfile, in the folders above it up to the repository's root, in the home folder,
+    /// and in the environment.
+    ///
+    /// # Errors
+    /// [`SettingsError`] where a file is there and cannot be read: then nobody knows which packages are private.
+    pub fn read(
+        folder: &Path,
+        format: Format,
+        environment: &Environment,
+    ) -> Result<Self, SettingsError> {
+        let managers: &[Manager] = match format {
+            Format::Npm => &[Manager::Npm],
+            Format::Pnpm => &[Manager::Pnpm],
+            Format::Yarn => &[Manager::Yarn],
+            Format::Berry => &[Manager::Berry],
+            Format::Bun => &[Manager::Bun],
+            // These do not say which package manager is used.
+            Format::Sbom | Format::Purls => {
+                &[Manager::Npm, Manager::Pnpm, Manager::Yarn, Manager::Berry, Manager::Bun]
+            }
+        };
+        let folders = folders(folder);
+        let read = |manager: &Manager| files::registries(*manager, &folders, environment);
+        managers.iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether a package of that name would come from another registry.
+    #[must_use]
+    pub fn name_another(&self, name: &str, hosts: &RegistryHosts) -> bool {
+        let mut registries = self.0.iter().filter_map(|registries| registries.of(name));
+        registries.any(|registry| !hosts.has_registry(registry))
+    }
+}
+
+/// The folder and those above it, up to the root of the repository.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let folder = folder.canonicalize().unwrap_or(folder);
+    let mut folders = Vec::new();
+    for folder in folder.ancestors() {
+        folders.push(folder.to_owned());
+        if folder.join(".git").exists() {
+            break;
+        }
+    }
+    folders
+}

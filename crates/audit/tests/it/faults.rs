@@ -1,0 +1,248 @@
+//! A service that is away, slow, full, old, or answers something else: never 0.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::common::{Folder, Request, Service, answer, npm_lock, refs, rows};
+
+fn folder_of(count: usize) -> Folder {
+    let packages: serde_json::Map<String, Value> = (0..count)
+        .map(|index| (format!("node_modules/p{index}"), json!({"version": "1.0.0"})))
+        .collect();
+    Folder::new(&[("package-lock.json", &npm_lock(&Value::Object(packages)))])
+}
+
+/// The contract's answers, as a function of the request.
+fn good(request: &Request) -> String {
+    answer(&json!(["registry.example"]), &rows(&[("*", json!({}))]), request)
+}
+
+fn is_batch(request: &Request) -> bool {
+    !request.body["variables"].is_null()
+}
+
+fn error(code: &str, more: Value) -> String {
+    let mut extensions = json!({"code": code});
+    for (key, value) in more.as_object().unwrap() {
+        extensions[key] = value.clone();
+    }
+    json!({"errors": [{"message": "no", "extensions": extensions}]}).to_string()
+}
+
+#[test]
+fn what_fails_for_good_ends_with_4_at_once() {
+    let validation = || (400, String::new(), error("GRAPHQL_VALIDATION_FAILED", json!({})));
+    let plain = |status: u16| move |_: &Request| (status, String::new(), String::new());
+    let old_message =
+        "{\"errors\": [{\"message\": \"Cannot query field 'history' on type 'Package'.\"}]}";
+    let services: Vec<(&str, Service)> = vec![
+        ("401", Service::with(plain(401))),
+        ("403", Service::with(plain(403))),
+        ("404", Service::with(plain(404))),
+        ("no registry", Service::with(move |_| validation())),
+        (
+            "no history",
+            Service::with(move |request| match is_batch(request) {
+                true => (200, String::new(), old_message.to_owned()),
+                false => (200, String::new(), good(request)),
+            }),
+        ),
+        ("a page", Service::with(|_| (200, String::new(), "<html></html>".to_owned()))),
+        (
+            "other packages",
+            Service::with(|request| (200, String::new(), good(request).replace("p0", "q0"))),
+        ),
+        (
+            "too few",
+            Service::with(|request| match is_batch(request) {
+                true => (200, String::new(), "{\"data\": {\"packages\": []}}".to_owned()),
+                false => (200, String::new(), good(request)),
+            }),
+        ),
+        (
+            "partial",
+            Service::with(|request| {
+                let body = good(request);
+                let cut = body.trim_end_matches('}');
+                (200, String::new(), format!("{cut}}}, \"errors\": [{{\"message\": \"half\"}}]}}"))
+            }),
+        ),
+    ];
+    for (what, service) in services {
+        let started = Instant::now();
+        let run = folder_of(1).run(&service.url(), &["--format", "json"]);
+        assert_eq!(run.code, 4, "{what}: {run:?}");
+        assert_eq!(run.json()["complete"], false, "{what}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{what}");
+    }
+}
+
+#[test]
+fn a_service_that_is_too_old_is_told_with_the_hosts() {
+    let service =
+        Service::with(|_| (400, String::new(), error("GRAPHQL_VALIDATION_FAILED", json!({}))));
+    let lock = npm_lock(
+        &json!({"node_modules/a": {"version": "1.0.0", "resolved": "https://registry.example/a/-/a-1.0.0.tgz"}}),
+    );
+    let run = Folder::new(&[("package-lock.json", &lock)]).run(&service.url(), &[]);
+    assert_eq!(run.code, 4);
+    assert!(
+        run.output.contains("too old") && run.output.contains("--registry registry.example"),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn away_and_slow_end_with_4_in_time() {
+    let run = folder_of(1).run("http://127.0.0.1:1", &[]);
+    assert!(run.code == 4 && run.output.contains("refuses connections"), "{run:?}");
+
+    // It accepts, and never says a word.
+    let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://127.0.0.1:{}", mute.local_addr().unwrap().port());
+    let folder = folder_of(1);
+    let started = Instant::now();
+    let run = folder.run(&url, &["--timeout", "3"]);
+    let elapsed = started.elapsed();
+    assert!(run.code == 4 && run.output.contains("in time"), "{run:?}");
+    assert!(elapsed >= Duration::from_secs(3) && elapsed < Duration::from_secs(10), "{elapsed:?}");
+}
+
+#[test]
+fn what_passes_by_itself_is_tried_again() {
+    for (what, status, headers, body) in [
+        ("503", 503, "retry-after: 0\r\n", String::new()),
+        ("store", 503, "", error("STORE_UNAVAILABLE", json!({}))),
+        ("429", 429, "retry-after: 0\r\n", error("RATE_LIMITED", json!({"retryAfter": 0}))),
+        ("cut", 200, "content-length: 9999\r\nconnection: close\r\n", "{\"data\"".to_owned()),
+        ("half", 200, "", "{\"data\": {\"packages\": [".to_owned()),
+    ] {
+        let failures = Arc::new(AtomicUsize::new(0));
+        let seen = failures.clone();
+        let service = Service::with(move |request| {
+            match is_batch(request) && seen.fetch_add(1, Ordering::SeqCst) < 2 {
+                true => (status, headers.to_owned(), body.clone()),
+                false => (200, String::new(), good(request)),
+            }
+        });
+        let run = folder_of(1).run(&service.url(), &[]);
+        assert_eq!((run.code, failures.load(Ordering::SeqCst)), (0, 3), "{what}: {run:?}");
+    }
+}
+
+#[test]
+fn answers_that_stay_cut_and_limits_that_stay_end_with_4() {
+    let cut = Service::with(|request| match is_batch(request) {
+        true => (
+            200,
+            "content-length: 9999\r\nconnection: close\r\n".to_owned(),
+            "{\"data\"".to_owned(),
+        ),
+        false => (200, String::new(), good(request)),
+    });
+    let run = folder_of(1).run(&cut.url(), &[]);
+    assert!(run.code == 4 && run.output.contains("cut off"), "{run:?}");
+
+    let full = Service::with(|_| (429, "retry-after: 3600\r\n".to_owned(), String::new()));
+    let started = Instant::now();
+    let run = folder_of(1).run(&full.url(), &[]);
+    assert!(run.code == 4 && run.output.contains("rate limit"), "{run:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "waiting that long is hopeless");
+}
+
+#[test]
+fn a_batch_over_a_limit_goes_in_halves() {
+    for (status, body) in [
+        (200, error("LIMIT_EXCEEDED", json!({"limit": "limits.max_history"}))),
+        (413, String::new()),
+    ] {
+        let service = Service::with(move |request| {
+            // One name has so long a history that it is refused with any other.
+            let names = refs(request);
+            let is_refused = names.len() > 1 && names.contains(&"p7 1.0.0".to_owned());
+            match is_refused {
+                true => (status, String::new(), body.clone()),
+                false => (200, String::new(), good(request)),
+            }
+        });
+        let run = folder_of(50).run(&service.url(), &["--format", "json"]);
+        assert_eq!(run.code, 0, "{run:?}");
+        assert_eq!(run.json()["counts"]["asked"], 50);
+    }
+    let service = Service::with(|request| {
+        let is_refused = refs(request).contains(&"p7 1.0.0".to_owned());
+        match is_refused {
+            true => (
+                200,
+                String::new(),
+                error("LIMIT_EXCEEDED", json!({"limit": "limits.max_history"})),
+            ),
+            false => (200, String::new(), good(request)),
+        }
+    });
+    let run = folder_of(50).run(&service.url(), &["--format", "json"]);
+    assert_eq!(run.code, 4);
+    let expected = json!([{"package": "p7", "version": "1.0.0",
+        "reason": "over a limit of the service: limits.max_history"}]);
+    assert_eq!(run.json()["unanswered"], expected);
+}
+
+#[test]
+fn not_answered_comes_before_a_broken_rule() {
+    let service = Service::with(|request| {
+        let hosts = json!(["registry.example"]);
+        let all: HashMap<_, _> = rows(&[("*", json!({"tor": true}))]);
+        match refs(request).contains(&"p7 1.0.0".to_owned()) {
+            true => (200, String::new(), error("LIMIT_EXCEEDED", json!({}))),
+            false => (200, String::new(), answer(&hosts, &all, request)),
+        }
+    });
+    let run = folder_of(20).run(&service.url(), &["--format", "json"]);
+    assert_eq!((run.code, run.broken().len()), (4, 19));
+}
+
+#[test]
+fn many_packages_go_in_batches() {
+    let service = Service::of(&["registry.example"], rows(&[("*", json!({}))]));
+    let run = folder_of(12_345).run(&service.url(), &[]);
+    assert_eq!((run.code, service.asked().len()), (0, 12_345));
+    assert!(service.requests().iter().all(|request| refs(request).len() <= 5_000));
+}
+
+#[test]
+fn a_token_stays_with_its_origin() {
+    let folder = folder_of(1);
+    folder.write("repository/token", "secret-token\n");
+    let other = Service::of(&["registry.example"], rows(&[("*", json!({}))]));
+    let target = format!("location: {}/graphql\r\n", other.url());
+    let away = Service::with(move |_| (307, target.clone(), String::new()));
+    let run = folder.run(&away.url(), &["--token-file", "token"]);
+    assert_eq!((run.code, other.requests().len()), (4, 0), "{run:?}");
+    assert!(away.requests()[0].head.contains("authorization: Bearer secret-token"));
+    assert!(!run.output.contains("secret-token") && !run.errors.contains("secret-token"));
+
+    let here = Service::with(|request| match request.head.starts_with("POST /graphql ") {
+        true => (307, "location: /api/graphql\r\n".to_owned(), String::new()),
+        false => (200, String::new(), good(request)),
+    });
+    assert_eq!(folder.run(&here.url(), &["--token-file", "token"]).code, 0);
+    assert!(here.requests().iter().all(|request| request.head.contains("Bearer secret-token")));
+}
+
+#[test]
+fn a_loopback_address_is_asked_without_a_proxy() {
+    let proxy = Service::with(|_| (502, String::new(), String::new()));
+    let service = Service::of(&["registry.example"], rows(&[("*", json!({}))]));
+    let folder = folder_of(1);
+    let mut command = folder.command(&service.url(), &[]);
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"] {
+        command.env(name, proxy.url());
+    }
+    assert_eq!(command.output().unwrap().status.code(), Some(0));
+    assert!(proxy.requests().is_empty());
+}

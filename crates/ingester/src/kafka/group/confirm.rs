@@ -1,0 +1,88 @@
+//! Sends what is to be committed.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::callbacks::Context;
+use crate::kafka::ffi::{self, CommitAnswer};
+
+/// How often the watchdog is told that the thread lives while it waits for a commit.
+const TURN: Duration = Duration::from_millis(500);
+
+impl Context {
+    /// Sends what is written. One that fails is sent again with the next, or its records are read again.
+    pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) {
+        let offsets = self.state().commits.take();
+        if offsets.is_empty() {
+            return;
+        }
+        let sent =
+            self.to_commit(&offsets).and_then(|list| consumer.commit(&list, CommitMode::Async));
+        if let Err(error) = sent {
+            tracing::warn!(%error, "offsets could not be committed");
+            self.state().commits.not_sent(&offsets);
+        }
+    }
+
+    /// Sends what is written and waits for the broker's answer, at most for this long.
+    pub(super) fn commit_and_wait(&self, consumer: &BaseConsumer<Self>, patience: Duration) {
+        let offsets = self.state().commits.take();
+        if offsets.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + patience;
+        let list = self.to_commit(&offsets);
+        let answer = list.and_then(|list| CommitAnswer::ask(consumer.client(), &list));
+        let result = answer.map(|answer| {
+            loop {
+                self.observer.polled();
+                let left = deadline.saturating_duration_since(Instant::now());
+                if let Some(result) = answer.get(left.min(TURN)) {
+                    return Some(result);
+                }
+                if left.is_zero() {
+                    return None;
+                }
+            }
+        });
+        match result {
+            Ok(Some(Ok(()))) => return,
+            Ok(Some(Err(error))) | Err(error) => {
+                tracing::warn!(%error, "offsets could not be committed");
+            }
+            Ok(None) => tracing::warn!(?patience, "no answer to a commit in time"),
+        }
+        self.state().commits.not_sent(&offsets);
+    }
+
+    /// The offsets, with the leader epoch before each, and what else a commit says.
+    fn to_commit(&self, offsets: &[(i32, i64)]) -> KafkaResult<TopicPartitionList> {
+        let mut list = self.list(offsets.iter().copied())?;
+        for &(partition, next) in offsets {
+            let settled_by = self.settled.fingerprint(partition);
+            let text = {
+                let mut state = self.state();
+                let log = state.log(partition);
+                log.forget_epochs_before(next);
+                log.committed = Some(next);
+                if let Some(owned) = state.partitions.get_mut(&partition) {
+                    owned.settled_by.clone_from(&settled_by);
+                }
+                state.metadata(partition, settled_by).to_text()
+            };
+            if let Some(mut element) = list.find_partition(&self.topic, partition)
+                && !text.is_empty()
+            {
+                element.set_metadata(text);
+            }
+        }
+        let state = self.state();
+        ffi::set_leader_epochs(&mut list, |partition, next| {
+            state.logs.get(&partition)?.epoch_before(next)
+        });
+        Ok(list)
+    }
+}

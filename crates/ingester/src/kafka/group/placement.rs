@@ -1,0 +1,421 @@
+//! Gives partitions that have none a start: asks for what it depends on, decides, and has librdkafka go there. All of
+//! it between two polls, so that nothing of it happens inside of a callback.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::callbacks::{Context, NOWHERE};
+use super::start_offsets::{CommitMetadata, Decision, Facts, Gap, GapCause, LogPosition, Start};
+use super::state::{Partition, Reading};
+use crate::kafka::ffi::{self, TopicIds};
+use crate::kafka::observe::GroupWait;
+use crate::pipeline::ports::SourceError;
+use crate::settings::OnGap;
+
+/// How long the broker has for one question. The poll thread asks, so no other partition is read meanwhile.
+const QUESTION: Duration = Duration::from_secs(2);
+/// How long to wait before what was not answered is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How the cluster's id of librdkafka's in-process broker begins, which the quickstart runs on. It has no controller, so
+/// it cannot be asked for a topic's id.
+const IN_PROCESS: &str = "mockCluster";
+/// How long librdkafka may take to start an assigned partition. It stops the old reading first, and a partition that it
+/// has given up at [`NOWHERE`] never starts by itself.
+const TAKE: Duration = Duration::from_secs(5);
+
+/// What the group has of a partition.
+#[derive(Debug, Clone, Default)]
+struct Committed {
+    position: Option<LogPosition>,
+    metadata: CommitMetadata,
+}
+
+impl Context {
+    /// One turn: partitions that have no start get one where the brokers answer, and those that have are read.
+    pub(super) fn start_partitions(&self, consumer: &BaseConsumer<Self>) {
+        let (without, due) = {
+            let state = self.state();
+            let without = state.partitions_that(|partition| {
+                matches!(partition.reading, Reading::NoStart | Reading::Refused(_))
+            });
+            (without, Instant::now() >= state.ask_at)
+        };
+        if without.is_empty() {
+            self.starts_are_known();
+        } else if due {
+            match self.choose_starts(consumer, &without) {
+                Ok(()) => self.starts_are_known(),
+                Err(reason) => self.starts_are_not_known(&without, &reason),
+            }
+        }
+        let result = self.take_starts(consumer);
+        self.fatal(result);
+    }
+
+    fn starts_are_known(&self) {
+        if std::mem::take(&mut self.state().waits_for_starts) {
+            self.observer.has(GroupWait::StartOffsets);
+        }
+    }
+
+    fn starts_are_not_known(&self, partitions: &[i32], reason: &str) {
+        let topic = &self.topic;
+        let reason =
+            format!("partitions {partitions:?} of {topic} wait for their start offsets: {reason}");
+        {
+            let mut state = self.state();
+            state.ask_at = Instant::now() + ASK_AGAIN;
+            state.waits_for_starts = true;
+        }
+        if self.observer.waits_for(GroupWait::StartOffsets, reason.clone()) {
+            tracing::warn!(reason, "not reading; it is asked again until there is an answer");
+        }
+    }
+
+    /// What librdkafka does not take ends the run: the group believes that these partitions are read.
+    fn fatal<T>(&self, result: KafkaResult<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::error!(%error, "librdkafka did not take a start");
+                self.state().fail(SourceError::Fatal(format!("it did not take a start: {error}")));
+                None
+            }
+        }
+    }
+
+    /// # Errors
+    /// With the reason why some partition has no start yet; those that can, have one.
+    fn choose_starts(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[i32],
+    ) -> Result<(), String> {
+        let cluster = consumer.client().fetch_cluster_id(QUESTION);
+        self.state().cluster.clone_from(&cluster);
+        let topic_id = if cluster.as_ref().is_some_and(|id| id.starts_with(IN_PROCESS)) {
+            Ok(None)
+        } else {
+            self.topic_id(consumer)
+        };
+        let topic_id = topic_id.map_err(|error| format!("the topic's id is not known: {error}"))?;
+        let mut result = Ok(());
+        let committed = self.committed(consumer, partitions)?;
+        for (&partition, committed) in partitions.iter().zip(committed) {
+            self.observer.polled();
+            let facts = committed.and_then(|committed| {
+                let now = (cluster.clone(), topic_id.clone());
+                let facts = self.facts(partition, committed, now).ok_or("it was revoked")?;
+                self.decide(consumer, partition, facts)
+            });
+            match facts {
+                Ok((facts, start)) => self.start(consumer, partition, &facts, start),
+                Err(error) => result = Err(format!("partition {partition}: {error}")),
+            }
+        }
+        result
+    }
+
+    /// Asks with a queue of its own: an answer to an earlier question may be of an earlier topic.
+    fn topic_id(&self, consumer: &BaseConsumer<Self>) -> Result<Option<String>, String> {
+        // None for a name that no topic can have.
+        let Some(ids) = TopicIds::new(consumer.client(), &self.topic) else { return Ok(None) };
+        ids.ask(QUESTION);
+        ids.answer(QUESTION).unwrap_or_else(|| Err("no answer in time".to_owned()))
+    }
+
+    /// What the group has committed, in the order of the partitions. Those whose reading was refused are not asked for:
+    /// they have a position, and need not wait for the coordinator.
+    fn committed(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[i32],
+    ) -> Result<Vec<Result<Committed, String>>, String> {
+        let mut wanted = TopicPartitionList::new();
+        {
+            let state = self.state();
+            for number in partitions {
+                let partition = state.partitions.get(number);
+                if partition.is_some_and(|partition| partition.next_offset().is_none()) {
+                    wanted.add_partition(&self.topic, *number);
+                }
+            }
+        }
+        let answer = if wanted.count() == 0 {
+            wanted
+        } else {
+            let answer = consumer.committed_offsets(wanted, QUESTION);
+            answer.map_err(|error| format!("the committed offsets are not known: {error}"))?
+        };
+        let epochs = ffi::leader_epochs(&answer);
+        Ok(partitions.iter().map(|&number| self.of_partition(&answer, &epochs, number)).collect())
+    }
+
+    fn of_partition(
+        &self,
+        answer: &TopicPartitionList,
+        epochs: &[Option<i32>],
+        partition: i32,
+    ) -> Result<Committed, String> {
+        let elements = answer.elements();
+        let found = elements.iter().zip(epochs).find(|(of, _)| of.partition() == partition);
+        let Some((element, &epoch)) = found else { return Ok(Committed::default()) };
+        element.error().map_err(|error| error.to_string())?;
+        let position = match element.offset() {
+            Offset::Offset(offset) => Some(LogPosition { offset, epoch }),
+            _ => None,
+        };
+        Ok(Committed { position, metadata: CommitMetadata::parse(element.metadata()) })
+    }
+
+    fn facts(
+        &self,
+        number: i32,
+        committed: Committed,
+        (cluster, topic_id): (Option<String>, Option<String>),
+    ) -> Option<Facts> {
+        let mut state = self.state();
+        let partition = state.partitions.get(&number)?.clone();
+        let Partition { reading, start, next, .. } = partition;
+        let log = state.log(number);
+        let position = match next {
+            Some(offset) => Some(LogPosition { offset, epoch: log.epoch_before(offset) }),
+            None => start,
+        };
+        let refusal = if let Reading::Refused(refusal) = reading { Some(refusal) } else { None };
+        Some(Facts {
+            position,
+            committed: committed.position.or(log.committed.map(LogPosition::unproved).filter(
+                |_| {
+                    // A broker forgets the group's offsets when it deletes the topic: then ours says what is lost.
+                    log.topic_id.is_some() && topic_id.is_some() && log.topic_id != topic_id
+                },
+            )),
+            account: None,
+            metadata: committed.metadata,
+            cluster,
+            topic_id,
+            known_topic_id: log.topic_id.clone(),
+            watermarks: None,
+            known_end: log.end(),
+            refusal,
+            validated: next.is_none() && start.is_some_and(|start| start.epoch.is_some()),
+        })
+    }
+
+    fn decide(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partition: i32,
+        mut facts: Facts,
+    ) -> Result<(Facts, Start), String> {
+        if let Decision::Start(start) = facts.decide() {
+            return Ok((facts, start));
+        }
+        let watermarks = consumer.fetch_watermarks(&self.topic, partition, QUESTION);
+        facts.watermarks =
+            Some(watermarks.map_err(|error| format!("its ends are not known: {error}"))?);
+        match facts.decide() {
+            Decision::Start(start) => Ok((facts, start)),
+            Decision::AskWatermarks => Err("its ends do not decide".to_owned()),
+        }
+    }
+
+    /// Takes in a decision: from here on everything that is known of the partition is of the log that it will read.
+    fn start(&self, consumer: &BaseConsumer<Self>, number: i32, facts: &Facts, start: Start) {
+        if let Some(gap) = start.gap
+            && !self.report(number, gap)
+        {
+            return;
+        }
+        let was_refused = facts.refusal.is_some();
+        if was_refused && self.fatal(self.assign_anew(consumer, number)).is_none() {
+            return;
+        }
+        let is_recreated = start.gap.is_some_and(|gap| gap.cause == GapCause::Recreated);
+        let assignment = {
+            let mut state = self.state();
+            if start.other_log {
+                state.commits.assign([number]);
+                state.logs.remove(&number);
+            }
+            let assignment = state.commits.assignment();
+            let log = state.log(number);
+            log.topic_id.clone_from(&facts.topic_id);
+            log.starts_at(start.position);
+            let reading = Reading::Starts(start.position, Instant::now());
+            let settled_by = facts.metadata.settled_by.clone();
+            let partition =
+                Partition { reading, start: Some(start.position), next: None, settled_by };
+            state.partitions.insert(number, partition);
+            if facts.committed == Some(start.position) {
+                state.commits.starts_as_committed(number, start.position.offset);
+            }
+            assignment
+        };
+        if start.other_log {
+            self.observer.forget(number);
+        }
+        if facts.position.is_none() || is_recreated {
+            let has_history = facts.committed.is_some() && !is_recreated;
+            self.settled.assigned(number, has_history, facts.metadata.settled_by.as_deref());
+        }
+        if facts.position.is_none() && facts.committed.is_none() && start.gap.is_none() {
+            tracing::info!(
+                topic = %self.topic, partition = number, offset = start.position.offset,
+                "the group has no committed offset: reading from the first record"
+            );
+        }
+        self.observer.started(number, start.position.offset, assignment);
+    }
+
+    /// librdkafka has stopped reading the partition for good: only another assignment starts it again.
+    fn assign_anew(&self, consumer: &BaseConsumer<Self>, partition: i32) -> KafkaResult<()> {
+        let list = self.list([(partition, NOWHERE)])?;
+        consumer.pause(&list)?;
+        consumer.incremental_unassign(&list)?;
+        consumer.incremental_assign(&list)?;
+        consumer.pause(&list)
+    }
+
+    /// Has librdkafka go to the starts that were chosen. A seek with an epoch is checked by the broker; an assignment is
+    /// not.
+    fn take_starts(&self, consumer: &BaseConsumer<Self>) -> KafkaResult<()> {
+        let starting: Vec<(i32, LogPosition, Instant)> = {
+            let state = self.state();
+            let starting =
+                state.partitions.iter().filter_map(|(&number, partition)| {
+                    match partition.reading {
+                        Reading::Starts(position, since) => Some((number, position, since)),
+                        _ => None,
+                    }
+                });
+            starting.collect()
+        };
+        if starting.is_empty() {
+            return Ok(());
+        }
+        let mut list = self.list(starting.iter().map(|&(number, at, _)| (number, at.offset)))?;
+        ffi::set_leader_epochs(&mut list, |partition, _| {
+            starting.iter().find(|(number, ..)| *number == partition)?.1.epoch
+        });
+        let sought = match consumer.seek_partitions(list, QUESTION) {
+            Ok(sought) => sought,
+            // Tried again in the next turn.
+            Err(KafkaError::Seek(error)) => {
+                tracing::debug!(error, "partitions do not start yet");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut read = Vec::new();
+        for element in sought.elements() {
+            let number = element.partition();
+            let since = starting.iter().find(|(of, ..)| *of == number).map(|&(.., since)| since);
+            match element.error() {
+                Ok(()) => read.push(number),
+                Err(error) if since.is_some_and(|since| since.elapsed() > TAKE) => {
+                    tracing::warn!(%error, partition = number, "librdkafka does not start a partition; it is assigned again");
+                    self.assign_anew(consumer, number)?;
+                    self.restart_clock(number);
+                }
+                Err(error) => tracing::debug!(%error, partition = number, "not started yet"),
+            }
+        }
+        self.read_on(consumer, &read)
+    }
+
+    fn restart_clock(&self, number: i32) {
+        if let Some(partition) = self.state().partitions.get_mut(&number)
+            && let Reading::Starts(_, since) = &mut partition.reading
+        {
+            *since = Instant::now();
+        }
+    }
+
+    fn read_on(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
+        let is_full = {
+            let mut state = self.state();
+            for number in partitions {
+                if let Some(partition) = state.partitions.get_mut(number) {
+                    partition.reading = Reading::Reads;
+                }
+            }
+            state.is_full
+        };
+        if is_full || partitions.is_empty() {
+            return Ok(());
+        }
+        consumer.resume(&self.list(partitions.iter().map(|&partition| (partition, 0)))?)
+    }
+
+    /// The topic has this id now. Partitions that are read as of another start again, and what was written of the old
+    /// topic is committed no more: under the new id it would be an offset of the new topic.
+    pub(super) fn topic_has(&self, consumer: &BaseConsumer<Self>, id: &str) {
+        let recreated: Vec<i32> = {
+            let mut state = self.state();
+            let read = state.partitions_that(|partition| partition.next_offset().is_some());
+            let of_another = read.into_iter().filter(|&number| {
+                let known = &mut state.log(number).topic_id;
+                known.get_or_insert_with(|| id.to_owned()) != id
+            });
+            of_another.collect()
+        };
+        if recreated.is_empty() {
+            return;
+        }
+        {
+            let mut state = self.state();
+            state.commits.assign(recreated.iter().copied());
+            for number in &recreated {
+                if let Some(partition) = state.partitions.get_mut(number)
+                    && !matches!(partition.reading, Reading::Refused(_))
+                {
+                    partition.reading = Reading::NoStart;
+                }
+            }
+        }
+        let list = self.list(recreated.iter().map(|&partition| (partition, 0)));
+        self.fatal(list.and_then(|list| consumer.pause(&list)));
+    }
+
+    /// Says and counts what a start passes over. `false` where `kafka.on_gap` ends the run for it.
+    fn report(&self, partition: i32, gap: Gap) -> bool {
+        let topic = &self.topic;
+        let what = match gap.cause {
+            GapCause::Retention => "the broker deleted records before they were read",
+            GapCause::Recreated => {
+                "the topic was made again: it is read from its first record, and what was not read of the old one is lost"
+            }
+            GapCause::CutSomewhere => {
+                "the log was cut: it is read from its first record, and what was not read of the old one is lost"
+            }
+            GapCause::Cut => {
+                "the log was cut and other records took the place of those cut off: it is read on from the cut"
+            }
+        };
+        let records =
+            gap.range.map_or(0, |(from, to)| to.saturating_sub(from).max(0).cast_unsigned());
+        self.observer.lost(records);
+        let range = match gap.range {
+            Some((from, to)) => format!("offsets {from} to {}", to - 1),
+            None => "an unknown range".to_owned(),
+        };
+        tracing::error!(%topic, partition, records, range, "{what}");
+        if self.on_gap == OnGap::Stop {
+            self.state().fail(SourceError::Gap(format!(
+                "{what}: partition {partition} of {topic}, {range}; kafka.on_gap = \"continue\" reads on, and \
+                 `kafka-consumer-groups --reset-offsets` chooses another place"
+            )));
+        }
+        self.on_gap != OnGap::Stop
+    }
+}
+
+/// Whether an error of `poll` says that a partition is read no more for want of a position.
+pub(super) fn asks_for_start(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))
+}

@@ -1,0 +1,310 @@
+//! The member of the group against a broker; the test is the loop that writes the records.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use testkit::{Kafka, NetworkFault, Proxy, eventually, unique};
+use tokio::sync::mpsc::Receiver;
+
+use super::callbacks::Context;
+use super::thread::PollThread;
+use super::*;
+use crate::kafka::config;
+use crate::kafka::observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
+use crate::pipeline::ports::{
+    AssignmentId, Chunk, SourceControl, SourceError, SourceEvent, WrittenOffsets,
+};
+use crate::record::Record;
+use crate::settings::Settings;
+
+/// For anything that is waited for; afterwards something is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any of these tests: a member that did not leave the group is missed after it.
+const SESSION: &str = "300000";
+/// Kafka's key of a request for committed offsets.
+const OFFSET_FETCH: u16 = 9;
+
+/// What the group told.
+#[derive(Debug, Default)]
+struct Seen(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    lost: u64,
+    waits: Vec<String>,
+    settled_by: Option<String>,
+}
+
+impl Seen {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl GroupObserver for Seen {
+    fn polled(&self) {}
+    fn membership(&self, _: &str) {}
+    fn assigned(&self) {}
+    fn revoking(&self) {}
+    fn waits_for(&self, what: GroupWait, reason: String) -> bool {
+        if what == GroupWait::StartOffsets {
+            self.told().waits.push(reason);
+        }
+        true
+    }
+    fn has(&self, _: GroupWait) {}
+    fn lost(&self, records: u64) {
+        self.told().lost += records;
+    }
+    fn started(&self, _: i32, _: i64, _: AssignmentId) {}
+    fn forget(&self, _: i32) {}
+    fn read(&self, _: &[Record]) {}
+    fn ends(&self, _: &[PartitionEnd]) {}
+}
+
+impl SettledEvidence for Seen {
+    fn assigned(&self, _: i32, _: bool, fingerprint: Option<&str>) {
+        self.told().settled_by = fingerprint.map(str::to_owned);
+    }
+    fn revoked(&self, _: i32) {}
+    fn fingerprint(&self, _: i32) -> Option<String> {
+        self.told().settled_by.clone()
+    }
+}
+
+/// A topic and a group of a test's own.
+struct Scene {
+    brokers: String,
+    topic: String,
+}
+
+impl Scene {
+    async fn new(brokers: String, name: &str, partitions: i32) -> Self {
+        let topic = unique(name);
+        testkit::topic(&brokers, &topic, partitions, &[]).await;
+        Self { brokers, topic }
+    }
+
+    fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        settings.kafka.brokers.clone_from(&self.brokers);
+        settings.kafka.topic.clone_from(&self.topic);
+        settings.kafka.group.clone_from(&self.topic);
+        settings.kafka.revoke_timeout = Duration::from_millis(500);
+        settings.kafka.client.insert("session.timeout.ms".into(), SESSION.into());
+        settings
+    }
+
+    fn member_of(&self, brokers: &str) -> Member {
+        let mut settings = self.settings();
+        settings.kafka.brokers = brokers.to_owned();
+        let seen = Arc::new(Seen::default());
+        let observers = Observers { group: seen.clone(), settled: seen.clone() };
+        let (thread, events) = start(&settings, observers).unwrap();
+        Member { thread, events, seen, topic: self.topic.as_str().into() }
+    }
+
+    fn member(&self) -> Member {
+        self.member_of(&self.brokers)
+    }
+
+    /// Sends so many records to a partition.
+    async fn produce(&self, partition: i32, count: usize) {
+        let record = |_| testkit::Record {
+            partition: Some(partition),
+            value: Some("x".into()),
+            ..testkit::Record::default()
+        };
+        testkit::produce(&self.brokers, &self.topic, (0..count).map(record)).await;
+    }
+
+    fn outsider(&self) -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("group.id", &self.topic);
+        config.create().unwrap()
+    }
+
+    fn partition(&self, partition: i32, offset: Offset) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, offset).unwrap();
+        list
+    }
+
+    /// The group's offset of a partition.
+    fn committed(&self, partition: i32) -> Option<i64> {
+        let list = self.partition(partition, Offset::Invalid);
+        let list = self.outsider().committed_offsets(list, PATIENCE).unwrap();
+        list.elements()[0].offset().to_raw().filter(|offset| *offset >= 0)
+    }
+
+    /// Commits as another member did before.
+    fn commit(&self, partition: i32, offset: i64, metadata: &str) {
+        let list = self.partition(partition, Offset::Offset(offset));
+        list.find_partition(&self.topic, partition).unwrap().set_metadata(metadata);
+        self.outsider().commit(&list, CommitMode::Sync).unwrap();
+    }
+}
+
+struct Member {
+    thread: PollThread,
+    events: Receiver<SourceEvent>,
+    seen: Arc<Seen>,
+    topic: Arc<str>,
+}
+
+impl Member {
+    async fn next(&mut self) -> SourceEvent {
+        let next = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+        next.unwrap_or_else(|_| panic!("no event: {:?}", self.seen.told())).expect("an event")
+    }
+
+    /// The next records; revocations before them are answered at once.
+    async fn records(&mut self) -> Chunk {
+        loop {
+            match self.next().await {
+                SourceEvent::Records(chunk) => return chunk,
+                SourceEvent::Revoking { done } => done.send(()).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Reads so many records, and returns partition, offset and assignment of each.
+    async fn read(&mut self, count: usize) -> Vec<(i32, i64, AssignmentId)> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let chunk = self.records().await;
+            let at = chunk.records.iter().map(|record| &record.position);
+            all.extend(at.map(|at| (at.partition, at.offset, chunk.assignment)));
+        }
+        all
+    }
+
+    /// Says that a record is written.
+    fn written(&self, (partition, offset, assignment): (i32, i64, AssignmentId)) {
+        let mut offsets = WrittenOffsets::default();
+        let position = model::Position { topic: self.topic.clone(), partition, offset };
+        offsets.include(&position, assignment);
+        self.thread.control().written(&offsets);
+        self.thread.control().commit_soon();
+    }
+}
+
+/// The old build waited twenty seconds for the coordinator and then let librdkafka choose: offset 50 of another topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_does_not_answer_is_asked_until_it_does() {
+    const LONGER_THAN_IT_WAITED: usize = 7;
+    let proxy = Proxy::start();
+    let kafka = Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(proxy.port())).start();
+    proxy.forward_to(&kafka.listener("PROXIED"));
+    let scene = Scene::new(kafka.brokers(), "coordinator", 1).await;
+    scene.produce(0, 100).await;
+    scene.commit(0, 50, "evidence=e topic-id=AAAAAAAAAAAAAAAAAAAAAA");
+    proxy.set(NetworkFault::RequestsLost(OFFSET_FETCH));
+    let mut member = scene.member_of(&proxy.address());
+    eventually("questions in vain", PATIENCE, async || {
+        member.seen.told().waits.len() >= LONGER_THAN_IT_WAITED
+    })
+    .await;
+    let reason = member.seen.told().waits[0].clone();
+    assert!(reason.contains("the committed offsets are not known"), "{reason}");
+    assert!(member.events.try_recv().is_err(), "nothing is read without a start");
+    proxy.set(NetworkFault::None);
+    let read = member.read(100).await;
+    assert_eq!(read[0].1, 0, "the first record of the new topic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_outlives_a_revocation_does_not_set_the_group_back() {
+    let scene = Scene::new(testkit::kafka().brokers(), "outlives", 2).await;
+    scene.produce(0, 100).await;
+    scene.produce(1, 100).await;
+    let mut first = scene.member();
+    let read = first.read(200).await;
+
+    // Another member gets a partition, while nothing that the first read of it is written yet.
+    let mut second = scene.member();
+    let taking = tokio::spawn(async move {
+        let chunk = second.records().await;
+        (second, chunk)
+    });
+    let SourceEvent::Revoking { done } = first.next().await else { panic!("a revocation") };
+    let (second, chunk) = taking.await.unwrap();
+    let moved = chunk.records[0].position.partition;
+    second.written((moved, 79, chunk.assignment));
+    eventually("its commit", PATIENCE, async || scene.committed(moved) == Some(80)).await;
+    drop(second);
+
+    // It comes back, and then the old write ends.
+    let again = first.read(20).await;
+    assert_eq!(again[0].1, 80);
+    drop(done);
+    let find =
+        |partition, offset| *read.iter().find(|(p, o, _)| (*p, *o) == (partition, offset)).unwrap();
+    first.written(find(moved, 9));
+    first.written(find(1 - moved, 99));
+    eventually("a commit", PATIENCE, async || scene.committed(1 - moved) == Some(100)).await;
+    assert_eq!(scene.committed(moved), Some(80));
+    first.written(again[19]);
+    eventually("a commit", PATIENCE, async || scene.committed(moved) == Some(100)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
+    let scene = Scene::new(testkit::kafka().brokers(), "not-taken", 1).await;
+    let (events, _taken) = tokio::sync::mpsc::channel(1);
+    let (_say, commands) = std::sync::mpsc::channel();
+    let seen = Arc::new(Seen::default());
+    let context = Context {
+        state: Mutex::new(state::PollState::new(commands)),
+        events,
+        observer: seen.clone(),
+        settled: seen,
+        topic: scene.topic.as_str().into(),
+        revoke_timeout: Duration::ZERO,
+        on_gap: crate::settings::OnGap::Continue,
+        repeated: Default::default(),
+    };
+    let config = config::consumer(&scene.settings());
+    let consumer: BaseConsumer<Context> = config.create_with_context(context).unwrap();
+    let context = consumer.context().clone();
+    let mut partitions = scene.partition(0, Offset::Invalid);
+    let mut rebalance = |code| {
+        context.rebalance(&consumer, code, &mut partitions);
+        match context.state().failed.take() {
+            None => 0,
+            Some(error @ SourceError::Fatal(_)) => error.exit_code(),
+            Some(other) => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(rebalance(RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS), 0);
+    assert_eq!(rebalance(RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS), 70, "it has it");
+    assert_eq!(rebalance(RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS), 0);
+    assert_eq!(rebalance(RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS), 70, "it has not");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_the_loop_ends_the_thread_and_leaves_the_group() {
+    let scene = Scene::new(testkit::kafka().brokers(), "leaves", 2).await;
+    scene.produce(0, 10).await;
+    scene.produce(1, 10).await;
+    // Once the loop ends, once everything is dropped.
+    for keeps_thread in [true, false] {
+        let mut member = scene.member();
+        member.records().await;
+        let Member { thread, events, .. } = member;
+        let thread = keeps_thread.then_some(thread);
+        drop(events);
+        // All partitions come, long before the session of the member before ends.
+        let mut next = scene.member();
+        let read = next.read(20).await;
+        let partitions: BTreeSet<i32> = read.iter().map(|(partition, ..)| *partition).collect();
+        assert_eq!(partitions.len(), 2);
+        drop(thread);
+    }
+}

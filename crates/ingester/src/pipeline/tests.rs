@@ -1,0 +1,520 @@
+//! The loop on scripted ports, under virtual time.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use enrich::{ExitHistory, TfaRules, TorRules, format};
+use model::{Position, Publication, Timestamp, TorReason};
+use store::{Error, PublicationWriter, Recorded, Retrying, WaitCause, WaitObserver};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::*;
+use crate::decode::DecodeRules;
+use crate::decode::rejection::Rejection;
+use crate::pipeline::evaluate::Outcome;
+use crate::pipeline::ports::{AssignmentId, DeadLetters, DeliveryObserver, RowStore, Undelivered};
+use crate::pipeline::write::Delivery;
+use crate::record::Record;
+
+const AT: &str = "2022-03-01T12:00:00Z";
+
+const LIMITS: BatchLimits = BatchLimits {
+    max_rows: 2,
+    max_bytes: 1 << 20,
+    linger: Duration::from_millis(20),
+    in_flight: 3,
+    max_buffered_bytes: 1 << 20,
+};
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+struct Story(Arc<Mutex<Vec<String>>>);
+
+impl Story {
+    fn tell(&self, what: impl Into<String>) {
+        self.0.lock().unwrap().push(what.into());
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was told that begins with this word, without it.
+    fn of(&self, word: &str) -> Vec<String> {
+        let of = |line: &String| line.strip_prefix(word).map(|rest| rest.trim().to_owned());
+        self.told().iter().filter_map(of).collect()
+    }
+}
+
+/// Tells of batches by the offsets of their first partition; ends at a record.
+struct Observer {
+    story: Story,
+    last: Option<u64>,
+    evaluated: u64,
+}
+
+impl BatchObserver for Observer {
+    fn evaluated(&mut self, _: &Outcome) -> ControlFlow<()> {
+        self.evaluated += 1;
+        if Some(self.evaluated) == self.last {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn sent(&mut self, batch: &Batch) {
+        self.story.tell(format!("sent {}", next(batch)));
+    }
+
+    fn written(&mut self, written: &WrittenBatch) {
+        self.story.tell(format!("written {}", next(&written.batch)));
+    }
+}
+
+fn next(batch: &Batch) -> String {
+    let next = batch.offsets.iter().map(|(partition, offset)| {
+        format!("{partition}@{} of {}", offset.next, offset.assignment.0)
+    });
+    next.collect::<Vec<_>>().join(" ")
+}
+
+impl DeliveryObserver for Story {
+    fn waiting(&self, _: &Undelivered) {
+        self.tell("waiting");
+    }
+
+    fn recovered(&self) {
+        self.tell("recovered");
+    }
+}
+
+impl WaitObserver for Story {
+    fn waiting(&self, cause: WaitCause, _: &Error) {
+        self.tell(format!("waiting {cause:?}"));
+    }
+
+    fn recovered(&self, cause: WaitCause) {
+        self.tell(format!("recovered {cause:?}"));
+    }
+}
+
+/// A table: how long its writes take, in the order in which they begin, and how they end.
+#[derive(Default)]
+struct Table {
+    story: Story,
+    script: Mutex<VecDeque<(u64, Result<(), Error>)>>,
+    /// A row with this name is refused for its data.
+    refused: Option<&'static str>,
+    under_way: Mutex<(usize, usize)>,
+    is_serial: bool,
+}
+
+impl Table {
+    /// Each write takes so many milliseconds.
+    fn taking(story: &Story, takes: &[u64]) -> Self {
+        let script = takes.iter().map(|&takes| (takes, Ok(()))).collect();
+        Self { story: story.clone(), script: Mutex::new(script), ..Self::default() }
+    }
+
+    async fn write_once(&self, rows: &[Publication]) -> Result<Recorded, Error> {
+        let (takes, result) = self.script.lock().unwrap().pop_front().unwrap_or((1, Ok(())));
+        {
+            let mut under_way = self.under_way.lock().unwrap();
+            under_way.0 += 1;
+            under_way.1 = under_way.1.max(under_way.0);
+        }
+        sleep(Duration::from_millis(takes)).await;
+        self.under_way.lock().unwrap().0 -= 1;
+        result?;
+        let names: Vec<_> = rows.iter().map(|row| row.id.name.as_str()).collect();
+        if names.iter().any(|name| Some(*name) == self.refused) {
+            return Err(Error::Data("violates a constraint".into()));
+        }
+        self.story.tell(format!("rows {}", names.join(" ")));
+        Ok(Recorded { inserted: rows.len() as u64, ..Recorded::default() })
+    }
+}
+
+#[async_trait]
+impl RowStore for Table {
+    async fn write(&self, rows: &[Publication]) -> Result<store::Written, Error> {
+        let recorded = self.write_once(rows).await?;
+        Ok(store::Written { recorded, ..store::Written::default() })
+    }
+
+    fn is_serial(&self) -> bool {
+        self.is_serial
+    }
+}
+
+#[async_trait]
+impl PublicationWriter for Table {
+    async fn record(&self, rows: &[Publication]) -> Result<Recorded, Error> {
+        self.write_once(rows).await
+    }
+
+    fn is_serial(&self) -> bool {
+        self.is_serial
+    }
+}
+
+/// A dead-letter topic that does not acknowledge the first so many.
+struct Topic {
+    story: Story,
+    unacknowledged: Mutex<u32>,
+}
+
+#[async_trait]
+impl DeadLetters for Topic {
+    async fn deliver(&self, rejection: &Rejection, record: &Record) -> Result<(), Undelivered> {
+        let mut unacknowledged = self.unacknowledged.lock().unwrap();
+        if *unacknowledged > 0 {
+            *unacknowledged -= 1;
+            let (position, reason) = (record.position.clone(), "no answer".to_owned());
+            return Err(Undelivered { position, reason });
+        }
+        self.story.tell(format!("dead {} {}", record.position.offset, rejection.code.as_str()));
+        Ok(())
+    }
+}
+
+pub(crate) fn record(offset: i64) -> Record {
+    // Every second publisher is the exit.
+    let ip = if offset % 2 == 0 { "109.70.100.19" } else { "71.160.223.45" };
+    let value = format!(
+        r#"{{"specversion":"1.0","id":"{offset}","source":"s","type":"t","data":{{"package":{{"ecosystem":"npm",
+        "name":"p{offset}","version":"1"}},"publishedAt":"{AT}","request":{{"ip":"{ip}"}}}}}}"#
+    );
+    let position = Position { topic: "t".into(), partition: 0, offset };
+    Record { position, timestamp: None, key: None, value: Some(value.into()), headers: Vec::new() }
+}
+
+fn bad(offset: i64) -> Record {
+    Record { value: Some("not an event".into()), ..record(offset) }
+}
+
+fn skipped(offset: i64) -> Record {
+    Record { value: None, ..record(offset) }
+}
+
+fn chunk(assignment: u64, records: impl IntoIterator<Item = Record>) -> SourceEvent {
+    let records = records.into_iter().collect();
+    SourceEvent::Records(Chunk { records, assignment: AssignmentId(assignment) })
+}
+
+fn evaluator(history: Arc<ExitHistory>) -> Evaluator {
+    let decode =
+        DecodeRules { ecosystem: "npm".into(), event_type: "t".into(), max_event_bytes: 1 << 20 };
+    Evaluator { decode, history, tfa: TfaRules::default(), generation: 0 }
+}
+
+/// A record that becomes a row.
+pub(crate) fn row(offset: i64) -> Outcome {
+    evaluator(Arc::new(ExitHistory::new(TorRules::default()))).evaluate(&record(offset))
+}
+
+/// The loop on a table, with a dead-letter topic that acknowledges.
+fn ingest(story: &Story, rows: Arc<dyn RowStore>) -> Ingest {
+    let history = Arc::new(ExitHistory::new(TorRules::default()));
+    let topic = Topic { story: story.clone(), unacknowledged: Mutex::new(0) };
+    let dead_letters = Some(Delivery { topic: Box::new(topic), observer: Arc::new(story.clone()) });
+    Ingest {
+        evaluator: evaluator(history.clone()),
+        evidence: Box::new(history),
+        writer: Arc::new(Writer { rows, dead_letters }),
+        observer: Box::new(Observer { story: story.clone(), last: None, evaluated: 0 }),
+        limits: LIMITS,
+    }
+}
+
+/// Runs the loop on these events.
+async fn run(
+    ingest: Ingest,
+    events: impl IntoIterator<Item = SourceEvent>,
+) -> Result<(), IngestError> {
+    let (source, receiver) = mpsc::channel(64);
+    for event in events {
+        source.send(event).await.unwrap();
+    }
+    drop(source);
+    ingest.run(receiver).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_are_written_at_once_and_told_in_order() {
+    let story = Story::default();
+    let table = Arc::new(Table::taking(&story, &[30, 10, 20, 1]));
+    let events = [chunk(1, (0..8).map(record)), SourceEvent::Ended];
+    run(ingest(&story, table.clone()), events).await.unwrap();
+    assert_eq!(story.of("rows"), ["p2 p3", "p4 p5", "p0 p1", "p6 p7"]);
+    assert_eq!(story.of("written"), ["0@2 of 1", "0@4 of 1", "0@6 of 1", "0@8 of 1"]);
+    let told = story.told();
+    let place = |line: &str| told.iter().position(|told| told == line).unwrap();
+    assert!(place("rows p0 p1") < place("written 0@2 of 1"), "{told:?}");
+    assert_eq!(table.under_way.lock().unwrap().1, LIMITS.in_flight);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_stops_while_the_writers_are_busy_and_the_batch_is_full() {
+    let story = Story::default();
+    let ingest = ingest(&story, Arc::new(Table::taking(&story, &[1_000; 9])));
+    let (source, receiver) = mpsc::channel(1);
+    let running = tokio::spawn(ingest.run(receiver));
+    for offset in 0..9 {
+        let event = chunk(1, [record(offset)]);
+        // Three batches are written, a fourth is full, one event waits.
+        let taken = tokio::time::timeout(Duration::from_millis(100), source.send(event)).await;
+        assert!(taken.is_ok(), "{offset}");
+    }
+    let event = chunk(1, [record(9)]);
+    assert!(tokio::time::timeout(Duration::from_millis(10), source.send(event)).await.is_err());
+    source.send(SourceEvent::Ended).await.unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(story.of("written").last().map(String::as_str), Some("0@9 of 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_stops_at_the_bytes_that_may_be_held() {
+    let story = Story::default();
+    let held = 3 * (record(0).size() + size_of::<Publication>());
+    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[1_000])));
+    ingest.limits = BatchLimits { max_buffered_bytes: held, max_rows: 100, ..LIMITS };
+    let (source, receiver) = mpsc::channel(1);
+    let running = tokio::spawn(ingest.run(receiver));
+    let began = Instant::now();
+    for offset in 0..5 {
+        source.send(chunk(1, [record(offset)])).await.unwrap();
+    }
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    source.send(SourceEvent::Ended).await.unwrap();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_waits_for_others_no_longer_than_the_linger() {
+    let story = Story::default();
+    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[1])));
+    ingest.limits.max_rows = 100;
+    let (source, receiver) = mpsc::channel(4);
+    let running = tokio::spawn(ingest.run(receiver));
+    source.send(chunk(1, [record(0)])).await.unwrap();
+    sleep(LIMITS.linger - Duration::from_millis(2)).await;
+    assert_eq!(story.of("sent"), [""; 0]);
+    sleep(Duration::from_millis(4)).await;
+    assert_eq!(story.of("sent"), ["0@1 of 1"]);
+    source.send(SourceEvent::Ended).await.unwrap();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passes_is_tried_again_and_a_refused_row_is_found() {
+    let story = Story::default();
+    let transient = || Err(Error::Transient("connection reset".into()));
+    let table = Table {
+        script: Mutex::new([(1, transient()), (1, transient())].into()),
+        refused: Some("p2"),
+        ..Table::taking(&story, &[])
+    };
+    let mut ingest =
+        ingest(&story, Arc::new(Retrying::<Table>::new(Arc::new(table), Arc::new(story.clone()))));
+    ingest.limits.max_rows = 4;
+    run(ingest, [chunk(1, (0..4).map(record)), SourceEvent::Ended]).await.unwrap();
+    assert_eq!(
+        story.told(),
+        [
+            "sent 0@4 of 1",
+            "waiting Away",
+            "rows p0 p1",
+            "recovered Away",
+            "rows p3",
+            "dead 2 refused_by_store",
+            "written 0@4 of 1"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_are_acknowledged_in_order_before_their_batch_is_done() {
+    let story = Story::default();
+    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[1])));
+    let topic = Topic { story: story.clone(), unacknowledged: Mutex::new(3) };
+    let dead_letters = Some(Delivery { topic: Box::new(topic), observer: Arc::new(story.clone()) });
+    let rows = ingest.writer.rows.clone();
+    ingest.writer = Arc::new(Writer { rows, dead_letters });
+    ingest.limits.max_rows = 100;
+    let records = [bad(0), record(1), skipped(2), bad(3), bad(4)];
+    run(ingest, [chunk(1, records), SourceEvent::Ended]).await.unwrap();
+    let told = story.told();
+    assert_eq!(story.of("dead"), ["0 not_json", "3 not_json", "4 not_json"]);
+    assert_eq!((story.of("waiting").len(), story.of("recovered").len()), (3, 3));
+    assert_eq!(told.last().map(String::as_str), Some("written 0@5 of 1"));
+    assert_eq!(told[1], "rows p1", "dead letters come after the rows");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_last_record_that_the_observer_takes_nothing_is_written() {
+    let story = Story::default();
+    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[])));
+    ingest.observer = Box::new(Observer { story: story.clone(), last: Some(3), evaluated: 0 });
+    let events = [chunk(1, (0..5).map(record)), chunk(1, (5..7).map(record)), SourceEvent::Ended];
+    run(ingest, events).await.unwrap();
+    assert_eq!(story.of("written"), ["0@2 of 1", "0@3 of 1"]);
+    assert_eq!(story.of("rows"), ["p0 p1", "p2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_is_answered_when_everything_before_it_is_told() {
+    let story = Story::default();
+    let ingest = ingest(&story, Arc::new(Table::taking(&story, &[500, 20, 10])));
+    let (source, receiver) = mpsc::channel(8);
+    let running = tokio::spawn(ingest.run(receiver));
+    source.send(chunk(1, (0..5).map(record))).await.unwrap();
+    let (done, answer) = oneshot::channel();
+    source.send(SourceEvent::Revoking { done }).await.unwrap();
+    source.send(chunk(2, [record(9)])).await.unwrap();
+    answer.await.unwrap();
+    assert_eq!(story.of("written"), ["0@2 of 1", "0@4 of 1", "0@5 of 1"]);
+    source.send(SourceEvent::Ended).await.unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(story.of("written").len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_carries_the_newest_assignment_of_its_partition() {
+    let story = Story::default();
+    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[])));
+    ingest.limits.max_rows = 100;
+    let of_other = |offset| {
+        let mut record = record(offset);
+        record.position.partition = 1;
+        record
+    };
+    // The partition starts again on another log; the other one goes on.
+    let events = [
+        chunk(1, [record(7), record(8), of_other(3)]),
+        chunk(2, [record(0), record(1)]),
+        SourceEvent::Ended,
+    ];
+    run(ingest, events).await.unwrap();
+    assert_eq!(story.of("written"), ["0@2 of 2 1@4 of 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_is_written_to_its_end_first() {
+    let story = Story::default();
+    let table = Arc::new(Table::taking(&story, &[50]));
+    let failed = SourceEvent::Failed(SourceError::Gap("lost".into()));
+    let ended = run(ingest(&story, table.clone()), [chunk(1, [record(0)]), failed]).await;
+    assert!(matches!(ended, Err(IngestError::Source(SourceError::Gap(_)))), "{ended:?}");
+    assert_eq!(story.of("written"), ["0@1 of 1"]);
+    // As when the thread that reads has panicked.
+    let ended = run(ingest(&story, table), [chunk(1, [record(1)])]).await;
+    assert!(matches!(ended, Err(IngestError::Source(SourceError::Lost))), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_table_refuses_for_good_ends_the_loop_and_nothing_behind_it_is_told() {
+    let story = Story::default();
+    let table = Table::taking(&story, &[]);
+    let fatal = Err(Error::Fatal("permission denied".into()));
+    *table.script.lock().unwrap() = [(5, Ok(())), (10, fatal), (1, Ok(()))].into();
+    let events = [chunk(1, (0..6).map(record)), SourceEvent::Ended];
+    let ended = run(ingest(&story, Arc::new(table)), events).await;
+    assert!(matches!(ended, Err(IngestError::Store(Error::Fatal(_)))), "{ended:?}");
+    assert_eq!(story.of("written"), ["0@2 of 1"]);
+}
+
+#[test]
+fn a_table_that_writes_one_by_one_gets_at_once_what_others_get_in_several() {
+    let serial = LIMITS.one_by_one();
+    assert_eq!((serial.max_rows, serial.in_flight), (LIMITS.max_rows * LIMITS.in_flight, 1));
+    // One is written while the next fills.
+    assert!(serial.max_bytes * 2 <= serial.max_buffered_bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_writes_one_by_one_is_written_one_by_one() {
+    let story = Story::default();
+    let table = Arc::new(Table { is_serial: true, ..Table::taking(&story, &[]) });
+    let events = [chunk(1, (0..12).map(record)), SourceEvent::Ended];
+    run(ingest(&story, table.clone()), events).await.unwrap();
+    assert_eq!(story.of("written"), ["0@6 of 1", "0@12 of 1"]);
+    assert_eq!(table.under_way.lock().unwrap().1, 1);
+}
+
+/// Keeps the rows.
+#[derive(Default)]
+struct Rows(Mutex<Vec<Publication>>);
+
+#[async_trait]
+impl RowStore for Rows {
+    async fn write(&self, rows: &[Publication]) -> Result<store::Written, Error> {
+        self.0.lock().unwrap().extend_from_slice(rows);
+        Ok(store::Written::default())
+    }
+
+    fn is_serial(&self) -> bool {
+        false
+    }
+}
+
+impl Evidence for watch::Receiver<Arc<ExitHistory>> {
+    fn has_changed(&self) -> bool {
+        self.has_changed().unwrap_or(false)
+    }
+
+    fn current(&mut self) -> Arc<ExitHistory> {
+        self.borrow_and_update().clone()
+    }
+
+    fn written_with(&self, _: &Arc<ExitHistory>) {}
+}
+
+/// A list of sixty addresses and the exit, this many minutes before the acts.
+fn with_list(history: &ExitHistory, minutes: u64) -> ExitHistory {
+    let at = Timestamp::parse(AT).unwrap();
+    let others: Vec<String> = (1..=60).map(|last| format!("185.220.100.{last}")).collect();
+    let text = format!("109.70.100.19\n{}\n", others.join("\n"));
+    let list =
+        format::snapshot(text.as_bytes(), at.before(Duration::from_secs(minutes * 60))).unwrap();
+    let mut update = history.update();
+    update.snapshot(&list, Path::new(&minutes.to_string()));
+    update.finish(at).0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_lookup_is_wrong_while_the_evidence_is_swapped_a_hundred_times() {
+    let mut evidence = with_list(&ExitHistory::new(TorRules::default()), 300);
+    let (shown, history) = watch::channel(Arc::new(evidence.clone()));
+    let (story, rows) = (Story::default(), Arc::new(Rows::default()));
+    let mut ingest = ingest(&story, rows.clone());
+    ingest.evaluator = evaluator(history.borrow().clone());
+    ingest.evidence = Box::new(history);
+    let (source, records) = mpsc::channel(1);
+    let running = ingest.start(records).unwrap();
+    for swap in 0..100 {
+        source.send(chunk(1, (swap * 50..(swap + 1) * 50).map(record))).await.unwrap();
+        evidence = with_list(&evidence, 299 - swap.cast_unsigned());
+        shown.send_replace(Arc::new(evidence.clone()));
+    }
+    source.send(SourceEvent::Ended).await.unwrap();
+    running.await.unwrap();
+    let rows = rows.0.lock().unwrap();
+    assert_eq!(rows.len(), 5_000);
+    for row in rows.iter() {
+        let number: i64 = row.id.name.as_str()[1..].parse().unwrap();
+        let expected = if number % 2 == 0 {
+            (Some(true), TorReason::Snapshot)
+        } else {
+            (Some(false), TorReason::NotListed)
+        };
+        assert_eq!((row.info.tor, row.info.tor_reason), expected, "{number}");
+    }
+    let seen: std::collections::BTreeSet<_> =
+        rows.iter().map(|row| row.tor_evidence_until).collect();
+    assert!(seen.len() > 30, "the swaps were seen while records flowed: {}", seen.len());
+}

@@ -1,0 +1,160 @@
+//! All rows of packages, for their histories: a row of arrays a package, since a message for each version would take most
+//! of the time.
+
+use futures_util::TryStreamExt;
+use model::{Credential, PackageName, Past, PublishMethod, Timestamp};
+use sqlx::postgres::{PgConnection, PgRow, PgValueRef};
+use sqlx::{Decode, Row};
+
+use super::values::Time;
+use crate::{EachPackage, Error, RowsRead};
+
+const SQL: &str = "SELECT i.name, h.versions, h.created, h.tfa, h.credentials, h.usernames \
+    FROM unnest($1::text[]) WITH ORDINALITY AS i(name, place) CROSS JOIN LATERAL ( \
+        SELECT array_agg(version) AS versions, array_agg(created) AS created, array_agg(tfa) AS tfa, \
+            array_agg(credential::text) AS credentials, array_agg(username) AS usernames \
+        FROM (SELECT * FROM publication AS p WHERE p.name = i.name LIMIT $2) AS p \
+    ) AS h ORDER BY i.place";
+
+/// Why the reading ended early.
+pub(super) enum Ended {
+    /// The session or the server.
+    Database(sqlx::Error),
+    /// A row that no event can have made.
+    Row(Error),
+    /// More rows than the limit.
+    Limit(RowsRead),
+}
+
+impl From<sqlx::Error> for Ended {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// Hands on the rows of each package. `names` are sorted, each once.
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    names: &[&str],
+    limit: u64,
+    each: EachPackage<'_>,
+) -> Result<RowsRead, Ended> {
+    // One more than the limit shows that there are more, and nothing holds more in the server.
+    let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut packages = sqlx::query(SQL).bind(names).bind(most).fetch(connection);
+    let mut rows = 0;
+    while let Some(row) = packages.try_next().await? {
+        let package = Package::of(&row).map_err(Ended::Row)?;
+        let Some((name, past)) = package.past().map_err(Ended::Row)? else { continue };
+        if rows + past.len() as u64 > limit {
+            return Err(Ended::Limit(RowsRead { rows, is_complete: false }));
+        }
+        rows += past.len() as u64;
+        each(&name, &past);
+    }
+    Ok(RowsRead { rows, is_complete: true })
+}
+
+/// A row of the answer.
+struct Package<'r> {
+    name: &'r str,
+    versions: Elements<'r>,
+    created: Elements<'r>,
+    tfa: Elements<'r>,
+    credentials: Elements<'r>,
+    usernames: Elements<'r>,
+}
+
+impl<'r> Package<'r> {
+    fn of(row: &'r PgRow) -> Result<Self, Error> {
+        let array = |column: usize| Elements::of(row.try_get_raw(column)?);
+        Ok(Self {
+            name: row.try_get_unchecked(0)?,
+            versions: array(1)?,
+            created: array(2)?,
+            tfa: array(3)?,
+            credentials: array(4)?,
+            usernames: array(5)?,
+        })
+    }
+
+    /// None of a package without rows.
+    fn past(mut self) -> Result<Option<(PackageName, Vec<Past<'r>>)>, Error> {
+        let mut past = Vec::with_capacity(self.versions.left);
+        while let Some(version) = self.versions.next()? {
+            let next = |array: &mut Elements<'r>| array.next().map(Option::flatten);
+            let created = next(&mut self.created)?.and_then(|bytes| bytes.try_into().ok());
+            let created = Time::from_wire(created.ok_or_else(inconsistent)?).0;
+            let tfa = next(&mut self.tfa)?.map(|bytes| bytes == [1]);
+            let credential = text(next(&mut self.credentials)?)?.ok_or_else(inconsistent)?;
+            let username = text(next(&mut self.usernames)?)?;
+            let version = text(version)?.ok_or_else(inconsistent)?;
+            let method = PublishMethod::of(tfa, Credential::parse(credential)?);
+            past.push(row(version, created, method, username)?);
+        }
+        if past.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((PackageName::new(self.name).map_err(|_| inconsistent())?, past)))
+    }
+}
+
+fn row<'r>(
+    version: &'r str,
+    created: Timestamp,
+    method: PublishMethod,
+    username: Option<&'r str>,
+) -> Result<Past<'r>, Error> {
+    Past::new(version, created, method, username).map_err(|_| inconsistent())
+}
+
+fn text(bytes: Option<&[u8]>) -> Result<Option<&str>, Error> {
+    bytes.map(std::str::from_utf8).transpose().map_err(|_| inconsistent())
+}
+
+fn inconsistent() -> Error {
+    Error::fatal("a row holds a value that no event can have")
+}
+
+/// The elements of an array as PostgreSQL's binary format carries it (`array_send`): dimensions, whether there are nulls,
+/// the elements' type; a length and a lower bound for each dimension; then each element as a field.
+struct Elements<'r> {
+    bytes: &'r [u8],
+    left: usize,
+}
+
+impl<'r> Elements<'r> {
+    fn of(value: PgValueRef<'r>) -> Result<Self, Error> {
+        // No rows: null in the place of an array.
+        if sqlx::ValueRef::is_null(&value) {
+            return Ok(Self { bytes: &[], left: 0 });
+        }
+        let bytes = <&[u8] as Decode<sqlx::Postgres>>::decode(value).map_err(|_| inconsistent())?;
+        let mut array = Self { bytes, left: 0 };
+        let dimensions = array.number()?;
+        array.number()?;
+        array.number()?;
+        if dimensions == 1 {
+            array.left = usize::try_from(array.number()?).map_err(|_| inconsistent())?;
+            array.number()?;
+        }
+        Ok(array)
+    }
+
+    /// The next element, which may be null; none behind the last.
+    fn next(&mut self) -> Result<Option<Option<&'r [u8]>>, Error> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        // A length of -1 is null.
+        let Ok(length) = usize::try_from(self.number()?) else { return Ok(Some(None)) };
+        let (element, rest) = self.bytes.split_at_checked(length).ok_or_else(inconsistent)?;
+        self.bytes = rest;
+        Ok(Some(Some(element)))
+    }
+
+    fn number(&mut self) -> Result<i32, Error> {
+        let (number, rest) = self.bytes.split_first_chunk().ok_or_else(inconsistent)?;
+        self.bytes = rest;
+        Ok(i32::from_be_bytes(*number))
+    }
+}

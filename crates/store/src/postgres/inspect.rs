@@ -1,0 +1,36 @@
+//! What cannot be worked with, asked when a daemon starts.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::Error;
+
+/// Refuses, by name, what would go wrong without a word later: a table with rules, which `COPY` passes by, and a
+/// database whose table lies in another schema than the configured one.
+///
+/// # Errors
+/// [`Error::Fatal`] with what was found.
+pub(crate) async fn inspect(connection: &mut PgConnection, schema: &str) -> Result<(), Error> {
+    let rules = "SELECT string_agg(rulename::text, ', ' ORDER BY rulename) FROM pg_rules \
+                 WHERE schemaname = $1 AND tablename = 'publication'";
+    let rules: Option<String> =
+        sqlx::query_scalar(rules).bind(schema).fetch_one(&mut *connection).await?;
+    if let Some(rules) = rules {
+        return Err(Error::fatal(format!(
+            "the table publication has rules ({rules}), which rows by COPY pass by: drop them, or make triggers of them"
+        )));
+    }
+    let elsewhere = "SELECT array_agg(n.nspname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'event_identity' \
+                     WHERE c.relname = 'publication' AND c.relkind IN ('r', 'p')";
+    let schemas: Option<Vec<String>> =
+        sqlx::query(AssertSqlSafe(elsewhere)).fetch_one(&mut *connection).await?.try_get(0)?;
+    let schemas = schemas.unwrap_or_default();
+    if schemas.is_empty() || schemas.iter().any(|found| found == schema) {
+        return Ok(());
+    }
+    Err(Error::fatal(format!(
+        "the table publication is in schema {}, and store.schema is {schema}: name the one that holds the rows",
+        schemas.join(", ")
+    )))
+}

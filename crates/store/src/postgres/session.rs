@@ -1,0 +1,170 @@
+//! A session with the server: what it is set to, and whether it can be used at all.
+
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
+
+use crate::settings::{PostgresUrl, SessionKind};
+use crate::{Error, StoreSettings};
+
+/// How much sooner than the client the server gives a statement up, so that the client hears of it.
+const SOONER: Duration = Duration::from_secs(1);
+
+/// What every session is set to, but for the schema and the time limit. Every statement here is keyed by a list of unknown
+/// length. With a generic plan and nested loops it costs one index look-up a key whatever the list and the table; left to
+/// itself the planner reads the whole table for a long list. A server looks for a client that is gone only where it is
+/// told to: else statements that were given up go on, beside those that took their connections' places. Servers before
+/// PostgreSQL 14 do not know how, and some platforms cannot; they do without.
+const SETTINGS: &str = "SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; \
+    SET enable_hashjoin = off; SET enable_mergejoin = off; \
+    DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '1s', false); \
+    EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN END $$";
+
+/// What the server says of a new session.
+const FACTS: &str = "SELECT pg_backend_pid(), \
+    (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()), \
+    current_setting('publication.session', true), current_setting('statement_timeout'), \
+    getdatabaseencoding()::text, pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
+    EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+
+/// A session that is set up.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) connection: PgConnection,
+    pub(super) made: Instant,
+    pub(super) used: Instant,
+    pub(super) backend: Backend,
+    /// Whether the server itself gives up statements that take too long.
+    pub(super) is_limited: bool,
+}
+
+/// A server process, by what no other one has: numbers are used again.
+#[derive(Debug, Clone)]
+pub(super) struct Backend {
+    pid: i32,
+    start: Option<String>,
+    /// What the session was marked with.
+    mark: String,
+}
+
+impl Session {
+    /// Connects and sets the session up, for statements that may take as long as `limit`.
+    pub(super) async fn open(
+        url: &PostgresUrl,
+        settings: &StoreSettings,
+        limit: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let opening = async {
+            let mut connection = url.options.connect().await?;
+            let mark = mark();
+            connection.execute(AssertSqlSafe(settings_of(settings, limit, &mark))).await?;
+            let facts = sqlx::query(FACTS).bind(&settings.schema).persistent(false);
+            let facts = facts.fetch_one(&mut connection).await?;
+            if !facts.try_get(7)? {
+                let schema = &settings.schema;
+                return Err(Error::fatal(format!("it has no schema {schema:?} (store.schema)")));
+            }
+            Self::of(connection, &facts, mark, url.target)
+        };
+        let timeout = url.connect_timeout.unwrap_or(settings.connect_timeout);
+        let opened = tokio::time::timeout(timeout, opening).await;
+        opened.map_err(|_| Error::transient(format!("no session within {timeout:?}")))?
+    }
+
+    fn of(
+        connection: PgConnection,
+        facts: &PgRow,
+        mark: String,
+        target: SessionKind,
+    ) -> Result<Self, Error> {
+        if facts.try_get::<Option<&str>, _>(2)? != Some(&mark) {
+            return Err(shared());
+        }
+        let encoding: &str = facts.try_get(4)?;
+        if encoding != "UTF8" {
+            return Err(Error::fatal(format!(
+                "its encoding is {encoding}, in which not every name can be written: it must be UTF8"
+            )));
+        }
+        let (is_standby, is_read_only): (bool, bool) = (facts.try_get(5)?, facts.try_get(6)?);
+        if !target.takes(is_standby, is_standby || is_read_only) {
+            return Err(Error::transient(format!(
+                "the server is {}, and store.url asks for another one (target_session_attrs)",
+                if is_standby { "a standby" } else { "a primary, or read-only" }
+            )));
+        }
+        let backend = Backend { pid: facts.try_get(0)?, start: facts.try_get(1)?, mark };
+        let now = Instant::now();
+        let is_limited = facts.try_get::<&str, _>(3)? != "0";
+        Ok(Self { connection, made: now, used: now, backend, is_limited })
+    }
+
+    /// Whether the session is still this one: behind a pooler in transaction mode others come between.
+    pub(super) async fn is_own(&mut self) -> Result<bool, Error> {
+        let sql = "SELECT current_setting('publication.session', true)";
+        let mark: Option<String> =
+            sqlx::query_scalar(sql).persistent(false).fetch_one(&mut self.connection).await?;
+        Ok(mark.as_ref() == Some(&self.backend.mark))
+    }
+}
+
+impl Backend {
+    /// Ends the process in the server, which may hold the locks of a statement that nobody waits for any more. One that
+    /// is idle holds none, and may be somebody else's by now, behind a pooler.
+    pub(super) async fn end(&self, connection: &mut PgConnection) -> sqlx::Result<bool> {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE pid = $1 AND backend_start::text = $2 AND state <> 'idle'";
+        let ended: Option<bool> = sqlx::query_scalar(sql)
+            .bind(self.pid)
+            .bind(&self.start)
+            .persistent(false)
+            .fetch_optional(connection)
+            .await?;
+        Ok(ended.unwrap_or(false))
+    }
+}
+
+/// A session of its own, set up as all are.
+pub(crate) async fn connect(
+    url: &PostgresUrl,
+    settings: &StoreSettings,
+) -> Result<PgConnection, Error> {
+    Ok(Session::open(url, settings, Some(settings.statement_timeout)).await?.connection)
+}
+
+/// Why a pooler that shares sessions between clients cannot be used.
+pub(super) fn shared() -> Error {
+    Error::fatal(
+        "store.url leads to a pooler in transaction mode, which does not keep a session's settings: \
+         let it pool sessions, or go to the server itself",
+    )
+}
+
+/// The statements that set a session up, as one.
+fn settings_of(settings: &StoreSettings, limit: Option<Duration>, mark: &str) -> String {
+    let schema = settings.schema.replace('"', "\"\"");
+    // A shorter limit, of the role or of the database, is its owner's wish.
+    let limit = match limit {
+        Some(limit) => {
+            let millis = limit.saturating_sub(SOONER).max(limit / 2).as_millis();
+            format!(
+                "SELECT set_config('statement_timeout', '{millis}', false) FROM pg_settings \
+                 WHERE name = 'statement_timeout' AND (setting::bigint = 0 OR setting::bigint > {millis})"
+            )
+        }
+        None => "SET statement_timeout = 0".into(),
+    };
+    format!(
+        "{SETTINGS}; SET search_path = \"{schema}\", pg_temp; \
+         SELECT set_config('publication.session', '{mark}', false); {limit}"
+    )
+}
+
+/// A text that no other session is marked with.
+fn mark() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+    format!("{}-{now}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}

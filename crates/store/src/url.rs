@@ -1,0 +1,272 @@
+//! The parameters of `store.url`. What changes safety or routing works as in libpq or is refused by name; nothing is
+//! dropped in silence, and no value is printed.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::sqlite::SqliteConnectOptions;
+
+/// What is wrong with the URL, without its values.
+pub(crate) type Problem = Cow<'static, str>;
+
+/// A `postgres://` URL that was read.
+#[derive(Debug, Clone)]
+pub(crate) struct PostgresUrl {
+    pub(crate) options: PgConnectOptions,
+    /// `connect_timeout`, which counts in the place of `store.connect_timeout`.
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) target: SessionKind,
+}
+
+/// `target_session_attrs`: which server is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionKind {
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+}
+
+impl SessionKind {
+    fn parse(word: &str) -> Result<Self, Problem> {
+        Ok(match word {
+            "any" => Self::Any,
+            "read-write" => Self::ReadWrite,
+            "read-only" => Self::ReadOnly,
+            "primary" => Self::Primary,
+            "standby" => Self::Standby,
+            // Of one server alone, any is as good.
+            "prefer-standby" => Self::Any,
+            _ => return Err(invalid("target_session_attrs")),
+        })
+    }
+
+    pub(crate) const fn takes(self, is_standby: bool, is_read_only: bool) -> bool {
+        match self {
+            Self::Any => true,
+            Self::ReadWrite => !is_read_only,
+            Self::ReadOnly => is_read_only,
+            Self::Primary => !is_standby,
+            Self::Standby => is_standby,
+        }
+    }
+}
+
+fn invalid(parameter: &str) -> Problem {
+    format!("has a value of {parameter} that cannot be used").into()
+}
+
+fn unsupported(parameter: &str) -> Problem {
+    // A key that was written by accident may be a value.
+    let is_name = parameter.len() <= 40
+        && parameter.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-[].".contains(&byte));
+    let name = if is_name { parameter } else { "[not a name]" };
+    format!("has the parameter {name}, which is not supported").into()
+}
+
+/// Parameters that are handed to sqlx, which does what libpq does.
+const HANDED_ON: [&str; 9] = [
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "statement-cache-capacity",
+    "host",
+];
+
+/// Parameters that change nothing with these values, because that is what is done anyway.
+const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
+    ("channel_binding", &["disable", "prefer"]),
+    ("gssencmode", &["disable", "prefer"]),
+    ("sslnegotiation", &["postgres"]),
+    ("load_balance_hosts", &["disable"]),
+    ("client_encoding", &["utf8", "UTF8", "auto"]),
+];
+
+impl PostgresUrl {
+    /// Reads a URL and looks whether the certificates that it names are there.
+    pub(crate) fn parse(url: &str) -> Result<Self, Problem> {
+        if authority(url).contains(',') {
+            return Err("names several hosts, which is not supported".into());
+        }
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut handed_on = Vec::new();
+        let (mut connect_timeout, mut target) = (None, SessionKind::Any);
+        let (mut mode, mut root) = (None, None);
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (key, raw) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let value = decode(raw).ok_or_else(|| invalid(key))?;
+            match key {
+                "host" | "hostaddr" | "port" if value.contains(',') => {
+                    return Err("names several hosts, which is not supported".into());
+                }
+                "sslmode" | "ssl-mode" => {
+                    mode = Some(PgSslMode::from_str(&value).map_err(|_| invalid(key))?);
+                }
+                "sslrootcert" | "ssl-root-cert" | "ssl-ca" => root = Some(value),
+                "sslcert" | "ssl-cert" | "sslkey" | "ssl-key" => {
+                    readable(key, &value)?;
+                    handed_on.push(parameter);
+                }
+                "connect_timeout" => {
+                    let seconds = value.parse().ok().filter(|&seconds| seconds > 0);
+                    let seconds = seconds.ok_or_else(|| invalid(key))?;
+                    connect_timeout = Some(Duration::from_secs(seconds));
+                }
+                "target_session_attrs" => target = SessionKind::parse(&value)?,
+                _ if HANDED_ON.contains(&key) || key.starts_with("options[") => {
+                    handed_on.push(parameter);
+                }
+                _ => {
+                    let known = WITHOUT_EFFECT.iter().find(|(known, _)| *known == key);
+                    let (_, values) = known.ok_or_else(|| unsupported(key))?;
+                    if !values.contains(&&*value) {
+                        return Err(format!("asks for a {key} that is not supported").into());
+                    }
+                }
+            }
+        }
+        let url = format!("{base}?{}", handed_on.join("&"));
+        // sqlx's message has the value.
+        let unreadable = |_| Problem::Borrowed("cannot be read as a database URL");
+        let mut options = PgConnectOptions::from_str(&url).map_err(unreadable)?;
+        options = secured(options, mode, root.as_deref())?;
+        if options.get_application_name().is_none() {
+            options = options.application_name("publication");
+        }
+        // A slow statement is told by its metrics; sqlx would log all of its text. A pooler refuses the other.
+        let options = options.disable_statement_logging().extra_float_digits(None);
+        Ok(Self { options, connect_timeout, target })
+    }
+}
+
+/// What libpq makes of `sslmode` and `sslrootcert`.
+fn secured(
+    options: PgConnectOptions,
+    mode: Option<PgSslMode>,
+    root: Option<&str>,
+) -> Result<PgConnectOptions, Problem> {
+    let mode = mode.unwrap_or(options.get_ssl_mode());
+    match root {
+        // The system's own roots, which are used where none is named; libpq takes them with full verification alone.
+        Some("system") if matches!(mode, PgSslMode::VerifyFull) => Ok(options.ssl_mode(mode)),
+        Some("system") => Err("has sslrootcert=system without sslmode=verify-full".into()),
+        Some(path) => {
+            let text = readable("sslrootcert", path)?;
+            if !text.contains("-----BEGIN CERTIFICATE-----") {
+                return Err(
+                    format!("names in sslrootcert {path}, which holds no certificate").into()
+                );
+            }
+            let is_required = matches!(mode, PgSslMode::Require);
+            let mode = if is_required { PgSslMode::VerifyCa } else { mode };
+            Ok(options.ssl_mode(mode).ssl_root_cert(path))
+        }
+        None => Ok(options.ssl_mode(mode)),
+    }
+}
+
+fn readable(key: &str, path: &str) -> Result<String, Problem> {
+    let bytes = std::fs::read(Path::new(path))
+        .map_err(|error| format!("names in {key} {path}, which cannot be read: {error}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// User, host and port as they stand.
+fn authority(url: &str) -> &str {
+    let behind = url.split_once("://").map_or("", |(_, behind)| behind);
+    let end = behind.find(['/', '?', '#']).unwrap_or(behind.len());
+    let authority = &behind[..end];
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
+/// As sqlx reads it, which takes a plus for a space.
+fn decode(raw: &str) -> Option<String> {
+    let spaced = raw.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
+}
+
+/// Reads a `sqlite://` URL.
+pub(crate) fn sqlite(url: &str) -> Result<SqliteConnectOptions, Problem> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let key = parameter.split_once('=').map_or(parameter, |(key, _)| key);
+        if !["mode", "cache", "immutable", "vfs"].contains(&key) {
+            return Err(unsupported(key));
+        }
+    }
+    let options = SqliteConnectOptions::from_str(url);
+    let options = options.map_err(|_| Problem::Borrowed("cannot be read as a database URL"))?;
+    Ok(options.disable_statement_logging())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(parameters: &str) -> Option<String> {
+        let url = format!("postgres://u:hunter2@127.0.0.1/db?{parameters}");
+        PostgresUrl::parse(&url).err().map(Cow::into_owned)
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name_and_without_its_value() {
+        for (parameters, names) in [
+            ("sslpassword=hunter2", "sslpassword"),
+            ("channel_binding=require", "channel_binding"),
+            ("gssencmode=require", "gssencmode"),
+            ("target_session_attrs=hunter2", "target_session_attrs"),
+            ("connect_timeout=hunter2", "connect_timeout"),
+            ("connect_timeout=0", "connect_timeout"),
+            ("sslmode=hunter2", "sslmode"),
+            ("keepalives=1", "keepalives"),
+            ("hunter2%20is%20secret=1", "[not a name]"),
+            ("host=a,b", "several hosts"),
+            ("sslrootcert=/no/such/file", "/no/such/file"),
+            ("sslrootcert=system", "verify-full"),
+            ("sslcert=/no/such/file", "sslcert"),
+        ] {
+            let problem = problem(parameters).unwrap();
+            assert!(problem.contains(names) && !problem.contains("hunter2"), "{problem}");
+        }
+        let several = PostgresUrl::parse("postgres://u:p@a:5432,b:5432/db").unwrap_err();
+        assert!(several.contains("several hosts"), "{several}");
+        let other = sqlite("sqlite://x.db?key=hunter2").unwrap_err();
+        assert!(other.contains("key") && !other.contains("hunter2"), "{other}");
+    }
+
+    #[test]
+    fn what_is_supported_works_as_in_libpq() {
+        let url = "postgres://u@h/db?connect_timeout=3&target_session_attrs=read-write\
+                   &channel_binding=prefer&application_name=mine&sslmode=disable";
+        let read = PostgresUrl::parse(url).unwrap();
+        assert_eq!(read.connect_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(read.target, SessionKind::ReadWrite);
+        assert_eq!(read.options.get_application_name(), Some("mine"));
+        assert!(!read.target.takes(true, true) && read.target.takes(false, false));
+        let plain = PostgresUrl::parse("postgres://u@h/db").unwrap();
+        assert_eq!(plain.options.get_application_name(), Some("publication"));
+    }
+
+    #[test]
+    fn a_root_certificate_is_one_and_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.pem");
+        std::fs::write(&path, "hello").unwrap();
+        let parameters = format!("sslmode=require&sslrootcert={}", path.display());
+        assert!(problem(&parameters).unwrap().contains("holds no certificate"));
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n").unwrap();
+        let url = format!("postgres://u@h/db?{parameters}");
+        let read = PostgresUrl::parse(&url).unwrap();
+        assert!(matches!(read.options.get_ssl_mode(), PgSslMode::VerifyCa), "as libpq has it");
+    }
+}

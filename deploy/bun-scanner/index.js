@@ -1,0 +1,61 @@
+// A Security Scanner for Bun: asks how each package was published before Bun installs it.
+// Configured by the environment, see README.md.
+
+import { advisories, levels } from "./rules.js";
+import { ask, hostsOf, settings, Unanswered } from "./service.js";
+import { isFrom, packageOf } from "./tarball.js";
+
+export const scanner = {
+  version: "1",
+  async scan({ packages }) {
+    const { url, token, registry, unanswered, rules, timeout } = settings(process.env);
+    const levelOf = levels(rules);
+    const signal = AbortSignal.timeout(timeout);
+    const found = [];
+    try {
+      const hosts = [...registry, ...(await hostsOf(url, token, signal))];
+      if (hosts.length === 0) {
+        throw new Unanswered("neither the service nor PUBLICATION_INSIGHTS_REGISTRY names a host of the registry");
+      }
+      const subjects = subjectsOf(packages, hosts);
+      const answers = await ask(url, token, [...subjects.values()], signal);
+      for (const [index, subject] of [...subjects.values()].entries()) {
+        if (answers[index] instanceof Unanswered) {
+          found.push(missing(subject.name, unanswered, answers[index]));
+        } else {
+          found.push(...advisories(subject, answers[index], levelOf, url));
+        }
+      }
+    } catch (error) {
+      // A mistake of ours must not look like an answer of the service: Bun ends the installation and shows it.
+      if (!(error instanceof Unanswered)) throw error;
+      found.push(missing("(all packages)", unanswered, error));
+    }
+    return found;
+  },
+};
+
+// What is asked: tarballs of the deployment's registry, each package and version once. Everything else may be private.
+function subjectsOf(packages, hosts) {
+  const subjects = new Map();
+  for (const { name, version, tarball } of packages) {
+    if (!isFrom(tarball, hosts)) continue;
+    const real = packageOf(tarball, hosts);
+    const subject = real
+      ? { ...real, listed: { name, version }, disagrees: real.version !== version || real.name !== name }
+      : { name, version, listed: { name, version }, disagrees: true };
+    const key = JSON.stringify([subject.name, subject.version]);
+    const known = subjects.get(key);
+    if (!known || (subject.disagrees && !known.disagrees)) subjects.set(key, subject);
+  }
+  return subjects;
+}
+
+function missing(name, level, error) {
+  return {
+    level,
+    package: name,
+    url: null,
+    description: `publication-insights: not answered, ${error.message}`,
+  };
+}

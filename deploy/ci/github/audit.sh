@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Runs publication-audit with the action's inputs, which come as variables.
+set -euo pipefail
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+arguments=()
+while IFS= read -r host; do
+    if [ -n "$host" ]; then arguments+=(--registry "$host"); fi
+done <<<"${AUDIT_REGISTRY:-}"
+if [ -n "${AUDIT_POLICY:-}" ]; then arguments+=(--policy "$AUDIT_POLICY"); fi
+if [ -n "${AUDIT_TOKEN:-}" ]; then
+    (umask 077 && printf '%s' "$AUDIT_TOKEN" >"$scratch/token")
+    arguments+=(--token-file "$scratch/token")
+fi
+
+files=()
+while IFS= read -r file; do
+    if [ -n "$file" ]; then files+=("$file"); fi
+done <<<"${AUDIT_FILES:-}"
+if [ ${#files[@]} -eq 0 ]; then
+    for file in package-lock.json npm-shrinkwrap.json pnpm-lock.yaml yarn.lock bun.lock; do
+        if [ -e "$file" ]; then files+=("$file"); fi
+    done
+fi
+
+if [ -n "${AUDIT_BASE:-}" ]; then
+    if [ ${#files[@]} -ne 1 ]; then
+        echo "::error title=publication-audit::base needs exactly one lockfile, found ${#files[@]}"
+        exit 2
+    fi
+    # A revision that is not there must fail: compared with the wrong one, or with none, the audit would say nothing.
+    if ! git rev-parse --verify --quiet "$AUDIT_BASE^{commit}" >/dev/null; then
+        echo "::error title=publication-audit::the base revision is not in this clone; fetch it (fetch-depth: 0)"
+        exit 2
+    fi
+    # A lockfile that the base does not have is new as a whole.
+    if git cat-file -e "$AUDIT_BASE:./${files[0]}" 2>/dev/null; then
+        git show "$AUDIT_BASE:./${files[0]}" >"$scratch/base"
+        arguments+=(--base "$scratch/base")
+    fi
+fi
+
+code=0
+publication-audit "${arguments[@]}" --format github -- "${files[@]}" || code=$?
+if [ -n "${AUDIT_SARIF:-}" ]; then
+    # The same result; it is written for code scanning whatever the first run found.
+    publication-audit "${arguments[@]}" --format sarif --output "$AUDIT_SARIF" -- "${files[@]}" || true
+fi
+echo "exit-code=$code" >>"${GITHUB_OUTPUT:-/dev/null}"
+if [ "$code" -eq 3 ]; then
+    echo "::notice title=publication-audit::nothing to audit"
+    exit 0
+fi
+exit "$code"
