@@ -26,38 +26,14 @@ CREATE INDEX publication_unsettled ON publication (created) WHERE NOT tor_settle
 CREATE INDEX publication_generation ON publication (generation) WHERE generation > 0;
 
 -- By name: all versions of a package lie together, which is how they are asked for.
---
--- The partitions have the columns in another order than the table, on purpose. The ingester's upsert asks each written row
--- for its xmax, to tell inserts from updates; PostgreSQL hands a row of a partitioned table on in a form without system
--- columns ("cannot retrieve a system column in this context") unless it had to be rearranged for its partition. Partitions
--- made by PARTITION OF would stop the ingester at its first write; it would lose nothing.
 DO $$
 DECLARE
     partitions CONSTANT integer := 16;
-    columns text;
 BEGIN
-    -- The other way round: any other order does.
-    SELECT string_agg(
-            format('%I %s%s%s', attname, format_type(atttypid, atttypmod),
-                CASE WHEN attcollation NOT IN (0, (SELECT typcollation FROM pg_type WHERE oid = atttypid))
-                    THEN (SELECT format(' COLLATE %I.%I', nspname, collname)
-                        FROM pg_collation JOIN pg_namespace ON pg_namespace.oid = collnamespace
-                        WHERE pg_collation.oid = attcollation)
-                    ELSE '' END,
-                CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END),
-            ', ' ORDER BY attnum DESC)
-        INTO STRICT columns
-        FROM pg_attribute
-        WHERE attrelid = 'publication'::regclass AND attnum > 0 AND NOT attisdropped;
     FOR remainder IN 0 .. partitions - 1 LOOP
-        -- TABLESPACE goes here.
-        EXECUTE format('CREATE TABLE publication_p%s (%s)', remainder, columns);
-        -- A partition must have the checks of its table.
-        EXECUTE (SELECT format('ALTER TABLE publication_p%s ', remainder)
-                || string_agg(format('ADD CONSTRAINT %I %s', conname, pg_get_constraintdef(oid)), ', ')
-            FROM pg_constraint WHERE conrelid = 'publication'::regclass AND contype = 'c');
+        -- TABLESPACE goes at the end.
         EXECUTE format(
-            'ALTER TABLE publication ATTACH PARTITION publication_p%s FOR VALUES WITH (MODULUS %s, REMAINDER %s)',
+            'CREATE TABLE publication_p%s PARTITION OF publication FOR VALUES WITH (MODULUS %s, REMAINDER %s)',
             remainder, partitions, remainder);
     END LOOP;
 END

@@ -11,7 +11,8 @@
 --   CREATE ROLE ingester LOGIN PASSWORD '...' IN ROLE publication_ingester;
 --   CREATE ROLE query_daemon LOGIN PASSWORD '...' IN ROLE publication_query;
 --
--- Schema `public` of the database is theirs alone; a database that others use needs a schema of its own.
+-- Schema `public` of the database is theirs alone. In a database that others use, give them a schema of its own: replace
+-- `public` in this file by its name, and name it in `store.schema` of both daemons.
 
 DO $$
 BEGIN
@@ -56,6 +57,9 @@ BEGIN
     END IF;
     IF to_regclass('public.replay_job') IS NOT NULL THEN
         GRANT SELECT, INSERT, UPDATE ON public.replay_job TO publication_ingester;
+    END IF;
+    IF to_regclass('public.ingest_position') IS NOT NULL THEN
+        GRANT SELECT, INSERT, UPDATE ON public.ingest_position TO publication_ingester;
     END IF;
 END
 $$;

@@ -11,8 +11,13 @@ use crate::rule::{Level, Rule};
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// Not TOML, an unknown key, a wrong type.
-    #[error("{0}")]
-    Toml(#[from] toml::de::Error),
+    #[error("line {line}: {message}")]
+    Toml {
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// A key of a rule that does not have it, or a value out of its bounds.
     #[error("rules.{rule}: {message}")]
     Rule {
@@ -137,7 +142,11 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`] for anything that does not have a meaning: a policy that is read wrong protects nobody.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, PolicyError> {
-        let file: File = toml::from_str(text)?;
+        let file: File = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = 1 + text.bytes().take(start).filter(|&byte| byte == b'\n').count();
+            PolicyError::Toml { line, message: error.message().to_owned() }
+        })?;
         let mut policy = Self::default();
         for (rule, setting) in file.rules {
             policy.set(rule, setting)?;

@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::{PublicationId, Timestamp};
 
@@ -35,15 +35,27 @@ pub struct Surroundings {
     pub errors: Box<dyn Write>,
 }
 
+/// No host of the deployment's registry is known, so that nothing may be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("neither the service nor --registry names a host of the registry")]
+struct NoHosts {
+    /// The hosts in the lockfiles, several lines of our own.
+    hint: String,
+}
+
 /// Runs the audit and returns how it ended. An output that cannot be written is an error of usage.
 pub fn run(cli: &Cli, surroundings: &mut Surroundings) -> Exit {
     match audit(cli, surroundings).and_then(|report| write(cli, &report, surroundings)) {
         Ok(exit) => exit,
         Err(error) => {
-            let text = report::escape::text(&format!("{error:#}"));
-            let _ = writeln!(surroundings.errors, "publication-audit: {text}");
+            let hint = error.downcast_ref::<NoHosts>().map(|error| format!("\n{}", error.hint));
+            let hint = hint.unwrap_or_default();
+            let message = format!("{error:#}");
+            // A message may quote a file, and a workflow reads commands on this stream too.
+            let text = report::escape::line(&message);
+            let _ = writeln!(surroundings.errors, "publication-audit: {text}{hint}");
             if cli.format == OutputFormat::Github {
-                let text = report::escape::github_message(&format!("{error:#}"));
+                let text = report::escape::github_message(&format!("{message}{hint}"));
                 let _ = writeln!(surroundings.output, "::error title=publication-audit::{text}");
             }
             Exit::Usage
@@ -110,10 +122,7 @@ fn registry(
     };
     hosts.0.extend(named.hosts);
     if hosts.is_empty() {
-        bail!(
-            "neither the service nor --registry names a host of the registry\n{}",
-            hosts_hint(lockfiles)
-        );
+        return Err(NoHosts { hint: hosts_hint(lockfiles) }.into());
     }
     Ok(Some(Registry { ecosystem: named.ecosystem, hosts }))
 }

@@ -2,7 +2,7 @@
 //! crates/model/README.md).
 //!
 //! [`Library`] reads exit lists and databases from directories into an [`ExitHistory`], the evidence over time;
-//! [`tor::verdict`] and [`tfa::verdict`] then judge an event. After loading, everything here is pure: a verdict depends
+//! [`tor::verdict`] and [`tfa::verdict`] then evaluate an event. After loading, everything here is pure: a verdict depends
 //! on the event, the history and the rules, so that a replay years later decides the same.
 //!
 //! This crate must not read a clock (the caller says what time it is), must not know of Kafka, of a database server or

@@ -112,6 +112,14 @@ impl List {
         self.time
     }
 
+    /// Up to when it says anything: its own time, or that of its newest sighting, if that is earlier. A list is no newer
+    /// than its newest scan, however late it was written down.
+    #[must_use]
+    pub fn as_of(&self) -> Timestamp {
+        let newest = self.sightings.iter().map(|&(_, seen)| seen).max();
+        newest.map_or(self.time, |newest| newest.min(self.time))
+    }
+
     /// How many distinct addresses of a family it holds.
     #[must_use]
     pub const fn distinct(&self, family: Family) -> usize {

@@ -9,48 +9,50 @@ use crate::TfaRules;
 /// How long before the act a second factor may have been verified: registries let one count for five minutes.
 const FRESH: Duration = Duration::from_secs(5 * 60);
 
-/// Judges an event; for a staged version the approval, which is the outer act. The first rule that matches decides.
+/// Evaluates an event; for a staged version the approval, which is the outer act. The first rule that matches decides.
 ///
 /// Pure and without allocation. Account or package policy is never looked at: it says what was demanded, not what was
 /// done.
 #[must_use]
 pub fn verdict(event: &PublishEvent<'_>, rules: &TfaRules) -> TfaVerdict {
-    let (tfa, reason) = judge(&event.act.auth, event.act.at, rules);
-    TfaVerdict { tfa, reason }
+    evaluate(&event.act.auth, event.act.at, rules)
 }
 
-fn judge(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> (Option<bool>, TfaReason) {
+fn evaluate(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> TfaVerdict {
     let reported = auth.second_factor.as_ref().filter(|factor| has_a_known_field(factor));
     if let Some(factor) = reported {
-        return if is_verified(factor, at) {
-            (Some(true), TfaReason::SecondFactor)
+        let reason = if is_verified(factor, at) {
+            TfaReason::SecondFactor
         } else if factor.presented == Some(false) {
-            (Some(false), TfaReason::NoSecondFactor)
+            TfaReason::NoSecondFactor
         } else {
-            (Some(false), TfaReason::SecondFactorRejected)
+            TfaReason::SecondFactorRejected
         };
+        return reason.verdict();
     }
     if matches!(auth.credential, Credential::Oidc | Credential::AutomationToken)
         || auth.bypass2fa == Some(true)
     {
-        return (Some(false), TfaReason::NoHumanFactor);
+        return TfaReason::NoHumanFactor.verdict();
     }
     if let Some(several) = several_factors(auth.amr.iter().map(AsRef::as_ref)) {
-        return (Some(several), TfaReason::Amr);
+        return TfaVerdict { tfa: Some(several), reason: TfaReason::Amr };
     }
     if let Some(acr) = auth.acr.as_deref() {
         let listed = |levels: &[String]| levels.iter().any(|level| level == acr);
-        if listed(&rules.acr_true) {
-            return (Some(true), TfaReason::Acr);
-        }
-        if listed(&rules.acr_false) {
-            return (Some(false), TfaReason::Acr);
+        let tfa = if listed(&rules.acr_true) {
+            Some(true)
+        } else {
+            listed(&rules.acr_false).then_some(false)
+        };
+        if tfa.is_some() {
+            return TfaVerdict { tfa, reason: TfaReason::Acr };
         }
     }
     if auth.credential == Credential::Password {
-        return (Some(false), TfaReason::PasswordOnly);
+        return TfaReason::PasswordOnly.verdict();
     }
-    (None, TfaReason::NotReported)
+    TfaReason::NotReported.verdict()
 }
 
 /// A block without any counts as missing.
@@ -106,8 +108,9 @@ mod tests {
         }
     }
 
-    fn judged(auth: &Auth<'_>) -> (Option<bool>, TfaReason) {
-        judge(auth, Timestamp::parse(AT).unwrap(), &rules())
+    fn evaluated(auth: &Auth<'_>) -> (Option<bool>, TfaReason) {
+        let TfaVerdict { tfa, reason } = evaluate(auth, Timestamp::parse(AT).unwrap(), &rules());
+        (tfa, reason)
     }
 
     fn factor(
@@ -141,17 +144,17 @@ mod tests {
     #[test]
     fn four_methods_count() {
         for method in ["totp", "webauthn", "recovery_code", "sms"] {
-            assert_eq!(judged(&with(factor(None, Some(true), Some(method), None))), VERIFIED);
+            assert_eq!(evaluated(&with(factor(None, Some(true), Some(method), None))), VERIFIED);
             assert_eq!(
-                judged(&with(factor(Some(true), Some(false), Some(method), None))),
+                evaluated(&with(factor(Some(true), Some(false), Some(method), None))),
                 REJECTED
             );
-            assert_eq!(judged(&with(factor(Some(true), None, Some(method), None))), REJECTED);
+            assert_eq!(evaluated(&with(factor(Some(true), None, Some(method), None))), REJECTED);
         }
         for method in ["email", "remembered_device", "TOTP", "", "totp "] {
-            assert_eq!(judged(&with(factor(None, Some(true), Some(method), None))), REJECTED);
+            assert_eq!(evaluated(&with(factor(None, Some(true), Some(method), None))), REJECTED);
         }
-        assert_eq!(judged(&with(factor(None, Some(true), None, None))), REJECTED);
+        assert_eq!(evaluated(&with(factor(None, Some(true), None, None))), REJECTED);
     }
 
     #[test]
@@ -167,18 +170,18 @@ mod tests {
             ("2019-07-25", REJECTED),
         ] {
             let auth = with(factor(Some(true), Some(true), Some("totp"), Some(verified_at)));
-            assert_eq!(judged(&auth), expected, "{verified_at}");
+            assert_eq!(evaluated(&auth), expected, "{verified_at}");
         }
     }
 
     #[test]
     fn the_first_rule_decides() {
         // Verified comes before presented.
-        assert_eq!(judged(&with(factor(Some(false), Some(true), Some("totp"), None))), VERIFIED);
-        assert_eq!(judged(&with(factor(Some(false), Some(true), Some("email"), None))), NONE);
-        assert_eq!(judged(&with(factor(Some(false), None, None, None))), NONE);
-        assert_eq!(judged(&with(factor(Some(true), None, None, None))), REJECTED);
-        assert_eq!(judged(&with(factor(None, None, None, Some("x")))), REJECTED);
+        assert_eq!(evaluated(&with(factor(Some(false), Some(true), Some("totp"), None))), VERIFIED);
+        assert_eq!(evaluated(&with(factor(Some(false), Some(true), Some("email"), None))), NONE);
+        assert_eq!(evaluated(&with(factor(Some(false), None, None, None))), NONE);
+        assert_eq!(evaluated(&with(factor(Some(true), None, None, None))), REJECTED);
+        assert_eq!(evaluated(&with(factor(None, None, None, Some("x")))), REJECTED);
         let everything = Auth {
             credential: Credential::Oidc,
             bypass2fa: Some(true),
@@ -186,37 +189,37 @@ mod tests {
             acr: Some("aal2".into()),
             second_factor: Some(factor(None, Some(true), Some("sms"), None)),
         };
-        assert_eq!(judged(&everything), VERIFIED);
+        assert_eq!(evaluated(&everything), VERIFIED);
         let without_factor = Auth { second_factor: Some(SecondFactor::default()), ..everything };
-        assert_eq!(judged(&without_factor), MACHINE);
+        assert_eq!(evaluated(&without_factor), MACHINE);
         let bypass = Auth { credential: Credential::GranularToken, ..without_factor };
-        assert_eq!(judged(&bypass), MACHINE);
+        assert_eq!(evaluated(&bypass), MACHINE);
         let automation =
             Auth { credential: Credential::AutomationToken, bypass2fa: None, ..bypass.clone() };
-        assert_eq!(judged(&automation), MACHINE);
+        assert_eq!(evaluated(&automation), MACHINE);
         let password = Auth { credential: Credential::Password, bypass2fa: Some(false), ..bypass };
-        assert_eq!(judged(&password), (Some(true), TfaReason::Amr));
+        assert_eq!(evaluated(&password), (Some(true), TfaReason::Amr));
         let acr = Auth { amr: vec!["geo".into()], ..password };
-        assert_eq!(judged(&acr), (Some(true), TfaReason::Acr));
+        assert_eq!(evaluated(&acr), (Some(true), TfaReason::Acr));
         let unknown_acr = Auth { acr: Some("AAL2".into()), ..acr };
-        assert_eq!(judged(&unknown_acr), (Some(false), TfaReason::PasswordOnly));
+        assert_eq!(evaluated(&unknown_acr), (Some(false), TfaReason::PasswordOnly));
     }
 
     #[test]
     fn nothing_said_is_not_reported() {
-        assert_eq!(judged(&Auth::default()), NOT_REPORTED);
-        assert_eq!(judged(&with(SecondFactor::default())), NOT_REPORTED);
+        assert_eq!(evaluated(&Auth::default()), NOT_REPORTED);
+        assert_eq!(evaluated(&with(SecondFactor::default())), NOT_REPORTED);
         for credential in [Credential::SessionToken, Credential::GranularToken] {
             assert_eq!(
-                judged(&Auth { credential, bypass2fa: Some(false), ..Auth::default() }),
+                evaluated(&Auth { credential, bypass2fa: Some(false), ..Auth::default() }),
                 NOT_REPORTED
             );
         }
         assert_eq!(
-            judged(&with_amr(&["geo", "user", "rba", "wia", "mca", "OTP", ""])),
+            evaluated(&with_amr(&["geo", "user", "rba", "wia", "mca", "OTP", ""])),
             NOT_REPORTED
         );
-        assert_eq!(judged(&Auth { acr: Some("".into()), ..Auth::default() }), NOT_REPORTED);
+        assert_eq!(evaluated(&Auth { acr: Some("".into()), ..Auth::default() }), NOT_REPORTED);
     }
 
     #[test]
@@ -227,24 +230,27 @@ mod tests {
             &["face", "fpt", "iris", "retina", "vbm"],
         ];
         for (at, kind) in kinds.iter().enumerate() {
-            assert_eq!(judged(&with_amr(kind)), (Some(false), TfaReason::Amr));
+            assert_eq!(evaluated(&with_amr(kind)), (Some(false), TfaReason::Amr));
             for &method in *kind {
-                assert_eq!(judged(&with_amr(&[method, "geo"])), (Some(false), TfaReason::Amr));
+                assert_eq!(evaluated(&with_amr(&[method, "geo"])), (Some(false), TfaReason::Amr));
                 for &other in kinds[(at + 1) % 3] {
-                    assert_eq!(judged(&with_amr(&[method, other])), (Some(true), TfaReason::Amr));
+                    assert_eq!(
+                        evaluated(&with_amr(&[method, other])),
+                        (Some(true), TfaReason::Amr)
+                    );
                 }
             }
         }
-        assert_eq!(judged(&with_amr(&["mfa"])), (Some(true), TfaReason::Amr));
-        assert_eq!(judged(&with_amr(&["pwd", "mfa"])), (Some(true), TfaReason::Amr));
-        assert_eq!(judged(&with_amr(&["MFA", "pwd"])), (Some(false), TfaReason::Amr));
+        assert_eq!(evaluated(&with_amr(&["mfa"])), (Some(true), TfaReason::Amr));
+        assert_eq!(evaluated(&with_amr(&["pwd", "mfa"])), (Some(true), TfaReason::Amr));
+        assert_eq!(evaluated(&with_amr(&["MFA", "pwd"])), (Some(false), TfaReason::Amr));
     }
 
     #[test]
     fn levels_are_the_configurations_and_true_comes_first() {
         for (acr, tfa) in [("aal2", true), ("aal1", false), ("both", true)] {
             let auth = Auth { acr: Some(acr.into()), ..Auth::default() };
-            assert_eq!(judged(&auth), (Some(tfa), TfaReason::Acr), "{acr}");
+            assert_eq!(evaluated(&auth), (Some(tfa), TfaReason::Acr), "{acr}");
         }
     }
 
@@ -258,7 +264,7 @@ mod tests {
                 acr: acr.map(Into::into),
                 second_factor: None,
             };
-            let (tfa, reason) = judged(&auth);
+            let (tfa, reason) = evaluated(&auth);
             prop_assert_eq!(tfa.is_none(), reason == TfaReason::NotReported);
         }
     }

@@ -5,40 +5,38 @@ use model::{Act, PublishEvent, Timestamp, TorReason, TorVerdict};
 use crate::address::{self, Parsed};
 use crate::{ExitHistory, Finding};
 
-/// Judges an event: its act, and for a staged version the staging act too, each at its own time. True if either is, with
+/// Evaluates an event: its act, and for a staged version the staging act too, each at its own time. True if either is, with
 /// the outer act's reason first; false if both are; else null, with the reason of the outer act where that one is null.
 ///
 /// Pure and without allocation. The rules are those the history was made with.
 #[must_use]
 pub fn verdict(event: &PublishEvent<'_>, history: &ExitHistory) -> TorVerdict {
-    let outer = judge(&event.act, history);
-    let staging = event.staged.as_ref().map(|act| judge(act, history));
+    let outer = evaluate(&event.act, history);
+    let staging = event.staged.as_ref().map(|act| evaluate(act, history));
     let decisive = match (outer, staging) {
         (outer, None) => outer,
-        (outer, _) if outer.tor == Some(true) => outer,
-        (_, Some(staging)) if staging.tor == Some(true) => staging,
-        (outer, _) if outer.tor.is_none() => outer,
-        (_, Some(staging)) if staging.tor.is_none() => staging,
+        (outer, _) if outer.tor() == Some(true) => outer,
+        (_, Some(staging)) if staging.tor() == Some(true) => staging,
+        (outer, _) if outer.tor().is_none() => outer,
+        (_, Some(staging)) if staging.tor().is_none() => staging,
         (outer, Some(_)) => outer,
     };
-    let settled = decisive.tor == Some(true)
+    let settled = decisive.tor() == Some(true)
         || (outer.is_settled(history) && staging.is_none_or(|staging| staging.is_settled(history)));
-    TorVerdict {
-        tor: decisive.tor,
-        reason: decisive.reason,
-        evidence_until: history.evidence_until(),
-        settled,
-    }
+    TorVerdict { reason: decisive.reason, evidence_until: history.evidence_until(), settled }
 }
 
 #[derive(Clone, Copy)]
-struct Judged {
+struct Evaluated {
     at: Timestamp,
-    tor: Option<bool>,
     reason: TorReason,
 }
 
-impl Judged {
+impl Evaluated {
+    const fn tor(self) -> Option<bool> {
+        self.reason.verdict()
+    }
+
     fn is_settled(self, history: &ExitHistory) -> bool {
         is_settled(self.reason, self.at, history)
     }
@@ -54,10 +52,9 @@ pub(crate) fn is_settled(reason: TorReason, at: Timestamp, history: &ExitHistory
 }
 
 /// Rules 1 to 5 for one act.
-fn judge(act: &Act<'_>, history: &ExitHistory) -> Judged {
+fn evaluate(act: &Act<'_>, history: &ExitHistory) -> Evaluated {
     let address = act.address.as_ref().map(|address| address::parse(address.as_str()));
-    let (tor, reason) = decide(address, act.edge_tor == Some(true), act.at, history);
-    Judged { at: act.at, tor, reason }
+    Evaluated { at: act.at, reason: decide(address, act.edge_tor == Some(true), act.at, history) }
 }
 
 /// Rules 1 to 5 of crates/enrich/README.md. The reason of a true verdict is the first of the table's order that
@@ -67,28 +64,28 @@ pub(crate) fn decide(
     edge: bool,
     at: Timestamp,
     history: &ExitHistory,
-) -> (Option<bool>, TorReason) {
+) -> TorReason {
     let finding = match address {
         Some(Parsed::Global(address)) => Some(history.find(address, at)),
         _ => None,
     };
     if let Some(Finding::Exit(source)) = finding {
-        return (Some(true), source.reason());
+        return source.reason();
     }
     if edge {
-        return (Some(true), TorReason::Edge);
+        return TorReason::Edge;
     }
     if let Some(Parsed::Global(address) | Parsed::NotGlobal(address)) = address
         && history.rules().prefixes.iter().any(|network| network.contains(address))
     {
-        return (Some(true), TorReason::Prefix);
+        return TorReason::Prefix;
     }
     match (address, finding) {
-        (None, _) => (None, TorReason::NoAddress),
-        (Some(Parsed::Unusable), _) => (None, TorReason::BadAddress),
-        (Some(Parsed::NotGlobal(_)), _) => (None, TorReason::NotGlobal),
-        (_, Some(Finding::ListedAfter)) => (None, TorReason::ListedAfter),
-        (_, Some(Finding::NotListed)) => (Some(false), TorReason::NotListed),
-        _ => (None, TorReason::NoCoverage),
+        (None, _) => TorReason::NoAddress,
+        (Some(Parsed::Unusable), _) => TorReason::BadAddress,
+        (Some(Parsed::NotGlobal(_)), _) => TorReason::NotGlobal,
+        (_, Some(Finding::ListedAfter)) => TorReason::ListedAfter,
+        (_, Some(Finding::NotListed)) => TorReason::NotListed,
+        _ => TorReason::NoCoverage,
     }
 }

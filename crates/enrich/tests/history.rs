@@ -64,6 +64,11 @@ impl Made {
         self.sightings.iter().map(move |&(number, seen)| (pool(number), own.unwrap_or(seen)))
     }
 
+    /// Up to when it says anything.
+    fn as_of(&self) -> i64 {
+        self.evidence().map(|(_, seen)| seen).max().map_or(self.time, |seen| seen.min(self.time))
+    }
+
     fn count(&self, family: Family) -> usize {
         let of_family = self.evidence().map(|(address, _)| address);
         of_family.filter(|&a| Family::of(a) == family).collect::<BTreeSet<_>>().len()
@@ -111,7 +116,7 @@ fn naive(lists: &[&Made], address: IpAddr, t: i64) -> Finding {
     let covers = |list: &&&Made| {
         (family == Family::V4 || list.source == Source::Snapshot)
             && list.count(family) >= 3
-            && (t - 6 * HOUR..=t + 3 * HOUR).contains(&list.time)
+            && (t - 6 * HOUR..=t + 3 * HOUR).contains(&list.as_of())
     };
     if lists.iter().any(|list| covers(&list)) { Finding::NotListed } else { Finding::NoCoverage }
 }
@@ -186,9 +191,9 @@ proptest! {
         for source in [Source::ExitList, Source::Snapshot] {
             let of_source = kept.iter().filter(|list| list.source == source);
             prop_assert_eq!(history.valid(source), of_source.clone().count());
-            prop_assert_eq!(history.newest(source), of_source.map(|list| at(list.time)).max());
+            prop_assert_eq!(history.newest(source), of_source.map(|list| at(list.as_of())).max());
         }
-        prop_assert_eq!(history.evidence_until(), kept.iter().map(|list| at(list.time)).max());
+        prop_assert_eq!(history.evidence_until(), kept.iter().map(|list| at(list.as_of())).max());
         for (number, time, boundary, micro) in asked {
             let t = time + [0, 3, -3, 6, 24, -24][boundary] * HOUR + micro;
             let expected = naive(&kept, pool(number), t);
@@ -319,7 +324,7 @@ fn an_hour_ahead_of_the_clock_is_the_limit() {
     let (history, change) = give(&empty, &[("a", snapshot(NOW + HOUR + 1, 0..10))]);
     assert_eq!(change.refused[0].reason, Refusal::AheadOfClock);
     assert_eq!(history.evidence_until(), None);
-    // It is judged again with every update, and then named no more.
+    // It is evaluated again with every update, and then named no more.
     let (history, change) = history.update().finish(at(NOW));
     assert!(change.refused.is_empty());
     let (history, change) = history.update().finish(at(NOW + 1));

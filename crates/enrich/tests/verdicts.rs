@@ -41,9 +41,9 @@ fn event(act: Act<'_>) -> PublishEvent<'_> {
     }
 }
 
-fn judge(history: &ExitHistory, address: &str, at: Timestamp) -> (Option<bool>, TorReason) {
+fn evaluate(history: &ExitHistory, address: &str, at: Timestamp) -> (Option<bool>, TorReason) {
     let verdict = tor::verdict(&event(act(Some(address), at)), history);
-    (verdict.tor, verdict.reason)
+    (verdict.reason.verdict(), verdict.reason)
 }
 
 const TRUE_BY_LIST: (Option<bool>, TorReason) = (Some(true), TorReason::ExitList);
@@ -53,7 +53,7 @@ const AFTER: (Option<bool>, TorReason) = (None, TorReason::ListedAfter);
 const NOT_LISTED: (Option<bool>, TorReason) = (Some(false), TorReason::NotListed);
 const NO_COVERAGE: (Option<bool>, TorReason) = (None, TorReason::NoCoverage);
 
-/// An exit list of that time with the given lines, filled up to be valid with addresses nobody asks for, seen long ago.
+/// An exit list of that time with the given lines, filled up to be valid with addresses nobody asks for, scanned just then.
 fn exit_list(history: &ExitHistory, at: &str, lines: &[(&str, &str)]) -> ExitHistory {
     let node = "ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300E";
     let mut text = format!("@type tordnsel 1.0\nDownloaded {at}\n{node}\n");
@@ -61,7 +61,7 @@ fn exit_list(history: &ExitHistory, at: &str, lines: &[(&str, &str)]) -> ExitHis
         text.push_str(&format!("ExitAddress {address} {seen}\n"));
     }
     for number in 0..50 {
-        text.push_str(&format!("ExitAddress 9.9.9.{number} 2001-01-01 00:00:00\n"));
+        text.push_str(&format!("ExitAddress 9.9.9.{number} {at}\n"));
     }
     let list = format::exit_list(text.as_bytes(), Timestamp::from_micros(0)).unwrap();
     let mut update = history.update();
@@ -106,20 +106,20 @@ fn a_scan_counts_by_its_own_time_and_coverage_by_the_lists() {
         ("2020-05-03T07:59:59.999999Z", TRUE_BY_LIST),
         ("2020-05-03T08:00:00Z", NO_COVERAGE),
     ] {
-        assert_eq!(judge(&history, "1.2.3.4", time(at)), expected, "{at}");
+        assert_eq!(evaluate(&history, "1.2.3.4", time(at)), expected, "{at}");
     }
     // The later scan of an address with two counts on.
-    assert_eq!(judge(&history, "5.6.7.8", time("2020-05-03T08:59:59.999999Z")), TRUE_BY_LIST);
-    assert_eq!(judge(&history, "5.6.7.8", time("2020-05-03T09:00:00Z")), NO_COVERAGE);
+    assert_eq!(evaluate(&history, "5.6.7.8", time("2020-05-03T08:59:59.999999Z")), TRUE_BY_LIST);
+    assert_eq!(evaluate(&history, "5.6.7.8", time("2020-05-03T09:00:00Z")), NO_COVERAGE);
     for (at, expected) in [
         ("2020-05-02T06:59:59.999999Z", NO_COVERAGE),
         ("2020-05-02T07:00:00Z", NOT_LISTED),
         ("2020-05-02T16:00:00Z", NOT_LISTED),
         ("2020-05-02T16:00:00.000001Z", NO_COVERAGE),
     ] {
-        assert_eq!(judge(&history, "8.8.8.8", time(at)), expected, "{at}");
+        assert_eq!(evaluate(&history, "8.8.8.8", time(at)), expected, "{at}");
         // IPv6 is never false by a source that covers IPv4 only.
-        assert_eq!(judge(&history, "2a00::1", time(at)), NO_COVERAGE, "{at}");
+        assert_eq!(evaluate(&history, "2a00::1", time(at)), NO_COVERAGE, "{at}");
     }
 }
 
@@ -138,10 +138,10 @@ fn a_snapshot_counts_by_its_own_time() {
         (24 * HOUR, NO_COVERAGE, NO_COVERAGE),
     ] {
         let at = Timestamp::from_micros(listed_at + offset);
-        assert_eq!(judge(&history, "101.3.123.74", at), listed, "{offset}");
-        assert_eq!(judge(&history, "::ffff:101.3.123.74", at), listed, "{offset}");
+        assert_eq!(evaluate(&history, "101.3.123.74", at), listed, "{offset}");
+        assert_eq!(evaluate(&history, "::ffff:101.3.123.74", at), listed, "{offset}");
         for address in ["8.8.8.8", "2606:4700:4700::1111"] {
-            assert_eq!(judge(&history, address, at), other, "{address} {offset}");
+            assert_eq!(evaluate(&history, address, at), other, "{address} {offset}");
         }
     }
 }
@@ -161,15 +161,15 @@ fn a_database_counts_by_its_build_with_its_own_age() {
         (48 * HOUR + 1, NO_COVERAGE, NO_COVERAGE),
     ] {
         let at = Timestamp::from_micros(built_at + offset);
-        assert_eq!(judge(&history, "81.2.69.160", at), listed, "{offset}");
+        assert_eq!(evaluate(&history, "81.2.69.160", at), listed, "{offset}");
         for address in
             ["71.160.223.45", "1.2.0.1", "65.8.0.0", "8.8.8.8", "2a00::1", "64:ff9b::5102:45a0"]
         {
-            assert_eq!(judge(&history, address, at), other, "{address} {offset}");
+            assert_eq!(evaluate(&history, address, at), other, "{address} {offset}");
         }
         for address in ["2001:0:5102:45a0::", "2002:5102:45a0::1", "::81.2.69.160", "10.0.0.1"] {
             let expected = (None, TorReason::NotGlobal);
-            assert_eq!(judge(&history, address, at), expected, "{address} {offset}");
+            assert_eq!(evaluate(&history, address, at), expected, "{address} {offset}");
         }
     }
 }
@@ -192,9 +192,9 @@ fn an_address_that_vanishes_for_hours_and_returns_stays_an_exit() {
         "2020-05-03T00:29:59.999999Z",
         "2020-05-04T00:29:59.999999Z",
     ] {
-        assert_eq!(judge(&history, "1.2.3.4", time(at)), TRUE_BY_LIST, "{at}");
+        assert_eq!(evaluate(&history, "1.2.3.4", time(at)), TRUE_BY_LIST, "{at}");
     }
-    assert_eq!(judge(&history, "1.2.3.4", time("2020-05-04T00:30:00Z")), NO_COVERAGE);
+    assert_eq!(evaluate(&history, "1.2.3.4", time("2020-05-04T00:30:00Z")), NO_COVERAGE);
 }
 
 #[test]
@@ -202,17 +202,17 @@ fn a_scan_before_the_act_that_a_later_list_tells_of() {
     let at = time("2020-05-02T10:30:00Z");
     let first = exit_list(&ExitHistory::new(TorRules::default()), "2020-05-02 10:00:00", &[]);
     let verdict = tor::verdict(&event(act(Some("1.2.3.4"), at)), &first);
-    assert_eq!((verdict.tor, verdict.settled), (Some(false), false));
+    assert_eq!((verdict.reason.verdict(), verdict.settled), (Some(false), false));
     assert_eq!(verdict.evidence_until, Some(time("2020-05-02T10:00:00Z")));
     let second = exit_list(&first, "2020-05-02 12:00:00", &[("1.2.3.4", "2020-05-02 10:15:00")]);
     let verdict = tor::verdict(&event(act(Some("1.2.3.4"), at)), &second);
     assert_eq!(
-        (verdict.tor, verdict.reason, verdict.settled),
+        (verdict.reason.verdict(), verdict.reason, verdict.settled),
         (Some(true), TorReason::ExitList, true)
     );
     let only_after =
         exit_list(&first, "2020-05-02 12:00:00", &[("1.2.3.4", "2020-05-02 10:45:00")]);
-    assert_eq!(judge(&only_after, "1.2.3.4", at), AFTER);
+    assert_eq!(evaluate(&only_after, "1.2.3.4", at), AFTER);
 }
 
 #[test]
@@ -233,7 +233,10 @@ fn a_verdict_settles_when_a_list_is_three_hours_past_the_act() {
     }
     let empty = ExitHistory::new(TorRules::default());
     let verdict = tor::verdict(&event(act(Some("8.8.8.8"), time("2020-05-02T07:00:00Z"))), &empty);
-    assert_eq!((verdict.tor, verdict.evidence_until, verdict.settled), (None, None, false));
+    assert_eq!(
+        (verdict.reason.verdict(), verdict.evidence_until, verdict.settled),
+        (None, None, false)
+    );
 }
 
 #[test]
@@ -244,14 +247,14 @@ fn the_edge_and_prefixes_count_without_a_usable_address() {
         &[("1.2.3.4", "2020-05-02 09:00:00")],
     );
     let at = time("2020-05-02T10:00:00Z");
-    let judged = |address: Option<&'static str>, edge: Option<bool>, history: &ExitHistory| {
+    let evaluated = |address: Option<&'static str>, edge: Option<bool>, history: &ExitHistory| {
         let verdict = tor::verdict(&event(Act { edge_tor: edge, ..act(address, at) }), history);
         assert!(
             verdict.settled
-                == (verdict.tor == Some(true)
+                == (verdict.reason.verdict() == Some(true)
                     || !matches!(verdict.reason, TorReason::NotListed | TorReason::NoCoverage))
         );
-        (verdict.tor, verdict.reason)
+        (verdict.reason.verdict(), verdict.reason)
     };
     for (address, reason) in [
         (None, TorReason::NoAddress),
@@ -259,23 +262,23 @@ fn the_edge_and_prefixes_count_without_a_usable_address() {
         (Some("10.0.0.1"), TorReason::NotGlobal),
         (Some("192.0.2.69"), TorReason::NotGlobal),
     ] {
-        assert_eq!(judged(address, Some(true), &history), (Some(true), TorReason::Edge));
-        assert_eq!(judged(address, None, &history), (None, reason));
+        assert_eq!(evaluated(address, Some(true), &history), (Some(true), TorReason::Edge));
+        assert_eq!(evaluated(address, None, &history), (None, reason));
         // The edge's false is no evidence.
-        assert_eq!(judged(address, Some(false), &history), (None, reason));
+        assert_eq!(evaluated(address, Some(false), &history), (None, reason));
     }
-    assert_eq!(judged(Some("8.8.8.8"), Some(true), &history), (Some(true), TorReason::Edge));
-    assert_eq!(judged(Some("8.8.8.8"), Some(false), &history), NOT_LISTED);
+    assert_eq!(evaluated(Some("8.8.8.8"), Some(true), &history), (Some(true), TorReason::Edge));
+    assert_eq!(evaluated(Some("8.8.8.8"), Some(false), &history), NOT_LISTED);
     // The table's order: list, edge, prefix.
-    assert_eq!(judged(Some("1.2.3.4"), Some(true), &history), TRUE_BY_LIST);
+    assert_eq!(evaluated(Some("1.2.3.4"), Some(true), &history), TRUE_BY_LIST);
     let onion = Some("2405:8100:8000::7");
-    assert_eq!(judged(onion, None, &history), (Some(true), TorReason::Prefix));
-    assert_eq!(judged(onion, Some(true), &history), (Some(true), TorReason::Edge));
+    assert_eq!(evaluated(onion, None, &history), (Some(true), TorReason::Prefix));
+    assert_eq!(evaluated(onion, Some(true), &history), (Some(true), TorReason::Edge));
     let rules = TorRules { prefixes: vec!["10.0.0.0/8".parse().unwrap()], ..TorRules::default() };
     let own = ExitHistory::new(rules);
-    assert_eq!(judged(Some("10.0.0.1"), None, &own), (Some(true), TorReason::Prefix));
-    assert_eq!(judged(Some("::ffff:10.0.0.1"), None, &own), (Some(true), TorReason::Prefix));
-    assert_eq!(judged(onion, None, &own), NO_COVERAGE);
+    assert_eq!(evaluated(Some("10.0.0.1"), None, &own), (Some(true), TorReason::Prefix));
+    assert_eq!(evaluated(Some("::ffff:10.0.0.1"), None, &own), (Some(true), TorReason::Prefix));
+    assert_eq!(evaluated(onion, None, &own), NO_COVERAGE);
 }
 
 #[test]
@@ -287,16 +290,16 @@ fn the_first_source_of_the_table_is_the_reason() {
     let mut update = with_database().update();
     update.snapshot(&list, PathBuf::from("s"));
     let (history, _) = update.finish(time("2030-01-01T00:00:00Z"));
-    assert_eq!(judge(&history, "81.2.69.160", at), TRUE_BY_SNAPSHOT);
-    assert_eq!(judge(&history, "81.2.69.161", at), TRUE_BY_DATABASE);
+    assert_eq!(evaluate(&history, "81.2.69.160", at), TRUE_BY_SNAPSHOT);
+    assert_eq!(evaluate(&history, "81.2.69.161", at), TRUE_BY_DATABASE);
     let before = Timestamp::from_micros(at.as_micros() - 1);
-    assert_eq!(judge(&history, "81.2.69.160", before), TRUE_BY_DATABASE);
+    assert_eq!(evaluate(&history, "81.2.69.160", before), TRUE_BY_DATABASE);
     let line = [("81.2.69.160", "2026-02-04 22:49:29")];
     let history = exit_list(&history, "2026-02-05 00:00:00", &line);
-    assert_eq!(judge(&history, "81.2.69.160", at), TRUE_BY_LIST);
+    assert_eq!(evaluate(&history, "81.2.69.160", at), TRUE_BY_LIST);
 }
 
-/// What an act is to be judged as.
+/// What an act is to be evaluated as.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum As {
     True,
@@ -344,7 +347,7 @@ fn two_acts_are_true_if_either_is_and_false_if_both_are() {
                 _ => (None, outer),
             };
             assert_eq!(
-                (verdict.tor, verdict.reason),
+                (verdict.reason.verdict(), verdict.reason),
                 (tor, reason(decisive)),
                 "{outer:?} {staging:?}"
             );
@@ -364,14 +367,15 @@ fn the_real_exit_list_answers_for_its_day() {
     let mut update = ExitHistory::new(TorRules::default()).update();
     update.exit_list(&list, PathBuf::from("real"));
     let (history, change) = update.finish(time("2016-09-20T12:02:00Z"));
-    assert_eq!(change.oldest_newly_valid, Some(time("2016-09-20T13:02:00Z")));
+    // Its newest scan, an hour and a half before it was written down.
+    assert_eq!(change.oldest_newly_valid, Some(time("2016-09-20T11:35:05Z")));
     let at = time("2016-09-20T13:02:00Z");
     for &(exit, seen) in list.sightings() {
         let text = exit.to_string();
         let expected = if seen > time("2016-09-19T13:02:00Z") { TRUE_BY_LIST } else { NOT_LISTED };
-        assert_eq!(judge(&history, &text, at), expected);
+        assert_eq!(evaluate(&history, &text, at), expected);
     }
-    assert_eq!(judge(&history, "8.8.8.8", at), NOT_LISTED);
+    assert_eq!(evaluate(&history, "8.8.8.8", at), NOT_LISTED);
     let explained = history.explain("162.247.72.201", at);
     assert_eq!((explained.tor, explained.reason), TRUE_BY_LIST);
     assert_eq!(explained.evidence[0].time, time("2016-09-20T08:09:39Z"));
@@ -392,4 +396,34 @@ fn the_second_factor_is_the_approvals() {
     let event = PublishEvent { staged, ..event(Act { auth: amr("pwd"), ..act(None, at) }) };
     let verdict = tfa::verdict(&event, &enrich::TfaRules::default());
     assert_eq!((verdict.tfa, verdict.reason), (Some(false), TfaReason::Amr));
+}
+
+#[test]
+fn a_scanner_that_stands_still_covers_and_settles_nothing_new() {
+    let node = "ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300E";
+    // Written down each hour, with the scans of 10:00.
+    let written_at = |hour: u8, history: &ExitHistory| {
+        let mut text = format!("Downloaded 2020-05-02 {hour}:30:00\n{node}\n");
+        for number in 0..60 {
+            text.push_str(&format!("ExitAddress 9.9.9.{number} 2020-05-02 10:00:00\n"));
+        }
+        let list = format::exit_list(text.as_bytes(), Timestamp::from_micros(0)).unwrap();
+        let mut update = history.update();
+        update.exit_list(&list, PathBuf::from(format!("{hour}")));
+        update.finish(time("2030-01-01T00:00:00Z")).0
+    };
+    let first = written_at(10, &ExitHistory::new(TorRules::default()));
+    let last = (11..23).fold(first.clone(), |history, hour| written_at(hour, &history));
+    assert_eq!(last.valid(Source::ExitList), 13, "they are valid by their own times");
+    for history in [&first, &last] {
+        assert_eq!(history.evidence_until(), Some(time("2020-05-02T10:00:00Z")));
+        assert_eq!(history.newest(Source::ExitList), history.evidence_until());
+        assert_eq!(evaluate(history, "8.8.8.8", time("2020-05-02T16:00:00Z")), NOT_LISTED);
+        assert_eq!(evaluate(history, "8.8.8.8", time("2020-05-02T16:00:01Z")), NO_COVERAGE);
+    }
+    let event = event(act(Some("8.8.8.8"), time("2020-05-02T09:00:00Z")));
+    assert!(!tor::verdict(&event, &last).settled);
+    // Nothing new: nothing is evaluated again for it.
+    assert!(last.extends(&first.mark().unwrap()));
+    assert_eq!(last.mark(), first.mark());
 }

@@ -1,4 +1,4 @@
-//! The publish event after decoding (crates/model/README.md, Publish event): every field checked, nothing judged yet.
+//! The publish event after decoding (crates/model/README.md, Publish event): every field checked, nothing evaluated yet.
 
 use std::borrow::Cow;
 use std::fmt;

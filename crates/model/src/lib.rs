@@ -5,6 +5,7 @@
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;
+mod columns;
 mod event;
 mod history;
 mod merge;
@@ -15,6 +16,7 @@ mod purl;
 mod time;
 mod verdict;
 
+pub use columns::{COLUMN_COUNT, COLUMNS, ColumnValue};
 pub use event::{Act, Address, Auth, EventIdentity, PublishEvent, SecondFactor};
 pub use history::{History, Past, PublishMethod, histories};
 pub use merge::merge_all;

@@ -40,7 +40,7 @@ pub struct Publication {
     pub id: PublicationId,
     /// What the API answers.
     pub info: PublicationInfo,
-    /// The time of the newest valid exit list or database when `tor` was judged.
+    /// The time of the newest valid exit list or database when `tor` was evaluated.
     pub tor_evidence_until: Option<Timestamp>,
     /// The event's revision, 0 to 2³¹−1.
     pub revision: u32,
@@ -59,7 +59,7 @@ impl Publication {
             info: PublicationInfo {
                 username: event.act.username,
                 created: event.act.at,
-                tor: tor.tor,
+                tor: tor.reason.verdict(),
                 tfa: tfa.tfa,
                 tor_reason: tor.reason,
                 tfa_reason: tfa.reason,

@@ -312,6 +312,33 @@ mod tests {
             prop_assert_eq!(a.cmp(&b), a.to_rfc3339_micros().cmp(&b.to_rfc3339_micros()));
         }
 
+        /// What is accepted is the time that another library reads; what has the form and is a time is accepted.
+        #[test]
+        fn reads_what_another_library_reads(
+            date in (1..9_999_i16, 0..14_i8, 0..33_i8),
+            clock in (0..26_i8, 0..62_i8, 0..62_i8),
+            fraction in "(\\.[0-9]{1,9})?",
+            offset in prop_oneof![Just(None), (any::<bool>(), 0..26_i8, 0..62_i8).prop_map(Some)],
+        ) {
+            let ((year, month, day), (hour, minute, second)) = (date, clock);
+            let zone = offset.map_or("Z".to_owned(), |(is_west, hours, minutes)| {
+                format!("{}{hours:02}:{minutes:02}", if is_west { '-' } else { '+' })
+            });
+            let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}");
+            let is_time = jiff::civil::DateTime::new(year, month, day, hour, minute, second, 0).is_ok()
+                && offset.is_none_or(|(_, hours, minutes)| hours < 24 && minutes < 60);
+            let theirs = text.parse::<jiff::Timestamp>().ok().filter(|_| is_time);
+            let theirs = theirs.map(|time| time.as_nanosecond().div_euclid(1_000));
+            prop_assert_eq!(Timestamp::parse(&text).ok().map(|time| i128::from(time.as_micros())), theirs, "{}", text);
+        }
+
+        #[test]
+        fn writes_what_another_library_writes(micros in -62_135_596_800_000_000..253_402_200_000_000_000_i64) {
+            let theirs = jiff::Timestamp::from_microsecond(micros).unwrap();
+            let theirs = theirs.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+            prop_assert_eq!(Timestamp::from_micros(micros).to_rfc3339_micros(), theirs);
+        }
+
         #[test]
         fn never_panics(text in "\\PC{0,40}") {
             let _ = Timestamp::parse(&text);

@@ -127,12 +127,44 @@ words! {
     }
 }
 
-/// Whether an act came over Tor, why, and what is known about later change.
+impl TorReason {
+    /// Whether the act came over Tor: the reason decides it. `None` = not determined.
+    #[must_use]
+    pub const fn verdict(self) -> Option<bool> {
+        match self {
+            Self::AnonymousIp | Self::Edge | Self::ExitList | Self::Prefix | Self::Snapshot => {
+                Some(true)
+            }
+            Self::NotListed => Some(false),
+            Self::BadAddress
+            | Self::ListedAfter
+            | Self::NoAddress
+            | Self::NoCoverage
+            | Self::NotGlobal => None,
+        }
+    }
+}
+
+impl TfaReason {
+    /// The verdict of a reason that decides it: `acr` and `amr` do not, which speak for either.
+    #[must_use]
+    pub const fn verdict(self) -> TfaVerdict {
+        let tfa = match self {
+            Self::SecondFactor => Some(true),
+            Self::NoHumanFactor
+            | Self::NoSecondFactor
+            | Self::PasswordOnly
+            | Self::SecondFactorRejected => Some(false),
+            Self::Acr | Self::Amr | Self::NotReported => None,
+        };
+        TfaVerdict { tfa, reason: self }
+    }
+}
+
+/// Whether an act came over Tor, by its reason, and what is known about later change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TorVerdict {
-    /// True, false, or not determined.
-    pub tor: Option<bool>,
-    /// Why.
+    /// Why; [`TorReason::verdict`] is true, false, or not determined.
     pub reason: TorReason,
     /// The time of the newest valid list or database at the evaluation; none without any.
     pub evidence_until: Option<Timestamp>,

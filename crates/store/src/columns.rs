@@ -1,8 +1,8 @@
-//! The columns of a row, once for both databases and for both ways.
+//! The columns of a row as the databases have them: their types, and a row from their values.
 
 use model::{
-    Actor, Credential, EventIdentity, Integrity, InvalidName, PackageName, Publication,
-    PublicationId, PublicationInfo, TfaReason, Timestamp, TorReason, Username,
+    Actor, COLUMN_COUNT, Credential, EventIdentity, Integrity, InvalidName, PackageName,
+    Publication, PublicationId, PublicationInfo, TfaReason, Timestamp, TorReason, Username,
 };
 
 use crate::Error;
@@ -26,10 +26,6 @@ pub(crate) struct Column {
     pub(crate) kind: Kind,
 }
 
-const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind }
-}
-
 fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> String {
     all.iter().map(|&value| word(value)).collect::<Vec<_>>().join(",")
 }
@@ -37,32 +33,36 @@ fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> String {
 /// The key's columns, which stand first.
 pub(crate) const KEY: usize = 2;
 
-/// How many columns a row has.
-pub(crate) const COUNT: usize = 17;
-
-/// The columns, in the order of [`values`] and [`publication`].
-pub(crate) const COLUMNS: [Column; COUNT] = [
-    column("name", Kind::Text),
-    column("version", Kind::Text),
-    column("username", Kind::Text),
-    column("created", Kind::Time),
-    column("tor", Kind::Flag),
-    column("tfa", Kind::Flag),
-    column("tor_reason", Kind::Word("tor_reason", || words(TorReason::ALL, TorReason::as_str))),
-    column("tfa_reason", Kind::Word("tfa_reason", || words(TfaReason::ALL, TfaReason::as_str))),
-    column("tor_evidence_until", Kind::Time),
-    column("tor_settled", Kind::Flag),
-    column(
-        "credential",
-        Kind::Word("publication_credential", || words(Credential::ALL, Credential::as_str)),
-    ),
-    column("actor", Kind::Word("publication_actor", || words(Actor::ALL, Actor::as_str))),
-    column("revision", Kind::Number),
-    column("generation", Kind::Number),
-    column("event_identity", Kind::Bytes),
-    column("disputed", Kind::Flag),
-    column("integrity", Kind::Text),
+const KINDS: [Kind; COLUMN_COUNT] = [
+    Kind::Text,
+    Kind::Text,
+    Kind::Text,
+    Kind::Time,
+    Kind::Flag,
+    Kind::Flag,
+    Kind::Word("tor_reason", || words(TorReason::ALL, TorReason::as_str)),
+    Kind::Word("tfa_reason", || words(TfaReason::ALL, TfaReason::as_str)),
+    Kind::Time,
+    Kind::Flag,
+    Kind::Word("publication_credential", || words(Credential::ALL, Credential::as_str)),
+    Kind::Word("publication_actor", || words(Actor::ALL, Actor::as_str)),
+    Kind::Number,
+    Kind::Number,
+    Kind::Bytes,
+    Kind::Flag,
+    Kind::Text,
 ];
+
+/// The columns, in the order of [`Publication::columns`] and of [`publication`].
+pub(crate) const COLUMNS: [Column; COLUMN_COUNT] = {
+    let mut columns = [Column { name: "", kind: Kind::Text }; COLUMN_COUNT];
+    let mut at = 0;
+    while at < COLUMN_COUNT {
+        columns[at] = Column { name: model::COLUMNS[at], kind: KINDS[at] };
+        at += 1;
+    }
+    columns
+};
 
 /// The columns' names, separated by commas, each as `write` has it.
 pub(crate) fn list(columns: &[Column], write: impl Fn(&Column) -> String) -> String {
@@ -72,42 +72,6 @@ pub(crate) fn list(columns: &[Column], write: impl Fn(&Column) -> String) -> Str
 /// The columns' names.
 pub(crate) fn names() -> String {
     list(&COLUMNS, |column| column.name.to_owned())
-}
-
-/// A value of a row on its way into the database.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Value<'r> {
-    Text(Option<&'r str>),
-    Time(Option<Timestamp>),
-    Flag(Option<bool>),
-    /// A word, and its place in its enumeration.
-    Word(&'static str, u8),
-    Number(u32),
-    Bytes(&'r [u8]),
-}
-
-/// The values of a row.
-pub(crate) fn values(row: &Publication) -> [Value<'_>; COUNT] {
-    let info = &row.info;
-    [
-        Value::Text(Some(row.id.name.as_str())),
-        Value::Text(Some(row.id.version.as_str())),
-        Value::Text(info.username.as_ref().map(Username::as_str)),
-        Value::Time(Some(info.created)),
-        Value::Flag(info.tor),
-        Value::Flag(info.tfa),
-        Value::Word(info.tor_reason.as_str(), info.tor_reason as u8),
-        Value::Word(info.tfa_reason.as_str(), info.tfa_reason as u8),
-        Value::Time(row.tor_evidence_until),
-        Value::Flag(Some(info.tor_settled)),
-        Value::Word(info.credential.as_str(), info.credential as u8),
-        Value::Word(info.actor.as_str(), info.actor as u8),
-        Value::Number(row.revision),
-        Value::Number(row.generation),
-        Value::Bytes(&row.identity.0),
-        Value::Flag(Some(info.disputed)),
-        Value::Text(info.integrity.as_ref().map(Integrity::as_str)),
-    ]
 }
 
 /// A row of an answer. Columns count from 0, in the order of [`COLUMNS`].
@@ -171,20 +135,22 @@ fn inconsistent(_: InvalidName) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use model::ColumnValue;
+
     use super::*;
     use crate::suite::row;
 
     #[test]
     fn each_value_is_of_its_columns_kind() {
-        for (column, value) in COLUMNS.iter().zip(values(&row("a", 1))) {
+        for (column, value) in COLUMNS.iter().zip(row("a", 1).columns()) {
             let fits = matches!(
                 (column.kind, value),
-                (Kind::Text, Value::Text(_))
-                    | (Kind::Time, Value::Time(_))
-                    | (Kind::Flag, Value::Flag(_))
-                    | (Kind::Word(..), Value::Word(..))
-                    | (Kind::Number, Value::Number(_))
-                    | (Kind::Bytes, Value::Bytes(_))
+                (Kind::Text, ColumnValue::Text(_))
+                    | (Kind::Time, ColumnValue::Time(_))
+                    | (Kind::Flag, ColumnValue::Flag(_))
+                    | (Kind::Word(..), ColumnValue::Word(..))
+                    | (Kind::Number, ColumnValue::Number(_))
+                    | (Kind::Bytes, ColumnValue::Bytes(_))
             );
             assert!(fits, "{}: {value:?}", column.name);
         }

@@ -173,7 +173,7 @@ pub trait PublicationReader: Send + Sync {
         first: u32,
     ) -> Result<Vec<PackageName>, Error>;
 
-    /// Whether the database answers and has the table.
+    /// Whether the statements of this trait would work now.
     ///
     /// # Errors
     /// As [`PublicationReader::find`].

@@ -1,7 +1,9 @@
 //! The merge rule of `model::merge` in SQL, written once for both databases: both know row values, `ON CONFLICT` and
 //! `excluded`. What differs between them is named in [`Dialect`].
 
-use crate::columns::{COLUMNS, COUNT};
+use model::COLUMN_COUNT;
+
+use crate::columns::COLUMNS;
 
 /// What the two databases write differently.
 pub(crate) struct Dialect {
@@ -122,7 +124,7 @@ pub(crate) fn replacement(same: &str, value: impl Fn(usize) -> String) -> String
     format!(
         "UPDATE publication SET {} WHERE {}",
         numbered(1, "=").join(", "),
-        numbered(COUNT + 1, same).join(" AND ")
+        numbered(COLUMN_COUNT + 1, same).join(" AND ")
     )
 }
 

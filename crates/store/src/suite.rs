@@ -11,6 +11,7 @@ use model::{
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
+use sqlx::{AssertSqlSafe, Connection};
 
 use crate::{
     Account, Cursor, Error, Filter, Flag, GroupAccount, JobProgress, JobState, JobUpdate, NewJob,
@@ -46,6 +47,18 @@ impl Store {
             Some(folder),
         )
         .await
+    }
+
+    /// Runs statements as an operator would.
+    async fn execute(&self, sql: &str) {
+        let url = &self.settings.url;
+        if url.starts_with("sqlite") {
+            let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        } else {
+            let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        }
     }
 
     async fn rows(&self) -> Vec<Publication> {
@@ -87,6 +100,7 @@ on_both! {
     a_late_write_of_a_former_owner_changes_nothing
     integrity_is_merged_by_itself
     a_typical_row_passes_and_leaves_nothing
+    a_reader_is_ready_while_its_statements_work
 }
 
 /// Values of a strategy, the same in every run.
@@ -532,7 +546,7 @@ async fn a_late_write_of_a_former_owner_changes_nothing(store: Store) {
         let (accounts, key) = (accounts.clone(), key.clone());
         async move {
             let token = owner.to_string();
-            while !retried(accounts.claim(&key, &token, &[0]).await).is_some() {}
+            while retried(accounts.claim(&key, &token, &[0]).await).is_none() {}
             for step in 0..20 {
                 let next_offset = owner * 1_000 + step;
                 let position = TablePosition { next_offset, leader_epoch: None, evidence: None };
@@ -620,4 +634,56 @@ async fn the_file_of_an_sqlite_store_is_known_by_what_stays_with_it() {
         StoreSettings { url: format!("sqlite://{path}.none/x.db"), ..store.settings.clone() };
     let error = crate::open_writer(&missing).unwrap().migrate().await.unwrap_err();
     assert!(error.to_string().contains(&format!("{path}.none")), "{error}");
+}
+
+async fn a_reader_is_ready_while_its_statements_work(store: Store) {
+    store.reader.ready().await.unwrap();
+    store.writer.record(&[row("a", 1)]).await.unwrap();
+    store.reader.ready().await.unwrap();
+    store.execute("ALTER TABLE publication DROP COLUMN integrity").await;
+    let error = store.reader.ready().await.unwrap_err();
+    assert!(error.to_string().contains("integrity"), "{error}");
+}
+
+#[tokio::test]
+async fn a_partitioned_table_takes_both_ways_of_writing() {
+    let store = Store::postgres().await;
+    store.writer.record(&[row("first", 1)]).await.unwrap();
+    let sql = include_str!("../../../deploy/postgresql/partitioned.sql");
+    store.execute(&format!("BEGIN;\n{sql}\nCOMMIT")).await;
+    let mut rows: Vec<_> = (0..2_000).map(|number| row(&format!("p{number:04}"), number)).collect();
+    let written = store.writer.record(&rows).await.unwrap();
+    assert_eq!(written, Recorded { inserted: 2_000, ..Recorded::default() });
+    rows.truncate(10);
+    rows.iter_mut().take(4).for_each(|row| row.revision = 1);
+    rows.push(row("new", 1));
+    let written = store.writer.record(&rows).await.unwrap();
+    assert_eq!(written, Recorded { inserted: 1, updated: 4, unchanged: 6, disputed: 0 });
+    store.writer.probe().await.unwrap();
+    let found = store.reader.search("p", None, 2).await.unwrap();
+    assert_eq!(found.iter().map(PackageName::as_str).collect::<Vec<_>>(), ["p0000", "p0001"]);
+    let (found, _) = histories_of(&store, &["new", "first"], 10).await;
+    assert_eq!(found, [("first".to_owned(), 1), ("new".to_owned(), 1)]);
+}
+
+/// What an ingester of the build before hands to the database goes on being taken.
+#[tokio::test]
+async fn the_build_before_goes_on_writing() {
+    let store = Store::postgres().await;
+    store
+        .execute(
+            "INSERT INTO publication (name, version, username, created, tor, tfa, tor_reason, tfa_reason, \
+                 tor_evidence_until, tor_settled, credential, actor, revision, generation, event_identity, disputed) \
+             SELECT i.name, i.version, i.username, i.created, i.tor, i.tfa, \
+                 (enum_range(NULL::tor_reason))[i.tor_reason + 1], (enum_range(NULL::tfa_reason))[i.tfa_reason + 1], \
+                 i.tor_evidence_until, i.tor_settled, (enum_range(NULL::publication_credential))[i.credential + 1], \
+                 (enum_range(NULL::publication_actor))[i.actor + 1], i.revision, i.generation, i.event_identity, i.disputed \
+             FROM unnest(ARRAY[ROW('old', '1.0.0', NULL, '2026-01-01Z', false, true, 8, 6, NULL, true, 4, 1, 0, 0, \
+                 '\\x00112233445566778899aabbccddeeff', false)]::publication_row[]) AS i; \
+             SELECT created, revision, generation, tor_reason, tfa_reason, credential, actor, tor_settled, disputed, \
+                 tor, tfa, name, version, username, event_identity, tor_evidence_until FROM publication",
+        )
+        .await;
+    let row = store.rows().await.remove(0);
+    assert_eq!((row.id.name.as_str(), row.info.integrity), ("old", None));
 }

@@ -13,6 +13,7 @@ pub mod hostile;
 mod http;
 mod kafka;
 mod net;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod proxy;
@@ -32,6 +33,7 @@ pub use kafka::{
     consumer_groups, write_tools,
 };
 pub use net::{free_port, unique};
+pub use pgbouncer::{Pgbouncer, pgbouncer_program};
 #[cfg(feature = "client")]
 pub use postgres::Database;
 pub use postgres::{POSTGRES_VARIABLE, Postgres, PostgresBuilder, StopMode, postgres_program};

@@ -265,7 +265,7 @@ fn owner() -> Option<User> {
     Some(known.expect("root needs a user `postgres` or `nobody` to run postgresql as"))
 }
 
-fn as_owner(command: &mut Command) -> &mut Command {
+pub(crate) fn as_owner(command: &mut Command) -> &mut Command {
     match owner() {
         Some(user) => command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).env("HOME", "/"),
         None => command,

@@ -13,6 +13,7 @@ use super::{Failure, InvalidEndpoint, Unanswered, is_loopback, retry_after};
 
 /// The longest answer that is read. Five thousand packages with their history are about 4 MB.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+const UNTRUSTED: &str = "its certificate is not trusted (SSL_CERT_FILE), or it does not speak TLS";
 /// How long one request may take before it is sent again.
 const ONE_REQUEST: Duration = Duration::from_secs(30);
 /// A redirect within the same origin is followed so often.
@@ -127,11 +128,10 @@ fn transport(error: &ureq::Error) -> Unanswered {
                 return Unanswered::TimeOut;
             }
             std::io::ErrorKind::ConnectionRefused => "it refuses connections".into(),
+            std::io::ErrorKind::InvalidData => UNTRUSTED.into(),
             kind => format!("the connection failed ({kind})"),
         }),
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-            Unanswered::Away("its certificate is not trusted, or it does not speak TLS".into())
-        }
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => Unanswered::Away(UNTRUSTED.into()),
         _ => Unanswered::Away("the connection failed".into()),
     }
 }

@@ -288,3 +288,55 @@ fn checked(entries: Vec<Entry>) -> Result<Vec<Entry>, LockfileError> {
     }
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn real(index: usize) -> Vec<u8> {
+        const NAMES: [&str; 8] = [
+            "npm-v1.package-lock.json",
+            "npm-v3.package-lock.json",
+            "pnpm7.pnpm-lock.yaml",
+            "pnpm12.pnpm-lock.yaml",
+            "yarn1.yarn.lock",
+            "yarn4.yarn.lock",
+            "bun1.4.bun.lock",
+            "npm.cdx.json",
+        ];
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/lockfiles");
+        std::fs::read(folder.join(NAMES[index])).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Damage never ends in a panic, and no entry has a name that a registry would refuse.
+        #[test]
+        fn damaged_lockfiles_are_read_or_refused(
+            index in 0..8_usize,
+            places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            end in any::<prop::sample::Index>(),
+            is_cut in any::<bool>(),
+        ) {
+            let mut bytes = real(index);
+            if is_cut {
+                bytes.truncate(end.index(bytes.len()));
+            }
+            for (place, byte) in places {
+                if !bytes.is_empty() {
+                    let at = place.index(bytes.len());
+                    bytes[at] = byte;
+                }
+            }
+            let entries = text_of(&*bytes)
+                .and_then(|text| parse(&text, index == 6))
+                .and_then(|(_, entries)| checked(entries));
+            for entry in entries.unwrap_or_default() {
+                let is_asked = !matches!(entry.location, Location::Elsewhere(_));
+                prop_assert!(!is_asked || PackageName::new(&entry.name).is_ok());
+            }
+        }
+    }
+}

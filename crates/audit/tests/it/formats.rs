@@ -183,3 +183,28 @@ fn a_report_goes_to_a_file() {
     let text = std::fs::read_to_string(folder.path().join("out.sarif")).unwrap();
     assert!(serde_json::from_str::<Value>(&text).is_ok());
 }
+
+#[test]
+fn a_message_about_a_file_stays_on_its_line() {
+    let lock = json!({"lockfileVersion": 3, "packages": {}, "bomFormat": "x\n::error::y", "specVersion": "1"});
+    let folder = Folder::new(&[
+        ("bom.json", &lock.to_string()),
+        ("p.toml", "[rules]\n\"a\\n::error::b\" = \"warn\"\n"),
+    ]);
+    for (arguments, part) in [
+        (vec!["bom.json"], "x\\u{a}::error::y"),
+        (vec!["bom.json", "--policy", "p.toml"], "p.toml: line 2: "),
+    ] {
+        for format in ["text", "github"] {
+            let mut arguments = arguments.clone();
+            arguments.extend(["--format", format]);
+            let run = folder.run("http://127.0.0.1:1", &arguments);
+            assert!(run.code == 2 && run.errors.contains(part), "{run:?}");
+            assert_eq!(
+                (run.errors.lines().count(), run.output.lines().count()),
+                (1, usize::from(format == "github")),
+                "{run:?}"
+            );
+        }
+    }
+}

@@ -13,13 +13,13 @@ use model::Timestamp;
 use super::Near;
 use crate::{Family, List, Refusal, TorRules};
 
-/// 30 days: a month of hourly lists, some 700, is judged and merged in a few milliseconds.
+/// 30 days: a month of hourly lists, some 700, is evaluated and merged in a few milliseconds.
 pub(super) const BUCKET_MICROS: i64 = 30 * 86_400 * 1_000_000;
 
 /// What is known about a list's validity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Not judged yet.
+    /// Not evaluated yet.
     New,
     Valid,
     Refused(Refusal),
@@ -28,14 +28,17 @@ pub(super) enum State {
 /// One list.
 #[derive(Clone)]
 pub(super) struct Entry {
+    /// The list's own time, by which its validity is evaluated.
     pub(super) time: Timestamp,
+    /// Up to when it says anything, by which it covers and settles ([`List::as_of`]).
+    pub(super) as_of: Timestamp,
     pub(super) origin: Arc<Path>,
     /// Rises with every list given; of two lists of one origin the greater is the current one.
     pub(super) serial: u64,
     pub(super) distinct: [usize; 2],
-    /// By the last judgement.
+    /// By the last evaluation.
     pub(super) state: State,
-    /// By the judgement before the running update.
+    /// By the evaluation before the running update.
     pub(super) before: State,
     /// Sightings by [`pack`].
     sightings: Arc<[u8]>,
@@ -70,7 +73,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// Takes a list in, not judged yet.
+    /// Takes a list in, not evaluated yet.
     pub(super) fn insert(&mut self, list: &List, origin: Arc<Path>, serial: u64) {
         let mut numbered: Vec<(u32, Timestamp)> = Vec::with_capacity(list.sightings().len());
         for &(address, seen) in list.sightings() {
@@ -80,6 +83,7 @@ impl Bucket {
         numbered.sort_unstable();
         let entry = Entry {
             time: list.time(),
+            as_of: list.as_of(),
             origin,
             serial,
             distinct: Family::ALL.map(|family| list.distinct(family)),

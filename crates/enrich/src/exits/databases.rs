@@ -107,7 +107,7 @@ impl DatabaseHistory {
         self.entries.sort_by_key(|entry| (entry.database.time(), entry.serial));
     }
 
-    /// As for lists: what was removed goes, then all are judged, then replaced versions go where a valid one took their
+    /// As for lists: what was removed goes, then all are evaluated, then replaced versions go where a valid one took their
     /// place.
     pub(super) fn finish(
         &mut self,

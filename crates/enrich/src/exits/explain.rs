@@ -24,7 +24,7 @@ pub struct Evidence {
 /// That a valid list or database covers the time, for the address's family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Covering {
-    /// The list's own time.
+    /// The list's time; an exit list is no newer than its newest scan.
     pub time: Timestamp,
     /// Which source.
     pub source: Source,
@@ -54,7 +54,8 @@ impl ExitHistory {
     #[must_use]
     pub fn explain(&self, address: &str, at: Timestamp) -> Explanation {
         let address = address::parse(address);
-        let (tor, reason) = tor::decide(Some(address), false, at, self);
+        let reason = tor::decide(Some(address), false, at, self);
+        let tor = reason.verdict();
         let (evidence, covering) = match address {
             Parsed::Global(address) => {
                 (self.evidence(address, at), self.covering_at(Family::of(address), at))

@@ -24,7 +24,7 @@ pub(super) struct ListHistory {
     buckets: BTreeMap<i64, Arc<Bucket>>,
     /// The buckets that hold evidence, with the span of it: the span of a list's scans is not the list's own time.
     slots: Arc<[(Timestamp, Timestamp, Arc<Bucket>)]>,
-    /// By family, the times of the valid lists that cover it, sorted.
+    /// By family, up to when each valid list that covers it says anything, sorted.
     covering: [Arc<[Timestamp]>; 2],
     newest: Option<Timestamp>,
     valid: usize,
@@ -56,11 +56,11 @@ impl ListHistory {
         self.valid
     }
 
-    /// Source, time and numbers of addresses of the valid lists.
+    /// Source, time (see [`List::as_of`]) and numbers of addresses of the valid lists.
     pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, [usize; 2])> {
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
         let valid = entries.filter(|entry| entry.state == State::Valid);
-        valid.map(|entry| (self.source, entry.time, entry.distinct))
+        valid.map(|entry| (self.source, entry.as_of, entry.distinct))
     }
 
     /// By family, the times of the valid lists that cover it, sorted.
@@ -108,7 +108,7 @@ impl ListHistory {
         self.serial
     }
 
-    /// Drops the lists of these origins that were there before the update began, judges all, and builds anew what
+    /// Drops the lists of these origins that were there before the update began, evaluates all, and builds anew what
     /// changed by it.
     pub(super) fn finish(
         &mut self,
@@ -123,11 +123,11 @@ impl ListHistory {
                 entry.serial <= known && removed.contains(&*entry.origin)
             });
         }
-        self.judge(rules, now);
+        self.evaluate(rules, now);
         let outdated = self.outdated();
         if !outdated.is_empty() {
             self.drop_where(&mut dirty, |entry| outdated.contains(&entry.serial));
-            self.judge(rules, now);
+            self.evaluate(rules, now);
         }
         let mut change = self.settle(&mut dirty);
         change.changed = !dirty.is_empty();
@@ -157,14 +157,14 @@ impl ListHistory {
         }
     }
 
-    /// Judges every list, in the order of time.
-    fn judge(&mut self, rules: &TorRules, now: Timestamp) {
-        let mut judge = Judge { rules, latest: now.after(AHEAD), measure: None };
+    /// Evaluates every list, in the order of time.
+    fn evaluate(&mut self, rules: &TorRules, now: Timestamp) {
+        let mut evaluator = Evaluator { rules, latest: now.after(AHEAD), measure: None };
         for bucket in self.buckets.values_mut() {
             let states: Vec<State> = bucket
                 .entries
                 .chunk_by(|a, b| a.time == b.time)
-                .flat_map(|entries| judge.of_one_time(entries))
+                .flat_map(|entries| evaluator.of_one_time(entries))
                 .collect();
             if bucket.entries.iter().zip(&states).any(|(entry, state)| entry.state != *state) {
                 let entries = &mut Arc::make_mut(bucket).entries;
@@ -193,7 +193,7 @@ impl ListHistory {
         outdated
     }
 
-    /// Notes what the judgement changed.
+    /// Notes what the evaluation changed.
     fn settle(&mut self, dirty: &mut HashSet<i64>) -> Change {
         let mut change = Change::default();
         for (&key, bucket) in &mut self.buckets {
@@ -207,7 +207,7 @@ impl ListHistory {
                 match entry.state {
                     State::Valid => {
                         dirty.insert(key);
-                        change.became_valid(entry.time);
+                        change.became_valid(entry.as_of);
                     }
                     State::Refused(reason) => {
                         if entry.before == State::Valid {
@@ -237,16 +237,18 @@ impl ListHistory {
                 // The scanner looks for IPv4 exits only.
                 let may_cover = family == Family::V4 || self.source == Source::Snapshot;
                 if may_cover && entry.holds_enough(family, rules) {
-                    covering[family as usize].push(entry.time);
+                    covering[family as usize].push(entry.as_of);
                 }
             }
-            self.newest = Some(entry.time);
+            self.newest = self.newest.max(Some(entry.as_of));
             self.valid += 1;
         }
+        // The buckets stand in the order of the lists' own times.
+        covering.iter_mut().for_each(|times| times.sort_unstable());
         self.covering = covering.map(Arc::from);
     }
 
-    /// The lists that are refused by judgement.
+    /// The lists that are refused by evaluation.
     pub(super) fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
         entries.filter_map(|entry| match entry.state {
@@ -259,7 +261,7 @@ impl ListHistory {
 }
 
 /// The rules of validity, list after list in the order of time.
-struct Judge<'a> {
+struct Evaluator<'a> {
     rules: &'a TorRules,
     latest: Timestamp,
     /// The newest valid list so far; of several of one time, the greatest number of each family, so that their order
@@ -267,7 +269,7 @@ struct Judge<'a> {
     measure: Option<(Timestamp, [usize; 2])>,
 }
 
-impl Judge<'_> {
+impl Evaluator<'_> {
     /// Lists of one time are no measure for one another: none of them is before the others.
     fn of_one_time(&mut self, entries: &[Entry]) -> Vec<State> {
         let states: Vec<State> = entries.iter().map(|entry| self.state(entry)).collect();

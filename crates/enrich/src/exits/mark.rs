@@ -1,4 +1,4 @@
-//! What a history knew, in a word that is kept beside what was judged by it.
+//! What a history knew, in a word that is kept beside what was evaluated by it.
 
 use model::Timestamp;
 use sha2::{Digest, Sha256};
@@ -27,6 +27,8 @@ impl ExitHistory {
         let mut known: Vec<_> = lists.chain(self.databases.known()).collect();
         known.retain(|&(_, time, _)| time <= until);
         known.sort_unstable();
+        // A scanner that stands still has the same written down again, which is nothing new.
+        known.dedup();
         let mut hash = Sha256::new();
         for (source, time, distinct) in known {
             hash.update([source as u8]);

@@ -6,7 +6,7 @@
 //!
 //! What a history says is a function of the set of lists that were given to it, of the rules and of the time of the last
 //! [`Update::finish`]; the order in which lists came plays no part. To that end every list is kept, packed, and all are
-//! judged again, in the order of their times, whenever the set changes: an older list that comes late may take away the
+//! evaluated again, in the order of their times, whenever the set changes: an older list that comes late may take away the
 //! validity of a newer one, or give it back.
 
 mod bucket;
@@ -80,7 +80,8 @@ impl ExitHistory {
         &self.rules
     }
 
-    /// The time of the newest valid list or database, of any source; none without any.
+    /// The time of the newest valid list or database, of any source; none without any. An exit list is no newer than its
+    /// newest scan, here and below.
     #[must_use]
     pub const fn evidence_until(&self) -> Option<Timestamp> {
         self.evidence_until

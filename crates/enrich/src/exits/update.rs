@@ -13,7 +13,7 @@ use crate::{Database, List, Refused, Source};
 /// What an update changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Whether the set of valid lists and databases changed: the sign to judge again what is not settled.
+    /// Whether the set of valid lists and databases changed: the sign to evaluate again what is not settled.
     pub changed: bool,
     /// The time of the oldest list or database that became valid; settling looks back from there
     /// (crates/enrich/README.md, Settling).
@@ -79,7 +79,7 @@ impl Update {
         self.removed[source as usize].insert(origin.to_path_buf());
     }
 
-    /// Judges all lists at the time of the clock, and says what changed.
+    /// Evaluates all lists at the time of the clock, and says what changed.
     #[must_use]
     pub fn finish(self, now: Timestamp) -> (ExitHistory, Change) {
         let Self { mut history, removed: [exit_lists, snapshots, databases], known } = self;

@@ -106,7 +106,7 @@ impl Library {
         &self.history
     }
 
-    /// Reads what is new or changed by path, size and modification time, drops what vanished, judges again at the time
+    /// Reads what is new or changed by path, size and modification time, drops what vanished, evaluates again at the time
     /// of the clock, and swaps the history in whole.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! In which columns two rows of the same publication differ, for people.
 
-use model::{Publication, Timestamp, Username};
+use model::{COLUMNS, Publication};
 use serde::Serialize;
 
 /// A column with its values before and after.
@@ -17,42 +17,19 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// The columns that differ, in the contract's order.
+/// The columns that differ, in their order.
 pub(crate) fn differences(before: &Publication, after: &Publication) -> Vec<Difference> {
-    let shown = columns(before).into_iter().zip(columns(after));
-    shown
-        .filter(|((_, before), (_, after))| before != after)
-        .map(|((field, before), (_, after))| Difference { field, before, after })
+    let values = before.columns().into_iter().zip(after.columns());
+    COLUMNS
+        .into_iter()
+        .zip(values)
+        .filter(|(_, (before, after))| before != after)
+        .map(|(field, (before, after))| Difference {
+            field,
+            before: before.to_string(),
+            after: after.to_string(),
+        })
         .collect()
-}
-
-fn columns(row: &Publication) -> [(&'static str, String); 14] {
-    let info = &row.info;
-    let flag = |flag: Option<bool>| flag.map_or_else(null, |flag| flag.to_string());
-    let identity = row.identity.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    [
-        ("username", info.username.as_ref().map(Username::to_string).unwrap_or_else(null)),
-        ("created", info.created.to_rfc3339_micros()),
-        ("tor", flag(info.tor)),
-        ("tfa", flag(info.tfa)),
-        ("tor_reason", info.tor_reason.to_string()),
-        ("tfa_reason", info.tfa_reason.to_string()),
-        (
-            "tor_evidence_until",
-            row.tor_evidence_until.map(Timestamp::to_rfc3339_micros).unwrap_or_else(null),
-        ),
-        ("tor_settled", info.tor_settled.to_string()),
-        ("credential", info.credential.to_string()),
-        ("actor", info.actor.to_string()),
-        ("revision", row.revision.to_string()),
-        ("generation", row.generation.to_string()),
-        ("event_identity", identity),
-        ("disputed", info.disputed.to_string()),
-    ]
-}
-
-fn null() -> String {
-    "null".to_owned()
 }
 
 /// Columns that say when a row was judged rather than what: they move with every evaluation.

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::session::{Session, shared};
+use super::session::{Session, connect};
 use crate::settings::{Database, PostgresUrl};
 use crate::{Error, StoreSettings};
 
@@ -31,6 +31,8 @@ pub(super) struct Connections {
     idle: Mutex<Vec<Session>>,
     /// Whether it was said that the server does not limit statements.
     said_unlimited: AtomicBool,
+    /// Whether it is known that sessions are not shared.
+    is_checked: AtomicBool,
 }
 
 impl Connections {
@@ -41,6 +43,7 @@ impl Connections {
             places: Semaphore::new(settings.max_connections.max(1) as usize),
             idle: Mutex::default(),
             said_unlimited: AtomicBool::new(false),
+            is_checked: AtomicBool::new(false),
         }
     }
 
@@ -82,12 +85,13 @@ impl Connections {
         tokio::time::timeout(self.settings.statement_timeout, work).await.ok()
     }
 
-    /// Whether each connection has a session of its own, which everything here relies on.
+    /// Whether each connection has a session of its own. Asked once: a pooler is set up otherwise seldom.
     pub(super) async fn check_sessions(&self) -> Result<(), Error> {
-        let (mut one, mut other) = (self.connect().await?, self.connect().await?);
-        // In a transaction the other keeps its session, so that the first one gets another, or gets this one's mark.
-        sqlx::raw_sql("BEGIN").execute(&mut other.connection).await?;
-        if one.is_own().await? && other.is_own().await? { Ok(()) } else { Err(shared()) }
+        if !self.is_checked.load(Ordering::Relaxed) {
+            connect(&self.url(), &self.settings).await?;
+            self.is_checked.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// A session without a time limit, beside the others.

@@ -3,15 +3,16 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use model::Publication;
+use model::{COLUMN_COUNT, ColumnValue, Publication};
 use sqlx::postgres::PgConnection;
 
 use super::values::{Time, field, null};
-use crate::columns::{COUNT, Value, names, values};
+use crate::columns::names;
 
 static COPY: LazyLock<String> =
     LazyLock::new(|| format!("COPY publication ({}) FROM STDIN (FORMAT binary)", names()));
-const FIELDS: i16 = COUNT as i16;
+const FIELDS: i16 = 17;
+const _: () = assert!(FIELDS as usize == COLUMN_COUNT);
 
 /// How much is sent at once; the rows of a batch are not held a second time in whole.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -39,15 +40,17 @@ pub(super) async fn copy_in(
 
 fn encode(buffer: &mut Vec<u8>, row: &Publication) {
     buffer.extend_from_slice(&FIELDS.to_be_bytes());
-    for value in values(row) {
+    for value in row.columns() {
         match value {
-            Value::Text(Some(text)) => field(buffer, text.as_bytes()),
-            Value::Time(Some(time)) => field(buffer, &Time(time).to_wire()),
-            Value::Flag(Some(flag)) => field(buffer, &[flag.into()]),
-            Value::Word(word, _) => field(buffer, word.as_bytes()),
-            Value::Number(number) => field(buffer, &number.to_be_bytes()),
-            Value::Bytes(bytes) => field(buffer, bytes),
-            Value::Text(None) | Value::Time(None) | Value::Flag(None) => null(buffer),
+            ColumnValue::Text(Some(text)) => field(buffer, text.as_bytes()),
+            ColumnValue::Time(Some(time)) => field(buffer, &Time(time).to_wire()),
+            ColumnValue::Flag(Some(flag)) => field(buffer, &[flag.into()]),
+            ColumnValue::Word(word, _) => field(buffer, word.as_bytes()),
+            ColumnValue::Number(number) => field(buffer, &number.to_be_bytes()),
+            ColumnValue::Bytes(bytes) => field(buffer, bytes),
+            ColumnValue::Text(None) | ColumnValue::Time(None) | ColumnValue::Flag(None) => {
+                null(buffer)
+            }
         }
     }
 }

@@ -9,10 +9,10 @@ use sqlx::{Decode, Row};
 use super::values::Time;
 use crate::{EachPackage, Error, RowsRead};
 
-const SQL: &str = "SELECT i.name, h.versions, h.created, h.tfa, h.credentials, h.usernames \
+const SQL: &str = "SELECT i.name, h.versions, h.created, h.tfa, h.oidc, h.usernames \
     FROM unnest($1::text[]) WITH ORDINALITY AS i(name, place) CROSS JOIN LATERAL ( \
         SELECT array_agg(version) AS versions, array_agg(created) AS created, array_agg(tfa) AS tfa, \
-            array_agg(credential::text) AS credentials, array_agg(username) AS usernames \
+            array_agg(credential = 'oidc') AS oidc, array_agg(username) AS usernames \
         FROM (SELECT * FROM publication AS p WHERE p.name = i.name LIMIT $2) AS p \
     ) AS h ORDER BY i.place";
 
@@ -61,7 +61,7 @@ struct Package<'r> {
     versions: Elements<'r>,
     created: Elements<'r>,
     tfa: Elements<'r>,
-    credentials: Elements<'r>,
+    oidc: Elements<'r>,
     usernames: Elements<'r>,
 }
 
@@ -73,7 +73,7 @@ impl<'r> Package<'r> {
             versions: array(1)?,
             created: array(2)?,
             tfa: array(3)?,
-            credentials: array(4)?,
+            oidc: array(4)?,
             usernames: array(5)?,
         })
     }
@@ -86,10 +86,12 @@ impl<'r> Package<'r> {
             let created = next(&mut self.created)?.and_then(|bytes| bytes.try_into().ok());
             let created = Time::from_wire(created.ok_or_else(inconsistent)?).0;
             let tfa = next(&mut self.tfa)?.map(|bytes| bytes == [1]);
-            let credential = text(next(&mut self.credentials)?)?.ok_or_else(inconsistent)?;
+            // All that the method asks of a credential; the words themselves would cost the server a look-up each.
+            let is_oidc = next(&mut self.oidc)?.ok_or_else(inconsistent)? == [1];
+            let credential = if is_oidc { Credential::Oidc } else { Credential::Unknown };
             let username = text(next(&mut self.usernames)?)?;
             let version = text(version)?.ok_or_else(inconsistent)?;
-            let method = PublishMethod::of(tfa, Credential::parse(credential)?);
+            let method = PublishMethod::of(tfa, credential);
             past.push(row(version, created, method, username)?);
         }
         if past.is_empty() {

@@ -1,13 +1,13 @@
 //! The jobs of replays, and rows put in the place of altered ones.
 
 use async_trait::async_trait;
-use model::{Publication, Timestamp};
+use model::{COLUMN_COUNT, ColumnValue, Publication, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::PostgresWriter;
 use super::values::Time;
-use crate::columns::{COLUMNS, COUNT, Kind, Value, values};
+use crate::columns::{COLUMNS, Kind};
 use crate::merge::replacement;
 use crate::operator::{JobText, job, write};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
@@ -90,21 +90,21 @@ impl Jobs for PostgresWriter {
     async fn replace(&self, seen: &Publication, instead: &Publication) -> Result<bool, Error> {
         let sql = replacement("IS NOT DISTINCT FROM", |place| {
             // The words come as text: an enumeration's own type would have to be looked up on each new connection.
-            match COLUMNS[(place - 1) % COUNT].kind {
+            match COLUMNS[(place - 1) % COLUMN_COUNT].kind {
                 Kind::Word(words, _) => format!("${place}::text::{words}"),
                 _ => format!("${place}"),
             }
         });
         let sql = format!("{sql} RETURNING name");
         let replace = || {
-            let given = values(instead).into_iter().chain(values(seen));
+            let given = instead.columns().into_iter().chain(seen.columns());
             given.fold(sqlx::query(AssertSqlSafe(sql.as_str())), |query, value| match value {
-                Value::Text(text) => query.bind(text),
-                Value::Time(time) => query.bind(time.map(Time)),
-                Value::Flag(flag) => query.bind(flag),
-                Value::Word(word, _) => query.bind(word),
-                Value::Number(number) => query.bind(number.cast_signed()),
-                Value::Bytes(bytes) => query.bind(bytes),
+                ColumnValue::Text(text) => query.bind(text),
+                ColumnValue::Time(time) => query.bind(time.map(Time)),
+                ColumnValue::Flag(flag) => query.bind(flag),
+                ColumnValue::Word(word, _) => query.bind(word),
+                ColumnValue::Number(number) => query.bind(number.cast_signed()),
+                ColumnValue::Bytes(bytes) => query.bind(bytes),
             })
         };
         Ok(!self.connections.fetch_all(replace).await?.is_empty())

@@ -1,8 +1,8 @@
 //! The PostgreSQL adapter.
 
+mod coalescer;
 mod connections;
 mod copy;
-mod flights;
 mod fresh;
 mod history;
 mod inspect;

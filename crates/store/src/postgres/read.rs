@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{PackageName, Publication, PublicationId, Timestamp};
+use model::{COLUMN_COUNT, PackageName, Publication, PublicationId, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Decode, Postgres, Row};
 
+use super::coalescer::LookupCoalescer;
 use super::connections::Connections;
-use super::flights::Flights;
 use super::history::{self, Ended};
 use super::values::Time;
-use crate::columns::{self, COLUMNS, COUNT, Column, KEY, Kind, Source};
+use crate::columns::{self, COLUMNS, Column, KEY, Kind, Source};
 use crate::filter::{Bound, listing};
 use crate::search::search;
 use crate::settings::PostgresUrl;
@@ -33,13 +33,13 @@ pub(super) fn selected(columns: &[Column]) -> String {
 #[derive(Debug)]
 pub struct PostgresReader {
     lookup: Arc<Lookup>,
-    flights: Flights,
+    coalescer: LookupCoalescer,
 }
 
 impl PostgresReader {
     pub(crate) fn open(url: PostgresUrl, settings: &StoreSettings) -> Self {
         let lookup = Arc::new(Lookup::new(Connections::new(url, settings)));
-        Self { flights: Flights::new(lookup.clone()), lookup }
+        Self { coalescer: LookupCoalescer::new(lookup.clone()), lookup }
     }
 }
 
@@ -76,7 +76,8 @@ impl Lookup {
         let mut found: Vec<_> = ids.iter().map(|_| Ok(None)).collect();
         for row in self.connections.fetch_all(find).await? {
             // Places count from 1.
-            let place = usize::try_from(value::<i64>(&row, COUNT - KEY)?).unwrap_or_default();
+            let place =
+                usize::try_from(value::<i64>(&row, COLUMN_COUNT - KEY)?).unwrap_or_default();
             let place = place.wrapping_sub(1);
             if let (Some(slot), Some(&id)) = (found.get_mut(place), ids.get(place)) {
                 *slot =
@@ -91,7 +92,7 @@ impl Lookup {
 impl PublicationReader for PostgresReader {
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
         if ids.len() <= SMALL {
-            return self.flights.find(ids).await;
+            return self.coalescer.find(ids).await;
         }
         self.lookup.find(ids.iter()).await?.into_iter().collect()
     }
@@ -164,8 +165,11 @@ impl PublicationReader for PostgresReader {
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        let probe = || sqlx::query("SELECT FROM publication LIMIT 0");
-        self.lookup.connections.fetch_all(probe).await?;
+        self.lookup.connections.check_sessions().await?;
+        // The statements that are served: a column that is gone fails here as it would there.
+        self.lookup.find(std::iter::empty()).await?;
+        self.list(&Filter::default(), None, 1).await?;
+        self.history(&[], 0, &mut |_, _| {}).await?;
         Ok(())
     }
 }

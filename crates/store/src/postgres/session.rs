@@ -101,7 +101,7 @@ impl Session {
     }
 
     /// Whether the session is still this one: behind a pooler in transaction mode others come between.
-    pub(super) async fn is_own(&mut self) -> Result<bool, Error> {
+    async fn is_own(&mut self) -> Result<bool, Error> {
         let sql = "SELECT current_setting('publication.session', true)";
         let mark: Option<String> =
             sqlx::query_scalar(sql).persistent(false).fetch_one(&mut self.connection).await?;
@@ -125,16 +125,23 @@ impl Backend {
     }
 }
 
-/// A session of its own, set up as all are.
+/// A session, after it is known that each connection has one of its own, which everything here relies on.
+///
+/// # Errors
+/// [`Error::Fatal`] behind a pooler that shares them.
 pub(crate) async fn connect(
     url: &PostgresUrl,
     settings: &StoreSettings,
 ) -> Result<PgConnection, Error> {
-    Ok(Session::open(url, settings, Some(settings.statement_timeout)).await?.connection)
+    let open = || Session::open(url, settings, Some(settings.statement_timeout));
+    let (mut one, mut other) = (open().await?, open().await?);
+    // In a transaction the other keeps its session, so that the first one gets another, or gets this one's mark.
+    sqlx::raw_sql("BEGIN").execute(&mut other.connection).await?;
+    if one.is_own().await? && other.is_own().await? { Ok(one.connection) } else { Err(shared()) }
 }
 
 /// Why a pooler that shares sessions between clients cannot be used.
-pub(super) fn shared() -> Error {
+fn shared() -> Error {
     Error::fatal(
         "store.url leads to a pooler in transaction mode, which does not keep a session's settings: \
          let it pool sessions, or go to the server itself",

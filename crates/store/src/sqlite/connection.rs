@@ -80,7 +80,11 @@ impl WriterConnection {
     }
 }
 
-fn file(path: &Path) -> Result<FileIdentity, Error> {
+/// Which file is at a path.
+///
+/// # Errors
+/// [`Error::Transient`] with the path where none is there.
+pub(super) fn file(path: &Path) -> Result<FileIdentity, Error> {
     let missing =
         |error| Error::transient(format!("the file {} of store.url: {error}", path.display()));
     let metadata = path.metadata().map_err(missing)?;

@@ -1,12 +1,11 @@
 //! The jobs of replays, and rows put in the place of altered ones.
 
 use async_trait::async_trait;
-use model::{Publication, Timestamp};
+use model::{COLUMN_COUNT, Publication, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::write::bind_row;
 use super::{SqliteWriter, time};
-use crate::columns::COUNT;
 use crate::merge::replacement;
 use crate::operator::{JobText, job, write};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
@@ -88,7 +87,7 @@ impl Jobs for SqliteWriter {
         let replace = |connection: &mut Connection| {
             let mut statement = connection.prepare(&sql)?;
             bind_row(&mut statement, 1, instead)?;
-            bind_row(&mut statement, COUNT + 1, seen)?;
+            bind_row(&mut statement, COLUMN_COUNT + 1, seen)?;
             Ok(statement.raw_execute()? == 1)
         };
         self.connection.with(replace).await

@@ -1,11 +1,14 @@
 //! Reading.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use model::{Credential, PackageName, Past, Publication, PublicationId, PublishMethod, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 
+use super::connection::file;
 use super::{time, tuned};
 use crate::columns::{self, COLUMNS, Source};
 use crate::filter::{Bound, listing};
@@ -21,11 +24,13 @@ fn selected() -> String {
 #[derive(Debug)]
 pub struct SqliteReader {
     pool: SqlitePool,
+    path: PathBuf,
     find: String,
 }
 
 impl SqliteReader {
     pub(crate) fn open(options: SqliteConnectOptions, settings: &StoreSettings) -> Self {
+        let path = options.get_filename().to_owned();
         let pool = SqlitePoolOptions::new()
             .max_connections(settings.max_connections)
             .acquire_timeout(settings.connect_timeout)
@@ -36,7 +41,7 @@ impl SqliteReader {
              CROSS JOIN publication AS p ON p.name = i.value ->> 0 AND p.version = i.value ->> 1",
             selected()
         );
-        Self { pool, find }
+        Self { pool, path, find }
     }
 }
 
@@ -125,7 +130,11 @@ impl PublicationReader for SqliteReader {
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1 FROM publication LIMIT 0").execute(&self.pool).await?;
+        file(&self.path)?;
+        // The statements that are served: a column that is gone fails here as it would there.
+        self.find(&[]).await?;
+        self.list(&Filter::default(), None, 1).await?;
+        self.history(&[], 0, &mut |_, _| {}).await?;
         Ok(())
     }
 }

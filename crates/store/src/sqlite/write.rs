@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 use async_trait::async_trait;
-use model::{Publication, Timestamp, merge_all};
+use model::{COLUMN_COUNT, ColumnValue, Publication, Timestamp, merge_all};
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use super::connection::WriterConnection;
 use super::{MIGRATOR, time, tuned};
-use crate::columns::{COUNT, Value, names, values};
+use crate::columns::names;
 use crate::merge::SQLITE;
 use crate::typical::typical_row;
 use crate::{Error, PublicationTable, PublicationWriter, Recorded};
@@ -26,8 +26,11 @@ pub struct SqliteWriter {
 
 impl SqliteWriter {
     pub(crate) fn open(options: SqliteConnectOptions) -> Self {
-        let insert =
-            format!("INSERT INTO publication ({}) VALUES ({})", names(), ["?"; COUNT].join(", "));
+        let insert = format!(
+            "INSERT INTO publication ({}) VALUES ({})",
+            names(),
+            ["?"; COLUMN_COUNT].join(", ")
+        );
         let merge = format!("{insert} {} RETURNING disputed", SQLITE.on_conflict());
         let insert = format!("{insert} ON CONFLICT (name, version) DO NOTHING");
         Self { connection: WriterConnection::new(options), insert, merge }
@@ -144,17 +147,17 @@ pub(super) fn bind_row(
     first: usize,
     row: &Publication,
 ) -> rusqlite::Result<()> {
-    for (index, value) in values(row).into_iter().enumerate() {
+    for (index, value) in row.columns().into_iter().enumerate() {
         let place = first + index;
         match value {
-            Value::Text(text) => statement.raw_bind_parameter(place, text)?,
-            Value::Time(time) => {
+            ColumnValue::Text(text) => statement.raw_bind_parameter(place, text)?,
+            ColumnValue::Time(time) => {
                 statement.raw_bind_parameter(place, time.map(Timestamp::to_rfc3339_micros))?;
             }
-            Value::Flag(flag) => statement.raw_bind_parameter(place, flag)?,
-            Value::Word(word, _) => statement.raw_bind_parameter(place, word)?,
-            Value::Number(number) => statement.raw_bind_parameter(place, number)?,
-            Value::Bytes(bytes) => statement.raw_bind_parameter(place, bytes)?,
+            ColumnValue::Flag(flag) => statement.raw_bind_parameter(place, flag)?,
+            ColumnValue::Word(word, _) => statement.raw_bind_parameter(place, word)?,
+            ColumnValue::Number(number) => statement.raw_bind_parameter(place, number)?,
+            ColumnValue::Bytes(bytes) => statement.raw_bind_parameter(place, bytes)?,
         }
     }
     Ok(())

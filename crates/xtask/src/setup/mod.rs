@@ -93,6 +93,11 @@ const NEEDS: &[Need] = &[
         present: |_| runs("python3", &["-c", "import ensurepip, venv"]),
     },
     Need {
+        what: "PgBouncer, a pooler before PostgreSQL",
+        from: From::Debian(&["pgbouncer"]),
+        present: |_| testkit::pgbouncer_program().is_some(),
+    },
+    Need {
         what: "kcat, a second Kafka client",
         from: From::Debian(&["kcat"]),
         present: |_| runs("kcat", &["-V"]),

@@ -52,7 +52,9 @@ impl Scene {
         };
         let writer = crate::open_writer(&settings).unwrap();
         writer.migrate().await.unwrap();
-        Self { settings, writer, operator: PgConnection::connect(&url).await.unwrap() }
+        let options = PostgresUrl::parse(&url).unwrap().options;
+        let operator = PgConnection::connect_with(&options).await.unwrap();
+        Self { settings, writer, operator }
     }
 
     async fn execute(&mut self, sql: impl Into<String>) {
@@ -432,4 +434,33 @@ async fn a_connection_that_goes_silent_is_replaced_and_its_locks_are_freed() {
     let retrying = Retrying::new(writer, Arc::new(Failed::default()));
     retrying.write(&rows(&["bad"])).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_pooler_of_sessions_works_and_one_of_transactions_is_refused_by_name() {
+    let url = postgres().database().await.url;
+    let (_, database) = url.rsplit_once('/').unwrap();
+    let pooler = testkit::Pgbouncer::start(&url, "session");
+    let mut scene = Scene::of(pooler.url(database)).await;
+    let mut many: Vec<_> = (0..2_000).map(|number| row(&format!("p{number}"), 1)).collect();
+    assert_eq!(scene.writer.record(&many).await.unwrap().inserted, 2_000);
+    many.truncate(10);
+    assert_eq!(scene.writer.record(&many).await.unwrap().unchanged, 10);
+    scene.writer.probe().await.unwrap();
+    let reader = crate::open_reader(&scene.settings).unwrap();
+    reader.ready().await.unwrap();
+    assert!(reader.find(&[many[0].id.clone()]).await.unwrap()[0].is_some());
+    scene.trigger("PERFORM pg_sleep(60)").await;
+    let error = scene.writer.record(&rows(&["bad"])).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut(_)), "{error}");
+
+    let pooler = testkit::Pgbouncer::start(&url, "transaction");
+    let settings = StoreSettings { url: pooler.url(database), ..scene.settings.clone() };
+    let error = crate::open_writer(&settings).unwrap().migrate().await.unwrap_err();
+    assert!(matches!(error, Error::Fatal(_)), "{error}");
+    assert!(error.to_string().contains("transaction mode"), "{error}");
+    let error = crate::access(&settings).await.unwrap_err();
+    assert!(error.to_string().contains("transaction mode"), "{error}");
+    let error = crate::open_reader(&settings).unwrap().ready().await.unwrap_err();
+    assert!(error.to_string().contains("transaction mode"), "{error}");
 }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A database with rows, and a session that can keep everybody else from reading them.
 struct Scene {
     settings: StoreSettings,
-    flights: Arc<Flights>,
+    coalescer: Arc<LookupCoalescer>,
     rows: Vec<Publication>,
     session: PgConnection,
 }
@@ -29,7 +29,7 @@ impl Scene {
         let rows: Vec<_> = (0..100).map(|number| row(&format!("p{number}"), number)).collect();
         writer.record(&rows).await.unwrap();
         let session = PgConnection::connect(&settings.url).await.unwrap();
-        Self { flights: Arc::new(flights(&settings)), settings, rows, session }
+        Self { coalescer: Arc::new(coalescer(&settings)), settings, rows, session }
     }
 
     async fn execute(&mut self, sql: &str) {
@@ -58,15 +58,15 @@ impl Scene {
         .await;
     }
 
-    async fn landed(&self) {
-        let landed = async || self.flights.shared.lock().flying == 0;
-        eventually("the flights to land", PATIENCE, landed).await;
+    async fn is_released(&self) {
+        let is_released = async || self.coalescer.shared.lock().used == 0;
+        eventually("all slots to be released", PATIENCE, is_released).await;
     }
 
     fn ask(&self, ids: &[&PublicationId]) -> JoinHandle<Answer> {
-        let (flights, ids) =
-            (self.flights.clone(), ids.iter().copied().cloned().collect::<Vec<_>>());
-        tokio::spawn(async move { flights.find(&ids).await })
+        let (coalescer, ids) =
+            (self.coalescer.clone(), ids.iter().copied().cloned().collect::<Vec<_>>());
+        tokio::spawn(async move { coalescer.find(&ids).await })
     }
 
     /// One caller a row, all at once.
@@ -92,9 +92,9 @@ impl Scene {
     }
 }
 
-fn flights(settings: &StoreSettings) -> Flights {
+fn coalescer(settings: &StoreSettings) -> LookupCoalescer {
     let Database::Postgres(options) = settings.database().unwrap() else { panic!() };
-    Flights::new(Arc::new(Lookup::new(Connections::new(options, settings))))
+    LookupCoalescer::new(Arc::new(Lookup::new(Connections::new(options, settings))))
 }
 
 fn unknown() -> PublicationId {
@@ -109,7 +109,7 @@ async fn callers_at_once_share_statements_and_each_gets_its_own() {
     scene.hold().await;
     let ask = |row: &Publication| scene.ask(&[&row.id, &unknown, &shared.id, &row.id]);
     let asked: Vec<_> = scene.rows.iter().map(ask).collect();
-    scene.held(FLIGHTS as i64).await;
+    scene.held(SLOTS as i64).await;
     scene.release().await;
     for (asked, row) in asked.into_iter().zip(&scene.rows) {
         let expected = [Some(row.clone()), None, Some(shared.clone()), Some(row.clone())];
@@ -118,8 +118,8 @@ async fn callers_at_once_share_statements_and_each_gets_its_own() {
     // Two with one caller each, and the others by 64 callers of four keys.
     let log = server.log();
     let statements = log.lines().filter(|line| line.contains("JOIN publication p USING")).count();
-    assert_eq!(statements, FLIGHTS + 98_usize.div_ceil(SEATS / 4), "{log}");
-    scene.landed().await;
+    assert_eq!(statements, SLOTS + 98_usize.div_ceil(BATCH / 4), "{log}");
+    scene.is_released().await;
 }
 
 #[tokio::test]
@@ -127,10 +127,10 @@ async fn one_after_another_each_leaves_at_once() {
     let scene = Scene::new(testkit::postgres().database().await.url).await;
     for row in &scene.rows {
         assert_eq!(
-            scene.flights.find(std::slice::from_ref(&row.id)).await.unwrap(),
+            scene.coalescer.find(std::slice::from_ref(&row.id)).await.unwrap(),
             [Some(row.clone())]
         );
-        assert_eq!(scene.flights.shared.lock().flying, 0);
+        assert_eq!(scene.coalescer.shared.lock().used, 0);
     }
 }
 
@@ -181,7 +181,7 @@ async fn a_statement_that_everybody_gave_up_ends() {
     let asked = scene.ask_all_and_first_gives_up().await;
     asked.iter().for_each(JoinHandle::abort);
     // The server has answered nothing yet.
-    scene.landed().await;
+    scene.is_released().await;
     let asked = scene.ask_all();
     scene.release().await;
     scene.all_are_answered(asked).await;
@@ -226,16 +226,16 @@ async fn a_row_that_no_event_can_have_made_spoils_nothing_for_the_others() {
     }
 }
 
-/// What a panic leaves: nobody waits for ever, and the flight is free again.
+/// What a panic leaves: nobody waits for ever, and the slot is free again.
 #[tokio::test]
-async fn a_flight_that_is_lost_takes_no_place_with_it() {
-    let flights = flights(&StoreSettings {
+async fn a_task_that_is_lost_releases_its_slot() {
+    let coalescer = coalescer(&StoreSettings {
         url: "postgres://localhost/none".into(),
         ..StoreSettings::default()
     });
-    let shared = flights.shared.clone();
-    let lost = || drop(Flight { shared: shared.clone(), landed: false });
-    for _ in 0..FLIGHTS {
+    let shared = coalescer.shared.clone();
+    let lost = || drop(BatchTask { shared: shared.clone(), is_released: false });
+    for _ in 0..SLOTS {
         assert!(shared.wait(&[]).is_none());
     }
     let mut waiting = shared.wait(&[unknown()]).unwrap();

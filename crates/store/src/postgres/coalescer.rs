@@ -1,9 +1,9 @@
 //! Small look-ups of several callers in one statement, as a group commit does it for writes. A statement by one key
 //! costs its way to the server and back and the start of its plan, ten times what another key in it costs.
 //!
-//! A look-up leaves at once, by itself, where a flight is free, so that nobody ever waits for company. While all are
-//! out it waits, with the others that come, for the first to land: a task then takes them all, and goes on for as long
-//! as somebody waits.
+//! A look-up is sent at once, by itself, where a slot is free: no look-up waits for others to join it. While all slots are in
+//! use it waits, with the others that come. The first slot that is free again goes to a task, which sends all that wait as one
+//! batch, and goes on for as long as look-ups wait.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,17 +15,17 @@ use tokio::sync::oneshot;
 use super::read::Lookup;
 use crate::Error;
 
-/// Statements on their way at the same time. While one is with the server, the other is filled and its answers are
-/// given out; more of them only leave with fewer look-ups each.
-const FLIGHTS: usize = 2;
-/// Keys in a statement that several share. The server has them in two milliseconds: so long those behind them wait.
-const SEATS: usize = 256;
+/// Statements that are sent at the same time. While one is with the server, the next batch is collected and the answers of
+/// the other are handed out; with more slots each batch only has fewer look-ups.
+const SLOTS: usize = 2;
+/// Keys in a batch. The server needs two milliseconds for so many, which is how long the next look-ups wait.
+const BATCH: usize = 256;
 
 type Answer = Result<Vec<Option<Publication>>, Error>;
 
 /// Look-ups that share statements.
 #[derive(Debug)]
-pub(super) struct Flights {
+pub(super) struct LookupCoalescer {
     shared: Arc<Shared>,
 }
 
@@ -38,7 +38,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Call>,
-    flying: usize,
+    used: usize,
 }
 
 /// A caller's look-up that waits.
@@ -48,7 +48,7 @@ struct Call {
     answer: oneshot::Sender<Answer>,
 }
 
-impl Flights {
+impl LookupCoalescer {
     pub(super) fn new(lookup: Arc<Lookup>) -> Self {
         Self { shared: Arc::new(Shared { lookup, queue: Mutex::default() }) }
     }
@@ -63,11 +63,11 @@ impl Flights {
 }
 
 impl Shared {
-    /// Queues a look-up where all flights are out; else it has one.
+    /// Queues a look-up where no slot is free; else the look-up takes one.
     fn wait(&self, ids: &[PublicationId]) -> Option<oneshot::Receiver<Answer>> {
         let mut queue = self.lock();
-        if queue.flying < FLIGHTS {
-            queue.flying += 1;
+        if queue.used < SLOTS {
+            queue.used += 1;
             return None;
         }
         let (answer, answered) = oneshot::channel();
@@ -81,16 +81,16 @@ impl Shared {
 }
 
 impl Queue {
-    /// Gives a flight up. Who still waits behind the last one is told: a call that is dropped fails.
-    fn land(&mut self) {
-        self.flying -= 1;
-        if self.flying == 0 {
+    /// Releases a slot. If it was the last one, waiting callers get an error: a call that is dropped fails.
+    fn release(&mut self) {
+        self.used -= 1;
+        if self.used == 0 {
             self.waiting.clear();
         }
     }
 }
 
-/// A flight with one look-up, in its caller's own hands.
+/// A slot with one look-up, which the caller itself sends.
 struct Alone<'a>(&'a Arc<Shared>);
 
 /// Also when the caller gives up.
@@ -101,54 +101,54 @@ impl Drop for Alone<'_> {
             Ok(runtime) if !queue.waiting.is_empty() => {
                 drop(queue);
                 // A task, since a caller that gives up must not end what others wait for.
-                runtime.spawn(Flight { shared: self.0.clone(), landed: false }.run());
+                runtime.spawn(BatchTask { shared: self.0.clone(), is_released: false }.run());
             }
-            _ => queue.land(),
+            _ => queue.release(),
         }
     }
 }
 
-/// A flight with those that waited.
+/// A slot with those that waited.
 #[derive(Debug)]
-struct Flight {
+struct BatchTask {
     shared: Arc<Shared>,
-    landed: bool,
+    is_released: bool,
 }
 
-impl Flight {
+impl BatchTask {
     async fn run(mut self) {
         loop {
             // Requests that have arrived and are not read yet come along: this waits for what is ready, not for time.
             tokio::task::yield_now().await;
-            match self.board() {
-                Some(calls) => self.fly(calls).await,
+            match self.take_batch() {
+                Some(calls) => self.send(calls).await,
                 None => break,
             }
         }
     }
 
-    /// Takes whom it has seats for; nobody when nobody waits, which ends the flight.
-    fn board(&mut self) -> Option<Vec<Call>> {
+    /// Takes as many waiting look-ups as fit into a batch; none when none waits, which releases the slot.
+    fn take_batch(&mut self) -> Option<Vec<Call>> {
         let mut queue = self.shared.lock();
         let (mut calls, mut keys) = (Vec::new(), 0);
-        let fits = |call: &Call, keys: usize| keys == 0 || keys + call.ids.len() <= SEATS;
+        let fits = |call: &Call, keys: usize| keys == 0 || keys + call.ids.len() <= BATCH;
         while let Some(call) = queue.waiting.pop_front_if(|call| fits(call, keys)) {
-            // Who gave up while waiting is not looked up.
+            // A caller that gave up while waiting is left out.
             if !call.answer.is_closed() {
                 keys += call.ids.len();
                 calls.push(call);
             }
         }
         if calls.is_empty() {
-            // Under the same lock, so that the next call finds either a flight that will look again or a free one.
-            queue.land();
-            self.landed = true;
+            // Under the same lock, so that the next call finds either a task that will look again or a free slot.
+            queue.release();
+            self.is_released = true;
             return None;
         }
         Some(calls)
     }
 
-    async fn fly(&self, calls: Vec<Call>) {
+    async fn send(&self, calls: Vec<Call>) {
         let (keys, mut answers): (Vec<_>, Vec<_>) =
             calls.into_iter().map(|call| (call.ids, call.answer)).unzip();
         let all_gave_up = async {
@@ -177,11 +177,11 @@ impl Flight {
     }
 }
 
-/// It panicked, or the runtime ends. Another flight takes who waits.
-impl Drop for Flight {
+/// The task panicked, or the runtime ends. The other slot takes the look-ups that wait.
+impl Drop for BatchTask {
     fn drop(&mut self) {
-        if !self.landed {
-            self.shared.lock().land();
+        if !self.is_released {
+            self.shared.lock().release();
         }
     }
 }

@@ -1,0 +1,83 @@
+//! A real PgBouncer in front of a PostgreSQL.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::net::free_port;
+use crate::postgres::as_owner;
+use crate::process::{Farewell, Process, watched};
+use crate::wait::wait_until;
+
+/// It listens at once.
+const START: Duration = Duration::from_secs(30);
+
+/// A pooler on 127.0.0.1 that trusts everybody; dropping it ends it.
+#[derive(Debug)]
+pub struct Pgbouncer {
+    port: u16,
+    // Before its directory: fields are dropped in their order.
+    _process: Process,
+    _dir: TempDir,
+}
+
+/// The pooler's program: on PATH, or where Debian keeps it. None when it is not installed.
+pub fn pgbouncer_program() -> Option<PathBuf> {
+    let on_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let folders = on_path.chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
+}
+
+impl Pgbouncer {
+    /// Starts a pooler in front of the server of `url`, which pools `mode` (`session`, `transaction`).
+    pub fn start(url: &str, mode: &str) -> Self {
+        let program = pgbouncer_program().expect("pgbouncer is installed: run `cargo xtask setup`");
+        let (server, _) = url.rsplit_once('/').expect("the URL names a database");
+        let (_, server) = server.rsplit_once('@').expect("the URL names a user");
+        let (host, server_port) = server.split_once(':').expect("the URL names a port");
+        let dir = tempfile::Builder::new()
+            .prefix("pgbouncer-")
+            .tempdir()
+            .expect("a temporary directory can be made");
+        let port = free_port();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).expect("the file can be written");
+            path
+        };
+        let users = write("users.txt", "\"postgres\" \"\"\n");
+        let settings = format!(
+            "[databases]\n* = host={host} port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = {mode}\n",
+            users.display()
+        );
+        let settings = write("pgbouncer.ini", &settings);
+        // It refuses to run as root, and reads these as somebody else.
+        for path in [dir.path(), &users, &settings] {
+            open_to_all(path);
+        }
+        let mut command = watched(program, Farewell::Kill, dir.path());
+        command.arg(&settings);
+        as_owner(&mut command).current_dir(dir.path());
+        let process = Process::spawn(command, Farewell::Kill, &dir.path().join("log"));
+        wait_until("pgbouncer to listen", START, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { port, _process: process, _dir: dir }
+    }
+
+    /// The URL of a database through the pooler, as superuser.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+fn open_to_all(path: &Path) {
+    let mode = if path.is_dir() { 0o755 } else { 0o644 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the file is ours");
+}
