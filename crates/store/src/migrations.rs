@@ -58,13 +58,22 @@ mod tests {
 
     use super::*;
 
+    /// Everything of each migration: number, description, kind, checksum, and whether it runs without a transaction.
+    fn fields(migrator: &Migrator) -> Vec<(i64, String, MigrationType, Vec<u8>, bool)> {
+        let fields = |one: &Migration| {
+            let (about, checksum) = (one.description.to_string(), one.checksum.to_vec());
+            (one.version, about, one.migration_type, checksum, one.no_tx)
+        };
+        migrator.iter().map(fields).collect()
+    }
+
     /// The folders as sqlx itself reads them: a file that is missing above, or that has another name, is found here.
     #[tokio::test]
     async fn every_file_of_the_folders_is_compiled_in() {
         let folders = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
         for (folder, compiled) in [("postgres", &POSTGRES), ("sqlite", &SQLITE)] {
             let read = Migrator::new(folders.join(folder)).await.unwrap();
-            assert_eq!(format!("{:#?}", read.migrations), format!("{:#?}", compiled.migrations));
+            assert_eq!(fields(&read), fields(compiled));
         }
     }
 }
