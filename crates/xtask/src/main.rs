@@ -9,7 +9,6 @@ mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
-use workspace::{Failure, Workspace};
 
 #[derive(clap::Parser)]
 #[command(bin_name = "cargo xtask", about)]
@@ -29,7 +28,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let outcome = Workspace::load().and_then(|workspace| match clap::Parser::parse() {
+    let outcome = workspace::Workspace::load().and_then(|workspace| match clap::Parser::parse() {
         Task::Setup => setup::install(&workspace),
         Task::Test(args) => test::run(&workspace, &args),
         Task::Bench(args) => bench::run(&workspace, &args),
@@ -37,7 +36,5 @@ fn main() -> ExitCode {
         Task::Simulate(args) => simulate::run(&workspace, &args),
         Task::Tidy => tidy::run(&workspace),
     });
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
-    eprintln!("xtask: {error:#}");
-    error.downcast_ref::<Failure>().map_or(ExitCode::FAILURE, Failure::exit_code)
+    outcome.map_or_else(|error| workspace::failed(&error), |()| ExitCode::SUCCESS)
 }

@@ -71,7 +71,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// The program's own exit code, 1 when a signal ended it.
-    pub(crate) fn exit_code(&self) -> ExitCode {
+    fn exit_code(&self) -> ExitCode {
         self.code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
     }
 }
@@ -86,6 +86,12 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Prints an error; returns the exit code that it stands for.
+pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("xtask: {error:#}");
+    error.downcast_ref::<Failure>().map_or(ExitCode::FAILURE, Failure::exit_code)
+}
 
 /// Runs a program to its end, its output going where ours goes; any exit code but 0 is a [`Failure`].
 pub(crate) fn succeed(what: &str, command: &mut Command) -> Result<()> {
