@@ -1,7 +1,10 @@
 //! What was lost before it was read is said and counted, and what is there is read: retention, a topic made again, new
 //! partitions, offsets that are gone.
 
-use testkit::{Record, eventually};
+use std::fs;
+use std::path::Path;
+
+use testkit::{Kafka, Record, eventually};
 
 use crate::support::{PATIENCE, Running, Scene, generated};
 
@@ -93,6 +96,98 @@ async fn a_topic_that_is_made_again_is_read_from_its_first_record() {
     rows(&scene, &mut ingester, 450).await;
     scene.caught_up(&mut ingester).await;
     ingester.stop();
+}
+
+/// Puts a folder of files in the place of another.
+fn replace(folder: &Path, by: &Path) {
+    if folder.exists() {
+        fs::remove_dir_all(folder).unwrap();
+    }
+    fs::create_dir(folder).unwrap();
+    for file in fs::read_dir(by).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+}
+
+/// As after an unclean election, or a power loss that took the last records: the log ends before the position, other
+/// records take the place of those cut off, and the position lies within the log again.
+#[tokio::test]
+async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
+    let mut kafka = Kafka::start();
+    let shared = Scene::without_topic("cut", testkit::postgres().database().await.url);
+    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    scene.make_topic(1, &[]).await;
+    scene.produce(records(0..100)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let (log, kept) = (kafka.log_folder(&scene.topic, 0), scene.directory.path().join("kept"));
+    kafka.stop();
+    replace(&kept, &log);
+    kafka.start_again();
+    scene.produce(records(100..300)).await;
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(scene.count().await, 300);
+    ingester.stop();
+    kafka.stop();
+    replace(&log, &kept);
+    kafka.start_again();
+    scene.produce(records(1_000..1_400)).await;
+
+    for _ in 0..2 {
+        let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
+        let status = stopped.daemon.wait_exit(PATIENCE);
+        let log = stopped.daemon.log();
+        assert_eq!(status.code(), Some(65), "{log}");
+        assert!(log.contains("offsets 100 to 299"), "{log}");
+    }
+    let mut ingester = scene.ingester(&[]);
+    rows(&scene, &mut ingester, 700).await;
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(gap(&ingester), 200.0);
+    assert!(ingester.stop().contains("read on from the cut"));
+    // It is proved once: the next start says nothing.
+    let mut ingester = scene.ingester(&[]);
+    scene.produce(records(1_400..1_401)).await;
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(gap(&ingester), 0.0);
+    ingester.stop();
+}
+
+/// A byte is another on the broker's disk: the batch that has it is named, counted and passed.
+#[tokio::test]
+async fn a_damaged_batch_is_a_gap() {
+    let mut kafka = Kafka::start();
+    let shared = Scene::without_topic("damaged", testkit::postgres().database().await.url);
+    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    scene.make_topic(1, &[]).await;
+    for n in 0..3 {
+        scene.produce(records(n * 100..(n + 1) * 100)).await;
+    }
+    kafka.stop();
+    let log = kafka.log_folder(&scene.topic, 0).join("00000000000000000000.log");
+    let mut bytes = fs::read(&log).unwrap();
+    let mark = b"package-150\"";
+    let place = bytes.windows(mark.len()).position(|some| some == mark).unwrap();
+    bytes[place] = b'P';
+    fs::write(&log, bytes).unwrap();
+    kafka.start_again();
+
+    let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
+    let status = stopped.daemon.wait_exit(PATIENCE);
+    let log = stopped.daemon.log();
+    assert_eq!(status.code(), Some(65), "{log}");
+    assert!(log.contains(&format!("partition 0 of {}", scene.topic)), "{log}");
+    assert!(scene.count().await < 150, "nothing behind the gap is read");
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let lost = gap(&ingester);
+    assert!((1.0..=100.0).contains(&lost), "{lost}");
+    assert_eq!(scene.count().await as f64 + lost, 300.0);
+    assert!(ingester.stop().contains("damaged on the broker's disk"));
+    // A replay passes it too.
+    scene.must("replay", &["--from", "earliest", "--until", "latest"]);
+    assert_eq!(scene.count().await as f64 + lost, 300.0);
 }
 
 #[tokio::test]

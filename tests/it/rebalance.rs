@@ -55,15 +55,25 @@ fn flow(scene: &Arc<Scene>, enough: &Arc<AtomicBool>) -> JoinHandle<usize> {
 
 #[tokio::test]
 async fn ingesters_that_come_and_go_lose_nothing() {
-    let scene = Arc::new(Scene::new("rebalance", i32::try_from(PARTITIONS).unwrap()).await);
+    come_and_go("rebalance", &[]).await;
+}
+
+/// The broker assigns the partitions instead of the members (KIP-848).
+#[tokio::test]
+async fn ingesters_that_come_and_go_lose_nothing_when_the_broker_assigns() {
+    come_and_go("broker-assigns", &[("INGESTER_KAFKA__CLIENT__GROUP_PROTOCOL", "consumer")]).await;
+}
+
+async fn come_and_go(name: &str, environment: &[(&str, &str)]) {
+    let scene = Arc::new(Scene::new(name, i32::try_from(PARTITIONS).unwrap()).await);
     let enough = Arc::new(AtomicBool::new(false));
     let producing = flow(&scene, &enough);
 
-    let mut first = scene.ingester(&[]);
+    let mut first = scene.ingester(environment);
     share(&mut [&mut first]).await;
-    let mut second = scene.ingester(&[]);
+    let mut second = scene.ingester(environment);
     share(&mut [&mut first, &mut second]).await;
-    let mut third = scene.ingester(&[]);
+    let mut third = scene.ingester(environment);
     share(&mut [&mut first, &mut second, &mut third]).await;
     assert!(first.metrics().sum("rebalances_total") >= 2.0);
     let log = first.stop();

@@ -1,12 +1,12 @@
-//! A range of the topic against the table: what somebody did to the rows is named, exactly, and mended.
+//! A range of the topic against the table: what somebody did to the rows is named, exactly, and mended where the merge rule mends it.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use testkit::Record;
+use testkit::{Record, eventually};
 
 use crate::replay::{Answer, by_key, millis_to_iso};
-use crate::support::{Scene, event, structured, with, write_snapshot};
+use crate::support::{PATIENCE, Scene, event, structured, with, write_snapshot};
 
 /// 2024-03-05T10:00:00Z
 const START: i64 = 1_709_632_800_000;
@@ -56,7 +56,7 @@ const ALTERED: &[(i64, &str)] = &[
 ];
 
 #[tokio::test]
-async fn rows_deleted_altered_and_made_up_are_named_and_mended() {
+async fn rows_deleted_altered_and_made_up_are_named() {
     let scene = Scene::new("reconcile", 2).await;
     let lists = scene.directory.path().join("lists");
     std::fs::create_dir(&lists).unwrap();
@@ -103,14 +103,93 @@ async fn rows_deleted_altered_and_made_up_are_named_and_mended() {
     assert!(!found.log.contains("109.70.100.19"));
 
     // Over the whole topic, so that the correction of p55 is found again too; extra rows are left to people.
-    let repaired = scene.ask("reconcile", &[&all[..], &["--repair"]].concat(), &environment);
-    assert_eq!(repaired.code, Some(0), "{}", repaired.log);
-    assert_eq!(repaired.last("reconciled")["repaired"], expected.len() - 2);
+    let repair = [&all[..], &["--repair"]].concat();
+    let repaired = scene.ask("reconcile", &repair, &environment);
+    let mended = |answer: &Answer| -> BTreeSet<String> {
+        let differences = answer.lines.iter().filter_map(|line| line.get("difference"));
+        let repaired = differences.filter(|one| one["repaired"] == true);
+        repaired.map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    // What the merge rule makes right. It keeps the others, and only people can say that nobody published them.
+    let by_merge = ["p1", "p14", "p15", "p18", "p19", "p2", "p55"].map(str::to_owned);
+    assert_eq!(mended(&repaired), by_merge.into(), "{}", repaired.log);
+    assert_eq!((repaired.code, &repaired.last("reconciled")["repaired"]), (Some(1), &json!(7)));
+    let left = scene.ask("reconcile", &all, &environment);
+    let by_hand = [10, 11, 12, 13, 16, 17, 22, 23, 24, 25].map(|n| format!("different p{n}"));
+    let expected = by_hand.into_iter().chain(["unproven p20".to_owned()]).collect();
+    assert_eq!((left.code, named(&left)), (Some(1), expected), "{}", left.log);
+    // Without its row an event is missing, and the merge rule writes it.
+    for n in [10, 11, 12, 13, 16, 17, 22, 23, 24, 25] {
+        scene.execute(&format!("DELETE FROM publication WHERE name = 'p{n}'")).await;
+    }
+    let repaired = scene.ask("reconcile", &repair, &environment);
+    assert_eq!((repaired.code, mended(&repaired).len()), (Some(0), 10), "{}", repaired.log);
     scene.execute("DELETE FROM publication WHERE name = 'made-up'").await;
     scene.execute("UPDATE publication SET revision = 0 WHERE name = 'p20' AND revision = 7").await;
     assert!(by_key(scene.rows().await) == before, "every row is what it was");
     let clean = scene.ask("reconcile", &by_time, &environment);
     assert_eq!((clean.code, named(&clean)), (Some(0), BTreeSet::new()), "{}", clean.log);
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_swallows_is_not_repaired() {
+    let scene = Scene::new("reconcile-swallowed", 1).await;
+    scene.produce((0..20).map(|n| record(n, 0, n))).await;
+    scene.ingest(&[]).await;
+    scene
+        .execute(
+            "DELETE FROM publication WHERE name IN ('p3', 'p4');
+             CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER swallow BEFORE INSERT ON publication FOR EACH ROW WHEN (NEW.name = 'p3')
+             EXECUTE FUNCTION swallow();",
+        )
+        .await;
+    let repaired = scene.ask("reconcile", &["--from", "earliest", "--repair"], &[]);
+    assert_eq!(repaired.code, Some(1), "{}", repaired.log);
+    assert_eq!(named(&repaired), ["missing p3".to_owned(), "missing p4".to_owned()].into());
+    assert_eq!(repaired.last("reconciled")["repaired"], 1);
+    let left = scene.ask("reconcile", &["--from", "earliest"], &[]);
+    assert_eq!(named(&left), ["missing p3".to_owned()].into());
+}
+
+#[tokio::test]
+async fn a_database_that_restarts_at_any_moment_is_waited_for() {
+    let mut postgres = testkit::Postgres::start();
+    let store = postgres.database().await.url;
+    let scene = Scene { store, ..Scene::new("reconcile-restart", 1).await };
+    let poison = Record { value: Some(b"{".into()), timestamp: Some(START), ..Record::default() };
+    scene.produce((0..3_000).map(|n| record(n, 0, n)).chain([poison])).await;
+    scene.ingest(&[]).await;
+    // Before it begins, and in the middle.
+    for rate in [&[][..], &["--rate", "1000"]] {
+        let mut commands = vec![("reconcile", [&["--from", "earliest"][..], rate].concat())];
+        if rate.is_empty() {
+            postgres.stop(testkit::StopMode::Immediate);
+            commands.push(("dead-letters", vec!["list"]));
+        }
+        let mut running: Vec<_> = commands
+            .iter()
+            .map(|(command, arguments)| scene.start(command, arguments, &[]))
+            .collect();
+        if !rate.is_empty() {
+            eventually("progress", PATIENCE, async || running[0].log().contains("progress")).await;
+            postgres.stop(testkit::StopMode::Immediate);
+        }
+        if rate.is_empty() {
+            for command in &mut running {
+                eventually("the wait to be said", PATIENCE, async || {
+                    assert!(command.is_running(), "{}", command.log());
+                    command.log().contains("waiting; it is tried again")
+                })
+                .await;
+            }
+        }
+        postgres.start_again();
+        for command in running {
+            let answer = Answer::of(command);
+            assert_eq!((answer.code, named(&answer)), (Some(0), BTreeSet::new()), "{}", answer.log);
+        }
+    }
 }
 
 #[tokio::test]

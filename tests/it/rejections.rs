@@ -1,6 +1,7 @@
 //! What is no publish event goes to the dead-letter topic, whole and once, and stops nobody.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::SystemTime;
 
 use serde_json::json;
 use testkit::{ConsumedRecord, Record};
@@ -230,7 +231,7 @@ async fn a_value_that_the_dead_letter_topic_refuses_is_left_out() {
     let omitted = &letters[&positions[0]];
     assert_eq!(omitted.header("publication.value.omitted").as_deref(), Some("true"));
     let kept = (&omitted.key, &omitted.value, omitted.timestamp);
-    assert_eq!(kept, (&large.key, &None, large.timestamp));
+    assert_eq!(kept, (&large.key, &Some(Vec::new()), large.timestamp), "empty, not null");
     assert_eq!(omitted.headers[..1], large.headers[..]);
     assert_eq!(omitted.header("publication.error.code").as_deref(), Some("not_json"));
     assert_eq!(scene.count().await, 1);
@@ -255,20 +256,63 @@ async fn a_key_and_headers_that_the_dead_letter_topic_refuses_are_left_out() {
 
     let letters = dead_letters(&scene).await;
     assert_eq!(letters.len(), 2);
-    for (position, record) in positions.iter().zip([large_key, large_headers]) {
+    let place = |offset| format!("{}/0/{offset}", scene.topic).into_bytes();
+    let kept = [(Some(place(positions[0].1)), "headers"), (large_headers.key.clone(), "key")];
+    for ((position, record), (key, kept)) in
+        positions.iter().zip([&large_key, &large_headers]).zip(kept)
+    {
         let letter = &letters[position];
         for omitted in ["value", "key", "headers"] {
             let name = format!("publication.{omitted}.omitted");
-            assert_eq!(letter.header(&name).as_deref(), Some("true"), "{name}");
+            let expected = (omitted != kept).then(|| "true".to_owned());
+            assert_eq!(letter.header(&name), expected, "{name}");
         }
-        assert_eq!(
-            (&letter.key, &letter.value, letter.timestamp),
-            (&None, &None, record.timestamp)
-        );
-        assert_eq!(letter.header("content-type"), None);
+        let seen = (&letter.key, &letter.value, letter.timestamp);
+        assert_eq!(seen, (&key, &Some(Vec::new()), record.timestamp));
+        assert_eq!(letter.header("content-type").is_some(), kept == "headers");
         assert_eq!(letter.header("publication.error.code").as_deref(), Some("not_json"));
     }
     assert_eq!(scene.count().await, 1);
+    ingester.stop();
+}
+
+/// A letter has the time of its record, which the dead-letter topic may refuse: its source may allow what it does not.
+#[tokio::test]
+async fn a_time_that_the_dead_letter_topic_refuses_is_kept_in_a_header() {
+    let scene = Scene::without_topic("ahead", testkit::postgres().database().await.url);
+    let any_time = [("message.timestamp.after.max.ms", "9223372036854775807")];
+    scene.make_topic(1, &any_time).await;
+    let strict = [("message.timestamp.after.max.ms", "3600000"), ("retention.ms", "-1")];
+    testkit::topic(&scene.brokers, &scene.dead_letters, 1, &strict).await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let ahead = i64::try_from(now.as_millis()).unwrap() + 2 * 3_600_000;
+    let bad = structured(&event("bad", "1.0.0"));
+    let bad = Record { timestamp: Some(ahead), value: Some("{".into()), ..bad };
+    let positions = scene.produce([bad.clone(), structured(&event("good", "1.0.0"))]).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let letter = &dead_letters(&scene).await[&positions[0]];
+    assert_eq!(letter.header("publication.record.timestamp"), Some(ahead.to_string()));
+    assert!(letter.timestamp.unwrap() < ahead);
+    assert_eq!((&letter.value, &letter.key), (&bad.value, &bad.key), "nothing else is lost");
+    assert_eq!(letter.headers[..1], bad.headers[..]);
+    assert_eq!(scene.count().await, 1);
+    ingester.stop();
+}
+
+/// What the whole topic refuses is no record's fault: everything waits, and the reason is said.
+#[tokio::test]
+async fn a_topic_that_refuses_every_letter_pauses_with_the_reason() {
+    let scene = Scene::new("refuses-all", 1).await;
+    let nothing = [("max.message.bytes", "100"), ("retention.ms", "-1")];
+    testkit::topic(&scene.brokers, &scene.dead_letters, 1, &nothing).await;
+    scene.produce([Record { value: Some("{".into()), ..Record::default() }]).await;
+    let mut ingester = scene.start_ingester(&[]);
+    let (status, answer) = ingester.shows("paused").await;
+    assert_eq!(status, 503);
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.contains("refuses every letter"), "{reason}");
+    assert_eq!(scene.lag().await, 1, "nothing moves");
     ingester.stop();
 }
 

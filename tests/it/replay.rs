@@ -46,7 +46,12 @@ impl Scene {
         Answer::of(self.start(command, arguments, environment))
     }
 
-    fn start(&self, command: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
+    pub(crate) fn start(
+        &self,
+        command: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Daemon {
         let command = self.ingester_command(command, "127.0.0.1:0").args(arguments);
         environment.iter().fold(command, |command, (name, value)| command.env(name, value)).spawn()
     }
@@ -373,13 +378,102 @@ async fn a_groups_position_set_back_with_kafkas_own_tool_is_where_ingest_goes_on
 }
 
 #[tokio::test]
-async fn a_replay_that_cannot_begin_is_a_failed_job_and_not_a_running_one() {
-    let scene = Scene::without_topic("no-file", testkit::postgres().database().await.url);
-    let missing = scene.ask("replay", &["--file", "/no/such/file", "--yes"], &[]);
-    assert!(missing.code == Some(1) && missing.log.contains("/no/such/file"), "{}", missing.log);
-    let job = scene.must("replay", &["list"]).last("job");
-    assert_eq!(job["state"], "failed");
-    assert!(job["note"].as_str().unwrap().contains("/no/such/file"), "{job}");
+async fn what_cannot_be_replayed_is_said_before_there_is_a_job() {
+    let scene = Scene::new("no-replay", 2).await;
+    scene.produce((0..30).map(|n| generated(n, 0))).await;
+    let directory = scene.directory.path().to_str().unwrap().to_owned();
+    let asked = |arguments: &[&str], code, reason: &str| {
+        let answer = scene.ask("replay", arguments, &[]);
+        assert_eq!(answer.code, Some(code), "{arguments:?}: {}", answer.log);
+        assert!(answer.log.contains(reason), "{arguments:?}: {}", answer.log);
+    };
+    asked(&["--file", "/no/such/file"], 1, "/no/such/file");
+    asked(&["--file", &directory], 1, "is a folder");
+    asked(&["--from", "5", "--until", "2"], 2, "offset 5 until offset 2 is backwards");
+    asked(&["--from", "1h", "--until", "2h"], 2, "is backwards");
+    asked(&["--from", "2099-01-01T00:00:00Z"], 2, "is still to come");
+    asked(&["--from", "31"], 2, "offset 31 is still to come");
+    let jobs = scene.must("replay", &["list"]);
+    assert!(jobs.lines.iter().all(|line| line.get("job").is_none()), "{}", jobs.log);
+    let backwards = scene.ask("reconcile", &["--from", "5", "--until", "2"], &[]);
+    assert_eq!(backwards.code, Some(2), "{}", backwards.log);
+    let backwards = ["list", "--since", "1h", "--until", "2h"];
+    assert_eq!(scene.ask("dead-letters", &backwards, &[]).code, Some(2));
+
+    // A file of which nothing is an event is another file than was meant; a damaged export is no event at all.
+    let file = scene.directory.path().join("rubbish");
+    std::fs::write(&file, "root:x:0:0\n\ndaemon:x:1:1\n").unwrap();
+    let rubbish = scene.ask("replay", &["--file", file.to_str().unwrap()], &[]);
+    assert_eq!(rubbish.code, Some(1), "{}", rubbish.log);
+    assert!(rubbish.log.contains("no line of the file is an event"), "{}", rubbish.log);
+    assert_eq!(rubbish.last("done")["counts"]["rejected"], json!({"not_json": 2}));
+    let damaged = json!({"topic": "t", "partition": 0, "offset": 7, "timestamp": null, "key": null, "headers": [],
+        "value": {"hex": "ff0"}});
+    std::fs::write(&file, damaged.to_string()).unwrap();
+    let damaged = scene.ask("replay", &["--file", file.to_str().unwrap()], &[]);
+    assert_eq!(damaged.code, Some(1), "{}", damaged.log);
+    assert!(damaged.log.contains("line 1 is a damaged export of a record"), "{}", damaged.log);
+}
+
+/// Every command that waits for a locked table, or for a broker that is silent, ends within a second of a signal.
+#[tokio::test]
+async fn a_signal_ends_every_command_whatever_it_waits_for() {
+    let scene = Scene::new("signals", 1).await;
+    scene.produce((0..10).map(|n| generated(n, 0)).chain([poison()])).await;
+    scene.ingest(&[]).await;
+    let pool = sqlx::PgPool::connect(&scene.store).await.unwrap();
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE publication, replay_job, _sqlx_migrations")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let brokers = silent.local_addr().unwrap().to_string();
+    let no_broker = [("INGESTER_KAFKA__BROKERS", &*brokers)];
+    let commands: [(&str, &[&str]); 7] = [
+        ("migrate", &[]),
+        ("check", &[]),
+        ("replay", &["--from", "earliest"]),
+        ("replay", &["list"]),
+        ("reconcile", &["--from", "earliest"]),
+        ("dead-letters", &["list"]),
+        ("dead-letters", &["redrive"]),
+    ];
+    for (command, arguments) in commands {
+        let mut waiting = scene.start(command, arguments, &[]);
+        let blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        eventually(&format!("{command} {arguments:?} to wait"), PATIENCE, async || {
+            assert!(waiting.is_running(), "{command} {arguments:?}: {}", waiting.log());
+            sqlx::query_scalar::<_, i64>(blocked).fetch_one(&pool).await.unwrap() > 0
+        })
+        .await;
+        ends_at_once(waiting, command, arguments);
+    }
+    lock.rollback().await.unwrap();
+    pool.close().await;
+    for (command, arguments) in &commands[1..] {
+        if *arguments == ["list"] && *command == "replay" {
+            continue;
+        }
+        let waiting = scene.start(command, arguments, &no_broker);
+        let asked = tokio::time::timeout(PATIENCE, silent.accept()).await;
+        let _held = asked.unwrap_or_else(|_| panic!("{command} {arguments:?} never asks")).unwrap();
+        ends_at_once(waiting, command, arguments);
+    }
+}
+
+fn poison() -> Record {
+    Record { value: Some(b"{".into()), ..Record::default() }
+}
+
+/// Sends SIGTERM. The second is ours, the rest is a busy machine's.
+fn ends_at_once(mut waiting: Daemon, command: &str, arguments: &[&str]) {
+    let asked = std::time::Instant::now();
+    waiting.terminate();
+    let answer = Answer::of(waiting);
+    let took = asked.elapsed();
+    assert_eq!(answer.code, Some(1), "{command} {arguments:?}: {}", answer.log);
+    assert!(took.as_millis() < 1_500, "{command} {arguments:?} took {took:?}: {}", answer.log);
 }
 
 #[tokio::test]

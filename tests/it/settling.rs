@@ -10,6 +10,9 @@ const EXIT: &str = "109.70.100.19";
 /// Scanned an hour after T and never before.
 const EXIT_AFTER: &str = "109.70.100.20";
 
+/// So that the acts of these tests are within the horizon.
+const ANY_AGE: (&str, &str) = ("INGESTER_TOR__SETTLE_HORIZON", "30years");
+
 /// A publication at the example's T, 2019-07-25T18:09:11.204Z, from this address.
 fn from(name: &str, address: &str) -> Value {
     with(event(name, "1.0.0"), "/data/request/ip", json!(address))
@@ -26,6 +29,16 @@ async fn verdicts(scene: &Scene) -> Vec<String> {
     scene.rows().await.into_iter().map(verdict).collect()
 }
 
+/// Records read and rows written by each settling pass that has ended, as the log says it.
+fn passes(log: &str) -> Vec<(u64, u64)> {
+    let number = |line: &str, name: &str| {
+        let (_, value) = line.split_once(name)?;
+        value.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse().ok()
+    };
+    let lines = log.lines().filter(|line| line.contains("settling: done"));
+    lines.map(|line| (number(line, "records").unwrap(), number(line, "rows").unwrap())).collect()
+}
+
 async fn become_these(scene: &Scene, running: &mut Running, expected: &[&str]) {
     eventually(&format!("the verdicts {expected:?}"), crate::support::PATIENCE, async || {
         assert!(running.daemon.is_running(), "the ingester ended:\n{}", running.daemon.log());
@@ -40,7 +53,8 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     let lists = scene.directory.path().join("lists");
     std::fs::create_dir(&lists).unwrap();
     let path = lists.to_str().unwrap();
-    let environment = [("INGESTER_TOR__SNAPSHOTS", path), ("INGESTER_TOR__REFRESH_EVERY", "1s")];
+    let environment =
+        [("INGESTER_TOR__SNAPSHOTS", path), ("INGESTER_TOR__REFRESH_EVERY", "1s"), ANY_AGE];
     let mut ingester = scene.ingester(&environment);
     let events = [
         from("exit", EXIT),
@@ -104,7 +118,7 @@ async fn an_older_list_that_came_between_two_runs_is_not_missed() {
     let scene = Scene::new("settling-between", 1).await;
     let lists = scene.directory.path().join("lists");
     std::fs::create_dir(&lists).unwrap();
-    let environment = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())];
+    let environment = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap()), ANY_AGE];
     write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
     write_snapshot(&lists, "2019-07-25-22-00-00", &[]);
     let mut ingester = scene.ingester(&environment);
@@ -121,7 +135,7 @@ async fn an_older_list_that_came_between_two_runs_is_not_missed() {
     let listed = ["exit true snapshot settled", "other false not_listed settled"];
     become_these(&scene, &mut ingester, &listed).await;
     eventually("the pass to end", crate::support::PATIENCE, async || {
-        ingester.daemon.log().contains("settling: done")
+        passes(&ingester.daemon.log()) == [(2, 1)]
     })
     .await;
     scene.produce([structured(&from("third", "71.160.223.45"))]).await;
@@ -134,7 +148,92 @@ async fn an_older_list_that_came_between_two_runs_is_not_missed() {
     scene.produce([structured(&from("fourth", "71.160.223.45"))]).await;
     scene.caught_up(&mut ingester).await;
     let log = ingester.stop();
-    assert!(!log.contains("settling:"), "{log}");
+    assert_eq!(passes(&log), []);
+}
+
+/// What settling costs: records read and rows written, where it has something to do and where it has nothing.
+#[tokio::test]
+async fn a_pass_reads_and_writes_what_it_must_and_no_pass_is_run_for_nothing() {
+    let scene = Scene::new("settling-cost", 2).await;
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    let path = lists.to_str().unwrap();
+    write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
+    let fast = [("INGESTER_TOR__SNAPSHOTS", path), ("INGESTER_TOR__REFRESH_EVERY", "1s")];
+    let within = [fast[0], fast[1], ANY_AGE];
+    let mut ingester = scene.ingester(&within);
+    let others = (0..10).map(|n| structured(&from(&format!("other-{n}"), "71.160.223.45")));
+    scene.produce(others.chain([structured(&from("exit", EXIT))])).await;
+    scene.caught_up(&mut ingester).await;
+
+    // One of eleven verdicts changes; the others stay open, and are not written.
+    write_snapshot(&lists, "2019-07-25-18-05-00", &[EXIT]);
+    let settled = async |ingester: &mut Running, expected: &[(u64, u64)]| {
+        eventually(&format!("the passes {expected:?}"), crate::support::PATIENCE, async || {
+            assert!(ingester.daemon.is_running(), "{}", ingester.daemon.log());
+            passes(&ingester.daemon.log()) == expected
+        })
+        .await;
+    };
+    settled(&mut ingester, &[(11, 1)]).await;
+    // A list that names nobody: ten open rows are looked at, and none is written.
+    write_snapshot(&lists, "2019-07-25-18-07-00", &[]);
+    settled(&mut ingester, &[(11, 1), (11, 0)]).await;
+    // Records in both partitions, so that both commit by which lists they are settled.
+    let late = (0..20).map(|n| structured(&from(&format!("late-{n}"), EXIT_AFTER)));
+    scene.produce(late).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+
+    // A restart, and a second member that takes a partition over: the lists are the same, so nothing is read.
+    let mut first = scene.ingester(&within);
+    let mut second = scene.ingester(&within);
+    let more = (0..20).map(|n| structured(&from(&format!("more-{n}"), "71.160.223.45")));
+    scene.produce(more).await;
+    scene.caught_up(&mut first).await;
+    scene.caught_up(&mut second).await;
+    for member in [first, second] {
+        let log = member.stop();
+        assert!(!log.contains("evaluating again"), "{log}");
+    }
+
+    // The rows of 2019 are open and older than the horizon of seven days: a new list starts no pass for them.
+    let mut ingester = scene.ingester(&fast);
+    write_snapshot(&lists, "2019-07-25-18-08-00", &[]);
+    eventually("the list to be seen", crate::support::PATIENCE, async || {
+        assert!(ingester.daemon.is_running(), "{}", ingester.daemon.log());
+        ingester.daemon.log().contains("2019-07-25T18:08:00")
+    })
+    .await;
+    scene.produce([structured(&from("last", "71.160.223.45"))]).await;
+    scene.caught_up(&mut ingester).await;
+    let log = ingester.stop();
+    assert!(!log.contains("evaluating again"), "{log}");
+}
+
+#[tokio::test]
+async fn a_folder_of_lists_that_is_missing_stops_no_record() {
+    let scene = Scene::new("settling-folder", 1).await;
+    let lists = scene.directory.path().join("lists");
+    let environment = [
+        ("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap()),
+        ("INGESTER_TOR__REFRESH_EVERY", "1s"),
+        ANY_AGE,
+    ];
+    let mut ingester = scene.ingester(&environment);
+    scene.produce([structured(&from("exit", EXIT))]).await;
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(verdicts(&scene).await, ["exit null no_coverage open"]);
+    assert!(
+        ingester.daemon.log().contains("tor.snapshots: cannot read"),
+        "{}",
+        ingester.daemon.log()
+    );
+    assert_eq!(ingester.metrics().family("exit_list_age_seconds").len(), 0);
+    std::fs::create_dir(&lists).unwrap();
+    write_snapshot(&lists, "2019-07-25-18-00-00", &[EXIT]);
+    become_these(&scene, &mut ingester, &["exit true snapshot settled"]).await;
+    ingester.stop();
 }
 
 #[tokio::test]

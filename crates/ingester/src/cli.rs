@@ -4,18 +4,27 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::{Args, Parser, Subcommand};
 use service::{config, lifecycle, notify, telemetry};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::commands::check::Check;
-use crate::commands::dead_letters::LettersCommand;
+use crate::commands::dead_letters::DeadLettersCommand;
+use crate::commands::event::{EventCommand, UnreadableFile};
 use crate::commands::output::stdout;
 use crate::commands::reconcile::Reconcile;
-use crate::commands::replay::Replay;
+use crate::commands::replay::{InvalidRange, Replay};
 use crate::commands::tor::TorCommand;
 use crate::daemon::{Ingester, migrate};
 use crate::pipeline::IngestError;
 use crate::settings::Settings;
+
+/// How long a command that was told to stop may take to end in order. Together with the end of the process it is less
+/// than the second that somebody at a terminal waits.
+const STOP_WITHIN: Duration = Duration::from_millis(800);
 
 /// Consumes publish events from Kafka, says whether the publisher came over Tor and gave a second factor, and writes
 /// one row a publication.
@@ -38,12 +47,17 @@ enum Command {
     /// List, show, redrive or export what lies in the dead-letter topic
     DeadLetters {
         #[command(subcommand)]
-        command: LettersCommand,
+        command: DeadLettersCommand,
     },
     /// Compare a range of the topic with the table: missing, different and extra rows; exit code 1 when there are any
     Reconcile(Reconcile),
     /// Connect to everything, check rights and settings, and say what follows from them; exit code 1 on a problem
     Check(Check),
+    /// Check events before they are sent
+    Event {
+        #[command(subcommand)]
+        command: EventCommand,
+    },
     /// Bring the database's schema up to this build's
     Migrate,
     /// Ask the exit lists: explain a verdict, show what they cover, check a directory
@@ -80,16 +94,41 @@ impl Cli {
         telemetry::init(&settings.log)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let result = runtime.block_on(self.command.run(settings));
-        // A consumer that does not close, or a write that was given up, must not hold the process.
-        runtime.shutdown_timeout(Duration::from_millis(100));
+        let result = self.command.run_or_leave(settings, &runtime);
+        // Its end would wait for threads that wait for a broker or a database.
+        std::mem::forget(runtime);
         result
     }
 }
 
 impl Command {
-    async fn run(self, settings: Settings) -> anyhow::Result<bool> {
+    /// Runs on a thread that is left behind when the command does not end in time: librdkafka's calls and the ends of
+    /// its clients wait for brokers, and nothing that a command waits for may hold the process.
+    fn run_or_leave(self, settings: Settings, runtime: &Runtime) -> anyhow::Result<bool> {
+        let guard = runtime.enter();
         let stop = lifecycle::stop_on_signals()?;
+        drop(guard);
+        // The daemon has its own time to stop in, `shutdown.grace`.
+        let is_daemon = matches!(self, Self::Run);
+        let (end, ended) = oneshot::channel();
+        let (handle, stopping) = (runtime.handle().clone(), stop.clone());
+        std::thread::Builder::new().name("command".into()).spawn(move || {
+            // Nobody waits any more when it was left behind.
+            let _ = end.send(handle.block_on(self.run(settings, stopping)));
+        })?;
+        let over = async {
+            stop.cancelled().await;
+            tokio::time::sleep(STOP_WITHIN).await;
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                ended = ended => ended.unwrap_or_else(|_| Err(anyhow!("the command panicked"))),
+                () = over, if !is_daemon => Err(anyhow!("stopped before its end")),
+            }
+        })
+    }
+
+    async fn run(self, settings: Settings, stop: CancellationToken) -> anyhow::Result<bool> {
         match self {
             Self::Run => {
                 let ingester = Ingester::bind(settings).await?;
@@ -100,17 +139,18 @@ impl Command {
             Self::DeadLetters { command } => command.run(settings, stop).await,
             Self::Reconcile(reconcile) => reconcile.run(settings, stop).await,
             Self::Check(check) => check.run(settings).await,
+            Self::Event { command } => command.run(&settings),
             Self::Tor(tor) => tor.command.run(&settings, &mut stdout()),
-            Self::Migrate => {
-                let migrated = stop.run_until_cancelled(migrate(&settings)).await;
-                migrated.unwrap_or_else(|| Err(anyhow::anyhow!("stopped"))).map(|()| true)
-            }
+            Self::Migrate => migrate(&settings).await.map(|()| true),
         }
     }
 }
 
 /// The source's reasons to end have codes of their own.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<InvalidRange>() || error.is::<UnreadableFile>() {
+        return ExitCode::from(lifecycle::exit::USAGE);
+    }
     match error.downcast_ref() {
         Some(IngestError::Source(source)) => ExitCode::from(source.exit_code()),
         _ => lifecycle::exit_code(error.as_ref()),

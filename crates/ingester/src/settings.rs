@@ -1,5 +1,7 @@
 //! The configuration: every key, its default, and what follows from it. `config/ingester.toml` says the same.
 
+mod kafka_client;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -75,7 +77,7 @@ pub struct Kafka {
     pub revoke_timeout: Duration,
     /// What to do about records that are lost before they were read.
     pub on_gap: OnGap,
-    /// Handed to librdkafka as they are.
+    /// Handed to librdkafka: the keys that `kafka_client` takes.
     pub client: BTreeMap<String, String>,
 }
 
@@ -303,33 +305,13 @@ impl Default for Shutdown {
     }
 }
 
-/// Keys of `kafka.client` that are not the operator's, the values that say what is done anyhow, and what to use instead:
-/// what we set before the operator's would be replaced by them, and what we set behind them would be ignored. librdkafka
-/// knows some by two names.
-const NOT_THE_CLIENTS: [(&str, &[&str], &str); 11] = [
-    ("bootstrap.servers", &[], "is set by kafka.brokers"),
-    ("metadata.broker.list", &[], "is set by kafka.brokers"),
-    ("group.id", &[], "is set by kafka.group"),
-    ("enable.auto.commit", &["false"], POSITION),
-    ("auto.commit.enable", &["false"], POSITION),
-    ("enable.auto.offset.store", &["false"], POSITION),
-    // Where a group has no offset, it begins with the first record.
-    ("auto.offset.reset", &["error", "earliest"], POSITION),
-    (
-        "partition.assignment.strategy",
-        &["cooperative-sticky"],
-        "cannot be changed: it is cooperative-sticky",
-    ),
-    ("enable.idempotence", &["true"], DEAD_LETTERS),
-    ("acks", &["all", "-1"], DEAD_LETTERS),
-    ("request.required.acks", &["all", "-1"], DEAD_LETTERS),
-];
-const POSITION: &str =
-    "cannot be changed: offsets are committed after their rows are written, and never otherwise";
-const DEAD_LETTERS: &str =
-    "cannot be changed: a dead letter counts when all replicas in sync have it";
-
 impl Kafka {
+    /// Whether the broker assigns partitions and decides about sessions (KIP-848), instead of the members.
+    pub(crate) fn is_broker_assigned(&self) -> bool {
+        let protocol = self.client.get("group.protocol");
+        protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         for (key, name) in
             [("kafka.topic", &self.topic), ("kafka.dead_letter_topic", &self.dead_letter_topic)]
@@ -346,12 +328,7 @@ impl Kafka {
         if self.group.is_empty() {
             return Err(ConfigError::invalid("kafka.group", "must not be empty"));
         }
-        for (key, values, reason) in NOT_THE_CLIENTS {
-            if self.client.get(key).is_some_and(|value| !values.contains(&value.as_str())) {
-                return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
-            }
-        }
-        Ok(())
+        kafka_client::check(&self.client)
     }
 }
 
@@ -526,22 +503,5 @@ mod tests {
         for name in ["", ".", "..", "^rx", "a b", "a/b", "ä", "\"ops\"", &"x".repeat(250)] {
             assert!(!is_topic_name(name), "{name}");
         }
-    }
-
-    #[test]
-    fn what_is_ours_is_not_taken_from_the_client() {
-        for (key, values, _) in NOT_THE_CLIENTS {
-            let mut settings = Settings::default();
-            settings.kafka.client.insert(key.into(), "x".into());
-            let refused = settings.check().unwrap_err().to_string();
-            assert!(refused.contains(&format!("`kafka.client.{key}`")), "{refused}");
-            for value in values {
-                settings.kafka.client.insert(key.into(), (*value).into());
-                assert_eq!(settings.check(), Ok(()), "{key} = {value}");
-            }
-        }
-        let mut settings = Settings::default();
-        settings.kafka.client.insert("group.instance.id".into(), "x".into());
-        assert_eq!(settings.check(), Ok(()), "static members are the operator's");
     }
 }

@@ -38,7 +38,7 @@ pub mod exit {
 #[error("not finished within {0:?} of being asked to stop")]
 pub struct GraceExceeded(pub Duration);
 
-/// A token that SIGTERM and SIGINT cancel. The handlers are installed when this returns, so that a signal that comes
+/// A token that SIGTERM, SIGINT and SIGHUP (the terminal is gone) cancel. The handlers are installed when this returns, so that a signal that comes
 /// right after it is not lost. A second SIGINT ends the process at once: somebody at a terminal has lost patience. A
 /// repeated SIGTERM does not, because supervisors repeat it while the grace period is still running.
 ///
@@ -50,12 +50,14 @@ pub struct GraceExceeded(pub Duration);
 pub fn stop_on_signals() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            _ = hangup.recv() => "SIGHUP",
         };
         info!(signal = name, "stopping");
         cancelled.cancel();
@@ -150,9 +152,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_signal_cancels_the_token() {
-        let token = stop_on_signals().unwrap();
-        assert!(!token.is_cancelled());
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
-        token.cancelled().await;
+        use nix::sys::signal::{Signal, raise};
+        for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+            let token = stop_on_signals().unwrap();
+            assert!(!token.is_cancelled());
+            raise(signal).unwrap();
+            token.cancelled().await;
+        }
     }
 }

@@ -103,11 +103,11 @@ pub trait PublicationTable: PublicationWriter {
     /// As [`PublicationWriter::record`].
     async fn generation(&self) -> Result<u32, Error>;
 
-    /// `created` of the oldest row whose `tor` later exit lists can still change.
+    /// `created` of the oldest row since that time whose `tor` later exit lists can still change.
     ///
     /// # Errors
     /// As [`PublicationWriter::record`].
-    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error>;
+    async fn oldest_unsettled(&self, since: Timestamp) -> Result<Option<Timestamp>, Error>;
 
     /// Whether the database answers and has the table.
     ///

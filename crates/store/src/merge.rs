@@ -1,8 +1,6 @@
 //! The merge rule of `model::merge` in SQL, written once for both databases: both know row values, `ON CONFLICT` and
 //! `excluded`. What differs between them is named in [`Dialect`].
 
-use model::COLUMN_COUNT;
-
 use crate::columns::COLUMNS;
 
 /// What the two databases write differently.
@@ -109,23 +107,6 @@ impl Dialect {
         };
         format!("(({}) < ({}))", side(kept, incoming), side(incoming, kept))
     }
-}
-
-/// Puts one row in the place of another, where the table holds exactly that other: first the values of the new row, in
-/// the order of [`COLUMNS`], then those of the old one. `same` compares values of which both may be null.
-pub(crate) fn replacement(same: &str, value: impl Fn(usize) -> String) -> String {
-    let numbered = |from: usize, between: &str| {
-        COLUMNS
-            .iter()
-            .enumerate()
-            .map(|(index, column)| format!("{} {between} {}", column.name, value(from + index)))
-            .collect::<Vec<_>>()
-    };
-    format!(
-        "UPDATE publication SET {} WHERE {}",
-        numbered(1, "=").join(", "),
-        numbered(COLUMN_COUNT + 1, same).join(" AND ")
-    )
 }
 
 fn disagree(kept: &str, incoming: &str) -> String {

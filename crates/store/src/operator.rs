@@ -1,9 +1,9 @@
-//! What an operator's commands keep and mend: the jobs of replays, and single rows that were altered by hand.
+//! What an operator's commands keep: the jobs of replays.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use model::{Publication, Timestamp};
+use model::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Recorded};
@@ -175,14 +175,6 @@ pub trait Jobs: Send + Sync {
     /// # Errors
     /// As [`Jobs::create`].
     async fn jobs(&self, first: u32) -> Result<Vec<Job>, Error>;
-
-    /// Puts a row in the place of another of the same key, past the merge rule, where the table still holds exactly
-    /// that other; `false` when it does not. For rows that something else than this software has altered: the merge
-    /// rule believes what stands in the table.
-    ///
-    /// # Errors
-    /// As [`Jobs::create`].
-    async fn replace(&self, seen: &Publication, instead: &Publication) -> Result<bool, Error>;
 }
 
 /// The columns of a job as text in both databases, in the order in which [`job`] takes them; times stand behind.

@@ -92,7 +92,6 @@ on_both! {
     the_highest_generation_is_known
     the_oldest_unsettled_row_is_known
     a_job_is_kept_cancelled_and_taken_over
-    a_row_is_replaced_only_where_it_is_still_the_one_that_was_seen
     the_rows_of_a_package_are_handed_on_one_package_at_a_time
     names_are_found_by_their_prefix
     lists_oldest_first_as_the_exact_reverse
@@ -286,11 +285,16 @@ async fn the_highest_generation_is_known(store: Store) {
 }
 
 async fn the_oldest_unsettled_row_is_known(store: Store) {
-    assert_eq!(store.writer.oldest_unsettled().await.unwrap(), None);
+    let since = async |micros| {
+        let oldest = store.writer.oldest_unsettled(Timestamp::from_micros(micros)).await.unwrap();
+        oldest.map(Timestamp::as_micros)
+    };
+    assert_eq!(since(0).await, None);
     let mut rows: Vec<_> = (0..9).map(|number| row(&format!("p{number}"), number)).collect();
     rows.iter_mut().enumerate().for_each(|(number, row)| row.info.tor_settled = number < 4);
     store.writer.record(&rows).await.unwrap();
-    assert_eq!(store.writer.oldest_unsettled().await.unwrap(), Some(Timestamp::from_micros(4)));
+    assert_eq!((since(0).await, since(4).await), (Some(4), Some(4)));
+    assert_eq!((since(5).await, since(9).await), (Some(5), None));
 }
 
 async fn a_job_is_kept_cancelled_and_taken_over(store: Store) {
@@ -337,20 +341,6 @@ async fn a_job_is_kept_cancelled_and_taken_over(store: Store) {
     assert_eq!(listed, [second, id]);
     assert_eq!(jobs.jobs(1).await.unwrap().len(), 1);
     assert_eq!(jobs.job(second + 1).await.unwrap(), None);
-}
-
-async fn a_row_is_replaced_only_where_it_is_still_the_one_that_was_seen(store: Store) {
-    let jobs = crate::open_jobs(&store.settings).unwrap();
-    for (number, instead) in samples(publication(&["x"]), 50).into_iter().enumerate() {
-        let seen = row(&number.to_string(), 5);
-        let instead = Publication { id: seen.id.clone(), ..instead };
-        store.writer.record(std::slice::from_ref(&seen)).await.unwrap();
-        assert!(jobs.replace(&seen, &instead).await.unwrap());
-        let found = store.reader.find(std::slice::from_ref(&seen.id)).await.unwrap();
-        assert_eq!(found, [Some(instead.clone())]);
-        let still = seen == instead;
-        assert_eq!(jobs.replace(&seen, &seen).await.unwrap(), still);
-    }
 }
 
 #[tokio::test]

@@ -227,6 +227,12 @@ impl Kafka {
         self.node.as_ref().map(|node| node.process.id())
     }
 
+    /// The folder of a partition's log. It may be changed while the broker is stopped.
+    pub fn log_folder(&self, topic: &str, partition: i32) -> PathBuf {
+        let node = self.node.as_ref().expect("the broker is this test's own");
+        node.dir.path().join("data").join(format!("{topic}-{partition}"))
+    }
+
     /// What the broker printed; empty when the broker is somebody else's.
     pub fn log(&self) -> String {
         self.node.as_ref().map(|node| node.process.log()).unwrap_or_default()

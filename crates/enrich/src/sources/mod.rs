@@ -100,6 +100,12 @@ impl Library {
         Self { places, history: ExitHistory::new(rules), known: Default::default() }
     }
 
+    /// Where it reads.
+    #[must_use]
+    pub const fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// The history as of the last refresh that succeeded.
     #[must_use]
     pub const fn history(&self) -> &ExitHistory {

@@ -1,22 +1,20 @@
-//! What the commands that read records again have in common: today's evidence and rules, and the one loop with another
-//! end.
+//! What the commands that read records again have in common: today's evidence and rules, the database, and the one loop.
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use service::metrics::Registry;
-use store::{Jobs, PublicationReader, PublicationTable, PublicationWriter, Retrying};
-use tokio::sync::mpsc;
+use store::{Jobs, PublicationReader, PublicationTable, Retrying};
+use tokio::sync::mpsc::Receiver;
+use tokio_util::sync::CancellationToken;
 
-use crate::daemon::health::Health;
-use crate::daemon::metrics::IngesterMetrics;
-use crate::daemon::observer::Waits;
+use crate::commands::ranges;
+use crate::commands::waits::Waits;
 use crate::evidence::EvidenceLoader;
-use crate::kafka::{self, DeadLetters};
-use crate::pipeline::Ingest;
+use crate::kafka::{self, Bound, DeadLetters, OffsetRanges, RateLimit};
 use crate::pipeline::evaluate::Evaluator;
-use crate::pipeline::ports::{BatchObserver, SourceEvent};
+use crate::pipeline::ports::{BatchObserver, RowStore, SourceEvent};
 use crate::pipeline::write::{Delivery, Writer};
+use crate::pipeline::{BatchLimits, Ingest};
 use crate::record::Record;
 use crate::settings::Settings;
 
@@ -26,7 +24,7 @@ use crate::settings::Settings;
 /// What `act` answers; why the source cannot go on. A source that ends without a word has failed too: taken for the end
 /// of the range, it would leave records out.
 pub(crate) async fn each_record(
-    mut events: mpsc::Receiver<SourceEvent>,
+    mut events: Receiver<SourceEvent>,
     mut act: impl AsyncFnMut(Record) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     while let Some(event) = events.recv().await {
@@ -45,15 +43,14 @@ pub(crate) async fn each_record(
     anyhow::bail!("reading broke off before the end of the range")
 }
 
-/// The parts of the loop, for a command.
+/// The parts of the loop, for a command. The database is waited for, whatever a command asks of it.
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) evaluator: Evaluator,
-    pub(crate) store: Arc<dyn PublicationTable>,
-    pub(crate) rows: Arc<dyn PublicationReader>,
-    pub(crate) jobs: Arc<dyn Jobs>,
-    pub(crate) health: Arc<Health>,
-    metrics: Arc<IngesterMetrics>,
+    pub(crate) store: Arc<Retrying<dyn PublicationTable>>,
+    pub(crate) rows: Arc<Retrying<dyn PublicationReader>>,
+    pub(crate) jobs: Arc<Retrying<dyn Jobs>>,
+    pub(crate) waits: Arc<Waits>,
 }
 
 impl Context {
@@ -62,24 +59,23 @@ impl Context {
     /// # Errors
     /// Exit lists that cannot be read, a database that cannot be used.
     pub(crate) async fn load(settings: Settings) -> anyhow::Result<Self> {
-        // Nobody scrapes a command; the loop's parts count all the same.
-        let metrics = Arc::new(IngesterMetrics::create(&Registry::new(), &kafka::version())?);
-        let (of, counted) = (settings.clone(), metrics.clone());
-        let exits =
-            tokio::task::spawn_blocking(move || EvidenceLoader::load(&of, counted)).await??;
+        let of = settings.clone();
+        // Nobody scrapes the metrics of a command.
+        let load = move || EvidenceLoader::load(&of, Arc::new(()));
+        let history = tokio::task::spawn_blocking(load).await??.history();
         let evaluator = Evaluator {
             decode: settings.decode_rules(),
-            history: exits.history(),
+            history,
             tfa: settings.tfa_rules(),
             generation: settings.enrich.generation,
         };
+        let waits = Arc::new(Waits::default());
         Ok(Self {
             evaluator,
-            store: store::open_writer(&settings.store)?,
-            jobs: store::open_jobs(&settings.store)?,
-            rows: store::open_reader(&settings.store)?,
-            health: Arc::new(Health::new(settings.kafka.revoke_timeout, metrics.paused.clone())),
-            metrics,
+            store: Arc::new(Retrying::new(store::open_writer(&settings.store)?, waits.clone())),
+            rows: Arc::new(Retrying::new(store::open_reader(&settings.store)?, waits.clone())),
+            jobs: jobs(&settings, &waits)?,
+            waits,
             settings,
         })
     }
@@ -87,7 +83,7 @@ impl Context {
     /// The highest generation of the table.
     ///
     /// # Errors
-    /// When it is higher than the configuration's: what is judged now would be older than what the table says.
+    /// When it is higher than the configuration's: what is evaluated now would be older than what the table says.
     pub(crate) async fn table_generation(&self) -> anyhow::Result<u32> {
         let table =
             self.store.generation().await.context("asking the table; `migrate` makes it")?;
@@ -99,56 +95,84 @@ impl Context {
         Ok(table)
     }
 
-    /// The loop into the table.
+    /// What the source topic holds between two bounds.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or does not have the topic.
+    pub(crate) async fn find_ranges(&self, bounds: (Bound, Bound)) -> anyhow::Result<OffsetRanges> {
+        let topic = self.settings.kafka.topic.clone();
+        ranges::find(&self.settings, topic, Vec::new(), bounds).await
+    }
+
+    /// Reads ranges of a topic.
     ///
     /// # Errors
     /// When librdkafka refuses a setting, by name.
-    pub(crate) async fn to_table(
+    pub(crate) fn read(
         &self,
-        dead_letter: bool,
-        books: Box<dyn BatchObserver>,
+        ranges: OffsetRanges,
+        limit: RateLimit,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Receiver<SourceEvent>> {
+        ranges::read(&self.settings, ranges, limit, stop)
+    }
+
+    /// The loop into these rows; rejected records are counted only.
+    pub(crate) fn ingest(
+        &self,
+        rows: Arc<dyn RowStore>,
+        observer: Box<dyn BatchObserver>,
+    ) -> Ingest {
+        self.ingest_with(rows, None, observer)
+    }
+
+    /// The loop into the table; rejected records are sent to the dead-letter topic too.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a setting, by name.
+    pub(crate) async fn ingest_with_dead_letters(
+        &self,
+        observer: Box<dyn BatchObserver>,
     ) -> anyhow::Result<Ingest> {
-        if dead_letter {
-            kafka::create_topic(&self.settings).await;
-        }
-        let dead_letters = dead_letter.then(|| DeadLetters::open(&self.settings)).transpose();
-        let dead_letters = dead_letters.map_err(kafka::refused)?;
-        Ok(self.ingest(self.store.clone(), dead_letters, books))
+        kafka::create_topic(&self.settings).await;
+        let topic = Box::new(DeadLetters::open(&self.settings).map_err(kafka::refused)?);
+        let delivery = Delivery { topic, observer: self.waits.clone() };
+        Ok(self.ingest_with(self.store.clone(), Some(delivery), observer))
     }
 
-    /// The loop into something that only looks like the table.
-    pub(crate) fn to_other(
+    fn ingest_with(
         &self,
-        store: Arc<dyn PublicationWriter>,
-        books: Box<dyn BatchObserver>,
+        rows: Arc<dyn RowStore>,
+        dead_letters: Option<Delivery>,
+        observer: Box<dyn BatchObserver>,
     ) -> Ingest {
-        self.ingest(store, None, books)
-    }
-
-    fn ingest(
-        &self,
-        store: Arc<dyn PublicationWriter>,
-        dead_letters: Option<DeadLetters>,
-        books: Box<dyn BatchObserver>,
-    ) -> Ingest {
-        let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
-        let dead_letters =
-            dead_letters.map(|topic| Delivery { topic: Box::new(topic), observer: waits.clone() });
-        let rows = Arc::new(Retrying::new(store, waits));
         Ingest {
             evaluator: self.evaluator.clone(),
             evidence: Box::new(self.evaluator.history.clone()),
             writer: Arc::new(Writer { rows, dead_letters }),
-            observer: books,
-            limits: crate::daemon::batch_limits(&self.settings),
+            observer,
+            limits: BatchLimits::from(&self.settings),
         }
     }
 }
 
+/// The jobs of replays, without the rest.
+///
+/// # Errors
+/// A database that cannot be used.
+pub(crate) fn jobs(
+    settings: &Settings,
+    waits: &Arc<Waits>,
+) -> anyhow::Result<Arc<Retrying<dyn Jobs>>> {
+    Ok(Arc::new(Retrying::new(store::open_jobs(&settings.store)?, waits.clone())))
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
-    use crate::pipeline::ports::{AssignmentId, Chunk, SourceError};
+    use crate::pipeline::ports::{Chunk, SourceError};
 
     async fn read(events: Vec<SourceEvent>) -> anyhow::Result<()> {
         let (source, receiver) = mpsc::channel(8);
@@ -159,14 +183,12 @@ mod tests {
         each_record(receiver, async |_| Ok(())).await
     }
 
-    fn empty() -> SourceEvent {
-        SourceEvent::Records(Chunk { records: Vec::new(), assignment: AssignmentId::default() })
-    }
-
     #[tokio::test]
     async fn only_the_word_that_it_has_ended_is_the_end_of_a_range() {
-        read(vec![empty(), SourceEvent::Ended]).await.unwrap();
-        let error = read(vec![empty()]).await.unwrap_err();
+        let none =
+            || SourceEvent::Records(Chunk { records: Vec::new(), assignment: Default::default() });
+        read(vec![none(), SourceEvent::Ended]).await.unwrap();
+        let error = read(vec![none()]).await.unwrap_err();
         assert!(error.to_string().contains("broke off"), "{error}");
         let failed = SourceEvent::Failed(SourceError::Range("cut".into()));
         let error = read(vec![failed, SourceEvent::Ended]).await.unwrap_err();

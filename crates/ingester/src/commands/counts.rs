@@ -1,4 +1,4 @@
-//! The books of a command that reads records again: what became of them, and up to where.
+//! What became of the records that a command reads again, and up to where.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ const EXAMPLES: usize = 3;
 
 /// Counts and position, shared between the loop and who shows or saves them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tally(Arc<Mutex<Inner>>);
+pub(crate) struct Counts(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -22,7 +22,7 @@ struct Inner {
     examples: BTreeMap<&'static str, Vec<Rejected>>,
 }
 
-/// A record that is no publish event: where it stands and what is wrong, and nothing that it says.
+/// A record that is not a publish event: where it stands and what is wrong, and nothing that it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Rejected {
     pub(crate) topic: String,
@@ -32,7 +32,7 @@ pub(crate) struct Rejected {
     pub(crate) message: String,
 }
 
-impl Tally {
+impl Counts {
     /// Goes on from what a job had done.
     pub(crate) fn from(progress: JobProgress) -> Self {
         Self(Arc::new(Mutex::new(Inner { progress, examples: BTreeMap::new() })))
@@ -53,7 +53,7 @@ impl Tally {
     }
 }
 
-impl BatchObserver for Tally {
+impl BatchObserver for Counts {
     fn written(&mut self, written: &WrittenBatch) {
         let mut inner = self.lock();
         let Inner { progress, examples } = &mut *inner;

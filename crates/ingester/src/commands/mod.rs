@@ -1,13 +1,16 @@
-//! What an operator runs by hand: replay, dead letters, reconcile, check, tor.
+//! What people run by hand: replay, dead letters, reconcile, check, event check, tor.
 
 pub(crate) mod check;
 mod context;
 mod counts;
 pub(crate) mod dead_letters;
-mod difference;
+pub(crate) mod event;
 pub(crate) mod output;
 mod preview;
+mod ranges;
 pub(crate) mod reconcile;
 mod record_file;
 pub(crate) mod replay;
+mod scratch;
 pub(crate) mod tor;
+mod waits;

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar as Bar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
-use service::admin::Health as _;
 use store::JobCounts;
 
-use crate::commands::counts::Tally;
-use crate::daemon::health::Health;
+use crate::commands::counts::Counts;
+use crate::commands::waits::Waits;
 use crate::kafka::RateLimit;
 use crate::pipeline::Running;
 
@@ -136,20 +135,19 @@ impl ProgressBar {
     pub(crate) async fn follow(
         &mut self,
         mut running: Running,
-        health: &Health,
-        pace: &RateLimit,
-        tally: &Tally,
+        waits: &Waits,
+        limit: &RateLimit,
+        counts: &Counts,
     ) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 result = &mut running => return Ok(result?),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            let paused = health.ready().reason;
             self.show(
-                pace.read.load(Ordering::Relaxed),
-                &tally.progress().counts,
-                paused.as_deref(),
+                limit.read.load(Ordering::Relaxed),
+                &counts.progress().counts,
+                waits.reason().as_deref(),
             );
         }
     }

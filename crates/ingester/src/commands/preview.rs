@@ -1,41 +1,79 @@
-//! What a write would change: stands in the table's place at the end of the loop, reads the table and writes nothing.
+//! What a range of records would make of the table, without writing to it: the range is merged into a temporary table,
+//! which is compared with the real one row by row. `--dry-run` counts the changes; `reconcile` names each.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use model::{Publication, PublicationId, merge_all};
+use model::{COLUMNS, Publication};
 use serde::Serialize;
-use store::{Error, PublicationReader, PublicationWriter, Recorded};
+use store::PublicationReader;
 
-use crate::commands::difference::{Difference, differences};
+use crate::commands::scratch::Scratch;
 
-/// Rows that would change are kept, about half a kilobyte each, because later records of the range may change them
-/// again; this many fit into a gigabyte.
-const MAX_CHANGES: usize = 2_000_000;
-/// Examples of each kind.
+/// Examples of each kind of change.
 const EXAMPLES: usize = 3;
 
-/// The table as it would be.
+/// A range of records beside the table.
 pub(crate) struct Preview {
-    rows: Arc<dyn PublicationReader>,
-    changes: Mutex<HashMap<PublicationId, Change>>,
+    /// What the records of the range say together, by the merge rule.
+    pub(crate) range: Arc<Scratch>,
+    table: Arc<dyn PublicationReader>,
 }
 
-struct Change {
-    /// The row in the table, where there is one.
-    before: Option<Publication>,
-    after: Publication,
+impl Preview {
+    /// Of a range that is still to be written to [`Preview::range`].
+    ///
+    /// # Errors
+    /// When there can be no temporary table.
+    pub(crate) async fn create(table: Arc<dyn PublicationReader>) -> anyhow::Result<Self> {
+        Ok(Self { range: Arc::new(Scratch::create().await?), table })
+    }
+
+    /// Hands over each publication of the range and its row in the table as it is now, newest first.
+    ///
+    /// # Errors
+    /// What `act` answers; a table that cannot be read.
+    pub(crate) async fn each_page(
+        &self,
+        mut act: impl AsyncFnMut(Vec<(Publication, Option<Publication>)>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut after = None;
+        while let Some(page) = self.range.page(&mut after).await? {
+            let ids: Vec<_> = page.iter().map(|said| said.id.clone()).collect();
+            let rows = self.table.find(&ids).await?;
+            act(page.into_iter().zip(rows).collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// What writing the range would change, in rows.
+    ///
+    /// # Errors
+    /// A table that cannot be read.
+    pub(crate) async fn changes(&self) -> anyhow::Result<Changes> {
+        let mut changes = Changes::default();
+        self.each_page(async |page| {
+            for (said, row) in page {
+                changes.add(said, row);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(changes)
+    }
 }
 
-/// What would change, in rows.
+/// Rows that would change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Forecasted {
+pub(crate) struct Changes {
     pub(crate) inserted: u64,
     pub(crate) updated: u64,
     /// Of the updated rows, how many change in each column.
     pub(crate) fields: BTreeMap<&'static str, u64>,
     pub(crate) examples: Vec<Example>,
+    /// How many examples there are, by the first column that changes, so that each kind of change has some.
+    #[serde(skip)]
+    shown: BTreeMap<&'static str, usize>,
 }
 
 /// A row that would change.
@@ -47,89 +85,76 @@ pub(crate) struct Example {
     pub(crate) changes: Vec<Difference>,
 }
 
-impl Preview {
-    pub(crate) fn new(rows: Arc<dyn PublicationReader>) -> Self {
-        Self { rows, changes: Mutex::default() }
-    }
-
-    /// What all writes so far would change together. A row that changes and changes back does not count.
-    pub(crate) fn result(&self) -> Forecasted {
-        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut result = Forecasted::default();
-        let mut ids: Vec<_> = changes.iter().collect();
-        ids.sort_unstable_by_key(|(id, _)| *id);
-        // By column, so that each kind of change has its examples.
-        let mut shown: BTreeMap<&'static str, usize> = BTreeMap::new();
-        for (id, change) in ids {
-            let differing = match &change.before {
-                None => {
-                    result.inserted += 1;
-                    Vec::new()
-                }
-                Some(before) => {
-                    let differing = differences(before, &change.after);
-                    if differing.is_empty() {
-                        continue;
-                    }
-                    result.updated += 1;
-                    for difference in &differing {
-                        *result.fields.entry(difference.field).or_default() += 1;
-                    }
-                    differing
-                }
-            };
-            let kind = differing.first().map_or("inserted", |difference| difference.field);
-            let count = shown.entry(kind).or_default();
-            if *count < EXAMPLES {
-                *count += 1;
-                result.examples.push(Example {
-                    name: id.name.to_string(),
-                    version: id.version.to_string(),
-                    changes: differing,
-                });
+impl Changes {
+    fn add(&mut self, said: Publication, row: Option<Publication>) {
+        let (id, differing) = match row {
+            None => {
+                self.inserted += 1;
+                (said.id, Vec::new())
             }
+            Some(row) => {
+                let differing = differences(&row, &row.clone().merge(said));
+                if differing.is_empty() {
+                    return;
+                }
+                self.updated += 1;
+                for difference in &differing {
+                    *self.fields.entry(difference.field).or_default() += 1;
+                }
+                (row.id, differing)
+            }
+        };
+        let kind = differing.first().map_or("inserted", |difference| difference.field);
+        let shown = self.shown.entry(kind).or_default();
+        if *shown < EXAMPLES {
+            *shown += 1;
+            self.examples.push(Example {
+                name: id.name.to_string(),
+                version: id.version.to_string(),
+                changes: differing,
+            });
         }
-        result
     }
 }
 
-#[async_trait]
-impl PublicationWriter for Preview {
-    async fn record(&self, records: &[Publication]) -> Result<Recorded, Error> {
-        let folded = merge_all(records);
-        let ids: Vec<PublicationId> = folded.iter().map(|row| row.id.clone()).collect();
-        let found = self.rows.find(&ids).await?;
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut recorded = Recorded::default();
-        for (row, before) in folded.into_iter().zip(found) {
-            let row = row.into_owned();
-            if let Some(change) = changes.get_mut(&row.id) {
-                let after = change.after.clone().merge(row);
-                recorded.updated += u64::from(after != change.after);
-                change.after = after;
-                continue;
-            }
-            let after = match &before {
-                None => {
-                    recorded.inserted += 1;
-                    row
-                }
-                Some(before) => {
-                    let after = before.clone().merge(row);
-                    if after == *before {
-                        continue;
-                    }
-                    recorded.updated += 1;
-                    after
-                }
-            };
-            changes.insert(after.id.clone(), Change { before, after });
-        }
-        if changes.len() > MAX_CHANGES {
-            let message = "more than 2,000,000 rows would change, which is more than a dry run keeps in memory: ask for a smaller range";
-            return Err(Error::Fatal(message.into()));
-        }
-        recorded.unchanged = records.len() as u64 - recorded.inserted - recorded.updated;
-        Ok(recorded)
+/// A column with its values before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Difference {
+    pub(crate) field: &'static str,
+    pub(crate) before: String,
+    pub(crate) after: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} -> {}", self.field, self.before, self.after)
     }
+}
+
+/// The columns that differ, in the order of the table.
+pub(crate) fn differences(before: &Publication, after: &Publication) -> Vec<Difference> {
+    COLUMNS
+        .into_iter()
+        .zip(before.columns().into_iter().zip(after.columns()))
+        .filter(|(_, (before, after))| before != after)
+        .map(|(field, (before, after))| Difference {
+            field,
+            before: before.to_string(),
+            after: after.to_string(),
+        })
+        .collect()
+}
+
+/// Columns that say when a row was evaluated rather than what: they move with every evaluation.
+const OF_THE_EVALUATION: [&str; 2] = ["tor_evidence_until", "tor_settled"];
+
+/// Whether these columns say nothing new about the publication.
+pub(crate) fn only_of_the_evaluation(changes: &[Difference]) -> bool {
+    changes.iter().all(|change| OF_THE_EVALUATION.contains(&change.field))
+}
+
+/// Whether merging `other` into `row` would say nothing new about the publication.
+pub(crate) fn adds_nothing(row: &Publication, other: Publication) -> bool {
+    let merged = row.clone().merge(other);
+    merged == *row || only_of_the_evaluation(&differences(row, &merged))
 }

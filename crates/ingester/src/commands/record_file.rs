@@ -1,9 +1,96 @@
-//! A record as a JSON line, whole: what `dead-letters export` writes and `replay --file` reads.
+//! Files of records: one a line, an event as it is (structured mode), or a record as `dead-letters export` writes it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
 
 use model::Position;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Header, Record};
+
+/// The topic of records that stand in none: positions are lines from 0 of partition 0.
+const TOPIC: &str = "file";
+/// The longest line, in bytes: more than the longest record that anybody has, with every byte of it escaped.
+const MAX_LINE: u64 = 64 << 20;
+
+/// Opens a file of records; `-` is standard input.
+///
+/// # Errors
+/// When it cannot be opened, or is a folder.
+pub(crate) fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(BufReader::new(io::stdin())));
+    }
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::other("is a folder"));
+    }
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// The records of a file, one after the other.
+pub(crate) struct RecordFile<R> {
+    lines: R,
+    line: Vec<u8>,
+    next: i64,
+    topic: Arc<str>,
+}
+
+impl<R: BufRead> RecordFile<R> {
+    pub(crate) fn new(lines: R) -> Self {
+        Self { lines, line: Vec::new(), next: 0, topic: TOPIC.into() }
+    }
+
+    /// The next record, at the number of its line from 0; empty lines are passed over. None: the file has ended.
+    ///
+    /// # Errors
+    /// A file that cannot be read on; a line that is too long, is a damaged export, or was exported without its
+    /// addresses: it would be an event of a bad address.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Record>> {
+        loop {
+            let number = self.next + 1;
+            self.line.clear();
+            // Without room for a line that never ends.
+            let mut bounded = (&mut self.lines).take(MAX_LINE + 1);
+            let read = bounded.read_until(b'\n', &mut self.line)? as u64;
+            if read == 0 {
+                return Ok(None);
+            }
+            if read > MAX_LINE {
+                let message = format!("line {number} is longer than {} MiB", MAX_LINE >> 20);
+                return Err(io::Error::other(message));
+            }
+            let text = self.line.trim_ascii();
+            let position = Position { topic: self.topic.clone(), partition: 0, offset: self.next };
+            self.next = number;
+            if !text.is_empty() {
+                return record(text, position).map(Some);
+            }
+        }
+    }
+}
+
+/// A line that is not an exported record is a value, whatever it is: the loop says what is wrong with it.
+fn record(line: &[u8], position: Position) -> io::Result<Record> {
+    let number = position.offset + 1;
+    match Line::read(line) {
+        Ok(Some(record)) if record.masked => Err(io::Error::other(format!(
+            "line {number} was exported without its addresses; only `dead-letters export --with-addresses` can be replayed"
+        ))),
+        Ok(Some(record)) => Ok(record.into_record(position)),
+        Ok(None) => Ok(Record {
+            position,
+            timestamp: None,
+            key: None,
+            value: Some(line.to_vec().into()),
+            headers: Vec::new(),
+        }),
+        Err(error) => Err(io::Error::other(format!("line {number} {error}"))),
+    }
+}
 
 /// A record and where it stood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,14 +114,45 @@ pub(crate) struct Line {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bytes {
     Text(String),
-    Hex(String),
+    Hex(Hex),
+}
+
+/// Bytes as pairs of hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Hex(Vec<u8>);
+
+/// A text that is not pairs of hexadecimal digits.
+#[derive(Debug, thiserror::Error)]
+#[error("not pairs of hexadecimal digits")]
+pub(crate) struct InvalidHex;
+
+impl TryFrom<String> for Hex {
+    type Error = InvalidHex;
+
+    fn try_from(text: String) -> Result<Self, InvalidHex> {
+        let digit =
+            |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let byte = |pair: &[u8]| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        };
+        let bytes = text.as_bytes().chunks(2).map(byte).collect::<Option<_>>();
+        bytes.map(Self).ok_or(InvalidHex)
+    }
+}
+
+impl From<Hex> for String {
+    fn from(Hex(bytes): Hex) -> Self {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 impl From<&[u8]> for Bytes {
     fn from(bytes: &[u8]) -> Self {
         match str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Err(_) => Self::Hex(Hex(bytes.to_vec())),
         }
     }
 }
@@ -43,11 +161,7 @@ impl From<Bytes> for Vec<u8> {
     fn from(bytes: Bytes) -> Self {
         match bytes {
             Bytes::Text(text) => text.into_bytes(),
-            Bytes::Hex(digits) => digits
-                .as_bytes()
-                .chunks(2)
-                .filter_map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok())
-                .collect(),
+            Bytes::Hex(Hex(bytes)) => bytes,
         }
     }
 }
@@ -71,9 +185,36 @@ impl From<&Record> for Line {
     }
 }
 
+/// A line that was an exported record and is no longer one.
+#[derive(Debug, thiserror::Error)]
+#[error("is a damaged export of a record")]
+struct DamagedLine;
+
 impl Line {
+    /// Reads a line. None: it is not an exported record, so it is the value of one.
+    ///
+    /// # Errors
+    /// [`DamagedLine`], which would otherwise be taken for an event of no kind.
+    fn read(text: &[u8]) -> Result<Option<Self>, DamagedLine> {
+        /// What only an exported record has.
+        #[derive(Deserialize)]
+        struct Exported {
+            #[serde(rename = "partition")]
+            _partition: IgnoredAny,
+            #[serde(rename = "offset")]
+            _offset: IgnoredAny,
+            #[serde(rename = "headers")]
+            _headers: IgnoredAny,
+        }
+        match serde_json::from_slice(text) {
+            Ok(line) => Ok(Some(line)),
+            Err(_) if serde_json::from_slice::<Exported>(text).is_ok() => Err(DamagedLine),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// The record, at another position.
-    pub(crate) fn into_envelope(self, position: Position) -> Record {
+    fn into_record(self, position: Position) -> Record {
         let owned = |bytes: Bytes| Vec::from(bytes).into();
         let headers = self.headers.into_iter();
         let headers =
@@ -85,5 +226,50 @@ impl Line {
             value: self.value.map(owned),
             headers: headers.collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_and_exported_records_are_both_lines() {
+        let position = Position { topic: TOPIC.into(), partition: 0, offset: 7 };
+        let event = br#"{"specversion":"1.0","id":"1","value":"x"}"#;
+        assert_eq!(record(event, position.clone()).unwrap().value.as_deref(), Some(&event[..]));
+        let exported = Record {
+            position: position.clone(),
+            timestamp: Some(5),
+            key: Some(b"k".to_vec().into()),
+            value: Some(vec![0xff, 0].into()),
+            headers: vec![crate::Header { name: "h".into(), value: None }],
+        };
+        let whole = Line::from(&exported);
+        let line = serde_json::to_vec(&whole).unwrap();
+        assert_eq!(record(&line, position.clone()).unwrap(), exported);
+        let masked = Line { masked: true, ..whole };
+        let refused = record(&serde_json::to_vec(&masked).unwrap(), position.clone()).unwrap_err();
+        assert!(refused.to_string().contains("line 8"), "{refused}");
+        let text = String::from_utf8(line).unwrap();
+        assert!(text.contains(r#""hex":"ff00""#), "{text}");
+        for damage in ["ff0", "ff0g", "+f00"] {
+            let line = text.replace("ff00", damage);
+            let refused = record(line.as_bytes(), position.clone()).unwrap_err();
+            assert_eq!(refused.to_string(), "line 8 is a damaged export of a record");
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_refused_before_it_fills_the_memory() {
+        let endless = BufReader::new(b"a\n\n".chain(io::repeat(b'x')));
+        let mut records = RecordFile::new(endless);
+        assert_eq!(records.next().unwrap().unwrap().position.offset, 0);
+        let refused = records.next().unwrap_err();
+        assert_eq!(refused.to_string(), "line 3 is longer than 64 MiB");
+        let mut short = RecordFile::new(&b"a\n \nb"[..]);
+        let offset = |record: Option<Record>| record.map(|record| record.position.offset);
+        let mut next = || offset(short.next().unwrap());
+        assert_eq!((next(), next(), next()), (Some(0), Some(2), None));
     }
 }

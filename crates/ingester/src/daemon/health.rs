@@ -40,6 +40,14 @@ causes! {
     KafkaAway = "kafka_away",
     /// The topic is not there.
     TopicMissing = "topic_missing",
+    /// The group's coordinator is away.
+    CoordinatorAway = "coordinator_away",
+    /// The group does not take this member.
+    KeptOutOfGroup = "kept_out_of_group",
+    /// The broker does not let this user read any more.
+    KafkaNotAllowed = "kafka_not_allowed",
+    /// Assigned partitions have no leader.
+    LeaderMissing = "leader_missing",
     /// The start offsets of assigned partitions are not known.
     StartOffsetsUnknown = "start_offsets_unknown",
     /// The database is away, or lacks a resource.
@@ -77,6 +85,10 @@ impl From<GroupWait> for PauseCause {
         match wait {
             GroupWait::Broker => Self::KafkaAway,
             GroupWait::Topic => Self::TopicMissing,
+            GroupWait::Coordinator => Self::CoordinatorAway,
+            GroupWait::Membership => Self::KeptOutOfGroup,
+            GroupWait::Permission => Self::KafkaNotAllowed,
+            GroupWait::Leader => Self::LeaderMissing,
             GroupWait::StartOffsets => Self::StartOffsetsUnknown,
         }
     }

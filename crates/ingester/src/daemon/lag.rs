@@ -28,6 +28,8 @@ struct Inner {
     read: BTreeMap<i32, i64>,
     shown: BTreeSet<i32>,
     windows: BTreeMap<i32, Window>,
+    /// By partition, the next offset to be written, and since when it is that.
+    positions: BTreeMap<i32, (i64, Instant)>,
 }
 
 impl Lag {
@@ -86,14 +88,12 @@ impl Lag {
             let window = inner.windows.entry(end.partition).or_default();
             let state = window.look(looked, next, records, paused);
             metrics.partition_state.with_label_values(&[topic, &label]).set(state as i64);
+            let still = inner.still_for(end.partition, next, looked);
             let seconds =
-                oldest.map_or(0.0, |oldest| now.saturating_sub(oldest).max(0) as f64 / 1_000.0);
+                oldest.map_or(still, |oldest| now.saturating_sub(oldest).max(0) as f64 / 1_000.0);
+            let seconds = if records == 0 { 0.0 } else { seconds };
             metrics.lag_records.with_label_values(&[topic, &label]).set(records);
-            metrics.lag_seconds.with_label_values(&[topic, &label]).set(if records == 0 {
-                0.0
-            } else {
-                seconds
-            });
+            metrics.lag_seconds.with_label_values(&[topic, &label]).set(seconds);
         }
         let assigned: BTreeSet<i32> = ends.iter().map(|end| end.partition).collect();
         for gone in inner.shown.difference(&assigned) {
@@ -103,11 +103,12 @@ impl Lag {
             let _ = metrics.lag_seconds.remove_label_values(&[topic, &label]);
             let _ = metrics.partition_state.remove_label_values(&[topic, &label]);
         }
-        let Inner { shown, written, read, windows, .. } = &mut *inner;
+        let Inner { shown, written, read, windows, positions, .. } = &mut *inner;
         for gone in shown.difference(&assigned) {
             written.remove(gone);
             read.remove(gone);
             windows.remove(gone);
+            positions.remove(gone);
         }
         inner.shown = assigned;
     }
@@ -118,8 +119,17 @@ impl Lag {
 }
 
 impl Inner {
-    /// The next offset to be written, how many records there are from it, and the timestamp of the oldest of them as far
-    /// as it is known: of a batch on its way, else of what was written last, which is older than what follows.
+    /// For how many seconds the next offset to be written has been the same.
+    fn still_for(&mut self, partition: i32, next: i64, now: Instant) -> f64 {
+        let (position, since) = self.positions.entry(partition).or_insert((next, now));
+        if *position != next {
+            (*position, *since) = (next, now);
+        }
+        now.duration_since(*since).as_secs_f64()
+    }
+
+    /// The next offset to be written, how many records there are from it, and the timestamp of the oldest of those that
+    /// were read and are not written. An end that is not known is not told as 0: there is no telling, which is -1.
     fn behind(&self, end: &PartitionEnd) -> (i64, i64, Option<i64>) {
         let written = self.written.get(&end.partition);
         let next = written.map_or(
@@ -128,10 +138,9 @@ impl Inner {
         );
         let on_the_way =
             self.on_the_way.iter().find_map(|oldest| oldest.get(&end.partition)).copied();
-        let last_written = written.map(|&(_, last)| last).filter(|&last| last != i64::MAX);
         let last_read = self.read.get(&end.partition).copied().unwrap_or(next);
-        let end = if end.is_read { last_read } else { end.end };
-        (next, (end - next).max(0), on_the_way.or(last_written))
+        let end = if end.is_read { Some(last_read) } else { end.end };
+        (next, end.map_or(-1, |end| (end - next).max(0)), on_the_way)
     }
 }
 
@@ -150,7 +159,7 @@ mod tests {
 
     /// The partition ends at 10.
     fn end() -> PartitionEnd {
-        PartitionEnd { partition: 0, end: 10, is_read: false, committed: 2, start: 0 }
+        PartitionEnd { partition: 0, end: Some(10), is_read: false, committed: 2, start: 0 }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use model::{TfaReason, TorReason};
 use service::metrics::{IntCounter, Registry, RegistryError};
 
 use crate::decode::rejection::Code;
+use crate::evidence::EvidenceObserver;
 
 const OUTCOMES: &[&str] = &["inserted", "updated", "unchanged", "dead_lettered", "skipped"];
 /// From the latency of one fast write to a night's outage.
@@ -120,6 +121,21 @@ impl IngesterMetrics {
         Verdicts {
             tor: TorReason::ALL.iter().map(tor).collect(),
             tfa: TfaReason::ALL.iter().map(tfa).collect(),
+        }
+    }
+}
+
+impl EvidenceObserver for IngesterMetrics {
+    fn refused(&self, source: Source) {
+        self.exit_lists_refused_total.with_label_values(&[source.as_str()]).inc();
+    }
+
+    fn newest(&self, source: Source, age: Option<f64>) {
+        let labels = [source.as_str()];
+        match age {
+            Some(age) => self.exit_list_age_seconds.with_label_values(&labels).set(age),
+            // An error only says that there is no such series.
+            None => drop(self.exit_list_age_seconds.remove_label_values(&labels)),
         }
     }
 }

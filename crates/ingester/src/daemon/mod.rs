@@ -25,8 +25,7 @@ use crate::daemon::observer::{GroupWatch, LiveObserver, Waits};
 use crate::daemon::rejection_limit::RejectionLimit;
 use crate::evidence::EvidenceLoader;
 use crate::evidence::fetch::ListPoller;
-use crate::evidence::settle::{LiveEvidence, Settling, Trigger};
-use crate::evidence::settled::SettledPartitions;
+use crate::evidence::settle::{LiveEvidence, SettledPartitions, Settling};
 use crate::kafka::{self, DeadLetters, Observers, PollControl};
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::write::{Delivery, Writer};
@@ -123,7 +122,9 @@ impl Work {
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
         // Years of lists take a while to read, and the probes are to be answered meanwhile.
-        let loading = tokio::task::spawn_blocking(move || EvidenceLoader::load(&settings, metrics));
+        let loading = tokio::task::spawn_blocking(move || {
+            EvidenceLoader::load_what_is_there(&settings, metrics)
+        });
         let Some(exits) = stop.run_until_cancelled(loading).await else { return Ok(()) };
         let exits = exits??;
         let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
@@ -132,33 +133,31 @@ impl Work {
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());
         };
-        let trigger = Arc::new(Trigger::default());
         let (shown, history) = watch::channel(exits.history());
         let lag = Arc::new(Lag::default());
-        let settled = Arc::new(SettledPartitions::new(trigger.clone(), history.clone()));
+        let settled = Arc::new(SettledPartitions::new(history.clone()));
         let (poll, records) =
             kafka::start(&self.settings, self.observers(&lag, &settled)).map_err(kafka::refused)?;
-        let evidence = LiveEvidence { history: history.clone(), trigger: trigger.clone() };
+        let evidence = LiveEvidence { history, settled: settled.clone() };
         let topic = DeadLetters::open(&self.settings).map_err(kafka::refused)?;
-        let delivery = Delivery { topic: Box::new(topic), observer: waits };
+        let delivery = Delivery { topic: Box::new(topic), observer: waits.clone() };
         let writer = Writer { rows: store.clone(), dead_letters: Some(delivery) };
         let ingest = self.ingest(writer, evidence, lag, poll.control());
         let settling = Settling {
             settings: self.settings.clone(),
-            trigger: trigger.clone(),
-            history,
-            partitions: settled,
+            settled: settled.clone(),
             evaluator: ingest.evaluator.clone(),
             limits: ingest.limits.background(),
-            writer: Arc::new(Writer { rows: store.clone(), dead_letters: None }),
+            table: store.clone(),
             store: store.clone(),
+            rows: Arc::new(Retrying::new(store::open_reader(&self.settings.store)?, waits.clone())),
         };
 
         let mut beside = JoinSet::new();
         beside.spawn(make_dead_letter_topic(self.settings.clone()));
         beside.spawn(settling.run(stop.clone()));
         beside.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
-        beside.spawn(exits.keep_up(shown, trigger, stop.clone()));
+        beside.spawn(exits.keep_up(shown, settled, stop.clone()));
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
             beside.spawn(poller.run(stop.clone()));
         }
@@ -213,7 +212,7 @@ impl Work {
             evidence: Box::new(evidence),
             writer: Arc::new(writer),
             observer: Box::new(observer),
-            limits: batch_limits(&self.settings),
+            limits: BatchLimits::from(&self.settings),
         }
     }
 
@@ -274,19 +273,6 @@ async fn first_broken(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow:
         }
     }
     None
-}
-
-/// The limits of batches by the configuration.
-pub(crate) fn batch_limits(settings: &Settings) -> BatchLimits {
-    let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
-    BatchLimits {
-        max_rows: settings.batch.max_rows,
-        max_bytes: bytes(settings.batch.max_bytes),
-        linger: settings.batch.linger,
-        in_flight: settings.batch.in_flight,
-        // A third is librdkafka's own buffer (see `kafka::config`).
-        max_buffered_bytes: bytes(settings.limits.max_buffered_bytes) / 3 * 2,
-    }
 }
 
 /// Brings the schema up to this build's.

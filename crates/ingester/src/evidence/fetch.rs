@@ -15,8 +15,7 @@ use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::http::header::{ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 
-use crate::daemon::metrics::IngesterMetrics;
-use crate::evidence;
+use crate::evidence::{self, EvidenceObserver};
 use crate::settings::Settings;
 
 /// The most bytes that are read: the scanner's lists are below half a MiB.
@@ -41,12 +40,12 @@ pub(crate) struct ListPoller {
     every: Duration,
     /// The validators of a conditional request (RFC 9110, section 13), as the server gave them.
     validators: Vec<(HeaderName, String)>,
-    metrics: Arc<IngesterMetrics>,
+    observer: Arc<dyn EvidenceObserver>,
 }
 
 impl ListPoller {
     /// `None` when `tor.poll_url` is empty.
-    pub(crate) fn new(settings: &Settings, metrics: Arc<IngesterMetrics>) -> Option<Self> {
+    pub(crate) fn new(settings: &Settings, observer: Arc<dyn EvidenceObserver>) -> Option<Self> {
         let tor = &settings.tor;
         let config = Agent::config_builder().timeout_global(Some(tor.poll_timeout)).build();
         (!tor.poll_url.is_empty()).then(|| Self {
@@ -55,7 +54,7 @@ impl ListPoller {
             folder: tor.exit_lists.clone(),
             every: tor.poll_every,
             validators: Vec::new(),
-            metrics,
+            observer,
         })
     }
 
@@ -73,8 +72,7 @@ impl ListPoller {
                 Ok(None) => {}
                 Err(error) => {
                     if matches!(error, PollError::Refused(_)) {
-                        let source = Source::ExitList.as_str();
-                        self.metrics.exit_lists_refused_total.with_label_values(&[source]).inc();
+                        self.observer.refused(Source::ExitList);
                     }
                     tracing::warn!(%error, "no exit list from tor.poll_url");
                 }
@@ -130,8 +128,6 @@ mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
 
-    use service::metrics::Registry;
-
     use super::*;
 
     const LIST: &str = "@type tordnsel 1.0\nDownloaded 2016-09-20 13:02:00\n\
@@ -178,8 +174,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.tor.poll_url = url;
         settings.tor.exit_lists = folder.path().into();
-        let metrics = Arc::new(IngesterMetrics::create(&Registry::new(), "test").unwrap());
-        let mut poller = ListPoller::new(&settings, metrics).unwrap();
+        let mut poller = ListPoller::new(&settings, Arc::new(())).unwrap();
         let filed = folder.path().join("2016-09-20-13-02-00");
         assert_eq!(poller.poll(evidence::now()).unwrap(), Some(filed.clone()));
         assert_eq!(fs::read_to_string(&filed).unwrap(), LIST);

@@ -2,29 +2,43 @@
 
 pub(crate) mod fetch;
 pub(crate) mod settle;
-pub(crate) mod settled;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context;
-use enrich::{Change, ExitHistory, Library, Places, Source};
+use enrich::{Change, ExitHistory, Library, LoadError, Places, Source};
 use model::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::metrics::IngesterMetrics;
-use crate::evidence::settle::Trigger;
+use crate::evidence::settle::SettledPartitions;
 use crate::settings::Settings;
+
+/// Is told what the lists are worth.
+pub(crate) trait EvidenceObserver: Send + Sync {
+    /// A list of the source was refused.
+    fn refused(&self, source: Source);
+
+    /// The age in seconds of the newest valid list of the source; none without any.
+    fn newest(&self, source: Source, age: Option<f64>);
+}
+
+/// Nobody is told.
+impl EvidenceObserver for () {
+    fn refused(&self, _: Source) {}
+
+    fn newest(&self, _: Source, _: Option<f64>) {}
+}
 
 /// The library of all sources, and who is told of its changes.
 pub(crate) struct EvidenceLoader {
     library: Library,
-    metrics: Arc<IngesterMetrics>,
-    refresh_every: Duration,
-    /// How far an act may lie behind a sighting and still be true by it.
-    reach: Duration,
+    observer: Arc<dyn EvidenceObserver>,
+    settings: Settings,
+    /// What could not be looked through last, so that it is said once.
+    trouble: Option<String>,
 }
 
 impl EvidenceLoader {
@@ -32,13 +46,40 @@ impl EvidenceLoader {
     ///
     /// # Errors
     /// When a configured directory or file is missing or cannot be looked through.
-    pub(crate) fn load(settings: &Settings, metrics: Arc<IngesterMetrics>) -> anyhow::Result<Self> {
-        let rules = settings.tor_rules()?;
-        let reach = rules.window;
-        let library = Library::new(places(settings), rules);
-        let mut exits = Self { library, metrics, refresh_every: settings.tor.refresh_every, reach };
-        exits.refresh().context("loading exit lists")?;
-        Ok(exits)
+    pub(crate) fn load(
+        settings: &Settings,
+        observer: Arc<dyn EvidenceObserver>,
+    ) -> anyhow::Result<Self> {
+        let mut loader = Self::of(settings, places(settings), observer)?;
+        loader.refresh().context("loading exit lists")?;
+        Ok(loader)
+    }
+
+    /// The same for a daemon, which ingests without the lists that it cannot read: it says so, and looks for them again
+    /// with each refresh. Until then verdicts lack them; the lists settle them later. Blocks.
+    ///
+    /// # Errors
+    /// Rules that are not valid.
+    pub(crate) fn load_what_is_there(
+        settings: &Settings,
+        observer: Arc<dyn EvidenceObserver>,
+    ) -> anyhow::Result<Self> {
+        let mut loader = Self::of(settings, places(settings), observer)?;
+        while let Err(error) = loader.refresh() {
+            let Some(key) = loader.unreadable(&error) else { return Err(error) };
+            loader.library =
+                Library::new(without(loader.library.places(), key), settings.tor_rules()?);
+        }
+        Ok(loader)
+    }
+
+    fn of(
+        settings: &Settings,
+        places: Places,
+        observer: Arc<dyn EvidenceObserver>,
+    ) -> anyhow::Result<Self> {
+        let library = Library::new(places, settings.tor_rules()?);
+        Ok(Self { library, observer, settings: settings.clone(), trouble: None })
     }
 
     /// The evidence as it stands.
@@ -48,62 +89,107 @@ impl EvidenceLoader {
 
     /// Looks for new, changed and vanished lists until `stop` is cancelled. A change is swapped in whole, then settling
     /// is told; a directory that cannot be read leaves everything as it is.
+    ///
+    /// # Errors
+    /// When a look panicked.
     pub(crate) async fn keep_up(
         mut self,
         shown: watch::Sender<Arc<ExitHistory>>,
-        settling: Arc<Trigger>,
+        settled: Arc<SettledPartitions>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        while stop.run_until_cancelled(tokio::time::sleep(self.refresh_every)).await.is_some() {
+        let refresh_every = self.settings.tor.refresh_every;
+        while stop.run_until_cancelled(tokio::time::sleep(refresh_every)).await.is_some() {
             let known = self.library.history().evidence_until();
             let change;
             // Reading files blocks, and years of them take a while.
             (self, change) = tokio::task::spawn_blocking(move || {
-                let change = self.refresh();
+                let change = self.look_again();
                 (self, change)
             })
             .await?;
-            match change {
-                Ok(change) if change.changed => {
-                    shown.send_replace(self.history());
-                    // A list older than what was known concerns acts that are settled already.
-                    let older = change
-                        .oldest_newly_valid
-                        .filter(|&oldest| known.is_none_or(|known| oldest < known));
-                    settling.evidence_changed(older.map(|oldest| oldest.before(self.reach)));
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(
-                    error = format!("{error:#}"),
-                    "exit lists cannot be looked through"
-                ),
+            if let Some(change) = change.filter(|change| change.changed) {
+                shown.send_replace(self.history());
+                // A list older than what was known concerns acts that are settled already.
+                let older = change
+                    .oldest_newly_valid
+                    .filter(|&oldest| known.is_none_or(|known| oldest < known));
+                settled
+                    .evidence_changed(older.map(|oldest| oldest.before(self.settings.tor.window)));
             }
         }
         Ok(())
+    }
+
+    /// Refreshes. What cannot be looked through is said when that begins and when it ends.
+    fn look_again(&mut self) -> Option<Change> {
+        let all = places(&self.settings);
+        let change = if *self.library.places() == all {
+            self.refresh()
+        } else {
+            // Some places were missing at the start. The history is swapped when all can be read.
+            Self::of(&self.settings, all, self.observer.clone()).and_then(|mut whole| {
+                let change = whole.refresh()?;
+                self.library = whole.library;
+                Ok(change)
+            })
+        };
+        match change {
+            Ok(change) => {
+                if self.trouble.take().is_some() {
+                    tracing::info!("exit lists can be looked through again");
+                }
+                Some(change)
+            }
+            Err(error) => {
+                self.unreadable(&error);
+                None
+            }
+        }
+    }
+
+    /// Says what cannot be looked through, once. Returns its key.
+    fn unreadable(&mut self, error: &anyhow::Error) -> Option<&'static str> {
+        let reason = format!("{error:#}");
+        if self.trouble.as_ref() != Some(&reason) {
+            tracing::error!(
+                reason,
+                "exit lists cannot be looked through: verdicts lack them until they can"
+            );
+            self.trouble = Some(reason);
+        }
+        error.downcast_ref::<LoadError>().map(|error| error.key)
     }
 
     fn refresh(&mut self) -> anyhow::Result<Change> {
         let change = self.library.refresh(now())?;
         for refused in &change.refused {
             let source = refused.source.as_str();
-            self.metrics.exit_lists_refused_total.with_label_values(&[source]).inc();
+            self.observer.refused(refused.source);
             tracing::warn!(source, path = %refused.path.display(), reason = %refused.reason, "exit list refused");
         }
+        let history = self.library.history();
         for source in Source::ALL {
-            let history = self.library.history();
-            let Some(newest) = history.newest(source) else {
-                // An error only says that there is no such series.
-                let _ = self.metrics.exit_list_age_seconds.remove_label_values(&[source.as_str()]);
-                continue;
-            };
-            let age = now().micros_since(newest) as f64 / 1e6;
-            self.metrics.exit_list_age_seconds.with_label_values(&[source.as_str()]).set(age);
-            if change.changed {
+            let newest = history.newest(source);
+            self.observer
+                .newest(source, newest.map(|newest| now().micros_since(newest) as f64 / 1e6));
+            if let Some(newest) = newest.filter(|_| change.changed) {
                 tracing::info!(source = source.as_str(), valid = history.valid(source), %newest, "exit lists");
             }
         }
         Ok(change)
     }
+}
+
+/// The places without the one of this key.
+fn without(places: &Places, key: &str) -> Places {
+    let mut places = places.clone();
+    match key {
+        "tor.exit_lists" => places.exit_lists = None,
+        "tor.snapshots" => places.snapshots = None,
+        _ => places.anonymous_ip = None,
+    }
+    places
 }
 
 /// Where the sources lie by the configuration.

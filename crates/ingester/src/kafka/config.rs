@@ -21,12 +21,8 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         .set("bootstrap.servers", &settings.kafka.brokers)
         .set("group.id", &settings.kafka.group)
         .set("client.id", "publication-ingester")
-        .set("isolation.level", "read_committed")
-        // A member that was killed is missed sooner than with Kafka's 45 s, and its partitions stand still for less.
-        .set("session.timeout.ms", "10000")
         // New partitions, and a topic made after us, are seen within this.
         .set("topic.metadata.refresh.interval.ms", "10000")
-        .set("allow.auto.create.topics", "false")
         // librdkafka's own buffer, a third of what we may hold; its default is 64 MiB.
         .set(
             "queued.max.messages.kbytes",
@@ -37,14 +33,26 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         .set("queued.min.messages", "10000")
         // A full buffer is looked at again after this; the default of 1 s starves a small buffer.
         .set("fetch.queue.backoff.ms", "20")
-        .set("statistics.interval.ms", "1000");
+        // librdkafka unpacks a batch into at most this much, and its default of 100 MB does not suffice for every batch
+        // that other clients read. It begins with twice the packed size and triples it.
+        .set("receive.message.max.bytes", "268435456");
+    if !settings.kafka.is_broker_assigned() {
+        config
+            // A member that was killed is missed sooner than with Kafka's 45 s, and its partitions stand still for less.
+            .set("session.timeout.ms", "10000")
+            .set("partition.assignment.strategy", "cooperative-sticky");
+    }
     pass_through(&mut config, settings);
-    // The position is ours alone: committed after the write, never by itself, and no jump but by `kafka::starts`.
+    // The position is ours alone: committed after the write, never by itself, and no start but by `kafka::group`.
     config
+        .set("statistics.interval.ms", "1000")
+        .set("isolation.level", "read_committed")
+        .set("allow.auto.create.topics", "false")
+        // What a disk has damaged is an error and not a record.
+        .set("check.crcs", "true")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("partition.assignment.strategy", "cooperative-sticky");
+        .set("auto.offset.reset", "error");
     config.set_log_level(RDKafkaLogLevel::Info);
     config
 }
@@ -56,7 +64,7 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
         .set("bootstrap.servers", &settings.kafka.brokers)
         .set("client.id", "publication-ingester")
         .set("linger.ms", "5")
-        // The broker judges the size, not the client: a refused record is then sent without its value.
+        // The broker judges the size, not the client: what it refuses goes again as a lesser letter.
         .set("message.max.bytes", "1000000000")
         .set("message.timeout.ms", "10000");
     pass_through(&mut config, settings);
@@ -82,6 +90,21 @@ fn pass_through(config: &mut ClientConfig, settings: &Settings) {
     }
 }
 
+/// Whether an error only says that nobody answered; the cause is in what librdkafka says of the brokers.
+pub(super) fn is_silence(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::MessageTimedOut
+            | Code::AllBrokersDown
+            | Code::QueueFull
+            | Code::Resolve
+    )
+}
+
 /// What librdkafka reports again and again while it mends something by itself: each error is said once a minute.
 #[derive(Debug, Default)]
 pub(super) struct Repeated(Mutex<Vec<(RDKafkaErrorCode, Instant)>>);
@@ -89,7 +112,6 @@ pub(super) struct Repeated(Mutex<Vec<(RDKafkaErrorCode, Instant)>>);
 impl Repeated {
     /// Whether the error was not said within the last minute.
     pub(super) fn is_news(&self, error: &KafkaError) -> bool {
-        const QUIET: Duration = Duration::from_secs(60);
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.retain(|(_, at)| at.elapsed() <= QUIET);
@@ -101,10 +123,20 @@ impl Repeated {
     }
 }
 
-/// Writes a log line of librdkafka's as one of ours. A producer is told of consumer's keys that it ignores, and a
-/// consumer of a producer's: `kafka.client` is for both, so that is no news.
+/// Librdkafka's lines of the last minute, for all clients of the process: a broker that is away makes each of them write
+/// several a second.
+static LINES: Mutex<Vec<(String, Instant)>> = Mutex::new(Vec::new());
+/// No line is said again within this.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Writes a log line of librdkafka's as one of ours, each once a minute. A producer is told of consumer's keys that it
+/// ignores, and a consumer of a producer's: `kafka.client` is for both, so that is not news.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     if facility == "CONFWARN" && message.contains("will be ignored") {
+        return;
+    }
+    let is_debug = matches!(level, RDKafkaLogLevel::Debug);
+    if !is_debug && !is_new_line(facility, message, Instant::now()) {
         return;
     }
     match level {
@@ -119,5 +151,39 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
             tracing::info!(target: "librdkafka", facility, "{message}")
         }
         RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+/// Whether no such line was said within the last minute. Times and counters in it make no other line.
+fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
+    let what = message.split(" (after ").next().unwrap_or(message);
+    let line = format!("{facility} {what}");
+    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.retain(|(_, at)| now.saturating_duration_since(*at) < QUIET);
+    let is_new = lines.iter().all(|(said, _)| *said != line);
+    if is_new {
+        lines.push((line, now));
+    }
+    is_new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_said_once_a_minute() {
+        let refused = |millis| {
+            format!("b:9092/1: Connect failed: refused (after {millis}ms in state CONNECT)")
+        };
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(is_new_line("FAIL", &refused(1), start));
+        assert!(!is_new_line("FAIL", &refused(25), after(30)));
+        assert!(
+            is_new_line("FAIL", "b:9093/2: Connect failed: refused", after(30)),
+            "another broker"
+        );
+        assert!(is_new_line("FAIL", &refused(1), after(60)));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -54,14 +55,25 @@ pub(crate) struct Inspected {
     pub(crate) write: Right,
 }
 
+/// Why the broker could not be asked, in librdkafka's words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotAsked(String);
+
+impl From<KafkaError> for NotAsked {
+    fn from(error: KafkaError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Asks the broker.
 ///
 /// # Errors
 /// When it does not answer, or librdkafka refuses a setting.
-pub(crate) async fn inspect(settings: &Settings) -> KafkaResult<Inspected> {
+pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> {
     let of = settings.clone();
     let asked = tokio::task::spawn_blocking(move || ask(&of)).await;
-    let mut inspected = asked.map_err(|error| KafkaError::ClientCreation(error.to_string()))??;
+    let mut inspected = asked.map_err(|error| NotAsked(error.to_string()))??;
     let admin: AdminClient<DefaultClientContext> = config::producer(settings).create()?;
     for (topic, facts) in [
         (&settings.kafka.topic, &mut inspected.source),
@@ -78,12 +90,24 @@ pub(crate) async fn inspect(settings: &Settings) -> KafkaResult<Inspected> {
     Ok(inspected)
 }
 
-fn ask(settings: &Settings) -> KafkaResult<Inspected> {
+/// The settings of a consumer that tries a right and nothing else.
+pub(super) fn probe(settings: &Settings) -> ClientConfig {
     let mut config = config::consumer(settings);
     config.set("enable.partition.eof", "true").set("statistics.interval.ms", "0");
     config.remove("group.instance.id");
-    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet::default())?;
-    let brokers = consumer.fetch_metadata(Some(&settings.kafka.topic), QUESTION)?.brokers().len();
+    config
+}
+
+/// Whether the topic may be read, asked with [`probe`]'s settings.
+pub(super) fn may_read(probe: &ClientConfig, topic: &str) -> bool {
+    let consumer: KafkaResult<BaseConsumer<Quiet>> = probe.create_with_context(Quiet::default());
+    consumer.is_ok_and(|consumer| can_read(&consumer, topic) == Right::Given)
+}
+
+fn ask(settings: &Settings) -> Result<Inspected, NotAsked> {
+    let consumer: BaseConsumer<Quiet> = probe(settings).create_with_context(Quiet::default())?;
+    let metadata = consumer.fetch_metadata(Some(&settings.kafka.topic), QUESTION);
+    let brokers = metadata.map_err(|error| NotAsked(words(&consumer, &error)))?.brokers().len();
     let source = facts(&consumer, &settings.kafka.topic);
     let read = match &source {
         Ok(_) => can_read(&consumer, &settings.kafka.topic),
@@ -97,6 +121,12 @@ fn ask(settings: &Settings) -> KafkaResult<Inspected> {
         dead_letters: facts(&consumer, &settings.kafka.dead_letter_topic),
         write: Right::Unknown("not asked"),
     })
+}
+
+/// What librdkafka says about an error. Its words about the brokers wait until the consumer is polled.
+fn words(consumer: &BaseConsumer<Quiet>, error: &KafkaError) -> String {
+    while consumer.poll(Duration::ZERO).is_some() {}
+    consumer.context().words(error)
 }
 
 fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, String> {

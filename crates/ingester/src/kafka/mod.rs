@@ -2,6 +2,7 @@
 //! [`crate::pipeline::ports::WrittenOffsets`].
 
 mod config;
+mod damage;
 mod dead_letters;
 mod ffi;
 mod group;

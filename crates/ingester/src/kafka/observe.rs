@@ -10,6 +10,14 @@ pub(crate) enum GroupWait {
     Broker,
     /// The topic is not there.
     Topic,
+    /// The group's coordinator is away for longer than a session lasts.
+    Coordinator,
+    /// The group does not take this member.
+    Membership,
+    /// The broker does not let this user read any more.
+    Permission,
+    /// Assigned partitions have no leader.
+    Leader,
     /// The start offsets of assigned partitions are not known, because the coordinator or a leader does not answer.
     StartOffsets,
 }
@@ -19,8 +27,9 @@ pub(crate) enum GroupWait {
 pub(crate) struct PartitionEnd {
     /// The partition.
     pub(crate) partition: i32,
-    /// The last offset that can be read, and one.
-    pub(crate) end: i64,
+    /// The high watermark: the last offset that a consumer can come to, and one. The last that was seen, and none where
+    /// none was.
+    pub(crate) end: Option<i64>,
     /// Whether all before the end was read. Some offsets have no record to read: the markers of transactions, what
     /// these took back, and what compaction removed.
     pub(crate) is_read: bool,

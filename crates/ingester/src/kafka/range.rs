@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use model::Timestamp;
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -14,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::damage::Probe;
 use super::group::{CHUNK_BYTES, CHUNK_RECORDS};
 use super::record_arena::RecordArena;
-use super::{config, group::Quiet};
+use super::{config, group::Quiet, inspect};
 use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 use crate::settings::Settings;
 
@@ -91,6 +93,7 @@ impl OffsetRanges {
 /// A consumer outside of the group. Its calls wait for the broker: they are for threads that may.
 pub(crate) struct RangeReader {
     consumer: BaseConsumer<Quiet>,
+    probe: ClientConfig,
 }
 
 impl RangeReader {
@@ -109,7 +112,8 @@ impl RangeReader {
             // Several fetches fit into the buffer.
             .set("fetch.message.max.bytes", (buffer_kib * 64).min(1_048_576).to_string());
         config.remove("group.instance.id");
-        Ok(Self { consumer: config.create_with_context(Quiet::default())? })
+        let consumer = config.create_with_context(Quiet::default())?;
+        Ok(Self { consumer, probe: inspect::probe(settings) })
     }
 
     /// The topic's partitions, ascending.
@@ -236,8 +240,9 @@ impl RangeReader {
         let read = move || {
             let end = spans(&self).and_then(|spans| {
                 let topic = spans.topic.as_str().into();
-                let (consumer, events) = (self.consumer, events.clone());
-                Range { consumer, topic, spans, pace, events, stop }.read()
+                let Self { consumer, probe } = self;
+                let events = events.clone();
+                Range { consumer, probe, topic, spans, pace, events, stop }.read()
             });
             let end = match end {
                 Ok(()) => SourceEvent::Ended,
@@ -310,6 +315,7 @@ pub(crate) fn read_since(
 
 struct Range {
     consumer: BaseConsumer<Quiet>,
+    probe: ClientConfig,
     topic: Arc<str>,
     spans: OffsetRanges,
     pace: RateLimit,
@@ -320,6 +326,8 @@ struct Range {
 impl Range {
     fn read(&self) -> KafkaResult<()> {
         let mut ends = self.assign()?;
+        let starts = self.spans.partitions.iter().map(|span| (span.partition, span.first));
+        let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
         let mut free = Instant::now();
         let mut copier = RecordArena::new(self.topic.clone());
         let (mut chunk, mut bytes) = (Vec::new(), 0);
@@ -328,6 +336,7 @@ impl Range {
             match self.consumer.poll(timeout) {
                 Some(Ok(message)) => {
                     let (partition, next) = (message.partition(), message.offset() + 1);
+                    next_offsets.insert(partition, next);
                     if ends.get(&partition).is_some_and(|&end| next <= end) {
                         self.pace.read.fetch_add(1, Ordering::Relaxed);
                         if self.spans.holds(message.timestamp().to_millis()) {
@@ -337,15 +346,19 @@ impl Range {
                         }
                     }
                     if ends.get(&partition).is_some_and(|&end| next >= end) {
-                        ends.remove(&partition);
+                        self.finish(&mut ends, partition)?;
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    ends.remove(&partition);
+                    self.finish(&mut ends, partition)?;
                 }
                 Some(Err(error)) if is_final(&error) => return Err(error),
                 // The rest librdkafka mends by itself.
-                Some(Err(_)) => {}
+                Some(Err(_)) => {
+                    if let Some(batch) = self.consumer.context().take_unreadable() {
+                        self.pass_unreadable(batch, &mut next_offsets)?;
+                    }
+                }
                 None => {
                     bytes = 0;
                     self.hand_over(&mut chunk);
@@ -372,6 +385,43 @@ impl Range {
         if self.events.blocking_send(SourceEvent::Records(chunk)).is_err() {
             self.stop.cancel();
         }
+    }
+
+    /// Goes on behind a batch that cannot be read, and says so: live ingest counted it as a gap when it came first.
+    fn pass_unreadable(
+        &self,
+        batch: i64,
+        next_offsets: &mut BTreeMap<i32, i64>,
+    ) -> KafkaResult<()> {
+        let probe = Probe::open(&self.probe, &self.topic)?;
+        let mut nearest: Vec<(i32, i64)> =
+            next_offsets.iter().map(|(&of, &next)| (of, next)).collect();
+        nearest.sort_by_key(|(_, next)| next.abs_diff(batch));
+        for (partition, next) in nearest {
+            let from = next.max(batch);
+            if let Some(end) = probe.end_of_unreadable(partition, from, || {})? {
+                tracing::warn!(
+                    topic = %self.topic, partition, from, to = end - 1,
+                    "a batch is damaged on the broker's disk or cannot be unpacked: it is passed over"
+                );
+                next_offsets.insert(partition, end);
+                let mut list = TopicPartitionList::new();
+                list.add_partition_offset(&self.topic, partition, Offset::Offset(end))?;
+                self.consumer.seek_partitions(list, QUESTION)?;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// A partition was read to its end. What comes behind is not fetched any more: it would take the others' room.
+    fn finish(&self, ends: &mut BTreeMap<i32, i64>, partition: i32) -> KafkaResult<()> {
+        if ends.remove(&partition).is_none() {
+            return Ok(());
+        }
+        let mut finished = TopicPartitionList::new();
+        finished.add_partition(&self.topic, partition);
+        self.consumer.incremental_unassign(&finished)
     }
 
     /// Assigns the partitions at their starts; returns the ends of those that have anything to read.

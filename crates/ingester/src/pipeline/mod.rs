@@ -21,6 +21,7 @@ use crate::pipeline::batch::{Batch, WrittenBatch};
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::ports::{BatchObserver, Chunk, Evidence, Source, SourceError, SourceEvent};
 use crate::pipeline::write::Writer;
+use crate::settings::Settings;
 
 /// Why the loop ended before its source did.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,20 @@ impl BatchLimits {
     pub(crate) const fn background(self) -> Self {
         let max_buffered_bytes = self.max_buffered_bytes / 8;
         Self { in_flight: 1, max_bytes: max_buffered_bytes / 2, max_buffered_bytes, ..self }
+    }
+}
+
+impl From<&Settings> for BatchLimits {
+    fn from(settings: &Settings) -> Self {
+        let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        Self {
+            max_rows: settings.batch.max_rows,
+            max_bytes: bytes(settings.batch.max_bytes),
+            linger: settings.batch.linger,
+            in_flight: settings.batch.in_flight,
+            // A third is librdkafka's own buffer (see `kafka::config`).
+            max_buffered_bytes: bytes(settings.limits.max_buffered_bytes) / 3 * 2,
+        }
     }
 }
 

@@ -123,13 +123,6 @@ impl WrittenOffsets {
         self.advance(position.partition, WrittenOffset { next, assignment });
     }
 
-    /// Takes over what another set says, by the same rule.
-    pub(crate) fn include_all(&mut self, other: &Self) {
-        for (partition, offset) in other.iter() {
-            self.advance(partition, offset);
-        }
-    }
-
     fn advance(&mut self, partition: i32, to: WrittenOffset) {
         let known = self.0.entry(partition).or_insert(to);
         let is_ahead = (to.assignment, to.next) > (known.assignment, known.next);
@@ -142,11 +135,6 @@ impl WrittenOffsets {
     /// Whether nothing is written.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// What is written of a partition.
-    pub(crate) fn get(&self, partition: i32) -> Option<WrittenOffset> {
-        self.0.get(&partition).copied()
     }
 
     /// In the order of the partitions.
@@ -265,10 +253,6 @@ mod tests {
             offsets.include(&at(offset), AssignmentId(assignment));
         }
         let expected = WrittenOffset { next: 3, assignment: AssignmentId(3) };
-        assert_eq!(offsets.get(0), Some(expected));
-        let mut all = WrittenOffsets::default();
-        all.include(&at(100), AssignmentId(2));
-        all.include_all(&offsets);
-        assert_eq!(all, offsets);
+        assert_eq!(offsets.iter().collect::<Vec<_>>(), [(0, expected)]);
     }
 }

@@ -1,14 +1,12 @@
 //! The jobs of replays, and rows put in the place of altered ones.
 
 use async_trait::async_trait;
-use model::{COLUMN_COUNT, ColumnValue, Publication, Timestamp};
+use model::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::PostgresWriter;
 use super::values::Time;
-use crate::columns::{COLUMNS, Kind};
-use crate::merge::replacement;
 use crate::operator::{JobText, job, write};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
 
@@ -85,29 +83,6 @@ impl Jobs for PostgresWriter {
         let sql = format!("{SELECT} ORDER BY id DESC LIMIT $1");
         let list = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(i64::from(first));
         self.connections.fetch_all(list).await?.iter().map(read).collect()
-    }
-
-    async fn replace(&self, seen: &Publication, instead: &Publication) -> Result<bool, Error> {
-        let sql = replacement("IS NOT DISTINCT FROM", |place| {
-            // The words come as text: an enumeration's own type would have to be looked up on each new connection.
-            match COLUMNS[(place - 1) % COLUMN_COUNT].kind {
-                Kind::Word(words, _) => format!("${place}::text::{words}"),
-                _ => format!("${place}"),
-            }
-        });
-        let sql = format!("{sql} RETURNING name");
-        let replace = || {
-            let given = instead.columns().into_iter().chain(seen.columns());
-            given.fold(sqlx::query(AssertSqlSafe(sql.as_str())), |query, value| match value {
-                ColumnValue::Text(text) => query.bind(text),
-                ColumnValue::Time(time) => query.bind(time.map(Time)),
-                ColumnValue::Flag(flag) => query.bind(flag),
-                ColumnValue::Word(word, _) => query.bind(word),
-                ColumnValue::Number(number) => query.bind(number.cast_signed()),
-                ColumnValue::Bytes(bytes) => query.bind(bytes),
-            })
-        };
-        Ok(!self.connections.fetch_all(replace).await?.is_empty())
     }
 }
 

@@ -191,9 +191,10 @@ impl PublicationTable for PostgresWriter {
         Ok(row.try_get::<Option<i32>, _>(0)?.unwrap_or(0).cast_unsigned())
     }
 
-    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
-        let sql = "SELECT created FROM publication WHERE NOT tor_settled ORDER BY created LIMIT 1";
-        let rows = self.connections.fetch_all(|| sqlx::query(sql)).await?;
+    async fn oldest_unsettled(&self, since: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let sql = "SELECT created FROM publication WHERE NOT tor_settled AND created >= $1 \
+                   ORDER BY created LIMIT 1";
+        let rows = self.connections.fetch_all(|| sqlx::query(sql).bind(Time(since))).await?;
         let created = |row: &sqlx::postgres::PgRow| row.try_get_unchecked::<Time, _>(0);
         Ok(rows.first().map(created).transpose()?.map(|time| time.0))
     }

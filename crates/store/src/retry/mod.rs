@@ -124,8 +124,8 @@ impl<S: PublicationTable + ?Sized> PublicationTable for Retrying<S> {
         self.retry(|| self.inner.generation()).await
     }
 
-    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
-        self.retry(|| self.inner.oldest_unsettled()).await
+    async fn oldest_unsettled(&self, since: Timestamp) -> Result<Option<Timestamp>, Error> {
+        self.retry(|| self.inner.oldest_unsettled(since)).await
     }
 
     async fn answers(&self) -> Result<(), Error> {
@@ -204,10 +204,6 @@ impl<S: Jobs + ?Sized> Jobs for Retrying<S> {
 
     async fn jobs(&self, first: u32) -> Result<Vec<Job>, Error> {
         self.retry(|| self.inner.jobs(first)).await
-    }
-
-    async fn replace(&self, seen: &Publication, instead: &Publication) -> Result<bool, Error> {
-        self.retry(|| self.inner.replace(seen, instead)).await
     }
 }
 

@@ -1,12 +1,10 @@
 //! The jobs of replays, and rows put in the place of altered ones.
 
 use async_trait::async_trait;
-use model::{COLUMN_COUNT, Publication, Timestamp};
+use model::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::write::bind_row;
 use super::{SqliteWriter, time};
-use crate::merge::replacement;
 use crate::operator::{JobText, job, write};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
 
@@ -80,17 +78,6 @@ impl Jobs for SqliteWriter {
             statement.query_and_then([first], read)?.collect()
         };
         self.connection.with(list).await
-    }
-
-    async fn replace(&self, seen: &Publication, instead: &Publication) -> Result<bool, Error> {
-        let sql = replacement("IS", |place| format!("?{place}"));
-        let replace = |connection: &mut Connection| {
-            let mut statement = connection.prepare(&sql)?;
-            bind_row(&mut statement, 1, instead)?;
-            bind_row(&mut statement, COLUMN_COUNT + 1, seen)?;
-            Ok(statement.raw_execute()? == 1)
-        };
-        self.connection.with(replace).await
     }
 }
 

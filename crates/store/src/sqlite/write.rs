@@ -126,10 +126,12 @@ impl PublicationTable for SqliteWriter {
             .await
     }
 
-    async fn oldest_unsettled(&self) -> Result<Option<Timestamp>, Error> {
-        let sql = "SELECT created FROM publication WHERE NOT tor_settled ORDER BY created LIMIT 1";
+    async fn oldest_unsettled(&self, since: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let sql = "SELECT created FROM publication WHERE NOT tor_settled AND created >= ? \
+                   ORDER BY created LIMIT 1";
+        let since = since.to_rfc3339_micros();
         let find = |connection: &mut Connection| {
-            Ok(connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional()?)
+            Ok(connection.query_row(sql, [&since], |row| row.get::<_, String>(0)).optional()?)
         };
         let oldest: Option<String> = self.connection.with(find).await?;
         oldest.as_deref().map(time).transpose()

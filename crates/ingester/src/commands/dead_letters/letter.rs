@@ -4,7 +4,7 @@ use clap::Args;
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::replay::PointArgument;
+use crate::commands::replay::{BoundArgument, InvalidRange};
 use crate::decode::rejection::Code;
 use crate::kafka::Bound;
 use crate::record::Record;
@@ -36,7 +36,7 @@ fn code(text: &str) -> Result<String, String> {
 
 /// Milliseconds since 1970.
 fn time(text: &str) -> Result<i64, String> {
-    match text.parse::<PointArgument>().map(|argument| argument.point) {
+    match text.parse::<BoundArgument>().map(|argument| argument.bound) {
         Ok(Bound::Time(millis)) => Ok(millis),
         _ => {
             Err("neither a time such as 2026-03-05T10:00:00Z, nor a span back from now such as 2h"
@@ -57,19 +57,20 @@ pub(crate) struct Selection {
     pub(super) partitions: Vec<i32>,
 }
 
-impl From<SelectionArguments> for Selection {
-    fn from(arguments: SelectionArguments) -> Self {
-        Self {
-            codes: arguments.code,
-            since: arguments.since,
-            until: arguments.until,
-            partitions: arguments.partition,
+impl TryFrom<SelectionArguments> for Selection {
+    type Error = InvalidRange;
+
+    fn try_from(arguments: SelectionArguments) -> Result<Self, InvalidRange> {
+        let SelectionArguments { code: codes, since, until, partition: partitions } = arguments;
+        if since.zip(until).is_some_and(|(since, until)| since > until) {
+            return Err(InvalidRange("--since is later than --until".to_owned()));
         }
+        Ok(Self { codes, since, until, partitions })
     }
 }
 
 impl Selection {
-    pub(crate) fn holds(&self, letter: &Letter<'_>) -> bool {
+    pub(crate) fn holds(&self, letter: &DeadLetter<'_>) -> bool {
         let at = letter.at().map(|at| at.as_micros().div_euclid(1_000));
         (self.codes.is_empty() || letter.code().is_some_and(|code| self.codes.contains(&code)))
             && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))
@@ -79,9 +80,9 @@ impl Selection {
 
 /// A dead letter, by its headers.
 #[derive(Clone, Copy)]
-pub(crate) struct Letter<'a>(pub(crate) &'a Record);
+pub(crate) struct DeadLetter<'a>(pub(crate) &'a Record);
 
-impl Letter<'_> {
+impl DeadLetter<'_> {
     fn text(&self, name: &str) -> Option<String> {
         self.0.header(name).map(|value| String::from_utf8_lossy(value).into_owned())
     }

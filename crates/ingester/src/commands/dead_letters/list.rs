@@ -1,22 +1,23 @@
-//! Counting the letters by what can be done about them.
+//! Counting the dead letters by what can be done about them.
 
 use std::collections::BTreeMap;
 
 use model::{Publication, Timestamp};
 use serde::Serialize;
+use store::PublicationReader as _;
 use tokio_util::sync::CancellationToken;
 
 use super::each;
-use super::letter::{Letter, Selection};
+use super::letter::{DeadLetter, Selection};
 use crate::commands::context::Context;
-use crate::commands::difference::adds_nothing;
 use crate::commands::output::Output;
+use crate::commands::preview::adds_nothing;
 use crate::pipeline::evaluate::Outcome;
 
 /// Rows asked for at once.
 const LOOKUP: usize = 1_000;
 
-/// The letters of one code.
+/// The dead letters of one code.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 struct Group {
     letters: u64,
@@ -47,7 +48,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<bool> {
     let mut groups = Groups::default();
     each(&context.settings, selection, stop.clone(), async |record| {
-        let letter = Letter(&record);
+        let letter = DeadLetter(&record);
         let code = letter.code().unwrap_or_else(|| "none".to_owned());
         let outcome = context.evaluator.evaluate(&record);
         let at = letter.at().map(Timestamp::to_rfc3339_millis);

@@ -1,6 +1,6 @@
 //! `publication-ingester dead-letters …`: what lies in the dead-letter topic, and the way back for what can be mended.
 //!
-//! The topic is never written to here. Whether a letter is still open is not remembered anywhere: it is judged again by
+//! The topic is never written to here. Whether a letter is still open is not remembered anywhere: it is evaluated again by
 //! today's rules and compared with the table.
 
 mod letter;
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
+use store::PublicationTable as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::context::{Context, each_record};
@@ -26,17 +27,17 @@ use crate::pipeline::evaluate::Outcome;
 use crate::record::Record;
 use crate::settings::Settings;
 
-use letter::{Letter, Selection, SelectionArguments};
-pub(crate) use read::{LeftOut, Letters, read};
+use letter::{DeadLetter, Selection, SelectionArguments};
+pub(crate) use read::{DeadLetterRanges, LeftOut, read};
 
 const EVERYTHING: (Bound, Bound) = (Bound::Earliest, Bound::Latest);
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub(crate) enum LettersCommand {
+pub(crate) enum DeadLettersCommand {
     /// Count the letters by code: still bad, to be redriven, done
     ///
-    /// Every letter is judged again by today's configuration. `still_bad` is rejected today as well; `to_redrive` would
+    /// Every dead letter is evaluated again by today's configuration. `still_bad` is rejected today as well; `to_redrive` would
     /// be written now; `done` says nothing that the table does not say already, because it was redriven or sent again.
     List {
         #[command(flatten)]
@@ -45,7 +46,7 @@ pub(crate) enum LettersCommand {
         #[arg(long, value_enum)]
         output: Option<Output>,
     },
-    /// Show a letter with the reason and today's judgement, its addresses masked
+    /// Show a letter with the reason and today's evaluation, its addresses masked
     Show {
         /// The partition of the dead-letter topic
         partition: i32,
@@ -92,7 +93,7 @@ pub(crate) struct Redrive {
     output: Option<Output>,
 }
 
-impl LettersCommand {
+impl DeadLettersCommand {
     /// Does it. `false` when it was stopped before its end.
     ///
     /// # Errors
@@ -105,7 +106,7 @@ impl LettersCommand {
         match self {
             Self::List { selection, output } => {
                 let context = Context::load(settings).await?;
-                list::run(&context, selection.into(), Output::chosen(output), stop).await
+                list::run(&context, selection.try_into()?, Output::chosen(output), stop).await
             }
             Self::Show { partition, offset, output } => {
                 let output = Output::chosen(output);
@@ -120,7 +121,7 @@ impl LettersCommand {
                     )),
                     None => Box::new(io::stdout()),
                 };
-                let export = export(&settings, selection.into(), with_addresses, to);
+                let export = export(&settings, selection.try_into()?, with_addresses, to);
                 match unless_stopped(&stop, export).await {
                     // Who reads has seen enough: `dead-letters export | head`.
                     Err(error) if is_broken_pipe(&error) => Ok(true),
@@ -134,14 +135,15 @@ impl LettersCommand {
 impl Redrive {
     async fn run(self, settings: Settings, stop: CancellationToken) -> anyhow::Result<bool> {
         let output = Output::chosen(self.output);
-        let selection: Selection = self.selection.into();
+        let selection: Selection = self.selection.try_into()?;
         let context = Context::load(settings).await?;
         if !self.dry_run {
-            context.store.migrate().await.context("migrating the database")?;
+            context.store.migrate().await?;
         }
         context.table_generation().await?;
-        let spans = read::find(&context.settings, selection.partitions.clone(), EVERYTHING).await?;
-        let letters = Letters { spans, selection, max_attempts: Some(self.max_attempts) };
+        let ranges =
+            read::find(&context.settings, selection.partitions.clone(), EVERYTHING).await?;
+        let letters = DeadLetterRanges { ranges, selection, max_attempts: Some(self.max_attempts) };
         let task = Task {
             from: None,
             until: None,
@@ -177,8 +179,8 @@ async fn each(
     stop: CancellationToken,
     act: impl AsyncFnMut(Record) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let spans = read::find(settings, selection.partitions.clone(), EVERYTHING).await?;
-    let letters = Letters { spans, selection, max_attempts: None };
+    let ranges = read::find(settings, selection.partitions.clone(), EVERYTHING).await?;
+    let letters = DeadLetterRanges { ranges, selection, max_attempts: None };
     let (records, _) = read(settings, letters, RateLimit::default(), stop)?;
     each_record(records, act).await
 }
@@ -231,9 +233,9 @@ async fn show(
     (partition, offset): (i32, i64),
     output: Output,
 ) -> anyhow::Result<()> {
-    let points = (Bound::Offset(offset), Bound::Offset(offset));
-    let spans = read::find(settings, vec![partition], points).await?;
-    let letters = Letters { spans, selection: Selection::default(), max_attempts: None };
+    let bounds = (Bound::Offset(offset), Bound::Offset(offset));
+    let ranges = read::find(settings, vec![partition], bounds).await?;
+    let letters = DeadLetterRanges { ranges, selection: Selection::default(), max_attempts: None };
     let (records, _) = read(settings, letters, RateLimit::default(), CancellationToken::new())?;
     let mut found = None;
     each_record(records, async |record| {
@@ -251,7 +253,7 @@ async fn show(
         Outcome::Skip(_) => "skipped".to_owned(),
         Outcome::Reject(rejection) => format!("{}: {}", rejection.code.as_str(), rejection.message),
     };
-    let letter = Letter(&record);
+    let letter = DeadLetter(&record);
     let shown = serde_json::json!({
         "code": letter.code(), "message": letter.message(), "attempts": letter.attempts(),
         "at": letter.at().map(model::Timestamp::to_rfc3339_millis), "origin": letter.origin(), "today": today,

@@ -7,55 +7,51 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio_util::sync::CancellationToken;
 
-use super::letter::{Letter, Selection};
-use crate::commands::replay;
-use crate::kafka::{self, Bound, OffsetRanges, RangeReader, RateLimit};
+use super::letter::{DeadLetter, Selection};
+use crate::commands::ranges;
+use crate::kafka::{Bound, OffsetRanges, RateLimit};
 use crate::pipeline::ports::SourceEvent;
 use crate::settings::Settings;
 
 /// The dead letters that a redrive reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Letters {
-    pub(crate) spans: OffsetRanges,
+pub(crate) struct DeadLetterRanges {
+    /// Named otherwise by earlier builds.
+    #[serde(alias = "spans")]
+    pub(crate) ranges: OffsetRanges,
     pub(crate) selection: Selection,
     /// One that was rejected this often stays where it is; without it, none is left out.
     pub(crate) max_attempts: Option<u32>,
 }
 
-/// Letters that were meant and not read, by the reason.
+/// Dead letters that were meant and not read, by the reason.
 pub(crate) type LeftOut = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 
 /// What the topic holds now.
 pub(crate) async fn find(
     settings: &Settings,
     partitions: Vec<i32>,
-    points: (Bound, Bound),
+    bounds: (Bound, Bound),
 ) -> anyhow::Result<OffsetRanges> {
-    let settings = settings.clone();
-    let ask = move || {
-        let reader = RangeReader::open(&settings, 1_024).map_err(kafka::refused)?;
-        replay::find(&reader, &settings.kafka.dead_letter_topic, &partitions, points)
-    };
-    tokio::task::spawn_blocking(ask).await?
+    let topic = settings.kafka.dead_letter_topic.clone();
+    ranges::find(settings, topic, partitions, bounds).await
 }
 
-/// Reads the letters that are meant.
+/// Reads the dead letters that are meant.
 pub(crate) fn read(
     settings: &Settings,
-    letters: Letters,
-    pace: RateLimit,
+    letters: DeadLetterRanges,
+    limit: RateLimit,
     stop: CancellationToken,
 ) -> anyhow::Result<(Receiver<SourceEvent>, LeftOut)> {
-    let kib = settings.limits.max_buffered_bytes.as_u64() / 3 / 1_024;
-    let reader = RangeReader::open(settings, kib.max(1_024)).map_err(kafka::refused)?;
-    let mut all = reader.read(letters.spans.clone(), pace, stop).map_err(kafka::refused)?;
+    let mut all = ranges::read(settings, letters.ranges.clone(), limit, stop)?;
     let (events, receiver) = mpsc::channel(1);
     let left_out = LeftOut::default();
     let counted = left_out.clone();
     tokio::spawn(async move {
         while let Some(mut event) = all.recv().await {
             if let SourceEvent::Records(chunk) = &mut event {
-                chunk.records.retain(|record| letters.takes(Letter(record), &counted));
+                chunk.records.retain(|record| letters.takes(DeadLetter(record), &counted));
                 if chunk.records.is_empty() {
                     continue;
                 }
@@ -68,8 +64,8 @@ pub(crate) fn read(
     Ok((receiver, left_out))
 }
 
-impl Letters {
-    fn takes(&self, letter: Letter<'_>, left_out: &LeftOut) -> bool {
+impl DeadLetterRanges {
+    fn takes(&self, letter: DeadLetter<'_>, left_out: &LeftOut) -> bool {
         if !self.selection.holds(&letter) {
             return false;
         }

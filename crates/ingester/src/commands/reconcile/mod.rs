@@ -1,43 +1,37 @@
 //! `publication-ingester reconcile …`: a range of the topic against the table.
 
-mod comparison;
+mod finding;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use model::PublicationId;
+use model::{Publication, PublicationId};
 use serde::Serialize;
-use store::{Cursor, Filter};
+use store::{Filter, PublicationReader as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::context::{Context, each_record};
-use crate::commands::counts::Tally;
-use crate::commands::difference::Difference;
+use crate::commands::context::Context;
+use crate::commands::counts::Counts;
 use crate::commands::output::{Output, ProgressBar};
-use crate::commands::replay::{self, PointArgument};
-use crate::kafka::{self, Bound, OffsetRanges, RangeReader, RateLimit};
-use crate::pipeline::evaluate::Outcome;
+use crate::commands::preview::{Difference, Preview};
+use crate::commands::replay::BoundArgument;
+use crate::commands::scratch::{Scratch, page};
+use crate::kafka::{Bound, OffsetRanges, RateLimit};
 use crate::settings::Settings;
 
-use comparison::{Comparison, Finding, Kind, Mend};
-
-/// Rows listed at once.
-const PAGE: u32 = 1_000;
-/// Rows written at once.
-const WRITE: usize = 500;
+use finding::{Finding, Kind, find};
 
 /// A range to compare.
 #[derive(Debug, Args)]
 pub(crate) struct Reconcile {
     /// The first record: a time (RFC 3339, or a span back from now such as 2h), an offset, earliest or latest; inclusive
-    #[arg(long, value_name = "POINT")]
-    from: PointArgument,
+    #[arg(long, value_name = "BOUND")]
+    from: BoundArgument,
     /// The last record, likewise and inclusive
-    #[arg(long, value_name = "POINT", default_value = "latest")]
-    until: PointArgument,
-    /// Make missing and different rows what they should be; extra rows stay
+    #[arg(long, value_name = "BOUND", default_value = "latest")]
+    until: BoundArgument,
+    /// Write what the range says of missing and different rows, by the merge rule; rows altered by hand and extra rows stay
     #[arg(long)]
     repair: bool,
     /// Records a second at most
@@ -48,12 +42,16 @@ pub(crate) struct Reconcile {
     output: Option<Output>,
 }
 
+/// A difference as it is printed.
 #[derive(Debug, Serialize)]
 struct Shown<'a> {
     kind: &'static str,
     name: &'a str,
     version: &'a str,
     changes: &'a [Difference],
+    /// With `--repair`: whether the row is right now, as it was seen in the table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<bool>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -76,171 +74,183 @@ impl Reconcile {
         settings: Settings,
         stop: CancellationToken,
     ) -> anyhow::Result<bool> {
+        self.from.check_order(&self.until)?;
         let output = Output::chosen(self.output);
         let context = Context::load(settings).await?;
         context.table_generation().await?;
-        let comparison = Arc::new(Comparison::new(context.rows.clone()));
-        let records = self.compare(&context, &comparison, output, &stop).await?;
-        let findings = comparison.findings().await?;
-        let mut summary = Summary { records, ..Summary::default() };
-        for finding in &findings {
-            *match finding.kind {
-                Kind::Missing => &mut summary.missing,
-                Kind::Different => &mut summary.different,
-                Kind::Unproven => &mut summary.unproven,
-            } += 1;
-            print(output, finding.kind.as_str(), &finding.id, &finding.changes)?;
-        }
-        for id in self.extra(&context, &comparison, &stop).await? {
+        let ranges = context.find_ranges((self.from.bound, self.until.bound)).await?;
+        let preview = Preview::create(context.rows.clone()).await?;
+        let mut summary = Summary {
+            records: self.read(&context, ranges, &preview.range, &stop).await?,
+            ..Summary::default()
+        };
+        let reconciling = Reconciling { context: &context, output, repair: self.repair };
+        preview.each_page(async |page| reconciling.compare(page, &mut summary).await).await?;
+        self.extra(&context, &preview, &stop, async |id| {
             summary.extra += 1;
-            print(output, "extra", &id, &[])?;
-        }
-        if self.repair {
-            summary.repaired = repair(&context, &findings).await?;
-        }
+            reconciling.print("extra", id, &[], None)
+        })
+        .await?;
         let text = format!(
-            "{records} records: {} missing, {} different, {} extra, {} unproven, {} repaired",
-            summary.missing, summary.different, summary.extra, summary.unproven, summary.repaired
+            "{} records: {} missing, {} different, {} extra, {} unproven, {} repaired",
+            summary.records,
+            summary.missing,
+            summary.different,
+            summary.extra,
+            summary.unproven,
+            summary.repaired
         );
         output.print("reconciled", &summary, &text)?;
         Ok(summary.missing + summary.different + summary.extra == summary.repaired)
     }
 
-    async fn compare(
+    /// Merges the records of the ranges into a temporary table. Returns how many there were.
+    async fn read(
         &self,
         context: &Context,
-        comparison: &Arc<Comparison>,
-        output: Output,
+        ranges: OffsetRanges,
+        into: &Arc<Scratch>,
         stop: &CancellationToken,
     ) -> anyhow::Result<u64> {
-        let spans = self.spans(context).await?;
-        let mut progress = ProgressBar::new(output, None, Some(spans.len()));
-        let (tally, pace) =
-            (Tally::default(), RateLimit { rate: self.rate, ..RateLimit::default() });
-        let records =
-            reader(context)?.read(spans, pace.clone(), stop.clone()).map_err(kafka::refused)?;
-        let ingest = context.to_other(comparison.clone(), Box::new(tally.clone()));
-        let running = ingest.start(records)?;
-        progress.follow(running, &context.health, &pace, &tally).await?;
+        let counts = Counts::default();
+        let limit = RateLimit { rate: self.rate, ..RateLimit::default() };
+        let mut progress = ProgressBar::new(Output::chosen(self.output), None, Some(ranges.len()));
+        let records = context.read(ranges, limit.clone(), stop.clone())?;
+        let running = context.ingest(into.clone(), Box::new(counts.clone())).start(records)?;
+        progress.follow(running, &context.waits, &limit, &counts).await?;
         anyhow::ensure!(!stop.is_cancelled(), "stopped before the end of the range");
-        Ok(tally.progress().counts.read())
-    }
-
-    async fn spans(&self, context: &Context) -> anyhow::Result<OffsetRanges> {
-        let settings = context.settings.clone();
-        let points = (self.from.point, self.until.point);
-        let ask = move || {
-            let reader = RangeReader::open(&settings, 1_024).map_err(kafka::refused)?;
-            replay::find(&reader, &settings.kafka.topic, &[], points)
-        };
-        tokio::task::spawn_blocking(ask).await?
+        Ok(counts.progress().counts.read())
     }
 
     /// Rows whose `created` lies in the range and of which the whole topic has no record. Only for a range that begins
     /// with a time: of offsets nobody knows which rows they should have made. A record's time is not its publication's,
-    /// so the rest of the topic is asked before a row is called extra; what retention has removed is extra too.
+    /// so the rest of the topic is read before a row is called extra; what retention has removed is extra too.
     async fn extra(
         &self,
         context: &Context,
-        comparison: &Comparison,
+        preview: &Preview,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Vec<PublicationId>> {
-        let Some(from) = self.from.time() else { return Ok(Vec::new()) };
-        let before = match self.until.point {
-            Bound::Time(_) => self.until.time(),
-            Bound::Latest => None,
-            Bound::Earliest | Bound::Offset(_) => return Ok(Vec::new()),
-        };
-        // The listing's bounds are exclusive, a range's times inclusive and of milliseconds.
-        let filter = Filter {
-            created_after: Some(from.before(Duration::from_micros(1))),
-            created_before: before.map(|last| last.after(Duration::from_millis(1))),
-            ..Filter::default()
-        };
-        let (mut unknown, mut after) = (HashSet::new(), None);
-        loop {
-            let page = context.rows.list(&filter, after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(Cursor { created: last.info.created, id: last.id.clone() });
-            unknown.extend(page.into_iter().map(|row| row.id).filter(|id| !comparison.knows(id)));
+        mut act: impl AsyncFnMut(&PublicationId) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Some(filter) = self.created_within() else { return Ok(()) };
+        let candidates = Scratch::create().await?;
+        let mut after = None;
+        let mut are_any = false;
+        while let Some(rows) = page(&*context.rows, &filter, &mut after).await? {
+            let unknown = without(&preview.range, rows).await?;
+            are_any |= !unknown.is_empty();
+            candidates.record(&unknown).await?;
         }
-        if !unknown.is_empty() {
-            without_records(context, &mut unknown, stop).await?;
+        if !are_any {
+            return Ok(());
         }
-        let mut extra: Vec<_> = unknown.into_iter().collect();
-        extra.sort_unstable();
-        Ok(extra)
-    }
-}
-
-fn reader(context: &Context) -> anyhow::Result<RangeReader> {
-    let kib = context.settings.limits.max_buffered_bytes.as_u64() / 3 / 1_024;
-    RangeReader::open(&context.settings, kib.max(1_024)).map_err(kafka::refused)
-}
-
-/// Takes out what any record of the topic speaks of.
-async fn without_records(
-    context: &Context,
-    unknown: &mut HashSet<PublicationId>,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let settings = context.settings.clone();
-    let ask = move || -> anyhow::Result<OffsetRanges> {
-        let reader = RangeReader::open(&settings, 1_024).map_err(kafka::refused)?;
-        replay::find(&reader, &settings.kafka.topic, &[], (Bound::Earliest, Bound::Latest))
-    };
-    let spans = tokio::task::spawn_blocking(ask).await??;
-    let events =
-        reader(context)?.read(spans, RateLimit::default(), stop.clone()).map_err(kafka::refused)?;
-    each_record(events, async |record| {
-        if let Outcome::Row(publication) = context.evaluator.evaluate(&record) {
-            unknown.remove(&publication.id);
+        // Its end is asked for after the rows were listed, so that a row of a record that came meanwhile is not extra.
+        let everything = context.find_ranges((Bound::Earliest, Bound::Latest)).await?;
+        let topic = Arc::new(Scratch::create().await?);
+        self.read(context, everything, &topic, stop).await?;
+        let mut after = None;
+        while let Some(rows) = candidates.page(&mut after).await? {
+            for row in without(&topic, rows).await? {
+                act(&row.id).await?;
+            }
         }
         Ok(())
-    })
-    .await?;
-    anyhow::ensure!(
-        !stop.is_cancelled(),
-        "stopped before all of the topic was asked for extra rows"
-    );
-    Ok(())
+    }
+
+    /// The rows that a range by time speaks of.
+    fn created_within(&self) -> Option<Filter> {
+        let from = self.from.time()?;
+        let until = match self.until.bound {
+            Bound::Time(_) => self.until.time(),
+            Bound::Latest => None,
+            Bound::Earliest | Bound::Offset(_) => return None,
+        };
+        // The listing's bounds are exclusive, a range's times inclusive and of milliseconds.
+        Some(Filter {
+            created_after: Some(from.before(Duration::from_micros(1))),
+            created_before: until.map(|last| last.after(Duration::from_millis(1))),
+            ..Filter::default()
+        })
+    }
 }
 
-/// Writes what the range says of the rows found, and of no other: merged where the merge rule ends in the right row,
-/// else in the place of the very row that was seen. Returns how many are right now.
-async fn repair(context: &Context, findings: &[Finding]) -> anyhow::Result<u64> {
-    let (mut merged, mut replaced) = (Vec::new(), Vec::new());
-    for finding in findings {
-        match &finding.mend {
-            Mend::Merge(publication) => merged.push(publication.clone()),
-            Mend::Replace { seen, instead } => replaced.push((seen, instead)),
-            Mend::Leave => {}
-        }
-    }
-    let mut repaired = 0;
-    for some in merged.chunks(WRITE) {
-        context.store.record(some).await?;
-        repaired += some.len() as u64;
-    }
-    for (seen, instead) in replaced {
-        if context.jobs.replace(seen, instead).await? {
-            repaired += 1;
-        } else {
-            tracing::warn!(id = ?instead.id, "the row changed meanwhile and was left as it is");
-        }
-    }
-    Ok(repaired)
+/// The rows that the temporary table does not have.
+async fn without(scratch: &Scratch, rows: Vec<Publication>) -> anyhow::Result<Vec<Publication>> {
+    let ids: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
+    let has = scratch.has(&ids).await?;
+    Ok(rows.into_iter().zip(has).filter(|(_, has)| !has).map(|(row, _)| row).collect())
 }
 
-fn print(
+/// A reconciliation on its way through the publications of the range.
+struct Reconciling<'a> {
+    context: &'a Context,
     output: Output,
-    kind: &'static str,
-    id: &PublicationId,
-    changes: &[Difference],
-) -> anyhow::Result<()> {
-    let (name, version) = (id.name.as_str(), id.version.as_str());
-    let shown: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    let text = format!("{kind} {name} {version} {}", shown.join(", "));
-    output.print("difference", &Shown { kind, name, version, changes }, &text)?;
-    Ok(())
+    repair: bool,
+}
+
+impl Reconciling<'_> {
+    /// Compares some rows, repairs and prints.
+    async fn compare(
+        &self,
+        page: Vec<(Publication, Option<Publication>)>,
+        summary: &mut Summary,
+    ) -> anyhow::Result<()> {
+        let found: Vec<(Publication, Finding)> = page
+            .into_iter()
+            .filter_map(|(said, row)| find(&said, row.as_ref()).map(|finding| (said, finding)))
+            .collect();
+        let mut repaired = self.repaired(&found).await?.into_iter();
+        for (_, finding) in &found {
+            *match finding.kind {
+                Kind::Missing => &mut summary.missing,
+                Kind::Different => &mut summary.different,
+                Kind::Unproven => &mut summary.unproven,
+            } += 1;
+            let is_repaired = (self.repair && finding.kind != Kind::Unproven)
+                .then(|| finding.is_mended_by_merge && repaired.next().unwrap_or(false));
+            summary.repaired += u64::from(is_repaired == Some(true));
+            self.print(finding.kind.as_str(), &finding.id, &finding.changes, is_repaired)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the range says of the rows that the merge rule makes right, and reads them again: what the database
+    /// answered to a write is not what it keeps. Whether each of them is right now, in their order.
+    async fn repaired(&self, found: &[(Publication, Finding)]) -> anyhow::Result<Vec<bool>> {
+        let mendable = found.iter().filter(|(_, finding)| finding.is_mended_by_merge);
+        let said: Vec<Publication> = mendable.map(|(said, _)| said.clone()).collect();
+        if !self.repair || said.is_empty() {
+            return Ok(Vec::new());
+        }
+        for refused in self.context.store.write(&said).await?.refused {
+            let (id, reason) = (&said[refused.place].id, refused.reason);
+            tracing::warn!(?id, reason, "the database refused the row");
+        }
+        let ids: Vec<_> = said.iter().map(|said| said.id.clone()).collect();
+        let rows = self.context.rows.find(&ids).await?;
+        Ok(said.iter().zip(rows).map(|(said, row)| find(said, row.as_ref()).is_none()).collect())
+    }
+
+    fn print(
+        &self,
+        kind: &'static str,
+        id: &PublicationId,
+        changes: &[Difference],
+        repaired: Option<bool>,
+    ) -> anyhow::Result<()> {
+        let (name, version) = (id.name.as_str(), id.version.as_str());
+        let columns: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        let end = match repaired {
+            Some(true) => " (repaired)",
+            Some(false) => " (NOT repaired)",
+            None => "",
+        };
+        let text = format!("{kind} {name} {version} {}{end}", columns.join(", "));
+        self.output.print(
+            "difference",
+            &Shown { kind, name, version, changes, repaired },
+            &text,
+        )?;
+        Ok(())
+    }
 }

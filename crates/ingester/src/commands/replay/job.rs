@@ -2,31 +2,32 @@
 //! who else has decided about it.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
-use service::admin::Health as _;
-use store::{JobCounts, JobProgress, JobState, JobUpdate, NewJob};
+use store::{Error, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob, PublicationReader};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::file;
 use super::plan::{Source, Task};
 use crate::commands::context::Context;
-use crate::commands::counts::{Rejected, Tally};
+use crate::commands::counts::{Counts, Rejected};
 use crate::commands::dead_letters::{self, LeftOut};
 use crate::commands::output::{Output, ProgressBar};
-use crate::commands::preview::Preview;
+use crate::commands::preview::{Changes, Preview};
 use crate::evidence;
-use crate::kafka::{self, RangeReader, RateLimit};
+use crate::kafka::RateLimit;
 use crate::pipeline::ports::SourceEvent;
-use crate::pipeline::{IngestError, Running};
 
 /// Between two saves: a crash reads again what one of these wrote.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
+/// How long a job that was told to stop by a signal writes what it has read.
+const WRITE_OUT: Duration = Duration::from_millis(500);
 
 /// A job in this process's hands.
 pub(crate) struct Run {
@@ -44,6 +45,9 @@ pub(crate) struct Ended {
     #[serde(serialize_with = "word")]
     pub(crate) state: JobState,
     pub(crate) counts: JobCounts,
+    /// Lines of a file of which none was an event.
+    #[serde(skip)]
+    pub(crate) is_rubbish: bool,
     /// A few of the rejected records.
     pub(crate) rejected: Vec<Rejected>,
     /// Dead letters that were meant and not read, by the reason.
@@ -99,95 +103,100 @@ impl Run {
         output: Output,
         stop: CancellationToken,
     ) -> anyhow::Result<Ended> {
-        let tally = Tally::from(self.from.clone());
-        let result = self.read(context, &tally, output, &stop).await;
-        self.end(context, &tally, result, stop.is_cancelled()).await
+        let counts = Counts::from(self.from.clone());
+        let result = self.read(context, &counts, output, &stop).await;
+        self.end(context, &counts, result, stop.is_cancelled()).await
     }
 
-    /// Reads the range into the table. Returns what somebody else has decided about the job meanwhile, and the letters
-    /// that were left out.
+    /// Reads the range into the table. Returns what somebody else has decided about the job meanwhile, and the dead
+    /// letters that were left out.
     async fn read(
         &self,
         context: &Context,
-        tally: &Tally,
+        counts: &Counts,
         output: Output,
         stop: &CancellationToken,
     ) -> anyhow::Result<(Option<JobState>, LeftOut)> {
-        let ingest = context.to_table(self.task.dead_letter, Box::new(tally.clone())).await?;
+        let observer = Box::new(counts.clone());
+        let ingest = if self.task.dead_letter {
+            context.ingest_with_dead_letters(observer).await?
+        } else {
+            context.ingest(context.store.clone(), observer)
+        };
         let reading = stop.child_token();
-        let pace = RateLimit { rate: self.task.rate, ..RateLimit::default() };
-        let source = open(context, &self.task, &self.from, pace.clone(), reading.clone())?;
+        let limit = RateLimit { rate: self.task.rate, ..RateLimit::default() };
+        let source = open(context, &self.task, &self.from, limit.clone(), reading.clone())?;
         let mut progress = ProgressBar::new(output, Some(self.id), source.total);
         let mut ingesting = ingest.start(source.records)?;
-        let mut stopped = None;
-        let result = loop {
-            tokio::select! {
-                result = &mut ingesting => break result,
-                () = tokio::time::sleep(SAVE_EVERY) => {}
-            }
-            let saved = tally.progress();
-            progress.show(
-                pace.read.load(Ordering::Relaxed),
-                &saved.counts,
-                context.health.ready().reason.as_deref(),
-            );
-            match context.jobs.save(&self.update(saved, None), evidence::now()).await {
-                Ok(Some(JobState::Running)) => {}
-                // Cancelled, or taken over: what is on its way is still written.
-                Ok(state) => {
-                    stopped = Some(state.unwrap_or(JobState::Failed));
-                    reading.cancel();
-                }
-                // The loop waits for the database too, and says so.
-                Err(error) if error.passes() => {
-                    tracing::debug!(%error, "the job's position is not saved")
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the job's position is not saved");
-                }
-            }
-            if reading.is_cancelled() {
-                break wait(context, &mut ingesting).await?;
-            }
+        let mut saving = None;
+        let mut decided = None;
+        let given_up = async {
+            stop.cancelled().await;
+            tokio::time::sleep(WRITE_OUT).await;
         };
-        result?;
-        Ok((stopped, source.left_out))
+        tokio::pin!(given_up);
+        loop {
+            tokio::select! {
+                result = &mut ingesting => {
+                    result?;
+                    return Ok((decided, source.left_out));
+                }
+                () = &mut given_up => anyhow::bail!(
+                    "not everything was written in time; `replay resume` reads the rest again"
+                ),
+                saved = finished(&mut saving) => {
+                    saving = None;
+                    if let Some(state) = decision(saved) {
+                        // What is on its way is still written.
+                        decided = Some(state);
+                        reading.cancel();
+                    }
+                }
+                () = tokio::time::sleep(SAVE_EVERY) => {
+                    let saved = counts.progress();
+                    let waits = context.waits.reason();
+                    progress.show(limit.read.load(Ordering::Relaxed), &saved.counts, waits.as_deref());
+                    if saving.is_none() {
+                        // Tried once: the next one says more.
+                        let (jobs, update) = (context.jobs.inner().clone(), self.update(saved, None));
+                        let save = async move { jobs.save(&update, evidence::now()).await };
+                        saving = Some(Box::pin(save) as Saving);
+                    }
+                }
+            }
+        }
     }
 
     async fn end(
         self,
         context: &Context,
-        tally: &Tally,
+        counts: &Counts,
         result: anyhow::Result<(Option<JobState>, LeftOut)>,
-        signal: bool,
+        is_stopped: bool,
     ) -> anyhow::Result<Ended> {
         let end = match &result {
             Err(error) => (JobState::Failed, Some(format!("{error:#}"))),
             Ok((Some(_), _)) => (JobState::Cancelled, None),
-            Ok(_) if signal => (JobState::Cancelled, Some("stopped by a signal".into())),
+            Ok(_) if is_stopped => (JobState::Cancelled, Some("stopped by a signal".into())),
             Ok(_) => (JobState::Done, None),
         };
-        let progress = tally.progress();
+        let progress = counts.progress();
         let update = self.update(progress.clone(), Some(end));
-        let state = loop {
-            match context.jobs.save(&update, evidence::now()).await {
-                Err(error) if error.passes() && !signal => {
-                    tracing::warn!(%error, "waiting for the database to write the job's end down");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                saved => break saved.context("writing the job's end down")?,
-            }
-        };
+        let state = context.jobs.save(&update, evidence::now()).await;
+        let state = state.context("writing the job's end down")?;
         let (_, left_out) = result?;
         let left_out = left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(state) = state else {
             anyhow::bail!("job {} was taken over by another process", self.id)
         };
+        let events = progress.counts.read() - progress.counts.all_rejected();
+        let is_file = matches!(self.task.source, Source::File(_));
         Ok(Ended {
             job: self.id,
             state,
+            is_rubbish: is_file && events == 0 && progress.counts.all_rejected() > 0,
             counts: progress.counts,
-            rejected: tally.examples(),
+            rejected: counts.examples(),
             left_out,
         })
     }
@@ -197,18 +206,31 @@ impl Run {
     }
 }
 
-/// Waits for what is on its way, as long as a daemon would.
-async fn wait(
-    context: &Context,
-    ingesting: &mut Running,
-) -> anyhow::Result<Result<(), IngestError>> {
-    let grace = context.settings.shutdown.grace;
-    match tokio::time::timeout(grace, ingesting).await {
-        Ok(result) => Ok(result),
-        Err(_) => {
-            anyhow::bail!(
-                "not everything was written in time; `replay resume` reads the rest again"
-            )
+/// A job's row being saved.
+type Saving = Pin<Box<dyn Future<Output = Result<Option<JobState>, Error>> + Send>>;
+
+/// The end of a save; without one, never.
+async fn finished(saving: &mut Option<Saving>) -> Result<Option<JobState>, Error> {
+    match saving {
+        Some(saving) => saving.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What somebody else has decided about the job, as its row says.
+fn decision(saved: Result<Option<JobState>, Error>) -> Option<JobState> {
+    match saved {
+        Ok(Some(JobState::Running)) => None,
+        // Cancelled, or taken over.
+        Ok(state) => Some(state.unwrap_or(JobState::Failed)),
+        // The loop waits for the database too, and says so.
+        Err(error) if error.passes() => {
+            tracing::debug!(%error, "the job's position is not saved");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the job's position is not saved");
+            None
         }
     }
 }
@@ -224,30 +246,27 @@ fn open(
     context: &Context,
     task: &Task,
     from: &JobProgress,
-    pace: RateLimit,
+    limit: RateLimit,
     stop: CancellationToken,
 ) -> anyhow::Result<Opened> {
     Ok(match &task.source {
         Source::File(path) => {
             let first = from.position.get(&0).copied().unwrap_or(0);
-            let records = file::read(path.clone(), first, pace, stop)?;
+            let records = file::read(path.clone(), first, limit, stop)?;
             Opened { records, total: None, left_out: LeftOut::default() }
         }
-        Source::Topic(spans) => {
-            let mut spans = spans.clone();
-            spans.behind(&from.position);
-            let total = Some(spans.len());
-            let kib = context.settings.limits.max_buffered_bytes.as_u64() / 3 / 1_024;
-            let reader = RangeReader::open(&context.settings, kib.max(1_024));
-            let records = reader.and_then(|reader| reader.read(spans, pace, stop));
-            let records = records.map_err(kafka::refused)?;
+        Source::Topic(ranges) => {
+            let mut ranges = ranges.clone();
+            ranges.behind(&from.position);
+            let total = Some(ranges.len());
+            let records = context.read(ranges, limit, stop)?;
             Opened { records, total, left_out: LeftOut::default() }
         }
         Source::DeadLetters(letters) => {
             let mut letters = letters.clone();
-            letters.spans.behind(&from.position);
-            let total = Some(letters.spans.len());
-            let (records, left_out) = dead_letters::read(&context.settings, letters, pace, stop)?;
+            letters.ranges.behind(&from.position);
+            let total = Some(letters.ranges.len());
+            let (records, left_out) = dead_letters::read(&context.settings, letters, limit, stop)?;
             Opened { records, total, left_out }
         }
     })
@@ -260,16 +279,18 @@ pub(crate) async fn dry_run(
     output: Output,
     stop: CancellationToken,
 ) -> anyhow::Result<bool> {
-    let (tally, pace) = (Tally::default(), RateLimit { rate: task.rate, ..RateLimit::default() });
-    let forecast = std::sync::Arc::new(Preview::new(context.rows.clone()));
-    let ingest = context.to_other(forecast.clone(), Box::new(tally.clone()));
-    let source = open(context, task, &JobProgress::default(), pace.clone(), stop.child_token())?;
+    let (counts, limit) =
+        (Counts::default(), RateLimit { rate: task.rate, ..RateLimit::default() });
+    let rows: Arc<dyn PublicationReader> = context.rows.clone();
+    let preview = Preview::create(rows).await?;
+    let ingest = context.ingest(preview.range.clone(), Box::new(counts.clone()));
+    let source = open(context, task, &JobProgress::default(), limit.clone(), stop.child_token())?;
     let mut progress = ProgressBar::new(output, None, source.total);
     let running = ingest.start(source.records)?;
-    progress.follow(running, &context.health, &pace, &tally).await?;
+    progress.follow(running, &context.waits, &limit, &counts).await?;
     drop(progress);
-    let counts = tally.progress().counts;
-    let result = Predicted::new(&forecast.result(), counts, tally.examples());
+    let result =
+        Predicted::new(preview.changes().await?, counts.progress().counts, counts.examples());
     output.print("dry_run", &result, &result.describe())?;
     if stop.is_cancelled() {
         anyhow::bail!("stopped before the end of the range: the rest of it is not in these counts");
@@ -282,7 +303,7 @@ pub(crate) async fn dry_run(
 struct Predicted {
     records: u64,
     #[serde(flatten)]
-    forecast: crate::commands::preview::Forecasted,
+    rows: Changes,
     /// Records that change no row.
     unchanged: u64,
     skipped: u64,
@@ -291,17 +312,13 @@ struct Predicted {
 }
 
 impl Predicted {
-    fn new(
-        forecast: &crate::commands::preview::Forecasted,
-        counts: JobCounts,
-        rejected_examples: Vec<Rejected>,
-    ) -> Self {
-        let changes = forecast.inserted + forecast.updated;
+    fn new(rows: Changes, counts: JobCounts, rejected_examples: Vec<Rejected>) -> Self {
+        let changes = rows.inserted + rows.updated;
         Self {
             records: counts.read(),
             unchanged: counts.read() - counts.skipped - counts.all_rejected() - changes,
             skipped: counts.skipped,
-            forecast: forecast.clone(),
+            rows,
             rejected: counts.rejected,
             rejected_examples,
         }
@@ -310,9 +327,9 @@ impl Predicted {
     fn describe(&self) -> String {
         let mut text = format!(
             "nothing is written; a run would change these rows, of {} records:\n{:>12} inserted\n{:>12} updated\n",
-            self.records, self.forecast.inserted, self.forecast.updated
+            self.records, self.rows.inserted, self.rows.updated
         );
-        for (field, count) in &self.forecast.fields {
+        for (field, count) in &self.rows.fields {
             text.push_str(&format!("{count:>16} {field}\n"));
         }
         let rejected: u64 = self.rejected.values().sum();
@@ -323,7 +340,7 @@ impl Predicted {
         for (code, count) in &self.rejected {
             text.push_str(&format!("{count:>16} {code}\n"));
         }
-        for example in &self.forecast.examples {
+        for example in &self.rows.examples {
             let changes: Vec<_> = example.changes.iter().map(ToString::to_string).collect();
             let changes =
                 if changes.is_empty() { "inserted".to_owned() } else { changes.join(", ") };

@@ -1,27 +1,30 @@
 //! `publication-ingester replay …`: a range of the topic, or a file, once more through the one loop. Its own consumer
 //! and no group, no commits; what it did is a row of `replay_job`.
 
+mod bound;
 mod file;
 mod job;
 mod plan;
-mod point;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use store::{Job, JobState};
+use store::{Job, JobState, Jobs as _, PublicationTable as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::context::Context;
+use crate::commands::context::{self, Context};
 use crate::commands::output::{Output, in_words};
+use crate::commands::waits::Waits;
 use crate::evidence;
 use crate::settings::Settings;
 
-pub(crate) use job::{Ended, Run, begin, dry_run};
-pub(crate) use plan::{Source, Task, find};
-pub(crate) use point::PointArgument;
+pub(crate) use bound::{BoundArgument, InvalidRange};
+use job::Run;
+pub(crate) use job::{Ended, begin, dry_run};
+pub(crate) use plan::{Source, Task};
 
 /// A range to read again, or what to do with a job.
 #[derive(Debug, Args)]
@@ -63,11 +66,11 @@ enum JobCommand {
 #[derive(Debug, Args)]
 struct RangeArguments {
     /// The first record: a time (RFC 3339, or a span back from now such as 2h), an offset, earliest or latest; inclusive
-    #[arg(long, value_name = "POINT", required_unless_present = "file")]
-    from: Option<PointArgument>,
+    #[arg(long, value_name = "BOUND", required_unless_present = "file")]
+    from: Option<BoundArgument>,
     /// The last record, likewise and inclusive. A time is a filter on record timestamps, which can go backwards
-    #[arg(long, value_name = "POINT", default_value = "latest")]
-    until: PointArgument,
+    #[arg(long, value_name = "BOUND", default_value = "latest")]
+    until: BoundArgument,
     /// Another topic than kafka.topic
     #[arg(long)]
     topic: Option<String>,
@@ -123,10 +126,13 @@ impl Replay {
 
 impl RangeArguments {
     async fn run(self, settings: Settings, stop: CancellationToken) -> anyhow::Result<bool> {
+        if let Some(from) = &self.from {
+            from.check_order(&self.until)?;
+        }
         let output = Output::chosen(self.output);
         let context = Context::load(settings).await?;
         if !self.dry_run {
-            context.store.migrate().await.context("migrating the database")?;
+            context.store.migrate().await?;
         }
         let table = context.table_generation().await?;
         let plan = plan::make(&context, self.task(&context.settings)).await?;
@@ -176,7 +182,10 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
         text.push_str(&format!("\n`replay resume {}` goes on with it", ended.job));
     }
     output.print("done", &ended, &text)?;
-    Ok(done)
+    if ended.is_rubbish {
+        tracing::error!("no line of the file is an event");
+    }
+    Ok(done && !ended.is_rubbish)
 }
 
 /// Asks at the terminal.
@@ -188,7 +197,7 @@ fn confirmed() -> anyhow::Result<bool> {
 }
 
 async fn list(settings: &Settings, limit: u32, output: Output) -> anyhow::Result<()> {
-    for job in store::open_jobs(&settings.store)?.jobs(limit).await? {
+    for job in context::jobs(settings, &Arc::new(Waits::default()))?.jobs(limit).await? {
         output.print("job", &shown(&job), &in_text(&job))?;
     }
     Ok(())
@@ -242,7 +251,7 @@ async fn resume(
 }
 
 async fn cancel(settings: &Settings, id: i64) -> anyhow::Result<()> {
-    let jobs = store::open_jobs(&settings.store)?;
+    let jobs = context::jobs(settings, &Arc::new(Waits::default()))?;
     if jobs.cancel(id, evidence::now()).await? {
         return Ok(());
     }

@@ -5,14 +5,17 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use store::PublicationWriter as _;
 
-use super::point::PointArgument;
+use super::bound::{BoundArgument, InvalidRange};
+use super::file;
 use crate::commands::context::Context;
-use crate::commands::dead_letters::Letters;
-use crate::kafka::{self, Bound, OffsetRanges, RangeReader};
+use crate::commands::dead_letters::DeadLetterRanges;
+use crate::commands::ranges;
+use crate::kafka::{Bound, OffsetRanges, RangeReader};
 use crate::settings::Settings;
 
 /// What the benchmark reached on two cores, for an estimate where no rate is set.
@@ -21,8 +24,8 @@ const SQLITE_RATE: u64 = 15_000;
 
 /// What was asked for.
 pub(super) struct Asked {
-    pub(super) from: Option<PointArgument>,
-    pub(super) until: PointArgument,
+    pub(super) from: Option<BoundArgument>,
+    pub(super) until: BoundArgument,
     pub(super) topic: String,
     pub(super) partitions: Vec<i32>,
     pub(super) file: Option<PathBuf>,
@@ -48,7 +51,7 @@ pub(crate) struct Task {
 pub(crate) enum Source {
     Topic(OffsetRanges),
     File(PathBuf),
-    DeadLetters(Letters),
+    DeadLetters(DeadLetterRanges),
 }
 
 impl Task {
@@ -56,10 +59,10 @@ impl Task {
     pub(crate) fn describe(&self) -> String {
         match &self.source {
             Source::File(path) => format!("file {}", path.display()),
-            Source::DeadLetters(letters) => format!("dead letters of {}", letters.spans.topic),
-            Source::Topic(spans) => format!(
+            Source::DeadLetters(letters) => format!("dead letters of {}", letters.ranges.topic),
+            Source::Topic(ranges) => format!(
                 "{} from {} until {}",
-                spans.topic,
+                ranges.topic,
                 self.from.as_deref().unwrap_or("earliest"),
                 self.until.as_deref().unwrap_or("latest")
             ),
@@ -81,64 +84,59 @@ pub(super) struct Plan {
     pub(super) estimated_seconds: Option<u64>,
 }
 
-/// Asks the broker what the range holds.
+/// Asks the broker what the range holds, or opens the file, so that what cannot begin is known before there is a job.
 pub(super) async fn make(context: &Context, asked: Asked) -> anyhow::Result<Plan> {
-    let settings = context.settings.clone();
     let usual = if context.store.is_serial() { SQLITE_RATE } else { POSTGRES_RATE };
-    tokio::task::spawn_blocking(move || make_now(&settings, asked, usual)).await?
-}
-
-fn make_now(settings: &Settings, asked: Asked, usual: u64) -> anyhow::Result<Plan> {
     let Asked { from, until, topic, partitions, file, rate, dead_letter } = asked;
-    let mut removed = BTreeMap::new();
-    let (source, said, size) = match (file, from) {
-        (Some(path), _) => (Source::File(path), None, None),
-        (None, Some(from)) => {
-            let reader = RangeReader::open(settings, 1_024).map_err(kafka::refused)?;
-            let points = (from.point, until.point);
-            let spans = find(&reader, &topic, &partitions, points)?;
-            removed = removed_before(&reader, &topic, &partitions, points)?;
-            // Of nothing there is no first record to wait for.
-            let size = if spans.partitions.is_empty() {
-                None
-            } else {
-                reader.sample(&spans).context("reading the first records")?
-            };
-            (Source::Topic(spans), Some((from.describe(), until.describe())), size)
+    let task = |source| Task { from: None, until: None, source, rate, dead_letter };
+    if let Some(path) = file {
+        file::open(&path)?;
+        return Ok(Plan::of(task(Source::File(path))));
+    }
+    let from = from.context("neither --from nor --file")?;
+    let bounds = (from.bound, until.bound);
+    let (ranges, removed_before, size) = ranges::ask(&context.settings, move |reader| {
+        let ranges = ranges::find_with(reader, &topic, &partitions, bounds)?;
+        let removed_before = removed_before(reader, &topic, &partitions, bounds)?;
+        if !ranges.partitions.is_empty() {
+            let size = reader.sample(&ranges).context("reading the first records")?;
+            return Ok((ranges, removed_before, size));
         }
-        (None, None) => anyhow::bail!("neither --from nor --file"),
-    };
-    let records = match &source {
-        Source::Topic(spans) => Some(spans.len()),
-        Source::File(_) | Source::DeadLetters(_) => None,
-    };
-    let (from, until) = said.unzip();
+        // Of nothing there is no first record to wait for.
+        not_still_to_come(reader, &topic, &partitions, bounds.0)?;
+        Ok((ranges, removed_before, None))
+    })
+    .await?;
+    let records = ranges.len();
+    let (from, until) = (Some(from.describe()), Some(until.describe()));
     Ok(Plan {
-        task: Task { from, until, source, rate, dead_letter },
-        removed_before: removed,
-        records,
-        estimated_bytes: records.zip(size).map(|(records, size)| records * size),
-        estimated_seconds: records.map(|records| records.div_ceil(rate.unwrap_or(usual))),
+        removed_before,
+        records: Some(records),
+        estimated_bytes: size.map(|size| records * size),
+        estimated_seconds: Some(records.div_ceil(rate.unwrap_or(usual))),
+        ..Plan::of(Task { from, until, ..task(Source::Topic(ranges)) })
     })
 }
 
-/// The spans of a range; the partitions asked for must be there, and without any, all are meant.
-pub(crate) fn find(
+/// Refuses an offset that no partition has reached.
+fn not_still_to_come(
     reader: &RangeReader,
     topic: &str,
     asked: &[i32],
-    points: (Bound, Bound),
-) -> anyhow::Result<OffsetRanges> {
-    let there = reader.partitions(topic).with_context(|| format!("asking about topic {topic}"))?;
-    for partition in asked {
-        ensure!(there.contains(partition), "topic {topic} has no partition {partition}");
+    from: Bound,
+) -> anyhow::Result<()> {
+    let Bound::Offset(from) = from else { return Ok(()) };
+    let mut reached = 0;
+    for partition in reader.partitions(topic)? {
+        if asked.is_empty() || asked.contains(&partition) {
+            reached = reached.max(reader.bounds(topic, partition)?.1);
+        }
     }
-    // One that is asked for twice is read once.
-    let meant = |partition: &i32| asked.is_empty() || asked.contains(partition);
-    let partitions: Vec<i32> = there.into_iter().filter(meant).collect();
-    reader
-        .spans(topic, &partitions, points)
-        .with_context(|| format!("asking for the offsets of topic {topic}"))
+    if from > reached {
+        let message = format!("offset {from} is still to come: the topic ends before {reached}");
+        return Err(InvalidRange(message).into());
+    }
+    Ok(())
 }
 
 /// By partition, the first offset that is there, where older ones are asked for.
@@ -148,7 +146,7 @@ fn removed_before(
     asked: &[i32],
     (from, until): (Bound, Bound),
 ) -> anyhow::Result<BTreeMap<i32, i64>> {
-    let offset = |point| if let Bound::Offset(offset) = point { Some(offset) } else { None };
+    let offset = |bound| if let Bound::Offset(offset) = bound { Some(offset) } else { None };
     let Some(oldest) = [from, until].into_iter().filter_map(offset).min() else {
         return Ok(BTreeMap::new());
     };
@@ -163,6 +161,16 @@ fn removed_before(
 }
 
 impl Plan {
+    const fn of(task: Task) -> Self {
+        Self {
+            task,
+            removed_before: BTreeMap::new(),
+            records: None,
+            estimated_bytes: None,
+            estimated_seconds: None,
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.records == Some(0)
     }
@@ -176,7 +184,7 @@ impl Plan {
         let _ = if generation > table_generation {
             writeln!(
                 text,
-                "  generation {generation}, the table has {table_generation}: whatever is judged now replaces what an \
+                "  generation {generation}, the table has {table_generation}: whatever is evaluated now replaces what an \
                  older generation said, also a tor that was true"
             )
         } else {
@@ -195,7 +203,7 @@ impl Plan {
     }
 
     fn describe_range(&self, text: &mut String) -> std::fmt::Result {
-        let Source::Topic(spans) = &self.task.source else {
+        let Source::Topic(ranges) = &self.task.source else {
             return writeln!(text, "  one event or exported record a line, read to its end");
         };
         for (partition, first) in &self.removed_before {
@@ -208,7 +216,7 @@ impl Plan {
             return writeln!(text, "  no records");
         }
         writeln!(text, "  partition         first          last       records")?;
-        for span in &spans.partitions {
+        for span in &ranges.partitions {
             let (last, records) = (span.end - 1, span.end - span.first);
             writeln!(
                 text,
@@ -216,8 +224,8 @@ impl Plan {
                 span.partition, span.first
             )?;
         }
-        writeln!(text, "  {} records{}", spans.len(), self.sizes())?;
-        if spans.not_before.is_some() || spans.not_after.is_some() {
+        writeln!(text, "  {} records{}", ranges.len(), self.sizes())?;
+        if ranges.not_before.is_some() || ranges.not_after.is_some() {
             writeln!(
                 text,
                 "  of which those count whose timestamp lies within the range; timestamps can go backwards, so all are read"

@@ -1,5 +1,6 @@
 //! The consumer's callbacks: rebalances, statistics, errors. They run on the poll thread, inside `poll`.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,10 @@ use tokio::sync::oneshot;
 
 use super::start_offsets;
 use super::state::{PollState, Reading, Stage};
+use super::troubles::is_of_the_group;
 use super::wait::wait_for;
 use crate::kafka::config;
+use crate::kafka::damage::unreadable_batch;
 use crate::kafka::observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
 use crate::pipeline::ports::{SourceError, SourceEvent};
 use crate::settings::OnGap;
@@ -34,6 +37,8 @@ pub(super) struct Context {
     pub(super) settled: Arc<dyn SettledEvidence>,
     pub(super) topic: Arc<str>,
     pub(super) revoke_timeout: Duration,
+    /// How long a coordinator may be away before that is a reason to tell.
+    pub(super) session: Duration,
     pub(super) on_gap: OnGap,
     pub(super) repeated: config::Repeated,
 }
@@ -174,22 +179,39 @@ impl Context {
         }
     }
 
-    fn take_in_ends(&self, ends: &[PartitionEnd], stalled: impl Iterator<Item = i32>) {
+    /// Shows where the assigned partitions end, each of them whatever is known of it, and takes in what follows.
+    fn take_in_ends(&self, partitions: &HashMap<i32, PartitionStatistics>) {
         let mut state = self.state();
         for chunk in &state.pending {
             self.observer.read(&chunk.records);
         }
-        self.observer.ends(ends);
-        for end in ends {
+        let assigned: Vec<(i32, Reading)> =
+            state.partitions.iter().map(|(&number, of)| (number, of.reading)).collect();
+        let mut ends = Vec::with_capacity(assigned.len());
+        for (number, reading) in assigned {
+            let found = partitions.get(&number).filter(|_| reading == Reading::Reads);
             // Else its log is about to be another, and this is perhaps the other's end.
-            if state.partitions.get(&end.partition).is_some_and(|p| p.reading == Reading::Reads) {
-                state.log(end.partition).saw_end(end.end);
+            if let Some(end) = found.map(|found| found.hi_offset).filter(|&end| end >= 0) {
+                state.log(number).saw_end(end);
+                state.was_allowed = true;
             }
-            state.commits.shown(end.partition, end.committed);
+            let end = state.log(number).end();
+            let committed = found.map_or(-1, |found| found.committed_offset);
+            state.commits.shown(number, committed);
+            ends.push(PartitionEnd {
+                partition: number,
+                end,
+                is_read: found.is_some_and(|found| end.is_some_and(|end| found.app_offset >= end)),
+                committed,
+                start: found.map_or(-1, |found| found.lo_offset),
+            });
         }
+        let stalled = partitions.values().filter(|partition| partition.fetch_state == "none");
         if std::mem::take(&mut state.asked_for_start) {
-            state.refused(stalled);
+            state.refused(stalled.map(|partition| partition.partition));
         }
+        drop(state);
+        self.observer.ends(&ends);
     }
 }
 
@@ -204,16 +226,15 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         if let Some(group) = &statistics.cgrp {
             self.observer.membership(&group.join_state);
+            self.show_group(group);
         }
         self.connected(&statistics);
         self.topic_is_there();
-        let partitions = || {
-            let topic = statistics.topics.get(&*self.topic);
-            topic.into_iter().flat_map(|topic| topic.partitions.values())
-        };
-        let ends: Vec<_> = partitions().filter_map(end).collect();
-        let stalled = partitions().filter(|partition| partition.fetch_state == "none");
-        self.take_in_ends(&ends, stalled.map(|partition| partition.partition));
+        let partitions = statistics.topics.get(&*self.topic).map(|topic| &topic.partitions);
+        let none = HashMap::new();
+        let partitions = partitions.unwrap_or(&none);
+        self.show_leaders(partitions);
+        self.take_in_ends(partitions);
         self.commit_what_settles();
     }
 
@@ -222,6 +243,12 @@ impl ClientContext for Context {
             // `poll` returns it too, without these words.
             self.state().refusals.extend(start_offsets::refusal(reason));
             return;
+        }
+        if let Some(offset) = unreadable_batch(reason) {
+            self.state().unreadable.insert(offset);
+        }
+        if error.rdkafka_error_code().is_some_and(is_of_the_group) {
+            self.state().group_trouble = Some(reason.to_owned());
         }
         // All brokers down, a host that does not resolve: librdkafka goes on trying by itself.
         if self.repeated.is_news(&error) {
@@ -282,27 +309,29 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Where an assigned partition ends, as librdkafka knows it.
-fn end(partition: &PartitionStatistics) -> Option<PartitionEnd> {
-    let is_assigned =
-        partition.partition >= 0 && partition.desired && partition.fetch_state != "none";
-    if !is_assigned || partition.ls_offset.max(partition.hi_offset) < 0 {
-        return None;
-    }
-    // The last stable offset: what lies behind it cannot be read yet.
-    let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
-    Some(PartitionEnd {
-        partition: partition.partition,
-        end,
-        is_read: partition.app_offset >= end,
-        committed: partition.committed_offset,
-        start: partition.lo_offset,
-    })
-}
-
 /// The callbacks of a consumer outside of the group: only its log lines matter.
 #[derive(Default)]
-pub(in crate::kafka) struct Quiet(config::Repeated);
+pub(in crate::kafka) struct Quiet {
+    repeated: config::Repeated,
+    /// The first offset of the last batch that could not be read.
+    unreadable: Mutex<Option<i64>>,
+    /// The newest words about a broker.
+    trouble: Mutex<String>,
+}
+
+impl Quiet {
+    /// The cause in librdkafka's own words, where the error itself only says that there was no answer.
+    pub(in crate::kafka) fn words(&self, error: &KafkaError) -> String {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_silence = error.rdkafka_error_code().is_some_and(config::is_silence);
+        if is_silence && !trouble.is_empty() { trouble.clone() } else { error.to_string() }
+    }
+
+    /// Takes the first offset of a batch that cannot be read, where there was one.
+    pub(in crate::kafka) fn take_unreadable(&self) -> Option<i64> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -313,7 +342,14 @@ impl ClientContext for Quiet {
         if matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
             return;
         }
-        if self.0.is_news(&error) {
+        if let Some(offset) = unreadable_batch(reason) {
+            *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
+        }
+        // That all are down follows from what was said of each.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_owned();
+        }
+        if self.repeated.is_news(&error) {
             tracing::warn!(%error, reason, "kafka, reading a range");
         }
     }

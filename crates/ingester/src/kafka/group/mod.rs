@@ -13,6 +13,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod troubles;
+mod unreadable;
 mod wait;
 
 pub(super) use callbacks::Quiet;

@@ -44,10 +44,10 @@ impl Context {
             (without, Instant::now() >= state.ask_at)
         };
         if without.is_empty() {
-            self.starts_are_known();
+            self.show(GroupWait::StartOffsets, None);
         } else if due {
             match self.choose_starts(consumer, &without) {
-                Ok(()) => self.starts_are_known(),
+                Ok(()) => self.show(GroupWait::StartOffsets, None),
                 Err(reason) => self.starts_are_not_known(&without, &reason),
             }
         }
@@ -55,28 +55,16 @@ impl Context {
         self.fatal(result);
     }
 
-    fn starts_are_known(&self) {
-        if std::mem::take(&mut self.state().waits_for_starts) {
-            self.observer.has(GroupWait::StartOffsets);
-        }
-    }
-
     fn starts_are_not_known(&self, partitions: &[i32], reason: &str) {
+        self.state().ask_at = Instant::now() + ASK_AGAIN;
         let topic = &self.topic;
         let reason =
             format!("partitions {partitions:?} of {topic} wait for their start offsets: {reason}");
-        {
-            let mut state = self.state();
-            state.ask_at = Instant::now() + ASK_AGAIN;
-            state.waits_for_starts = true;
-        }
-        if self.observer.waits_for(GroupWait::StartOffsets, reason.clone()) {
-            tracing::warn!(reason, "not reading; it is asked again until there is an answer");
-        }
+        self.show(GroupWait::StartOffsets, Some(reason));
     }
 
     /// What librdkafka does not take ends the run: the group believes that these partitions are read.
-    fn fatal<T>(&self, result: KafkaResult<T>) -> Option<T> {
+    pub(super) fn fatal<T>(&self, result: KafkaResult<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
@@ -225,7 +213,13 @@ impl Context {
     }
 
     /// Takes in a decision: from here on everything that is known of the partition is of the log that it will read.
-    fn start(&self, consumer: &BaseConsumer<Self>, number: i32, facts: &Facts, start: Start) {
+    pub(super) fn start(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        number: i32,
+        facts: &Facts,
+        start: Start,
+    ) {
         if let Some(gap) = start.gap
             && !self.report(number, gap)
         {
@@ -392,6 +386,9 @@ impl Context {
             }
             GapCause::CutSomewhere => {
                 "the log was cut: it is read from its first record, and what was not read of the old one is lost"
+            }
+            GapCause::Unreadable => {
+                "a batch is damaged on the broker's disk or cannot be unpacked: it is read on behind it"
             }
             GapCause::Cut => {
                 "the log was cut and other records took the place of those cut off: it is read on from the cut"

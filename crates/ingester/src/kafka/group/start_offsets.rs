@@ -101,6 +101,8 @@ pub(crate) enum GapCause {
     CutSomewhere,
     /// The log was cut at the start of the gap's range.
     Cut,
+    /// A batch is damaged or cannot be unpacked.
+    Unreadable,
 }
 
 /// What a start passes over.

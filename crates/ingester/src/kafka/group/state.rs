@@ -1,11 +1,12 @@
 //! What the poll thread knows: the partitions that are assigned, what is to be committed, what is pending.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use super::commit::CommitQueue;
 use super::start_offsets::{CommitMetadata, LogPosition, Refusal};
+use crate::kafka::observe::GroupWait;
 use crate::pipeline::ports::{Chunk, SourceError, WrittenOffsets};
 use crate::record::Record;
 
@@ -53,12 +54,22 @@ pub(super) struct PollState {
     pub(super) asked_for_start: bool,
     /// Where librdkafka refused positions, and why; it does not say of which partitions.
     pub(super) refusals: Vec<(i64, Refusal)>,
+    /// The first offsets of batches that cannot be read; librdkafka does not say of which partitions.
+    pub(super) unreadable: BTreeSet<i64>,
     /// When start offsets may be asked for again.
     pub(super) ask_at: Instant,
-    /// Whether the observer was told that start offsets are not known.
-    pub(super) waits_for_starts: bool,
     /// What librdkafka said last about a broker.
     pub(super) trouble: String,
+    /// Why the group does not take this member, in librdkafka's words.
+    pub(super) group_trouble: Option<String>,
+    /// Since when the group has no coordinator.
+    pub(super) coordinator_away: Option<Instant>,
+    /// Since when partitions have no leader.
+    pub(super) leaderless: BTreeMap<i32, Instant>,
+    /// What the observer was told and not yet that it is over.
+    pub(super) told: BTreeSet<GroupWait>,
+    /// Whether the broker has let us read: a right that is missing later was taken away, and may come back.
+    pub(super) was_allowed: bool,
     /// Why the source cannot go on.
     pub(super) failed: Option<SourceError>,
 }
@@ -176,9 +187,14 @@ impl PollState {
             topic_is_missing: false,
             asked_for_start: false,
             refusals: Vec::new(),
+            unreadable: BTreeSet::new(),
             ask_at: Instant::now(),
-            waits_for_starts: false,
             trouble: String::new(),
+            group_trouble: None,
+            coordinator_away: None,
+            leaderless: BTreeMap::new(),
+            told: BTreeSet::new(),
+            was_allowed: false,
             failed: None,
         }
     }

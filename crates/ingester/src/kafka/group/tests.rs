@@ -37,6 +37,7 @@ struct Seen(Mutex<Told>);
 struct Told {
     lost: u64,
     waits: Vec<String>,
+    kept_out: Option<String>,
     settled_by: Option<String>,
 }
 
@@ -52,8 +53,10 @@ impl GroupObserver for Seen {
     fn assigned(&self) {}
     fn revoking(&self) {}
     fn waits_for(&self, what: GroupWait, reason: String) -> bool {
-        if what == GroupWait::StartOffsets {
-            self.told().waits.push(reason);
+        match what {
+            GroupWait::StartOffsets => self.told().waits.push(reason),
+            GroupWait::Membership => self.told().kept_out = Some(reason),
+            _ => {}
         }
         true
     }
@@ -267,6 +270,7 @@ async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
         settled: seen,
         topic: scene.topic.as_str().into(),
         revoke_timeout: Duration::ZERO,
+        session: Duration::from_secs(10),
         on_gap: crate::settings::OnGap::Continue,
         repeated: Default::default(),
     };
@@ -307,4 +311,36 @@ async fn an_error_of_the_loop_ends_the_thread_and_leaves_the_group() {
         assert_eq!(partitions.len(), 2);
         drop(thread);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_member_that_keeps_us_out_is_a_reason() {
+    let scene = Scene::new(testkit::kafka().brokers(), "kept-out", 1).await;
+    scene.produce(0, 1).await;
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &scene.brokers).set("group.id", &scene.topic);
+    let foreign: BaseConsumer =
+        config.set("partition.assignment.strategy", "range").create().unwrap();
+    foreign.subscribe(&[&scene.topic]).unwrap();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let (joined, is_joined) = tokio::sync::oneshot::channel();
+    let polling = std::thread::spawn(move || {
+        let mut joined = Some(joined);
+        while left.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            foreign.poll(Duration::from_millis(50));
+            if foreign.assignment().unwrap().count() > 0
+                && let Some(joined) = joined.take()
+            {
+                joined.send(()).unwrap();
+            }
+        }
+    });
+    is_joined.await.unwrap();
+    let mut member = scene.member();
+    let reason = eventually("a reason", PATIENCE, async || member.seen.told().kept_out.clone());
+    let reason = reason.await;
+    assert!(reason.contains("Inconsistent group protocol"), "{reason}");
+    drop(leave);
+    polling.join().unwrap();
+    member.records().await;
 }

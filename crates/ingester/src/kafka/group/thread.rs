@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -16,7 +17,8 @@ use super::placement::asks_for_start;
 use super::state::{Command, PollState, Reading, Stage};
 use crate::kafka::config;
 use crate::kafka::ffi::{self, TopicIds};
-use crate::kafka::observe::{GroupObserver, SettledEvidence};
+use crate::kafka::inspect;
+use crate::kafka::observe::{GroupObserver, GroupWait, SettledEvidence};
 use crate::kafka::record_arena::RecordArena;
 use crate::pipeline::ports::{SourceControl, SourceError, SourceEvent, WrittenOffsets};
 use crate::settings::Settings;
@@ -122,6 +124,7 @@ pub(crate) fn start(
         settled: observers.settled,
         topic: settings.kafka.topic.as_str().into(),
         revoke_timeout: settings.kafka.revoke_timeout,
+        session: session(settings),
         on_gap: settings.kafka.on_gap,
         repeated: Default::default(),
     };
@@ -136,6 +139,9 @@ pub(crate) fn start(
         committed: Instant::now(),
         looked: Instant::now(),
         grace: settings.shutdown.grace,
+        user: settings.kafka.client.get("sasl.username").map_or("(none)", |user| user).to_owned(),
+        group: settings.kafka.group.clone(),
+        probe: inspect::probe(settings),
         last_epoch: Cell::new(None),
     };
     let thread = std::thread::Builder::new()
@@ -150,6 +156,13 @@ pub(crate) fn start(
     Ok((PollThread { control, ended: Some(ended), _thread: thread }, receiver))
 }
 
+/// How long the group keeps a member that it does not hear; with the broker's own protocol, its default.
+fn session(settings: &Settings) -> Duration {
+    let millis = settings.kafka.client.get("session.timeout.ms").and_then(|text| text.parse().ok());
+    let default = if settings.kafka.is_broker_assigned() { 45_000 } else { 10_000 };
+    Duration::from_millis(millis.unwrap_or(default))
+}
+
 struct Poller {
     consumer: BaseConsumer<Context>,
     arena: RefCell<RecordArena>,
@@ -157,6 +170,10 @@ struct Poller {
     committed: Instant,
     looked: Instant,
     grace: Duration,
+    /// For messages: who reads, and in which group.
+    user: String,
+    group: String,
+    probe: ClientConfig,
     /// Partition and leader epoch of the last record.
     last_epoch: Cell<Option<(i32, i32)>>,
 }
@@ -171,6 +188,9 @@ impl Poller {
             self.read();
             if let Some(ids) = &ids {
                 self.look(ids);
+            }
+            if !context.state().unreadable.is_empty() {
+                context.pass_unreadable(&self.consumer, &self.probe);
             }
             context.start_partitions(&self.consumer);
             self.commit();
@@ -236,6 +256,19 @@ impl Poller {
         if self.looked.elapsed() >= LOOK_EVERY {
             self.looked = Instant::now();
             ids.ask(LOOK_EVERY);
+            self.try_again();
+        }
+    }
+
+    /// Whether rights that were taken away are back: librdkafka says only once that they are missing.
+    fn try_again(&self) {
+        let context = self.consumer.context();
+        let is_refused = {
+            let state = context.state();
+            state.told.contains(&GroupWait::Permission) && state.group_trouble.is_none()
+        };
+        if is_refused && inspect::may_read(&self.probe, &context.topic) {
+            context.show(GroupWait::Permission, None);
         }
     }
 
@@ -253,6 +286,10 @@ impl Poller {
                 Some(Err(error)) => {
                     if !self.is_recoverable(&error) {
                         return;
+                    }
+                    // librdkafka goes on behind a damaged batch: what comes from there is not read before the gap is said.
+                    if !self.consumer.context().state().unreadable.is_empty() {
+                        break;
                     }
                 }
                 None => break,
@@ -320,33 +357,46 @@ impl Poller {
 
     /// Whether an error of `poll` leaves anything to poll for. Most are news of something librdkafka is mending.
     fn is_recoverable(&self, error: &KafkaError) -> bool {
-        let failed = match error {
-            KafkaError::MessageConsumptionFatal(code) => Some(SourceError::Fatal(code.to_string())),
-            KafkaError::MessageConsumption(
-                code @ (RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed),
-            ) => Some(SourceError::NotAllowed(code.to_string())),
-            _ => None,
-        };
+        use RDKafkaErrorCode as Code;
         let context = self.consumer.context();
-        if let Some(failed) = failed {
-            context.state().fail(failed);
-            return false;
-        }
-        if asks_for_start(error) {
-            context.state().asked_for_start = true;
-            return true;
-        }
-        if let KafkaError::MessageConsumption(
-            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
-        ) = error
-        {
-            context.state().topic_is_missing = true;
+        match error {
+            KafkaError::MessageConsumptionFatal(code) => {
+                context.state().fail(SourceError::Fatal(code.to_string()));
+                return false;
+            }
+            KafkaError::MessageConsumption(
+                code @ (Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed),
+            ) => return self.is_refused(*code),
+            KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                context.state().topic_is_missing = true;
+            }
+            error if asks_for_start(error) => {
+                context.state().asked_for_start = true;
+                return true;
+            }
+            _ => {}
         }
         // The same error comes with every refresh of the metadata, as for a topic that is not there yet.
         if context.repeated.is_news(error) {
             tracing::warn!(%error, "reading from kafka; it goes on by itself");
         }
+        true
+    }
+
+    /// The broker does not let us read. Before anything was read that is for an operator to mend; a right that was taken
+    /// away later may come back, and a supervisor would not start us again by then.
+    fn is_refused(&self, code: RDKafkaErrorCode) -> bool {
+        let context = self.consumer.context();
+        let what = match code {
+            RDKafkaErrorCode::GroupAuthorizationFailed => format!("use the group {}", self.group),
+            _ => format!("read the topic {}", context.topic),
+        };
+        let reason = format!("user {} may not {what}: {code}", self.user);
+        if !context.state().was_allowed {
+            context.state().fail(SourceError::NotAllowed(reason));
+            return false;
+        }
+        context.show(GroupWait::Permission, Some(reason));
         true
     }
 }

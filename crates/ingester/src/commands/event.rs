@@ -1,0 +1,197 @@
+//! `publication-ingester event check …`: events as a producer wrote them, evaluated as the ingester would, before there is
+//! a topic.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use enrich::ExitHistory;
+use model::{Publication, Username};
+use serde::Serialize;
+
+use crate::commands::output::Output;
+use crate::commands::record_file::{RecordFile, open};
+use crate::decode::event_schema;
+use crate::pipeline::evaluate::{Evaluator, Outcome};
+use crate::record::Record;
+use crate::settings::Settings;
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventCommand {
+    /// Say of each event which row it would make, or why it would be a dead letter; exit code 1 when any is rejected
+    ///
+    /// Events are evaluated without a Kafka timestamp and without exit lists, so rows are shown without their Tor flag.
+    Check(Check),
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Files with an event in structured mode a line; - is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    files: Vec<PathBuf>,
+    /// Print the JSON Schema of an event instead
+    #[arg(long)]
+    schema: bool,
+    /// How to print [default: text on a terminal, else json]
+    #[arg(long, value_enum)]
+    output: Option<Output>,
+}
+
+/// A file that cannot be checked: another one was meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub(crate) struct UnreadableFile {
+    path: PathBuf,
+    reason: String,
+}
+
+/// What became of a line.
+#[derive(Debug, Serialize)]
+struct Checked<'a> {
+    file: &'a Path,
+    line: i64,
+    #[serde(flatten)]
+    result: CheckedEvent,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum CheckedEvent {
+    Row(Row),
+    /// Another event type.
+    Skipped(bool),
+    Rejected {
+        code: &'static str,
+        stage: &'static str,
+        /// Where the field stands, where it is one field.
+        pointer: Option<String>,
+        message: String,
+    },
+}
+
+/// The row, without what follows from the address.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    version: String,
+    username: Option<String>,
+    created: String,
+    tfa: Option<bool>,
+    tfa_reason: &'static str,
+    credential: &'static str,
+    actor: &'static str,
+    revision: u32,
+    integrity: Option<String>,
+}
+
+impl EventCommand {
+    /// Prints a line for each event. `false` when one was rejected.
+    ///
+    /// # Errors
+    /// [`UnreadableFile`]; when nothing can be printed.
+    pub(crate) fn run(self, settings: &Settings) -> anyhow::Result<bool> {
+        let Self::Check(check) = self;
+        if check.schema {
+            println!("{}", serde_json::to_string_pretty(&event_schema())?);
+            return Ok(true);
+        }
+        let evaluator = Evaluator {
+            decode: settings.decode_rules(),
+            history: Arc::new(ExitHistory::new(settings.tor_rules()?)),
+            tfa: settings.tfa_rules(),
+            generation: settings.enrich.generation,
+        };
+        let output = Output::chosen(check.output);
+        let mut are_good = true;
+        for path in &check.files {
+            let unreadable = |reason: String| UnreadableFile { path: path.clone(), reason };
+            let lines = open(path).map_err(|error| unreadable(error.to_string()))?;
+            let mut records = RecordFile::new(lines);
+            while let Some(mut record) =
+                records.next().map_err(|error| unreadable(error.to_string()))?
+            {
+                // An exported record has the time of another topic.
+                record.timestamp = None;
+                are_good &= print(&evaluator, &record, path, output)?;
+            }
+        }
+        Ok(are_good)
+    }
+}
+
+/// Evaluates and prints. `false` when the event is rejected.
+fn print(
+    evaluator: &Evaluator,
+    record: &Record,
+    file: &Path,
+    output: Output,
+) -> anyhow::Result<bool> {
+    let result = CheckedEvent::from(evaluator.evaluate(record));
+    let is_good = !matches!(result, CheckedEvent::Rejected { .. });
+    let line = record.position.offset + 1;
+    let text = format!("{}:{line}: {}", file.display(), result.describe());
+    output.print("event", &Checked { file, line, result }, &text)?;
+    Ok(is_good)
+}
+
+impl From<Outcome> for CheckedEvent {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Row(publication) => Self::Row(publication.into()),
+            Outcome::Skip(_) => Self::Skipped(true),
+            Outcome::Reject(rejection) => Self::Rejected {
+                code: rejection.code.as_str(),
+                stage: rejection.code.stage(),
+                pointer: rejection.path.map(|path| path.pointer()),
+                message: rejection.message.into_owned(),
+            },
+        }
+    }
+}
+
+impl From<Publication> for Row {
+    fn from(publication: Publication) -> Self {
+        let Publication { id, info, revision, .. } = publication;
+        Self {
+            name: id.name.to_string(),
+            version: id.version.to_string(),
+            username: info.username.as_ref().map(Username::to_string),
+            created: info.created.to_rfc3339_micros(),
+            tfa: info.tfa,
+            tfa_reason: info.tfa_reason.as_str(),
+            credential: info.credential.as_str(),
+            actor: info.actor.as_str(),
+            revision,
+            integrity: info.integrity.as_ref().map(|integrity| integrity.as_str().to_owned()),
+        }
+    }
+}
+
+impl CheckedEvent {
+    /// For people. Names are quoted, because a producer may write anything into them.
+    fn describe(&self) -> String {
+        match self {
+            Self::Row(row) => {
+                let tfa = row.tfa.map_or("null".to_owned(), |tfa| tfa.to_string());
+                format!(
+                    "row: name {:?}, version {:?}, username {}, created {}, tfa {tfa} ({}), credential {}, actor {}, revision {}",
+                    row.name,
+                    row.version,
+                    row.username.as_ref().map_or("null".to_owned(), |name| format!("{name:?}")),
+                    row.created,
+                    row.tfa_reason,
+                    row.credential,
+                    row.actor,
+                    row.revision
+                )
+            }
+            Self::Skipped(_) => "skipped: another event type, or a tombstone".to_owned(),
+            Self::Rejected { code, stage, pointer, message } => {
+                let place = pointer.as_deref().unwrap_or("the whole event");
+                format!("{code} ({stage}) at {place}: {message}")
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What is wrong with a row, by what the records of a range say together.
+//!
+//! A row is right when it is what the merge rule makes of it and the range together: it may be greater than the range
+//! says, because of events outside. But it must not claim an event of the range and say something else than that event.
+//! The merge rule believes what stands in the table, so it may keep a row that somebody altered: such a row is named, and
+//! only people mend it. An event is claimed by its identity, its revision and a time that is not earlier: what is of a
+//! higher revision or an earlier time under the same identity can be another event of a producer that repeats its ids.
+
+use model::{Publication, PublicationId};
+
+use crate::commands::preview::{Difference, differences, only_of_the_evaluation};
+
+/// A row that is not what it should be, or that nothing in the range accounts for.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) id: PublicationId,
+    pub(super) kind: Kind,
+    /// From the row to what it should be; of an unproven row, to what the range says.
+    pub(super) changes: Vec<Difference>,
+    /// Whether merging what the range says makes the row right.
+    pub(super) is_mended_by_merge: bool,
+}
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Missing,
+    Different,
+    /// It has the identity of an event of the range and stands above it, and the range has no record of its own.
+    Unproven,
+}
+
+impl Kind {
+    /// As it is printed.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Different => "different",
+            Self::Unproven => "unproven",
+        }
+    }
+}
+
+/// What is wrong with the row of a publication, of which the records of the range say this together.
+pub(super) fn find(said: &Publication, row: Option<&Publication>) -> Option<Finding> {
+    let finding = |kind, changes, is_mended_by_merge| {
+        Some(Finding { id: said.id.clone(), kind, changes, is_mended_by_merge })
+    };
+    let Some(row) = row else { return finding(Kind::Missing, Vec::new(), true) };
+    let is_altered = claims(row, said) && !says_what_it_claims(row, said);
+    let trusted = if is_altered { as_claimed(said, row) } else { row.clone() };
+    let expected = trusted.merge(said.clone());
+    let changes = differences(row, &expected);
+    if !only_of_the_evaluation(&changes) {
+        return finding(Kind::Different, changes, row.clone().merge(said.clone()) == expected);
+    }
+    let is_namesake = row.identity == said.identity && !claims(row, said);
+    if is_namesake { finding(Kind::Unproven, differences(row, said), false) } else { None }
+}
+
+/// Whether the row says to be this event. Above it by the merge rule's first two steps stands only another one.
+fn claims(row: &Publication, said: &Publication) -> bool {
+    row.identity == said.identity
+        && row.revision == said.revision
+        && row.info.created >= said.info.created
+}
+
+/// Whether a row that claims this event says what follows from it.
+fn says_what_it_claims(row: &Publication, said: &Publication) -> bool {
+    let (a, b) = (&row.info, &said.info);
+    // What an older generation said of the flags followed from other rules.
+    let same_rules = row.generation == said.generation;
+    a.created == b.created
+        && a.username == b.username
+        && a.credential == b.credential
+        && a.actor == b.actor
+        && (!same_rules || (a.tfa, a.tfa_reason) == (b.tfa, b.tfa_reason))
+        && (a.disputed
+            || a.integrity.is_none()
+            || b.integrity.is_none()
+            || a.integrity == b.integrity)
+        && tor_can_be(row, said)
+}
+
+/// Whether the verdict on Tor can have come from some evaluation: its reason fits, and by the same evidence it is the
+/// same. By other evidence it may know more: lists are taken away when they are old.
+fn tor_can_be(row: &Publication, said: &Publication) -> bool {
+    let same_evidence =
+        row.generation == said.generation && row.tor_evidence_until == said.tor_evidence_until;
+    let (a, b) = (&row.info, &said.info);
+    a.tor == a.tor_reason.verdict()
+        && (!same_evidence || (a.tor, a.tor_reason) == (b.tor, b.tor_reason))
+}
+
+/// The row as its event has it, with the row's own verdict on Tor where that can be right.
+fn as_claimed(said: &Publication, row: &Publication) -> Publication {
+    let mut right = said.clone();
+    right.info.disputed |= row.info.disputed;
+    if right.info.integrity.is_none() || row.info.disputed {
+        // Another event of the same revision can have said it.
+        right.info.integrity.clone_from(&row.info.integrity);
+    }
+    if row.generation == said.generation && tor_can_be(row, said) {
+        right.info.tor = row.info.tor;
+        right.info.tor_reason = row.info.tor_reason;
+        right.info.tor_settled = row.info.tor_settled;
+        right.tor_evidence_until = row.tor_evidence_until;
+    }
+    right
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{
+        Actor, Credential, EventIdentity, PublicationInfo, TfaReason, Timestamp, TorReason,
+        Username,
+    };
+
+    use super::*;
+
+    /// `id` at a minute, as it was evaluated.
+    fn event(id: u8, minute: i64) -> Publication {
+        Publication {
+            id: PublicationId::new("pg", "1.0.0").unwrap(),
+            info: PublicationInfo {
+                username: Username::new("brianc").ok(),
+                created: Timestamp::from_millis(minute * 60_000),
+                tor: Some(false),
+                tfa: Some(true),
+                tor_reason: TorReason::NotListed,
+                tfa_reason: TfaReason::SecondFactor,
+                tor_settled: true,
+                credential: Credential::SessionToken,
+                actor: Actor::User,
+                disputed: false,
+                integrity: None,
+            },
+            tor_evidence_until: Some(Timestamp::from_millis(0)),
+            revision: 0,
+            generation: 0,
+            identity: EventIdentity([id; 16]),
+        }
+    }
+
+    /// What a range of these records finds wrong with a row.
+    fn of_range(row: &Publication, range: &[Publication]) -> Option<Finding> {
+        let said = range.iter().cloned().reduce(Publication::merge).unwrap();
+        find(&said, Some(row))
+    }
+
+    fn kind(row: &Publication, range: &[Publication]) -> Option<Kind> {
+        of_range(row, range).map(|finding| finding.kind)
+    }
+
+    #[test]
+    fn an_earlier_event_of_the_same_id_outside_of_the_range_is_left_alone() {
+        let (earlier, later) = (event(1, 1), event(1, 10));
+        let row = earlier.clone().merge(later.clone());
+        assert_eq!(row.info.created, earlier.info.created);
+        let found = of_range(&row, std::slice::from_ref(&later)).unwrap();
+        assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Unproven, false));
+        assert_eq!(kind(&row, &[later.clone(), earlier.clone()]), None, "the range explains it");
+        assert_eq!(kind(&row, std::slice::from_ref(&earlier)), None);
+
+        // One of the two was never written. The merge mends what the range cannot explain otherwise.
+        let found = of_range(&earlier, std::slice::from_ref(&later)).unwrap();
+        assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Different, true));
+        let found = of_range(&later, &[earlier, later.clone()]).unwrap();
+        assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Different, true));
+    }
+
+    #[test]
+    fn a_correction_of_the_same_id_outside_of_the_range_is_left_alone() {
+        let first = event(1, 1);
+        let row = Publication { revision: 1, ..event(1, 10) };
+        assert_eq!(kind(&row, std::slice::from_ref(&first)), Some(Kind::Unproven));
+        assert_eq!(kind(&row, &[first.clone(), row.clone()]), None);
+        // The correction was never written.
+        let found = of_range(&first, &[first.clone(), row]).unwrap();
+        assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Different, true));
+    }
+
+    #[test]
+    fn a_row_that_says_something_else_than_the_event_it_claims_is_different() {
+        let record = event(1, 1);
+        let alter = |change: fn(&mut PublicationInfo)| {
+            let mut row = record.clone();
+            change(&mut row.info);
+            row
+        };
+        // Whether the merge rule would keep what is wrong, or call the event disputed with itself.
+        for (row, is_mended_by_merge) in [
+            (alter(|info| info.tor = Some(true)), false),
+            (alter(|info| info.tor = None), true),
+            (alter(|info| (info.tor, info.tor_reason) = (Some(true), TorReason::ExitList)), false),
+            (alter(|info| info.tfa_reason = TfaReason::Amr), false),
+            (alter(|info| info.tfa = None), true),
+            (alter(|info| info.username = Username::new("aaa").ok()), false),
+            (alter(|info| info.username = Username::new("zzz").ok()), false),
+            (alter(|info| info.created = Timestamp::from_millis(61_000)), false),
+        ] {
+            let found = of_range(&row, std::slice::from_ref(&record)).unwrap();
+            assert_eq!(found.kind, Kind::Different, "{row:?}");
+            assert_eq!(found.is_mended_by_merge, is_mended_by_merge, "{row:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A table of a command's own in a temporary file: what would be too much for memory. It is gone when the command ends.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use model::{Publication, PublicationId};
+use store::{Cursor, Error, Filter, PublicationReader, PublicationTable, StoreSettings, Written};
+use tempfile::TempDir;
+
+use crate::pipeline::ports::RowStore;
+
+/// Rows read at once.
+pub(crate) const PAGE: u32 = 1_000;
+
+/// A temporary table with the merge rule of every other. About 400 bytes of disk a publication, in the folder that
+/// `TMPDIR` names.
+pub(crate) struct Scratch {
+    table: Arc<dyn PublicationTable>,
+    rows: Arc<dyn PublicationReader>,
+    folder: TempDir,
+}
+
+impl Scratch {
+    /// Makes an empty one, which only this user can read.
+    ///
+    /// # Errors
+    /// When nothing can be made in the folder for temporary files.
+    pub(crate) async fn create() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("publication-ingester.")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()
+            .with_context(|| {
+                format!(
+                    "making a temporary file in {}; set TMPDIR to a folder with room",
+                    std::env::temp_dir().display()
+                )
+            })?;
+        let url = format!("sqlite://{}", folder.path().join("rows.db").display());
+        let settings = StoreSettings { url, ..StoreSettings::default() };
+        let table = store::open_writer(&settings)?;
+        table.migrate().await.context("making a temporary table")?;
+        Ok(Self { table, rows: store::open_reader(&settings)?, folder })
+    }
+
+    /// Merges the rows into it.
+    ///
+    /// # Errors
+    /// [`Error::Fatal`]: it cannot be written, for example because the disk is full.
+    pub(crate) async fn record(&self, rows: &[Publication]) -> Result<(), Error> {
+        let failed = |error: Error| {
+            let folder = self.folder.path().display();
+            Error::Fatal(format!("the temporary table in {folder}: {error}").into())
+        };
+        self.table.record(rows).await.map(drop).map_err(failed)
+    }
+
+    /// The next rows behind those that `after` names, newest first; `after` is set to the last of them. None: there are
+    /// no more.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) async fn page(
+        &self,
+        after: &mut Option<Cursor>,
+    ) -> Result<Option<Vec<Publication>>, Error> {
+        page(&*self.rows, &Filter::default(), after).await
+    }
+
+    /// Which of these publications it has, in their order.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) async fn has(&self, ids: &[PublicationId]) -> Result<Vec<bool>, Error> {
+        Ok(self.rows.find(ids).await?.iter().map(Option::is_some).collect())
+    }
+}
+
+/// The next rows of a table that pass the filter, newest first; `after` is set to the last of them. None: there are no
+/// more.
+///
+/// # Errors
+/// When the table cannot be read.
+pub(crate) async fn page(
+    rows: &dyn PublicationReader,
+    filter: &Filter,
+    after: &mut Option<Cursor>,
+) -> Result<Option<Vec<Publication>>, Error> {
+    let page = rows.list(filter, after.as_ref(), PAGE).await?;
+    let Some(last) = page.last() else { return Ok(None) };
+    *after = Some(Cursor { created: last.info.created, id: last.id.clone() });
+    Ok(Some(page))
+}
+
+/// Stands in the table's place at the end of the loop. What it answers are no rows of the table, so nothing is inserted.
+#[async_trait]
+impl RowStore for Scratch {
+    async fn write(&self, rows: &[Publication]) -> Result<Written, Error> {
+        self.record(rows).await?;
+        let recorded = store::Recorded { unchanged: rows.len() as u64, ..Default::default() };
+        Ok(Written { recorded, refused: Vec::new() })
+    }
+
+    fn is_serial(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,94 @@
+//! What a command waits for: said once in the log when it begins and when it ends, and shown beside the progress.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use store::{Error, WaitCause, WaitObserver};
+
+use crate::pipeline::ports::{DeliveryObserver, Undelivered};
+
+/// Who waits for what, from several writes at once.
+#[derive(Debug, Default)]
+pub(crate) struct Waits(Mutex<BTreeMap<Cause, Waiting>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    Store(WaitCause),
+    DeadLetters,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    operations: usize,
+    reason: String,
+}
+
+impl Waits {
+    /// Why nothing is written, where that is so.
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.lock().values().next().map(|waiting| waiting.reason.clone())
+    }
+
+    fn begin(&self, cause: Cause, reason: String) {
+        let mut waits = self.lock();
+        if let Some(waiting) = waits.get_mut(&cause) {
+            waiting.operations += 1;
+            waiting.reason = reason;
+        } else {
+            tracing::warn!(reason, "waiting; it is tried again until it succeeds");
+            waits.insert(cause, Waiting { operations: 1, reason });
+        }
+    }
+
+    fn end(&self, cause: Cause) {
+        let mut waits = self.lock();
+        let Some(waiting) = waits.get_mut(&cause) else { return };
+        waiting.operations -= 1;
+        if waiting.operations == 0
+            && let Some(over) = waits.remove(&cause)
+        {
+            tracing::info!(reason = over.reason, "no longer waiting");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Cause, Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WaitObserver for Waits {
+    fn waiting(&self, cause: WaitCause, error: &Error) {
+        self.begin(Cause::Store(cause), error.to_string());
+    }
+
+    fn recovered(&self, cause: WaitCause) {
+        self.end(Cause::Store(cause));
+    }
+}
+
+impl DeliveryObserver for Waits {
+    fn waiting(&self, error: &Undelivered) {
+        self.begin(Cause::DeadLetters, error.to_string());
+    }
+
+    fn recovered(&self) {
+        self.end(Cause::DeadLetters);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_over_when_the_last_of_its_operations_is() {
+        let waits = Waits::default();
+        let away = Error::Transient("connection refused".into());
+        WaitObserver::waiting(&waits, WaitCause::Away, &away);
+        WaitObserver::waiting(&waits, WaitCause::Away, &away);
+        WaitObserver::recovered(&waits, WaitCause::Away);
+        assert!(waits.reason().is_some_and(|reason| reason.contains("connection refused")));
+        WaitObserver::recovered(&waits, WaitCause::Away);
+        assert_eq!(waits.reason(), None);
+    }
+}

@@ -1,0 +1,221 @@
+//! The dead-letter topic: rejected records go there whole, with the headers that Kafka Connect made the convention and
+//! ours (contract, section 1). What the topic refuses of one letter goes lesser; what it refuses of all, waits.
+
+mod letter;
+mod topic;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use model::Timestamp;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+
+use self::letter::{Changes, Letter, is_of_the_letter, lesser, needed};
+pub(crate) use self::topic::create_topic;
+use super::config;
+use crate::decode::rejection::Rejection;
+use crate::pipeline::ports::{self, Undelivered};
+use crate::record::Record;
+use crate::settings::Settings;
+
+/// How long there may be no room in the producer's own queue, which empties as the broker acknowledges.
+const ROOM: Duration = Duration::from_secs(10);
+
+/// The producer of dead letters.
+pub(crate) struct DeadLetters {
+    producers: Mutex<Arc<Producers>>,
+    config: ClientConfig,
+    topic: String,
+    group: String,
+}
+
+/// Two producers that fail together: an idempotent producer that failed for good never sends again.
+struct Producers {
+    batched: FutureProducer<Context>,
+    /// One record a request: a broker judges the size of a whole request, so a refusal says nothing about any one record
+    /// of it.
+    single: FutureProducer<Context>,
+    context: Context,
+}
+
+/// What librdkafka says of a producer.
+#[derive(Clone, Default)]
+struct Context(Arc<Said>);
+
+#[derive(Default)]
+struct Said {
+    repeated: config::Repeated,
+    /// The newest words about a broker.
+    trouble: Mutex<String>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        config::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if self.0.repeated.is_news(&error) {
+            tracing::warn!(%error, reason, "kafka, writing dead letters");
+        }
+        // That all are down follows from what was said of each.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_owned();
+        }
+    }
+}
+
+impl Producers {
+    fn open(config: &ClientConfig) -> KafkaResult<Self> {
+        let context = Context::default();
+        let mut single = config.clone();
+        single.set("batch.num.messages", "1");
+        Ok(Self {
+            batched: config.create_with_context(context.clone())?,
+            single: single.create_with_context(context.clone())?,
+            context,
+        })
+    }
+
+    /// Why one of them failed for good.
+    fn fatal(&self) -> Option<String> {
+        let both = [&self.batched, &self.single];
+        both.into_iter().find_map(|producer| Some(producer.client().fatal_error()?.1))
+    }
+
+    /// The cause in librdkafka's words, where the error itself only says that time is over.
+    fn words(&self, error: &KafkaError) -> String {
+        let trouble = self.context.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_silence = error.rdkafka_error_code().is_some_and(config::is_silence);
+        if is_silence && !trouble.is_empty() {
+            format!("{error}: {trouble}")
+        } else {
+            error.to_string()
+        }
+    }
+}
+
+impl DeadLetters {
+    /// # Errors
+    /// When librdkafka refuses a setting, by name.
+    pub(crate) fn open(settings: &Settings) -> KafkaResult<Self> {
+        let config = config::producer(settings);
+        Ok(Self {
+            producers: Mutex::new(Arc::new(Producers::open(&config)?)),
+            config,
+            topic: settings.kafka.dead_letter_topic.clone(),
+            group: settings.kafka.group.clone(),
+        })
+    }
+
+    fn producers(&self) -> Arc<Producers> {
+        self.producers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A producer that failed for good is made anew, so that letters go on when the cause is over.
+    fn renew(&self, failed: &Arc<Producers>) -> KafkaResult<()> {
+        let mut current = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current, failed) {
+            *current = Arc::new(Producers::open(&self.config)?);
+        }
+        Ok(())
+    }
+
+    /// The whole letter, among others and then alone; then the lesser ones, alone.
+    async fn send_all(
+        &self,
+        producers: &Producers,
+        rejected: (&Record, &Rejection),
+    ) -> Result<(), Failed> {
+        let record = rejected.0;
+        let whole = needed(record);
+        let Err(first) = self.send(&producers.batched, rejected, whole).await else {
+            return Ok(());
+        };
+        if !may_be_lesser(&first) {
+            return Err(Failed::Environment(first));
+        }
+        for changes in std::iter::once(whole).chain(lesser(record)) {
+            match self.send(&producers.single, rejected, changes).await {
+                Ok(()) => {
+                    self.say(record, changes, &first);
+                    return Ok(());
+                }
+                Err(error) if may_be_lesser(&error) => {}
+                Err(error) => return Err(Failed::Environment(error)),
+            }
+        }
+        Err(Failed::EveryLetter(first))
+    }
+
+    fn say(&self, record: &Record, changes: Changes, error: &KafkaError) {
+        if changes != needed(record) {
+            let at = &record.position;
+            tracing::warn!(
+                topic = %at.topic, partition = at.partition, offset = at.offset, %error, ?changes,
+                "the dead-letter topic refused a letter, and took a lesser one"
+            );
+        }
+    }
+
+    async fn send(
+        &self,
+        producer: &FutureProducer<Context>,
+        rejected: (&Record, &Rejection),
+        changes: Changes,
+    ) -> KafkaResult<()> {
+        let letter = Letter::new(rejected, changes, &self.group, now());
+        let mut headers = OwnedHeaders::new_with_capacity(letter.headers.len());
+        for (key, value) in &letter.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let mut sent: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic).headers(headers);
+        sent.key = letter.key.as_deref();
+        sent.payload = letter.value;
+        sent.timestamp = letter.timestamp;
+        producer.send(sent, ROOM).await.map(|_| ()).map_err(|(error, _)| error)
+    }
+}
+
+/// Why a letter was not written.
+enum Failed {
+    /// Nothing that is in the letter helps.
+    Environment(KafkaError),
+    /// Even the least letter was refused: the topic takes none.
+    EveryLetter(KafkaError),
+}
+
+fn may_be_lesser(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_of_the_letter)
+}
+
+fn now() -> Timestamp {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(0).after(now)
+}
+
+#[async_trait]
+impl ports::DeadLetters for DeadLetters {
+    async fn deliver(&self, rejection: &Rejection, record: &Record) -> Result<(), Undelivered> {
+        let producers = self.producers();
+        let Err(failed) = self.send_all(&producers, (record, rejection)).await else {
+            return Ok(());
+        };
+        let reason = match (producers.fatal(), failed) {
+            (Some(fatal), _) => match self.renew(&producers) {
+                Ok(()) => fatal,
+                Err(error) => format!("{fatal}; and no new producer: {error}"),
+            },
+            (None, Failed::Environment(error)) => producers.words(&error),
+            (None, Failed::EveryLetter(error)) => {
+                format!("the topic refuses every letter, even one without a value: {error}")
+            }
+        };
+        Err(Undelivered { position: record.position.clone(), reason })
+    }
+}

@@ -1,0 +1,114 @@
+//! The dead-letter topic itself, where the ingester has to make it.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+
+use super::{Context, config};
+use crate::settings::Settings;
+
+/// Room for the headers that a dead letter has over its record.
+const HEADER_ROOM: u64 = 64 * 1024;
+/// Kafka's default for `segment.bytes`, which a cluster may have lowered: a batch must fit into a segment.
+const SEGMENT_BYTES: u64 = 1024 * 1024 * 1024;
+/// As far from the present as a timestamp may be: letters have those of their records.
+const ANY_TIME: &str = "9223372036854775807";
+const QUESTION: Duration = Duration::from_secs(10);
+
+/// Makes the dead-letter topic where it is missing: kept for ever, since its records carry the times of the records they
+/// repeat, and wide enough for every record of the source. A topic that is there is left as it is, and a broker that
+/// does not let us is reported: an operator may make it otherwise. `false` when there was no answer.
+pub(crate) async fn create_topic(settings: &Settings) -> bool {
+    let name = &settings.kafka.dead_letter_topic;
+    match make(settings).await {
+        Ok(Some(Ok(_))) => tracing::info!(topic = name, "made the dead-letter topic"),
+        Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | None) => {}
+        Ok(Some(Err((_, error)))) => {
+            tracing::warn!(topic = name, %error, "the dead-letter topic was not made");
+        }
+        // librdkafka's in-process broker, which makes topics by itself.
+        Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
+        Err(error) => {
+            tracing::warn!(topic = name, %error, "no answer about the dead-letter topic");
+            return false;
+        }
+    }
+    true
+}
+
+type Made = Option<Result<String, (String, RDKafkaErrorCode)>>;
+
+async fn make(settings: &Settings) -> KafkaResult<Made> {
+    let admin: AdminClient<Context> =
+        config::producer(settings).create_with_context(Context::default())?;
+    let options = AdminOptions::new().operation_timeout(Some(QUESTION));
+    let max_bytes = max_message_bytes(&admin, &settings.kafka.topic, &options).await;
+    let fitting = fitting(max_bytes);
+    let create = async |own: &[(&'static str, String)]| {
+        let mut topic =
+            NewTopic::new(&settings.kafka.dead_letter_topic, -1, TopicReplication::Fixed(-1));
+        for (key, value) in own {
+            topic = topic.set(key, value);
+        }
+        KafkaResult::Ok(admin.create_topics([&topic], &options).await?.pop())
+    };
+    match create(&fitting).await? {
+        // A broker before 3.6 does not know the limits of timestamps by these names.
+        Some(Err((_, RDKafkaErrorCode::InvalidConfig))) => {
+            let known: Vec<_> =
+                fitting.into_iter().filter(|(key, _)| !key.ends_with(".max.ms")).collect();
+            create(&known).await
+        }
+        made => Ok(made),
+    }
+}
+
+/// The topic's own settings, so that a letter of every record of the source fits, whatever the cluster's defaults are.
+fn fitting(max_message_bytes: Option<u64>) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("retention.ms", "-1".to_owned()),
+        ("retention.bytes", "-1".to_owned()),
+        ("cleanup.policy", "delete".to_owned()),
+        ("message.timestamp.type", "CreateTime".to_owned()),
+        ("message.timestamp.before.max.ms", ANY_TIME.to_owned()),
+        ("message.timestamp.after.max.ms", ANY_TIME.to_owned()),
+    ];
+    if let Some(bytes) = max_message_bytes {
+        let bytes = (bytes + HEADER_ROOM).min(i32::MAX.unsigned_abs().into());
+        settings.push(("max.message.bytes", bytes.to_string()));
+        settings.push(("segment.bytes", bytes.max(SEGMENT_BYTES).to_string()));
+    } else {
+        settings.push(("segment.bytes", SEGMENT_BYTES.to_string()));
+    }
+    settings
+}
+
+async fn max_message_bytes(
+    admin: &AdminClient<Context>,
+    topic: &str,
+    options: &AdminOptions,
+) -> Option<u64> {
+    let described =
+        admin.describe_configs(&[ResourceSpecifier::Topic(topic)], options).await.ok()?;
+    let resource = described.into_iter().next()?.ok()?;
+    resource.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_wide_enough_for_a_batch() {
+        let of = |max, key: &str| {
+            let settings = fitting(max);
+            settings.into_iter().find(|(of, _)| *of == key).map(|(_, value)| value)
+        };
+        assert_eq!(of(Some(3_000_000), "max.message.bytes").as_deref(), Some("3065536"));
+        assert_eq!(of(Some(3_000_000), "segment.bytes").as_deref(), Some("1073741824"));
+        assert_eq!(of(Some(2_000_000_000), "segment.bytes").as_deref(), Some("2000065536"));
+        assert_eq!(of(Some(u64::from(u32::MAX)), "segment.bytes").as_deref(), Some("2147483647"));
+        assert_eq!(of(None, "max.message.bytes"), None);
+    }
+}

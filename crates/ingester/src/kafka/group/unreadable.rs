@@ -1,0 +1,64 @@
+//! Goes on behind a batch that cannot be read.
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::callbacks::Context;
+use super::start_offsets::{Facts, Gap, GapCause, LogPosition, Start};
+use super::state::Reading;
+use crate::kafka::damage::Probe;
+
+impl Context {
+    /// Finds the partitions of the batches that could not be read, and starts them behind. What is not found by now is
+    /// said again by librdkafka.
+    pub(super) fn pass_unreadable(&self, consumer: &BaseConsumer<Self>, probe: &ClientConfig) {
+        let (unreadable, read) = {
+            let mut state = self.state();
+            let unreadable = std::mem::take(&mut state.unreadable);
+            let read = state.partitions.iter().filter(|(_, of)| of.reading == Reading::Reads);
+            let read: Vec<(i32, i64)> =
+                read.filter_map(|(&number, of)| Some((number, of.next_offset()?))).collect();
+            (unreadable, read)
+        };
+        for batch in unreadable {
+            let mut nearest = read.clone();
+            nearest.sort_by_key(|(_, next)| next.abs_diff(batch));
+            let found = Probe::open(probe, &self.topic).and_then(|probe| {
+                for (partition, next) in nearest {
+                    let from = next.max(batch);
+                    let end =
+                        probe.end_of_unreadable(partition, from, || self.observer.polled())?;
+                    if let Some(end) = end {
+                        return Ok(Some((partition, from, end)));
+                    }
+                }
+                Ok(None)
+            });
+            match found {
+                Ok(Some(range)) => self.start_behind(consumer, range),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, batch, "a batch cannot be read, and its end is not known yet")
+                }
+            }
+        }
+    }
+
+    fn start_behind(&self, consumer: &BaseConsumer<Self>, (partition, from, end): (i32, i64, i64)) {
+        let list = self.list([(partition, 0)]);
+        if self.fatal(list.and_then(|list| consumer.pause(&list))).is_none() {
+            return;
+        }
+        let (topic_id, settled_by) = {
+            let mut state = self.state();
+            let settled_by = state.partitions.get(&partition).and_then(|of| of.settled_by.clone());
+            (state.log(partition).topic_id.clone(), settled_by)
+        };
+        let mut facts = Facts { topic_id, ..Facts::default() };
+        facts.position = Some(LogPosition::unproved(from));
+        facts.metadata.settled_by = settled_by;
+        let gap = Some(Gap { cause: GapCause::Unreadable, range: Some((from, end)) });
+        let position = LogPosition::unproved(end);
+        self.start(consumer, partition, &facts, Start { position, gap, other_log: false });
+    }
+}

@@ -1,0 +1,86 @@
+//! `event check`: what a producer is told before there is a topic, and the examples that producers are given.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::replay::Answer;
+use crate::support::{Scene, event, with};
+
+/// The answers of `event check` to a file with these lines.
+fn check(lines: &str, environment: &[(&str, &str)]) -> Answer {
+    let scene = Scene::without_topic("event-check", "sqlite://unused.db".into());
+    let file = scene.directory.path().join("events.ndjson");
+    std::fs::write(&file, lines).unwrap();
+    scene.ask("event", &["check", file.to_str().unwrap()], environment)
+}
+
+fn answers(answer: &Answer) -> Vec<Value> {
+    answer.lines.iter().filter_map(|line| line.get("event").cloned()).collect()
+}
+
+#[test]
+fn each_line_is_answered_by_a_row_a_reason_or_skipped() {
+    let good = event("pg", "7.12.0");
+    let lines = [
+        good.clone(),
+        with(good.clone(), "/data/revision", json!("1")),
+        with(good.clone(), "/type", json!("registry.package.deprecated.v1")),
+        with(good.clone(), "/subject", json!("pkg:npm/other@7.12.0")),
+        json!({"specversion": "1.0"}),
+    ];
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    let checked = check(&format!("{}\n\nrubbish", lines.join("\n")), &[]);
+    assert_eq!(checked.code, Some(1), "{}", checked.log);
+    let found = answers(&checked);
+    assert_eq!(found.len(), 6, "{}", checked.log);
+    let row = &found[0]["row"];
+    assert_eq!((&row["name"], &row["version"]), (&json!("pg"), &json!("7.12.0")));
+    assert_eq!((&row["tfa"], &row["tfa_reason"]), (&json!(true), &json!("second_factor")));
+    assert!(row.get("tor").is_none(), "{row}");
+    let reasons: Vec<_> = found
+        .iter()
+        .filter_map(|one| {
+            let one_is = one.get("rejected")?;
+            let words = ["code", "stage", "pointer"].map(|name| one_is[name].clone());
+            Some((one["line"].clone(), words))
+        })
+        .collect();
+    let expected = [
+        (2, json!(["bad_field", "VALUE_CONVERTER", "/data/revision"])),
+        (4, json!(["subject_mismatch", "TRANSFORMATION", "/subject"])),
+        (5, json!(["not_cloudevent", "VALUE_CONVERTER", "/id"])),
+        (7, json!(["not_json", "VALUE_CONVERTER", null])),
+    ];
+    let expected = expected.map(|(line, words)| (json!(line), words));
+    let reasons: Vec<_> = reasons.into_iter().map(|(line, words)| (line, json!(words))).collect();
+    assert_eq!(reasons, expected);
+    assert_eq!(found[2]["skipped"], true);
+    assert!(!checked.log.contains("71.160.223.45"), "{}", checked.log);
+
+    assert_eq!(check(&lines[0], &[]).code, Some(0));
+    let scene = Scene::without_topic("event-check", "sqlite://unused.db".into());
+    let missing = scene.ask("event", &["check", "/no/such/file"], &[]);
+    assert!(missing.code == Some(2) && missing.log.contains("/no/such/file"), "{}", missing.log);
+    let schema = scene.ask("event", &["check", "--schema"], &[]);
+    assert!(schema.code == Some(0) && schema.log.contains("json-schema.org"), "{}", schema.log);
+}
+
+#[test]
+fn the_examples_for_producers_are_events() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/ingester/producers.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let blocks = guide.split("```json\n").skip(1);
+    let examples: Vec<&str> = blocks.map(|block| block.split_once("\n```").unwrap().0).collect();
+    assert!(examples.len() >= 8, "{} examples", examples.len());
+    for example in examples {
+        let event: Value = serde_json::from_str(example).unwrap();
+        let ecosystem = event["data"]["package"]["ecosystem"].as_str().unwrap();
+        let checked = check(example, &[("INGESTER_REGISTRY__ECOSYSTEM", ecosystem)]);
+        assert_eq!(checked.code, Some(0), "{}", checked.log);
+        let row = &answers(&checked)[0]["row"];
+        assert_eq!(row["name"], event["data"]["package"]["name"], "{}", checked.log);
+        assert_eq!(row["username"], event["data"]["actor"]["username"], "{}", checked.log);
+        assert!(row["created"].as_str().unwrap().starts_with("2026-03-05T10:00:00"), "{row}");
+    }
+}
