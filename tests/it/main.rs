@@ -16,6 +16,7 @@ mod audit;
 mod audit_bun;
 mod audits;
 mod check;
+mod codecs;
 mod config;
 mod databases;
 mod dead_letters;
