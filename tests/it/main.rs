@@ -17,6 +17,7 @@ mod audit_bun;
 mod audits;
 mod check;
 mod clients;
+mod codecs;
 mod config;
 mod databases;
 mod dead_letters;

@@ -76,8 +76,40 @@ pub(crate) fn flush(producer: &BaseProducer) -> Result<()> {
     producer.flush(PATIENCE).context("the broker does not acknowledge")
 }
 
-/// Reads the whole topic and does nothing with it; returns records a second.
-pub(crate) fn consume(brokers: &str, topic: &str, records: u32) -> Result<f64> {
+/// Reads the whole topic and does nothing with it but `act` on each value; returns records a second.
+pub(crate) fn consume(
+    brokers: &str,
+    topic: &str,
+    records: u32,
+    mut act: impl FnMut(&[u8]),
+) -> Result<f64> {
+    let consumer = assigned(brokers, topic, Offset::Beginning)?;
+    let mut began = None;
+    let mut bytes = 0;
+    for _ in 0..records {
+        let message = consumer.poll(PATIENCE).context("the topic has fewer records")??;
+        began.get_or_insert_with(Instant::now);
+        let value = message.payload().unwrap_or_default();
+        bytes += value.len();
+        act(value);
+    }
+    ensure!(bytes > 0, "the records have no values");
+    let seconds = began.map_or(0.0, |began| began.elapsed().as_secs_f64());
+    Ok(f64::from(records) / seconds)
+}
+
+/// The value of the last record of each partition; none of the partitions may be empty.
+pub(crate) fn last_values(brokers: &str, topic: &str) -> Result<Vec<Vec<u8>>> {
+    let consumer = assigned(brokers, topic, Offset::OffsetTail(1))?;
+    let values = (0..PARTITIONS).map(|_| {
+        let message = consumer.poll(PATIENCE).context("a partition has no record")??;
+        Ok(message.payload().unwrap_or_default().to_vec())
+    });
+    values.collect()
+}
+
+/// A consumer of all partitions, from `offset` on.
+fn assigned(brokers: &str, topic: &str, offset: Offset) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "raw")
@@ -85,17 +117,8 @@ pub(crate) fn consume(brokers: &str, topic: &str, records: u32) -> Result<f64> {
         .create()?;
     let mut assignment = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
-        assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
+        assignment.add_partition_offset(topic, partition, offset)?;
     }
     consumer.assign(&assignment)?;
-    let mut began = None;
-    let mut bytes = 0;
-    for _ in 0..records {
-        let message = consumer.poll(PATIENCE).context("the topic has fewer records")??;
-        began.get_or_insert_with(Instant::now);
-        bytes += message.payload().map_or(0, <[u8]>::len);
-    }
-    ensure!(bytes > 0, "the records have no values");
-    let seconds = began.map_or(0.0, |began| began.elapsed().as_secs_f64());
-    Ok(f64::from(records) / seconds)
+    Ok(consumer)
 }

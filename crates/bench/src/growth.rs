@@ -41,7 +41,7 @@ pub(crate) fn run(
         let cost = ingest(&place, &group, instances, records, bench.processes())?;
         let rows = bench.runtime.block_on(postgres::count(&database))?;
         ensure!(rows == i64::from(records), "{rows} rows of {records} records");
-        bench.runtime.block_on(postgres::empty(&database))?;
+        bench.runtime.block_on(postgres::execute(&database, &["TRUNCATE publication"]))?;
         let ([rate, cpu], text) = line;
         report.add(rate, text, cost.rate, "rows/s");
         let processor = f64::from(records) / (cost.ingester + cost.postgres);

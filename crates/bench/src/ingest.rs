@@ -18,7 +18,7 @@ use crate::{broker, latency, postgres, sqlite};
 /// A week of hourly lists, with as many exits as the Tor network has had.
 const LISTS: usize = 7 * 24;
 const ADDRESSES: usize = 1_500;
-const TOPIC: &str = "events";
+pub(crate) const TOPIC: &str = "events";
 
 /// What all of these measurements share.
 pub(crate) struct Bench {
@@ -26,7 +26,7 @@ pub(crate) struct Bench {
     pub(crate) postgres: Postgres,
     lists: Lists,
     pub(crate) runtime: Runtime,
-    records: u32,
+    pub(crate) records: u32,
     /// The processor time of the ingester's start, in seconds.
     start: f64,
 }
@@ -39,12 +39,13 @@ pub(crate) fn run(
 ) -> Result<()> {
     let mut bench = Bench::start(workspace, records, now)?;
     bench.servers(report)?;
-    bench.topic(report)?;
+    bench.fill(report)?;
+    bench.consume(report)?;
     let database = bench.runtime.block_on(bench.postgres.database()).url;
     bench.idle(report, &database)?;
     bench.fresh_and_known(report, &database)?;
     bench.copy(report, &database)?;
-    bench.latency(report, &database)?;
+    bench.latency(report, &database, 0)?;
     bench.sqlite(report)?;
     report.ratio("fresh_per_copy", "fresh rows / PostgreSQL's own COPY", "fresh", "copy");
     report.ratio("known_per_fresh", "rows already there / fresh rows", "known", "fresh");
@@ -65,7 +66,8 @@ impl Bench {
         Ok(Self { kafka, postgres, lists, runtime: Runtime::new()?, records, start: 0.0 })
     }
 
-    fn servers(&self, report: &mut Report) -> Result<()> {
+    /// Tells versions and settings.
+    pub(crate) fn servers(&self, report: &mut Report) -> Result<()> {
         let version = self.runtime.block_on(postgres::version(&self.postgres.url()))?;
         let settings = postgres::SETTINGS.map(|(name, value)| format!("{name}={value}")).join(" ");
         report.fact("PostgreSQL", format!("{version}, durable, defaults but {settings}"));
@@ -91,12 +93,10 @@ impl Bench {
         Events::new(count, self.lists.last, self.lists.exits.clone(), first_major)
     }
 
-    /// Fills the topic and reads it back with nothing but librdkafka.
-    fn topic(&self, report: &mut Report) -> Result<()> {
+    /// Makes the topic and fills it.
+    pub(crate) fn fill(&self, report: &mut Report) -> Result<()> {
         let (brokers, records) = (self.kafka.brokers(), self.records);
-        for topic in [TOPIC, "idle", "latency"] {
-            self.runtime.block_on(testkit::topic(&brokers, topic, broker::PARTITIONS, &[]));
-        }
+        self.runtime.block_on(testkit::topic(&brokers, TOPIC, broker::PARTITIONS, &[]));
         eprintln!("bench: producing {records} events");
         let bytes = broker::fill(&brokers, TOPIC, self.events(records, 0))?;
         let each = bytes / records as usize;
@@ -105,7 +105,13 @@ impl Bench {
             broker::PARTITIONS
         );
         report.fact("events", shape);
-        let rate = broker::consume(&brokers, TOPIC, records)?;
+        Ok(())
+    }
+
+    /// Reads the topic with nothing but librdkafka.
+    fn consume(&self, report: &mut Report) -> Result<()> {
+        let (brokers, records) = (self.kafka.brokers(), self.records);
+        let rate = broker::consume(&brokers, TOPIC, records, |_| {})?;
         report.add("consume", "librdkafka alone: consume", rate, "records/s");
         Ok(())
     }
@@ -113,6 +119,7 @@ impl Bench {
     /// An ingester with nothing to do: what it holds, and what its start takes.
     fn idle(&mut self, report: &mut Report, database: &str) -> Result<()> {
         let brokers = self.kafka.brokers();
+        self.runtime.block_on(testkit::topic(&brokers, "idle", broker::PARTITIONS, &[]));
         let mut ingester = Ingester::start(&self.place(&brokers, "idle", database), "idle");
         let (memory, cpu) = ingester.ready()?;
         ingester.end();
@@ -164,10 +171,10 @@ impl Bench {
     /// PostgreSQL's own limit for the rows that the ingester wrote.
     fn copy(&self, report: &mut Report, database: &str) -> Result<()> {
         let dump = self.runtime.block_on(postgres::Dump::write(database))?;
-        self.runtime.block_on(postgres::empty(database))?;
+        self.runtime.block_on(postgres::execute(database, &["TRUNCATE publication"]))?;
         let used = || self.postgres.pid().map_or(Ok(0.0), cpu_with_children);
         let before = used()?;
-        let seconds = self.runtime.block_on(dump.copy_back(database))?;
+        let seconds = self.runtime.block_on(dump.copy_into("publication", database))?;
         let cpu = used()? - before;
         let records = f64::from(self.records);
         let text = "PostgreSQL alone: binary COPY from files, two sessions";
@@ -177,11 +184,12 @@ impl Bench {
         Ok(())
     }
 
-    /// In a table that already has many rows.
-    fn latency(&self, report: &mut Report, database: &str) -> Result<()> {
-        let brokers = self.kafka.brokers();
-        let events = self.events(latency::EVENTS, 1_000);
-        latency::run(report, &self.place(&brokers, "latency", database), events)
+    /// In a table that already has many rows. `round` keeps the events of several apart.
+    pub(crate) fn latency(&self, report: &mut Report, database: &str, round: u32) -> Result<()> {
+        let (brokers, topic) = (self.kafka.brokers(), format!("latency-{round}"));
+        self.runtime.block_on(testkit::topic(&brokers, &topic, broker::PARTITIONS, &[]));
+        let events = self.events(latency::EVENTS, u64::from(round + 1) * 1_000);
+        latency::run(report, &self.place(&brokers, &topic, database), events)
     }
 
     fn sqlite(&self, report: &mut Report) -> Result<()> {

@@ -8,13 +8,16 @@ use model::Timestamp;
 use crate::args::{Args, Part};
 use crate::report::Report;
 use crate::workspace::Workspace;
-use crate::{broker, decode, growth, hostile, ingest, query, tor};
+use crate::{broker, decode, growth, hostile, ingest, peers, query, tor};
 
 /// Measures and reports.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let mut report = Report::new(workspace);
     report.fact("librdkafka", broker::version());
     let now = Timestamp::from_micros(0).after(SystemTime::UNIX_EPOCH.elapsed()?);
+    if args.part == Part::Peers {
+        peers::run(workspace, &mut report, args, now)?;
+    }
     let wanted = |part| args.part == part || args.part == Part::All;
     // The one that measures this process's own memory comes first.
     if wanted(Part::Tor) {
@@ -35,5 +38,5 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if wanted(Part::Hostile) {
         hostile::run(workspace, &mut report)?;
     }
-    report.finish(args.json.as_deref())
+    report.finish(args.json.as_deref(), args.check)
 }

@@ -48,16 +48,27 @@ pub(crate) async fn logged(url: &str) -> Result<f64> {
     Ok(sqlx::query_scalar(bytes).fetch_one(&mut connection).await?)
 }
 
+/// Removes a database with all who are connected to it.
+pub(crate) async fn drop_database(server: &str, url: &str) -> Result<()> {
+    let name = url.rsplit('/').next().context("a URL ends with the database's name")?;
+    let mut connection = PgConnection::connect(server).await?;
+    let drop = format!("DROP DATABASE \"{name}\" WITH (FORCE)");
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await?;
+    Ok(())
+}
+
 /// The rows of the relation.
 pub(crate) async fn count(url: &str) -> Result<i64> {
     let mut connection = PgConnection::connect(url).await?;
     Ok(sqlx::query_scalar("SELECT count(*) FROM publication").fetch_one(&mut connection).await?)
 }
 
-/// Empties the relation, in a transaction of its own, so that what comes is logged as any write is.
-pub(crate) async fn empty(url: &str) -> Result<()> {
+/// Executes statements, each in a transaction of its own, so that what comes is logged as any write is.
+pub(crate) async fn execute(url: &str, statements: &[&'static str]) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
-    sqlx::raw_sql("TRUNCATE publication").execute(&mut connection).await?;
+    for statement in statements {
+        sqlx::raw_sql(*statement).execute(&mut connection).await?;
+    }
     settle(url).await
 }
 
@@ -85,11 +96,12 @@ impl Dump {
         Ok(Self { _directory: directory, files })
     }
 
-    /// Copies all rows back, one session a file; returns the seconds that took.
-    pub(crate) async fn copy_back(&self, url: &str) -> Result<f64> {
+    /// Copies all rows into `table`, one session a file; returns the seconds that took.
+    pub(crate) async fn copy_into(&self, table: &str, url: &str) -> Result<f64> {
         let mut sessions = Vec::new();
         for file in &self.files {
-            sessions.push((PgConnection::connect(url).await?, copy_from(file)));
+            let copy = format!("COPY {table} FROM '{}' (FORMAT binary)", file.display());
+            sessions.push((PgConnection::connect(url).await?, copy));
         }
         let began = Instant::now();
         let running = sessions.into_iter().map(|(mut connection, sql)| {
@@ -112,8 +124,4 @@ async fn dump(pool: &PgPool, rows: &str, path: &Path) -> Result<()> {
         file.write_all(&part?)?;
     }
     file.flush().context("writing the dump")
-}
-
-fn copy_from(path: &Path) -> String {
-    format!("COPY publication FROM '{}' (FORMAT binary)", path.display())
 }

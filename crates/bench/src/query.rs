@@ -20,7 +20,7 @@ use crate::workspace::{Workspace, succeed};
 
 const ROWS: u32 = 1_000_000;
 /// As many as the goal is stated for.
-const CONNECTIONS: usize = 16;
+pub(crate) const CONNECTIONS: usize = 16;
 const KEYS: u32 = 1_000;
 /// For the caches of both sides, the statements' plans and the clients' connections.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -70,8 +70,14 @@ impl Served {
         Ok(Self { daemon, http, admin, database, postgres, runtime })
     }
 
+    /// The daemon, to be asked.
+    pub(crate) fn target(&self) -> Target<'_> {
+        let (pid, postgres) = (self.daemon.pid(), self.postgres.pid());
+        Target { http: &self.http, pid, postgres, right: has_data }
+    }
+
     /// The daemon's peak, in MiB.
-    fn peak(&self) -> Result<f64> {
+    pub(crate) fn peak(&self) -> Result<f64> {
         memory(&self.daemon.pid().to_string(), "VmHWM")
     }
 }
@@ -108,30 +114,20 @@ pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     let version = served.runtime.block_on(postgres::version(&served.postgres.url()))?;
     report.fact("query", format!("{ROWS} rows, {CONNECTIONS} connections, PostgreSQL {version}"));
 
-    let one = |n: u32| request(&[n % ROWS]);
-    let requests = measure(&served, &one)?;
+    let daemon = served.target();
+    let requests = measure(&daemon, &one(ROWS))?;
     report.add("query_one", "query daemon: one key a request", requests.rate, "requests/s");
     report.add("query_one_cpu", "  its processor time a request", requests.cpu * 1e6, "µs");
     report.add("query_one_postgres", "  PostgreSQL's", requests.postgres * 1e6, "µs");
-    let keys = "ARRAY['package-' || :n], ARRAY['1.0.0']";
-    let alone = pgbench(&served, &format!("\\set n random(0, {})\n", ROWS - 1), keys, &[])?;
+    let alone = pgbench_one(&served.database, ROWS)?;
     report.add("pgbench_one", "pgbench: the same statement", alone, "statements/s");
     report.ratio("query_per_pgbench", "one key, daemon / pgbench", "query_one", "pgbench_one");
 
-    let place = |n: u32, key: u32| (n.wrapping_mul(7_919) + key * 997) % ROWS;
-    let batch = |n: u32| request(&(0..KEYS).map(|key| place(n, key)).collect::<Vec<_>>());
-    let batches = measure(&served, &batch)?;
+    let batches = measure(&daemon, &batch(ROWS))?;
     report.add("query_batch", "query daemon: 1,000 keys a request", batches.rate, "batches/s");
     report.add("query_batch_cpu", "  its processor time a batch", batches.cpu * 1e3, "ms");
     report.add("query_batch_postgres", "  PostgreSQL's", batches.postgres * 1e3, "ms");
-    let list = |value: &dyn Fn(u32) -> String| {
-        let items: Vec<String> = (0..KEYS).map(value).collect();
-        format!("{{{}}}", items.join(","))
-    };
-    let names = format!("names={}", list(&|key| format!("package-{}", place(1, key))));
-    let versions = format!("versions={}", list(&|_| "1.0.0".to_owned()));
-    let keys = ":names::text[], :versions::text[]";
-    let alone = pgbench(&served, "", keys, &["-D", &names, "-D", &versions])?;
+    let alone = pgbench_batch(&served.database, ROWS)?;
     report.add("pgbench_batch", "pgbench: the same statement", alone, "statements/s");
     let text = "1,000 keys, daemon / pgbench";
     report.ratio("batch_per_pgbench", text, "query_batch", "pgbench_batch");
@@ -139,7 +135,22 @@ pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A request for these packages with the seed's fields.
+/// Makes requests for one of so many packages each.
+pub(crate) fn one(rows: u32) -> impl Fn(u32) -> Vec<u8> + Sync {
+    move |n| request(&[n % rows])
+}
+
+/// Makes requests for 1,000 packages each.
+pub(crate) fn batch(rows: u32) -> impl Fn(u32) -> Vec<u8> + Sync {
+    move |n| request(&(0..KEYS).map(|key| spread(n, key, rows)).collect::<Vec<_>>())
+}
+
+/// Which package the key of a batch is, far from the one before.
+fn spread(n: u32, key: u32, rows: u32) -> u32 {
+    (n.wrapping_mul(7_919) + key * 997) % rows
+}
+
+/// A request for these packages with the README's fields.
 fn request(places: &[u32]) -> Vec<u8> {
     let body = match places {
         [one] => format!(
@@ -161,20 +172,38 @@ fn request(places: &[u32]) -> Vec<u8> {
     .into_bytes()
 }
 
-struct Measured {
+/// A server to ask, and its processes.
+pub(crate) struct Target<'a> {
+    pub(crate) http: &'a str,
+    pub(crate) pid: u32,
+    pub(crate) postgres: Option<u32>,
+    /// Whether an answer's body is right.
+    pub(crate) right: fn(&[u8]) -> bool,
+}
+
+/// GraphQL's data, without a `null` at the place of the last package.
+pub(crate) fn has_data(body: &[u8]) -> bool {
+    body.starts_with(b"{\"data\"") && !body.ends_with(b":null}}")
+}
+
+/// What asking took.
+pub(crate) struct Measured {
     /// Requests a second.
-    rate: f64,
+    pub(crate) rate: f64,
     /// Processor time of the daemon and of PostgreSQL for one request, in seconds.
-    cpu: f64,
-    postgres: f64,
+    pub(crate) cpu: f64,
+    pub(crate) postgres: f64,
 }
 
 /// Asks over all connections at once, each waiting for its answer before it asks again.
-fn measure(served: &Served, request: &(dyn Fn(u32) -> Vec<u8> + Sync)) -> Result<Measured> {
+pub(crate) fn measure(
+    target: &Target<'_>,
+    request: &(dyn Fn(u32) -> Vec<u8> + Sync),
+) -> Result<Measured> {
     let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let used = || -> Result<(f64, f64)> {
-        let postgres = served.postgres.pid().map_or(Ok(0.0), cpu_with_children)?;
-        Ok((cpu(served.daemon.pid())?, postgres))
+        let postgres = target.postgres.map_or(Ok(0.0), cpu_with_children)?;
+        Ok((cpu(target.pid)?, postgres))
     };
     thread::scope(|scope| {
         let clients: Vec<_> = (0_u32..)
@@ -182,7 +211,7 @@ fn measure(served: &Served, request: &(dyn Fn(u32) -> Vec<u8> + Sync)) -> Result
             .map(|client| {
                 scope.spawn({
                     let (done, over) = (&done, &over);
-                    move || ask(&served.http, client, request, (done, over))
+                    move || ask(target, client, request, (done, over))
                 })
             })
             .collect();
@@ -203,7 +232,7 @@ fn measure(served: &Served, request: &(dyn Fn(u32) -> Vec<u8> + Sync)) -> Result
 }
 
 fn ask(
-    http: &str,
+    target: &Target<'_>,
     client: u32,
     request: &(dyn Fn(u32) -> Vec<u8> + Sync),
     (done, over): (&AtomicU64, &AtomicBool),
@@ -211,7 +240,7 @@ fn ask(
     // Made before, so that making them costs the machine nothing while it is measured.
     let requests: Vec<Vec<u8>> =
         (0..64).map(|turn| request((client * 64 + turn).wrapping_mul(48_271))).collect();
-    let mut stream = TcpStream::connect(http)?;
+    let mut stream = TcpStream::connect(target.http)?;
     stream.set_nodelay(true)?;
     let mut answers = BufReader::with_capacity(64 * 1_024, stream.try_clone()?);
     let (mut line, mut body) = (String::new(), Vec::new());
@@ -221,7 +250,7 @@ fn ask(
         }
         stream.write_all(request)?;
         read_answer(&mut answers, &mut line, &mut body)?;
-        ensure!(body.starts_with(b"{\"data\"") && !body.ends_with(b":null}}"), "a wrong answer");
+        ensure!((target.right)(&body), "a wrong answer: {}", String::from_utf8_lossy(&body));
         done.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
@@ -231,8 +260,11 @@ fn read_answer(answers: &mut impl BufRead, line: &mut String, body: &mut Vec<u8>
     let mut length = 0;
     loop {
         line.clear();
-        ensure!(answers.read_line(line)? > 0, "the daemon closed a connection");
-        if let Some(value) = line.strip_prefix("content-length: ") {
+        ensure!(answers.read_line(line)? > 0, "the server closed a connection");
+        let header = line.split_once(':');
+        if let Some((name, value)) = header
+            && name.eq_ignore_ascii_case("content-length")
+        {
             length = value.trim().parse()?;
         }
         if line == "\r\n" {
@@ -243,8 +275,26 @@ fn read_answer(answers: &mut impl BufRead, line: &mut String, body: &mut Vec<u8>
     Ok(answers.read_exact(body)?)
 }
 
+/// Statements a second of `pgbench`, of one key each.
+pub(crate) fn pgbench_one(database: &str, rows: u32) -> Result<f64> {
+    let keys = "ARRAY['package-' || :n], ARRAY['1.0.0']";
+    pgbench(database, &format!("\\set n random(0, {})\n", rows - 1), keys, &[])
+}
+
+/// Statements a second of `pgbench`, of 1,000 keys each.
+pub(crate) fn pgbench_batch(database: &str, rows: u32) -> Result<f64> {
+    let list = |value: &dyn Fn(u32) -> String| {
+        let items: Vec<String> = (0..KEYS).map(value).collect();
+        format!("{{{}}}", items.join(","))
+    };
+    let names = format!("names={}", list(&|key| format!("package-{}", spread(1, key, rows))));
+    let versions = format!("versions={}", list(&|_| "1.0.0".to_owned()));
+    let keys = ":names::text[], :versions::text[]";
+    pgbench(database, "", keys, &["-D", &names, "-D", &versions])
+}
+
 /// Statements a second of `pgbench` over as many connections.
-fn pgbench(served: &Served, before: &str, keys: &str, more: &[&str]) -> Result<f64> {
+fn pgbench(database: &str, before: &str, keys: &str, more: &[&str]) -> Result<f64> {
     let script = tempfile::NamedTempFile::new()?;
     fs::write(script.path(), format!("{before}{}", STATEMENT.replace("{keys}", keys)))?;
     let program = postgres_program("pgbench").context("no pgbench beside postgres")?;
@@ -255,7 +305,7 @@ fn pgbench(served: &Served, before: &str, keys: &str, more: &[&str]) -> Result<f
         .args(["--time", &seconds, "--file"])
         .arg(script.path())
         .args(more)
-        .arg(&served.database)
+        .arg(database)
         .env("PGOPTIONS", SESSION)
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -10,6 +10,7 @@ mod columns;
 mod error;
 mod filter;
 mod merge;
+mod migrations;
 mod operator;
 mod positions;
 mod postgres;

@@ -85,13 +85,19 @@ impl Daemon {
             "no {}: run `cargo build --workspace --bins` first (`cargo xtask test` does)",
             program.display()
         );
+        Self::program(program)
+    }
+
+    /// Any other program that is to end with its guard: a server to compare with. `program` is a path, or a name on PATH.
+    pub fn program(program: impl AsRef<Path>) -> DaemonBuilder {
+        let program = program.as_ref();
         let dir = tempfile::Builder::new()
             .prefix("daemon-")
             .tempdir()
             .expect("a temporary directory can be made");
         let mut command = watched(program, Farewell::Kill, dir.path());
         command.current_dir(dir.path());
-        DaemonBuilder { command, name: name.to_owned(), dir }
+        DaemonBuilder { command, name: program.display().to_string(), dir }
     }
 
     /// The process id.

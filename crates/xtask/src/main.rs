@@ -9,7 +9,6 @@ mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
-use workspace::Workspace;
 
 #[derive(clap::Parser)]
 #[command(bin_name = "cargo xtask", about)]
@@ -29,12 +28,13 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    workspace::exit_code(Workspace::load().and_then(|workspace| match clap::Parser::parse() {
+    let outcome = workspace::Workspace::load().and_then(|workspace| match clap::Parser::parse() {
         Task::Setup => setup::install(&workspace),
         Task::Test(args) => test::run(&workspace, &args),
         Task::Bench(args) => bench::run(&workspace, &args),
         Task::Faults(args) => faults::run(&workspace, &args),
         Task::Simulate(args) => simulate::run(&workspace, &args),
         Task::Tidy => tidy::run(&workspace),
-    }))
+    });
+    outcome.map_or_else(|error| workspace::failed(&error), |()| ExitCode::SUCCESS)
 }

@@ -71,7 +71,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// The program's own exit code, 1 when a signal ended it.
-    pub(crate) fn exit_code(&self) -> ExitCode {
+    fn exit_code(&self) -> ExitCode {
         self.code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
     }
 }
@@ -87,6 +87,12 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Prints an error; returns the exit code that it stands for.
+pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("xtask: {error:#}");
+    error.downcast_ref::<Failure>().map_or(ExitCode::FAILURE, Failure::exit_code)
+}
+
 /// Runs a program to its end, its output going where ours goes; any exit code but 0 is a [`Failure`].
 pub(crate) fn succeed(what: &str, command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {what}"))?;
@@ -95,11 +101,4 @@ pub(crate) fn succeed(what: &str, command: &mut Command) -> Result<()> {
     } else {
         Err(Failure { what: what.to_owned(), code: status.code() }.into())
     }
-}
-
-/// The exit code of a run. An error is shown; one of a program that was started gives that program's exit code.
-pub(crate) fn exit_code(outcome: Result<()>) -> ExitCode {
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
-    eprintln!("xtask: {error:#}");
-    error.downcast_ref::<Failure>().map_or(ExitCode::FAILURE, Failure::exit_code)
 }

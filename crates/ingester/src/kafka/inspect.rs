@@ -11,9 +11,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::commit_metadata::CommitMetadata;
 use super::config;
 use super::ffi::TopicIds;
-use super::group::CommitMetadata;
 use super::quiet::Quiet;
 use crate::settings::Settings;
 

@@ -1,6 +1,7 @@
 //! Everything that speaks Kafka. Outside of this module records are [`crate::Record`]s and positions
 //! [`crate::pipeline::ports::WrittenOffsets`].
 
+pub(crate) mod commit_metadata;
 mod config;
 mod damage;
 mod dead_letters;
@@ -19,7 +20,7 @@ pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
 /// What the simulation of the loop drives.
 #[cfg(test)]
 pub(crate) use group::{
-    CommitMetadata, CommitQueue, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,
+    CommitQueue, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,
 };
 pub(crate) use inspect::{GroupPosition, Inspected, Right, TopicFacts, inspect};
 pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};

@@ -10,9 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::process::{Process, Queue};
 use super::world::{CommitRequest, Committed, Shared, TableMode, World, lock};
-use crate::kafka::{
-    CommitMetadata, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,
-};
+use crate::kafka::commit_metadata::CommitMetadata;
+use crate::kafka::{Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict};
 use crate::pipeline::ports::{Chunk, SourceEvent};
 
 /// How long a revocation waits for the loop.

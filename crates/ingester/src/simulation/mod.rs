@@ -3,9 +3,9 @@
 //! seed is the same schedule. `cargo xtask simulate --seeds A..B` runs as many as one wants.
 //!
 //! What must hold, whatever happens: no record is lost; the rows are what the merge rule makes of the records; nothing is
-//! written outside of its batch; what a table that was put back lacks is read again; dead letters are exactly the rejected records, repeated only where one was read again
-//! or not acknowledged; a commit never passes what is written, and
-//! moves back only where the table or the log went back.
+//! written outside of its batch; what a table that was put back lacks is read again; dead letters are exactly the
+//! rejected records, repeated only where one was read again or not acknowledged; a commit never passes what is written,
+//! and moves back only where the table or the log went back.
 #![expect(
     clippy::disallowed_methods,
     reason = "which seeds to run is told to a test by the environment"
@@ -15,6 +15,7 @@ mod member;
 mod process;
 mod rng;
 mod schedule;
+mod topic;
 mod world;
 
 use std::ops::Range;

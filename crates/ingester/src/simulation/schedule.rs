@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep};
 
 use super::member::{CommitFate, Member};
 use super::rng::Rng;
-use super::world::{Backup, Expected, PARTITIONS, Shared, TableMode, World, WriteFault, lock};
+use super::topic::Expected;
+use super::world::{Backup, PARTITIONS, Shared, TableMode, World, WriteFault, lock};
 
 /// Fewer steps say little.
 const LEAST_STEPS: u64 = 200;

@@ -15,12 +15,10 @@ mod session;
 mod values;
 mod write;
 
-use sqlx::migrate::Migrator;
-
 pub use read::PostgresReader;
 pub use write::PostgresWriter;
 
 pub(crate) use inspect::inspect;
 pub(crate) use session::connect;
 
-pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+pub(crate) use crate::migrations::POSTGRES as MIGRATOR;

@@ -7,15 +7,13 @@ mod read;
 mod write;
 
 use model::Timestamp;
-use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
 
 pub use read::SqliteReader;
 pub use write::SqliteWriter;
 
 use crate::Error;
-
-pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+pub(crate) use crate::migrations::SQLITE as MIGRATOR;
 
 /// What every connection is told.
 const PRAGMAS: [(&str, &str); 5] = [

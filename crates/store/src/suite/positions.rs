@@ -2,6 +2,7 @@
 
 use super::*;
 
+#[expect(clippy::too_many_lines, reason = "a test tells its steps in order")]
 pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
     let accounts = crate::open_positions(&store.settings).unwrap();
     let key = PositionKey { group: "g".into(), topic_id: "t".into() };

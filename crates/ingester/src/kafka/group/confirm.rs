@@ -7,7 +7,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::callbacks::Context;
-use super::start_offsets::CommitMetadata;
+use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::ffi::{self, CommitAnswer};
 
 /// How often the watchdog is told that the thread lives while it waits for a commit.

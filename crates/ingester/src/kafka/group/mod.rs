@@ -6,6 +6,7 @@
 
 mod account;
 mod callbacks;
+mod claims;
 mod commit;
 mod confirm;
 mod placement;
@@ -22,7 +23,6 @@ mod wait;
 pub(crate) use account::{Verdict, verdict};
 #[cfg(test)]
 pub(crate) use commit::CommitQueue;
-pub(crate) use start_offsets::CommitMetadata;
 #[cfg(test)]
 pub(crate) use start_offsets::{Decision, Facts, LogPosition, Refusal};
 #[cfg(test)]

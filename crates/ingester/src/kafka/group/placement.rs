@@ -9,8 +9,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::account::Claim;
 use super::callbacks::{Context, NOWHERE};
-use super::start_offsets::{CommitMetadata, Decision, Facts, Gap, GapCause, LogPosition, Start};
+use super::start_offsets::{Decision, Facts, Gap, GapCause, LogPosition, Start};
 use super::state::{Partition, Reading};
+use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::ffi::{self, TopicIds};
 use crate::kafka::observe::GroupWait;
 use crate::pipeline::ports::{AssignmentId, SourceError};

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::account::{Answer, Claim};
 use super::commit::CommitQueue;
-use super::start_offsets::{CommitMetadata, LogPosition, Refusal};
+use super::start_offsets::{LogPosition, Refusal};
+use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::observe::GroupWait;
 use crate::pipeline::ports::{Chunk, SourceError, WrittenOffsets};
 use crate::record::Record;

@@ -13,10 +13,10 @@ use rdkafka::message::{BorrowedMessage, Message};
 use store::Positions;
 use tokio::sync::{mpsc, oneshot};
 
-use super::account;
 use super::callbacks::Context;
 use super::placement::asks_for_start;
 use super::state::{Command, PollState, Reading, Stage};
+use super::{account, claims};
 use crate::kafka::config;
 use crate::kafka::ffi::{self, TopicIds};
 use crate::kafka::inspect;
@@ -124,7 +124,7 @@ pub(crate) fn start(
     let (say, commands) = std::sync::mpsc::channel();
     let requests = observers.positions.map(|positions| {
         let (requests, asked) = mpsc::unbounded_channel();
-        tokio::spawn(account::keep(positions, asked, say.clone()));
+        tokio::spawn(claims::keep(positions, asked, say.clone()));
         requests
     });
     let context = Context {

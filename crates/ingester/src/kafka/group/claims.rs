@@ -1,0 +1,300 @@
+//! The table's own account, as the poll thread keeps it: claimed before a partition starts, advanced before each commit,
+//! and doubted where the answer says that the database went back. The database is asked by [`keep`], a task beside: the
+//! poll thread waits for it only where partitions are revoked and at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use store::{Advance, PositionKey, Positions, TablePosition};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::account::{Answer, Claim, Held, PATIENCE, Request, Verdict, verdict};
+use super::callbacks::Context;
+use super::start_offsets::{LogPosition, Note};
+use super::state::{Command, PollState, Reading};
+use crate::pipeline::ports::{AssignmentId, SourceError};
+
+/// How long the account may be another's before it is claimed again. A member that has lost its partitions is told so
+/// with its next heartbeat, which comes every three seconds.
+const FOREIGN: Duration = Duration::from_secs(4);
+
+/// Asks the database, one request after the other, until the poll thread has ended.
+pub(super) async fn keep(
+    store: Arc<dyn Positions>,
+    mut requests: UnboundedReceiver<Request>,
+    answers: Sender<Command>,
+) {
+    while let Some(request) = requests.recv().await {
+        let answer = answer(&*store, request).await.unwrap_or_else(Answer::Failed);
+        if answers.send(Command::Account(Box::new(answer))).is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer(store: &dyn Positions, request: Request) -> Result<Answer, store::Error> {
+    match request {
+        Request::Claim { key, owner, partitions } => {
+            let numbers: Vec<i32> = partitions.iter().map(|&(number, _)| number).collect();
+            let claimed = store.claim(&key, &owner, &numbers).await?;
+            Ok(Answer::Claimed { topic_id: key.topic_id, owner, partitions, claimed })
+        }
+        Request::Advance { key, positions } => {
+            let asked: Vec<_> = positions.iter().map(|(_, position)| position.clone()).collect();
+            let advanced = store.advance(&key, &asked).await?;
+            Ok(Answer::Advanced { positions, advanced })
+        }
+    }
+}
+
+impl PollState {
+    /// Takes in what the database answered.
+    pub(super) fn account_answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Claimed { topic_id, owner, partitions, claimed } => {
+                for ((number, since), account) in partitions.into_iter().zip(claimed.accounts) {
+                    let is_present = self.commits.since(number) == Some(since);
+                    let Some(partition) = self.partitions.get_mut(&number).filter(|_| is_present)
+                    else {
+                        continue;
+                    };
+                    partition.claim = Claim::Held(Held {
+                        topic_id: topic_id.clone(),
+                        owner: owner.clone(),
+                        database: claimed.database.clone(),
+                        position: account.position,
+                        at_least: None,
+                        foreign_since: None,
+                    });
+                }
+                self.ask_at = Instant::now();
+            }
+            Answer::Advanced { positions, advanced } => {
+                self.is_storing = false;
+                self.commit_stored = true;
+                for ((since, position), before) in positions.into_iter().zip(&advanced.before) {
+                    let verdict = verdict(&position, &advanced.database, before.as_ref());
+                    self.stored(since, &position, verdict);
+                }
+            }
+            Answer::Failed(error) => {
+                self.is_storing = false;
+                self.fail(SourceError::Account(error));
+            }
+        }
+    }
+
+    fn stored(&mut self, since: AssignmentId, position: &Advance, verdict: Verdict) {
+        let number = position.partition;
+        let next = position.to.next_offset;
+        if verdict == Verdict::Stored && !self.commits.stored(number, since, next) {
+            return;
+        }
+        let is_present = self.commits.since(number) == Some(since);
+        let partition = self.partitions.get_mut(&number).filter(|_| is_present);
+        let Some(Claim::Held(held)) = partition.map(|partition| &mut partition.claim) else {
+            return;
+        };
+        match verdict {
+            Verdict::Stored => {
+                held.at_least = Some(next);
+                held.foreign_since = None;
+            }
+            Verdict::Doubted => {
+                self.doubted.insert(number);
+            }
+            Verdict::Foreign => {
+                let since = held.foreign_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= FOREIGN {
+                    self.doubted.insert(number);
+                }
+            }
+        }
+    }
+}
+
+impl Context {
+    fn ask(&self, request: Request) -> bool {
+        self.requests.as_ref().is_some_and(|requests| requests.send(request).is_ok())
+    }
+
+    fn key(&self, topic_id: &str) -> PositionKey {
+        PositionKey { group: self.group.clone(), topic_id: topic_id.to_owned() }
+    }
+
+    /// Claims the accounts of partitions that are to start. Returns those that have theirs.
+    ///
+    /// # Errors
+    /// Where the database has not answered for a while.
+    pub(super) fn claimed(
+        &self,
+        partitions: &[i32],
+        topic_id: Option<&str>,
+    ) -> (Vec<i32>, Result<(), String>) {
+        let (mut ready, mut unclaimed, mut result) = (Vec::new(), Vec::new(), Ok(()));
+        {
+            let mut state = self.state();
+            for &number in partitions {
+                let Some(since) = state.commits.since(number) else { continue };
+                let Some(partition) = state.partitions.get_mut(&number) else { continue };
+                match &partition.claim {
+                    _ if topic_id.is_none() || self.requests.is_none() => {
+                        partition.claim = Claim::NotKept;
+                        ready.push(number);
+                    }
+                    Claim::Held(held) if Some(held.topic_id.as_str()) == topic_id => {
+                        ready.push(number);
+                    }
+                    Claim::Asked(since) if since.elapsed() >= PATIENCE => {
+                        let reason = "the database has not said how far it is";
+                        result = Err(format!("partition {number}: {reason}"));
+                    }
+                    Claim::Asked(_) => {}
+                    Claim::Unclaimed | Claim::NotKept | Claim::Held(_) => {
+                        partition.claim = Claim::Asked(Instant::now());
+                        unclaimed.push((number, since));
+                    }
+                }
+            }
+        }
+        if let Some(topic_id) = topic_id.filter(|_| !unclaimed.is_empty()) {
+            let number = self.state().commits.assignment().0;
+            let owner = format!("{}-{number}", self.token);
+            let key = self.key(topic_id);
+            self.ask(Request::Claim { key, owner, partitions: unclaimed });
+        }
+        (ready, result)
+    }
+
+    /// Has positions written into the account, unless some are being written: those that moved, or with `all` those of
+    /// every partition. Whether the database was asked.
+    pub(super) fn ask_to_store(&self, all: bool) -> bool {
+        let mut by_topic: BTreeMap<String, Vec<(AssignmentId, Advance)>> = BTreeMap::new();
+        {
+            let mut state = self.state();
+            if state.is_storing {
+                return false;
+            }
+            for (number, since, next) in state.commits.to_store(all) {
+                let leader_epoch = state.log(number).epoch_before(next);
+                let held = match state.partitions.get(&number).map(|partition| &partition.claim) {
+                    Some(Claim::Held(held)) => held.clone(),
+                    Some(Claim::NotKept) => {
+                        state.commits.stored(number, since, next);
+                        continue;
+                    }
+                    _ => continue,
+                };
+                let evidence = self.settled.fingerprint(number);
+                let to = TablePosition { next_offset: next, leader_epoch, evidence };
+                let Held { topic_id, owner, database, at_least, .. } = held;
+                let position = Advance { partition: number, owner, database, at_least, to };
+                by_topic.entry(topic_id).or_default().push((since, position));
+            }
+            // One at a time: two topics are there only while a new one is being found.
+            state.is_storing = !by_topic.is_empty();
+        }
+        let Some((topic_id, positions)) = by_topic.pop_first() else { return false };
+        let is_asked = self.ask(Request::Advance { key: self.key(&topic_id), positions });
+        self.state().is_storing = is_asked;
+        is_asked
+    }
+
+    /// Has what is written put into the account, and waits for it until the deadline.
+    pub(super) fn store_and_wait(&self, deadline: Instant, turn: Duration) {
+        // What was under way, and what was written since.
+        for _ in 0..2 {
+            if !self.state().is_storing && !self.ask_to_store(false) {
+                return;
+            }
+            while self.state().is_storing {
+                self.observer.polled();
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    tracing::warn!(
+                        "the database did not take the positions in time: they are not committed"
+                    );
+                    return;
+                }
+                let command = self.state().commands.recv_timeout(left.min(turn));
+                match command {
+                    Ok(command) => self.state().take_in(command),
+                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        }
+    }
+
+    /// Partitions whose account does not say what was written last are claimed again and start where it says.
+    pub(super) fn start_doubted(&self, consumer: &BaseConsumer<Self>) {
+        let doubted: Vec<i32> = {
+            let mut state = self.state();
+            let doubted = std::mem::take(&mut state.doubted);
+            doubted.into_iter().filter(|number| state.partitions.contains_key(number)).collect()
+        };
+        if doubted.is_empty() {
+            return;
+        }
+        let list = self.list(doubted.iter().map(|&partition| (partition, 0)));
+        if self.fatal(list.and_then(|list| consumer.pause(&list))).is_none() {
+            return;
+        }
+        let mut state = self.state();
+        for &number in &doubted {
+            let stored = state.commits.stored_at(number);
+            let epoch = stored.and_then(|stored| state.log(number).epoch_before(stored));
+            let Some(partition) = state.partitions.get_mut(&number) else { continue };
+            let stored = stored.map(|offset| LogPosition { offset, epoch });
+            // What was doubted before and not started since counts: nothing was stored in between.
+            partition.proved = stored.or(partition.proved).or(partition.start);
+            partition.claim = Claim::Unclaimed;
+            if !matches!(partition.reading, Reading::Refused(_)) {
+                partition.reading = Reading::NoStart;
+            }
+        }
+        state.commits.assign(doubted);
+        state.ask_at = Instant::now();
+    }
+
+    /// Says once what a start is about, and counts it.
+    pub(super) fn say(&self, partition: i32, note: Note, replay: Option<i64>) {
+        let topic = &self.topic;
+        let count = |from: i64, to: i64| to.saturating_sub(from).max(0).cast_unsigned();
+        match note {
+            Note::WentBack { from, to } => {
+                let records = count(from, to);
+                tracing::warn!(
+                    %topic, partition, from, to, records,
+                    "the database went back in time: what it lacks is read again from the topic"
+                );
+                self.observer.went_back(records, replay);
+            }
+            Note::AccountGone { from, to } => {
+                let records = count(from, to);
+                tracing::warn!(
+                    %topic, partition, from, to, records,
+                    "the database has no account of this group, although there was one: the topic is read again from its first record"
+                );
+                self.observer.went_back(records, replay);
+            }
+            Note::Reset { from, to } if to > from => {
+                let skipped = count(from, to);
+                tracing::warn!(
+                    %topic, partition, from, to, skipped,
+                    "somebody else has set the group's offset forwards: it is obeyed, and the records between are skipped"
+                );
+                self.observer.lost(skipped);
+            }
+            Note::Reset { from, to } => {
+                tracing::warn!(
+                    %topic, partition, from, to, read_again = count(to, from),
+                    "somebody else has set the group's offset back: it is obeyed"
+                );
+            }
+        }
+    }
+}
