@@ -412,7 +412,7 @@ mod tests {
         for url in [
             "registry.example",
             "https://registry.example/",
-            "HTTPS://Registry.NPMJS.org:443",
+            "HTTPS://Registry.EXAMPLE:443",
             "https://npm.example:8443/private",
         ] {
             assert!(registry.names(url), "{url}");
