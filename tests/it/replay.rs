@@ -448,6 +448,13 @@ async fn a_signal_ends_every_command_whatever_it_waits_for() {
         })
         .await;
         ends_at_once(waiting, command, arguments);
+        // The server may not have seen yet that this client is gone, and the next one is not to be taken for it.
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        eventually("the sessions of a command that ended to go", PATIENCE, async || {
+            sqlx::query_scalar::<_, i64>(end).fetch_one(&pool).await.unwrap() == 0
+        })
+        .await;
     }
     lock.rollback().await.unwrap();
     pool.close().await;

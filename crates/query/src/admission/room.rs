@@ -13,6 +13,8 @@ use crate::access::Client;
 /// How long a guest may be late before it gives way to one that waits, and how long one waits before it may ask more than
 /// its share back from another client: longer than a healthy network stalls.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// The same for a guest whose client holds less than the one that waits would.
+const LONG_PATIENCE: Duration = Duration::from_secs(3);
 /// How fast a body has to arrive, in bytes for each second, not to be late.
 const BODY_RATE: f64 = (1 << 20) as f64;
 /// How often one that waits looks who is late.
@@ -180,10 +182,14 @@ impl State {
                 **other != id && entry.bytes > 0 && (is_share || entry.client == own.client)
             })
         };
-        let latest = others().map(|(_, entry)| (entry.late(), entry)).max_by_key(|(late, _)| *late);
-        if let Some((late, entry)) = latest
-            && late >= PATIENCE
-        {
+        let wanted = self.bytes_of(own.client) + bytes;
+        // Who holds less than the one that waits is given more time: on a busy machine everybody is late.
+        let patience = |entry: &Entry| {
+            if self.bytes_of(entry.client) < wanted { LONG_PATIENCE } else { PATIENCE }
+        };
+        let late = others().map(|(_, entry)| (entry.late(), entry));
+        let latest = late.filter(|(late, entry)| *late >= patience(entry));
+        if let Some((_, entry)) = latest.max_by_key(|(late, _)| *late) {
             return Some(entry);
         }
         if !is_share || own.waited + own.waits() < PATIENCE {
@@ -192,7 +198,6 @@ impl State {
         let most = others()
             .map(|(_, entry)| (self.bytes_of(entry.client), entry.bytes, entry))
             .max_by_key(|&(of_client, bytes, _)| (of_client, bytes));
-        let wanted = self.bytes_of(own.client) + bytes;
         most.filter(|&(of_client, _, _)| of_client > wanted).map(|(_, _, entry)| entry)
     }
 }
