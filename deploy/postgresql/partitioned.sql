@@ -14,7 +14,8 @@ LOCK TABLE publication IN ACCESS EXCLUSIVE MODE;
 ALTER TABLE publication RENAME TO publication_unpartitioned;
 ALTER INDEX publication_pkey RENAME TO publication_unpartitioned_pkey;
 ALTER INDEX publication_created RENAME TO publication_unpartitioned_created;
-ALTER INDEX publication_unsettled RENAME TO publication_unpartitioned_unsettled;
+ALTER INDEX publication_tor RENAME TO publication_unpartitioned_tor;
+ALTER INDEX publication_disputed RENAME TO publication_unpartitioned_disputed;
 ALTER INDEX publication_generation RENAME TO publication_unpartitioned_generation;
 
 -- The same columns in the same order, whatever migrations have made of them, with checks, defaults and comments.
@@ -22,7 +23,8 @@ CREATE TABLE publication (LIKE publication_unpartitioned INCLUDING ALL EXCLUDING
     PARTITION BY HASH (name);
 ALTER TABLE publication ADD PRIMARY KEY (name, version);
 CREATE INDEX publication_created ON publication (created);
-CREATE INDEX publication_unsettled ON publication (created) WHERE NOT tor_settled;
+CREATE INDEX publication_tor ON publication (created) WHERE tor;
+CREATE INDEX publication_disputed ON publication (created) WHERE disputed;
 CREATE INDEX publication_generation ON publication (generation) WHERE generation > 0;
 
 -- By name: all versions of a package lie together, which is how they are asked for.

@@ -24,6 +24,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         file!(2, "replay job", "postgres/0002_replay_job.sql"),
         file!(3, "row", "postgres/0003_row.sql"),
         file!(4, "integrity and positions", "postgres/0004_integrity_and_positions.sql"),
+        file!(5, "indexes", "postgres/0005_indexes.sql"),
     ])
 });
 
@@ -35,6 +36,7 @@ pub(crate) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
         file!(3, "rowid", "sqlite/0003_rowid.sql"),
         file!(4, "unjournaled", "sqlite/0004_unjournaled.sql"),
         file!(5, "integrity and positions", "sqlite/0005_integrity_and_positions.sql"),
+        file!(6, "indexes", "sqlite/0006_indexes.sql"),
     ])
 });
 
