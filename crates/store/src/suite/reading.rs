@@ -103,3 +103,45 @@ pub(super) async fn lists_oldest_first_as_the_exact_reverse(store: Store) {
     }
     assert_eq!(listed, newest);
 }
+
+/// The indexes that the database's plan of a statement names, in the order of their names.
+async fn indexes_of(store: &Store, sql: &str) -> Vec<String> {
+    let url = &store.settings.url;
+    let plan: Vec<String> = if url.starts_with("sqlite") {
+        let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
+        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+        let plan = plan.fetch_all(&mut connection).await.unwrap();
+        plan.iter().map(|row| sqlx::Row::get(row, 3)).collect()
+    } else {
+        let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+        let plan = sqlx::query_scalar(AssertSqlSafe(format!("EXPLAIN {sql}")));
+        plan.fetch_all(&mut connection).await.unwrap()
+    };
+    let words = plan.iter().flat_map(|line| line.split_whitespace());
+    let mut indexes: Vec<_> =
+        words.filter(|word| word.starts_with("publication_")).map(str::to_owned).collect();
+    indexes.sort_unstable();
+    indexes.dedup();
+    indexes
+}
+
+pub(super) async fn listings_of_what_is_rare_do_not_read_the_whole_table(store: Store) {
+    let mut rows: Vec<_> = (0..5_000).map(|number| row(&format!("p{number}"), number)).collect();
+    for (number, row) in rows.iter_mut().enumerate() {
+        row.info.tor = Some(number == 7);
+        row.info.disputed = number == 8;
+    }
+    store.writer.record(&rows).await.unwrap();
+    store.execute("ANALYZE publication").await;
+    for (filter, index) in [
+        (Filter { tor: Some(Flag::Yes), ..Filter::default() }, "publication_tor"),
+        (Filter { disputed: Some(true), ..Filter::default() }, "publication_disputed"),
+    ] {
+        let (sql, _) = crate::filter::listing("p.name, p.version", &filter, None, 100);
+        assert_eq!(indexes_of(&store, &sql).await, [index], "{sql}");
+        assert_eq!(store.reader.list(&filter, None, 100).await.unwrap().len(), 1);
+    }
+    let unsettled = "SELECT created FROM publication WHERE NOT tor_settled \
+                     AND created >= '1970-01-01T00:00:00.004990Z' ORDER BY created LIMIT 1";
+    assert_eq!(indexes_of(&store, unsettled).await, ["publication_created"]);
+}
