@@ -45,6 +45,7 @@ mod restart;
 mod rights;
 mod roles;
 mod runbook;
+mod sdks;
 mod secure;
 mod settling;
 mod supervised;

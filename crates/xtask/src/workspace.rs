@@ -1,5 +1,6 @@
 //! The workspace as cargo sees it, and the programs that run in it.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -47,11 +48,25 @@ impl Workspace {
         command.output().is_ok_and(|output| output.status.success())
     }
 
+    /// The minor version of Go 1, on this machine or in [`Self::tools`].
+    pub(crate) fn go_version(&self) -> Option<u32> {
+        let output = self.command("go").args(["env", "GOVERSION"]).output().ok()?;
+        let version = String::from_utf8(output.stdout).ok()?;
+        version.trim().strip_prefix("go1.")?.split('.').next()?.parse().ok()
+    }
+
     /// `cargo …` in the workspace's folder.
     pub(crate) fn cargo(&self, args: &[&str]) -> Command {
         // The cargo that runs this, so that a toolchain chosen on the command line stays chosen.
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(args).current_dir(self.root());
+        let mut command = self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(args);
+        command
+    }
+
+    /// A program in the workspace's folder, on this machine or in [`Self::tools`].
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.root());
         // Behind the user's own, whose versions win.
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain([self.tools().join("bin")]);

