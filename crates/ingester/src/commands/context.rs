@@ -134,7 +134,10 @@ impl Context {
         &self,
         observer: Box<dyn BatchObserver>,
     ) -> anyhow::Result<Ingest> {
-        kafka::create_topic(&self.settings).await;
+        if let Err(error) = kafka::create_topic(&self.settings).await {
+            let topic = self.settings.kafka.dead_letter_topic.as_str();
+            tracing::warn!(topic, %error, "no answer about the dead-letter topic");
+        }
         let topic = Box::new(DeadLetters::open(&self.settings).map_err(kafka::refused)?);
         let delivery = Delivery { topic, observer: self.waits.clone() };
         Ok(self.ingest_with(self.store.clone(), Some(delivery), observer))

@@ -232,9 +232,14 @@ impl Work {
     }
 }
 
-/// Tries until the broker has answered, whatever it answered.
+/// Tries until the broker has answered, whatever it answered. That there is no answer is said once.
 async fn make_dead_letter_topic(settings: Settings) -> anyhow::Result<()> {
-    while !kafka::create_topic(&settings).await {
+    let mut is_said = false;
+    while let Err(error) = kafka::create_topic(&settings).await {
+        if !std::mem::replace(&mut is_said, true) {
+            let topic = settings.kafka.dead_letter_topic.as_str();
+            tracing::warn!(topic, %error, "no answer about the dead-letter topic; asking on");
+        }
         tokio::time::sleep(BROKER_WAIT).await;
     }
     Ok(())

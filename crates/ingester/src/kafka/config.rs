@@ -90,6 +90,12 @@ fn pass_through(config: &mut ClientConfig, settings: &Settings) {
     }
 }
 
+/// Whether the cluster is librdkafka's in-process broker, which the quickstart runs on. It has no controller, so nothing that
+/// a controller answers can be asked there: every question would end with its time.
+pub(super) fn is_in_process(cluster_id: Option<&str>) -> bool {
+    cluster_id.is_some_and(|id| id.starts_with("mockCluster"))
+}
+
 /// Whether an error only says that nobody answered; the cause is in what librdkafka says of the brokers.
 pub(super) fn is_silence(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 
 use super::{Context, config};
 use crate::settings::Settings;
@@ -18,8 +18,11 @@ const QUESTION: Duration = Duration::from_secs(10);
 
 /// Makes the dead-letter topic where it is missing: kept for ever, since its records carry the times of the records they
 /// repeat, and wide enough for every record of the source. A topic that is there is left as it is, and a broker that
-/// does not let us is reported: an operator may make it otherwise. `false` when there was no answer.
-pub(crate) async fn create_topic(settings: &Settings) -> bool {
+/// does not let us is reported: an operator may make it otherwise.
+///
+/// # Errors
+/// When there was no answer.
+pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
     let name = &settings.kafka.dead_letter_topic;
     match make(settings).await {
         Ok(Some(Ok(_))) => tracing::info!(topic = name, "made the dead-letter topic"),
@@ -27,21 +30,16 @@ pub(crate) async fn create_topic(settings: &Settings) -> bool {
         Ok(Some(Err((_, error)))) => {
             tracing::warn!(topic = name, %error, "the dead-letter topic was not made");
         }
-        // librdkafka's in-process broker, which makes topics by itself.
-        Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
-        Err(error) => {
-            tracing::warn!(topic = name, %error, "no answer about the dead-letter topic");
-            return false;
-        }
+        Err(error) => return Err(error),
     }
-    true
+    Ok(())
 }
 
+/// Nothing where there was nothing to make.
 type Made = Option<Result<String, (String, RDKafkaErrorCode)>>;
 
 async fn make(settings: &Settings) -> KafkaResult<Made> {
-    let admin: AdminClient<Context> =
-        config::producer(settings).create_with_context(Context::default())?;
+    let Some(admin) = admin(settings).await? else { return Ok(None) };
     let options = AdminOptions::new().operation_timeout(Some(QUESTION));
     let max_bytes = max_message_bytes(&admin, &settings.kafka.topic, &options).await;
     let fitting = fitting(max_bytes);
@@ -62,6 +60,18 @@ async fn make(settings: &Settings) -> KafkaResult<Made> {
         }
         made => Ok(made),
     }
+}
+
+/// Whom to ask; nobody where the brokers make topics by themselves, as librdkafka's in-process one does.
+async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<Context>>> {
+    let admin: AdminClient<Context> =
+        config::producer(settings).create_with_context(Context::default())?;
+    let asked = tokio::task::spawn_blocking(move || {
+        let cluster = admin.inner().fetch_cluster_id(QUESTION);
+        (!config::is_in_process(cluster.as_deref())).then_some(admin)
+    });
+    // A task that is not cancelled ends, unless the runtime does.
+    Ok(asked.await.unwrap_or_default())
 }
 
 /// The topic's own settings, so that a letter of every record of the source fits, whatever the cluster's defaults are.
@@ -97,7 +107,17 @@ async fn max_message_bytes(
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_broker_without_a_controller_is_not_waited_for() {
+        let cluster = MockCluster::new(1).unwrap();
+        let mut settings = Settings::default();
+        settings.kafka.brokers = cluster.bootstrap_servers();
+        tokio::time::timeout(QUESTION * 2, create_topic(&settings)).await.unwrap().unwrap();
+    }
 
     #[test]
     fn a_segment_is_wide_enough_for_a_batch() {

@@ -12,6 +12,7 @@ use super::callbacks::{Context, NOWHERE};
 use super::start_offsets::{Decision, Facts, Gap, GapCause, LogPosition, Start};
 use super::state::{Partition, Reading};
 use crate::kafka::commit_metadata::CommitMetadata;
+use crate::kafka::config;
 use crate::kafka::ffi::{self, TopicIds};
 use crate::kafka::observe::GroupWait;
 use crate::pipeline::ports::{AssignmentId, SourceError};
@@ -21,9 +22,6 @@ use crate::settings::OnGap;
 const QUESTION: Duration = Duration::from_secs(2);
 /// How long to wait before what was not answered is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How the cluster's id of librdkafka's in-process broker begins, which the quickstart runs on. It has no controller, so
-/// it cannot be asked for a topic's id.
-const IN_PROCESS: &str = "mockCluster";
 /// How long librdkafka may take to start an assigned partition. It stops the old reading first, and a partition that it
 /// has given up at [`NOWHERE`] never starts by itself.
 const TAKE: Duration = Duration::from_secs(5);
@@ -86,7 +84,7 @@ impl Context {
     ) -> Result<(), String> {
         let cluster = consumer.client().fetch_cluster_id(QUESTION);
         self.state().cluster.clone_from(&cluster);
-        let topic_id = if cluster.as_ref().is_some_and(|id| id.starts_with(IN_PROCESS)) {
+        let topic_id = if config::is_in_process(cluster.as_deref()) {
             Ok(None)
         } else {
             self.topic_id(consumer)
