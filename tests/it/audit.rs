@@ -65,13 +65,13 @@ fn project(packages: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-struct Run {
-    code: i32,
-    output: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) output: String,
 }
 
 /// Runs the program in a folder; its home folder is the same, so that nobody's settings count.
-fn audit(folder: &Path, address: &str, arguments: &[&str]) -> Run {
+pub(crate) fn audit(folder: &Path, address: &str, arguments: &[&str]) -> Run {
     let mut daemon = Daemon::command("publication-audit")
         .dir(folder)
         .env("HOME", folder)

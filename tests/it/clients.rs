@@ -46,6 +46,7 @@ impl Scene {
     }
 }
 
+/// Copies a folder with the folders in it.
 pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use crate::graphql_bulk::migrated;
 use crate::support::Query;
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/graphiql.mjs");
+pub(crate) const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser");
 /// Debian's and other names of the program.
 const BROWSERS: [&str; 4] =
     ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"];
@@ -23,8 +23,20 @@ fn browser() -> PathBuf {
         .expect("a headless Chromium is on PATH; cargo xtask setup installs it")
 }
 
+/// What a script of `tests/browser` in this folder saw with these arguments behind the program's path.
+pub(crate) fn seen(folder: &Path, script: &str, arguments: &[&str]) -> Value {
+    let output = Command::new("node")
+        .arg(folder.join(script))
+        .arg(browser())
+        .args(arguments)
+        .output()
+        .expect("node runs; cargo xtask setup installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("the script prints JSON")
+}
+
 #[tokio::test]
-async fn the_page_runs_the_first_query_and_needs_no_other_host() {
+async fn the_page_runs_the_first_query_or_the_one_of_a_link_and_needs_no_other_host() {
     let store = migrated(testkit::postgres()).await;
     let pool = PgPool::connect(&store).await.unwrap();
     let row = "INSERT INTO publication (name, version, created, revision, generation, tor_reason, tfa_reason,
@@ -34,15 +46,12 @@ async fn the_page_runs_the_first_query_and_needs_no_other_host() {
     sqlx::raw_sql(row).execute(&pool).await.unwrap();
     pool.close().await;
     let query = Query::start(&store, &[]);
-    let page = format!("http://{}/", query.http);
+    let host = format!("http://{}/", query.http);
 
-    let output = Command::new("node")
-        .args([Path::new(SCRIPT), &browser(), Path::new(&page)])
-        .output()
-        .expect("node runs; cargo xtask setup installs it");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let seen_at = |page: &str| seen(Path::new(SCRIPTS), "graphiql.mjs", &[page]);
+    let seen = seen_at(&format!("{host}graphiql"));
     let first = seen["query"].as_str().unwrap();
+    assert!(first.starts_with("# "), "explained by a comment: {first}");
     assert!(first.contains(r#"package(name: "pg", version: "7.12.0")"#), "{first}");
     let answer: Value = serde_json::from_str(seen["answer"].as_str().unwrap()).unwrap();
     let info = json!({"username": "brianc", "tor": false, "tfa": true});
@@ -51,8 +60,15 @@ async fn the_page_runs_the_first_query_and_needs_no_other_host() {
         seen["requests"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(requests.len() >= 6, "{requests:?}");
     for request in requests {
-        assert!(request.starts_with(&page), "{request}");
+        assert!(request.starts_with(&host), "{request}");
     }
     assert_eq!(seen["errors"], json!([]), "nothing that the page's policy refuses");
+
+    let given =
+        "query=query(%24n%3AString!)%7Bpackage(name%3A%24n%2Cversion%3A%227.12.0%22)%7Bname%7D%7D";
+    let seen = seen_at(&format!("{host}graphiql?{given}&variables=%7B%22n%22%3A%22pg%22%7D"));
+    assert_eq!(seen["query"], r#"query($n:String!){package(name:$n,version:"7.12.0"){name}}"#);
+    let answer: Value = serde_json::from_str(seen["answer"].as_str().unwrap()).unwrap();
+    assert_eq!(answer, json!({"data": {"package": {"name": "pg"}}}));
     query.running.stop();
 }

@@ -39,7 +39,7 @@ pub(crate) enum Part {
     Decode,
     /// Six years of hourly exit lists
     Tor,
-    /// The query daemon beside pgbench
+    /// The query daemon beside pgbench, and what histories cost
     Query,
     /// The query daemon under requests that are meant to hurt it
     Hostile,

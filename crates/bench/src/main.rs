@@ -8,6 +8,7 @@ mod events;
 mod exits;
 mod figures;
 mod growth;
+mod history;
 mod hostile;
 mod ingest;
 mod latency;

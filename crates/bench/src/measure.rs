@@ -8,7 +8,7 @@ use model::Timestamp;
 use crate::args::{Args, Part};
 use crate::report::Report;
 use crate::workspace::Workspace;
-use crate::{broker, decode, growth, hostile, ingest, peers, query, tor};
+use crate::{broker, decode, growth, history, hostile, ingest, peers, query, tor};
 
 /// Measures and reports.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
@@ -33,7 +33,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         growth::run(workspace, &mut report, args.records, now)?;
     }
     if wanted(Part::Query) {
-        query::run(workspace, &mut report)?;
+        let served = query::run(workspace, &mut report)?;
+        history::run(&served, &mut report)?;
     }
     if wanted(Part::Hostile) {
         hostile::run(workspace, &mut report)?;

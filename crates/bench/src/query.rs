@@ -106,8 +106,8 @@ async fn fill(workspace: &Workspace, database: &str, rows: u32) -> Result<()> {
     postgres::settle(database).await
 }
 
-/// Measures and reports.
-pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
+/// Measures and reports, and hands on what was measured.
+pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<Served> {
     build(workspace)?;
     eprintln!("bench: filling PostgreSQL with {ROWS} publications");
     let served = Served::start(workspace, ROWS)?;
@@ -132,7 +132,7 @@ pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     let text = "1,000 keys, daemon / pgbench";
     report.ratio("batch_per_pgbench", text, "query_batch", "pgbench_batch");
     report.add("query_peak", "query daemon: peak memory", served.peak()?, "MiB");
-    Ok(())
+    Ok(served)
 }
 
 /// Makes requests for one of so many packages each.
@@ -256,7 +256,12 @@ fn ask(
     Ok(())
 }
 
-fn read_answer(answers: &mut impl BufRead, line: &mut String, body: &mut Vec<u8>) -> Result<()> {
+/// Reads an answer's body.
+pub(crate) fn read_answer(
+    answers: &mut impl BufRead,
+    line: &mut String,
+    body: &mut Vec<u8>,
+) -> Result<()> {
     let mut length = 0;
     loop {
         line.clear();

@@ -64,6 +64,8 @@ pub struct HttpSettings {
     pub request_timeout: Duration,
     /// Whether the log has a line for each request.
     pub access_log: bool,
+    /// What everybody is told who looks at the data: on the pages, in GraphiQL, in the schema. Empty = nothing.
+    pub notice: String,
 }
 
 /// The table `admin`.
@@ -233,6 +235,7 @@ impl Default for HttpSettings {
             min_rate: ByteSize::kib(32),
             request_timeout: Duration::from_secs(10),
             access_log: false,
+            notice: String::new(),
         }
     }
 }
@@ -339,6 +342,11 @@ impl Settings for QuerySettings {
         if let Some((key, _)) = sizes.find(|(_, value)| *value == 0) {
             return Err(ConfigError::invalid(key, "must not be 0"));
         }
+        let notice = &self.http.notice;
+        if notice.len() > LONGEST_NOTICE || notice.chars().any(char::is_control) {
+            let message = format!("must be one line of at most {LONGEST_NOTICE} bytes");
+            return Err(ConfigError::invalid("http.notice", message));
+        }
         self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
         if !Purl::is_canonical_type(&self.registry.ecosystem) {
             let message = "must be a purl type in lower case, such as \"npm\"";
@@ -366,6 +374,9 @@ impl Settings for QuerySettings {
         Ok(())
     }
 }
+
+/// Of `http.notice`: room for a few sentences, which every page and the schema repeat.
+const LONGEST_NOTICE: usize = 500;
 
 /// Heads of more than 4 KiB that may be arriving at the same time: GET requests with documents in their URLs.
 pub(crate) const MAX_LONG_HEADS: usize = 256;
@@ -403,6 +414,18 @@ mod tests {
         assert!(load(&[("QUERY_LIMITS__MAX_ANSWERS", "1MiB")]).is_err());
         assert!(load(&[("QUERY_LIMITS__MAX_BODIES", "1MiB")]).is_err());
         assert!(load(&[("QUERY_LIMITS__MAX_REFS_IN_PROGRESS", "4999")]).is_err());
+    }
+
+    #[test]
+    fn a_notice_is_one_line() {
+        for wrong in ["two\nlines".to_owned(), "x".repeat(501)] {
+            let error = load(&[("QUERY_HTTP__NOTICE", &wrong)]).unwrap_err();
+            assert!(error.to_string().contains("`http.notice`"), "{error}");
+        }
+        assert_eq!(
+            load(&[("QUERY_HTTP__NOTICE", "made-up data")]).unwrap().http.notice,
+            "made-up data"
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::quiet::Quiet;
 use crate::schema::ApiSchema;
 use crate::schema::one_of;
 
-pub(crate) use self::fetched::Fetched;
+pub(crate) use self::fetched::{Fetched, Listed, Told};
 pub(crate) use self::plan::Plan;
 
 /// What execution needs and does not change.
@@ -175,7 +175,8 @@ impl Executor {
         })
     }
 
-    fn too_long(&self) -> QueryError {
+    /// Why an answer longer than `limits.max_answer` is not given.
+    pub(crate) fn too_long(&self) -> QueryError {
         let maximum = self.limits.max_answer.as_u64();
         let exceeded = Exceeded { limit: "limits.max_answer", maximum, actual: None };
         let message = format!(

@@ -8,6 +8,7 @@
 mod context;
 mod graphiql;
 mod graphql;
+mod page;
 mod persisted;
 mod request;
 mod response;

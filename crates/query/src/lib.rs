@@ -14,6 +14,7 @@ mod execute;
 mod generations;
 mod http;
 mod metrics;
+mod pages;
 mod quiet;
 mod schema;
 mod server;
@@ -26,5 +27,5 @@ pub use config::{
     Limits, PREFIX, QuerySettings, RegistrySettings, ShutdownSettings,
 };
 pub use metrics::QueryMetrics;
-pub use schema::{DEFAULT_SCHEMA, InvalidSchema, schema_text};
+pub use schema::{DEFAULT_SCHEMA, InvalidSchema};
 pub use server::{Server, StartError};

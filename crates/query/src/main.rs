@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server, schema_text};
+use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server};
 use service::{config, lifecycle, notify, telemetry};
 
 fn main() -> ExitCode {
@@ -22,7 +22,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let settings: QuerySettings =
         config::load(PREFIX, cli.config(), Path::new(DEFAULT_FILE), std::env::vars())?;
     match cli.command {
-        Command::Schema => Ok(write!(std::io::stdout(), "{}", schema_text(&settings.limits))?),
+        Command::Schema => Ok(write!(std::io::stdout(), "{}", settings.schema_text())?),
         Command::Serve => serve(settings),
     }
 }

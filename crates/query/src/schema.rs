@@ -10,17 +10,37 @@ use apollo_compiler::schema::Implementers;
 use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, parser::Parser};
 
-use crate::config::Limits;
+use crate::config::{Limits, QuerySettings};
 
 /// The schema as it is committed, with the default limits in its descriptions.
 pub const DEFAULT_SCHEMA: &str = include_str!("schema.graphql");
 
-/// The schema in GraphQL's own language, with these limits in its descriptions.
-#[must_use]
-pub fn schema_text(limits: &Limits) -> String {
+/// How the committed file begins: with the description of the schema itself.
+const BEGINNING: &str = "\"\"\"\n";
+
+impl QuerySettings {
+    /// The schema in GraphQL's own language, as it is served with these settings.
+    #[must_use]
+    pub fn schema_text(&self) -> String {
+        schema_text(&self.limits, &self.http.notice)
+    }
+}
+
+/// The schema in GraphQL's own language, with these limits in its descriptions, and the notice (`http.notice`) before all
+/// else, where there is one.
+fn schema_text(limits: &Limits, notice: &str) -> String {
     let defaults = told(&Limits::default());
     let pairs = defaults.iter().zip(told(limits));
-    pairs.fold(DEFAULT_SCHEMA.to_owned(), |text, (default, own)| text.replace(default, &own))
+    let text =
+        pairs.fold(DEFAULT_SCHEMA.to_owned(), |text, (default, own)| text.replace(default, &own));
+    match text.strip_prefix(BEGINNING) {
+        Some(rest) if !notice.is_empty() => {
+            // The one thing that a block string cannot hold as it is.
+            let notice = notice.replace("\"\"\"", "\\\"\"\"");
+            format!("{BEGINNING}{notice}\n\n{rest}")
+        }
+        _ => text,
+    }
 }
 
 /// What the descriptions say of each limit that a request can be over.
@@ -41,8 +61,8 @@ pub(crate) struct ApiSchema {
 pub struct InvalidSchema(String);
 
 impl ApiSchema {
-    pub(crate) fn new(limits: &Limits) -> Result<Self, InvalidSchema> {
-        let text = schema_text(limits);
+    pub(crate) fn new(limits: &Limits, notice: &str) -> Result<Self, InvalidSchema> {
+        let text = schema_text(limits, notice);
         let valid = Parser::new()
             .parse_schema(format!("{text}\n{}", one_of::EXTENSION), "schema.graphql")
             .map_err(|error| InvalidSchema(error.to_string()))?
@@ -65,7 +85,17 @@ mod tests {
 
     #[test]
     fn the_text_by_default_is_the_committed_file() {
-        assert_eq!(schema_text(&Limits::default()), DEFAULT_SCHEMA);
+        assert_eq!(schema_text(&Limits::default(), ""), DEFAULT_SCHEMA);
+    }
+
+    #[test]
+    fn a_notice_stands_first_whatever_it_is() {
+        for notice in ["made-up data", "ends with \\", "\"", "\"\"\"\"", "{ } # \\\"\"\" é"] {
+            let schema = ApiSchema::new(&Limits::default(), notice).unwrap();
+            let description = schema.valid.schema_definition.description.clone().unwrap();
+            assert_eq!(description.lines().next(), Some(notice));
+            assert!(description.contains("What a registry knows"));
+        }
     }
 
     #[test]
@@ -84,7 +114,7 @@ mod tests {
             max_history: 12,
             ..Limits::default()
         };
-        let text = schema_text(&other);
+        let text = schema_text(&other, "");
         assert_eq!(text.matches("(`limits.").count(), 13, "max_refs is there three times");
         for told in told(&other) {
             assert!(
@@ -99,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_enumerations_are_the_words_of_the_row_in_upper_case() {
-        let schema = ApiSchema::new(&Limits::default()).unwrap();
+        let schema = ApiSchema::new(&Limits::default(), "").unwrap();
         let values = |name: &str| -> Vec<String> {
             let Some(ExtendedType::Enum(definition)) = schema.valid.types.get(name) else {
                 panic!("{name} is no enum")
@@ -120,7 +150,7 @@ mod tests {
 
     #[test]
     fn everything_has_a_description() {
-        let schema = ApiSchema::new(&Limits::default()).unwrap();
+        let schema = ApiSchema::new(&Limits::default(), "").unwrap();
         for (name, definition) in &schema.valid.types {
             if definition.is_built_in() {
                 continue;

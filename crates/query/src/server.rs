@@ -99,7 +99,7 @@ impl Server {
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let documents = usize::try_from(settings.cache.documents.as_u64()).unwrap_or(usize::MAX);
         let executor = Executor {
-            schema: ApiSchema::new(&settings.limits)?,
+            schema: ApiSchema::new(&settings.limits, &settings.http.notice)?,
             limits: settings.limits.clone(),
             registry: settings.registry.clone(),
             reader,

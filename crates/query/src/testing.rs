@@ -57,6 +57,7 @@ impl PublicationReader for Memory {
         self.answer()?;
         *self.filter.lock().unwrap() = Some(filter.clone());
         let mut rows = self.rows.clone();
+        rows.retain(|row| filter.name.as_ref().is_none_or(|name| row.id.name == *name));
         let key = |row: &Publication| (row.info.created, row.id.clone());
         rows.sort_by_key(key);
         let after = after.map(|after| (after.created, after.id.clone()));
@@ -171,7 +172,7 @@ pub(crate) fn rows() -> Vec<Publication> {
 pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
     let memory = Arc::new(Memory { rows: rows(), ..Memory::default() });
     let executor = Executor {
-        schema: ApiSchema::new(&limits).unwrap(),
+        schema: ApiSchema::new(&limits, "").unwrap(),
         limits,
         registry: RegistrySettings {
             hosts: vec!["registry.example".into()],

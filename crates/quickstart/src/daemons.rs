@@ -23,6 +23,10 @@ const FETCH_WAIT_MS: &str = "20";
 /// Where the tarballs of the sample lockfile are said to be. There is no such host (RFC 2606).
 pub(crate) const REGISTRY_HOST: &str = "registry.example";
 
+/// What the pages, GraphiQL and the schema say of the data.
+const NOTICE: &str = "Made-up data: accounts, addresses and second factors, the packages story-* and the versions of pg \
+    are invented; other packages, versions and times are of real npm publications. pg 7.12.0 is the project's example.";
+
 /// Where the files are.
 pub(crate) struct Files {
     /// The SQLite database.
@@ -66,6 +70,8 @@ impl Query {
     pub(crate) async fn bind(files: &Files, http: SocketAddr) -> anyhow::Result<Self> {
         let mut settings = QuerySettings { store: files.store()?, ..QuerySettings::default() };
         settings.http.listen = http;
+        settings.http.notice = NOTICE.to_owned();
+        settings.registry.hosts = vec![REGISTRY_HOST.to_owned()];
         settings.admin.listen = FREE_PORT;
         let reader = store::open_reader(&settings.store)?;
         let server = match Server::bind_with_reader(settings, reader.clone()).await {

@@ -92,7 +92,10 @@ pub(crate) fn print_places(addresses: &Addresses, broker: &str, topic: &str, loc
     println!("  Kafka broker           {broker}, topic {topic}");
     println!();
     println!("Audit a lockfile that depends on these packages:");
-    println!("  cargo run -p audit -- --url {http} {}", lockfile.display());
+    println!(
+        "  cargo run --profile quickstart --package audit -- --url {http} {}",
+        lockfile.display()
+    );
     println!();
     println!("Publish something yourself, then ask for hello 1.0.0 in GraphiQL:");
     println!(

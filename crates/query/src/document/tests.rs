@@ -4,7 +4,7 @@ use crate::testing::{executor, run};
 const ASKED: Asked<'_> = Asked { safe_method: false, operation_name: None };
 
 fn refusal(text: &str) -> QueryError {
-    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let schema = ApiSchema::new(&Limits::default(), "").unwrap();
     match prepare(&schema, &Limits::default(), text, ASKED) {
         Err(Unfit::Errors(mut errors)) => errors.remove(0),
         other => panic!("{other:?}"),
@@ -36,7 +36,7 @@ fn multiplying_fragments_are_measured_and_refused() {
         assert_eq!(limit(&multiplying(times, levels)), "limits.max_selections", "{times} {levels}");
     }
     assert_eq!(limit(&multiplying(2, 60)), "limits.max_depth");
-    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let schema = ApiSchema::new(&Limits::default(), "").unwrap();
     assert!(prepare(&schema, &Limits::default(), &multiplying(2, 6), ASKED).is_ok());
 }
 
@@ -80,7 +80,7 @@ fn chained_fragments_of_nested_selections_are_refused() {
     }
     text.push_str(" fragment f60 on Query { __typename }");
     let limits = Limits { max_tokens: 100_000, ..Limits::default() };
-    let schema = ApiSchema::new(&limits).unwrap();
+    let schema = ApiSchema::new(&limits, "").unwrap();
     let Err(Unfit::Errors(errors)) = prepare(&schema, &limits, &text, ASKED) else { panic!() };
     assert_eq!(errors[0].extensions.exceeded.unwrap().limit, "limits.max_depth");
 }
@@ -153,7 +153,7 @@ fn fields_with_different_lists_are_not_merged() {
     let swapped = "{version: \"1\", name: \"a\"}";
     let text =
         format!("{{ packages(refs: [{a}]) {{ name }} packages(refs: [{swapped}]) {{ version }} }}");
-    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let schema = ApiSchema::new(&Limits::default(), "").unwrap();
     assert!(prepare(&schema, &Limits::default(), &text, ASKED).is_ok());
 }
 
@@ -164,7 +164,7 @@ fn errors_are_limited_and_have_their_codes() {
     assert_eq!(refusal("{ nothing }").code(), Code::ValidationFailed);
     assert_eq!(refusal("query ($x: Int) { __typename }").code(), Code::ValidationFailed);
     let many: String = (0..100).map(|at| format!("x{at} ")).collect();
-    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let schema = ApiSchema::new(&Limits::default(), "").unwrap();
     let Err(Unfit::Errors(errors)) =
         prepare(&schema, &Limits::default(), &format!("{{ {many} }}"), ASKED)
     else {
@@ -176,7 +176,7 @@ fn errors_are_limited_and_have_their_codes() {
 
 #[test]
 fn a_safe_method_executes_queries_only() {
-    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let schema = ApiSchema::new(&Limits::default(), "").unwrap();
     let text = "query Q { __typename } mutation M { __typename } subscription S { __typename }";
     for (operation_name, safe_method, refused) in [
         (Some("M"), true, true),
@@ -202,7 +202,7 @@ fn an_input_object_names_each_field_once() {
         assert!(error.message.ends_with("is given twice in one object"), "{}", error.message);
         assert_eq!(error.locations.len(), 1);
     }
-    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let schema = ApiSchema::new(&Limits::default(), "").unwrap();
     let text = "{ packages(refs: [{name: \"a\", version: \"1\"}, {name: \"a\", version: \"1\"}]) { name } }";
     assert!(prepare(&schema, &Limits::default(), text, ASKED).is_ok());
 }
@@ -223,7 +223,7 @@ fn a_variable_that_may_be_null_fits_no_place_that_must_not_be() {
     ] {
         assert_eq!(refusal(&text).code(), Code::ValidationFailed, "{text}");
     }
-    let schema = ApiSchema::new(&Limits::default()).unwrap();
+    let schema = ApiSchema::new(&Limits::default(), "").unwrap();
     for text in [
         format!("query ($x: Boolean = false) {place}"),
         format!("query ($x: Boolean!) {place}"),

@@ -1,4 +1,4 @@
-// Opens GraphiQL on this service, with a first query ready to run.
+// Opens GraphiQL on this service, with a first query ready to run, or with the one that a link brings in its URL.
 const defaultQuery = `# Was this version published over Tor? Was a second factor verified?
 # null means that it was not determined.
 query {
@@ -11,11 +11,14 @@ query {
   }
 }
 `;
+const given = new URLSearchParams(window.location.search);
 
 ReactDOM.createRoot(document.getElementById("graphiql")).render(
   React.createElement(GraphiQL, {
     fetcher: GraphiQL.createFetcher({ url: "/graphql" }),
     defaultQuery,
+    query: given.get("query") ?? undefined,
+    variables: given.get("variables") ?? undefined,
     defaultEditorToolsVisibility: "variables",
   }),
 );

@@ -11,13 +11,15 @@ use crate::access::Client;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// In which of the two media types the answer is written, and with which statuses.
+/// In which media type the answer is written, and with which statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Media {
     /// `application/json`, as clients have it since before the specification: errors of a GraphQL request are 200.
     Json,
     /// `application/graphql-response+json`: the status says whether the request was executed.
     GraphqlResponse,
+    /// `text/html`, of the pages for people: the status says whether the request was executed.
+    Html,
 }
 
 /// What a request's head says. A request that is refused by its head is refused where this is made.

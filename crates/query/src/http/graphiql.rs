@@ -2,15 +2,19 @@
 //! to whoever takes gzip, which every browser does.
 
 use std::io::Read;
+use std::sync::Arc;
 
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flate2::read::GzDecoder;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::App;
 use super::request::takes_gzip;
 use super::response::Refusal;
 use crate::error::{Code, QueryError};
+use crate::pages;
 
 /// Only this host, no frames, no inline scripts. Inline styles because the editor sets them, `data:` for its icons and
 /// fonts.
@@ -49,18 +53,42 @@ const ASSETS: [Asset; 4] = [
     },
 ];
 
-const PAGE: &str = include_str!("../graphiql/index.html");
 const START: &str = include_str!("../graphiql/start.js");
+const STYLE: &str = include_str!("../graphiql/page.css");
 
-/// `GET /graphiql`
-pub(super) async fn page() -> Response {
-    text("text/html; charset=utf-8", PAGE)
+/// `GET /graphiql`; with `query` and `variables` these are open in it.
+pub(super) async fn page(State(app): State<Arc<App>>) -> Response {
+    text("text/html; charset=utf-8", markup(&app.settings.http.notice).into_string())
+}
+
+fn markup(notice: &str) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "GraphiQL · Publication insights" }
+                link rel="icon" href="data:,";
+                link rel="stylesheet" href="/graphiql/graphiql.min.css";
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (pages::notice(notice))
+                div #graphiql { "Loading…" }
+                script src="/graphiql/react.production.min.js" {}
+                script src="/graphiql/react-dom.production.min.js" {}
+                script src="/graphiql/graphiql.min.js" {}
+                script src="/graphiql/start.js" {}
+            }
+        }
+    }
 }
 
 /// `GET /graphiql/{file}`
 pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
     if name == "start.js" {
-        return text(JAVASCRIPT, START);
+        return text(JAVASCRIPT, START.to_owned());
     }
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         let error = QueryError::new(Code::NotFound, "GraphiQL has no such file");
@@ -84,7 +112,7 @@ pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Respon
     }
 }
 
-fn text(content_type: &'static str, body: &'static str) -> Response {
+fn text(content_type: &'static str, body: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-cache"),
@@ -100,13 +128,16 @@ mod tests {
 
     #[test]
     fn the_page_names_no_other_host_and_only_files_that_are_there() {
-        for text in [PAGE, START] {
+        let page = markup("made-up data").into_string();
+        for text in [&page, START] {
             assert!(!text.contains("://"), "{text}");
         }
+        assert!(page.contains(">made-up data</p>"), "{page}");
+        assert!(!markup("").into_string().contains("class=\"notice\""), "nothing to be told");
         for name in ASSETS.iter().map(|asset| asset.name).chain(["start.js"]) {
-            assert!(PAGE.contains(&format!("\"/graphiql/{name}\"")), "{name}");
+            assert!(page.contains(&format!("\"/graphiql/{name}\"")), "{name}");
         }
-        assert_eq!(PAGE.matches("/graphiql/").count(), ASSETS.len() + 1);
+        assert_eq!(page.matches("/graphiql/").count(), ASSETS.len() + 1);
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! `/graphql`: from a request's parameters to its answer.
+//! `/graphql`: from a request's parameters to its answer. The pages for people ask on the same way.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
 
 use super::App;
 use super::context::Context;
@@ -14,7 +15,7 @@ use super::response::{Refusal, answer as respond, vary};
 use crate::admission::Work;
 use crate::document::{self, Asked, Prepared, Unfit};
 use crate::error::{Code, QueryError};
-use crate::execute::{Executed, Plan};
+use crate::execute::{Executed, Fetched, Plan};
 
 /// What a request asks for, when its text is no longer needed.
 struct Planned<'a> {
@@ -30,17 +31,26 @@ pub(super) async fn answer(
     context: Result<Context, Refusal>,
     request: Request,
 ) -> Response {
-    let mut response = match context {
-        Ok(context) => in_time(&app, &context, request).await,
+    let response = match context {
+        Ok(context) => in_time(&app, &context, app.answer(&context, request)).await,
         Err(refusal) => refusal.into_response(),
     };
-    response.headers_mut().append(header::VARY, vary(&app));
+    varied(&app, response)
+}
+
+/// An answer that says what it depends on besides its URL.
+pub(super) fn varied(app: &App, mut response: Response) -> Response {
+    response.headers_mut().append(header::VARY, vary(app));
     response
 }
 
 /// The answer within `http.request_timeout`, the wait for its place among those being sent included.
-async fn in_time(app: &App, context: &Context, request: Request) -> Response {
-    let answered = tokio::time::timeout_at(context.until, app.answer(context, request)).await;
+pub(super) async fn in_time(
+    app: &App,
+    context: &Context,
+    answer: impl Future<Output = Result<Response, Refusal>>,
+) -> Response {
+    let answered = tokio::time::timeout_at(context.until, answer).await;
     let refused = match answered {
         Ok(Ok(response)) => return response,
         Ok(Err(refusal)) => refusal,
@@ -103,18 +113,43 @@ impl App {
         Ok(Planned { document, operation_name, plan: plan.map_err(refused)?, work })
     }
 
-    async fn run(&self, context: &Context, planned: Planned<'_>) -> Result<Executed, Refusal> {
-        let refused = |error| Refusal::all(vec![error], context.media);
-        let Planned { document, operation_name, plan, work } = planned;
-        // One was charged for the request.
-        let more = plan.asked.saturating_sub(1);
-        self.access.charge(context.client, more).map_err(refused)?;
-        let _work = self.admission.work_exactly(work, plan.asked).await;
-        let fetched = self.executor.fetch(&plan).await.map_err(refused)?;
-        self.access.charge(context.client, fetched.history_rows).map_err(refused)?;
+    /// What the store answers to a query of this service's own, and how many publications it asked for.
+    pub(super) async fn ask(
+        &self,
+        context: &Context,
+        query: &str,
+        variables: &RawValue,
+    ) -> Result<(Fetched, u64), Refusal> {
+        let variables = Some(variables);
+        let parameters = Parameters { query: query.to_owned(), variables, ..Parameters::default() };
+        let mut planned = self.asked(context, parameters, Work::default()).await?;
+        let fetched = self.fetch(context, &mut planned).await?;
+        Ok((fetched, planned.plan.asked))
+    }
+
+    async fn run(&self, context: &Context, mut planned: Planned<'_>) -> Result<Executed, Refusal> {
+        let fetched = self.fetch(context, &mut planned).await?;
+        let Planned { document, operation_name, plan, work: _work } = planned;
         let _permit = self.admission.writing(plan.values).await;
         let name = operation_name.as_deref();
-        self.executor.answer(&document, name, &plan, &fetched).map_err(refused)
+        let executed = self.executor.answer(&document, name, &plan, &fetched);
+        executed.map_err(|error| Refusal::all(vec![error], context.media))
+    }
+
+    /// Asks the store, within the client's account and the right for so many publications.
+    async fn fetch<'a>(
+        &'a self,
+        context: &Context,
+        planned: &mut Planned<'a>,
+    ) -> Result<Fetched, Refusal> {
+        let refused = |error| Refusal::all(vec![error], context.media);
+        let asked = planned.plan.asked;
+        // One was charged for the request.
+        self.access.charge(context.client, asked.saturating_sub(1)).map_err(refused)?;
+        planned.work = self.admission.work_exactly(std::mem::take(&mut planned.work), asked).await;
+        let fetched = self.executor.fetch(&planned.plan).await.map_err(refused)?;
+        self.access.charge(context.client, fetched.history_rows).map_err(refused)?;
+        Ok(fetched)
     }
 
     /// The text of the document: what was sent, or what was kept under its hash.

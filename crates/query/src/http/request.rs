@@ -26,41 +26,72 @@ impl FromRequestParts<Arc<App>> for Context {
     type Rejection = Refusal;
 
     async fn from_request_parts(head: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
+        let media = negotiate(&head.headers).ok_or_else(|| {
+            let message = "accept application/graphql-response+json or application/json";
+            Refusal::new(QueryError::new(Code::NotAcceptable, message))
+        })?;
+        Self::admitted(head, app, media)
+    }
+}
+
+impl Context {
+    /// Of a request that asks for publications.
+    pub(super) fn admitted(head: &Parts, app: &App, media: Media) -> Result<Self, Refusal> {
+        let mut context = Self::of(head, app, media)?;
+        // Before anything is read, so that a client whose account is empty costs next to nothing; also before its token
+        // is looked at, so that nobody tries out many.
+        let owner = app.access.is_closed.then(|| app.access.owner(&head.headers));
+        if let Some(Ok(owner)) = owner {
+            context.client = owner;
+        }
+        context.charge(app)?;
+        if let Some(Err(why)) = owner {
+            let error = QueryError::new(Code::Unauthenticated, why.message());
+            let challenge = HeaderValue::from_static(why.challenge());
+            return Err(Refusal::new(error)
+                .written_as(media)
+                .with(header::WWW_AUTHENTICATE, challenge));
+        }
+        Ok(context)
+    }
+
+    /// Of a request that asks for nothing that a token is needed for; it counts for its address.
+    pub(super) fn open(head: &Parts, app: &App, media: Media) -> Result<Self, Refusal> {
+        let context = Self::of(head, app, media)?;
+        context.charge(app)?;
+        Ok(context)
+    }
+
+    fn of(head: &Parts, app: &App, media: Media) -> Result<Self, Refusal> {
         let headers = &head.headers;
+        if media == Media::Html && html_wanted(headers).quality == 0 {
+            let message = "accept text/html; the answer in JSON is at /graphql";
+            return Err(Refusal::new(QueryError::new(Code::NotAcceptable, message)));
+        }
+        if app.access.origins.refuses(&head.method, headers) {
+            let message = "requests from pages of other sites are refused (access.cors_origins)";
+            let refusal = Refusal::new(QueryError::new(Code::CrossSite, message));
+            return Err(refusal.written_as(media));
+        }
         let peer = head.extensions.get::<Peer>().cloned();
         let address = peer.as_ref().map_or(UNKNOWN_PEER, Peer::address);
-        let mut context = Self {
-            media: Media::Json,
+        Ok(Self {
+            media,
             client: app.access.address(headers, address),
             peer,
             is_get: head.method != Method::POST,
             takes_gzip: takes_gzip(headers),
             until: Instant::now() + app.settings.http.request_timeout,
             has: headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect(),
-        };
-        context.media = negotiate(headers).ok_or_else(|| {
-            let message = "accept application/graphql-response+json or application/json";
-            Refusal::new(QueryError::new(Code::NotAcceptable, message))
-        })?;
-        if app.access.origins.refuses(&head.method, headers) {
-            let message = "requests from pages of other sites are refused (access.cors_origins)";
-            return Err(Refusal::new(QueryError::new(Code::CrossSite, message)));
-        }
-        // Before anything is read, so that a client whose account is empty costs next to nothing; also before its token
-        // is looked at, so that nobody tries out many.
-        let owner = if app.access.is_closed { Some(app.access.owner(headers)) } else { None };
-        if let Some(Ok(owner)) = owner {
-            context.client = owner;
-        }
-        if let Err(error) = app.access.charge(context.client, 1) {
-            return Err(Refusal::new(error).with_all(rate_headers(app, context.client)));
-        }
-        if let Some(Err(why)) = owner {
-            let error = QueryError::new(Code::Unauthenticated, why.message());
-            let challenge = HeaderValue::from_static(why.challenge());
-            return Err(Refusal::new(error).with(header::WWW_AUTHENTICATE, challenge));
-        }
-        Ok(context)
+        })
+    }
+
+    /// Takes the one publication that every request costs.
+    fn charge(&self, app: &App) -> Result<(), Refusal> {
+        app.access.charge(self.client, 1).map_err(|error| {
+            let told = rate_headers(app, self.client);
+            Refusal::new(error).written_as(self.media).with_all(told)
+        })
     }
 }
 
@@ -102,6 +133,33 @@ fn negotiate(headers: &HeaderMap) -> Option<Media> {
     let is_named = graphql.specificity == 3;
     let is_newer = graphql.quality > json.quality || graphql.quality == json.quality && is_named;
     Some(if is_newer { Media::GraphqlResponse } else { Media::Json })
+}
+
+/// How much `Accept` wants a page. Without the header it is wanted, as anything is.
+fn html_wanted(headers: &HeaderMap) -> Wanted {
+    let mut values = headers.get_all(header::ACCEPT).iter().peekable();
+    if values.peek().is_none() {
+        return Wanted { specificity: 1, quality: 1_000 };
+    }
+    let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let wanted = ranges.map(weighted).filter_map(|(name, quality)| {
+        let specificity = match name.as_str() {
+            "text/html" => 3,
+            "text/*" => 2,
+            "*/*" => 1,
+            _ => return None,
+        };
+        Some(Wanted { specificity, quality })
+    });
+    wanted.max().unwrap_or_default()
+}
+
+/// In what a refusal is written where no route has decided it: a page for those who name one, which is to say browsers.
+pub(super) fn media_of_refusal(headers: &HeaderMap) -> Media {
+    match html_wanted(headers) {
+        Wanted { specificity: 3, quality: 1.. } => Media::Html,
+        _ => Media::Json,
+    }
 }
 
 /// An element of `Accept` or `Accept-Encoding` in lower case, and its quality in thousandths. What is not a quality

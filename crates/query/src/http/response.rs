@@ -19,6 +19,7 @@ use crate::access::Client;
 use crate::config::CacheSettings;
 use crate::error::{Code, QueryError};
 use crate::execute::Executed;
+use crate::pages;
 
 /// Errors pass, and nobody is to be told them from a cache.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -65,7 +66,21 @@ impl Media {
         HeaderValue::from_static(match self {
             Self::Json => "application/json; charset=utf-8",
             Self::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
+            Self::Html => "text/html; charset=utf-8",
         })
+    }
+
+    /// What a browser may do with the answer.
+    fn browser_headers(self) -> Vec<(HeaderName, HeaderValue)> {
+        if self != Self::Html {
+            return Vec::new();
+        }
+        // Names of packages may be private: they go to no other site.
+        let referrer = HeaderValue::from_static("no-referrer");
+        vec![
+            (header::CONTENT_SECURITY_POLICY, pages::policy()),
+            (header::REFERRER_POLICY, referrer),
+        ]
     }
 }
 
@@ -87,6 +102,11 @@ impl Refusal {
     /// A well-formed GraphQL request that is not executed.
     pub(super) fn all(errors: Vec<QueryError>, media: Media) -> Self {
         Self { errors, media, status: None, headers: Vec::new(), client: None }
+    }
+
+    /// The media type to say it in.
+    pub(super) fn written_as(self, media: Media) -> Self {
+        Self { media, ..self }
     }
 
     /// There is no room for it at the moment.
@@ -142,7 +162,7 @@ fn status(code: Code, media: Media) -> StatusCode {
         | Code::PersistedQueryNotFound
         | Code::PersistedQueryNotSupported => match media {
             Media::Json => StatusCode::OK,
-            Media::GraphqlResponse => StatusCode::BAD_REQUEST,
+            Media::GraphqlResponse | Media::Html => StatusCode::BAD_REQUEST,
         },
     }
 }
@@ -155,11 +175,18 @@ impl IntoResponse for Refusal {
         }
         let code = self.code();
         let status = self.status.unwrap_or_else(|| status(code, self.media));
-        // Texts and numbers cannot fail to be written.
-        let body = serde_json::to_vec(&Errors { errors: &self.errors }).unwrap_or_default();
+        let body = match self.media {
+            Media::Html => pages::refusal(status.as_u16(), &self.errors).into_string().into_bytes(),
+            // Texts and numbers cannot fail to be written.
+            Media::Json | Media::GraphqlResponse => {
+                serde_json::to_vec(&Errors { errors: &self.errors }).unwrap_or_default()
+            }
+        };
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, self.media.content_type());
+        let of_page = self.media.browser_headers();
+        headers.extend(of_page.into_iter().map(|(name, value)| (Some(name), value)));
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         let retry_after = self.errors.first().and_then(|error| error.extensions.retry_after);
         if let Some(seconds) = retry_after {
@@ -178,6 +205,7 @@ pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> 
     // What is counted is what is held.
     body.shrink_to_fit();
     let mut headers = rate_headers(app, context.client);
+    headers.extend(context.media.browser_headers());
     let content_type = context.media.content_type();
     let is_compressed = context.takes_gzip && body.len() >= COMPRESSED_FROM;
     let mut has_it = false;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -20,8 +20,9 @@ use tower_http::request_id::{
 };
 
 use super::App;
+use super::request::media_of_refusal;
 use super::response::{Outcome, Refusal};
-use super::{graphiql, graphql};
+use super::{graphiql, graphql, page};
 use crate::error::{Code, QueryError};
 
 /// Clients and proxies that have an id for a request send it under this name; the answer carries it back.
@@ -34,7 +35,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
         .route("/graphql", get(graphql::answer).post(graphql::answer))
         .route("/schema.graphql", get(schema))
-        .route("/", get(graphiql::page))
+        .route("/", get(page::home))
+        .route("/package/{*name}", get(page::package))
         .route("/graphiql", get(graphiql::page))
         .route("/graphiql/{file}", get(graphiql::file))
         .fallback(not_found)
@@ -58,12 +60,14 @@ async fn schema(State(app): State<Arc<App>>) -> Response {
     (headers, app.executor.schema.text.clone()).into_response()
 }
 
-async fn not_found() -> Refusal {
-    Refusal::new(QueryError::new(Code::NotFound, "there is nothing here; GraphQL is at /graphql"))
+async fn not_found(headers: HeaderMap) -> Refusal {
+    let message = "there is nothing here; GraphQL is at /graphql, a page for people at /";
+    Refusal::new(QueryError::new(Code::NotFound, message)).written_as(media_of_refusal(&headers))
 }
 
-async fn method_not_allowed() -> Refusal {
-    Refusal::new(QueryError::new(Code::MethodNotAllowed, "this path does not have that method"))
+async fn method_not_allowed(headers: HeaderMap) -> Refusal {
+    let error = QueryError::new(Code::MethodNotAllowed, "this path does not have that method");
+    Refusal::new(error).written_as(media_of_refusal(&headers))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as the layer hands it over")]

@@ -1,6 +1,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 
+use model::Publication;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 mod access;
 mod caching;
+mod pages;
 
 const SEED: &str = r#"{"query":"query { package(name: \"pg\", version: \"7.12.0\") { publicationInfo { username tor tfa } } }"}"#;
 const ANSWER: &str =
@@ -27,11 +29,15 @@ struct Running {
 }
 
 async fn start(change: impl FnOnce(&mut QuerySettings)) -> Running {
+    start_on(rows(), change).await
+}
+
+async fn start_on(rows: Vec<Publication>, change: impl FnOnce(&mut QuerySettings)) -> Running {
     let mut settings = QuerySettings::default();
     settings.http.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     settings.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     change(&mut settings);
-    let memory = Arc::new(Memory { rows: rows(), ..Memory::default() });
+    let memory = Arc::new(Memory { rows, ..Memory::default() });
     let server = Server::bind_with_reader(settings, memory.clone()).await.unwrap();
     let (http, admin) = (server.http_addr(), server.admin_addr());
     let stop = CancellationToken::new();
@@ -169,7 +175,7 @@ async fn serves_its_schema_its_page_and_its_metrics() {
     let running = start(|_| ()).await;
     let (status, answer) = running.get("/schema.graphql", "x: y").await;
     assert!(status == 200 && answer.ends_with(DEFAULT_SCHEMA), "{answer}");
-    let (status, answer) = running.get("/", "sec-fetch-site: cross-site").await;
+    let (status, answer) = running.get("/graphiql", "sec-fetch-site: cross-site").await;
     assert!(
         status == 200 && answer.contains("content-security-policy: default-src 'none'"),
         "{answer}"

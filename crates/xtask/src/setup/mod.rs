@@ -73,7 +73,7 @@ const NEEDS: &[Need] = &[
         present: |_| runs("node", &["--version"]) && runs("npm", &["--version"]),
     },
     Need {
-        what: "a headless Chromium, for GraphiQL",
+        what: "a headless Chromium, for GraphiQL and the pages",
         from: From::Debian(&["chromium-headless-shell|chromium"]),
         present: |_| {
             ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]

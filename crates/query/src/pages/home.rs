@@ -1,0 +1,126 @@
+//! The first page: what this is, a search for packages, an example, where to go on.
+
+use maud::{Markup, html};
+use model::PackageName;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{links, page, search_form};
+
+/// The query that the search is. Its variables are those of [`search_variables`].
+pub(crate) const SEARCH: &str = "query ($prefix: String!, $first: Int!, $after: String) {
+  search(prefix: $prefix, first: $first, after: $after)
+}";
+/// The question that the service was made for.
+const EXAMPLE: &str = r#"# null means that it was not determined.
+query {
+  package(name: "pg", version: "7.12.0") {
+    publicationInfo { username tor tfa torReason tfaReason }
+  }
+}
+"#;
+/// How many names a page of the search shows.
+pub(super) const SEARCH_NAMES: usize = 20;
+
+/// What somebody looked for, and what there is.
+pub(crate) struct Search<'a> {
+    /// How the names begin.
+    pub(crate) prefix: &'a str,
+    /// The last name of the page before.
+    pub(crate) after: Option<&'a str>,
+    /// At most [`SEARCH_NAMES`].
+    pub(crate) names: &'a [PackageName],
+}
+
+/// What the first page shows.
+pub(crate) struct HomePage<'a> {
+    /// `http.notice`
+    pub(crate) notice: &'a str,
+    /// The purl type of the registry.
+    pub(crate) ecosystem: &'a str,
+    /// Where somebody has looked for a package.
+    pub(crate) search: Option<Search<'a>>,
+}
+
+/// The variables of [`SEARCH`].
+pub(crate) fn search_variables(
+    prefix: &str,
+    after: Option<&str>,
+) -> serde_json::Result<Box<RawValue>> {
+    to_raw_value(&serde_json::json!({"prefix": prefix, "first": SEARCH_NAMES, "after": after}))
+}
+
+impl HomePage<'_> {
+    pub(crate) fn html(&self) -> Markup {
+        let prefix = self.search.as_ref().map_or("", |search| search.prefix);
+        let content = html! {
+            @if let Some(search) = &self.search {
+                h1 { "Packages that begin with " code.name { (prefix) } }
+                (search_form(prefix))
+                (search.html())
+            } @else {
+                h1 { "How was this version published?" }
+                p.lead {
+                    "Who published a package version, when, with a second factor, by a trusted publisher or neither, and "
+                    "whether the publisher's address was a Tor exit at that time. Each with its reason, and with “not "
+                    "known” where it is not known. This service has the publications of one registry: "
+                    code { (self.ecosystem) } "."
+                }
+                (search_form(""))
+                (example())
+                (onward())
+            }
+        };
+        let title = if self.search.is_some() {
+            format!("{prefix} · Search · Publication insights")
+        } else {
+            "Publication insights".to_owned()
+        };
+        page(&title, self.notice, false, &content)
+    }
+}
+
+impl Search<'_> {
+    fn html(&self) -> Markup {
+        let next = self.names.last().filter(|_| self.names.len() >= SEARCH_NAMES);
+        html! {
+            @if self.names.is_empty() {
+                p { "There is none" @if self.after.is_some() { " more" } ". Upper and lower case are different." }
+            } @else {
+                ul.names {
+                    @for name in self.names {
+                        li { a.name href=(links::package(name, None)) { (name) } }
+                    }
+                }
+            }
+            @if let Some(last) = next {
+                @let prefix = links::value(self.prefix);
+                p { a rel="next" href={"/?prefix=" (prefix) "&after=" (links::value(last.as_str()))} { "More names" } }
+            }
+        }
+    }
+}
+
+fn example() -> Markup {
+    html! {
+        h2 { "For example" }
+        p { "Was " code { "pg" } " 7.12.0 published over Tor, and with a second factor?" }
+        pre tabindex="0" role="region" aria-label="An example of a query" { code { (EXAMPLE) } }
+        p {
+            a href=(links::in_graphiql(EXAMPLE, None)) { "Run it in GraphiQL" } ", or see "
+            a href="/package/pg" { "all versions of pg" } " as a page."
+        }
+    }
+}
+
+fn onward() -> Markup {
+    html! {
+        h2 { "Where to go on" }
+        ul {
+            li { a href="/graphiql" { "GraphiQL" } " writes, explains and runs queries. The service itself is at "
+                code { "/graphql" } "." }
+            li { a href="/schema.graphql" { "The schema" } " describes every field and every limit." }
+            li { code { "publication-audit --url URL" } " asks about every package of a lockfile at once; "
+                code { "URL" } " is the address of this page." }
+        }
+    }
+}
