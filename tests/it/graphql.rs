@@ -205,14 +205,22 @@ async fn a_database_that_is_away_is_a_503_until_it_is_back() {
         .spawn()
         .wait_exit(PATIENCE);
     assert_eq!(migrated.code(), Some(0));
-    let query = Query::start(&scene.store, &[("QUERY_STORE__CONNECT_TIMEOUT", "1s")]);
-    let ask = || query.post("{ package(name: \"x\", version: \"1\") { name } }", json!({}));
+    let mut query = Query::start(&scene.store, &[("QUERY_STORE__CONNECT_TIMEOUT", "1s")]);
+    let ask =
+        |query: &Query| query.post("{ package(name: \"x\", version: \"1\") { name } }", json!({}));
     let nothing = (200, r#"{"data":{"package":null}}"#.to_owned());
-    assert_eq!(ask(), nothing);
+    assert_eq!(ask(&query), nothing);
     server.stop(StopMode::Immediate);
-    let (status, answer) = ask();
+    let (status, answer) = ask(&query);
     assert_eq!((status, code(&answer)), (503, json!("STORE_UNAVAILABLE")), "{answer}");
+    query.running.shows("paused").await;
     server.start_again();
-    eventually("the database to be back", PATIENCE, async || ask() == nothing).await;
-    query.running.stop();
+    eventually("the database to be back", PATIENCE, async || ask(&query) == nothing).await;
+    query.running.shows("ready").await;
+    // The log says it by itself, and again only where the reason is another.
+    let log = query.running.stop();
+    let told: Vec<_> =
+        log.split("not ready").skip(1).filter_map(|rest| rest.lines().next()).collect();
+    assert!(!told.is_empty() && told.windows(2).all(|pair| pair[0] != pair[1]), "{log}");
+    assert!(log.contains("reason=\"the database"), "{log}");
 }

@@ -12,7 +12,7 @@ use service::metrics::{IntGauge, Registry, RegistryError};
 use store::PublicationReader;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::access::Access;
 use crate::admission::{self, Admission};
@@ -193,16 +193,23 @@ impl Probe {
     async fn run(self) {
         let mut interval = tokio::time::interval(PROBE_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // What the log says: one line for each change, so that nobody has to ask the probe.
+        let mut told = None;
         loop {
             interval.tick().await;
-            match tokio::time::timeout(self.patience, self.reader.ready()).await {
-                Ok(Ok(())) => self.status.set(State::Ready, None),
-                Ok(Err(error)) => self.status.set(State::Paused, Some(error.to_string())),
-                Err(_) => {
-                    let reason = format!("the database did not answer within {:?}", self.patience);
-                    self.status.set(State::Paused, Some(reason));
+            let reason = match tokio::time::timeout(self.patience, self.reader.ready()).await {
+                Ok(answer) => answer.err().map(|error| error.to_string()),
+                Err(_) => Some(format!("the database did not answer within {:?}", self.patience)),
+            };
+            if told.as_ref() != Some(&reason) {
+                match &reason {
+                    None => info!("ready"),
+                    Some(reason) => warn!(reason, "not ready"),
                 }
+                told = Some(reason.clone());
             }
+            let state = if reason.is_none() { State::Ready } else { State::Paused };
+            self.status.set(state, reason);
             self.ready.set(self.status.ready().ready.into());
         }
     }

@@ -15,8 +15,9 @@ pub(crate) struct Args {
 /// Runs the test that takes the seeds from the environment; it prints the seeds that fail.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let test = "simulation::no_schedule_breaks_a_promise";
+    // Of the whole workspace, as the tests are built: alone, the crate would have its dependencies built once more.
     let mut simulation =
-        workspace.cargo(&["test", "-p", "ingester", "--lib", test, "--", "--exact", "--nocapture"]);
+        workspace.cargo(&["test", "--workspace", "--lib", test, "--", "--exact", "--nocapture"]);
     simulation.env("SIMULATE_SEEDS", &args.seeds);
     succeed("the simulation", &mut simulation)
 }
