@@ -113,6 +113,8 @@ impl Daemons {
         settings: ingester::Settings,
         stop: &CancellationToken,
     ) -> anyhow::Result<(Self, Addresses, Arc<IngesterMetrics>)> {
+        // The query server warns of a database that is not there yet.
+        ingester::migrate(&settings).await?;
         let ingester = Ingester::bind(settings).await?;
         let metrics = ingester.metrics();
         let addresses = Addresses {
