@@ -11,8 +11,7 @@ const FLOORS: &[(&str, f64)] = &[
     ("instances_growth", 0.75),
     ("query_per_pgbench", 0.50),
     ("batch_per_pgbench", 0.50),
-    // A goal and not a floor that was seen: histories take four times as long at most.
-    ("history_cost", 0.25),
+    ("history_cost", 0.10),
     ("fresh_per_connect", 1.50),
     ("fresh_per_copy_key_only", 0.35),
     ("query_per_mercurius", 2.50),
