@@ -18,7 +18,7 @@ const root = {
   packagesByPurl: ({ purls }) => purls.map((purl) => rows.find((own) => own.purl === purl) ?? null),
   node: ({ id }) => rows.find((own) => own.id === id) ?? null,
   publications: () => ({ edges: [], pageInfo: { hasNextPage: false, hasPreviousPage: false } }),
-  registry: { ecosystem: "npm", hosts: ["registry.npmjs.org"] },
+  registry: { ecosystem: "npm", hosts: ["registry.example"] },
 };
 
 const answers = [];
