@@ -154,6 +154,64 @@ async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
     ingester.stop();
 }
 
+/// A power loss: the broker is killed, and the last part of its file is gone. Returns the first offset that is lost.
+async fn power_loss(kafka: &mut Kafka, scene: &Scene, numbers: std::ops::Range<usize>) -> i64 {
+    let log = kafka.log_folder(&scene.topic, 0).join("00000000000000000000.log");
+    kafka.kill();
+    let file = fs::OpenOptions::new().write(true).open(&log).unwrap();
+    let bytes = file.metadata().unwrap().len();
+    file.set_len(bytes - bytes / 3).unwrap();
+    kafka.start_again();
+    // The first record after it has the first offset that is free again.
+    scene.produce(records(numbers)).await[0].1
+}
+
+#[tokio::test]
+async fn a_power_loss_that_takes_the_logs_last_records_is_seen() {
+    for on_gap in ["continue", "stop"] {
+        let mut kafka = Kafka::start();
+        let shared = Scene::without_topic("power", testkit::postgres().database().await.url);
+        let scene = Scene { brokers: kafka.brokers(), ..shared };
+        scene.make_topic(1, &[]).await;
+        let environment = [("INGESTER_KAFKA__ON_GAP", on_gap)];
+        let mut ingester = scene.ingester(&environment);
+        for n in 0..10 {
+            scene.produce(records(n * 10..(n + 1) * 10)).await;
+        }
+        scene.caught_up(&mut ingester).await;
+        // Under the ingester; more comes than was lost, so that its position lies within the log again.
+        let first = power_loss(&mut kafka, &scene, 1_000..1_200).await;
+        assert!((10..100).contains(&first), "{first}");
+        if on_gap == "stop" {
+            let words = format!("offsets {first} to 99");
+            for _ in 0..2 {
+                let status = ingester.daemon.wait_exit(PATIENCE);
+                let log = ingester.daemon.log();
+                assert!(status.code() == Some(65) && log.contains(&words), "{status}: {log}");
+                ingester = scene.start_ingester(&environment);
+            }
+            ingester.daemon.wait_exit(PATIENCE);
+            ingester = scene.ingester(&[]);
+        }
+        rows(&scene, &mut ingester, 300).await;
+        scene.caught_up(&mut ingester).await;
+        assert_eq!(gap(&ingester), (100 - first) as f64);
+        assert!(ingester.stop().contains("read on from the cut"));
+        if on_gap == "stop" {
+            continue;
+        }
+        // While it is stopped.
+        let end = first + 200;
+        let first = power_loss(&mut kafka, &scene, 2_000..2_300).await;
+        assert!(first < end, "{first}");
+        let mut ingester = scene.ingester(&[]);
+        rows(&scene, &mut ingester, 600).await;
+        scene.caught_up(&mut ingester).await;
+        assert_eq!(gap(&ingester), (end - first) as f64);
+        ingester.stop();
+    }
+}
+
 /// A byte is another on the broker's disk: the batch that has it is named, counted and passed.
 #[tokio::test]
 async fn a_damaged_batch_is_a_gap() {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
-use testkit::{Record, eventually};
+use testkit::{Postgres, Record, StopMode, eventually};
 
 use crate::support::{PATIENCE, Running, Scene, generated, rows};
 
@@ -313,4 +313,66 @@ async fn what_an_operator_sets_the_groups_offset_to_is_obeyed_and_said() {
     assert_eq!(ingester.metrics().sum("records_total"), 200.0);
     assert_eq!(rewound(&ingester), 0.0);
     assert_eq!(lines(&ingester.stop(), BACKWARDS).len(), 1);
+}
+
+/// Promotes the standby, on the port of the server that died: the address moved with it.
+async fn fail_over(primary: &mut Postgres, standby: &mut Postgres) {
+    primary.stop(StopMode::Immediate);
+    standby.stop(StopMode::Fast);
+    standby.start_in_place_of(primary);
+    let mut server = PgConnection::connect(&standby.url()).await.unwrap();
+    sqlx::raw_sql("SELECT pg_promote()").execute(&mut server).await.unwrap();
+}
+
+/// Stops the standby from hearing more, once it has all that the primary has.
+async fn hold_back(primary: &Postgres, standby: &Postgres) {
+    let mut behind = PgConnection::connect(&standby.url()).await.unwrap();
+    let mut ahead = PgConnection::connect(&primary.url()).await.unwrap();
+    let now: String = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text")
+        .fetch_one(&mut ahead)
+        .await
+        .unwrap();
+    eventually("the standby to have everything", PATIENCE, async || {
+        let has = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn";
+        sqlx::query_scalar::<_, bool>(has).bind(&now).fetch_one(&mut behind).await.unwrap()
+    })
+    .await;
+    for sql in ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"] {
+        sqlx::raw_sql(sql).execute(&mut behind).await.unwrap();
+    }
+    eventually("the standby to hear nothing", PATIENCE, async || {
+        let heard = "SELECT count(*) FROM pg_stat_wal_receiver";
+        sqlx::query_scalar::<_, i64>(heard).fetch_one(&mut behind).await.unwrap() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_standby_that_is_promoted_without_the_last_commits_is_read_up_to_the_present() {
+    // With the second interval no account is written between the last rows and the death of the primary: what the standby
+    // has says that nothing is missing.
+    for (interval, lacked) in [("200ms", Some(200.0)), ("6s", None)] {
+        let mut primary = Postgres::start();
+        let scene = Scene::without_topic("promoted", primary.database().await.url);
+        scene.make_topic(1, &[]).await;
+        let mut ingester = scene.ingester(&[("INGESTER_KAFKA__COMMIT_INTERVAL", interval)]);
+        scene.produce(records(0..100)).await;
+        scene.caught_up(&mut ingester).await;
+        let mut standby = primary.standby();
+        hold_back(&primary, &standby).await;
+        scene.produce(records(100..300)).await;
+        match lacked {
+            Some(_) => scene.caught_up(&mut ingester).await,
+            None => has_rows(&scene, &mut ingester, 300).await,
+        }
+        fail_over(&mut primary, &mut standby).await;
+        has_rows(&scene, &mut ingester, 300).await;
+        scene.caught_up(&mut ingester).await;
+        if let Some(lacked) = lacked {
+            assert_eq!(rewound(&ingester), lacked);
+            assert_eq!(lines(&ingester.daemon.log(), WENT_BACK).len(), 1);
+        }
+        ingester.shows("ready").await;
+        ingester.stop();
+    }
 }

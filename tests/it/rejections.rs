@@ -300,6 +300,79 @@ async fn a_time_that_the_dead_letter_topic_refuses_is_kept_in_a_header() {
     ingester.stop();
 }
 
+/// A letter fits into a segment, or the broker refuses it.
+#[tokio::test]
+async fn a_letter_that_no_segment_holds_goes_without_its_value() {
+    let scene = Scene::without_topic("segment", testkit::postgres().database().await.url);
+    let wide = [("max.message.bytes", "3000000"), ("retention.ms", "-1")];
+    scene.make_topic(1, &wide).await;
+    let narrow = [wide[0], wide[1], ("segment.bytes", "1048576")];
+    testkit::topic(&scene.brokers, &scene.dead_letters, 1, &narrow).await;
+    let checked = scene.ask("check", &["--json"], &[]);
+    assert!(checked.log.contains("dead_letters.segment"), "{}", checked.log);
+    let large = with(event("large", "1.0.0"), "/data/padding", json!("x".repeat(1_500_000)));
+    let large = structured(&large);
+    let positions = scene.produce([large, structured(&event("good", "1.0.0"))]).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let letter = &dead_letters(&scene).await[&positions[0]];
+    assert_eq!(letter.header("publication.value.omitted").as_deref(), Some("true"));
+    assert_eq!(letter.header("publication.key.omitted"), None);
+    assert_eq!(letter.header("publication.error.code").as_deref(), Some("too_large"));
+    assert_eq!(scene.count().await, 1);
+    ingester.stop();
+    // The original is still where the letter says, and is redriven from there.
+    let room = [("INGESTER_LIMITS__MAX_EVENT_BYTES", "2MiB")];
+    let listed = scene.ask("dead-letters", &["list"], &room);
+    assert_eq!(listed.last("dead_letters")["to_redrive"], 1, "{}", listed.log);
+    let redriven = scene.ask("dead-letters", &["redrive"], &room);
+    assert_eq!((redriven.code, scene.count().await), (Some(0), 2), "{}", redriven.log);
+    // When it is gone, that is said.
+    testkit::delete_records(&scene.brokers, &scene.topic, 0, positions[1].1).await;
+    let redriven = scene.ask("dead-letters", &["redrive"], &room);
+    assert_eq!(redriven.code, Some(1), "{}", redriven.log);
+    assert_eq!(redriven.last("done")["left_out"], json!({"original_gone": 1}));
+    assert!(redriven.log.contains(&format!("{}/0/0", scene.topic)), "{}", redriven.log);
+}
+
+#[tokio::test]
+async fn a_record_without_a_key_is_a_letter_with_its_place_as_key_on_a_compacted_topic() {
+    let scene = Scene::new("compacted", 1).await;
+    let compacted = [("cleanup.policy", "compact"), ("retention.ms", "-1")];
+    testkit::topic(&scene.brokers, &scene.dead_letters, 1, &compacted).await;
+    let bad = Record { value: Some("{".into()), timestamp: Some(STAMPED), ..Record::default() };
+    let keyed = Record { key: Some("k".into()), ..bad.clone() };
+    let good = structured(&event("good", "1.0.0"));
+    let positions = scene.produce([bad.clone(), keyed.clone(), good]).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let letters = dead_letters(&scene).await;
+    let letter = &letters[&positions[0]];
+    assert_eq!(letter.key, Some(format!("{}/0/0", scene.topic).into_bytes()));
+    assert_eq!((&letter.value, letter.timestamp), (&bad.value, bad.timestamp));
+    assert_eq!(letter.header("publication.key.omitted").as_deref(), Some("true"));
+    assert_eq!(faults(&scene, &keyed, "not_json", &letters[&positions[1]]), [""; 0]);
+    assert_eq!(scene.count().await, 1);
+    ingester.stop();
+}
+
+/// librdkafka cannot send the timestamp 0, which Java's clients can.
+#[tokio::test]
+async fn a_record_of_1970_is_a_letter_that_says_so() {
+    let scene = Scene::without_topic("epoch", testkit::postgres().database().await.url);
+    scene.make_topic(1, &[("retention.ms", "-1")]).await;
+    testkit::produce_in_1970(&scene.brokers, &scene.topic);
+    let read = testkit::consume_all(&scene.brokers, &scene.topic).await;
+    assert_eq!(read[0].timestamp, Some(0));
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    let letter = &dead_letters(&scene).await[&(0, 0)];
+    assert_eq!(letter.header("publication.record.timestamp").as_deref(), Some("0"));
+    assert_eq!(letter.value, read[0].value);
+    assert!(letter.timestamp.unwrap() > STAMPED);
+    ingester.stop();
+}
+
 /// What the whole topic refuses is no record's fault: everything waits, and the reason is said.
 #[tokio::test]
 async fn a_topic_that_refuses_every_letter_pauses_with_the_reason() {

@@ -2,7 +2,7 @@
 
 use testkit::{Kafka, Record, acls, eventually};
 
-use crate::support::{PATIENCE, Scene, generated};
+use crate::support::{PATIENCE, Running, Scene, generated};
 
 async fn scene(kafka: &Kafka, name: &str) -> Scene {
     let store = testkit::postgres().database().await.url;
@@ -21,15 +21,65 @@ fn allow(scene: &Scene, topic: &str, operations: &[&str]) {
     acls(&scene.brokers, &arguments);
 }
 
-#[tokio::test]
-async fn rights_that_come_back_are_used_without_a_restart() {
-    let kafka = Kafka::builder()
+fn broker() -> Kafka {
+    Kafka::builder()
         .property(
             "authorizer.class.name",
             "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         )
         .property("allow.everyone.if.no.acl.found", true)
-        .start();
+        .start()
+}
+
+/// Who has one right of the group has no other any more.
+fn allow_group(scene: &Scene, operation: &str) {
+    let of = ["--allow-principal", "User:*", "--group", &scene.group, "--operation", operation];
+    acls(&scene.brokers, &[&["--add"][..], &of].concat());
+}
+
+/// At a start an operator is told; later a supervisor would not start it again.
+#[tokio::test]
+async fn the_right_to_use_the_group_is_missing_at_a_start_and_waited_for_later() {
+    let kafka = broker();
+    let group = scene(&kafka, "rights-group").await;
+    let mut ingester = group.ingester(&[]);
+    group.produce([generated(0, 0)]).await;
+    group.caught_up(&mut ingester).await;
+    allow_group(&group, "Describe");
+    let reason = paused(&mut ingester, &group.group).await;
+    assert!(reason.contains("(none)") || reason.contains("GroupAuthorization"), "{reason}");
+    group.produce([generated(1, 0)]).await;
+    allow_group(&group, "Read");
+    group.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    ingester.stop();
+
+    let topic = scene(&kafka, "rights-topic").await;
+    allow(&topic, &topic.topic, &["Describe", "Write"]);
+    let group = scene(&kafka, "rights-none").await;
+    allow_group(&group, "Describe");
+    for (scene, name) in [(&topic, &topic.topic), (&group, &group.group)] {
+        scene.produce([generated(0, 0)]).await;
+        let mut refused = scene.start_ingester(&[]);
+        let status = refused.daemon.wait_exit(PATIENCE);
+        let log = refused.daemon.log();
+        assert!(status.code() == Some(77) && log.contains(name.as_str()), "{status}: {log}");
+    }
+}
+
+async fn paused(ingester: &mut Running, word: &str) -> String {
+    eventually("a pause", PATIENCE, async || {
+        assert!(ingester.daemon.is_running(), "it ended:\n{}", ingester.daemon.log());
+        let (status, answer) = ingester.readyz()?;
+        let reason = answer["reason"].as_str()?;
+        (status == 503 && reason.contains(word)).then(|| reason.to_owned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn rights_that_come_back_are_used_without_a_restart() {
+    let kafka = broker();
     let scene = scene(&kafka, "rights").await;
     let bad = || Record { value: Some("{".into()), ..Record::default() };
     allow(&scene, &scene.dead_letters, &["Describe"]);

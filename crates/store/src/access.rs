@@ -1,6 +1,7 @@
 //! What the database lets us do, asked without changing anything.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions, Row};
@@ -19,6 +20,10 @@ pub struct Access {
     pub read_only: Option<&'static str>,
     /// Whether we may make tables.
     pub create: bool,
+    /// Whether the table publication is there.
+    pub has_rows: bool,
+    /// The file that is still to be made, of an SQLite store.
+    pub missing_file: Option<PathBuf>,
     /// Migrations that are still to run.
     pub pending: Vec<i64>,
     /// Migrations of a later build.
@@ -89,6 +94,8 @@ async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Resul
     };
     Ok(Access {
         database: format!("PostgreSQL {version}, schema {schema}"),
+        has_rows: rights.contains_key("SELECT on publication"),
+        missing_file: None,
         rights,
         read_only,
         create,
@@ -104,13 +111,21 @@ async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Acces
     // Made here it would be empty; `migrate` makes it whole.
     let file = options.get_filename().to_owned();
     if !file.exists() {
+        sqlite::check_folder(&file)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let writable = folder.is_none_or(|folder| {
             folder.metadata().is_ok_and(|folder| !folder.permissions().readonly())
         });
         let (pending, unknown) = compare(&sqlite::MIGRATOR, &[]);
         let database = "SQLite, a file still to be made".to_owned();
-        return Ok(Access { database, create: writable, pending, unknown, ..Access::default() });
+        return Ok(Access {
+            database,
+            create: writable,
+            missing_file: Some(file),
+            pending,
+            unknown,
+            ..Access::default()
+        });
     }
     let mut connection = options.connect().await?;
     let version: String =
@@ -126,13 +141,15 @@ async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Acces
     } else {
         Vec::new()
     };
+    let has_rows = has("publication");
     let mut rights = BTreeMap::new();
-    if has("publication") {
+    if has_rows {
         rights = BTreeMap::from([("writing the file".to_owned(), writable)]);
     }
     let (pending, unknown) = compare(&sqlite::MIGRATOR, &applied);
     let database = format!("SQLite {version}");
-    Ok(Access { database, rights, create: writable, pending, unknown, ..Access::default() })
+    let create = writable;
+    Ok(Access { database, rights, create, has_rows, pending, unknown, ..Access::default() })
 }
 
 fn compare(migrator: &Migrator, applied: &[i64]) -> (Vec<i64>, Vec<i64>) {

@@ -70,6 +70,19 @@ impl Error {
         }
     }
 
+    /// The same error, with what was being done.
+    fn within(self, what: &str) -> Self {
+        let within = |words: Cow<'static, str>| Cow::Owned(format!("{what}: {words}"));
+        match self {
+            Self::Transient(words) => Self::Transient(within(words)),
+            Self::Conflict(words) => Self::Conflict(within(words)),
+            Self::TimedOut(words) => Self::TimedOut(within(words)),
+            Self::Busy(words) => Self::Busy(within(words)),
+            Self::Data(words) => Self::Data(within(words)),
+            Self::Fatal(words) => Self::Fatal(within(words)),
+        }
+    }
+
     /// The same error for another caller of the same statement.
     pub(crate) fn duplicate(&self) -> Self {
         match self {
@@ -128,7 +141,10 @@ impl From<sqlx::migrate::MigrateError> for Error {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         use sqlx::migrate::MigrateError;
         match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+            MigrateError::Execute(error) => error.into(),
+            MigrateError::ExecuteMigration(error, version) => {
+                Self::from(error).within(&format!("migration {version}"))
+            }
             MigrateError::VersionMissing(version) => Self::fatal(format!(
                 "its schema has migration {version}, which this build does not know: use a later build"
             )),

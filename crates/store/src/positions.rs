@@ -44,8 +44,8 @@ pub struct GroupAccount {
     pub account: Account,
 }
 
-/// The database that answered. PostgreSQL: the database's own number and the server's address; a database that was
-/// restored and a standby that was promoted differ. SQLite: device and inode of the file. A position is a proof only in
+/// The database that answered. PostgreSQL: the database's own number, the server's address and its timeline; a database
+/// that was restored and a standby that was promoted differ. SQLite: device and inode of the file. A position is a proof only in
 /// the database that it was written into: rows that were written shortly before may be in the other one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseId(pub String);

@@ -201,17 +201,35 @@ pub async fn produce_in_transaction(
     records: impl IntoIterator<Item = Record>,
     commit: bool,
 ) {
-    let producer = Producer::with(client(brokers).set("transactional.id", topic));
-    let transactions = &producer.producer;
-    transactions.init_transactions(CALL).expect("transactions are there");
-    transactions.begin_transaction().expect("a transaction begins");
-    producer.produce(topic, records).await;
-    let ended = if commit {
-        transactions.commit_transaction(CALL)
+    let transaction = OpenTransaction::begin(brokers, topic, records).await;
+    if commit {
+        transaction.commit();
     } else {
-        transactions.abort_transaction(CALL)
-    };
-    ended.expect("the transaction ends");
+        transaction.0.producer.abort_transaction(CALL).expect("the transaction ends");
+    }
+}
+
+/// A transaction that its producer leaves open. It ends with its guard.
+pub struct OpenTransaction(Producer);
+
+impl OpenTransaction {
+    /// Produces the records, of which no consumer that reads what is committed sees any before the end.
+    pub async fn begin(
+        brokers: &str,
+        topic: &str,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Self {
+        let producer = Producer::with(client(brokers).set("transactional.id", topic));
+        producer.producer.init_transactions(CALL).expect("transactions are there");
+        producer.producer.begin_transaction().expect("a transaction begins");
+        producer.produce(topic, records).await;
+        Self(producer)
+    }
+
+    /// Commits it.
+    pub fn commit(self) {
+        self.0.producer.commit_transaction(CALL).expect("the transaction ends");
+    }
 }
 
 async fn send(producer: &FutureProducer, topic: &str, record: &Record) -> DeliveryFuture {
@@ -330,6 +348,19 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
             .collect();
         (!found.is_empty()).then_some(found)
     })
+}
+
+/// The node that leads each partition of the topic, negative where none does.
+pub async fn partition_leaders(brokers: &str, topic: &str) -> HashMap<i32, i32> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    blocking(move || {
+        let consumer = consumer(&brokers, "testkit");
+        partitions(&consumer, &topic);
+        let metadata = consumer.fetch_metadata(Some(&topic), CALL).expect("the broker answers");
+        let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        found.map(|partition| (partition.id(), partition.leader())).collect()
+    })
+    .await
 }
 
 fn leaders(consumer: &BaseConsumer, topic: &str) -> Option<usize> {

@@ -23,14 +23,15 @@ use std::sync::LazyLock;
 
 #[cfg(feature = "client")]
 pub use client::{
-    ConsumedRecord, Producer, Record, add_partitions, consume_all, delete_group, delete_records,
-    delete_topic, group_lag, produce, produce_in_transaction, topic,
+    ConsumedRecord, OpenTransaction, Producer, Record, add_partitions, consume_all, delete_group,
+    delete_records, delete_topic, group_lag, partition_leaders, produce, produce_in_transaction,
+    topic,
 };
 pub use daemon::{Daemon, DaemonBuilder, program_folder};
 pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{
     KAFKA_FOLDER, KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, KAFKA_VERSION, Kafka, KafkaBuilder, acls,
-    consumer_groups, write_tools,
+    consumer_groups, produce_in_1970, write_tools,
 };
 pub use net::{free_port, unique};
 pub use pgbouncer::{Pgbouncer, pgbouncer_program};

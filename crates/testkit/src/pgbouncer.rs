@@ -36,6 +36,11 @@ pub fn pgbouncer_program() -> Option<PathBuf> {
 impl Pgbouncer {
     /// Starts a pooler in front of the server of `url`, which pools `mode` (`session`, `transaction`).
     pub fn start(url: &str, mode: &str) -> Self {
+        Self::with(url, mode, "")
+    }
+
+    /// The same with further lines of its settings.
+    pub fn with(url: &str, mode: &str, further: &str) -> Self {
         let program = pgbouncer_program().expect("pgbouncer is installed: run `cargo xtask setup`");
         let (server, _) = url.rsplit_once('/').expect("the URL names a database");
         let (_, server) = server.rsplit_once('@').expect("the URL names a user");
@@ -53,7 +58,8 @@ impl Pgbouncer {
         let users = write("users.txt", "\"postgres\" \"\"\n");
         let settings = format!(
             "[databases]\n* = host={host} port={server_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = {mode}\n",
+             listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = {mode}\n\
+             {further}\n",
             users.display()
         );
         let settings = write("pgbouncer.ini", &settings);

@@ -91,10 +91,7 @@ impl PostgresBuilder {
     pub fn start(&self) -> Postgres {
         let mut problem = String::new();
         for _ in 0..ATTEMPTS {
-            let dir = tempfile::Builder::new()
-                .prefix("postgres-")
-                .tempdir()
-                .expect("a temporary directory can be made");
+            let dir = make_folder();
             make_cluster(dir.path());
             let mut settings = self.settings.clone();
             if let Some((certificate, key)) = &self.tls {
@@ -104,10 +101,7 @@ impl PostgresBuilder {
             let process = launch(dir.path(), port, &settings);
             let mut server = Server { process, dir, port, settings };
             if server.ready() {
-                return Postgres {
-                    url: format!("postgres://postgres@127.0.0.1:{port}/postgres"),
-                    server: Some(server),
-                };
+                return Postgres { url: url_at(port), server: Some(server) };
             }
             problem = server.process.last_words();
             assert!(
@@ -148,6 +142,36 @@ impl Postgres {
     /// What the server printed; empty when the server is somebody else's.
     pub fn log(&self) -> String {
         self.server.as_ref().map(|server| server.process.log()).unwrap_or_default()
+    }
+
+    /// An asynchronous standby of this server, on a port of its own, that has all there is now.
+    pub fn standby(&self) -> Self {
+        let dir = make_folder();
+        let mut backup = Command::new(installed("pg_basebackup"));
+        backup.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--dbname"]);
+        let Output { status, stderr, .. } = as_owner(&mut backup)
+            .arg(&self.url)
+            .arg("--pgdata")
+            .arg(dir.path().join("data"))
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("pg_basebackup can be run");
+        assert!(status.success(), "pg_basebackup failed:\n{}", String::from_utf8_lossy(&stderr));
+        let port = free_port();
+        let settings = Vec::new();
+        let process = launch(dir.path(), port, &settings);
+        let mut server = Server { process, dir, port, settings };
+        assert!(server.ready(), "the standby did not start:\n{}", server.process.last_words());
+        Self { url: url_at(port), server: Some(server) }
+    }
+
+    /// Starts a stopped server in the place of another one, which is stopped too.
+    pub fn start_in_place_of(&mut self, other: &Self) {
+        let port = other.server.as_ref().expect("the server is this test's own").port;
+        self.server().port = port;
+        self.url = url_at(port);
+        self.start_again();
     }
 
     /// Stops the server and waits for its end. Port and data are kept for [`Postgres::start_again`].
@@ -272,11 +296,24 @@ pub(crate) fn as_owner(command: &mut Command) -> &mut Command {
     }
 }
 
-fn make_cluster(dir: &Path) {
+fn url_at(port: u16) -> String {
+    format!("postgres://postgres@127.0.0.1:{port}/postgres")
+}
+
+/// A folder of the server's owner.
+fn make_folder() -> TempDir {
+    let dir = tempfile::Builder::new()
+        .prefix("postgres-")
+        .tempdir()
+        .expect("a temporary directory can be made");
     if let Some(user) = owner() {
-        chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+        chown(dir.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))
             .expect("root can give a directory away");
     }
+    dir
+}
+
+fn make_cluster(dir: &Path) {
     let mut initdb = Command::new(installed("initdb"));
     initdb.args([
         "--username=postgres",

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -38,6 +39,10 @@ struct Shared {
     target: Mutex<Option<SocketAddr>>,
     fault: Mutex<NetworkFault>,
     open: Mutex<Vec<TcpStream>>,
+    /// Connections made so far.
+    made: AtomicU64,
+    /// Of connections made before so many, nothing passes any more.
+    silent: AtomicU64,
 }
 
 impl Proxy {
@@ -50,6 +55,8 @@ impl Proxy {
             target: Mutex::new(None),
             fault: Mutex::new(NetworkFault::None),
             open: Mutex::default(),
+            made: AtomicU64::new(0),
+            silent: AtomicU64::new(0),
         });
         let accepting = shared.clone();
         thread::spawn(move || {
@@ -81,6 +88,12 @@ impl Proxy {
         if fault == NetworkFault::Cut {
             self.cut();
         }
+    }
+
+    /// Nothing passes any more on the connections that are there, and new ones work: so a host looks that died and whose
+    /// address moved.
+    pub fn silence(&self) {
+        self.shared.silent.store(self.shared.made.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// Ends all connections that are there.
@@ -119,20 +132,25 @@ impl Shared {
         else {
             return;
         };
+        let number = self.made.fetch_add(1, Ordering::SeqCst);
         lock(&self.open).extend(ends);
         let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else {
             return;
         };
         let (there, back) = (self.clone(), self.clone());
-        thread::spawn(move || there.pass(from_client, server, false));
-        thread::spawn(move || back.pass(from_server, client, true));
+        thread::spawn(move || there.pass(number, (from_client, server), false));
+        thread::spawn(move || back.pass(number, (from_server, client), true));
     }
 
-    fn pass(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
+    fn pass(&self, number: u64, (mut from, mut to): (TcpStream, TcpStream), answers: bool) {
+        let is_dead = || {
+            let (fault, silent) = (self.fault(), self.silent.load(Ordering::SeqCst));
+            fault == NetworkFault::HalfOpen || (number < silent && fault != NetworkFault::Cut)
+        };
         let _ = from.set_read_timeout(Some(LOOK));
         let mut buffer = [0; 64 * 1024];
         loop {
-            if self.fault() == NetworkFault::HalfOpen {
+            if is_dead() {
                 thread::sleep(LOOK);
                 continue;
             }
@@ -140,7 +158,7 @@ impl Shared {
                 Ok(0) => break,
                 Ok(count) => {
                     // What was under way when the line went dead is kept until it comes back.
-                    while self.fault() == NetworkFault::HalfOpen {
+                    while is_dead() {
                         thread::sleep(LOOK);
                     }
                     let mut bytes = buffer[..count].to_vec();
@@ -231,6 +249,12 @@ mod tests {
         assert!(ask(&mut stream).is_err(), "cut");
         assert!(ask(&mut connect()).is_err(), "and stays cut");
         proxy.set(NetworkFault::Slow(Duration::from_millis(1)));
+        ask(&mut connect()).unwrap();
+        proxy.set(NetworkFault::None);
+        let mut old = connect();
+        ask(&mut old).unwrap();
+        proxy.silence();
+        assert!(ask(&mut old).is_err(), "nothing passes");
         ask(&mut connect()).unwrap();
     }
 

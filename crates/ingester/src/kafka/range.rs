@@ -21,6 +21,7 @@ use super::quiet::Quiet;
 use super::record_arena::RecordArena;
 use super::{config, inspect};
 use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
+use crate::record::Record;
 use crate::settings::Settings;
 
 /// How long the broker has for a question about offsets.
@@ -216,6 +217,39 @@ impl RangeReader {
         Ok(bytes.checked_div(records))
     }
 
+    /// The record at a place; `None` where there is none any more.
+    pub(crate) fn record_at(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> KafkaResult<Option<Record>> {
+        match self.bounds(topic, partition) {
+            Ok((low, high)) if (low..high).contains(&offset) => {}
+            Ok(_) => return Ok(None),
+            Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_topic) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        self.consumer.assign(&place)?;
+        let mut arena = RecordArena::new(topic.into());
+        let deadline = Instant::now() + QUESTION;
+        while Instant::now() < deadline {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    return Ok((message.offset() == offset).then(|| arena.copy(&message)));
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+                Some(Err(error)) if is_final(&error) => return Err(error),
+                Some(Err(_)) | None => {}
+            }
+        }
+        Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
+    }
+
     /// Reads the spans on a thread of its own. The channel ends with [`SourceEvent::Ended`], also when `stop` was
     /// cancelled, or with [`SourceEvent::Failed`].
     ///
@@ -378,7 +412,7 @@ impl Range {
         Ok(())
     }
 
-    fn hand_over(&self, chunk: &mut Vec<crate::Record>) {
+    fn hand_over(&self, chunk: &mut Vec<Record>) {
         if chunk.is_empty() {
             return;
         }

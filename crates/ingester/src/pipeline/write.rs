@@ -44,7 +44,14 @@ impl Writer {
         let first_refused = batch.rejected.len();
         // From the back, so that the places before stay what they are.
         for refused in written.refused.into_iter().rev() {
-            tracing::warn!(reason = refused.reason, "the database refused a row");
+            if let Some(record) = batch.records.get(refused.place) {
+                let at = &record.position;
+                tracing::warn!(
+                    topic = %at.topic, partition = at.partition, offset = at.offset,
+                    reason = refused.reason,
+                    "the database refused a row"
+                );
+            }
             let message = format!("the database refused the row for its data: {}", refused.reason);
             batch.refuse(refused.place, Rejection::new(Code::RefusedByStore, message));
         }

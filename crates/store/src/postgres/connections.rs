@@ -1,14 +1,14 @@
 //! Connections. sqlx's own pool asks the server whether a connection lives before each statement and once more after it,
 //! which makes three round trips of one, has no limit for a statement, and hides why it has no connection to give.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::Connection;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::session::{Session, connect};
 use crate::settings::{Database, PostgresUrl};
@@ -21,6 +21,12 @@ const LIFETIME: Duration = Duration::from_secs(30 * 60);
 const IDLE: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(1);
 
+/// One that was not used for so long is given up, for others whom the server or a pooler gives few.
+const SPARE: Duration = Duration::from_secs(60);
+
+/// After which a connection that is being made is raced by one that is given back: a pooler that is full does not answer.
+const SLOW: Duration = Duration::from_millis(250);
+
 /// Up to so many connections, made when they are needed.
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -28,11 +34,25 @@ pub(super) struct Connections {
     /// As it was read last: a file that holds it is read again at each connect, since passwords change.
     url: Mutex<PostgresUrl>,
     places: Semaphore,
-    idle: Mutex<Vec<Session>>,
+    idle: Mutex<Idle>,
+    /// Sessions at work.
+    working: AtomicUsize,
+    /// One of them ended its work.
+    given_back: Notify,
+    /// Whether sessions of a server are used no more when new ones reach another.
+    follows: bool,
     /// Whether it was said that the server does not limit statements.
     said_unlimited: AtomicBool,
     /// Whether it is known that sessions are not shared.
     is_checked: AtomicBool,
+}
+
+/// Sessions that wait for work.
+#[derive(Debug, Default)]
+struct Idle {
+    sessions: Vec<Session>,
+    /// Which server the newest session reached.
+    server: String,
 }
 
 impl Connections {
@@ -42,9 +62,17 @@ impl Connections {
             url: Mutex::new(url),
             places: Semaphore::new(settings.max_connections.max(1) as usize),
             idle: Mutex::default(),
+            working: AtomicUsize::new(0),
+            given_back: Notify::new(),
+            follows: false,
             said_unlimited: AtomicBool::new(false),
             is_checked: AtomicBool::new(false),
         }
+    }
+
+    /// For who writes: the old primary may still take rows after a standby was promoted, and nobody would have them.
+    pub(super) fn following(self) -> Self {
+        Self { follows: true, ..self }
     }
 
     /// All rows of a statement. `statement` makes it anew for another try.
@@ -73,7 +101,8 @@ impl Connections {
 
     /// Room for work with a session, which [`Tries`] gives out.
     pub(super) async fn tries(&self) -> Result<Tries<'_>, Error> {
-        Ok(Tries { _place: self.place().await?, connections: self, was_used: false })
+        let _place = self.place().await?;
+        Ok(Tries { connections: self, _place, was_used: false, is_working: false })
     }
 
     /// Waits for work with a session, but no longer than `store.statement_timeout`. When it is given up before, its
@@ -137,6 +166,12 @@ impl Connections {
         let url = self.url();
         let limit = self.settings.statement_timeout;
         let session = Session::open(&url, &self.settings, Some(limit)).await?;
+        let mut idle = self.lock();
+        if self.follows && idle.server != session.server {
+            idle.sessions.clear();
+            idle.server.clone_from(&session.server);
+        }
+        drop(idle);
         if !session.is_limited && !self.said_unlimited.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "the database does not keep the session's statement_timeout (a pooler may drop it): \
@@ -158,10 +193,47 @@ impl Connections {
         url.clone()
     }
 
+    /// A new session; where there can be none now, one that is given back. The second value says that it was used before.
+    async fn connect_or_share(&self) -> Result<(Session, bool), Error> {
+        let mut connecting = std::pin::pin!(self.connect());
+        let made = match tokio::time::timeout(SLOW, &mut connecting).await {
+            Ok(made) => made,
+            Err(_) => tokio::select! {
+                Some(session) = self.returned() => return Ok((session, true)),
+                made = &mut connecting => made,
+            },
+        };
+        match made {
+            Ok(session) => Ok((session, false)),
+            Err(error @ Error::Transient(_)) => {
+                self.returned().await.map(|session| (session, true)).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A session that is given back in time, while others work.
+    async fn returned(&self) -> Option<Session> {
+        let waiting = async {
+            loop {
+                let mut given_back = std::pin::pin!(self.given_back.notified());
+                given_back.as_mut().enable();
+                if let Some(session) = self.idle().await {
+                    return Some(session);
+                }
+                if self.working.load(Ordering::Relaxed) == 0 {
+                    return None;
+                }
+                given_back.await;
+            }
+        };
+        tokio::time::timeout(self.settings.connect_timeout, waiting).await.ok().flatten()
+    }
+
     /// A session that waits for work and answers.
     async fn idle(&self) -> Option<Session> {
         loop {
-            let mut session = self.lock().pop()?;
+            let mut session = self.lock().sessions.pop()?;
             if session.made.elapsed() >= LIFETIME {
                 continue;
             }
@@ -177,10 +249,15 @@ impl Connections {
 
     fn put_back(&self, mut session: Session) {
         session.used = Instant::now();
-        self.lock().push(session);
+        let mut idle = self.lock();
+        if !self.follows || idle.server == session.server {
+            // The one that was used last is used next, so those that nobody needs grow old.
+            idle.sessions.retain(|session| session.used.elapsed() < SPARE);
+            idle.sessions.push(session);
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Session>> {
+    fn lock(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -193,23 +270,45 @@ pub(super) struct Tries<'c> {
     _place: SemaphorePermit<'c>,
     /// Whether the session that was given out last had done other work before.
     was_used: bool,
+    /// Whether a session is given out.
+    is_working: bool,
 }
 
 impl Tries<'_> {
     /// A session for the next try.
     pub(super) async fn session(&mut self) -> Result<Session, Error> {
-        if !self.was_used
-            && let Some(session) = self.connections.idle().await
-        {
-            self.was_used = true;
-            return Ok(session);
+        let is_second = self.was_used;
+        let idle = if is_second { None } else { self.connections.idle().await };
+        let (session, was_used) = match idle {
+            Some(session) => (session, true),
+            None => self.connections.connect_or_share().await?,
+        };
+        // There is no third.
+        self.was_used = was_used && !is_second;
+        self.is_working = true;
+        self.connections.working.fetch_add(1, Ordering::Relaxed);
+        Ok(session)
+    }
+
+    fn is_done(&mut self) {
+        if std::mem::take(&mut self.is_working) {
+            self.connections.working.fetch_sub(1, Ordering::Relaxed);
+            self.connections.given_back.notify_waiters();
         }
-        self.was_used = false;
-        self.connections.connect().await
     }
 
     /// What came of a try; none where the work is to be tried once more. Without an answer in time the session is ended.
     pub(super) async fn ended<T>(
+        &mut self,
+        session: Session,
+        done: Option<sqlx::Result<T>>,
+    ) -> Option<Result<T, Error>> {
+        let ended = self.end_with(session, done).await;
+        self.is_done();
+        ended
+    }
+
+    async fn end_with<T>(
         &self,
         session: Session,
         done: Option<sqlx::Result<T>>,
@@ -222,7 +321,7 @@ impl Tries<'_> {
             }
             Some(Err(error)) => Error::from(error),
             None => {
-                connections.lock().clear();
+                connections.lock().sessions.clear();
                 connections.end(session).await;
                 let limit = connections.settings.statement_timeout;
                 let said = format!("no answer within {limit:?} (store.statement_timeout)");
@@ -234,8 +333,15 @@ impl Tries<'_> {
             return Some(Err(error));
         }
         // The idle ones were made when it was, and are used no more.
-        connections.lock().clear();
+        connections.lock().sessions.clear();
         if self.was_used { None } else { Some(Err(error)) }
+    }
+}
+
+/// Also when the work is given up.
+impl Drop for Tries<'_> {
+    fn drop(&mut self) {
+        self.is_done();
     }
 }
 

@@ -5,8 +5,8 @@ use sqlx::{AssertSqlSafe, Row};
 
 use crate::Error;
 
-/// Refuses, by name, what would go wrong without a word later: a table with rules, which `COPY` passes by, and a
-/// database whose table lies in another schema than the configured one.
+/// Refuses, by name, what would go wrong without a word later: a table with rules, which `COPY` passes by, tables that a
+/// crash empties, and a database whose table lies in another schema than the configured one.
 ///
 /// # Errors
 /// [`Error::Fatal`] with what was found.
@@ -18,6 +18,17 @@ pub(crate) async fn inspect(connection: &mut PgConnection, schema: &str) -> Resu
     if let Some(rules) = rules {
         return Err(Error::fatal(format!(
             "the table publication has rules ({rules}), which rows by COPY pass by: drop them, or make triggers of them"
+        )));
+    }
+    let unlogged = "SELECT string_agg(c.relname::text, ', ' ORDER BY c.relname) FROM pg_class c \
+                    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relpersistence = 'u' \
+                    AND (c.relname IN ('publication', 'ingest_position') OR c.oid IN \
+                    (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(format('%I.publication', $1))))";
+    let unlogged: Option<String> =
+        sqlx::query_scalar(unlogged).bind(schema).fetch_one(&mut *connection).await?;
+    if let Some(tables) = unlogged {
+        return Err(Error::fatal(format!(
+            "unlogged are {tables}, which a crash empties: ALTER TABLE … SET LOGGED"
         )));
     }
     let elsewhere = "SELECT array_agg(n.nspname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \

@@ -11,12 +11,14 @@ use crate::{
     TablePosition,
 };
 
-/// [`DatabaseId`]: a restored database has another number, and a promoted standby another address. A server that was only
-/// started again is the same, unless it may forget commits in a crash.
+/// [`DatabaseId`]: a restored database has another number, and a promoted standby another timeline, also where it has taken
+/// the address over. A server that was only started again is the same, unless it may forget commits in a crash.
 macro_rules! database {
     () => {
         "((SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || \
           coalesce(host(inet_server_addr()) || ':' || inet_server_port(), '') || \
+          CASE current_setting('publication.timeline', true) WHEN 'on' \
+              THEN '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) ELSE '' END || \
           CASE current_setting('synchronous_commit') WHEN 'off' \
               THEN '/' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint ELSE '' END)"
     };

@@ -15,18 +15,23 @@ const SOONER: Duration = Duration::from_secs(1);
 /// length. With a generic plan and nested loops it costs one index look-up a key whatever the list and the table; left to
 /// itself the planner reads the whole table for a long list. A server looks for a client that is gone only where it is
 /// told to: else statements that were given up go on, beside those that took their connections' places. Servers before
-/// PostgreSQL 14 do not know how, and some platforms cannot; they do without.
+/// PostgreSQL 14 do not know how, and some platforms cannot; they do without. `publication.timeline` says whether the server
+/// names its timeline, which services that are only like PostgreSQL do not; a standby will when it is promoted.
 const SETTINGS: &str = "SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; \
     SET enable_hashjoin = off; SET enable_mergejoin = off; \
     DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '1s', false); \
-    EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN END $$";
+    EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN END $$; \
+    DO $$ BEGIN PERFORM set_config('publication.timeline', 'on', false), pg_walfile_name(pg_current_wal_lsn()); \
+    EXCEPTION WHEN object_not_in_prerequisite_state THEN PERFORM set_config('publication.timeline', 'on', false); \
+    WHEN OTHERS THEN PERFORM set_config('publication.timeline', 'off', false); END $$";
 
 /// What the server says of a new session.
 const FACTS: &str = "SELECT pg_backend_pid(), \
     (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()), \
     current_setting('publication.session', true), current_setting('statement_timeout'), \
     getdatabaseencoding()::text, pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
-    EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+    EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), \
+    coalesce(host(inet_server_addr()) || ':' || inet_server_port(), '') || ' ' || pg_postmaster_start_time()";
 
 /// A session that is set up.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub(super) struct Session {
     pub(super) made: Instant,
     pub(super) used: Instant,
     pub(super) backend: Backend,
+    /// What no other server has: its address, and when it was started.
+    pub(super) server: String,
     /// Whether the server itself gives up statements that take too long.
     pub(super) is_limited: bool,
 }
@@ -97,7 +104,8 @@ impl Session {
         let backend = Backend { pid: facts.try_get(0)?, start: facts.try_get(1)?, mark };
         let now = Instant::now();
         let is_limited = facts.try_get::<&str, _>(3)? != "0";
-        Ok(Self { connection, made: now, used: now, backend, is_limited })
+        let server = facts.try_get(8)?;
+        Ok(Self { connection, made: now, used: now, backend, server, is_limited })
     }
 
     /// Whether the session is still this one: behind a pooler in transaction mode others come between.

@@ -33,7 +33,7 @@ pub struct PostgresWriter {
 impl PostgresWriter {
     pub(crate) fn open(url: PostgresUrl, settings: &StoreSettings) -> Self {
         Self {
-            connections: Connections::new(url, settings),
+            connections: Connections::new(url, settings).following(),
             schema: settings.schema.clone(),
             upsert: upsert(),
             unwritten: unwritten(),

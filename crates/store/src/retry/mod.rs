@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use model::{PackageName, Publication, PublicationId, Timestamp};
+use tokio::time::Instant;
 
 use crate::{
     Advance, Advanced, Claimed, Cursor, EachPackage, Error, Filter, GroupAccount, Job, JobState,
@@ -35,14 +36,22 @@ pub struct Retrying<S: ?Sized> {
     /// Whether to wait for that.
     outlasts_refusals: bool,
     rows: Mutex<RecentRows>,
+    /// When a write ended last.
+    ended: Mutex<Option<Instant>>,
 }
 
 impl<S: ?Sized> Retrying<S> {
     /// For a command: what the database refuses (a missing table, a missing right) is handed on at once, whenever it
     /// comes, except for rows (see [`Retrying::write`]).
     pub fn new(inner: Arc<S>, observer: Arc<dyn WaitObserver>) -> Self {
-        let rows = Mutex::default();
-        Self { inner, observer, served: AtomicBool::new(false), outlasts_refusals: false, rows }
+        Self {
+            inner,
+            observer,
+            served: AtomicBool::new(false),
+            outlasts_refusals: false,
+            rows: Mutex::default(),
+            ended: Mutex::default(),
+        }
     }
 
     /// For a daemon: what the database refuses is handed on until the first operation has succeeded, and waited out

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::PoisonError;
+use std::pin::pin;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::Publication;
@@ -71,6 +72,8 @@ enum Verdict {
     Split(Error),
     /// The row is refused.
     Refused(String),
+    /// The typical row has passed since: what was wrong may be over, so the row is tried once more at once.
+    Again(Error),
     /// It is tried again after the other parts, which may get through.
     Later(Error),
     /// The other parts would fail too: it is tried again after a while.
@@ -84,11 +87,13 @@ struct Part {
     suspect: bool,
     /// Of a single row: when it first failed.
     failed_alone: Option<Instant>,
+    /// Of a single row: whether it was refused before the typical row passed.
+    was_refused: bool,
 }
 
 impl Part {
     const fn new(rows: Range<usize>, suspect: bool) -> Self {
-        Self { rows, suspect, failed_alone: None }
+        Self { rows, suspect, failed_alone: None, was_refused: false }
     }
 
     fn halves(self) -> [Self; 2] {
@@ -104,7 +109,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
     /// - What passes by itself is tried again, for as long as it takes.
     /// - A part that ran into a time limit goes again in halves, down to a row, never unchanged. So does a part that
     ///   fails otherwise for some time while a typical row passes.
-    /// - A row that is refused while a typical row passes ([`PublicationWriter::probe`]) is refused for its data.
+    /// - A row that is refused before and after a typical row passes ([`PublicationWriter::probe`]) is refused for its data.
     /// - Where the typical row fails, or most of the last rows were refused, the table is at fault: nothing is refused,
     ///   and the rows wait until somebody has mended it.
     ///
@@ -121,7 +126,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         // Parts that have failed one after the other: when all have, it is time to wait.
         let mut failed = 0;
         while let Some(mut part) = parts.pop_front() {
-            let verdict = self.attempt(&mut part, records, &wait).await?;
+            let verdict = self.attempt(&mut part, records, &mut wait).await?;
             match verdict {
                 Verdict::Written(recorded) => written.recorded += recorded,
                 Verdict::Refused(reason) => {
@@ -133,6 +138,11 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
                     parts.push_front(right);
                     parts.push_front(left);
                     failed = 0;
+                    continue;
+                }
+                Verdict::Again(error) => {
+                    wait.note(&error);
+                    parts.push_front(part);
                     continue;
                 }
                 Verdict::Later(error) if failed < parts.len() => {
@@ -161,12 +171,13 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         &self,
         part: &mut Part,
         records: &[Publication],
-        wait: &Wait<'_>,
+        wait: &mut Wait<'_>,
     ) -> Result<Verdict, Error> {
         let rows = &records[part.rows.clone()];
-        let error = match self.inner.record(rows).await {
+        let error = match self.watched(self.inner.record(rows), wait).await {
             Ok(recorded) => {
                 self.has_served();
+                *self.ended() = Some(Instant::now());
                 self.recent().accept(rows.len());
                 return Ok(Verdict::Written(recorded));
             }
@@ -174,7 +185,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         };
         let has_many = rows.len() > 1;
         if !error.passes() {
-            return self.refused(error, has_many).await;
+            return self.refused(error, part).await;
         }
         let is_limit = matches!(error, Error::TimedOut(_));
         if has_many {
@@ -191,10 +202,31 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         Ok(if is_for_all { Verdict::Wait(error) } else { Verdict::Later(error) })
     }
 
+    /// Waits for a write, and tells when none has ended for [`PATIENCE`]: behind a lock, or on a connection that has gone
+    /// silent, a write says nothing before its time limit.
+    async fn watched<T>(&self, write: impl Future<Output = T>, wait: &mut Wait<'_>) -> T {
+        let (mut write, began) = (pin!(write), Instant::now());
+        loop {
+            let due = self.ended().map_or(began, |ended| ended.max(began)) + PATIENCE;
+            if let Ok(done) = tokio::time::timeout_at(due, &mut write).await {
+                return done;
+            }
+            if self.ended().is_none_or(|ended| ended + PATIENCE <= due) {
+                wait.stalled();
+                return write.await;
+            }
+        }
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What to do with rows that the database refused: it asks whether a typical row passes.
-    async fn refused(&self, error: Error, has_many: bool) -> Result<Verdict, Error> {
+    async fn refused(&self, error: Error, part: &mut Part) -> Result<Verdict, Error> {
         match self.inner.probe().await {
-            Ok(()) if has_many => Ok(Verdict::Split(error)),
+            Ok(()) if part.rows.len() > 1 => Ok(Verdict::Split(error)),
+            Ok(()) if !std::mem::replace(&mut part.was_refused, true) => Ok(Verdict::Again(error)),
             Ok(()) if self.recent().refuse() => Ok(Verdict::Refused(error.to_string())),
             Ok(()) => Ok(Verdict::Later(Error::fatal(format!(
                 "more than half of the last {RECENT} rows were refused, so the table is taken to be at fault: {error}"
@@ -209,7 +241,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         self.inner.probe().await.is_ok()
     }
 
-    pub(super) fn recent(&self) -> std::sync::MutexGuard<'_, RecentRows> {
+    pub(super) fn recent(&self) -> MutexGuard<'_, RecentRows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

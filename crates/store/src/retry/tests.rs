@@ -261,3 +261,40 @@ async fn a_daemon_outlasts_what_is_refused_after_it_has_been_served() {
     command.retry(|| async { Ok(()) }).await.unwrap();
     command.retry(refuse).await.unwrap_err();
 }
+
+/// A store whose writes of rows named `stuck` do not end before they are released.
+#[derive(Default)]
+struct Stuck(tokio::sync::Notify);
+
+#[async_trait]
+impl PublicationWriter for Stuck {
+    async fn record(&self, records: &[Publication]) -> Result<Recorded, Error> {
+        if records.iter().any(|row| row.id.name.as_str() == "stuck") {
+            self.0.notified().await;
+        }
+        Ok(Recorded::default())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_no_write_ends_is_told_after_ten_seconds() {
+    let (store, observed) = (Arc::new(Stuck::default()), Arc::new(Observed::default()));
+    let retrying = Arc::new(Retrying::new(store.clone(), observed.clone()));
+    let stuck = {
+        let retrying = retrying.clone();
+        tokio::spawn(async move { retrying.write(&[row("stuck", 1)]).await })
+    };
+    // While others end, the database is well.
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        retrying.write(&rows(1)).await.unwrap();
+    }
+    assert!(observed.told().is_empty(), "{:?}", observed.told());
+    tokio::time::sleep(Duration::from_millis(10_001)).await;
+    assert!(observed.told()[0].contains("no write has ended for 10s"), "{:?}", observed.told());
+    assert_eq!(observed.waiters(WaitCause::TimeLimit), 1);
+    store.0.notify_one();
+    stuck.await.unwrap().unwrap();
+    assert_eq!(observed.waiters(WaitCause::TimeLimit), 0);
+    assert_eq!(observed.told().len(), 1);
+}

@@ -11,8 +11,8 @@ use crate::Error;
 const FIRST: Duration = Duration::from_millis(50);
 const LAST: Duration = Duration::from_secs(1);
 
-/// How long an operation tries again before a conflict, a time limit or a full pool is told as a wait. One deadlock is
-/// no news; an operation that does not get through for this long is.
+/// How long an operation tries again before a conflict, a time limit or a full pool is told as a wait, and how long no
+/// write may end. One deadlock is no news; an operation that does not get through for this long is.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an operation waits for.
@@ -24,7 +24,7 @@ pub enum WaitCause {
     Refused,
     /// Other transactions are in the way again and again.
     Conflict,
-    /// Statements run into a time limit again and again.
+    /// No write ends although some are under way, or statements run into a time limit again and again.
     TimeLimit,
     /// The own pool has no free connection for a long time.
     Busy,
@@ -101,6 +101,18 @@ impl<'o> Wait<'o> {
             }
         }
         self.observer.retried(cause, error);
+    }
+
+    /// A try does not end, nor does any other.
+    pub(super) fn stalled(&mut self) {
+        if self.told.is_none() {
+            let error = Error::TimedOut(
+                format!("no write has ended for {PATIENCE:?}, and this one is still under way")
+                    .into(),
+            );
+            self.told = Some(WaitCause::TimeLimit);
+            self.observer.waiting(WaitCause::TimeLimit, &error);
+        }
     }
 
     /// Waits before the next try.

@@ -32,22 +32,6 @@ impl WriterConnection {
         Self { options, open: Mutex::new(None) }
     }
 
-    /// Whether a file could be made.
-    ///
-    /// # Errors
-    /// [`Error::Transient`] with the folder's path where it is not there.
-    pub(super) fn check_folder(&self) -> Result<(), Error> {
-        let path = self.options.get_filename();
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let missing = |folder: &Path, error| {
-            Error::transient(format!("the folder {} of store.url: {error}", folder.display()))
-        };
-        match folder.map(|folder| (folder, folder.metadata())) {
-            Some((folder, Err(error))) => Err(missing(folder, error)),
-            _ => Ok(()),
-        }
-    }
-
     /// Does the work in this thread, which the runtime replaces meanwhile where it has several.
     ///
     /// # Errors
@@ -106,6 +90,18 @@ fn connect(path: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, name, value)?;
     }
     Ok(connection)
+}
+
+/// Whether a file's folder is there.
+///
+/// # Errors
+/// [`Error::Transient`] with the folder's path where it is not.
+pub(crate) fn check_folder(file: &Path) -> Result<(), Error> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let Some(folder) = folder else { return Ok(()) };
+    folder.metadata().map(drop).map_err(|error| {
+        Error::transient(format!("the folder {} of store.url: {error}", folder.display()))
+    })
 }
 
 #[cfg(test)]

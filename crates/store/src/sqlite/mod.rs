@@ -9,6 +9,7 @@ mod write;
 use model::Timestamp;
 use sqlx::sqlite::SqliteConnectOptions;
 
+pub(crate) use connection::check_folder;
 pub use read::SqliteReader;
 pub use write::SqliteWriter;
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, Transaction, Transactio
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use super::connection::WriterConnection;
-use super::{MIGRATOR, time, tuned};
+use super::{MIGRATOR, check_folder, time, tuned};
 use crate::columns::names;
 use crate::merge::SQLITE;
 use crate::typical::typical_row;
@@ -111,7 +111,7 @@ impl PublicationWriter for SqliteWriter {
 #[async_trait]
 impl PublicationTable for SqliteWriter {
     async fn migrate(&self) -> Result<(), Error> {
-        self.connection.check_folder()?;
+        check_folder(self.connection.options.get_filename())?;
         let options = tuned(self.connection.options.clone().create_if_missing(true));
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
         MIGRATOR.run(&pool).await?;

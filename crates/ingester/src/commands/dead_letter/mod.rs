@@ -1,5 +1,6 @@
 //! A record of the dead-letter topic: what its headers say, and which ones an operator means.
 
+mod original;
 mod read;
 
 use clap::Args;
@@ -11,7 +12,8 @@ use crate::decode::rejection::Code;
 use crate::kafka::Bound;
 use crate::record::Record;
 
-pub(crate) use read::{DeadLetterRanges, LeftOut, find, read};
+pub(crate) use original::Originals;
+pub(crate) use read::{DeadLetterRanges, LeftOut, ORIGINAL_GONE, find, read, read_whole};
 
 /// Which dead letters are meant; without any of these, all.
 #[derive(Debug, Clone, Args)]
@@ -119,8 +121,19 @@ impl DeadLetter<'_> {
             .join("/")
     }
 
-    /// Whether the value was left out because the topic had no room for it.
-    pub(crate) fn is_without_value(&self) -> bool {
-        self.text("publication.value.omitted").as_deref() == Some("true")
+    /// Where the record that it repeats stands.
+    fn place(&self) -> Option<(String, i32, i64)> {
+        let part = |name: &str| self.text(&format!("__connect.errors.{name}"));
+        Some((part("topic")?, part("partition")?.parse().ok()?, part("offset")?.parse().ok()?))
+    }
+
+    /// The record's own timestamp in milliseconds, where the letter has another.
+    fn timestamp(&self) -> Option<i64> {
+        self.text("publication.record.timestamp")?.parse().ok()
+    }
+
+    /// Whether a part of the record (`value`, `headers`, `key`) was left out because the topic refused the letter.
+    fn is_without(&self, part: &str) -> bool {
+        self.text(&format!("publication.{part}.omitted")).as_deref() == Some("true")
     }
 }

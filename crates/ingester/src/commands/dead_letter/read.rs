@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio_util::sync::CancellationToken;
 
-use super::{DeadLetter, Selection};
+use super::{DeadLetter, Originals, Selection};
 use crate::commands::ranges;
 use crate::kafka::{Bound, OffsetRanges, RateLimit};
-use crate::pipeline::ports::SourceEvent;
+use crate::pipeline::ports::{Chunk, SourceError, SourceEvent};
 use crate::settings::Settings;
 
 /// The dead letters that a redrive reads.
@@ -64,6 +64,58 @@ pub(crate) fn read(
     Ok((receiver, left_out))
 }
 
+/// The same, each made whole by the record that it stands for. Where that is gone the letter is left out, which is said.
+pub(crate) fn read_whole(
+    settings: &Settings,
+    letters: DeadLetterRanges,
+    limit: RateLimit,
+    stop: CancellationToken,
+) -> anyhow::Result<(Receiver<SourceEvent>, LeftOut)> {
+    let (mut read, left_out) = read(settings, letters, limit, stop)?;
+    let (events, receiver) = mpsc::channel(1);
+    let (originals, counted) = (Originals::new(settings), left_out.clone());
+    tokio::spawn(async move {
+        while let Some(event) = read.recv().await {
+            let event = match event {
+                SourceEvent::Records(chunk) => match whole(&originals, chunk, &counted).await {
+                    Ok(chunk) => SourceEvent::Records(chunk),
+                    Err(error) => SourceEvent::Failed(SourceError::Range(format!("{error:#}"))),
+                },
+                other => other,
+            };
+            if events.send(event).await.is_err() {
+                break;
+            }
+        }
+    });
+    Ok((receiver, left_out))
+}
+
+async fn whole(originals: &Originals, chunk: Chunk, left_out: &LeftOut) -> anyhow::Result<Chunk> {
+    let mut records = Vec::with_capacity(chunk.records.len());
+    for record in chunk.records {
+        match originals.whole(&record).await? {
+            Some(record) => records.push(record),
+            None => {
+                let origin = DeadLetter(&record).origin();
+                tracing::error!(
+                    origin,
+                    "the letter has a part of its record only, and the record is gone: it cannot be redriven"
+                );
+                count(left_out, ORIGINAL_GONE);
+            }
+        }
+    }
+    Ok(Chunk { records, ..chunk })
+}
+
+/// Why a letter is left out although it was to be redriven.
+pub(crate) const ORIGINAL_GONE: &str = "original_gone";
+
+fn count(left_out: &LeftOut, reason: &'static str) {
+    *left_out.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+}
+
 impl DeadLetterRanges {
     fn takes(&self, letter: DeadLetter<'_>, left_out: &LeftOut) -> bool {
         if !self.selection.holds(&letter) {
@@ -72,14 +124,12 @@ impl DeadLetterRanges {
         let Some(max_attempts) = self.max_attempts else { return true };
         let reason = if letter.code().is_none() {
             "not_ours"
-        } else if letter.is_without_value() {
-            "value_omitted"
         } else if letter.attempts() >= max_attempts {
             "max_attempts"
         } else {
             return true;
         };
-        *left_out.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+        count(left_out, reason);
         false
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::each;
 use crate::commands::context::Context;
-use crate::commands::dead_letter::{DeadLetter, Selection};
+use crate::commands::dead_letter::{DeadLetter, Originals, Selection};
 use crate::commands::output::Output;
 use crate::commands::preview::adds_nothing;
 use crate::pipeline::evaluate::Outcome;
@@ -47,21 +47,22 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<bool> {
     let mut groups = Groups::default();
+    let originals = Originals::new(&context.settings);
     each(&context.settings, selection, stop.clone(), async |record| {
         let letter = DeadLetter(&record);
         let code = letter.code().unwrap_or_else(|| "none".to_owned());
-        let outcome = context.evaluator.evaluate(&record);
+        let whole = originals.whole(&record).await?;
+        let outcome = whole.map(|record| context.evaluator.evaluate(&record));
         let at = letter.at().map(Timestamp::to_rfc3339_millis);
         let group = groups.by_code.entry(code.clone()).or_default();
         group.letters += 1;
         group.first = group.first.take().into_iter().chain(at.clone()).min();
         group.last = group.last.take().into_iter().chain(at).max();
         match outcome {
-            // A tombstone is one that was sent without its value: nobody can say more of it.
-            Outcome::Reject(_) => group.still_bad += 1,
-            Outcome::Skip(_) if letter.is_without_value() => group.still_bad += 1,
-            Outcome::Skip(_) => group.done += 1,
-            Outcome::Row(publication) => groups.events.push((code, publication)),
+            // Of one whose record is gone nobody can say more.
+            None | Some(Outcome::Reject(_)) => group.still_bad += 1,
+            Some(Outcome::Skip(_)) => group.done += 1,
+            Some(Outcome::Row(publication)) => groups.events.push((code, publication)),
         }
         if groups.events.len() >= LOOKUP { groups.compare(context).await } else { Ok(()) }
     })

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::context::{Context, each_record};
 use crate::commands::dead_letter::{
-    self, DeadLetter, DeadLetterRanges, Selection, SelectionArguments,
+    self, DeadLetter, DeadLetterRanges, Originals, Selection, SelectionArguments,
 };
 use crate::commands::output::Output;
 use crate::commands::record_file::{Bytes, Line};
@@ -247,10 +247,14 @@ async fn show(
     ensure!(found.is_some(), "there is no letter {partition} {offset}");
     let Some(record) = found else { return Ok(()) };
     let context = Context::load(settings.clone()).await?;
-    let today = match context.evaluator.evaluate(&record) {
-        Outcome::Row(_) => "an event: redrive makes it a row".to_owned(),
-        Outcome::Skip(_) => "skipped".to_owned(),
-        Outcome::Reject(rejection) => format!("{}: {}", rejection.code.as_str(), rejection.message),
+    let whole = Originals::new(settings).whole(&record).await?;
+    let today = match whole.map(|record| context.evaluator.evaluate(&record)) {
+        None => "the record that it stands for is gone: it cannot be redriven".to_owned(),
+        Some(Outcome::Row(_)) => "an event: redrive makes it a row".to_owned(),
+        Some(Outcome::Skip(_)) => "skipped".to_owned(),
+        Some(Outcome::Reject(rejection)) => {
+            format!("{}: {}", rejection.code.as_str(), rejection.message)
+        }
     };
     let letter = DeadLetter(&record);
     let shown = serde_json::json!({

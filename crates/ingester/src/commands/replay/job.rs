@@ -266,7 +266,8 @@ fn open(
             let mut letters = letters.clone();
             letters.ranges.behind(&from.position);
             let total = Some(letters.ranges.len());
-            let (records, left_out) = dead_letter::read(&context.settings, letters, limit, stop)?;
+            let (records, left_out) =
+                dead_letter::read_whole(&context.settings, letters, limit, stop)?;
             Opened { records, total, left_out }
         }
     })

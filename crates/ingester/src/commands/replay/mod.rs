@@ -184,7 +184,8 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
     if ended.is_rubbish {
         tracing::error!("no line of the file is an event");
     }
-    Ok(done && !ended.is_rubbish)
+    let is_whole = !ended.left_out.contains_key(crate::commands::dead_letter::ORIGINAL_GONE);
+    Ok(done && is_whole && !ended.is_rubbish)
 }
 
 /// Asks at the terminal.

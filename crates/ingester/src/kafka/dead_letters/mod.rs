@@ -30,8 +30,7 @@ const ROOM: Duration = Duration::from_secs(10);
 pub(crate) struct DeadLetters {
     producers: Mutex<Arc<Producers>>,
     config: ClientConfig,
-    topic: String,
-    group: String,
+    settings: Settings,
 }
 
 /// Two producers that fail together: an idempotent producer that failed for good never sends again.
@@ -108,8 +107,7 @@ impl DeadLetters {
         Ok(Self {
             producers: Mutex::new(Arc::new(Producers::open(&config)?)),
             config,
-            topic: settings.kafka.dead_letter_topic.clone(),
-            group: settings.kafka.group.clone(),
+            settings: settings.clone(),
         })
     }
 
@@ -169,12 +167,13 @@ impl DeadLetters {
         rejected: (&Record, &Rejection),
         changes: Changes,
     ) -> KafkaResult<()> {
-        let letter = Letter::new(rejected, changes, &self.group, now());
+        let letter = Letter::new(rejected, changes, &self.settings.kafka.group, now());
         let mut headers = OwnedHeaders::new_with_capacity(letter.headers.len());
         for (key, value) in &letter.headers {
             headers = headers.insert(Header { key, value: value.as_deref() });
         }
-        let mut sent: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic).headers(headers);
+        let topic = &self.settings.kafka.dead_letter_topic;
+        let mut sent: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
         sent.key = letter.key.as_deref();
         sent.payload = letter.value;
         sent.timestamp = letter.timestamp;
@@ -206,6 +205,14 @@ impl ports::DeadLetters for DeadLetters {
         let Err(failed) = self.send_all(&producers, (record, rejection)).await else {
             return Ok(());
         };
+        if let Failed::Environment(error) = &failed
+            && error.rdkafka_error_code().is_some_and(config::is_no_topic)
+        {
+            // Somebody deleted it. The letters wait, and each of their tries makes it.
+            if let Err(error) = create_topic(&self.settings).await {
+                tracing::debug!(%error, "no answer to making the dead-letter topic");
+            }
+        }
         let reason = match (producers.fatal(), failed) {
             (Some(fatal), _) => match self.renew(&producers) {
                 Ok(()) => fatal,

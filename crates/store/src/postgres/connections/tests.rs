@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use model::Publication;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row};
 use testkit::{Postgres, eventually, postgres};
 
 use super::*;
@@ -257,12 +257,16 @@ async fn row_level_security_refuses_copy_and_takes_the_upsert() {
 }
 
 #[tokio::test]
-async fn rules_another_encoding_and_another_schema_are_refused_by_name() {
+async fn what_cannot_be_worked_with_is_refused_by_name() {
     let mut scene = Scene::new().await;
     scene.execute("CREATE RULE forget AS ON INSERT TO publication WHERE NEW.name = 'x' DO INSTEAD NOTHING").await;
     let error = scene.writer.migrate().await.unwrap_err();
     assert!(error.to_string().contains("forget"), "{error}");
     scene.execute("DROP RULE forget ON publication").await;
+    scene.execute("ALTER TABLE publication SET UNLOGGED").await;
+    let error = scene.writer.migrate().await.unwrap_err();
+    assert!(error.to_string().contains("unlogged are publication,"), "{error}");
+    scene.execute("ALTER TABLE publication SET LOGGED").await;
 
     let missing = StoreSettings { schema: "elsewhere".into(), ..scene.settings.clone() };
     let error = crate::open_writer(&missing).unwrap().migrate().await.unwrap_err();
@@ -463,4 +467,32 @@ async fn a_pooler_of_sessions_works_and_one_of_transactions_is_refused_by_name()
     assert!(error.to_string().contains("transaction mode"), "{error}");
     let error = crate::open_reader(&settings).unwrap().ready().await.unwrap_err();
     assert!(error.to_string().contains("transaction mode"), "{error}");
+}
+
+/// The old primary still lives, and takes what is sent over the sessions that are open.
+#[tokio::test]
+async fn who_writes_leaves_the_old_primary_when_a_new_one_is_reached() {
+    let other = Postgres::builder().fsync(false).start();
+    let servers = [postgres().database().await.url, other.database().await.url];
+    let folder = tempfile::tempdir().unwrap();
+    let url_file = folder.path().join("url");
+    let settings = StoreSettings { url_file: url_file.clone(), ..StoreSettings::default() };
+    let lead = |url: &str| std::fs::write(&url_file, url).unwrap();
+    lead(&servers[0]);
+    let connections = Connections::new(PostgresUrl::parse(&servers[0]).unwrap(), &settings);
+    let connections = connections.following();
+    let ask = || connections.fetch_one(|| sqlx::query("SELECT inet_server_port()"));
+    let port = async || ask().await.unwrap().get::<i32, _>(0);
+    // Several sessions, warm.
+    let slow = || connections.fetch_all(|| sqlx::query("SELECT pg_sleep(0.2)"));
+    let (one, other, third) = tokio::join!(slow(), slow(), slow());
+    assert!(one.is_ok() && other.is_ok() && third.is_ok());
+    let old = port().await;
+    lead(&servers[1]);
+    // All idle sessions at work, and one more, which reaches the new server.
+    let (one, other, third, fourth) = tokio::join!(slow(), slow(), slow(), slow());
+    assert!(one.is_ok() && other.is_ok() && third.is_ok() && fourth.is_ok());
+    for _ in 0..5 {
+        assert_ne!(port().await, old);
+    }
 }

@@ -1,0 +1,174 @@
+//! What people and networks do to the broker under a running ingester: what can go on goes on by itself, what cannot is said.
+
+use std::fs;
+
+use serde_json::Value;
+use testkit::{Kafka, Record, consume_all, eventually};
+
+use crate::support::{PATIENCE, Running, Scene, event, generated, structured};
+
+fn bad(n: usize) -> Record {
+    Record { key: Some(format!("bad-{n}").into()), value: Some("{".into()), ..Record::default() }
+}
+
+async fn reason(running: &mut Running, words: &str) -> String {
+    eventually(&format!("a pause with {words}"), PATIENCE, async || {
+        assert!(running.daemon.is_running(), "the daemon ended:\n{}", running.daemon.log());
+        let (status, answer) = running.readyz()?;
+        let reason = answer["reason"].as_str()?;
+        (status == 503 && reason.contains(words)).then(|| reason.to_owned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_dead_letter_topic_that_was_deleted_is_made_again() {
+    let scene = Scene::new("letters-deleted", 1).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.produce([bad(0), generated(0, 0)]).await;
+    scene.caught_up(&mut ingester).await;
+    testkit::delete_topic(&scene.brokers, &scene.dead_letters).await;
+    scene.produce([bad(1), generated(1, 0)]).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    let letters = consume_all(&scene.brokers, &scene.dead_letters).await;
+    let keys: Vec<_> = letters.iter().map(|letter| letter.key.clone().unwrap()).collect();
+    assert_eq!(keys, [b"bad-1".to_vec()]);
+    assert_eq!(scene.count().await, 2);
+    ingester.stop();
+}
+
+/// The greatest timestamp that a broker takes.
+#[tokio::test]
+async fn records_stamped_at_the_end_of_time_stop_nothing() {
+    let scene = Scene::without_topic("stamped", testkit::postgres().database().await.url);
+    let any_time = "9223372036854775807";
+    let any = [("message.timestamp.after.max.ms", any_time), ("retention.ms", "-1")];
+    scene.make_topic(1, &any).await;
+    let stamped = |record: Record, timestamp| Record { timestamp: Some(timestamp), ..record };
+    let times = [i64::MAX, i64::MAX / 1_000, 253_402_300_800_000, 1];
+    let mut records = Vec::new();
+    for (n, time) in times.into_iter().enumerate() {
+        records.push(stamped(bad(n), time));
+        records.push(stamped(structured(&event(&format!("p{n}"), "1.0.0")), time));
+    }
+    scene.produce(records).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    // The event of the last one lies after its timestamp.
+    assert_eq!(scene.count().await, 3);
+    let letters = consume_all(&scene.brokers, &scene.dead_letters).await;
+    assert_eq!(letters.len(), 5);
+    let mut kept: Vec<_> = letters
+        .iter()
+        .filter(|letter| letter.header("publication.error.code").as_deref() == Some("not_json"))
+        .map(|letter| letter.timestamp.unwrap())
+        .collect();
+    kept.sort_unstable();
+    assert_eq!(kept, [1, 253_402_300_800_000, i64::MAX / 1_000, i64::MAX]);
+    assert_eq!(ingester.metrics().sum("records_total"), 8.0);
+    ingester.stop();
+    for (command, arguments) in [
+        ("dead-letters", &["list"][..]),
+        ("dead-letters", &["show", "0", "0"]),
+        ("replay", &["--from", "earliest"]),
+        ("replay", &["--from", "2020-01-01T00:00:00Z"]),
+        ("reconcile", &["--from", "earliest"]),
+    ] {
+        let answer = scene.ask(command, arguments, &[]);
+        assert_eq!(answer.code, Some(0), "{command} {arguments:?}: {}", answer.log);
+    }
+}
+
+/// Two machines that were made from one image: a group has one member of a name, and the newer one counts.
+#[tokio::test]
+async fn the_older_of_two_members_with_one_name_ends_and_says_why() {
+    let scene = Scene::new("one-name", 2).await;
+    let named = [("INGESTER_KAFKA__CLIENT__GROUP_INSTANCE_ID", "one")];
+    let mut older = scene.ingester(&named);
+    scene.produce((0..10).map(|n| generated(n, 0))).await;
+    scene.caught_up(&mut older).await;
+    let mut newer = scene.ingester(&named);
+    scene.produce((10..20).map(|n| generated(n, 0))).await;
+    let status = older.daemon.wait_exit(PATIENCE);
+    let log = older.daemon.log();
+    assert_eq!(status.code(), Some(70), "{log}");
+    assert!(log.contains("instance"), "{log}");
+    scene.caught_up(&mut newer).await;
+    assert_eq!(scene.count().await, 20);
+    newer.stop();
+}
+
+/// Puts another text into the broker's properties while it is stopped.
+fn reconfigure(kafka: &mut Kafka, from: &str, to: &str) {
+    let folder = kafka.log_folder("any", 0);
+    let file = folder.ancestors().nth(2).unwrap().join("server.properties");
+    kafka.stop();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(&file, text.replace(from, to)).unwrap();
+    kafka.start_again();
+}
+
+/// A password that is changed on the broker alone, and changed back.
+#[tokio::test]
+async fn a_password_that_the_broker_refuses_later_is_said_and_waited_for() {
+    let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
+    let mut kafka = Kafka::builder()
+        .listener("ASKS", "SASL_PLAINTEXT", None)
+        .property("sasl.enabled.mechanisms", "PLAIN")
+        .property(
+            "listener.name.asks.plain.sasl.jaas.config",
+            format!("{login} required user_reader=\"first-secret\";"),
+        )
+        .start();
+    let listener = kafka.listener("ASKS");
+    let shared = Scene::without_topic("refused-later", testkit::postgres().database().await.url);
+    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    scene.make_topic(1, &[]).await;
+    let mut ingester = scene.ingester(&[
+        ("INGESTER_KAFKA__BROKERS", &listener),
+        ("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
+        ("INGESTER_KAFKA__CLIENT__SASL_MECHANISMS", "PLAIN"),
+        ("INGESTER_KAFKA__CLIENT__SASL_USERNAME", "reader"),
+        ("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", "first-secret"),
+    ]);
+    scene.produce([bad(0), generated(0, 0)]).await;
+    scene.caught_up(&mut ingester).await;
+    reconfigure(&mut kafka, "first-secret", "second-secret");
+    scene.produce([bad(1), generated(1, 0)]).await;
+    let said = reason(&mut ingester, "uthentication failed").await;
+    assert!(said.starts_with("kafka_away: "), "{said}");
+    reconfigure(&mut kafka, "second-secret", "first-secret");
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    let log = ingester.stop();
+    assert!(!log.contains("-secret"), "{log}");
+    assert_eq!(scene.count().await, 2);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_made_again_with_fewer_partitions_is_read_whole() {
+    let scene = Scene::new("fewer", 4).await;
+    let mut ingester = scene.ingester(&[]);
+    let spread = |numbers: std::ops::Range<usize>, partitions: usize| {
+        numbers.map(move |n| Record {
+            partition: i32::try_from(n % partitions).ok(),
+            ..generated(n, 0)
+        })
+    };
+    scene.produce(spread(0..40, 4)).await;
+    scene.caught_up(&mut ingester).await;
+    testkit::delete_topic(&scene.brokers, &scene.topic).await;
+    scene.make_topic(2, &[]).await;
+    scene.produce(spread(40..80, 2)).await;
+    eventually("all rows", PATIENCE, async || {
+        assert!(ingester.daemon.is_running(), "{}", ingester.daemon.log());
+        scene.count().await == 80
+    })
+    .await;
+    scene.caught_up(&mut ingester).await;
+    let (status, answer) = ingester.shows("ready").await;
+    assert_eq!((status, &answer["reason"]), (200, &Value::Null));
+    ingester.stop();
+}
