@@ -2,7 +2,7 @@
 //! what was lost, doubled or wrong, and how long the ingester took to go on by itself.
 //!
 //! `cargo xtask test` runs a short version, `cargo xtask faults` the whole one. Arguments: `--full`, `--rounds N` (a fault has
-//! at most so many), `--seed S`, and words that a fault's name must contain one of.
+//! at most so many), `--seed S`, `--broker-assigns` (KIP-848), and words that a fault's name must contain one of.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -32,6 +32,7 @@ struct Plan {
     full: bool,
     rounds: Option<u32>,
     seed: u64,
+    broker_assigns: bool,
     names: Vec<String>,
 }
 
@@ -39,13 +40,15 @@ impl Plan {
     /// Flags of the usual test harness, which cargo may hand to every test binary, are passed over. With `--exact` a name is
     /// a test's, and the whole run is one test.
     fn from_arguments() -> Self {
-        let mut plan = Self { full: false, rounds: None, seed: 1, names: Vec::new() };
+        let mut plan =
+            Self { full: false, rounds: None, seed: 1, broker_assigns: false, names: Vec::new() };
         let mut exact = false;
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut number = || arguments.next().and_then(|text| text.parse().ok());
             match argument.as_str() {
                 "--full" => plan.full = true,
+                "--broker-assigns" => plan.broker_assigns = true,
                 "--exact" => exact = true,
                 "--rounds" => plan.rounds = Some(number().expect("--rounds needs a number")),
                 "--seed" => plan.seed = number().expect("--seed needs a number").into(),
@@ -93,7 +96,7 @@ fn main() -> ExitCode {
         .build()
         .expect("a runtime can be made");
     let outcomes = runtime.block_on(async {
-        let mut world = World::start(Random::new(plan.seed), plan.full);
+        let mut world = World::start(Random::new(plan.seed), plan.full, plan.broker_assigns);
         let mut outcomes = Vec::new();
         for fault in faults {
             let outcome = fault::run(&mut world, fault, plan.rounds(fault)).await;

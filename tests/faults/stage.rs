@@ -27,17 +27,28 @@ pub(crate) struct World {
     pub(crate) random: Random,
     /// Whether outages last as long as the issue's; seconds otherwise.
     pub(crate) full: bool,
+    /// Whether the broker assigns the partitions, instead of a member.
+    broker_assigns: bool,
 }
 
 impl World {
-    pub(crate) fn start(random: Random, full: bool) -> Self {
+    pub(crate) fn start(random: Random, full: bool, broker_assigns: bool) -> Self {
         let (to_kafka, to_postgres) = (Proxy::start(), Proxy::start());
-        let kafka =
-            Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(to_kafka.port())).start();
+        // Where the broker assigns, it also decides how long a session lasts.
+        let mut kafka = Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(to_kafka.port()));
+        for (name, time) in
+            [("session.timeout.ms", SESSION), ("heartbeat.interval.ms", SESSION / 3)]
+        {
+            for bound in ["", "min."] {
+                let key = format!("group.consumer.{bound}{name}");
+                kafka = kafka.property(&key, time.as_millis());
+            }
+        }
+        let kafka = kafka.start();
         to_kafka.forward_to(&kafka.listener("PROXIED"));
         let postgres = Postgres::start();
         to_postgres.forward_to(host_of(&postgres.url()));
-        Self { kafka, postgres, to_kafka, to_postgres, random, full }
+        Self { kafka, postgres, to_kafka, to_postgres, random, full, broker_assigns }
     }
 }
 
@@ -99,10 +110,15 @@ impl<'w> Stage<'w> {
     /// Starts an ingester that reaches broker and database by the proxies.
     pub(crate) fn start_ingester(&mut self, environment: &[(&str, &str)]) {
         let brokers = self.world.to_kafka.address();
+        let protocol = if self.world.broker_assigns {
+            ("INGESTER_KAFKA__CLIENT__GROUP_PROTOCOL", "consumer")
+        } else {
+            ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000")
+        };
         let ours = [
+            protocol,
             ("INGESTER_KAFKA__BROKERS", brokers.as_str()),
             ("INGESTER_STORE__URL", &self.proxied_store),
-            ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000"),
             ("INGESTER_KAFKA__CLIENT__SOCKET_TIMEOUT_MS", "10000"),
             ("INGESTER_KAFKA__CLIENT__TOPIC_METADATA_REFRESH_INTERVAL_MS", "1000"),
         ];

@@ -52,7 +52,7 @@ async fn scene(name: &str) -> Scene {
 }
 
 /// A project with a package-lock.json of these packages.
-fn project(packages: &[(&str, &str)]) -> TempDir {
+pub(crate) fn project(packages: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let entries = packages.iter().map(|(name, version)| {
         let resolved = format!("https://registry.example/{name}/-/{name}-{version}.tgz");

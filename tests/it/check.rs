@@ -91,6 +91,7 @@ async fn what_is_unsafe_is_named_and_fails() {
         ("retention.ms", "86400000"),
         ("max.message.bytes", "1000"),
         ("message.timestamp.before.max.ms", "86400000"),
+        ("segment.bytes", "1048576"),
     ];
     testkit::topic(&scene.brokers, &scene.dead_letters, 1, &letters).await;
     let unsafe_ = scene.ask("check", &["--json"], &sqlite);
@@ -102,7 +103,8 @@ async fn what_is_unsafe_is_named_and_fails() {
         "problem dead_letters.replication",
         "warning dead_letters.retention",
         "warning dead_letters.size",
-        "problem dead_letters.timestamps",
+        "warning dead_letters.segment",
+        "warning dead_letters.timestamps",
         "warning store.schema",
         "warning lists",
     ]);
@@ -198,4 +200,145 @@ async fn a_broker_that_refuses_a_right_is_quoted_and_nothing_is_written_to_find_
         "{}",
         replay.log
     );
+}
+
+/// What the daemon would do is done once, so that each of these is a problem before the daemon meets it.
+#[tokio::test]
+async fn a_database_whose_statements_fail_is_a_problem() {
+    let scene = Scene::new("check-statements", 1).await;
+    scene.must("migrate", &[]);
+    let problems = || {
+        let checked = scene.ask("check", &["--json"], &[]);
+        let problems = found(&checked).0.into_iter().filter(|one| one.starts_with("problem"));
+        // The shared test server runs without fsync.
+        let problems = problems.filter(|one| !one.contains("durability"));
+        (problems.collect::<Vec<_>>(), checked)
+    };
+    let works = |checked: &Answer| checked.log.matches(" works").count();
+    let (found, checked) = problems();
+    assert!(found.is_empty() && works(&checked) == 4, "{}", checked.log);
+    let refusing = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'closed for the winter'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON publication FOR EACH ROW EXECUTE FUNCTION refuse()";
+    let without = |table: &str, column: &str| {
+        let (drop, add) = (format!("DROP COLUMN {column}"), format!("ADD COLUMN {column} text"));
+        [drop, add].map(|change| format!("ALTER TABLE {table} {change}"))
+    };
+    let [dropped, added] = without("publication", "integrity");
+    let [forgotten, known] = without("ingest_position", "evidence");
+    let [unheard, heard] = without("replay_job", "reason");
+    let hidden = "ALTER TABLE _sqlx_migrations RENAME TO hidden";
+    for (breaking, mending, expected, word) in [
+        (
+            refusing,
+            "DROP TRIGGER refuse ON publication",
+            "problem store.statements",
+            "closed for the winter",
+        ),
+        (&*dropped, &*added, "problem store.statements", "integrity"),
+        (&*forgotten, &*known, "problem store.statements", "evidence"),
+        (&*unheard, &*heard, "problem store.statements", "reason"),
+        (
+            hidden,
+            "ALTER TABLE hidden RENAME TO _sqlx_migrations",
+            "problem store.schema",
+            "_sqlx_migrations",
+        ),
+    ] {
+        scene.execute(breaking).await;
+        let (found, checked) = problems();
+        assert!(found.contains(&expected.to_owned()), "{breaking}: {}", checked.log);
+        assert!(
+            checked.code == Some(1) && checked.log.contains(word),
+            "{breaking}: {}",
+            checked.log
+        );
+        scene.execute(mending).await;
+    }
+    let (found, checked) = problems();
+    assert_eq!(found, Vec::<String>::new(), "{}", checked.log);
+    assert_eq!(scene.count().await, 0, "nothing was kept");
+}
+
+#[tokio::test]
+async fn an_empty_place_where_rows_were_is_a_problem() {
+    let mut scene = Scene::without_topic("check-mount", String::new());
+    scene.make_topic(1, &[("retention.ms", "-1")]).await;
+    let mount = scene.directory.path().join("mount");
+    std::fs::create_dir(&mount).unwrap();
+    scene.store = format!("sqlite://{}", mount.join("rows.db").display());
+    scene.produce([structured(&event("one", "1.0.0"))]).await;
+    let positions = |answer: &Answer| found(answer).0.contains("problem positions");
+    let before = scene.ask("check", &["--json"], &[]);
+    assert!(!positions(&before), "a first start makes the file: {}", before.log);
+    scene.ingest(&[]).await;
+    assert!(!positions(&scene.ask("check", &["--json"], &[])));
+
+    let away = scene.directory.path().join("away");
+    std::fs::rename(&mount, &away).unwrap();
+    let no_folder = scene.ask("check", &["--json"], &[]);
+    assert_eq!(no_folder.code, Some(1));
+    assert!(found(&no_folder).0.contains("problem store"), "{}", no_folder.log);
+    assert!(no_folder.log.contains(mount.to_str().unwrap()), "{}", no_folder.log);
+    // Where the mount was is an empty folder.
+    std::fs::create_dir(&mount).unwrap();
+    let empty = scene.ask("check", &["--json"], &[]);
+    assert!(positions(&empty) && empty.code == Some(1), "{}", empty.log);
+    assert!(empty.log.contains("rows.db"), "{}", empty.log);
+    assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 0, "nothing is made");
+    // The same of another database than the one that was written to.
+    let other = testkit::postgres().database().await.url;
+    let other = scene.ask("check", &["--json"], &[("INGESTER_STORE__URL", &other)]);
+    assert!(positions(&other) && other.code == Some(1), "{}", other.log);
+}
+
+#[tokio::test]
+async fn a_foreign_member_is_named() {
+    let scene = Scene::new("check-members", 1).await;
+    scene.must("migrate", &[]);
+    let members = |answer: &Answer| {
+        let check = answer.last("check");
+        let found = check["findings"].as_array().unwrap().iter();
+        let mut found = found.filter(|finding| finding["what"] == "group.members");
+        let found = found.next().unwrap().clone();
+        (found["level"].as_str().unwrap().to_owned(), found["message"].as_str().unwrap().to_owned())
+    };
+    let alone = scene.ask("check", &["--json"], &[]);
+    assert_eq!(members(&alone), ("ok".into(), "nobody is in the group".into()), "{}", alone.log);
+    let ingester = scene.ingester(&[]);
+    let (level, message) = members(&scene.ask("check", &["--json"], &[]));
+    assert_eq!(level, "ok", "{message}");
+    for word in ["1 members", "cooperative-sticky", "publication-ingester (/127.0.0.1)"] {
+        assert!(message.contains(word), "{message}");
+    }
+    ingester.stop();
+    let client = "a\nmadeup";
+    let kcat = testkit::Daemon::program("kcat")
+        .args(["-b", &scene.brokers, "-X", &format!("client.id={client}")])
+        .args(["-G", &scene.group, &scene.topic])
+        .spawn();
+    let named = testkit::eventually("the foreign member", crate::support::PATIENCE, async || {
+        let checked = scene.ask("check", &["--json"], &[]);
+        let (level, message) = members(&checked);
+        (level == "problem").then_some((message, checked.code))
+    });
+    let (message, code) = named.await;
+    assert_eq!(code, Some(1));
+    assert!(
+        message.contains("assignor range") && message.contains("madeup (/127.0.0.1)"),
+        "{message}"
+    );
+    // A name with a line end in it makes no line of its own.
+    let text = scene.ask("check", &[], &[]);
+    assert!(!text.log.lines().any(|line| line.starts_with("madeup")), "{}", text.log);
+    let mut ingester = scene.start_ingester(&[]);
+    let (_, answer) = ingester.shows("paused").await;
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("kept_out_of_group: ") && reason.contains("Inconsistent"),
+        "{reason}"
+    );
+    drop(kcat);
+    ingester.shows("ready").await;
+    ingester.stop();
 }

@@ -100,7 +100,7 @@ async fn packages_are_found_by_their_exact_names() {
     let (status, sdl) = testkit::http_get(&query.http, "/schema.graphql").unwrap();
     assert!(status == 200 && sdl.contains("type PublicationInfo"), "{status} {sdl}");
     // GraphiQL needs no other host: every file that its page names is ours.
-    let (status, page) = testkit::http_get(&query.http, "/").unwrap();
+    let (status, page) = testkit::http_get(&query.http, "/graphiql").unwrap();
     assert!(status == 200 && page.contains("graphiql") && !page.contains("//"), "{status} {page}");
     let files: Vec<&str> = page.split('"').filter(|text| text.starts_with("/graphiql/")).collect();
     assert!(files.len() >= 4, "{files:?}");

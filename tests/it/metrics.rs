@@ -119,3 +119,27 @@ async fn what_a_transaction_leaves_behind_is_no_lag() {
     .await;
     ingester.stop();
 }
+
+/// What a producer that is gone leaves open holds everything behind it back from those who read what is committed.
+#[tokio::test]
+async fn what_waits_behind_an_open_transaction_is_lag() {
+    let scene = Scene::new("open-transaction", 1).await;
+    let ingester = scene.ingester(&[]);
+    let open = structured(&event("in-the-transaction", "1.0.0"));
+    let transaction = testkit::OpenTransaction::begin(&scene.brokers, &scene.topic, [open]).await;
+    let behind = (0..10).map(|n| structured(&event(&format!("behind-{n}"), "1.0.0")));
+    scene.produce(behind).await;
+    let labels = format!("{{partition=\"0\",topic=\"{}\"}}", scene.topic);
+    let value = |name: &str| ingester.metrics().get(&format!("{name}{labels}"));
+    testkit::eventually("the lag", crate::support::PATIENCE, async || {
+        value("lag_records") == Some(11.0) && value("lag_seconds") > Some(1.0)
+    })
+    .await;
+    assert_eq!(scene.count().await, 0);
+    transaction.commit();
+    testkit::eventually("no lag", crate::support::PATIENCE, async || {
+        value("lag_records") == Some(0.0) && scene.count().await == 11
+    })
+    .await;
+    ingester.stop();
+}

@@ -24,7 +24,7 @@ async fn assert_rows(scene: &Scene, events: usize) {
 
 #[tokio::test]
 async fn ten_stops_in_the_middle_lose_nothing() {
-    const EVENTS: usize = 50_000;
+    const EVENTS: usize = 100_000;
     const STOPS: i64 = 10;
     let scene = Scene::new("restart", 4).await;
     scene.produce((0..EVENTS).map(|n| generated(n, 0))).await;

@@ -1,5 +1,6 @@
 //! The configuration: every key, its default, and what follows from it. `config/ingester.toml` says the same.
 
+mod brokers;
 mod kafka_client;
 
 use std::collections::BTreeMap;
@@ -305,6 +306,9 @@ impl Default for Shutdown {
     }
 }
 
+/// How members share partitions out among themselves.
+pub(crate) const OUR_ASSIGNOR: &str = "cooperative-sticky";
+
 impl Kafka {
     /// Whether the broker assigns partitions and decides about sessions (KIP-848), instead of the members.
     pub(crate) fn is_broker_assigned(&self) -> bool {
@@ -328,6 +332,8 @@ impl Kafka {
         if self.group.is_empty() {
             return Err(ConfigError::invalid("kafka.group", "must not be empty"));
         }
+        brokers::check(&self.brokers)
+            .map_err(|reason| ConfigError::invalid("kafka.brokers", reason))?;
         kafka_client::check(&self.client)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use service::admin::{self, AdminServer, BindError, Health, State, Status};
 use service::config::{ConfigError, Settings};
@@ -26,12 +26,14 @@ use crate::schema::{ApiSchema, InvalidSchema};
 
 /// How often the store is asked whether it answers.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the log repeats why the daemon is not ready.
+const REMIND: Duration = Duration::from_secs(60);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting that cannot be used.
-    #[error(transparent)]
+    /// A setting that cannot be used. The error itself is the source: by it the exit code is chosen.
+    #[error("the configuration cannot be used")]
     Config(#[from] ConfigError),
     /// An address that cannot be listened on.
     #[error(transparent)]
@@ -189,28 +191,38 @@ struct Probe {
 }
 
 impl Probe {
-    /// Asks the store again and again, for ever.
+    /// Asks the store again and again, for ever. The log has a line when the answer changes, and once a minute while it
+    /// is not right.
     async fn run(self) {
         let mut interval = tokio::time::interval(PROBE_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // What the log says: one line for each change, so that nobody has to ask the probe.
-        let mut told = None;
+        let mut told: Option<(String, Instant)> = None;
         loop {
             interval.tick().await;
-            let reason = match tokio::time::timeout(self.patience, self.reader.ready()).await {
-                Ok(answer) => answer.err().map(|error| error.to_string()),
-                Err(_) => Some(format!("the database did not answer within {:?}", self.patience)),
-            };
-            if told.as_ref() != Some(&reason) {
-                match &reason {
-                    None => info!("ready"),
-                    Some(reason) => warn!(reason, "not ready"),
-                }
-                told = Some(reason.clone());
-            }
+            let reason = self.ask().await;
             let state = if reason.is_none() { State::Ready } else { State::Paused };
-            self.status.set(state, reason);
+            self.status.set(state, reason.clone());
             self.ready.set(self.status.ready().ready.into());
+            match (reason, &told) {
+                (None, Some(_)) => {
+                    info!("the database answers again");
+                    told = None;
+                }
+                (None, None) => {}
+                (Some(reason), Some((same, at))) if reason == *same && at.elapsed() < REMIND => {}
+                (Some(reason), _) => {
+                    warn!(reason, "not ready; it is asked again until it answers");
+                    told = Some((reason, Instant::now()));
+                }
+            }
+        }
+    }
+
+    /// Why requests would fail now.
+    async fn ask(&self) -> Option<String> {
+        match tokio::time::timeout(self.patience, self.reader.ready()).await {
+            Ok(answer) => answer.err().map(|error| error.to_string()),
+            Err(_) => Some(format!("the database did not answer within {:?}", self.patience)),
         }
     }
 }

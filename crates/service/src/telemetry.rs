@@ -1,5 +1,7 @@
 //! Logs: one subscriber for the process, to standard error, so that standard output stays free for what commands print.
 
+use std::borrow::Cow;
+use std::io::{self, Write};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +49,7 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     let mut installed = INSTALLED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if !*installed {
         let builder =
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| OneLine(io::stderr()));
         // A subscriber that somebody else has set stays: a test harness may have its own.
         let _ = match settings.format {
             LogFormat::Text => builder.with_ansi(false).try_init(),
@@ -58,9 +60,60 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Writes each event as one line: a server's words, a file's name or a client's header may have line ends in them, and
+/// what makes a terminal do something.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    /// Of a whole event, which is how the subscriber writes.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let (line, end) = match event.strip_suffix(b"\n") {
+            Some(line) => (line, "\n"),
+            None => (event, ""),
+        };
+        let line = without_controls(&String::from_utf8_lossy(line)).into_owned() + end;
+        self.0.write_all(line.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The text with its control characters written as in Rust's strings.
+#[must_use]
+pub fn without_controls(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 8);
+    for letter in text.chars() {
+        if letter.is_control() {
+            clean.extend(letter.escape_default());
+        } else {
+            clean.push(letter);
+        }
+    }
+    Cow::Owned(clean)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let written = |event: &str| {
+            let mut lines = Vec::new();
+            OneLine(&mut lines).write_all(event.as_bytes()).unwrap();
+            String::from_utf8(lines).unwrap()
+        };
+        assert_eq!(written("WARN é: plain\n"), "WARN é: plain\n");
+        let forged = "WARN: no\n2026-01-01 INFO: all is well\u{1b}[2J\r\u{9b}\n";
+        let clean = "WARN: no\\n2026-01-01 INFO: all is well\\u{1b}[2J\\r\\u{9b}\n";
+        assert_eq!(written(forged), clean);
+    }
 
     #[test]
     fn a_bad_filter_names_its_key() {

@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// The seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u32,
+    /// The broker assigns the partitions (`group.protocol = "consumer"`)
+    #[arg(long)]
+    broker_assigns: bool,
     /// Only faults whose name has one of these words in it
     names: Vec<String>,
 }
@@ -26,6 +29,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let mut test = workspace.cargo(&["test", "--workspace", "--test", "faults", "--", "--full"]);
     if let Some(rounds) = args.rounds {
         test.args(["--rounds", &rounds.to_string()]);
+    }
+    if args.broker_assigns {
+        test.arg("--broker-assigns");
     }
     test.args(["--seed", &args.seed.to_string()]).args(&args.names);
     succeed("the fault run", test.env(KAFKA_LIBS_VARIABLE, workspace.kafka_libs()))

@@ -38,7 +38,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if !args.fast {
         cargo("formatting", &["fmt", "--all", "--check"])?;
     }
-    let _ = tidy::run;
+    step("tidy", || tidy::run(workspace))?;
     if !args.fast {
         step("dependencies", || check_dependencies(workspace))?;
         cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;

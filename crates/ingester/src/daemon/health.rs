@@ -56,7 +56,7 @@ causes! {
     DatabaseRefuses = "database_refuses",
     /// Other transactions are in the way again and again.
     DatabaseConflict = "database_conflict",
-    /// Statements run into a time limit again and again.
+    /// No write ends although some are under way, or statements run into a time limit again and again.
     DatabaseTimeLimit = "database_time_limit",
     /// The own pool has no free connection for a long time.
     DatabaseBusy = "database_busy",
@@ -121,6 +121,15 @@ struct Pause {
     waiters: usize,
     /// The newest words about it.
     reason: String,
+    since: Instant,
+}
+
+/// A pause that lasts, for a line in the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lasting {
+    pub(crate) cause: PauseCause,
+    pub(crate) reason: String,
+    pub(crate) so_long: Duration,
 }
 
 impl Health {
@@ -173,7 +182,11 @@ impl Health {
 
     /// Of a cause that one part alone reports: it is there, however often that is said. Whether that is news.
     pub(crate) fn pause(&self, cause: PauseCause, reason: String) -> bool {
-        self.change(|parts| parts.pauses.insert(cause, Pause { waiters: 1, reason }).is_none())
+        self.change(|parts| {
+            let is_news = !parts.pauses.contains_key(&cause);
+            parts.pause(cause, reason).waiters = 1;
+            is_news
+        })
     }
 
     /// Of a cause that one part alone reports: it is over. Whether that is news.
@@ -184,10 +197,28 @@ impl Health {
     /// One more waits for the end of this cause. Whether it is the first.
     pub(crate) fn waiting(&self, cause: PauseCause, reason: String) -> bool {
         self.change(|parts| {
-            let waiters = parts.pauses.get(&cause).map_or(0, |pause| pause.waiters);
-            parts.pauses.insert(cause, Pause { waiters: waiters + 1, reason });
-            waiters == 0
+            let pause = parts.pause(cause, reason);
+            pause.waiters += 1;
+            pause.waiters == 1
         })
+    }
+
+    /// Newer words about a cause that is waited for.
+    pub(crate) fn reword(&self, cause: PauseCause, reason: impl FnOnce() -> String) {
+        if let Some(pause) = self.lock().pauses.get_mut(&cause) {
+            pause.reason = reason();
+        }
+    }
+
+    /// The pauses that have lasted at least so long, the gravest first.
+    pub(crate) fn lasting(&self, at_least: Duration) -> Vec<Lasting> {
+        let parts = self.lock();
+        let lasting = parts.pauses.iter().map(|(&cause, pause)| Lasting {
+            cause,
+            reason: pause.reason.clone(),
+            so_long: pause.since.elapsed(),
+        });
+        lasting.filter(|lasting| lasting.so_long >= at_least).collect()
     }
 
     /// One of those that wait for the end of this cause waits no more. Whether it was the last.
@@ -226,6 +257,14 @@ impl Health {
 }
 
 impl Parts {
+    /// The pause of this cause, with these words.
+    fn pause(&mut self, cause: PauseCause, reason: String) -> &mut Pause {
+        let pause = Pause { waiters: 0, reason: String::new(), since: Instant::now() };
+        let pause = self.pauses.entry(cause).or_insert(pause);
+        pause.reason = reason;
+        pause
+    }
+
     /// The gravest first.
     fn state(&self) -> State {
         if self.stopping {
@@ -317,6 +356,26 @@ mod tests {
         assert!(health.recovered(PauseCause::DatabaseConflict));
         assert_eq!((health.ready().state, health.paused.get()), (State::Ready, 0));
         assert!(!health.recovered(cause), "nobody waits");
+    }
+
+    #[test]
+    fn the_newest_words_are_shown_and_a_pause_lasts_from_its_first() {
+        let health = health();
+        let cause = PauseCause::DatabaseAway;
+        health.reword(cause, || "nobody waits".into());
+        assert_eq!(health.lasting(Duration::ZERO), []);
+        health.waiting(cause, "connection refused".into());
+        health.reword(cause, || "the database system is starting up".into());
+        let reason = "database_away: the database system is starting up";
+        assert_eq!(health.ready().reason.as_deref(), Some(reason));
+        let first = health.lasting(Duration::ZERO).remove(0);
+        health.waiting(cause, "too many clients".into());
+        let later = health.lasting(first.so_long).remove(0);
+        assert_eq!((later.cause, later.reason.as_str()), (cause, "too many clients"));
+        assert_eq!(health.lasting(Duration::from_secs(60)), []);
+        health.recovered(cause);
+        health.recovered(cause);
+        assert_eq!(health.lasting(Duration::ZERO), []);
     }
 
     #[test]

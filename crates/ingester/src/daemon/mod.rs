@@ -6,12 +6,12 @@ pub(crate) mod metrics;
 pub(crate) mod observer;
 pub(crate) mod partition_state;
 pub(crate) mod rejection_limit;
+mod reminder;
 pub(crate) mod replays;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use service::admin::AdminServer;
 use service::metrics::Registry;
 use store::{Error, Positions, PublicationTable, Retrying};
@@ -163,6 +163,7 @@ impl Work {
         beside.spawn(make_dead_letter_topic(self.settings.clone()));
         beside.spawn(settling.run(stop.clone()));
         beside.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
+        beside.spawn(reminder::remind(self.health.clone(), stop.clone()));
         beside.spawn(replays.watch(opened.jobs, stop.clone()));
         beside.spawn(exits.keep_up(shown, settled, stop.clone()));
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
@@ -221,7 +222,7 @@ impl Work {
     /// Brings the schema up and refuses to write verdicts of an older generation over newer ones. Waits for a database
     /// that is away.
     async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
-        store.migrate().await.context("migrating the database")?;
+        store.migrate().await?;
         let table = store.generation().await?;
         let ours = self.settings.enrich.generation;
         anyhow::ensure!(
@@ -300,5 +301,5 @@ async fn first_broken(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow:
 /// # Errors
 /// When the database is away or cannot be used.
 pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
-    store::open_writer(&settings.store)?.migrate().await.context("migrating the database")
+    Ok(store::open_writer(&settings.store)?.migrate().await?)
 }

@@ -136,7 +136,8 @@ impl WaitObserver for Waits {
         self.end(cause.into());
     }
 
-    fn retried(&self, _: WaitCause, error: &store::Error) {
+    fn retried(&self, cause: WaitCause, error: &store::Error) {
+        self.health.reword(cause.into(), || error.to_string());
         self.metrics.store_retries_total.with_label_values(&[error.class()]).inc();
     }
 }

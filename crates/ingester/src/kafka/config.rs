@@ -7,7 +7,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use service::config::ConfigError;
 
-use crate::settings::Settings;
+use crate::settings::{OUR_ASSIGNOR, Settings};
 
 /// The version of the linked librdkafka.
 pub(crate) fn version() -> String {
@@ -40,7 +40,7 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         config
             // A member that was killed is missed sooner than with Kafka's 45 s, and its partitions stand still for less.
             .set("session.timeout.ms", "10000")
-            .set("partition.assignment.strategy", "cooperative-sticky");
+            .set("partition.assignment.strategy", OUR_ASSIGNOR);
     }
     pass_through(&mut config, settings);
     // The position is ours alone: committed after the write, never by itself, and no start but by `kafka::group`.
@@ -53,7 +53,6 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error");
-    config.set_log_level(RDKafkaLogLevel::Info);
     config
 }
 
@@ -69,25 +68,35 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
         .set("message.timeout.ms", "10000");
     pass_through(&mut config, settings);
     config.set("enable.idempotence", "true").set("acks", "all");
-    config.set_log_level(RDKafkaLogLevel::Info);
     config
 }
 
-/// The error of a client that could not be made, as one of the configuration where librdkafka refused a setting. What
-/// librdkafka says quotes the value, which may be a secret.
+/// The error of a client that could not be made, as one of the configuration where librdkafka refused a setting.
 pub(crate) fn refused(error: KafkaError) -> anyhow::Error {
-    match error {
-        KafkaError::ClientConfig(_, _, key, _) => {
-            ConfigError::invalid(format!("kafka.client.{key}"), "is refused by librdkafka").into()
-        }
-        error => anyhow::Error::new(error).context("the kafka client could not be made"),
+    match refused_setting(&error) {
+        Some(refused) => refused.into(),
+        None => anyhow::Error::new(error).context("the kafka client could not be made"),
     }
+}
+
+/// The setting that librdkafka refused. What it says itself quotes the value, which may be a secret.
+pub(super) fn refused_setting(error: &KafkaError) -> Option<ConfigError> {
+    let KafkaError::ClientConfig(_, _, key, _) = error else { return None };
+    Some(ConfigError::invalid(format!("kafka.client.{key}"), "is refused by librdkafka"))
 }
 
 fn pass_through(config: &mut ClientConfig, settings: &Settings) {
     for (key, value) in &settings.kafka.client {
         config.set(key, value);
     }
+    let is_debug = settings.kafka.client.contains_key("debug");
+    config.set_log_level(if is_debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
+}
+
+/// Whether an error says that the topic is not there.
+pub(super) fn is_no_topic(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition)
 }
 
 /// Whether the cluster is librdkafka's in-process broker, which the quickstart runs on. It has no controller, so nothing that
@@ -116,9 +125,15 @@ pub(super) fn is_silence(code: RDKafkaErrorCode) -> bool {
 pub(super) struct Repeated(Mutex<Vec<(RDKafkaErrorCode, Instant)>>);
 
 impl Repeated {
-    /// Whether the error was not said within the last minute.
+    /// Whether the error was not said within the last minute. Librdkafka has a log line of its own for what is wrong with
+    /// a broker's connection.
     pub(super) fn is_news(&self, error: &KafkaError) -> bool {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        if is_silence(code)
+            || matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
+        {
+            return false;
+        }
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.retain(|(_, at)| at.elapsed() <= QUIET);
         let news = said.iter().all(|(known, _)| *known != code);

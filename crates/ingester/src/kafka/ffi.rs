@@ -1,6 +1,5 @@
-//! What rdkafka's safe interface leaves out of librdkafka: leader epochs, topic ids, and headers whose names are no UTF-8.
-//! The only unsafe code of the
-//! house; each call says why it is sound.
+//! What rdkafka's safe interface leaves out of librdkafka: leader epochs, topic ids, the members of groups, and headers
+//! whose names are no UTF-8. The only unsafe code of the house; each call says why it is sound.
 #![expect(unsafe_code, reason = "librdkafka's C interface, where rdkafka has no safe one")]
 
 use std::borrow::Cow;
@@ -241,6 +240,116 @@ unsafe fn topic_id(event: *mut c::rd_kafka_event_t) -> Result<Option<String>, St
             return Ok(None);
         }
         Ok(text(c::rd_kafka_Uuid_base64str(id)))
+    }
+}
+
+/// The member's generation, which the broker calls its epoch where it assigns: 0 or less before the group has taken it.
+pub(super) fn generation<C: ClientContext>(client: &Client<C>) -> i32 {
+    // SAFETY: the client lives; the metadata is ours, and is destroyed here, once.
+    unsafe {
+        let metadata = c::rd_kafka_consumer_group_metadata(client.native_ptr());
+        if metadata.is_null() {
+            return -1;
+        }
+        let generation = c::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        c::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation
+    }
+}
+
+/// A consumer group as its coordinator describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Whether the broker assigns the partitions (KIP-848), instead of a member.
+    pub(crate) is_broker_assigned: bool,
+    /// How partitions are shared out: `cooperative-sticky`, `range`.
+    pub(crate) assignor: String,
+    /// Client id and host of each member.
+    pub(crate) members: Vec<(String, String)>,
+}
+
+/// Asks who is in a group.
+///
+/// # Errors
+/// The broker's words.
+pub(super) fn describe_group<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    patience: Duration,
+) -> Result<Group, String> {
+    let name = CString::new(group).map_err(|error| error.to_string())?;
+    let (client, mut names, mut reason) = (client.native_ptr(), [name.as_ptr()], [0; 128]);
+    let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: librdkafka copies the names and the options before it returns; the options, the event, after everything that
+    // points into it was copied, and the queue are destroyed here, once; the client lives longer.
+    unsafe {
+        let queue = c::rd_kafka_queue_new(client);
+        let options = c::rd_kafka_AdminOptions_new(
+            client,
+            c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+        );
+        c::rd_kafka_AdminOptions_set_request_timeout(
+            options,
+            millis,
+            reason.as_mut_ptr(),
+            reason.len(),
+        );
+        c::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, queue);
+        c::rd_kafka_AdminOptions_destroy(options);
+        let event = c::rd_kafka_queue_poll(queue, millis);
+        let group = if event.is_null() {
+            Err("no answer in time".to_owned())
+        } else {
+            let group = group_of(event);
+            c::rd_kafka_event_destroy(event);
+            group
+        };
+        c::rd_kafka_queue_destroy(queue);
+        group
+    }
+}
+
+/// # Safety
+/// `event` must be a live event.
+unsafe fn group_of(event: *mut c::rd_kafka_event_t) -> Result<Group, String> {
+    // SAFETY: every pointer is tested before it is followed and belongs to the event, which outlives this function.
+    unsafe {
+        if c::rd_kafka_event_error(event) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(text(c::rd_kafka_event_error_string(event)).unwrap_or_default());
+        }
+        let result = c::rd_kafka_event_DescribeConsumerGroups_result(event);
+        if result.is_null() {
+            return Err("an answer to another question".to_owned());
+        }
+        let mut count = 0;
+        let groups = c::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+        if groups.is_null() || count == 0 {
+            return Err("an answer without the group".to_owned());
+        }
+        let group = *groups;
+        let error = c::rd_kafka_ConsumerGroupDescription_error(group);
+        if !error.is_null() {
+            match c::rd_kafka_error_code(error) {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+                // It was never there, or nothing of it is left.
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => return Ok(Group::default()),
+                _ => return Err(text(c::rd_kafka_error_string(error)).unwrap_or_default()),
+            }
+        }
+        let members = (0..c::rd_kafka_ConsumerGroupDescription_member_count(group)).map(|index| {
+            let member = c::rd_kafka_ConsumerGroupDescription_member(group, index);
+            let of = |found| text(found).unwrap_or_default();
+            let client = of(c::rd_kafka_MemberDescription_client_id(member));
+            (client, of(c::rd_kafka_MemberDescription_host(member)))
+        });
+        let kind = c::rd_kafka_ConsumerGroupDescription_type(group);
+        let assignor = c::rd_kafka_ConsumerGroupDescription_partition_assignor(group);
+        Ok(Group {
+            is_broker_assigned: text(c::rd_kafka_consumer_group_type_name(kind))
+                .is_some_and(|name| name.eq_ignore_ascii_case("consumer")),
+            assignor: text(assignor).unwrap_or_default(),
+            members: members.collect(),
+        })
     }
 }
 

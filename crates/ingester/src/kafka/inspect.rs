@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::commit_metadata::CommitMetadata;
 use super::config;
-use super::ffi::TopicIds;
+use super::ffi::{self, Group, TopicIds};
 use super::quiet::Quiet;
 use crate::settings::Settings;
 
@@ -53,6 +53,7 @@ pub(crate) struct Inspected {
     pub(crate) source: Result<TopicFacts, String>,
     pub(crate) read: Right,
     pub(crate) group: Right,
+    pub(crate) members: Result<Group, String>,
     pub(crate) dead_letters: Result<TopicFacts, String>,
     pub(crate) write: Right,
     /// The source topic's id, where the broker names one.
@@ -79,7 +80,10 @@ pub(crate) struct NotAsked(String);
 
 impl From<KafkaError> for NotAsked {
     fn from(error: KafkaError) -> Self {
-        Self(error.to_string())
+        Self(
+            config::refused_setting(&error)
+                .map_or(error.to_string(), |refused| refused.to_string()),
+        )
     }
 }
 
@@ -138,6 +142,7 @@ fn ask(settings: &Settings) -> Result<Inspected, NotAsked> {
         read,
         source,
         group: can_use_group(&consumer, &settings.kafka.topic),
+        members: ffi::describe_group(consumer.client(), &settings.kafka.group, QUESTION),
         dead_letters: facts(&consumer, &settings.kafka.dead_letter_topic),
         write: Right::Unknown("not asked"),
     })

@@ -16,6 +16,7 @@ mod record_arena;
 
 pub(crate) use config::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
+pub(crate) use ffi::Group;
 pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
 /// What the simulation of the loop drives.
 #[cfg(test)]

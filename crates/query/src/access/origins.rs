@@ -20,8 +20,9 @@ impl Origins {
         let mut allowed = Vec::new();
         for (index, origin) in origins.iter().enumerate() {
             let host = origin.split_once("://").map_or("", |(_, host)| host);
-            let is_plain =
-                !host.is_empty() && !host.contains('/') && !origin.contains(char::is_uppercase);
+            let is_plain = !host.is_empty()
+                && !host.contains(['/', '@'])
+                && !origin.contains(char::is_uppercase);
             let value = HeaderValue::from_str(origin).ok().filter(|_| is_plain || origin == ANY);
             allowed.push(value.ok_or_else(|| {
                 let message = "is neither * nor an origin such as https://example.org, in lower case and without a path";
@@ -160,9 +161,15 @@ mod tests {
 
     #[test]
     fn what_is_not_an_origin_is_refused() {
-        for origin in
-            ["example.org", "https://example.org/", "https://Example.org", "null", "", "https://"]
-        {
+        for origin in [
+            "example.org",
+            "https://example.org/",
+            "https://Example.org",
+            "null",
+            "",
+            "https://",
+            "https://u:p@h",
+        ] {
             assert!(Origins::new(&[origin.into()]).is_err(), "{origin}");
         }
     }

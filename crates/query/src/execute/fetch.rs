@@ -139,8 +139,9 @@ impl Executor {
             let message = "the database is not available; try again";
             QueryError::new(Code::StoreUnavailable, message).retry_after(1)
         } else {
-            let message = "the request could not be answered; the server's log says why";
-            QueryError::new(Code::Internal, message)
+            // A right, a table or a column is missing, or the file is damaged: another instance may answer.
+            let message = "the database cannot be used; the server's log says why";
+            QueryError::new(Code::StoreUnavailable, message)
         }
     }
 }

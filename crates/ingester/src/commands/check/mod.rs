@@ -2,6 +2,7 @@
 //! promises, and under which conditions. Nothing is changed.
 
 mod lists;
+mod members;
 mod positions;
 mod store;
 mod topics;
@@ -11,6 +12,7 @@ use std::fmt::Write;
 use bytesize::ByteSize;
 use clap::Args;
 use serde::Serialize;
+use service::telemetry::without_controls;
 
 use crate::commands::output::Output;
 use crate::kafka;
@@ -85,7 +87,9 @@ impl Findings {
                 Level::Problem => "PROBLEM",
             };
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{level} {}: {}", finding.what, finding.message);
+            // A client's name and a server's words may hold anything.
+            let message = without_controls(&finding.message);
+            let _ = writeln!(text, "{level} {}: {message}", finding.what);
         }
         text.push_str("\nwhat follows from these settings:\n");
         for line in &self.guarantee {
@@ -106,16 +110,25 @@ impl Check {
         // The configuration was read, or the command would have ended with exit code 78.
         findings.ok("configuration", "every key is known and of its type");
         let mut guarantee = Vec::new();
+        let access = ::store::access(&settings.store).await;
         match kafka::inspect(&settings).await {
             Ok(inspected) => {
                 findings.ok("kafka", format!("{} brokers answer", inspected.brokers));
                 topics::check(&mut findings, &settings, &inspected);
-                positions::check(&mut findings, &settings, &inspected).await;
+                members::check(&mut findings, &settings.kafka, &inspected.members);
+                if let Ok(access) = &access {
+                    positions::check(&mut findings, &settings, &inspected, access).await;
+                }
                 guarantee.extend(topics::guarantee(&inspected));
             }
             Err(error) => findings.problem("kafka", format!("{}: {error}", settings.kafka.brokers)),
         }
-        guarantee.extend(store::check(&mut findings, &settings).await);
+        match access {
+            Ok(access) => {
+                guarantee.extend(store::check(&mut findings, &settings, &access).await);
+            }
+            Err(error) => findings.problem("store", error.to_string()),
+        }
         let of = settings.clone();
         findings = tokio::task::spawn_blocking(move || {
             lists::check(&mut findings, &of);

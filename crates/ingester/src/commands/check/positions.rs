@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use store::Access;
+
 use super::Findings;
 use crate::kafka::{GroupPosition, Inspected};
 use crate::settings::Settings;
@@ -9,22 +11,53 @@ use crate::settings::Settings;
 const WHAT: &str = "positions";
 
 /// Compares each partition's account, committed offset and end.
-pub(super) async fn check(findings: &mut Findings, settings: &Settings, inspected: &Inspected) {
+pub(super) async fn check(
+    findings: &mut Findings,
+    settings: &Settings,
+    inspected: &Inspected,
+    access: &Access,
+) {
     let positions = match &inspected.positions {
         Ok(positions) => positions,
         Err(error) => {
             return findings.warning(WHAT, format!("the committed offsets are not known: {error}"));
         }
     };
-    let accounts = match accounts(settings, inspected.topic_id.as_deref()).await {
+    if let Some(problem) = misled(positions, access) {
+        return findings.problem(WHAT, problem);
+    }
+    let accounts = if access.pending.is_empty() {
+        accounts(settings, inspected.topic_id.as_deref()).await
+    } else {
+        // The table of accounts is still to be made, or to be changed.
+        Ok(BTreeMap::new())
+    };
+    let accounts = match accounts {
         Ok(accounts) => accounts,
-        // What is wrong with the database is told where that is checked.
         Err(error) => {
-            return findings.ok(WHAT, format!("the table's account cannot be read: {error}"));
+            return findings.problem(WHAT, format!("the table's account cannot be read: {error}"));
         }
     };
     for position in positions {
         compare(findings, position, accounts.get(&position.partition).copied());
+    }
+}
+
+/// Why this is not the database that the group was written to.
+fn misled(positions: &[GroupPosition], access: &Access) -> Option<String> {
+    let has_account = positions.iter().any(|position| position.has_account);
+    let then = "`run` would make it anew and read the topic from its first record";
+    if !has_account || access.has_rows {
+        None
+    } else if let Some(file) = &access.missing_file {
+        let file = file.display();
+        Some(format!(
+            "the group has written rows, and there is no file {file}, because a mount is missing or store.url is wrong: {then}"
+        ))
+    } else {
+        Some(format!(
+            "the group has written rows, and this database has no table publication, so that store.url may be wrong: {then}"
+        ))
     }
 }
 
@@ -66,6 +99,23 @@ fn compare(findings: &mut Findings, position: &GroupPosition, account: Option<i6
 mod tests {
     use super::*;
     use crate::commands::check::Level;
+
+    #[test]
+    fn an_empty_database_of_a_group_that_has_written_is_named() {
+        let position =
+            |has_account| [GroupPosition { partition: 0, committed: Some(7), has_account, end: 9 }];
+        let empty = Access::default();
+        assert_eq!(
+            misled(&position(false), &empty),
+            None,
+            "an earlier version, or another program"
+        );
+        assert!(misled(&position(true), &empty).is_some_and(|said| said.contains("store.url")));
+        let file = Access { missing_file: Some("/mnt/rows.db".into()), ..Access::default() };
+        assert!(misled(&position(true), &file).is_some_and(|said| said.contains("/mnt/rows.db")));
+        let filled = Access { has_rows: true, ..Access::default() };
+        assert_eq!(misled(&position(true), &filled), None);
+    }
 
     #[test]
     fn a_table_that_is_behind_its_group_is_named() {

@@ -1,31 +1,65 @@
-//! The database: rights, schema, and whether a commit is kept.
+//! The database: rights, schema, whether its statements work, and whether a commit is kept.
 
-use store::Access;
+use store::{Access, PositionKey};
 
 use super::Findings;
 use crate::settings::Settings;
 
 /// Looks, and returns what follows for the promises.
-pub(super) async fn check(findings: &mut Findings, settings: &Settings) -> Option<String> {
-    let access = match store::access(&settings.store).await {
-        Ok(access) => access,
-        Err(error) => {
-            findings.problem("store", error.to_string());
-            return None;
-        }
-    };
+pub(super) async fn check(
+    findings: &mut Findings,
+    settings: &Settings,
+    access: &Access,
+) -> Option<String> {
     findings.ok("store", access.database.clone());
     if let Some(reason) = access.read_only {
         let message = format!("{reason}: `run` waits until rows can be written");
         findings.problem("store.read_only", message);
     }
-    rights(findings, &access);
-    schema(findings, &access);
+    rights(findings, access);
+    schema(findings, access);
     if access.pending.is_empty() {
         generation(findings, settings).await;
+        if access.read_only.is_none() {
+            statements(findings, settings).await;
+        }
     }
-    durability(findings, &access)
+    durability(findings, access)
 }
+
+/// Does once what the daemons do all the time, and keeps nothing of it.
+async fn statements(findings: &mut Findings, settings: &Settings) {
+    let tried = try_statements(settings).await;
+    for (what, result) in tried {
+        match result {
+            Ok(()) => findings.ok("store.statements", format!("{what} works")),
+            Err(error) => findings.problem("store.statements", format!("{what}: {error}")),
+        }
+    }
+}
+
+async fn try_statements(settings: &Settings) -> Vec<(&'static str, Result<(), store::Error>)> {
+    let opened = match store::open(&settings.store) {
+        Ok(opened) => opened,
+        Err(error) => return vec![("opening", Err(error))],
+    };
+    let reading = async { store::open_reader(&settings.store)?.ready().await };
+    let account = async {
+        // Of this topic there is no account, so that nothing is changed.
+        let key = PositionKey { group: settings.kafka.group.clone(), topic_id: String::new() };
+        opened.positions.advance(&key, &[]).await?;
+        opened.positions.accounts(&settings.kafka.group).await.map(drop)
+    };
+    vec![
+        ("writing a row, which was rolled back,", opened.table.probe().await),
+        ("reading rows", reading.await),
+        ("the account of positions", account.await),
+        ("the list of replays", opened.jobs.jobs(1).await.map(drop)),
+    ]
+}
+
+/// The migration that makes the table.
+const FIRST: i64 = 1;
 
 fn rights(findings: &mut Findings, access: &Access) {
     let refused: Vec<&str> =
@@ -46,6 +80,12 @@ fn schema(findings: &mut Findings, access: &Access) {
         findings.problem("store.schema", message);
     } else if access.pending.is_empty() {
         findings.ok("store.schema", "the schema is this build's");
+    } else if access.has_rows && access.pending.contains(&FIRST) {
+        findings.problem(
+            "store.schema",
+            "the table publication is there, and nothing is said of its migrations (_sqlx_migrations): `run` would make it \
+             again, and fails. Bring that table back from a backup",
+        );
     } else if access.create {
         let message =
             format!("migrations {:?} are to run: `run` and `migrate` do so", access.pending);

@@ -165,21 +165,45 @@ fn check_letters(findings: &mut Findings, source: Option<&TopicFacts>, letters: 
         );
     }
     replication(findings, "dead_letters.replication", letters);
-    let max = |topic: &TopicFacts| topic.number("max.message.bytes");
-    if let (Some(source), Some(letters)) = (source.and_then(max), max(letters))
-        && letters < source.saturating_add(HEADER_ROOM)
-    {
+    if let Some(source) = source {
+        fits(findings, source, letters);
+    }
+}
+
+/// Whether the topic takes a letter of every record that the source takes. What it refuses goes again as a lesser letter.
+fn fits(findings: &mut Findings, source: &TopicFacts, letters: &TopicFacts) {
+    let less = |name: &str, room: i64| {
+        let (of_source, own) = (source.number(name)?, letters.number(name)?);
+        (own < of_source.saturating_add(room)).then_some((own, of_source))
+    };
+    if let Some((own, of_source)) = less("max.message.bytes", HEADER_ROOM) {
         findings.warning(
             "dead_letters.size",
-            format!("max.message.bytes is {letters}, less than the source's {source} and room for headers: the largest dead letters go without their value"),
+            format!("max.message.bytes is {own}, less than the source's {of_source} and room for headers: the largest dead letters go without their value"),
         );
     }
-    let before =
-        |topic: &TopicFacts| topic.number("message.timestamp.before.max.ms").unwrap_or(i64::MAX);
-    if before(letters) < source.map_or(i64::MAX, before) {
-        findings.problem(
+    let largest = source.number("max.message.bytes").unwrap_or(0).saturating_add(HEADER_ROOM);
+    if let Some(segment) = letters.number("segment.bytes").filter(|segment| *segment < largest) {
+        findings.warning(
+            "dead_letters.segment",
+            format!("segment.bytes is {segment}, less than the largest letter ({largest}), which must fit into one: the largest dead letters go without their value"),
+        );
+    }
+    for name in ["message.timestamp.before.max.ms", "message.timestamp.after.max.ms"] {
+        if less(name, 0).is_some() {
+            findings.warning(
+                "dead_letters.timestamps",
+                format!("{name} is less than the source's: dead letters of records out of these bounds have the present as their timestamp, and their own in the header publication.record.timestamp"),
+            );
+        }
+    }
+    let stamps = |topic: &TopicFacts| {
+        topic.config.get("message.timestamp.type").is_some_and(|kind| kind == "LogAppendTime")
+    };
+    if stamps(letters) && !stamps(source) {
+        findings.warning(
             "dead_letters.timestamps",
-            "message.timestamp.before.max.ms is less than the source's: the broker refuses dead letters of older records, and the ingester pauses",
+            "message.timestamp.type is LogAppendTime: the broker overwrites the times of the records, by which a redriven record's future_time is evaluated; make it CreateTime",
         );
     }
 }
@@ -224,6 +248,33 @@ mod tests {
         assert_eq!(of(2, "2"), [(Level::Warning, "r")]);
         assert_eq!(of(1, "1"), [(Level::Warning, "r")]);
         assert_eq!(of(1, "2"), [(Level::Problem, "r")]);
+    }
+
+    #[test]
+    fn a_topic_that_does_not_take_every_letter_is_named() {
+        let source = topic(
+            1,
+            &[
+                ("max.message.bytes", "3000000"),
+                ("segment.bytes", "1073741824"),
+                ("message.timestamp.type", "CreateTime"),
+                ("message.timestamp.before.max.ms", "9223372036854775807"),
+                ("message.timestamp.after.max.ms", "9223372036854775807"),
+            ],
+        );
+        let with = |name: &str, value: &str| {
+            let mut letters = source.clone();
+            letters.config.insert("max.message.bytes".into(), "3065536".into());
+            letters.config.insert(name.into(), value.into());
+            found(|findings| fits(findings, &source, &letters))
+        };
+        assert_eq!(with("segment.bytes", "3065536"), []);
+        assert_eq!(with("segment.bytes", "3065535"), [(Level::Warning, "dead_letters.segment")]);
+        assert_eq!(with("max.message.bytes", "3065535"), [(Level::Warning, "dead_letters.size")]);
+        let timestamps = [(Level::Warning, "dead_letters.timestamps")];
+        assert_eq!(with("message.timestamp.before.max.ms", "86400000"), timestamps);
+        assert_eq!(with("message.timestamp.after.max.ms", "3600000"), timestamps);
+        assert_eq!(with("message.timestamp.type", "LogAppendTime"), timestamps);
     }
 
     #[test]

@@ -145,15 +145,17 @@ impl Context {
     }
 
     /// Shows whether any broker is connected, and what librdkafka said last where none is.
-    fn connected(&self, statistics: &Statistics) {
+    fn connected(&self, statistics: &Statistics) -> bool {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            return self.observer.has(GroupWait::Broker);
+            self.observer.has(GroupWait::Broker);
+            return true;
         }
         let trouble = self.state().trouble.clone();
         let reason = format!("no broker is connected: {trouble}");
         if self.observer.waits_for(GroupWait::Broker, reason) {
             tracing::warn!(trouble, "no broker is connected; it is tried again until one is");
         }
+        false
     }
 
     /// Shows that the topic is missing, for as long as no partition of it is assigned.
@@ -202,7 +204,9 @@ impl Context {
             }
             let end = state.log(number).end();
             let committed = found.map_or(-1, |found| found.committed_offset);
-            state.commits.shown(number, committed);
+            if state.commits.shown(number, committed) {
+                state.reported.remove(&number);
+            }
             ends.push(PartitionEnd {
                 partition: number,
                 end,
@@ -229,11 +233,10 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        let is_connected = self.connected(&statistics);
         if let Some(group) = &statistics.cgrp {
-            self.observer.membership(&group.join_state);
-            self.show_group(group);
+            self.show_group(group, is_connected);
         }
-        self.connected(&statistics);
         self.topic_is_there();
         let partitions = statistics.topics.get(&*self.topic).map(|topic| &topic.partitions);
         let none = HashMap::new();

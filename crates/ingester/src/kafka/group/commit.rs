@@ -162,16 +162,16 @@ impl CommitQueue {
 
     /// The broker confirmed an offset, or shows a smaller one than was sent: during a rebalance the coordinator refuses
     /// commits, and nobody says so of one that was not waited for. After a confirmation a smaller one is an operator's
-    /// reset and is left alone.
-    pub(crate) fn shown(&mut self, partition: i32, committed: i64) {
+    /// reset and is left alone. Answers whether an offset is confirmed by this.
+    pub(crate) fn shown(&mut self, partition: i32, committed: i64) -> bool {
         let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.confirmed) else {
-            return;
+            return false;
         };
-        if owned.sent.is_some_and(|sent| committed >= sent) {
-            owned.confirmed = true;
-        } else {
+        owned.confirmed = owned.sent.is_some_and(|sent| committed >= sent);
+        if !owned.confirmed {
             owned.sent = None;
         }
+        owned.confirmed
     }
 }
 

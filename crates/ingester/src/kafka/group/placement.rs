@@ -422,8 +422,12 @@ impl Context {
         self.fatal(list.and_then(|list| consumer.pause(&list)));
     }
 
-    /// Says and counts what a start passes over. `false` where `kafka.on_gap` ends the run for it.
+    /// Says and counts what a start passes over, once: a partition that is lost before anything behind the gap is committed
+    /// has the same gap when it comes back. `false` where `kafka.on_gap` ends the run for it.
     fn report(&self, partition: i32, gap: Gap) -> bool {
+        if self.state().reported.insert(partition, gap) == Some(gap) {
+            return self.on_gap != OnGap::Stop;
+        }
         let topic = &self.topic;
         let what = match gap.cause {
             GapCause::Retention => "the broker deleted records before they were read",

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::account::{Answer, Claim};
 use super::commit::CommitQueue;
-use super::start_offsets::{LogPosition, Refusal};
+use super::start_offsets::{Gap, LogPosition, Refusal};
 use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::observe::GroupWait;
 use crate::pipeline::ports::{Chunk, SourceError, WrittenOffsets};
@@ -66,6 +66,8 @@ pub(super) struct PollState {
     pub(super) refusals: Vec<(i64, Refusal)>,
     /// The first offsets of batches that cannot be read; librdkafka does not say of which partitions.
     pub(super) unreadable: BTreeSet<i64>,
+    /// Gaps that were told, by partition, until an offset behind them is committed.
+    pub(super) reported: BTreeMap<i32, Gap>,
     /// When start offsets may be asked for again.
     pub(super) ask_at: Instant,
     /// What librdkafka said last about a broker.
@@ -74,6 +76,10 @@ pub(super) struct PollState {
     pub(super) group_trouble: Option<String>,
     /// Since when the group has no coordinator.
     pub(super) coordinator_away: Option<Instant>,
+    /// Since when the member has been joining, without a partition.
+    pub(super) joining: Option<Instant>,
+    /// Whether the broker, where it assigns, has taken the member: librdkafka says so only of one that was given something.
+    pub(super) is_taken: bool,
     /// Since when partitions have no leader.
     pub(super) leaderless: BTreeMap<i32, Instant>,
     /// What the observer was told and not yet that it is over.
@@ -205,10 +211,13 @@ impl PollState {
             asked_for_start: false,
             refusals: Vec::new(),
             unreadable: BTreeSet::new(),
+            reported: BTreeMap::new(),
             ask_at: Instant::now(),
-            trouble: String::new(),
+            trouble: "it says nothing yet".to_owned(),
             group_trouble: None,
             coordinator_away: None,
+            joining: None,
+            is_taken: false,
             leaderless: BTreeMap::new(),
             told: BTreeSet::new(),
             was_allowed: false,

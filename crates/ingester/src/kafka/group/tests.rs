@@ -226,6 +226,20 @@ async fn a_coordinator_that_does_not_answer_is_asked_until_it_does() {
     assert_eq!(read[0].1, 0, "the first record of the new topic");
 }
 
+/// A mirror copies the group's commits into a cluster whose topic has another id; the offset was translated.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_a_mirror_copied_is_a_start_and_no_gap() {
+    let theirs = "cluster=theirs topic-id=AAAAAAAAAAAAAAAAAAAAAA account=kept replay=3";
+    for (metadata, start, lost) in [(theirs, 50, 0), ("topic-id=AAAAAAAAAAAAAAAAAAAAAA", 0, 0)] {
+        let scene = Scene::new(testkit::kafka().brokers(), "mirrored", 1).await;
+        scene.produce(0, 100).await;
+        scene.commit(0, 50, metadata);
+        let mut member = scene.member();
+        let read = member.read(usize::try_from(100 - start).unwrap()).await;
+        assert_eq!((read[0].1, member.seen.told().lost), (start, lost), "{metadata}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_outlives_a_revocation_does_not_set_the_group_back() {
     let scene = Scene::new(testkit::kafka().brokers(), "outlives", 2).await;

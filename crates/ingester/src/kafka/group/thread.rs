@@ -38,6 +38,8 @@ const POLL: Duration = Duration::from_millis(50);
 const SOON: Duration = Duration::from_millis(10);
 /// How often the topic's id is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often the membership is asked for; as often as librdkafka's statistics come.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long the loop may be busy before the partitions are paused. Pausing throws away what librdkafka has fetched, so
 /// a moment's delay is not worth it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -152,6 +154,8 @@ pub(crate) fn start(
         committed: Instant::now(),
         stored: Instant::now(),
         looked: Instant::now(),
+        is_broker_assigned: settings.kafka.is_broker_assigned(),
+        asked_membership: Instant::now(),
         grace: settings.shutdown.grace,
         user: settings.kafka.client.get("sasl.username").map_or("(none)", |user| user).to_owned(),
         group: settings.kafka.group.clone(),
@@ -185,6 +189,8 @@ struct Poller {
     /// When the accounts of all partitions were written last.
     stored: Instant,
     looked: Instant,
+    is_broker_assigned: bool,
+    asked_membership: Instant,
     grace: Duration,
     /// For messages: who reads, and in which group.
     user: String,
@@ -205,6 +211,7 @@ impl Poller {
             if let Some(ids) = &ids {
                 self.look(ids);
             }
+            self.ask_membership();
             if !context.state().unreadable.is_empty() {
                 context.pass_unreadable(&self.consumer, &self.probe);
             }
@@ -281,6 +288,15 @@ impl Poller {
             self.looked = Instant::now();
             ids.ask(LOOK_EVERY);
             self.try_again();
+        }
+    }
+
+    /// Asks whether the broker has taken the member, where librdkafka's statistics do not say so.
+    fn ask_membership(&mut self) {
+        if self.is_broker_assigned && self.asked_membership.elapsed() >= ASK_EVERY {
+            self.asked_membership = Instant::now();
+            let generation = ffi::generation(self.consumer.client());
+            self.consumer.context().state().is_taken = generation > 0;
         }
     }
 
@@ -384,6 +400,12 @@ impl Poller {
         use RDKafkaErrorCode as Code;
         let context = self.consumer.context();
         match error {
+            // With the broker's own protocol librdkafka calls it fatal.
+            KafkaError::MessageConsumptionFatal(code @ Code::GroupAuthorizationFailed) => {
+                let reason = self.refusal(*code);
+                context.state().fail(SourceError::NotAllowed(reason));
+                return false;
+            }
             KafkaError::MessageConsumptionFatal(code) => {
                 context.state().fail(SourceError::Fatal(code.to_string()));
                 return false;
@@ -411,16 +433,19 @@ impl Poller {
     /// away later may come back, and a supervisor would not start us again by then.
     fn is_refused(&self, code: RDKafkaErrorCode) -> bool {
         let context = self.consumer.context();
-        let what = match code {
-            RDKafkaErrorCode::GroupAuthorizationFailed => format!("use the group {}", self.group),
-            _ => format!("read the topic {}", context.topic),
-        };
-        let reason = format!("user {} may not {what}: {code}", self.user);
+        let reason = self.refusal(code);
         if !context.state().was_allowed {
             context.state().fail(SourceError::NotAllowed(reason));
             return false;
         }
         context.show(GroupWait::Permission, Some(reason));
         true
+    }
+    fn refusal(&self, code: RDKafkaErrorCode) -> String {
+        let what = match code {
+            RDKafkaErrorCode::GroupAuthorizationFailed => format!("use the group {}", self.group),
+            _ => format!("read the topic {}", self.consumer.context().topic),
+        };
+        format!("user {} may not {what}: {code}", self.user)
     }
 }

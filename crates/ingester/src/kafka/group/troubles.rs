@@ -11,6 +11,8 @@ use crate::kafka::observe::GroupWait;
 
 /// An election takes less.
 const LEADERLESS: Duration = Duration::from_secs(10);
+/// How much longer than the others may take to let their partitions go joining the group may take.
+const JOIN: Duration = Duration::from_secs(10);
 
 impl Context {
     /// Tells or takes back one trouble; logged when it begins and when it ends.
@@ -35,26 +37,38 @@ impl Context {
         }
     }
 
-    pub(super) fn show_group(&self, group: &ConsumerGroup) {
-        let (away_for, member, words) = {
+    /// Without a broker nothing is said of the group: its coordinator is away as all of them are.
+    pub(super) fn show_group(&self, group: &ConsumerGroup, is_connected: bool) {
+        let is_spare = group.join_state == "init" && self.state().is_taken;
+        let join_state = if is_spare { "steady" } else { group.join_state.as_str() };
+        self.observer.membership(join_state);
+        let (is_up, is_member) = (group.state == "up", join_state == "steady");
+        let (away_for, joining_for, trouble, words) = {
             let mut state = self.state();
-            if group.state == "up" {
-                state.coordinator_away = None;
-            } else {
-                state.coordinator_away.get_or_insert_with(Instant::now);
-            }
-            if group.join_state == "steady" {
+            let is_joining = is_up && !is_member && state.partitions.is_empty();
+            let now = Instant::now();
+            state.coordinator_away = state.coordinator_away.or(Some(now)).filter(|_| !is_up);
+            state.joining = state.joining.or(Some(now)).filter(|_| is_joining);
+            if is_member {
                 state.group_trouble = None;
             }
             let away_for = state.coordinator_away.map(|since| since.elapsed());
-            (away_for, state.group_trouble.clone(), state.trouble.clone())
+            let joining_for = state.joining.map(|since| since.elapsed());
+            (away_for, joining_for, state.group_trouble.clone(), state.trouble.clone())
         };
-        let away = away_for.filter(|away| *away >= self.session).map(|away| {
+        let is_told = |away: &Duration| is_connected && *away >= self.session;
+        let away = away_for.filter(is_told).map(|away| {
             let seconds = away.as_secs();
             format!("the group has had no coordinator for {seconds} s; the last word about a broker: {words}")
         });
         self.show(GroupWait::Coordinator, away);
-        let kept_out = member.map(|words| {
+        // Not each refusal is told: some are only asked again, for ever.
+        let patience = self.session.max(self.revoke_timeout) + JOIN;
+        let silent = joining_for.filter(|joining| *joining >= patience).map(|joining| {
+            let seconds = joining.as_secs();
+            format!("it has been joining for {seconds} s (librdkafka: {join_state}), and nobody says why")
+        });
+        let kept_out = trouble.or(silent).map(|words| {
             format!("the group does not take this member: {words}; `kafka-consumer-groups --describe --members` names the others")
         });
         self.show(GroupWait::Membership, kept_out);
