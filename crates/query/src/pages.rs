@@ -51,18 +51,26 @@ pub(crate) fn notice(text: &str) -> Markup {
     }
 }
 
+/// The head of a page, with a style of its own behind these style sheets of this host.
+pub(crate) fn head(title: &str, style: &str, sheets: &[&str]) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            title { (title) }
+            link rel="icon" href="data:,";
+            @for sheet in sheets { link rel="stylesheet" href=(sheet); }
+            style { (PreEscaped(style)) }
+        }
+    }
+}
+
 /// A whole page.
 fn page(title: &str, own_notice: &str, with_search: bool, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) }
-                link rel="icon" href="data:,";
-                style { (PreEscaped(STYLE)) }
-            }
+            (head(title, STYLE, &[]))
             body {
                 header {
                     (notice(own_notice))

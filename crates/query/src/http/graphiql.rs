@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flate2::read::GzDecoder;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, html};
 
 use super::App;
 use super::request::takes_gzip;
@@ -65,14 +65,7 @@ fn markup(notice: &str) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "GraphiQL · Publication insights" }
-                link rel="icon" href="data:,";
-                link rel="stylesheet" href="/graphiql/graphiql.min.css";
-                style { (PreEscaped(STYLE)) }
-            }
+            (pages::head("GraphiQL · Publication insights", STYLE, &["/graphiql/graphiql.min.css"]))
             body {
                 (pages::notice(notice))
                 div #graphiql { "Loading…" }
