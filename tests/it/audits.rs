@@ -2,24 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
+use crate::programs::{npm_install, run};
 use crate::support::{Query, STOP, Scene, free_address};
 
 /// Where the audits' package and its lock file are kept.
 const AUDITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/query/tests/audits");
-
-/// Runs a program to its end and returns what it printed.
-pub(crate) fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
-    let output = Command::new(program).args(arguments).current_dir(directory).output();
-    let output = output.unwrap_or_else(|error| {
-        panic!("cannot run {program}: {error}; `cargo xtask setup` installs Node.js and npm")
-    });
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    assert!(output.status.success(), "{program} {arguments:?}:\n{text}");
-    text
-}
 
 #[test]
 fn every_audit_of_graphql_over_http_passes() {
@@ -28,7 +16,7 @@ fn every_audit_of_graphql_over_http_passes() {
     for file in ["package.json", "package-lock.json", "audit.mjs", "oracle.mjs", "cases.json"] {
         fs::copy(Path::new(AUDITS).join(file), directory.path().join(file)).unwrap();
     }
-    run("npm", &["ci", "--no-audit", "--no-fund", "--ignore-scripts"], directory.path());
+    npm_install(directory.path());
     // What the query crate's own tests take for graphql-js's word is its word.
     let schema = Path::new(AUDITS).join("../../src/schema.graphql");
     let oracle = run("node", &["oracle.mjs", &schema.display().to_string()], directory.path());

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use sqlx::PgPool;
 use tempfile::TempDir;
 
-use crate::audits::run;
 use crate::graphql_bulk::{add, migrated};
+use crate::programs::{copy, npm_install, pip_install, python, run};
 use crate::support::Query;
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
@@ -47,23 +47,10 @@ impl Scene {
 }
 
 /// Copies a folder with the folders in it.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[tokio::test]
 async fn clients_of_javascript_just_work() {
     let scene = Scene::new(".").await;
-    run("npm", &["ci", "--no-audit", "--no-fund", "--ignore-scripts"], scene.path());
+    npm_install(scene.path());
     for script in ["javascript.mjs", "relay.mjs", "codegen.mjs"] {
         println!("{}", run("node", &[script, &scene.url()], scene.path()));
     }
@@ -73,10 +60,8 @@ async fn clients_of_javascript_just_work() {
 #[tokio::test]
 async fn the_client_of_python_just_works() {
     let scene = Scene::new(".").await;
-    run("python3", &["-m", "venv", "venv"], scene.path());
-    let pip = ["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"];
-    run("venv/bin/python3", &pip, scene.path());
-    println!("{}", run("venv/bin/python3", &["python.py", &scene.url()], scene.path()));
+    pip_install(scene.path());
+    println!("{}", python(&["python.py", &scene.url()], scene.path()));
     scene.query.running.stop();
 }
 

@@ -38,6 +38,7 @@ mod partitioned;
 mod pipeline;
 mod pooler;
 mod positions;
+mod programs;
 mod quickstart;
 mod rebalance;
 mod reconcile;

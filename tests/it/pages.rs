@@ -6,10 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::audits::run;
-use crate::clients::copy;
 use crate::graphiql::{SCRIPTS, seen};
 use crate::graphql_bulk::migrated;
+use crate::programs::{copy, npm_install};
 use crate::support::Query;
 
 /// Every method, every mark, a scope, names that are HTML, and a package of 4,000 versions.
@@ -55,7 +54,7 @@ async fn served() -> Query {
 async fn pages_are_accessible_narrow_dark_and_quiet() {
     let folder = tempfile::tempdir().unwrap();
     copy(Path::new(SCRIPTS), folder.path());
-    run("npm", &["ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder.path());
+    npm_install(folder.path());
     let query = served().await;
     let host = format!("http://{}", query.http);
     let paths = [

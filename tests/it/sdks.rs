@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, json};
 
-use crate::audits::run;
-use crate::clients::copy;
+use crate::programs::{copy, npm_install, pip_install, python, run};
 use crate::support::{Scene, event, with};
 
 const SDKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sdks");
@@ -49,7 +48,7 @@ async fn is_read(language: &str, send: impl FnOnce(&Scene)) {
 async fn events_of_the_sdk_for_javascript_become_rows() {
     is_read("javascript", |scene| {
         let folder = scene.directory.path();
-        run("npm", &["ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder);
+        npm_install(folder);
         run("node", &["send.mjs", &scene.brokers, &scene.topic], folder);
     })
     .await;
@@ -59,10 +58,8 @@ async fn events_of_the_sdk_for_javascript_become_rows() {
 async fn events_of_the_sdk_for_python_become_rows() {
     is_read("python", |scene| {
         let folder = scene.directory.path();
-        run("python3", &["-m", "venv", "venv"], folder);
-        let pip = ["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"];
-        run("venv/bin/python3", &pip, folder);
-        run("venv/bin/python3", &["send.py", &scene.brokers, &scene.topic], folder);
+        pip_install(folder);
+        python(&["send.py", &scene.brokers, &scene.topic], folder);
     })
     .await;
 }

@@ -350,19 +350,6 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
     })
 }
 
-/// The node that leads each partition of the topic, negative where none does.
-pub async fn partition_leaders(brokers: &str, topic: &str) -> HashMap<i32, i32> {
-    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
-    blocking(move || {
-        let consumer = consumer(&brokers, "testkit");
-        partitions(&consumer, &topic);
-        let metadata = consumer.fetch_metadata(Some(&topic), CALL).expect("the broker answers");
-        let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        found.map(|partition| (partition.id(), partition.leader())).collect()
-    })
-    .await
-}
-
 fn leaders(consumer: &BaseConsumer, topic: &str) -> Option<usize> {
     let metadata = consumer.fetch_metadata(Some(topic), REQUEST).ok()?;
     Some(

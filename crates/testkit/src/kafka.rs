@@ -50,7 +50,6 @@ struct Node {
     process: Process,
     dir: TempDir,
     port: u16,
-    controller: u16,
     options: Vec<String>,
 }
 
@@ -78,9 +77,6 @@ struct Ports {
     controller: u16,
     others: Vec<u16>,
 }
-
-/// What makes a second broker of one node: it has no controller of its own.
-const BESIDE: &str = "process.roles=broker\nnode.id=2\n";
 
 impl KafkaBuilder {
     /// Adds a line to the broker's `server.properties`; the last of the same key counts.
@@ -115,14 +111,9 @@ impl KafkaBuilder {
 
     /// Starts the broker and waits until it answers.
     pub fn start(&self) -> Kafka {
-        self.start_with(None)
-    }
-
-    /// `controller`: the port of another node's, which makes the two one cluster.
-    fn start_with(&self, controller: Option<u16>) -> Kafka {
         let mut problem = String::new();
         for _ in 0..ATTEMPTS {
-            match self.try_start(controller) {
+            match self.try_start() {
                 Ok((node, listeners)) => {
                     let brokers = format!("127.0.0.1:{}", node.port);
                     return Kafka { brokers, listeners, node: Some(node) };
@@ -134,29 +125,22 @@ impl KafkaBuilder {
         panic!("kafka found no free port in {ATTEMPTS} attempts:\n{problem}")
     }
 
-    fn try_start(&self, controller: Option<u16>) -> Result<(Node, HashMap<String, u16>), String> {
+    fn try_start(&self) -> Result<(Node, HashMap<String, u16>), String> {
         let dir = tempfile::Builder::new()
             .prefix("kafka-")
             .tempdir()
             .expect("a temporary directory can be made");
         let others = self.listeners.iter().map(|_| free_port()).collect();
-        let ports =
-            Ports { plain: free_port(), controller: controller.unwrap_or_else(free_port), others };
-        let mut properties = self.server_properties(dir.path(), &ports);
-        if controller.is_some() {
-            let own = format!("CONTROLLER://127.0.0.1:{}", ports.controller);
-            properties = properties.replace(&format!(",{own}"), "");
-            properties.push_str(BESIDE);
-        }
+        let ports = Ports { plain: free_port(), controller: free_port(), others };
+        let properties = self.server_properties(dir.path(), &ports);
         fs::write(dir.path().join("server.properties"), properties)
             .expect("the properties can be written");
         format_storage(dir.path(), &self.scram_users);
         let port = ports.plain;
         let names = self.listeners.iter().map(|listener| listener.name.clone());
-        let listeners = names.zip(ports.others.iter().copied()).collect();
+        let listeners = names.zip(ports.others).collect();
         let options = if self.optimized { Vec::new() } else { QUICK.map(str::to_owned).to_vec() };
-        let process = launch(dir.path(), &options);
-        let mut node = Node { process, dir, port, controller: ports.controller, options };
+        let mut node = Node { process: launch(dir.path(), &options), dir, port, options };
         if node.ready() { Ok((node, listeners)) } else { Err(node.process.last_words()) }
     }
 
@@ -220,12 +204,6 @@ impl Kafka {
     /// A broker with further properties.
     pub fn builder() -> KafkaBuilder {
         KafkaBuilder::default()
-    }
-
-    /// Starts a second broker of this one's cluster. It must be dropped first.
-    pub fn start_beside(&self) -> Self {
-        let node = self.node.as_ref().expect("the broker is this test's own");
-        Self::builder().start_with(Some(node.controller))
     }
 
     /// A broker that runs already and that nobody here can stop.

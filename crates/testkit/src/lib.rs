@@ -24,8 +24,7 @@ use std::sync::LazyLock;
 #[cfg(feature = "client")]
 pub use client::{
     ConsumedRecord, OpenTransaction, Producer, Record, add_partitions, consume_all, delete_group,
-    delete_records, delete_topic, group_lag, partition_leaders, produce, produce_in_transaction,
-    topic,
+    delete_records, delete_topic, group_lag, produce, produce_in_transaction, topic,
 };
 pub use daemon::{Daemon, DaemonBuilder, program_folder};
 pub use http::{Response, http_get, http_post, http_request};
