@@ -441,6 +441,8 @@ impl Poller {
         context.show(GroupWait::Permission, Some(reason));
         true
     }
+
+    /// What the user may not do, in words.
     fn refusal(&self, code: RDKafkaErrorCode) -> String {
         let what = match code {
             RDKafkaErrorCode::GroupAuthorizationFailed => format!("use the group {}", self.group),
