@@ -45,6 +45,8 @@ struct State {
     by_client: HashMap<Client, u64>,
     next: u64,
     guests: HashMap<u64, Entry>,
+    /// Guests that were told to go and are not gone yet. Everybody who waits asks, many times a second.
+    going: usize,
 }
 
 #[derive(Debug)]
@@ -118,7 +120,7 @@ impl Room {
             *state.by_client.entry(client).or_default() += bytes;
             if let Some(own) = state.guests.get_mut(&id) {
                 own.bytes += bytes;
-                own.waited += own.waits();
+                own.waited += own.waits(Instant::now());
                 own.waits_for = None;
             }
             return true;
@@ -126,9 +128,8 @@ impl Room {
         if let Some(own) = state.guests.get_mut(&id) {
             own.waits_for.get_or_insert_with(|| (Instant::now(), bytes));
         }
-        if let Some(entry) = state.in_the_way(id, bytes, is_share) {
-            entry.evict();
-        }
+        let evicted = state.in_the_way(id, bytes, is_share).is_some_and(Entry::evict);
+        state.going += usize::from(evicted);
         false
     }
 
@@ -145,6 +146,7 @@ impl State {
     fn leave(&mut self, id: u64) {
         let Some(entry) = self.guests.remove(&id) else { return };
         self.used -= entry.bytes;
+        self.going -= usize::from(entry.evicted.is.load(Ordering::Relaxed));
         if let Some(held) = self.by_client.get_mut(&entry.client) {
             *held -= entry.bytes;
             if *held == 0 {
@@ -173,9 +175,10 @@ impl State {
     /// Who has to go for this guest: the one that is latest, else one of the client that holds the most, where this guest
     /// has waited long enough and its client would hold less. Nobody while one is going.
     fn in_the_way(&self, id: u64, bytes: u64, is_share: bool) -> Option<&Entry> {
-        if self.guests.values().any(|entry| entry.evicted.is.load(Ordering::Relaxed)) {
+        if self.going > 0 {
             return None;
         }
+        let now = Instant::now();
         let own = self.guests.get(&id)?;
         let others = || {
             self.guests.iter().filter(|(other, entry)| {
@@ -187,12 +190,13 @@ impl State {
         let patience = |entry: &Entry| {
             if self.bytes_of(entry.client) < wanted { LONG_PATIENCE } else { PATIENCE }
         };
-        let late = others().map(|(_, entry)| (entry.late(), entry));
+        let late = others().map(|(_, entry)| (entry.late(now), entry));
+        let late = late.filter(|(late, _)| *late >= PATIENCE);
         let latest = late.filter(|(late, entry)| *late >= patience(entry));
         if let Some((_, entry)) = latest.max_by_key(|(late, _)| *late) {
             return Some(entry);
         }
-        if !is_share || own.waited + own.waits() < PATIENCE {
+        if !is_share || own.waited + own.waits(now) < PATIENCE {
             return None;
         }
         let most = others()
@@ -204,32 +208,30 @@ impl State {
 
 impl Entry {
     /// How long it has been waiting for room.
-    fn waits(&self) -> Duration {
-        self.waits_for.map_or(Duration::ZERO, |(since, _)| since.elapsed())
+    fn waits(&self, now: Instant) -> Duration {
+        self.waits_for.map_or(Duration::ZERO, |(since, _)| now.saturating_duration_since(since))
     }
 
-    fn late(&self) -> Duration {
+    fn late(&self, now: Instant) -> Duration {
         match &self.guest {
             Guest::Leaving(peer) => peer.as_ref().map_or(Duration::ZERO, Peer::behind),
             Guest::Arriving => {
                 let due = Duration::from_secs_f64(self.bytes as f64 / BODY_RATE);
-                self.since.elapsed().saturating_sub(self.waited + self.waits() + due)
+                let here = now.saturating_duration_since(self.since);
+                here.saturating_sub(self.waited + self.waits(now) + due)
             }
         }
     }
 
-    fn evict(&self) {
+    /// Tells the guest to go. Whether it goes: an answer without a connection cannot be cut.
+    fn evict(&self) -> bool {
         match &self.guest {
-            Guest::Leaving(Some(peer)) => {
-                self.evicted.is.store(true, Ordering::Relaxed);
-                peer.cut();
-            }
-            Guest::Leaving(None) => {}
-            Guest::Arriving => {
-                self.evicted.is.store(true, Ordering::Relaxed);
-                self.evicted.told.notify_one();
-            }
+            Guest::Leaving(None) => return false,
+            Guest::Leaving(Some(peer)) => peer.cut(),
+            Guest::Arriving => self.evicted.told.notify_one(),
         }
+        self.evicted.is.store(true, Ordering::Relaxed);
+        true
     }
 }
 
