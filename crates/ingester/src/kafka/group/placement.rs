@@ -175,6 +175,8 @@ impl Context {
         let partition = state.partitions.get(&number)?.clone();
         let Partition { reading, start, next, proved, claim, .. } = partition;
         let is_account_kept = matches!(claim, Claim::Held(_));
+        // What was seen since a gap is of the log that came after it; a start at the group's position is of the one before.
+        let is_replaced = next.is_none() && state.reported.contains_key(&number);
         // In the middle of reading the account is behind: it counts at a start and where it was doubted.
         let is_asked = start.is_none() || proved.is_some();
         let held = match claim {
@@ -207,7 +209,7 @@ impl Context {
             topic_id,
             known_topic_id: log.topic_id.clone(),
             watermarks: None,
-            known_end: log.end(),
+            known_end: log.end().filter(|_| !is_replaced),
             refusal,
             validated: next.is_none() && start.is_some_and(|start| start.epoch.is_some()),
         })
@@ -422,12 +424,12 @@ impl Context {
         self.fatal(list.and_then(|list| consumer.pause(&list)));
     }
 
-    /// Says and counts what a start passes over, once: a partition that is lost before anything behind the gap is committed
-    /// has the same gap when it comes back. `false` where `kafka.on_gap` ends the run for it.
+    /// Says and counts what a start passes over, once. `false` where `kafka.on_gap` ends the run for it.
     fn report(&self, partition: i32, gap: Gap) -> bool {
-        if self.state().reported.insert(partition, gap) == Some(gap) {
-            return self.on_gap != OnGap::Stop;
-        }
+        let told = self.state().reported.get(&partition).copied();
+        let Some(news) = gap.beyond(told) else { return self.on_gap != OnGap::Stop };
+        self.state().reported.insert(partition, gap);
+        let gap = news;
         let topic = &self.topic;
         let what = match gap.cause {
             GapCause::Retention => "the broker deleted records before they were read",

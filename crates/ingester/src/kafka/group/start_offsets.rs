@@ -78,6 +78,21 @@ pub(crate) struct Gap {
     pub(crate) range: Option<(i64, i64)>,
 }
 
+impl Gap {
+    /// What of this gap was not told when another one was; none where nothing is new in it. A partition that is lost before
+    /// anything behind a gap is committed has the gap again, and by then retention may have taken more.
+    pub(crate) fn beyond(self, told: Option<Self>) -> Option<Self> {
+        let Some(told) = told.filter(|told| told.cause == self.cause) else { return Some(self) };
+        let (Some((from, to)), Some((told_from, told_to))) = (self.range, told.range) else {
+            return self.range.filter(|_| told.range.is_none()).map(|_| self);
+        };
+        if from != told_from {
+            return Some(self);
+        }
+        (to > told_to).then_some(Self { range: Some((told_to, to)), ..self })
+    }
+}
+
 /// A start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Start {
@@ -323,6 +338,28 @@ mod tests {
         let gap = start.gap;
         let Start { position, .. } = start;
         (position.offset, position.epoch, gap.map(|gap| gap.cause), gap.and_then(|gap| gap.range))
+    }
+
+    #[test]
+    fn a_gap_that_was_told_is_told_again_only_where_it_grew() {
+        let gap = |cause, range| Gap { cause, range };
+        let cut = |to| gap(GapCause::Cut, Some((60, to)));
+        assert_eq!(cut(100).beyond(None), Some(cut(100)));
+        assert_eq!(cut(100).beyond(Some(cut(100))), None);
+        assert_eq!(cut(100).beyond(Some(cut(120))), None);
+        let grown = Some(gap(GapCause::Cut, Some((100, 130))));
+        assert_eq!(cut(130).beyond(Some(cut(100))), grown);
+        let other = [
+            gap(GapCause::Cut, Some((70, 100))),
+            gap(GapCause::Retention, Some((60, 100))),
+            gap(GapCause::Recreated, None),
+        ];
+        for told in other {
+            assert_eq!(cut(100).beyond(Some(told)), Some(cut(100)), "{told:?}");
+        }
+        let unknown = gap(GapCause::Recreated, None);
+        assert_eq!(unknown.beyond(Some(unknown)), None);
+        assert_eq!(unknown.beyond(Some(gap(GapCause::Recreated, Some((60, 100))))), None);
     }
 
     #[test]
