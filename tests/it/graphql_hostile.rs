@@ -2,15 +2,16 @@
 //! here it is smaller where size is all that matters.
 
 use sqlx::PgPool;
-use testkit::hostile::{Survived, Target, attacks, carry_out};
+use testkit::hostile::{Seen, Survived, Target, attacks, carry_out};
 
 use crate::graphql_bulk::{add, migrated};
 use crate::support::Query;
 
 /// The default of `limits.max_memory`.
 const MEMORY: u64 = 128 << 20;
-/// A build for tests beside other tests takes some times as long as a release build.
-const SLACK: u32 = 3;
+/// How much longer than beside a release build a witness may wait here, on a machine that others use too: who is starved
+/// waits longer than that. The bench has the figures.
+const SLACK: u32 = 5;
 /// Words of an answer that nobody should get, whatever was asked.
 const WRONG: [&str; 3] = ["500", "INTERNAL_SERVER_ERROR", "no answer"];
 
@@ -47,7 +48,10 @@ async fn hostile_requests_hurt_nobody() {
 fn line(name: &str, survived: &Survived) -> String {
     let waits = survived.witnesses.iter().map(|witness| match &witness.failed {
         Some(failed) => format!("{} {failed}", witness.name),
-        None => format!("{} {} ms", witness.name, witness.longest.as_millis()),
+        None => {
+            let Seen { name, longest, busy, .. } = witness;
+            format!("{name} {} ms ({busy} times busy)", longest.as_millis())
+        }
     });
     let peak = survived.peak as f64 / 1e6;
     format!(

@@ -85,8 +85,9 @@ async fn a_write_that_hangs_is_given_up_in_time_and_done_by_the_next_one() {
     let mut lock = pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE publication").execute(&mut *lock).await.unwrap();
     scene.produce((0..EVENTS).map(|n| generated(n, 0))).await;
-    let waiting = "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
-        WHERE datname = current_database() AND NOT granted";
+    // Of a batch: a connection's first look at the table waits too, before anything is read.
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND query LIKE 'WITH incoming AS %'";
     eventually("a write to wait", PATIENCE, async || scene.number(waiting).await > 0).await;
     ingester.daemon.terminate();
     let status = ingester.daemon.wait_exit(STOP);

@@ -36,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
         if !alive {
             bail!("{}: the daemon died:\n{}", attack.name, served.daemon.log());
         }
-        let is_well = survived.witnesses.iter().all(|witness| witness.is_well(1));
+        let is_well = survived.witnesses.iter().all(|own| own.is_well(1) && own.busy == 0);
         if !is_well || megabytes(&survived) > MEMORY {
             harm.push(attack.name);
         }

@@ -90,7 +90,9 @@ pub struct Seen {
     pub name: &'static str,
     /// Requests that were answered.
     pub answered: usize,
-    /// The longest that one of them waited.
+    /// How often the server had no room, and the witness asked again a second later, as such an answer says.
+    pub busy: usize,
+    /// The longest that one of them waited, asking again included.
     pub longest: Duration,
     /// The longest that one of them may wait.
     pub allowed: Duration,
@@ -99,7 +101,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether every request was answered in time.
+    /// Whether every request was answered within so many times what it may wait.
     pub fn is_well(&self, slack: u32) -> bool {
         self.failed.is_none() && self.answered > 0 && self.longest <= self.allowed * slack
     }
@@ -193,15 +195,24 @@ fn witnesses(target: Target) -> Vec<Witness> {
 impl Witness {
     /// Asks again and again, at least once.
     fn ask_until(&self, over: &AtomicBool) -> Seen {
-        let (mut answered, mut longest) = (0, Duration::ZERO);
+        let (mut answered, mut busy, mut longest) = (0, 0, Duration::ZERO);
+        let mut began = Instant::now();
         let failed = loop {
-            let began = Instant::now();
             let headers = [("content-type", "application/json")];
             let answer = http_request(self.address, self.method, self.path, &headers, &self.body);
             longest = longest.max(began.elapsed());
             match answer {
                 Ok(answer) if answer.status == 200 && answer.body.starts_with(self.begins) => {
                     answered += 1;
+                }
+                Ok(answer)
+                    if answer.status == 503
+                        && answer.body.contains("BUSY")
+                        && began.elapsed() < PATIENCE =>
+                {
+                    busy += 1;
+                    thread::sleep(Duration::from_secs(1));
+                    continue;
                 }
                 Ok(answer) => {
                     let beginning: String = answer.body.chars().take(120).collect();
@@ -213,8 +224,9 @@ impl Witness {
                 break None;
             }
             thread::sleep(self.pause);
+            began = Instant::now();
         };
-        Seen { name: self.name, answered, longest, allowed: self.allowed, failed }
+        Seen { name: self.name, answered, busy, longest, allowed: self.allowed, failed }
     }
 }
 
