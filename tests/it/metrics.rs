@@ -126,7 +126,8 @@ async fn what_waits_behind_an_open_transaction_is_lag() {
     let scene = Scene::new("open-transaction", 1).await;
     let ingester = scene.ingester(&[]);
     let open = structured(&event("in-the-transaction", "1.0.0"));
-    let transaction = testkit::OpenTransaction::begin(&scene.brokers, &scene.topic, [open]).await;
+    let transaction = testkit::Transaction::begin(&scene.brokers, &scene.topic).await;
+    transaction.produce(&scene.topic, [open]).await;
     let behind = (0..10).map(|n| structured(&event(&format!("behind-{n}"), "1.0.0")));
     scene.produce(behind).await;
     let labels = format!("{{partition=\"0\",topic=\"{}\"}}", scene.topic);
@@ -136,7 +137,7 @@ async fn what_waits_behind_an_open_transaction_is_lag() {
     })
     .await;
     assert_eq!(scene.count().await, 0);
-    transaction.commit();
+    transaction.end(true).await;
     testkit::eventually("no lag", crate::support::PATIENCE, async || {
         value("lag_records") == Some(0.0) && scene.count().await == 11
     })

@@ -149,6 +149,11 @@ impl Producer {
         Self::with(&mut client(brokers))
     }
 
+    /// Compresses its batches with this codec, as Kafka names it: `none`, `gzip`, `snappy`, `lz4`, `zstd`.
+    pub fn compressing(brokers: &str, codec: &str) -> Self {
+        Self::with(client(brokers).set("compression.type", codec))
+    }
+
     fn with(config: &mut ClientConfig) -> Self {
         let producer = config
             .set("enable.idempotence", "true")
@@ -201,34 +206,50 @@ pub async fn produce_in_transaction(
     records: impl IntoIterator<Item = Record>,
     commit: bool,
 ) {
-    let transaction = OpenTransaction::begin(brokers, topic, records).await;
-    if commit {
-        transaction.commit();
-    } else {
-        transaction.0.producer.abort_transaction(CALL).expect("the transaction ends");
-    }
+    let transaction = Transaction::begin(brokers, topic).await;
+    transaction.produce(topic, records).await;
+    transaction.end(commit).await;
 }
 
-/// A transaction that its producer leaves open. It ends with its guard.
-pub struct OpenTransaction(Producer);
+/// A transaction that is open: consumers of committed records see nothing behind its first record until it ends.
+pub struct Transaction {
+    producer: Producer,
+}
 
-impl OpenTransaction {
-    /// Produces the records, of which no consumer that reads what is committed sees any before the end.
-    pub async fn begin(
-        brokers: &str,
-        topic: &str,
-        records: impl IntoIterator<Item = Record>,
-    ) -> Self {
-        let producer = Producer::with(client(brokers).set("transactional.id", topic));
-        producer.producer.init_transactions(CALL).expect("transactions are there");
-        producer.producer.begin_transaction().expect("a transaction begins");
-        producer.produce(topic, records).await;
-        Self(producer)
+impl Transaction {
+    /// Begins a transaction under this id; one of the same id that is still open is aborted.
+    pub async fn begin(brokers: &str, id: &str) -> Self {
+        let producer = Producer::with(client(brokers).set("transactional.id", id));
+        let transactions = producer.producer.clone();
+        blocking(move || {
+            transactions.init_transactions(CALL).expect("transactions are there");
+            transactions.begin_transaction().expect("a transaction begins");
+        })
+        .await;
+        Self { producer }
     }
 
-    /// Commits it.
-    pub fn commit(self) {
-        self.0.producer.commit_transaction(CALL).expect("the transaction ends");
+    /// [`Producer::produce`] within the transaction.
+    pub async fn produce(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Vec<(i32, i64)> {
+        self.producer.produce(topic, records).await
+    }
+
+    /// Commits or aborts it.
+    pub async fn end(self, commit: bool) {
+        let transactions = self.producer.producer;
+        blocking(move || {
+            let ended = if commit {
+                transactions.commit_transaction(CALL)
+            } else {
+                transactions.abort_transaction(CALL)
+            };
+            ended.expect("the transaction ends");
+        })
+        .await;
     }
 }
 

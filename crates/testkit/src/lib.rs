@@ -23,7 +23,7 @@ use std::sync::LazyLock;
 
 #[cfg(feature = "client")]
 pub use client::{
-    ConsumedRecord, OpenTransaction, Producer, Record, add_partitions, consume_all, delete_group,
+    ConsumedRecord, Producer, Record, Transaction, add_partitions, consume_all, delete_group,
     delete_records, delete_topic, group_lag, produce, produce_in_transaction, topic,
 };
 pub use daemon::{Daemon, DaemonBuilder, program_folder};

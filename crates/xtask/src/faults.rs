@@ -1,4 +1,7 @@
-//! `cargo xtask faults`: the whole fault run, whose short version is part of the tests.
+//! `cargo xtask faults`: the whole fault run, and with `--chance` schedules of faults that seeds choose. Short versions of both
+//! are part of the tests.
+
+use std::process::Command;
 
 use anyhow::Result;
 use testkit::KAFKA_LIBS_VARIABLE;
@@ -15,10 +18,23 @@ pub(crate) struct Args {
     /// The seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u32,
+    /// Let seeds choose settings, records, faults and an operator's acts
+    #[arg(long)]
+    chance: bool,
+    /// With --chance: the seeds, from A up to and without B
+    #[arg(long, value_name = "A..B", default_value = "0..10", requires = "chance")]
+    seeds: String,
+    /// With --chance: how many steps a seed has
+    #[arg(long, default_value_t = 8, requires = "chance")]
+    steps: u32,
+    /// With --chance: these steps alone, as the run prints them of a seed that failed
+    #[arg(long, value_name = "N,N", requires = "chance")]
+    only: Option<String>,
     /// The broker assigns the partitions (`group.protocol = "consumer"`)
     #[arg(long)]
     broker_assigns: bool,
     /// Only faults whose name has one of these words in it
+    #[arg(conflicts_with = "chance")]
     names: Vec<String>,
 }
 
@@ -26,6 +42,20 @@ pub(crate) struct Args {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::check(workspace)?;
     succeed("building", &mut workspace.cargo(&["build", "--workspace", "--all-targets"]))?;
+    let mut test = if args.chance { chance(workspace, args) } else { listed(workspace, args) };
+    succeed("the fault run", test.env(KAFKA_LIBS_VARIABLE, workspace.kafka_libs()))
+}
+
+fn chance(workspace: &Workspace, args: &Args) -> Command {
+    let mut test = workspace.cargo(&["test", "--workspace", "--test", "chance", "--"]);
+    test.args(["--seeds", &args.seeds, "--steps", &args.steps.to_string()]);
+    if let Some(only) = &args.only {
+        test.args(["--only", only]);
+    }
+    test
+}
+
+fn listed(workspace: &Workspace, args: &Args) -> Command {
     let mut test = workspace.cargo(&["test", "--workspace", "--test", "faults", "--", "--full"]);
     if let Some(rounds) = args.rounds {
         test.args(["--rounds", &rounds.to_string()]);
@@ -34,5 +64,5 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         test.arg("--broker-assigns");
     }
     test.args(["--seed", &args.seed.to_string()]).args(&args.names);
-    succeed("the fault run", test.env(KAFKA_LIBS_VARIABLE, workspace.kafka_libs()))
+    test
 }

@@ -1,0 +1,219 @@
+//! The database of a schedule, seen and changed beside the ingesters.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::SqlitePoolOptions;
+use sqlx::{AssertSqlSafe, Column, PgPool, Row as _, SqlitePool};
+
+use crate::run::PATIENCE;
+use crate::support::{Row, Scene};
+
+/// The password in the URL of PostgreSQL, which asks for none. Nothing may print it.
+pub(crate) const SECRET: &str = "open-sesame-7";
+
+/// Of either kind.
+pub(crate) enum Database {
+    Postgres { pool: PgPool, server: PgPool, name: String, put_back: usize },
+    Sqlite { pool: SqlitePool, file: PathBuf },
+}
+
+const POSTGRES_ROWS: &str = r#"SELECT name, version, username,
+    to_char(created AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created, tor::text, tfa::text,
+    tor_reason::text, tfa_reason::text, tor_settled::text, credential::text, actor::text, revision::text,
+    generation::text, encode(event_identity, 'hex') AS event_identity, disputed::text, integrity
+    FROM publication"#;
+const SQLITE_ROWS: &str = "SELECT name, version, username, created,
+    CASE tor WHEN 1 THEN 'true' WHEN 0 THEN 'false' END AS tor,
+    CASE tfa WHEN 1 THEN 'true' WHEN 0 THEN 'false' END AS tfa, tor_reason, tfa_reason,
+    CASE tor_settled WHEN 1 THEN 'true' ELSE 'false' END AS tor_settled, credential, actor,
+    CAST(revision AS TEXT) AS revision, CAST(generation AS TEXT) AS generation,
+    lower(hex(event_identity)) AS event_identity,
+    CASE disputed WHEN 1 THEN 'true' ELSE 'false' END AS disputed, integrity FROM publication";
+/// Everything that the ingester keeps in tables, as text.
+const POSTGRES_TEXT: &str = "SELECT coalesce(string_agg(line, ' '), '') FROM (
+    SELECT t::text AS line FROM publication t UNION ALL SELECT t::text FROM ingest_position t
+    UNION ALL SELECT t::text FROM replay_job t) AS lines";
+
+impl Database {
+    pub(crate) fn of(scene: &Scene) -> Self {
+        let patience = Duration::from_secs(5);
+        if let Some(file) = scene.store.strip_prefix("sqlite://") {
+            let url = format!("{}?mode=rw", scene.store);
+            // One connection a question: the file may be another.
+            let pool = SqlitePoolOptions::new()
+                .max_connections(1)
+                .max_lifetime(Duration::ZERO)
+                .acquire_timeout(patience)
+                .connect_lazy(&url);
+            let pool = pool.expect("a URL of this run");
+            return Self::Sqlite { pool, file: file.into() };
+        }
+        let (server, name) = scene.store.rsplit_once('/').expect("a URL names a database");
+        let options = || PgPoolOptions::new().max_connections(2).acquire_timeout(patience);
+        let pool = options().connect_lazy(&scene.store).expect("a URL of testkit's");
+        let server = options().connect_lazy(&format!("{server}/postgres"));
+        let server = server.expect("a URL of testkit's");
+        Self::Postgres { pool, server, name: name.to_owned(), put_back: 0 }
+    }
+
+    /// All rows; none while the database does not answer.
+    pub(crate) async fn rows(&self) -> Option<Vec<Row>> {
+        macro_rules! fetch {
+            ($pool:expr, $sql:expr) => {{
+                let rows = sqlx::query($sql).fetch_all($pool).await.ok()?;
+                let text = rows.iter().map(|row| {
+                    let columns = row.columns().iter();
+                    columns
+                        .map(|column| (column.name().to_owned(), row.get(column.ordinal())))
+                        .collect()
+                });
+                Some(text.collect())
+            }};
+        }
+        match self {
+            Self::Postgres { pool, .. } => fetch!(pool, POSTGRES_ROWS),
+            Self::Sqlite { pool, .. } => fetch!(pool, SQLITE_ROWS),
+        }
+    }
+
+    /// Everything that is kept, to look for what must not be kept.
+    pub(crate) async fn text(&self) -> String {
+        match self {
+            Self::Postgres { pool, .. } => {
+                sqlx::query_scalar(POSTGRES_TEXT).fetch_one(pool).await.unwrap_or_default()
+            }
+            Self::Sqlite { file, .. } => {
+                let bytes = fs::read(file).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+        }
+    }
+
+    /// Statements, all in one session.
+    pub(crate) async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = AssertSqlSafe(sql);
+        match self {
+            Self::Postgres { pool, .. } => sqlx::raw_sql(sql).execute(pool).await.map(|_| ()),
+            Self::Sqlite { pool, .. } => sqlx::raw_sql(sql).execute(pool).await.map(|_| ()),
+        }
+    }
+
+    /// Statements to the server, beside the database; none for a file.
+    pub(crate) async fn to_server(&self, sql: &str) {
+        if let Self::Postgres { server, .. } = self {
+            let result = sqlx::raw_sql(AssertSqlSafe(sql)).execute(server).await;
+            result.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+
+    /// Lets nobody in, and ends all sessions that are there; or lets everybody in.
+    pub(crate) async fn admit(&self, all: bool) {
+        if let Self::Postgres { name, server, .. } = self {
+            self.to_server(&format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {all}")).await;
+            if all {
+                return;
+            }
+            let count = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'");
+            testkit::eventually("the sessions to end", Duration::from_secs(60), async || {
+                self.end_sessions().await;
+                let left = sqlx::query_scalar::<_, i64>(AssertSqlSafe(count.clone()));
+                left.fetch_one(server).await.is_ok_and(|left| left == 0)
+            })
+            .await;
+        }
+    }
+
+    /// Ends all sessions.
+    pub(crate) async fn end_sessions(&self) {
+        if let Self::Postgres { name, .. } = self {
+            let of = format!("FROM pg_stat_activity WHERE datname = '{name}'");
+            self.to_server(&format!("SELECT count(pg_terminate_backend(pid)) {of}")).await;
+        }
+    }
+
+    /// Lets sessions write or not; those that are there end.
+    pub(crate) async fn read_only(&self, on: bool) {
+        if let Self::Postgres { name, .. } = self {
+            let set = format!("SET default_transaction_read_only = {on}");
+            self.to_server(&format!("ALTER DATABASE \"{name}\" {set}")).await;
+            self.end_sessions().await;
+        }
+    }
+
+    /// Keeps everybody from writing rows for a while.
+    pub(crate) async fn lock_table(&self, time: Duration) {
+        match self {
+            Self::Postgres { pool, .. } => {
+                let lock = "BEGIN; LOCK TABLE publication IN ACCESS EXCLUSIVE MODE";
+                let seconds = time.as_secs_f64();
+                let sql = format!("{lock}; SELECT pg_sleep({seconds}); COMMIT");
+                // The lock may come too late, when others hold theirs.
+                let _ = sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await;
+            }
+            Self::Sqlite { pool, .. } => {
+                let Ok(mut connection) = pool.acquire().await else { return };
+                let begun = sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await;
+                let until = Instant::now() + time;
+                let passed = async || Instant::now() >= until;
+                testkit::eventually("the lock's time", time * 2 + PATIENCE, passed).await;
+                if begun.is_ok() {
+                    let end = sqlx::raw_sql("COMMIT").execute(&mut *connection).await;
+                    end.expect("a transaction ends");
+                }
+            }
+        }
+    }
+
+    /// Makes the copy that can be put back.
+    pub(crate) async fn take_copy(&self) {
+        match self {
+            Self::Postgres { name, .. } => {
+                self.admit(false).await;
+                let copy = format!("CREATE DATABASE \"{name}.copy\" TEMPLATE \"{name}\"");
+                self.to_server(&copy).await;
+                self.admit(true).await;
+            }
+            Self::Sqlite { pool, file } => {
+                let sql = format!("VACUUM INTO '{}.copy'", file.display());
+                let made = sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await;
+                made.expect("a file can be copied");
+            }
+        }
+    }
+
+    /// Puts the copy in the place of the database.
+    pub(crate) async fn put_back(&mut self) {
+        match self {
+            Self::Postgres { name, put_back, .. } => {
+                *put_back += 1;
+                let (name, number) = (name.clone(), *put_back);
+                self.admit(false).await;
+                let away = format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}.{number}\"");
+                self.to_server(&away).await;
+                self.to_server(&format!("ALTER DATABASE \"{name}.copy\" RENAME TO \"{name}\""))
+                    .await;
+            }
+            Self::Sqlite { file, .. } => {
+                for suffix in ["-wal", "-shm"] {
+                    let beside = PathBuf::from(format!("{}{suffix}", file.display()));
+                    assert!(!beside.exists() || fs::remove_file(&beside).is_ok());
+                }
+                let copy = PathBuf::from(format!("{}.copy", file.display()));
+                fs::rename(copy, &*file).expect("the copy is there");
+            }
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Postgres { pool, server, .. } => {
+                pool.close().await;
+                server.close().await;
+            }
+            Self::Sqlite { pool, .. } => pool.close().await,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Faults of the ingesters' processes, of the broker and of the network.
+
+use std::time::Duration;
+
+use testkit::{NetworkFault, Proxy};
+
+use crate::random::Random;
+use crate::record::Maker;
+use crate::run::Run;
+use crate::schedule::{Fault, index, one_in, pick};
+use crate::servers::SESSION_MILLIS;
+
+/// More than a session's time-out, for some of the faults that last.
+const LONG_MILLIS: u64 = 2 * SESSION_MILLIS;
+
+impl Run<'_> {
+    /// A time that some members outlive in their group and some do not.
+    async fn some_time(&self, random: &mut Random) {
+        let millis = pick(random, &[300, 1_500, LONG_MILLIS]);
+        self.a_while(random, millis).await;
+    }
+
+    pub(crate) async fn act_on_ingester(
+        &mut self,
+        fault: Fault,
+        random: &mut Random,
+        maker: &mut Maker,
+    ) {
+        let sending = self.meanwhile(random, maker);
+        self.a_while(random, 300).await;
+        let which = self.any(random);
+        match fault {
+            Fault::Kill => {
+                let mut killed = self.ingesters.remove(which);
+                killed.daemon.kill();
+                self.logs.push_str(&killed.daemon.log());
+                self.start_ingester();
+            }
+            Fault::Terminate => {
+                self.stop_ingester(which);
+                self.start_ingester();
+            }
+            Fault::Freeze => {
+                self.ingesters[which].daemon.pause();
+                self.some_time(random).await;
+                self.ingesters[which].daemon.resume();
+            }
+            _ => {
+                self.settings.ingesters = 1 + index(random, 4);
+                self.start_all();
+                while self.ingesters.len() > self.settings.ingesters {
+                    let which = self.any(random);
+                    self.stop_ingester(which);
+                }
+            }
+        }
+        self.join(sending).await;
+    }
+
+    pub(crate) async fn act_on_broker(
+        &mut self,
+        fault: Fault,
+        random: &mut Random,
+        maker: &mut Maker,
+    ) {
+        let sending = self.meanwhile(random, maker);
+        self.a_while(random, 300).await;
+        match fault {
+            Fault::BrokerKilled => {
+                self.servers.kafka.kill();
+                self.servers.kafka.start_again();
+            }
+            Fault::BrokerRestarted => self.servers.kafka.restart(),
+            _ => {
+                self.servers.kafka.pause();
+                self.some_time(random).await;
+                self.servers.kafka.resume();
+            }
+        }
+        self.join(sending).await;
+    }
+
+    pub(crate) async fn act_on_network(
+        &mut self,
+        fault: Fault,
+        random: &mut Random,
+        maker: &mut Maker,
+    ) {
+        let sending = self.meanwhile(random, maker);
+        self.a_while(random, 300).await;
+        let (to_kafka, to_postgres) = (&self.servers.to_kafka, &self.servers.to_postgres);
+        let sides: [&[&Proxy]; 3] = [&[to_kafka], &[to_postgres], &[to_kafka, to_postgres]];
+        let proxies = if self.settings.sqlite { sides[0] } else { pick(random, &sides) };
+        let slow = Duration::from_millis(20 + random.below(200));
+        for proxy in proxies {
+            match fault {
+                Fault::NetworkCut if one_in(random, 2) => proxy.cut(),
+                Fault::NetworkCut => proxy.set(NetworkFault::Cut),
+                Fault::NetworkSlow => proxy.set(NetworkFault::Slow(slow)),
+                Fault::NetworkMute => proxy.set(NetworkFault::HalfOpen),
+                Fault::NetworkForgets => proxy.silence(),
+                _ => proxy.set(NetworkFault::AnswersLost),
+            }
+        }
+        self.some_time(random).await;
+        for proxy in proxies {
+            // Connections whose answers were lost are out of step and end, as those of a network that comes back.
+            if fault == Fault::AnswersLost {
+                proxy.cut();
+            }
+        }
+        self.servers.mend_network();
+        self.join(sending).await;
+    }
+}

@@ -1,0 +1,273 @@
+//! What a seed stands for: settings, and faults in an order. Each step has a seed of its own, so that a step that is left out
+//! changes no other.
+
+use crate::random::Random;
+
+/// One of these; the seed's next number decides.
+pub(crate) fn pick<T: Copy>(random: &mut Random, of: &[T]) -> T {
+    let count = u64::try_from(of.len()).expect("a slice is not that long");
+    of[usize::try_from(random.below(count)).expect("an index fits")]
+}
+
+/// Whether something happens that happens one time in `of`.
+pub(crate) const fn one_in(random: &mut Random, of: u64) -> bool {
+    random.below(of) == 0
+}
+
+/// A number below `bound`.
+pub(crate) fn index(random: &mut Random, bound: usize) -> usize {
+    let bound = u64::try_from(bound).expect("a count is not that long");
+    usize::try_from(random.below(bound)).expect("an index fits")
+}
+
+/// What happens in a step. A fault is over when its step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    Nothing,
+    Kill,
+    Terminate,
+    Freeze,
+    Scale,
+    BrokerKilled,
+    BrokerRestarted,
+    BrokerFrozen,
+    NetworkCut,
+    NetworkSlow,
+    NetworkMute,
+    NetworkForgets,
+    AnswersLost,
+    DatabaseRestarted,
+    DatabaseCrashed,
+    DatabaseClosed,
+    SessionsEnded,
+    StatementsFail,
+    ReadOnly,
+    TableLocked,
+    OpenTransaction,
+    Poison,
+    Retention,
+    TopicMadeAgain,
+    Partitions,
+    LogCut,
+    OffsetsDeleted,
+    OffsetsReset,
+    OffsetsForward,
+    DatabasePutBack,
+    TableEmptied,
+    Replay,
+    Redrive,
+    Reconcile,
+    Generation,
+    Lists,
+}
+
+/// A fault, how often it comes beside the others, and whether it needs PostgreSQL.
+const FAULTS: [(Fault, u64, bool); 36] = [
+    (Fault::Nothing, 1, false),
+    (Fault::Kill, 4, false),
+    (Fault::Terminate, 3, false),
+    (Fault::Freeze, 3, false),
+    (Fault::Scale, 4, true),
+    (Fault::BrokerKilled, 1, false),
+    (Fault::BrokerRestarted, 1, false),
+    (Fault::BrokerFrozen, 2, false),
+    (Fault::NetworkCut, 3, false),
+    (Fault::NetworkSlow, 2, false),
+    (Fault::NetworkMute, 3, false),
+    (Fault::NetworkForgets, 3, false),
+    (Fault::AnswersLost, 3, false),
+    (Fault::DatabaseRestarted, 3, true),
+    (Fault::DatabaseCrashed, 3, true),
+    (Fault::DatabaseClosed, 3, true),
+    (Fault::SessionsEnded, 3, true),
+    (Fault::StatementsFail, 4, true),
+    (Fault::ReadOnly, 3, true),
+    (Fault::TableLocked, 3, false),
+    (Fault::OpenTransaction, 3, false),
+    (Fault::Poison, 3, false),
+    (Fault::Retention, 3, false),
+    (Fault::TopicMadeAgain, 3, false),
+    (Fault::Partitions, 3, false),
+    (Fault::LogCut, 1, false),
+    (Fault::OffsetsDeleted, 3, false),
+    (Fault::OffsetsReset, 3, false),
+    (Fault::OffsetsForward, 2, false),
+    (Fault::DatabasePutBack, 4, false),
+    (Fault::TableEmptied, 2, false),
+    (Fault::Replay, 3, false),
+    (Fault::Redrive, 2, false),
+    (Fault::Reconcile, 3, false),
+    (Fault::Generation, 3, false),
+    (Fault::Lists, 5, false),
+];
+
+impl Fault {
+    /// As the table of a run and its messages say it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Kill => "an ingester killed",
+            Self::Terminate => "an ingester stopped",
+            Self::Freeze => "an ingester frozen",
+            Self::Scale => "another number of ingesters",
+            Self::BrokerKilled => "the broker killed",
+            Self::BrokerRestarted => "the broker restarted",
+            Self::BrokerFrozen => "the broker frozen",
+            Self::NetworkCut => "connections cut",
+            Self::NetworkSlow => "connections slow",
+            Self::NetworkMute => "connections mute",
+            Self::NetworkForgets => "open connections mute, new ones not",
+            Self::AnswersLost => "answers lost",
+            Self::DatabaseRestarted => "the database restarted",
+            Self::DatabaseCrashed => "the database crashed",
+            Self::DatabaseClosed => "the database closed",
+            Self::SessionsEnded => "sessions ended",
+            Self::StatementsFail => "statements fail",
+            Self::ReadOnly => "the database read-only",
+            Self::TableLocked => "the table locked",
+            Self::OpenTransaction => "a transaction left open",
+            Self::Poison => "nothing but poison",
+            Self::Retention => "retention",
+            Self::TopicMadeAgain => "the topic made again",
+            Self::Partitions => "partitions added",
+            Self::LogCut => "the log cut",
+            Self::OffsetsDeleted => "the group deleted",
+            Self::OffsetsReset => "offsets reset",
+            Self::OffsetsForward => "offsets set forwards",
+            Self::DatabasePutBack => "the database put back",
+            Self::TableEmptied => "the table emptied",
+            Self::Replay => "a replay",
+            Self::Redrive => "dead letters redriven",
+            Self::Reconcile => "reconcile",
+            Self::Generation => "the generation raised",
+            Self::Lists => "lists arrive",
+        }
+    }
+
+    /// After these records may be gone that nobody has read, or whose rows are lost; `kafka.on_gap` decides.
+    pub(crate) const fn loses(self) -> bool {
+        matches!(
+            self,
+            Self::Retention
+                | Self::TopicMadeAgain
+                | Self::LogCut
+                | Self::DatabasePutBack
+                | Self::TableEmptied
+        )
+    }
+
+    /// After these a record may be read a second time, and a rejected one have a second dead letter.
+    pub(crate) const fn rereads(self) -> bool {
+        !matches!(
+            self,
+            Self::Nothing
+                | Self::Terminate
+                | Self::Scale
+                | Self::NetworkSlow
+                | Self::DatabaseRestarted
+                | Self::DatabaseCrashed
+                | Self::SessionsEnded
+                | Self::StatementsFail
+                | Self::ReadOnly
+                | Self::OpenTransaction
+                | Self::Poison
+                | Self::Retention
+                | Self::Replay
+                | Self::Redrive
+                | Self::Reconcile
+                | Self::Lists
+        )
+    }
+}
+
+/// One fault, with the seed of everything about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// Its place in the whole schedule.
+    pub(crate) number: usize,
+    pub(crate) seed: u64,
+    pub(crate) fault: Fault,
+}
+
+/// How the ingesters of a schedule are set up.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) sqlite: bool,
+    /// Whether a pooler stands before PostgreSQL.
+    pub(crate) pooler: bool,
+    pub(crate) partitions: i32,
+    pub(crate) ingesters: usize,
+    /// Whether the broker assigns the partitions.
+    pub(crate) consumer_protocol: bool,
+    pub(crate) stop_on_gap: bool,
+    pub(crate) max_rows: u64,
+    pub(crate) max_bytes: &'static str,
+    pub(crate) in_flight: u64,
+    pub(crate) linger: &'static str,
+    pub(crate) commit_interval: &'static str,
+}
+
+/// What a seed stands for.
+#[derive(Debug, Clone)]
+pub(crate) struct Schedule {
+    pub(crate) seed: u64,
+    pub(crate) settings: Settings,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Schedule {
+    /// The settings and `length` steps of a seed.
+    pub(crate) fn of(seed: u64, length: usize) -> Self {
+        let mut random = Random::new(seed);
+        let settings = Settings::random(&mut random);
+        let faults: Vec<(Fault, u64)> = FAULTS
+            .into_iter()
+            .filter(|(_, _, postgres)| !(settings.sqlite && *postgres))
+            .map(|(fault, weight, _)| (fault, weight))
+            .collect();
+        let all: u64 = faults.iter().map(|(_, weight)| weight).sum();
+        let steps = (0..length).map(|number| {
+            let mut place = random.below(all);
+            let fault = faults.iter().find_map(|(fault, weight)| {
+                let here = place < *weight;
+                place = place.saturating_sub(*weight);
+                here.then_some(*fault)
+            });
+            let fault = fault.expect("the place is within the weights");
+            Step { number, seed: random.below(u64::MAX), fault }
+        });
+        let steps = steps.collect();
+        Self { seed, settings, steps }
+    }
+
+    /// The same with these steps alone.
+    pub(crate) fn only(&self, numbers: &[usize]) -> Self {
+        let steps =
+            self.steps.iter().filter(|step| numbers.contains(&step.number)).copied().collect();
+        Self { seed: self.seed, settings: self.settings.clone(), steps }
+    }
+
+    /// The numbers of its steps.
+    pub(crate) fn numbers(&self) -> Vec<usize> {
+        self.steps.iter().map(|step| step.number).collect()
+    }
+}
+
+impl Settings {
+    fn random(random: &mut Random) -> Self {
+        let sqlite = one_in(random, 4);
+        Self {
+            sqlite,
+            pooler: one_in(random, 4) && !sqlite,
+            partitions: pick(random, &[1, 2, 4]),
+            ingesters: if sqlite { 1 } else { pick(random, &[1, 1, 2, 3]) },
+            consumer_protocol: one_in(random, 2),
+            stop_on_gap: one_in(random, 4),
+            max_rows: pick(random, &[1, 7, 100, 5_000]),
+            max_bytes: pick(random, &["64KiB", "8MiB"]),
+            in_flight: pick(random, &[1, 2, 4, 8]),
+            linger: pick(random, &["0ms", "4ms", "100ms"]),
+            commit_interval: pick(random, &["20ms", "200ms", "2s"]),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What was sent, and what is known of each record from outside: whether it is still in the topic, and whether a check has
+//! seen what came of it.
+
+use std::collections::BTreeMap;
+
+use crate::event::Event;
+use crate::record::{Outgoing, What};
+use crate::rule::Said;
+
+/// A record that the broker has acknowledged.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    /// Whether the topic still has it.
+    pub(crate) there: bool,
+    /// Whether somebody skipped it on purpose, and nothing has read it since.
+    pub(crate) excused: bool,
+    /// Whether a check has ever seen it done with.
+    pub(crate) ever_seen: bool,
+    pub(crate) stored: Stored,
+}
+
+/// What the database holds of a record.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stored {
+    /// Whether a check has seen it done with.
+    pub(crate) seen: bool,
+    /// The generation that evaluated it last is at least this.
+    pub(crate) generation: i32,
+    /// So many lists, in the order in which they came, were there at its last evaluation, or more.
+    pub(crate) lists: usize,
+}
+
+/// Everything that was sent.
+#[derive(Debug, Default)]
+pub(crate) struct SentRecords {
+    pub(crate) records: Vec<Sent>,
+}
+
+/// What a copy of the database holds of each record that was sent before it.
+pub(crate) type Copied = Vec<Stored>;
+
+impl SentRecords {
+    pub(crate) fn add(&mut self, outgoing: Outgoing, place: (i32, i64), evaluated: Stored) {
+        self.records.push(Sent {
+            outgoing,
+            partition: place.0,
+            offset: place.1,
+            there: true,
+            excused: false,
+            ever_seen: false,
+            stored: evaluated,
+        });
+    }
+
+    /// These records are no longer in the topic.
+    pub(crate) fn gone(&mut self, mut which: impl FnMut(usize, &Sent) -> bool) {
+        for (number, sent) in self.records.iter_mut().enumerate() {
+            sent.there = sent.there && !which(number, sent);
+        }
+    }
+
+    /// Everything that a check expects was found, evaluated by so many lists where the topic still has it.
+    pub(crate) fn found(&mut self, lists: usize) {
+        for sent in self.records.iter_mut().filter(|sent| sent.must()) {
+            sent.stored.seen = true;
+            sent.ever_seen = true;
+            if sent.there {
+                sent.stored.lists = lists;
+            }
+        }
+    }
+
+    /// Everything in the topic is read again, under this generation. A group that does it sends dead letters too.
+    pub(crate) fn read_again(&mut self, generation: i32, by_group: bool) {
+        for sent in self.records.iter_mut().filter(|sent| sent.there) {
+            let rejected = matches!(sent.outgoing.what, What::Rejected(_));
+            sent.excused = sent.excused && rejected && !by_group;
+            sent.stored.generation = generation;
+        }
+    }
+
+    pub(crate) fn copied(&self) -> Copied {
+        self.records.iter().map(|sent| sent.stored).collect()
+    }
+
+    /// The database is the one of the copy; the topic still has what it lacks, or has not.
+    pub(crate) fn put_back(&mut self, copied: &[Stored], generation: i32) {
+        for (number, sent) in self.records.iter_mut().enumerate() {
+            let now = Stored { generation, ..Stored::default() };
+            sent.stored = copied.get(number).copied().filter(|stored| stored.seen).unwrap_or(now);
+        }
+    }
+
+    /// The events by name and version.
+    pub(crate) fn publications(&self, lists: usize) -> BTreeMap<(&str, &str), Vec<Said<'_>>> {
+        let mut by_key = BTreeMap::<_, Vec<Said<'_>>>::new();
+        for sent in &self.records {
+            let What::Event(event) = &sent.outgoing.what else { continue };
+            let event: &Event = event;
+            let all = by_key.entry((event.name.as_str(), event.version.as_str())).or_default();
+            let said = Said {
+                event,
+                must: sent.must(),
+                generation: if sent.must() { sent.stored.generation } else { 0 },
+                lists: if sent.there { lists } else { sent.stored.lists },
+            };
+            match all.iter_mut().find(|other| other.event.id == event.id) {
+                Some(same) => same.join(&said),
+                None => all.push(said),
+            }
+        }
+        by_key
+    }
+}
+
+impl Sent {
+    /// Whether a group that has caught up must have read it; else it may have.
+    pub(crate) const fn must(&self) -> bool {
+        self.stored.seen || self.there && !self.excused
+    }
+
+    /// Whether it must have a dead letter, if it is one to be rejected.
+    pub(crate) const fn must_be_rejected(&self) -> bool {
+        self.ever_seen || self.there && !self.excused
+    }
+}

@@ -1,0 +1,117 @@
+//! Faults of the database.
+
+use std::time::Duration;
+
+use testkit::{StopMode, eventually};
+
+use crate::random::Random;
+use crate::record::Maker;
+use crate::run::{PATIENCE, Run};
+use crate::schedule::{Fault, one_in, pick};
+
+/// What passes by itself: serialization failure, deadlock, statement ended, disk full, too many connections, I/O error.
+const PASSING: [&str; 6] = ["40001", "40P01", "57014", "53100", "53300", "58030"];
+
+impl Run<'_> {
+    pub(crate) async fn act_on_database(
+        &mut self,
+        fault: Fault,
+        random: &mut Random,
+        maker: &mut Maker,
+    ) {
+        match fault {
+            Fault::DatabasePutBack => return self.put_database_back(random).await,
+            Fault::TableEmptied => return self.empty_tables(random).await,
+            _ => {}
+        }
+        let sending = self.meanwhile(random, maker);
+        self.a_while(random, 300).await;
+        match fault {
+            Fault::DatabaseRestarted | Fault::DatabaseCrashed => {
+                let crashed = fault == Fault::DatabaseCrashed;
+                let mode = if crashed { StopMode::Immediate } else { StopMode::Fast };
+                self.servers.postgres.stop(mode);
+                self.a_while(random, 2_000).await;
+                self.servers.postgres.start_again();
+            }
+            Fault::DatabaseClosed => {
+                self.database.admit(false).await;
+                self.a_while(random, 4_000).await;
+                self.database.admit(true).await;
+            }
+            Fault::SessionsEnded => self.database.end_sessions().await,
+            Fault::StatementsFail => self.fail_statements(random).await,
+            Fault::ReadOnly => {
+                self.database.read_only(true).await;
+                self.a_while(random, 3_000).await;
+                self.database.read_only(false).await;
+            }
+            _ => {
+                let time = Duration::from_millis(300 + random.below(8_000));
+                self.database.lock_table(time).await;
+            }
+        }
+        self.join(sending).await;
+    }
+
+    /// A trigger raises an error for the next statements that write.
+    async fn fail_statements(&mut self, random: &mut Random) {
+        let code = pick(random, &PASSING);
+        let times = 1 + random.below(4);
+        let table = pick(random, &["publication", "ingest_position"]);
+        let sql = format!(
+            "CREATE SEQUENCE IF NOT EXISTS raised; SELECT setval('raised', 1);
+             CREATE OR REPLACE FUNCTION raising() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF nextval('raised') <= {times} + 1 THEN
+                 RAISE EXCEPTION 'provoked' USING ERRCODE = '{code}'; END IF;
+               RETURN NULL; END $$;
+             CREATE OR REPLACE TRIGGER raising BEFORE INSERT OR UPDATE ON {table}
+               FOR EACH STATEMENT EXECUTE FUNCTION raising();"
+        );
+        self.database.execute(&sql).await.expect("a trigger can be made");
+        self.a_while(random, 3_000).await;
+        let drop = format!("DROP TRIGGER raising ON {table}");
+        eventually("the trigger to go", PATIENCE, async || {
+            self.database.execute(&drop).await.is_ok()
+        })
+        .await;
+    }
+
+    /// The database is as it was when the copy was taken.
+    async fn put_database_back(&mut self, random: &mut Random) {
+        if self.copy.is_none() {
+            self.settle(Fault::DatabasePutBack).await;
+            self.sent.found(self.evidence.lists.len());
+            self.take_copy().await;
+            return;
+        }
+        // A file is put back while nobody has it open, as the guide demands.
+        if self.settings.sqlite || one_in(random, 2) {
+            self.stop_all();
+        }
+        self.database.put_back().await;
+        if let Some(copied) = self.copy.take() {
+            self.sent.put_back(&copied, self.generation);
+        }
+        self.start_all();
+    }
+
+    /// Somebody empties the tables.
+    async fn empty_tables(&mut self, random: &mut Random) {
+        if one_in(random, 2) {
+            self.stop_all();
+        }
+        let sql = "BEGIN; DELETE FROM publication; DELETE FROM ingest_position; COMMIT";
+        eventually("the tables to be emptied", PATIENCE, async || {
+            self.database.execute(sql).await.is_ok()
+        })
+        .await;
+        self.sent.put_back(&[], self.generation);
+        self.start_all();
+    }
+
+    pub(crate) async fn take_copy(&mut self) {
+        self.database.take_copy().await;
+        self.copy = Some(self.sent.copied());
+    }
+}
