@@ -21,7 +21,7 @@ const ROW_BUCKETS: &[f64] =
 service::metrics! {
     /// What the ingester counts.
     pub struct IngesterMetrics "publication_ingester_" {
-        /// Records read and done with, by what became of them; a record merged away within a batch is unchanged.
+        /// Records read and done with, by what became of them; a record merged away within a batch is unchanged, and a publication that two batches write at the same time may be inserted in both.
         pub records_total: IntCounterVec["outcome" = OUTCOMES],
         /// Records of an assigned partition not yet written.
         pub lag_records: IntGaugeVec["topic", "partition"],
