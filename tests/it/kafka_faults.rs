@@ -172,3 +172,24 @@ async fn a_topic_that_is_made_again_with_fewer_partitions_is_read_whole() {
     assert_eq!((status, &answer["reason"]), (200, &Value::Null));
     ingester.stop();
 }
+
+/// A member that has no partition is told of no assignment when the topic is there again.
+#[tokio::test]
+async fn a_spare_member_is_ready_again_when_its_topic_is_made_again() {
+    let scene = Scene::new("spare", 1).await;
+    let mut members = [scene.ingester(&[]), scene.ingester(&[])];
+    scene.produce((0..10).map(|n| generated(n, 0))).await;
+    eventually("all rows", PATIENCE, async || scene.count().await == 10).await;
+    testkit::delete_topic(&scene.brokers, &scene.topic).await;
+    for member in &mut members {
+        member.shows("paused").await;
+    }
+    scene.make_topic(1, &[]).await;
+    scene.produce((10..20).map(|n| generated(n, 0))).await;
+    eventually("all rows", PATIENCE, async || scene.count().await == 20).await;
+    for mut member in members {
+        let (status, answer) = member.shows("ready").await;
+        assert_eq!((status, &answer["reason"]), (200, &Value::Null));
+        member.stop();
+    }
+}

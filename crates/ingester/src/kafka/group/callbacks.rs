@@ -158,7 +158,7 @@ impl Context {
         false
     }
 
-    /// Shows that the topic is missing, for as long as no partition of it is assigned.
+    /// Shows that the topic is missing, until a partition of it is assigned or its id is known again.
     fn topic_is_there(&self) {
         let is_missing = {
             let mut state = self.state();

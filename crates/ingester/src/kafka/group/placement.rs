@@ -399,6 +399,8 @@ impl Context {
     pub(super) fn topic_has(&self, consumer: &BaseConsumer<Self>, id: &str) {
         let recreated: Vec<i32> = {
             let mut state = self.state();
+            // A member that is given no partition of it learns it by nothing else.
+            state.topic_is_missing = false;
             let read = state.partitions_that(|partition| partition.next_offset().is_some());
             let of_another = read.into_iter().filter(|&number| {
                 let known = &mut state.log(number).topic_id;
