@@ -71,7 +71,7 @@ impl Bench {
         let version = self.runtime.block_on(postgres::version(&self.postgres.url()))?;
         let settings = postgres::SETTINGS.map(|(name, value)| format!("{name}={value}")).join(" ");
         report.fact("PostgreSQL", format!("{version}, durable, defaults but {settings}"));
-        report.fact("Kafka", testkit::KAFKA_VERSION.to_owned());
+        report.fact("Kafka", testkit::kafka_version());
         report.fact("SQLite", format!("{}, WAL, synchronous=FULL", sqlite::version()));
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A real Apache Kafka: one node, broker and KRaft controller in one.
 
 use std::collections::HashMap;
-use std::env::{current_exe, var_os};
+use std::env::{current_exe, var, var_os};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,10 +17,10 @@ use crate::net::free_port;
 use crate::process::{Farewell, Process, watched};
 use crate::wait::poll_until;
 
-/// The version of Apache Kafka that the tests run on.
-pub const KAFKA_VERSION: &str = "4.1.1";
-/// The folder below the workspace's target directory whose `libs` holds the jars; `cargo xtask setup` fills it.
-pub const KAFKA_FOLDER: &str = "kafka-4.1.1";
+/// The version of Apache Kafka that the tests run on, where [`KAFKA_VERSION_VARIABLE`] names no other.
+const KAFKA_VERSION: &str = "4.1.1";
+/// Names another version, such as the oldest and the newest one that README promises.
+const KAFKA_VERSION_VARIABLE: &str = "TESTKIT_KAFKA_VERSION";
 /// Names the folder of the jars, where it is not to be searched for.
 pub const KAFKA_LIBS_VARIABLE: &str = "TESTKIT_KAFKA_LIBS";
 /// Names the bootstrap servers of the broker that the whole test run shares.
@@ -395,17 +395,28 @@ fn class_path() -> PathBuf {
     libs().join("*")
 }
 
+/// The version of Apache Kafka that the tests run on.
+pub fn kafka_version() -> String {
+    var(KAFKA_VERSION_VARIABLE).unwrap_or_else(|_| KAFKA_VERSION.to_owned())
+}
+
+/// The folder below the workspace's target directory whose `libs` holds the jars; `cargo xtask setup` fills it.
+pub fn kafka_folder() -> String {
+    format!("kafka-{}", kafka_version())
+}
+
 /// The folder of the jars: named by the environment, else searched for upwards of the test's executable and of its crate.
 fn libs() -> PathBuf {
     if let Some(named) = var_os(KAFKA_LIBS_VARIABLE) {
         return named.into();
     }
+    let name = kafka_folder();
     let starts = [current_exe().ok(), var_os("CARGO_MANIFEST_DIR").map(PathBuf::from)];
     let ancestors = starts.iter().flatten().flat_map(|start| start.ancestors());
-    let candidates = ancestors
-        .flat_map(|folder| [folder.join(KAFKA_FOLDER), folder.join("target").join(KAFKA_FOLDER)]);
+    let candidates =
+        ancestors.flat_map(|folder| [folder.join(&name), folder.join("target").join(&name)]);
     candidates.map(|folder| folder.join("libs")).find(|libs| libs.is_dir()).unwrap_or_else(|| {
-        panic!("no {KAFKA_FOLDER}/libs in the target directory: run `cargo xtask setup`")
+        panic!("no {name}/libs in the target directory: run `cargo xtask setup`")
     })
 }
 

@@ -29,8 +29,8 @@ pub use client::{
 pub use daemon::{Daemon, DaemonBuilder, program_folder};
 pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{
-    KAFKA_FOLDER, KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, KAFKA_VERSION, Kafka, KafkaBuilder, acls,
-    consumer_groups, produce_in_1970, write_tools,
+    KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, Kafka, KafkaBuilder, acls, consumer_groups, kafka_folder,
+    kafka_version, produce_in_1970, write_tools,
 };
 pub use net::{free_port, unique};
 pub use pgbouncer::{Pgbouncer, pgbouncer_program};

@@ -34,7 +34,7 @@ impl Workspace {
 
     /// The folder of Kafka's jars, filled or not.
     pub(crate) fn kafka_libs(&self) -> PathBuf {
-        self.target().join(testkit::KAFKA_FOLDER).join("libs")
+        self.target().join(testkit::kafka_folder()).join("libs")
     }
 
     /// The folder that cargo's subcommands are installed into, in `bin`.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use testkit::KAFKA_VERSION;
+use testkit::kafka_version;
 
 use crate::workspace::{Workspace, succeed};
 
@@ -28,12 +28,13 @@ pub(super) fn fetch(workspace: &Workspace) -> Result<()> {
     if libs.is_dir() {
         return Ok(());
     }
-    eprintln!("fetching kafka {KAFKA_VERSION} into {}", libs.display());
+    let version = kafka_version();
+    eprintln!("fetching kafka {version} into {}", libs.display());
     fs::create_dir_all(workspace.target())?;
     // Aside, and then renamed: a folder that is there is whole. On the same file system, so that it can be renamed.
     let aside = tempfile::Builder::new().prefix("kafka-").tempdir_in(workspace.target())?;
     let pom = aside.path().join("pom.xml");
-    fs::write(&pom, POM.replace("KAFKA", KAFKA_VERSION))?;
+    fs::write(&pom, POM.replace("KAFKA", &version))?;
     let mut maven = std::process::Command::new("mvn");
     maven
         .args(["-B", "-q", "-f"])
@@ -42,10 +43,7 @@ pub(super) fn fetch(workspace: &Workspace) -> Result<()> {
         .arg("-DoutputDirectory=libs");
     succeed("maven", maven.current_dir(aside.path()))?;
     let fetched = aside.path().join("libs");
-    ensure!(
-        fetched.join(format!("kafka_2.13-{KAFKA_VERSION}.jar")).is_file(),
-        "maven fetched no kafka"
-    );
+    ensure!(fetched.join(format!("kafka_2.13-{version}.jar")).is_file(), "maven fetched no kafka");
     fs::create_dir_all(libs.parent().context("the jars lie in a folder")?)?;
     let renamed = fs::rename(&fetched, &libs);
     // Somebody else may have been quicker, which is as good.
