@@ -1,7 +1,7 @@
 //! A real Apache Kafka: one node, broker and KRaft controller in one.
 
 use std::collections::HashMap;
-use std::env::{current_exe, var, var_os};
+use std::env::{current_exe, var_os};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -397,7 +397,8 @@ fn class_path() -> PathBuf {
 
 /// The version of Apache Kafka that the tests run on.
 pub fn kafka_version() -> String {
-    var(KAFKA_VERSION_VARIABLE).unwrap_or_else(|_| KAFKA_VERSION.to_owned())
+    let named = var_os(KAFKA_VERSION_VARIABLE).and_then(|version| version.into_string().ok());
+    named.unwrap_or_else(|| KAFKA_VERSION.to_owned())
 }
 
 /// The folder below the workspace's target directory whose `libs` holds the jars; `cargo xtask setup` fills it.
