@@ -5,7 +5,6 @@ use std::time::Duration;
 use testkit::{NetworkFault, Proxy};
 
 use crate::random::Random;
-use crate::record::Maker;
 use crate::run::Run;
 use crate::schedule::{Fault, index, one_in, pick};
 use crate::servers::SESSION_MILLIS;
@@ -20,14 +19,7 @@ impl Run<'_> {
         self.a_while(random, millis).await;
     }
 
-    pub(crate) async fn act_on_ingester(
-        &mut self,
-        fault: Fault,
-        random: &mut Random,
-        maker: &mut Maker,
-    ) {
-        let sending = self.meanwhile(random, maker);
-        self.a_while(random, 300).await;
+    pub(crate) async fn act_on_ingester(&mut self, fault: Fault, random: &mut Random) {
         let which = self.any(random);
         match fault {
             Fault::Kill => {
@@ -54,17 +46,9 @@ impl Run<'_> {
                 }
             }
         }
-        self.join(sending).await;
     }
 
-    pub(crate) async fn act_on_broker(
-        &mut self,
-        fault: Fault,
-        random: &mut Random,
-        maker: &mut Maker,
-    ) {
-        let sending = self.meanwhile(random, maker);
-        self.a_while(random, 300).await;
+    pub(crate) async fn act_on_broker(&mut self, fault: Fault, random: &mut Random) {
         match fault {
             Fault::BrokerKilled => {
                 self.servers.kafka.kill();
@@ -77,17 +61,9 @@ impl Run<'_> {
                 self.servers.kafka.resume();
             }
         }
-        self.join(sending).await;
     }
 
-    pub(crate) async fn act_on_network(
-        &mut self,
-        fault: Fault,
-        random: &mut Random,
-        maker: &mut Maker,
-    ) {
-        let sending = self.meanwhile(random, maker);
-        self.a_while(random, 300).await;
+    pub(crate) async fn act_on_network(&mut self, fault: Fault, random: &mut Random) {
         let (to_kafka, to_postgres) = (&self.servers.to_kafka, &self.servers.to_postgres);
         let sides: [&[&Proxy]; 3] = [&[to_kafka], &[to_postgres], &[to_kafka, to_postgres]];
         let proxies = if self.settings.sqlite { sides[0] } else { pick(random, &sides) };
@@ -110,6 +86,5 @@ impl Run<'_> {
             }
         }
         self.servers.mend_network();
-        self.join(sending).await;
     }
 }

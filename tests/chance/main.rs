@@ -13,8 +13,12 @@
 #[path = "../it/support.rs"]
 mod support;
 
+#[path = "../faults/harness.rs"]
+mod harness;
 #[path = "../faults/poison.rs"]
 mod poison;
+#[path = "../faults/raising.rs"]
+mod raising;
 #[path = "../faults/random.rs"]
 mod random;
 
@@ -94,18 +98,10 @@ fn name(seed: u64) -> String {
     format!("seed_{seed}")
 }
 
-/// Answers a test runner that asks which tests there are, as the usual harness does.
-fn list_tests() -> bool {
-    let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
-    if asked("--list") && !asked("--ignored") {
-        println!("{}: test", shrink::TEST);
-        TESTS.iter().for_each(|seed| println!("{}: test", name(*seed)));
-    }
-    asked("--list")
-}
-
 fn main() -> ExitCode {
-    if list_tests() {
+    let mut tests = vec![shrink::TEST.to_owned()];
+    tests.extend(TESTS.map(name));
+    if harness::lists(&tests) {
         return ExitCode::SUCCESS;
     }
     let plan = Plan::from_arguments();

@@ -188,22 +188,13 @@ impl<'w> Run<'w> {
 
     async fn act(&mut self, fault: Fault, random: &mut Random, maker: &mut Maker) {
         match fault {
+            Fault::DatabasePutBack => self.put_database_back(random).await,
+            Fault::TableEmptied => self.empty_tables(random).await,
             Fault::Nothing => {}
             Fault::Poison => {
                 let records = maker.rejected(20 + index(random, 100));
                 self.put(records).await;
             }
-            Fault::Kill | Fault::Terminate | Fault::Freeze | Fault::Scale => {
-                self.act_on_ingester(fault, random, maker).await;
-            }
-            Fault::BrokerKilled | Fault::BrokerRestarted | Fault::BrokerFrozen => {
-                self.act_on_broker(fault, random, maker).await;
-            }
-            Fault::NetworkCut
-            | Fault::NetworkSlow
-            | Fault::NetworkMute
-            | Fault::NetworkForgets
-            | Fault::AnswersLost => self.act_on_network(fault, random, maker).await,
             Fault::OpenTransaction
             | Fault::Retention
             | Fault::TopicMadeAgain
@@ -217,7 +208,30 @@ impl<'w> Run<'w> {
             | Fault::Reconcile
             | Fault::Generation
             | Fault::Lists => self.operate(fault, random, maker).await,
-            _ => self.act_on_database(fault, random, maker).await,
+            _ => {
+                let sending = self.meanwhile(random, maker);
+                self.a_while(random, 300).await;
+                self.act_beside_records(fault, random).await;
+                self.join(sending).await;
+            }
+        }
+    }
+
+    /// A fault of the machines while records are being sent.
+    async fn act_beside_records(&mut self, fault: Fault, random: &mut Random) {
+        match fault {
+            Fault::Kill | Fault::Terminate | Fault::Freeze | Fault::Scale => {
+                self.act_on_ingester(fault, random).await;
+            }
+            Fault::BrokerKilled | Fault::BrokerRestarted | Fault::BrokerFrozen => {
+                self.act_on_broker(fault, random).await;
+            }
+            Fault::NetworkCut
+            | Fault::NetworkSlow
+            | Fault::NetworkMute
+            | Fault::NetworkForgets
+            | Fault::AnswersLost => self.act_on_network(fault, random).await,
+            _ => self.act_on_database(fault, random).await,
         }
     }
 

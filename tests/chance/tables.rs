@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use testkit::{StopMode, eventually};
 
+use crate::raising::raising;
 use crate::random::Random;
-use crate::record::Maker;
 use crate::run::{PATIENCE, Run};
 use crate::schedule::{Fault, one_in, pick};
 
@@ -13,19 +13,7 @@ use crate::schedule::{Fault, one_in, pick};
 const PASSING: [&str; 6] = ["40001", "40P01", "57014", "53100", "53300", "58030"];
 
 impl Run<'_> {
-    pub(crate) async fn act_on_database(
-        &mut self,
-        fault: Fault,
-        random: &mut Random,
-        maker: &mut Maker,
-    ) {
-        match fault {
-            Fault::DatabasePutBack => return self.put_database_back(random).await,
-            Fault::TableEmptied => return self.empty_tables(random).await,
-            _ => {}
-        }
-        let sending = self.meanwhile(random, maker);
-        self.a_while(random, 300).await;
+    pub(crate) async fn act_on_database(&mut self, fault: Fault, random: &mut Random) {
         match fault {
             Fault::DatabaseRestarted | Fault::DatabaseCrashed => {
                 let crashed = fault == Fault::DatabaseCrashed;
@@ -51,7 +39,6 @@ impl Run<'_> {
                 self.database.lock_table(time).await;
             }
         }
-        self.join(sending).await;
     }
 
     /// A trigger raises an error for the next statements that write.
@@ -59,16 +46,7 @@ impl Run<'_> {
         let code = pick(random, &PASSING);
         let times = 1 + random.below(4);
         let table = pick(random, &["publication", "ingest_position"]);
-        let sql = format!(
-            "CREATE SEQUENCE IF NOT EXISTS raised; SELECT setval('raised', 1);
-             CREATE OR REPLACE FUNCTION raising() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-               IF nextval('raised') <= {times} + 1 THEN
-                 RAISE EXCEPTION 'provoked' USING ERRCODE = '{code}'; END IF;
-               RETURN NULL; END $$;
-             CREATE OR REPLACE TRIGGER raising BEFORE INSERT OR UPDATE ON {table}
-               FOR EACH STATEMENT EXECUTE FUNCTION raising();"
-        );
-        self.database.execute(&sql).await.expect("a trigger can be made");
+        self.database.execute(&raising(code, times, table)).await.expect("a trigger can be made");
         self.a_while(random, 3_000).await;
         let drop = format!("DROP TRIGGER raising ON {table}");
         eventually("the trigger to go", PATIENCE, async || {
@@ -78,7 +56,7 @@ impl Run<'_> {
     }
 
     /// The database is as it was when the copy was taken.
-    async fn put_database_back(&mut self, random: &mut Random) {
+    pub(crate) async fn put_database_back(&mut self, random: &mut Random) {
         if self.copy.is_none() {
             self.settle(Fault::DatabasePutBack).await;
             self.sent.found(self.evidence.lists.len());
@@ -97,7 +75,7 @@ impl Run<'_> {
     }
 
     /// Somebody empties the tables.
-    async fn empty_tables(&mut self, random: &mut Random) {
+    pub(crate) async fn empty_tables(&mut self, random: &mut Random) {
         if one_in(random, 2) {
             self.stop_all();
         }

@@ -6,6 +6,7 @@ use testkit::{NetworkFault, StopMode, eventually};
 
 use crate::load::Made;
 use crate::poison;
+use crate::raising::raising;
 use crate::report::Outcome;
 use crate::stage::{SESSION, Stage, World};
 use crate::support::STOP;
@@ -197,15 +198,7 @@ async fn database_trouble(stage: &mut Stage<'_>, round: u32) {
 
 /// A trigger raises a SQLSTATE for the next statements that write.
 async fn raised(stage: &mut Stage<'_>, code: &str, times: u32) {
-    let sql = format!(
-        "CREATE SEQUENCE IF NOT EXISTS raised; SELECT setval('raised', 1);
-         CREATE OR REPLACE FUNCTION raising() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-           IF nextval('raised') <= {times} + 1 THEN
-             RAISE EXCEPTION 'provoked' USING ERRCODE = '{code}'; END IF;
-           RETURN NULL; END $$;
-         CREATE OR REPLACE TRIGGER raising BEFORE INSERT OR UPDATE ON publication
-           FOR EACH STATEMENT EXECUTE FUNCTION raising();"
-    );
+    let sql = raising(code, times.into(), "publication");
     stage.execute(&sql).await.expect("a trigger can be made");
     eventually("the provoked failures", SESSION * 10, async || {
         stage.number("SELECT last_value FROM raised").await > Some(i64::from(times))

@@ -14,8 +14,10 @@
 mod support;
 
 mod fault;
+mod harness;
 mod load;
 mod poison;
+mod raising;
 mod random;
 mod report;
 mod stage;
@@ -72,17 +74,8 @@ impl Plan {
     }
 }
 
-/// Answers a test runner that asks which tests there are, as the usual harness does.
-fn list_tests() -> bool {
-    let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
-    if asked("--list") && !asked("--ignored") {
-        println!("short_run: test");
-    }
-    asked("--list")
-}
-
 fn main() -> ExitCode {
-    if list_tests() {
+    if harness::lists(&["short_run".to_owned()]) {
         return ExitCode::SUCCESS;
     }
     let plan = Plan::from_arguments();

@@ -19,7 +19,7 @@ use crate::wait::poll_until;
 
 /// The version of Apache Kafka that the tests run on, where [`KAFKA_VERSION_VARIABLE`] names no other.
 const KAFKA_VERSION: &str = "4.1.1";
-/// Names another version, such as the oldest and the newest one that README promises.
+/// Names another version.
 const KAFKA_VERSION_VARIABLE: &str = "TESTKIT_KAFKA_VERSION";
 /// Names the folder of the jars, where it is not to be searched for.
 pub const KAFKA_LIBS_VARIABLE: &str = "TESTKIT_KAFKA_LIBS";
