@@ -136,9 +136,9 @@ impl Context {
     ) -> (Vec<i32>, Result<(), String>) {
         let (mut ready, mut unclaimed, mut result) = (Vec::new(), Vec::new(), Ok(()));
         {
-            let mut state = self.state();
+            let state = &mut *self.state();
             for &number in partitions {
-                let Some(since) = state.commits.since(number) else { continue };
+                let Some(mut since) = state.commits.since(number) else { continue };
                 let Some(partition) = state.partitions.get_mut(&number) else { continue };
                 match &partition.claim {
                     _ if topic_id.is_none() || self.requests.is_none() => {
@@ -153,7 +153,12 @@ impl Context {
                         result = Err(format!("partition {number}: {reason}"));
                     }
                     Claim::Asked(_) => {}
-                    Claim::Unclaimed | Claim::NotKept | Claim::Held(_) => {
+                    claim => {
+                        if let Claim::Held(_) = claim {
+                            // What was written of another topic is no position in this one, whose account is claimed now.
+                            state.commits.assign([number]);
+                            since = state.commits.assignment();
+                        }
                         partition.claim = Claim::Asked(Instant::now());
                         unclaimed.push((number, since));
                     }

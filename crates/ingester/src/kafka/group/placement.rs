@@ -415,9 +415,10 @@ impl Context {
             let mut state = self.state();
             state.commits.assign(recreated.iter().copied());
             for number in &recreated {
-                if let Some(partition) = state.partitions.get_mut(number)
-                    && !matches!(partition.reading, Reading::Refused(_))
-                {
+                let Some(partition) = state.partitions.get_mut(number) else { continue };
+                // The answer to a claim that is under way is of an assignment that is over.
+                partition.claim = Claim::Unclaimed;
+                if !matches!(partition.reading, Reading::Refused(_)) {
                     partition.reading = Reading::NoStart;
                 }
             }
