@@ -252,6 +252,9 @@ async fn an_emptied_database_is_filled_again_and_an_older_ones_group_is_not() {
     scene.execute("TRUNCATE publication, ingest_position").await;
     is_healed(&scene, &mut ingester, 300.0).await;
     assert_eq!(lines(&ingester.stop(), GONE).len(), 1);
+    // Without it nobody would see that the log was cut below the position.
+    let with_epoch = "SELECT count(*) FROM ingest_position WHERE leader_epoch IS NOT NULL";
+    assert_eq!(scene.number(with_epoch).await, 1);
     scene.execute("TRUNCATE publication, ingest_position").await;
     let mut ingester = scene.ingester(&[]);
     is_healed(&scene, &mut ingester, 300.0).await;

@@ -1,6 +1,6 @@
 //! The poll thread: an operating system thread that owns the consumer and does nothing that waits for a database.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -160,7 +160,6 @@ pub(crate) fn start(
         user: settings.kafka.client.get("sasl.username").map_or("(none)", |user| user).to_owned(),
         group: settings.kafka.group.clone(),
         probe: inspect::probe(settings),
-        last_epoch: Cell::new(None),
     };
     let thread = std::thread::Builder::new()
         .name("kafka-poll".into())
@@ -196,8 +195,6 @@ struct Poller {
     user: String,
     group: String,
     probe: ClientConfig,
-    /// Partition and leader epoch of the last record.
-    last_epoch: Cell<Option<(i32, i32)>>,
 }
 
 impl Poller {
@@ -348,11 +345,7 @@ impl Poller {
         let size = record.size();
         let mut state = context.state();
         if let Some(epoch) = ffi::leader_epoch(message) {
-            let place = (message.partition(), epoch);
-            // Records come in runs of a partition, and epochs change with leaders.
-            if self.last_epoch.replace(Some(place)) != Some(place) {
-                state.log(message.partition()).saw_epoch(message.offset(), epoch);
-            }
+            state.log(message.partition()).saw_epoch(message.offset(), epoch);
         }
         state.push(record);
         size
