@@ -59,7 +59,7 @@ impl<'w> Run<'w> {
         let settings = schedule.settings.clone();
         let mut scene = Scene::without_topic("chance", String::new());
         scene.brokers = servers.kafka.brokers();
-        let pooler = settings.pooler.then(|| Pgbouncer::start(&servers.postgres.url(), "session"));
+        let pooler = settings.pooler.then(|| servers.pooler());
         servers.lead_to_postgres(pooler.as_ref());
         let proxied_store;
         if settings.sqlite {

@@ -5,6 +5,10 @@ use testkit::{Kafka, NetworkFault, Pgbouncer, Postgres, Proxy};
 /// The group's session time-out in this run, which its broker allows.
 pub(crate) const SESSION_MILLIS: u64 = 3_000;
 
+/// Sessions that went mute stay in the server, and in a pooler, until it notices that their client is gone: hours, by default.
+/// With fewer places than a schedule silences, new sessions would wait for the old ones.
+const CONNECTIONS: u32 = 400;
+
 /// One broker and one PostgreSQL.
 pub(crate) struct Servers {
     pub(crate) kafka: Kafka,
@@ -25,10 +29,17 @@ impl Servers {
             .property("group.consumer.heartbeat.interval.ms", 500)
             .start();
         to_kafka.forward_to(&kafka.listener("PROXIED"));
-        let postgres = Postgres::start();
+        let postgres = Postgres::builder().setting("max_connections", CONNECTIONS).start();
         let servers = Self { kafka, postgres, to_kafka, to_postgres };
         servers.lead_to_postgres(None);
         servers
+    }
+
+    /// A pooler of sessions before PostgreSQL.
+    pub(crate) fn pooler(&self) -> Pgbouncer {
+        let places =
+            format!("default_pool_size = {CONNECTIONS}\nmax_client_conn = {}", 2 * CONNECTIONS);
+        Pgbouncer::with(&self.postgres.url(), "session", &places)
     }
 
     /// Leads clients to PostgreSQL by a pooler, or by nothing.
