@@ -1,6 +1,8 @@
 //! What people and networks do to the database under running daemons: nothing is lost, nothing waits without a word, what
 //! has gone bad is not used again, and no record pays for it.
 
+use std::fs;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -8,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use testkit::{ConsumedRecord, Daemon, Postgres, Proxy, consume_all, eventually};
 
 use crate::replay::Answer;
-use crate::support::{PATIENCE, Query, Running, SEED, Scene, example_record, generated};
+use crate::support::{PATIENCE, Query, Running, SEED, Scene, example_record, generated, rows};
 
 /// From the end of a cause to rows again: the promise is two seconds, the rest is a busy machine's.
 const RECOVERY: Duration = Duration::from_secs(20);
@@ -516,4 +518,39 @@ async fn another_writer_of_the_file_is_waited_for() {
     ingester.shows("ready").await;
     ingester.stop();
     assert_eq!((scene.rows().await.len(), letters(&scene).await), (100, vec![]));
+}
+
+#[tokio::test]
+async fn a_full_disk_of_the_embedded_database_is_said_and_waited_for() {
+    const EVENTS: usize = 20_000;
+    let mut scene = Scene::without_topic("full-disk", String::new());
+    scene.make_topic(1, &[]).await;
+    let disk = scene.directory.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    scene.store = format!("sqlite://{}/publications.db", disk.display());
+    let daemon = Daemon::on_small_disk("publication-ingester", &disk, 64);
+    let mut ingester = scene.start_daemon(daemon, &[]).ready();
+
+    // As others see the daemon's disk.
+    let disk = format!("/proc/{}/root{}", ingester.daemon.pid(), disk.display());
+    let filler = format!("{disk}/filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 1 << 16]).is_ok() {}
+    drop(file);
+    scene.produce((0..EVENTS).map(|n| generated(n, 0))).await;
+    let reason = paused_by(&mut ingester, "disk is full").await;
+    assert!(reason.starts_with("database_away: "), "{reason}");
+    fs::remove_file(&filler).unwrap();
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    // SQLite follows the link to another namespace to a file of ours, so it gets a copy of what is at rest now.
+    let copy = scene.directory.path().join("copy.db");
+    for (from, to) in ["", "-wal"]
+        .map(|end| (format!("{disk}/publications.db{end}"), format!("{}{end}", copy.display())))
+    {
+        fs::copy(from, to).unwrap();
+    }
+    assert_eq!(rows(&format!("sqlite://{}", copy.display())).await.len(), EVENTS);
+    assert_eq!(letters(&scene).await, []);
+    ingester.stop();
 }

@@ -186,8 +186,11 @@ impl Scene {
 
     /// A command of the ingester on this scene, still to be started.
     pub(crate) fn ingester_command(&self, command: &str, admin: &str) -> DaemonBuilder {
-        Daemon::command("publication-ingester")
-            .arg(command)
+        self.configured(Daemon::command("publication-ingester").arg(command), admin)
+    }
+
+    fn configured(&self, ingester: DaemonBuilder, admin: &str) -> DaemonBuilder {
+        ingester
             .env("INGESTER_KAFKA__BROKERS", &self.brokers)
             .env("INGESTER_KAFKA__TOPIC", &self.topic)
             .env("INGESTER_KAFKA__GROUP", &self.group)
@@ -198,8 +201,17 @@ impl Scene {
 
     /// Starts an ingester; it may not be ready yet.
     pub(crate) fn start_ingester(&self, environment: &[(&str, &str)]) -> Running {
+        self.start_daemon(Daemon::command("publication-ingester"), environment)
+    }
+
+    /// Starts this ingester; it may not be ready yet.
+    pub(crate) fn start_daemon(
+        &self,
+        ingester: DaemonBuilder,
+        environment: &[(&str, &str)],
+    ) -> Running {
         let admin = free_address();
-        let command = self.ingester_command("run", &admin);
+        let command = self.configured(ingester.arg("run"), &admin);
         let command =
             environment.iter().fold(command, |command, (name, value)| command.env(name, value));
         Running { daemon: command.spawn(), admin, prefix: "publication_ingester_" }

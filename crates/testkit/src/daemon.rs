@@ -79,13 +79,18 @@ impl Daemon {
     ///
     /// It is looked for beside the test's executable, or in the folder that `TESTKIT_BIN_DIR` names.
     pub fn command(name: &str) -> DaemonBuilder {
-        let program = program_folder().join(name);
-        assert!(
-            program.is_file(),
-            "no {}: run `cargo build --workspace --bins` first (`cargo xtask test` does)",
-            program.display()
-        );
-        Self::program(program)
+        Self::program(built(name))
+    }
+
+    /// [`Daemon::command`] with a disk of its own of so many mebibytes at `folder`, which is there. It is in the daemon's own
+    /// mount namespace (`unshare(1)`), so others see it below `/proc/PID/root`.
+    pub fn on_small_disk(name: &str, folder: &Path, mebibytes: u32) -> DaemonBuilder {
+        const MOUNT: &str = r#"mount -t tmpfs -o size="$1"m none "$2" && shift 2 && exec "$@""#;
+        Self::program("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", MOUNT, "mount"])
+            .arg(mebibytes.to_string())
+            .arg(folder)
+            .arg(built(name))
     }
 
     /// Any other program that is to end with its guard: a server to compare with. `program` is a path, or a name on PATH.
@@ -198,6 +203,17 @@ impl Drop for Daemon {
             eprintln!("--- {} ({}):\n{}", self.name, self.pid(), self.process.last_words());
         }
     }
+}
+
+/// The program of this name, which is built already.
+fn built(name: &str) -> PathBuf {
+    let program = program_folder().join(name);
+    assert!(
+        program.is_file(),
+        "no {}: run `cargo build --workspace --bins` first (`cargo xtask test` does)",
+        program.display()
+    );
+    program
 }
 
 /// Where the daemons' programs are. Cargo puts test executables into `deps` below it.
