@@ -510,3 +510,25 @@ async fn a_plan_says_what_retention_has_removed_and_a_partition_is_read_once() {
     assert_eq!(answer.last("plan")["removed_before"], json!({}));
     assert_eq!(counted(&answer.last("done")["counts"]), 10);
 }
+
+#[tokio::test]
+async fn what_is_deleted_while_a_replay_runs_is_counted_and_named() {
+    const EVENTS: u64 = 8_000;
+    let scene = Scene::new("deleted", 1).await;
+    let count = usize::try_from(EVENTS).unwrap();
+    scene.produce((0..count).map(|n| generated(n, 0))).await;
+    scene.must("migrate", &[]);
+    let range = ["--from", "0", "--rate", "1000", "--yes"];
+    let mut running = scene.start("replay", &range, &SLOW);
+    job_of(&mut running).await;
+    testkit::delete_records(&scene.brokers, &scene.topic, 0, 7_500).await;
+
+    let answer = Answer::of(running);
+    assert_eq!(answer.code, Some(1), "{}", answer.log);
+    let done = answer.last("done");
+    assert_eq!(done["state"], "done", "{done}");
+    let gone = done["left_out"]["gone"].as_u64().unwrap();
+    assert_eq!((counted(&done["counts"]), gone > 1_000), (EVENTS - gone, true), "{done}");
+    assert_eq!(scene.count().await, i64::try_from(EVENTS - gone).unwrap());
+    assert!(answer.log.contains("the topic's retention deleted them"), "{}", answer.log);
+}

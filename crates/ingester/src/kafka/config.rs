@@ -93,6 +93,11 @@ fn pass_through(config: &mut ClientConfig, settings: &Settings) {
     config.set_log_level(if is_debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
 }
 
+/// Whether a position lies outside of what a partition has: it is read no more until it gets another.
+pub(super) fn is_out_of_range(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
+}
+
 /// Whether an error says that the topic is not there.
 pub(super) fn is_no_topic(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::config;
 use super::damage::is_unreadable;
 use super::quiet::Quiet;
 
@@ -83,7 +84,7 @@ impl Probe {
                 Some(Ok(message)) => return Ok(Found::Readable(message.offset())),
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Found::Readable(offset)),
                 // Behind the end there is nothing to be damaged.
-                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+                Some(Err(error)) if config::is_out_of_range(&error) => {
                     let (_, high) = self.consumer.fetch_watermarks(&self.topic, partition, TRY)?;
                     return Ok(Found::Readable(high.min(offset)));
                 }

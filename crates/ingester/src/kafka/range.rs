@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use model::Timestamp;
@@ -15,14 +15,17 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::group::{CHUNK_BYTES, CHUNK_RECORDS};
-use super::probe::Probe;
+use super::group::CHUNK_RECORDS;
 use super::quiet::Quiet;
 use super::record_arena::RecordArena;
 use super::{config, inspect};
-use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
+use crate::pipeline::ports::{SourceError, SourceEvent};
 use crate::record::Record;
 use crate::settings::Settings;
+
+mod reading;
+
+use reading::Range;
 
 /// How long the broker has for a question about offsets.
 const QUESTION: Duration = Duration::from_secs(20);
@@ -108,7 +111,6 @@ impl RangeReader {
         // An end is announced even where the last offsets hold no record (transaction markers, compaction).
         config
             .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest")
             .set("statistics.interval.ms", "0")
             .set("queued.max.messages.kbytes", buffer_kib.to_string())
             // Several fetches fit into the buffer.
@@ -243,6 +245,7 @@ impl RangeReader {
                     return Ok((message.offset() == offset).then(|| arena.copy(&message)));
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+                Some(Err(error)) if config::is_out_of_range(&error) => return Ok(None),
                 Some(Err(error)) if is_final(&error) => return Err(error),
                 Some(Err(_)) | None => {}
             }
@@ -301,6 +304,8 @@ pub(crate) struct RateLimit {
     pub(crate) rate: Option<u64>,
     /// Records read so far, those that the times leave out among them.
     pub(crate) read: Arc<AtomicU64>,
+    /// Offsets of the range that were gone before they were read.
+    pub(crate) gone: Arc<AtomicU64>,
 }
 
 impl RateLimit {
@@ -346,131 +351,6 @@ pub(crate) fn read_since(
         Ok(OffsetRanges { not_before: None, ..spans })
     };
     reader.read_found(spans, RateLimit::default(), stop)
-}
-
-struct Range {
-    consumer: BaseConsumer<Quiet>,
-    probe: ClientConfig,
-    topic: Arc<str>,
-    spans: OffsetRanges,
-    pace: RateLimit,
-    events: mpsc::Sender<SourceEvent>,
-    stop: CancellationToken,
-}
-
-impl Range {
-    fn read(&self) -> KafkaResult<()> {
-        let mut ends = self.assign()?;
-        let starts = self.spans.partitions.iter().map(|span| (span.partition, span.first));
-        let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
-        let mut free = Instant::now();
-        let mut arena = RecordArena::new(self.topic.clone());
-        let (mut chunk, mut bytes) = (Vec::new(), 0);
-        while !ends.is_empty() && !self.stop.is_cancelled() {
-            let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
-            match self.consumer.poll(timeout) {
-                Some(Ok(message)) => {
-                    let (partition, next) = (message.partition(), message.offset() + 1);
-                    next_offsets.insert(partition, next);
-                    if ends.get(&partition).is_some_and(|&end| next <= end) {
-                        self.pace.read.fetch_add(1, Ordering::Relaxed);
-                        if self.spans.holds(message.timestamp().to_millis()) {
-                            let record = arena.copy(&message);
-                            bytes += record.size();
-                            chunk.push(record);
-                        }
-                    }
-                    if ends.get(&partition).is_some_and(|&end| next >= end) {
-                        self.finish(&mut ends, partition)?;
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    self.finish(&mut ends, partition)?;
-                }
-                Some(Err(error)) if is_final(&error) => return Err(error),
-                // The rest librdkafka mends by itself.
-                Some(Err(_)) => {
-                    if let Some(batch) = self.consumer.context().take_unreadable() {
-                        self.pass_unreadable(batch, &mut next_offsets)?;
-                    }
-                }
-                None => {
-                    bytes = 0;
-                    self.hand_over(&mut chunk);
-                }
-            }
-            if chunk.len() >= self.pace.chunk() || bytes >= CHUNK_BYTES {
-                bytes = 0;
-                free = self.pace.next(free, chunk.len());
-                self.hand_over(&mut chunk);
-                if self.pace.rate.is_some() {
-                    RateLimit::wait(free, &self.stop);
-                }
-            }
-        }
-        self.hand_over(&mut chunk);
-        Ok(())
-    }
-
-    fn hand_over(&self, chunk: &mut Vec<Record>) {
-        if chunk.is_empty() {
-            return;
-        }
-        let chunk = Chunk { records: std::mem::take(chunk), assignment: AssignmentId::default() };
-        if self.events.blocking_send(SourceEvent::Records(chunk)).is_err() {
-            self.stop.cancel();
-        }
-    }
-
-    /// Goes on behind a batch that cannot be read, and says so: live ingest counted it as a gap when it came first.
-    fn pass_unreadable(
-        &self,
-        batch: i64,
-        next_offsets: &mut BTreeMap<i32, i64>,
-    ) -> KafkaResult<()> {
-        let probe = Probe::open(&self.probe, &self.topic)?;
-        let mut nearest: Vec<(i32, i64)> =
-            next_offsets.iter().map(|(&of, &next)| (of, next)).collect();
-        nearest.sort_by_key(|(_, next)| next.abs_diff(batch));
-        for (partition, next) in nearest {
-            let from = next.max(batch);
-            if let Some(end) = probe.end_of_unreadable(partition, from, || {})? {
-                tracing::warn!(
-                    topic = %self.topic, partition, from, to = end - 1,
-                    "a batch is damaged on the broker's disk or cannot be unpacked: it is passed over"
-                );
-                next_offsets.insert(partition, end);
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(&self.topic, partition, Offset::Offset(end))?;
-                self.consumer.seek_partitions(list, QUESTION)?;
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// A partition was read to its end. What comes behind is not fetched any more: it would take the others' room.
-    fn finish(&self, ends: &mut BTreeMap<i32, i64>, partition: i32) -> KafkaResult<()> {
-        if ends.remove(&partition).is_none() {
-            return Ok(());
-        }
-        let mut finished = TopicPartitionList::new();
-        finished.add_partition(&self.topic, partition);
-        self.consumer.incremental_unassign(&finished)
-    }
-
-    /// Assigns the partitions at their starts; returns the ends of those that have anything to read.
-    fn assign(&self) -> KafkaResult<BTreeMap<i32, i64>> {
-        let mut assignment = TopicPartitionList::new();
-        let mut ends = BTreeMap::new();
-        for span in self.spans.partitions.iter().filter(|span| span.first < span.end) {
-            let first = Offset::Offset(span.first);
-            assignment.add_partition_offset(&self.topic, span.partition, first)?;
-            ends.insert(span.partition, span.end);
-        }
-        self.consumer.assign(&assignment)?;
-        Ok(ends)
-    }
 }
 
 /// Whether waiting does not help.

@@ -3,6 +3,7 @@
 mod finding;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
@@ -62,10 +63,12 @@ struct Summary {
     extra: u64,
     unproven: u64,
     repaired: u64,
+    /// Records of the range that were deleted before they were read.
+    gone: u64,
 }
 
 impl Reconcile {
-    /// Compares, prints, repairs. `false` when a difference is left.
+    /// Compares, prints, repairs. `false` when a difference is left, or a part of the range was not compared.
     ///
     /// # Errors
     /// A range that cannot be read, a database that cannot be used.
@@ -80,10 +83,8 @@ impl Reconcile {
         context.table_generation().await?;
         let ranges = context.find_ranges((self.from.bound, self.until.bound)).await?;
         let preview = Preview::create(context.rows.clone()).await?;
-        let mut summary = Summary {
-            records: self.read(&context, ranges, &preview.range, &stop).await?,
-            ..Summary::default()
-        };
+        let (records, gone) = self.read(&context, ranges, &preview.range, &stop).await?;
+        let mut summary = Summary { records, gone, ..Summary::default() };
         let reconciling = Reconciling { context: &context, output, repair: self.repair };
         preview.each_page(async |page| reconciling.compare(page, &mut summary).await).await?;
         self.extra(&context, &preview, &stop, async |id| {
@@ -92,26 +93,29 @@ impl Reconcile {
         })
         .await?;
         let text = format!(
-            "{} records: {} missing, {} different, {} extra, {} unproven, {} repaired",
+            "{} records: {} missing, {} different, {} extra, {} unproven, {} repaired, {} gone before they were read",
             summary.records,
             summary.missing,
             summary.different,
             summary.extra,
             summary.unproven,
-            summary.repaired
+            summary.repaired,
+            summary.gone
         );
         output.print("reconciled", &summary, &text)?;
-        Ok(summary.missing + summary.different + summary.extra == summary.repaired)
+        let left = summary.missing + summary.different + summary.extra - summary.repaired;
+        Ok(left + summary.gone == 0)
     }
 
-    /// Merges the records of the ranges into a temporary table. Returns how many there were.
+    /// Merges the records of the ranges into a temporary table. Returns how many there were, and how many offsets were gone
+    /// before they were read.
     async fn read(
         &self,
         context: &Context,
         ranges: OffsetRanges,
         into: &Arc<Scratch>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<u64> {
+    ) -> anyhow::Result<(u64, u64)> {
         let counts = Counts::default();
         let limit = RateLimit { rate: self.rate, ..RateLimit::default() };
         let mut progress = ProgressBar::new(Output::chosen(self.output), None, Some(ranges.len()));
@@ -119,7 +123,7 @@ impl Reconcile {
         let running = context.ingest(into.clone(), Box::new(counts.clone())).start(records)?;
         progress.follow(running, &context.waits, &limit, &counts).await?;
         anyhow::ensure!(!stop.is_cancelled(), "stopped before the end of the range");
-        Ok(counts.progress().counts.read())
+        Ok((counts.progress().counts.read(), limit.gone.load(Ordering::Relaxed)))
     }
 
     /// Rows whose `created` lies in the range and of which the whole topic has no record. Only for a range that begins

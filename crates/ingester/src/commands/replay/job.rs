@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -29,6 +29,9 @@ const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// How long a job that was told to stop by a signal writes what it has read.
 const WRITE_OUT: Duration = Duration::from_millis(500);
 
+/// Why a record of the range is left out: it was deleted before it was read.
+pub(super) const GONE: &str = "gone";
+
 /// A job in this process's hands.
 pub(crate) struct Run {
     pub(crate) id: i64,
@@ -50,7 +53,7 @@ pub(crate) struct Ended {
     pub(crate) is_rubbish: bool,
     /// A few of the rejected records.
     pub(crate) rejected: Vec<Rejected>,
-    /// Dead letters that were meant and not read, by the reason.
+    /// Records that were meant and not read, by the reason.
     pub(crate) left_out: BTreeMap<&'static str, u64>,
 }
 
@@ -139,6 +142,10 @@ impl Run {
             tokio::select! {
                 result = &mut ingesting => {
                     result?;
+                    let gone = limit.gone.load(Ordering::Relaxed);
+                    if gone > 0 {
+                        lock(&source.left_out).insert(GONE, gone);
+                    }
                     return Ok((decided, source.left_out));
                 }
                 () = &mut given_up => anyhow::bail!(
@@ -185,7 +192,7 @@ impl Run {
         let state = context.jobs.save(&update, evidence::now()).await;
         let state = state.context("writing the job's end down")?;
         let (_, left_out) = result?;
-        let left_out = left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let left_out = lock(&left_out).clone();
         let Some(state) = state else {
             anyhow::bail!("job {} was taken over by another process", self.id)
         };
@@ -233,6 +240,10 @@ fn decision(saved: Result<Option<JobState>, Error>) -> Option<JobState> {
             None
         }
     }
+}
+
+fn lock(left_out: &LeftOut) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+    left_out.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A source of records and how many it has.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::bound::BoundArgument;
 use crate::commands::context::{self, Context};
+use crate::commands::dead_letter::ORIGINAL_GONE;
 use crate::commands::output::{Output, in_words};
 use crate::commands::waits::Waits;
 use crate::evidence;
@@ -184,7 +185,7 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
     if ended.is_rubbish {
         tracing::error!("no line of the file is an event");
     }
-    let is_whole = !ended.left_out.contains_key(crate::commands::dead_letter::ORIGINAL_GONE);
+    let is_whole = [ORIGINAL_GONE, job::GONE].iter().all(|why| !ended.left_out.contains_key(why));
     Ok(done && is_whole && !ended.is_rubbish)
 }
 

@@ -247,7 +247,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+        if config::is_out_of_range(&error) {
             // `poll` returns it too, without these words.
             self.state().refusals.extend(start_offsets::refusal(reason));
             return;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::account::Claim;
@@ -465,9 +465,4 @@ impl Context {
         }
         self.on_gap != OnGap::Stop
     }
-}
-
-/// Whether an error of `poll` says that a partition is read no more for want of a position.
-pub(super) fn asks_for_start(error: &KafkaError) -> bool {
-    matches!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))
 }

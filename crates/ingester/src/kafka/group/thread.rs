@@ -14,7 +14,6 @@ use store::Positions;
 use tokio::sync::{mpsc, oneshot};
 
 use super::callbacks::Context;
-use super::placement::asks_for_start;
 use super::state::{Command, PollState, Reading, Stage};
 use super::{account, claims};
 use crate::kafka::config;
@@ -409,7 +408,7 @@ impl Poller {
             KafkaError::MessageConsumption(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 context.state().topic_is_missing = true;
             }
-            error if asks_for_start(error) => {
+            error if config::is_out_of_range(error) => {
                 context.state().asked_for_start = true;
                 return true;
             }

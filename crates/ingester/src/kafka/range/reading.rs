@@ -1,0 +1,213 @@
+//! The thread that reads a range: records in chunks, what cannot be read named and passed over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{OffsetRanges, POLL, QUESTION, RateLimit, is_final};
+use crate::kafka::config;
+use crate::kafka::group::CHUNK_BYTES;
+use crate::kafka::probe::Probe;
+use crate::kafka::quiet::Quiet;
+use crate::kafka::record_arena::RecordArena;
+use crate::pipeline::ports::{AssignmentId, Chunk, SourceEvent};
+use crate::record::Record;
+
+/// The thread's work.
+pub(super) struct Range {
+    pub(super) consumer: BaseConsumer<Quiet>,
+    pub(super) probe: ClientConfig,
+    pub(super) topic: Arc<str>,
+    pub(super) spans: OffsetRanges,
+    pub(super) pace: RateLimit,
+    pub(super) events: mpsc::Sender<SourceEvent>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Range {
+    /// Reads the spans to their ends.
+    ///
+    /// # Errors
+    /// What waiting does not mend.
+    pub(super) fn read(&self) -> KafkaResult<()> {
+        let mut ends = self.assign()?;
+        let starts = self.spans.partitions.iter().map(|span| (span.partition, span.first));
+        let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
+        let mut free = Instant::now();
+        let mut arena = RecordArena::new(self.topic.clone());
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while !ends.is_empty() && !self.stop.is_cancelled() {
+            let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
+            match self.consumer.poll(timeout) {
+                Some(Ok(message)) => {
+                    let (partition, next) = (message.partition(), message.offset() + 1);
+                    next_offsets.insert(partition, next);
+                    if ends.get(&partition).is_some_and(|&end| next <= end) {
+                        self.pace.read.fetch_add(1, Ordering::Relaxed);
+                        if self.spans.holds(message.timestamp().to_millis()) {
+                            let record = arena.copy(&message);
+                            bytes += record.size();
+                            chunk.push(record);
+                        }
+                    }
+                    if ends.get(&partition).is_some_and(|&end| next >= end) {
+                        self.finish(&mut ends, partition)?;
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some(&end) = ends.get(&partition) {
+                        self.pass_gone(partition, end, &mut next_offsets);
+                    }
+                    self.finish(&mut ends, partition)?;
+                }
+                Some(Err(error)) if config::is_out_of_range(&error) => {
+                    self.go_on_behind_gone(&mut ends, &mut next_offsets)?;
+                }
+                Some(Err(error)) if is_final(&error) => return Err(error),
+                // The rest librdkafka mends by itself.
+                Some(Err(_)) => {
+                    if let Some(batch) = self.consumer.context().take_unreadable() {
+                        self.pass_unreadable(batch, &mut next_offsets)?;
+                    }
+                }
+                None => {
+                    bytes = 0;
+                    self.hand_over(&mut chunk);
+                }
+            }
+            if chunk.len() >= self.pace.chunk() || bytes >= CHUNK_BYTES {
+                bytes = 0;
+                free = self.pace.next(free, chunk.len());
+                self.hand_over(&mut chunk);
+                if self.pace.rate.is_some() {
+                    RateLimit::wait(free, &self.stop);
+                }
+            }
+        }
+        self.hand_over(&mut chunk);
+        Ok(())
+    }
+
+    fn hand_over(&self, chunk: &mut Vec<Record>) {
+        if chunk.is_empty() {
+            return;
+        }
+        let chunk = Chunk { records: std::mem::take(chunk), assignment: AssignmentId::default() };
+        if self.events.blocking_send(SourceEvent::Records(chunk)).is_err() {
+            self.stop.cancel();
+        }
+    }
+
+    /// Goes on behind a batch that cannot be read, and says so: live ingest counted it as a gap when it came first.
+    fn pass_unreadable(
+        &self,
+        batch: i64,
+        next_offsets: &mut BTreeMap<i32, i64>,
+    ) -> KafkaResult<()> {
+        let probe = Probe::open(&self.probe, &self.topic)?;
+        let mut nearest: Vec<(i32, i64)> =
+            next_offsets.iter().map(|(&of, &next)| (of, next)).collect();
+        nearest.sort_by_key(|(_, next)| next.abs_diff(batch));
+        for (partition, next) in nearest {
+            let from = next.max(batch);
+            if let Some(end) = probe.end_of_unreadable(partition, from, || {})? {
+                tracing::warn!(
+                    topic = %self.topic, partition, from, to = end - 1,
+                    "a batch is damaged on the broker's disk or cannot be unpacked: it is passed over"
+                );
+                next_offsets.insert(partition, end);
+                let mut list = TopicPartitionList::new();
+                list.add_partition_offset(&self.topic, partition, Offset::Offset(end))?;
+                self.consumer.seek_partitions(list, QUESTION)?;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// After librdkafka stopped reading a partition whose position is not there any more. It does not say which.
+    fn go_on_behind_gone(
+        &self,
+        ends: &mut BTreeMap<i32, i64>,
+        next_offsets: &mut BTreeMap<i32, i64>,
+    ) -> KafkaResult<()> {
+        for (partition, end) in ends.clone() {
+            if !self.pass_gone(partition, end, next_offsets) {
+                continue;
+            }
+            let next = next_offsets[&partition];
+            if next < end {
+                let mut place = TopicPartitionList::new();
+                place.add_partition_offset(&self.topic, partition, Offset::Offset(next))?;
+                // A partition that is not read cannot be sought in.
+                self.consumer.incremental_unassign(&place)?;
+                self.consumer.incremental_assign(&place)?;
+            } else {
+                self.finish(ends, partition)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on behind what retention deleted before it was read, or at the end where the log was cut before it. Says so and
+    /// counts it; whether there was anything.
+    fn pass_gone(&self, partition: i32, end: i64, next_offsets: &mut BTreeMap<i32, i64>) -> bool {
+        let Some(next) = next_offsets.get_mut(&partition) else { return false };
+        let Some((low, high)) = self.bounds(partition) else { return false };
+        let is_cut = high < end;
+        let (from, until) = if is_cut { (high.min(*next), end) } else { (*next, low.min(end)) };
+        if until <= from {
+            return false;
+        }
+        tracing::warn!(
+            topic = %self.topic, partition, from, to = until - 1,
+            "records of the range are gone before they were read: {}",
+            if is_cut { "the log was cut" } else { "the topic's retention deleted them" }
+        );
+        self.pace.gone.fetch_add(until.abs_diff(from), Ordering::Relaxed);
+        *next = until;
+        true
+    }
+
+    /// The first offset of a partition and the one after the last, as soon as the broker says; none when stopped before.
+    fn bounds(&self, partition: i32) -> Option<(i64, i64)> {
+        while !self.stop.is_cancelled() {
+            if let Ok(bounds) = self.consumer.fetch_watermarks(&self.topic, partition, QUESTION) {
+                return Some(bounds);
+            }
+        }
+        None
+    }
+
+    /// A partition was read to its end. What comes behind is not fetched any more: it would take the others' room.
+    fn finish(&self, ends: &mut BTreeMap<i32, i64>, partition: i32) -> KafkaResult<()> {
+        if ends.remove(&partition).is_none() {
+            return Ok(());
+        }
+        let mut finished = TopicPartitionList::new();
+        finished.add_partition(&self.topic, partition);
+        self.consumer.incremental_unassign(&finished)
+    }
+
+    /// Assigns the partitions at their starts; returns the ends of those that have anything to read.
+    fn assign(&self) -> KafkaResult<BTreeMap<i32, i64>> {
+        let mut assignment = TopicPartitionList::new();
+        let mut ends = BTreeMap::new();
+        for span in self.spans.partitions.iter().filter(|span| span.first < span.end) {
+            let first = Offset::Offset(span.first);
+            assignment.add_partition_offset(&self.topic, span.partition, first)?;
+            ends.insert(span.partition, span.end);
+        }
+        self.consumer.assign(&assignment)?;
+        Ok(ends)
+    }
+}
