@@ -12,10 +12,10 @@ const FLOORS: &[(&str, f64)] = &[
     ("query_per_pgbench", 0.50),
     ("batch_per_pgbench", 0.50),
     ("history_cost", 0.10),
-    ("fresh_per_connect", 1.50),
+    ("fresh_per_connect", 3.00),
     ("fresh_per_copy_key_only", 0.35),
-    ("query_per_mercurius", 2.50),
-    ("batch_per_mercurius", 2.00),
+    ("query_per_mercurius", 3.00),
+    ("batch_per_mercurius", 2.30),
 ];
 
 /// What one measurement gave in each round; never empty.
