@@ -1,7 +1,11 @@
 //! What is meant to hurt the API is refused or answered, and others do not notice. `cargo run -p bench` shows the whole of it;
 //! here it is smaller where size is all that matters.
 
+use std::net::TcpStream;
+
+use serde_json::json;
 use sqlx::PgPool;
+use testkit::Daemon;
 use testkit::hostile::{Seen, Survived, Target, attacks, carry_out};
 
 use crate::graphql_bulk::{add, migrated};
@@ -59,4 +63,20 @@ fn line(name: &str, survived: &Survived) -> String {
         survived.answer,
         waits.collect::<Vec<_>>().join(", ")
     )
+}
+
+#[tokio::test]
+async fn more_connections_than_open_files_hurt_nobody() {
+    let store = migrated(testkit::postgres()).await;
+    let daemon = Daemon::with_open_files("publication-query", 256);
+    let of_one = [("QUERY_HTTP__MAX_CONNECTIONS_PER_ADDRESS", "2048")];
+    let query = Query::start_daemon(daemon, &store, &of_one);
+    let silent: Vec<_> = (0..400).map(|_| TcpStream::connect(&query.http).unwrap()).collect();
+    let (status, body) = query.post("{ __typename }", json!({}));
+    assert_eq!((status, body.as_str()), (200, r#"{"data":{"__typename":"Query"}}"#));
+    assert_eq!(query.running.readyz().unwrap().0, 200);
+    drop(silent);
+    let log = query.running.stop();
+    assert!(log.contains("there are 104 at most"), "{log}");
+    assert!(!log.contains("cannot accept"), "{log}");
 }

@@ -404,8 +404,16 @@ pub(crate) struct Query {
 
 impl Query {
     pub(crate) fn start(store: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_daemon(Daemon::command("publication-query"), store, environment)
+    }
+
+    pub(crate) fn start_daemon(
+        daemon: DaemonBuilder,
+        store: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let (http, admin) = (free_address(), free_address());
-        let command = Daemon::command("publication-query")
+        let command = daemon
             .arg("serve")
             .env("QUERY_STORE__URL", store)
             .env("QUERY_HTTP__LISTEN", &http)

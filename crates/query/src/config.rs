@@ -327,6 +327,24 @@ impl Limits {
     }
 }
 
+impl QuerySettings {
+    /// Takes fewer connections where the process may not have so many open files: without one left it could neither answer
+    /// probes nor ask the store. Says so.
+    pub fn fit(&mut self, open_files: u64) {
+        let files = usize::try_from(open_files).unwrap_or(usize::MAX);
+        // The admin listener's, those of the store (SQLite has three for each), and what the process itself has open.
+        let others = (files / 4).min(256) + 3 * self.store.max_connections as usize + 64;
+        let most = files.saturating_sub(others).max(1);
+        if self.http.max_connections > most {
+            tracing::warn!(
+                "{files} open files (`ulimit -n`) are too few for http.max_connections = {}: there are {most} at most",
+                self.http.max_connections
+            );
+            self.http.max_connections = most;
+        }
+    }
+}
+
 impl Settings for QuerySettings {
     /// No limit can be switched off by a 0: each of them keeps a document of a kilobyte from stopping the process.
     fn check(&self) -> Result<(), ConfigError> {
@@ -393,6 +411,16 @@ mod tests {
     fn load(environment: &[(&str, &str)]) -> Result<QuerySettings, ConfigError> {
         let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         service::config::load(PREFIX, None, Path::new("/no/such/file"), environment)
+    }
+
+    #[test]
+    fn connections_leave_room_for_other_files() {
+        let fitted = |files| {
+            let mut settings = QuerySettings::default();
+            settings.fit(files);
+            settings.http.max_connections
+        };
+        assert_eq!([fitted(1 << 20), fitted(1_024), fitted(256), fitted(8)], [2_048, 680, 104, 1]);
     }
 
     #[test]

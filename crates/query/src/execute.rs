@@ -19,6 +19,7 @@ use apollo_compiler::response::{JsonMap, JsonValue};
 use apollo_compiler::validation::Valid;
 use model::Publication;
 use serde_json::value::RawValue;
+use service::quiet::Quiet;
 use store::PublicationReader;
 
 use self::collect::Collector;
@@ -29,7 +30,6 @@ use crate::config::{Limits, RegistrySettings};
 use crate::document::Prepared;
 use crate::error::{Code, Exceeded, QueryError};
 use crate::metrics::QueryMetrics;
-use crate::quiet::Quiet;
 use crate::schema::ApiSchema;
 use crate::schema::one_of;
 

@@ -15,7 +15,6 @@ mod generations;
 mod http;
 mod metrics;
 mod pages;
-mod quiet;
 mod schema;
 mod server;
 #[cfg(test)]

@@ -28,10 +28,10 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn serve(settings: QuerySettings) -> anyhow::Result<()> {
+async fn serve(mut settings: QuerySettings) -> anyhow::Result<()> {
     telemetry::init(&settings.log)?;
     let stop = lifecycle::stop_on_signals()?;
-    lifecycle::raise_open_files()?;
+    settings.fit(lifecycle::raise_open_files()?);
     let server = Server::bind(settings).await?;
     tokio::spawn(notify::keep_told(server.health(), stop.clone()));
     let served = server.serve(stop).await;

@@ -9,6 +9,7 @@ use service::config::{ConfigError, Settings};
 use service::connection::{self, Bounds};
 use service::lifecycle::{GraceExceeded, within_grace};
 use service::metrics::{IntGauge, Registry, RegistryError};
+use service::quiet::Quiet;
 use store::PublicationReader;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,6 @@ use crate::document::DocumentCache;
 use crate::execute::Executor;
 use crate::http::{self, App, Freshness, PersistedQueries};
 use crate::metrics::QueryMetrics;
-use crate::quiet::Quiet;
 use crate::schema::{ApiSchema, InvalidSchema};
 
 /// How often the store is asked whether it answers.

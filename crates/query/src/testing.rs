@@ -10,6 +10,7 @@ use model::{
     PublicationInfo, TfaReason, Timestamp, TorReason, Username,
 };
 use service::metrics::Registry;
+use service::quiet::Quiet;
 use store::{Cursor, EachPackage, Error, Filter, Order, PublicationReader, RowsRead};
 
 use crate::config::{Limits, RegistrySettings};
@@ -17,7 +18,6 @@ use crate::document::{self, Asked, Unfit};
 use crate::error::QueryError;
 use crate::execute::Executor;
 use crate::metrics::QueryMetrics;
-use crate::quiet::Quiet;
 use crate::schema::ApiSchema;
 
 /// Rows in memory; counts the statements and remembers the last filter.

@@ -10,4 +10,5 @@ pub mod connection;
 pub mod lifecycle;
 pub mod metrics;
 pub mod notify;
+pub mod quiet;
 pub mod telemetry;

@@ -93,6 +93,12 @@ impl Daemon {
             .arg(built(name))
     }
 
+    /// [`Daemon::command`] that may have so many files open.
+    pub fn with_open_files(name: &str, files: u32) -> DaemonBuilder {
+        const LIMIT: &str = r#"ulimit -n "$1" && shift && exec "$@""#;
+        Self::program("sh").args(["-c", LIMIT, "limit", &files.to_string()]).arg(built(name))
+    }
+
     /// Any other program that is to end with its guard: a server to compare with. `program` is a path, or a name on PATH.
     pub fn program(program: impl AsRef<Path>) -> DaemonBuilder {
         let program = program.as_ref();

@@ -30,6 +30,7 @@ use tracing::{debug, warn};
 use self::crowd::{Connection, Crowd};
 use self::stream::Guarded;
 use crate::metrics::IntGauge;
+use crate::quiet::Quiet;
 
 /// How long to wait after an accept that failed for want of descriptors or memory, and before a listener that is full of
 /// busy connections is looked at again.
@@ -96,6 +97,7 @@ pub async fn serve(
 ) {
     let crowd = Arc::new(Crowd::new(bounds));
     let mut connections = JoinSet::new();
+    let quiet = Quiet::default();
     loop {
         show(open, connections.len());
         let is_full = crowd.is_full();
@@ -105,7 +107,7 @@ pub async fn serve(
             Some(_) = connections.join_next() => {}
             // One too many waits in the operating system's queue while all others are busy.
             accepted = listener.accept(), if !is_full => {
-                if let Some((stream, peer)) = accept(accepted).await
+                if let Some((stream, peer)) = accept(accepted, &quiet).await
                     && let Some(connection) = crowd.admit(peer)
                 {
                     let served = Served { crowd: crowd.clone(), connection };
@@ -127,7 +129,10 @@ fn show(open: Option<&IntGauge>, count: usize) {
     }
 }
 
-async fn accept(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<(TcpStream, IpAddr)> {
+async fn accept(
+    accepted: io::Result<(TcpStream, SocketAddr)>,
+    quiet: &Quiet,
+) -> Option<(TcpStream, IpAddr)> {
     match accepted {
         Ok((stream, peer)) => {
             // Answers are written whole; waiting for more to send would only delay them.
@@ -142,7 +147,9 @@ async fn accept(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<(TcpStr
                     | io::ErrorKind::ConnectionRefused
             );
             if !of_the_client {
-                warn!(%error, "cannot accept a connection");
+                if let Some(left_out) = quiet.next() {
+                    warn!(%error, left_out, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
             None

@@ -9,11 +9,11 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Says whether the next line is written.
 #[derive(Debug, Default)]
-pub(crate) struct Quiet(Mutex<(Option<Instant>, u64)>);
+pub struct Quiet(Mutex<(Option<Instant>, u64)>);
 
 impl Quiet {
     /// How many lines were left out since the last one; none where this one is left out too.
-    pub(crate) fn next(&self) -> Option<u64> {
+    pub fn next(&self) -> Option<u64> {
         self.next_at(Instant::now())
     }
 
