@@ -68,7 +68,7 @@ fn line(name: &str, survived: &Survived) -> String {
 #[tokio::test]
 async fn more_connections_than_open_files_hurt_nobody() {
     let store = migrated(testkit::postgres()).await;
-    let daemon = Daemon::with_open_files("publication-query", 256);
+    let daemon = Daemon::started_by(r#"ulimit -n 256; exec "$@""#, "publication-query");
     let of_one = [("QUERY_HTTP__MAX_CONNECTIONS_PER_ADDRESS", "2048")];
     let query = Query::start_daemon(daemon, &store, &of_one);
     let silent: Vec<_> = (0..400).map(|_| TcpStream::connect(&query.http).unwrap()).collect();

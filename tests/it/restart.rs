@@ -1,9 +1,9 @@
 //! Stopping and crashing in the middle: nothing is lost, whatever was under way.
 
 use sqlx::PgPool;
-use testkit::eventually;
+use testkit::{Daemon, Record, eventually};
 
-use crate::support::{PATIENCE, STOP, Scene, generated};
+use crate::support::{PATIENCE, Query, STOP, Scene, generated};
 
 /// Little at a time, so that a stop finds most of the records still to be done.
 const SLOW: [(&str, &str); 4] = [
@@ -99,4 +99,34 @@ async fn a_write_that_hangs_is_given_up_in_time_and_done_by_the_next_one() {
     scene.caught_up(&mut ingester).await;
     ingester.stop();
     assert_rows(&scene, EVENTS).await;
+}
+
+/// A disk that is full, or a collector that is gone.
+const NO_LOG: &str = r#"exec "$@" 2>/dev/full"#;
+
+#[tokio::test]
+async fn a_log_that_nobody_takes_stops_nothing() {
+    let scene = Scene::new("unlogged", 1).await;
+    let daemon = Daemon::started_by(NO_LOG, "publication-ingester");
+    let mut ingester = scene.start_daemon(daemon, &[]).ready();
+    let rubbish = Record { value: Some(b"{".to_vec()), ..Record::default() };
+    scene.produce([rubbish].into_iter().chain((0..100).map(|n| generated(n, 0)))).await;
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(scene.count().await, 100);
+    assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 1);
+
+    let daemon = Daemon::started_by(NO_LOG, "publication-query");
+    let logs_each = [("QUERY_HTTP__ACCESS_LOG", "true")];
+    let query = Query::start_daemon(daemon, &scene.store, &logs_each);
+    for _ in 0..2 {
+        let (status, _) = query.post("{ __typename }", serde_json::json!({}));
+        assert_eq!(status, 200);
+    }
+    query.running.stop();
+    ingester.stop();
+
+    let wrong = [("INGESTER_KAFKA__BROKERS", "kafka://host")];
+    let mut refused =
+        scene.start_daemon(Daemon::started_by(NO_LOG, "publication-ingester"), &wrong).daemon;
+    assert_eq!(refused.wait_exit(PATIENCE).code(), Some(78));
 }

@@ -528,7 +528,13 @@ async fn a_full_disk_of_the_embedded_database_is_said_and_waited_for() {
     let disk = scene.directory.path().join("disk");
     fs::create_dir(&disk).unwrap();
     scene.store = format!("sqlite://{}/publications.db", disk.display());
-    let daemon = Daemon::on_small_disk("publication-ingester", &disk, 64);
+    // In a mount namespace of its own, which others see below /proc/PID/root.
+    let script = format!(
+        r#"exec unshare --map-root-user --mount \
+           sh -c 'mount -t tmpfs -o size=64m none "$0" && exec "$@"' {} "$@""#,
+        disk.display()
+    );
+    let daemon = Daemon::started_by(&script, "publication-ingester");
     let mut ingester = scene.start_daemon(daemon, &[]).ready();
 
     // As others see the daemon's disk.

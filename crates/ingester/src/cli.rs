@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -81,7 +82,8 @@ impl Cli {
             Err(error) => {
                 tracing::error!("{error:#}");
                 // Before the log is set up, and for who looks at the terminal and not at the log.
-                eprintln!("publication-ingester: {error:#}");
+                // Whether anybody reads it changes nothing of the exit code.
+                let _ = writeln!(io::stderr(), "publication-ingester: {error:#}");
                 exit_code(&error)
             }
         }

@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::from(lifecycle::exit::OK),
         Err(error) => {
-            eprintln!("publication-query: {error:#}");
+            // Whether anybody reads it changes nothing of the exit code.
+            let _ = writeln!(std::io::stderr(), "publication-query: {error:#}");
             lifecycle::exit_code(error.as_ref())
         }
     }

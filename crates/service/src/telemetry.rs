@@ -61,7 +61,8 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
 }
 
 /// Writes each event as one line: a server's words, a file's name or a client's header may have line ends in them, and
-/// what makes a terminal do something.
+/// what makes a terminal do something. An event that cannot be written is lost: whoever kept the log may be gone, or its disk
+/// full, and the work goes on.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
@@ -72,7 +73,7 @@ impl<W: Write> Write for OneLine<W> {
             None => (event, ""),
         };
         let line = without_controls(&String::from_utf8_lossy(line)).into_owned() + end;
-        self.0.write_all(line.as_bytes())?;
+        let _ = self.0.write_all(line.as_bytes());
         Ok(event.len())
     }
 
@@ -113,6 +114,12 @@ mod tests {
         let forged = "WARN: no\n2026-01-01 INFO: all is well\u{1b}[2J\r\u{9b}\n";
         let clean = "WARN: no\\n2026-01-01 INFO: all is well\\u{1b}[2J\\r\\u{9b}\n";
         assert_eq!(written(forged), clean);
+    }
+
+    #[test]
+    fn a_log_that_takes_nothing_is_no_error() {
+        // A slice without room.
+        OneLine(&mut [][..]).write_all(b"INFO: lost\n").unwrap();
     }
 
     #[test]

@@ -82,21 +82,9 @@ impl Daemon {
         Self::program(built(name))
     }
 
-    /// [`Daemon::command`] with a disk of its own of so many mebibytes at `folder`, which is there. It is in the daemon's own
-    /// mount namespace (`unshare(1)`), so others see it below `/proc/PID/root`.
-    pub fn on_small_disk(name: &str, folder: &Path, mebibytes: u32) -> DaemonBuilder {
-        const MOUNT: &str = r#"mount -t tmpfs -o size="$1"m none "$2" && shift 2 && exec "$@""#;
-        Self::program("unshare")
-            .args(["--map-root-user", "--mount", "sh", "-c", MOUNT, "mount"])
-            .arg(mebibytes.to_string())
-            .arg(folder)
-            .arg(built(name))
-    }
-
-    /// [`Daemon::command`] that may have so many files open.
-    pub fn with_open_files(name: &str, files: u32) -> DaemonBuilder {
-        const LIMIT: &str = r#"ulimit -n "$1" && shift && exec "$@""#;
-        Self::program("sh").args(["-c", LIMIT, "limit", &files.to_string()]).arg(built(name))
+    /// [`Daemon::command`] that a shell script starts, which has it in `"$@"` and ends with `exec`: with a limit, for one.
+    pub fn started_by(script: &str, name: &str) -> DaemonBuilder {
+        Self::program("sh").args(["-c", script, "sh"]).arg(built(name))
     }
 
     /// Any other program that is to end with its guard: a server to compare with. `program` is a path, or a name on PATH.
