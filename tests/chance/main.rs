@@ -23,6 +23,7 @@ mod raising;
 mod random;
 
 mod check;
+mod choice;
 mod database;
 mod event;
 mod machines;

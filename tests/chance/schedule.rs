@@ -1,24 +1,8 @@
 //! What a seed stands for: settings, and faults in an order. Each step has a seed of its own, so that a step that is left out
 //! changes no other.
 
+pub(crate) use crate::choice::{index, one_in, pick};
 use crate::random::Random;
-
-/// One of these; the seed's next number decides.
-pub(crate) fn pick<T: Copy>(random: &mut Random, of: &[T]) -> T {
-    let count = u64::try_from(of.len()).expect("a slice is not that long");
-    of[usize::try_from(random.below(count)).expect("an index fits")]
-}
-
-/// Whether something happens that happens one time in `of`.
-pub(crate) const fn one_in(random: &mut Random, of: u64) -> bool {
-    random.below(of) == 0
-}
-
-/// A number below `bound`.
-pub(crate) fn index(random: &mut Random, bound: usize) -> usize {
-    let bound = u64::try_from(bound).expect("a count is not that long");
-    usize::try_from(random.below(bound)).expect("an index fits")
-}
 
 /// What happens in a step. A fault is over when its step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,238 @@
+//! Those who ask.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::document::{Cursors, Maker};
+use crate::expect::{Field, Key, Root, Selection, key};
+use crate::http::{Http, connect};
+use crate::judge::{Judge, Outcome};
+use crate::random::Random;
+use crate::request::{Request, Want, limit, page, send, valid, wrong};
+use crate::rows::Table;
+use crate::run::witness;
+use crate::settings::Settings;
+use crate::{index, one_in};
+
+/// "Answers others within a second"; the rest is for a machine that compiles at the same time.
+const WITNESS: Duration = Duration::from_secs(6);
+/// A page that is refused is asked for again, at most for this time.
+const WALK: Duration = Duration::from_secs(60);
+
+pub(crate) struct Clients {
+    pub(crate) table: Arc<Table>,
+    pub(crate) cursors: Arc<Cursors>,
+    pub(crate) settings: Settings,
+    pub(crate) http: String,
+    pub(crate) epoch: Arc<AtomicU64>,
+    pub(crate) counts: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    /// Requests that were made.
+    pub(crate) made: AtomicU64,
+}
+
+impl Clients {
+    fn count(&self, what: &'static str) {
+        *self.counts.lock().expect("no panic").entry(what).or_default() += 1;
+    }
+
+    /// Sends a request and judges its answer. Where nothing may be away, that is what `strict` says as far as no fault began.
+    pub(crate) fn once(&self, request: &Request, strict: bool) -> Result<Outcome, String> {
+        self.answered(request, strict).map(|(outcome, _)| outcome)
+    }
+
+    fn answered(
+        &self,
+        request: &Request,
+        strict: bool,
+    ) -> Result<(Outcome, crate::http::Answer), String> {
+        let (from, epoch) = (self.table.there(), self.epoch.load(Ordering::SeqCst));
+        let answer = request.http.send(&self.http, request.pause);
+        let states = from..=self.table.under_way();
+        let well = strict && epoch % 2 == 0 && self.epoch.load(Ordering::SeqCst) == epoch;
+        let told = || {
+            let Http { method, path, headers, body, .. } = &request.http;
+            let body: String = String::from_utf8_lossy(body).chars().take(2_000).collect();
+            let path: String = path.chars().take(2_000).collect();
+            format!("  request: {method} {path} {headers:?} {body}")
+        };
+        let answer = answer.map_err(|error| format!("no answer: {error}\n{}", told()))?;
+        let judge = Judge { table: &self.table, settings: &self.settings, cursors: &self.cursors };
+        let outcome = judge
+            .judge(request, &answer, &states, well)
+            .map_err(|what| format!("{what}\n{}", told()))?;
+        Ok((outcome, answer))
+    }
+
+    /// Asks the same again and again.
+    pub(crate) fn witness(&self, over: &AtomicBool) -> Result<(), String> {
+        let request = witness(&self.table, &self.settings);
+        while !over.load(Ordering::SeqCst) {
+            let (began, epoch) = (Instant::now(), self.epoch.load(Ordering::SeqCst));
+            self.once(&request, true)?;
+            let well = epoch % 2 == 0 && self.epoch.load(Ordering::SeqCst) == epoch;
+            if well && began.elapsed() > WITNESS {
+                return Err(format!("the witness waited {:?}", began.elapsed()));
+            }
+            self.count("the witness's requests");
+        }
+        Ok(())
+    }
+
+    /// Asks by chance until it is over.
+    pub(crate) fn ask(&self, random: &mut Random, over: &AtomicBool) -> Result<(), String> {
+        while !over.load(Ordering::SeqCst) {
+            let kind = random.below(16);
+            if kind == 0 {
+                self.walk(random, over)?;
+                self.count("walks");
+            } else if kind == 1 {
+                self.broken(random);
+                self.count("broken connections");
+            } else {
+                let (request, what) = {
+                    let mut maker = Maker::new(random, &self.table, &self.settings, &self.cursors);
+                    match kind {
+                        2 | 3 => (wrong(maker.random, &self.settings), "wrong requests"),
+                        4 | 5 => (limit(&mut maker), "requests at and over a limit"),
+                        6 => (page(&mut maker), "pages"),
+                        _ => (valid(&mut maker), "documents"),
+                    }
+                };
+                let (outcome, answer) = self.answered(&request, true)?;
+                self.count(if outcome == Outcome::Away { "refused meanwhile" } else { what });
+                if let Some(tag) =
+                    answer.header("etag").filter(|_| outcome == Outcome::Right && one_in(random, 2))
+                {
+                    self.again(&request, tag)?;
+                }
+            }
+            self.made.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// The same once more, by who has the answer.
+    fn again(&self, request: &Request, tag: &str) -> Result<(), String> {
+        let mut again = request.clone();
+        again.http.headers.push(("if-none-match", format!("\"x\", W/{tag}")));
+        let (before, epoch) = (self.table.there(), self.epoch.load(Ordering::SeqCst));
+        let answer =
+            again.http.send(&self.http, None).map_err(|error| format!("no answer: {error}"))?;
+        let unchanged = self.table.under_way() == before
+            && epoch % 2 == 0
+            && self.epoch.load(Ordering::SeqCst) == epoch;
+        match answer.status {
+            304 if answer.body.is_empty() && answer.header("etag") == Some(tag) => {
+                self.count("not modified");
+                Ok(())
+            }
+            304 => Err(format!("304 with another tag: {answer:?}")),
+            // Between the two a row may have come.
+            status if unchanged && !self.settings.growing => {
+                Err(format!("{status} and not 304 of what is there:\n{request:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All pages of a listing: what was there at the beginning comes exactly once.
+    fn walk(&self, random: &mut Random, over: &AtomicBool) -> Result<(), String> {
+        let from = self.table.there();
+        let mut maker = Maker::new(random, &self.table, &self.settings, &self.cursors);
+        let mut page = crate::expect::Page {
+            filter: maker.filter(),
+            after: None,
+            first: 0,
+            oldest_first: one_in(maker.random, 2),
+        };
+        let least = self.table.all.len() / 25 + 1;
+        page.first = (least + index(maker.random, 100)).min(100);
+        let (mut seen, began): (Vec<Key>, _) = (Vec::new(), Instant::now());
+        loop {
+            let mut maker = Maker::new(random, &self.table, &self.settings, &self.cursors);
+            let request = step(&mut maker, &page);
+            let (outcome, answer) = self.answered(&request, true)?;
+            if outcome == Outcome::Away {
+                if over.load(Ordering::SeqCst) || began.elapsed() > WALK {
+                    return Ok(());
+                }
+                continue;
+            }
+            let body: Value =
+                serde_json::from_str(&answer.body).map_err(|error| error.to_string())?;
+            let listed = &body["data"]["p"];
+            for edge in listed["edges"].as_array().into_iter().flatten() {
+                let node = &edge["node"];
+                let row = self
+                    .table
+                    .all
+                    .iter()
+                    .find(|row| node["name"] == row.name && node["version"] == row.version);
+                seen.push(key(row.ok_or("a row that nobody put in")?));
+            }
+            if listed["pageInfo"]["hasNextPage"] != true {
+                break;
+            }
+            page.after = seen.last().cloned();
+        }
+        let in_order = seen
+            .windows(2)
+            .all(|two| if page.oldest_first { two[0] < two[1] } else { two[0] > two[1] });
+        let there = self.table.rows(from).iter().filter(|row| page.filter.passes(row)).map(key);
+        let missing: Vec<Key> = there.filter(|key| !seen.contains(key)).collect();
+        if in_order && missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "a walk of {page:?} skipped {missing:?}, or is out of order ({in_order}): {seen:?}"
+        ))
+    }
+
+    /// A connection that ends before its time, or says nothing that is HTTP.
+    fn broken(&self, random: &mut Random) {
+        let whole = witness(&self.table, &self.settings).http.bytes(&self.http);
+        let Ok(mut stream) = connect(&self.http) else { return };
+        let bytes = match random.below(4) {
+            0 => Vec::new(),
+            1 => whole[..index(random, whole.len())].to_vec(),
+            2 => whole,
+            _ => (0..200).map(|_| u8::try_from(random.below(256)).unwrap_or_default()).collect(),
+        };
+        // Nobody reads what comes back.
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// A page of a walk.
+fn step(maker: &mut Maker<'_>, page: &crate::expect::Page) -> Request {
+    const OF: &str =
+        "{ edges { cursor node { name version } } pageInfo { hasNextPage endCursor } }";
+    let leaf =
+        |name: &str| (name.to_owned(), Field { name: name.to_owned(), of: Selection::new() });
+    let field = |name: &str, of: Vec<(String, Field)>| {
+        (name.to_owned(), Field { name: name.to_owned(), of: of.into_iter().collect() })
+    };
+    let of = [
+        field("edges", vec![leaf("cursor"), field("node", vec![leaf("name"), leaf("version")])]),
+        field("pageInfo", vec![leaf("hasNextPage"), leaf("endCursor")]),
+    ];
+    let call = maker.publications(page);
+    let document = maker.finished(
+        &format!("p: {call} {OF}"),
+        vec![("p".to_owned(), Root::Publications(page.clone()), of.into())],
+    );
+    let given = json!({"query": document.text, "variables": document.variables});
+    send(
+        maker.random,
+        maker.settings,
+        given.as_object().cloned().unwrap_or_default(),
+        Want::Rows(document),
+    )
+}

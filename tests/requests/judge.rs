@@ -1,0 +1,295 @@
+//! Whether an answer is right, or a refusal that may be.
+
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+
+use crate::document::{Cursors, Document, compare};
+use crate::expect::{Key, Page, Tables, method, millis};
+use crate::http::Answer;
+use crate::request::{Request, Want};
+use crate::rows::{Row, Table};
+use crate::settings::{PASSWORD, Settings, TOKEN};
+
+/// What came of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Right,
+    /// Refused, as it should be.
+    Refused,
+    /// Not answered, which a fault allows.
+    Away,
+}
+
+/// What a judge knows.
+pub(crate) struct Judge<'a> {
+    pub(crate) table: &'a Table,
+    pub(crate) settings: &'a Settings,
+    pub(crate) cursors: &'a Cursors,
+}
+
+/// Of these codes the status follows from the media type.
+const BY_MEDIA: [&str; 7] = [
+    "GRAPHQL_PARSE_FAILED",
+    "GRAPHQL_VALIDATION_FAILED",
+    "BAD_USER_INPUT",
+    "OPERATION_RESOLUTION_FAILURE",
+    "LIMIT_EXCEEDED",
+    "PERSISTED_QUERY_NOT_FOUND",
+    "PERSISTED_QUERY_NOT_SUPPORTED",
+];
+/// The codes of what passes, all with 503.
+const PASSING: [&str; 3] = ["STORE_UNAVAILABLE", "TIMEOUT", "BUSY"];
+
+impl Judge<'_> {
+    /// Judges an answer that was given while the table was in one of the states. While all is well nothing may be away.
+    pub(crate) fn judge(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        states: &RangeInclusive<usize>,
+        well: bool,
+    ) -> Result<Outcome, String> {
+        let wrong = |what: String| {
+            let short: String = answer.body.chars().take(700).collect();
+            Err(format!("{what}\n  answer: {} {:?} {short}", answer.status, answer.headers))
+        };
+        if [PASSWORD, TOKEN, "postgres", "sqlite"].iter().any(|secret| answer.body.contains(secret))
+        {
+            return wrong("the answer says what it must not".to_owned());
+        }
+        if answer.header("x-request-id").is_none() && answer.status != 431 && answer.status != 414 {
+            return wrong("no x-request-id".to_owned());
+        }
+        let is_html = answer.header("content-type") == Some("text/html; charset=utf-8");
+        if is_html {
+            return self.html(request, answer, states, well).or_else(wrong);
+        }
+        let Ok(body) = serde_json::from_str::<Value>(&answer.body) else {
+            return wrong("no JSON".to_owned());
+        };
+        let Some(errors) = body.get("errors") else {
+            let document = match &request.want {
+                Want::Rows(document) | Want::Kept(document) => document,
+                _ => return wrong("answered and not refused".to_owned()),
+            };
+            if answer.status != 200 || body.as_object().is_none_or(|body| body.len() != 1) {
+                return wrong("no plain answer".to_owned());
+            }
+            let media = if request.newer {
+                "application/graphql-response+json"
+            } else {
+                "application/json"
+            };
+            let is_get = request.http.method == "GET";
+            if answer.header("content-type").is_none_or(|own| !own.starts_with(media))
+                || is_get != answer.header("etag").is_some()
+            {
+                return wrong(format!("not of the type {media}, or its tag is wrong"));
+            }
+            return self.data(document, &body["data"], states).or_else(wrong);
+        };
+        if body.get("data").is_some() {
+            return wrong("errors beside data".to_owned());
+        }
+        let code = errors[0]["extensions"]["code"].as_str().unwrap_or_default();
+        let by_media = if request.newer { 400 } else { 200 };
+        if answer.header("cache-control") != Some("no-store")
+            && answer.status != 431
+            && answer.status != 414
+        {
+            return wrong("a refusal that may be kept".to_owned());
+        }
+        if PASSING.contains(&code) && answer.status == 503 {
+            let asks_the_store =
+                matches!(request.want, Want::Rows(_) | Want::Kept(_) | Want::History(_));
+            return if well || !asks_the_store {
+                wrong("refused while all is well".to_owned())
+            } else {
+                Ok(Outcome::Away)
+            };
+        }
+        let status = match &request.want {
+            Want::Refusal { codes, status, limit } if codes.contains(&code) => {
+                let named = limit.is_none_or(|(limit, maximum)| {
+                    let extensions = &errors[0]["extensions"];
+                    extensions["limit"] == limit && extensions["maximum"] == maximum
+                });
+                if !named {
+                    return wrong(format!("the limit is {limit:?}"));
+                }
+                *status
+            }
+            Want::Kept(_) => {
+                let expected = if self.settings.no_persisted {
+                    "PERSISTED_QUERY_NOT_SUPPORTED"
+                } else {
+                    "PERSISTED_QUERY_NOT_FOUND"
+                };
+                if code != expected {
+                    return wrong(format!("not {expected}"));
+                }
+                None
+            }
+            Want::Rows(document)
+                if errors[0]["extensions"]["limit"] == "limits.max_history"
+                    && code == "LIMIT_EXCEEDED" =>
+            {
+                if !self.history_is_over(document, states) {
+                    return wrong("the histories are within the limit".to_owned());
+                }
+                None
+            }
+            _ => return wrong("refused without a reason".to_owned()),
+        };
+        let is_free = matches!(request.want, Want::Refusal { codes, .. } if codes.len() > 1);
+        let expected = status.or(BY_MEDIA.contains(&code).then_some(by_media));
+        if !is_free && expected != Some(answer.status) {
+            return wrong(format!("the status of {code} is {expected:?}"));
+        }
+        Ok(Outcome::Refused)
+    }
+
+    /// Each root field is one statement, and its histories are another: each may have seen a state of its own.
+    fn data(
+        &self,
+        document: &Document,
+        data: &Value,
+        states: &RangeInclusive<usize>,
+    ) -> Result<Outcome, String> {
+        if data.as_object().is_none_or(|data| data.len() != document.roots.len()) {
+            return Err("other keys than were asked for".to_owned());
+        }
+        let mut cursors = Vec::new();
+        for (key, root, of) in &document.roots {
+            let Some(own) = data.get(key) else { return Err(format!("no {key}")) };
+            let fits = pairs(states).any(|(found, history)| {
+                let tables = Tables::new(self.table.rows(found), self.table.rows(history));
+                let mut seen = Vec::new();
+                let fits = compare(&tables.root(root, of), own, &mut seen);
+                if fits {
+                    cursors.append(&mut seen);
+                }
+                fits
+            });
+            if !fits {
+                let tables =
+                    Tables::new(self.table.rows(*states.start()), self.table.rows(*states.start()));
+                return Err(format!(
+                    "{key} is wrong in every state of {states:?}; in the first it is {}\n  asked: {}\n  with {}",
+                    tables.root(root, of),
+                    document.text,
+                    Value::Object(document.variables.clone())
+                ));
+            }
+        }
+        self.keep(cursors)?;
+        if !self.history_is_within(document, states) {
+            return Err("more rows of history than allowed".to_owned());
+        }
+        Ok(Outcome::Right)
+    }
+
+    fn history_rows(&self, document: &Document, (found, history): (usize, usize)) -> usize {
+        let tables = Tables::new(self.table.rows(found), self.table.rows(history));
+        for (_, root, of) in &document.roots {
+            tables.root(root, of);
+        }
+        tables.history_rows()
+    }
+
+    fn history_is_over(&self, document: &Document, states: &RangeInclusive<usize>) -> bool {
+        pairs(states).any(|pair| self.history_rows(document, pair) > self.settings.max_history)
+    }
+
+    fn history_is_within(&self, document: &Document, states: &RangeInclusive<usize>) -> bool {
+        pairs(states).any(|pair| self.history_rows(document, pair) <= self.settings.max_history)
+    }
+
+    /// A row has one cursor for ever, and no other row has it.
+    fn keep(&self, seen: Vec<(Key, String)>) -> Result<(), String> {
+        let mut known = self.cursors.lock().expect("no panic");
+        for (key, text) in seen {
+            match known.get(&key) {
+                Some(own) if *own == text => {}
+                Some(own) => return Err(format!("{key:?} has the cursors {own} and {text}")),
+                None if known.values().any(|own| *own == text) => {
+                    return Err(format!("{text} is another row's cursor too"));
+                }
+                None => {
+                    known.insert(key, text);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn html(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        states: &RangeInclusive<usize>,
+        well: bool,
+    ) -> Result<Outcome, String> {
+        let Want::History(page) = &request.want else { return Err("a page for people".to_owned()) };
+        let over = |state: usize| {
+            let rows = self.table.rows(state);
+            rows.iter().filter(|row| Some(&row.name) == page.filter.name.as_ref()).count()
+                > self.settings.max_history
+        };
+        let has = |code: &str| answer.body.contains(&format!("<code>{code}</code>"));
+        match answer.status {
+            200 => {
+                let fits = states.clone().any(|state| {
+                    !page.of(self.table.rows(state)).0.is_empty()
+                        && is_page(&answer.body, page, self.table.rows(state))
+                });
+                if fits {
+                    Ok(Outcome::Right)
+                } else {
+                    Err(format!("the page of {:?} is wrong", page.filter.name))
+                }
+            }
+            404 if has("NOT_FOUND") && page.of(self.table.rows(*states.start())).0.is_empty() => {
+                Ok(Outcome::Refused)
+            }
+            400 if has("LIMIT_EXCEEDED") && states.clone().any(over) => Ok(Outcome::Refused),
+            503 if PASSING.iter().any(|code| has(code)) && !well => Ok(Outcome::Away),
+            _ => Err(format!("the page of {:?} is refused", page.filter.name)),
+        }
+    }
+}
+
+/// The state when rows were looked up, and the same or a later one when histories were read.
+fn pairs(states: &RangeInclusive<usize>) -> impl Iterator<Item = (usize, usize)> {
+    let until = *states.end();
+    states.clone().flat_map(move |found| (found..=until).map(move |history| (found, history)))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Whether a page shows these rows in their order, and leads on where there are more.
+fn is_page(html: &str, page: &Page, rows: &[Row]) -> bool {
+    let (rows, more) = page.of(rows);
+    let shown: Vec<&str> = html.split("<th role=\"rowheader\" scope=\"row\">").skip(1).collect();
+    let is_line = |(line, row): (&&str, &&Row)| {
+        let how = match method(row) {
+            "SECOND_FACTOR" => "With a second factor",
+            "TRUSTED_PUBLISHER" => "By a trusted publisher",
+            "SINGLE_FACTOR" => "By a single factor",
+            _ => "Not known how",
+        };
+        let by = row
+            .username
+            .map_or("not known".to_owned(), |name| format!("<code>{}</code>", escaped(name)));
+        line.starts_with(&format!("<code>{}</code>", escaped(&row.version)))
+            && line.contains(&format!("datetime=\"{}\"", millis(&row.created)))
+            && line.contains(how)
+            && line.contains(&format!("data-label=\"By\">{by}"))
+    };
+    shown.len() == rows.len()
+        && shown.iter().zip(&rows).all(is_line)
+        && more == html.contains("rel=\"next\"")
+}
