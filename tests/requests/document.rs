@@ -429,21 +429,31 @@ pub(crate) fn literal(value: &Value) -> String {
     }
 }
 
-/// Whether an answer is the expected one. `found` gets the cursors where `expected` says whose they are.
-pub(crate) fn compare(expected: &Value, answer: &Value, found: &mut Vec<(Key, String)>) -> bool {
+/// Whether an answer is the expected one. `seen` gets its cursors, of which none may be another row's.
+pub(crate) fn compare(
+    expected: &Value,
+    answer: &Value,
+    known: &HashMap<Key, String>,
+    seen: &mut Vec<(Key, String)>,
+) -> bool {
     if let Some(key) = expected.get("the cursor of") {
         let key: Key = serde_json::from_value(key.clone()).expect("written by this run");
         let Some(text) = answer.as_str() else { return false };
-        found.push((key, text.to_owned()));
-        return true;
+        let fits = match known.get(&key) {
+            Some(own) => own == text,
+            None => known.values().all(|own| own != text),
+        };
+        seen.push((key, text.to_owned()));
+        return fits;
     }
     match (expected, answer) {
         (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| compare(a, b, found))
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| compare(a, b, known, seen))
         }
         (Value::Object(a), Value::Object(b)) => {
+            let mut fields = a.iter();
             a.len() == b.len()
-                && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| compare(a, b, found)))
+                && fields.all(|(key, a)| b.get(key).is_some_and(|b| compare(a, b, known, seen)))
         }
         (a, b) => a == b,
     }

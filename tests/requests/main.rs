@@ -83,6 +83,8 @@ fn main() -> ExitCode {
     let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime can be made");
     let (mut servers, mut counts, mut held, mut failed) =
         (None, BTreeMap::new(), BTreeMap::new(), Vec::new());
+    // A failure is printed once, with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
     let began = Instant::now();
     for seed in &seeds {
         let mut schedule = Schedule::of(*seed, steps);

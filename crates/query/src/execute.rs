@@ -164,6 +164,8 @@ impl Executor {
             let _ = serde_json::to_writer(&mut writer.out, &errors);
         }
         writer.raw("}");
+        // The errors and the end count as well.
+        writer.check().map_err(|_| self.too_long())?;
         let rows = &fetched.rows;
         let is_complete =
             plan.asked > 0 && plan.asked == rows.len() as u64 && plan.with_history.is_empty();

@@ -365,6 +365,14 @@ async fn a_long_answer_is_refused_and_not_sent_in_part() {
         format!("{{ package(name: \"pg\", version: \"7.12.0\") {{ {} }} }}", fields.join(" "));
     let error = run(&executor, &query, "{}").await.unwrap_err().remove(0);
     assert_eq!(error.extensions.exceeded.unwrap().limit, "limits.max_answer");
+    // To the byte.
+    let whole = r#"{"data":{"__typename":"Query"}}"#;
+    for (max_answer, is_given) in [(whole.len(), true), (whole.len() - 1, false)] {
+        let max_answer = bytesize::ByteSize::b(max_answer as u64);
+        let (executor, _) = self::executor(Limits { max_answer, ..Limits::default() });
+        let answer = run(&executor, "{ __typename }", "{}").await;
+        assert_eq!(answer.is_ok_and(|answer| answer == whole), is_given, "{max_answer}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Reading.
 
-use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
@@ -8,7 +9,7 @@ use model::{Credential, PackageName, Past, Publication, PublicationId, PublishMe
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 
-use super::connection::file;
+use super::connection::{FileIdentity, file};
 use super::{time, tuned};
 use crate::columns::{self, COLUMNS, Source};
 use crate::filter::{Bound, listing};
@@ -23,25 +24,46 @@ fn selected() -> String {
 /// Reads from SQLite.
 #[derive(Debug)]
 pub struct SqliteReader {
-    pool: SqlitePool,
-    path: PathBuf,
+    options: SqliteConnectOptions,
+    max_connections: u32,
+    connect_timeout: Duration,
+    /// Connections to the file that was there when the last statement began.
+    open: Mutex<Option<(FileIdentity, SqlitePool)>>,
     find: String,
 }
 
 impl SqliteReader {
     pub(crate) fn open(options: SqliteConnectOptions, settings: &StoreSettings) -> Self {
-        let path = options.get_filename().to_owned();
-        let pool = SqlitePoolOptions::new()
-            .max_connections(settings.max_connections)
-            .acquire_timeout(settings.connect_timeout)
-            // Not opened read-only: a reader of a write-ahead log keeps its shared memory and may be the first to open it.
-            .connect_lazy_with(tuned(options).pragma("query_only", "true"));
         let find = format!(
             "SELECT i.key, {} FROM json_each($1) AS i \
              CROSS JOIN publication AS p ON p.name = i.value ->> 0 AND p.version = i.value ->> 1",
             selected()
         );
-        Self { pool, path, find }
+        Self {
+            // Not opened read-only: a reader of a write-ahead log keeps its shared memory and may be the first to open it.
+            options: tuned(options).pragma("query_only", "true"),
+            max_connections: settings.max_connections,
+            connect_timeout: settings.connect_timeout,
+            open: Mutex::default(),
+            find,
+        }
+    }
+
+    /// Connections to the file that is there now. SQLite would go on reading from one that another was put in the place of.
+    fn pool(&self) -> Result<SqlitePool, Error> {
+        let file = file(self.options.get_filename())?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, pool)) = &*open
+            && *known == file
+        {
+            return Ok(pool.clone());
+        }
+        let pool = SqlitePoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(self.connect_timeout)
+            .connect_lazy_with(self.options.clone());
+        *open = Some((file, pool.clone()));
+        Ok(pool)
     }
 }
 
@@ -50,7 +72,7 @@ impl PublicationReader for SqliteReader {
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
         let query = sqlx::query(AssertSqlSafe(self.find.as_str())).bind(keys(ids.iter()));
         let mut found = vec![None; ids.len()];
-        for row in query.fetch_all(&self.pool).await? {
+        for row in query.fetch_all(&self.pool()?).await? {
             let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
             if let Some(slot) = found.get_mut(place) {
                 *slot = Some(whole(&row, 1)?);
@@ -73,7 +95,7 @@ impl PublicationReader for SqliteReader {
                 Bound::Time(time) => query.bind(time.to_rfc3339_micros()),
             };
         }
-        query.fetch_all(&self.pool).await?.iter().map(|row| whole(row, 0)).collect()
+        query.fetch_all(&self.pool()?).await?.iter().map(|row| whole(row, 0)).collect()
     }
 
     async fn history(
@@ -88,7 +110,8 @@ impl PublicationReader for SqliteReader {
         let list = serde_json::Value::from_iter(sorted.iter().map(|name| name.as_str()));
         let sql = "SELECT i.key, p.version, p.created, p.tfa, p.credential, p.username \
                    FROM json_each($1) AS i CROSS JOIN publication AS p ON p.name = i.value ORDER BY i.key";
-        let mut answer = sqlx::query(sql).bind(list.to_string()).fetch(&self.pool);
+        let pool = self.pool()?;
+        let mut answer = sqlx::query(sql).bind(list.to_string()).fetch(&pool);
         // The rows of the package that is being read.
         let (mut place, mut package) = (None, Vec::new());
         let mut rows = 0;
@@ -125,12 +148,11 @@ impl PublicationReader for SqliteReader {
         let search = search(prefix, after, first);
         let query = sqlx::query(AssertSqlSafe(search.sql)).bind(search.from);
         let query = search.end.into_iter().fold(query, |query, end| query.bind(end));
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = query.fetch_all(&self.pool()?).await?;
         rows.iter().map(|row| columns::name(row.try_get(0)?)).collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        file(&self.path)?;
         // The statements that are served: a column that is gone fails here as it would there.
         self.find(&[]).await?;
         self.list(&Filter::default(), None, 1).await?;
@@ -185,4 +207,36 @@ fn past(row: &SqliteRow) -> Result<Past<'_>, Error> {
 fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
     serde_json::Value::from_iter(ids.map(|id| vec![id.name.as_str(), id.version.as_str()]))
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_was_put_in_the_place_of_another_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, other] = ["there.db", "other.db"].map(|name| folder.path().join(name));
+        for (path, name) in [(&path, "old"), (&other, "new")] {
+            let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+            let pool = SqlitePool::connect_with(options).await.unwrap();
+            super::super::MIGRATOR.run(&pool).await.unwrap();
+            let sql = format!(
+                "INSERT INTO publication (name, version, created, tor_reason, tfa_reason, tor_settled, credential, actor, \
+                 revision, generation, event_identity, disputed) VALUES ('{name}', '1', '2024-01-01T00:00:00.000000Z', \
+                 'no_address', 'not_reported', 1, 'unknown', 'unknown', 0, 0, zeroblob(16), 0)"
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+            pool.close().await;
+        }
+        let options = SqliteConnectOptions::new().filename(&path);
+        let reader = SqliteReader::open(options, &StoreSettings::default());
+        let names = async || reader.search("", None, 10).await;
+        assert_eq!(names().await.unwrap()[0].as_str(), "old");
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(names().await.unwrap()[0].as_str(), "new");
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(names().await, Err(Error::Transient(_))), "none is there");
+        assert!(matches!(reader.ready().await, Err(Error::Transient(_))));
+    }
 }
