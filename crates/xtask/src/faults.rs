@@ -1,5 +1,5 @@
-//! `cargo xtask faults`: the whole fault run, and with `--chance` schedules of faults that seeds choose. Short versions of both
-//! are part of the tests.
+//! `cargo xtask faults`: the whole fault run, with `--chance` schedules of faults that seeds choose, and with `--requests` the
+//! same for the query daemon and what it is asked. Short versions of all are part of the tests.
 
 use std::process::Command;
 
@@ -19,22 +19,25 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u32,
     /// Let seeds choose settings, records, faults and an operator's acts
-    #[arg(long)]
+    #[arg(long, group = "by_chance")]
     chance: bool,
-    /// With --chance: the seeds, from A up to and without B
-    #[arg(long, value_name = "A..B", default_value = "0..10", requires = "chance")]
+    /// Let seeds choose what the query daemon is asked while its database fails
+    #[arg(long, group = "by_chance")]
+    requests: bool,
+    /// With --chance or --requests: the seeds, from A up to and without B
+    #[arg(long, value_name = "A..B", default_value = "0..10", requires = "by_chance")]
     seeds: String,
-    /// With --chance: how many steps a seed has
-    #[arg(long, default_value_t = 8, requires = "chance")]
+    /// With --chance or --requests: how many steps a seed has
+    #[arg(long, default_value_t = 8, requires = "by_chance")]
     steps: u32,
-    /// With --chance: these steps alone, as the run prints them of a seed that failed
-    #[arg(long, value_name = "N,N", requires = "chance")]
+    /// With --chance or --requests: these steps alone, as the run prints them of a seed that failed
+    #[arg(long, value_name = "N,N", requires = "by_chance")]
     only: Option<String>,
     /// The broker assigns the partitions (`group.protocol = "consumer"`)
     #[arg(long)]
     broker_assigns: bool,
     /// Only faults whose name has one of these words in it
-    #[arg(conflicts_with = "chance")]
+    #[arg(conflicts_with = "by_chance")]
     names: Vec<String>,
 }
 
@@ -42,12 +45,16 @@ pub(crate) struct Args {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::check(workspace)?;
     succeed("building", &mut workspace.cargo(&["build", "--workspace", "--all-targets"]))?;
-    let mut test = if args.chance { chance(workspace, args) } else { listed(workspace, args) };
+    let mut test = match (args.chance, args.requests) {
+        (true, _) => by_chance("chance", workspace, args),
+        (_, true) => by_chance("requests", workspace, args),
+        _ => listed(workspace, args),
+    };
     succeed("the fault run", test.env(KAFKA_LIBS_VARIABLE, workspace.kafka_libs()))
 }
 
-fn chance(workspace: &Workspace, args: &Args) -> Command {
-    let mut test = workspace.cargo(&["test", "--workspace", "--test", "chance", "--"]);
+fn by_chance(test: &str, workspace: &Workspace, args: &Args) -> Command {
+    let mut test = workspace.cargo(&["test", "--workspace", "--test", test, "--"]);
     test.args(["--seeds", &args.seeds, "--steps", &args.steps.to_string()]);
     if let Some(only) = &args.only {
         test.args(["--only", only]);
