@@ -28,6 +28,7 @@ mod database;
 mod event;
 mod machines;
 mod operate;
+mod plan;
 mod record;
 mod report;
 mod rule;
@@ -39,9 +40,9 @@ mod shrink;
 mod tables;
 mod topic;
 
-use std::ops::Range;
 use std::process::ExitCode;
 
+use crate::plan::Plan;
 use crate::report::Report;
 use crate::schedule::Schedule;
 use crate::shrink::Runner;
@@ -50,51 +51,6 @@ use crate::shrink::Runner;
 /// once lost records of a topic that was made again.
 const TESTS: [u64; 4] = [7, 9, 19, 59];
 const TEST_STEPS: usize = 4;
-
-/// What is run.
-struct Plan {
-    seeds: Option<Range<u64>>,
-    steps: usize,
-    only: Option<Vec<usize>>,
-    names: Vec<String>,
-    exact: bool,
-}
-
-impl Plan {
-    /// Flags of the usual test harness, which cargo may hand to every test binary, are passed over.
-    fn from_arguments() -> Self {
-        let mut plan =
-            Self { seeds: None, steps: TEST_STEPS, only: None, names: Vec::new(), exact: false };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().expect("the flag needs a value");
-            match argument.as_str() {
-                "--exact" => plan.exact = true,
-                "--seeds" => plan.seeds = Some(range(&value()).expect("--seeds needs A..B")),
-                "--steps" => plan.steps = value().parse().expect("--steps needs a number"),
-                "--only" => {
-                    let numbers = value();
-                    let numbers = numbers.split(',').map(|number| number.parse().ok());
-                    plan.only = Some(numbers.collect::<Option<_>>().expect("--only needs N,N"));
-                }
-                flag if flag.starts_with('-') => {}
-                name => plan.names.push(name.to_owned()),
-            }
-        }
-        plan
-    }
-
-    /// Whether a test of this name was asked for.
-    fn wants(&self, test: &str) -> bool {
-        let named = |name: &String| if self.exact { name == test } else { test.contains(name) };
-        self.names.is_empty() || self.names.iter().any(named)
-    }
-}
-
-fn range(text: &str) -> Option<Range<u64>> {
-    let (from, until) = text.split_once("..")?;
-    Some(from.parse().ok()?..until.parse().ok()?)
-}
 
 fn name(seed: u64) -> String {
     format!("seed_{seed}")
@@ -106,7 +62,7 @@ fn main() -> ExitCode {
     if harness::lists(&tests) {
         return ExitCode::SUCCESS;
     }
-    let plan = Plan::from_arguments();
+    let plan = Plan::from_arguments(TEST_STEPS);
     let all = plan.seeds.is_some();
     let seeds: Vec<u64> = match plan.seeds.clone() {
         Some(seeds) => seeds.collect(),
@@ -115,7 +71,7 @@ fn main() -> ExitCode {
     if !all && plan.wants(shrink::TEST) {
         shrink::test();
     }
-    let (mut runner, mut report) = (Runner::new(), Report::new(plan.steps));
+    let (mut runner, mut report) = (Runner::new(), Report::new("--chance", plan.steps));
     for seed in seeds {
         let mut schedule = Schedule::of(seed, plan.steps);
         if let Some(only) = &plan.only {

@@ -8,6 +8,8 @@ use crate::shrink::Outcome;
 
 /// Everything that came of a run.
 pub(crate) struct Report {
+    /// The flag of `cargo xtask faults` that stands for the run.
+    flag: &'static str,
     /// Steps of each seed.
     steps: usize,
     began: Instant,
@@ -18,9 +20,9 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(steps: usize) -> Self {
+    pub(crate) fn new(flag: &'static str, steps: usize) -> Self {
         let (failed, held) = (Vec::new(), BTreeMap::new());
-        Self { steps, began: Instant::now(), seeds: 0, failed, held }
+        Self { flag, steps, began: Instant::now(), seeds: 0, failed, held }
     }
 
     pub(crate) fn begin(&mut self, schedule: &Schedule) {
@@ -62,7 +64,8 @@ impl Report {
             format!(" --only {}", numbers.join(","))
         });
         format!(
-            "cargo xtask faults --chance --seeds {seed}..{} --steps {}{}",
+            "cargo xtask faults {} --seeds {seed}..{} --steps {}{}",
+            self.flag,
             seed + 1,
             self.steps,
             only.unwrap_or_default()

@@ -1,10 +1,9 @@
 //! Those who ask.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -12,12 +11,15 @@ use serde_json::{Value, json};
 use crate::document::{Cursors, Maker};
 use crate::expect::{Field, Key, Root, Selection, key};
 use crate::http::{Http, connect};
-use crate::judge::{Judge, Outcome};
+use crate::judge::{Judge, Moment, Outcome};
+use crate::limits::limit;
 use crate::random::Random;
-use crate::request::{Request, Want, limit, page, send, valid, wrong};
+use crate::request::{Request, Want, page, send, valid};
 use crate::rows::Table;
 use crate::run::witness;
 use crate::settings::Settings;
+use crate::tally::count;
+use crate::wrong::wrong;
 use crate::{index, one_in};
 
 /// "Answers others within a second"; the rest is for a machine that compiles at the same time.
@@ -31,16 +33,11 @@ pub(crate) struct Clients {
     pub(crate) settings: Settings,
     pub(crate) http: String,
     pub(crate) epoch: Arc<AtomicU64>,
-    pub(crate) counts: Arc<Mutex<BTreeMap<&'static str, usize>>>,
     /// Requests that were made.
     pub(crate) made: AtomicU64,
 }
 
 impl Clients {
-    fn count(&self, what: &'static str) {
-        *self.counts.lock().expect("no panic").entry(what).or_default() += 1;
-    }
-
     /// Sends a request and judges its answer. Where nothing may be away, that is what `strict` says as far as no fault began.
     pub(crate) fn once(&self, request: &Request, strict: bool) -> Result<Outcome, String> {
         self.answered(request, strict).map(|(outcome, _)| outcome)
@@ -64,7 +61,7 @@ impl Clients {
         let answer = answer.map_err(|error| format!("no answer: {error}\n{}", told()))?;
         let judge = Judge { table: &self.table, settings: &self.settings, cursors: &self.cursors };
         let outcome = judge
-            .judge(request, &answer, &states, well)
+            .judge(request, &answer, &Moment { states, well })
             .map_err(|what| format!("{what}\n{}", told()))?;
         Ok((outcome, answer))
     }
@@ -79,7 +76,7 @@ impl Clients {
             if well && began.elapsed() > WITNESS {
                 return Err(format!("the witness waited {:?}", began.elapsed()));
             }
-            self.count("the witness's requests");
+            count("the witness's requests");
         }
         Ok(())
     }
@@ -90,10 +87,10 @@ impl Clients {
             let kind = random.below(16);
             if kind == 0 {
                 self.walk(random, over)?;
-                self.count("walks");
+                count("walks");
             } else if kind == 1 {
                 self.broken(random);
-                self.count("broken connections");
+                count("broken connections");
             } else {
                 let (request, what) = {
                     let mut maker = Maker::new(random, &self.table, &self.settings, &self.cursors);
@@ -105,7 +102,7 @@ impl Clients {
                     }
                 };
                 let (outcome, answer) = self.answered(&request, true)?;
-                self.count(if outcome == Outcome::Away { "refused meanwhile" } else { what });
+                count(if outcome == Outcome::Away { "refused meanwhile" } else { what });
                 if let Some(tag) =
                     answer.header("etag").filter(|_| outcome == Outcome::Right && one_in(random, 2))
                 {
@@ -129,7 +126,7 @@ impl Clients {
             && self.epoch.load(Ordering::SeqCst) == epoch;
         match answer.status {
             304 if answer.body.is_empty() && answer.header("etag") == Some(tag) => {
-                self.count("not modified");
+                count("not modified");
                 Ok(())
             }
             304 => Err(format!("304 with another tag: {answer:?}")),

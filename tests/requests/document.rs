@@ -182,50 +182,13 @@ impl<'a> Maker<'a> {
                 let count = ids.len();
                 (call, Root::Packages(ids.into_iter().map(Some).collect()), count)
             }
-            2 => {
-                let (mut purls, mut ids) = (Vec::new(), Vec::new());
-                for _ in 0..index(self.random, most.min(80) + 1) {
-                    let (name, version) = self.id();
-                    let own = purl(&name, &version);
-                    let (text, is_known) = match self.random.below(8) {
-                        0 => (format!("{own}?vcs_url=x"), false),
-                        1 => (format!("{own}?repository_url=https://registry.example#x"), true),
-                        2 => (format!("{own}?repository_url=other.example"), false),
-                        3 => (own.replacen("pkg:npm", "pkg:pypi", 1), false),
-                        4 => (own.replacen("pkg:npm", "PKG:NPM", 1), true),
-                        5 => (format!("pkg:npm/{}", encoded_name(&name)), false),
-                        _ => (own, true),
-                    };
-                    purls.push(text);
-                    ids.push(is_known.then_some((name, version)));
-                }
-                let count = purls.len();
-                (
-                    format!("packagesByPurl(purls: {})", self.value("[String!]!", json!(purls))),
-                    Root::Packages(ids),
-                    count,
-                )
-            }
+            2 => self.by_purl(most),
             3..=5 => {
                 let page = self.page(most);
                 let first = page.first;
                 (self.publications(&page), Root::Publications(page), first)
             }
-            6 => {
-                let row = self.row();
-                let cut = 1 + index(self.random, 4);
-                let prefix: String = row.name.chars().take(cut).collect();
-                let after = one_in(self.random, 3).then(|| self.row().name.clone());
-                let first = 1 + index(self.random, most);
-                let mut call = format!(
-                    "search(prefix: {}, first: {first}",
-                    self.value("String!", json!(prefix))
-                );
-                if let Some(after) = &after {
-                    call.push_str(&format!(", after: {}", self.value("String", json!(after))));
-                }
-                (call + ")", Root::Search { prefix, first, after }, first)
-            }
+            6 => self.search(most),
             7 => {
                 let (name, version) = self.id();
                 let own = purl(&name, &version);
@@ -239,6 +202,45 @@ impl<'a> Maker<'a> {
             }
             _ => ("registry".to_owned(), Root::Registry, 0),
         }
+    }
+
+    fn by_purl(&mut self, most: usize) -> (String, Root, usize) {
+        let (mut purls, mut ids) = (Vec::new(), Vec::new());
+        for _ in 0..index(self.random, most.min(80) + 1) {
+            let (name, version) = self.id();
+            let own = purl(&name, &version);
+            let (text, is_known) = match self.random.below(8) {
+                0 => (format!("{own}?vcs_url=x"), false),
+                1 => (format!("{own}?repository_url=https://registry.example#x"), true),
+                2 => (format!("{own}?repository_url=other.example"), false),
+                3 => (own.replacen("pkg:npm", "pkg:pypi", 1), false),
+                4 => (own.replacen("pkg:npm", "PKG:NPM", 1), true),
+                5 => (format!("pkg:npm/{}", encoded_name(&name)), false),
+                _ => (own, true),
+            };
+            purls.push(text);
+            ids.push(is_known.then_some((name, version)));
+        }
+        let count = purls.len();
+        (
+            format!("packagesByPurl(purls: {})", self.value("[String!]!", json!(purls))),
+            Root::Packages(ids),
+            count,
+        )
+    }
+
+    fn search(&mut self, most: usize) -> (String, Root, usize) {
+        let row = self.row();
+        let cut = 1 + index(self.random, 4);
+        let prefix: String = row.name.chars().take(cut).collect();
+        let after = one_in(self.random, 3).then(|| self.row().name.clone());
+        let first = 1 + index(self.random, most);
+        let mut call =
+            format!("search(prefix: {}, first: {first}", self.value("String!", json!(prefix)));
+        if let Some(after) = &after {
+            call.push_str(&format!(", after: {}", self.value("String", json!(after))));
+        }
+        (call + ")", Root::Search { prefix, first, after }, first)
     }
 
     /// Up to so many rows, behind a cursor that the daemon gave.

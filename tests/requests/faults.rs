@@ -9,83 +9,8 @@ use testkit::{NetworkFault, Postgres, StopMode, eventually};
 use crate::http::PATIENCE;
 use crate::pick;
 use crate::random::Random;
-use crate::rows::insert;
-use crate::run::{READER, Stage};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Fault {
-    Nothing,
-    ConnectionsCut,
-    ConnectionsRefused,
-    ConnectionsSlow,
-    ConnectionsMute,
-    OpenConnectionsMute,
-    AnswersLost,
-    Restarted,
-    Crashed,
-    Promoted,
-    SessionsEnded,
-    TooManyConnections,
-    TableLocked,
-    ReadOnly,
-    RightTaken,
-    ColumnRenamed,
-    FileLocked,
-    FileReplaced,
-    FileAway,
-}
-
-pub(crate) const POSTGRES: [Fault; 16] = [
-    Fault::Nothing,
-    Fault::ConnectionsCut,
-    Fault::ConnectionsRefused,
-    Fault::ConnectionsSlow,
-    Fault::ConnectionsMute,
-    Fault::OpenConnectionsMute,
-    Fault::AnswersLost,
-    Fault::Restarted,
-    Fault::Crashed,
-    Fault::Promoted,
-    Fault::SessionsEnded,
-    Fault::TooManyConnections,
-    Fault::TableLocked,
-    Fault::ReadOnly,
-    Fault::RightTaken,
-    Fault::ColumnRenamed,
-];
-pub(crate) const SQLITE: [Fault; 5] =
-    [Fault::Nothing, Fault::FileLocked, Fault::FileReplaced, Fault::FileAway, Fault::ColumnRenamed];
-
-impl Fault {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Nothing => "nothing",
-            Self::ConnectionsCut => "connections cut",
-            Self::ConnectionsRefused => "connections refused",
-            Self::ConnectionsSlow => "connections slow",
-            Self::ConnectionsMute => "connections mute",
-            Self::OpenConnectionsMute => "open connections mute, new ones not",
-            Self::AnswersLost => "answers lost",
-            Self::Restarted => "the server restarted",
-            Self::Crashed => "the server crashed",
-            Self::Promoted => "the standby promoted",
-            Self::SessionsEnded => "sessions ended",
-            Self::TooManyConnections => "too many connections",
-            Self::TableLocked => "the table locked",
-            Self::ReadOnly => "the database read-only",
-            Self::RightTaken => "the right to read taken",
-            Self::ColumnRenamed => "a column renamed",
-            Self::FileLocked => "the file locked by a writer",
-            Self::FileReplaced => "the file replaced",
-            Self::FileAway => "the file away",
-        }
-    }
-
-    /// Those that a reader must not feel.
-    pub(crate) const fn hurts(self) -> bool {
-        !matches!(self, Self::Nothing | Self::ReadOnly | Self::FileLocked)
-    }
-}
+use crate::run::{READER, Run, put};
+use crate::schedule::Fault;
 
 /// Statements in a session of their own.
 pub(crate) async fn execute(url: &str, sql: &str) -> Result<(), sqlx::Error> {
@@ -101,7 +26,7 @@ pub(crate) async fn execute(url: &str, sql: &str) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
-impl Stage<'_> {
+impl Run<'_> {
     /// The database's own words, which must work.
     async fn admin(&self, sql: &str) {
         execute(&self.store, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -112,40 +37,61 @@ impl Stage<'_> {
         eventually("the time of a fault", PATIENCE, async || Instant::now() >= until).await;
     }
 
+    /// The one statement, a while, and the other, which takes it back.
+    async fn between(&self, random: &mut Random, statements: [String; 2]) {
+        for sql in statements {
+            self.admin(&sql).await;
+            self.a_while(random, 1_500).await;
+        }
+    }
+
     /// The fault from its beginning to its end.
     pub(crate) async fn suffer(&mut self, fault: Fault, random: &mut Random) {
-        let network = |fault| self.servers.proxy.set(fault);
         match fault {
             Fault::Nothing => self.a_while(random, 600).await,
-            Fault::ConnectionsCut => self.servers.proxy.cut(),
-            Fault::ConnectionsRefused
-            | Fault::ConnectionsSlow
-            | Fault::ConnectionsMute
-            | Fault::AnswersLost => {
-                network(match fault {
-                    Fault::ConnectionsRefused => NetworkFault::Cut,
-                    Fault::ConnectionsSlow => {
-                        NetworkFault::Slow(Duration::from_millis(10 + random.below(60)))
-                    }
-                    Fault::ConnectionsMute => NetworkFault::HalfOpen,
-                    _ => NetworkFault::AnswersLost,
-                });
-                self.a_while(random, 4_000).await;
-                if fault == Fault::AnswersLost {
-                    // Connections whose answers were lost are out of step and end, as those of a network that comes back.
-                    self.servers.proxy.cut();
-                }
-                self.servers.proxy.set(NetworkFault::None);
-            }
-            Fault::OpenConnectionsMute => self.servers.proxy.silence(),
             Fault::Restarted | Fault::Crashed => {
-                let mode =
-                    if fault == Fault::Crashed { StopMode::Immediate } else { StopMode::Fast };
+                let crashed = fault == Fault::Crashed;
+                let mode = if crashed { StopMode::Immediate } else { StopMode::Fast };
                 self.servers.postgres.stop(mode);
                 self.a_while(random, 1_500).await;
                 self.servers.postgres.start_again();
             }
             Fault::Promoted => self.promote().await,
+            Fault::FileLocked | Fault::FileReplaced | Fault::FileAway => {
+                self.act_on_file(fault, random).await;
+            }
+            Fault::SessionsEnded
+            | Fault::TooManyConnections
+            | Fault::TableLocked
+            | Fault::ReadOnly
+            | Fault::RightTaken
+            | Fault::ColumnRenamed => self.act_by_statements(fault, random).await,
+            _ => self.act_on_network(fault, random).await,
+        }
+    }
+
+    async fn act_on_network(&self, fault: Fault, random: &mut Random) {
+        let proxy = &self.servers.proxy;
+        proxy.set(match fault {
+            Fault::ConnectionsCut => return proxy.cut(),
+            Fault::OpenConnectionsMute => return proxy.silence(),
+            Fault::ConnectionsRefused => NetworkFault::Cut,
+            Fault::ConnectionsSlow => {
+                NetworkFault::Slow(Duration::from_millis(10 + random.below(60)))
+            }
+            Fault::ConnectionsMute => NetworkFault::HalfOpen,
+            _ => NetworkFault::AnswersLost,
+        });
+        self.a_while(random, 4_000).await;
+        proxy.set(NetworkFault::None);
+        if fault == Fault::AnswersLost {
+            // Connections whose answers were lost are out of step and end, as those of a network that comes back.
+            proxy.cut();
+        }
+    }
+
+    async fn act_by_statements(&self, fault: Fault, random: &mut Random) {
+        match fault {
             Fault::SessionsEnded => self.end_sessions().await,
             Fault::TooManyConnections => {
                 self.admin(&format!("ALTER ROLE {READER} CONNECTION LIMIT 0")).await;
@@ -160,67 +106,61 @@ impl Stage<'_> {
             }
             Fault::ReadOnly => {
                 for on in ["on", "off"] {
-                    self.admin(&format!("ALTER SYSTEM SET default_transaction_read_only = {on}"))
-                        .await;
+                    let set = format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
+                    self.admin(&set).await;
                     self.admin("SELECT pg_reload_conf()").await;
                     self.a_while(random, 1_000).await;
                 }
             }
             Fault::RightTaken => {
-                self.admin(&format!("REVOKE SELECT ON publication FROM {READER}")).await;
-                self.a_while(random, 1_500).await;
-                self.admin(&format!("GRANT SELECT ON publication TO {READER}")).await;
+                let [take, give] = [("REVOKE", "FROM"), ("GRANT", "TO")]
+                    .map(|(what, whom)| format!("{what} SELECT ON publication {whom} {READER}"));
+                self.between(random, [take, give]).await;
             }
-            Fault::ColumnRenamed => {
+            _ => {
                 let column = pick(
                     random,
                     &["username", "tor", "tfa_reason", "created", "integrity", "version"],
                 );
-                self.admin(&format!("ALTER TABLE publication RENAME COLUMN {column} TO gone"))
-                    .await;
-                self.a_while(random, 1_500).await;
-                self.admin(&format!("ALTER TABLE publication RENAME COLUMN gone TO {column}"))
-                    .await;
+                let rename =
+                    |from, to| format!("ALTER TABLE publication RENAME COLUMN {from} TO {to}");
+                self.between(random, [rename(column, "gone"), rename("gone", column)]).await;
             }
+        }
+    }
+
+    async fn act_on_file(&self, fault: Fault, random: &mut Random) {
+        // Nobody writes into a file that goes.
+        let _gate = self.gate.lock().await;
+        let file = self.file();
+        let beside = file.with_extension("beside");
+        match fault {
             Fault::FileLocked => {
                 let options: sqlx::sqlite::SqliteConnectOptions =
                     self.store.parse().expect("a URL of this run");
-                let options = options.busy_timeout(Duration::from_secs(20));
                 let mut writer = options.connect().await.expect("the file is there");
-                sqlx::raw_sql("BEGIN IMMEDIATE")
-                    .execute(&mut writer)
-                    .await
-                    .expect("the lock is given");
-                self.a_while(random, 1_500).await;
-                sqlx::raw_sql("COMMIT").execute(&mut writer).await.expect("a transaction ends");
+                for sql in ["BEGIN IMMEDIATE", "COMMIT"] {
+                    sqlx::raw_sql(sql).execute(&mut writer).await.expect("nobody else writes");
+                    self.a_while(random, 1_500).await;
+                }
             }
-            Fault::FileReplaced => {
-                // Nobody writes into the file that goes.
-                let gate = self.gate.clone();
-                let _gate = gate.lock().await;
-                let file = self.file();
-                let copy = file.with_extension("copy");
-                self.admin(&format!("VACUUM INTO '{}'", copy.display())).await;
+            Fault::FileAway => {
+                self.admin("PRAGMA wal_checkpoint(TRUNCATE)").await;
+                fs::rename(&file, &beside).expect("the file is there");
+                self.a_while(random, 1_500).await;
+                fs::rename(&beside, &file).expect("the file is there");
+            }
+            _ => {
+                self.admin(&format!("VACUUM INTO '{}'", beside.display())).await;
                 if let Some(rows) = self.table.begin_next() {
-                    let url = format!("sqlite://{}", copy.display());
-                    execute(&url, &insert(rows).replace(", X, ", ", zeroblob(16), "))
-                        .await
-                        .expect("the copy takes rows");
+                    let url = format!("sqlite://{}", beside.display());
+                    put(&url, rows).await.expect("the copy takes rows");
                 }
                 // Who opens the old file meanwhile misses nothing.
                 self.admin("PRAGMA wal_checkpoint(TRUNCATE)").await;
                 self.remove_log();
-                fs::rename(copy, file).expect("the copy is there");
+                fs::rename(beside, file).expect("the copy is there");
                 self.table.done();
-            }
-            Fault::FileAway => {
-                let gate = self.gate.clone();
-                let _gate = gate.lock().await;
-                let (file, away) = (self.file(), self.file().with_extension("away"));
-                self.admin("PRAGMA wal_checkpoint(TRUNCATE)").await;
-                fs::rename(&file, &away).expect("the file is there");
-                self.a_while(random, 1_500).await;
-                fs::rename(&away, &file).expect("the file is there");
             }
         }
     }

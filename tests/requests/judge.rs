@@ -21,6 +21,15 @@ pub(crate) enum Outcome {
     Away,
 }
 
+/// When a request was answered.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    /// The states that the table may have been in.
+    pub(crate) states: RangeInclusive<usize>,
+    /// Whether no fault was there, so that nothing may be away.
+    pub(crate) well: bool,
+}
+
 /// What a judge knows.
 pub(crate) struct Judge<'a> {
     pub(crate) table: &'a Table,
@@ -42,13 +51,12 @@ const BY_MEDIA: [&str; 7] = [
 const PASSING: [&str; 3] = ["STORE_UNAVAILABLE", "TIMEOUT", "BUSY"];
 
 impl Judge<'_> {
-    /// Judges an answer that was given while the table was in one of the states. While all is well nothing may be away.
+    /// Judges an answer.
     pub(crate) fn judge(
         &self,
         request: &Request,
         answer: &Answer,
-        states: &RangeInclusive<usize>,
-        well: bool,
+        moment: &Moment,
     ) -> Result<Outcome, String> {
         let wrong = |what: String| {
             let short: String = answer.body.chars().take(700).collect();
@@ -63,43 +71,54 @@ impl Judge<'_> {
         }
         let is_html = answer.header("content-type") == Some("text/html; charset=utf-8");
         if is_html {
-            return self.html(request, answer, states, well).or_else(wrong);
+            return self.html(request, answer, moment).or_else(wrong);
         }
         let Ok(body) = serde_json::from_str::<Value>(&answer.body) else {
             return wrong("no JSON".to_owned());
         };
-        let Some(errors) = body.get("errors") else {
-            let document = match &request.want {
-                Want::Rows(document) | Want::Kept(document) => document,
-                _ => return wrong("answered and not refused".to_owned()),
-            };
-            if answer.status != 200 || body.as_object().is_none_or(|body| body.len() != 1) {
-                return wrong("no plain answer".to_owned());
+        match (body.get("data"), body.get("errors")) {
+            (Some(data), None) => self.answer(request, answer, data, moment).or_else(wrong),
+            (None, Some(errors)) => {
+                self.refusal(request, answer, &errors[0]["extensions"], moment).or_else(wrong)
             }
-            let media = if request.newer {
-                "application/graphql-response+json"
-            } else {
-                "application/json"
-            };
-            let is_get = request.http.method == "GET";
-            if answer.header("content-type").is_none_or(|own| !own.starts_with(media))
-                || is_get != answer.header("etag").is_some()
-            {
-                return wrong(format!("not of the type {media}, or its tag is wrong"));
-            }
-            return self.data(document, &body["data"], states).or_else(wrong);
+            _ => wrong("neither data alone nor errors alone".to_owned()),
+        }
+    }
+
+    fn answer(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        data: &Value,
+        moment: &Moment,
+    ) -> Result<Outcome, String> {
+        let (Want::Rows(document) | Want::Kept(document)) = &request.want else {
+            return Err("answered and not refused".to_owned());
         };
-        if body.get("data").is_some() {
-            return wrong("errors beside data".to_owned());
+        let media =
+            if request.newer { "application/graphql-response+json" } else { "application/json" };
+        let is_typed = answer.header("content-type").is_some_and(|own| own.starts_with(media));
+        let is_tagged = (request.http.method == "GET") == answer.header("etag").is_some();
+        if answer.status != 200 || !is_typed || !is_tagged {
+            return Err(format!("not 200, not of the type {media}, or its tag is wrong"));
         }
-        let code = errors[0]["extensions"]["code"].as_str().unwrap_or_default();
-        let by_media = if request.newer { 400 } else { 200 };
-        if answer.header("cache-control") != Some("no-store")
-            && answer.status != 431
-            && answer.status != 414
-        {
-            return wrong("a refusal that may be kept".to_owned());
+        self.data(document, data, &moment.states)
+    }
+
+    /// `error` is the extensions of the first error.
+    fn refusal(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        error: &Value,
+        moment: &Moment,
+    ) -> Result<Outcome, String> {
+        let code = error["code"].as_str().unwrap_or_default();
+        let is_of_head = [414, 431].contains(&answer.status);
+        if answer.header("cache-control") != Some("no-store") && !is_of_head {
+            return Err("a refusal that may be kept".to_owned());
         }
+        let limit = error["limit"].as_str();
         if PASSING.contains(&code) && answer.status == 503 {
             // How long an answer is, is known when it is written.
             let asks_the_store = match &request.want {
@@ -108,49 +127,32 @@ impl Judge<'_> {
                 }
                 _ => true,
             };
-            return if well || !asks_the_store {
-                wrong("refused while all is well".to_owned())
-            } else {
-                Ok(Outcome::Away)
-            };
+            let may = !moment.well && asks_the_store;
+            return may
+                .then_some(Outcome::Away)
+                .ok_or_else(|| "refused while all is well".to_owned());
         }
-        let status = match &request.want {
-            Want::Refusal { codes, status, limit } if codes.contains(&code) => {
-                let named = limit.is_none_or(|(limit, maximum)| {
-                    let extensions = &errors[0]["extensions"];
-                    extensions["limit"] == limit && extensions["maximum"] == maximum
-                });
-                if !named {
-                    return wrong(format!("the limit is {limit:?}"));
-                }
-                *status
+        let (is_expected, status) = match &request.want {
+            Want::Refusal { codes, status, limit: own } => {
+                let named = own
+                    .is_none_or(|(own, maximum)| limit == Some(own) && error["maximum"] == maximum);
+                (codes.contains(&code) && named, *status)
             }
-            Want::Kept(_) => {
-                let expected = if self.settings.no_persisted {
-                    "PERSISTED_QUERY_NOT_SUPPORTED"
-                } else {
-                    "PERSISTED_QUERY_NOT_FOUND"
-                };
-                if code != expected {
-                    return wrong(format!("not {expected}"));
-                }
-                None
+            Want::Kept(_) if self.settings.no_persisted => {
+                (code == "PERSISTED_QUERY_NOT_SUPPORTED", None)
             }
-            Want::Rows(document)
-                if errors[0]["extensions"]["limit"] == "limits.max_history"
-                    && code == "LIMIT_EXCEEDED" =>
-            {
-                if !self.history_is_over(document, states) {
-                    return wrong("the histories are within the limit".to_owned());
-                }
-                None
+            Want::Kept(_) if code == "PERSISTED_QUERY_NOT_FOUND" => (true, None),
+            Want::Rows(document) | Want::Kept(document) => {
+                let over =
+                    limit == Some("limits.max_history") && self.history(document, &moment.states).0;
+                (code == "LIMIT_EXCEEDED" && over, None)
             }
-            _ => return wrong("refused without a reason".to_owned()),
+            Want::History(_) => (false, None),
         };
-        let is_free = matches!(request.want, Want::Refusal { codes, .. } if codes.len() > 1);
-        let expected = status.or(BY_MEDIA.contains(&code).then_some(by_media));
-        if !is_free && expected != Some(answer.status) {
-            return wrong(format!("the status of {code} is {expected:?}"));
+        let by_media = BY_MEDIA.contains(&code).then_some(if request.newer { 400 } else { 200 });
+        // A URL that is too long may be refused as that or as a head that is.
+        if !is_expected || !is_of_head && status.or(by_media) != Some(answer.status) {
+            return Err("refused without a reason, or with another status".to_owned());
         }
         Ok(Outcome::Refused)
     }
@@ -190,36 +192,27 @@ impl Judge<'_> {
             }
         }
         drop(known);
-        if !self.history_is_within(document, states) {
+        if !self.history(document, states).1 {
             return Err("more rows of history than allowed".to_owned());
         }
         Ok(Outcome::Right)
     }
 
-    fn history_rows(&self, document: &Document, (found, history): (usize, usize)) -> usize {
-        let tables = Tables::new(self.table.rows(found), self.table.rows(history));
-        for (_, root, of) in &document.roots {
-            tables.root(root, of);
-        }
-        tables.history_rows()
+    /// Whether the rows that a document's histories are made from may have been over the limit, and within.
+    fn history(&self, document: &Document, states: &RangeInclusive<usize>) -> (bool, bool) {
+        let is_over = |(found, history)| {
+            let tables = Tables::new(self.table.rows(found), self.table.rows(history));
+            for (_, root, of) in &document.roots {
+                tables.root(root, of);
+            }
+            tables.history_rows() > self.settings.max_history
+        };
+        (pairs(states).any(is_over), !pairs(states).all(is_over))
     }
 
-    fn history_is_over(&self, document: &Document, states: &RangeInclusive<usize>) -> bool {
-        pairs(states).any(|pair| self.history_rows(document, pair) > self.settings.max_history)
-    }
-
-    fn history_is_within(&self, document: &Document, states: &RangeInclusive<usize>) -> bool {
-        pairs(states).any(|pair| self.history_rows(document, pair) <= self.settings.max_history)
-    }
-
-    fn html(
-        &self,
-        request: &Request,
-        answer: &Answer,
-        states: &RangeInclusive<usize>,
-        well: bool,
-    ) -> Result<Outcome, String> {
+    fn html(&self, request: &Request, answer: &Answer, moment: &Moment) -> Result<Outcome, String> {
         let Want::History(page) = &request.want else { return Err("a page for people".to_owned()) };
+        let Moment { states, well } = moment;
         let over = |state: usize| {
             let rows = self.table.rows(state);
             rows.iter().filter(|row| Some(&row.name) == page.filter.name.as_ref()).count()

@@ -1,6 +1,5 @@
 //! One seed on the real parts: clients that ask by chance, a steady witness, rows that come, and faults one after the other.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,70 +8,33 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
-use testkit::{Daemon, Postgres, Proxy, eventually, free_port, http_get};
+use testkit::{Daemon, eventually, free_port, http_get};
 
 use crate::clients::Clients;
 use crate::document::Cursors;
 use crate::document::Document;
 use crate::expect::{Field, Root, Selection};
-use crate::faults::{Fault, POSTGRES, SQLITE, execute};
+use crate::faults::execute;
 use crate::http::PATIENCE;
 use crate::judge::Outcome;
-use crate::pick;
 use crate::random::Random;
 use crate::request::{Want, send};
 use crate::rows::{Row, Table, insert};
+use crate::schedule::{Fault, Schedule, Step};
+use crate::servers::{Servers, host_of};
 use crate::settings::{MAX_MEMORY, PASSWORD, Settings, TOKEN};
+use crate::tally;
 
 /// The daemon's role: it may read the rows and nothing else.
 pub(crate) const READER: &str = "reader";
 /// After a fault's end all is well again within this time: time-outs of connections and statements, and a machine at work.
 const RECOVERY: Duration = Duration::from_secs(20);
 const CLIENTS: usize = 3;
-/// Requests of each client before a fault, and after it.
-const REQUESTS: u64 = 12;
-
-/// The servers that seeds share.
-pub(crate) struct Servers {
-    pub(crate) postgres: Postgres,
-    pub(crate) proxy: Proxy,
-}
-
-impl Servers {
-    pub(crate) fn start() -> Self {
-        let (postgres, proxy) = (Postgres::start(), Proxy::start());
-        proxy.forward_to(host_of(&postgres.url()));
-        Self { postgres, proxy }
-    }
-}
-
-fn host_of(url: &str) -> &str {
-    url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of testkit's").0
-}
-
-/// What a seed stands for.
-#[derive(Debug, Clone)]
-pub(crate) struct Schedule {
-    pub(crate) seed: u64,
-    pub(crate) settings: Settings,
-    /// Each with its number and a seed of its own.
-    pub(crate) steps: Vec<(usize, u64, Fault)>,
-}
-
-impl Schedule {
-    pub(crate) fn of(seed: u64, length: usize) -> Self {
-        let mut random = Random::new(seed);
-        let settings = Settings::of(&mut random);
-        let faults: &[Fault] = if settings.sqlite { &SQLITE } else { &POSTGRES };
-        let steps =
-            (0..length).map(|number| (number, random.below(u64::MAX), pick(&mut random, faults)));
-        let steps = steps.collect();
-        Self { seed, settings, steps }
-    }
-}
+/// Requests of all clients together before a fault, and after it.
+const REQUESTS: u64 = 36;
 
 /// The parts of a seed.
-pub(crate) struct Stage<'s> {
+pub(crate) struct Run<'s> {
     pub(crate) servers: &'s mut Servers,
     pub(crate) settings: Settings,
     /// The database's URL for who owns it.
@@ -87,14 +49,13 @@ pub(crate) struct Stage<'s> {
     directory: TempDir,
     /// Even while all is well.
     epoch: Arc<AtomicU64>,
-    pub(crate) counts: Arc<Mutex<BTreeMap<&'static str, usize>>>,
 }
 
 fn free_address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-impl<'s> Stage<'s> {
+impl<'s> Run<'s> {
     pub(crate) async fn set(servers: &'s mut Servers, schedule: &Schedule) -> Self {
         let mut random = Random::new(schedule.seed ^ 0x5eed);
         let settings = schedule.settings.clone();
@@ -132,7 +93,7 @@ impl<'s> Stage<'s> {
             .environment()
             .iter()
             .fold(daemon, |daemon, (name, value)| daemon.env(name, value));
-        let stage = Self {
+        let mut run = Self {
             servers,
             settings,
             store,
@@ -144,17 +105,10 @@ impl<'s> Stage<'s> {
             admin,
             directory,
             epoch: Arc::default(),
-            counts: Arc::default(),
         };
-        stage.put(stage.table.rows(0)).await.expect("rows can be put in");
-        let mut stage = stage;
-        let admin = stage.admin.clone();
-        stage.daemon.wait_ready(admin);
-        stage
-    }
-
-    async fn put(&self, rows: &[Row]) -> Result<(), sqlx::Error> {
-        put(&self.store, rows).await
+        put(&run.store, run.table.rows(0)).await.expect("rows can be put in");
+        run.daemon.wait_ready(&run.admin);
+        run
     }
 
     /// The file of the rows.
@@ -163,29 +117,21 @@ impl<'s> Stage<'s> {
     }
 
     /// One fault, with what is asked before, meanwhile and afterwards.
-    pub(crate) async fn step(&mut self, (number, seed, fault): (usize, u64, Fault)) {
-        let mut random = Random::new(seed);
-        let over = AtomicBool::new(false);
-        let wrong = Mutex::new(None);
-        let clients = Clients {
+    pub(crate) async fn step(&mut self, step: Step) {
+        let mut random = Random::new(step.seed);
+        let over = &AtomicBool::new(false);
+        let wrong = &Mutex::new(None);
+        let clients = &Clients {
             table: self.table.clone(),
             cursors: self.cursors.clone(),
             settings: self.settings.clone(),
             http: self.http.clone(),
             epoch: self.epoch.clone(),
-            counts: self.counts.clone(),
             made: AtomicU64::new(0),
         };
-        let (store, gate, table, runtime) = (
-            self.store.clone(),
-            self.gate.clone(),
-            self.table.clone(),
-            tokio::runtime::Handle::current(),
-        );
-        let growing = self.settings.growing;
-        let seeds: Vec<u64> = (0..CLIENTS + 2).map(|_| random.below(u64::MAX)).collect();
-        let until = AtomicU64::new(REQUESTS * CLIENTS as u64);
-        let (clients, over, wrong, until) = (&clients, &over, &wrong, &until);
+        let (store, gate, table) = (self.store.clone(), self.gate.clone(), self.table.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let seeds = [(); CLIENTS + 1].map(|()| random.below(u64::MAX));
         thread::scope(|scope| {
             let _ends = Ends(over);
             let guarded = |work: &dyn Fn() -> Result<(), String>| {
@@ -198,96 +144,87 @@ impl<'s> Stage<'s> {
                 scope.spawn(move || guarded(&|| clients.ask(&mut Random::new(*seed), over)));
             }
             scope.spawn(move || guarded(&|| clients.witness(over)));
-            if growing {
-                let seed = seeds[CLIENTS + 1];
-                scope.spawn(move || runtime.block_on(grow(&store, &gate, &table, seed, over)));
+            if self.settings.growing {
+                let runtime = runtime.clone();
+                let growing =
+                    move || runtime.block_on(grow(&store, &gate, &table, seeds[CLIENTS], over));
+                scope.spawn(growing);
             }
             tokio::task::block_in_place(|| {
-                tokio::runtime::Handle::current().block_on(async {
-                    let asked = async |count: u64| {
-                        eventually("the clients to ask", 4 * PATIENCE, async || {
-                            over.load(Ordering::SeqCst)
-                                || clients.made.load(Ordering::SeqCst) >= count
-                        })
-                        .await;
-                    };
-                    asked(until.load(Ordering::SeqCst)).await;
-                    if fault.hurts() {
-                        self.epoch.fetch_add(1, Ordering::SeqCst);
-                    }
-                    self.suffer(fault, &mut random).await;
-                    if fault.hurts() && !over.load(Ordering::SeqCst) {
-                        self.recover(clients, fault).await;
-                        self.epoch.fetch_add(1, Ordering::SeqCst);
-                    }
-                    asked(clients.made.load(Ordering::SeqCst) + REQUESTS * CLIENTS as u64).await;
-                });
+                runtime.block_on(self.happen(step.fault, &mut random, clients, over));
             });
         });
         if let Some(wrong) = wrong.lock().expect("no panic").take() {
             panic!("{wrong}");
         }
-        self.look(number);
+        self.look();
     }
 
-    /// All is well again when the daemon says so and a lookup on each of its connections is answered.
+    /// The fault, between times when all is well.
+    async fn happen(
+        &mut self,
+        fault: Fault,
+        random: &mut Random,
+        clients: &Clients,
+        over: &AtomicBool,
+    ) {
+        let is_over = || over.load(Ordering::SeqCst);
+        let asked = async || {
+            let count = clients.made.load(Ordering::SeqCst) + REQUESTS;
+            let enough = async || is_over() || clients.made.load(Ordering::SeqCst) >= count;
+            eventually("the clients to ask", 4 * PATIENCE, enough).await;
+        };
+        asked().await;
+        if fault.hurts() {
+            self.epoch.fetch_add(1, Ordering::SeqCst);
+        }
+        self.suffer(fault, random).await;
+        if fault.hurts() && !is_over() {
+            self.recover(clients, fault).await;
+            self.epoch.fetch_add(1, Ordering::SeqCst);
+        }
+        asked().await;
+    }
+
+    /// All is well again when the daemon says so and many look-ups at once are answered.
     async fn recover(&self, clients: &Clients, fault: Fault) {
         let ended = Instant::now();
-        let mut last = String::new();
-        let mut is_well = || {
-            if !http_get(&self.admin, "/readyz").is_ok_and(|(status, _)| status == 200) {
-                last = "/readyz is not 200".to_owned();
-                return false;
-            }
-            let many = || clients.once(&witness(&self.table, &self.settings), false);
-            let outcomes: Vec<_> = thread::scope(|scope| {
-                let asking: Vec<_> = (0..16).map(|_| scope.spawn(many)).collect();
-                asking.into_iter().map(|own| own.join().expect("no panic")).collect()
-            });
-            last = format!("{:?}", outcomes.iter().find(|own| **own != Ok(Outcome::Right)));
-            outcomes.iter().all(|own| *own == Ok(Outcome::Right))
-        };
-        while !is_well() {
-            assert!(
-                ended.elapsed() < RECOVERY,
-                "not well {RECOVERY:?} after \"{}\": {last}\n{}",
-                fault.name(),
-                self.daemon.log()
-            );
-        }
-        let millis = usize::try_from(ended.elapsed().as_millis()).unwrap_or(usize::MAX);
-        let mut counts = self.counts.lock().expect("no panic");
-        let longest = counts.entry("longest recovery, ms").or_default();
-        *longest = millis.max(*longest);
+        let request = &witness(&self.table, &self.settings);
+        eventually(&format!("all to be well after \"{}\"", fault.name()), RECOVERY, async || {
+            let is_ready = http_get(&self.admin, "/readyz").is_ok_and(|(status, _)| status == 200);
+            is_ready
+                && thread::scope(|scope| {
+                    let asking = [(); 16].map(|()| scope.spawn(|| clients.once(request, false)));
+                    asking
+                        .into_iter()
+                        .all(|own| own.join().is_ok_and(|own| own == Ok(Outcome::Right)))
+                })
+        })
+        .await;
+        tally::most(
+            "longest recovery, ms",
+            ended.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+        );
     }
 
     /// Memory and log.
-    fn look(&mut self, number: usize) {
-        assert!(
-            self.daemon.is_running(),
-            "the daemon ended in step {number}:\n{}",
-            self.daemon.log()
-        );
+    fn look(&mut self) {
+        assert!(self.daemon.is_running(), "the daemon ended:\n{}", self.daemon.log());
         let peak = self.daemon.peak_memory().unwrap_or_default();
         assert!(peak < MAX_MEMORY, "the daemon held {peak} bytes");
         let log = self.daemon.log();
-        for secret in [PASSWORD, TOKEN] {
-            assert!(!log.contains(secret), "the log has a secret:\n{log}");
+        for unwanted in [PASSWORD, TOKEN, "panicked"] {
+            let line = log.lines().find(|line| line.contains(unwanted));
+            assert_eq!(line, None, "the log has {unwanted:?}");
         }
-        let panics = log.lines().find(|line| line.contains("panicked"));
-        assert_eq!(panics, None, "a request panicked");
-        let mut counts = self.counts.lock().expect("no panic");
-        let most = counts.entry("peak memory, MiB").or_default();
-        *most = usize::try_from(peak >> 20).unwrap_or(usize::MAX).max(*most);
+        tally::most("peak memory, MiB", peak >> 20);
     }
 
     /// Ends the daemon in good order.
-    pub(crate) fn end(mut self) -> BTreeMap<&'static str, usize> {
+    pub(crate) async fn end(mut self) {
         self.daemon.terminate();
         let status = self.daemon.wait_exit(PATIENCE);
         assert_eq!(status.code(), Some(0), "the exit code:\n{}", self.daemon.log());
-        let counts = self.counts.lock().expect("no panic");
-        counts.clone()
     }
 }
 
@@ -324,7 +261,7 @@ pub(crate) fn witness(table: &Table, settings: &Settings) -> crate::request::Req
     request
 }
 
-async fn put(store: &str, rows: &[Row]) -> Result<(), sqlx::Error> {
+pub(crate) async fn put(store: &str, rows: &[Row]) -> Result<(), sqlx::Error> {
     let zero = if store.starts_with("sqlite:") {
         "zeroblob(16)"
     } else {
