@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::check::{Check, Moment, Outcome};
+use crate::counts::count;
 use crate::document::{Cursors, Maker};
 use crate::expect::{Field, Key, Root, Selection, key};
 use crate::http::{Http, connect};
-use crate::judge::{Judge, Moment, Outcome};
 use crate::limits::limit;
 use crate::random::Random;
 use crate::request::{Request, Want, page, send, valid};
 use crate::rows::Table;
 use crate::run::witness;
 use crate::settings::Settings;
-use crate::tally::count;
 use crate::wrong::wrong;
 use crate::{index, one_in};
 
@@ -38,7 +38,7 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Sends a request and judges its answer. Where nothing may be away, that is what `strict` says as far as no fault began.
+    /// sends a request and checks its answer. Where nothing may be away, that is what `strict` says as far as no fault began.
     pub(crate) fn once(&self, request: &Request, strict: bool) -> Result<Outcome, String> {
         self.answered(request, strict).map(|(outcome, _)| outcome)
     }
@@ -59,9 +59,9 @@ impl Clients {
             format!("  request: {method} {path} {headers:?} {body}")
         };
         let answer = answer.map_err(|error| format!("no answer: {error}\n{}", told()))?;
-        let judge = Judge { table: &self.table, settings: &self.settings, cursors: &self.cursors };
-        let outcome = judge
-            .judge(request, &answer, &Moment { states, well })
+        let check = Check { table: &self.table, settings: &self.settings, cursors: &self.cursors };
+        let outcome = check
+            .check(request, &answer, &Moment { states, well })
             .map_err(|what| format!("{what}\n{}", told()))?;
         Ok((outcome, answer))
     }

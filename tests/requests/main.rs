@@ -1,5 +1,5 @@
 //! The query daemon under requests and faults by chance: a seed chooses settings, rows, requests made from the schema, and what
-//! happens to the database; a check that knows only the rows that were put in and the client's guide judges every answer.
+//! happens to the database; a check that knows only the rows that were put in and the client's guide checks every answer.
 //!
 //! `cargo xtask test` runs the seeds of [`TESTS`], `cargo xtask faults --requests --seeds A..B` any others. Arguments: `--seeds
 //! A..B`, `--steps N` (of each seed), `--only N,N` (of these steps alone), and names of tests.
@@ -23,12 +23,13 @@ mod report;
 #[path = "../chance/shrink.rs"]
 mod shrink;
 
+mod check;
 mod clients;
+mod counts;
 mod document;
 mod expect;
 mod faults;
 mod http;
-mod judge;
 mod limits;
 mod request;
 mod rows;
@@ -36,7 +37,6 @@ mod run;
 mod schedule;
 mod servers;
 mod settings;
-mod tally;
 mod wrong;
 
 use std::process::ExitCode;
@@ -81,6 +81,6 @@ fn main() -> ExitCode {
         }
     }
     report.table();
-    tally::print();
+    counts::print();
     if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -10,20 +10,20 @@ use serde_json::json;
 use tempfile::TempDir;
 use testkit::{Daemon, eventually, free_port, http_get};
 
+use crate::check::Outcome;
 use crate::clients::Clients;
+use crate::counts;
 use crate::document::Cursors;
 use crate::document::Document;
 use crate::expect::{Field, Root, Selection};
 use crate::faults::execute;
 use crate::http::PATIENCE;
-use crate::judge::Outcome;
 use crate::random::Random;
 use crate::request::{Want, send};
 use crate::rows::{Row, Table, insert};
 use crate::schedule::{Fault, Schedule, Step};
 use crate::servers::{Servers, host_of};
 use crate::settings::{MAX_MEMORY, PASSWORD, Settings, TOKEN};
-use crate::tally;
 
 /// The daemon's role: it may read the rows and nothing else.
 pub(crate) const READER: &str = "reader";
@@ -201,7 +201,7 @@ impl<'s> Run<'s> {
                 })
         })
         .await;
-        tally::most(
+        counts::most(
             "longest recovery, ms",
             ended.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
         );
@@ -217,7 +217,7 @@ impl<'s> Run<'s> {
             let line = log.lines().find(|line| line.contains(unwanted));
             assert_eq!(line, None, "the log has {unwanted:?}");
         }
-        tally::most("peak memory, MiB", peak >> 20);
+        counts::most("peak memory, MiB", peak >> 20);
     }
 
     /// Ends the daemon in good order.

@@ -30,8 +30,8 @@ pub(crate) struct Moment {
     pub(crate) well: bool,
 }
 
-/// What a judge knows.
-pub(crate) struct Judge<'a> {
+/// What a check knows.
+pub(crate) struct Check<'a> {
     pub(crate) table: &'a Table,
     pub(crate) settings: &'a Settings,
     pub(crate) cursors: &'a Cursors,
@@ -50,9 +50,9 @@ const BY_MEDIA: [&str; 7] = [
 /// The codes of what passes, all with 503.
 const PASSING: [&str; 3] = ["STORE_UNAVAILABLE", "TIMEOUT", "BUSY"];
 
-impl Judge<'_> {
-    /// Judges an answer.
-    pub(crate) fn judge(
+impl Check<'_> {
+    /// Checks an answer.
+    pub(crate) fn check(
         &self,
         request: &Request,
         answer: &Answer,
