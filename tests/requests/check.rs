@@ -221,17 +221,15 @@ impl Check<'_> {
         let has = |code: &str| answer.body.contains(&format!("<code>{code}</code>"));
         match answer.status {
             200 => {
-                let fits = states.clone().any(|state| {
-                    !page.of(self.table.rows(state)).0.is_empty()
-                        && is_page(&answer.body, page, self.table.rows(state))
-                });
-                if fits {
-                    Ok(Outcome::Right)
-                } else {
-                    Err(format!("the page of {:?} is wrong", page.filter.name))
-                }
+                let is_right = |state| is_page(&answer.body, page, self.table.rows(state));
+                let fits = states.clone().any(is_right);
+                let what = || format!("the page of {page:?} is wrong");
+                fits.then_some(Outcome::Right).ok_or_else(what)
             }
-            404 if has("NOT_FOUND") && page.of(self.table.rows(*states.start())).0.is_empty() => {
+            404 if has("NOT_FOUND")
+                && page.after.is_none()
+                && page.of(self.table.rows(*states.start())).0.is_empty() =>
+            {
                 Ok(Outcome::Refused)
             }
             400 if has("LIMIT_EXCEEDED") && states.clone().any(over) => Ok(Outcome::Refused),
@@ -270,7 +268,9 @@ fn is_page(html: &str, page: &Page, rows: &[Row]) -> bool {
             && line.contains(how)
             && line.contains(&format!("data-label=\"By\">{by}"))
     };
-    shown.len() == rows.len()
+    // The first page of a package of which nothing is known is 404.
+    (page.after.is_some() || !rows.is_empty())
+        && shown.len() == rows.len()
         && shown.iter().zip(&rows).all(is_line)
         && more == html.contains("rel=\"next\"")
 }

@@ -165,6 +165,17 @@ pub(crate) fn page(maker: &mut Maker<'_>) -> Request {
     ));
     let path =
         if one_in(maker.random, 2) { percent(&name).replace("%2F", "/") } else { percent(&name) };
-    let http = Http { method: "GET", path: format!("/package/{path}"), headers, ..Http::default() };
+    let mut query = String::new();
+    let known = maker.cursors.lock().expect("no panic");
+    let mut of_it: Vec<_> = known.iter().filter(|((_, own, _), _)| *own == name).collect();
+    of_it.sort();
+    if !of_it.is_empty() && one_in(maker.random, 2) {
+        let (key, cursor) = of_it[index(maker.random, of_it.len())];
+        page.after = Some(key.clone());
+        query = format!("?after={cursor}");
+    }
+    drop(known);
+    let http =
+        Http { method: "GET", path: format!("/package/{path}{query}"), headers, ..Http::default() };
     Request { http, want: Want::History(page), newer: true, pause: None }
 }

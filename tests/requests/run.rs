@@ -31,7 +31,7 @@ pub(crate) const READER: &str = "reader";
 const RECOVERY: Duration = Duration::from_secs(20);
 const CLIENTS: usize = 3;
 /// Requests of all clients together before a fault, and after it.
-const REQUESTS: u64 = 36;
+const REQUESTS: u64 = 24;
 
 /// The parts of a seed.
 pub(crate) struct Run<'s> {
