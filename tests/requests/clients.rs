@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use testkit::wait_until;
 
 use crate::check::{Check, Moment, Outcome};
 use crate::counts::count;
 use crate::document::{Cursors, Maker};
 use crate::expect::{Field, Key, Root, Selection, key};
-use crate::http::{Http, connect};
+use crate::http::{Http, PATIENCE, connect};
 use crate::limits::limit;
 use crate::random::Random;
 use crate::request::{Request, Want, page, send, valid};
@@ -77,6 +78,8 @@ impl Clients {
                 return Err(format!("the witness waited {:?}", began.elapsed()));
             }
             count("the witness's requests");
+            let next = Instant::now() + Duration::from_millis(10);
+            wait_until("the next question's time", PATIENCE, || Instant::now() >= next);
         }
         Ok(())
     }
