@@ -10,11 +10,9 @@ mod tokens;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use ipnet::IpNet;
 use service::config::ConfigError;
 
 use crate::config::QuerySettings;
@@ -23,7 +21,6 @@ use crate::error::QueryError;
 pub(crate) use self::client::Client;
 pub(crate) use self::origins::Origins;
 pub(crate) use self::rate::Limiter;
-pub(crate) use self::tokens::Unauthenticated;
 
 use self::client::Proxies;
 use self::tokens::Tokens;
@@ -34,11 +31,11 @@ const TOKENS_INTERVAL: Duration = Duration::from_secs(5);
 /// What the settings of the table `access` come to.
 #[derive(Debug)]
 pub(crate) struct Access {
-    tokens: Tokens,
+    pub(crate) tokens: Tokens,
     tokens_file: PathBuf,
     /// Whether tokens are asked for.
     pub(crate) is_closed: bool,
-    proxies: Proxies,
+    pub(crate) proxies: Proxies,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) origins: Origins,
 }
@@ -68,27 +65,12 @@ impl Access {
         Client::of_address(self.proxies.client(headers, peer))
     }
 
-    /// The owner of the request's token.
-    pub(crate) fn owner(&self, headers: &HeaderMap) -> Result<Client, Unauthenticated> {
-        self.tokens.owner(headers)
-    }
-
-    /// What the owner of a token is called, for the log.
-    pub(crate) fn name(&self, client: Client) -> Option<Arc<str>> {
-        self.tokens.name(client)
-    }
-
     /// Takes so many publications from the client's account.
     pub(crate) fn charge(&self, client: Client, cost: u64) -> Result<(), QueryError> {
         match &self.limiter {
             Some(limiter) => limiter.take(client, cost).map_err(QueryError::rate_limited),
             None => Ok(()),
         }
-    }
-
-    /// The proxies that are trusted: the connections of many clients come from them.
-    pub(crate) fn proxies(&self) -> Arc<[IpNet]> {
-        self.proxies.networks()
     }
 
     /// Follows the file of the tokens, for ever.

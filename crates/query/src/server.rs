@@ -69,9 +69,8 @@ impl Server {
     /// [`StartError`], which says what is wrong and with which key.
     pub async fn bind(settings: QuerySettings) -> Result<Self, StartError> {
         settings.check()?;
-        let admin = AdminServer::bind(settings.admin.listen).await?;
         let reader = store::open_reader(&settings.store)?;
-        Self::assemble(settings, admin, reader).await
+        Self::bind_with_reader(settings, reader).await
     }
 
     /// As [`Server::bind`], on a store that is open.
@@ -83,17 +82,9 @@ impl Server {
         reader: Arc<dyn PublicationReader>,
     ) -> Result<Self, StartError> {
         settings.check()?;
-        let admin = AdminServer::bind(settings.admin.listen).await?;
-        Self::assemble(settings, admin, reader).await
-    }
-
-    async fn assemble(
-        settings: QuerySettings,
-        admin: AdminServer,
-        reader: Arc<dyn PublicationReader>,
-    ) -> Result<Self, StartError> {
         admission::check(&settings)?;
         let access = Access::new(&settings)?;
+        let admin = AdminServer::bind(settings.admin.listen).await?;
         let listener = admin::bind("http.listen", settings.http.listen).await?;
         let http_addr = listener.local_addr()?;
         let registry = Registry::new();
@@ -162,7 +153,7 @@ impl Server {
         let bounds = Bounds {
             max_connections: settings.max_connections,
             max_per_address: settings.max_connections_per_address,
-            exempt: app.access.proxies(),
+            exempt: app.access.proxies.trusted.clone(),
             max_long_heads: MAX_LONG_HEADS,
             idle_timeout: settings.idle_timeout,
             write_timeout: settings.write_timeout,

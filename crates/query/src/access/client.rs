@@ -41,8 +41,9 @@ impl Client {
 
 /// The proxies whose headers are believed.
 #[derive(Debug)]
-pub(super) struct Proxies {
-    trusted: Arc<[IpNet]>,
+pub(crate) struct Proxies {
+    /// The connections of many clients come from these.
+    pub(crate) trusted: Arc<[IpNet]>,
     header: ForwardedHeader,
 }
 
@@ -56,10 +57,6 @@ impl Proxies {
             })
         });
         Ok(Self { trusted: networks.collect::<Result<_, _>>()?, header: settings.forwarded_header })
-    }
-
-    pub(super) fn networks(&self) -> Arc<[IpNet]> {
-        self.trusted.clone()
     }
 
     fn trusts(&self, address: IpAddr) -> bool {

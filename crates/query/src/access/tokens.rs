@@ -51,7 +51,7 @@ struct Token {
 
 /// The known tokens; none where everybody may ask.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     listed: Vec<Token>,
     all: RwLock<Arc<[Token]>>,
 }
@@ -85,13 +85,13 @@ impl Tokens {
     }
 
     /// What the owner of a token is called.
-    pub(super) fn name(&self, client: Client) -> Option<Arc<str>> {
+    pub(crate) fn name(&self, client: Client) -> Option<Arc<str>> {
         let Client::Token(id) = client else { return None };
         self.all().iter().find(|token| token.id() == id).map(|token| token.name.clone())
     }
 
     /// The owner of the token that the request carries.
-    pub(super) fn owner(&self, headers: &HeaderMap) -> Result<Client, Unauthenticated> {
+    pub(crate) fn owner(&self, headers: &HeaderMap) -> Result<Client, Unauthenticated> {
         let given = bearer(headers).ok_or(Unauthenticated::Missing)?;
         if given.len() > LONGEST {
             return Err(Unauthenticated::Unknown);

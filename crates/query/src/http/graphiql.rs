@@ -11,7 +11,7 @@ use flate2::read::GzDecoder;
 use maud::{DOCTYPE, Markup, html};
 
 use super::App;
-use super::request::takes_gzip;
+use super::context::takes_gzip;
 use super::response::Refusal;
 use crate::error::{Code, QueryError};
 use crate::pages;
@@ -22,35 +22,23 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
                       img-src 'self' data:; font-src 'self' data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-struct Asset {
-    name: &'static str,
-    content_type: &'static str,
-    gzip: &'static [u8],
-}
-
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
 
-const ASSETS: [Asset; 4] = [
-    Asset {
-        name: "react.production.min.js",
-        content_type: JAVASCRIPT,
-        gzip: include_bytes!("../graphiql/react.production.min.js.gz"),
-    },
-    Asset {
-        name: "react-dom.production.min.js",
-        content_type: JAVASCRIPT,
-        gzip: include_bytes!("../graphiql/react-dom.production.min.js.gz"),
-    },
-    Asset {
-        name: "graphiql.min.js",
-        content_type: JAVASCRIPT,
-        gzip: include_bytes!("../graphiql/graphiql.min.js.gz"),
-    },
-    Asset {
-        name: "graphiql.min.css",
-        content_type: "text/css; charset=utf-8",
-        gzip: include_bytes!("../graphiql/graphiql.min.css.gz"),
-    },
+/// Each file's name, its content type, and the file compressed.
+const ASSETS: [(&str, &str, &[u8]); 4] = [
+    (
+        "react.production.min.js",
+        JAVASCRIPT,
+        include_bytes!("../graphiql/react.production.min.js.gz"),
+    ),
+    (
+        "react-dom.production.min.js",
+        JAVASCRIPT,
+        include_bytes!("../graphiql/react-dom.production.min.js.gz"),
+    ),
+    ("graphiql.min.js", JAVASCRIPT, include_bytes!("../graphiql/graphiql.min.js.gz")),
+    ("graphiql.min.css", CSS, include_bytes!("../graphiql/graphiql.min.css.gz")),
 ];
 
 const START: &str = include_str!("../graphiql/start.js");
@@ -83,20 +71,20 @@ pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Respon
     if name == "start.js" {
         return text(JAVASCRIPT, START.to_owned());
     }
-    let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
+    let Some(&(_, content_type, compressed)) = ASSETS.iter().find(|asset| asset.0 == name) else {
         let error = QueryError::new(Code::NotFound, "GraphiQL has no such file");
         return Refusal::new(error).into_response();
     };
     let common = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type)),
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400")),
         (header::VARY, HeaderValue::from_static("accept-encoding")),
     ];
     if takes_gzip(&headers) {
-        return (common, [(header::CONTENT_ENCODING, "gzip")], asset.gzip).into_response();
+        return (common, [(header::CONTENT_ENCODING, "gzip")], compressed).into_response();
     }
     let mut plain = Vec::new();
-    match GzDecoder::new(asset.gzip).read_to_end(&mut plain) {
+    match GzDecoder::new(compressed).read_to_end(&mut plain) {
         Ok(_) => (common, plain).into_response(),
         Err(error) => {
             tracing::error!(%error, name, "a file of this build cannot be unpacked");
@@ -110,7 +98,6 @@ fn text(content_type: &'static str, body: String) -> Response {
         (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-cache"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, body).into_response()
 }
@@ -127,7 +114,7 @@ mod tests {
         }
         assert!(page.contains(">made-up data</p>"), "{page}");
         assert!(!markup("").into_string().contains("class=\"notice\""), "nothing to be told");
-        for name in ASSETS.iter().map(|asset| asset.name).chain(["start.js"]) {
+        for name in ASSETS.iter().map(|asset| asset.0).chain(["start.js"]) {
             assert!(page.contains(&format!("\"/graphiql/{name}\"")), "{name}");
         }
         assert_eq!(page.matches("/graphiql/").count(), ASSETS.len() + 1);
@@ -140,10 +127,10 @@ mod tests {
 
     #[test]
     fn every_file_unpacks() {
-        for asset in &ASSETS {
+        for (name, _, compressed) in ASSETS {
             let mut plain = String::new();
-            GzDecoder::new(asset.gzip).read_to_string(&mut plain).unwrap();
-            assert!(plain.len() > 5_000, "{}", asset.name);
+            GzDecoder::new(compressed).read_to_string(&mut plain).unwrap();
+            assert!(plain.len() > 5_000, "{name}");
         }
     }
 }

@@ -4,8 +4,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flate2::Compression;
@@ -70,17 +69,15 @@ impl Media {
         })
     }
 
-    /// What a browser may do with the answer.
-    fn browser_headers(self) -> Vec<(HeaderName, HeaderValue)> {
-        if self != Self::Html {
-            return Vec::new();
+    /// Says what the answer is, and what a browser may do with it.
+    fn describe(self, headers: &mut HeaderMap) {
+        headers.insert(header::CONTENT_TYPE, self.content_type());
+        if self == Self::Html {
+            headers.insert(header::CONTENT_SECURITY_POLICY, pages::policy());
+            // Names of packages may be private: they go to no other site.
+            let referrer = HeaderValue::from_static("no-referrer");
+            headers.insert(header::REFERRER_POLICY, referrer);
         }
-        // Names of packages may be private: they go to no other site.
-        let referrer = HeaderValue::from_static("no-referrer");
-        vec![
-            (header::CONTENT_SECURITY_POLICY, pages::policy()),
-            (header::REFERRER_POLICY, referrer),
-        ]
     }
 }
 
@@ -90,7 +87,7 @@ pub(super) struct Refusal {
     errors: Vec<QueryError>,
     media: Media,
     status: Option<StatusCode>,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: HeaderMap,
     client: Option<Client>,
 }
 
@@ -101,7 +98,7 @@ impl Refusal {
 
     /// A well-formed GraphQL request that is not executed.
     pub(super) fn all(errors: Vec<QueryError>, media: Media) -> Self {
-        Self { errors, media, status: None, headers: Vec::new(), client: None }
+        Self { errors, media, status: None, headers: HeaderMap::new(), client: None }
     }
 
     /// The media type to say it in.
@@ -120,11 +117,11 @@ impl Refusal {
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.headers.insert(name, value);
         self
     }
 
-    pub(super) fn with_all(mut self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+    pub(super) fn with_all(mut self, headers: HeaderMap) -> Self {
         self.headers.extend(headers);
         self
     }
@@ -184,15 +181,13 @@ impl IntoResponse for Refusal {
         };
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, self.media.content_type());
-        let of_page = self.media.browser_headers();
-        headers.extend(of_page.into_iter().map(|(name, value)| (Some(name), value)));
+        self.media.describe(headers);
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         let retry_after = self.errors.first().and_then(|error| error.extensions.retry_after);
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.get().into());
         }
-        headers.extend(self.headers.into_iter().map(|(name, value)| (Some(name), value)));
+        headers.extend(self.headers);
         let outcome = Outcome { outcome: code.outcome(), keys: 0, client: self.client };
         response.extensions_mut().insert(outcome);
         response
@@ -205,19 +200,17 @@ pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> 
     // What is counted is what is held.
     body.shrink_to_fit();
     let mut headers = rate_headers(app, context.client);
-    headers.extend(context.media.browser_headers());
-    let content_type = context.media.content_type();
+    context.media.describe(&mut headers);
     let is_compressed = context.takes_gzip && body.len() >= COMPRESSED_FROM;
     let mut has_it = false;
     if is_partial {
-        headers.push((header::CACHE_CONTROL, NO_STORE));
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
     } else if context.is_get {
-        let tag = tag(&content_type, is_compressed, &body);
+        let tag = tag(&context.media.content_type(), is_compressed, &body);
         has_it = is_known(&context.has, &tag);
-        headers.push((header::ETAG, tag));
-        headers.push((header::CACHE_CONTROL, app.freshness.of(is_settled)));
+        headers.insert(header::ETAG, tag);
+        headers.insert(header::CACHE_CONTROL, app.freshness.of(is_settled));
     }
-    headers.push((header::CONTENT_TYPE, content_type));
     let outcome = match (has_it, is_partial) {
         (true, _) => "not_modified",
         (false, true) => "partial",
@@ -228,15 +221,13 @@ pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> 
     } else {
         let mut body = Bytes::from(body);
         if is_compressed {
-            headers.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             body = gzip(&body);
         }
-        Body::from(app.admission.answer(body, context.client, context.peer.clone()).await)
-            .into_response()
+        let peer = context.peer.clone();
+        Response::new(app.admission.answer(body, context.client, peer).await.into())
     };
-    let own = response.headers_mut();
-    own.remove(header::CONTENT_TYPE);
-    own.extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
+    *response.headers_mut() = headers;
     let outcome = Outcome { outcome, keys: asked, client: Some(context.client) };
     response.extensions_mut().insert(outcome);
     response

@@ -2,9 +2,7 @@
 //! the log, panics.
 
 use std::any::Any;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -16,11 +14,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{
-    MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
+    MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
 };
 
 use super::App;
-use super::request::media_of_refusal;
+use super::context::media_of_refusal;
 use super::response::{Outcome, Refusal};
 use super::{graphiql, graphql, page};
 use crate::error::{Code, QueryError};
@@ -49,7 +47,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     };
     routes
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(SetRequestIdLayer::new(REQUEST_ID, RequestIds::default()))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
         .layer(map_request(without_odd_id))
         .with_state(app)
 }
@@ -111,7 +109,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
             keys,
             bytes = response.body().size_hint().exact(),
             milliseconds = (seconds * 1e6).round() / 1e3,
-            client = client.and_then(|client| app.access.name(client)).as_deref(),
+            client = client.and_then(|client| app.access.tokens.name(client)).as_deref(),
             "request"
         );
     }
@@ -127,26 +125,4 @@ async fn without_odd_id(mut request: Request) -> Request {
         request.headers_mut().remove(REQUEST_ID);
     }
     request
-}
-
-/// Ids that no two requests share: a random number of the process, and a count.
-#[derive(Debug, Clone)]
-struct RequestIds {
-    process: u64,
-    next: Arc<AtomicU64>,
-}
-
-impl Default for RequestIds {
-    fn default() -> Self {
-        // The standard library keys its hashers at random.
-        Self { process: RandomState::new().hash_one("request ids"), next: Arc::default() }
-    }
-}
-
-impl MakeRequestId for RequestIds {
-    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}-{number:x}", self.process);
-        HeaderValue::try_from(id).ok().map(RequestId::new)
-    }
 }
