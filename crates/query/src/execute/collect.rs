@@ -3,10 +3,10 @@
 //! it is done once a request, not once a row.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 
 use apollo_compiler::ExecutableDocument;
 use apollo_compiler::ast::{self, DirectiveList};
+use apollo_compiler::collections::IndexMap;
 use apollo_compiler::executable::{Field, Selection, SelectionSet};
 
 use super::variables::{Value, Variables};
@@ -30,9 +30,6 @@ impl<'a> Group<'a> {
     }
 }
 
-/// From how many groups on a map finds them faster than a search.
-const SEARCHED: usize = 12;
-
 pub(super) struct Collector<'a, 'v> {
     pub(super) document: &'a ExecutableDocument,
     pub(super) variables: &'v Variables<'a>,
@@ -47,8 +44,7 @@ pub(super) struct Collector<'a, 'v> {
 
 #[derive(Default)]
 struct Groups<'a> {
-    list: Vec<Group<'a>>,
-    index: HashMap<&'a str, usize>,
+    by_key: IndexMap<&'a str, Vec<&'a Field>>,
     visited: Vec<&'a str>,
 }
 
@@ -64,8 +60,8 @@ impl<'a> Collector<'a, '_> {
         for set in sets {
             self.walk(ty, set, &mut groups)?;
         }
-        self.values.set(self.values.get() + groups.list.len() as u64);
-        Ok(groups.list)
+        self.values.set(self.values.get() + groups.by_key.len() as u64);
+        Ok(groups.by_key.into_iter().map(|(key, fields)| Group { key, fields }).collect())
     }
 
     fn walk(
@@ -79,7 +75,9 @@ impl<'a> Collector<'a, '_> {
                 continue;
             }
             match selection {
-                Selection::Field(field) => groups.push(field),
+                Selection::Field(field) => {
+                    groups.by_key.entry(field.response_key()).or_default().push(field);
+                }
                 Selection::InlineFragment(inline) => {
                     if inline.type_condition.as_ref().is_none_or(|condition| applies(condition, ty))
                     {
@@ -157,25 +155,4 @@ impl<'a> Collector<'a, '_> {
 /// Whether what is selected on `condition` is for an object of this type: `Node` is the schema's one interface.
 fn applies(condition: &str, ty: &str) -> bool {
     condition == ty || condition == "Node" && ty == "Package"
-}
-
-impl<'a> Groups<'a> {
-    fn push(&mut self, field: &'a Field) {
-        let key = field.response_key().as_str();
-        match self.find(key) {
-            Some(at) => self.list[at].fields.push(field),
-            None => {
-                self.list.push(Group { key, fields: vec![field] });
-                if self.list.len() > SEARCHED {
-                    self.index.insert(key, self.list.len() - 1);
-                }
-            }
-        }
-    }
-
-    /// The first ones by search, the others by the map.
-    fn find(&self, key: &str) -> Option<usize> {
-        let searched = self.list.iter().take(SEARCHED).position(|group| group.key == key);
-        searched.or_else(|| self.index.get(key).copied())
-    }
 }

@@ -11,8 +11,9 @@ use apollo_compiler::Schema;
 use apollo_compiler::ast::{self, Type};
 use apollo_compiler::executable::Operation;
 use apollo_compiler::response::{JsonMap, JsonValue};
-use apollo_compiler::schema::{EnumType, ExtendedType, InputObjectType, InputValueDefinition};
+use apollo_compiler::schema::{EnumType, ExtendedType, InputObjectType};
 use apollo_compiler::validation::Valid;
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -47,9 +48,8 @@ impl<'a> Variables<'a> {
         let wrong = RefCell::new(Wrong::default());
         let reader = Reader { schema, max_items: limits.max_refs, wrong: &wrong };
         let text = given.map_or("{}", RawValue::get);
-        let all = All { reader, operation };
-        let mut values = all
-            .deserialize(&mut serde_json::Deserializer::from_str(text))
+        let mut values = serde_json::Deserializer::from_str(text)
+            .deserialize_map(All { reader, operation })
             .map_err(|_| wrong.take().into_error(limits))?;
         for definition in &operation.variables {
             let name = definition.name.as_str();
@@ -190,14 +190,6 @@ struct All<'s, 'w> {
     operation: &'s Operation,
 }
 
-impl<'de: 's, 's> DeserializeSeed<'de> for All<'s, '_> {
-    type Value = HashMap<&'s str, Value<'s>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Self::Value, D::Error> {
-        source.deserialize_map(self)
-    }
-}
-
 impl<'de: 's, 's> Visitor<'de> for All<'s, '_> {
     type Value = HashMap<&'s str, Value<'s>>;
 
@@ -207,10 +199,9 @@ impl<'de: 's, 's> Visitor<'de> for All<'s, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = HashMap::with_capacity(self.operation.variables.len());
-        let find =
-            |name: &str| self.operation.variables.iter().find(|definition| definition.name == name);
-        while let Some(found) = map.next_key_seed(Key(|name: &str| Ok(find(name))))? {
-            let Some(definition) = found else {
+        while let Some(Key(name)) = map.next_key()? {
+            let mut declared = self.operation.variables.iter();
+            let Some(definition) = declared.find(|definition| definition.name == *name) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
@@ -222,28 +213,9 @@ impl<'de: 's, 's> Visitor<'de> for All<'s, '_> {
     }
 }
 
-/// A key, looked up while it is read.
-struct Key<F>(F);
-
-impl<'de, T, F: FnOnce(&str) -> Result<T, String>> DeserializeSeed<'de> for Key<F> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<T, D::Error> {
-        source.deserialize_str(self)
-    }
-}
-
-impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for Key<F> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: Error>(self, name: &str) -> Result<T, E> {
-        (self.0)(name).map_err(E::custom)
-    }
-}
+/// A key; without escapes it borrows from the request.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A value of one type.
 #[derive(Clone, Copy)]
@@ -308,17 +280,11 @@ impl<'s, 'w> Typed<'s, 'w> {
         mut map: A,
     ) -> Result<Value<'s>, A::Error> {
         let mut fields: Vec<(&'s str, Value<'s>)> = Vec::with_capacity(definition.fields.len());
-        let find = |name: &str| match definition.fields.get(name) {
-            Some(field) => Ok(&**field),
-            None => {
-                let mut wrong = self.reader.wrong.borrow_mut();
-                wrong.path.push_str(&format!(".{name}"));
-                wrong.message = format!("a field of {}", definition.name);
-                Err(String::new())
-            }
-        };
-        while let Some(field) = map.next_key_seed(Key(find))? {
-            let field: &'s InputValueDefinition = field;
+        while let Some(Key(name)) = map.next_key()? {
+            let Some(field) = definition.fields.get(&*name) else {
+                let unknown = || self.reader.refuse(format!("a field of {}", definition.name));
+                return self.reader.within(format_args!(".{name}"), unknown);
+            };
             let (name, typed) = (field.name.as_str(), Self { ty: &field.ty, ..self });
             let value =
                 self.reader.within(format_args!(".{name}"), || map.next_value_seed(typed))?;
