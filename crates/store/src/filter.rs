@@ -1,9 +1,11 @@
 //! What a listing asks for, and the SQL conditions that both databases share.
 
 use model::{PackageName, PublicationId, Timestamp, Username};
+use serde::Deserialize;
 
 /// A flag with three states, as the API filters by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Flag {
     /// True.
     Yes,
@@ -35,7 +37,8 @@ pub struct Filter {
 }
 
 /// The order of a listing by (created, name, version); the one is the exact reverse of the other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Order {
     /// The latest first.
     #[default]

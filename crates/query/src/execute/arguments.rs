@@ -52,7 +52,7 @@ pub(super) struct Publications<'a> {
     #[serde(borrow, default)]
     pub(super) filter: Option<PublicationFilter<'a>>,
     #[serde(default)]
-    pub(super) order: OrderWord,
+    pub(super) order: Order,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -60,48 +60,11 @@ pub(super) struct Publications<'a> {
 pub(super) struct PublicationFilter<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) username: Option<&'a str>,
-    pub(super) tor: Option<FlagWord>,
-    pub(super) tfa: Option<FlagWord>,
+    pub(super) tor: Option<Flag>,
+    pub(super) tfa: Option<Flag>,
     pub(super) disputed: Option<bool>,
     pub(super) created_after: Option<&'a str>,
     pub(super) created_before: Option<&'a str>,
-}
-
-/// The enumeration `Flag` of the schema.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub(super) enum FlagWord {
-    Yes,
-    No,
-    Unknown,
-}
-
-impl From<FlagWord> for Flag {
-    fn from(word: FlagWord) -> Self {
-        match word {
-            FlagWord::Yes => Self::Yes,
-            FlagWord::No => Self::No,
-            FlagWord::Unknown => Self::Unknown,
-        }
-    }
-}
-
-/// The enumeration `Order` of the schema.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum OrderWord {
-    #[default]
-    NewestFirst,
-    OldestFirst,
-}
-
-impl From<OrderWord> for Order {
-    fn from(word: OrderWord) -> Self {
-        match word {
-            OrderWord::NewestFirst => Self::NewestFirst,
-            OrderWord::OldestFirst => Self::OldestFirst,
-        }
-    }
 }
 
 /// The arguments that a field was given.

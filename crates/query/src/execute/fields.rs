@@ -64,10 +64,7 @@ pub(super) static PACKAGE: Type<Publication> = Type {
                     let histories = writer.histories;
                     match histories.get(&row.id) {
                         Some(told) => writer.nullable(|writer| history.write(writer, told)),
-                        None => {
-                            writer.null();
-                            Ok(())
-                        }
+                        None => writer.null(),
                     }
                 })
             }),
@@ -113,10 +110,7 @@ static HISTORY: Type<Told> = Type {
                 let earlier = collector.select(&EARLIER, group);
                 Box::new(move |writer, told| match &told.history.strongest {
                     Some(_) => writer.nullable(|writer| earlier.write(writer, told)),
-                    None => {
-                        writer.null();
-                        Ok(())
-                    }
+                    None => writer.null(),
                 })
             }),
         ),

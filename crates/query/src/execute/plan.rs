@@ -7,7 +7,7 @@ use apollo_compiler::executable::Operation;
 use apollo_compiler::response::JsonMap;
 use apollo_compiler::validation::Valid;
 use model::{PackageName, PublicationId, Purl, Timestamp, Username};
-use store::{Cursor, Filter, Flag};
+use store::{Cursor, Filter};
 
 use super::arguments::{
     Arguments, NodeById, PackageRef, Packages, PackagesByPurl, PublicationFilter, Publications,
@@ -250,10 +250,7 @@ fn one(planner: &Planner<'_, '_>, group: &Group<'_>, slot: Option<usize>) -> Wri
     let package = planner.collector.select(&PACKAGE, group);
     Box::new(move |writer, found| match found.row(slot) {
         Some(row) => package.write(writer, row),
-        None => {
-            writer.null();
-            Ok(())
-        }
+        None => writer.null(),
     })
 }
 
@@ -276,10 +273,7 @@ fn many(planner: &Planner<'_, '_>, group: &Group<'_>, slots: Vec<Option<usize>>)
     Box::new(move |writer, found| {
         writer.list(&slots, |writer, slot| match found.row(*slot) {
             Some(row) => writer.nullable(|writer| package.write(writer, row)),
-            None => {
-                writer.null();
-                Ok(())
-            }
+            None => writer.null(),
         })
     })
 }
@@ -291,17 +285,14 @@ fn publications(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -
     let not_ours = || Trouble::Refused("argument `after` is not a cursor of this service".into());
     let after = after.map(|text| cursor::decode(text).ok_or_else(not_ours)).transpose()?;
     let filter = condition(filter.unwrap_or_default()).map_err(Trouble::Refused)?;
-    let filter = filter.map(|filter| Filter { order: order.into(), ..filter });
+    let filter = filter.map(|filter| Filter { order, ..filter });
     plan.asked += u64::from(first);
     plan.pages.push(Page { filter, after, first });
     let page = plan.pages.len() - 1;
     let connection = planner.collector.select(&CONNECTION, group);
     Ok(Box::new(move |writer, found| match found.fetched.pages.get(page) {
         Some(listed) => connection.write(writer, listed),
-        None => {
-            writer.null();
-            Ok(())
-        }
+        None => writer.null(),
     }))
 }
 
@@ -347,8 +338,8 @@ fn condition(given: PublicationFilter<'_>) -> Result<Option<Filter>, String> {
     Ok(Some(Filter {
         name,
         username,
-        tor: given.tor.map(Flag::from),
-        tfa: given.tfa.map(Flag::from),
+        tor: given.tor,
+        tfa: given.tfa,
         disputed: given.disputed,
         created_after,
         created_before,
@@ -376,13 +367,11 @@ fn meta(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planne
     plan.meta = Some(planner.collector.variables.to_apollo());
     let key = group.key.to_owned();
     Ok(Box::new(move |writer, found| {
-        match found.meta.and_then(|meta| meta.get(key.as_str())) {
-            // A map of strings, numbers and lists cannot fail to be written.
-            Some(value) => {
-                let _ = serde_json::to_writer(&mut writer.out, value);
-            }
-            None => writer.null(),
-        }
+        let Some(value) = found.meta.and_then(|meta| meta.get(key.as_str())) else {
+            return writer.null();
+        };
+        // A map of strings, numbers and lists cannot fail to be written.
+        let _ = serde_json::to_writer(&mut writer.out, value);
         writer.check()
     }))
 }

@@ -52,8 +52,9 @@ impl Writer<'_> {
         self.out.extend_from_slice(json.as_bytes());
     }
 
-    pub(super) fn null(&mut self) {
+    pub(super) fn null(&mut self) -> Written {
         self.raw("null");
+        Ok(())
     }
 
     pub(super) fn text(&mut self, text: &str) {
@@ -64,7 +65,7 @@ impl Writer<'_> {
     pub(super) fn text_or_null(&mut self, text: Option<&str>) {
         match text {
             Some(text) => self.text(text),
-            None => self.null(),
+            None => self.raw("null"),
         }
     }
 
@@ -91,7 +92,7 @@ impl Writer<'_> {
     pub(super) fn cursor(&mut self, row: Option<&Publication>) {
         match row {
             Some(row) => self.text(&cursor::encode(row.info.created, &row.id)),
-            None => self.null(),
+            None => self.raw("null"),
         }
     }
 
@@ -102,8 +103,7 @@ impl Writer<'_> {
             Err(Stop::Null) => {
                 self.out.truncate(length);
                 self.indexes.truncate(depth);
-                self.null();
-                Ok(())
+                self.null()
             }
             other => other,
         }
