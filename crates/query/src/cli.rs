@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -25,18 +25,11 @@ pub enum Command {
     Schema,
 }
 
-impl Cli {
-    /// The file that `--config` names.
-    #[must_use]
-    pub fn config(&self) -> Option<&Path> {
-        self.config.as_deref()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use std::path::Path;
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -48,7 +41,7 @@ mod tests {
         for arguments in [["--config", "x", "serve"], ["serve", "--config", "x"]] {
             let cli =
                 Cli::try_parse_from(["publication-query"].into_iter().chain(arguments)).unwrap();
-            assert_eq!(cli.config(), Some(Path::new("x")));
+            assert_eq!(cli.config.as_deref(), Some(Path::new("x")));
         }
         assert_eq!(Cli::try_parse_from(["publication-query"]).unwrap_err().exit_code(), 2);
         assert_eq!(Cli::try_parse_from(["publication-query", "x"]).unwrap_err().exit_code(), 2);

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let settings: QuerySettings =
-        config::load(PREFIX, cli.config(), Path::new(DEFAULT_FILE), std::env::vars())?;
+        config::load(PREFIX, cli.config.as_deref(), Path::new(DEFAULT_FILE), std::env::vars())?;
     match cli.command {
         Command::Schema => Ok(write!(std::io::stdout(), "{}", settings.schema_text())?),
         Command::Serve => serve(settings),

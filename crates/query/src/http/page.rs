@@ -69,7 +69,7 @@ impl App {
             return self.page(context, page, 0).await;
         };
         let after = given.after.as_deref();
-        let variables = pages::search_variables(prefix, after).map_err(|_| unwritten())?;
+        let variables = pages::search_variables(prefix, after);
         let (fetched, asked) = self.ask(context, pages::SEARCH, &variables).await?;
         let names = fetched.searches.first().map_or(&[][..], Vec::as_slice);
         let search = Some(Search { prefix, after, names });
@@ -85,7 +85,6 @@ impl App {
         let name = PackageName::new(&name).map_err(|_| unknown())?;
         let after = parameters(uri, "")?.after;
         let variables = pages::history_variables(name.as_str(), after.as_deref());
-        let variables = variables.map_err(|_| unwritten())?;
         let (fetched, asked) = self.ask(context, pages::HISTORY, &variables).await?;
         let listed = fetched.pages.first().ok_or_else(unknown)?;
         if listed.rows.is_empty() && after.is_none() {
@@ -117,9 +116,4 @@ fn unknown() -> Refusal {
     let message =
         "No publication of a package of this name is known. Upper and lower case are different.";
     Refusal::new(QueryError::new(Code::NotFound, message))
-}
-
-/// Texts and numbers cannot fail to be written as JSON.
-fn unwritten() -> Refusal {
-    Refusal::new(QueryError::new(Code::Internal, "the variables cannot be written"))
 }

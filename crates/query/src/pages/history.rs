@@ -31,11 +31,10 @@ pub(crate) const HISTORY: &str =
 const HISTORY_ROWS: u32 = 50;
 
 /// The variables of [`HISTORY`].
-pub(crate) fn history_variables(
-    name: &str,
-    after: Option<&str>,
-) -> serde_json::Result<Box<RawValue>> {
-    to_raw_value(&serde_json::json!({"name": name, "first": HISTORY_ROWS, "after": after}))
+pub(crate) fn history_variables(name: &str, after: Option<&str>) -> Box<RawValue> {
+    let variables = serde_json::json!({"name": name, "first": HISTORY_ROWS, "after": after});
+    // Texts and numbers cannot fail to be written.
+    to_raw_value(&variables).unwrap_or_default()
 }
 
 /// What the page of a package shows.

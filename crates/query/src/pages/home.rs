@@ -42,11 +42,10 @@ pub(crate) struct HomePage<'a> {
 }
 
 /// The variables of [`SEARCH`].
-pub(crate) fn search_variables(
-    prefix: &str,
-    after: Option<&str>,
-) -> serde_json::Result<Box<RawValue>> {
-    to_raw_value(&serde_json::json!({"prefix": prefix, "first": SEARCH_NAMES, "after": after}))
+pub(crate) fn search_variables(prefix: &str, after: Option<&str>) -> Box<RawValue> {
+    let variables = serde_json::json!({"prefix": prefix, "first": SEARCH_NAMES, "after": after});
+    // Texts and numbers cannot fail to be written.
+    to_raw_value(&variables).unwrap_or_default()
 }
 
 impl HomePage<'_> {
