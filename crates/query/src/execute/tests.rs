@@ -220,6 +220,8 @@ async fn variables_are_coerced_and_never_quoted() {
         (r#"{"refs":"hunter2"}"#, "$refs must be PackageRef!, and it is a string"),
         (r#"{"refs":null}"#, "$refs must be [PackageRef!]!, and it is null"),
         ("{}", "$refs of type [PackageRef!]! has no value"),
+        (r#"{"refs":1e999}"#, "$refs has a number out of range"),
+        (r#"{"refs":{"name":"\ud800hunter2"}}"#, "$refs.name has a number out of range, or a text"),
     ] {
         let error = refused(refs, variables).await;
         assert_eq!(error.code(), Code::BadUserInput);

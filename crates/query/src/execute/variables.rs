@@ -150,8 +150,13 @@ impl Wrong {
         if path.is_empty() {
             return QueryError::new(Code::BadRequest, "parameter `variables` is not a JSON object");
         }
-        QueryError::new(Code::BadUserInput, format!("variable ${path} must be {message}"))
-            .cut(limits.max_error_length)
+        let message = if message.is_empty() {
+            // JSON by its grammar alone.
+            format!("variable ${path} has a number out of range, or a text that is not Unicode")
+        } else {
+            format!("variable ${path} must be {message}")
+        };
+        QueryError::new(Code::BadUserInput, message).cut(limits.max_error_length)
     }
 }
 
