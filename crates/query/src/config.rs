@@ -373,21 +373,15 @@ impl Settings for QuerySettings {
         if limits.max_depth > MAX_DEPTH {
             return Err(ConfigError::invalid("limits.max_depth", "must not be over 64"));
         }
-        let together = [
-            ("max_answers", limits.max_answers.as_u64(), "max_answer", limits.max_answer.as_u64()),
-            ("max_bodies", limits.max_bodies.as_u64(), "max_body", limits.max_body.as_u64()),
-            (
-                "max_refs_in_progress",
-                limits.max_refs_in_progress.into(),
-                "max_refs",
-                limits.max_refs.into(),
-            ),
-        ];
-        if let Some((all, _, one, _)) = together.into_iter().find(|(_, all, _, one)| all < one) {
-            return Err(ConfigError::invalid(
-                format!("limits.{all}"),
-                format!("must not be below limits.{one}"),
-            ));
+        for (all, one, is_below) in [
+            ("max_answers", "max_answer", limits.max_answers < limits.max_answer),
+            ("max_bodies", "max_body", limits.max_bodies < limits.max_body),
+            ("max_refs_in_progress", "max_refs", limits.max_refs_in_progress < limits.max_refs),
+        ] {
+            if is_below {
+                let message = format!("must not be below limits.{one}");
+                return Err(ConfigError::invalid(format!("limits.{all}"), message));
+            }
         }
         Ok(())
     }

@@ -111,9 +111,8 @@ impl Executor {
         let document = prepared.introspected();
         // It is there: the plan was made from it.
         let operation = document.operations.get(operation_name).map_err(unresolved)?;
-        let ApiSchema { valid: schema, .. } = &self.schema;
+        let (schema, implementers) = (&self.schema.valid, self.schema.implementers());
         let answer = introspection::check_max_depth(document, operation).and_then(|()| {
-            let implementers = self.schema.implementers();
             introspection::partial_execute(schema, implementers, document, operation, variables)
         });
         let answer = answer.map_err(|error| {

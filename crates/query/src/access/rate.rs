@@ -74,12 +74,9 @@ impl Limiter {
 
     fn take_at(&self, client: Client, cost: u64, now: u64) -> Result<(), Duration> {
         let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut afterwards = [(client, 1), (client, SITE)].map(|(own, times)| {
-            let own = if times == 1 { Some(own) } else { own.site() };
-            own.map(|own| (own, now, times))
-        });
-        for bucket in afterwards.iter_mut().flatten() {
-            let (own, after, times) = bucket;
+        // Whose bucket, how many times the quota it holds, and when it is full again afterwards.
+        let mut buckets = [Some((client, 1, now)), client.site().map(|site| (site, SITE, now))];
+        for (own, times, after) in buckets.iter_mut().flatten() {
             let interval = (self.interval / *times).max(1);
             let full_at = table.get(own).map_or(now, |full_at| (*full_at).max(now));
             *after = full_at.saturating_add(cost.saturating_mul(interval));
@@ -89,7 +86,7 @@ impl Limiter {
             }
         }
         if cost > 0 {
-            table.extend(afterwards.into_iter().flatten().map(|(own, after, _)| (own, after)));
+            table.extend(buckets.into_iter().flatten().map(|(own, _, after)| (own, after)));
             if table.len() > self.capacity {
                 forget(&mut table, self.capacity, now);
             }

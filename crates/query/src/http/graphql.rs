@@ -180,8 +180,8 @@ impl App {
         if let Some(document) = self.documents.get(text) {
             return Ok(document);
         }
-        let Self { executor, .. } = self;
-        let document = document::prepare(&executor.schema, &executor.limits, text, asked)?;
+        let (schema, limits) = (&self.executor.schema, &self.executor.limits);
+        let document = document::prepare(schema, limits, text, asked)?;
         self.documents.insert(text, document.clone());
         let bytes = i64::try_from(self.documents.bytes()).unwrap_or(i64::MAX);
         self.executor.metrics.document_cache_bytes.set(bytes);
