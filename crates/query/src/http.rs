@@ -3,11 +3,13 @@
 //! a request that was not executed is 400.
 //!
 //! A request goes through these files in their order: `routes` (what is done for every route, and where it goes),
-//! `request` (who asks what, and how), `graphql` (the document, the plan, the rows), `response`.
+//! `head` (who asks, and how), `request` (what it asks for), `graphql` (the document, the plan, the rows),
+//! `response`.
 
 mod context;
 mod graphiql;
 mod graphql;
+mod head;
 mod page;
 mod persisted;
 mod request;

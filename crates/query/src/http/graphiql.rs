@@ -11,7 +11,7 @@ use flate2::read::GzDecoder;
 use maud::{DOCTYPE, Markup, html};
 
 use super::App;
-use super::context::takes_gzip;
+use super::head::takes_gzip;
 use super::response::Refusal;
 use crate::error::{Code, QueryError};
 use crate::pages;

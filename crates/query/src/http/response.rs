@@ -87,7 +87,7 @@ pub(super) struct Refusal {
     errors: Vec<QueryError>,
     media: Media,
     status: Option<StatusCode>,
-    headers: HeaderMap,
+    headers: Box<HeaderMap>,
     client: Option<Client>,
 }
 
@@ -98,7 +98,7 @@ impl Refusal {
 
     /// A well-formed GraphQL request that is not executed.
     pub(super) fn all(errors: Vec<QueryError>, media: Media) -> Self {
-        Self { errors, media, status: None, headers: HeaderMap::new(), client: None }
+        Self { errors, media, status: None, headers: Box::default(), client: None }
     }
 
     /// The media type to say it in.
@@ -187,7 +187,7 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.get().into());
         }
-        headers.extend(self.headers);
+        headers.extend(*self.headers);
         let outcome = Outcome { outcome: code.outcome(), keys: 0, client: self.client };
         response.extensions_mut().insert(outcome);
         response

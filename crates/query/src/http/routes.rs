@@ -18,7 +18,7 @@ use tower_http::request_id::{
 };
 
 use super::App;
-use super::context::media_of_refusal;
+use super::head::media_of_refusal;
 use super::response::{Outcome, Refusal};
 use super::{graphiql, graphql, page};
 use crate::error::{Code, QueryError};
