@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// Why the database did not do it. Messages never quote a row's values. They hold all that is kept of the driver's
 /// words; the error has no source, so a printed chain says them once.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The database is away, or lacks a resource: it passes by itself.
     #[error("the database is not available: {0}")]
@@ -71,28 +71,15 @@ impl Error {
     }
 
     /// The same error, with what was being done.
-    fn within(self, what: &str) -> Self {
-        let within = |words: Cow<'static, str>| Cow::Owned(format!("{what}: {words}"));
-        match self {
-            Self::Transient(words) => Self::Transient(within(words)),
-            Self::Conflict(words) => Self::Conflict(within(words)),
-            Self::TimedOut(words) => Self::TimedOut(within(words)),
-            Self::Busy(words) => Self::Busy(within(words)),
-            Self::Data(words) => Self::Data(within(words)),
-            Self::Fatal(words) => Self::Fatal(within(words)),
-        }
-    }
-
-    /// The same error for another caller of the same statement.
-    pub(crate) fn duplicate(&self) -> Self {
-        match self {
-            Self::Transient(message) => Self::Transient(message.clone()),
-            Self::Conflict(message) => Self::Conflict(message.clone()),
-            Self::TimedOut(message) => Self::TimedOut(message.clone()),
-            Self::Busy(message) => Self::Busy(message.clone()),
-            Self::Data(message) => Self::Data(message.clone()),
-            Self::Fatal(message) => Self::Fatal(message.clone()),
-        }
+    fn within(mut self, what: &str) -> Self {
+        let (Self::Transient(words)
+        | Self::Conflict(words)
+        | Self::TimedOut(words)
+        | Self::Busy(words)
+        | Self::Data(words)
+        | Self::Fatal(words)) = &mut self;
+        *words = format!("{what}: {words}").into();
+        self
     }
 }
 

@@ -184,15 +184,12 @@ pub trait PublicationReader: Send + Sync {
 }
 
 /// Opens the database of `settings.url` for writing. Connects when first used, so it succeeds while the database is
-/// away; an SQLite file is created when missing.
+/// away; an SQLite file that is missing is made by `migrate` alone.
 ///
 /// # Errors
 /// [`Error::Fatal`] when the URL is neither `postgres://` nor `sqlite://`, or cannot be read.
 pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationTable>, Error> {
-    Ok(match settings.database()? {
-        settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
-        settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
-    })
+    Ok(open(settings)?.table)
 }
 
 /// Opens the database of `settings.url` for reading. Connects when first used.
@@ -211,10 +208,7 @@ pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader
 /// # Errors
 /// As [`open_writer`].
 pub fn open_jobs(settings: &StoreSettings) -> Result<Arc<dyn Jobs>, Error> {
-    Ok(match settings.database()? {
-        settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
-        settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
-    })
+    Ok(open(settings)?.jobs)
 }
 
 /// A database, opened once for all that a daemon writes: they share its connections, which for SQLite is one.
@@ -247,8 +241,5 @@ pub fn open(settings: &StoreSettings) -> Result<Opened, Error> {
 /// # Errors
 /// As [`open_writer`].
 pub fn open_positions(settings: &StoreSettings) -> Result<Arc<dyn Positions>, Error> {
-    Ok(match settings.database()? {
-        settings::Database::Postgres(url) => Arc::new(PostgresWriter::open(url, settings)),
-        settings::Database::Sqlite(options) => Arc::new(SqliteWriter::open(options)),
-    })
+    Ok(open(settings)?.positions)
 }

@@ -170,7 +170,7 @@ impl BatchTask {
             }
             Err(error) => {
                 for answer in answers {
-                    let _ = answer.send(Err(error.duplicate()));
+                    let _ = answer.send(Err(error.clone()));
                 }
             }
         }

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use model::{COLUMN_COUNT, ColumnValue, Publication};
+use model::{COLUMN_COUNT, Publication};
 use sqlx::postgres::PgConnection;
 
-use super::values::{Time, field, null};
+use super::values::{Word, column};
 use crate::columns::names;
 
 static COPY: LazyLock<String> =
@@ -41,16 +41,6 @@ pub(super) async fn copy_in(
 fn encode(buffer: &mut Vec<u8>, row: &Publication) {
     buffer.extend_from_slice(&FIELDS.to_be_bytes());
     for value in row.columns() {
-        match value {
-            ColumnValue::Text(Some(text)) => field(buffer, text.as_bytes()),
-            ColumnValue::Time(Some(time)) => field(buffer, &Time(time).to_wire()),
-            ColumnValue::Flag(Some(flag)) => field(buffer, &[flag.into()]),
-            ColumnValue::Word(word, _) => field(buffer, word.as_bytes()),
-            ColumnValue::Number(number) => field(buffer, &number.to_be_bytes()),
-            ColumnValue::Bytes(bytes) => field(buffer, bytes),
-            ColumnValue::Text(None) | ColumnValue::Time(None) | ColumnValue::Flag(None) => {
-                null(buffer)
-            }
-        }
+        column(buffer, value, Word::Text);
     }
 }

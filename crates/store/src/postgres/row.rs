@@ -6,7 +6,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
 use sqlx::{Encode, Postgres, Type};
 
-use super::values::{Time, field, null};
+use super::values::{Word, column};
 
 const TYPE: &str = "publication_record";
 const FIELDS: i32 = 17;
@@ -50,17 +50,7 @@ impl Encode<'_, Postgres> for Row<'_> {
                 ColumnValue::Bytes(_) => BYTEA,
             };
             buffer.extend_from_slice(&kind.to_be_bytes());
-            match value {
-                ColumnValue::Text(Some(text)) => field(buffer, text.as_bytes()),
-                ColumnValue::Time(Some(time)) => field(buffer, &Time(time).to_wire()),
-                ColumnValue::Flag(Some(flag)) => field(buffer, &[flag.into()]),
-                ColumnValue::Word(_, place) => field(buffer, &i16::from(place).to_be_bytes()),
-                ColumnValue::Number(number) => field(buffer, &number.to_be_bytes()),
-                ColumnValue::Bytes(bytes) => field(buffer, bytes),
-                ColumnValue::Text(None) | ColumnValue::Time(None) | ColumnValue::Flag(None) => {
-                    null(buffer)
-                }
-            }
+            column(buffer, value, Word::Place);
         }
         Ok(IsNull::No)
     }

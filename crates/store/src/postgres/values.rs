@@ -1,6 +1,6 @@
 //! Values as PostgreSQL's binary protocol carries them.
 
-use model::Timestamp;
+use model::{ColumnValue, Timestamp};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
@@ -9,6 +9,15 @@ use sqlx::{Decode, Encode, Postgres, Type};
 
 /// PostgreSQL counts microseconds from 2000-01-01T00:00:00Z (its documentation, "Date/Time Types").
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// How a word of an enumeration is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Word {
+    /// As it is, for a column of the enumeration.
+    Text,
+    /// As its place among the words, an `int2`.
+    Place,
+}
 
 /// A [`Timestamp`] as `timestamptz`.
 #[derive(Debug, Clone, Copy)]
@@ -52,15 +61,29 @@ impl Decode<'_, Postgres> for Time {
     }
 }
 
+/// Adds a column's value as a field; a word of an enumeration as `word` has it.
+pub(super) fn column(buffer: &mut Vec<u8>, value: ColumnValue<'_>, word: Word) {
+    match value {
+        ColumnValue::Text(Some(text)) => field(buffer, text.as_bytes()),
+        ColumnValue::Time(Some(time)) => field(buffer, &Time(time).to_wire()),
+        ColumnValue::Flag(Some(flag)) => field(buffer, &[flag.into()]),
+        ColumnValue::Word(text, place) => match word {
+            Word::Text => field(buffer, text.as_bytes()),
+            Word::Place => field(buffer, &i16::from(place).to_be_bytes()),
+        },
+        ColumnValue::Number(number) => field(buffer, &number.to_be_bytes()),
+        ColumnValue::Bytes(bytes) => field(buffer, bytes),
+        // A null's length is -1.
+        ColumnValue::Text(None) | ColumnValue::Time(None) | ColumnValue::Flag(None) => {
+            buffer.extend_from_slice(&(-1_i32).to_be_bytes());
+        }
+    }
+}
+
 /// Adds a field as PostgreSQL's binary formats carry it: its length, then its bytes.
-pub(super) fn field(buffer: &mut Vec<u8>, bytes: &[u8]) {
+fn field(buffer: &mut Vec<u8>, bytes: &[u8]) {
     // No value of a row is longer than 1,024 bytes (crates/model/README.md, Publish event).
     let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
     buffer.extend_from_slice(&length.to_be_bytes());
     buffer.extend_from_slice(bytes);
-}
-
-/// Adds a field that is null: its length is -1.
-pub(super) fn null(buffer: &mut Vec<u8>) {
-    buffer.extend_from_slice(&(-1_i32).to_be_bytes());
 }

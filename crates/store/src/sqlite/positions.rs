@@ -1,7 +1,7 @@
 //! The account of positions.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::SqliteWriter;
 use super::connection::FileIdentity;
@@ -30,8 +30,7 @@ impl Positions for SqliteWriter {
         partitions: &[i32],
     ) -> Result<Claimed, Error> {
         let claim = |file: FileIdentity, connection: &mut Connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = Self::begin(connection)?;
             let mut accounts = Vec::with_capacity(partitions.len());
             for partition in partitions {
                 let values = (&key.group, &key.topic_id, partition, owner);
@@ -46,8 +45,7 @@ impl Positions for SqliteWriter {
     async fn advance(&self, key: &PositionKey, positions: &[Advance]) -> Result<Advanced, Error> {
         let advance = |file: FileIdentity, connection: &mut Connection| {
             let database = database(file);
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = Self::begin(connection)?;
             let mut accounts = Vec::with_capacity(positions.len());
             for position in positions {
                 let Advance { partition, owner, at_least, to, .. } = position;

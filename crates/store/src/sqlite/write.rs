@@ -37,7 +37,7 @@ impl SqliteWriter {
     }
 
     /// Begins a transaction. IMMEDIATE: what is read in it stays true until the commit.
-    fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    pub(super) fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
         connection.transaction_with_behavior(TransactionBehavior::Immediate)
     }
 
