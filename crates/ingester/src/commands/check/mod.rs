@@ -86,9 +86,9 @@ impl Findings {
                 Level::Warning => "WARNING",
                 Level::Problem => "PROBLEM",
             };
-            // Writing to a string cannot fail.
             // A client's name and a server's words may hold anything.
             let message = without_controls(&finding.message);
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "{level} {}: {message}", finding.what);
         }
         text.push_str("\nwhat follows from these settings:\n");

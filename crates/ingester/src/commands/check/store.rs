@@ -1,6 +1,6 @@
 //! The database: rights, schema, whether its statements work, and whether a commit is kept.
 
-use store::{Access, PositionKey};
+use store::{Access, Opened, PositionKey};
 
 use super::Findings;
 use crate::settings::Settings;
@@ -19,30 +19,21 @@ pub(super) async fn check(
     rights(findings, access);
     schema(findings, access);
     if access.pending.is_empty() {
-        generation(findings, settings).await;
-        if access.read_only.is_none() {
-            statements(findings, settings).await;
+        match store::open(&settings.store) {
+            Ok(opened) => {
+                generation(findings, settings, &opened).await;
+                if access.read_only.is_none() {
+                    statements(findings, settings, &opened).await;
+                }
+            }
+            Err(error) => findings.problem("store.statements", format!("opening: {error}")),
         }
     }
     durability(findings, access)
 }
 
 /// Does once what the daemons do all the time, and keeps nothing of it.
-async fn statements(findings: &mut Findings, settings: &Settings) {
-    let tried = try_statements(settings).await;
-    for (what, result) in tried {
-        match result {
-            Ok(()) => findings.ok("store.statements", format!("{what} works")),
-            Err(error) => findings.problem("store.statements", format!("{what}: {error}")),
-        }
-    }
-}
-
-async fn try_statements(settings: &Settings) -> Vec<(&'static str, Result<(), store::Error>)> {
-    let opened = match store::open(&settings.store) {
-        Ok(opened) => opened,
-        Err(error) => return vec![("opening", Err(error))],
-    };
+async fn statements(findings: &mut Findings, settings: &Settings, opened: &Opened) {
     let reading = async { store::open_reader(&settings.store)?.ready().await };
     let account = async {
         // Of this topic there is no account, so that nothing is changed.
@@ -50,12 +41,17 @@ async fn try_statements(settings: &Settings) -> Vec<(&'static str, Result<(), st
         opened.positions.advance(&key, &[]).await?;
         opened.positions.accounts(&settings.kafka.group).await.map(drop)
     };
-    vec![
+    for (what, result) in [
         ("writing a row, which was rolled back,", opened.table.probe().await),
         ("reading rows", reading.await),
         ("the account of positions", account.await),
         ("the list of replays", opened.jobs.jobs(1).await.map(drop)),
-    ]
+    ] {
+        match result {
+            Ok(()) => findings.ok("store.statements", format!("{what} works")),
+            Err(error) => findings.problem("store.statements", format!("{what}: {error}")),
+        }
+    }
 }
 
 /// The migration that makes the table.
@@ -99,13 +95,9 @@ fn schema(findings: &mut Findings, access: &Access) {
     }
 }
 
-async fn generation(findings: &mut Findings, settings: &Settings) {
+async fn generation(findings: &mut Findings, settings: &Settings, opened: &Opened) {
     let ours = settings.enrich.generation;
-    let table = match store::open_writer(&settings.store) {
-        Ok(store) => store.generation().await,
-        Err(error) => Err(error),
-    };
-    match table {
+    match opened.table.generation().await {
         Ok(table) if table > ours => findings.problem(
             "store.generation",
             format!("enrich.generation is {ours} and the table has {table}: `run` refuses that"),
@@ -117,15 +109,16 @@ async fn generation(findings: &mut Findings, settings: &Settings) {
 
 fn durability(findings: &mut Findings, access: &Access) -> Option<String> {
     let is_off = |name: &str| access.durability.get(name).is_some_and(|value| value == "off");
+    let mut lossy = false;
     for (name, what) in [
         ("fsync", "a crash of its machine may lose or break rows whose offsets are committed"),
         ("synchronous_commit", "a crash may lose the last rows, whose offsets are committed"),
         ("full_page_writes", "a crash of its machine may break pages"),
     ] {
         if is_off(name) {
+            lossy = true;
             findings.problem("store.durability", format!("{name} is off in PostgreSQL: {what}"));
         }
     }
-    let lossy = ["fsync", "synchronous_commit", "full_page_writes"].iter().any(|name| is_off(name));
     (!lossy).then(|| "a row is on the database's disk before its offset is committed".to_owned())
 }

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use store::PublicationTable as _;
 use tokio_util::sync::CancellationToken;
@@ -244,8 +244,7 @@ async fn show(
         Ok(())
     })
     .await?;
-    ensure!(found.is_some(), "there is no letter {partition} {offset}");
-    let Some(record) = found else { return Ok(()) };
+    let record = found.with_context(|| format!("there is no letter {partition} {offset}"))?;
     let context = Context::load(settings.clone()).await?;
     let whole = Originals::new(settings).whole(&record).await?;
     let today = match whole.map(|record| context.evaluator.evaluate(&record)) {
