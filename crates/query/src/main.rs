@@ -9,14 +9,10 @@ use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server};
 use service::{config, lifecycle, notify, telemetry};
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::from(lifecycle::exit::OK),
-        Err(error) => {
-            // Whether anybody reads it changes nothing of the exit code.
-            let _ = writeln!(std::io::stderr(), "publication-query: {error:#}");
-            lifecycle::exit_code(error.as_ref())
-        }
-    }
+    let Err(error) = run(&Cli::parse()) else { return ExitCode::from(lifecycle::exit::OK) };
+    // Whether anybody reads it changes nothing of the exit code.
+    let _ = writeln!(std::io::stderr(), "publication-query: {error:#}");
+    lifecycle::exit_code(error.as_ref())
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
