@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 use testkit::{NetworkFault, StopMode, eventually};
 
 use crate::load::Made;
-use crate::poison;
 use crate::raising::raising;
 use crate::report::Outcome;
 use crate::stage::{SESSION, Stage, World};
 use crate::support::STOP;
-use crate::topic;
+use crate::{cluster, instances, poison, standby, topic, unclean};
 
 /// What can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +28,22 @@ pub(crate) enum Fault {
     Partitions,
     Offsets,
     Memory,
+    UncleanElection,
+    Promoted,
+    OneBroker,
+    TwoBrokers,
+    AllBrokers,
+    Rolling,
+    Moved,
+    AddressMoved,
+    Instances,
+    LettersLost,
+    Transaction,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 14] = [
+    /// Those of one broker.
+    pub(crate) const ONE: [Self; 14] = [
         Self::Kill,
         Self::Terminate,
         Self::Freeze,
@@ -48,6 +59,27 @@ impl Fault {
         Self::Offsets,
         Self::Memory,
     ];
+
+    /// Those of three brokers, and of a standby.
+    pub(crate) const CLUSTER: [Self; 13] = [
+        Self::UncleanElection,
+        Self::Promoted,
+        Self::OneBroker,
+        Self::TwoBrokers,
+        Self::AllBrokers,
+        Self::Rolling,
+        Self::Partitions,
+        Self::Moved,
+        Self::AddressMoved,
+        Self::PostgresAway,
+        Self::Instances,
+        Self::LettersLost,
+        Self::Transaction,
+    ];
+
+    /// Of [`Fault::CLUSTER`], those that are part of the tests.
+    pub(crate) const SHORT_CLUSTER: [Self; 3] =
+        [Self::UncleanElection, Self::Promoted, Self::OneBroker];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -67,6 +99,21 @@ impl Fault {
             Self::Partitions => "partitions added",
             Self::Offsets => "group offsets deleted",
             Self::Memory => "slow database, full topic: memory",
+            Self::UncleanElection => {
+                "unclean election: new log longer, shorter; ingester running, stopped"
+            }
+            Self::Promoted => "primary killed, standby promoted with and without the last commits",
+            Self::OneBroker => "coordinator, controller, leader killed in turn",
+            Self::TwoBrokers => "two of three brokers away for a minute",
+            Self::AllBrokers => "all brokers killed at once",
+            Self::Rolling => "rolling restart of the brokers",
+            Self::Moved => "replicas moved",
+            Self::AddressMoved => "address of the database moved, old connections hang",
+            Self::Instances => {
+                "three instances: one stopped, frozen, killed; a fourth comes and goes"
+            }
+            Self::LettersLost => "unclean election of the dead-letter topic",
+            Self::Transaction => "transaction left open until the broker aborts it",
         }
     }
 
@@ -76,11 +123,17 @@ impl Fault {
             Self::Kill => 200,
             Self::Terminate | Self::PostgresRestart | Self::Connections | Self::Scale => 50,
             Self::Freeze | Self::Broker => 20,
+            Self::OneBroker => 12,
+            Self::UncleanElection | Self::Promoted | Self::Instances => 8,
+            Self::Moved | Self::AddressMoved => 6,
             Self::PostgresAway
             | Self::Retention
             | Self::MadeAgain
             | Self::Partitions
-            | Self::Offsets => 5,
+            | Self::Offsets
+            | Self::AllBrokers
+            | Self::Rolling => 5,
+            Self::TwoBrokers | Self::LettersLost | Self::Transaction => 4,
             Self::Poison | Self::Memory => 1,
         }
     }
@@ -90,7 +143,7 @@ impl Fault {
         match self {
             Self::PostgresRestart | Self::Connections => 4,
             Self::Kill | Self::PostgresAway => 3,
-            Self::Terminate | Self::Scale => 2,
+            Self::Terminate | Self::Scale | Self::Promoted => 2,
             _ => 1,
         }
     }
@@ -98,11 +151,17 @@ impl Fault {
 
 /// Runs all rounds of a fault and compares what is there with what must be.
 pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome {
-    let partitions = match fault {
-        Fault::Retention | Fault::MadeAgain | Fault::Partitions | Fault::Offsets => 1,
-        _ => 8,
-    };
-    let mut stage = Stage::set(world, partitions).await;
+    let mut stage = Stage::set(world).await;
+    match fault {
+        Fault::Retention | Fault::MadeAgain | Fault::Partitions | Fault::Offsets => {
+            stage.scene.make_topic(1, &[]).await;
+        }
+        Fault::UncleanElection => unclean::make_topic(&stage, &stage.scene.topic).await,
+        _ => stage.scene.make_topic(8, &[]).await,
+    }
+    if fault == Fault::LettersLost {
+        unclean::make_topic(&stage, &stage.scene.dead_letters).await;
+    }
     let outcome = Outcome {
         fault,
         rounds,
@@ -125,11 +184,16 @@ pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome
         Fault::MadeAgain => topic::made_again(&mut stage, rounds).await,
         Fault::Partitions => topic::partitions(&mut stage, rounds).await,
         Fault::Offsets => topic::offsets(&mut stage, rounds).await,
+        Fault::UncleanElection => unclean::source(&mut stage, rounds).await,
+        Fault::LettersLost => unclean::letters(&mut stage, rounds).await,
         _ => {
             stage.under_load().await;
-            if fault == Fault::Freeze {
-                stage.start_ingester(&[]);
-            }
+            let beside = match fault {
+                Fault::Freeze => 1,
+                Fault::Instances => 2,
+                _ => 0,
+            };
+            (0..beside).for_each(|_| stage.start_ingester(&[]));
             for round in 0..rounds {
                 stage.a_while(1_500).await;
                 one(&mut stage, fault, round).await;
@@ -153,30 +217,26 @@ async fn one(stage: &mut Stage<'_>, fault: Fault, round: u32) {
             assert!(began.elapsed() < STOP);
             stage.start_ingester(&[]);
         }
-        Fault::Freeze => frozen(stage).await,
+        Fault::Freeze => instances::frozen(stage).await,
         Fault::Broker => {
-            stage.world.kafka.kill();
-            stage.world.kafka.start_again();
+            stage.world.kafka.kill(&[1]);
+            stage.world.kafka.start_again(&[1]);
         }
         Fault::PostgresRestart => database_trouble(stage, round).await,
         Fault::PostgresAway => database_away(stage, round).await,
         Fault::Connections => network_fault(stage).await,
-        Fault::Scale => scale(stage).await,
+        Fault::Scale => instances::scale(stage).await,
+        Fault::Promoted => standby::promoted(stage, round).await,
+        Fault::AddressMoved => standby::address_moved(stage, round).await,
+        Fault::OneBroker => cluster::one_killed(stage, round).await,
+        Fault::TwoBrokers => cluster::two_away(stage, round).await,
+        Fault::AllBrokers => cluster::all_killed(stage).await,
+        Fault::Rolling => cluster::rolling(stage).await,
+        Fault::Moved => cluster::moved(stage, round).await,
+        Fault::Transaction => cluster::transaction(stage).await,
+        Fault::Instances => instances::one_of_three(stage, round).await,
         _ => unreachable!("has rounds of its own"),
     }
-}
-
-/// One of two ingesters stands still until the other has all of the partitions, then writes what it still holds.
-async fn frozen(stage: &mut Stage<'_>) {
-    let which = usize::try_from(stage.world.random.below(2)).unwrap_or(0);
-    let running = &mut stage.ingesters[which];
-    running.daemon.pause();
-    let other = &stage.ingesters[1 - which];
-    eventually("the other to have all partitions", SESSION * 10, async || {
-        other.metrics().family("lag_records").len() == 8
-    })
-    .await;
-    stage.ingesters[which].daemon.resume();
 }
 
 async fn database_trouble(stage: &mut Stage<'_>, round: u32) {
@@ -315,44 +375,19 @@ async fn network_fault(stage: &mut Stage<'_>) {
     }
 }
 
-/// Another number of instances, from one to four.
-async fn scale(stage: &mut Stage<'_>) {
-    let wanted = 1 + usize::try_from(stage.world.random.below(4)).unwrap_or(0);
-    while stage.ingesters.len() < wanted {
-        stage.start_ingester(&[]);
-    }
-    while stage.ingesters.len() > wanted {
-        stage.ingesters.remove(0).stop();
-    }
-    let time = Duration::from_secs(if stage.world.full { 8 } else { 2 });
-    stage.for_a(time, async |_| true).await;
-}
-
 /// All kinds of poison among good records, then for a minute nothing else.
 async fn poisoned(stage: &mut Stage<'_>) {
     let of_each = if stage.world.full { 1_000 } else { 25 };
     for _ in 0..of_each {
         stage.target.send(10).await;
-        only_poison(stage).await;
+        stage.target.send_poison(poison::KINDS).await;
     }
     let until = Instant::now() + Duration::from_secs(if stage.world.full { 60 } else { 2 });
     while Instant::now() < until {
-        only_poison(stage).await;
+        stage.target.send_poison(poison::KINDS).await;
     }
     stage.recovered().await;
     stage.recoveries.clear();
-}
-
-/// One record of each kind.
-async fn only_poison(stage: &mut Stage<'_>) {
-    let (mut records, mut made) = (Vec::new(), Vec::new());
-    for _ in 0..poison::KINDS {
-        let number = stage.target.oracle().number_beside();
-        let (code, record) = poison::record(number);
-        records.push(record);
-        made.push(Made::Poison { number, code });
-    }
-    stage.target.put(records, &made).await;
 }
 
 /// A topic that is full before a database that takes its time: what is read ahead is bounded.

@@ -116,6 +116,31 @@ impl Target {
         self.put(records, &made).await
     }
 
+    /// Produces so many events beside the load and waits for the broker. Returns where they are.
+    pub(crate) async fn send_beside(&self, count: usize) -> Vec<(i32, i64)> {
+        let (records, made) = self.beside(count);
+        self.put(records, &made).await
+    }
+
+    /// Produces so many records beside the load that must be rejected, of all kinds in turn, and waits for the broker.
+    pub(crate) async fn send_poison(&self, count: usize) {
+        let numbers = (0..count).map(|_| self.oracle().number_beside());
+        let made = numbers.map(|number| {
+            let (code, record) = poison::record(number);
+            (record, Made::Poison { number, code })
+        });
+        let (records, made): (Vec<Record>, Vec<Made>) = made.unzip();
+        self.put(records, &made).await;
+    }
+
+    /// So many events beside the load.
+    pub(crate) fn beside(&self, count: usize) -> (Vec<Record>, Vec<Made>) {
+        let mut oracle = self.oracle();
+        let numbers = (0..count).map(|_| oracle.number_beside());
+        let made = |number| (generated(number, 0), Made::Event { number, revision: 0 });
+        numbers.map(made).unzip()
+    }
+
     /// Produces these records and waits for the broker.
     pub(crate) async fn put(&self, records: Vec<Record>, made: &[Made]) -> Vec<(i32, i64)> {
         let positions = self.producer.produce(&self.topic, records).await;

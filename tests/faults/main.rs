@@ -1,8 +1,9 @@
 //! The fault run: real processes under load, one fault after the other, and an oracle that knows every event. It prints
 //! what was lost, doubled or wrong, and how long the ingester took to go on by itself.
 //!
-//! `cargo xtask test` runs a short version, `cargo xtask faults` the whole one. Arguments: `--full`, `--rounds N` (a fault has
-//! at most so many), `--seed S`, `--broker-assigns` (KIP-848), and words that a fault's name must contain one of.
+//! `cargo xtask test` runs a short version, `cargo xtask faults` the whole one. Arguments: `--full`, `--cluster` (three brokers
+//! and a standby, with faults of their own), `--rounds N` (a fault has at most so many), `--seed S`, `--broker-assigns`
+//! (KIP-848), and words that a fault's name must contain one of.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -13,25 +14,34 @@
 #[path = "../it/support.rs"]
 mod support;
 
+mod cluster;
 mod fault;
 mod harness;
+mod instances;
 mod load;
 mod poison;
 mod raising;
 mod random;
 mod report;
 mod stage;
+mod standby;
 mod topic;
+mod unclean;
 
 use std::process::ExitCode;
 
 use crate::fault::Fault;
 use crate::random::Random;
+use crate::report::Outcome;
 use crate::stage::World;
+
+/// The short versions: each is one test, of one broker or of a cluster.
+const TESTS: [(&str, bool); 2] = [("short_run", false), ("short_cluster_run", true)];
 
 /// How much is run.
 struct Plan {
     full: bool,
+    cluster: bool,
     rounds: Option<u32>,
     seed: u64,
     broker_assigns: bool,
@@ -39,29 +49,51 @@ struct Plan {
 }
 
 impl Plan {
-    /// Flags of the usual test harness, which cargo may hand to every test binary, are passed over. With `--exact` a name is
-    /// a test's, and the whole run is one test.
+    /// Flags of the usual test harness, which cargo may hand to every test binary, are passed over.
     fn from_arguments() -> Self {
-        let mut plan =
-            Self { full: false, rounds: None, seed: 1, broker_assigns: false, names: Vec::new() };
-        let mut exact = false;
+        let mut plan = Self {
+            full: false,
+            cluster: false,
+            rounds: None,
+            seed: 1,
+            broker_assigns: false,
+            names: Vec::new(),
+        };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut number = || arguments.next().and_then(|text| text.parse().ok());
             match argument.as_str() {
                 "--full" => plan.full = true,
+                "--cluster" => plan.cluster = true,
                 "--broker-assigns" => plan.broker_assigns = true,
-                "--exact" => exact = true,
                 "--rounds" => plan.rounds = Some(number().expect("--rounds needs a number")),
                 "--seed" => plan.seed = number().expect("--seed needs a number").into(),
                 flag if flag.starts_with('-') => {}
                 name => plan.names.push(name.to_owned()),
             }
         }
-        if exact {
-            plan.names.clear();
-        }
         plan
+    }
+
+    /// The lists of faults, each with its kind of servers. A name is that of a test, or a word of a fault's name.
+    fn lists(&mut self) -> Vec<(bool, Vec<Fault>)> {
+        let tests = TESTS.iter().filter(|(name, _)| self.names.iter().any(|named| named == name));
+        let mut kinds: Vec<bool> = tests.map(|(_, cluster)| *cluster).collect();
+        self.names.retain(|name| TESTS.iter().all(|(test, _)| test != name));
+        if kinds.is_empty() {
+            kinds = if self.full { vec![self.cluster] } else { vec![false, true] };
+        }
+        let list = |cluster| match cluster {
+            false => Fault::ONE.to_vec(),
+            true if self.full => Fault::CLUSTER.to_vec(),
+            true => Fault::SHORT_CLUSTER.to_vec(),
+        };
+        let wanted = |mut faults: Vec<Fault>| {
+            faults.retain(|fault| self.wants(*fault));
+            faults
+        };
+        let lists = kinds.into_iter().map(|cluster| (cluster, wanted(list(cluster))));
+        lists.filter(|(_, faults)| !faults.is_empty()).collect()
     }
 
     fn wants(&self, fault: Fault) -> bool {
@@ -72,36 +104,36 @@ impl Plan {
         let rounds = if self.full { fault.rounds() } else { fault.short_rounds() };
         rounds.min(self.rounds.unwrap_or(rounds))
     }
+
+    async fn run(&self, cluster: bool, faults: Vec<Fault>) -> Vec<Outcome> {
+        let brokers = if cluster { 3 } else { 1 };
+        let random = Random::new(self.seed);
+        let mut world = World::start(brokers, random, self.full, self.broker_assigns);
+        let mut outcomes = Vec::new();
+        for fault in faults {
+            let outcome = fault::run(&mut world, fault, self.rounds(fault)).await;
+            eprintln!("{}", report::line(&outcome));
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
 }
 
 fn main() -> ExitCode {
-    if harness::lists(&["short_run".to_owned()]) {
+    if harness::lists(&TESTS.map(|(name, _)| name.to_owned())) {
         return ExitCode::SUCCESS;
     }
-    let plan = Plan::from_arguments();
-    let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| plan.wants(*fault)).collect();
-    if faults.is_empty() {
-        return ExitCode::SUCCESS;
-    }
+    let mut plan = Plan::from_arguments();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime can be made");
-    let outcomes = runtime.block_on(async {
-        let mut world = World::start(Random::new(plan.seed), plan.full, plan.broker_assigns);
-        let mut outcomes = Vec::new();
-        for fault in faults {
-            let outcome = fault::run(&mut world, fault, plan.rounds(fault)).await;
-            eprintln!("{}", report::line(&outcome));
-            outcomes.push(outcome);
-        }
-        outcomes
-    });
-    println!("{}", report::table(&outcomes, plan.seed));
-    if outcomes.iter().all(report::Outcome::is_clean) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let mut clean = true;
+    for (cluster, faults) in plan.lists() {
+        let outcomes = runtime.block_on(plan.run(cluster, faults));
+        println!("{}", report::table(&outcomes, plan.seed));
+        clean = clean && outcomes.iter().all(Outcome::is_clean);
     }
+    if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
-use testkit::{Kafka, NetworkFault, Postgres, Producer, Proxy, consume_all, eventually};
+use testkit::{Cluster, Kafka, NetworkFault, Postgres, Producer, Proxy, consume_all, eventually};
 
+use crate::cluster;
 use crate::load::{Load, Made, Oracle, Target};
 use crate::random::Random;
 use crate::report::Outcome;
@@ -14,13 +15,18 @@ use crate::support::{Running, Scene, generated};
 
 /// For an ingester that is to go on by itself; afterwards something is broken.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// The listener of a broker behind the proxy.
+const PROXIED: &str = "PROXIED";
 const RECORDS_TOTAL: &str = "publication_ingester_records_total{";
 /// The session time-out of the run, which its broker allows.
 pub(crate) const SESSION: Duration = Duration::from_secs(6);
 
 /// The servers of a whole run.
 pub(crate) struct World {
-    pub(crate) kafka: Kafka,
+    /// One broker behind a proxy, or several without.
+    pub(crate) kafka: Cluster,
+    /// The brokers that a fault has ended and nobody has started again.
+    pub(crate) down: Vec<i32>,
     pub(crate) postgres: Postgres,
     pub(crate) to_kafka: Proxy,
     pub(crate) to_postgres: Proxy,
@@ -32,10 +38,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn start(random: Random, full: bool, broker_assigns: bool) -> Self {
+    pub(crate) fn start(brokers: usize, random: Random, full: bool, broker_assigns: bool) -> Self {
         let (to_kafka, to_postgres) = (Proxy::start(), Proxy::start());
+        let mut kafka = Kafka::builder();
+        if brokers == 1 {
+            kafka = kafka.listener(PROXIED, "PLAINTEXT", Some(to_kafka.port()));
+        }
         // Where the broker assigns, it also decides how long a session lasts.
-        let mut kafka = Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(to_kafka.port()));
         for (name, time) in
             [("session.timeout.ms", SESSION), ("heartbeat.interval.ms", SESSION / 3)]
         {
@@ -44,17 +53,30 @@ impl World {
                 kafka = kafka.property(&key, time.as_millis());
             }
         }
-        let kafka = kafka.start();
-        to_kafka.forward_to(&kafka.listener("PROXIED"));
+        let mut kafka = Cluster::start(&kafka, brokers);
+        if brokers == 1 {
+            to_kafka.forward_to(&kafka.node(1).listener(PROXIED));
+        }
         let postgres = Postgres::start();
         to_postgres.forward_to(host_of(&postgres.url()));
-        Self { kafka, postgres, to_kafka, to_postgres, random, full, broker_assigns }
+        let down = Vec::new();
+        Self { kafka, down, postgres, to_kafka, to_postgres, random, full, broker_assigns }
+    }
+
+    /// Where ingesters find the brokers.
+    fn bootstrap(&self) -> String {
+        if self.kafka.ids().len() == 1 { self.to_kafka.address() } else { self.kafka.brokers() }
     }
 }
 
 /// `host:port` of a URL of testkit's.
 fn host_of(url: &str) -> &str {
     url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of testkit's").0
+}
+
+fn pool(url: &str) -> PgPool {
+    let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(2));
+    options.connect_lazy(url).expect("a URL of testkit's")
 }
 
 /// One fault's topic, group, database, load and ingesters.
@@ -71,11 +93,10 @@ pub(crate) struct Stage<'w> {
 }
 
 impl<'w> Stage<'w> {
-    pub(crate) async fn set(world: &'w mut World, partitions: i32) -> Self {
+    /// Without a topic.
+    pub(crate) async fn set(world: &'w mut World) -> Self {
         let store = world.postgres.database().await.url;
-        let mut scene = Scene::without_topic("faults", store);
-        scene.brokers = world.kafka.brokers();
-        scene.make_topic(partitions, &[]).await;
+        let scene = Scene::on(world.kafka.brokers(), "faults", store);
         let oracle = Arc::new(Mutex::new(Oracle::default()));
         let target = Target {
             producer: Arc::new(Producer::new(&scene.brokers)),
@@ -84,12 +105,8 @@ impl<'w> Stage<'w> {
         };
         let proxied_store =
             scene.store.replace(host_of(&scene.store), &world.to_postgres.address());
-        let pool = PgPoolOptions::new()
-            .max_connections(2)
-            .acquire_timeout(Duration::from_secs(2))
-            .connect_lazy(&scene.store)
-            .expect("a URL of testkit's");
         Self {
+            pool: pool(&scene.store),
             world,
             scene,
             target,
@@ -98,8 +115,16 @@ impl<'w> Stage<'w> {
             note: String::new(),
             load: None,
             proxied_store,
-            pool,
         }
+    }
+
+    /// Another server has the database from now on. Returns the one that had it.
+    pub(crate) fn move_database_to(&mut self, server: Postgres) -> Postgres {
+        let host = server.url();
+        self.world.to_postgres.forward_to(host_of(&host));
+        self.scene.store = self.scene.store.replace(host_of(&self.scene.store), host_of(&host));
+        self.pool = pool(&self.scene.store);
+        std::mem::replace(&mut self.world.postgres, server)
     }
 
     /// The topic is another than the producer knows.
@@ -109,7 +134,7 @@ impl<'w> Stage<'w> {
 
     /// Starts an ingester that reaches broker and database by the proxies.
     pub(crate) fn start_ingester(&mut self, environment: &[(&str, &str)]) {
-        let brokers = self.world.to_kafka.address();
+        let brokers = self.world.bootstrap();
         let protocol = if self.world.broker_assigns {
             ("INGESTER_KAFKA__CLIENT__GROUP_PROTOCOL", "consumer")
         } else {
@@ -186,6 +211,11 @@ impl<'w> Stage<'w> {
         row.try_get(0).ok()
     }
 
+    /// How many rows there are; 0 while the database does not answer.
+    pub(crate) async fn rows(&self) -> i64 {
+        self.number("SELECT count(*) FROM publication").await.unwrap_or(0)
+    }
+
     /// Statements that may fail, as those on a server that goes away.
     pub(crate) async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await.map(|_| ())
@@ -215,6 +245,7 @@ impl<'w> Stage<'w> {
     pub(crate) async fn end(mut self, outcome: Outcome) -> Outcome {
         self.world.to_kafka.set(NetworkFault::None);
         self.world.to_postgres.set(NetworkFault::None);
+        cluster::mend(&mut self).await;
         self.stop_load();
         eventually("the group to catch up", PATIENCE, async || {
             self.assert_running();

@@ -23,17 +23,12 @@ pub(crate) async fn retention(stage: &mut Stage<'_>, rounds: u32) {
         caught_up(stage).await;
         stage.ingesters.remove(0).stop();
         // Not the oracle's: whichever of them are deleted are not expected.
-        let numbers = [(); 1_000].map(|()| stage.target.oracle().number_beside());
-        let records: Vec<Record> = numbers.iter().map(|n| generated(*n, 0)).collect();
+        let (records, made) = stage.target.beside(1_000);
         let positions = stage.target.put(records, &[]).await;
         let keep = usize::try_from(stage.world.random.below(1_000)).unwrap_or(0);
         let before = positions[keep].1;
         testkit::delete_records(&stage.scene.brokers, &stage.scene.topic, 0, before).await;
-        let made: Vec<Made> = numbers[keep..]
-            .iter()
-            .map(|number| Made::Event { number: *number, revision: 0 })
-            .collect();
-        stage.target.oracle().took(&made);
+        stage.target.oracle().took(&made[keep..]);
         stage.start_ingester(&[]);
         caught_up(stage).await;
         let lost = keep as f64;

@@ -323,31 +323,7 @@ async fn fail_over(primary: &mut Postgres, standby: &mut Postgres) {
     primary.stop(StopMode::Immediate);
     standby.stop(StopMode::Fast);
     standby.start_in_place_of(primary);
-    let mut server = PgConnection::connect(&standby.url()).await.unwrap();
-    sqlx::raw_sql("SELECT pg_promote()").execute(&mut server).await.unwrap();
-}
-
-/// Stops the standby from hearing more, once it has all that the primary has.
-async fn hold_back(primary: &Postgres, standby: &Postgres) {
-    let mut behind = PgConnection::connect(&standby.url()).await.unwrap();
-    let mut ahead = PgConnection::connect(&primary.url()).await.unwrap();
-    let now: String = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text")
-        .fetch_one(&mut ahead)
-        .await
-        .unwrap();
-    eventually("the standby to have everything", PATIENCE, async || {
-        let has = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn";
-        sqlx::query_scalar::<_, bool>(has).bind(&now).fetch_one(&mut behind).await.unwrap()
-    })
-    .await;
-    for sql in ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"] {
-        sqlx::raw_sql(sql).execute(&mut behind).await.unwrap();
-    }
-    eventually("the standby to hear nothing", PATIENCE, async || {
-        let heard = "SELECT count(*) FROM pg_stat_wal_receiver";
-        sqlx::query_scalar::<_, i64>(heard).fetch_one(&mut behind).await.unwrap() == 0
-    })
-    .await;
+    standby.promote().await;
 }
 
 #[tokio::test]
@@ -362,7 +338,7 @@ async fn a_standby_that_is_promoted_without_the_last_commits_is_read_up_to_the_p
         scene.produce(records(0..100)).await;
         scene.caught_up(&mut ingester).await;
         let mut standby = primary.standby();
-        hold_back(&primary, &standby).await;
+        standby.hold_back(&primary).await;
         scene.produce(records(100..300)).await;
         match lacked {
             Some(_) => scene.caught_up(&mut ingester).await,

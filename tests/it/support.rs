@@ -162,9 +162,14 @@ impl Scene {
 
     /// With nothing but names.
     pub(crate) fn without_topic(name: &str, store: String) -> Self {
+        Self::on(testkit::kafka().brokers(), name, store)
+    }
+
+    /// With nothing but names, on brokers of the test's own.
+    pub(crate) fn on(brokers: String, name: &str, store: String) -> Self {
         let topic = unique(name);
         Self {
-            brokers: testkit::kafka().brokers(),
+            brokers,
             group: format!("{topic}.group"),
             dead_letters: format!("{topic}.dead-letters"),
             topic,

@@ -60,14 +60,25 @@ impl ConsumedRecord {
     }
 }
 
-/// Creates a topic with its configuration (for example `("retention.ms", "-1")`) and waits until each partition has a leader.
+/// Creates a topic with its configuration (for example `("retention.ms", "-1")`) and as many replicas as its cluster makes by
+/// itself, and waits until each partition has a leader.
 pub async fn topic(brokers: &str, name: &str, partitions: i32, config: &[(&str, &str)]) {
-    let new = NewTopic {
-        name,
-        num_partitions: partitions,
-        replication: TopicReplication::Fixed(1),
-        config: config.to_vec(),
-    };
+    make(brokers, name, (partitions, TopicReplication::Fixed(-1)), config).await;
+}
+
+/// Creates a topic of one partition on these brokers, of which the first is preferred as its leader, and waits until it has
+/// one.
+pub async fn topic_on(brokers: &str, name: &str, replicas: &[i32], config: &[(&str, &str)]) {
+    make(brokers, name, (1, TopicReplication::Variable(&[replicas])), config).await;
+}
+
+async fn make(
+    brokers: &str,
+    name: &str,
+    (partitions, replication): (i32, TopicReplication<'_>),
+    config: &[(&str, &str)],
+) {
+    let new = NewTopic { name, num_partitions: partitions, replication, config: config.to_vec() };
     let results =
         admin(brokers).create_topics([&new], &patient()).await.expect("the broker answers");
     for result in results {
@@ -82,6 +93,38 @@ pub async fn topic(brokers: &str, name: &str, partitions: i32, config: &[(&str, 
         });
     })
     .await;
+}
+
+/// Who has a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionState {
+    /// The number of the broker that leads it; below 0 when none does.
+    pub leader: i32,
+    /// The brokers whose replicas are in sync.
+    pub in_sync: Vec<i32>,
+    /// The brokers that have a replica.
+    pub replicas: Vec<i32>,
+}
+
+/// Who has the partitions of a topic, in their order, as a broker that answers knows it; empty when none does.
+pub async fn partition_states(brokers: &str, topic: &str) -> Vec<PartitionState> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    blocking(move || {
+        let metadata = consumer(&brokers, "testkit").fetch_metadata(Some(&topic), REQUEST).ok();
+        let partitions = metadata.iter().flat_map(|metadata| metadata.topics()[0].partitions());
+        let sorted = |brokers: &[i32]| {
+            let mut brokers = brokers.to_vec();
+            brokers.sort_unstable();
+            brokers
+        };
+        let states = partitions.map(|partition| PartitionState {
+            leader: partition.leader(),
+            in_sync: sorted(partition.isr()),
+            replicas: sorted(partition.replicas()),
+        });
+        states.collect()
+    })
+    .await
 }
 
 /// Deletes the topic and waits until the broker knows it no more.
@@ -219,7 +262,15 @@ pub struct Transaction {
 impl Transaction {
     /// Begins a transaction under this id; one of the same id that is still open is aborted.
     pub async fn begin(brokers: &str, id: &str) -> Self {
-        let producer = Producer::with(client(brokers).set("transactional.id", id));
+        Self::begin_within(brokers, id, CALL).await
+    }
+
+    /// [`Transaction::begin`] of one that the broker aborts when it is open for longer than `timeout`.
+    pub async fn begin_within(brokers: &str, id: &str, timeout: Duration) -> Self {
+        let timeout = timeout.as_millis().to_string();
+        let mut config = client(brokers);
+        let config = config.set("transactional.id", id).set("transaction.timeout.ms", timeout);
+        let producer = Producer::with(config);
         let transactions = producer.producer.clone();
         blocking(move || {
             transactions.init_transactions(CALL).expect("transactions are there");

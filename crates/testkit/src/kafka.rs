@@ -1,11 +1,10 @@
-//! A real Apache Kafka: one node, broker and KRaft controller in one.
+//! A real Apache Kafka: a node is broker and KRaft controller in one.
 
 use std::collections::HashMap;
 use std::env::{current_exe, var_os};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -31,8 +30,10 @@ const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(60);
 /// Between choosing a port and listening on it lie seconds in which somebody else can take it.
 const ATTEMPTS: usize = 3;
+/// A node alone, and one of several on the same machine.
+const HEAPS: [&str; 2] = ["-Xmx512m", "-Xmx400m"];
 /// For a JVM that lives for a test: it starts two seconds sooner when it compiles less.
-const QUICK: [&str; 2] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
+pub(crate) const QUICK: [&str; 2] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
 /// A Kafka broker on 127.0.0.1. Dropping it ends the broker and removes its data.
 #[derive(Debug)]
@@ -71,11 +72,14 @@ struct Listener {
     advertised: Option<u16>,
 }
 
-/// The ports of a broker that is to be started.
+/// The number and the ports of a broker that is to be started.
 struct Ports {
+    id: usize,
     plain: u16,
     controller: u16,
     others: Vec<u16>,
+    /// The controllers of its cluster, as Kafka writes them.
+    voters: String,
 }
 
 impl KafkaBuilder {
@@ -111,13 +115,15 @@ impl KafkaBuilder {
 
     /// Starts the broker and waits until it answers.
     pub fn start(&self) -> Kafka {
+        self.start_nodes(1).remove(0)
+    }
+
+    /// Starts so many brokers of one cluster, with the numbers from 1 on, and waits until each knows all others.
+    pub(crate) fn start_nodes(&self, count: usize) -> Vec<Kafka> {
         let mut problem = String::new();
         for _ in 0..ATTEMPTS {
-            match self.try_start() {
-                Ok((node, listeners)) => {
-                    let brokers = format!("127.0.0.1:{}", node.port);
-                    return Kafka { brokers, listeners, node: Some(node) };
-                }
+            match self.try_start(count) {
+                Ok(nodes) => return nodes,
                 Err(log) if log.contains("Address already in use") => problem = log,
                 Err(log) => panic!("kafka did not start:\n{log}"),
             }
@@ -125,27 +131,49 @@ impl KafkaBuilder {
         panic!("kafka found no free port in {ATTEMPTS} attempts:\n{problem}")
     }
 
-    fn try_start(&self) -> Result<(Node, HashMap<String, u16>), String> {
+    fn try_start(&self, count: usize) -> Result<Vec<Kafka>, String> {
+        let controllers: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let voters = (1..).zip(&controllers).map(|(id, port)| format!("{id}@127.0.0.1:{port}"));
+        let voters = voters.collect::<Vec<_>>().join(",");
+        let places = (1..).zip(controllers).map(|(id, controller)| Ports {
+            id,
+            plain: free_port(),
+            controller,
+            others: self.listeners.iter().map(|_| free_port()).collect(),
+            voters: voters.clone(),
+        });
+        let mut options = vec![HEAPS[usize::from(count > 1)].to_owned()];
+        options.extend(QUICK.map(str::to_owned).into_iter().filter(|_| !self.optimized));
+        let mut nodes: Vec<Kafka> =
+            places.map(|ports| self.launch_node(count, ports, &options)).collect();
+        for kafka in &mut nodes {
+            let node = kafka.node();
+            if !node.ready(count) {
+                return Err(node.process.last_words());
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn launch_node(&self, count: usize, ports: Ports, options: &[String]) -> Kafka {
         let dir = tempfile::Builder::new()
             .prefix("kafka-")
             .tempdir()
             .expect("a temporary directory can be made");
-        let others = self.listeners.iter().map(|_| free_port()).collect();
-        let ports = Ports { plain: free_port(), controller: free_port(), others };
-        let properties = self.server_properties(dir.path(), &ports);
+        let properties = self.server_properties(dir.path(), count, &ports);
         fs::write(dir.path().join("server.properties"), properties)
             .expect("the properties can be written");
         format_storage(dir.path(), &self.scram_users);
         let port = ports.plain;
         let names = self.listeners.iter().map(|listener| listener.name.clone());
         let listeners = names.zip(ports.others).collect();
-        let options = if self.optimized { Vec::new() } else { QUICK.map(str::to_owned).to_vec() };
-        let mut node = Node { process: launch(dir.path(), &options), dir, port, options };
-        if node.ready() { Ok((node, listeners)) } else { Err(node.process.last_words()) }
+        let options = options.to_vec();
+        let node = Node { process: launch(dir.path(), &options), dir, port, options };
+        Kafka { brokers: format!("127.0.0.1:{port}"), listeners, node: Some(node) }
     }
 
-    fn server_properties(&self, dir: &Path, ports: &Ports) -> String {
-        let Ports { plain, controller, others } = ports;
+    fn server_properties(&self, dir: &Path, count: usize, ports: &Ports) -> String {
+        let Ports { id, plain, controller, others, voters } = ports;
         let mut listeners =
             format!("PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller}");
         let mut advertised = format!("PLAINTEXT://127.0.0.1:{plain}");
@@ -159,8 +187,8 @@ impl KafkaBuilder {
         }
         let mut text = format!(
             "process.roles=broker,controller\n\
-             node.id=1\n\
-             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             node.id={id}\n\
+             controller.quorum.voters={voters}\n\
              listeners={listeners}\n\
              advertised.listeners={advertised}\n\
              inter.broker.listener.name=PLAINTEXT\n\
@@ -169,6 +197,9 @@ impl KafkaBuilder {
              log.dirs={}\n{SINGLE_NODE}",
             dir.join("data").display()
         );
+        if count > 1 {
+            text.push_str(SEVERAL_NODES);
+        }
         for (key, value) in &self.properties {
             text.push_str(&format!("{key}={value}\n"));
         }
@@ -193,6 +224,20 @@ auto.create.topics.enable=false
 log.cleaner.dedupe.buffer.size=8388608
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
+";
+
+/// What the nodes of a cluster need beside: three replicas, two of them in sync. One partition of offsets, so that its leader
+/// is the coordinator of every group. The longer session is for a machine that is busy with all of them.
+const SEVERAL_NODES: &str = "\
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+transaction.state.log.num.partitions=1
+broker.session.timeout.ms=6000
+replica.lag.time.max.ms=6000
 ";
 
 impl Kafka {
@@ -250,10 +295,21 @@ impl Kafka {
 
     /// Starts a stopped broker on its old port with its old data, and waits until it answers.
     pub fn start_again(&mut self) {
+        self.launch_again();
+        self.answers();
+    }
+
+    /// Starts a stopped broker on its old port with its old data.
+    pub(crate) fn launch_again(&mut self) {
         let node = self.node();
         assert!(node.process.ended().is_some(), "kafka still runs");
         node.process = launch(node.dir.path(), &node.options);
-        assert!(node.ready(), "kafka did not start again:\n{}", node.process.last_words());
+    }
+
+    /// Waits until a started broker answers.
+    pub(crate) fn answers(&mut self) {
+        let node = self.node();
+        assert!(node.ready(1), "kafka did not start again:\n{}", node.process.last_words());
     }
 
     /// [`Kafka::stop`] and [`Kafka::start_again`].
@@ -278,13 +334,13 @@ impl Kafka {
 }
 
 impl Node {
-    /// Whether the broker answers a metadata request with itself before the deadline; a broker that ended never does.
-    fn ready(&mut self) -> bool {
+    /// Whether the broker names so many brokers before the deadline; a broker that ended never does.
+    fn ready(&mut self, brokers: usize) -> bool {
         let outcome = poll_until(START, || {
             if self.process.ended().is_some() {
                 Some(false)
             } else {
-                lists_a_broker(self.port).ok()?.then_some(true)
+                (listed_brokers(self.port).ok()? as usize >= brokers).then_some(true)
             }
         });
         outcome.unwrap_or(false)
@@ -303,7 +359,6 @@ impl Node {
 fn launch(dir: &Path, options: &[String]) -> Process {
     let mut command = watched("java", Farewell::Kill, dir);
     command
-        .arg("-Xmx512m")
         .args(options)
         .arg("-cp")
         .arg(class_path())
@@ -318,7 +373,7 @@ fn format_storage(dir: &Path, scram_users: &[(String, String)]) {
         .args(QUICK)
         .arg("-cp")
         .arg(class_path())
-        // The cluster id needs to be any 16 bytes in base64; no cluster of one node ever meets another.
+        // The cluster id needs to be any 16 bytes in base64; no cluster ever meets another.
         .args(["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"])
         .arg(dir.join("server.properties"));
     for (name, password) in scram_users {
@@ -331,67 +386,8 @@ fn format_storage(dir: &Path, scram_users: &[(String, String)]) {
     assert!(output.status.success(), "kafka's storage cannot be formatted:\n{errors}");
 }
 
-/// Runs `kafka-consumer-groups` with these arguments and returns what it printed; panics when it fails.
-pub fn consumer_groups(brokers: &str, arguments: &[&str]) -> String {
-    tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", brokers, arguments)
-}
-
-/// Runs `kafka-acls` with these arguments and returns what it printed; panics when it fails.
-pub fn acls(brokers: &str, arguments: &[&str]) -> String {
-    tool("org.apache.kafka.tools.AclCommand", brokers, arguments)
-}
-
-/// Sends one record, whose value is `0`, with the timestamp 0. Clients on librdkafka cannot: it takes 0 for the present.
-pub fn produce_in_1970(brokers: &str, topic: &str) {
-    let arguments = ["--topic", topic, "--max-messages", "1", "--message-create-time", "0"];
-    tool("org.apache.kafka.tools.VerifiableProducer", brokers, &arguments);
-}
-
-/// Kafka's command-line tools by the names of its distribution, of which the tests have the jars alone, and their classes.
-const TOOLS: [(&str, &str); 3] = [
-    ("kafka-consumer-groups.sh", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
-    ("kafka-get-offsets.sh", "org.apache.kafka.tools.GetOffsetShell"),
-    ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
-];
-
-/// Puts Kafka's command-line tools into a folder, for a test that has it on its `PATH`.
-pub fn write_tools(folder: &Path) {
-    for (name, class) in TOOLS {
-        let jars = class_path();
-        let script = format!(
-            "#!/bin/sh\nexec java {} -cp '{}' {class} \"$@\"\n",
-            QUICK.join(" "),
-            jars.display()
-        );
-        let path = folder.join(name);
-        fs::write(&path, script).expect("a script can be written");
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("and be run");
-    }
-}
-
-fn tool(class: &str, brokers: &str, arguments: &[&str]) -> String {
-    let output = Command::new("java")
-        .args(QUICK)
-        .arg("-cp")
-        .arg(class_path())
-        .args([class, "--bootstrap-server", brokers])
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("cannot run java: {error}; `cargo xtask setup` installs it")
-        });
-    let printed =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    let printed = printed.concat();
-    assert!(
-        output.status.success() && !printed.contains("Error"),
-        "{class} {arguments:?}:\n{printed}"
-    );
-    printed
-}
-
 /// Java's own wildcard: it must reach Java as it is.
-fn class_path() -> PathBuf {
+pub(crate) fn class_path() -> PathBuf {
     libs().join("*")
 }
 
@@ -421,9 +417,9 @@ fn libs() -> PathBuf {
     })
 }
 
-/// Asks for metadata (version 1, no topics) and says whether the answer names a broker. A broker that has not yet joined its
+/// Asks for metadata (version 1, no topics) and says how many brokers the answer names. A broker that has not yet joined its
 /// cluster listens already, but names none.
-fn lists_a_broker(port: u16) -> io::Result<bool> {
+fn listed_brokers(port: u16) -> io::Result<u32> {
     const METADATA: [u8; 2] = [0, 3];
     const VERSION: [u8; 2] = [0, 1];
     const CORRELATION: [u8; 4] = [0, 0, 0, 1];
@@ -439,7 +435,8 @@ fn lists_a_broker(port: u16) -> io::Result<bool> {
     // Size and correlation id, then the length of the list of brokers.
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
-    Ok(head[8..] != [0; 4])
+    let [.., a, b, c, d] = head;
+    Ok(u32::from_be_bytes([a, b, c, d]))
 }
 
 #[cfg(test)]
@@ -454,7 +451,14 @@ mod tests {
             .listener("BESIDE", "SSL", Some(4))
             .server_properties(
                 Path::new("/tmp/k"),
-                &Ports { plain: 1, controller: 2, others: vec![3] },
+                1,
+                &Ports {
+                    id: 1,
+                    plain: 1,
+                    controller: 2,
+                    others: vec![3],
+                    voters: "1@127.0.0.1:2".to_owned(),
+                },
             );
         let last = text.lines().rev().find(|line| line.starts_with("log.retention.ms"));
         assert_eq!(last, Some("log.retention.ms=1"));

@@ -8,6 +8,7 @@
 
 #[cfg(feature = "client")]
 mod client;
+mod cluster;
 mod daemon;
 pub mod hostile;
 mod http;
@@ -17,20 +18,22 @@ mod pgbouncer;
 mod postgres;
 mod process;
 mod proxy;
+mod tools;
 mod wait;
 
 use std::sync::LazyLock;
 
 #[cfg(feature = "client")]
 pub use client::{
-    ConsumedRecord, Producer, Record, Transaction, add_partitions, consume_all, delete_group,
-    delete_records, delete_topic, group_lag, produce, produce_in_transaction, topic,
+    ConsumedRecord, PartitionState, Producer, Record, Transaction, add_partitions, consume_all,
+    delete_group, delete_records, delete_topic, group_lag, partition_states, produce,
+    produce_in_transaction, topic, topic_on,
 };
+pub use cluster::Cluster;
 pub use daemon::{Daemon, DaemonBuilder, program_folder};
 pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{
-    KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, Kafka, KafkaBuilder, acls, consumer_groups, kafka_folder,
-    kafka_version, produce_in_1970, write_tools,
+    KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, Kafka, KafkaBuilder, kafka_folder, kafka_version,
 };
 pub use net::{free_port, unique};
 pub use pgbouncer::{Pgbouncer, pgbouncer_program};
@@ -38,6 +41,7 @@ pub use pgbouncer::{Pgbouncer, pgbouncer_program};
 pub use postgres::Database;
 pub use postgres::{POSTGRES_VARIABLE, Postgres, PostgresBuilder, StopMode, postgres_program};
 pub use proxy::{NetworkFault, Proxy};
+pub use tools::{acls, active_controller, consumer_groups, produce_in_1970, reassign, write_tools};
 #[cfg(feature = "client")]
 pub use wait::eventually;
 pub use wait::{Probe, wait_until};

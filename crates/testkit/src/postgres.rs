@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 use crate::net::free_port;
 use crate::process::{Farewell, Process, watched};
+#[cfg(feature = "client")]
+use crate::wait::eventually;
 use crate::wait::poll_until;
 
 /// Names the URL of the server that the whole test run shares.
@@ -237,11 +239,10 @@ pub struct Database {
 impl Postgres {
     /// Creates a fresh, empty database on the server.
     pub async fn database(&self) -> Database {
-        use sqlx::{AssertSqlSafe, Connection, PgConnection};
+        use sqlx::{AssertSqlSafe, Connection};
 
         let name = crate::net::unique("test");
-        let mut connection =
-            PgConnection::connect(&self.url).await.expect("the server accepts connections");
+        let mut connection = connect(&self.url).await;
         // From template0, because nobody ever connects to it: a template with a session cannot be copied.
         let statement = AssertSqlSafe(format!("CREATE DATABASE \"{name}\" TEMPLATE template0"));
         sqlx::raw_sql(statement).execute(&mut connection).await.expect("a database can be created");
@@ -249,6 +250,55 @@ impl Postgres {
         let (server, _) = self.url.rsplit_once('/').expect("the URL names a database");
         Database { url: format!("{server}/{name}") }
     }
+
+    /// Waits until this standby has all that `primary` has now.
+    pub async fn catch_up_with(&self, primary: &Self) {
+        use sqlx::Connection;
+
+        let mut ahead = connect(&primary.url).await;
+        let now: String = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text")
+            .fetch_one(&mut ahead)
+            .await
+            .expect("a primary knows where its log ends");
+        let mut behind = connect(&self.url).await;
+        eventually("the standby to have everything", START, async || {
+            let has = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn";
+            let has = sqlx::query_scalar::<_, bool>(has).bind(&now).fetch_one(&mut behind).await;
+            has.expect("a standby answers")
+        })
+        .await;
+        for connection in [ahead, behind] {
+            connection.close().await.expect("the connection can be closed");
+        }
+    }
+
+    /// Stops this standby from hearing more of `primary`, once it has all that there is now.
+    pub async fn hold_back(&self, primary: &Self) {
+        self.catch_up_with(primary).await;
+        let mut behind = connect(&self.url).await;
+        for sql in ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"] {
+            sqlx::raw_sql(sql).execute(&mut behind).await.expect("a superuser may");
+        }
+        eventually("the standby to hear nothing", START, async || {
+            let heard = "SELECT count(*) FROM pg_stat_wal_receiver";
+            let heard = sqlx::query_scalar::<_, i64>(heard).fetch_one(&mut behind).await;
+            heard.expect("a standby answers") == 0
+        })
+        .await;
+    }
+
+    /// Makes a primary of this standby.
+    pub async fn promote(&self) {
+        let mut server = connect(&self.url).await;
+        sqlx::raw_sql("SELECT pg_promote()").execute(&mut server).await.expect("a superuser may");
+    }
+}
+
+#[cfg(feature = "client")]
+async fn connect(url: &str) -> sqlx::PgConnection {
+    use sqlx::Connection;
+
+    sqlx::PgConnection::connect(url).await.expect("the server accepts connections")
 }
 
 /// A server program of PostgreSQL: on PATH, else the newest below `/usr/lib/postgresql`, where Debian keeps them off PATH.

@@ -1,0 +1,88 @@
+//! Kafka's own command-line tools: classes of its jars, each of which takes a JVM's start.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::kafka::{QUICK, class_path};
+
+/// Runs `kafka-consumer-groups` with these arguments and returns what it printed; panics when it fails.
+pub fn consumer_groups(brokers: &str, arguments: &[&str]) -> String {
+    tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", brokers, arguments)
+}
+
+/// Runs `kafka-acls` with these arguments and returns what it printed; panics when it fails.
+pub fn acls(brokers: &str, arguments: &[&str]) -> String {
+    tool("org.apache.kafka.tools.AclCommand", brokers, arguments)
+}
+
+/// Sends one record, whose value is `0`, with the timestamp 0. Clients on librdkafka cannot: it takes 0 for the present.
+pub fn produce_in_1970(brokers: &str, topic: &str) {
+    let arguments = ["--topic", topic, "--max-messages", "1", "--message-create-time", "0"];
+    tool("org.apache.kafka.tools.VerifiableProducer", brokers, &arguments);
+}
+
+/// Kafka's command-line tools by the names of its distribution, of which the tests have the jars alone, and their classes.
+const TOOLS: [(&str, &str); 3] = [
+    ("kafka-consumer-groups.sh", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
+    ("kafka-get-offsets.sh", "org.apache.kafka.tools.GetOffsetShell"),
+    ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
+];
+
+/// Puts Kafka's command-line tools into a folder, for a test that has it on its `PATH`.
+pub fn write_tools(folder: &Path) {
+    for (name, class) in TOOLS {
+        let jars = class_path();
+        let script = format!(
+            "#!/bin/sh\nexec java {} -cp '{}' {class} \"$@\"\n",
+            QUICK.join(" "),
+            jars.display()
+        );
+        let path = folder.join(name);
+        fs::write(&path, script).expect("a script can be written");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("and be run");
+    }
+}
+
+/// The number of the node that is the active controller, by `kafka-metadata-quorum`.
+pub fn active_controller(brokers: &str) -> i32 {
+    const CLASS: &str = "org.apache.kafka.tools.MetadataQuorumCommand";
+    let status = tool(CLASS, brokers, &["describe", "--status"]);
+    let leader = status.lines().find_map(|line| line.strip_prefix("LeaderId:"));
+    let leader = leader.and_then(|text| text.trim().parse().ok());
+    leader.unwrap_or_else(|| panic!("kafka names no controller:\n{status}"))
+}
+
+/// Has partition 0 of a topic move to these brokers, by `kafka-reassign-partitions`; its records follow in the background.
+pub fn reassign(brokers: &str, topic: &str, replicas: &[i32]) {
+    const CLASS: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
+    let plan = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+    let text = format!(
+        r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":0,"replicas":{replicas:?}}}]}}"#
+    );
+    fs::write(plan.path(), text).expect("the file is ours");
+    let file = plan.path().to_str().expect("its path is text");
+    tool(CLASS, brokers, &["--execute", "--reassignment-json-file", file]);
+}
+
+fn tool(class: &str, brokers: &str, arguments: &[&str]) -> String {
+    let output = Command::new("java")
+        .args(QUICK)
+        .arg("-cp")
+        .arg(class_path())
+        .args([class, "--bootstrap-server", brokers])
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("cannot run java: {error}; `cargo xtask setup` installs it")
+        });
+    let printed =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let printed = printed.concat();
+    assert!(
+        output.status.success() && !printed.contains("Error"),
+        "{class} {arguments:?}:\n{printed}"
+    );
+    printed
+}

@@ -1,0 +1,61 @@
+//! A standby that takes the place of the primary.
+
+use std::time::Duration;
+
+use testkit::{StopMode, eventually};
+
+use crate::stage::Stage;
+
+/// For a server that is found again by an ingester whose old connections hang.
+const FOUND: Duration = Duration::from_secs(120);
+
+/// A standby of the primary, every second time one that lacks the last commits.
+async fn standby(stage: &mut Stage<'_>, round: u32) -> testkit::Postgres {
+    let standby = stage.world.postgres.standby();
+    if round % 2 == 1 {
+        standby.hold_back(&stage.world.postgres).await;
+        let before = stage.rows().await;
+        eventually("commits that the standby does not have", FOUND, async || {
+            stage.rows().await > before + 1_000
+        })
+        .await;
+    } else {
+        standby.catch_up_with(&stage.world.postgres).await;
+    }
+    standby
+}
+
+fn rewound(stage: &Stage<'_>) -> f64 {
+    stage.ingesters[0].metrics().sum("store_rewound_records_total")
+}
+
+/// What the new primary lacks is read again, and counted.
+async fn is_healed(stage: &Stage<'_>, round: u32, before: f64) {
+    if round % 2 == 1 {
+        eventually("what the standby lacked to be counted", FOUND, async || {
+            rewound(stage) > before
+        })
+        .await;
+    }
+}
+
+/// The primary dies, and a standby is promoted and has its address.
+pub(crate) async fn promoted(stage: &mut Stage<'_>, round: u32) {
+    let standby = standby(stage, round).await;
+    let before = rewound(stage);
+    stage.world.postgres.stop(StopMode::Immediate);
+    standby.promote().await;
+    drop(stage.move_database_to(standby));
+    is_healed(stage, round, before).await;
+}
+
+/// A standby is promoted and has the address of a primary that runs on, but whose connections hang.
+pub(crate) async fn address_moved(stage: &mut Stage<'_>, round: u32) {
+    let standby = standby(stage, round).await;
+    let before = rewound(stage);
+    stage.world.to_postgres.silence();
+    standby.promote().await;
+    let _old = stage.move_database_to(standby);
+    is_healed(stage, round, before).await;
+    stage.recovered().await;
+}
