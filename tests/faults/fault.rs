@@ -39,6 +39,7 @@ pub(crate) enum Fault {
     Instances,
     LettersLost,
     Transaction,
+    Upgraded,
 }
 
 impl Fault {
@@ -61,7 +62,7 @@ impl Fault {
     ];
 
     /// Those of three brokers, and of a standby.
-    pub(crate) const CLUSTER: [Self; 13] = [
+    pub(crate) const CLUSTER: [Self; 14] = [
         Self::UncleanElection,
         Self::Promoted,
         Self::OneBroker,
@@ -75,6 +76,7 @@ impl Fault {
         Self::Instances,
         Self::LettersLost,
         Self::Transaction,
+        Self::Upgraded,
     ];
 
     /// Of [`Fault::CLUSTER`], those that are part of the tests.
@@ -114,6 +116,7 @@ impl Fault {
             }
             Self::LettersLost => "unclean election of the dead-letter topic",
             Self::Transaction => "transaction left open until the broker aborts it",
+            Self::Upgraded => "upgrade from an earlier build, one instance after the other",
         }
     }
 
@@ -134,7 +137,7 @@ impl Fault {
             | Self::AllBrokers
             | Self::Rolling => 5,
             Self::TwoBrokers | Self::LettersLost | Self::Transaction => 4,
-            Self::Poison | Self::Memory => 1,
+            Self::Poison | Self::Memory | Self::Upgraded => 1,
         }
     }
 
@@ -176,6 +179,7 @@ pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome
         recoveries: Vec::new(),
         note: String::new(),
     };
+    stage.starts_earlier = fault == Fault::Upgraded;
     stage.start_ingester(&[]);
     match fault {
         Fault::Poison => poisoned(&mut stage).await,
@@ -190,10 +194,11 @@ pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome
             stage.under_load().await;
             let beside = match fault {
                 Fault::Freeze => 1,
-                Fault::Instances => 2,
+                Fault::Instances | Fault::Upgraded => 2,
                 _ => 0,
             };
             (0..beside).for_each(|_| stage.start_ingester(&[]));
+            stage.starts_earlier = false;
             for round in 0..rounds {
                 stage.a_while(1_500).await;
                 one(&mut stage, fault, round).await;
@@ -234,6 +239,7 @@ async fn one(stage: &mut Stage<'_>, fault: Fault, round: u32) {
         Fault::Rolling => cluster::rolling(stage).await,
         Fault::Moved => cluster::moved(stage, round).await,
         Fault::Transaction => cluster::transaction(stage).await,
+        Fault::Upgraded => instances::upgraded(stage).await,
         Fault::Instances => instances::one_of_three(stage, round).await,
         _ => unreachable!("has rounds of its own"),
     }

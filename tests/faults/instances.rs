@@ -5,6 +5,7 @@ use std::time::Duration;
 use testkit::eventually;
 
 use crate::stage::{SESSION, Stage};
+use crate::support::PATIENCE;
 
 /// One of several ingesters stands still until the others have all of the partitions, then writes what it still holds.
 pub(crate) async fn frozen(stage: &mut Stage<'_>) {
@@ -59,4 +60,26 @@ pub(crate) async fn one_of_three(stage: &mut Stage<'_>, round: u32) {
             }
         }
     }
+}
+
+/// Three instances of an earlier build give way to this one, one after the other. One of them comes back, which the guide
+/// does not promise: the earlier build says that it does not know the schema, and the others go on.
+pub(crate) async fn upgraded(stage: &mut Stage<'_>) {
+    for _ in 0..3 {
+        stage.ingesters.remove(0).stop();
+        stage.start_ingester(&[]);
+        stage.recovered().await;
+    }
+    stage.ingesters.remove(0).stop();
+    stage.starts_earlier = true;
+    stage.start_ingester(&[]);
+    stage.starts_earlier = false;
+    if let Some(mut back) = stage.ingesters.pop() {
+        let status = back.daemon.wait_exit(PATIENCE);
+        let log = back.daemon.log();
+        assert!(!status.success() && log.contains("migration"), "{status}\n{log}");
+        stage.note = format!("the earlier build ended with {status}");
+    }
+    stage.recovered().await;
+    stage.start_ingester(&[]);
 }

@@ -2,8 +2,9 @@
 //! what was lost, doubled or wrong, and how long the ingester took to go on by itself.
 //!
 //! `cargo xtask test` runs a short version, `cargo xtask faults` the whole one. Arguments: `--full`, `--cluster` (three brokers
-//! and a standby, with faults of their own), `--rounds N` (a fault has at most so many), `--seed S`, `--broker-assigns`
-//! (KIP-848), and words that a fault's name must contain one of.
+//! and a standby, with faults of their own), `--earlier FOLDER` (with the programs of an earlier build, to upgrade from),
+//! `--rounds N` (a fault has at most so many), `--seed S`, `--broker-assigns` (KIP-848), and words that a fault's name must
+//! contain one of.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -28,10 +29,10 @@ mod standby;
 mod topic;
 mod unclean;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::fault::Fault;
-use crate::random::Random;
 use crate::report::Outcome;
 use crate::stage::World;
 
@@ -45,6 +46,8 @@ struct Plan {
     rounds: Option<u32>,
     seed: u64,
     broker_assigns: bool,
+    /// The folder of an earlier build's programs.
+    earlier: Option<PathBuf>,
     names: Vec<String>,
 }
 
@@ -57,17 +60,19 @@ impl Plan {
             rounds: None,
             seed: 1,
             broker_assigns: false,
+            earlier: None,
             names: Vec::new(),
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
-            let mut number = || arguments.next().and_then(|text| text.parse().ok());
+            let mut value = || arguments.next().expect("the flag needs a value");
             match argument.as_str() {
                 "--full" => plan.full = true,
                 "--cluster" => plan.cluster = true,
                 "--broker-assigns" => plan.broker_assigns = true,
-                "--rounds" => plan.rounds = Some(number().expect("--rounds needs a number")),
-                "--seed" => plan.seed = number().expect("--seed needs a number").into(),
+                "--rounds" => plan.rounds = Some(value().parse().expect("--rounds needs a number")),
+                "--seed" => plan.seed = value().parse().expect("--seed needs a number"),
+                "--earlier" => plan.earlier = Some(value().into()),
                 flag if flag.starts_with('-') => {}
                 name => plan.names.push(name.to_owned()),
             }
@@ -97,6 +102,9 @@ impl Plan {
     }
 
     fn wants(&self, fault: Fault) -> bool {
+        if fault == Fault::Upgraded && self.earlier.is_none() {
+            return false;
+        }
         self.names.is_empty() || self.names.iter().any(|name| fault.name().contains(name))
     }
 
@@ -107,8 +115,7 @@ impl Plan {
 
     async fn run(&self, cluster: bool, faults: Vec<Fault>) -> Vec<Outcome> {
         let brokers = if cluster { 3 } else { 1 };
-        let random = Random::new(self.seed);
-        let mut world = World::start(brokers, random, self.full, self.broker_assigns);
+        let mut world = World::start(brokers, self);
         let mut outcomes = Vec::new();
         for fault in faults {
             let outcome = fault::run(&mut world, fault, self.rounds(fault)).await;

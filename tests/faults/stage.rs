@@ -1,17 +1,20 @@
 //! The servers with proxies before them, and a topic, a group, a database and ingesters for each fault.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
-use testkit::{Cluster, Kafka, NetworkFault, Postgres, Producer, Proxy, consume_all, eventually};
+use testkit::{
+    Cluster, Daemon, Kafka, NetworkFault, Postgres, Producer, Proxy, consume_all, eventually,
+};
 
-use crate::cluster;
 use crate::load::{Load, Made, Oracle, Target};
 use crate::random::Random;
 use crate::report::Outcome;
 use crate::support::{Running, Scene, generated};
+use crate::{Plan, cluster};
 
 /// For an ingester that is to go on by itself; afterwards something is broken.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -33,12 +36,14 @@ pub(crate) struct World {
     pub(crate) random: Random,
     /// Whether outages last as long as the issue's; seconds otherwise.
     pub(crate) full: bool,
+    /// The folder of an earlier build's programs, to upgrade from.
+    pub(crate) earlier: Option<PathBuf>,
     /// Whether the broker assigns the partitions, instead of a member.
     broker_assigns: bool,
 }
 
 impl World {
-    pub(crate) fn start(brokers: usize, random: Random, full: bool, broker_assigns: bool) -> Self {
+    pub(crate) fn start(brokers: usize, plan: &Plan) -> Self {
         let (to_kafka, to_postgres) = (Proxy::start(), Proxy::start());
         let mut kafka = Kafka::builder();
         if brokers == 1 {
@@ -59,8 +64,17 @@ impl World {
         }
         let postgres = Postgres::start();
         to_postgres.forward_to(host_of(&postgres.url()));
-        let down = Vec::new();
-        Self { kafka, down, postgres, to_kafka, to_postgres, random, full, broker_assigns }
+        Self {
+            kafka,
+            down: Vec::new(),
+            postgres,
+            to_kafka,
+            to_postgres,
+            random: Random::new(plan.seed),
+            full: plan.full,
+            earlier: plan.earlier.clone(),
+            broker_assigns: plan.broker_assigns,
+        }
     }
 
     /// Where ingesters find the brokers.
@@ -87,6 +101,8 @@ pub(crate) struct Stage<'w> {
     pub(crate) ingesters: Vec<Running>,
     pub(crate) recoveries: Vec<f64>,
     pub(crate) note: String,
+    /// Whether ingesters are started from the earlier build.
+    pub(crate) starts_earlier: bool,
     load: Option<Load>,
     proxied_store: String,
     pool: PgPool,
@@ -113,6 +129,7 @@ impl<'w> Stage<'w> {
             ingesters: Vec::new(),
             recoveries: Vec::new(),
             note: String::new(),
+            starts_earlier: false,
             load: None,
             proxied_store,
         }
@@ -147,7 +164,13 @@ impl<'w> Stage<'w> {
             ("INGESTER_KAFKA__CLIENT__SOCKET_TIMEOUT_MS", "10000"),
             ("INGESTER_KAFKA__CLIENT__TOPIC_METADATA_REFRESH_INTERVAL_MS", "1000"),
         ];
-        let running = self.scene.start_ingester(&[&ours[..], environment].concat());
+        const PROGRAM: &str = "publication-ingester";
+        let earlier = self.world.earlier.as_ref().filter(|_| self.starts_earlier);
+        let program = match earlier {
+            Some(folder) => Daemon::program(folder.join(PROGRAM)),
+            None => Daemon::command(PROGRAM),
+        };
+        let running = self.scene.start_daemon(program, &[&ours[..], environment].concat());
         self.ingesters.push(running);
     }
 

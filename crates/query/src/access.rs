@@ -73,6 +73,14 @@ impl Access {
         }
     }
 
+    /// Takes for what was read already. Where the account does not have it, the client owes it: to read it again for the next
+    /// try would cost more, and never end where it is more than a whole account.
+    pub(crate) fn charge_afterwards(&self, client: Client, cost: u64) {
+        if let Some(limiter) = &self.limiter {
+            limiter.take_afterwards(client, cost);
+        }
+    }
+
     /// Follows the file of the tokens, for ever.
     pub(crate) async fn follow_tokens(&self) {
         if self.tokens_file.as_os_str().is_empty() {

@@ -1,6 +1,8 @@
-//! `cargo xtask faults`: the whole fault run, with `--chance` schedules of faults that seeds choose, and with `--requests` the
-//! same for the query daemon and what it is asked. Short versions of all are part of the tests.
+//! `cargo xtask faults`: the whole fault run, with `--cluster` that of three brokers and a standby, with `--chance` schedules of
+//! faults that seeds choose, and with `--requests` the same for the query daemon and what it is asked. Short versions of all are
+//! part of the tests.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -18,6 +20,12 @@ pub(crate) struct Args {
     /// The seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u32,
+    /// Three brokers, and a standby of the database, with faults of their own
+    #[arg(long, conflicts_with = "by_chance")]
+    cluster: bool,
+    /// With --cluster: the folder of an earlier build's programs, to upgrade from under load
+    #[arg(long, value_name = "FOLDER", requires = "cluster")]
+    earlier: Option<PathBuf>,
     /// Let seeds choose settings, records, faults and an operator's acts
     #[arg(long, group = "by_chance")]
     chance: bool,
@@ -67,8 +75,11 @@ fn listed(workspace: &Workspace, args: &Args) -> Command {
     if let Some(rounds) = args.rounds {
         test.args(["--rounds", &rounds.to_string()]);
     }
-    if args.broker_assigns {
-        test.arg("--broker-assigns");
+    if let Some(earlier) = &args.earlier {
+        test.arg("--earlier").arg(workspace.root().join(earlier));
+    }
+    for (flag, given) in [("--cluster", args.cluster), ("--broker-assigns", args.broker_assigns)] {
+        test.args(given.then_some(flag));
     }
     test.args(["--seed", &args.seed.to_string()]).args(&args.names);
     test

@@ -148,7 +148,7 @@ impl App {
         self.access.charge(context.client, asked.saturating_sub(1)).map_err(refused)?;
         planned.work = self.admission.work_exactly(std::mem::take(&mut planned.work), asked).await;
         let fetched = self.executor.fetch(&planned.plan).await.map_err(refused)?;
-        self.access.charge(context.client, fetched.history_rows).map_err(refused)?;
+        self.access.charge_afterwards(context.client, fetched.history_rows);
         Ok(fetched)
     }
 
