@@ -146,7 +146,7 @@ impl Fault {
         match self {
             Self::PostgresRestart | Self::Connections => 4,
             Self::Kill | Self::PostgresAway => 3,
-            Self::Terminate | Self::Scale | Self::Promoted => 2,
+            Self::Terminate | Self::Scale => 2,
             _ => 1,
         }
     }

@@ -9,10 +9,15 @@ use crate::stage::Stage;
 /// For a server that is found again by an ingester whose old connections hang.
 const FOUND: Duration = Duration::from_secs(120);
 
-/// A standby of the primary, every second time one that lacks the last commits.
+/// Whether the standby of a round lacks the last commits.
+const fn lacks_commits(round: u32) -> bool {
+    round.is_multiple_of(2)
+}
+
+/// A standby of the primary.
 async fn standby(stage: &mut Stage<'_>, round: u32) -> testkit::Postgres {
     let standby = stage.world.postgres.standby();
-    if round % 2 == 1 {
+    if lacks_commits(round) {
         standby.hold_back(&stage.world.postgres).await;
         let before = stage.rows().await;
         eventually("commits that the standby does not have", FOUND, async || {
@@ -31,7 +36,7 @@ fn rewound(stage: &Stage<'_>) -> f64 {
 
 /// What the new primary lacks is read again, and counted.
 async fn is_healed(stage: &Stage<'_>, round: u32, before: f64) {
-    if round % 2 == 1 {
+    if lacks_commits(round) {
         eventually("what the standby lacked to be counted", FOUND, async || {
             rewound(stage) > before
         })
