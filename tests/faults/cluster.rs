@@ -49,6 +49,11 @@ pub(crate) async fn one_killed(stage: &mut Stage<'_>, round: u32) {
     kill(stage, &[id]);
 }
 
+pub(crate) async fn coordinator_killed(stage: &mut Stage<'_>) {
+    let coordinator = state(stage, OFFSETS).await.leader;
+    kill(stage, &[coordinator]);
+}
+
 /// Two of three brokers are away, with the coordinator or without it: nothing can be committed, and that is said.
 pub(crate) async fn two_away(stage: &mut Stage<'_>, round: u32) {
     mend(stage).await;

@@ -29,7 +29,9 @@ pub(crate) enum Fault {
     Offsets,
     Memory,
     UncleanElection,
+    UncleanLoaded,
     Promoted,
+    BothAtOnce,
     OneBroker,
     TwoBrokers,
     AllBrokers,
@@ -62,9 +64,11 @@ impl Fault {
     ];
 
     /// Those of three brokers, and of a standby.
-    pub(crate) const CLUSTER: [Self; 14] = [
+    pub(crate) const CLUSTER: [Self; 16] = [
         Self::UncleanElection,
+        Self::UncleanLoaded,
         Self::Promoted,
+        Self::BothAtOnce,
         Self::OneBroker,
         Self::TwoBrokers,
         Self::AllBrokers,
@@ -104,7 +108,9 @@ impl Fault {
             Self::UncleanElection => {
                 "unclean election: new log longer, shorter; ingester running, stopped"
             }
+            Self::UncleanLoaded => "unclean election under load, three instances",
             Self::Promoted => "primary killed, standby promoted with and without the last commits",
+            Self::BothAtOnce => "coordinator and primary killed at once",
             Self::OneBroker => "coordinator, controller, leader killed in turn",
             Self::TwoBrokers => "two of three brokers away for a minute",
             Self::AllBrokers => "all brokers killed at once",
@@ -127,8 +133,8 @@ impl Fault {
             Self::Terminate | Self::PostgresRestart | Self::Connections | Self::Scale => 50,
             Self::Freeze | Self::Broker => 20,
             Self::OneBroker => 12,
-            Self::UncleanElection | Self::Promoted | Self::Instances => 8,
-            Self::Moved | Self::AddressMoved => 6,
+            Self::UncleanElection | Self::UncleanLoaded | Self::Promoted | Self::Instances => 8,
+            Self::Moved | Self::AddressMoved | Self::BothAtOnce => 6,
             Self::PostgresAway
             | Self::Retention
             | Self::MadeAgain
@@ -159,11 +165,12 @@ pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome
         Fault::Retention | Fault::MadeAgain | Fault::Partitions | Fault::Offsets => {
             stage.scene.make_topic(1, &[]).await;
         }
-        Fault::UncleanElection => unclean::make_topic(&stage, &stage.scene.topic).await,
+        Fault::UncleanElection => unclean::make_topic(&stage, &stage.scene.topic, 1).await,
+        Fault::UncleanLoaded => unclean::make_topic(&stage, &stage.scene.topic, 8).await,
         _ => stage.scene.make_topic(8, &[]).await,
     }
     if fault == Fault::LettersLost {
-        unclean::make_topic(&stage, &stage.scene.dead_letters).await;
+        unclean::make_topic(&stage, &stage.scene.dead_letters, 1).await;
     }
     let outcome = Outcome {
         fault,
@@ -194,7 +201,12 @@ pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome
             stage.under_load().await;
             let beside = match fault {
                 Fault::Freeze => 1,
-                Fault::Instances | Fault::Upgraded => 2,
+                Fault::UncleanLoaded
+                | Fault::Promoted
+                | Fault::BothAtOnce
+                | Fault::AddressMoved
+                | Fault::Instances
+                | Fault::Upgraded => 2,
                 _ => 0,
             };
             (0..beside).for_each(|_| stage.start_ingester(&[]));
@@ -232,6 +244,8 @@ async fn one(stage: &mut Stage<'_>, fault: Fault, round: u32) {
         Fault::Connections => network_fault(stage).await,
         Fault::Scale => instances::scale(stage).await,
         Fault::Promoted => standby::promoted(stage, round).await,
+        Fault::UncleanLoaded => unclean::under_load(stage, round).await,
+        Fault::BothAtOnce => standby::promoted_without_coordinator(stage, round).await,
         Fault::AddressMoved => standby::address_moved(stage, round).await,
         Fault::OneBroker => cluster::one_killed(stage, round).await,
         Fault::TwoBrokers => cluster::two_away(stage, round).await,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use testkit::{Producer, Record};
+use testkit::{ConsumedRecord, Producer, Record};
 
 use crate::poison;
 use crate::support::generated;
@@ -22,12 +22,21 @@ const BESIDE: usize = 100_000_000;
 /// What must be in the table and in the dead-letter topic once everything is read.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
-    /// By name, the username and the revision.
-    pub(crate) rows: BTreeMap<String, (String, i32)>,
-    /// By the record's key, which no two have, the code.
-    pub(crate) poison: BTreeMap<String, &'static str>,
+    /// By number.
+    pub(crate) rows: BTreeMap<usize, Expected>,
+    /// By the record's key, which no two have, the code, and whether the topic still has it.
+    pub(crate) poison: BTreeMap<String, (&'static str, bool)>,
     next: usize,
     beside: usize,
+}
+
+/// What a row may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// The greatest revision that the topic still has; none where it lost all of them, which may have been read before.
+    pub(crate) least: Option<u32>,
+    /// The greatest that was sent.
+    pub(crate) most: u32,
 }
 
 /// One record of the load and what it is.
@@ -43,7 +52,7 @@ impl Oracle {
             match made {
                 Made::Event { number, revision } => self.expect(*number, *revision),
                 Made::Poison { number, code } => {
-                    self.poison.insert(poison::key(*number), code);
+                    self.poison.insert(poison::key(*number), (code, true));
                 }
             }
         }
@@ -51,16 +60,24 @@ impl Oracle {
 
     /// The greater revision is kept; an event that comes twice is the same.
     fn expect(&mut self, number: usize, revision: u32) {
-        let username = if revision == 0 {
-            format!("user-{number}")
-        } else {
-            format!("user-{number}-{revision}")
-        };
-        let revision = i32::try_from(revision).expect("revisions of the load are small");
-        let row = self.rows.entry(format!("package-{number}")).or_default();
-        if row.0.is_empty() || revision > row.1 {
-            *row = (username, revision);
+        let row = self.rows.entry(number).or_insert(Expected { least: None, most: revision });
+        row.least = row.least.max(Some(revision));
+        row.most = row.most.max(revision);
+    }
+
+    /// The topic has lost everything but these records. Returns of how many publications it has none.
+    pub(crate) fn kept(&mut self, records: &[ConsumedRecord]) -> usize {
+        self.rows.values_mut().for_each(|row| row.least = None);
+        self.poison.values_mut().for_each(|(_, kept)| *kept = false);
+        for record in records {
+            let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
+            if let Some((_, kept)) = self.poison.get_mut(key.as_ref()) {
+                *kept = true;
+            } else if let Some((number, revision)) = event(record) {
+                self.expect(number, revision);
+            }
         }
+        self.rows.values().filter(|row| row.least.is_none()).count()
     }
 
     /// The next records of the load: plain events, events that come twice, corrections before and after what they
@@ -95,6 +112,14 @@ impl Oracle {
         self.beside += 1;
         BESIDE + self.beside
     }
+}
+
+/// Number and revision of an event of the load.
+fn event(record: &ConsumedRecord) -> Option<(usize, u32)> {
+    let event: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
+    let name = event["data"]["package"]["name"].as_str()?;
+    let revision = event["data"]["revision"].as_u64()?;
+    Some((name.strip_prefix("package-")?.parse().ok()?, revision.try_into().ok()?))
 }
 
 /// Where the records go, and what is known of them.

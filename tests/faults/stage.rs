@@ -13,7 +13,7 @@ use testkit::{
 use crate::load::{Load, Made, Oracle, Target};
 use crate::random::Random;
 use crate::report::Outcome;
-use crate::support::{Running, Scene, generated};
+use crate::support::{Running, Scene, generated, publisher};
 use crate::{Plan, cluster};
 
 /// For an ingester that is to go on by itself; afterwards something is broken.
@@ -176,12 +176,17 @@ impl<'w> Stage<'w> {
 
     /// Starts the load, and waits until an ingester writes.
     pub(crate) async fn under_load(&mut self) {
-        self.load = Some(Load::start(self.target.clone()));
+        self.start_load();
         self.recovered().await;
         // That was a start and no recovery.
         self.recoveries.clear();
     }
 
+    pub(crate) fn start_load(&mut self) {
+        self.load = Some(Load::start(self.target.clone()));
+    }
+
+    /// Waits until the brokers have what was sent.
     pub(crate) fn stop_load(&mut self) {
         if let Some(load) = self.load.take() {
             load.stop();
@@ -296,14 +301,20 @@ impl<'w> Stage<'w> {
         for row in rows {
             let (name, username): (String, Option<String>) = (row.get(0), row.get(1));
             let (revision, disputed): (i32, bool) = (row.get(2), row.get(3));
-            match expected.remove(&name) {
-                None => outcome.doubled += 1,
-                Some(row)
-                    if Some(&row.0) == username.as_ref() && row.1 == revision && !disputed => {}
-                Some(_) => outcome.wrong += 1,
+            let number = name.strip_prefix("package-").and_then(|text| text.parse().ok());
+            let Some((number, row)) = number.and_then(|number| expected.remove_entry(&number))
+            else {
+                outcome.doubled += 1;
+                continue;
+            };
+            let revision = u32::try_from(revision).expect("a revision is not below 0");
+            let allowed = row.least.unwrap_or(0)..=row.most;
+            let is_right = username == Some(publisher(number, revision));
+            if !is_right || !allowed.contains(&revision) || disputed {
+                outcome.wrong += 1;
             }
         }
-        outcome.lost = expected.len();
+        outcome.lost = expected.values().filter(|row| row.least.is_some()).count();
         outcome
     }
 
@@ -318,10 +329,10 @@ impl<'w> Stage<'w> {
             let planted = expected.remove(&key);
             if !seen.insert(key) {
                 outcome.repeated += 1;
-            } else if planted != Some(&code) {
+            } else if planted.map(|(code, _)| code) != Some(&code) {
                 outcome.foreign += 1;
             }
         }
-        outcome.missing = expected.len();
+        outcome.missing = expected.values().filter(|(_, kept)| *kept).count();
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use testkit::{StopMode, eventually};
 
+use crate::cluster;
 use crate::stage::Stage;
 
 /// For a server that is found again by an ingester whose old connections hang.
@@ -31,7 +32,8 @@ async fn standby(stage: &mut Stage<'_>, round: u32) -> testkit::Postgres {
 }
 
 fn rewound(stage: &Stage<'_>) -> f64 {
-    stage.ingesters[0].metrics().sum("store_rewound_records_total")
+    let each = stage.ingesters.iter().map(|running| running.metrics());
+    each.map(|metrics| metrics.sum("store_rewound_records_total")).sum()
 }
 
 /// What the new primary lacks is read again, and counted.
@@ -52,6 +54,16 @@ pub(crate) async fn promoted(stage: &mut Stage<'_>, round: u32) {
     standby.promote().await;
     drop(stage.move_database_to(standby));
     is_healed(stage, round, before).await;
+}
+
+/// The primary and the group's coordinator die at once.
+pub(crate) async fn promoted_without_coordinator(stage: &mut Stage<'_>, round: u32) {
+    cluster::mend(stage).await;
+    let standby = standby(stage, round).await;
+    cluster::coordinator_killed(stage).await;
+    stage.world.postgres.stop(StopMode::Immediate);
+    standby.promote().await;
+    drop(stage.move_database_to(standby));
 }
 
 /// A standby is promoted and has the address of a primary that runs on, but whose connections hang.

@@ -11,13 +11,13 @@ use crate::stage::{SESSION, Stage};
 const DOOMED: usize = 2_000;
 
 /// Makes a topic on two brokers, of which one is enough to lead and to write to.
-pub(crate) async fn make_topic(stage: &Stage<'_>, name: &str) {
+pub(crate) async fn make_topic(stage: &Stage<'_>, name: &str, partitions: usize) {
     let config = [
         ("min.insync.replicas", "1"),
         ("unclean.leader.election.enable", "true"),
         ("retention.ms", "-1"),
     ];
-    testkit::topic_on(&stage.scene.brokers, name, &[3, 2], &config).await;
+    testkit::topic_on(&stage.scene.brokers, name, &vec![&[3, 2][..]; partitions], &config).await;
 }
 
 /// The two brokers of a topic, of which the second does not have what is written now.
@@ -89,6 +89,35 @@ pub(crate) async fn source(stage: &mut Stage<'_>, rounds: u32) {
         mend(stage).await;
     }
     stage.note = format!("{lost} records lost after they were read, as many counted");
+}
+
+/// Records are lost, read or not, while several ingesters read and one may die: the rows are those of what the topic still
+/// has, and of what was read of the rest.
+pub(crate) async fn under_load(stage: &mut Stage<'_>, round: u32) {
+    let topic = stage.scene.topic.clone();
+    let pair = leave_one(stage, &topic).await;
+    // They read what will be lost.
+    stage.recovered().await;
+    stage.recoveries.pop();
+    stage.a_while(4_000).await;
+    stage.stop_load();
+    stage.world.kafka.kill(&[pair.leads]);
+    if round % 2 == 1 {
+        stage.ingesters.remove(0).daemon.kill();
+        stage.start_ingester(&[]);
+    }
+    elect(stage, &topic, &pair).await;
+    let kept = consume_all(&stage.scene.brokers, &topic).await;
+    let lost = stage.target.oracle().kept(&kept);
+    assert!(lost > 0, "the election lost nothing");
+    stage.start_load();
+    stage.recovered().await;
+    mend(stage).await;
+    eventually("an ingester to say that the log was cut", ELECTION, async || {
+        stage.ingesters.iter().any(|running| running.daemon.log().contains("the log was cut"))
+    })
+    .await;
+    stage.note = format!("{lost} publications lost in all");
 }
 
 /// Dead letters that were acknowledged are lost. Nobody can know, but the next ones must come.

@@ -101,9 +101,14 @@ fn key(event: &Value) -> Vec<u8> {
     format!("pkg:npm/{}", event["data"]["package"]["name"].as_str().unwrap_or_default()).into()
 }
 
-/// One of many plain events: `package-{n}` 1.0.0, published by `user-{n}` in revision 0, by `user-{n}-{revision}` later.
+/// Who published [`generated`] events: `user-{n}` in revision 0, `user-{n}-{revision}` later.
+pub(crate) fn publisher(n: usize, revision: u32) -> String {
+    if revision == 0 { format!("user-{n}") } else { format!("user-{n}-{revision}") }
+}
+
+/// One of many plain events: `package-{n}` 1.0.0, by its [`publisher`].
 pub(crate) fn generated(n: usize, revision: u32) -> Record {
-    let username = if revision == 0 { format!("user-{n}") } else { format!("user-{n}-{revision}") };
+    let username = publisher(n, revision);
     // Written as text: building a hundred thousand JSON trees takes longer than ingesting them.
     let value = format!(
         r#"{{"specversion":"1.0","id":"{n}-{revision}","source":"/registry/npm/publish","type":"registry.package.published.v1","data":{{"package":{{"ecosystem":"npm","name":"package-{n}","version":"1.0.0"}},"publishedAt":"2024-03-05T{:02}:{:02}:{:02}Z","revision":{revision},"actor":{{"kind":"user","username":"{username}"}},"request":{{"ip":"145.14.{}.{}"}},"auth":{{"credential":"session_token","secondFactor":{{"presented":{}}}}}}}}}"#,

@@ -66,10 +66,11 @@ pub async fn topic(brokers: &str, name: &str, partitions: i32, config: &[(&str, 
     make(brokers, name, (partitions, TopicReplication::Fixed(-1)), config).await;
 }
 
-/// Creates a topic of one partition on these brokers, of which the first is preferred as its leader, and waits until it has
-/// one.
-pub async fn topic_on(brokers: &str, name: &str, replicas: &[i32], config: &[(&str, &str)]) {
-    make(brokers, name, (1, TopicReplication::Variable(&[replicas])), config).await;
+/// Creates a topic whose partitions have these brokers each, of which the first is preferred as its leader, and waits until
+/// each has one.
+pub async fn topic_on(brokers: &str, name: &str, replicas: &[&[i32]], config: &[(&str, &str)]) {
+    let partitions = i32::try_from(replicas.len()).expect("a topic has few partitions");
+    make(brokers, name, (partitions, TopicReplication::Variable(replicas)), config).await;
 }
 
 async fn make(
@@ -407,7 +408,8 @@ fn lag(consumer: &BaseConsumer, topic: &str) -> Result<i64, KafkaError> {
     let mut lag = 0;
     for (partition, offset) in committed {
         let (low, high) = consumer.fetch_watermarks(topic, partition, REQUEST)?;
-        lag += high - if let Offset::Offset(next) = offset { next } else { low };
+        // A group that stands behind the end of a log that was cut has not read it either.
+        lag += (high - if let Offset::Offset(next) = offset { next } else { low }).abs();
     }
     Ok(lag)
 }

@@ -227,7 +227,7 @@ broker.heartbeat.interval.ms=500
 ";
 
 /// What the nodes of a cluster need beside: three replicas, two of them in sync. One partition of offsets, so that its leader
-/// is the coordinator of every group. The longer session is for a machine that is busy with all of them.
+/// is the coordinator of every group; leaders change by faults alone. The longer session is for a machine that is busy with all of them.
 const SEVERAL_NODES: &str = "\
 default.replication.factor=3
 min.insync.replicas=2
@@ -238,6 +238,7 @@ transaction.state.log.min.isr=2
 transaction.state.log.num.partitions=1
 broker.session.timeout.ms=6000
 replica.lag.time.max.ms=6000
+auto.leader.rebalance.enable=false
 ";
 
 impl Kafka {
