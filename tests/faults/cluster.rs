@@ -62,7 +62,10 @@ pub(crate) async fn two_away(stage: &mut Stage<'_>, round: u32) {
     let away: Vec<i32> = stage.world.kafka.ids().into_iter().filter(|id| *id != stays).collect();
     kill(stage, &away);
     let (_, answer) = stage.ingesters[0].shows("paused").await;
-    stage.note = format!("{}{}; ", stage.note, answer["reason"]);
+    let reason = answer["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("Connection refused"), "it says nothing of a broker: {reason}");
+    let word = reason.split(':').next().unwrap_or_default();
+    stage.note = format!("{}{word} ", stage.note);
     let time = Duration::from_secs(if stage.world.full { 60 } else { 5 });
     stage
         .for_a(time, async |stage| {

@@ -208,11 +208,25 @@ impl<'w> Stage<'w> {
         .await;
         self.recoveries.push(began.elapsed().as_secs_f64());
         let sql = format!("SELECT count(*) FROM publication WHERE name = 'package-{number}'");
+        let mut is_described = false;
         eventually("the row of an event sent after the fault", PATIENCE * 2, async || {
             self.assert_running();
+            if !is_described && began.elapsed() > PATIENCE {
+                is_described = true;
+                self.describe();
+            }
             self.number(&sql).await == Some(1)
         })
         .await;
+    }
+
+    /// Prints what the ingesters say of themselves, for somebody who looks for the cause of a standstill.
+    fn describe(&self) {
+        for running in &self.ingesters {
+            let (metrics, ready) = (running.metrics(), running.readyz());
+            let [lag, states] = ["lag_records", "partition_state"].map(|name| metrics.family(name));
+            eprintln!("{ready:?}, lag {lag:?}, states {states:?}\n{}", running.daemon.log());
+        }
     }
 
     /// How many records each ingester has done with; 0 for one that does not answer yet.

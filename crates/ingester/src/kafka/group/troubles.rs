@@ -66,7 +66,7 @@ impl Context {
         let patience = self.session.max(self.revoke_timeout) + JOIN;
         let silent = joining_for.filter(|joining| *joining >= patience).map(|joining| {
             let seconds = joining.as_secs();
-            format!("it has been joining for {seconds} s (librdkafka: {join_state}), and nobody says why")
+            format!("it has been joining for {seconds} s (librdkafka: {join_state}), and nobody says why; the last word about a broker: {words}")
         });
         let kept_out = trouble.or(silent).map(|words| {
             format!("the group does not take this member: {words}; `kafka-consumer-groups --describe --members` names the others")
