@@ -161,17 +161,7 @@ impl Fault {
 /// Runs all rounds of a fault and compares what is there with what must be.
 pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome {
     let mut stage = Stage::set(world).await;
-    match fault {
-        Fault::Retention | Fault::MadeAgain | Fault::Partitions | Fault::Offsets => {
-            stage.scene.make_topic(1, &[]).await;
-        }
-        Fault::UncleanElection => unclean::make_topic(&stage, &stage.scene.topic, 1).await,
-        Fault::UncleanLoaded => unclean::make_topic(&stage, &stage.scene.topic, 8).await,
-        _ => stage.scene.make_topic(8, &[]).await,
-    }
-    if fault == Fault::LettersLost {
-        unclean::make_topic(&stage, &stage.scene.dead_letters, 1).await;
-    }
+    make_topics(&stage, fault).await;
     let outcome = Outcome {
         fault,
         rounds,
@@ -219,6 +209,20 @@ pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome
         }
     }
     stage.end(outcome).await
+}
+
+async fn make_topics(stage: &Stage<'_>, fault: Fault) {
+    match fault {
+        Fault::Retention | Fault::MadeAgain | Fault::Partitions | Fault::Offsets => {
+            stage.scene.make_topic(1, &[]).await;
+        }
+        Fault::UncleanElection => unclean::make_topic(stage, &stage.scene.topic, 1).await,
+        Fault::UncleanLoaded => unclean::make_topic(stage, &stage.scene.topic, 8).await,
+        _ => stage.scene.make_topic(8, &[]).await,
+    }
+    if fault == Fault::LettersLost {
+        unclean::make_topic(stage, &stage.scene.dead_letters, 1).await;
+    }
 }
 
 async fn one(stage: &mut Stage<'_>, fault: Fault, round: u32) {
