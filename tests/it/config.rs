@@ -67,6 +67,14 @@ fn what_is_wrong_with_a_file_or_the_environment_is_named() {
                 "{program} with {variable}: {log}"
             );
         }
+        for name in [
+            format!("{prefix}STORE__URL").to_lowercase(),
+            format!("PUBLICATION_{prefix}STORE__URL"),
+        ] {
+            let log = refused(program, command, &name, "sqlite://x");
+            let meant = format!("{name} is not read: its name must be {prefix}STORE__URL");
+            assert!(log.contains(&meant), "{log}");
+        }
         let (code, log) = with_file(program, command, directory.path(), "[store\n");
         assert!(code == Some(78) && log.contains("line 1"), "{log}");
         let missing = directory.path().join("missing.toml");

@@ -224,3 +224,49 @@ async fn a_database_that_is_away_is_a_503_until_it_is_back() {
     assert!(!told.is_empty() && told.windows(2).all(|pair| pair[0] != pair[1]), "{log}");
     assert!(log.contains("reason=\"the database"), "{log}");
 }
+
+/// Ready means that the statements of a request would work now. What is missing is the operator's to mend, not the client's.
+#[tokio::test]
+async fn a_missing_column_right_or_table_is_a_503_until_it_is_back() {
+    let scene = Scene::new("lacking", 1).await;
+    scene.must("migrate", &[]);
+    let role = testkit::unique("reader").replace(['.', '-'], "_");
+    let (server, database) = scene.store.rsplit_once('/').unwrap();
+    let host = server.rsplit_once('@').map_or(server, |(_, host)| host);
+    let host = host.trim_start_matches("postgres://").trim_start_matches("postgresql://");
+    let grant = format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}");
+    scene.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'reads'; {grant}")).await;
+    let mut query = Query::start(&format!("postgres://{role}:reads@{host}/{database}"), &[]);
+    let ask =
+        |query: &Query| query.post("{ package(name: \"x\", version: \"1\") { name } }", json!({}));
+    let nothing = (200, r#"{"data":{"package":null}}"#.to_owned());
+    assert_eq!(ask(&query), nothing);
+    for (taken, given, words) in [
+        (
+            "ALTER TABLE publication RENAME COLUMN tor_reason TO elsewhere".to_owned(),
+            "ALTER TABLE publication RENAME COLUMN elsewhere TO tor_reason".to_owned(),
+            "tor_reason",
+        ),
+        (
+            format!("REVOKE SELECT ON publication FROM {role}"),
+            grant.clone(),
+            "permission denied for table publication",
+        ),
+        (
+            "ALTER TABLE publication RENAME TO elsewhere".to_owned(),
+            "ALTER TABLE elsewhere RENAME TO publication".to_owned(),
+            "\"publication\" does not exist",
+        ),
+    ] {
+        scene.execute(&taken).await;
+        let (status, answer) = ask(&query);
+        assert_eq!((status, code(&answer)), (503, json!("STORE_UNAVAILABLE")), "{taken}: {answer}");
+        let (status, answer) = query.running.shows("paused").await;
+        let reason = answer["reason"].as_str().unwrap();
+        assert!(status == 503 && reason.contains(words), "{taken}: {answer}");
+        scene.execute(&given).await;
+        eventually("what was taken to be back", PATIENCE, async || ask(&query) == nothing).await;
+        query.running.shows("ready").await;
+    }
+    query.running.stop();
+}

@@ -40,7 +40,7 @@ pub trait Settings: Default + Serialize + DeserializeOwned {
 ///
 /// `prefix` ends in an underscore (`QUERY_`). `file` is what the command line asked for and must exist; without it
 /// `default_file` is read where it is there. `environment` is all of the process's environment; every variable with the
-/// prefix must be a key.
+/// prefix must be a key, and none may have the prefix in other letters or behind another word.
 ///
 /// # Errors
 /// [`ConfigError`]: a file that cannot be read or is no TOML, an unknown key, a value of the wrong type, or a value that
@@ -56,12 +56,16 @@ pub fn load<T: Settings>(
     if let Some(text) = layers::read(path, file.is_some())? {
         layers.add_file(path, &text)?;
     }
-    let mut variables: Vec<(String, String)> =
-        environment.filter(|(name, _)| name.starts_with(prefix)).collect();
+    let mut variables: Vec<(String, String)> = environment.collect();
     // The environment has no order of its own, and the first error should be the same every time.
     variables.sort_unstable();
+    let sections = defaults::<T>()?;
     for (name, value) in variables {
-        layers.add_variable(EnvironmentKey::parse(prefix, name)?, &value);
+        if name.starts_with(prefix) {
+            layers.add_variable(EnvironmentKey::parse(prefix, name)?, &value);
+        } else if let Some(meant) = meant(prefix, &name, &sections) {
+            return Err(ConfigError::Misnamed { name, meant });
+        }
     }
     let settings: T = layers.deserialize()?;
     settings.check()?;
@@ -91,6 +95,17 @@ pub fn differences<T: Settings>(path: &Path) -> Result<Vec<String>, ConfigError>
         }
     }
     Ok(wrong)
+}
+
+/// The name that a variable should have which names one of the sections and would not be read:
+/// `sample_store__url` and `MY_SAMPLE_STORE__URL` are meant as `SAMPLE_STORE__URL`.
+fn meant(prefix: &str, name: &str, sections: &Table) -> Option<String> {
+    let upper = name.to_ascii_uppercase();
+    let at = upper.find(prefix)?;
+    let (section, _) = upper[at + prefix.len()..].split_once("__")?;
+    let whole_word = at == 0 || upper[..at].ends_with('_');
+    let known = sections.contains_key(&section.to_ascii_lowercase());
+    (whole_word && known).then(|| upper[at..].to_owned())
 }
 
 fn defaults<T: Settings>() -> Result<Table, ConfigError> {

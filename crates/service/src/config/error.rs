@@ -52,6 +52,14 @@ pub enum ConfigError {
         /// Where it stands.
         origin: Origin,
     },
+    /// An environment variable that would not be read, although it is meant for this program.
+    #[error("the environment variable {name} is not read: its name must be {meant}")]
+    Misnamed {
+        /// As it stands.
+        name: String,
+        /// As it should be.
+        meant: String,
+    },
     /// A value of the wrong type, or one that is no value of its type.
     #[error("wrong value for `{key}` in {origin}: {expected}")]
     IllTyped {

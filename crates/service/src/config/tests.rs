@@ -201,6 +201,23 @@ fn an_unknown_key_is_named_with_its_whole_path() {
 }
 
 #[test]
+fn a_variable_that_would_not_be_read_is_named() {
+    for variable in ["sample_kafka__group", "Sample_Kafka__Group", "MY_SAMPLE_KAFKA__GROUP"] {
+        let error = message(from_environment(&[(variable, "secret")]));
+        assert_eq!(
+            error,
+            format!(
+                "the environment variable {variable} is not read: its name must be SAMPLE_KAFKA__GROUP"
+            )
+        );
+    }
+    // Of another program, or of a Kubernetes service of this name.
+    for foreign in ["RESAMPLE_KAFKA__GROUP", "MY_SAMPLE_OTHER__GROUP", "MY_SAMPLE_SERVICE_HOST"] {
+        assert_eq!(from_environment(&[(foreign, "1")]), Ok(Sample::default()), "{foreign}");
+    }
+}
+
+#[test]
 fn an_ill_typed_value_is_named_and_never_quoted() {
     for (text, key) in [
         ("[limits]\nrows = 'hunter2'", "`limits.rows`"),
