@@ -74,24 +74,61 @@ impl Limiter {
 
     fn take_at(&self, client: Client, cost: u64, now: u64) -> Result<(), Duration> {
         let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whose bucket, how many times the quota it holds, and when it is full again afterwards.
-        let mut buckets = [Some((client, 1, now)), client.site().map(|site| (site, SITE, now))];
-        for (own, times, after) in buckets.iter_mut().flatten() {
-            let interval = (self.interval / *times).max(1);
-            let full_at = table.get(own).map_or(now, |full_at| (*full_at).max(now));
-            *after = full_at.saturating_add(cost.saturating_mul(interval));
-            let latest = now + self.quota * self.interval;
-            if *after > latest {
-                return Err(Duration::from_nanos(*after - latest));
-            }
+        let buckets = self.buckets(&table, client, cost, now);
+        let latest = now + self.quota * self.interval;
+        if let Some((_, after)) = buckets.iter().flatten().find(|(_, after)| *after > latest) {
+            return Err(Duration::from_nanos(after - latest));
         }
-        if cost > 0 {
-            table.extend(buckets.into_iter().flatten().map(|(own, _, after)| (own, after)));
-            if table.len() > self.capacity {
-                forget(&mut table, self.capacity, now);
-            }
-        }
+        self.keep(&mut table, buckets, cost, now);
         Ok(())
+    }
+
+    /// Takes so many publications for what was read already, whether the buckets have them or not. A client owes no more
+    /// than what comes back within the window.
+    pub(crate) fn take_afterwards(&self, client: Client, cost: u64) {
+        self.take_afterwards_at(client, cost, nanoseconds(self.started.elapsed()));
+    }
+
+    fn take_afterwards_at(&self, client: Client, cost: u64, now: u64) {
+        let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets(&table, client, cost, now);
+        for (_, after) in buckets.iter_mut().flatten() {
+            *after = (*after).min(now + 2 * self.quota * self.interval);
+        }
+        self.keep(&mut table, buckets, cost, now);
+    }
+
+    /// The client's bucket and its site's: whose it is, and when it would be full again after so much was taken.
+    fn buckets(
+        &self,
+        table: &HashMap<Client, u64>,
+        client: Client,
+        cost: u64,
+        now: u64,
+    ) -> [Option<(Client, u64)>; 2] {
+        [Some((client, 1)), client.site().map(|site| (site, SITE))].map(|bucket| {
+            bucket.map(|(own, times)| {
+                let full_at = table.get(&own).map_or(now, |full_at| (*full_at).max(now));
+                let interval = (self.interval / times).max(1);
+                (own, full_at.saturating_add(cost.saturating_mul(interval)))
+            })
+        })
+    }
+
+    fn keep(
+        &self,
+        table: &mut HashMap<Client, u64>,
+        buckets: [Option<(Client, u64)>; 2],
+        cost: u64,
+        now: u64,
+    ) {
+        if cost == 0 {
+            return;
+        }
+        table.extend(buckets.into_iter().flatten());
+        if table.len() > self.capacity {
+            forget(table, self.capacity, now);
+        }
     }
 
     pub(crate) fn status(&self, client: Client) -> RateStatus {
@@ -183,6 +220,17 @@ mod tests {
         assert_eq!(limiter.take_at(client(1), 100, 500 * SECOND), Ok(()));
         assert_eq!(status.header(), "\"publications\";r=10;t=90");
         assert_eq!(limiter.policy(), "\"publications\";q=100;w=100");
+    }
+
+    #[test]
+    fn what_was_read_already_is_owed_for_a_window_at_most() {
+        let limiter = limiter(100, 100, 10);
+        limiter.take_afterwards_at(client(1), 130, 0);
+        assert_eq!(limiter.status_at(client(1), 0), RateStatus { remaining: 0, reset: 130 });
+        assert_eq!(limiter.take_at(client(1), 1, 0), Err(Duration::from_secs(31)));
+        limiter.take_afterwards_at(client(1), 1_000_000, 0);
+        assert_eq!(limiter.take_at(client(1), 1, 0), Err(Duration::from_secs(101)));
+        assert_eq!(limiter.take_at(client(1), 1, 101 * SECOND), Ok(()));
     }
 
     #[test]
