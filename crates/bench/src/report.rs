@@ -215,8 +215,8 @@ mod tests {
              \n\
              | ratio | median | least to greatest | floor |\n\
              | --- | --: | --: | --- |\n\
-             | ours / theirs | 4.00 | 4.00 to 4.00 | 1.50: holds |\n\
-             | ours / others | not measured |  | 2.50: FALLS SHORT |"
+             | ours / theirs | 4.00 | 4.00 to 4.00 | 3.00: holds |\n\
+             | ours / others | not measured |  | 3.00: FALLS SHORT |"
         );
     }
 
