@@ -134,16 +134,15 @@ impl Range {
         Ok(())
     }
 
-    /// After librdkafka stopped reading a partition whose position is not there any more. It does not say which.
+    /// After librdkafka stopped reading a partition whose position is not there. It does not say which, and behind a batch that
+    /// cannot be read it asks for offsets that never were.
     fn go_on_behind_gone(
         &self,
         ends: &mut BTreeMap<i32, i64>,
         next_offsets: &mut BTreeMap<i32, i64>,
     ) -> KafkaResult<()> {
         for (partition, end) in ends.clone() {
-            if !self.pass_gone(partition, end, next_offsets) {
-                continue;
-            }
+            self.pass_gone(partition, end, next_offsets);
             let next = next_offsets[&partition];
             if next < end {
                 let mut place = TopicPartitionList::new();
@@ -159,14 +158,14 @@ impl Range {
     }
 
     /// Goes on behind what retention deleted before it was read, or at the end where the log was cut before it. Says so and
-    /// counts it; whether there was anything.
-    fn pass_gone(&self, partition: i32, end: i64, next_offsets: &mut BTreeMap<i32, i64>) -> bool {
-        let Some(next) = next_offsets.get_mut(&partition) else { return false };
-        let Some((low, high)) = self.bounds(partition) else { return false };
+    /// counts it.
+    fn pass_gone(&self, partition: i32, end: i64, next_offsets: &mut BTreeMap<i32, i64>) {
+        let Some(next) = next_offsets.get_mut(&partition) else { return };
+        let Some((low, high)) = self.bounds(partition) else { return };
         let is_cut = high < end;
         let (from, until) = if is_cut { (high.min(*next), end) } else { (*next, low.min(end)) };
         if until <= from {
-            return false;
+            return;
         }
         tracing::warn!(
             topic = %self.topic, partition, from, to = until - 1,
@@ -175,7 +174,6 @@ impl Range {
         );
         self.pace.gone.fetch_add(until.abs_diff(from), Ordering::Relaxed);
         *next = until;
-        true
     }
 
     /// The first offset of a partition and the one after the last, as soon as the broker says; none when stopped before.
