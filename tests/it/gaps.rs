@@ -6,6 +6,7 @@ use std::path::Path;
 
 use testkit::{Kafka, Record, eventually};
 
+use crate::replay::{Answer, SLOW, job_of};
 use crate::support::{PATIENCE, Running, Scene, generated};
 
 /// Plain events for partition 0.
@@ -304,4 +305,28 @@ async fn when_everything_is_rejected_reading_stops_until_a_restart() {
     assert_eq!(scene.count().await, 20);
     assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 500);
     ingester.stop();
+}
+
+/// Under a replay: what is left is read to its end, and what is lost of the range is named.
+#[tokio::test]
+async fn a_power_loss_under_a_replay_is_counted_and_named() {
+    let mut kafka = Kafka::start();
+    let shared = Scene::without_topic("power-replay", testkit::postgres().database().await.url);
+    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    scene.make_topic(1, &[]).await;
+    for n in 0..8 {
+        scene.produce(records(n * 1_000..(n + 1) * 1_000)).await;
+    }
+    scene.must("migrate", &[]);
+    let mut running = scene.start("replay", &["--from", "0", "--rate", "1000"], &SLOW);
+    job_of(&mut running).await;
+    let first = power_loss(&mut kafka, &scene, 9_000..9_001).await;
+    assert!((3_000..7_999).contains(&first), "{first}");
+
+    let answer = Answer::of(running);
+    assert_eq!(answer.code, Some(1), "{}", answer.log);
+    let gone = answer.last("done")["left_out"]["gone"].as_i64().unwrap();
+    // One came after the loss.
+    assert_eq!((scene.count().await, gone), (first + 1, 8_000 - first - 1), "{}", answer.log);
+    assert!(answer.log.contains("the log was cut"), "{}", answer.log);
 }

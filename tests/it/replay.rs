@@ -78,7 +78,7 @@ pub(crate) fn by_key(rows: Vec<Row>) -> BTreeMap<(String, String), Row> {
 }
 
 /// Little at a time, so that a kill finds most of the records still to be done.
-const SLOW: [(&str, &str); 3] = [
+pub(crate) const SLOW: [(&str, &str); 3] = [
     ("INGESTER_BATCH__MAX_ROWS", "500"),
     ("INGESTER_BATCH__IN_FLIGHT", "1"),
     ("INGESTER_LIMITS__MAX_BUFFERED_BYTES", "2MiB"),
@@ -280,7 +280,7 @@ async fn a_running_replay_is_cancelled_and_one_that_is_taken_over_stops() {
 }
 
 /// The number of the job that a process runs, once it has shown progress.
-async fn job_of(running: &mut Daemon) -> String {
+pub(crate) async fn job_of(running: &mut Daemon) -> String {
     eventually("progress", PATIENCE, async || {
         assert!(running.is_running(), "{}", running.log());
         let lines = json_lines(&running.log());

@@ -65,7 +65,7 @@ impl Range {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     if let Some(&end) = ends.get(&partition) {
-                        self.pass_gone(partition, end, &mut next_offsets);
+                        self.pass_gone((partition, end), &mut next_offsets, true)?;
                     }
                     self.finish(&mut ends, partition)?;
                 }
@@ -142,7 +142,7 @@ impl Range {
         next_offsets: &mut BTreeMap<i32, i64>,
     ) -> KafkaResult<()> {
         for (partition, end) in ends.clone() {
-            self.pass_gone(partition, end, next_offsets);
+            self.pass_gone((partition, end), next_offsets, false)?;
             let next = next_offsets[&partition];
             if next < end {
                 let mut place = TopicPartitionList::new();
@@ -158,32 +158,49 @@ impl Range {
     }
 
     /// Goes on behind what retention deleted before it was read, or at the end where the log was cut before it. Says so and
-    /// counts it.
-    fn pass_gone(&self, partition: i32, end: i64, next_offsets: &mut BTreeMap<i32, i64>) {
-        let Some(next) = next_offsets.get_mut(&partition) else { return };
-        let Some((low, high)) = self.bounds(partition) else { return };
-        let is_cut = high < end;
-        let (from, until) = if is_cut { (high.min(*next), end) } else { (*next, low.min(end)) };
-        if until <= from {
-            return;
+    /// counts it. `is_at_end`: what the partition has was read.
+    ///
+    /// # Errors
+    /// When the topic is gone.
+    fn pass_gone(
+        &self,
+        (partition, end): (i32, i64),
+        next_offsets: &mut BTreeMap<i32, i64>,
+        is_at_end: bool,
+    ) -> KafkaResult<()> {
+        let next = next_offsets[&partition];
+        let Some((low, high)) = self.bounds(partition)? else { return Ok(()) };
+        let (from, until, why) = if is_at_end || next > high {
+            (high.max(next), end, "the log was cut")
+        } else {
+            (next, low.min(end), "the topic's retention deleted them")
+        };
+        if from < until {
+            tracing::warn!(
+                topic = %self.topic, partition, from, to = until - 1,
+                "records of the range are gone before they were read: {why}"
+            );
+            self.pace.gone.fetch_add(until.abs_diff(from), Ordering::Relaxed);
+            next_offsets.insert(partition, until);
         }
-        tracing::warn!(
-            topic = %self.topic, partition, from, to = until - 1,
-            "records of the range are gone before they were read: {}",
-            if is_cut { "the log was cut" } else { "the topic's retention deleted them" }
-        );
-        self.pace.gone.fetch_add(until.abs_diff(from), Ordering::Relaxed);
-        *next = until;
+        Ok(())
     }
 
     /// The first offset of a partition and the one after the last, as soon as the broker says; none when stopped before.
-    fn bounds(&self, partition: i32) -> Option<(i64, i64)> {
+    ///
+    /// # Errors
+    /// When the topic is gone.
+    fn bounds(&self, partition: i32) -> KafkaResult<Option<(i64, i64)>> {
         while !self.stop.is_cancelled() {
-            if let Ok(bounds) = self.consumer.fetch_watermarks(&self.topic, partition, QUESTION) {
-                return Some(bounds);
+            match self.consumer.fetch_watermarks(&self.topic, partition, QUESTION) {
+                Ok(bounds) => return Ok(Some(bounds)),
+                Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_topic) => {
+                    return Err(error);
+                }
+                Err(_) => RateLimit::wait(Instant::now() + POLL, &self.stop),
             }
         }
-        None
+        Ok(None)
     }
 
     /// A partition was read to its end. What comes behind is not fetched any more: it would take the others' room.
