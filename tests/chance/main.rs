@@ -37,54 +37,28 @@ mod schedule;
 mod sent;
 mod servers;
 mod shrink;
+mod steps;
 mod tables;
 mod topic;
 
 use std::process::ExitCode;
 
 use crate::plan::Plan;
-use crate::report::Report;
-use crate::schedule::Schedule;
-use crate::shrink::Runner;
 
 /// The seeds that are part of the tests, and how many steps of each: both databases, a pooler, both group protocols. Seed 59
 /// once lost records of a topic that was made again.
 const TESTS: [u64; 4] = [7, 9, 19, 59];
 const TEST_STEPS: usize = 4;
 
-fn name(seed: u64) -> String {
-    format!("seed_{seed}")
-}
-
 fn main() -> ExitCode {
     let mut tests = vec![shrink::TEST.to_owned()];
-    tests.extend(TESTS.map(name));
+    tests.extend(TESTS.map(plan::name));
     if harness::lists(&tests) {
         return ExitCode::SUCCESS;
     }
     let plan = Plan::from_arguments(TEST_STEPS);
-    let all = plan.seeds.is_some();
-    let seeds: Vec<u64> = match plan.seeds.clone() {
-        Some(seeds) => seeds.collect(),
-        None => TESTS.into_iter().filter(|seed| plan.wants(&name(*seed))).collect(),
-    };
-    if !all && plan.wants(shrink::TEST) {
+    if plan.seeds.is_none() && plan.wants(shrink::TEST) {
         shrink::test();
     }
-    let (mut runner, mut report) = (Runner::new(), Report::new("--chance", plan.steps));
-    for seed in seeds {
-        let mut schedule = Schedule::of(seed, plan.steps);
-        if let Some(only) = &plan.only {
-            schedule = schedule.only(only);
-        }
-        report.begin(&schedule);
-        let outcome = runner.run(&schedule);
-        report.end(&schedule, &outcome);
-        // A test ends with its first failure; there is no time to look for the shortest.
-        if all && plan.only.is_none() && outcome.wrong.is_some() {
-            report.shortest(&schedule, &shrink::shortest(&mut runner, &schedule, &outcome));
-        }
-    }
-    report.table();
-    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if plan.run("--chance", &TESTS) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,12 +1,16 @@
-//! What a run by chance was told on its command line.
+//! A run by chance: what it was told on its command line, and its seeds, one after the other.
 
 use std::ops::Range;
+
+use crate::report::Report;
+use crate::schedule::Schedule;
+use crate::shrink::{self, Runner};
 
 /// What is run.
 pub(crate) struct Plan {
     pub(crate) seeds: Option<Range<u64>>,
-    pub(crate) steps: usize,
-    pub(crate) only: Option<Vec<usize>>,
+    steps: usize,
+    only: Option<Vec<usize>>,
     names: Vec<String>,
     exact: bool,
 }
@@ -34,11 +38,39 @@ impl Plan {
         plan
     }
 
+    /// Runs the seeds that were asked for, else those of `tests`, and prints what came of them. `flag` is that of
+    /// `cargo xtask faults`. Whether all held.
+    pub(crate) fn run(&self, flag: &'static str, tests: &[u64]) -> bool {
+        let wanted = || tests.iter().copied().filter(|seed| self.wants(&name(*seed))).collect();
+        let seeds: Vec<u64> = self.seeds.clone().map_or_else(wanted, Iterator::collect);
+        let (mut runner, mut report) = (Runner::new(), Report::new(flag, self.steps));
+        for seed in seeds {
+            let mut schedule = Schedule::of(seed, self.steps);
+            if let Some(only) = &self.only {
+                schedule = schedule.only(only);
+            }
+            report.begin(&schedule);
+            let outcome = runner.run(&schedule);
+            report.end(&schedule, &outcome);
+            // A test ends with its first failure; there is no time to look for the shortest.
+            if self.seeds.is_some() && self.only.is_none() && outcome.wrong.is_some() {
+                report.shortest(&schedule, &shrink::shortest(&mut runner, &schedule, &outcome));
+            }
+        }
+        report.table();
+        report.is_clean()
+    }
+
     /// Whether a test of this name was asked for.
     pub(crate) fn wants(&self, test: &str) -> bool {
         let named = |name: &String| if self.exact { name == test } else { test.contains(name) };
         self.names.is_empty() || self.names.iter().any(named)
     }
+}
+
+/// The name of a seed's test.
+pub(crate) fn name(seed: u64) -> String {
+    format!("seed_{seed}")
 }
 
 fn range(text: &str) -> Option<Range<u64>> {

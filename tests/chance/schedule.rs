@@ -3,6 +3,7 @@
 
 pub(crate) use crate::choice::{index, one_in, pick};
 use crate::random::Random;
+pub(crate) use crate::steps::{Schedule, Step};
 
 /// What happens in a step. A fault is over when its step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,15 +165,6 @@ impl Fault {
     }
 }
 
-/// One fault, with the seed of everything about it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    /// Its place in the whole schedule.
-    pub(crate) number: usize,
-    pub(crate) seed: u64,
-    pub(crate) fault: Fault,
-}
-
 /// How the ingesters of a schedule are set up.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -189,14 +181,6 @@ pub(crate) struct Settings {
     pub(crate) in_flight: u64,
     pub(crate) linger: &'static str,
     pub(crate) commit_interval: &'static str,
-}
-
-/// What a seed stands for.
-#[derive(Debug, Clone)]
-pub(crate) struct Schedule {
-    pub(crate) seed: u64,
-    pub(crate) settings: Settings,
-    pub(crate) steps: Vec<Step>,
 }
 
 impl Schedule {
@@ -222,18 +206,6 @@ impl Schedule {
         });
         let steps = steps.collect();
         Self { seed, settings, steps }
-    }
-
-    /// The same with these steps alone.
-    pub(crate) fn only(&self, numbers: &[usize]) -> Self {
-        let steps =
-            self.steps.iter().filter(|step| numbers.contains(&step.number)).copied().collect();
-        Self { seed: self.seed, settings: self.settings.clone(), steps }
-    }
-
-    /// The numbers of its steps.
-    pub(crate) fn numbers(&self) -> Vec<usize> {
-        self.steps.iter().map(|step| step.number).collect()
     }
 }
 

@@ -22,6 +22,8 @@ mod report;
 #[expect(dead_code, reason = "the test of the cutting itself, which the chance run has")]
 #[path = "../chance/shrink.rs"]
 mod shrink;
+#[path = "../chance/steps.rs"]
+mod steps;
 
 mod check;
 mod clients;
@@ -44,43 +46,19 @@ use std::process::ExitCode;
 use choice::{index, one_in, pick};
 
 use crate::plan::Plan;
-use crate::report::Report;
-use crate::schedule::Schedule;
-use crate::shrink::Runner;
 
 /// The seeds that are part of the tests: a column renamed in PostgreSQL, a file replaced.
 const TESTS: [u64; 2] = [7, 16];
 const TEST_STEPS: usize = 2;
 
-fn name(seed: u64) -> String {
-    format!("seed_{seed}")
-}
-
 fn main() -> ExitCode {
-    if harness::lists(&TESTS.map(name)) {
+    if harness::lists(&TESTS.map(plan::name)) {
         return ExitCode::SUCCESS;
     }
     // A failure is printed once, with its seed.
     std::panic::set_hook(Box::new(|_| {}));
     let plan = Plan::from_arguments(TEST_STEPS);
-    let all = plan.seeds.is_some();
-    let tests = || TESTS.into_iter().filter(|seed| plan.wants(&name(*seed))).collect();
-    let seeds: Vec<u64> = plan.seeds.clone().map_or_else(tests, Iterator::collect);
-    let (mut runner, mut report) = (Runner::new(), Report::new("--requests", plan.steps));
-    for seed in seeds {
-        let mut schedule = Schedule::of(seed, plan.steps);
-        if let Some(only) = &plan.only {
-            schedule = schedule.only(only);
-        }
-        report.begin(&schedule);
-        let outcome = runner.run(&schedule);
-        report.end(&schedule, &outcome);
-        // A test ends with its first failure; there is no time to look for the shortest.
-        if all && plan.only.is_none() && outcome.wrong.is_some() {
-            report.shortest(&schedule, &shrink::shortest(&mut runner, &schedule, &outcome));
-        }
-    }
-    report.table();
+    let all_held = plan.run("--requests", &TESTS);
     counts::print();
-    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if all_held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -3,7 +3,8 @@
 
 use crate::pick;
 use crate::random::Random;
-use crate::settings::Settings;
+pub(crate) use crate::settings::Settings;
+pub(crate) use crate::steps::{Schedule, Step};
 
 /// What happens to the database in a step. A fault is over when its step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,22 +82,6 @@ impl Fault {
     }
 }
 
-/// One fault, with the seed of everything about it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    /// Its place in the whole schedule.
-    pub(crate) number: usize,
-    pub(crate) seed: u64,
-    pub(crate) fault: Fault,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Schedule {
-    pub(crate) seed: u64,
-    pub(crate) settings: Settings,
-    pub(crate) steps: Vec<Step>,
-}
-
 impl Schedule {
     /// The settings and `length` steps of a seed.
     pub(crate) fn of(seed: u64, length: usize) -> Self {
@@ -109,17 +94,5 @@ impl Schedule {
         });
         let steps = steps.collect();
         Self { seed, settings, steps }
-    }
-
-    /// The same with these steps alone.
-    pub(crate) fn only(&self, numbers: &[usize]) -> Self {
-        let mut only = self.clone();
-        only.steps.retain(|step| numbers.contains(&step.number));
-        only
-    }
-
-    /// The numbers of its steps.
-    pub(crate) fn numbers(&self) -> Vec<usize> {
-        self.steps.iter().map(|step| step.number).collect()
     }
 }
