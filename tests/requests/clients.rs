@@ -39,7 +39,7 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// sends a request and checks its answer. Where nothing may be away, that is what `strict` says as far as no fault began.
+    /// Sends a request and checks its answer. With `strict` nothing may be away, as long as no fault has begun.
     pub(crate) fn once(&self, request: &Request, strict: bool) -> Result<Outcome, String> {
         self.answered(request, strict).map(|(outcome, _)| outcome)
     }
