@@ -1,6 +1,6 @@
 //! Faults of the brokers of a cluster.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use testkit::{PartitionState, Transaction, eventually, partition_states};
 
@@ -61,11 +61,13 @@ pub(crate) async fn two_away(stage: &mut Stage<'_>, round: u32) {
     let stays = if round.is_multiple_of(2) { coordinator % 3 + 1 } else { coordinator };
     let away: Vec<i32> = stage.world.kafka.ids().into_iter().filter(|id| *id != stays).collect();
     kill(stage, &away);
+    let killed = Instant::now();
     let (_, answer) = stage.ingesters[0].shows("paused").await;
+    let after = killed.elapsed().as_secs();
     let reason = answer["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("Connection refused"), "it says nothing of a broker: {reason}");
     let word = reason.split(':').next().unwrap_or_default();
-    stage.note = format!("{}{word} ", stage.note);
+    stage.note = format!("{}{word} after {after} s, ", stage.note);
     let time = Duration::from_secs(if stage.world.full { 60 } else { 5 });
     stage
         .for_a(time, async |stage| {

@@ -15,6 +15,7 @@
 mod audit;
 mod audit_bun;
 mod audits;
+mod brokers;
 mod check;
 mod clients;
 mod codecs;

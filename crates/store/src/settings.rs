@@ -162,6 +162,7 @@ mod tests {
             "sqlite::memory:",
             "sqlite://:memory:",
             "sqlite://x?mode=memory",
+            "sqlite:///",
         ] {
             let settings = StoreSettings { url: url.into(), ..Default::default() };
             assert!(matches!(settings.database(), Err(Error::Fatal(_))), "{url}");

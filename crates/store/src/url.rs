@@ -206,6 +206,9 @@ pub(crate) fn sqlite(url: &str) -> Result<SqliteConnectOptions, Problem> {
     }
     let options = SqliteConnectOptions::from_str(url);
     let options = options.map_err(|_| Problem::Borrowed("cannot be read as a database URL"))?;
+    if options.get_filename().is_dir() {
+        return Err(Problem::Borrowed("names a folder, where a file must be"));
+    }
     Ok(options.disable_statement_logging())
 }
 

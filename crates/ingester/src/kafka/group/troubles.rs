@@ -11,8 +11,8 @@ use crate::kafka::observe::GroupWait;
 
 /// An election takes less.
 const LEADERLESS: Duration = Duration::from_secs(10);
-/// How much longer than the others may take to let their partitions go joining the group may take.
-const JOIN: Duration = Duration::from_secs(10);
+/// How much longer than a member that died is missed joining the group may take.
+const JOIN: Duration = Duration::from_secs(5);
 
 impl Context {
     /// Tells or takes back one trouble; logged when it begins and when it ends.
@@ -63,7 +63,7 @@ impl Context {
         });
         self.show(GroupWait::Coordinator, away);
         // Not each refusal is told: some are only asked again, for ever.
-        let patience = self.session.max(self.revoke_timeout) + JOIN;
+        let patience = self.session + JOIN;
         let silent = joining_for.filter(|joining| *joining >= patience).map(|joining| {
             let seconds = joining.as_secs();
             format!("it has been joining for {seconds} s (librdkafka: {join_state}), and nobody says why; the last word about a broker: {words}")
