@@ -159,7 +159,7 @@ impl Run<'_> {
             if read.is_empty() {
                 continue;
             }
-            let (expected, least) = rule::row(&read, &self.evidence, generation);
+            let (expected, least) = rule::row(&read, &self.evidence, generation, row);
             let columns = expected.iter().filter(|(name, value)| row.get(*name) != Some(value));
             let wrong: Vec<_> = columns.collect();
             let within = (least..=self.generation).contains(&generation);

@@ -45,8 +45,13 @@ impl Said<'_> {
 }
 
 /// The row that these events leave, all of them read, and the least generation that it may have. Flags are as `generation`
-/// derives them.
-pub(crate) fn row(said: &[&Said<'_>], evidence: &Evidence, generation: i32) -> (Row, i32) {
+/// derives them; where the merge rule allows several reasons, that of `found` is taken.
+pub(crate) fn row(
+    said: &[&Said<'_>],
+    evidence: &Evidence,
+    generation: i32,
+    found: &Row,
+) -> (Row, i32) {
     let revision = said.iter().map(|said| said.event.revision).max().unwrap_or(0);
     let of_revision = said.iter().filter(|said| said.event.revision == revision);
     let greatest = of_revision
@@ -63,6 +68,7 @@ pub(crate) fn row(said: &[&Said<'_>], evidence: &Evidence, generation: i32) -> (
         .any(|event| event.created != kept.created || event.username != kept.username)
         || integrities.iter().any(|integrity| *integrity != integrities[0]);
     let (tor, tor_reason) = tor(kept, evidence);
+    let tor_reason = earlier_reason(kept, evidence, found).unwrap_or(tor_reason);
     let (tfa, tfa_reason) = tfa(kept, generation);
     let flag = |flag: Option<bool>| flag.map(|flag| flag.to_string());
     let known = |word: Option<&'static str>, words: &[&str]| {
@@ -107,6 +113,19 @@ fn tor(event: &Event, evidence: &Evidence) -> Verdict {
         (_, Some(true)) | (Some(false), None) => staging,
         (Some(false), Some(false)) => outer,
     }
+}
+
+/// Of two evaluations with the same verdict by lists of which the newest is the same, the merge keeps the smaller reason: one
+/// by fewer lists may have come first. Only a staged version, which has two reasons, can be told so.
+fn earlier_reason(event: &Event, evidence: &Evidence, found: &Row) -> Option<&'static str> {
+    let newest = |lists: &[List]| lists.iter().map(|list| list.time).max();
+    let (verdict, now) = tor(event, evidence);
+    let found = found.get("tor_reason")?.as_deref();
+    let fewer = (0..evidence.lists.len()).map(|count| &evidence.lists[..count]);
+    let fewer = fewer.filter(|lists| newest(lists) == newest(&evidence.lists));
+    let mut verdicts = fewer.map(|lists| tor(event, &Evidence { lists: lists.to_vec() }));
+    let is_kept = |reason: &str| now != "listed_after" && reason < now && Some(reason) == found;
+    verdicts.find_map(|(tor, reason)| (tor == verdict && is_kept(reason)).then_some(reason))
 }
 
 fn tor_of(act: &Act, time: i64, evidence: &Evidence) -> Verdict {
