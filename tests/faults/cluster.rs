@@ -18,7 +18,9 @@ pub(crate) async fn mend(stage: &mut Stage<'_>) {
     for topic in [&source, &letters, OFFSETS] {
         eventually(&format!("the replicas of {topic}"), ELECTION, async || {
             let states = partition_states(&stage.scene.brokers, topic).await;
-            states.iter().all(|state| state.leader > 0 && state.in_sync == state.replicas)
+            let are_in_sync =
+                states.iter().all(|state| state.leader > 0 && state.in_sync == state.replicas);
+            !states.is_empty() && are_in_sync
         })
         .await;
     }

@@ -335,15 +335,18 @@ impl<'de: 's, 's> Visitor<'de> for Typed<'s, '_> {
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Value<'s>, E> {
+        self.visit_i128(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value<'s>, E> {
+        self.visit_i128(value.into())
+    }
+
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Value<'s>, E> {
         if self.name() == "ID" {
             return self.text(value.to_string().into());
         }
         self.int(i32::try_from(value).ok(), "an integer")
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value<'s>, E> {
-        // What does not fit into 63 bits fits no type of the schema.
-        self.visit_i64(i64::try_from(value).unwrap_or(i64::MAX))
     }
 
     /// A fraction of zero makes an integer, as JavaScript's numbers are.
