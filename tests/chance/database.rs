@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::{AssertSqlSafe, Column, PgPool, Row as _, SqlitePool};
+use testkit::DatabaseAdmin;
 
 use crate::run::PATIENCE;
 use crate::support::{Row, Scene};
@@ -16,7 +17,7 @@ pub(crate) const SECRET: &str = "open-sesame-7";
 
 /// Of either kind.
 pub(crate) enum Database {
-    Postgres { pool: PgPool, server: PgPool, name: String, put_back: usize },
+    Postgres { pool: PgPool, admin: DatabaseAdmin },
     Sqlite { pool: SqlitePool, file: PathBuf },
 }
 
@@ -51,12 +52,9 @@ impl Database {
             let pool = pool.expect("a URL of this run");
             return Self::Sqlite { pool, file: file.into() };
         }
-        let (server, name) = scene.store.rsplit_once('/').expect("a URL names a database");
-        let options = || PgPoolOptions::new().max_connections(2).acquire_timeout(patience);
-        let pool = options().connect_lazy(&scene.store).expect("a URL of testkit's");
-        let server = options().connect_lazy(&format!("{server}/postgres"));
-        let server = server.expect("a URL of testkit's");
-        Self::Postgres { pool, server, name: name.to_owned(), put_back: 0 }
+        let options = PgPoolOptions::new().max_connections(2).acquire_timeout(patience);
+        let pool = options.connect_lazy(&scene.store).expect("a URL of testkit's");
+        Self::Postgres { pool, admin: DatabaseAdmin::of(&scene.store) }
     }
 
     /// All rows; none while the database does not answer.
@@ -101,45 +99,25 @@ impl Database {
         }
     }
 
-    /// Statements to the server, beside the database; none for a file.
-    pub(crate) async fn to_server(&self, sql: &str) {
-        if let Self::Postgres { server, .. } = self {
-            let result = sqlx::raw_sql(AssertSqlSafe(sql)).execute(server).await;
-            result.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        }
-    }
-
     /// Lets nobody in, and ends all sessions that are there; or lets everybody in.
     pub(crate) async fn admit(&self, all: bool) {
-        if let Self::Postgres { name, server, .. } = self {
-            self.to_server(&format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {all}")).await;
-            if all {
-                return;
-            }
-            let count = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'");
-            testkit::eventually("the sessions to end", Duration::from_secs(60), async || {
-                self.end_sessions().await;
-                let left = sqlx::query_scalar::<_, i64>(AssertSqlSafe(count.clone()));
-                left.fetch_one(server).await.is_ok_and(|left| left == 0)
-            })
-            .await;
+        if let Self::Postgres { admin, .. } = self {
+            admin.admit(all).await;
         }
     }
 
     /// Ends all sessions.
     pub(crate) async fn end_sessions(&self) {
-        if let Self::Postgres { name, .. } = self {
-            let of = format!("FROM pg_stat_activity WHERE datname = '{name}'");
-            self.to_server(&format!("SELECT count(pg_terminate_backend(pid)) {of}")).await;
+        if let Self::Postgres { admin, .. } = self {
+            admin.end_sessions().await;
         }
     }
 
     /// Lets sessions write or not; those that are there end.
     pub(crate) async fn read_only(&self, on: bool) {
-        if let Self::Postgres { name, .. } = self {
-            let set = format!("SET default_transaction_read_only = {on}");
-            self.to_server(&format!("ALTER DATABASE \"{name}\" {set}")).await;
-            self.end_sessions().await;
+        if let Self::Postgres { admin, .. } = self {
+            admin.alter(&format!("SET default_transaction_read_only = {on}")).await;
+            admin.end_sessions().await;
         }
     }
 
@@ -170,12 +148,7 @@ impl Database {
     /// Makes the copy that can be put back.
     pub(crate) async fn take_copy(&self) {
         match self {
-            Self::Postgres { name, .. } => {
-                self.admit(false).await;
-                let copy = format!("CREATE DATABASE \"{name}.copy\" TEMPLATE \"{name}\"");
-                self.to_server(&copy).await;
-                self.admit(true).await;
-            }
+            Self::Postgres { admin, .. } => admin.copy().await,
             Self::Sqlite { pool, file } => {
                 let sql = format!("VACUUM INTO '{}.copy'", file.display());
                 let made = sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await;
@@ -187,15 +160,7 @@ impl Database {
     /// Puts the copy in the place of the database.
     pub(crate) async fn put_back(&mut self) {
         match self {
-            Self::Postgres { name, put_back, .. } => {
-                *put_back += 1;
-                let (name, number) = (name.clone(), *put_back);
-                self.admit(false).await;
-                let away = format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}.{number}\"");
-                self.to_server(&away).await;
-                self.to_server(&format!("ALTER DATABASE \"{name}.copy\" RENAME TO \"{name}\""))
-                    .await;
-            }
+            Self::Postgres { admin, .. } => admin.put_back().await,
             Self::Sqlite { file, .. } => {
                 for suffix in ["-wal", "-shm"] {
                     let beside = PathBuf::from(format!("{}{suffix}", file.display()));
@@ -209,9 +174,9 @@ impl Database {
 
     pub(crate) async fn close(&self) {
         match self {
-            Self::Postgres { pool, server, .. } => {
+            Self::Postgres { pool, admin } => {
                 pool.close().await;
-                server.close().await;
+                admin.close().await;
             }
             Self::Sqlite { pool, .. } => pool.close().await,
         }

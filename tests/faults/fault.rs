@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     Rolling,
     Moved,
     AddressMoved,
+    PutBack,
+    ConnectionsUsedUp,
     Instances,
     LettersLost,
     Transaction,
@@ -64,7 +66,7 @@ impl Fault {
     ];
 
     /// Those of three brokers, and of a standby.
-    pub(crate) const CLUSTER: [Self; 16] = [
+    pub(crate) const CLUSTER: [Self; 18] = [
         Self::UncleanElection,
         Self::UncleanLoaded,
         Self::Promoted,
@@ -76,6 +78,8 @@ impl Fault {
         Self::Partitions,
         Self::Moved,
         Self::AddressMoved,
+        Self::PutBack,
+        Self::ConnectionsUsedUp,
         Self::PostgresAway,
         Self::Instances,
         Self::LettersLost,
@@ -117,6 +121,8 @@ impl Fault {
             Self::Rolling => "rolling restart of the brokers",
             Self::Moved => "replicas moved",
             Self::AddressMoved => "address of the database moved, old connections hang",
+            Self::PutBack => "database put back to an earlier copy",
+            Self::ConnectionsUsedUp => "connections of the database used up",
             Self::Instances => {
                 "three instances: one stopped, frozen, killed; a fourth comes and goes"
             }
@@ -142,7 +148,11 @@ impl Fault {
             | Self::Offsets
             | Self::AllBrokers
             | Self::Rolling => 5,
-            Self::TwoBrokers | Self::LettersLost | Self::Transaction => 4,
+            Self::TwoBrokers
+            | Self::LettersLost
+            | Self::Transaction
+            | Self::PutBack
+            | Self::ConnectionsUsedUp => 4,
             Self::Poison | Self::Memory | Self::Upgraded => 1,
         }
     }
@@ -195,6 +205,7 @@ pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome
                 | Fault::Promoted
                 | Fault::BothAtOnce
                 | Fault::AddressMoved
+                | Fault::PutBack
                 | Fault::Instances
                 | Fault::Upgraded => 2,
                 _ => 0,
@@ -251,6 +262,8 @@ async fn one(stage: &mut Stage<'_>, fault: Fault, round: u32) {
         Fault::UncleanLoaded => unclean::under_load(stage, round).await,
         Fault::BothAtOnce => standby::promoted_without_coordinator(stage, round).await,
         Fault::AddressMoved => standby::address_moved(stage, round).await,
+        Fault::PutBack => standby::put_back(stage).await,
+        Fault::ConnectionsUsedUp => standby::connections_used_up(stage).await,
         Fault::OneBroker => cluster::one_killed(stage, round).await,
         Fault::TwoBrokers => cluster::two_away(stage, round).await,
         Fault::AllBrokers => cluster::all_killed(stage).await,
@@ -360,7 +373,7 @@ async fn database_away(stage: &mut Stage<'_>, round: u32) {
 }
 
 /// Paused, alive and a member of its group, all the time.
-async fn stays_paused(stage: &mut Stage<'_>, time: Duration) {
+pub(crate) async fn stays_paused(stage: &mut Stage<'_>, time: Duration) {
     stage.ingesters[0].shows("paused").await;
     let assigned = stage.ingesters[0].metrics().sum("rebalances_total");
     stage

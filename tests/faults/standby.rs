@@ -1,11 +1,12 @@
-//! A standby that takes the place of the primary.
+//! The database of a cluster: a standby in the place of the primary, a copy in the place of the database, no connection left.
 
 use std::time::Duration;
 
-use testkit::{StopMode, eventually};
+use sqlx::{Connection as _, PgConnection};
+use testkit::{DatabaseAdmin, StopMode, eventually};
 
-use crate::cluster;
 use crate::stage::Stage;
+use crate::{cluster, fault};
 
 /// For a server that is found again by an ingester whose old connections hang.
 const FOUND: Duration = Duration::from_secs(120);
@@ -75,4 +76,36 @@ pub(crate) async fn address_moved(stage: &mut Stage<'_>, round: u32) {
     let _old = stage.move_database_to(standby);
     is_healed(stage, round, before).await;
     stage.recovered().await;
+}
+
+/// The database is put back to where it was two thousand rows before, under the same server.
+pub(crate) async fn put_back(stage: &mut Stage<'_>) {
+    let mut admin = DatabaseAdmin::of(&stage.scene.store);
+    admin.copy().await;
+    let (before, copied) = (rewound(stage), stage.rows().await);
+    eventually("rows that the copy does not have", FOUND, async || {
+        stage.rows().await > copied + 2_000
+    })
+    .await;
+    admin.put_back().await;
+    eventually("what the copy lacked to be counted", FOUND, async || rewound(stage) > before).await;
+}
+
+/// Others take each connection that the server has, for a while.
+pub(crate) async fn connections_used_up(stage: &mut Stage<'_>) {
+    const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE application_name = 'publication'";
+    let mut taken: Vec<PgConnection> = Vec::new();
+    eventually("no connection to be left for the ingester", FOUND, async || {
+        while let Ok(connection) = PgConnection::connect(&stage.scene.store).await {
+            taken.push(connection);
+        }
+        let first = taken.first_mut().expect("the server takes connections");
+        sqlx::raw_sql(END).execute(first).await.expect("a superuser may");
+        let (_, answer) = stage.ingesters[0].readyz()?;
+        answer["reason"].as_str()?.contains("too many clients").then_some(())
+    })
+    .await;
+    let time = Duration::from_secs(if stage.world.full { 60 } else { 3 });
+    fault::stays_paused(stage, time).await;
 }

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
-use testkit::{Postgres, Record, StopMode, eventually};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+use testkit::{DatabaseAdmin, Postgres, Record, StopMode, eventually};
 
 use crate::support::{PATIENCE, Running, Scene, generated, rows};
 
@@ -35,53 +35,6 @@ const WENT_BACK: &str = "the database went back in time";
 const GONE: &str = "has no account of this group";
 const FORWARDS: &str = "set the group's offset forwards";
 const BACKWARDS: &str = "set the group's offset back";
-
-/// Copies of a PostgreSQL database under names beside its own.
-struct Copies {
-    server: PgConnection,
-    name: String,
-}
-
-impl Copies {
-    async fn of(scene: &Scene) -> Self {
-        let (server, name) = scene.store.rsplit_once('/').unwrap();
-        let server = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
-        Self { server, name: name.to_owned() }
-    }
-
-    async fn execute(&mut self, sql: String) {
-        let done = sqlx::raw_sql(AssertSqlSafe(sql.as_str())).execute(&mut self.server).await;
-        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
-    }
-
-    /// Ends all sessions of the database, and lets nobody in.
-    async fn close(&mut self) {
-        let name = self.name.clone();
-        self.execute(format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS false")).await;
-        let sessions = format!("FROM pg_stat_activity WHERE datname = '{name}'");
-        self.execute(format!("SELECT pg_terminate_backend(pid) {sessions}")).await;
-        eventually("the sessions to end", PATIENCE, async || {
-            let count = format!("SELECT count(*) {sessions}");
-            let count = sqlx::query_scalar::<_, i64>(AssertSqlSafe(count));
-            count.fetch_one(&mut self.server).await.unwrap() == 0
-        })
-        .await;
-    }
-
-    async fn make(&mut self) {
-        let name = self.name.clone();
-        self.close().await;
-        self.execute(format!("CREATE DATABASE \"{name}.copy\" TEMPLATE \"{name}\"")).await;
-        self.execute(format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS true")).await;
-    }
-
-    async fn put_back(&mut self) {
-        let name = self.name.clone();
-        self.close().await;
-        self.execute(format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}.before\"")).await;
-        self.execute(format!("ALTER DATABASE \"{name}.copy\" RENAME TO \"{name}\"")).await;
-    }
-}
 
 /// The file of a scene on SQLite.
 fn file(scene: &Scene) -> PathBuf {
@@ -127,19 +80,19 @@ async fn is_healed(scene: &Scene, ingester: &mut Running, lacked: f64) {
 #[tokio::test]
 async fn a_copy_of_the_database_that_is_put_back_is_read_up_to_the_present() {
     let scene = Scene::new("put-back", 1).await;
-    let mut copies = Copies::of(&scene).await;
+    let mut admin = DatabaseAdmin::of(&scene.store);
     scene.produce(records(0..100)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
     ingester.stop();
-    copies.make().await;
+    admin.copy().await;
     scene.produce(records(100..300)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
     assert_eq!(rewound(&ingester), 0.0);
     assert_eq!(lines(&ingester.stop(), WENT_BACK), [""; 0]);
 
-    copies.put_back().await;
+    admin.put_back().await;
     let mut ingester = scene.ingester(&[]);
     is_healed(&scene, &mut ingester, 200.0).await;
     let log = ingester.stop();
@@ -156,16 +109,16 @@ async fn a_copy_of_the_database_that_is_put_back_is_read_up_to_the_present() {
 #[tokio::test]
 async fn a_copy_that_is_put_back_under_a_running_ingester_is_seen_though_nothing_comes() {
     let scene = Scene::new("put-back-running", 2).await;
-    let mut copies = Copies::of(&scene).await;
+    let mut admin = DatabaseAdmin::of(&scene.store);
     scene.produce(records(0..100)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
-    copies.make().await;
+    admin.copy().await;
     scene.produce(records(100..300)).await;
     has_rows(&scene, &mut ingester, 300).await;
     scene.caught_up(&mut ingester).await;
 
-    copies.put_back().await;
+    admin.put_back().await;
     is_healed(&scene, &mut ingester, 200.0).await;
     let log = ingester.stop();
     assert_eq!(lines(&log, WENT_BACK).len(), 1, "{log}");
@@ -174,18 +127,18 @@ async fn a_copy_that_is_put_back_under_a_running_ingester_is_seen_though_nothing
 #[tokio::test]
 async fn what_retention_took_of_a_database_that_went_back_is_a_gap() {
     let scene = Scene::new("put-back-gap", 1).await;
-    let mut copies = Copies::of(&scene).await;
+    let mut admin = DatabaseAdmin::of(&scene.store);
     scene.produce(records(0..100)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
     ingester.stop();
-    copies.make().await;
+    admin.copy().await;
     scene.produce(records(100..300)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
     ingester.stop();
     testkit::delete_records(&scene.brokers, &scene.topic, 0, 150).await;
-    copies.put_back().await;
+    admin.put_back().await;
 
     let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
     let status = stopped.daemon.wait_exit(PATIENCE);

@@ -7,6 +7,8 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on ends with a panic")]
 
 #[cfg(feature = "client")]
+mod admin;
+#[cfg(feature = "client")]
 mod client;
 mod cluster;
 mod daemon;
@@ -23,6 +25,8 @@ mod wait;
 
 use std::sync::LazyLock;
 
+#[cfg(feature = "client")]
+pub use admin::DatabaseAdmin;
 #[cfg(feature = "client")]
 pub use client::{
     ConsumedRecord, PartitionState, Producer, Record, Transaction, add_partitions, consume_all,

@@ -1,0 +1,85 @@
+//! What a DBA does with a PostgreSQL database from beside it.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, PgPool};
+
+use crate::wait::eventually;
+
+/// For sessions that are busy when they are ended.
+const ENDED: Duration = Duration::from_secs(60);
+
+/// A superuser of a database's server, who is not in that database.
+#[derive(Debug)]
+pub struct DatabaseAdmin {
+    server: PgPool,
+    name: String,
+    put_back: u32,
+}
+
+impl DatabaseAdmin {
+    /// Of the database that a URL of [`crate::Database`] names. Connects when it is first used.
+    pub fn of(url: &str) -> Self {
+        let (server, name) = url.rsplit_once('/').expect("the URL names a database");
+        let options = PgPoolOptions::new().max_connections(2);
+        let options = options.acquire_timeout(Duration::from_secs(5));
+        let server = options.connect_lazy(&format!("{server}/postgres"));
+        Self { server: server.expect("a URL of testkit's"), name: name.to_owned(), put_back: 0 }
+    }
+
+    /// Statements to the server.
+    pub async fn execute(&self, sql: &str) {
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.server).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Changes the database by what stands behind `ALTER DATABASE` and its name.
+    pub async fn alter(&self, change: &str) {
+        self.execute(&format!("ALTER DATABASE \"{}\" {change}", self.name)).await;
+    }
+
+    /// Ends all sessions of the database.
+    pub async fn end_sessions(&self) {
+        let of = format!("FROM pg_stat_activity WHERE datname = '{}'", self.name);
+        self.execute(&format!("SELECT count(pg_terminate_backend(pid)) {of}")).await;
+    }
+
+    /// Lets nobody in, and ends all sessions that are there; or lets everybody in.
+    pub async fn admit(&self, all: bool) {
+        self.alter(&format!("ALLOW_CONNECTIONS {all}")).await;
+        if all {
+            return;
+        }
+        let count =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'", self.name);
+        eventually("the sessions to end", ENDED, async || {
+            self.end_sessions().await;
+            let left = sqlx::query_scalar::<_, i64>(AssertSqlSafe(count.clone()));
+            left.fetch_one(&self.server).await.is_ok_and(|left| left == 0)
+        })
+        .await;
+    }
+
+    /// Makes a copy of the database. All sessions end for it.
+    pub async fn copy(&self) {
+        let name = &self.name;
+        self.admit(false).await;
+        self.execute(&format!("CREATE DATABASE \"{name}.copy\" TEMPLATE \"{name}\"")).await;
+        self.admit(true).await;
+    }
+
+    /// Puts the copy in the place of the database, whose sessions end.
+    pub async fn put_back(&mut self) {
+        let name = &self.name;
+        self.put_back += 1;
+        self.admit(false).await;
+        self.alter(&format!("RENAME TO \"{name}.{}\"", self.put_back)).await;
+        self.execute(&format!("ALTER DATABASE \"{name}.copy\" RENAME TO \"{name}\"")).await;
+    }
+
+    /// Ends the connections to the server.
+    pub async fn close(&self) {
+        self.server.close().await;
+    }
+}
