@@ -47,6 +47,16 @@ async fn brokers_that_are_away_are_named_and_their_partitions_keep_their_series(
             assert!(is_there, "{family} of {partition}: {series:?}");
         }
     }
+    for (command, arguments) in [
+        ("reconcile", &["--from", "earliest"][..]),
+        ("replay", &["--from", "earliest"]),
+        ("check", &[]),
+    ] {
+        let command = scene.ingester_command(command, "127.0.0.1:0");
+        let mut command = arguments.iter().fold(command, |command, one| command.arg(one)).spawn();
+        assert_eq!(command.wait_exit(PATIENCE).code(), Some(1));
+        assert!(command.log().contains("partitions [0] of"), "{}", command.log());
+    }
     // The other partition is read meanwhile.
     scene.produce(to_partition(1, 100..200)).await;
     eventually("the rows of partition 1", PATIENCE, async || scene.count().await == 200).await;

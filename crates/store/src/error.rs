@@ -174,10 +174,10 @@ fn sqlstate(code: &str) -> Class {
     // Rollbacks for the sake of another transaction: serialization failure, deadlock.
     const CONFLICT: [&str; 1] = ["40"];
     // Lost connections (a pooler's refusals too), a standby's read-only state, a session that was idle for too long,
-    // statements dropped by a pooler, lack of resources, an object in use, an operator's intervention, errors of the
-    // system, of a configuration file, a snapshot that is too old.
+    // statements dropped by a pooler, lack of resources, an object in use or not ready (a database that takes no
+    // connections), an operator's intervention, errors of the system, of a configuration file, a snapshot that is too old.
     const TRANSIENT: [&str; 10] =
-        ["08", "25006", "25P03", "26000", "53", "55006", "57", "58", "72", "F0"];
+        ["08", "25006", "25P03", "26000", "53", "55", "57", "58", "72", "F0"];
     let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| code.starts_with(prefix));
     if is(&TIMED_OUT) {
         Class::TimedOut
@@ -242,8 +242,8 @@ mod tests {
     #[test]
     fn the_environment_is_never_taken_for_the_data() {
         for code in [
-            "08006", "08P01", "25006", "25P03", "26000", "53100", "53300", "55006", "57P01",
-            "57P03", "57P05", "58000", "58030", "58P01",
+            "08006", "08P01", "25006", "25P03", "26000", "53100", "53300", "55000", "55006",
+            "57P01", "57P03", "57P05", "58000", "58030", "58P01",
         ] {
             assert_eq!(sqlstate(code), Class::Transient, "{code}");
         }

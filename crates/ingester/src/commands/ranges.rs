@@ -1,7 +1,7 @@
 //! Asking for ranges of a topic and reading them, for every command. librdkafka's calls wait for the broker, so they are
 //! made on threads that may be left behind when the command is stopped.
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
@@ -49,13 +49,7 @@ pub(crate) fn find_with(
     asked: &[i32],
     bounds: (Bound, Bound),
 ) -> anyhow::Result<OffsetRanges> {
-    let there = reader.partitions(topic).with_context(|| format!("asking about topic {topic}"))?;
-    for partition in asked {
-        ensure!(there.contains(partition), "topic {topic} has no partition {partition}");
-    }
-    // One that is asked for twice is read once.
-    let meant = |partition: &i32| asked.is_empty() || asked.contains(partition);
-    let partitions: Vec<i32> = there.into_iter().filter(meant).collect();
+    let partitions = reader.partitions(topic, asked)?;
     reader
         .spans(topic, &partitions, bounds)
         .with_context(|| format!("asking for the offsets of topic {topic}"))

@@ -15,6 +15,7 @@ use super::commit_metadata::CommitMetadata;
 use super::config;
 use super::ffi::{self, Group, TopicIds};
 use super::quiet::Quiet;
+use super::range::without_leader;
 use crate::settings::Settings;
 
 const QUESTION: Duration = Duration::from_secs(10);
@@ -193,6 +194,10 @@ fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, Stri
     let Some(found) = metadata.topics().first() else { return Err("no answer".to_owned()) };
     if let Some(error) = found.error() {
         return Err(RDKafkaErrorCode::from(error).to_string());
+    }
+    let all: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
+    if let Some(words) = without_leader(found, &all) {
+        return Err(words);
     }
     let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min();
     Ok(TopicFacts {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, bail, ensure};
 use model::Timestamp;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -95,6 +97,21 @@ impl OffsetRanges {
     }
 }
 
+/// Which of these partitions have no leader, in words, where there are any.
+pub(super) fn without_leader(topic: &MetadataTopic, partitions: &[i32]) -> Option<String> {
+    let missing = topic.partitions().iter().filter(|partition| partition.leader() < 0);
+    let missing = missing.map(MetadataPartition::id).filter(|id| partitions.contains(id));
+    let missing: Vec<i32> = missing.collect();
+    (!missing.is_empty()).then(|| no_leader(topic.name(), &missing))
+}
+
+/// Partitions without a leader, in words.
+pub(super) fn no_leader(topic: &str, partitions: &[i32]) -> String {
+    format!(
+        "partitions {partitions:?} of {topic} have no leader: the brokers that hold them are away"
+    )
+}
+
 /// A consumer outside of the group. Its calls wait for the broker: they are for threads that may.
 pub(crate) struct RangeReader {
     consumer: BaseConsumer<Quiet>,
@@ -120,17 +137,29 @@ impl RangeReader {
         Ok(Self { consumer, probe: inspect::probe(settings) })
     }
 
-    /// The topic's partitions, ascending.
-    pub(crate) fn partitions(&self, topic: &str) -> KafkaResult<Vec<i32>> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), QUESTION)?;
-        let Some(found) = metadata.topics().first() else { return Ok(Vec::new()) };
+    /// The partitions of a topic that are meant, ascending, each once: those asked for, or all.
+    ///
+    /// # Errors
+    /// What the broker answers; one that is asked for and not there; those that have no leader.
+    pub(crate) fn partitions(&self, topic: &str, asked: &[i32]) -> anyhow::Result<Vec<i32>> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), QUESTION);
+        let metadata = metadata.with_context(|| format!("asking about topic {topic}"))?;
+        let found = metadata.topics().first().context("no answer about the topic")?;
         if let Some(error) = found.error() {
-            return Err(KafkaError::MetadataFetch(error.into()));
+            let error = KafkaError::MetadataFetch(error.into());
+            return Err(error).with_context(|| format!("asking about topic {topic}"));
         }
-        let mut partitions: Vec<i32> =
-            found.partitions().iter().map(|partition| partition.id()).collect();
-        partitions.sort_unstable();
-        Ok(partitions)
+        let there: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
+        for partition in asked {
+            ensure!(there.contains(partition), "topic {topic} has no partition {partition}");
+        }
+        let is_meant = |partition: &i32| asked.is_empty() || asked.contains(partition);
+        let mut meant: Vec<i32> = there.into_iter().filter(is_meant).collect();
+        meant.sort_unstable();
+        match without_leader(found, &meant) {
+            Some(words) => bail!(words),
+            None => Ok(meant),
+        }
     }
 
     /// The first offset and the one after the last of a partition.

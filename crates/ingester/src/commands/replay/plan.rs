@@ -127,10 +127,8 @@ fn not_still_to_come(
 ) -> anyhow::Result<()> {
     let Bound::Offset(from) = from else { return Ok(()) };
     let mut reached = 0;
-    for partition in reader.partitions(topic)? {
-        if asked.is_empty() || asked.contains(&partition) {
-            reached = reached.max(reader.bounds(topic, partition)?.1);
-        }
+    for partition in reader.partitions(topic, asked)? {
+        reached = reached.max(reader.bounds(topic, partition)?.1);
     }
     if from > reached {
         let message = format!("offset {from} is still to come: the topic ends before {reached}");
@@ -151,11 +149,9 @@ fn removed_before(
         return Ok(BTreeMap::new());
     };
     let mut removed = BTreeMap::new();
-    for partition in reader.partitions(topic)? {
-        if asked.is_empty() || asked.contains(&partition) {
-            let (low, _) = reader.bounds(topic, partition)?;
-            removed.extend((oldest < low).then_some((partition, low)));
-        }
+    for partition in reader.partitions(topic, asked)? {
+        let (low, _) = reader.bounds(topic, partition)?;
+        removed.extend((oldest < low).then_some((partition, low)));
     }
     Ok(removed)
 }

@@ -8,6 +8,7 @@ use rdkafka::statistics::{ConsumerGroup, Partition};
 
 use super::callbacks::Context;
 use crate::kafka::observe::GroupWait;
+use crate::kafka::range::no_leader;
 
 /// An election takes less.
 const LEADERLESS: Duration = Duration::from_secs(10);
@@ -89,12 +90,7 @@ impl Context {
             let long = state.leaderless.iter().filter(|(_, since)| since.elapsed() >= LEADERLESS);
             long.map(|(&number, _)| number).collect()
         };
-        let reason = (!missing.is_empty()).then(|| {
-            format!(
-                "partitions {missing:?} of {} have no leader: the brokers that hold them are away",
-                self.topic
-            )
-        });
+        let reason = (!missing.is_empty()).then(|| no_leader(&self.topic, &missing));
         self.show(GroupWait::Leader, reason);
     }
 }

@@ -111,7 +111,7 @@ async fn each_class_of_errors_is_told_by_its_code() {
     let mut scene = Scene::new().await;
     for (codes, class) in [
         (
-            "08000 08006 25006 53000 53100 53200 53300 53400 55006 57P01 57P02 57P03 57P05",
+            "08000 08006 25006 53000 53100 53200 53300 53400 55000 55006 57P01 57P02 57P03 57P05",
             "transient",
         ),
         ("58000 58030 58P01 58P02 F0000 72000", "transient"),
