@@ -8,6 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -15,7 +16,6 @@ use super::commit_metadata::CommitMetadata;
 use super::config;
 use super::ffi::{self, Group, TopicIds};
 use super::quiet::Quiet;
-use super::range::without_leader;
 use crate::settings::Settings;
 
 const QUESTION: Duration = Duration::from_secs(10);
@@ -180,6 +180,21 @@ fn positions(
         Ok(GroupPosition { partition, committed, has_account, end })
     });
     positions.collect()
+}
+
+/// Which of these partitions have no leader, in words, where there are any.
+pub(super) fn without_leader(topic: &MetadataTopic, partitions: &[i32]) -> Option<String> {
+    let missing = topic.partitions().iter().filter(|partition| partition.leader() < 0);
+    let missing = missing.map(MetadataPartition::id).filter(|id| partitions.contains(id));
+    let missing: Vec<i32> = missing.collect();
+    (!missing.is_empty()).then(|| no_leader(topic.name(), &missing))
+}
+
+/// Partitions without a leader, in words.
+pub(super) fn no_leader(topic: &str, partitions: &[i32]) -> String {
+    format!(
+        "partitions {partitions:?} of {topic} have no leader: the brokers that hold them are away"
+    )
 }
 
 /// What librdkafka says about an error. Its words about the brokers wait until the consumer is polled.

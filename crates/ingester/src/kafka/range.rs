@@ -11,7 +11,6 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -97,21 +96,6 @@ impl OffsetRanges {
     }
 }
 
-/// Which of these partitions have no leader, in words, where there are any.
-pub(super) fn without_leader(topic: &MetadataTopic, partitions: &[i32]) -> Option<String> {
-    let missing = topic.partitions().iter().filter(|partition| partition.leader() < 0);
-    let missing = missing.map(MetadataPartition::id).filter(|id| partitions.contains(id));
-    let missing: Vec<i32> = missing.collect();
-    (!missing.is_empty()).then(|| no_leader(topic.name(), &missing))
-}
-
-/// Partitions without a leader, in words.
-pub(super) fn no_leader(topic: &str, partitions: &[i32]) -> String {
-    format!(
-        "partitions {partitions:?} of {topic} have no leader: the brokers that hold them are away"
-    )
-}
-
 /// A consumer outside of the group. Its calls wait for the broker: they are for threads that may.
 pub(crate) struct RangeReader {
     consumer: BaseConsumer<Quiet>,
@@ -156,7 +140,7 @@ impl RangeReader {
         let is_meant = |partition: &i32| asked.is_empty() || asked.contains(partition);
         let mut meant: Vec<i32> = there.into_iter().filter(is_meant).collect();
         meant.sort_unstable();
-        match without_leader(found, &meant) {
+        match inspect::without_leader(found, &meant) {
             Some(words) => bail!(words),
             None => Ok(meant),
         }

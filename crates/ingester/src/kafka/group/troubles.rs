@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rdkafka::statistics::{ConsumerGroup, Partition};
 
 use super::callbacks::Context;
+use crate::kafka::inspect::no_leader;
 use crate::kafka::observe::GroupWait;
-use crate::kafka::range::no_leader;
 
 /// An election takes less.
 const LEADERLESS: Duration = Duration::from_secs(10);
