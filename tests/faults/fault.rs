@@ -7,7 +7,7 @@ use testkit::{NetworkFault, StopMode, eventually};
 use crate::load::Made;
 use crate::raising::raising;
 use crate::report::Outcome;
-use crate::stage::{SESSION, Stage, World};
+use crate::run::{Run, SESSION, Servers};
 use crate::support::STOP;
 use crate::{cluster, instances, poison, standby, topic, unclean};
 
@@ -169,9 +169,9 @@ impl Fault {
 }
 
 /// Runs all rounds of a fault and compares what is there with what must be.
-pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome {
-    let mut stage = Stage::set(world).await;
-    make_topics(&stage, fault).await;
+pub(crate) async fn run(servers: &mut Servers, fault: Fault, rounds: u32) -> Outcome {
+    let mut run = Run::set(servers).await;
+    make_topics(&run, fault).await;
     let outcome = Outcome {
         fault,
         rounds,
@@ -186,19 +186,19 @@ pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome
         recoveries: Vec::new(),
         note: String::new(),
     };
-    stage.starts_earlier = fault == Fault::Upgraded;
-    stage.start_ingester(&[]);
+    run.starts_earlier = fault == Fault::Upgraded;
+    run.start_ingester(&[]);
     match fault {
-        Fault::Poison => poisoned(&mut stage).await,
-        Fault::Memory => slow_database(&mut stage).await,
-        Fault::Retention => topic::retention(&mut stage, rounds).await,
-        Fault::MadeAgain => topic::made_again(&mut stage, rounds).await,
-        Fault::Partitions => topic::partitions(&mut stage, rounds).await,
-        Fault::Offsets => topic::offsets(&mut stage, rounds).await,
-        Fault::UncleanElection => unclean::source(&mut stage, rounds).await,
-        Fault::LettersLost => unclean::letters(&mut stage, rounds).await,
+        Fault::Poison => poisoned(&mut run).await,
+        Fault::Memory => slow_database(&mut run).await,
+        Fault::Retention => topic::retention(&mut run, rounds).await,
+        Fault::MadeAgain => topic::made_again(&mut run, rounds).await,
+        Fault::Partitions => topic::partitions(&mut run, rounds).await,
+        Fault::Offsets => topic::offsets(&mut run, rounds).await,
+        Fault::UncleanElection => unclean::source(&mut run, rounds).await,
+        Fault::LettersLost => unclean::letters(&mut run, rounds).await,
         _ => {
-            stage.under_load().await;
+            run.under_load().await;
             let beside = match fault {
                 Fault::Freeze => 1,
                 Fault::UncleanLoaded
@@ -210,113 +210,113 @@ pub(crate) async fn run(world: &mut World, fault: Fault, rounds: u32) -> Outcome
                 | Fault::Upgraded => 2,
                 _ => 0,
             };
-            (0..beside).for_each(|_| stage.start_ingester(&[]));
-            stage.starts_earlier = false;
+            (0..beside).for_each(|_| run.start_ingester(&[]));
+            run.starts_earlier = false;
             for round in 0..rounds {
-                stage.a_while(1_500).await;
-                one(&mut stage, fault, round).await;
-                stage.recovered().await;
+                run.a_while(1_500).await;
+                one(&mut run, fault, round).await;
+                run.recovered().await;
             }
         }
     }
-    stage.end(outcome).await
+    run.end(outcome).await
 }
 
-async fn make_topics(stage: &Stage<'_>, fault: Fault) {
+async fn make_topics(run: &Run<'_>, fault: Fault) {
     match fault {
         Fault::Retention | Fault::MadeAgain | Fault::Partitions | Fault::Offsets => {
-            stage.scene.make_topic(1, &[]).await;
+            run.scene.make_topic(1, &[]).await;
         }
-        Fault::UncleanElection => unclean::make_topic(stage, &stage.scene.topic, 1).await,
-        Fault::UncleanLoaded => unclean::make_topic(stage, &stage.scene.topic, 8).await,
-        _ => stage.scene.make_topic(8, &[]).await,
+        Fault::UncleanElection => unclean::make_topic(run, &run.scene.topic, 1).await,
+        Fault::UncleanLoaded => unclean::make_topic(run, &run.scene.topic, 8).await,
+        _ => run.scene.make_topic(8, &[]).await,
     }
     if fault == Fault::LettersLost {
-        unclean::make_topic(stage, &stage.scene.dead_letters, 1).await;
+        unclean::make_topic(run, &run.scene.dead_letters, 1).await;
     }
 }
 
-async fn one(stage: &mut Stage<'_>, fault: Fault, round: u32) {
+async fn one(run: &mut Run<'_>, fault: Fault, round: u32) {
     match fault {
         Fault::Kill => {
-            stage.ingesters[0].daemon.kill();
-            stage.ingesters.clear();
-            stage.start_ingester(&[]);
+            run.ingesters[0].daemon.kill();
+            run.ingesters.clear();
+            run.start_ingester(&[]);
         }
         Fault::Terminate => {
             let began = Instant::now();
-            stage.ingesters.remove(0).stop();
+            run.ingesters.remove(0).stop();
             assert!(began.elapsed() < STOP);
-            stage.start_ingester(&[]);
+            run.start_ingester(&[]);
         }
-        Fault::Freeze => instances::frozen(stage).await,
+        Fault::Freeze => instances::frozen(run).await,
         Fault::Broker => {
-            stage.world.kafka.kill(&[1]);
-            stage.world.kafka.start_again(&[1]);
+            run.servers.kafka.kill(&[1]);
+            run.servers.kafka.start_again(&[1]);
         }
-        Fault::PostgresRestart => database_trouble(stage, round).await,
-        Fault::PostgresAway => database_away(stage, round).await,
-        Fault::Connections => network_fault(stage).await,
-        Fault::Scale => instances::scale(stage).await,
-        Fault::Promoted => standby::promoted(stage, round).await,
-        Fault::UncleanLoaded => unclean::under_load(stage, round).await,
-        Fault::BothAtOnce => standby::promoted_without_coordinator(stage, round).await,
-        Fault::AddressMoved => standby::address_moved(stage, round).await,
-        Fault::PutBack => standby::put_back(stage).await,
-        Fault::ConnectionsUsedUp => standby::connections_used_up(stage).await,
-        Fault::OneBroker => cluster::one_killed(stage, round).await,
-        Fault::TwoBrokers => cluster::two_away(stage, round).await,
-        Fault::AllBrokers => cluster::all_killed(stage).await,
-        Fault::Rolling => cluster::rolling(stage).await,
-        Fault::Moved => cluster::moved(stage, round).await,
-        Fault::Transaction => cluster::transaction(stage).await,
-        Fault::Upgraded => instances::upgraded(stage).await,
-        Fault::Instances => instances::one_of_three(stage, round).await,
+        Fault::PostgresRestart => database_trouble(run, round).await,
+        Fault::PostgresAway => database_away(run, round).await,
+        Fault::Connections => network_fault(run).await,
+        Fault::Scale => instances::scale(run).await,
+        Fault::Promoted => standby::promoted(run, round).await,
+        Fault::UncleanLoaded => unclean::under_load(run, round).await,
+        Fault::BothAtOnce => standby::promoted_without_coordinator(run, round).await,
+        Fault::AddressMoved => standby::address_moved(run, round).await,
+        Fault::PutBack => standby::put_back(run).await,
+        Fault::ConnectionsUsedUp => standby::connections_used_up(run).await,
+        Fault::OneBroker => cluster::one_killed(run, round).await,
+        Fault::TwoBrokers => cluster::two_away(run, round).await,
+        Fault::AllBrokers => cluster::all_killed(run).await,
+        Fault::Rolling => cluster::rolling(run).await,
+        Fault::Moved => cluster::moved(run, round).await,
+        Fault::Transaction => cluster::transaction(run).await,
+        Fault::Upgraded => instances::upgraded(run).await,
+        Fault::Instances => instances::one_of_three(run, round).await,
         _ => unreachable!("has rounds of its own"),
     }
 }
 
-async fn database_trouble(stage: &mut Stage<'_>, round: u32) {
+async fn database_trouble(run: &mut Run<'_>, round: u32) {
     const OURS: &str = "FROM pg_stat_activity WHERE application_name = 'publication'";
     match round % 5 {
         0 | 1 => {
             let mode = if round.is_multiple_of(5) { StopMode::Fast } else { StopMode::Immediate };
-            stage.world.postgres.stop(mode);
-            stage.world.postgres.start_again();
+            run.servers.postgres.stop(mode);
+            run.servers.postgres.start_again();
         }
         2 => {
             let all = format!("SELECT count(pg_terminate_backend(pid)) {OURS}");
-            assert!(stage.number(&all).await.is_some(), "the database answers");
+            assert!(run.number(&all).await.is_some(), "the database answers");
         }
-        3 => raised(stage, "40001", 3).await,
-        _ => deadlock(stage).await,
+        3 => raised(run, "40001", 3).await,
+        _ => deadlock(run).await,
     }
 }
 
 /// A trigger raises a SQLSTATE for the next statements that write.
-async fn raised(stage: &mut Stage<'_>, code: &str, times: u32) {
+async fn raised(run: &mut Run<'_>, code: &str, times: u32) {
     let sql = raising(code, times.into(), "publication");
-    stage.execute(&sql).await.expect("a trigger can be made");
+    run.execute(&sql).await.expect("a trigger can be made");
     eventually("the provoked failures", SESSION * 10, async || {
-        stage.number("SELECT last_value FROM raised").await > Some(i64::from(times))
+        run.number("SELECT last_value FROM raised").await > Some(i64::from(times))
     })
     .await;
-    stage.execute("DROP TRIGGER raising ON publication").await.expect("a trigger can be dropped");
+    run.execute("DROP TRIGGER raising ON publication").await.expect("a trigger can be dropped");
 }
 
 /// A session that holds the second of two rows asks for the first when the ingester, which has the first, waits for the
 /// second; PostgreSQL then ends one of the two.
-async fn deadlock(stage: &mut Stage<'_>) {
-    let numbers = [(); 2].map(|()| stage.target.oracle().number_beside());
+async fn deadlock(run: &mut Run<'_>) {
+    let numbers = [(); 2].map(|()| run.target.oracle().number_beside());
     let name = |n: usize| format!("package-{}", numbers[n]);
     let made = |revision| numbers.map(|number| Made::Event { number, revision });
     let records =
         |revision| numbers.iter().map(|n| crate::support::generated(*n, revision)).collect();
-    let sent = stage.target.put(records(0), &made(0)).await;
+    let sent = run.target.put(records(0), &made(0)).await;
     assert_eq!(sent.len(), 2);
     let there =
         format!("SELECT count(*) FROM publication WHERE name IN ('{}', '{}')", name(0), name(1));
-    eventually("both rows", SESSION * 10, async || stage.number(&there).await == Some(2)).await;
+    eventually("both rows", SESSION * 10, async || run.number(&there).await == Some(2)).await;
     let lock = format!(
         "BEGIN; SELECT 1 FROM publication WHERE name = '{}' FOR UPDATE;
          DO $$ BEGIN FOR i IN 1..500 LOOP
@@ -329,81 +329,79 @@ async fn deadlock(stage: &mut Stage<'_>) {
     );
     let (later, corrections) = (records(1), made(1));
     // Whichever of the two PostgreSQL ends: ours is tried again by nobody, the ingester's by itself.
-    let _ = tokio::join!(stage.execute(&lock), stage.target.put(later, &corrections));
+    let _ = tokio::join!(run.execute(&lock), run.target.put(later, &corrections));
 }
 
-async fn database_away(stage: &mut Stage<'_>, round: u32) {
-    let letters = |stage: &Stage<'_>| stage.ingesters[0].metrics().sum("dead_letters_total");
-    let full = stage.world.full;
+async fn database_away(run: &mut Run<'_>, round: u32) {
+    let letters = |run: &Run<'_>| run.ingesters[0].metrics().sum("dead_letters_total");
+    let full = run.servers.full;
     match round % 3 {
         0 => {
-            stage.world.postgres.stop(StopMode::Immediate);
+            run.servers.postgres.stop(StopMode::Immediate);
             let time = Duration::from_secs(if full { 300 } else { 5 });
-            stays_paused(stage, time).await;
-            stage.world.postgres.start_again();
+            stays_paused(run, time).await;
+            run.servers.postgres.start_again();
         }
         1 => {
             // The load goes on, and poison with it; what counts is that no good record is taken for poison.
-            raised(stage, "53100", 1).await;
+            raised(run, "53100", 1).await;
             let made = "CREATE OR REPLACE TRIGGER raising BEFORE INSERT OR UPDATE ON publication
                 FOR EACH STATEMENT EXECUTE FUNCTION raising(); SELECT setval('raised', 1)";
             let always =
                 "CREATE OR REPLACE FUNCTION raising() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                 RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$";
-            stage.execute(always).await.expect("a function can be replaced");
-            stage.execute(made).await.expect("a trigger can be made");
+            run.execute(always).await.expect("a function can be replaced");
+            run.execute(made).await.expect("a trigger can be made");
             let time = Duration::from_secs(if full { 60 } else { 3 });
-            stays_paused(stage, time).await;
-            stage.execute("DROP TRIGGER raising ON publication").await.expect("it is there");
+            stays_paused(run, time).await;
+            run.execute("DROP TRIGGER raising ON publication").await.expect("it is there");
         }
         _ => {
             let only = "ALTER SYSTEM SET default_transaction_read_only = on";
-            stage.execute(only).await.expect("a superuser may");
-            stage.execute("SELECT pg_reload_conf()").await.expect("a superuser may");
+            run.execute(only).await.expect("a superuser may");
+            run.execute("SELECT pg_reload_conf()").await.expect("a superuser may");
             let time = Duration::from_secs(if full { 60 } else { 3 });
-            stays_paused(stage, time).await;
+            stays_paused(run, time).await;
             let again = "SET default_transaction_read_only = off";
             let reset = "ALTER SYSTEM RESET default_transaction_read_only";
-            stage.execute(again).await.expect("any session may");
-            stage.execute(reset).await.expect("a superuser may");
-            stage.execute("SELECT pg_reload_conf()").await.expect("a superuser may");
+            run.execute(again).await.expect("any session may");
+            run.execute(reset).await.expect("a superuser may");
+            run.execute("SELECT pg_reload_conf()").await.expect("a superuser may");
         }
     }
-    assert!(letters(stage).is_finite());
+    assert!(letters(run).is_finite());
 }
 
 /// Paused, alive and a member of its group, all the time.
-pub(crate) async fn stays_paused(stage: &mut Stage<'_>, time: Duration) {
-    stage.ingesters[0].shows("paused").await;
-    let assigned = stage.ingesters[0].metrics().sum("rebalances_total");
-    stage
-        .for_a(time, async |stage| {
-            let running = &mut stage.ingesters[0];
-            let paused = running.readyz().is_some_and(|(_, answer)| answer["state"] == "paused");
-            let live =
-                testkit::http_get(&running.admin, "/livez").is_ok_and(|(code, _)| code == 200);
-            paused && live && running.metrics().sum("rebalances_total") <= assigned
-        })
-        .await;
+pub(crate) async fn stays_paused(run: &mut Run<'_>, time: Duration) {
+    run.ingesters[0].shows("paused").await;
+    let assigned = run.ingesters[0].metrics().sum("rebalances_total");
+    run.for_a(time, async |run| {
+        let running = &mut run.ingesters[0];
+        let paused = running.readyz().is_some_and(|(_, answer)| answer["state"] == "paused");
+        let live = testkit::http_get(&running.admin, "/livez").is_ok_and(|(code, _)| code == 200);
+        paused && live && running.metrics().sum("rebalances_total") <= assigned
+    })
+    .await;
 }
 
-async fn network_fault(stage: &mut Stage<'_>) {
+async fn network_fault(run: &mut Run<'_>) {
     let kinds = [
         NetworkFault::Cut,
         NetworkFault::Slow(Duration::from_millis(200)),
         NetworkFault::HalfOpen,
         NetworkFault::AnswersLost,
     ];
-    let place = usize::try_from(stage.world.random.below(4)).unwrap_or(0);
-    let side = stage.world.random.below(3);
+    let place = usize::try_from(run.servers.random.below(4)).unwrap_or(0);
+    let side = run.servers.random.below(3);
     let (kafka, postgres) = (side != 0, side != 1);
-    for (here, proxy) in [(kafka, &stage.world.to_kafka), (postgres, &stage.world.to_postgres)] {
+    for (here, proxy) in [(kafka, &run.servers.to_kafka), (postgres, &run.servers.to_postgres)] {
         if here {
             proxy.set(kinds[place]);
         }
     }
-    stage.a_while(3_000).await;
-    for proxy in [&stage.world.to_kafka, &stage.world.to_postgres] {
+    run.a_while(3_000).await;
+    for proxy in [&run.servers.to_kafka, &run.servers.to_postgres] {
         // Connections whose answers were lost are out of step and end, as those of a network that comes back.
         if kinds[place] == NetworkFault::AnswersLost {
             proxy.cut();
@@ -413,39 +411,38 @@ async fn network_fault(stage: &mut Stage<'_>) {
 }
 
 /// All kinds of poison among good records, then for a minute nothing else.
-async fn poisoned(stage: &mut Stage<'_>) {
-    let of_each = if stage.world.full { 1_000 } else { 25 };
+async fn poisoned(run: &mut Run<'_>) {
+    let of_each = if run.servers.full { 1_000 } else { 25 };
     for _ in 0..of_each {
-        stage.target.send(10).await;
-        stage.target.send_poison(poison::KINDS).await;
+        run.target.send(10).await;
+        run.target.send_poison(poison::KINDS).await;
     }
-    let until = Instant::now() + Duration::from_secs(if stage.world.full { 60 } else { 2 });
+    let until = Instant::now() + Duration::from_secs(if run.servers.full { 60 } else { 2 });
     while Instant::now() < until {
-        stage.target.send_poison(poison::KINDS).await;
+        run.target.send_poison(poison::KINDS).await;
     }
-    stage.recovered().await;
-    stage.recoveries.clear();
+    run.recovered().await;
+    run.recoveries.clear();
 }
 
 /// A topic that is full before a database that takes its time: what is read ahead is bounded.
-async fn slow_database(stage: &mut Stage<'_>) {
+async fn slow_database(run: &mut Run<'_>) {
     const BUFFERED: u64 = 48 << 20;
     const BESIDES: u64 = 64 << 20;
-    stage.under_load().await;
-    stage.world.to_postgres.set(NetworkFault::Slow(Duration::from_millis(500)));
-    let time = Duration::from_secs(if stage.world.full { 900 } else { 10 });
-    let chunks = if stage.world.full { 400 } else { 20 };
+    run.under_load().await;
+    run.servers.to_postgres.set(NetworkFault::Slow(Duration::from_millis(500)));
+    let time = Duration::from_secs(if run.servers.full { 900 } else { 10 });
+    let chunks = if run.servers.full { 400 } else { 20 };
     for _ in 0..chunks {
-        stage.target.send(1_000).await;
+        run.target.send(1_000).await;
     }
     let mut peak = 0;
-    stage
-        .for_a(time, async |stage| {
-            peak = stage.ingesters[0].daemon.peak_memory().unwrap_or(peak);
-            peak < BUFFERED + BESIDES
-        })
-        .await;
-    stage.world.to_postgres.set(NetworkFault::None);
-    stage.note = format!("peak {} MiB of {} allowed", peak >> 20, (BUFFERED + BESIDES) >> 20);
-    stage.recovered().await;
+    run.for_a(time, async |run| {
+        peak = run.ingesters[0].daemon.peak_memory().unwrap_or(peak);
+        peak < BUFFERED + BESIDES
+    })
+    .await;
+    run.servers.to_postgres.set(NetworkFault::None);
+    run.note = format!("peak {} MiB of {} allowed", peak >> 20, (BUFFERED + BESIDES) >> 20);
+    run.recovered().await;
 }

@@ -16,7 +16,7 @@ const CHUNK: usize = 200;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Every so many records one is poison.
 const POISON_EVERY: usize = 50;
-/// Numbers of events that the stage sends beside the load.
+/// Numbers of events that the run sends beside the load.
 const BESIDE: usize = 100_000_000;
 
 /// What must be in the table and in the dead-letter topic once everything is read.

@@ -24,7 +24,7 @@ mod poison;
 mod raising;
 mod random;
 mod report;
-mod stage;
+mod run;
 mod standby;
 mod topic;
 mod unclean;
@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use crate::fault::Fault;
 use crate::report::Outcome;
-use crate::stage::World;
+use crate::run::Servers;
 
 /// The short versions: each is one test, of one broker or of a cluster.
 const TESTS: [(&str, bool); 2] = [("short_run", false), ("short_cluster_run", true)];
@@ -115,10 +115,10 @@ impl Plan {
 
     async fn run(&self, cluster: bool, faults: Vec<Fault>) -> Vec<Outcome> {
         let brokers = if cluster { 3 } else { 1 };
-        let mut world = World::start(brokers, self);
+        let mut servers = Servers::start(brokers, self);
         let mut outcomes = Vec::new();
         for fault in faults {
-            let outcome = fault::run(&mut world, fault, self.rounds(fault)).await;
+            let outcome = fault::run(&mut servers, fault, self.rounds(fault)).await;
             eprintln!("{}", report::line(&outcome));
             outcomes.push(outcome);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection};
 use testkit::{DatabaseAdmin, StopMode, eventually};
 
-use crate::stage::Stage;
+use crate::run::Run;
 use crate::{cluster, fault};
 
 /// For a server that is found again by an ingester whose old connections hang.
@@ -17,95 +17,93 @@ const fn lacks_commits(round: u32) -> bool {
 }
 
 /// A standby of the primary.
-async fn standby(stage: &mut Stage<'_>, round: u32) -> testkit::Postgres {
-    let standby = stage.world.postgres.standby();
+async fn standby(run: &mut Run<'_>, round: u32) -> testkit::Postgres {
+    let standby = run.servers.postgres.standby();
     if lacks_commits(round) {
-        standby.hold_back(&stage.world.postgres).await;
-        let before = stage.rows().await;
+        standby.hold_back(&run.servers.postgres).await;
+        let before = run.rows().await;
         eventually("commits that the standby does not have", FOUND, async || {
-            stage.rows().await > before + 1_000
+            run.rows().await > before + 1_000
         })
         .await;
     } else {
-        standby.catch_up_with(&stage.world.postgres).await;
+        standby.catch_up_with(&run.servers.postgres).await;
     }
     standby
 }
 
-fn rewound(stage: &Stage<'_>) -> f64 {
-    let each = stage.ingesters.iter().map(|running| running.metrics());
+fn rewound(run: &Run<'_>) -> f64 {
+    let each = run.ingesters.iter().map(|running| running.metrics());
     each.map(|metrics| metrics.sum("store_rewound_records_total")).sum()
 }
 
 /// What the new primary lacks is read again, and counted.
-async fn is_healed(stage: &Stage<'_>, round: u32, before: f64) {
+async fn is_healed(run: &Run<'_>, round: u32, before: f64) {
     if lacks_commits(round) {
-        eventually("what the standby lacked to be counted", FOUND, async || {
-            rewound(stage) > before
-        })
-        .await;
+        eventually("what the standby lacked to be counted", FOUND, async || rewound(run) > before)
+            .await;
     }
 }
 
 /// The primary dies, and a standby is promoted and has its address.
-pub(crate) async fn promoted(stage: &mut Stage<'_>, round: u32) {
-    let standby = standby(stage, round).await;
-    let before = rewound(stage);
-    stage.world.postgres.stop(StopMode::Immediate);
+pub(crate) async fn promoted(run: &mut Run<'_>, round: u32) {
+    let standby = standby(run, round).await;
+    let before = rewound(run);
+    run.servers.postgres.stop(StopMode::Immediate);
     standby.promote().await;
-    drop(stage.move_database_to(standby));
-    is_healed(stage, round, before).await;
+    drop(run.move_database_to(standby));
+    is_healed(run, round, before).await;
 }
 
 /// The primary and the group's coordinator die at once.
-pub(crate) async fn promoted_without_coordinator(stage: &mut Stage<'_>, round: u32) {
-    cluster::mend(stage).await;
-    let standby = standby(stage, round).await;
-    cluster::coordinator_killed(stage).await;
-    stage.world.postgres.stop(StopMode::Immediate);
+pub(crate) async fn promoted_without_coordinator(run: &mut Run<'_>, round: u32) {
+    cluster::mend(run).await;
+    let standby = standby(run, round).await;
+    cluster::coordinator_killed(run).await;
+    run.servers.postgres.stop(StopMode::Immediate);
     standby.promote().await;
-    drop(stage.move_database_to(standby));
+    drop(run.move_database_to(standby));
 }
 
 /// A standby is promoted and has the address of a primary that runs on, but whose connections hang.
-pub(crate) async fn address_moved(stage: &mut Stage<'_>, round: u32) {
-    let standby = standby(stage, round).await;
-    let before = rewound(stage);
-    stage.world.to_postgres.silence();
+pub(crate) async fn address_moved(run: &mut Run<'_>, round: u32) {
+    let standby = standby(run, round).await;
+    let before = rewound(run);
+    run.servers.to_postgres.silence();
     standby.promote().await;
-    let _old = stage.move_database_to(standby);
-    is_healed(stage, round, before).await;
-    stage.recovered().await;
+    let _old = run.move_database_to(standby);
+    is_healed(run, round, before).await;
+    run.recovered().await;
 }
 
 /// The database is put back to where it was two thousand rows before, under the same server.
-pub(crate) async fn put_back(stage: &mut Stage<'_>) {
-    let mut admin = DatabaseAdmin::of(&stage.scene.store);
+pub(crate) async fn put_back(run: &mut Run<'_>) {
+    let mut admin = DatabaseAdmin::of(&run.scene.store);
     admin.copy().await;
-    let (before, copied) = (rewound(stage), stage.rows().await);
+    let (before, copied) = (rewound(run), run.rows().await);
     eventually("rows that the copy does not have", FOUND, async || {
-        stage.rows().await > copied + 2_000
+        run.rows().await > copied + 2_000
     })
     .await;
     admin.put_back().await;
-    eventually("what the copy lacked to be counted", FOUND, async || rewound(stage) > before).await;
+    eventually("what the copy lacked to be counted", FOUND, async || rewound(run) > before).await;
 }
 
 /// Others take each connection that the server has, for a while.
-pub(crate) async fn connections_used_up(stage: &mut Stage<'_>) {
+pub(crate) async fn connections_used_up(run: &mut Run<'_>) {
     const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE application_name = 'publication'";
     let mut taken: Vec<PgConnection> = Vec::new();
     eventually("no connection to be left for the ingester", FOUND, async || {
-        while let Ok(connection) = PgConnection::connect(&stage.scene.store).await {
+        while let Ok(connection) = PgConnection::connect(&run.scene.store).await {
             taken.push(connection);
         }
         let first = taken.first_mut().expect("the server takes connections");
         sqlx::raw_sql(END).execute(first).await.expect("a superuser may");
-        let (_, answer) = stage.ingesters[0].readyz()?;
+        let (_, answer) = run.ingesters[0].readyz()?;
         answer["reason"].as_str()?.contains("too many clients").then_some(())
     })
     .await;
-    let time = Duration::from_secs(if stage.world.full { 60 } else { 3 });
-    fault::stays_paused(stage, time).await;
+    let time = Duration::from_secs(if run.servers.full { 60 } else { 3 });
+    fault::stays_paused(run, time).await;
 }

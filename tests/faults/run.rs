@@ -25,7 +25,7 @@ const RECORDS_TOTAL: &str = "publication_ingester_records_total{";
 pub(crate) const SESSION: Duration = Duration::from_secs(6);
 
 /// The servers of a whole run.
-pub(crate) struct World {
+pub(crate) struct Servers {
     /// One broker behind a proxy, or several without.
     pub(crate) kafka: Cluster,
     /// The brokers that a fault has ended and nobody has started again.
@@ -42,7 +42,7 @@ pub(crate) struct World {
     broker_assigns: bool,
 }
 
-impl World {
+impl Servers {
     pub(crate) fn start(brokers: usize, plan: &Plan) -> Self {
         let (to_kafka, to_postgres) = (Proxy::start(), Proxy::start());
         let mut kafka = Kafka::builder();
@@ -94,8 +94,8 @@ fn pool(url: &str) -> PgPool {
 }
 
 /// One fault's topic, group, database, load and ingesters.
-pub(crate) struct Stage<'w> {
-    pub(crate) world: &'w mut World,
+pub(crate) struct Run<'w> {
+    pub(crate) servers: &'w mut Servers,
     pub(crate) scene: Scene,
     pub(crate) target: Target,
     pub(crate) ingesters: Vec<Running>,
@@ -108,11 +108,11 @@ pub(crate) struct Stage<'w> {
     pool: PgPool,
 }
 
-impl<'w> Stage<'w> {
+impl<'w> Run<'w> {
     /// Without a topic.
-    pub(crate) async fn set(world: &'w mut World) -> Self {
-        let store = world.postgres.database().await.url;
-        let scene = Scene::on(world.kafka.brokers(), "faults", store);
+    pub(crate) async fn set(servers: &'w mut Servers) -> Self {
+        let store = servers.postgres.database().await.url;
+        let scene = Scene::on(servers.kafka.brokers(), "faults", store);
         let oracle = Arc::new(Mutex::new(Oracle::default()));
         let target = Target {
             producer: Arc::new(Producer::new(&scene.brokers)),
@@ -120,10 +120,10 @@ impl<'w> Stage<'w> {
             oracle,
         };
         let proxied_store =
-            scene.store.replace(host_of(&scene.store), &world.to_postgres.address());
+            scene.store.replace(host_of(&scene.store), &servers.to_postgres.address());
         Self {
             pool: pool(&scene.store),
-            world,
+            servers,
             scene,
             target,
             ingesters: Vec::new(),
@@ -138,10 +138,10 @@ impl<'w> Stage<'w> {
     /// Another server has the database from now on. Returns the one that had it.
     pub(crate) fn move_database_to(&mut self, server: Postgres) -> Postgres {
         let host = server.url();
-        self.world.to_postgres.forward_to(host_of(&host));
+        self.servers.to_postgres.forward_to(host_of(&host));
         self.scene.store = self.scene.store.replace(host_of(&self.scene.store), host_of(&host));
         self.pool = pool(&self.scene.store);
-        std::mem::replace(&mut self.world.postgres, server)
+        std::mem::replace(&mut self.servers.postgres, server)
     }
 
     /// The topic is another than the producer knows.
@@ -151,8 +151,8 @@ impl<'w> Stage<'w> {
 
     /// Starts an ingester that reaches broker and database by the proxies.
     pub(crate) fn start_ingester(&mut self, environment: &[(&str, &str)]) {
-        let brokers = self.world.bootstrap();
-        let protocol = if self.world.broker_assigns {
+        let brokers = self.servers.bootstrap();
+        let protocol = if self.servers.broker_assigns {
             ("INGESTER_KAFKA__CLIENT__GROUP_PROTOCOL", "consumer")
         } else {
             ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000")
@@ -165,7 +165,7 @@ impl<'w> Stage<'w> {
             ("INGESTER_KAFKA__CLIENT__TOPIC_METADATA_REFRESH_INTERVAL_MS", "1000"),
         ];
         const PROGRAM: &str = "publication-ingester";
-        let earlier = self.world.earlier.as_ref().filter(|_| self.starts_earlier);
+        let earlier = self.servers.earlier.as_ref().filter(|_| self.starts_earlier);
         let program = match earlier {
             Some(folder) => Daemon::program(folder.join(PROGRAM)),
             None => Daemon::command(PROGRAM),
@@ -279,14 +279,14 @@ impl<'w> Stage<'w> {
 
     /// A random moment under load.
     pub(crate) async fn a_while(&mut self, millis: u64) {
-        let time = self.world.random.millis(millis);
+        let time = self.servers.random.millis(millis);
         self.for_a(time, async |_| true).await;
     }
 
     /// Stops the load, waits until everything is read, and compares.
     pub(crate) async fn end(mut self, outcome: Outcome) -> Outcome {
-        self.world.to_kafka.set(NetworkFault::None);
-        self.world.to_postgres.set(NetworkFault::None);
+        self.servers.to_kafka.set(NetworkFault::None);
+        self.servers.to_postgres.set(NetworkFault::None);
         cluster::mend(&mut self).await;
         self.stop_load();
         eventually("the group to catch up", PATIENCE, async || {
