@@ -158,7 +158,7 @@ impl Database {
     }
 
     /// Puts the copy in the place of the database.
-    pub(crate) async fn put_back(&mut self) {
+    pub(crate) async fn put_back(&self) {
         match self {
             Self::Postgres { admin, .. } => admin.put_back().await,
             Self::Sqlite { file, .. } => {

@@ -78,7 +78,7 @@ pub(crate) async fn address_moved(run: &mut Run<'_>, round: u32) {
 
 /// The database is put back to where it was two thousand rows before, under the same server.
 pub(crate) async fn put_back(run: &mut Run<'_>) {
-    let mut admin = DatabaseAdmin::of(&run.scene.store);
+    let admin = DatabaseAdmin::of(&run.scene.store);
     admin.copy().await;
     let (before, copied) = (rewound(run), run.rows().await);
     eventually("rows that the copy does not have", FOUND, async || {

@@ -80,7 +80,7 @@ async fn is_healed(scene: &Scene, ingester: &mut Running, lacked: f64) {
 #[tokio::test]
 async fn a_copy_of_the_database_that_is_put_back_is_read_up_to_the_present() {
     let scene = Scene::new("put-back", 1).await;
-    let mut admin = DatabaseAdmin::of(&scene.store);
+    let admin = DatabaseAdmin::of(&scene.store);
     scene.produce(records(0..100)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
@@ -109,7 +109,7 @@ async fn a_copy_of_the_database_that_is_put_back_is_read_up_to_the_present() {
 #[tokio::test]
 async fn a_copy_that_is_put_back_under_a_running_ingester_is_seen_though_nothing_comes() {
     let scene = Scene::new("put-back-running", 2).await;
-    let mut admin = DatabaseAdmin::of(&scene.store);
+    let admin = DatabaseAdmin::of(&scene.store);
     scene.produce(records(0..100)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
@@ -127,7 +127,7 @@ async fn a_copy_that_is_put_back_under_a_running_ingester_is_seen_though_nothing
 #[tokio::test]
 async fn what_retention_took_of_a_database_that_went_back_is_a_gap() {
     let scene = Scene::new("put-back-gap", 1).await;
-    let mut admin = DatabaseAdmin::of(&scene.store);
+    let admin = DatabaseAdmin::of(&scene.store);
     scene.produce(records(0..100)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;

@@ -15,7 +15,6 @@ const ENDED: Duration = Duration::from_secs(60);
 pub struct DatabaseAdmin {
     server: PgPool,
     name: String,
-    put_back: u32,
 }
 
 impl DatabaseAdmin {
@@ -25,7 +24,7 @@ impl DatabaseAdmin {
         let options = PgPoolOptions::new().max_connections(2);
         let options = options.acquire_timeout(Duration::from_secs(5));
         let server = options.connect_lazy(&format!("{server}/postgres"));
-        Self { server: server.expect("a URL of testkit's"), name: name.to_owned(), put_back: 0 }
+        Self { server: server.expect("a URL of testkit's"), name: name.to_owned() }
     }
 
     /// Statements to the server.
@@ -70,11 +69,10 @@ impl DatabaseAdmin {
     }
 
     /// Puts the copy in the place of the database, whose sessions end.
-    pub async fn put_back(&mut self) {
+    pub async fn put_back(&self) {
         let name = &self.name;
-        self.put_back += 1;
         self.admit(false).await;
-        self.alter(&format!("RENAME TO \"{name}.{}\"", self.put_back)).await;
+        self.alter(&format!("RENAME TO \"{}\"", crate::net::unique("before"))).await;
         self.execute(&format!("ALTER DATABASE \"{name}.copy\" RENAME TO \"{name}\"")).await;
     }
 
