@@ -167,7 +167,7 @@ impl Database {
                     assert!(!beside.exists() || fs::remove_file(&beside).is_ok());
                 }
                 let copy = PathBuf::from(format!("{}.copy", file.display()));
-                fs::rename(copy, &*file).expect("the copy is there");
+                fs::rename(copy, file).expect("the copy is there");
             }
         }
     }
