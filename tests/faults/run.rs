@@ -207,21 +207,31 @@ impl<'w> Run<'w> {
         })
         .await;
         self.recoveries.push(began.elapsed().as_secs_f64());
-        let sql = format!("SELECT count(*) FROM publication WHERE name = 'package-{number}'");
+        let name = format!("package-{number}");
+        let sql = format!("SELECT count(*) FROM publication WHERE name = '{name}'");
         let mut is_described = false;
         eventually("the row of an event sent after the fault", PATIENCE * 2, async || {
             self.assert_running();
             if !is_described && began.elapsed() > PATIENCE {
                 is_described = true;
-                self.describe();
+                self.describe(&name).await;
             }
             self.number(&sql).await == Some(1)
         })
         .await;
     }
 
-    /// Prints what the ingesters say of themselves, for somebody who looks for the cause of a standstill.
-    fn describe(&self) {
+    /// Prints what the ingesters say of themselves, and whether the topic still has this event, for somebody who looks for
+    /// the cause of a standstill.
+    async fn describe(&self, name: &str) {
+        let text = format!("\"{name}\"");
+        let records = testkit::consume_all(&self.scene.brokers, &self.scene.topic).await;
+        let has_it = |record: &&testkit::ConsumedRecord| {
+            let value = record.value.as_deref().unwrap_or_default();
+            String::from_utf8_lossy(value).contains(&text)
+        };
+        let found = records.iter().find(has_it).map(|record| (record.partition, record.offset));
+        eprintln!("{name} is at {found:?} in the topic");
         for running in &self.ingesters {
             let (metrics, ready) = (running.metrics(), running.readyz());
             let [lag, states] = ["lag_records", "partition_state"].map(|name| metrics.family(name));

@@ -104,21 +104,34 @@ async fn a_write_that_hangs_is_given_up_in_time_and_done_by_the_next_one() {
 /// A disk that is full, or a collector that is gone.
 const NO_LOG: &str = r#"exec "$@" 2>/dev/full"#;
 
+/// Runs a program whose log goes into a pipe that somebody holds open and does not read.
+const UNREAD_LOG: &str = r#"mkfifo log && exec "$@" 2<>log"#;
+
 #[tokio::test]
 async fn a_log_that_nobody_takes_stops_nothing() {
+    unlogged(NO_LOG).await;
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    unlogged(UNREAD_LOG).await;
+}
+
+async fn unlogged(script: &str) {
     let scene = Scene::new("unlogged", 1).await;
-    let daemon = Daemon::started_by(NO_LOG, "publication-ingester");
-    let mut ingester = scene.start_daemon(daemon, &[]).ready();
+    // More than a pipe takes.
+    let everything = [("INGESTER_LOG__FILTER", "trace"), ("QUERY_HTTP__ACCESS_LOG", "true")];
+    let daemon = Daemon::started_by(script, "publication-ingester");
+    let mut ingester = scene.start_daemon(daemon, &everything).ready();
     let rubbish = Record { value: Some(b"{".to_vec()), ..Record::default() };
     scene.produce([rubbish].into_iter().chain((0..100).map(|n| generated(n, 0)))).await;
     scene.caught_up(&mut ingester).await;
     assert_eq!(scene.count().await, 100);
     assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 1);
 
-    let daemon = Daemon::started_by(NO_LOG, "publication-query");
-    let logs_each = [("QUERY_HTTP__ACCESS_LOG", "true")];
-    let query = Query::start_daemon(daemon, &scene.store, &logs_each);
-    for _ in 0..2 {
+    let daemon = Daemon::started_by(script, "publication-query");
+    let query = Query::start_daemon(daemon, &scene.store, &everything);
+    for _ in 0..1_000 {
         let (status, _) = query.post("{ __typename }", serde_json::json!({}));
         assert_eq!(status, 200);
     }
@@ -127,6 +140,6 @@ async fn a_log_that_nobody_takes_stops_nothing() {
 
     let wrong = [("INGESTER_KAFKA__BROKERS", "kafka://host")];
     let mut refused =
-        scene.start_daemon(Daemon::started_by(NO_LOG, "publication-ingester"), &wrong).daemon;
+        scene.start_daemon(Daemon::started_by(script, "publication-ingester"), &wrong).daemon;
     assert_eq!(refused.wait_exit(PATIENCE).code(), Some(78));
 }

@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -76,16 +75,17 @@ impl Cli {
     /// Does what the command line asks for.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        match self.execute() {
+        let result = self.execute();
+        if let Err(error) = &result {
+            tracing::error!("{error:#}");
+            // Before the log is set up, and for who looks at the terminal and not at the log.
+            telemetry::last_words(&format!("publication-ingester: {error:#}"));
+        }
+        telemetry::flush();
+        match result {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
-            Err(error) => {
-                tracing::error!("{error:#}");
-                // Before the log is set up, and for who looks at the terminal and not at the log.
-                // Whether anybody reads it changes nothing of the exit code.
-                let _ = writeln!(io::stderr(), "publication-ingester: {error:#}");
-                exit_code(&error)
-            }
+            Err(error) => exit_code(&error),
         }
     }
 

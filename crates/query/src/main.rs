@@ -9,10 +9,12 @@ use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server};
 use service::{config, lifecycle, notify, telemetry};
 
 fn main() -> ExitCode {
-    let Err(error) = run(&Cli::parse()) else { return ExitCode::from(lifecycle::exit::OK) };
-    // Whether anybody reads it changes nothing of the exit code.
-    let _ = writeln!(std::io::stderr(), "publication-query: {error:#}");
-    lifecycle::exit_code(error.as_ref())
+    let result = run(&Cli::parse());
+    if let Err(error) = &result {
+        telemetry::last_words(&format!("publication-query: {error:#}"));
+    }
+    telemetry::flush();
+    result.map_or_else(|error| lifecycle::exit_code(error.as_ref()), |()| ExitCode::SUCCESS)
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {

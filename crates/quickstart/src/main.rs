@@ -23,12 +23,13 @@ mod stories;
 
 use std::process::ExitCode;
 
+use service::{lifecycle, telemetry};
+
 fn main() -> ExitCode {
-    run::execute(&clap::Parser::parse()).map_or_else(
-        |error| {
-            eprintln!("quickstart: {error:#}");
-            service::lifecycle::exit_code(error.as_ref())
-        },
-        |()| ExitCode::SUCCESS,
-    )
+    let result = run::execute(&clap::Parser::parse());
+    if let Err(error) = &result {
+        telemetry::last_words(&format!("quickstart: {error:#}"));
+    }
+    telemetry::flush();
+    result.map_or_else(|error| lifecycle::exit_code(error.as_ref()), |()| ExitCode::SUCCESS)
 }

@@ -1,10 +1,13 @@
 //! Logs: one subscriber for the process, to standard error, so that standard output stays free for what commands print.
+//!
+//! A thread of its own writes them: who reads them may stand still, and nothing else is to stand still with him.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigError;
@@ -36,7 +39,22 @@ impl Default for LogSettings {
     }
 }
 
-static INSTALLED: Mutex<bool> = Mutex::new(false);
+/// How many lines wait at most until they are written; more are lost.
+const WAITING: usize = 4_096;
+
+/// The process's log, while there is one.
+struct Log {
+    lines: NonBlocking,
+    /// Dropping it waits until what waits is written, but no longer than about a second.
+    _writer: WorkerGuard,
+}
+
+static LOG: Mutex<Option<Log>> = Mutex::new(None);
+static LOST: OnceLock<ErrorCounter> = OnceLock::new();
+
+fn log() -> MutexGuard<'static, Option<Log>> {
+    LOG.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Installs the subscriber. The first call decides; later ones only check their settings, so that a process with two
 /// daemons in it has one log.
@@ -46,18 +64,59 @@ static INSTALLED: Mutex<bool> = Mutex::new(false);
 pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     let filter = EnvFilter::try_new(&settings.filter)
         .map_err(|error| ConfigError::invalid("log.filter", error.to_string()))?;
-    let mut installed = INSTALLED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if !*installed {
-        let builder =
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| OneLine(io::stderr()));
+    let mut log = log();
+    if log.is_none() {
+        let writer = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING);
+        let (lines, writer) = writer.finish(Lines { out: OneLine(io::stderr()), lost: 0 });
+        let _ = LOST.set(lines.error_counter());
+        let into = lines.clone();
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(into);
         // A subscriber that somebody else has set stays: a test harness may have its own.
         let _ = match settings.format {
             LogFormat::Text => builder.with_ansi(false).try_init(),
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
         };
-        *installed = true;
+        *log = Some(Log { lines, _writer: writer });
     }
     Ok(())
+}
+
+/// Ends the log: waits until all that was logged is written, but no longer than about a second.
+pub fn flush() {
+    drop(log().take());
+}
+
+/// Says a program's last words behind all that was logged, to standard error, as [`flush`] does. Whether anybody reads them
+/// changes nothing.
+pub fn last_words(words: &str) {
+    match log().take() {
+        Some(mut log) => drop(log.lines.write(format!("{words}\n").as_bytes())),
+        None => drop(writeln!(io::stderr(), "{words}")),
+    }
+}
+
+/// Writes lines, and says how many were lost because nobody took them in time.
+struct Lines<W> {
+    out: OneLine<W>,
+    /// As many of those that were lost are told.
+    lost: usize,
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(line);
+        let lost = LOST.get().map_or(0, ErrorCounter::dropped_lines);
+        if lost > self.lost {
+            let lines = lost - self.lost;
+            self.lost = lost;
+            tracing::warn!(lines, "log lines are lost: nobody took them in time");
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Writes each event as one line: a server's words, a file's name or a client's header may have line ends in them, and
