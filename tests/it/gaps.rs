@@ -155,6 +155,48 @@ async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
     ingester.stop();
 }
 
+/// The broker lost letters that it had acknowledged, and with them the numbers of the producer's batches (out of order
+/// sequence number). Nobody can know of these letters; the next ones come.
+#[tokio::test]
+async fn letters_that_the_broker_lost_keep_no_later_ones_back() {
+    let mut kafka = Kafka::start();
+    let shared = Scene::without_topic("lost", testkit::postgres().database().await.url);
+    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    scene.make_topic(1, &[]).await;
+    let mut ingester = scene.ingester(&[]);
+    let bad = |n: usize| Record {
+        key: Some(n.to_string().into()),
+        value: Some("{".into()),
+        ..Record::default()
+    };
+    scene.produce([bad(0)]).await;
+    scene.caught_up(&mut ingester).await;
+    let letters = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
+    let partition = letters[0].partition;
+    let log = kafka.log_folder(&scene.dead_letters, partition);
+    let kept = scene.directory.path().join("kept");
+    kafka.stop();
+    replace(&kept, &log);
+    kafka.start_again();
+    for n in 1..5 {
+        scene.produce([bad(0)]).await;
+        scene.caught_up(&mut ingester).await;
+        let letters = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
+        assert_eq!(letters.len(), n + 1);
+    }
+    kafka.stop();
+    replace(&log, &kept);
+    kafka.start_again();
+    for _ in 0..2 {
+        scene.produce([bad(0)]).await;
+        scene.caught_up(&mut ingester).await;
+    }
+    let letters = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
+    assert_eq!(letters.len(), 3, "the one that was kept, and two more");
+    ingester.shows("ready").await;
+    ingester.stop();
+}
+
 /// A power loss: the broker is killed, and the last part of its file is gone. Returns the first offset that is lost.
 async fn power_loss(kafka: &mut Kafka, scene: &Scene, numbers: std::ops::Range<usize>) -> i64 {
     let log = kafka.log_folder(&scene.topic, 0).join("00000000000000000000.log");

@@ -1,9 +1,10 @@
 //! What people and networks do to the broker under a running ingester: what can go on goes on by itself, what cannot is said.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::Value;
-use testkit::{Kafka, Record, consume_all, eventually};
+use testkit::{Kafka, NetworkFault, Proxy, Record, consume_all, eventually};
 
 use crate::support::{PATIENCE, Running, Scene, event, generated, structured};
 
@@ -192,4 +193,40 @@ async fn a_spare_member_is_ready_again_when_its_topic_is_made_again() {
         assert_eq!((status, &answer["reason"]), (200, &Value::Null));
         member.stop();
     }
+}
+
+/// A broker gets another address, and what answers at its old one accepts connections and ends them: a proxy, a load balancer,
+/// a port that somebody else has now. librdkafka 2.12 alone asks for the coordinator there for ever.
+#[tokio::test]
+async fn a_broker_that_moved_is_found_although_its_old_address_accepts_connections() {
+    let [bootstrap, before, after] = [Proxy::start(), Proxy::start(), Proxy::start()];
+    let kafka = Kafka::builder()
+        .listener("BEFORE", "PLAINTEXT", Some(before.port()))
+        .listener("AFTER", "PLAINTEXT", Some(after.port()))
+        .start();
+    before.forward_to(&kafka.listener("BEFORE"));
+    after.forward_to(&kafka.listener("AFTER"));
+    bootstrap.forward_to(&kafka.listener("BEFORE"));
+    let shared = Scene::without_topic("moved", testkit::postgres().database().await.url);
+    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    scene.make_topic(2, &[]).await;
+    let mut ingester = scene.ingester(&[
+        ("INGESTER_KAFKA__BROKERS", &bootstrap.address()),
+        ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000"),
+    ]);
+    scene.produce([bad(0), generated(0, 0)]).await;
+    scene.caught_up(&mut ingester).await;
+    bootstrap.forward_to(&kafka.listener("AFTER"));
+    bootstrap.cut();
+    before.set(NetworkFault::Cut);
+    scene.produce([bad(1), generated(1, 0)]).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    assert_eq!(scene.count().await, 2);
+    // One that was written before the group was left may come again.
+    let letters = consume_all(&scene.brokers, &scene.dead_letters).await;
+    let keys: BTreeSet<_> = letters.into_iter().filter_map(|letter| letter.key).collect();
+    assert_eq!(keys, [b"bad-0".to_vec(), b"bad-1".to_vec()].into());
+    let log = ingester.stop();
+    assert!(log.contains("the kafka client is made anew"), "{log}");
 }

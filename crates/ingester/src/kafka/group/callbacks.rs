@@ -1,6 +1,7 @@
 //! The consumer's callbacks: rebalances, statistics, errors. They run on the poll thread, inside `poll`.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,19 @@ use crate::settings::OnGap;
 /// there even in the moment before it is paused.
 pub(super) const NOWHERE: i64 = i64::MAX;
 
-/// What the poll thread and its callbacks share.
-pub(super) struct Context {
+/// What the poll thread and its callbacks share; a consumer that is made anew shares it with the one before.
+#[derive(Clone)]
+pub(super) struct Context(pub(super) Arc<Shared>);
+
+impl Deref for Context {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+pub(super) struct Shared {
     pub(super) state: Mutex<PollState>,
     pub(super) events: Sender<SourceEvent>,
     pub(super) observer: Arc<dyn GroupObserver>,

@@ -74,7 +74,7 @@ pub(super) struct PollState {
     pub(super) trouble: String,
     /// Why the group does not take this member, in librdkafka's words.
     pub(super) group_trouble: Option<String>,
-    /// Since when the group has no coordinator.
+    /// Since when the group has no coordinator although a broker is connected.
     pub(super) coordinator_away: Option<Instant>,
     /// Since when the member has been joining, without a partition.
     pub(super) joining: Option<Instant>,

@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaRespErr;
 use testkit::{Kafka, NetworkFault, Proxy, eventually, unique};
 use tokio::sync::mpsc::Receiver;
 
-use super::callbacks::Context;
+use super::callbacks::{Context, Shared};
 use super::thread::PollThread;
 use super::*;
 use crate::kafka::config;
@@ -281,7 +281,7 @@ async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
     let (events, _taken) = tokio::sync::mpsc::channel(1);
     let (_say, commands) = std::sync::mpsc::channel();
     let seen = Arc::new(Seen::default());
-    let context = Context {
+    let context = Context(Arc::new(Shared {
         state: Mutex::new(state::PollState::new(commands)),
         events,
         observer: seen.clone(),
@@ -294,7 +294,7 @@ async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
         session: Duration::from_secs(10),
         on_gap: crate::settings::OnGap::Continue,
         repeated: Default::default(),
-    };
+    }));
     let config = config::consumer(&scene.settings());
     let consumer: BaseConsumer<Context> = config.create_with_context(context).unwrap();
     let context = consumer.context().clone();

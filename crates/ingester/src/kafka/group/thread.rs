@@ -13,7 +13,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use store::Positions;
 use tokio::sync::{mpsc, oneshot};
 
-use super::callbacks::Context;
+use super::callbacks::{Context, Shared};
 use super::state::{Command, PollState, Reading, Stage};
 use super::{account, claims};
 use crate::kafka::config;
@@ -128,7 +128,7 @@ pub(crate) fn start(
         tokio::spawn(claims::keep(positions, asked, say.clone()));
         requests
     });
-    let context = Context {
+    let context = Context(Arc::new(Shared {
         state: Mutex::new(PollState::new(commands)),
         events,
         observer: observers.group,
@@ -141,14 +141,15 @@ pub(crate) fn start(
         session: session(settings),
         on_gap: settings.kafka.on_gap,
         repeated: Default::default(),
-    };
-    let consumer: BaseConsumer<Context> =
-        config::consumer(settings).create_with_context(context)?;
+    }));
+    let client = config::consumer(settings);
+    let consumer: BaseConsumer<Context> = client.create_with_context(context)?;
     consumer.subscribe(&[&settings.kafka.topic])?;
     let (end, ended) = oneshot::channel();
     let poller = Poller {
         arena: RefCell::new(RecordArena::new(consumer.context().topic.clone())),
         consumer,
+        client,
         commit_interval: settings.kafka.commit_interval,
         committed: Instant::now(),
         stored: Instant::now(),
@@ -181,6 +182,8 @@ fn session(settings: &Settings) -> Duration {
 
 struct Poller {
     consumer: BaseConsumer<Context>,
+    /// What the consumer is made with.
+    client: ClientConfig,
     arena: RefCell<RecordArena>,
     commit_interval: Duration,
     committed: Instant,
@@ -198,11 +201,25 @@ struct Poller {
 
 impl Poller {
     fn run(mut self) {
+        while self.serve() {
+            if let Err(error) = self.make_anew() {
+                let reason = format!("the client could not be made anew: {error}");
+                self.consumer.context().state().fail(SourceError::Fatal(reason));
+            }
+        }
+        self.finish();
+    }
+
+    /// Reads and commits. Answers whether the client is to be made anew, else nothing more is to be read.
+    fn serve(&mut self) -> bool {
         let context = self.consumer.context().clone();
         // None for a name that no topic can have: then there is no partition either.
         let ids = TopicIds::new(self.consumer.client(), &context.topic);
         while self.goes_on() {
             context.observer.polled();
+            if context.has_lost_coordinator() {
+                return true;
+            }
             self.read();
             if let Some(ids) = &ids {
                 self.look(ids);
@@ -215,9 +232,19 @@ impl Poller {
             context.start_partitions(&self.consumer);
             self.commit();
         }
-        // Its queue must be gone before the client is.
-        drop(ids);
-        self.finish();
+        // The queue of `ids` is gone before the client is.
+        false
+    }
+
+    /// Librdkafka 2.12 asks again who the coordinator is, but keeps the address that it once had of that broker: when the
+    /// broker has moved and something else accepts connections there, it never comes back.
+    fn make_anew(&mut self) -> KafkaResult<()> {
+        tracing::warn!("the group's coordinator stays away: the kafka client is made anew");
+        let context = self.consumer.context().as_ref().clone();
+        context.state().coordinator_away = None;
+        // The one before leaves the group when it is dropped here.
+        self.consumer = self.client.create_with_context(context)?;
+        self.consumer.subscribe(&[&self.consumer.context().topic])
     }
 
     fn goes_on(&self) -> bool {

@@ -48,7 +48,8 @@ impl Context {
             let mut state = self.state();
             let is_joining = is_up && !is_member && state.partitions.is_empty();
             let now = Instant::now();
-            state.coordinator_away = state.coordinator_away.or(Some(now)).filter(|_| !is_up);
+            let is_away = is_connected && !is_up;
+            state.coordinator_away = state.coordinator_away.or(Some(now)).filter(|_| is_away);
             state.joining = state.joining.or(Some(now)).filter(|_| is_joining);
             if is_member {
                 state.group_trouble = None;
@@ -57,8 +58,7 @@ impl Context {
             let joining_for = state.joining.map(|since| since.elapsed());
             (away_for, joining_for, state.group_trouble.clone(), state.trouble.clone())
         };
-        let is_told = |away: &Duration| is_connected && *away >= self.session;
-        let away = away_for.filter(is_told).map(|away| {
+        let away = away_for.filter(|away| *away >= self.session).map(|away| {
             let seconds = away.as_secs();
             format!("the group has had no coordinator for {seconds} s; the last word about a broker: {words}")
         });
@@ -73,6 +73,13 @@ impl Context {
             format!("the group does not take this member: {words}; `kafka-consumer-groups --describe --members` names the others")
         });
         self.show(GroupWait::Membership, kept_out);
+    }
+
+    /// Whether the coordinator is away for so long that the fault may be the client's own. The member is out of its group by
+    /// then, so there is nothing to lose with it.
+    pub(super) fn has_lost_coordinator(&self) -> bool {
+        let away = self.state().coordinator_away;
+        away.is_some_and(|since| since.elapsed() >= self.session * 2)
     }
 
     pub(super) fn show_leaders(&self, partitions: &HashMap<i32, Partition>) {
