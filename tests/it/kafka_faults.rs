@@ -230,3 +230,36 @@ async fn a_broker_that_moved_is_found_although_its_old_address_accepts_connectio
     let log = ingester.stop();
     assert!(log.contains("the kafka client is made anew"), "{log}");
 }
+
+/// All connections end as soon as they are made, for as long as librdkafka may have given up. Then all is well.
+#[tokio::test]
+async fn a_client_that_finds_no_broker_is_made_anew() {
+    let proxy = Proxy::start();
+    let kafka = Kafka::builder()
+        .listener("PROXIED", "PLAINTEXT", Some(proxy.port()))
+        .property("group.min.session.timeout.ms", 1_000)
+        .start();
+    proxy.forward_to(&kafka.listener("PROXIED"));
+    let shared = Scene::without_topic("unfound", testkit::postgres().database().await.url);
+    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    scene.make_topic(2, &[]).await;
+    let mut ingester = scene.ingester(&[
+        ("INGESTER_KAFKA__BROKERS", &proxy.address()),
+        ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "2000"),
+    ]);
+    scene.produce([generated(0, 0)]).await;
+    scene.caught_up(&mut ingester).await;
+    proxy.set(NetworkFault::Cut);
+    eventually("two clients that find no broker", PATIENCE, async || {
+        let log = ingester.daemon.log();
+        log.matches("no broker is connected: the kafka client is made anew").count() >= 2
+    })
+    .await;
+    ingester.shows("paused").await;
+    scene.produce([generated(1, 0)]).await;
+    proxy.set(NetworkFault::None);
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    assert_eq!(scene.count().await, 2);
+    ingester.stop();
+}

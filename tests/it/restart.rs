@@ -105,7 +105,7 @@ async fn a_write_that_hangs_is_given_up_in_time_and_done_by_the_next_one() {
 const NO_LOG: &str = r#"exec "$@" 2>/dev/full"#;
 
 /// Runs a program whose log goes into a pipe that somebody holds open and does not read.
-const UNREAD_LOG: &str = r#"mkfifo log && exec "$@" 2<>log"#;
+const UNREAD_LOG: &str = r#"mkfifo unread && exec "$@" 2<>unread"#;
 
 #[tokio::test]
 async fn a_log_that_nobody_takes_stops_nothing() {

@@ -159,10 +159,15 @@ impl Context {
     /// Shows whether any broker is connected, and what librdkafka said last where none is.
     fn connected(&self, statistics: &Statistics) -> bool {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
+            self.state().unconnected = None;
             self.observer.has(GroupWait::Broker);
             return true;
         }
-        let trouble = self.state().trouble.clone();
+        let trouble = {
+            let mut state = self.state();
+            state.unconnected.get_or_insert_with(Instant::now);
+            state.trouble.clone()
+        };
         let reason = format!("no broker is connected: {trouble}");
         if self.observer.waits_for(GroupWait::Broker, reason) {
             tracing::warn!(trouble, "no broker is connected; it is tried again until one is");

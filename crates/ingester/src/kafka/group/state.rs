@@ -76,6 +76,8 @@ pub(super) struct PollState {
     pub(super) group_trouble: Option<String>,
     /// Since when the group has no coordinator although a broker is connected.
     pub(super) coordinator_away: Option<Instant>,
+    /// Since when no broker is connected.
+    pub(super) unconnected: Option<Instant>,
     /// Since when the member has been joining, without a partition.
     pub(super) joining: Option<Instant>,
     /// Whether the broker, where it assigns, has taken the member: librdkafka says so only of one that was given something.
@@ -216,6 +218,7 @@ impl PollState {
             trouble: "it says nothing yet".to_owned(),
             group_trouble: None,
             coordinator_away: None,
+            unconnected: None,
             joining: None,
             is_taken: false,
             leaderless: BTreeMap::new(),

@@ -201,8 +201,8 @@ struct Poller {
 
 impl Poller {
     fn run(mut self) {
-        while self.serve() {
-            if let Err(error) = self.make_anew() {
+        while let Some(why) = self.serve() {
+            if let Err(error) = self.make_anew(why) {
                 let reason = format!("the client could not be made anew: {error}");
                 self.consumer.context().state().fail(SourceError::Fatal(reason));
             }
@@ -210,15 +210,16 @@ impl Poller {
         self.finish();
     }
 
-    /// Reads and commits. Answers whether the client is to be made anew, else nothing more is to be read.
-    fn serve(&mut self) -> bool {
+    /// Reads and commits. Answers why the client is to be made anew; with none nothing more is to be read.
+    fn serve(&mut self) -> Option<&'static str> {
         let context = self.consumer.context().clone();
         // None for a name that no topic can have: then there is no partition either.
         let ids = TopicIds::new(self.consumer.client(), &context.topic);
         while self.goes_on() {
             context.observer.polled();
-            if context.has_lost_coordinator() {
-                return true;
+            let why = context.may_be_stuck();
+            if why.is_some() {
+                return why;
             }
             self.read();
             if let Some(ids) = &ids {
@@ -233,15 +234,19 @@ impl Poller {
             self.commit();
         }
         // The queue of `ids` is gone before the client is.
-        false
+        None
     }
 
     /// Librdkafka 2.12 asks again who the coordinator is, but keeps the address that it once had of that broker: when the
-    /// broker has moved and something else accepts connections there, it never comes back.
-    fn make_anew(&mut self) -> KafkaResult<()> {
-        tracing::warn!("the group's coordinator stays away: the kafka client is made anew");
+    /// broker has moved and something else accepts connections there, it never comes back. And once, after a broker behind a
+    /// proxy was restarted, it tried no broker any more.
+    fn make_anew(&mut self, why: &str) -> KafkaResult<()> {
+        tracing::warn!("{why}: the kafka client is made anew");
         let context = self.consumer.context().as_ref().clone();
-        context.state().coordinator_away = None;
+        {
+            let mut state = context.state();
+            (state.coordinator_away, state.unconnected) = (None, None);
+        }
         // The one before leaves the group when it is dropped here.
         self.consumer = self.client.create_with_context(context)?;
         self.consumer.subscribe(&[&self.consumer.context().topic])

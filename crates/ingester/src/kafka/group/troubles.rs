@@ -75,11 +75,20 @@ impl Context {
         self.show(GroupWait::Membership, kept_out);
     }
 
-    /// Whether the coordinator is away for so long that the fault may be the client's own. The member is out of its group by
-    /// then, so there is nothing to lose with it.
-    pub(super) fn has_lost_coordinator(&self) -> bool {
-        let away = self.state().coordinator_away;
-        away.is_some_and(|since| since.elapsed() >= self.session * 2)
+    /// Why the fault may be the client's own: what is away is away for so long. The member is out of its group by then, so
+    /// that there is nothing to lose with the client.
+    pub(super) fn may_be_stuck(&self) -> Option<&'static str> {
+        let state = self.state();
+        let is_over = |since: Option<Instant>, sessions| {
+            since.is_some_and(|since| since.elapsed() >= self.session * sessions)
+        };
+        if is_over(state.coordinator_away, 2) {
+            Some("the group's coordinator stays away")
+        } else if is_over(state.unconnected, 6) {
+            Some("no broker is connected")
+        } else {
+            None
+        }
     }
 
     pub(super) fn show_leaders(&self, partitions: &HashMap<i32, Partition>) {
