@@ -100,6 +100,30 @@ async fn a_topic_that_is_made_again_is_read_from_its_first_record() {
     ingester.stop();
 }
 
+/// A broker that is started again raises the leader epoch of its partitions; that of a new topic begins with 0.
+#[tokio::test]
+async fn a_topic_that_is_made_again_after_a_restart_of_its_broker_is_read() {
+    let mut kafka = Kafka::start();
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene::on(kafka.brokers(), "epoch", store);
+    scene.make_topic(1, &[]).await;
+    scene.produce(records(0..100)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    for round in 1..3 {
+        kafka.kill();
+        kafka.start_again();
+        scene.produce(records(round * 1_000..round * 1_000 + 10)).await;
+        scene.caught_up(&mut ingester).await;
+    }
+    testkit::delete_topic(&scene.brokers, &scene.topic).await;
+    scene.make_topic(1, &[]).await;
+    scene.produce(records(5_000..5_050)).await;
+    rows(&scene, &mut ingester, 170).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+}
+
 /// Puts a folder of files in the place of another.
 fn replace(folder: &Path, by: &Path) {
     if folder.exists() {

@@ -401,6 +401,7 @@ impl Context {
             let mut state = self.state();
             // A member that is given no partition of it learns it by nothing else.
             state.topic_is_missing = false;
+            state.is_made_again |= state.topic_id.get_or_insert_with(|| id.to_owned()) != id;
             let read = state.partitions_that(|partition| partition.next_offset().is_some());
             let of_another = read.into_iter().filter(|&number| {
                 let known = &mut state.log(number).topic_id;

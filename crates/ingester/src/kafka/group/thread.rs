@@ -237,15 +237,17 @@ impl Poller {
         None
     }
 
-    /// Librdkafka 2.12 asks again who the coordinator is, but keeps the address that it once had of that broker: when the
-    /// broker has moved and something else accepts connections there, it never comes back. And once, after a broker behind a
-    /// proxy was restarted, it tried no broker any more.
+    /// What librdkafka 2.12 knows once it keeps. It asks again who the coordinator is, but takes the address that it had of that
+    /// broker: when the broker has moved and something else accepts connections there, it never comes back. It ignores who
+    /// leads a partition of a topic that was made again, for the leader's epoch is lower than the old topic's. And once, after
+    /// a broker behind a proxy was restarted, it tried no broker any more.
     fn make_anew(&mut self, why: &str) -> KafkaResult<()> {
         tracing::warn!("{why}: the kafka client is made anew");
         let context = self.consumer.context().as_ref().clone();
         {
             let mut state = context.state();
             (state.coordinator_away, state.unconnected) = (None, None);
+            (state.topic_id, state.is_made_again) = (None, false);
         }
         // The one before leaves the group when it is dropped here.
         self.consumer = self.client.create_with_context(context)?;
