@@ -166,12 +166,18 @@ pub async fn delete_records(brokers: &str, topic: &str, partition: i32, before: 
     }
 }
 
-/// Deletes a consumer group, which must be empty, and with it its offsets.
+/// Deletes a consumer group and with it its offsets, once the session of its last member is over.
 pub async fn delete_group(brokers: &str, group: &str) {
-    let results = admin(brokers).delete_groups(&[group], &patient()).await;
-    for result in results.expect("the broker answers") {
-        result.unwrap_or_else(|(group, code)| panic!("cannot delete group {group}: {code}"));
-    }
+    let admin = admin(brokers);
+    eventually("the group to have no member", CALL, async || {
+        let results = admin.delete_groups(&[group], &patient()).await;
+        match &results.expect("the broker answers")[..] {
+            [Err((_, RDKafkaErrorCode::NonEmptyGroup))] => false,
+            [Err((group, code))] => panic!("cannot delete group {group}: {code}"),
+            _ => true,
+        }
+    })
+    .await;
 }
 
 fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {

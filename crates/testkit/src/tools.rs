@@ -4,12 +4,24 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::kafka::{QUICK, class_path};
+use crate::wait::wait_until;
 
-/// Runs `kafka-consumer-groups` with these arguments and returns what it printed; panics when it fails.
+/// For the session of a group's last member to end.
+const INACTIVE: Duration = Duration::from_secs(60);
+
+/// Runs `kafka-consumer-groups` with these arguments and returns what it printed; panics when it fails. Where the group must be
+/// inactive, it is tried until the session of its last member is over.
 pub fn consumer_groups(brokers: &str, arguments: &[&str]) -> String {
-    tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", brokers, arguments)
+    const CLASS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+    wait_until("the group to be inactive", INACTIVE, || {
+        let (succeeded, printed) = run(CLASS, brokers, arguments);
+        let is_active = printed.contains("can only be reset if the group");
+        assert!(is_active || succeeded, "{CLASS} {arguments:?}:\n{printed}");
+        (!is_active).then_some(printed)
+    })
 }
 
 /// Runs `kafka-acls` with these arguments and returns what it printed; panics when it fails.
@@ -67,6 +79,13 @@ pub fn reassign(brokers: &str, topic: &str, replicas: &[i32]) {
 }
 
 fn tool(class: &str, brokers: &str, arguments: &[&str]) -> String {
+    let (succeeded, printed) = run(class, brokers, arguments);
+    assert!(succeeded, "{class} {arguments:?}:\n{printed}");
+    printed
+}
+
+/// Whether a tool did what it was to do, and what it printed.
+fn run(class: &str, brokers: &str, arguments: &[&str]) -> (bool, String) {
     let output = Command::new("java")
         .args(QUICK)
         .arg("-cp")
@@ -80,9 +99,5 @@ fn tool(class: &str, brokers: &str, arguments: &[&str]) -> String {
     let printed =
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     let printed = printed.concat();
-    assert!(
-        output.status.success() && !printed.contains("Error"),
-        "{class} {arguments:?}:\n{printed}"
-    );
-    printed
+    (output.status.success() && !printed.contains("Error"), printed)
 }

@@ -82,14 +82,14 @@ fn says_what_it_claims(row: &Publication, said: &Publication) -> bool {
         && tor_can_be(row, said)
 }
 
-/// Whether the verdict on Tor can have come from some evaluation: its reason fits, and by the same evidence it is the
-/// same. By other evidence it may know more: lists are taken away when they are old.
+/// Whether the verdict on Tor can have come from some evaluation: its reason fits, and by evidence up to the same time it is
+/// the same. By other evidence it may know more: lists are taken away when they are old. A staged version can have another
+/// reason for the same verdict: older lists may have come since for one of its acts, and the merge keeps the smaller reason.
 fn tor_can_be(row: &Publication, said: &Publication) -> bool {
     let same_evidence =
         row.generation == said.generation && row.tor_evidence_until == said.tor_evidence_until;
     let (a, b) = (&row.info, &said.info);
-    a.tor == a.tor_reason.verdict()
-        && (!same_evidence || (a.tor, a.tor_reason) == (b.tor, b.tor_reason))
+    a.tor == a.tor_reason.verdict() && (!same_evidence || a.tor == b.tor)
 }
 
 /// The row as its event has it, with the row's own verdict on Tor where that can be right.
@@ -203,5 +203,19 @@ mod tests {
             assert_eq!(found.kind, Kind::Different, "{row:?}");
             assert_eq!(found.is_mended_by_merge, is_mended_by_merge, "{row:?}");
         }
+    }
+
+    /// Of a staged version whose one act was true at once and whose other became it with an older list.
+    #[test]
+    fn of_two_reasons_for_one_verdict_the_merge_keeps_the_smaller() {
+        let because = |tor_reason| {
+            let mut row = event(1, 1);
+            (row.info.tor, row.info.tor_reason) = (Some(true), tor_reason);
+            row
+        };
+        let (edge, snapshot) = (because(TorReason::Edge), because(TorReason::Snapshot));
+        assert_eq!(kind(&edge, std::slice::from_ref(&snapshot)), None);
+        let found = of_range(&snapshot, std::slice::from_ref(&edge)).unwrap();
+        assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Different, true));
     }
 }
