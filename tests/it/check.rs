@@ -164,7 +164,7 @@ async fn a_broker_that_refuses_a_right_is_quoted_and_nothing_is_written_to_find_
         .property("allow.everyone.if.no.acl.found", true)
         .start();
     let store = testkit::postgres().database().await.url;
-    let scene = Scene { brokers: kafka.brokers(), ..Scene::without_topic("check-acls", store) };
+    let scene = Scene::on(kafka.brokers(), "check-acls", store);
     scene.make_topic(1, &[]).await;
     testkit::topic(&scene.brokers, &scene.dead_letters, 1, &[("retention.ms", "-1")]).await;
     scene.produce([structured(&event("one", "1.0.0"))]).await;

@@ -150,7 +150,7 @@ async fn who_waits_for_letters_can_stop_waiting() {
     // It takes connections and never says a word.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let brokers = silent.local_addr().unwrap().to_string();
-    let scene = Scene { brokers, ..Scene::without_topic("waiting", "sqlite://x.db".into()) };
+    let scene = Scene::on(brokers, "waiting", "sqlite://x.db".into());
     for arguments in [&["export"][..], &["show", "0", "0"]] {
         let mut waiting =
             scene.ingester_command("dead-letters", "127.0.0.1:0").args(arguments).spawn();

@@ -141,8 +141,7 @@ fn replace(folder: &Path, by: &Path) {
 #[tokio::test]
 async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
     let mut kafka = Kafka::start();
-    let shared = Scene::without_topic("cut", testkit::postgres().database().await.url);
-    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    let scene = Scene::on(kafka.brokers(), "cut", testkit::postgres().database().await.url);
     scene.make_topic(1, &[]).await;
     scene.produce(records(0..100)).await;
     let mut ingester = scene.ingester(&[]);
@@ -185,8 +184,7 @@ async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
 #[tokio::test]
 async fn letters_that_the_broker_lost_keep_no_later_ones_back() {
     let mut kafka = Kafka::start();
-    let shared = Scene::without_topic("lost", testkit::postgres().database().await.url);
-    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    let scene = Scene::on(kafka.brokers(), "lost", testkit::postgres().database().await.url);
     scene.make_topic(1, &[]).await;
     let mut ingester = scene.ingester(&[]);
     // Of one letter's partition, each of a batch of its own.
@@ -240,8 +238,7 @@ async fn power_loss(kafka: &mut Kafka, scene: &Scene, numbers: std::ops::Range<u
 async fn a_power_loss_that_takes_the_logs_last_records_is_seen() {
     for on_gap in ["continue", "stop"] {
         let mut kafka = Kafka::start();
-        let shared = Scene::without_topic("power", testkit::postgres().database().await.url);
-        let scene = Scene { brokers: kafka.brokers(), ..shared };
+        let scene = Scene::on(kafka.brokers(), "power", testkit::postgres().database().await.url);
         scene.make_topic(1, &[]).await;
         let environment = [("INGESTER_KAFKA__ON_GAP", on_gap)];
         let mut ingester = scene.ingester(&environment);
@@ -286,8 +283,7 @@ async fn a_power_loss_that_takes_the_logs_last_records_is_seen() {
 #[tokio::test]
 async fn a_damaged_batch_is_a_gap() {
     let mut kafka = Kafka::start();
-    let shared = Scene::without_topic("damaged", testkit::postgres().database().await.url);
-    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    let scene = Scene::on(kafka.brokers(), "damaged", testkit::postgres().database().await.url);
     scene.make_topic(1, &[]).await;
     for n in 0..3 {
         scene.produce(records(n * 100..(n + 1) * 100)).await;
@@ -380,8 +376,8 @@ async fn when_everything_is_rejected_reading_stops_until_a_restart() {
 #[tokio::test]
 async fn a_power_loss_under_a_replay_is_counted_and_named() {
     let mut kafka = Kafka::start();
-    let shared = Scene::without_topic("power-replay", testkit::postgres().database().await.url);
-    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    let scene =
+        Scene::on(kafka.brokers(), "power-replay", testkit::postgres().database().await.url);
     scene.make_topic(1, &[]).await;
     for n in 0..8 {
         scene.produce(records(n * 1_000..(n + 1) * 1_000)).await;

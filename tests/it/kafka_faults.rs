@@ -134,8 +134,8 @@ async fn a_password_that_the_broker_refuses_later_is_said_and_waited_for() {
         )
         .start();
     let listener = kafka.listener("ASKS");
-    let shared = Scene::without_topic("refused-later", testkit::postgres().database().await.url);
-    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    let scene =
+        Scene::on(kafka.brokers(), "refused-later", testkit::postgres().database().await.url);
     scene.make_topic(1, &[]).await;
     let mut ingester = scene.ingester(&[
         ("INGESTER_KAFKA__BROKERS", &listener),
@@ -217,8 +217,7 @@ async fn a_broker_that_moved_is_found_although_its_old_address_accepts_connectio
     before.forward_to(&kafka.listener("BEFORE"));
     after.forward_to(&kafka.listener("AFTER"));
     bootstrap.forward_to(&kafka.listener("BEFORE"));
-    let shared = Scene::without_topic("moved", testkit::postgres().database().await.url);
-    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    let scene = Scene::on(kafka.brokers(), "moved", testkit::postgres().database().await.url);
     scene.make_topic(2, &[]).await;
     let mut ingester = scene.ingester(&[
         ("INGESTER_KAFKA__BROKERS", &bootstrap.address()),
@@ -250,8 +249,7 @@ async fn a_client_that_finds_no_broker_is_made_anew() {
         .property("group.min.session.timeout.ms", 1_000)
         .start();
     proxy.forward_to(&kafka.listener("PROXIED"));
-    let shared = Scene::without_topic("unfound", testkit::postgres().database().await.url);
-    let scene = Scene { brokers: kafka.brokers(), ..shared };
+    let scene = Scene::on(kafka.brokers(), "unfound", testkit::postgres().database().await.url);
     scene.make_topic(2, &[]).await;
     let mut ingester = scene.ingester(&[
         ("INGESTER_KAFKA__BROKERS", &proxy.address()),

@@ -6,7 +6,7 @@ use crate::support::{PATIENCE, Running, Scene, generated};
 
 async fn scene(kafka: &Kafka, name: &str) -> Scene {
     let store = testkit::postgres().database().await.url;
-    let scene = Scene { brokers: kafka.brokers(), ..Scene::without_topic(name, store) };
+    let scene = Scene::on(kafka.brokers(), name, store);
     scene.make_topic(1, &[]).await;
     testkit::topic(&scene.brokers, &scene.dead_letters, 1, &[("retention.ms", "-1")]).await;
     scene

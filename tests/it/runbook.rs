@@ -158,8 +158,7 @@ async fn a_topic_that_is_not_there() {
 #[tokio::test]
 async fn brokers_that_do_not_answer() {
     let store = testkit::postgres().database().await.url;
-    let brokers = free_address();
-    let scene = Scene { brokers, ..Scene::without_topic("runbook-kafka", store) };
+    let scene = Scene::on(free_address(), "runbook-kafka", store);
     let mut ingester = scene.start_ingester(&[]);
     let (_, answer) = ingester.shows("paused").await;
     assert!(answer["reason"].as_str().unwrap().starts_with("kafka_away: "), "{answer}");
@@ -176,7 +175,7 @@ async fn a_broker_that_refuses_a_right() {
         .property("allow.everyone.if.no.acl.found", true)
         .start();
     let store = testkit::postgres().database().await.url;
-    let scene = Scene { brokers: kafka.brokers(), ..Scene::without_topic("runbook-acls", store) };
+    let scene = Scene::on(kafka.brokers(), "runbook-acls", store);
     scene.make_topic(1, &[]).await;
     testkit::topic(&scene.brokers, &scene.dead_letters, 1, &[("retention.ms", "-1")]).await;
     // A topic that somebody has one right of gives nobody another.
