@@ -11,6 +11,10 @@ use crate::run::{Run, SESSION, Servers};
 use crate::support::STOP;
 use crate::{cluster, instances, poison, standby, topic, unclean};
 
+/// Ends the ingesters' sessions, for who may.
+pub(crate) const END_OURS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE application_name = 'publication'";
+
 /// What can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -277,7 +281,6 @@ async fn one(run: &mut Run<'_>, fault: Fault, round: u32) {
 }
 
 async fn database_trouble(run: &mut Run<'_>, round: u32) {
-    const OURS: &str = "FROM pg_stat_activity WHERE application_name = 'publication'";
     match round % 5 {
         0 | 1 => {
             let mode = if round.is_multiple_of(5) { StopMode::Fast } else { StopMode::Immediate };
@@ -285,8 +288,7 @@ async fn database_trouble(run: &mut Run<'_>, round: u32) {
             run.servers.postgres.start_again();
         }
         2 => {
-            let all = format!("SELECT count(pg_terminate_backend(pid)) {OURS}");
-            assert!(run.number(&all).await.is_some(), "the database answers");
+            assert!(run.number(END_OURS).await.is_some(), "the database answers");
         }
         3 => raised(run, "40001", 3).await,
         _ => deadlock(run).await,

@@ -115,7 +115,7 @@ impl Oracle {
 }
 
 /// Number and revision of an event of the load.
-fn event(record: &ConsumedRecord) -> Option<(usize, u32)> {
+pub(crate) fn event(record: &ConsumedRecord) -> Option<(usize, u32)> {
     let event: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
     let name = event["data"]["package"]["name"].as_str()?;
     let revision = event["data"]["revision"].as_u64()?;

@@ -10,7 +10,7 @@ use testkit::{
     Cluster, Daemon, Kafka, NetworkFault, Postgres, Producer, Proxy, consume_all, eventually,
 };
 
-use crate::load::{Load, Made, Oracle, Target};
+use crate::load::{self, Load, Made, Oracle, Target};
 use crate::random::Random;
 use crate::report::Outcome;
 use crate::support::{Running, Scene, generated, publisher};
@@ -214,7 +214,7 @@ impl<'w> Run<'w> {
             self.assert_running();
             if !is_described && began.elapsed() > PATIENCE {
                 is_described = true;
-                self.describe(&name).await;
+                self.describe(number).await;
             }
             self.number(&sql).await == Some(1)
         })
@@ -223,15 +223,11 @@ impl<'w> Run<'w> {
 
     /// Prints what the ingesters say of themselves, and whether the topic still has this event, for somebody who looks for
     /// the cause of a standstill.
-    async fn describe(&self, name: &str) {
-        let text = format!("\"{name}\"");
+    async fn describe(&self, number: usize) {
         let records = testkit::consume_all(&self.scene.brokers, &self.scene.topic).await;
-        let has_it = |record: &&testkit::ConsumedRecord| {
-            let value = record.value.as_deref().unwrap_or_default();
-            String::from_utf8_lossy(value).contains(&text)
-        };
+        let has_it = |record: &&_| load::event(record).is_some_and(|(found, _)| found == number);
         let found = records.iter().find(has_it).map(|record| (record.partition, record.offset));
-        eprintln!("{name} is at {found:?} in the topic");
+        eprintln!("package-{number} is at {found:?} in the topic");
         for running in &self.ingesters {
             let (metrics, ready) = (running.metrics(), running.readyz());
             let [lag, states] = ["lag_records", "partition_state"].map(|name| metrics.family(name));

@@ -91,15 +91,13 @@ pub(crate) async fn put_back(run: &mut Run<'_>) {
 
 /// Others take each connection that the server has, for a while.
 pub(crate) async fn connections_used_up(run: &mut Run<'_>) {
-    const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-        WHERE application_name = 'publication'";
     let mut taken: Vec<PgConnection> = Vec::new();
     eventually("no connection to be left for the ingester", FOUND, async || {
         while let Ok(connection) = PgConnection::connect(&run.scene.store).await {
             taken.push(connection);
         }
         let first = taken.first_mut().expect("the server takes connections");
-        sqlx::raw_sql(END).execute(first).await.expect("a superuser may");
+        sqlx::raw_sql(fault::END_OURS).execute(first).await.expect("a superuser may");
         let (_, answer) = run.ingesters[0].readyz()?;
         answer["reason"].as_str()?.contains("too many clients").then_some(())
     })
