@@ -76,12 +76,12 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = self.execute();
-        if let Err(error) = &result {
+        let error = result.as_ref().err();
+        if let Some(error) = error {
             tracing::error!("{error:#}");
-            // Before the log is set up, and for who looks at the terminal and not at the log.
-            telemetry::last_words(&format!("publication-ingester: {error:#}"));
         }
-        telemetry::flush();
+        // Before the log is set up, and for who looks at the terminal and not at the log.
+        telemetry::end(error.map(|error| format!("publication-ingester: {error:#}")));
         match result {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,

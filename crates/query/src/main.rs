@@ -10,10 +10,7 @@ use service::{config, lifecycle, notify, telemetry};
 
 fn main() -> ExitCode {
     let result = run(&Cli::parse());
-    if let Err(error) = &result {
-        telemetry::last_words(&format!("publication-query: {error:#}"));
-    }
-    telemetry::flush();
+    telemetry::end(result.as_ref().err().map(|error| format!("publication-query: {error:#}")));
     result.map_or_else(|error| lifecycle::exit_code(error.as_ref()), |()| ExitCode::SUCCESS)
 }
 

@@ -27,9 +27,6 @@ use service::{lifecycle, telemetry};
 
 fn main() -> ExitCode {
     let result = run::execute(&clap::Parser::parse());
-    if let Err(error) = &result {
-        telemetry::last_words(&format!("quickstart: {error:#}"));
-    }
-    telemetry::flush();
+    telemetry::end(result.as_ref().err().map(|error| format!("quickstart: {error:#}")));
     result.map_or_else(|error| lifecycle::exit_code(error.as_ref()), |()| ExitCode::SUCCESS)
 }

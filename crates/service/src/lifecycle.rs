@@ -63,7 +63,7 @@ pub fn stop_on_signals() -> io::Result<CancellationToken> {
         cancelled.cancel();
         interrupt.recv().await;
         warn!("interrupted again, ending at once");
-        crate::telemetry::flush();
+        crate::telemetry::end(None);
         std::process::exit(i32::from(exit::INTERRUPTED));
     });
     Ok(token)

@@ -81,16 +81,13 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Ends the log: waits until all that was logged is written, but no longer than about a second.
-pub fn flush() {
-    drop(log().take());
-}
-
-/// Says a program's last words behind all that was logged, to standard error, as [`flush`] does. Whether anybody reads them
-/// changes nothing.
-pub fn last_words(words: &str) {
-    match log().take() {
-        Some(mut log) => drop(log.lines.write(format!("{words}\n").as_bytes())),
+/// Ends the log with a program's last words, where it has any, to standard error: waits until all is written, but no longer
+/// than about a second. Whether anybody reads it changes nothing.
+pub fn end(last_words: Option<String>) {
+    let mut log = log().take();
+    let Some(words) = last_words else { return };
+    match &mut log {
+        Some(log) => drop(log.lines.write(format!("{words}\n").as_bytes())),
         None => drop(writeln!(io::stderr(), "{words}")),
     }
 }
