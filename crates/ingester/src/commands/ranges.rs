@@ -22,7 +22,10 @@ pub(crate) async fn find(
     partitions: Vec<i32>,
     bounds: (Bound, Bound),
 ) -> anyhow::Result<OffsetRanges> {
-    ask(settings, move |reader| find_with(reader, &topic, &partitions, bounds)).await
+    ask(settings, move |reader| {
+        spans(reader, &topic, &reader.partitions(&topic, &partitions)?, bounds)
+    })
+    .await
 }
 
 /// Asks the broker.
@@ -39,19 +42,18 @@ pub(crate) async fn ask<T: Send + 'static>(
     tokio::task::spawn_blocking(ask).await?
 }
 
-/// The same as [`find`], on a thread that may wait.
+/// What these partitions hold between two bounds, on a thread that may wait.
 ///
 /// # Errors
-/// As [`find`].
-pub(crate) fn find_with(
+/// When the broker does not answer.
+pub(crate) fn spans(
     reader: &RangeReader,
     topic: &str,
-    asked: &[i32],
+    partitions: &[i32],
     bounds: (Bound, Bound),
 ) -> anyhow::Result<OffsetRanges> {
-    let partitions = reader.partitions(topic, asked)?;
     reader
-        .spans(topic, &partitions, bounds)
+        .spans(topic, partitions, bounds)
         .with_context(|| format!("asking for the offsets of topic {topic}"))
 }
 

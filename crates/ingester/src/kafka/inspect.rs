@@ -182,11 +182,13 @@ fn positions(
     positions.collect()
 }
 
-/// Which of these partitions have no leader, in words, where there are any.
-pub(super) fn without_leader(topic: &MetadataTopic, partitions: &[i32]) -> Option<String> {
+/// Which of the partitions that are meant have no leader, in words, where there are any.
+pub(super) fn without_leader(
+    topic: &MetadataTopic,
+    is_meant: impl Fn(&i32) -> bool,
+) -> Option<String> {
     let missing = topic.partitions().iter().filter(|partition| partition.leader() < 0);
-    let missing = missing.map(MetadataPartition::id).filter(|id| partitions.contains(id));
-    let missing: Vec<i32> = missing.collect();
+    let missing: Vec<i32> = missing.map(MetadataPartition::id).filter(is_meant).collect();
     (!missing.is_empty()).then(|| no_leader(topic.name(), &missing))
 }
 
@@ -210,8 +212,7 @@ fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, Stri
     if let Some(error) = found.error() {
         return Err(RDKafkaErrorCode::from(error).to_string());
     }
-    let all: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
-    if let Some(words) = without_leader(found, &all) {
+    if let Some(words) = without_leader(found, |_| true) {
         return Err(words);
     }
     let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min();

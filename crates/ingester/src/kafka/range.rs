@@ -11,6 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -126,24 +127,23 @@ impl RangeReader {
     /// # Errors
     /// What the broker answers; one that is asked for and not there; those that have no leader.
     pub(crate) fn partitions(&self, topic: &str, asked: &[i32]) -> anyhow::Result<Vec<i32>> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), QUESTION);
-        let metadata = metadata.with_context(|| format!("asking about topic {topic}"))?;
+        let asking = || format!("asking about topic {topic}");
+        let metadata = self.consumer.fetch_metadata(Some(topic), QUESTION).with_context(asking)?;
         let found = metadata.topics().first().context("no answer about the topic")?;
         if let Some(error) = found.error() {
-            let error = KafkaError::MetadataFetch(error.into());
-            return Err(error).with_context(|| format!("asking about topic {topic}"));
+            return Err(KafkaError::MetadataFetch(error.into())).with_context(asking);
         }
-        let there: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
+        let there: Vec<i32> = found.partitions().iter().map(MetadataPartition::id).collect();
         for partition in asked {
             ensure!(there.contains(partition), "topic {topic} has no partition {partition}");
         }
         let is_meant = |partition: &i32| asked.is_empty() || asked.contains(partition);
+        if let Some(words) = inspect::without_leader(found, is_meant) {
+            bail!(words);
+        }
         let mut meant: Vec<i32> = there.into_iter().filter(is_meant).collect();
         meant.sort_unstable();
-        match inspect::without_leader(found, &meant) {
-            Some(words) => bail!(words),
-            None => Ok(meant),
-        }
+        Ok(meant)
     }
 
     /// The first offset and the one after the last of a partition.

@@ -96,7 +96,8 @@ pub(super) async fn make(context: &Context, asked: Asked) -> anyhow::Result<Plan
     let from = from.context("neither --from nor --file")?;
     let bounds = (from.bound, until.bound);
     let (ranges, removed_before, size) = ranges::ask(&context.settings, move |reader| {
-        let ranges = ranges::find_with(reader, &topic, &partitions, bounds)?;
+        let partitions = reader.partitions(&topic, &partitions)?;
+        let ranges = ranges::spans(reader, &topic, &partitions, bounds)?;
         let removed_before = removed_before(reader, &topic, &partitions, bounds)?;
         if !ranges.partitions.is_empty() {
             let size = reader.sample(&ranges).context("reading the first records")?;
@@ -122,12 +123,12 @@ pub(super) async fn make(context: &Context, asked: Asked) -> anyhow::Result<Plan
 fn not_still_to_come(
     reader: &RangeReader,
     topic: &str,
-    asked: &[i32],
+    partitions: &[i32],
     from: Bound,
 ) -> anyhow::Result<()> {
     let Bound::Offset(from) = from else { return Ok(()) };
     let mut reached = 0;
-    for partition in reader.partitions(topic, asked)? {
+    for &partition in partitions {
         reached = reached.max(reader.bounds(topic, partition)?.1);
     }
     if from > reached {
@@ -141,7 +142,7 @@ fn not_still_to_come(
 fn removed_before(
     reader: &RangeReader,
     topic: &str,
-    asked: &[i32],
+    partitions: &[i32],
     (from, until): (Bound, Bound),
 ) -> anyhow::Result<BTreeMap<i32, i64>> {
     let offset = |bound| if let Bound::Offset(offset) = bound { Some(offset) } else { None };
@@ -149,7 +150,7 @@ fn removed_before(
         return Ok(BTreeMap::new());
     };
     let mut removed = BTreeMap::new();
-    for partition in reader.partitions(topic, asked)? {
+    for &partition in partitions {
         let (low, _) = reader.bounds(topic, partition)?;
         removed.extend((oldest < low).then_some((partition, low)));
     }
