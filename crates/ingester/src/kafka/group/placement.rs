@@ -394,38 +394,16 @@ impl Context {
         consumer.resume(&self.list(partitions.iter().map(|&partition| (partition, 0)))?)
     }
 
-    /// The topic has this id now. Partitions that are read as of another start again, and what was written of the old
-    /// topic is committed no more: under the new id it would be an offset of the new topic.
-    pub(super) fn topic_has(&self, consumer: &BaseConsumer<Self>, id: &str) {
-        let recreated: Vec<i32> = {
-            let mut state = self.state();
-            // A member that is given no partition of it learns it by nothing else.
-            state.topic_is_missing = false;
-            state.is_made_again |= state.topic_id.get_or_insert_with(|| id.to_owned()) != id;
-            let read = state.partitions_that(|partition| partition.next_offset().is_some());
-            let of_another = read.into_iter().filter(|&number| {
-                let known = &mut state.log(number).topic_id;
-                known.get_or_insert_with(|| id.to_owned()) != id
-            });
-            of_another.collect()
-        };
-        if recreated.is_empty() {
-            return;
-        }
-        {
-            let mut state = self.state();
-            state.commits.assign(recreated.iter().copied());
-            for number in &recreated {
-                let Some(partition) = state.partitions.get_mut(number) else { continue };
-                // The answer to a claim that is under way is of an assignment that is over.
-                partition.claim = Claim::Unclaimed;
-                if !matches!(partition.reading, Reading::Refused(_)) {
-                    partition.reading = Reading::NoStart;
-                }
-            }
-        }
-        let list = self.list(recreated.iter().map(|&partition| (partition, 0)));
-        self.fatal(list.and_then(|list| consumer.pause(&list)));
+    /// The topic has this id now: whether a partition is read as of another topic of that name.
+    pub(super) fn is_read_as_of_another(&self, id: &str) -> bool {
+        let mut state = self.state();
+        // A member that is given no partition of it learns it by nothing else.
+        state.topic_is_missing = false;
+        let read = state.partitions_that(|partition| partition.next_offset().is_some());
+        read.into_iter().any(|number| {
+            let known = &mut state.log(number).topic_id;
+            known.get_or_insert_with(|| id.to_owned()) != id
+        })
     }
 
     /// Says and counts what a start passes over, once. `false` where `kafka.on_gap` ends the run for it.

@@ -76,10 +76,6 @@ pub(super) struct PollState {
     pub(super) group_trouble: Option<String>,
     /// Since when the group has no coordinator although a broker is connected.
     pub(super) coordinator_away: Option<Instant>,
-    /// The topic's id, as this client learnt it first.
-    pub(super) topic_id: Option<String>,
-    /// Whether the topic has another id by now.
-    pub(super) is_made_again: bool,
     /// Since when no broker is connected.
     pub(super) unconnected: Option<Instant>,
     /// Since when the member has been joining, without a partition.
@@ -222,8 +218,6 @@ impl PollState {
             trouble: "it says nothing yet".to_owned(),
             group_trouble: None,
             coordinator_away: None,
-            topic_id: None,
-            is_made_again: false,
             unconnected: None,
             joining: None,
             is_taken: false,

@@ -215,6 +215,8 @@ impl Poller {
         let context = self.consumer.context().clone();
         // None for a name that no topic can have: then there is no partition either.
         let ids = TopicIds::new(self.consumer.client(), &context.topic);
+        // As this client learnt it first.
+        let mut topic_id = None;
         while self.goes_on() {
             context.observer.polled();
             let why = context.may_be_stuck();
@@ -222,8 +224,8 @@ impl Poller {
                 return why;
             }
             self.read();
-            if let Some(ids) = &ids {
-                self.look(ids);
+            if ids.as_ref().is_some_and(|ids| self.look(ids, &mut topic_id)) {
+                return Some("the topic was made again");
             }
             self.ask_membership();
             if !context.state().unreadable.is_empty() {
@@ -247,7 +249,6 @@ impl Poller {
         {
             let mut state = context.state();
             (state.coordinator_away, state.unconnected) = (None, None);
-            (state.topic_id, state.is_made_again) = (None, false);
         }
         // The one before leaves the group when it is dropped here.
         self.consumer = self.client.create_with_context(context)?;
@@ -309,16 +310,19 @@ impl Poller {
         }
     }
 
-    /// Asks from time to time whether the topic is still the same.
-    fn look(&mut self, ids: &TopicIds) {
+    /// Asks from time to time for the topic's id; answers whether the topic is another one than it was.
+    fn look(&mut self, ids: &TopicIds, first: &mut Option<String>) -> bool {
+        let mut is_another = false;
         if let Some(Ok(Some(id))) = ids.answer(Duration::ZERO) {
-            self.consumer.context().topic_has(&self.consumer, &id);
+            let is_read_as_of_another = self.consumer.context().is_read_as_of_another(&id);
+            is_another = is_read_as_of_another || first.get_or_insert(id.clone()) != &id;
         }
         if self.looked.elapsed() >= LOOK_EVERY {
             self.looked = Instant::now();
             ids.ask(LOOK_EVERY);
             self.try_again();
         }
+        is_another
     }
 
     /// Asks whether the broker has taken the member, where librdkafka's statistics do not say so.

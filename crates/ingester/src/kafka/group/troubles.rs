@@ -75,16 +75,13 @@ impl Context {
         self.show(GroupWait::Membership, kept_out);
     }
 
-    /// Why this client may read nothing any more. What is away is away for so long that the member is out of its group; what a
-    /// topic had before it was made again is lost in any case.
+    /// Why this client may read nothing any more. What is away is away for so long that the member is out of its group.
     pub(super) fn may_be_stuck(&self) -> Option<&'static str> {
         let state = self.state();
         let is_over = |since: Option<Instant>, sessions| {
             since.is_some_and(|since| since.elapsed() >= self.session * sessions)
         };
-        if state.is_made_again {
-            Some("the topic was made again")
-        } else if is_over(state.coordinator_away, 2) {
+        if is_over(state.coordinator_away, 2) {
             Some("the group's coordinator stays away")
         } else if is_over(state.unconnected, 6) {
             Some("no broker is connected")
