@@ -1,4 +1,4 @@
-//! The table's own account of a partition, and what an answer of the database says of it.
+//! The table's account of a partition, and the evaluation of the database's answers about it.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
@@ -7,21 +7,21 @@ use store::{Account, Advance, Advanced, Claimed, DatabaseId, PositionKey, TableP
 
 use crate::pipeline::ports::AssignmentId;
 
-/// How often the accounts of idle partitions are written too. A database that went back is seen after it, and one that
-/// went back to before the claim after a few seconds more: together within ten seconds.
+/// How often the positions of idle partitions are stored too. A database that went back in time is detected after this,
+/// and one that went back to before the claim a few seconds later: both within ten seconds.
 pub(super) const IDLE: Duration = Duration::from_secs(3);
-/// How long a claim may take before reading is told to wait for it.
+/// How long a claim may take before the wait for it is reported.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether the account of a partition is claimed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// To be claimed.
+    /// Not claimed yet.
     #[default]
     Unclaimed,
-    /// The broker names no topic ids, so an account could be of another topic: none is kept.
+    /// No account is kept: the store has none, or the broker has no topic ids, so it could belong to another topic.
     NotKept,
-    /// Being claimed, since when.
+    /// The claim was sent at this time and is not answered yet.
     Asked(Instant),
     /// Claimed.
     Held(Held),
@@ -33,22 +33,22 @@ pub(super) struct Held {
     pub(super) topic_id: String,
     pub(super) owner: String,
     pub(super) database: DatabaseId,
-    /// What stood there when it was claimed.
+    /// The position in the account when it was claimed.
     pub(super) position: Option<TablePosition>,
-    /// What stands there at least, unless the database goes back.
+    /// The smallest position that the account can have unless the database goes back in time.
     pub(super) at_least: Option<i64>,
-    /// Since when it has been another's.
+    /// The time since which the account has had another owner.
     pub(super) foreign_since: Option<Instant>,
 }
 
-/// What the database is asked.
+/// A request to the database.
 #[derive(Debug)]
 pub(crate) enum Request {
     Claim { key: PositionKey, owner: String, partitions: Vec<(i32, AssignmentId)> },
     Advance { key: PositionKey, positions: Vec<(AssignmentId, Advance)> },
 }
 
-/// What the database answers.
+/// An answer of the database.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Claimed {
@@ -61,22 +61,22 @@ pub(crate) enum Answer {
         positions: Vec<(AssignmentId, Advance)>,
         advanced: Advanced,
     },
-    /// Nothing more is written.
+    /// The request failed for good: the run ends.
     Failed(store::Error),
 }
 
-/// What an answer says of a position.
+/// The result of storing a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is written.
+    /// The position was stored.
     Stored,
-    /// The account is another's: the partition went to another member, or the database went back to before the claim.
+    /// The account has another owner: another member's claim, or the database went back to before ours.
     Foreign,
-    /// The database went back, or is another: what was written since the last position is not proved.
+    /// The database went back in time, or is another one: rows written since the last position may be missing.
     Doubted,
 }
 
-/// Evaluates what stood in the account when this position was to be written.
+/// Evaluates the account's state from just before this position was to be stored.
 pub(crate) fn verdict(asked: &Advance, database: &DatabaseId, before: Option<&Account>) -> Verdict {
     let Some(before) = before else { return Verdict::Doubted };
     if before.owner != asked.owner {
@@ -90,7 +90,7 @@ pub(crate) fn verdict(asked: &Advance, database: &DatabaseId, before: Option<&Ac
     }
 }
 
-/// A token that no other process has.
+/// A token that is unique to this process.
 pub(super) fn token() -> String {
     let random = RandomState::new().build_hasher().finish();
     format!("{}-{random:016x}", std::process::id())

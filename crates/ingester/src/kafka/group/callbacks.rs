@@ -26,11 +26,11 @@ use crate::kafka::observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvide
 use crate::pipeline::ports::{SourceError, SourceEvent};
 use crate::settings::OnGap;
 
-/// The position of an assigned partition whose start is not known. No log has it, so that librdkafka reads nothing from
-/// there even in the moment before it is paused.
+/// The position of an assigned partition whose start is unknown. No log reaches it, so librdkafka reads nothing even
+/// before the partition is paused.
 pub(super) const NOWHERE: i64 = i64::MAX;
 
-/// What the poll thread and its callbacks share; a consumer that is made anew shares it with the one before.
+/// The state that the poll thread and its callbacks share. A new client shares it with the old one.
 #[derive(Clone)]
 pub(super) struct Context(pub(super) Arc<Shared>);
 
@@ -47,14 +47,14 @@ pub(super) struct Shared {
     pub(super) events: Sender<SourceEvent>,
     pub(super) observer: Arc<dyn GroupObserver>,
     pub(super) settled: Arc<dyn SettledEvidence>,
-    /// Where the account is asked for; none where none is kept.
+    /// The channel of requests about the account; `None` where the store keeps none.
     pub(super) requests: Option<UnboundedSender<Request>>,
-    /// What no other process claims with.
+    /// The prefix of the owner of this process's claims; no other process has the same.
     pub(super) token: String,
     pub(super) group: String,
     pub(super) topic: Arc<str>,
     pub(super) revoke_timeout: Duration,
-    /// How long a coordinator may be away before that is a reason to tell.
+    /// The session timeout: how long the coordinator may be away before it is reported.
     pub(super) session: Duration,
     pub(super) on_gap: OnGap,
     pub(super) repeated: config::Repeated,
@@ -65,8 +65,8 @@ impl Context {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the pending records over, waiting up to `patience` for room. `false` when there was none in time; they
-    /// stay pending then.
+    /// Sends the pending records to the loop; waits up to `patience` for room. `false` when there was no room in time:
+    /// the unsent records stay pending.
     pub(super) fn hand_over(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         loop {
@@ -79,13 +79,13 @@ impl Context {
                     self.state().pending.push_front(chunk);
                     return false;
                 }
-                // The loop is gone; so is the use of these records, which are read again after the last committed offset.
+                // The loop has ended: the records are dropped, and read again after the committed offset.
                 Err(_) => return true,
             }
         }
     }
 
-    /// `Err(Some(event))` when there was no room in time, `Err(None)` when the loop is gone.
+    /// `Err(Some(event))` when there was no room in time, `Err(None)` when the loop has ended.
     pub(super) fn send(
         &self,
         event: SourceEvent,
@@ -106,14 +106,14 @@ impl Context {
         }
     }
 
-    /// Nobody takes records any more: the member leaves the group.
+    /// The loop has ended: sets the stage so that the member leaves the group.
     fn loop_is_gone(&self) -> Option<SourceEvent> {
         self.state().stage = Stage::Close;
         None
     }
 
-    /// Before partitions are revoked: what was read is written and committed, as far as the time allows. The next owner
-    /// reads the rest again, which the merge makes harmless.
+    /// Before a revocation: waits until the records that were read are written, and commits, within the time limit. The
+    /// next owner reads the rest again, which the merge makes harmless.
     fn drain(&self, consumer: &BaseConsumer<Self>) {
         let deadline = Instant::now() + self.revoke_timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
@@ -121,7 +121,7 @@ impl Context {
         let drained = self.hand_over(left())
             && match self.send(SourceEvent::Revoking { done }, left()) {
                 Ok(()) => wait_for(answer, left()).is_some(),
-                // The loop has ended: nothing more is written, and what was is counted.
+                // The loop has ended: nothing more will be written, and all written offsets have been reported.
                 Err(None) => true,
                 Err(Some(_)) => false,
             };
@@ -137,14 +137,14 @@ impl Context {
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
         self.state().assign(partitions);
         let list = self.list(partitions.iter().map(|&partition| (partition, NOWHERE)))?;
-        // librdkafka remembers over an assignment that a partition is paused, but knows only partitions that it has
-        // seen: so before and after.
+        // Paused twice: librdkafka keeps the pause of a partition over an assignment, but only for a partition that it
+        // already knew.
         consumer.pause(&list)?;
         consumer.incremental_assign(&list)?;
         consumer.pause(&list)
     }
 
-    /// The topic's partitions at these offsets.
+    /// A list of the topic's partitions with these offsets.
     pub(super) fn list(
         &self,
         offsets: impl IntoIterator<Item = (i32, i64)>,
@@ -156,7 +156,7 @@ impl Context {
         Ok(list)
     }
 
-    /// Shows whether any broker is connected, and what librdkafka said last where none is.
+    /// Reports whether any broker is connected; if none is, with librdkafka's latest error.
     fn connected(&self, statistics: &Statistics) -> bool {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
             self.state().unconnected = None;
@@ -175,7 +175,7 @@ impl Context {
         false
     }
 
-    /// Shows that the topic is missing, until a partition of it is assigned or its id is known again.
+    /// Reports a missing topic, until a partition is assigned or the topic's id is known again.
     fn topic_is_there(&self) {
         let is_missing = {
             let mut state = self.state();
@@ -190,7 +190,7 @@ impl Context {
         }
     }
 
-    /// What settles a partition is committed even when nothing more is read of it.
+    /// Commits a changed evidence fingerprint even when no record of the partition is read.
     fn commit_what_settles(&self) {
         let read = self.state().partitions_that(|partition| partition.reading == Reading::Reads);
         for number in read {
@@ -203,7 +203,7 @@ impl Context {
         }
     }
 
-    /// Shows where the assigned partitions end, each of them whatever is known of it, and takes in what follows.
+    /// Reports the ends of all assigned partitions, and takes in the statistics that depend on them.
     fn take_in_ends(&self, partitions: &HashMap<i32, PartitionStatistics>) {
         let mut state = self.state();
         for chunk in &state.pending {
@@ -214,7 +214,7 @@ impl Context {
         let mut ends = Vec::with_capacity(assigned.len());
         for (number, reading) in assigned {
             let found = partitions.get(&number).filter(|_| reading == Reading::Reads);
-            // Else its log is about to be another, and this is perhaps the other's end.
+            // Otherwise the partition is about to change its log, and this may be the end of the new one.
             if let Some(end) = found.map(|found| found.hi_offset).filter(|&end| end >= 0) {
                 state.log(number).saw_end(end);
                 state.was_allowed = true;
@@ -241,7 +241,7 @@ impl Context {
     }
 }
 
-/// How long a commit is waited for at least, however little is left of a revocation's time.
+/// The minimum time to wait for a commit, even when the time of a revocation is over.
 const COMMIT: Duration = Duration::from_secs(2);
 
 impl ClientContext for Context {
@@ -265,7 +265,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if config::is_out_of_range(&error) {
-            // `poll` returns it too, without these words.
+            // `poll` returns this error too, but without the text.
             self.state().refusals.extend(start_offsets::refusal(reason));
             return;
         }
@@ -275,11 +275,11 @@ impl ClientContext for Context {
         if error.rdkafka_error_code().is_some_and(config::is_of_the_group) {
             self.state().group_trouble = Some(reason.to_owned());
         }
-        // All brokers down, a host that does not resolve: librdkafka goes on trying by itself.
+        // All brokers down, or a host that does not resolve: librdkafka retries by itself.
         if self.repeated.is_news(&error) {
             tracing::warn!(%error, reason, "kafka");
         }
-        // That all are down follows from what was said of each.
+        // `AllBrokersDown` follows from the errors of the single brokers, which are more precise.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             self.state().trouble = reason.to_owned();
         }
@@ -287,8 +287,8 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// Partitions come paused and without a position: their starts are chosen outside of this callback. The group
-    /// believes that we own what we were given, so a partition that librdkafka does not take or let go ends the run.
+    /// Partitions are assigned paused and without a position; their starts are chosen later. The run ends if librdkafka
+    /// cannot assign or unassign them, because the group believes that it did.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,

@@ -1,6 +1,6 @@
-//! The table's own account, as the poll thread keeps it: claimed before a partition starts, advanced before each commit,
-//! and doubted where the answer says that the database went back. The database is asked by [`keep`], a task beside: the
-//! poll thread waits for it only where partitions are revoked and at the end.
+//! The poll thread's work on the table's account: it claims the account before a partition starts, stores positions in it
+//! before each commit, and doubts it where the answer shows that the database went back in time. A separate task,
+//! [`keep`], asks the database; the poll thread waits for it only during a revocation and at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::start_offsets::{LogPosition, Note};
 use super::state::{Command, PollState, Reading};
 use crate::pipeline::ports::{AssignmentId, SourceError};
 
-/// How long the account may be another's before it is claimed again. A member that has lost its partitions is told so
-/// with its next heartbeat, which comes every three seconds.
+/// How long the account may have another owner before it is claimed again. A member that lost its partitions learns it
+/// with its next heartbeat, which is sent every three seconds.
 const FOREIGN: Duration = Duration::from_secs(4);
 
-/// Asks the database, one request after the other, until the poll thread has ended.
+/// Sends the requests to the database one at a time, until the poll thread has ended.
 pub(super) async fn keep(
     store: Arc<dyn Positions>,
     mut requests: UnboundedReceiver<Request>,
@@ -51,7 +51,7 @@ async fn answer(store: &dyn Positions, request: Request) -> Result<Answer, store
 }
 
 impl PollState {
-    /// Takes in what the database answered.
+    /// Takes in an answer of the database.
     pub(super) fn account_answered(&mut self, answer: Answer) {
         match answer {
             Answer::Claimed { topic_id, owner, partitions, claimed } => {
@@ -125,10 +125,10 @@ impl Context {
         PositionKey { group: self.group.clone(), topic_id: topic_id.to_owned() }
     }
 
-    /// Claims the accounts of partitions that are to start. Returns those that have theirs.
+    /// Claims the accounts of partitions that are to start. Returns the partitions that may start now.
     ///
     /// # Errors
-    /// Where the database has not answered for a while.
+    /// When the database has not answered a claim for [`PATIENCE`].
     pub(super) fn claimed(
         &self,
         partitions: &[i32],
@@ -155,7 +155,7 @@ impl Context {
                     Claim::Asked(_) => {}
                     claim => {
                         if let Claim::Held(_) = claim {
-                            // What was written of another topic is no position in this one, whose account is claimed now.
+                            // Offsets of another topic are not valid in this one, whose account is claimed now.
                             state.commits.assign([number]);
                             since = state.commits.assignment();
                         }
@@ -174,8 +174,8 @@ impl Context {
         (ready, result)
     }
 
-    /// Has positions written into the account, unless some are being written: those that moved, or with `all` those of
-    /// every partition. Whether the database was asked.
+    /// Requests that positions are stored, unless a request is pending: those that changed, or with `all` those of every
+    /// partition. Returns whether a request was sent.
     pub(super) fn ask_to_store(&self, all: bool) -> bool {
         let mut by_topic: BTreeMap<String, Vec<(AssignmentId, Advance)>> = BTreeMap::new();
         {
@@ -199,7 +199,7 @@ impl Context {
                 let position = Advance { partition: number, owner, database, at_least, to };
                 by_topic.entry(topic_id).or_default().push((since, position));
             }
-            // One at a time: two topics are there only while a new one is being found.
+            // One topic at a time: there are two only while a new topic is being detected.
             state.is_storing = !by_topic.is_empty();
         }
         let Some((topic_id, positions)) = by_topic.pop_first() else { return false };
@@ -208,9 +208,9 @@ impl Context {
         is_asked
     }
 
-    /// Has what is written put into the account, and waits for it until the deadline.
+    /// Stores the written offsets and waits for the answer until the deadline.
     pub(super) fn store_and_wait(&self, deadline: Instant, turn: Duration) {
-        // What was under way, and what was written since.
+        // First the pending request, then the offsets written since.
         for _ in 0..2 {
             if !self.state().is_storing && !self.ask_to_store(false) {
                 return;
@@ -234,7 +234,7 @@ impl Context {
         }
     }
 
-    /// Partitions whose account does not say what was written last are claimed again and start where it says.
+    /// Claims the doubted accounts again; the partitions then start at the positions in the accounts.
     pub(super) fn start_doubted(&self, consumer: &BaseConsumer<Self>) {
         let doubted: Vec<i32> = {
             let mut state = self.state();
@@ -254,7 +254,7 @@ impl Context {
             let epoch = stored.and_then(|stored| state.log(number).epoch_before(stored));
             let Some(partition) = state.partitions.get_mut(&number) else { continue };
             let stored = stored.map(|offset| LogPosition { offset, epoch });
-            // What was doubted before and not started since counts: nothing was stored in between.
+            // Nothing was stored since an earlier doubt that led to no start, so its position still counts.
             partition.proved = stored.or(partition.proved).or(partition.start);
             partition.claim = Claim::Unclaimed;
             if !matches!(partition.reading, Reading::Refused(_)) {
@@ -265,7 +265,7 @@ impl Context {
         state.ask_at = Instant::now();
     }
 
-    /// Says once what a start is about, and counts it.
+    /// Logs the note of a start, and counts its records.
     pub(super) fn say(&self, partition: i32, note: Note, replay: Option<i64>) {
         let topic = &self.topic;
         let count = |from: i64, to: i64| to.saturating_sub(from).max(0).cast_unsigned();

@@ -1,46 +1,46 @@
-//! Which written offsets may be committed. Pure: the poll thread owns it, and the simulation of the loop drives it.
+//! Decides which written offsets may be committed. Pure: used by the poll thread, and by the simulation.
 
 use std::collections::BTreeMap;
 
 use crate::pipeline::ports::{AssignmentId, WrittenOffset};
 
-/// The written offsets of the partitions that are owned.
+/// The written offsets of the owned partitions.
 ///
-/// A written offset that was read under assignment `a` counts only while its partition has been owned without a break
-/// since an assignment ≤ `a`. Anything else belongs to an earlier ownership: another member may have gone further since,
-/// and committing it would set the group back. Such offsets are dropped; their records are read again by the owner.
+/// A written offset of assignment `a` is valid only if its partition has been owned without interruption since an
+/// assignment ≤ `a`. Otherwise it belongs to an earlier ownership: another member may have committed a larger offset
+/// since, and this commit would set the group back. Such offsets are dropped; the owner reads their records again.
 #[derive(Debug, Default)]
 pub(crate) struct CommitQueue {
     assignment: AssignmentId,
     owned: BTreeMap<i32, Ownership>,
 }
 
-/// What is known of a partition since it came.
+/// The state of a partition since it was assigned.
 #[derive(Debug)]
 struct Ownership {
     /// The first assignment of this ownership.
     since: AssignmentId,
-    /// The offset before which all was written when the ownership began.
+    /// The offset before which everything was written when the ownership began.
     start: Option<i64>,
-    /// The greatest offset that is written.
+    /// The largest written offset.
     written: Option<i64>,
-    /// The offset that stands in the table's own account.
+    /// The offset in the table's account.
     stored: Option<i64>,
-    /// What is kept beside the offset has changed: it is stored again before it is committed.
+    /// The metadata has changed: the offset must be stored again before it is committed.
     is_changed: bool,
-    /// The offset that was sent last.
+    /// The offset of the last commit request.
     sent: Option<i64>,
-    /// Whether the broker has confirmed `sent`, or nothing was sent.
+    /// Whether the broker has confirmed `sent`, or there is nothing to confirm.
     confirmed: bool,
 }
 
 impl CommitQueue {
-    /// The present assignment: records that are read now belong to it.
+    /// The present assignment, to which records read now belong.
     pub(crate) fn assignment(&self) -> AssignmentId {
         self.assignment
     }
 
-    /// Partitions came, or start again on another log: what was written of them before counts no more.
+    /// Takes in partitions that were assigned or that start on another log: earlier written offsets are no longer valid.
     pub(crate) fn assign(&mut self, partitions: impl IntoIterator<Item = i32>) {
         self.assignment = AssignmentId(self.assignment.0 + 1);
         for partition in partitions {
@@ -58,14 +58,14 @@ impl CommitQueue {
         }
     }
 
-    /// Partitions went.
+    /// Removes revoked partitions.
     pub(crate) fn revoke(&mut self, partitions: impl IntoIterator<Item = i32>) {
         for partition in partitions {
             self.owned.remove(&partition);
         }
     }
 
-    /// A position was written. `false`: it belongs to an earlier ownership and was dropped.
+    /// Takes in a written offset. `false`: it belongs to an earlier ownership and was dropped.
     pub(crate) fn written(&mut self, partition: i32, offset: WrittenOffset) -> bool {
         let Some(owned) = self.owned.get_mut(&partition) else { return false };
         if offset.assignment < owned.since {
@@ -80,20 +80,20 @@ impl CommitQueue {
         self.owned.get(&partition).map(|owned| owned.since)
     }
 
-    /// A partition starts, and all before this offset is written: the account may have it before anything else is.
+    /// Sets the offset before which everything is written at a start. It may be stored before a new record is written.
     pub(crate) fn starts_after(&mut self, partition: i32, next: Option<i64>) {
         if let Some(owned) = self.owned.get_mut(&partition) {
             owned.start = next;
         }
     }
 
-    /// The offset before which all is written, by the present ownership.
+    /// The offset before which everything is written, in the present ownership.
     pub(crate) fn written_before(&self, partition: i32) -> Option<i64> {
         let owned = self.owned.get(&partition)?;
         owned.written.or(owned.start)
     }
 
-    /// A partition starts at an offset before which everything is written. `is_committed`: the group has it too.
+    /// A partition starts at an offset before which everything is written. `is_committed`: the group's commit has it too.
     pub(crate) fn starts_as_written(&mut self, partition: i32, next: i64, is_committed: bool) {
         if let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.written.is_none())
         {
@@ -102,8 +102,8 @@ impl CommitQueue {
         }
     }
 
-    /// What is to be put into the table's own account: partition, the assignment that it was written under, and next
-    /// offset. With `all` every partition that has one, moved or not.
+    /// The offsets to store in the account: partition, first assignment of the ownership, next offset. Only changed ones,
+    /// or with `all` every known one.
     pub(crate) fn to_store(&self, all: bool) -> Vec<(i32, AssignmentId, i64)> {
         let positions = self.owned.iter().filter_map(|(&partition, owned)| {
             let has_moved = owned.written > owned.stored || owned.is_changed;
@@ -113,7 +113,7 @@ impl CommitQueue {
         positions.collect()
     }
 
-    /// The account has this offset. `false`: it belongs to an earlier ownership.
+    /// Takes in that the account has this offset. `false`: it belongs to an earlier ownership.
     pub(crate) fn stored(&mut self, partition: i32, since: AssignmentId, next: i64) -> bool {
         let owned = self.owned.get_mut(&partition).filter(|owned| owned.since == since);
         let Some(owned) = owned else { return false };
@@ -122,12 +122,12 @@ impl CommitQueue {
         true
     }
 
-    /// What the account has of a partition, by the present ownership.
+    /// The offset in the account, in the present ownership.
     pub(crate) fn stored_at(&self, partition: i32) -> Option<i64> {
         self.owned.get(&partition)?.stored
     }
 
-    /// What is committed beside the offset has changed: the offset is sent again, where there is one.
+    /// The metadata has changed: the offset, if any, is stored and committed again.
     pub(crate) fn repeat(&mut self, partition: i32) {
         if let Some(owned) = self.owned.get_mut(&partition) {
             owned.sent = None;
@@ -136,7 +136,7 @@ impl CommitQueue {
         }
     }
 
-    /// Takes what is to be sent: partition and next offset. Nothing goes to the group that the account does not have.
+    /// Takes the offsets to commit: partition and next offset. An offset is committed only after it was stored.
     pub(crate) fn take(&mut self) -> Vec<(i32, i64)> {
         let mut offsets = Vec::new();
         for (&partition, owned) in &mut self.owned {
@@ -150,7 +150,7 @@ impl CommitQueue {
         offsets
     }
 
-    /// What was sent did not arrive: it is sent again with the next commit.
+    /// These commits failed: their offsets are committed again with the next commit.
     pub(crate) fn not_sent(&mut self, offsets: &[(i32, i64)]) {
         for &(partition, next) in offsets {
             if let Some(owned) = self.owned.get_mut(&partition).filter(|o| o.sent == Some(next)) {
@@ -160,9 +160,9 @@ impl CommitQueue {
         }
     }
 
-    /// The broker confirmed an offset, or shows a smaller one than was sent: during a rebalance the coordinator refuses
-    /// commits, and nobody says so of one that was not waited for. After a confirmation a smaller one is an operator's
-    /// reset and is left alone. Answers whether an offset is confirmed by this.
+    /// Takes in the group's offset as the broker shows it. Where it is smaller than `sent`, `sent` is committed again: an
+    /// asynchronous commit does not report a refusal during a rebalance. After a confirmation a smaller offset is an
+    /// operator's reset and is ignored. Returns whether this confirmed an offset.
     pub(crate) fn shown(&mut self, partition: i32, committed: i64) -> bool {
         let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.confirmed) else {
             return false;
@@ -183,7 +183,7 @@ mod tests {
         WrittenOffset { next, assignment: AssignmentId(assignment) }
     }
 
-    /// What is to be sent when the account has taken all that it was to.
+    /// The offsets to commit after the account has stored everything.
     fn take(queue: &mut CommitQueue) -> Vec<(i32, i64)> {
         for (partition, since, next) in queue.to_store(false) {
             assert!(queue.stored(partition, since, next));
@@ -202,7 +202,7 @@ mod tests {
         queue.written(0, at(1, 9));
         assert!(queue.stored(0, AssignmentId(1), 7));
         assert_eq!((queue.take(), queue.stored_at(0)), (vec![(0, 7)], Some(7)));
-        // An idle partition is stored from its start on, and not sent: nothing of it is written.
+        // The start of an idle partition is stored but not committed, because no record of it was written.
         let all = [(0, AssignmentId(1), 9), (1, AssignmentId(1), 4)];
         assert_eq!(queue.to_store(true), all);
         assert!(queue.stored(1, AssignmentId(1), 4));

@@ -1,4 +1,4 @@
-//! Sends what is to be committed.
+//! Sends commits to the group's coordinator.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use super::callbacks::Context;
 use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::ffi::{self, CommitAnswer};
 
-/// How often the watchdog is told that the thread lives while it waits for a commit.
+/// How often the thread reports that it is alive while it waits for a commit.
 const TURN: Duration = Duration::from_millis(500);
 
 impl Context {
-    /// Sends what the account has. One that fails is sent again with the next, or its records are read again.
+    /// Commits the stored offsets without waiting. A failed commit is repeated with the next one.
     pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) {
         let offsets = self.state().commits.take();
         if offsets.is_empty() {
@@ -28,7 +28,7 @@ impl Context {
         }
     }
 
-    /// Sends what is written and waits for the broker's answer, at most for this long.
+    /// Stores and commits the written offsets and waits for the broker's answer, at most for `patience`.
     pub(super) fn commit_and_wait(&self, consumer: &BaseConsumer<Self>, patience: Duration) {
         let deadline = Instant::now() + patience;
         self.store_and_wait(deadline, TURN);
@@ -60,7 +60,7 @@ impl Context {
         self.state().commits.not_sent(&offsets);
     }
 
-    /// The offsets, with the leader epoch before each, and what else a commit says.
+    /// The list to commit: the offsets, the leader epoch before each, and the metadata.
     fn to_commit(&self, offsets: &[(i32, i64)]) -> KafkaResult<TopicPartitionList> {
         let mut list = self.list(offsets.iter().copied())?;
         for &(partition, next) in offsets {

@@ -1,8 +1,8 @@
-//! The member of the consumer group: its thread, the client's callbacks, where partitions start and what is committed.
+//! The member of the consumer group: its thread, the client's callbacks, the start of partitions and the commits.
 //!
-//! `thread` polls; librdkafka calls `callbacks` from within; both share `state`. `start_offsets` decides where a
-//! partition is read from, `placement` asks and acts on it. `account` keeps the table's own account of positions. `commit`
-//! says which offsets may be stored and committed, `confirm` sends them.
+//! `thread` polls; librdkafka calls `callbacks` from inside of the poll; both share `state`. `start_offsets` decides
+//! where to start reading a partition, `placement` asks for the facts and acts on it. `account` and `claims` keep the
+//! table's account of positions. `commit` decides which offsets may be stored and committed, `confirm` sends them.
 
 mod account;
 mod callbacks;

@@ -1,5 +1,5 @@
-//! Gives partitions that have none a start: asks for what it depends on, decides, and has librdkafka go there. All of
-//! it between two polls, so that nothing of it happens inside of a callback.
+//! Starts partitions: gets the facts, decides, and makes librdkafka begin there. All of it runs between two polls, never
+//! inside of a callback.
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +18,15 @@ use crate::kafka::observe::GroupWait;
 use crate::pipeline::ports::{AssignmentId, SourceError};
 use crate::settings::OnGap;
 
-/// How long the broker has for one question. The poll thread asks, so no other partition is read meanwhile.
+/// The time limit of one request to the broker. The poll thread blocks on it, so no partition is read meanwhile.
 const QUESTION: Duration = Duration::from_secs(2);
-/// How long to wait before what was not answered is asked again.
+/// The delay before a request without an answer is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long librdkafka may take to start an assigned partition. It stops the old reading first, and a partition that it
-/// has given up at [`NOWHERE`] never starts by itself.
+/// How long librdkafka may take to start an assigned partition. It first stops the old fetch. A partition that it stopped
+/// at [`NOWHERE`] never starts by itself.
 const TAKE: Duration = Duration::from_secs(5);
 
-/// What the group has of a partition.
+/// The group's commit for a partition.
 #[derive(Debug, Clone, Default)]
 struct Committed {
     position: Option<LogPosition>,
@@ -34,7 +34,7 @@ struct Committed {
 }
 
 impl Context {
-    /// One turn: partitions that have no start get one where the brokers answer, and those that have are read.
+    /// Finds starts for the partitions without one, as far as the brokers answer, and starts those that have one.
     pub(super) fn start_partitions(&self, consumer: &BaseConsumer<Self>) {
         let (without, due) = {
             let state = self.state();
@@ -63,7 +63,7 @@ impl Context {
         self.show(GroupWait::StartOffsets, Some(reason));
     }
 
-    /// What librdkafka does not take ends the run: the group believes that these partitions are read.
+    /// Ends the run if librdkafka fails, because the group believes that these partitions are being read.
     pub(super) fn fatal<T>(&self, result: KafkaResult<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -76,7 +76,7 @@ impl Context {
     }
 
     /// # Errors
-    /// With the reason why some partition has no start yet; those that can, have one.
+    /// The reason why a partition has no start yet. The other partitions were started.
     fn choose_starts(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -93,7 +93,7 @@ impl Context {
         let (partitions, mut result) = self.claimed(partitions, topic_id.as_deref());
         if partitions.is_empty() {
             self.state().ask_at = Instant::now() + ASK_AGAIN;
-            // An answer that came meanwhile is seen in the next turn.
+            // A pending answer of the database is seen in the next turn.
             return result;
         }
         let partitions = &partitions[..];
@@ -113,7 +113,7 @@ impl Context {
         result
     }
 
-    /// Asks with a queue of its own: an answer to an earlier question may be of an earlier topic.
+    /// Uses a new queue for each request: an answer to an earlier request may be about an earlier topic.
     fn topic_id(&self, consumer: &BaseConsumer<Self>) -> Result<Option<String>, String> {
         // None for a name that no topic can have.
         let Some(ids) = TopicIds::new(consumer.client(), &self.topic) else { return Ok(None) };
@@ -121,8 +121,8 @@ impl Context {
         ids.answer(QUESTION).unwrap_or_else(|| Err("no answer in time".to_owned()))
     }
 
-    /// What the group has committed, in the order of the partitions. Those whose reading was refused are not asked for:
-    /// they have a position, and need not wait for the coordinator.
+    /// The group's commits, in the order of the partitions. The group is asked only for partitions without a position:
+    /// the others need not wait for the coordinator.
     fn committed(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -175,9 +175,9 @@ impl Context {
         let partition = state.partitions.get(&number)?.clone();
         let Partition { reading, start, next, proved, claim, .. } = partition;
         let is_account_kept = matches!(claim, Claim::Held(_));
-        // What was seen since a gap is of the log that came after it; a start at the group's position is of the one before.
+        // After a gap the known end belongs to the new log, but a start at the group's position belongs to the old one.
         let is_replaced = next.is_none() && state.reported.contains_key(&number);
-        // In the middle of reading the account is behind: it counts at a start and where it was doubted.
+        // During reading the account is behind, so it counts only at the first start and after a doubt.
         let is_asked = start.is_none() || proved.is_some();
         let held = match claim {
             Claim::Held(held) if is_asked => held.position,
@@ -193,7 +193,7 @@ impl Context {
             position,
             committed: committed.position.or(log.committed.map(LogPosition::unproved).filter(
                 |_| {
-                    // A broker forgets the group's offsets when it deletes the topic: then ours says what is lost.
+                    // The broker forgets the group's offsets when it deletes a topic: ours shows what was lost.
                     log.topic_id.is_some() && topic_id.is_some() && log.topic_id != topic_id
                 },
             )),
@@ -233,7 +233,7 @@ impl Context {
         }
     }
 
-    /// Takes in a decision: from here on everything that is known of the partition is of the log that it will read.
+    /// Carries out a decision. From now on all facts about the partition describe the log that it will read.
     pub(super) fn start(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -277,7 +277,7 @@ impl Context {
         self.observer.started(number, start.position.offset, assignment);
     }
 
-    /// What is known of the partition from now on.
+    /// Sets the partition's state for the start; returns the assignment of its records.
     fn take_in_start(&self, number: i32, facts: &Facts, start: Start) -> AssignmentId {
         let mut state = self.state();
         let written = facts.written_before(start, state.commits.written_before(number));
@@ -292,7 +292,7 @@ impl Context {
         let mut claim =
             state.partitions.get(&number).map(|of| of.claim.clone()).unwrap_or_default();
         if let Claim::Held(held) = &mut claim {
-            // What is read again is written again: the account may come back to here.
+            // Records that are read again are written again, so the account may go back to this offset.
             let stood = held.position.as_ref().map(|position| position.next_offset.min(at));
             held.at_least = stood.filter(|_| !start.other_log);
         }
@@ -314,7 +314,7 @@ impl Context {
         state.commits.assignment()
     }
 
-    /// librdkafka has stopped reading the partition for good: only another assignment starts it again.
+    /// librdkafka has stopped reading the partition for good: only a new assignment starts it again.
     fn assign_anew(&self, consumer: &BaseConsumer<Self>, partition: i32) -> KafkaResult<()> {
         let list = self.list([(partition, NOWHERE)])?;
         consumer.pause(&list)?;
@@ -323,8 +323,8 @@ impl Context {
         consumer.pause(&list)
     }
 
-    /// Has librdkafka go to the starts that were chosen. A seek with an epoch is checked by the broker; an assignment is
-    /// not.
+    /// Makes librdkafka go to the chosen starts by a seek: the broker checks the epoch of a seek, but not that of an
+    /// assignment.
     fn take_starts(&self, consumer: &BaseConsumer<Self>) -> KafkaResult<()> {
         let starting: Vec<(i32, LogPosition, Instant)> = {
             let state = self.state();
@@ -346,7 +346,7 @@ impl Context {
         });
         let sought = match consumer.seek_partitions(list, QUESTION) {
             Ok(sought) => sought,
-            // Tried again in the next turn.
+            // The next turn tries again.
             Err(KafkaError::Seek(error)) => {
                 tracing::debug!(error, "partitions do not start yet");
                 return Ok(());
@@ -394,10 +394,10 @@ impl Context {
         consumer.resume(&self.list(partitions.iter().map(|&partition| (partition, 0)))?)
     }
 
-    /// The topic has this id now: whether a partition is read as of another topic of that name.
+    /// Whether a partition was read under another topic id than `id`, the topic's present id.
     pub(super) fn is_read_as_of_another(&self, id: &str) -> bool {
         let mut state = self.state();
-        // A member that is given no partition of it learns it by nothing else.
+        // A member without partitions learns only here that the topic exists.
         state.topic_is_missing = false;
         let read = state.partitions_that(|partition| partition.next_offset().is_some());
         read.into_iter().any(|number| {
@@ -406,7 +406,7 @@ impl Context {
         })
     }
 
-    /// Says and counts what a start passes over, once. `false` where `kafka.on_gap` ends the run for it.
+    /// Logs and counts a gap, once. Returns `false` where `kafka.on_gap` ends the run.
     fn report(&self, partition: i32, gap: Gap) -> bool {
         let told = self.state().reported.get(&partition).copied();
         let Some(news) = gap.beyond(told) else { return self.on_gap != OnGap::Stop };

@@ -1,86 +1,86 @@
-//! Where a partition is read from: a pure decision. librdkafka may not choose (`auto.offset.reset=error`), and what a
-//! start passes over is a gap, which is counted, named, and by `kafka.on_gap` ends the ingester.
+//! Decides where to start reading a partition; pure. librdkafka must not choose (`auto.offset.reset=error`). Offsets that
+//! a start skips are a gap, which is counted and logged, and ends the ingester where `kafka.on_gap` says so.
 
 use crate::kafka::commit_metadata::CommitMetadata;
 
-/// A place in a partition's log.
+/// A position in a partition's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogPosition {
     /// The next offset to read.
     pub(crate) offset: i64,
-    /// The leader epoch of the record before it. With it a broker tells a log that was cut from one that grew (KIP-320).
+    /// The leader epoch of the record before it. The broker uses it to detect that the log was truncated (KIP-320).
     pub(crate) epoch: Option<i32>,
 }
 
-/// Why librdkafka stopped reading a partition at a position.
+/// The reason why librdkafka stopped reading a partition at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The broker says that the position is not in its log.
     OutOfRange,
-    /// The log was cut: it holds other records from this offset on than those that were read.
+    /// The log was truncated: from this offset on it has other records than those that were read.
     Cut(i64),
-    /// The log has no record of the position's epoch or an earlier one.
+    /// The log has no record with the position's epoch or an earlier one.
     NoSuchEpoch,
 }
 
-/// All that a start depends on.
+/// All inputs of the decision.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
-    /// Where reading was, in this ownership; none at its start.
+    /// The position of the reader in this ownership; `None` at its start.
     pub(crate) position: Option<LogPosition>,
-    /// What the group has committed.
+    /// The offset that the group has committed.
     pub(crate) committed: Option<LogPosition>,
-    /// The position by the table's own account; none where the account has none.
+    /// The position in the table's account; `None` where the account has no position.
     pub(crate) account: Option<LogPosition>,
-    /// Whether an account is kept, and was claimed.
+    /// Whether the table keeps an account, and this member has claimed it.
     pub(crate) is_account_kept: bool,
-    /// The evidence fingerprint by the account.
+    /// The evidence fingerprint in the account.
     pub(crate) evidence: Option<String>,
-    /// Where the account was doubted while the partition was read: the position up to which it was right.
+    /// The position up to which the account was correct, where it was doubted while the partition was read.
     pub(crate) proved: Option<LogPosition>,
-    /// What the commit says beside the offset.
+    /// The values in the commit's metadata.
     pub(crate) metadata: CommitMetadata,
-    /// Cluster and topic id as they are now.
+    /// The present ids of the cluster and the topic.
     pub(crate) cluster: Option<String>,
     pub(crate) topic_id: Option<String>,
-    /// The topic's id as it was when this process last read the partition.
+    /// The topic's id when this process last read the partition.
     pub(crate) known_topic_id: Option<String>,
-    /// The first offset and the one after the last, where they were asked for.
+    /// The first offset and one more than the last, if the broker was asked.
     pub(crate) watermarks: Option<(i64, i64)>,
-    /// The greatest end that was seen of the topic as it was.
+    /// The largest end seen of the log that was read.
     pub(crate) known_end: Option<i64>,
-    /// Why the position was refused.
+    /// The reason why the position was refused.
     pub(crate) refusal: Option<Refusal>,
-    /// Whether the position's epoch was checked by the broker before it was refused.
+    /// Whether the broker checked the position's epoch before it refused the position.
     pub(crate) validated: bool,
 }
 
-/// Why records are passed over or read again.
+/// The reason why records are skipped or read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GapCause {
-    /// The broker has deleted what was not read yet.
+    /// The broker deleted records before they were read.
     Retention,
-    /// The topic was deleted and made again.
+    /// The topic was deleted and created again.
     Recreated,
-    /// The log was cut, and nobody knows where: all of it is read.
+    /// The log was truncated at an unknown offset: all of it is read.
     CutSomewhere,
-    /// The log was cut at the start of the gap's range.
+    /// The log was truncated at the first offset of the gap.
     Cut,
     /// A batch is damaged or cannot be unpacked.
     Unreadable,
 }
 
-/// What a start passes over.
+/// The offsets that a start skips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gap {
     pub(crate) cause: GapCause,
-    /// The first offset that is lost, and the one after the last, as far as they are known.
+    /// The first lost offset and one more than the last, if they are known.
     pub(crate) range: Option<(i64, i64)>,
 }
 
 impl Gap {
-    /// What of this gap was not told when another one was; none where nothing is new in it. A partition that is lost before
-    /// anything behind a gap is committed has the gap again, and by then retention may have taken more.
+    /// The part of this gap that was not yet reported; `None` where nothing is new. A partition that is revoked before an
+    /// offset after the gap is committed has the gap again, and retention may have deleted more by then.
     pub(crate) fn beyond(self, told: Option<Self>) -> Option<Self> {
         let Some(told) = told.filter(|told| told.cause == self.cause) else { return Some(self) };
         let (Some((from, to)), Some((told_from, told_to))) = (self.range, told.range) else {
@@ -93,39 +93,39 @@ impl Gap {
     }
 }
 
-/// A start.
+/// The result of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) position: LogPosition,
     pub(crate) gap: Option<Gap>,
-    /// Whether what is known of the old log says nothing about the one that is read now.
+    /// Whether facts about the old log do not apply to the log that is read now.
     pub(crate) other_log: bool,
-    /// What is to be said of it.
+    /// The note to log about the start, if any.
     pub(crate) note: Option<Note>,
 }
 
-/// Why a start is not simply where the group's offset is.
+/// The reason why a start is not at the group's offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// The database went back: it lacks what came from the first offset up to the second.
+    /// The database went back in time: it lacks the rows from the first offset up to the second.
     WentBack { from: i64, to: i64 },
-    /// The database had an account and has none: it was emptied, or is another.
+    /// The database no longer has the account: it was emptied, or it is another database.
     AccountGone { from: i64, to: i64 },
-    /// Somebody else has set the group's offset from the first to the second.
+    /// Another program has set the group's offset from the first to the second.
     Reset { from: i64, to: i64 },
 }
 
-/// A start, or the question that is to be answered before.
+/// A start, or a request for more facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Read from there.
+    /// Read from this position.
     Start(Start),
-    /// The watermarks decide: ask for them, then decide again.
+    /// Ask the broker for the watermarks, then decide again.
     AskWatermarks,
 }
 
 impl Facts {
-    /// Decides.
+    /// Decides by the facts. Pure.
     pub(crate) fn decide(&self) -> Decision {
         if self.is_other_topic() {
             return self
@@ -137,8 +137,8 @@ impl Facts {
         }
     }
 
-    /// Where nothing was refused: at the smaller of the committed offset and the table's own account. What somebody else
-    /// has committed is obeyed.
+    /// The start where no position was refused: the smaller of the committed offset and the table's account. An offset
+    /// that another program committed is used as it is.
     fn first_start(&self) -> Decision {
         if let Some(proved) = self.proved {
             return self.after_doubt(proved);
@@ -169,7 +169,7 @@ impl Facts {
         }
     }
 
-    /// The account was claimed again: what it says is true of the database as it is now.
+    /// The start after the account was claimed again: now it describes the present database.
     fn after_doubt(&self, proved: LogPosition) -> Decision {
         let read = self.position.unwrap_or(proved).offset;
         match self.account {
@@ -182,7 +182,7 @@ impl Facts {
         }
     }
 
-    /// By which evidence the partition is settled: what the account says, because it came with the rows.
+    /// The evidence by which the partition is settled. The account's has priority: it was stored with the rows.
     pub(crate) fn settled_by(&self, note: Option<Note>) -> Option<String> {
         match note {
             Some(Note::WentBack { .. } | Note::AccountGone { .. }) => None,
@@ -191,8 +191,8 @@ impl Facts {
         }
     }
 
-    /// The offset before which all is written when the partition starts. In the middle of reading that is not the start,
-    /// because what was read may be on its way; `known` is what was written before.
+    /// The offset before which everything is written when the partition starts. During reading it is not the start,
+    /// because records before it may still be in a batch; `known` is the offset that was written before.
     pub(crate) fn written_before(&self, start: Start, known: Option<i64>) -> Option<i64> {
         let at = start.position.offset;
         let is_recreated = start.gap.is_some_and(|gap| gap.cause == GapCause::Recreated);
@@ -202,7 +202,7 @@ impl Facts {
         known.map(|known| known.min(at))
     }
 
-    /// Whether a start is a position of the group or of the account, and so all before it is written.
+    /// Whether the start is the position of the group or the account, so that everything before it is written.
     pub(crate) fn is_written_before(&self, start: Start) -> bool {
         let is_asked = self.position.is_none() || self.proved.is_some();
         let known = [self.committed, self.account].into_iter().flatten();
@@ -218,9 +218,9 @@ impl Facts {
             return Start { gap: Some(gap), ..Start::plain(LogPosition::unproved(low)) };
         }
         match refusal {
-            // The broker was asked between a change of leaders, or its log has grown since: no gap.
+            // The broker was asked during a change of leaders, or its log has grown since: no gap.
             Refusal::OutOfRange if next.offset <= high => Start::plain(next),
-            // The epoch tells where the log was cut: librdkafka is to ask for it.
+            // The epoch shows where the log was truncated: a start with it makes librdkafka ask the broker.
             Refusal::OutOfRange if next.epoch.is_some() && !self.validated => Start::plain(next),
             Refusal::OutOfRange => self.other_log(GapCause::CutSomewhere, low, self.unread()),
             Refusal::NoSuchEpoch if next.offset == low => {
@@ -242,14 +242,14 @@ impl Facts {
         Start { gap, other_log: true, ..Start::plain(LogPosition::unproved(from)) }
     }
 
-    /// What was not read of the old log, as far as its end was seen.
+    /// The unread offsets of the old log, up to the largest end that was seen.
     fn unread(&self) -> Option<(i64, i64)> {
         let next = self.position.or(self.committed)?.offset;
         self.known_end.filter(|&end| end > next).map(|end| (next, end))
     }
 
-    /// Whether the position belongs to a topic of the same name that is gone. A commit that a mirror copied from another
-    /// cluster names that cluster's topic; its offset was translated for this one and holds.
+    /// Whether the position belongs to a deleted topic of the same name. A commit that a mirror copied from another
+    /// cluster has that cluster's topic id; its offset was translated for this cluster and is valid.
     fn is_other_topic(&self) -> bool {
         let Some(now) = &self.topic_id else { return false };
         match &self.metadata.topic_id {
@@ -276,15 +276,15 @@ impl Facts {
 }
 
 impl LogPosition {
-    /// Whether less was written at this position than at another. One of an earlier epoch is, whatever its offset: the
-    /// log may have been cut in between, which the broker tells by the epoch.
+    /// Whether less was written at this position than at the other. A position of an earlier epoch counts as less
+    /// whatever its offset, because the log may have been truncated since; the broker detects that by the epoch.
     fn is_before(self, other: Self) -> bool {
         let is_of_earlier_epoch =
             matches!((self.epoch, other.epoch), (Some(own), Some(other)) if own < other);
         self.offset < other.offset || is_of_earlier_epoch
     }
 
-    /// A position that no epoch proves.
+    /// A position without an epoch, which the broker cannot check.
     pub(crate) const fn unproved(offset: i64) -> Self {
         Self { offset, epoch: None }
     }
@@ -301,8 +301,8 @@ impl Start {
     }
 }
 
-/// Reads where librdkafka refused a position, and why, out of its words: it gives them as text alone
-/// (`rd_kafka_offset_reset` in rdkafka_offset.c). None where the text is another.
+/// Reads the refused offset and the reason from librdkafka's error text (`rd_kafka_offset_reset` in rdkafka_offset.c),
+/// because librdkafka gives them only there. `None` for any other text.
 pub(crate) fn refusal(text: &str) -> Option<(i64, Refusal)> {
     let number = |before: &str| {
         let rest = &text[text.find(before)? + before.len()..];
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(noted(&facts), (2, Some(Note::AccountGone { from: 2, to: 7 })));
         assert_eq!(noted(&Facts { is_account_kept: false, ..facts.clone() }), (7, None));
         assert_eq!(start(&Facts { committed: None, ..at(9) }), (9, Some(3), None, None));
-        // An earlier version kept no account, and its commits are its own.
+        // An earlier version kept no account, but its commits count as the ingester's own.
         let earlier = CommitMetadata { topic_id: topic("t"), ..CommitMetadata::default() };
         let by = |metadata: &CommitMetadata, facts: Facts| Facts {
             metadata: metadata.clone(),
@@ -396,7 +396,7 @@ mod tests {
         };
         assert_eq!(noted(&by(&earlier, facts.clone())), (7, None));
         assert_eq!(noted(&by(&earlier, at(5))), (5, Some(Note::WentBack { from: 5, to: 7 })));
-        // Somebody else's commit is obeyed.
+        // A commit of another program is used as it is.
         let none = CommitMetadata::default();
         assert_eq!(noted(&by(&none, at(5))), (7, Some(Note::Reset { from: 5, to: 7 })));
         assert_eq!(noted(&by(&none, at(9))), (7, Some(Note::Reset { from: 9, to: 7 })));
@@ -448,7 +448,7 @@ mod tests {
         assert_eq!(start(&facts), (0, None, Some(GapCause::Recreated), Some((20, 25))));
         let unseen = Facts { known_end: None, ..facts.clone() };
         assert_eq!(start(&unseen), (0, None, Some(GapCause::Recreated), None));
-        // In mid-run: the position is known, the commit says nothing.
+        // During reading the position is known and the commit's metadata is empty.
         let running = Facts {
             position: position(21),
             metadata: CommitMetadata::default(),

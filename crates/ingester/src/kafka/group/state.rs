@@ -1,4 +1,4 @@
-//! What the poll thread knows: the partitions that are assigned, what is to be committed, what is pending.
+//! The poll thread's state: the assigned partitions, the offsets to commit, the pending records.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Receiver;
@@ -12,115 +12,114 @@ use crate::kafka::observe::GroupWait;
 use crate::pipeline::ports::{Chunk, SourceError, WrittenOffsets};
 use crate::record::Record;
 
-/// What the rest of the ingester says to the poll thread.
+/// A command to the poll thread from the rest of the ingester.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Everything before these offsets is written.
     Written(WrittenOffsets),
     /// Commit as soon as possible.
     CommitSoon,
-    /// What the database says of the account.
+    /// The database's answer about the account.
     Account(Box<Answer>),
-    /// Read nothing more, and stay in the group.
+    /// Read nothing more, but stay in the group.
     Halt,
-    /// Read nothing more, hand over what was read, and end.
+    /// Read nothing more, send what was read, and end.
     Stop,
     /// Commit and leave the group.
     Close,
 }
 
-/// Everything that changes, of the poll thread and of librdkafka's callbacks.
+/// The mutable state of the poll thread and of librdkafka's callbacks.
 ///
-/// There is one lock around it because the callbacks (rebalances, statistics, errors) get the consumer's context by a
-/// shared reference. They run on the poll thread too, inside `poll`: so nobody ever waits for the lock, and it must not
-/// be held over a call of librdkafka's.
+/// It has one lock, because the callbacks (rebalances, statistics, errors) get the consumer's context by a shared
+/// reference. They run on the poll thread too, inside `poll`: so the lock is never contended, and it must not be held
+/// during a call to librdkafka.
 #[derive(Debug)]
 pub(super) struct PollState {
     pub(super) commands: Receiver<Command>,
     pub(super) commits: CommitQueue,
-    /// The partitions that are assigned.
     pub(super) partitions: BTreeMap<i32, Partition>,
-    /// What is remembered of partitions, the revoked ones too.
+    /// Known facts about the partitions' logs, also of revoked partitions.
     pub(super) logs: BTreeMap<i32, KnownLog>,
-    /// Records that were read and not yet handed over, by the assignment they were read under.
+    /// Records that were read but not sent yet, by the assignment under which they were read.
     pub(super) pending: VecDeque<Chunk>,
-    /// How far the commands have led.
+    /// The stage that the commands have set.
     pub(super) stage: Stage,
     pub(super) halted: bool,
     pub(super) commit_soon: bool,
-    /// Positions are being written into the account.
+    /// A request to store positions in the account is not answered yet.
     pub(super) is_storing: bool,
-    /// Positions were written into the account, and may be committed.
+    /// Positions were stored in the account and may be committed.
     pub(super) commit_stored: bool,
-    /// Partitions whose account does not say what was written last.
+    /// Partitions whose account does not have the position that was stored last.
     pub(super) doubted: BTreeSet<i32>,
-    /// The loop takes nothing: no partition is read.
+    /// The loop takes no records: all partitions are paused.
     pub(super) is_full: bool,
-    /// The cluster's id, where the broker says one.
+    /// The cluster's id, if the broker has one.
     pub(super) cluster: Option<String>,
-    /// The broker knows no such topic.
+    /// The broker reports that the topic does not exist.
     pub(super) topic_is_missing: bool,
-    /// librdkafka stopped reading some partition; the next statistics say which.
+    /// librdkafka stopped reading a partition; the next statistics show which.
     pub(super) asked_for_start: bool,
-    /// Where librdkafka refused positions, and why; it does not say of which partitions.
+    /// The offsets that librdkafka refused, and the reasons; it does not name the partitions.
     pub(super) refusals: Vec<(i64, Refusal)>,
-    /// The first offsets of batches that cannot be read; librdkafka does not say of which partitions.
+    /// The first offsets of unreadable batches; librdkafka does not name the partitions.
     pub(super) unreadable: BTreeSet<i64>,
-    /// Gaps that were told, by partition, until an offset behind them is committed.
+    /// The gaps that were reported, by partition, until an offset after them is committed.
     pub(super) reported: BTreeMap<i32, Gap>,
-    /// When start offsets may be asked for again.
+    /// The earliest time of the next attempt to find start offsets.
     pub(super) ask_at: Instant,
-    /// What librdkafka said last about a broker.
+    /// librdkafka's latest error message about a broker.
     pub(super) trouble: String,
-    /// Why the group does not take this member, in librdkafka's words.
+    /// The reason why the group refuses this member, in librdkafka's words.
     pub(super) group_trouble: Option<String>,
-    /// Since when the group has no coordinator although a broker is connected.
+    /// The time since which the group has had no coordinator although a broker is connected.
     pub(super) coordinator_away: Option<Instant>,
-    /// Since when no broker is connected.
+    /// The time since which no broker has been connected.
     pub(super) unconnected: Option<Instant>,
-    /// Since when the member has been joining, without a partition.
+    /// The time since which the member has been joining without a partition.
     pub(super) joining: Option<Instant>,
-    /// Whether the broker, where it assigns, has taken the member: librdkafka says so only of one that was given something.
+    /// Under KIP-848, whether the broker has accepted the member: librdkafka reports it only if it has partitions.
     pub(super) is_taken: bool,
-    /// Since when partitions have no leader.
+    /// The time since which each partition has had no leader.
     pub(super) leaderless: BTreeMap<i32, Instant>,
-    /// What the observer was told and not yet that it is over.
+    /// The conditions that the observer was told and that are not over.
     pub(super) told: BTreeSet<GroupWait>,
-    /// Whether the broker has let us read: a right that is missing later was taken away, and may come back.
+    /// Whether the broker has ever allowed a read: a right that is missing later was revoked and may come back.
     pub(super) was_allowed: bool,
-    /// Why the source cannot go on.
+    /// The reason why the source must end.
     pub(super) failed: Option<SourceError>,
 }
 
-/// How far the poll thread is to go.
+/// How far the poll thread is to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     /// Read.
     Read,
-    /// Hand over what was read.
+    /// Send the records that were read.
     Stop,
     /// Leave the group.
     Close,
 }
 
-/// A partition that is assigned.
+/// The state of an assigned partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Partition {
     pub(super) reading: Reading,
-    /// The start that was chosen last.
+    /// The latest start.
     pub(super) start: Option<LogPosition>,
-    /// The offset after the last record that was read since.
+    /// The offset after the last record read since that start.
     pub(super) next: Option<i64>,
-    /// The evidence fingerprint that was committed last.
+    /// The evidence fingerprint in the latest commit.
     pub(super) settled_by: Option<String>,
-    /// Whether the account is ours.
+    /// Whether this member has claimed the account.
     pub(super) claim: Claim,
-    /// Where the account was doubted: the position up to which it was right.
+    /// The position up to which the account was correct, if it was doubted.
     pub(super) proved: Option<LogPosition>,
 }
 
 impl Partition {
-    /// The offset that is read next; none before the first start.
+    /// The next offset to read; `None` before the first start.
     pub(super) fn next_offset(&self) -> Option<i64> {
         self.next.or(self.start.map(|start| start.offset))
     }
@@ -129,42 +128,42 @@ impl Partition {
 /// Whether a partition is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// Paused: its start is not known.
+    /// Paused: the start is unknown.
     #[default]
     NoStart,
-    /// Paused, and without a position that librdkafka would read from, because this one was refused.
+    /// Paused, because librdkafka refused the position.
     Refused(Refusal),
-    /// Paused: its start is known, and librdkafka has not taken it yet. Since when.
+    /// Paused: the start is known, but librdkafka has not begun there yet. With the time of the decision.
     Starts(LogPosition, Instant),
-    /// It is read, or paused with all others while the loop is full.
+    /// It is being read, or it is paused with all others while the loop is full.
     Reads,
 }
 
-/// What is remembered of a partition's log.
+/// Known facts about a partition's log.
 #[derive(Debug, Default)]
 pub(crate) struct KnownLog {
-    /// The id of the topic that it is of.
+    /// The id of the log's topic.
     pub(crate) topic_id: Option<String>,
-    /// The greatest end that was seen.
+    /// The largest end seen.
     end: Option<i64>,
     /// The offsets at which a leader epoch began, ascending.
     epochs: VecDeque<(i64, i32)>,
-    /// The last offset we committed: a broker forgets the group's when it deletes a topic.
+    /// The last offset that this process committed: the broker forgets the group's when it deletes a topic.
     pub(crate) committed: Option<i64>,
 }
 
 impl KnownLog {
-    /// An end was seen.
+    /// Takes in an end of the log.
     pub(crate) fn saw_end(&mut self, end: i64) {
         self.end = self.end.max(Some(end));
     }
 
-    /// The greatest end that was seen.
+    /// The largest end seen.
     pub(crate) fn end(&self) -> Option<i64> {
         self.end
     }
 
-    /// A record was read that the leader of this epoch wrote.
+    /// Takes in the leader epoch of a record that was read.
     pub(crate) fn saw_epoch(&mut self, offset: i64, epoch: i32) {
         if self.epochs.back().is_none_or(|&(_, last)| last != epoch) {
             self.epochs.push_back((offset, epoch));
@@ -177,14 +176,14 @@ impl KnownLog {
         before.map(|&(_, epoch)| epoch)
     }
 
-    /// Nobody asks for epochs before this offset any more.
+    /// Removes the epochs that are not needed for offsets from `next` on.
     pub(crate) fn forget_epochs_before(&mut self, next: i64) {
         while self.epochs.get(1).is_some_and(|&(first, _)| first < next) {
             self.epochs.pop_front();
         }
     }
 
-    /// A start with an epoch says as much as a record.
+    /// Resets the epochs to that of a start: it describes the record before the start.
     pub(crate) fn starts_at(&mut self, position: LogPosition) {
         self.epochs.clear();
         if let Some(epoch) = position.epoch {
@@ -228,7 +227,7 @@ impl PollState {
         }
     }
 
-    /// Takes in what was said since the last time.
+    /// Carries out the commands that came since the last call.
     pub(super) fn obey(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             self.take_in(command);
@@ -261,12 +260,12 @@ impl PollState {
         self.stage >= Stage::Stop
     }
 
-    /// The first failure counts.
+    /// Sets the reason to end; the first one stays.
     pub(super) fn fail(&mut self, error: SourceError) {
         self.failed.get_or_insert(error);
     }
 
-    /// Adds a record to what is pending.
+    /// Adds a record to the pending records.
     pub(super) fn push(&mut self, record: Record) {
         let assignment = self.commits.assignment();
         let partition = record.position.partition;
@@ -279,7 +278,7 @@ impl PollState {
         }
     }
 
-    /// Partitions came; nothing is read of them before their starts are known.
+    /// Adds assigned partitions. They are not read until their starts are known.
     pub(super) fn assign(&mut self, partitions: &[i32]) {
         self.commits.assign(partitions.iter().copied());
         for &partition in partitions {
@@ -288,7 +287,7 @@ impl PollState {
         self.ask_at = Instant::now();
     }
 
-    /// Partitions went.
+    /// Removes revoked partitions.
     pub(super) fn revoke(&mut self, partitions: &[i32]) {
         self.commits.revoke(partitions.iter().copied());
         for partition in partitions {
@@ -296,7 +295,7 @@ impl PollState {
         }
     }
 
-    /// The partitions for which this holds.
+    /// The partitions whose state satisfies the predicate.
     pub(super) fn partitions_that(&self, holds: impl Fn(&Partition) -> bool) -> Vec<i32> {
         let found = self.partitions.iter().filter(|(_, partition)| holds(partition));
         found.map(|(&number, _)| number).collect()
@@ -306,7 +305,7 @@ impl PollState {
         self.logs.entry(partition).or_default()
     }
 
-    /// librdkafka reads these partitions no more, for want of a position in the log.
+    /// Marks partitions that librdkafka has stopped reading because their position was refused.
     pub(super) fn refused(&mut self, stalled: impl Iterator<Item = i32>) {
         for number in stalled {
             let Some(partition) = self.partitions.get_mut(&number) else { continue };
@@ -319,7 +318,7 @@ impl PollState {
         self.refusals.clear();
     }
 
-    /// What is committed beside the offset of a partition.
+    /// The values for the metadata of a partition's commit.
     pub(super) fn metadata(&self, partition: i32) -> CommitMetadata {
         let topic_id = self.logs.get(&partition).and_then(|log| log.topic_id.clone());
         let claim = self.partitions.get(&partition).map(|partition| &partition.claim);
@@ -329,9 +328,9 @@ impl PollState {
     }
 }
 
-/// Of what librdkafka said, the reason for a partition that was read up to here: what it said of this offset, else of one
-/// before it, because records that it had fetched are read after it spoke. Where several fit, the one that reads most
-/// again: what is read twice is merged.
+/// Finds the refusal of a partition that was read up to `read`: one at exactly this offset, else one before it, because
+/// records that librdkafka had fetched before the refusal are still read. If several match, the one that reads the most
+/// records again counts: a merge makes a second read harmless.
 fn why(refusals: &[(i64, Refusal)], read: Option<i64>) -> Refusal {
     let is_exact = refusals.iter().any(|&(at, _)| Some(at) == read);
     let fitting = refusals.iter().filter(

@@ -1,4 +1,4 @@
-//! The member of the group against a broker; the test is the loop that writes the records.
+//! The group member against a real broker; the test takes the place of the loop that writes the records.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,14 +22,14 @@ use crate::pipeline::ports::{
 use crate::record::Record;
 use crate::settings::Settings;
 
-/// For anything that is waited for; afterwards something is broken.
+/// The time limit of every wait; after it the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Longer than any of these tests: a member that did not leave the group is missed after it.
+/// Longer than any of these tests, so that a member that does not leave the group is noticed.
 const SESSION: &str = "300000";
-/// Kafka's key of a request for committed offsets.
+/// Kafka's API key of OffsetFetch requests.
 const OFFSET_FETCH: u16 = 9;
 
-/// What the group told.
+/// Records the calls to the observers.
 #[derive(Debug, Default)]
 struct Seen(Mutex<Told>);
 
@@ -84,7 +84,7 @@ impl SettledEvidence for Seen {
     }
 }
 
-/// A topic and a group of a test's own.
+/// A topic and a group for one test.
 struct Scene {
     brokers: String,
     topic: String,
@@ -120,7 +120,7 @@ impl Scene {
         self.member_of(&self.brokers)
     }
 
-    /// Sends so many records to a partition.
+    /// Sends `count` records to a partition.
     async fn produce(&self, partition: i32, count: usize) {
         let record = |_| testkit::Record {
             partition: Some(partition),
@@ -142,14 +142,14 @@ impl Scene {
         list
     }
 
-    /// The group's offset of a partition.
+    /// The group's committed offset of a partition.
     fn committed(&self, partition: i32) -> Option<i64> {
         let list = self.partition(partition, Offset::Invalid);
         let list = self.outsider().committed_offsets(list, PATIENCE).unwrap();
         list.elements()[0].offset().to_raw().filter(|offset| *offset >= 0)
     }
 
-    /// Commits as another member did before.
+    /// Commits like an earlier member.
     fn commit(&self, partition: i32, offset: i64, metadata: &str) {
         let list = self.partition(partition, Offset::Offset(offset));
         list.find_partition(&self.topic, partition).unwrap().set_metadata(metadata);
@@ -170,7 +170,7 @@ impl Member {
         next.unwrap_or_else(|_| panic!("no event: {:?}", self.seen.told())).expect("an event")
     }
 
-    /// The next records; revocations before them are answered at once.
+    /// The next records; answers revocations that come before them.
     async fn records(&mut self) -> Chunk {
         loop {
             match self.next().await {
@@ -181,7 +181,7 @@ impl Member {
         }
     }
 
-    /// Reads so many records, and returns partition, offset and assignment of each.
+    /// Reads `count` records, and returns partition, offset and assignment of each.
     async fn read(&mut self, count: usize) -> Vec<(i32, i64, AssignmentId)> {
         let mut all = Vec::new();
         while all.len() < count {
@@ -192,7 +192,7 @@ impl Member {
         all
     }
 
-    /// Says that a record is written.
+    /// Reports that a record is written.
     fn written(&self, (partition, offset, assignment): (i32, i64, AssignmentId)) {
         let mut offsets = WrittenOffsets::default();
         let position = model::Position { topic: self.topic.clone(), partition, offset };
@@ -202,7 +202,7 @@ impl Member {
     }
 }
 
-/// The old build waited twenty seconds for the coordinator and then let librdkafka choose: offset 50 of another topic.
+/// An old build waited twenty seconds for the coordinator and then let librdkafka choose: offset 50 of another topic.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_does_not_answer_is_asked_until_it_does() {
     const LONGER_THAN_IT_WAITED: usize = 7;
@@ -226,7 +226,7 @@ async fn a_coordinator_that_does_not_answer_is_asked_until_it_does() {
     assert_eq!(read[0].1, 0, "the first record of the new topic");
 }
 
-/// A mirror copies the group's commits into a cluster whose topic has another id; the offset was translated.
+/// A mirror copies the group's commits to a cluster whose topic has another id; the offset was translated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_a_mirror_copied_is_a_start_and_no_gap() {
     let theirs = "cluster=theirs topic-id=AAAAAAAAAAAAAAAAAAAAAA account=kept replay=3";
@@ -248,7 +248,7 @@ async fn a_write_that_outlives_a_revocation_does_not_set_the_group_back() {
     let mut first = scene.member();
     let read = first.read(200).await;
 
-    // Another member gets a partition, while nothing that the first read of it is written yet.
+    // Another member gets a partition before any record that the first member read of it is written.
     let mut second = scene.member();
     let taking = tokio::spawn(async move {
         let chunk = second.records().await;
@@ -261,7 +261,7 @@ async fn a_write_that_outlives_a_revocation_does_not_set_the_group_back() {
     eventually("its commit", PATIENCE, async || scene.committed(moved) == Some(80)).await;
     drop(second);
 
-    // It comes back, and then the old write ends.
+    // The partition comes back, and then the old write ends.
     let again = first.read(20).await;
     assert_eq!(again[0].1, 80);
     drop(done);
@@ -318,14 +318,14 @@ async fn an_error_of_the_loop_ends_the_thread_and_leaves_the_group() {
     let scene = Scene::new(testkit::kafka().brokers(), "leaves", 2).await;
     scene.produce(0, 10).await;
     scene.produce(1, 10).await;
-    // Once the loop ends, once everything is dropped.
+    // First only the loop ends, then everything is dropped.
     for keeps_thread in [true, false] {
         let mut member = scene.member();
         member.records().await;
         let Member { thread, events, .. } = member;
         let thread = keeps_thread.then_some(thread);
         drop(events);
-        // All partitions come, long before the session of the member before ends.
+        // The next member gets all partitions long before the session of the previous member ends.
         let mut next = scene.member();
         let read = next.read(20).await;
         let partitions: BTreeSet<i32> = read.iter().map(|(partition, ..)| *partition).collect();

@@ -1,4 +1,4 @@
-//! The poll thread: an operating system thread that owns the consumer and does nothing that waits for a database.
+//! The poll thread: an operating system thread that owns the consumer. It does not wait for the database while it polls.
 
 use std::cell::RefCell;
 use std::sync::mpsc::Sender;
@@ -24,33 +24,33 @@ use crate::kafka::record_arena::RecordArena;
 use crate::pipeline::ports::{SourceControl, SourceError, SourceEvent, WrittenOffsets};
 use crate::settings::Settings;
 
-/// Records handed over at once: enough that the hand-over costs nothing, few enough to pass within a millisecond.
+/// Records in a chunk: enough that sending costs little, few enough to process within a millisecond.
 pub(in crate::kafka) const CHUNK_RECORDS: usize = 512;
-/// A hand-over of large records ends with the one that reaches this many bytes: what waits is not counted yet against
-/// `limits.max_buffered_bytes`, and must stay small beside it.
+/// A chunk ends with the record that reaches this many bytes. Waiting chunks are not yet counted against
+/// `limits.max_buffered_bytes`, so they must be small compared with it.
 pub(crate) const CHUNK_BYTES: usize = 512 * 1024;
-/// Hand-overs that may wait.
+/// Chunks that may wait in the channel.
 const CHANNEL_EVENTS: usize = 4;
-/// How long one poll waits for a record; bounds how late a command is seen.
+/// How long a poll waits for a record; it limits the delay of a command.
 const POLL: Duration = Duration::from_millis(50);
-/// No two commits are nearer than this, however many dead letters there are.
+/// The shortest time between two commits, however many dead letters there are.
 const SOON: Duration = Duration::from_millis(10);
-/// How often the topic's id is looked at.
+/// The interval of the checks of the topic's id.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How often the membership is asked for; as often as librdkafka's statistics come.
+/// The interval of the checks of the membership; librdkafka's statistics have the same.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long the loop may be busy before the partitions are paused. Pausing throws away what librdkafka has fetched, so
-/// a moment's delay is not worth it.
+/// How long the loop may be busy before the partitions are paused. A pause discards the records that librdkafka has
+/// fetched, so a short delay is not worth a pause.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long the last commit may take.
+/// The time limit of the last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
-/// What is said to the poll thread; it listens between two polls.
+/// Commands to the poll thread, which reads them between two polls.
 #[derive(Debug)]
 pub(crate) struct PollControl(Sender<Command>);
 
 impl PollControl {
-    /// When the thread has ended, which is what the last commands are for, nobody listens any more.
+    /// After the thread has ended the command is dropped; the last commands only ask it to end.
     fn say(&self, command: Command) {
         let _ = self.0.send(command);
     }
@@ -70,7 +70,7 @@ impl SourceControl for PollControl {
     }
 }
 
-/// The running poll thread. When this is dropped, the thread commits what is written, leaves the group and ends.
+/// The handle of the poll thread. When it is dropped, the thread commits the written offsets, leaves the group and ends.
 pub(crate) struct PollThread {
     control: Arc<PollControl>,
     ended: Option<oneshot::Receiver<()>>,
@@ -78,21 +78,21 @@ pub(crate) struct PollThread {
 }
 
 impl PollThread {
-    /// For who writes the records.
+    /// The control handle for the writer of the records.
     pub(crate) fn control(&self) -> Arc<PollControl> {
         self.control.clone()
     }
 
-    /// Asks it to read no more. The channel closes when everything read has been handed over.
+    /// Tells the thread to read no more. The channel closes after everything read was sent.
     pub(crate) fn stop_reading(&self) {
         self.control.say(Command::Stop);
     }
 
-    /// Commits what is written and leaves the group. Returns when that is done.
+    /// Commits the written offsets and leaves the group. Returns when both are done.
     pub(crate) async fn close(mut self) {
         self.control.say(Command::Close);
         if let Some(ended) = self.ended.take() {
-            // A failure says that the thread has ended already.
+            // A receive error means that the thread has ended already.
             let _ = ended.await;
         }
     }
@@ -104,19 +104,19 @@ impl Drop for PollThread {
     }
 }
 
-/// Who is told what the member of the group does.
+/// The observers of the group member's state.
 pub(crate) struct Observers {
     pub(crate) group: Arc<dyn GroupObserver>,
     pub(crate) settled: Arc<dyn SettledEvidence>,
-    /// The table's own account; none where none is kept.
+    /// The table's account of positions; `None` where the store keeps none.
     pub(crate) positions: Option<Arc<dyn Positions>>,
 }
 
-/// Joins the group and starts reading. Returns the thread and the one way out of it. Needs a runtime, for what asks the
-/// database.
+/// Joins the group and starts to read. Returns the thread's handle and the channel of its records. Must be called in a
+/// runtime, which runs the requests to the database.
 ///
 /// # Errors
-/// When librdkafka refuses a setting, by name.
+/// When librdkafka refuses a setting; the error names it.
 pub(crate) fn start(
     settings: &Settings,
     observers: Observers,
@@ -165,7 +165,7 @@ pub(crate) fn start(
         .name("kafka-poll".into())
         .spawn(move || {
             poller.run();
-            // Nobody may wait for it.
+            // The receiver may be gone.
             let _ = end.send(());
         })
         .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
@@ -173,7 +173,7 @@ pub(crate) fn start(
     Ok((PollThread { control, ended: Some(ended), _thread: thread }, receiver))
 }
 
-/// How long the group keeps a member that it does not hear; with the broker's own protocol, its default.
+/// How long the group waits for a member's heartbeat. Where the broker decides (KIP-848): the broker's default.
 fn session(settings: &Settings) -> Duration {
     let millis = settings.kafka.client.get("session.timeout.ms").and_then(|text| text.parse().ok());
     let default = if settings.kafka.is_broker_assigned() { 45_000 } else { 10_000 };
@@ -182,18 +182,18 @@ fn session(settings: &Settings) -> Duration {
 
 struct Poller {
     consumer: BaseConsumer<Context>,
-    /// What the consumer is made with.
+    /// The settings of the consumer.
     client: ClientConfig,
     arena: RefCell<RecordArena>,
     commit_interval: Duration,
     committed: Instant,
-    /// When the accounts of all partitions were written last.
+    /// The last time when the positions of all partitions were stored.
     stored: Instant,
     looked: Instant,
     is_broker_assigned: bool,
     asked_membership: Instant,
     grace: Duration,
-    /// For messages: who reads, and in which group.
+    /// The user and the group, for messages.
     user: String,
     group: String,
     probe: ClientConfig,
@@ -210,12 +210,12 @@ impl Poller {
         self.finish();
     }
 
-    /// Reads and commits. Answers why the client is to be made anew; with none nothing more is to be read.
+    /// Reads and commits. Returns the reason to recreate the client, or `None` when the thread must end.
     fn serve(&mut self) -> Option<&'static str> {
         let context = self.consumer.context().clone();
-        // None for a name that no topic can have: then there is no partition either.
+        // `None` for a name that no topic can have: then there is no partition either.
         let ids = TopicIds::new(self.consumer.client(), &context.topic);
-        // As this client learnt it first.
+        // The first topic id that this client saw.
         let mut topic_id = None;
         while self.goes_on() {
             context.observer.polled();
@@ -235,14 +235,14 @@ impl Poller {
             context.start_partitions(&self.consumer);
             self.commit();
         }
-        // The queue of `ids` is gone before the client is.
+        // `ids` is dropped here, before the client.
         None
     }
 
-    /// What librdkafka 2.12 knows once it keeps. It asks again who the coordinator is, but takes the address that it had of that
-    /// broker: when the broker has moved and something else accepts connections there, it never comes back. It ignores who
-    /// leads a partition of a topic that was made again, for the leader's epoch is lower than the old topic's. And once, after
-    /// a broker behind a proxy was restarted, it tried no broker any more.
+    /// Replaces the client, because librdkafka 2.12 keeps wrong facts. It asks for the coordinator again but keeps that
+    /// broker's old address: if the broker moved and another program accepts connections there, librdkafka never
+    /// recovers. It ignores the leaders of a topic that was created again, because their epochs are lower than the old
+    /// topic's. And once, after the restart of a broker behind a proxy, it tried no broker again.
     fn make_anew(&mut self, why: &str) -> KafkaResult<()> {
         tracing::warn!("{why}: the kafka client is made anew");
         let context = self.consumer.context().as_ref().clone();
@@ -250,7 +250,7 @@ impl Poller {
             let mut state = context.state();
             (state.coordinator_away, state.unconnected) = (None, None);
         }
-        // The one before leaves the group when it is dropped here.
+        // The assignment drops the old client, which leaves the group.
         self.consumer = self.client.create_with_context(context)?;
         self.consumer.subscribe(&[&self.consumer.context().topic])
     }
@@ -262,7 +262,7 @@ impl Poller {
         !state.is_stopping() && state.failed.is_none() && !context.events.is_closed()
     }
 
-    /// Hands over what was read and says that nothing follows, waits until it is written, commits it and leaves the group.
+    /// Sends the records that were read and the last event, waits until they are written, commits and leaves the group.
     fn finish(self) {
         let context = self.consumer.context().clone();
         let is_closing = || {
@@ -276,7 +276,7 @@ impl Poller {
         let failed = context.state().failed.take();
         let last = failed.map_or(SourceEvent::Ended, SourceEvent::Failed);
         let patience = if is_closing() { Duration::ZERO } else { self.grace };
-        // Who does not take it in time is not there.
+        // If the receiver does not take the event in time, it is gone.
         let _ = context.send(last, patience);
         let deadline = Instant::now() + self.grace;
         while !is_closing() && !context.events.is_closed() && Instant::now() < deadline {
@@ -288,7 +288,7 @@ impl Poller {
         // Dropping the consumer leaves the group.
     }
 
-    /// Commits what is written, when it is time or somebody asked for it.
+    /// Commits the written offsets, when the interval is over or a commit was requested.
     fn commit(&mut self) {
         let context = self.consumer.context();
         let waited = self.committed.elapsed();
@@ -299,7 +299,7 @@ impl Poller {
         };
         if is_due {
             self.committed = Instant::now();
-            // Those that did not move too, from time to time: the database may have gone back.
+            // From time to time also positions that did not move, to detect a database that went back in time.
             let all = self.stored.elapsed() >= account::IDLE;
             if context.ask_to_store(all) && all {
                 self.stored = Instant::now();
@@ -310,7 +310,7 @@ impl Poller {
         }
     }
 
-    /// Asks from time to time for the topic's id; answers whether the topic is another one than it was.
+    /// Checks the topic's id from time to time. Returns whether the topic was created again.
     fn look(&mut self, ids: &TopicIds, first: &mut Option<String>) -> bool {
         let mut is_another = false;
         if let Some(Ok(Some(id))) = ids.answer(Duration::ZERO) {
@@ -325,7 +325,7 @@ impl Poller {
         is_another
     }
 
-    /// Asks whether the broker has taken the member, where librdkafka's statistics do not say so.
+    /// Asks whether the broker has accepted the member, because librdkafka's statistics do not say so under KIP-848.
     fn ask_membership(&mut self) {
         if self.is_broker_assigned && self.asked_membership.elapsed() >= ASK_EVERY {
             self.asked_membership = Instant::now();
@@ -334,7 +334,7 @@ impl Poller {
         }
     }
 
-    /// Whether rights that were taken away are back: librdkafka says only once that they are missing.
+    /// Checks whether missing rights were granted again, because librdkafka reports only once that they are missing.
     fn try_again(&self) {
         let context = self.consumer.context();
         let is_refused = {
@@ -346,7 +346,7 @@ impl Poller {
         }
     }
 
-    /// Reads until there is nothing more at once or a chunk is full, and hands it over.
+    /// Reads until no record is available or a chunk is full, then sends the chunk.
     fn read(&mut self) {
         let mut timeout = POLL;
         let (mut count, mut bytes) = (0, 0);
@@ -361,7 +361,7 @@ impl Poller {
                     if !self.is_recoverable(&error) {
                         return;
                     }
-                    // librdkafka goes on behind a damaged batch: what comes from there is not read before the gap is said.
+                    // librdkafka continues after a damaged batch: report the gap before its records are read.
                     if !self.consumer.context().state().unreadable.is_empty() {
                         break;
                     }
@@ -375,7 +375,7 @@ impl Poller {
         }
     }
 
-    /// Takes a record out of librdkafka's memory; answers how many bytes it holds in ours.
+    /// Copies a record out of librdkafka's memory; returns its size in bytes.
     fn keep(&self, message: &BorrowedMessage<'_>) -> usize {
         let context = self.consumer.context();
         let record = self.arena.borrow_mut().copy(message);
@@ -388,8 +388,8 @@ impl Poller {
         size
     }
 
-    /// The loop takes nothing, or nothing more: pause, keep polling so that the group knows we live, resume when it
-    /// takes again.
+    /// Pauses all partitions while the loop takes no records, and keeps polling so that the group sees a living member.
+    /// Resumes when the loop takes records again.
     fn pause(&mut self) {
         let context = self.consumer.context().clone();
         context.state().is_full = true;
@@ -398,7 +398,7 @@ impl Poller {
             context.observer.polled();
             self.commit();
             match self.consumer.poll(POLL) {
-                // A partition that was started this moment, before it was paused.
+                // A record of a partition that was started just before the pause.
                 Some(Ok(message)) => {
                     self.keep(&message);
                 }
@@ -412,7 +412,7 @@ impl Poller {
         self.all(BaseConsumer::resume);
     }
 
-    /// Of the partitions that have a start.
+    /// Applies `act` to all partitions that are being read.
     fn all(
         &self,
         act: fn(&BaseConsumer<Context>, &rdkafka::TopicPartitionList) -> KafkaResult<()>,
@@ -425,12 +425,12 @@ impl Poller {
         }
     }
 
-    /// Whether an error of `poll` leaves anything to poll for. Most are news of something librdkafka is mending.
+    /// Whether polling can go on after this error. librdkafka recovers from most errors by itself.
     fn is_recoverable(&self, error: &KafkaError) -> bool {
         use RDKafkaErrorCode as Code;
         let context = self.consumer.context();
         match error {
-            // With the broker's own protocol librdkafka calls it fatal.
+            // With the broker's own protocol (KIP-848) librdkafka calls this error fatal.
             KafkaError::MessageConsumptionFatal(code @ Code::GroupAuthorizationFailed) => {
                 let reason = self.refusal(*code);
                 context.state().fail(SourceError::NotAllowed(reason));
@@ -452,15 +452,15 @@ impl Poller {
             }
             _ => {}
         }
-        // The same error comes with every refresh of the metadata, as for a topic that is not there yet.
+        // librdkafka repeats the error with every refresh of the metadata, for example for a missing topic.
         if context.repeated.is_news(error) {
             tracing::warn!(%error, "reading from kafka; it goes on by itself");
         }
         true
     }
 
-    /// The broker does not let us read. Before anything was read that is for an operator to mend; a right that was taken
-    /// away later may come back, and a supervisor would not start us again by then.
+    /// Handles a missing right. Before the first read it is a configuration error, so the run ends. A right that was
+    /// revoked later may come back, and a supervisor might not start the process again by then.
     fn is_refused(&self, code: RDKafkaErrorCode) -> bool {
         let context = self.consumer.context();
         let reason = self.refusal(code);
@@ -472,7 +472,7 @@ impl Poller {
         true
     }
 
-    /// What the user may not do, in words.
+    /// A message that names the missing right.
     fn refusal(&self, code: RDKafkaErrorCode) -> String {
         let what = match code {
             RDKafkaErrorCode::GroupAuthorizationFailed => format!("use the group {}", self.group),

@@ -1,5 +1,5 @@
-//! Tells what keeps the member from reading: a coordinator that is away, a group that does not take it, partitions
-//! without a leader, rights that were taken away.
+//! Reports the conditions that keep the member from reading: no coordinator, a group that refuses the member, partitions
+//! without a leader, revoked rights.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use super::callbacks::Context;
 use crate::kafka::inspect::no_leader;
 use crate::kafka::observe::GroupWait;
 
-/// An election takes less.
+/// How long partitions may have no leader before it is reported; an election takes less.
 const LEADERLESS: Duration = Duration::from_secs(10);
-/// How much longer than a member that died is missed joining the group may take.
+/// How long joining may take beyond the session timeout, after which the group removes a dead member.
 const JOIN: Duration = Duration::from_secs(5);
 
 impl Context {
-    /// Tells or takes back one trouble; logged when it begins and when it ends.
+    /// Reports a condition (`Some`) or its end (`None`), and logs each change.
     pub(super) fn show(&self, what: GroupWait, reason: Option<String>) {
         let is_told = self.state().told.contains(&what);
         match reason {
@@ -38,7 +38,7 @@ impl Context {
         }
     }
 
-    /// Without a broker nothing is said of the group: its coordinator is away as all of them are.
+    /// Without a connected broker nothing is known about the group, so a missing coordinator is not reported then.
     pub(super) fn show_group(&self, group: &ConsumerGroup, is_connected: bool) {
         let is_spare = group.join_state == "init" && self.state().is_taken;
         let join_state = if is_spare { "steady" } else { group.join_state.as_str() };
@@ -63,7 +63,7 @@ impl Context {
             format!("the group has had no coordinator for {seconds} s; the last word about a broker: {words}")
         });
         self.show(GroupWait::Coordinator, away);
-        // Not each refusal is told: some are only asked again, for ever.
+        // librdkafka does not report every refusal: after some it only retries, without end.
         let patience = self.session + JOIN;
         let silent = joining_for.filter(|joining| *joining >= patience).map(|joining| {
             let seconds = joining.as_secs();
@@ -75,7 +75,7 @@ impl Context {
         self.show(GroupWait::Membership, kept_out);
     }
 
-    /// Why this client may read nothing any more. What is away is away for so long that the member is out of its group.
+    /// The reason why this client may never read again. By then the member is already out of its group.
     pub(super) fn may_be_stuck(&self) -> Option<&'static str> {
         let state = self.state();
         let is_over = |since: Option<Instant>, sessions| {

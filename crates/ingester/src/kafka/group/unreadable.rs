@@ -1,4 +1,4 @@
-//! Goes on behind a batch that cannot be read.
+//! Skips a batch that cannot be read.
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -9,8 +9,8 @@ use super::state::Reading;
 use crate::kafka::probe::Probe;
 
 impl Context {
-    /// Finds the partitions of the batches that could not be read, and starts them behind. What is not found by now is
-    /// said again by librdkafka.
+    /// Finds the partitions of the unreadable batches and restarts each after its batch. librdkafka reports a batch again
+    /// where its partition is not found now.
     pub(super) fn pass_unreadable(&self, consumer: &BaseConsumer<Self>, probe: &ClientConfig) {
         let (unreadable, read) = {
             let mut state = self.state();

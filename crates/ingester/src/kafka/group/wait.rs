@@ -1,4 +1,4 @@
-//! Waiting for a future on a thread that has no runtime: the poll thread ends after the runtime may have been shut down.
+//! Waits for a future on a thread without a runtime: the poll thread may end after the runtime was shut down.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ impl Wake for Unpark {
     }
 }
 
-/// The future's result, or `None` when it was not ready in time. The future must not need a runtime: channels do not.
+/// The future's result; `None` after the timeout. The future must not need a runtime (channels do not).
 pub(super) fn wait_for<F: Future>(future: F, patience: Duration) -> Option<F::Output> {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let (mut future, deadline) = (pin!(future), Instant::now() + patience);
