@@ -1,19 +1,19 @@
-//! What a commit says beside the offset, in the text that Kafka keeps with it.
+//! The metadata of a commit: the text that Kafka stores with an offset.
 
 use std::fmt::Write as _;
 
-/// What a commit says beside the offset.
+/// The values in a commit's metadata.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CommitMetadata {
-    /// The evidence fingerprint by which the verdicts of the partition are settled.
+    /// The fingerprint of the evidence by which the partition is settled.
     pub(crate) settled_by: Option<String>,
     /// The cluster that the topic is in.
     pub(crate) cluster: Option<String>,
     /// The id of the topic. It shows that an offset belongs to a deleted topic of the same name.
     pub(crate) topic_id: Option<String>,
-    /// Whether the table has an account of the partition. Where it is gone, the table was emptied.
+    /// Whether the table had an account of the partition. If it has none later, the table was emptied.
     pub(crate) has_account: bool,
-    /// The last replay that was done. A table without it has lost what it wrote.
+    /// The number of the last finished replay. A table that lacks it has lost rows.
     pub(crate) replay: Option<i64>,
 }
 
@@ -24,7 +24,7 @@ const ACCOUNT: &str = "account=kept";
 const REPLAY: &str = "replay=";
 
 impl CommitMetadata {
-    /// Reads what [`Self::to_text`] wrote; what an earlier version or somebody else left out is none.
+    /// Reads the text of [`Self::to_text`]. A value that an earlier version or another program did not write is `None`.
     pub(crate) fn parse(text: &str) -> Self {
         let value = |key| {
             let found = text.split(' ').find_map(|part| part.strip_prefix(key));
@@ -39,12 +39,12 @@ impl CommitMetadata {
         }
     }
 
-    /// Whether the ingester wrote it, this version or an earlier one. Other tools write none.
+    /// Whether the ingester wrote it, this version or an earlier one. Other programs write no such values.
     pub(crate) fn is_own(&self) -> bool {
         *self != Self::default()
     }
 
-    /// One line, parts with a blank between them; empty where nothing is known.
+    /// The text: `key=value` parts separated by spaces; empty where no value is known.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         let replay = self.replay.map(|number| number.to_string());

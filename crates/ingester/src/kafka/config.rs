@@ -1,4 +1,4 @@
-//! librdkafka's settings, and its log lines in ours.
+//! The settings for librdkafka, and its log lines written to the ingester's log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,41 +14,41 @@ pub(crate) fn version() -> String {
     rdkafka::util::get_rdkafka_version().1
 }
 
-/// The consumer's settings: ours, then the operator's, then what nothing may change.
+/// The consumer's settings: the defaults, then `kafka.client`, then the settings that an operator cannot change.
 pub(super) fn consumer(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &settings.kafka.brokers)
         .set("group.id", &settings.kafka.group)
         .set("client.id", "publication-ingester")
-        // New partitions, and a topic made after us, are seen within this.
+        // New partitions, and a topic created after the start, are seen within this time.
         .set("topic.metadata.refresh.interval.ms", "10000")
-        // librdkafka's own buffer, a third of what we may hold; its default is 64 MiB.
+        // librdkafka's own buffer: a third of `limits.max_buffered_bytes`. Its default is 64 MiB.
         .set(
             "queued.max.messages.kbytes",
             (settings.limits.max_buffered_bytes.as_u64() / 3 / 1024).max(1024).to_string(),
         )
-        // Enough for 50 ms of the fastest reading, where the default of 100,000 holds a whole backlog of small records, each
-        // of which costs librdkafka some 500 bytes more than it has.
+        // Enough for 50 ms of the fastest reading. The default of 100,000 holds a whole backlog of small records, and
+        // librdkafka needs about 500 bytes more for each of them than its size.
         .set("queued.min.messages", "10000")
-        // A full buffer is looked at again after this; the default of 1 s starves a small buffer.
+        // The interval after which a full buffer is checked again. The default of 1 s starves a small buffer.
         .set("fetch.queue.backoff.ms", "20")
-        // librdkafka unpacks a batch into at most this much, and its default of 100 MB does not suffice for every batch
-        // that other clients read. It begins with twice the packed size and triples it.
+        // The limit of an unpacked batch. The default of 100 MB is too small for some batches that other clients can
+        // read: librdkafka starts with twice the packed size and triples it.
         .set("receive.message.max.bytes", "268435456");
     if !settings.kafka.is_broker_assigned() {
         config
-            // A member that was killed is missed sooner than with Kafka's 45 s, and its partitions stand still for less.
+            // A killed member is noticed sooner than with Kafka's 45 s, so its partitions stop for a shorter time.
             .set("session.timeout.ms", "10000")
             .set("partition.assignment.strategy", OUR_ASSIGNOR);
     }
     pass_through(&mut config, settings);
-    // The position is ours alone: committed after the write, never by itself, and no start but by `kafka::group`.
+    // Only this program moves the position: it commits after the write, and `kafka::group` alone chooses a start.
     config
         .set("statistics.interval.ms", "1000")
         .set("isolation.level", "read_committed")
         .set("allow.auto.create.topics", "false")
-        // What a disk has damaged is an error and not a record.
+        // A record that the disk has damaged becomes an error.
         .set("check.crcs", "true")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -63,7 +63,7 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
         .set("bootstrap.servers", &settings.kafka.brokers)
         .set("client.id", "publication-ingester")
         .set("linger.ms", "5")
-        // The broker evaluates the size, not the client: what it refuses goes again as a lesser letter.
+        // The broker checks the size, not the client: a letter that it refuses is sent again with less content.
         .set("message.max.bytes", "1000000000")
         .set("message.timeout.ms", "10000");
     pass_through(&mut config, settings);
@@ -71,7 +71,7 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
     config
 }
 
-/// The error of a client that could not be made, as one of the configuration where librdkafka refused a setting.
+/// The error when a client cannot be created: a configuration error where librdkafka refused a setting.
 pub(crate) fn refused(error: KafkaError) -> anyhow::Error {
     match refused_setting(&error) {
         Some(refused) => refused.into(),
@@ -79,7 +79,7 @@ pub(crate) fn refused(error: KafkaError) -> anyhow::Error {
     }
 }
 
-/// The setting that librdkafka refused. What it says itself quotes the value, which may be a secret.
+/// The setting that librdkafka refused. Its own message is left out: it quotes the value, which may be a secret.
 pub(super) fn refused_setting(error: &KafkaError) -> Option<ConfigError> {
     let KafkaError::ClientConfig(_, _, key, _) = error else { return None };
     Some(ConfigError::invalid(format!("kafka.client.{key}"), "is refused by librdkafka"))
@@ -93,24 +93,24 @@ fn pass_through(config: &mut ClientConfig, settings: &Settings) {
     config.set_log_level(if is_debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
 }
 
-/// Whether a position lies outside of what a partition has: it is read no more until it gets another.
+/// Whether a position is outside of the partition's log. librdkafka then stops until it gets another position.
 pub(super) fn is_out_of_range(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }
 
-/// Whether an error says that the topic is not there.
+/// Whether an error says that the topic does not exist.
 pub(super) fn is_no_topic(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition)
 }
 
-/// Whether the cluster is librdkafka's in-process broker, which the quickstart runs on. It has no controller, so nothing that
-/// a controller answers can be asked there: every question would end with its time.
+/// Whether the cluster is librdkafka's in-process broker, which the quickstart uses. It has no controller, so requests
+/// that only a controller answers would end with their timeout.
 pub(super) fn is_in_process(cluster_id: Option<&str>) -> bool {
     cluster_id.is_some_and(|id| id.starts_with("mockCluster"))
 }
 
-/// Whether an error only says that nobody answered; the cause is in what librdkafka says of the brokers.
+/// Whether an error only means that no answer came. The cause is in librdkafka's messages about the brokers.
 pub(super) fn is_silence(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -125,13 +125,13 @@ pub(super) fn is_silence(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What librdkafka reports again and again while it mends something by itself: each error is said once a minute.
+/// Limits errors that librdkafka repeats while it recovers by itself: each error code is logged once a minute.
 #[derive(Debug, Default)]
 pub(super) struct Repeated(Mutex<Vec<(RDKafkaErrorCode, Instant)>>);
 
 impl Repeated {
-    /// Whether the error was not said within the last minute. Librdkafka has a log line of its own for what is wrong with
-    /// a broker's connection.
+    /// Whether this error was not logged within the last minute. Always `false` for errors of a broker's
+    /// connection, because librdkafka logs those itself.
     pub(super) fn is_news(&self, error: &KafkaError) -> bool {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         if is_silence(code)
@@ -149,14 +149,14 @@ impl Repeated {
     }
 }
 
-/// Librdkafka's lines of the last minute, for all clients of the process: a broker that is away makes each of them write
-/// several a second.
+/// librdkafka's log lines of the last minute, for all clients of the process. Each client writes several lines a second
+/// about a broker that it cannot reach.
 static LINES: Mutex<Vec<(String, Instant)>> = Mutex::new(Vec::new());
-/// No line is said again within this.
+/// A repeated line is dropped for this time.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Writes a log line of librdkafka's as one of ours, each once a minute. A producer is told of consumer's keys that it
-/// ignores, and a consumer of a producer's: `kafka.client` is for both, so that is not news.
+/// Writes a log line of librdkafka to the ingester's log, at most once a minute. Warnings that a producer ignores
+/// consumer settings, or the reverse, are dropped, because `kafka.client` is for both.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     if facility == "CONFWARN" && message.contains("will be ignored") {
         return;
@@ -180,7 +180,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Whether no such line was said within the last minute. Times and counters in it make no other line.
+/// Whether no such line was written within the last minute. The time in it ("(after …") is not compared.
 fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
     let what = message.split(" (after ").next().unwrap_or(message);
     let line = format!("{facility} {what}");
@@ -193,7 +193,7 @@ fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
     is_new
 }
 
-/// Whether an error says that the group does not take the member.
+/// Whether an error says that the group refuses the member.
 pub(super) fn is_of_the_group(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(

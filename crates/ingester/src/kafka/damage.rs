@@ -1,10 +1,10 @@
-//! Batches that librdkafka cannot read: damaged on the broker's disk (the checksum is another), or not to be unpacked. It
-//! says so again and again and stays where it is, or goes on behind without a word about what it left out.
+//! Batches that librdkafka cannot read: the checksum is wrong because the broker's disk damaged them, or they cannot be
+//! unpacked. librdkafka either repeats the error and stays, or continues after the batch and does not report the gap.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// Reads the first offset of a batch that cannot be read out of librdkafka's words (rdkafka_msgset_reader.c); it gives
-/// them as text alone. None where the text is another.
+/// Reads the first offset of an unreadable batch from librdkafka's error text (rdkafka_msgset_reader.c), because
+/// librdkafka gives it only there. `None` for any other text.
 pub(super) fn unreadable_batch(text: &str) -> Option<i64> {
     let number = |before: &str| {
         let rest = &text[text.find(before)? + before.len()..];

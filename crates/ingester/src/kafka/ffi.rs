@@ -1,5 +1,5 @@
-//! What rdkafka's safe interface leaves out of librdkafka: leader epochs, topic ids, the members of groups, and headers
-//! whose names are no UTF-8. The only unsafe code of the house; each call says why it is sound.
+//! librdkafka functions that rdkafka's safe interface lacks: leader epochs, topic ids, the members of groups, and headers
+//! with names that are not UTF-8. The only unsafe code of the workspace; each use says why it is sound.
 #![expect(unsafe_code, reason = "librdkafka's C interface, where rdkafka has no safe one")]
 
 use std::borrow::Cow;
@@ -13,20 +13,20 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 
-/// The epoch of the leader that wrote the record; none from brokers that do not say it.
+/// The epoch of the leader that wrote the record; `None` where the broker does not send it.
 pub(super) fn leader_epoch(message: &BorrowedMessage<'_>) -> Option<i32> {
-    // SAFETY: the pointer is the message's own and lives as long as the borrow; librdkafka only reads it.
+    // SAFETY: the pointer belongs to the message and lives as long as the borrow; librdkafka only reads it.
     let epoch = unsafe { c::rd_kafka_message_leader_epoch(message.ptr()) };
     (epoch >= 0).then_some(epoch)
 }
 
-/// The headers in order, a null value as `None`. Nothing checks what a producer puts into a name: what is no UTF-8 in it
-/// comes out as U+FFFD, where rdkafka's own interface panics.
+/// The headers in order, a null value as `None`. A producer may send any bytes as a name: bytes that are not UTF-8 become
+/// U+FFFD here, while rdkafka's own interface panics.
 pub(super) fn headers<'m>(
     message: &'m BorrowedMessage<'_>,
 ) -> impl Iterator<Item = (Cow<'m, str>, Option<&'m [u8]>)> {
     let mut headers = std::ptr::null_mut();
-    // SAFETY: the pointer is the message's own and lives as long as the borrow, and so do the headers.
+    // SAFETY: the pointer belongs to the message and lives as long as the borrow, and so do the headers.
     let found = unsafe { c::rd_kafka_message_headers(message.ptr(), &raw mut headers) };
     let count = match found {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
@@ -37,8 +37,8 @@ pub(super) fn headers<'m>(
     };
     (0..count).map_while(move |index| {
         let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
-        // SAFETY: the headers live as long as the message; the name ends with a zero and the value has the size that is
-        // said, both in the message's own memory.
+        // SAFETY: the headers live as long as the message. The name ends with a zero byte and the value has the length
+        // `size`; both are in the message's memory.
         unsafe {
             let found = c::rd_kafka_header_get_all(
                 headers,
@@ -56,13 +56,13 @@ pub(super) fn headers<'m>(
     })
 }
 
-/// Sets the leader epoch of every partition of the list for which one is known. With it a broker tells a log that was
-/// cut from one that grew (KIP-320).
+/// Sets the leader epoch of each partition in the list for which `epoch` knows it. The broker uses it to detect that
+/// the log was truncated (KIP-320).
 pub(super) fn set_leader_epochs(
     list: &mut TopicPartitionList,
     epoch: impl Fn(i32, i64) -> Option<i32>,
 ) {
-    // SAFETY: the list is ours alone (`&mut`), and librdkafka promises `cnt` elements at `elems`.
+    // SAFETY: `&mut` gives exclusive access to the list, and librdkafka guarantees `cnt` elements at `elems`.
     let elements = unsafe {
         let list = &*list.ptr();
         let count = usize::try_from(list.cnt).unwrap_or(0);
@@ -70,15 +70,15 @@ pub(super) fn set_leader_epochs(
     };
     for element in elements {
         if let Some(epoch) = epoch(element.partition, element.offset) {
-            // SAFETY: a valid element of a list that is ours alone.
+            // SAFETY: a valid element of a list with exclusive access.
             unsafe { c::rd_kafka_topic_partition_set_leader_epoch(element, epoch) };
         }
     }
 }
 
-/// The leader epochs of the list's partitions, in its order; none where there is none.
+/// The leader epochs of the list's partitions, in its order; `None` where the list has no epoch.
 pub(super) fn leader_epochs(list: &TopicPartitionList) -> Vec<Option<i32>> {
-    // SAFETY: the list lives as long as the borrow, and librdkafka promises `cnt` elements at `elems`, which it reads.
+    // SAFETY: the list lives as long as the borrow, and librdkafka guarantees `cnt` elements at `elems`.
     unsafe {
         let list = &*list.ptr();
         let epoch = |index| {
@@ -89,7 +89,7 @@ pub(super) fn leader_epochs(list: &TopicPartitionList) -> Vec<Option<i32>> {
     }
 }
 
-/// The answer to a commit. It comes by a queue of its own: librdkafka's waiting commit has no time limit.
+/// The answer to a commit, on a separate queue, because librdkafka's synchronous commit has no time limit.
 pub(super) struct CommitAnswer(*mut c::rd_kafka_queue_t);
 
 impl CommitAnswer {
@@ -116,10 +116,10 @@ impl CommitAnswer {
         }
     }
 
-    /// The answer, where it comes within `patience`.
+    /// Waits up to `patience` for the answer. `None`: no answer yet.
     pub(super) fn get(&self, patience: Duration) -> Option<KafkaResult<()>> {
         let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is ours; the event is destroyed here, once.
+        // SAFETY: `self` owns the queue; the event is destroyed here, once.
         let error = unsafe {
             let event = c::rd_kafka_queue_poll(self.0, millis);
             if event.is_null() {
@@ -138,13 +138,13 @@ impl CommitAnswer {
 
 impl Drop for CommitAnswer {
     fn drop(&mut self) {
-        // SAFETY: made in `ask`, destroyed once; an answer that comes later is dropped by librdkafka.
+        // SAFETY: created in `ask`, destroyed once; librdkafka drops an answer that comes later.
         unsafe { c::rd_kafka_queue_destroy(self.0) };
     }
 }
 
-/// Questions for a topic's id, which changes when a topic is deleted and made again under its name (KIP-516). Answers
-/// come by a queue of their own, so that asking does not wait.
+/// Requests for a topic's id, which changes when a topic is deleted and created again with the same name (KIP-516). The
+/// answers come on a separate queue, so that a request does not block.
 pub(super) struct TopicIds {
     client: *mut c::rd_kafka_t,
     queue: *mut c::rd_kafka_queue_t,
@@ -155,12 +155,12 @@ impl TopicIds {
     /// `client` must outlive the result. `None` for a name that no topic can have.
     pub(super) fn new<C: ClientContext>(client: &Client<C>, topic: &str) -> Option<Self> {
         let topic = CString::new(topic).ok()?;
-        // SAFETY: the client lives; the queue is destroyed before it, see `Drop`.
+        // SAFETY: the client lives; `Drop` destroys the queue before the client.
         let queue = unsafe { c::rd_kafka_queue_new(client.native_ptr()) };
         Some(Self { client: client.native_ptr(), queue, topic })
     }
 
-    /// Sends a question that is answered or given up within `patience`.
+    /// Sends a request. It is answered or fails within `patience`.
     pub(super) fn ask(&self, patience: Duration) {
         let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
         let mut names = [self.topic.as_ptr()];
@@ -184,11 +184,11 @@ impl TopicIds {
         }
     }
 
-    /// An answer that came within `patience`: the id in librdkafka's base64, `None` in it from brokers that have none,
-    /// or the broker's words why it does not say.
+    /// Waits up to `patience` for an answer: the id in librdkafka's base64, `None` from a broker without topic ids, or
+    /// the broker's error message. The outer `None`: no answer yet.
     pub(super) fn answer(&self, patience: Duration) -> Option<Result<Option<String>, String>> {
         let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is ours; the event is destroyed after everything that points into it was copied.
+        // SAFETY: `self` owns the queue; the event is destroyed after all data was copied out of it.
         unsafe {
             let event = c::rd_kafka_queue_poll(self.queue, millis);
             if event.is_null() {
@@ -203,7 +203,7 @@ impl TopicIds {
 
 impl Drop for TopicIds {
     fn drop(&mut self) {
-        // SAFETY: made in `new`, destroyed once; answers that come later are dropped by librdkafka.
+        // SAFETY: created in `new`, destroyed once; librdkafka drops answers that come later.
         unsafe { c::rd_kafka_queue_destroy(self.queue) };
     }
 }
@@ -211,7 +211,7 @@ impl Drop for TopicIds {
 /// # Safety
 /// `event` must be a live event.
 unsafe fn topic_id(event: *mut c::rd_kafka_event_t) -> Result<Option<String>, String> {
-    // SAFETY: every pointer is tested before it is followed and belongs to the event, which outlives this function.
+    // SAFETY: every pointer is tested before it is used and belongs to the event, which outlives this function.
     unsafe {
         match c::rd_kafka_event_error(event) {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
@@ -243,9 +243,9 @@ unsafe fn topic_id(event: *mut c::rd_kafka_event_t) -> Result<Option<String>, St
     }
 }
 
-/// The member's generation, which the broker calls its epoch where it assigns: 0 or less before the group has taken it.
+/// The member's generation (its epoch where the broker assigns, KIP-848): 0 or less until the group has accepted it.
 pub(super) fn generation<C: ClientContext>(client: &Client<C>) -> i32 {
-    // SAFETY: the client lives; the metadata is ours, and is destroyed here, once.
+    // SAFETY: the client lives; this function owns the metadata and destroys it once.
     unsafe {
         let metadata = c::rd_kafka_consumer_group_metadata(client.native_ptr());
         if metadata.is_null() {
@@ -262,16 +262,16 @@ pub(super) fn generation<C: ClientContext>(client: &Client<C>) -> i32 {
 pub(crate) struct Group {
     /// Whether the broker assigns the partitions (KIP-848), instead of a member.
     pub(crate) is_broker_assigned: bool,
-    /// How partitions are shared out: `cooperative-sticky`, `range`.
+    /// The name of the assignor: `cooperative-sticky`, `range`.
     pub(crate) assignor: String,
     /// Client id and host of each member.
     pub(crate) members: Vec<(String, String)>,
 }
 
-/// Asks who is in a group.
+/// Asks the coordinator to describe a group.
 ///
 /// # Errors
-/// The broker's words.
+/// The broker's error message, or no answer within `patience`.
 pub(super) fn describe_group<C: ClientContext>(
     client: &Client<C>,
     group: &str,
@@ -280,8 +280,8 @@ pub(super) fn describe_group<C: ClientContext>(
     let name = CString::new(group).map_err(|error| error.to_string())?;
     let (client, mut names, mut reason) = (client.native_ptr(), [name.as_ptr()], [0; 128]);
     let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: librdkafka copies the names and the options before it returns; the options, the event, after everything that
-    // points into it was copied, and the queue are destroyed here, once; the client lives longer.
+    // SAFETY: librdkafka copies the names and the options before it returns. The options, the event (after all data was
+    // copied out of it) and the queue are destroyed here, once; the client lives longer.
     unsafe {
         let queue = c::rd_kafka_queue_new(client);
         let options = c::rd_kafka_AdminOptions_new(
@@ -312,7 +312,7 @@ pub(super) fn describe_group<C: ClientContext>(
 /// # Safety
 /// `event` must be a live event.
 unsafe fn group_of(event: *mut c::rd_kafka_event_t) -> Result<Group, String> {
-    // SAFETY: every pointer is tested before it is followed and belongs to the event, which outlives this function.
+    // SAFETY: every pointer is tested before it is used and belongs to the event, which outlives this function.
     unsafe {
         if c::rd_kafka_event_error(event) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err(text(c::rd_kafka_event_error_string(event)).unwrap_or_default());
@@ -331,7 +331,7 @@ unsafe fn group_of(event: *mut c::rd_kafka_event_t) -> Result<Group, String> {
         if !error.is_null() {
             match c::rd_kafka_error_code(error) {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
-                // It was never there, or nothing of it is left.
+                // The group never existed, or was deleted.
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => return Ok(Group::default()),
                 _ => return Err(text(c::rd_kafka_error_string(error)).unwrap_or_default()),
             }
@@ -354,9 +354,9 @@ unsafe fn group_of(event: *mut c::rd_kafka_event_t) -> Result<Group, String> {
 }
 
 /// # Safety
-/// `text` must be null or point at a string that ends with a zero.
+/// `text` must be null or point to a string that ends with a zero byte.
 unsafe fn text(text: *const std::ffi::c_char) -> Option<String> {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller guarantees it.
     unsafe { (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned()) }
 }
 
@@ -371,7 +371,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends a record with these headers, whose names end with a zero; rdkafka takes only names that are UTF-8.
+    /// Sends a record with these headers; each name ends with a zero byte. rdkafka accepts only names that are UTF-8.
     fn send(producer: &BaseProducer, headers: &[(&[u8], Option<&[u8]>)]) {
         let topic = CString::new("t").unwrap();
         let mut options = vec![c::rd_kafka_vu_t {
@@ -389,7 +389,7 @@ mod tests {
             },
         }));
         let client = producer.client().native_ptr();
-        // SAFETY: the options are as many as is said, and all that they point at lives until librdkafka has copied it.
+        // SAFETY: the length is the number of options, and librdkafka copies them before their memory is freed.
         let error = unsafe { c::rd_kafka_produceva(client, options.as_ptr(), options.len()) };
         assert!(error.is_null());
     }

@@ -1,4 +1,4 @@
-//! What the broker says about our topics and our rights, asked without changing anything.
+//! Asks the broker about the topics and the user's rights, without changing anything.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -21,33 +21,33 @@ use crate::settings::Settings;
 const QUESTION: Duration = Duration::from_secs(10);
 const DAY_MILLIS: i64 = 24 * 3_600 * 1_000;
 
-/// A topic as it is.
+/// The state of a topic.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TopicFacts {
     pub(crate) partitions: usize,
-    /// Of the partition with the fewest.
+    /// The replica count of the partition with the fewest replicas.
     pub(crate) replicas: usize,
-    /// Its settings, empty where we may not see them.
+    /// The topic's settings; empty where the user may not read them.
     pub(crate) config: BTreeMap<String, String>,
 }
 
 impl TopicFacts {
-    /// A setting that is a number.
+    /// A numeric setting of the topic.
     pub(crate) fn number(&self, name: &str) -> Option<i64> {
         self.config.get(name)?.parse().ok()
     }
 }
 
-/// A right that was tried.
+/// The result of a test of a right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Right {
     Given,
     Refused(String),
-    /// It cannot be tried without writing.
+    /// The right cannot be tested without a write.
     Unknown(&'static str),
 }
 
-/// All that was asked. Errors are the broker's words.
+/// All answers. Errors have the broker's message.
 #[derive(Debug)]
 pub(crate) struct Inspected {
     pub(crate) brokers: usize,
@@ -57,24 +57,24 @@ pub(crate) struct Inspected {
     pub(crate) members: Result<Group, String>,
     pub(crate) dead_letters: Result<TopicFacts, String>,
     pub(crate) write: Right,
-    /// The source topic's id, where the broker names one.
+    /// The id of the source topic, if the broker has topic ids.
     pub(crate) topic_id: Option<String>,
-    /// How far the group is, by partition.
+    /// The group's position in each partition.
     pub(crate) positions: Result<Vec<GroupPosition>, String>,
 }
 
-/// How far the group is with a partition.
+/// The group's position in a partition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GroupPosition {
     pub(crate) partition: i32,
     pub(crate) committed: Option<i64>,
-    /// Whether the commit says that the table has an account.
+    /// Whether the commit's metadata says that the table has an account.
     pub(crate) has_account: bool,
-    /// The offset after the last record.
+    /// The high watermark: one more than the last offset.
     pub(crate) end: i64,
 }
 
-/// Why the broker could not be asked, in librdkafka's words.
+/// The reason why the broker could not be asked, in librdkafka's words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct NotAsked(String);
@@ -88,10 +88,10 @@ impl From<KafkaError> for NotAsked {
     }
 }
 
-/// Asks the broker.
+/// Asks the broker for all facts of a check.
 ///
 /// # Errors
-/// When it does not answer, or librdkafka refuses a setting.
+/// When the broker does not answer, or librdkafka refuses a setting.
 pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> {
     let of = settings.clone();
     let asked = tokio::task::spawn_blocking(move || ask(&of)).await;
@@ -112,7 +112,7 @@ pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> 
     Ok(inspected)
 }
 
-/// The settings of a consumer that tries a right and nothing else.
+/// The settings of a consumer that only tests rights.
 pub(super) fn probe(settings: &Settings) -> ClientConfig {
     let mut config = config::consumer(settings);
     config.set("enable.partition.eof", "true").set("statistics.interval.ms", "0");
@@ -120,7 +120,7 @@ pub(super) fn probe(settings: &Settings) -> ClientConfig {
     config
 }
 
-/// Whether the topic may be read, asked with [`probe`]'s settings.
+/// Whether the user may read the topic. `probe` has the settings of [`probe`].
 pub(super) fn may_read(probe: &ClientConfig, topic: &str) -> bool {
     let consumer: KafkaResult<BaseConsumer<Quiet>> = probe.create_with_context(Quiet::default());
     consumer.is_ok_and(|consumer| can_read(&consumer, topic) == Right::Given)
@@ -182,7 +182,7 @@ fn positions(
     positions.collect()
 }
 
-/// Which of the partitions that are meant have no leader, in words, where there are any.
+/// A message that names those of the wanted partitions that have no leader; `None` where all have one.
 pub(super) fn without_leader(
     topic: &MetadataTopic,
     is_meant: impl Fn(&i32) -> bool,
@@ -192,14 +192,14 @@ pub(super) fn without_leader(
     (!missing.is_empty()).then(|| no_leader(topic.name(), &missing))
 }
 
-/// Partitions without a leader, in words.
+/// The message for partitions without a leader.
 pub(super) fn no_leader(topic: &str, partitions: &[i32]) -> String {
     format!(
         "partitions {partitions:?} of {topic} have no leader: the brokers that hold them are away"
     )
 }
 
-/// What librdkafka says about an error. Its words about the brokers wait until the consumer is polled.
+/// librdkafka's text for an error. Polling first delivers its pending messages about the brokers.
 fn words(consumer: &BaseConsumer<Quiet>, error: &KafkaError) -> String {
     while consumer.poll(Duration::ZERO).is_some() {}
     consumer.context().words(error)
@@ -223,7 +223,7 @@ fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, Stri
     })
 }
 
-/// Fetches from the end of the topic: the first answer is an end, a record or a refusal.
+/// Fetches from the end of the topic. The first answer is the end, a record or a refusal.
 fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     let mut last = TopicPartitionList::new();
     let assigned =
@@ -238,8 +238,8 @@ fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     }
 }
 
-/// Asks for the group's position, then commits one of a partition that cannot be: whether we may is decided before, and
-/// nothing is committed either way. Joining would be a rebalance for the others.
+/// Asks for the group's offset, then commits for a partition that cannot exist: the broker checks the right first and
+/// commits nothing in either case. Joining the group would cause a rebalance for the other members.
 fn can_use_group(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, 0);
@@ -278,8 +278,8 @@ async fn config(
     Some(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
-/// Sends a record that the broker must refuse for its timestamp: whether we may write is decided before, and nothing
-/// is written either way.
+/// Sends a record that the broker must refuse for its timestamp: the broker checks the right first and writes nothing
+/// in either case.
 async fn can_write(settings: &Settings, facts: &TopicFacts) -> KafkaResult<Right> {
     if facts.config.is_empty() {
         return Ok(Right::Unknown("its settings may not be read, so a try might be written"));

@@ -1,4 +1,4 @@
-//! Everything that speaks Kafka. Outside of this module records are [`crate::Record`]s and positions
+//! All code that uses Kafka. Outside of this module a Kafka message is a [`crate::Record`] and a position is a
 //! [`crate::pipeline::ports::WrittenOffsets`].
 
 pub(crate) mod commit_metadata;
@@ -18,7 +18,7 @@ pub(crate) use config::{refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
 pub(crate) use ffi::Group;
 pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
-/// What the simulation of the loop drives.
+/// The pure parts that the simulation runs.
 #[cfg(test)]
 pub(crate) use group::{
     CommitQueue, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,

@@ -1,50 +1,50 @@
-//! What the member of the group tells the daemon, which is above this module: for health, lag and metrics.
+//! The interface by which the group member informs the daemon, which is above this module: health, lag and metrics.
 
 use crate::pipeline::ports::AssignmentId;
 use crate::record::Record;
 
-/// What reading waits for. Each is over when the group says so.
+/// The conditions that reading waits for. The group member reports when each is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum GroupWait {
     /// No broker is connected.
     Broker,
-    /// The topic is not there.
+    /// The topic does not exist.
     Topic,
-    /// The group's coordinator is away for longer than a session lasts.
+    /// The group's coordinator has been unreachable for longer than a session.
     Coordinator,
-    /// The group does not take this member.
+    /// The group refuses this member.
     Membership,
-    /// The broker does not let this user read any more.
+    /// The broker no longer allows this user to read.
     Permission,
     /// Assigned partitions have no leader.
     Leader,
-    /// The start offsets of assigned partitions are not known, because the coordinator or a leader does not answer.
+    /// The start offsets of assigned partitions are unknown, because the coordinator or a leader does not answer.
     StartOffsets,
 }
 
-/// What is known of a partition from the broker.
+/// The broker's state of a partition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PartitionEnd {
     /// The partition.
     pub(crate) partition: i32,
-    /// The high watermark: the last offset that a consumer can come to, and one. The last that was seen, and none where
-    /// none was.
+    /// The high watermark that was seen last: one more than the last offset that a consumer can reach. `None` before
+    /// the first.
     pub(crate) end: Option<i64>,
-    /// Whether all before the end was read. Some offsets have no record to read: the markers of transactions, what
-    /// these took back, and what compaction removed.
+    /// Whether everything before the end was read. Some offsets have no record: transaction markers, records of aborted
+    /// transactions, and records that compaction removed.
     pub(crate) is_read: bool,
-    /// The group's committed offset, negative where there is none.
+    /// The group's committed offset; negative where there is none.
     pub(crate) committed: i64,
-    /// Its first offset.
+    /// The first offset of the partition.
     pub(crate) start: i64,
 }
 
-/// Is told what the member of the group does, from the poll thread.
+/// The observer of the group member's state. The poll thread calls it.
 pub(crate) trait GroupObserver: Send + Sync {
     /// The poll thread is alive.
     fn polled(&self);
 
-    /// What librdkafka says of the membership (its statistics, `cgrp.join_state`).
+    /// The membership state in librdkafka's statistics (`cgrp.join_state`).
     fn membership(&self, join_state: &str);
 
     /// Partitions were assigned.
@@ -53,42 +53,42 @@ pub(crate) trait GroupObserver: Send + Sync {
     /// Partitions are being revoked.
     fn revoking(&self);
 
-    /// Reading waits, for the reason given. Whether that is news, to be logged.
+    /// Reading waits, for this reason. Returns whether the reason is new and should be logged.
     fn waits_for(&self, what: GroupWait, reason: String) -> bool;
 
-    /// Reading does not wait for this, or no longer.
+    /// Reading does not wait, or no longer waits, for this condition.
     fn has(&self, what: GroupWait);
 
     /// Records were lost before they were read.
     fn lost(&self, records: u64);
 
-    /// The database went back, and lacked what so many records had written. `replay`: the last replay that was done when
-    /// the group's offset was committed, where the commit says one.
+    /// The database went back in time and lacks this many written records. `replay`: the number of the last replay that
+    /// was finished when the group's offset was committed, if the commit has it.
     fn went_back(&self, records: u64, replay: Option<i64>);
 
-    /// The last replay that is known to be done, to be committed with the offsets.
+    /// The number of the last finished replay that is known. It is committed with the offsets.
     fn last_replay(&self) -> Option<i64>;
 
-    /// A partition is read from this offset on.
+    /// The partition is read from offset `next` on.
     fn started(&self, partition: i32, next: i64, assignment: AssignmentId);
 
-    /// What was read and written of the partition says nothing about its log any more.
+    /// The read and written offsets of the partition no longer describe its log.
     fn forget(&self, partition: i32);
 
-    /// Records were read, in the order of their partitions.
+    /// Records were read, ordered by partition.
     fn read(&self, records: &[Record]);
 
-    /// Where the assigned partitions end now; no other partition is assigned.
+    /// The ends of all assigned partitions. A partition that is not in the list is not assigned.
     fn ends(&self, ends: &[PartitionEnd]);
 }
 
-/// By which evidence the partitions are settled; committed beside their offsets, so that it survives a restart.
+/// The evidence by which each partition is settled. It is committed with the offset, so that it survives a restart.
 pub(crate) trait SettledEvidence: Send + Sync {
-    /// A partition starts. `has_history`: something of it was read before, and the commit that followed named this
-    /// fingerprint of the evidence, or none.
+    /// A partition starts. `has_history`: records of it were read before. `fingerprint`: the fingerprint of the
+    /// evidence in the commit or the account, if there is one.
     fn assigned(&self, partition: i32, has_history: bool, fingerprint: Option<&str>);
 
-    /// A partition went.
+    /// A partition was revoked.
     fn revoked(&self, partition: i32);
 
     /// The fingerprint of the evidence by which the partition is settled, to be committed with its offset.

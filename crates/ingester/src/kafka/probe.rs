@@ -12,37 +12,37 @@ use super::config;
 use super::damage::is_unreadable;
 use super::quiet::Quiet;
 
-/// How long one try may take.
+/// The time limit of one attempt.
 const TRY: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
 
-/// A consumer that tries where a partition can be read again.
+/// A consumer that searches for the next readable offset of a partition.
 pub(super) struct Probe {
     consumer: BaseConsumer<Quiet>,
     topic: String,
 }
 
-/// What one try found.
+/// The result of one attempt.
 enum Found {
-    /// A record, or the partition's end, at this offset.
+    /// The offset of the first record, or of the partition's end.
     Readable(i64),
     Unreadable,
-    /// No answer in time.
+    /// No answer within the time limit.
     Nothing,
 }
 
 impl Probe {
-    /// With the settings of `inspect::probe`.
+    /// Opens a probe; `config` has the settings of `inspect::probe`.
     pub(super) fn open(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
         let consumer = config.create_with_context(Quiet::default())?;
         Ok(Self { consumer, topic: topic.to_owned() })
     }
 
-    /// The first offset behind an unreadable batch, which begins at or before `from`; `None` where the batch at `from`
-    /// can be read, or nothing is said about it. `alive` is called between the tries.
+    /// The first offset after an unreadable batch that begins at or before `from`. `None` where the batch at `from` can
+    /// be read, or where an attempt got no answer. `alive` is called before each attempt.
     ///
-    /// A batch says its last offset in what cannot be trusted. So this goes ahead in growing steps until something can be
-    /// read, and then halves the last step: a batch of 36,000 records takes some thirty tries.
+    /// The batch's header states its last offset but cannot be trusted. So the search goes forward in growing steps to a
+    /// readable offset, then halves the last step: about thirty attempts for a batch of 36,000 records.
     pub(super) fn end_of_unreadable(
         &self,
         partition: i32,
@@ -73,7 +73,7 @@ impl Probe {
         Ok(Some(good.1))
     }
 
-    /// What is said first of this offset.
+    /// Fetches from this offset; returns the first result.
     fn first(&self, partition: i32, offset: i64) -> KafkaResult<Found> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
@@ -83,7 +83,7 @@ impl Probe {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => return Ok(Found::Readable(message.offset())),
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Found::Readable(offset)),
-                // Behind the end there is nothing to be damaged.
+                // After the end there is nothing that could be damaged.
                 Some(Err(error)) if config::is_out_of_range(&error) => {
                     let (_, high) = self.consumer.fetch_watermarks(&self.topic, partition, TRY)?;
                     return Ok(Found::Readable(high.min(offset)));

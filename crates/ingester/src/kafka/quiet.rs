@@ -10,25 +10,25 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::config;
 use super::damage::unreadable_batch;
 
-/// The callbacks of a consumer outside of the group: only its log lines matter.
+/// The callbacks of a consumer outside of the group. They only log and keep the latest errors.
 #[derive(Default)]
 pub(super) struct Quiet {
     repeated: config::Repeated,
     /// The first offset of the last batch that could not be read.
     unreadable: Mutex<Option<i64>>,
-    /// The newest words about a broker.
+    /// The latest error message about a broker.
     trouble: Mutex<String>,
 }
 
 impl Quiet {
-    /// The cause in librdkafka's own words, where the error itself only says that there was no answer.
+    /// The text for an error. Where it only means "no answer": librdkafka's latest message about a broker.
     pub(super) fn words(&self, error: &KafkaError) -> String {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let is_silence = error.rdkafka_error_code().is_some_and(config::is_silence);
         if is_silence && !trouble.is_empty() { trouble.clone() } else { error.to_string() }
     }
 
-    /// Takes the first offset of a batch that cannot be read, where there was one.
+    /// Takes the first offset of the last batch that could not be read, if there was one.
     pub(super) fn take_unreadable(&self) -> Option<i64> {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -46,7 +46,7 @@ impl ClientContext for Quiet {
         if let Some(offset) = unreadable_batch(reason) {
             *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
         }
-        // That all are down follows from what was said of each.
+        // `AllBrokersDown` follows from the errors of the single brokers, which are more precise.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_owned();
         }

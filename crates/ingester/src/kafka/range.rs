@@ -1,4 +1,4 @@
-//! Reading a range of a topic's records outside of the consumer group: nothing is committed, nobody is disturbed.
+//! Reads a range of a topic's records outside of the consumer group: it commits nothing and causes no rebalance.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,30 +29,30 @@ mod reading;
 
 use reading::Range;
 
-/// How long the broker has for a question about offsets.
+/// The time limit of a request about offsets.
 const QUESTION: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
-/// How long and how much to look at for an estimate.
+/// The limits of the sample for an estimate: time and records.
 const SAMPLE: Duration = Duration::from_secs(3);
 const SAMPLE_RECORDS: u64 = 200;
-/// Hand-overs a second under a rate limit, so that a slow replay is a steady one.
+/// Chunks a second under a rate limit, so that a slow replay reads steadily.
 const PACES: u64 = 10;
 
-/// An end of a range, as somebody asks for it.
+/// One end of a range, as the caller gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bound {
-    /// The first record there is.
+    /// The first record of the log.
     Earliest,
-    /// The last record there is at the moment of asking.
+    /// The last record at the time of the request.
     Latest,
-    /// A record by its offset, in every partition.
+    /// The record with this offset, in every partition.
     Offset(i64),
     /// A record timestamp in milliseconds since 1970.
     Time(i64),
 }
 
-/// What is read of one partition: from `first` up to and without `end`.
+/// The offsets to read of one partition: from `first` up to and without `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Span {
     pub(crate) partition: i32,
@@ -60,8 +60,8 @@ pub(crate) struct Span {
     pub(crate) end: i64,
 }
 
-/// What is read of a topic. Times are a filter on the records within the spans, because record timestamps can go
-/// backwards; a record without one always passes.
+/// The offsets to read of a topic. Times filter the records within the spans, because record timestamps can go backwards;
+/// a record without a timestamp always passes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OffsetRanges {
     pub(crate) topic: String,
@@ -73,13 +73,13 @@ pub(crate) struct OffsetRanges {
 }
 
 impl OffsetRanges {
-    /// How many offsets there are to read, at most.
+    /// The number of offsets to read; the number of records is this or less.
     pub(crate) fn len(&self) -> u64 {
         let lengths = self.partitions.iter().map(|span| span.end - span.first);
         lengths.map(|length| u64::try_from(length).unwrap_or(0)).sum()
     }
 
-    /// Leaves out what lies before these offsets.
+    /// Removes the offsets before these positions.
     pub(crate) fn behind(&mut self, position: &BTreeMap<i32, i64>) {
         for span in &mut self.partitions {
             if let Some(&next) = position.get(&span.partition) {
@@ -97,35 +97,35 @@ impl OffsetRanges {
     }
 }
 
-/// A consumer outside of the group. Its calls wait for the broker: they are for threads that may.
+/// A consumer outside of the group. Its methods block until the broker answers: call them on a thread that may block.
 pub(crate) struct RangeReader {
     consumer: BaseConsumer<Quiet>,
     probe: ClientConfig,
 }
 
 impl RangeReader {
-    /// With a buffer of this much.
+    /// Opens a reader with a fetch buffer of this size in KiB.
     ///
     /// # Errors
     /// When librdkafka refuses a setting.
     pub(crate) fn open(settings: &Settings, buffer_kib: u64) -> KafkaResult<Self> {
         let mut config = config::consumer(settings);
-        // An end is announced even where the last offsets hold no record (transaction markers, compaction).
+        // librdkafka then reports an end even where the last offsets have no record (transaction markers, compaction).
         config
             .set("enable.partition.eof", "true")
             .set("statistics.interval.ms", "0")
             .set("queued.max.messages.kbytes", buffer_kib.to_string())
-            // Several fetches fit into the buffer.
+            // So that several fetches fit into the buffer.
             .set("fetch.message.max.bytes", (buffer_kib * 64).min(1_048_576).to_string());
         config.remove("group.instance.id");
         let consumer = config.create_with_context(Quiet::default())?;
         Ok(Self { consumer, probe: inspect::probe(settings) })
     }
 
-    /// The partitions of a topic that are meant, ascending, each once: those asked for, or all.
+    /// The partitions to read, ascending and without duplicates: those in `asked`, or all where it is empty.
     ///
     /// # Errors
-    /// What the broker answers; one that is asked for and not there; those that have no leader.
+    /// An error of the broker; a partition in `asked` that does not exist; a partition without a leader.
     pub(crate) fn partitions(&self, topic: &str, asked: &[i32]) -> anyhow::Result<Vec<i32>> {
         let asking = || format!("asking about topic {topic}");
         let metadata = self.consumer.fetch_metadata(Some(topic), QUESTION).with_context(asking)?;
@@ -146,12 +146,12 @@ impl RangeReader {
         Ok(meant)
     }
 
-    /// The first offset and the one after the last of a partition.
+    /// The first offset of a partition and one more than its last.
     pub(crate) fn bounds(&self, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
         self.consumer.fetch_watermarks(topic, partition, QUESTION)
     }
 
-    /// What lies between two points, as the topic is now. Both points are inclusive.
+    /// The spans between two bounds, both inclusive, within the log's present bounds.
     pub(crate) fn spans(
         &self,
         topic: &str,
@@ -176,7 +176,7 @@ impl RangeReader {
             let end = match until {
                 Bound::Earliest => low,
                 Bound::Offset(offset) => offset.saturating_add(1),
-                // Records behind the last of that time may still be older.
+                // Records after the last one of that time may have an earlier timestamp.
                 Bound::Latest | Bound::Time(_) => high,
             };
             let (first, end) = (first.clamp(low, high), end.clamp(low, high));
@@ -187,7 +187,7 @@ impl RangeReader {
         Ok(spans)
     }
 
-    /// The first offset whose record is at least as young; `None` where there is no such record.
+    /// The first offset whose record has at least this timestamp; `None` where there is no such record.
     fn first_since(&self, topic: &str, partition: i32, millis: i64) -> KafkaResult<Option<i64>> {
         let since = |millis: i64| {
             let mut question = TopicPartitionList::new();
@@ -201,12 +201,12 @@ impl RangeReader {
         };
         Ok(match since(millis.max(0))? {
             Some(offset) => Some(offset),
-            // No record is as young; or, where even the oldest is not found by time, times cannot be asked for.
+            // No record is that recent; or the topic cannot be searched by time, so that not even 0 finds a record.
             None => since(0)?.is_none().then_some(0),
         })
     }
 
-    /// The size of a record on average, by the first few of the spans; `None` where none came in time.
+    /// The average size of the first records of the spans in bytes; `None` where none came in time.
     pub(crate) fn sample(&self, spans: &OffsetRanges) -> KafkaResult<Option<u64>> {
         let mut assignment = TopicPartitionList::new();
         for span in &spans.partitions {
@@ -232,7 +232,7 @@ impl RangeReader {
         Ok(bytes.checked_div(records))
     }
 
-    /// The record at a place; `None` where there is none any more.
+    /// The record at an offset; `None` where it does not exist, or no longer exists.
     pub(crate) fn record_at(
         &self,
         topic: &str,
@@ -266,11 +266,11 @@ impl RangeReader {
         Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
     }
 
-    /// Reads the spans on a thread of its own. The channel ends with [`SourceEvent::Ended`], also when `stop` was
-    /// cancelled, or with [`SourceEvent::Failed`].
+    /// Reads the spans on a separate thread. The channel's last event is [`SourceEvent::Ended`], also after `stop` was
+    /// cancelled, or [`SourceEvent::Failed`].
     ///
     /// # Errors
-    /// When there can be no more threads.
+    /// When the thread cannot be started.
     pub(crate) fn read(
         self,
         spans: OffsetRanges,
@@ -280,7 +280,7 @@ impl RangeReader {
         self.read_found(move |_| Ok(spans), pace, stop)
     }
 
-    /// The same with spans that are still to be asked for.
+    /// Like [`Self::read`], but the thread first asks the broker for the spans.
     fn read_found(
         self,
         spans: impl FnOnce(&Self) -> KafkaResult<OffsetRanges> + Send + 'static,
@@ -299,7 +299,7 @@ impl RangeReader {
                 Ok(()) => SourceEvent::Ended,
                 Err(error) => SourceEvent::Failed(SourceError::Range(error.to_string())),
             };
-            // The loop may have failed first; then nobody listens.
+            // If the loop failed first, the channel is closed.
             let _ = events.blocking_send(end);
         };
         std::thread::Builder::new()
@@ -310,33 +310,33 @@ impl RangeReader {
     }
 }
 
-/// How fast a range is read, and how far it is.
+/// The rate limit of a reader, and its progress.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RateLimit {
-    /// Records a second at most.
+    /// Records a second at most; `None`: no limit.
     pub(crate) rate: Option<u64>,
-    /// Records read so far, those that the times leave out among them.
+    /// Records read so far, including those that the time filter drops.
     pub(crate) read: Arc<AtomicU64>,
-    /// Offsets of the range that were gone before they were read.
+    /// Offsets of the range that were deleted before they were read.
     pub(crate) gone: Arc<AtomicU64>,
 }
 
 impl RateLimit {
-    /// Records handed over at once.
+    /// The largest number of records in a chunk.
     pub(crate) fn chunk(&self) -> usize {
         let chunk = self.rate.map_or(u64::MAX, |rate| (rate / PACES).max(1));
         usize::try_from(chunk).unwrap_or(usize::MAX).min(CHUNK_RECORDS)
     }
 
-    /// When the next records may go after so many went, `free` being when these could. Time in which nothing went is
-    /// not made up for: the rate is a bound at any moment.
+    /// The time of the next chunk, after a chunk of `gone` records that was allowed at `free`. Idle time does not add up:
+    /// the rate is a limit at any moment.
     pub(crate) fn next(&self, free: Instant, gone: usize) -> Instant {
         let now = Instant::now();
         let Some(rate) = self.rate else { return now };
         free.max(now) + Duration::from_secs_f64(gone as f64 / rate.max(1) as f64)
     }
 
-    /// Waits on this thread, in small steps, so that a stop is seen soon.
+    /// Blocks this thread in small steps, so that it notices a stop soon.
     pub(crate) fn wait(until: Instant, stop: &CancellationToken) {
         while Instant::now() < until && !stop.is_cancelled() {
             std::thread::sleep(until.saturating_duration_since(Instant::now()).min(POLL));
@@ -344,7 +344,7 @@ impl RateLimit {
     }
 }
 
-/// Reads these partitions of the topic from the first record with at least this timestamp to their ends as they are now.
+/// Reads the partitions from the first record with at least this timestamp to their present ends.
 ///
 /// # Errors
 /// When librdkafka refuses a setting.
@@ -354,19 +354,19 @@ pub(crate) fn read_since(
     start: Timestamp,
     stop: CancellationToken,
 ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
-    // Beside live ingest, so with a small buffer.
+    // A small buffer, because it runs beside live ingest.
     let reader = RangeReader::open(settings, 4_096)?;
     let topic = settings.kafka.topic.clone();
     let start = Bound::Time(start.as_micros().div_euclid(1_000).max(0));
     let spans = move |reader: &RangeReader| {
         let spans = reader.spans(&topic, &partitions, (start, Bound::Latest))?;
-        // What lies behind the start is read whatever its timestamp.
+        // All records after the first are read, whatever their timestamps.
         Ok(OffsetRanges { not_before: None, ..spans })
     };
     reader.read_found(spans, RateLimit::default(), stop)
 }
 
-/// Whether waiting does not help.
+/// Whether an error is permanent.
 fn is_final(error: &KafkaError) -> bool {
     matches!(
         error,

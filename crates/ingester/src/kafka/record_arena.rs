@@ -1,4 +1,4 @@
-//! Records out of librdkafka's memory: what it fetched goes as soon as its last record does, so none is kept there.
+//! Copies records out of librdkafka's memory. librdkafka frees a fetched buffer only when its last record is freed.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::ffi;
 use crate::record::{Header, Record};
 
-/// Records are copied into blocks of this size, one behind the other, and share them: five allocations a record, freed by
-/// another thread, took longer than copying it. A hundred usual records, so that a block is not kept long for one of them.
+/// The size of the blocks that records are copied into and share: five allocations a record, freed by another thread,
+/// took longer than the copy. A block holds about a hundred usual records, so that one record keeps little memory.
 const BLOCK_BYTES: usize = 64 * 1024;
-/// More names of headers than a producer has; those of a hostile one are not remembered.
+/// The largest number of header names that are kept. Producers use fewer; more can only come from a hostile one.
 const NAMES: usize = 16;
 
 /// Copies the records of one topic.
 pub(super) struct RecordArena {
     topic: Arc<str>,
     block: BytesMut,
-    /// The headers' names met so far.
+    /// The header names seen so far.
     names: Vec<Arc<str>>,
 }
 

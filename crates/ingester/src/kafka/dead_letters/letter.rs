@@ -1,4 +1,4 @@
-//! What a dead letter looks like, and how it becomes lesser when the broker refuses it (crates/ingester/README.md, Dead letters). Pure.
+//! The content of dead letters, and their reduced forms (crates/ingester/README.md, Dead letters). Pure.
 
 use model::Timestamp;
 use rdkafka::error::RDKafkaErrorCode;
@@ -8,26 +8,26 @@ use crate::record::Record;
 
 /// The longest `__connect.errors.exception.message`, in bytes.
 const MAX_MESSAGE_BYTES: usize = 500;
-/// How many dead letters came before this one of the same record.
+/// The number of dead letters of the same record, this one included.
 const ATTEMPTS: &str = "publication.error.attempts";
-/// The record's own timestamp in milliseconds, where the letter has another.
+/// The record's own timestamp in milliseconds since 1970, where the letter has another one.
 const TIMESTAMP: &str = "publication.record.timestamp";
 
-/// What a letter changes of its record; each only when a letter without the change was refused alone.
+/// The changes of a letter to its record. Each is made only after a letter without it was refused when sent alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// The present as timestamp.
+    /// The current time instead of the record's timestamp.
     pub(super) timestamp: bool,
-    /// None of the record's own headers.
+    /// Without the record's own headers.
     pub(super) headers: bool,
     /// An empty value.
     pub(super) value: bool,
-    /// The record's place as key.
+    /// `topic/partition/offset` as the key.
     pub(super) key: bool,
 }
 
-/// The letters to be tried one after the other, once the whole letter was refused alone: the least loss first. A change
-/// weighs more than all changes before it together, so that none is made that is not needed.
+/// The reduced letters in the order in which they are tried after the whole letter was refused alone: the smallest loss
+/// first. A change costs more than all changes before it together, so no unnecessary change is made.
 pub(super) fn lesser(record: &Record) -> impl Iterator<Item = Changes> {
     let whole = needed(record);
     let can_change_time = record.timestamp.is_some() && !whole.timestamp;
@@ -40,13 +40,13 @@ pub(super) fn lesser(record: &Record) -> impl Iterator<Item = Changes> {
     })
 }
 
-/// The changes that a whole letter has too. librdkafka takes the timestamp 0 for none, and stamps the present.
+/// The changes of a whole letter. librdkafka takes the timestamp 0 for "none" and sends the current time.
 pub(super) fn needed(record: &Record) -> Changes {
     Changes { timestamp: record.timestamp == Some(0), ..Changes::default() }
 }
 
-/// Whether the broker may have refused this letter for what is in it, so that a lesser one can pass. Everything else is
-/// the environment's fault.
+/// Whether the broker may have refused the letter for its content, so that a reduced one can pass. All other errors come
+/// from the environment.
 pub(super) fn is_of_the_letter(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -66,21 +66,21 @@ pub(super) fn is_of_the_letter(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// A letter, ready to be sent.
+/// A letter that is ready to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Letter<'r> {
-    /// Milliseconds since 1970; none: the present.
+    /// Milliseconds since 1970; `None`: the current time.
     pub(super) timestamp: Option<i64>,
-    /// None: a record without a key.
+    /// `None`: no key.
     pub(super) key: Option<std::borrow::Cow<'r, [u8]>>,
-    /// None: a tombstone, as the record is.
+    /// `None`: a tombstone, like the record.
     pub(super) value: Option<&'r [u8]>,
-    /// Name and value, the record's own first.
+    /// Names and values, the record's own first.
     pub(super) headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl<'r> Letter<'r> {
-    /// The letter of a record that was rejected, with these changes; `group` is the consumer group, `now` the present.
+    /// The letter of a rejected record, with these changes; `group` is the consumer group, `now` the current time.
     pub(super) fn new(
         (record, rejection): (&'r Record, &Rejection),
         changes: Changes,
@@ -114,7 +114,7 @@ impl<'r> Letter<'r> {
     }
 }
 
-/// The headers that Kafka Connect made the convention, and ours.
+/// The error headers: those of Kafka Connect's convention, and our own.
 fn described(
     record: &Record,
     rejection: &Rejection,

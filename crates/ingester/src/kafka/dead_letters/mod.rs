@@ -1,5 +1,5 @@
-//! The dead-letter topic: rejected records go there whole, with the headers that Kafka Connect made the convention and
-//! ours (crates/ingester/README.md, Dead letters). What the topic refuses of one letter goes lesser; what it refuses of all, waits.
+//! The producer of dead letters: whole rejected records with error headers (crates/ingester/README.md, Dead letters). If
+//! the topic refuses one letter, a reduced letter is sent; if it refuses all of them, they wait.
 
 mod letter;
 mod topic;
@@ -23,7 +23,7 @@ use crate::pipeline::ports::{self, Undelivered};
 use crate::record::Record;
 use crate::settings::Settings;
 
-/// How long there may be no room in the producer's own queue, which empties as the broker acknowledges.
+/// How long a letter waits for space in the producer's queue, which empties as the broker acknowledges.
 const ROOM: Duration = Duration::from_secs(10);
 
 /// The producer of dead letters.
@@ -33,23 +33,23 @@ pub(crate) struct DeadLetters {
     settings: Settings,
 }
 
-/// Two producers that fail together: an idempotent producer that failed for good never sends again.
+/// Two producers that are replaced together: an idempotent producer with a fatal error never sends again.
 struct Producers {
     batched: FutureProducer<Context>,
-    /// One record a request: a broker evaluates the size of a whole request, so a refusal says nothing about any one record
-    /// of it.
+    /// One record per request. The broker checks the size of a whole request, so a refusal of a batch does not say which
+    /// record caused it.
     single: FutureProducer<Context>,
     context: Context,
 }
 
-/// What librdkafka says of a producer.
+/// The producers' callbacks; they keep the latest error.
 #[derive(Clone, Default)]
 struct Context(Arc<Said>);
 
 #[derive(Default)]
 struct Said {
     repeated: config::Repeated,
-    /// The newest words about a broker.
+    /// The latest error message about a broker.
     trouble: Mutex<String>,
 }
 
@@ -62,7 +62,7 @@ impl ClientContext for Context {
         if self.0.repeated.is_news(&error) {
             tracing::warn!(%error, reason, "kafka, writing dead letters");
         }
-        // That all are down follows from what was said of each.
+        // `AllBrokersDown` follows from the errors of the single brokers, which are more precise.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_owned();
         }
@@ -81,13 +81,13 @@ impl Producers {
         })
     }
 
-    /// Why one of them failed for good.
+    /// The message of the fatal error of either producer.
     fn fatal(&self) -> Option<String> {
         let both = [&self.batched, &self.single];
         both.into_iter().find_map(|producer| Some(producer.client().fatal_error()?.1))
     }
 
-    /// The cause in librdkafka's words, where the error itself only says that time is over.
+    /// The error's text, with librdkafka's latest message about a broker where the error only means that no answer came.
     fn words(&self, error: &KafkaError) -> String {
         let trouble = self.context.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let is_silence = error.rdkafka_error_code().is_some_and(config::is_silence);
@@ -101,7 +101,7 @@ impl Producers {
 
 impl DeadLetters {
     /// # Errors
-    /// When librdkafka refuses a setting, by name.
+    /// When librdkafka refuses a setting; the error names it.
     pub(crate) fn open(settings: &Settings) -> KafkaResult<Self> {
         let config = config::producer(settings);
         Ok(Self {
@@ -115,7 +115,7 @@ impl DeadLetters {
         self.producers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A producer that failed for good is made anew, so that letters go on when the cause is over.
+    /// Replaces producers that had a fatal error, so that letters are sent again when the cause is over.
     fn renew(&self, failed: &Arc<Producers>) -> KafkaResult<()> {
         let mut current = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&current, failed) {
@@ -124,7 +124,7 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// The whole letter, among others and then alone; then the lesser ones, alone.
+    /// Sends the whole letter in a batch, then alone, then the reduced letters alone.
     async fn send_all(
         &self,
         producers: &Producers,
@@ -181,11 +181,11 @@ impl DeadLetters {
     }
 }
 
-/// Why a letter was not written.
+/// The reason why a letter was not written.
 enum Failed {
-    /// Nothing that is in the letter helps.
+    /// An error that no other letter content would avoid.
     Environment(KafkaError),
-    /// Even the least letter was refused: the topic takes none.
+    /// Even the smallest letter was refused: the topic accepts no letter.
     EveryLetter(KafkaError),
 }
 
@@ -208,7 +208,7 @@ impl ports::DeadLetters for DeadLetters {
         if let Failed::Environment(error) = &failed
             && error.rdkafka_error_code().is_some_and(config::is_no_topic)
         {
-            // Somebody deleted it. The letters wait, and each of their tries makes it.
+            // The topic was deleted. Each retry of the waiting letters tries to create it.
             if let Err(error) = create_topic(&self.settings).await {
                 tracing::debug!(%error, "no answer to making the dead-letter topic");
             }

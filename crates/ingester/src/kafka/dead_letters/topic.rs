@@ -1,4 +1,4 @@
-//! The dead-letter topic itself, where the ingester has to make it.
+//! Creates the dead-letter topic where it does not exist.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use super::{Context, config};
 use crate::settings::Settings;
 
-/// Room for the headers that a dead letter has over its record.
+/// The space for the headers that a dead letter has in addition to its record's.
 const HEADER_ROOM: u64 = 64 * 1024;
-/// Kafka's default for `segment.bytes`, which a cluster may have lowered: a batch must fit into a segment.
+/// Kafka's default for `segment.bytes`, set because a cluster may have a lower one: a batch must fit into a segment.
 const SEGMENT_BYTES: u64 = 1024 * 1024 * 1024;
-/// As far from the present as a timestamp may be: letters have those of their records.
+/// No limit on a timestamp's distance from the present, because letters keep their records' timestamps.
 const ANY_TIME: &str = "9223372036854775807";
 const QUESTION: Duration = Duration::from_secs(10);
 
-/// Makes the dead-letter topic where it is missing: kept for ever, since its records carry the times of the records they
-/// repeat, and wide enough for every record of the source. A topic that is there is left as it is, and a broker that
-/// does not let us is reported: an operator may make it otherwise.
+/// Creates the dead-letter topic if it is missing. Records are kept for ever, because they have the old timestamps of
+/// their source records, and every record of the source fits. An existing topic is not changed. A refusal by the broker
+/// is only logged, because an operator may create the topic another way.
 ///
 /// # Errors
-/// When there was no answer.
+/// When the broker did not answer.
 pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
     let name = &settings.kafka.dead_letter_topic;
     match make(settings).await {
@@ -35,7 +35,7 @@ pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
     Ok(())
 }
 
-/// Nothing where there was nothing to make.
+/// The broker's answer; `None` where the topic need not be created.
 type Made = Option<Result<String, (String, RDKafkaErrorCode)>>;
 
 async fn make(settings: &Settings) -> KafkaResult<Made> {
@@ -52,7 +52,7 @@ async fn make(settings: &Settings) -> KafkaResult<Made> {
         KafkaResult::Ok(admin.create_topics([&topic], &options).await?.pop())
     };
     match create(&fitting).await? {
-        // A broker before 3.6 does not know the limits of timestamps by these names.
+        // A broker before version 3.6 does not know the timestamp limits by these names.
         Some(Err((_, RDKafkaErrorCode::InvalidConfig))) => {
             let known: Vec<_> =
                 fitting.into_iter().filter(|(key, _)| !key.ends_with(".max.ms")).collect();
@@ -62,7 +62,7 @@ async fn make(settings: &Settings) -> KafkaResult<Made> {
     }
 }
 
-/// Whom to ask; nobody where the brokers make topics by themselves, as librdkafka's in-process one does.
+/// The admin client; `None` for librdkafka's in-process broker, which creates topics by itself.
 async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<Context>>> {
     let admin: AdminClient<Context> =
         config::producer(settings).create_with_context(Context::default())?;
@@ -70,11 +70,11 @@ async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<Context>>>
         let cluster = admin.inner().fetch_cluster_id(QUESTION);
         (!config::is_in_process(cluster.as_deref())).then_some(admin)
     });
-    // A task that is not cancelled ends, unless the runtime does.
+    // The task fails only when the runtime ends.
     Ok(asked.await.unwrap_or_default())
 }
 
-/// The topic's own settings, so that a letter of every record of the source fits, whatever the cluster's defaults are.
+/// The topic's settings with which a letter of every source record fits, whatever the cluster's defaults are.
 fn fitting(max_message_bytes: Option<u64>) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("retention.ms", "-1".to_owned()),

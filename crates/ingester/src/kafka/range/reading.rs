@@ -1,4 +1,4 @@
-//! The thread that reads a range: records in chunks, what cannot be read named and passed over.
+//! The thread that reads a range: it sends records in chunks, and logs and skips unreadable or deleted offsets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::kafka::record_arena::RecordArena;
 use crate::pipeline::ports::{AssignmentId, Chunk, SourceEvent};
 use crate::record::Record;
 
-/// The thread's work.
+/// The state of the thread.
 pub(super) struct Range {
     pub(super) consumer: BaseConsumer<Quiet>,
     pub(super) probe: ClientConfig,
@@ -37,7 +37,7 @@ impl Range {
     /// Reads the spans to their ends.
     ///
     /// # Errors
-    /// What waiting does not mend.
+    /// An error that a retry cannot fix.
     pub(super) fn read(&self) -> KafkaResult<()> {
         let mut ends = self.assign()?;
         let starts = self.spans.partitions.iter().map(|span| (span.partition, span.first));
@@ -73,7 +73,7 @@ impl Range {
                     self.go_on_behind_gone(&mut ends, &mut next_offsets)?;
                 }
                 Some(Err(error)) if is_final(&error) => return Err(error),
-                // The rest librdkafka mends by itself.
+                // librdkafka recovers from all other errors by itself.
                 Some(Err(_)) => {
                     if let Some(batch) = self.consumer.context().take_unreadable() {
                         self.pass_unreadable(batch, &mut next_offsets)?;
@@ -107,7 +107,7 @@ impl Range {
         }
     }
 
-    /// Goes on behind a batch that cannot be read, and says so: live ingest counted it as a gap when it came first.
+    /// Skips an unreadable batch and logs it. It is not counted: live ingest counted it as a gap when it read there.
     fn pass_unreadable(
         &self,
         batch: i64,
@@ -134,8 +134,8 @@ impl Range {
         Ok(())
     }
 
-    /// After librdkafka stopped reading a partition whose position is not there. It does not say which, and behind a batch that
-    /// cannot be read it asks for offsets that never were.
+    /// Called after librdkafka stopped a partition because its position is not in the log. It does not say which
+    /// partition. After an unreadable batch librdkafka may also ask for offsets that never existed.
     fn go_on_behind_gone(
         &self,
         ends: &mut BTreeMap<i32, i64>,
@@ -147,7 +147,7 @@ impl Range {
             if next < end {
                 let mut place = TopicPartitionList::new();
                 place.add_partition_offset(&self.topic, partition, Offset::Offset(next))?;
-                // A partition that is not read cannot be sought in.
+                // A seek fails in a partition that is not being read.
                 self.consumer.incremental_unassign(&place)?;
                 self.consumer.incremental_assign(&place)?;
             } else {
@@ -157,11 +157,11 @@ impl Range {
         Ok(())
     }
 
-    /// Goes on behind what retention deleted before it was read, or at the end where the log was cut before it. Says so and
-    /// counts it. `is_at_end`: what the partition has was read.
+    /// Skips offsets that retention deleted before they were read, or that were truncated; logs and counts them.
+    /// `is_at_end`: everything that the partition has was read.
     ///
     /// # Errors
-    /// When the topic is gone.
+    /// When the topic does not exist.
     fn pass_gone(
         &self,
         (partition, end): (i32, i64),
@@ -186,10 +186,10 @@ impl Range {
         Ok(())
     }
 
-    /// The first offset of a partition and the one after the last, as soon as the broker says; none when stopped before.
+    /// The first offset of a partition and one more than its last. Retries until the broker answers; `None` after a stop.
     ///
     /// # Errors
-    /// When the topic is gone.
+    /// When the topic does not exist.
     fn bounds(&self, partition: i32) -> KafkaResult<Option<(i64, i64)>> {
         while !self.stop.is_cancelled() {
             match self.consumer.fetch_watermarks(&self.topic, partition, QUESTION) {
@@ -203,7 +203,7 @@ impl Range {
         Ok(None)
     }
 
-    /// A partition was read to its end. What comes behind is not fetched any more: it would take the others' room.
+    /// Ends the reading of a partition. Further records of it would take buffer space from the others.
     fn finish(&self, ends: &mut BTreeMap<i32, i64>, partition: i32) -> KafkaResult<()> {
         if ends.remove(&partition).is_none() {
             return Ok(());
@@ -213,7 +213,7 @@ impl Range {
         self.consumer.incremental_unassign(&finished)
     }
 
-    /// Assigns the partitions at their starts; returns the ends of those that have anything to read.
+    /// Assigns the partitions at their first offsets; returns the end of each partition that has offsets to read.
     fn assign(&self) -> KafkaResult<BTreeMap<i32, i64>> {
         let mut assignment = TopicPartitionList::new();
         let mut ends = BTreeMap::new();
