@@ -1,4 +1,4 @@
-//! What the probes say: derived from the reports of the parts.
+//! The state that the probes report, derived from the reports of the ingester's parts.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use store::WaitCause;
 
 use crate::kafka::GroupWait;
 
-/// The poll thread turns at least every second, except in a revocation, which waits for up to `kafka.revoke_timeout`.
-/// After this much more it hangs, and only a restart helps.
+/// The poll thread reports at least every second, except in a revocation, which waits for up to `kafka.revoke_timeout`.
+/// If it is silent for this much longer it hangs, and only a restart helps.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident = $word:literal,)*) => {
-        /// Why nothing is read or written. The words are stable: they begin the reason in `/readyz`, and the runbook has
-        /// an entry for each. The gravest comes first.
+        /// The cause why nothing is read or written. The words are stable: the reason in `/readyz` begins with one, and
+        /// the runbook has an entry for each. The most serious cause comes first.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum PauseCause { $($(#[$doc])* $cause,)* }
 
@@ -26,7 +26,7 @@ macro_rules! causes {
             /// Every cause.
             pub const ALL: &'static [Self] = &[$(Self::$cause,)*];
 
-            /// The word.
+            /// The stable word.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$cause => $word,)* }
@@ -38,33 +38,33 @@ macro_rules! causes {
 causes! {
     /// No broker is connected.
     KafkaAway = "kafka_away",
-    /// The topic is not there.
+    /// The topic does not exist.
     TopicMissing = "topic_missing",
-    /// The group's coordinator is away.
+    /// The group's coordinator is unreachable.
     CoordinatorAway = "coordinator_away",
-    /// The group does not take this member.
+    /// The group refuses this member.
     KeptOutOfGroup = "kept_out_of_group",
-    /// The broker does not let this user read any more.
+    /// The broker no longer allows this user to read.
     KafkaNotAllowed = "kafka_not_allowed",
     /// Assigned partitions have no leader.
     LeaderMissing = "leader_missing",
-    /// The start offsets of assigned partitions are not known.
+    /// The start offsets of assigned partitions are unknown.
     StartOffsetsUnknown = "start_offsets_unknown",
-    /// The database is away, or lacks a resource.
+    /// The database is unreachable, or lacks a resource.
     DatabaseAway = "database_away",
     /// The database refuses every row, or this user.
     DatabaseRefuses = "database_refuses",
-    /// Other transactions are in the way again and again.
+    /// Conflicts with other transactions keep recurring.
     DatabaseConflict = "database_conflict",
-    /// No write ends although some are under way, or statements run into a time limit again and again.
+    /// No write ends although writes are in flight, or statements keep reaching a time limit.
     DatabaseTimeLimit = "database_time_limit",
-    /// The own pool has no free connection for a long time.
+    /// The connection pool has had no free connection for a long time.
     DatabaseBusy = "database_busy",
-    /// The database does not answer, whether there is anything to write or not.
+    /// The database does not answer, even when there are no rows to write.
     DatabaseSilent = "database_silent",
     /// Dead letters are not acknowledged.
     DeadLettersWait = "dead_letters_wait",
-    /// Record after record is rejected (`reject.max_consecutive`).
+    /// Too many records in a row are rejected (`reject.max_consecutive`).
     RejectionLimit = "rejection_limit",
 }
 
@@ -94,11 +94,11 @@ impl From<GroupWait> for PauseCause {
     }
 }
 
-/// What the parts of the ingester report about themselves.
+/// The reports of the ingester's parts.
 #[derive(Debug)]
 pub(crate) struct Health {
     started: Instant,
-    /// Milliseconds from `started` to the last turn of the poll thread; 0 before its first.
+    /// Milliseconds from `started` to the poll thread's last report; 0 before its first.
     beat: AtomicU64,
     live_within: Duration,
     paused: IntGauge,
@@ -115,16 +115,16 @@ struct Parts {
     since: SystemTime,
 }
 
-/// A cause, and how many wait for its end.
+/// A pause: its cause is the key in [`Parts`].
 #[derive(Debug)]
 struct Pause {
     waiters: usize,
-    /// The newest words about it.
+    /// The latest reason.
     reason: String,
     since: Instant,
 }
 
-/// A pause that lasts, for a line in the log.
+/// A long pause, for a line in the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Lasting {
     pub(crate) cause: PauseCause,
@@ -133,7 +133,7 @@ pub(crate) struct Lasting {
 }
 
 impl Health {
-    /// `revoke_timeout`: how long the poll thread may stand still. `paused`: the metric that follows the pauses.
+    /// `revoke_timeout`: how long the poll thread may be silent. `paused`: the metric that is 1 during a pause.
     pub(crate) fn new(revoke_timeout: Duration, paused: IntGauge) -> Self {
         let parts = Parts {
             joined: false,
@@ -152,13 +152,13 @@ impl Health {
         }
     }
 
-    /// The poll thread turned.
+    /// The poll thread is alive.
     pub(crate) fn poll_beat(&self) {
         let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.beat.store(since.max(1), Ordering::Relaxed);
     }
 
-    /// What librdkafka says of its membership (its statistics, `cgrp.join_state`).
+    /// The membership state in librdkafka's statistics (`cgrp.join_state`).
     pub(crate) fn group_state(&self, join_state: &str) {
         self.change(|parts| {
             let steady = join_state == "steady";
@@ -180,7 +180,7 @@ impl Health {
         self.change(|parts| parts.rebalancing = true);
     }
 
-    /// Of a cause that one part alone reports: it is there, however often that is said. Whether that is news.
+    /// Begins the pause of a cause that only one part reports, however often. Returns whether it is new.
     pub(crate) fn pause(&self, cause: PauseCause, reason: String) -> bool {
         self.change(|parts| {
             let is_news = !parts.pauses.contains_key(&cause);
@@ -189,12 +189,12 @@ impl Health {
         })
     }
 
-    /// Of a cause that one part alone reports: it is over. Whether that is news.
+    /// Ends the pause of a cause that only one part reports. Returns whether there was one.
     pub(crate) fn resume(&self, cause: PauseCause) -> bool {
         self.change(|parts| parts.pauses.remove(&cause).is_some())
     }
 
-    /// One more waits for the end of this cause. Whether it is the first.
+    /// Adds a waiter to a cause. Returns whether it is the first.
     pub(crate) fn waiting(&self, cause: PauseCause, reason: String) -> bool {
         self.change(|parts| {
             let pause = parts.pause(cause, reason);
@@ -203,14 +203,14 @@ impl Health {
         })
     }
 
-    /// Newer words about a cause that is waited for.
+    /// Replaces the reason of a pause, if there is one.
     pub(crate) fn reword(&self, cause: PauseCause, reason: impl FnOnce() -> String) {
         if let Some(pause) = self.lock().pauses.get_mut(&cause) {
             pause.reason = reason();
         }
     }
 
-    /// The pauses that have lasted at least so long, the gravest first.
+    /// The pauses that have lasted at least this long, the most serious first.
     pub(crate) fn lasting(&self, at_least: Duration) -> Vec<Lasting> {
         let parts = self.lock();
         let lasting = parts.pauses.iter().map(|(&cause, pause)| Lasting {
@@ -221,7 +221,7 @@ impl Health {
         lasting.filter(|lasting| lasting.so_long >= at_least).collect()
     }
 
-    /// One of those that wait for the end of this cause waits no more. Whether it was the last.
+    /// Removes a waiter from a cause. Returns whether it was the last.
     pub(crate) fn recovered(&self, cause: PauseCause) -> bool {
         self.change(|parts| {
             let Some(pause) = parts.pauses.get_mut(&cause) else { return false };
@@ -234,7 +234,7 @@ impl Health {
         })
     }
 
-    /// Asked to stop.
+    /// A stop was requested.
     pub(crate) fn stopping(&self) {
         self.change(|parts| parts.stopping = true);
     }
@@ -257,7 +257,7 @@ impl Health {
 }
 
 impl Parts {
-    /// The pause of this cause, with these words.
+    /// The pause of this cause, with this reason.
     fn pause(&mut self, cause: PauseCause, reason: String) -> &mut Pause {
         let pause = Pause { waiters: 0, reason: String::new(), since: Instant::now() };
         let pause = self.pauses.entry(cause).or_insert(pause);
@@ -265,7 +265,7 @@ impl Parts {
         pause
     }
 
-    /// The gravest first.
+    /// The state by priority: the first that applies.
     fn state(&self) -> State {
         if self.stopping {
             State::Stopping
@@ -282,8 +282,8 @@ impl Parts {
 }
 
 impl AdminHealth for Health {
-    /// That the poll thread turns. Before its first turn the ingester is starting, which may take as long as the
-    /// database is away.
+    /// Whether the poll thread reports. Before its first report the ingester is starting, which may take as long as the
+    /// database is unreachable.
     fn live(&self) -> bool {
         let beat = Duration::from_millis(self.beat.load(Ordering::Relaxed));
         beat.is_zero() || self.started.elapsed().saturating_sub(beat) < self.live_within
@@ -349,7 +349,7 @@ mod tests {
             assert!(!health.recovered(cause));
             assert_eq!((health.ready().state, health.paused.get()), (State::Paused, 1));
         }
-        // One cause says nothing about another.
+        // Causes are independent of each other.
         health.waiting(PauseCause::DatabaseConflict, "deadlock".into());
         assert!(health.recovered(cause));
         assert_eq!(health.ready().reason.as_deref(), Some("database_conflict: deadlock"));

@@ -1,4 +1,4 @@
-//! How far behind: per partition, in records and in seconds.
+//! The lag of each partition, in records and in seconds.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::record::Record;
 /// By partition, the timestamp in milliseconds of the first record of a batch.
 pub(crate) type Oldest = BTreeMap<i32, i64>;
 
-/// What of the one topic is written, and what is on its way.
+/// The written offsets of the topic, and the batches that are being written.
 #[derive(Debug, Default)]
 pub(crate) struct Lag(Mutex<Inner>);
 
@@ -22,18 +22,18 @@ struct Inner {
     on_the_way: VecDeque<Oldest>,
     /// By partition, the next offset and the last written record's timestamp.
     written: BTreeMap<i32, (i64, i64)>,
-    /// By partition, the assignment with which it came: what was read before says nothing about it.
+    /// By partition, the assignment of its start: offsets of an earlier assignment do not count.
     since: BTreeMap<i32, AssignmentId>,
-    /// By partition, the offset after the last record that was read.
+    /// By partition, one more than the offset of the last record read.
     read: BTreeMap<i32, i64>,
     shown: BTreeSet<i32>,
     windows: BTreeMap<i32, Window>,
-    /// By partition, the next offset to be written, and since when it is that.
+    /// By partition, the next offset to be written, and the time since which it has not changed.
     positions: BTreeMap<i32, (i64, Instant)>,
 }
 
 impl Lag {
-    /// Records were read, in the order of their partitions.
+    /// Takes in records that were read, ordered by partition.
     pub(crate) fn read(&self, records: &[Record]) {
         let of_one =
             records.chunk_by(|one, next| one.position.partition == next.position.partition);
@@ -43,12 +43,12 @@ impl Lag {
         }
     }
 
-    /// A batch is on its way to the database.
+    /// A batch was sent to the database.
     pub(crate) fn sent(&self, oldest: Oldest) {
         self.lock().on_the_way.push_back(oldest);
     }
 
-    /// The batch that was sent first is written.
+    /// The oldest batch in flight was written.
     pub(crate) fn written(&self, offsets: &WrittenOffsets) {
         let mut inner = self.lock();
         let oldest = inner.on_the_way.pop_front().unwrap_or_default();
@@ -61,7 +61,7 @@ impl Lag {
         }
     }
 
-    /// A partition came that is read from this offset.
+    /// A partition is read from offset `next` on.
     pub(crate) fn start_at(&self, partition: i32, next: i64, assignment: AssignmentId) {
         let mut inner = self.lock();
         inner.since.insert(partition, assignment);
@@ -69,14 +69,14 @@ impl Lag {
         inner.read.remove(&partition);
     }
 
-    /// Forgets what is written of a partition whose log is another now.
+    /// Forgets the offsets of a partition that reads another log now.
     pub(crate) fn forget(&self, partition: i32) {
         let mut inner = self.lock();
         inner.written.remove(&partition);
         inner.read.remove(&partition);
     }
 
-    /// Shows the lag of the partitions assigned now, and of no other.
+    /// Sets the lag metrics of the assigned partitions, and removes those of all others.
     pub(crate) fn show(&self, metrics: &IngesterMetrics, topic: &str, ends: &[PartitionEnd]) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
@@ -98,7 +98,7 @@ impl Lag {
         let assigned: BTreeSet<i32> = ends.iter().map(|end| end.partition).collect();
         for gone in inner.shown.difference(&assigned) {
             let label = gone.to_string();
-            // An error only says that there is no such series.
+            // An error only means that there is no such series.
             let _ = metrics.lag_records.remove_label_values(&[topic, &label]);
             let _ = metrics.lag_seconds.remove_label_values(&[topic, &label]);
             let _ = metrics.partition_state.remove_label_values(&[topic, &label]);
@@ -119,7 +119,7 @@ impl Lag {
 }
 
 impl Inner {
-    /// For how many seconds the next offset to be written has been the same.
+    /// How many seconds ago the next offset to be written changed last.
     fn still_for(&mut self, partition: i32, next: i64, now: Instant) -> f64 {
         let (position, since) = self.positions.entry(partition).or_insert((next, now));
         if *position != next {
@@ -128,8 +128,8 @@ impl Inner {
         now.duration_since(*since).as_secs_f64()
     }
 
-    /// The next offset to be written, how many records there are from it, and the timestamp of the oldest of those that
-    /// were read and are not written. An end that is not known is not told as 0: there is no telling, which is -1.
+    /// The next offset to be written, the number of records from it to the end, and the timestamp of the oldest record
+    /// that was read but not written. The number is -1, not 0, where the end is unknown.
     fn behind(&self, end: &PartitionEnd) -> (i64, i64, Option<i64>) {
         let written = self.written.get(&end.partition);
         let next = written.map_or(
@@ -157,7 +157,7 @@ mod tests {
         offsets
     }
 
-    /// The partition ends at 10.
+    /// An end at offset 10.
     fn end() -> PartitionEnd {
         PartitionEnd { partition: 0, end: Some(10), is_read: false, committed: 2, start: 0 }
     }
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(shown(end()), (3, true));
         lag.written(&offsets(9, 1));
         assert_eq!(shown(end()), (0, false));
-        // Only records that can be read count: what follows the last one is a transaction's marker.
+        // Only readable records count: after the last one there is a transaction marker.
         lag.start_at(0, 4, AssignmentId(2));
         lag.read(&[record(7)]);
         assert_eq!(shown(PartitionEnd { is_read: true, ..end() }), (4, false));

@@ -1,4 +1,4 @@
-//! The ingester's metrics (crates/ingester/README.md, Metrics). The sum of `records_total` is the number of records read and done with.
+//! The ingester's metrics (crates/ingester/README.md, Metrics). The sum of `records_total` counts finished records.
 
 use enrich::Source;
 use model::{TfaReason, TorReason};
@@ -8,7 +8,7 @@ use crate::decode::rejection::Code;
 use crate::evidence::EvidenceObserver;
 
 const OUTCOMES: &[&str] = &["inserted", "updated", "unchanged", "dead_lettered", "skipped"];
-/// From the latency of one fast write to a night's outage.
+/// From the latency of one fast write to an outage of a night.
 const SPAN_BUCKETS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     300.0, 3_600.0, 28_800.0,
@@ -19,7 +19,7 @@ const ROW_BUCKETS: &[f64] =
     &[1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 20_000.0];
 
 service::metrics! {
-    /// What the ingester counts.
+    /// The ingester's metrics.
     pub struct IngesterMetrics "publication_ingester_" {
         /// Records read and done with, by what became of them; a record merged away within a batch is unchanged, and a publication that two batches write at the same time may be inserted in both.
         pub records_total: IntCounterVec["outcome" = OUTCOMES],
@@ -65,17 +65,17 @@ service::metrics! {
     }
 }
 
-/// The counter of each verdict, looked up once: a million records a second go by.
+/// The counter of each verdict, looked up once, because it is used up to a million times a second.
 #[derive(Debug)]
 pub(crate) struct Verdicts {
-    /// By reason, which stands for one verdict.
+    /// By reason; each reason has one verdict.
     tor: Vec<IntCounter>,
-    /// By reason, then null, false, true; a reason has one or two of them.
+    /// By reason, then by verdict null, false, true; a reason has one or two of the verdicts.
     tfa: Vec<[IntCounter; 3]>,
 }
 
 impl IngesterMetrics {
-    /// Registers all of them, with every series that can be known at zero.
+    /// Registers all metrics; series whose labels are known start at zero.
     pub(crate) fn create(registry: &Registry, librdkafka: &str) -> Result<Self, RegistryError> {
         let metrics = Self::register(registry)?;
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), librdkafka]).set(1);
@@ -106,7 +106,7 @@ impl IngesterMetrics {
             self.tor_verdicts_total.with_label_values(&[verdict, reason.as_str()])
         };
         let tfa = |&reason: &TfaReason| {
-            // Two reasons go either way; a place that no verdict has is counted with one that it has.
+            // Two reasons have two verdicts. A slot of a verdict that a reason cannot have repeats another one.
             let verdicts = match reason {
                 TfaReason::Acr | TfaReason::Amr => ["false", "false", "true"],
                 TfaReason::SecondFactor => ["true"; 3],
@@ -136,7 +136,7 @@ impl EvidenceObserver for IngesterMetrics {
         let labels = [source.as_str()];
         match age {
             Some(age) => self.exit_list_age_seconds.with_label_values(&labels).set(age),
-            // An error only says that there is no such series.
+            // An error only means that there is no such series.
             None => drop(self.exit_list_age_seconds.remove_label_values(&labels)),
         }
     }

@@ -1,4 +1,4 @@
-//! Wiring: `run` and `migrate`, from the settings to the last commit.
+//! Connects all parts for `run` and `migrate`, from the settings to the last commit.
 
 pub(crate) mod health;
 pub(crate) mod lag;
@@ -34,9 +34,9 @@ use crate::pipeline::write::{Delivery, Writer};
 use crate::pipeline::{BatchLimits, Ingest, Running};
 use crate::settings::Settings;
 
-/// How long to wait before a broker that is away is asked again for the dead-letter topic.
+/// The delay before an unreachable broker is asked again about the dead-letter topic.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
-/// How often the database is asked whether it answers.
+/// The interval of the checks whether the database answers.
 const DATABASE_WATCH: Duration = Duration::from_secs(5);
 
 /// An ingester whose admin listener is bound.
@@ -49,10 +49,10 @@ pub struct Ingester {
 }
 
 impl Ingester {
-    /// Binds the admin listener: probes are answered from here on.
+    /// Binds the admin listener, which answers probes from now on.
     ///
     /// # Errors
-    /// When the address is taken.
+    /// When the address is in use.
     pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let metrics = Arc::new(IngesterMetrics::create(&registry, &kafka::version())?);
@@ -61,30 +61,30 @@ impl Ingester {
         Ok(Self { settings, admin, registry, metrics, health })
     }
 
-    /// Where the admin listener is bound.
+    /// The address of the admin listener.
     #[must_use]
     pub fn admin_addr(&self) -> std::net::SocketAddr {
         self.admin.local_addr()
     }
 
-    /// What the probes say, for a supervisor that is to be told without asking.
+    /// The state that the probes report, for notifications to a supervisor.
     #[must_use]
     pub fn health(&self) -> Arc<dyn service::admin::Health> {
         self.health.clone()
     }
 
-    /// The metrics, for who runs the ingester within another process.
+    /// The metrics, for a process that embeds the ingester.
     #[must_use]
     pub fn metrics(&self) -> Arc<IngesterMetrics> {
         self.metrics.clone()
     }
 
-    /// Ingests until `stop` is cancelled, then writes and commits what was read and leaves the group, within
-    /// `shutdown.grace`. What the time does not suffice for is read again by the next one.
+    /// Ingests until `stop` is cancelled, then writes and commits the records that were read and leaves the group, within
+    /// `shutdown.grace`. Records for which the time is too short are read again after a restart or by the next owner.
     ///
     /// # Errors
-    /// What a restart or an operator has to mend: a fatal error of the store or of the Kafka client, exit lists that
-    /// cannot be read, a generation lower than the table's.
+    /// An error that needs a restart or an operator: a fatal error of the store or of the Kafka client, an invalid
+    /// setting, a generation lower than the table's.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let serving = CancellationToken::new();
         let admin = tokio::spawn(self.admin.serve(
@@ -123,7 +123,7 @@ struct Work {
 impl Work {
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
-        // Years of lists take a while to read, and the probes are to be answered meanwhile.
+        // Years of lists take a while to read, and probes must be answered meanwhile.
         let loading = tokio::task::spawn_blocking(move || {
             EvidenceLoader::load_what_is_there(&settings, metrics)
         });
@@ -173,7 +173,7 @@ impl Work {
             result = until_stopped(ingest.start(records)?, &poll, &stop) => result,
             Some(broken) = first_broken(&mut beside) => Err(broken),
         };
-        // Closing a consumer can hang in librdkafka; its group then misses it after the session's time.
+        // Closing a consumer can hang in librdkafka; the group then removes the member after the session timeout.
         if tokio::time::timeout(self.settings.shutdown.grace, poll.close()).await.is_err() {
             tracing::warn!("the kafka consumer did not close in time");
         }
@@ -219,8 +219,7 @@ impl Work {
         }
     }
 
-    /// Brings the schema up and refuses to write verdicts of an older generation over newer ones. Waits for a database
-    /// that is away.
+    /// Migrates the schema, and refuses to overwrite verdicts of a newer generation. Waits for an unreachable database.
     async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
         store.migrate().await?;
         let table = store.generation().await?;
@@ -233,7 +232,7 @@ impl Work {
     }
 }
 
-/// Tries until the broker has answered, whatever it answered. That there is no answer is said once.
+/// Retries until the broker has answered, whatever the answer. A missing answer is logged once.
 async fn make_dead_letter_topic(settings: Settings) -> anyhow::Result<()> {
     let mut is_said = false;
     while let Err(error) = kafka::create_topic(&settings).await {
@@ -246,7 +245,7 @@ async fn make_dead_letter_topic(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keeps the readiness by whether the database answers, so that it is known to be away before there is anything to write.
+/// Sets the readiness by whether the database answers, so that an outage is known before there are rows to write.
 async fn watch_database(
     store: Arc<dyn PublicationTable>,
     health: Arc<Health>,
@@ -254,7 +253,7 @@ async fn watch_database(
 ) -> anyhow::Result<()> {
     while stop.run_until_cancelled(tokio::time::sleep(DATABASE_WATCH)).await.is_some() {
         match stop.run_until_cancelled(store.answers()).await {
-            // What is wrong with it otherwise shows when something is written.
+            // Other errors show when rows are written.
             Some(Err(error @ (Error::Transient(_) | Error::TimedOut(_)))) => {
                 if health.pause(PauseCause::DatabaseSilent, error.to_string()) {
                     tracing::warn!(%error, "the database does not answer");
@@ -271,7 +270,7 @@ async fn watch_database(
     Ok(())
 }
 
-/// The loop's result; when it is to stop, after what was read is written.
+/// The loop's result. After `stop` it comes when everything read was written.
 async fn until_stopped(
     mut ingesting: Running,
     poll: &PollThread,
@@ -284,7 +283,7 @@ async fn until_stopped(
     Ok(ingesting.await?)
 }
 
-/// The first failure among the tasks beside the loop; `None` when all ended well.
+/// The first failure among the background tasks; `None` when all of them ended without an error.
 async fn first_broken(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow::Error> {
     while let Some(ended) = tasks.join_next().await {
         match ended {
@@ -296,10 +295,10 @@ async fn first_broken(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow:
     None
 }
 
-/// Brings the schema up to this build's.
+/// Migrates the schema to the version of this build.
 ///
 /// # Errors
-/// When the database is away or cannot be used.
+/// When the database cannot be reached or used.
 pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
     Ok(store::open_writer(&settings.store)?.migrate().await?)
 }

@@ -1,4 +1,4 @@
-//! Who is told of what live ingest does: metrics, lag, health and the offsets to be committed.
+//! The observers of live ingest: they update metrics, lag, health and the offsets to commit.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::pipeline::ports::{
 };
 use crate::record::Record;
 
-/// Told of every record and batch of live ingest.
+/// The observer of every record and batch of live ingest.
 pub(crate) struct LiveObserver {
     metrics: Arc<IngesterMetrics>,
     verdicts: Verdicts,
@@ -29,7 +29,7 @@ pub(crate) struct LiveObserver {
 }
 
 impl LiveObserver {
-    /// The parts that are told; `source` may commit what is written.
+    /// `source` gets the written offsets, to commit them.
     pub(crate) fn new(
         metrics: Arc<IngesterMetrics>,
         lag: Arc<Lag>,
@@ -88,7 +88,7 @@ impl BatchObserver for LiveObserver {
     }
 }
 
-/// By partition, the timestamp of the first record that is written somewhere.
+/// By partition, the timestamp of the first record that becomes a row or a dead letter.
 fn oldest(batch: &Batch) -> Oldest {
     let mut oldest = Oldest::new();
     for record in batch.records.iter().chain(batch.rejected.iter().map(|(_, record)| record)) {
@@ -103,7 +103,7 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Told of everything that waits for the environment: shows it in health, counts it and logs when it begins and ends.
+/// The observer of all waits for the environment: updates health and metrics, and logs the start and the end of a wait.
 pub(crate) struct Waits {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<IngesterMetrics>,
@@ -152,7 +152,7 @@ impl DeliveryObserver for Waits {
     }
 }
 
-/// Told of what the member of the group does.
+/// The observer of the group member's state.
 pub(crate) struct GroupWatch {
     pub(crate) topic: String,
     pub(crate) health: Arc<Health>,

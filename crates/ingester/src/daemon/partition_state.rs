@@ -1,26 +1,26 @@
-//! Whether a partition is being kept up with, after the rules of Burrow (its evaluator of consumer lag): no threshold of
-//! lag that somebody must choose, but whether the position moves and whether the lag falls.
+//! Whether the ingester keeps up with a partition, by Burrow's rules (its evaluator of consumer lag): they need no lag
+//! threshold, but look at whether the position moves and whether the lag falls.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How far back is looked. Longer than a rebalance, shorter than anybody wants to wait for an alert.
+/// The length of the window. Longer than a rebalance, shorter than an acceptable delay of an alert.
 const WINDOW: Duration = Duration::from_secs(120);
 
 /// The state of a partition, as the metric shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PartitionState {
-    /// Kept up with.
+    /// The ingester keeps up.
     Ok = 0,
-    /// The position moves, and the lag has not fallen once.
+    /// The position moves, but the lag never fell.
     Warn = 1,
-    /// There is lag and the position stands still, while something is paused.
+    /// There is lag and the position does not move, while there is a pause.
     Stall = 2,
-    /// There is lag and the position stands still, and nothing says why.
+    /// There is lag and the position does not move, without a pause.
     Stop = 3,
 }
 
-/// What was seen of a partition of late.
+/// The recent observations of a partition.
 #[derive(Debug, Default)]
 pub(crate) struct Window(VecDeque<Seen>);
 
@@ -34,7 +34,7 @@ struct Seen {
 }
 
 impl Window {
-    /// Adds what is seen now and says what follows. Before the window is full nothing is known, which is well.
+    /// Adds an observation and returns the state. Until the window is full the state is unknown and returned as `Ok`.
     pub(crate) fn look(
         &mut self,
         at: Instant,
@@ -43,7 +43,7 @@ impl Window {
         paused: bool,
     ) -> PartitionState {
         self.0.push_back(Seen { at, position, lag });
-        // One sight beyond the window stays, so that the window is whole.
+        // One observation from before the window stays, so that the window is complete.
         while self.0.get(1).is_some_and(|seen| at.duration_since(seen.at) >= WINDOW) {
             self.0.pop_front();
         }
@@ -63,7 +63,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// The state after sights a second apart, in which nothing is paused.
+    /// The state after observations one second apart.
     fn after(sights: impl Iterator<Item = (i64, i64)>, paused: bool) -> PartitionState {
         let (mut window, start) = (Window::default(), Instant::now());
         let states = sights.zip(0..).map(|((position, lag), second)| {

@@ -1,5 +1,5 @@
-//! The rejection limit: when record after record is rejected, something is wrong that no dead letter mends, and reading
-//! on would only move the whole topic there (`reject.max_consecutive`, off by default).
+//! The rejection limit: many rejections in a row have a cause that dead letters do not fix, and reading on would move the
+//! whole topic to the dead letters (`reject.max_consecutive`, off by default).
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use crate::daemon::health::{Health, PauseCause};
 use crate::pipeline::evaluate::Outcome;
 use crate::pipeline::ports::SourceControl;
 
-/// Counts rejections in a row and stops the reading when there are too many. Only a restart goes on: by then an
-/// operator has looked, and the next run rejects as many again before it stops.
+/// Counts rejections in a row and stops the reading at the limit. Reading continues only after a restart, when an
+/// operator has looked; the next run rejects as many records again before it stops.
 pub(crate) struct RejectionLimit {
-    /// 0 = none.
+    /// 0 = no limit.
     max: u64,
     in_a_row: u64,
     health: Arc<Health>,
@@ -19,12 +19,12 @@ pub(crate) struct RejectionLimit {
 }
 
 impl RejectionLimit {
-    /// At most `max` in a row; 0 = any number.
+    /// At most `max` rejections in a row; 0 = no limit.
     pub(crate) fn new(max: u64, health: Arc<Health>, source: Arc<dyn SourceControl>) -> Self {
         Self { max, in_a_row: 0, health, source }
     }
 
-    /// Counts a record. `Break` with the last that is allowed. A skipped record says nothing either way.
+    /// Counts a record. `Break` at the limit: this is the last record to take. A skipped record changes nothing.
     pub(crate) fn evaluated(&mut self, outcome: &Outcome) -> ControlFlow<()> {
         match outcome {
             Outcome::Row(_) => self.in_a_row = 0,

@@ -1,4 +1,4 @@
-//! What lasts is said again in the log: who reads it from the middle on is to see what the ingester waits for.
+//! Repeats log lines about long waits, for readers who see only the end of the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::health::Health;
 
-/// How often. The begin and the end of a wait have lines of their own.
+/// How often. The start and the end of a wait have separate lines.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Says once a minute what is waited for, with the newest words about it.
+/// Logs once a minute the waits that last at least that long, each with its latest reason.
 pub(crate) async fn remind(health: Arc<Health>, stop: CancellationToken) -> anyhow::Result<()> {
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
         for lasting in health.lasting(EVERY) {

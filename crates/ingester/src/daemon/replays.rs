@@ -1,5 +1,5 @@
-//! Which replays were done, for when the database goes back in time: what they wrote since is gone with it, and only an
-//! operator knows whether to run them again.
+//! Remembers finished replays, because a database that goes back in time loses their rows. Only an operator can decide
+//! whether to run them again.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,34 +12,33 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the table of replays is read.
 const READ_EVERY: Duration = Duration::from_secs(10);
-/// How many of the newest are remembered.
+/// How many of the newest replays are read.
 const REMEMBERED: u32 = 100;
 
-/// What is known of replays.
+/// The replays that are known.
 #[derive(Debug, Default)]
 pub(crate) struct Replays {
-    /// The number of the last that is done; 0 where none is known.
+    /// The number of the last finished replay; 0 where none is known.
     last: AtomicI64,
-    /// The database went back, and the group's offset was committed with this one as the last.
+    /// The last finished replay by the group's commit, set when the database went back in time.
     went_back: Mutex<Option<i64>>,
     notify: Notify,
 }
 
 impl Replays {
-    /// The number of the last that is known to be done.
+    /// The number of the last finished replay that is known.
     pub(crate) fn last(&self) -> Option<i64> {
         Some(self.last.load(Ordering::Relaxed)).filter(|&last| last > 0)
     }
 
-    /// The database went back. `last`: the last replay that a commit names.
+    /// The database went back in time. `last`: the last finished replay by the commit.
     pub(crate) fn went_back(&self, last: Option<i64>) {
         let mut known = self.went_back.lock().unwrap_or_else(PoisonError::into_inner);
         *known = (*known).max(last);
         self.notify.notify_one();
     }
 
-    /// Remembers the replays, and names those that were done when the database is back to before that, until `stop` is
-    /// cancelled.
+    /// Reads the replays until `stop` is cancelled. After the database went back in time, logs those that it lost.
     pub(crate) async fn watch(
         self: Arc<Self>,
         jobs: Arc<dyn Jobs>,
@@ -74,7 +73,7 @@ impl Replays {
                     done = there;
                 }
                 Some((false, Ok(now))) => done.extend(done_of(&now)),
-                // Whoever writes tells what is wrong with the database.
+                // The writers report the errors of the database.
                 Some((went_back, Err(error))) => {
                     tracing::debug!(%error, "replays cannot be read");
                     if went_back {
@@ -92,7 +91,7 @@ fn done_of(jobs: &[store::Job]) -> BTreeSet<i64> {
     jobs.iter().filter(|job| job.state == JobState::Done).map(|job| job.id).collect()
 }
 
-/// The replays that were done, as far as is known, and are not done by the table.
+/// The replays that were finished as far as is known, but that the table does not show as finished.
 fn lost<'a>(
     known: &'a BTreeSet<i64>,
     there: &'a BTreeSet<i64>,
