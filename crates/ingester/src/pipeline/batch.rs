@@ -1,4 +1,4 @@
-//! A batch: what is written together, and the offsets that may be committed after it.
+//! A batch: records that are written together, and the offsets that may be committed afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,35 +13,35 @@ use crate::pipeline::evaluate::Outcome;
 use crate::pipeline::offsets::{AssignmentId, WrittenOffsets};
 use crate::record::Record;
 
-/// Records on their way to the database, with what must happen to all of them before an offset moves.
+/// Records to be written. Their offsets move only after all of them are done.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// The rows, and at the same places the records they were read from: one that the database refuses becomes a dead
-    /// letter whole.
+    /// The rows. `records` has their source records at the same indexes, for the dead letters of rows that the database
+    /// refuses.
     pub(crate) publications: Vec<Publication>,
     pub(crate) records: Vec<Record>,
-    /// Dead letters to be.
+    /// Records that become dead letters.
     pub(crate) rejected: Vec<(Rejection, Record)>,
-    /// Records passed over.
+    /// The number of skipped records.
     pub(crate) skipped: u64,
-    /// The offsets behind all of these.
+    /// The next offsets after all records of the batch.
     pub(crate) offsets: WrittenOffsets,
-    /// What the records hold in memory, in bytes.
+    /// The memory of the records, in bytes.
     pub(crate) bytes: usize,
-    /// When the first record came.
+    /// When the first record was added.
     pub(crate) opened: Instant,
-    /// The evidence by which the first record was evaluated; later ones may have been evaluated by newer.
+    /// The evidence for the first record; later records may have been evaluated by newer evidence.
     pub(crate) history: Arc<ExitHistory>,
 }
 
-/// A batch that is written, and what came of it.
+/// A written batch and its result.
 #[derive(Debug)]
 pub(crate) struct WrittenBatch {
-    /// The batch; rows that the database refused stand among its rejections.
+    /// The batch; rows that the database refused are in `rejected`.
     pub(crate) batch: Batch,
-    /// What the store says.
+    /// The store's counts.
     pub(crate) recorded: Recorded,
-    /// From the first try to the last acknowledgement.
+    /// The time from the first try to the last acknowledgement.
     pub(crate) took: Duration,
 }
 
@@ -59,7 +59,7 @@ impl Batch {
         }
     }
 
-    /// Adds a record, the assignment under which it was read, and what was decided about it.
+    /// Adds a record with the assignment under which it was read and its outcome.
     pub(crate) fn add(&mut self, record: Record, assignment: AssignmentId, outcome: Outcome) {
         if self.is_empty() {
             self.opened = Instant::now();
@@ -79,7 +79,7 @@ impl Batch {
         }
     }
 
-    /// Moves a row that the database refused to the dead letters. Places behind it move one to the front.
+    /// Moves a row that the database refused to the dead letters. The indexes of later rows decrease by one.
     pub(crate) fn refuse(&mut self, place: usize, rejection: Rejection) {
         self.publications.remove(place);
         self.rejected.push((rejection, self.records.remove(place)));
@@ -90,7 +90,7 @@ impl Batch {
         self.offsets.is_empty()
     }
 
-    /// Records that will be written somewhere.
+    /// The number of rows and dead letters.
     pub(crate) fn rows(&self) -> usize {
         self.publications.len() + self.rejected.len()
     }

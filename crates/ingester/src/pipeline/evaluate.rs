@@ -1,4 +1,4 @@
-//! From a record to what becomes of it: decoding and the two verdicts together. Pure.
+//! From a record to its outcome: decoding and the two verdicts. Pure.
 
 use std::sync::Arc;
 
@@ -9,32 +9,32 @@ use crate::decode::rejection::Rejection;
 use crate::decode::{DecodeRules, Decoded, SkipReason, decode};
 use crate::record::Record;
 
-/// What becomes of a record.
+/// The outcome of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// A row.
     Row(Publication),
-    /// Nothing.
+    /// Nothing is written.
     Skip(SkipReason),
     /// A dead letter.
     Reject(Rejection),
 }
 
-/// Everything that decides about a record: the rules and the evidence.
+/// All inputs of the evaluation besides the record: the rules and the evidence.
 #[derive(Debug, Clone)]
 pub struct Evaluator {
-    /// What makes a record an event.
+    /// The rules for events.
     pub decode: DecodeRules,
-    /// The exits over time, with the rules of `tor`.
+    /// The known exits over time, with the rules of `tor`.
     pub history: Arc<ExitHistory>,
     /// The rules of `tfa`.
     pub tfa: TfaRules,
-    /// The operator's generation of all of these.
+    /// The operator's generation of the rules and the evidence (`enrich.generation`).
     pub generation: u32,
 }
 
 impl Evaluator {
-    /// Decides about one record.
+    /// Evaluates one record.
     #[must_use]
     pub fn evaluate(&self, record: &Record) -> Outcome {
         match decode(record, &self.decode) {

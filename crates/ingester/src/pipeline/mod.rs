@@ -1,5 +1,5 @@
-//! The loop: the one place where records become batches, batches are written, and offsets are counted as done. It knows
-//! its surroundings by the traits of [`ports`] alone.
+//! The loop: the only place where records become batches, batches are written, and offsets are counted as done. It uses
+//! its surroundings only by the traits of [`ports`].
 
 pub(crate) mod batch;
 pub(crate) mod evaluate;
@@ -24,13 +24,13 @@ use crate::pipeline::ports::{BatchObserver, Chunk, Evidence, Source, SourceError
 use crate::pipeline::write::Writer;
 use crate::settings::Settings;
 
-/// Why the loop ended before its source did.
+/// The reason why the loop ended before its source.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IngestError {
-    /// The database cannot be used; its message says why.
+    /// The database cannot be used; the error's message has the reason.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The source cannot go on.
+    /// The source failed.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// A bug: a write ended without a result.
@@ -44,23 +44,23 @@ pub(crate) enum IngestError {
     Lost,
 }
 
-/// How large batches grow and how many are written at once.
+/// The limits of a batch and of the number of parallel writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchLimits {
-    /// Rows of a batch that is full.
+    /// The rows of a full batch.
     pub(crate) max_rows: usize,
-    /// Bytes of a batch that is full.
+    /// The bytes of a full batch.
     pub(crate) max_bytes: usize,
-    /// How long a record waits for others.
+    /// How long a record waits for more records in its batch.
     pub(crate) linger: Duration,
-    /// Batches that are written at once.
+    /// The number of batches that may be written in parallel.
     pub(crate) in_flight: usize,
-    /// Bytes at which reading stops: of the batch that fills and of those that are written.
+    /// The limit of buffered bytes, in the batch that fills and in those being written. At it, reading stops.
     pub(crate) max_buffered_bytes: usize,
 }
 
 impl BatchLimits {
-    /// For a store that writes one batch after the other: one batch is as large as several would be.
+    /// The limits for a store that writes one batch at a time: one batch is as large as several together.
     const fn one_by_one(self) -> Self {
         let bytes = self.max_bytes.saturating_mul(self.in_flight);
         let half = self.max_buffered_bytes / 2;
@@ -69,7 +69,7 @@ impl BatchLimits {
         Self { max_rows, max_bytes, in_flight: 1, ..self }
     }
 
-    /// For a loop in the background of live ingest: one write at a time, and an eighth of the memory.
+    /// The limits for a loop beside live ingest: one write at a time, and an eighth of the memory.
     pub(crate) const fn background(self) -> Self {
         let max_buffered_bytes = self.max_buffered_bytes / 8;
         Self { in_flight: 1, max_bytes: max_buffered_bytes / 2, max_buffered_bytes, ..self }
@@ -84,7 +84,7 @@ impl From<&Settings> for BatchLimits {
             max_bytes: bytes(settings.batch.max_bytes),
             linger: settings.batch.linger,
             in_flight: settings.batch.in_flight,
-            // A third is librdkafka's own buffer (see `kafka::config`).
+            // The other third is librdkafka's own buffer (see `kafka::config`).
             max_buffered_bytes: bytes(settings.limits.max_buffered_bytes) / 3 * 2,
         }
     }
@@ -99,7 +99,7 @@ pub(crate) struct Ingest {
     pub(crate) limits: BatchLimits,
 }
 
-/// The loop, in a thread of its own: a future that ends with it, and that ends it when dropped.
+/// The running loop on its own thread: a future that is ready when the loop ends. Dropping it ends the loop.
 #[derive(Debug)]
 pub(crate) struct Running(oneshot::Receiver<Result<(), IngestError>>);
 
@@ -112,12 +112,12 @@ impl Future for Running {
 }
 
 impl Ingest {
-    /// Starts the loop on a thread of its own: it uses the CPU while records are available, and on a runtime's worker it
-    /// would starve the write that it has just spawned.
+    /// Starts the loop on a separate thread, because it uses the CPU while records are available: on a runtime's worker
+    /// it would starve the write that it has just spawned.
     ///
     /// # Errors
-    /// [`IngestError::Thread`]. The loop itself ends with [`IngestError`] too; what was not written is not counted as
-    /// done.
+    /// [`IngestError::Thread`]. The returned future ends with the other errors; records that were not written are not
+    /// counted as done.
     pub(crate) fn start(self, source: impl Source) -> Result<Running, IngestError> {
         let runtime = Handle::current();
         let (mut over, running) = oneshot::channel();
@@ -128,17 +128,17 @@ impl Ingest {
                     () = over.closed() => return,
                     result = self.run(source) => result,
                 };
-                // The caller may have dropped its side this moment.
+                // The caller may have dropped the future at this moment.
                 let _ = over.send(result);
             });
         })?;
         Ok(Running(running))
     }
 
-    /// Runs until the source ends and all of it is written.
+    /// Runs until the source ends and all its records are written.
     ///
     /// # Errors
-    /// [`IngestError`]. What was not written is not counted as done.
+    /// [`IngestError`]. Records that were not written are not counted as done.
     pub(crate) async fn run(self, mut source: impl Source) -> Result<(), IngestError> {
         let mut flow = Flow::new(self);
         loop {
@@ -152,7 +152,7 @@ impl Ingest {
                     Some(SourceEvent::Records(chunk)) => flow.add(chunk),
                     Some(SourceEvent::Revoking { done }) => {
                         flow.drain().await?;
-                        // Nobody waits any more when the deadline of the rebalance has passed.
+                        // After the timeout of the rebalance the receiver is gone.
                         let _ = done.send(());
                     }
                     Some(SourceEvent::Failed(error)) => {
@@ -167,17 +167,17 @@ impl Ingest {
     }
 }
 
-/// A write under way and what it holds in memory.
+/// A write in flight, and the memory that it holds in bytes.
 type Write = (JoinHandle<Result<WrittenBatch, store::Error>>, usize);
 
-/// What is between the source and the database: one batch that is filling, and those being written, in order.
+/// The records between the source and the database: one batch that fills, and those being written, in order.
 struct Flow {
     ingest: Ingest,
     batch: Batch,
     writes: VecDeque<Write>,
-    /// Held by the writes, in bytes.
+    /// The bytes that the writes hold.
     bytes: usize,
-    /// The observer has seen the last record that it lets pass.
+    /// The observer has seen the last record to take.
     is_halted: bool,
 }
 
@@ -199,13 +199,13 @@ impl Flow {
         self.writes.len() < self.ingest.limits.in_flight
     }
 
-    /// While all writers are busy the batch goes on filling; when it is full, or too much is held, reading stops.
+    /// While all writers are busy the batch still fills. Reading stops when it is full or too much is buffered.
     fn takes_more(&self) -> bool {
         (self.may_send() || !self.is_full())
             && self.bytes + self.batch.bytes < self.ingest.limits.max_buffered_bytes
     }
 
-    /// The write that was sent first; there must be one.
+    /// Waits for the write that was sent first. There must be one.
     async fn first_written(&mut self) -> Result<Result<WrittenBatch, store::Error>, JoinError> {
         match self.writes.front_mut() {
             Some((write, _)) => write.await,
@@ -213,7 +213,7 @@ impl Flow {
         }
     }
 
-    /// When the batch has waited long enough, where a writer is free to take it.
+    /// The time to send the batch because of its linger time, if a writer is free.
     fn due(&self) -> Option<Instant> {
         (self.may_send() && !self.batch.is_empty())
             .then(|| self.batch.opened + self.ingest.limits.linger)
@@ -224,7 +224,7 @@ impl Flow {
             self.ingest.evaluator.history = self.ingest.evidence.current();
         }
         for record in chunk.records {
-            // Read again after a restart.
+            // This record is read again after a restart.
             if self.is_halted {
                 return;
             }
@@ -253,7 +253,7 @@ impl Flow {
         self.writes.push_back((tokio::spawn(async move { writer.write(batch).await }), bytes));
     }
 
-    /// The first write is done, as are all before it.
+    /// Takes in the result of the oldest write.
     fn finish(&mut self, written: &WrittenBatch) {
         if let Some((_, bytes)) = self.writes.pop_front() {
             self.bytes -= bytes;

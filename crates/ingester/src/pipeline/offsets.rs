@@ -1,11 +1,11 @@
-//! What is written of each partition, and under which assignment it was read.
+//! The written offset of each partition, with the assignment under which it was read.
 
 use std::collections::BTreeMap;
 
 use model::Position;
 
-/// The source's number of an assignment, raised at each change of it: partitions that come or go, and a partition that
-/// starts again on another log. A source that never changes stays at the default.
+/// The source's number of an assignment. It increases whenever partitions are assigned or start again on another log. A
+/// source without assignments uses the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AssignmentId(pub(crate) u64);
 
@@ -18,13 +18,13 @@ pub(crate) struct WrittenOffset {
     pub(crate) assignment: AssignmentId,
 }
 
-/// By partition of the source's topic, what is written.
+/// The written offsets, by partition of the source's topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct WrittenOffsets(BTreeMap<i32, WrittenOffset>);
 
 impl WrittenOffsets {
-    /// Counts a record as written. Within an assignment a position never moves back; a newer assignment replaces what
-    /// an older one said.
+    /// Counts a record as written. Within an assignment the offset never decreases; an offset of a newer assignment
+    /// replaces that of an older one.
     pub(crate) fn include(&mut self, position: &Position, assignment: AssignmentId) {
         let next = position.offset + 1;
         self.advance(position.partition, WrittenOffset { next, assignment });
@@ -33,18 +33,17 @@ impl WrittenOffsets {
     fn advance(&mut self, partition: i32, to: WrittenOffset) {
         let known = self.0.entry(partition).or_insert(to);
         let is_ahead = (to.assignment, to.next) > (known.assignment, known.next);
-        // The same log goes on under a new number when other partitions come or go.
         if is_ahead {
             *known = to;
         }
     }
 
-    /// Whether nothing is written.
+    /// Whether there is no offset.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// In the order of the partitions.
+    /// The offsets, ordered by partition.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i32, WrittenOffset)> {
         self.0.iter().map(|(&partition, &offset)| (partition, offset))
     }

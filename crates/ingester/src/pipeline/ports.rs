@@ -1,5 +1,5 @@
-//! What the loop needs of its surroundings: records, evidence, a table, a dead-letter topic, and who is told of each
-//! step. Kafka, the exit lists, the store and the daemon implement these; unit tests and the simulation script them.
+//! The interfaces of the loop: records, evidence, a table, a dead-letter topic, and observers of each step. Kafka, the
+//! exit lists, the store and the daemon implement them; unit tests and the simulation use scripted versions.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,54 +17,54 @@ use crate::pipeline::evaluate::Outcome;
 pub(crate) use crate::pipeline::offsets::{AssignmentId, WrittenOffset, WrittenOffsets};
 use crate::record::Record;
 
-/// Records that were read under one assignment, in the order of their partitions.
+/// Records that were read under one assignment, ordered by partition.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) records: Vec<Record>,
     pub(crate) assignment: AssignmentId,
 }
 
-/// What a source of records says, in order.
+/// An event of a source of records; the order matters.
 #[derive(Debug)]
 pub(crate) enum SourceEvent {
     /// Records.
     Records(Chunk),
-    /// Partitions are about to be revoked: everything before this must be written, then `done` answered.
+    /// Partitions are about to be revoked: write everything before this event, then answer `done`.
     Revoking {
-        /// Answered when all before is written and the observer knows of it.
+        /// To be answered when all earlier records are written and reported to the observer.
         done: oneshot::Sender<()>,
     },
-    /// The source cannot go on.
+    /// The source failed.
     Failed(SourceError),
-    /// Nothing follows.
+    /// The last event.
     Ended,
 }
 
-/// Why a source cannot go on.
+/// The reason why a source failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceError {
-    /// Only a new process helps: librdkafka calls its own error fatal, or did not take an assignment.
+    /// Only a new process helps: librdkafka reports a fatal error or did not accept an assignment.
     #[error("the kafka client failed for good: {0}")]
     Fatal(String),
-    /// The broker does not let us read.
+    /// The broker does not allow this user to read.
     #[error("not allowed to read: {0}")]
     NotAllowed(String),
-    /// Records are lost, and `kafka.on_gap` says to stop.
+    /// Records were lost, and `kafka.on_gap` is `stop`.
     #[error("{0}")]
     Gap(String),
     /// The database cannot be used for the account of positions.
     #[error("the account of positions: {0}")]
     Account(store::Error),
-    /// A bug: the source ended without saying how.
+    /// A bug: the source ended without a last event.
     #[error("the thread that reads from kafka ended without a result")]
     Lost,
-    /// A range outside of the group cannot be read.
+    /// A range of the topic, read outside of the group, failed.
     #[error("the range cannot be read: {0}")]
     Range(String),
 }
 
 impl SourceError {
-    /// The exit code of a process that ends with this; supervisors and operators tell the cases apart by it.
+    /// The exit code of a process that ends with this error; it tells supervisors and operators the class of the error.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Fatal(_) => exit::KAFKA_FATAL,
@@ -75,10 +75,10 @@ impl SourceError {
     }
 }
 
-/// Where records come from.
+/// A source of records.
 pub(crate) trait Source: Send + 'static {
-    /// The next event; `None` where the source ended without [`SourceEvent::Ended`]. Loses no event when it is dropped
-    /// before it is ready.
+    /// The next event; `None` where the source ended without [`SourceEvent::Ended`]. Cancel-safe: dropping the future
+    /// loses no event.
     fn next(&mut self) -> impl Future<Output = Option<SourceEvent>> + Send;
 }
 
@@ -88,28 +88,28 @@ impl Source for mpsc::Receiver<SourceEvent> {
     }
 }
 
-/// What may be said to a consumer group's source while it reads.
+/// Commands to a consumer group's source.
 pub(crate) trait SourceControl: Send + Sync {
-    /// Everything before these offsets is written and may be committed.
+    /// Every record before these offsets is written, so they may be committed.
     fn written(&self, offsets: &WrittenOffsets);
 
     /// Commit as soon as possible: after dead letters, so that a crash repeats few of them.
     fn commit_soon(&self);
 
-    /// Read nothing more. What is written is still committed.
+    /// Read no more. Written offsets are still committed.
     fn halt(&self);
 }
 
-/// The table. Waits for as long as the environment fails.
+/// The table. Its writes wait for as long as the environment fails.
 #[async_trait]
 pub(crate) trait RowStore: Send + Sync {
-    /// Writes the rows; those that the database refuses for their data come back by their place.
+    /// Writes the rows. Rows that the database refuses for their data are returned by their index.
     ///
     /// # Errors
-    /// What neither waiting nor a dead letter mends.
+    /// An error that neither a wait nor a dead letter can fix.
     async fn write(&self, rows: &[Publication]) -> Result<store::Written, store::Error>;
 
-    /// Whether one write waits for another, so that one large write is better than several at once.
+    /// Whether writes exclude each other, so that one large write is better than several in parallel.
     fn is_serial(&self) -> bool;
 }
 
@@ -124,7 +124,7 @@ impl<S: PublicationWriter + ?Sized> RowStore for Retrying<S> {
     }
 }
 
-/// Why a dead letter is not acknowledged. The environment's fault: try again.
+/// A dead letter was not acknowledged. The cause is in the environment: retry.
 #[derive(Debug, thiserror::Error)]
 #[error("the dead letter of {} {}@{} was not acknowledged: {reason}", position.topic, position.partition, position.offset)]
 pub(crate) struct Undelivered {
@@ -138,20 +138,20 @@ pub(crate) trait DeadLetters: Send + Sync {
     /// Writes one dead letter and waits until it is acknowledged.
     ///
     /// # Errors
-    /// [`Undelivered`], to be tried again.
+    /// [`Undelivered`]: retry.
     async fn deliver(&self, rejection: &Rejection, record: &Record) -> Result<(), Undelivered>;
 }
 
-/// Is told of dead letters that wait, from several writes at once: each `waiting` is followed by one `recovered`.
+/// The observer of waiting dead letters. Writes call it in parallel: each `waiting` is followed by one `recovered`.
 pub(crate) trait DeliveryObserver: Send + Sync {
-    /// A dead letter was not acknowledged and is tried again until it is.
+    /// A dead letter was not acknowledged and is retried until it is.
     fn waiting(&self, error: &Undelivered);
 
-    /// A dead letter that waited is acknowledged, or was given up with its write.
+    /// A waiting dead letter was acknowledged, or its write was cancelled.
     fn recovered(&self);
 }
 
-/// The evidence about Tor, which changes while records flow.
+/// The evidence about Tor, which changes during ingest.
 pub(crate) trait Evidence: Send {
     /// Whether there is newer evidence than [`Self::current`] returned last.
     fn has_changed(&self) -> bool;
@@ -159,12 +159,12 @@ pub(crate) trait Evidence: Send {
     /// The newest evidence.
     fn current(&mut self) -> Arc<ExitHistory>;
 
-    /// A batch is written. `oldest`: the evidence by which its first record was evaluated; where newer is known, the
-    /// rows may have to be evaluated again.
+    /// A batch was written. `oldest`: the evidence for its first record. If there is newer evidence, the rows may have to
+    /// be evaluated again.
     fn written_with(&self, oldest: &Arc<ExitHistory>);
 }
 
-/// Evidence that does not change: of a command.
+/// The evidence of a command, which does not change.
 impl Evidence for Arc<ExitHistory> {
     fn has_changed(&self) -> bool {
         false
@@ -177,23 +177,23 @@ impl Evidence for Arc<ExitHistory> {
     fn written_with(&self, _: &Arc<ExitHistory>) {}
 }
 
-/// Is told of every record and every batch, in order. Live ingest keeps metrics, lag and offsets by it, a command its
-/// counts.
+/// The observer of every record and every batch, in order. Live ingest updates metrics, lag and offsets with it, a
+/// command its counts.
 pub(crate) trait BatchObserver: Send {
-    /// A record was evaluated. `Break`: it is the last that is taken. Records behind it are neither written nor
-    /// counted as done.
+    /// A record was evaluated. `Break`: it is the last record to take; later ones are neither written nor counted as
+    /// done.
     fn evaluated(&mut self, _outcome: &Outcome) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 
-    /// A batch is sent to the table.
+    /// A batch was sent to the table.
     fn sent(&mut self, _batch: &Batch) {}
 
-    /// A batch is written, as are all before it: rows and dead letters are acknowledged.
+    /// A batch and all earlier ones were written: rows and dead letters are acknowledged.
     fn written(&mut self, written: &WrittenBatch);
 }
 
-/// Nobody is told.
+/// Ignores all calls.
 impl BatchObserver for () {
     fn written(&mut self, _: &WrittenBatch) {}
 }

@@ -1,4 +1,4 @@
-//! The loop on scripted ports, under virtual time.
+//! Tests of the loop with scripted ports, under virtual time.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -29,7 +29,7 @@ const LIMITS: BatchLimits = BatchLimits {
     max_buffered_bytes: 1 << 20,
 };
 
-/// What happened, in order.
+/// A log of the calls, in order.
 #[derive(Clone, Default)]
 struct Story(Arc<Mutex<Vec<String>>>);
 
@@ -42,14 +42,14 @@ impl Story {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What was told that begins with this word, without it.
+    /// The rest of each line that begins with this word.
     fn of(&self, word: &str) -> Vec<String> {
         let of = |line: &String| line.strip_prefix(word).map(|rest| rest.trim().to_owned());
         self.told().iter().filter_map(of).collect()
     }
 }
 
-/// Tells of batches by the offsets of their first partition; ends at a record.
+/// Logs each batch by its offsets; ends at record number `last`.
 struct Observer {
     story: Story,
     last: Option<u64>,
@@ -102,7 +102,7 @@ impl WaitObserver for Story {
     }
 }
 
-/// A table: how long its writes take, in the order in which they begin, and how they end.
+/// A table with a script: the duration of each write, in the order in which they begin, and its result.
 #[derive(Default)]
 struct Table {
     story: Story,
@@ -114,7 +114,7 @@ struct Table {
 }
 
 impl Table {
-    /// Each write takes so many milliseconds.
+    /// Each write takes this many milliseconds.
     fn taking(story: &Story, takes: &[u64]) -> Self {
         let script = takes.iter().map(|&takes| (takes, Ok(()))).collect();
         Self { story: story.clone(), script: Mutex::new(script), ..Self::default() }
@@ -162,7 +162,7 @@ impl PublicationWriter for Table {
     }
 }
 
-/// A dead-letter topic that does not acknowledge the first so many.
+/// A dead-letter topic that does not acknowledge the first few letters.
 struct Topic {
     story: Story,
     unacknowledged: Mutex<u32>,
@@ -183,7 +183,7 @@ impl DeadLetters for Topic {
 }
 
 pub(crate) fn record(offset: i64) -> Record {
-    // Every second publisher is the exit.
+    // Every second publisher uses the exit's address.
     let ip = if offset % 2 == 0 { "109.70.100.19" } else { "71.160.223.45" };
     let value = format!(
         r#"{{"specversion":"1.0","id":"{offset}","source":"s","type":"t","data":{{"package":{{"ecosystem":"npm",
@@ -231,7 +231,7 @@ fn ingest(story: &Story, rows: Arc<dyn RowStore>) -> Ingest {
     }
 }
 
-/// Runs the loop on these events.
+/// Runs the loop with these events.
 async fn run(
     ingest: Ingest,
     events: impl IntoIterator<Item = SourceEvent>,
@@ -266,7 +266,7 @@ async fn reading_stops_while_the_writers_are_busy_and_the_batch_is_full() {
     let running = tokio::spawn(ingest.run(receiver));
     for offset in 0..9 {
         let event = chunk(1, [record(offset)]);
-        // Three batches are written, a fourth is full, one event waits.
+        // Three batches are being written, a fourth is full, one event waits.
         let taken = tokio::time::timeout(Duration::from_millis(100), source.send(event)).await;
         assert!(taken.is_ok(), "{offset}");
     }
@@ -393,7 +393,7 @@ async fn an_offset_carries_the_newest_assignment_of_its_partition() {
         record.position.partition = 1;
         record
     };
-    // The partition starts again on another log; the other one goes on.
+    // The first partition starts again on another log; the second continues.
     let events = [
         chunk(1, [record(7), record(8), of_other(3)]),
         chunk(2, [record(0), record(1)]),
@@ -411,7 +411,7 @@ async fn a_source_that_fails_is_written_to_its_end_first() {
     let ended = run(ingest(&story, table.clone()), [chunk(1, [record(0)]), failed]).await;
     assert!(matches!(ended, Err(IngestError::Source(SourceError::Gap(_)))), "{ended:?}");
     assert_eq!(story.of("written"), ["0@1 of 1"]);
-    // As when the thread that reads has panicked.
+    // As after a panic of the reading thread.
     let ended = run(ingest(&story, table), [chunk(1, [record(1)])]).await;
     assert!(matches!(ended, Err(IngestError::Source(SourceError::Lost))), "{ended:?}");
 }
@@ -432,7 +432,7 @@ async fn what_the_table_refuses_for_good_ends_the_loop_and_nothing_behind_it_is_
 fn a_table_that_writes_one_by_one_gets_at_once_what_others_get_in_several() {
     let serial = LIMITS.one_by_one();
     assert_eq!((serial.max_rows, serial.in_flight), (LIMITS.max_rows * LIMITS.in_flight, 1));
-    // One is written while the next fills.
+    // One batch is written while the next fills.
     assert!(serial.max_bytes * 2 <= serial.max_buffered_bytes);
 }
 
@@ -446,7 +446,7 @@ async fn a_table_that_writes_one_by_one_is_written_one_by_one() {
     assert_eq!(table.under_way.lock().unwrap().1, 1);
 }
 
-/// Keeps the rows.
+/// A table that keeps all rows.
 #[derive(Default)]
 struct Rows(Mutex<Vec<Publication>>);
 
@@ -474,7 +474,7 @@ impl Evidence for watch::Receiver<Arc<ExitHistory>> {
     fn written_with(&self, _: &Arc<ExitHistory>) {}
 }
 
-/// A list of sixty addresses and the exit, this many minutes before the acts.
+/// Adds a list of sixty addresses and the exit, dated this many minutes before the publications.
 fn with_list(history: &ExitHistory, minutes: u64) -> ExitHistory {
     let at = Timestamp::parse(AT).unwrap();
     let others: Vec<String> = (1..=60).map(|last| format!("185.220.100.{last}")).collect();

@@ -1,4 +1,4 @@
-//! Writing a batch: its rows, then its dead letters. When this returns, the batch's offsets may be committed.
+//! Writes a batch: first its rows, then its dead letters. After that the batch's offsets may be committed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,39 +10,39 @@ use crate::pipeline::batch::{Batch, WrittenBatch};
 use crate::pipeline::ports::{DeadLetters, DeliveryObserver, RowStore, Undelivered};
 use crate::record::Record;
 
-/// The first wait before a dead letter is tried again; it doubles up to the last, so that a broker that returns is used
-/// within a second.
+/// The delay before a dead letter is retried. It doubles from the first to the last, so that a broker that returns is
+/// used within a second.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LAST_WAIT: Duration = Duration::from_secs(1);
-/// Dead letters waited for at once: the producer sends them together.
+/// How many dead letters are sent together and then waited for.
 const DEAD_LETTERS_AT_ONCE: usize = 256;
-/// The same in bytes, of which the producer holds a second copy.
+/// The same limit in bytes; the producer holds a second copy of them.
 const DEAD_LETTER_BYTES_AT_ONCE: usize = 2 * 1024 * 1024;
 
-/// Everything a batch is written to.
+/// The destinations of a batch.
 pub(crate) struct Writer {
     /// The table.
     pub(crate) rows: Arc<dyn RowStore>,
-    /// None in a settling pass and in most replays, which reject nothing anew.
+    /// `None` in a settling pass and in most replays, which make no new dead letters.
     pub(crate) dead_letters: Option<Delivery>,
 }
 
-/// The dead-letter topic, and who is told when it does not acknowledge.
+/// The dead-letter topic, and the observer of letters that it does not acknowledge.
 pub(crate) struct Delivery {
     pub(crate) topic: Box<dyn DeadLetters>,
     pub(crate) observer: Arc<dyn DeliveryObserver>,
 }
 
 impl Writer {
-    /// Writes all of a batch.
+    /// Writes all rows and dead letters of a batch.
     ///
     /// # Errors
-    /// What neither waiting nor a dead letter mends.
+    /// An error that neither a wait nor a dead letter can fix.
     pub(crate) async fn write(&self, mut batch: Batch) -> Result<WrittenBatch, store::Error> {
         let started = Instant::now();
         let written = self.rows.write(&batch.publications).await?;
         let first_refused = batch.rejected.len();
-        // From the back, so that the places before stay what they are.
+        // From the last one back, so that the earlier indexes stay valid.
         for refused in written.refused.into_iter().rev() {
             if let Some(record) = batch.records.get(refused.place) {
                 let at = &record.position;
@@ -64,7 +64,7 @@ impl Writer {
 }
 
 impl Delivery {
-    /// Delivers all of them, in order, each tried until it is acknowledged.
+    /// Delivers all of them, in groups and in order; retries each until it is acknowledged.
     async fn deliver(&self, rejected: &[(Rejection, Record)]) {
         let mut rest = rejected;
         while !rest.is_empty() {
@@ -92,7 +92,7 @@ impl Delivery {
     }
 }
 
-/// One dead letter's wait, over also when its write is given up.
+/// The wait of one dead letter. It also ends when its write is cancelled.
 struct Waiting<'o>(&'o dyn DeliveryObserver);
 
 impl<'o> Waiting<'o> {
@@ -108,7 +108,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// How many of these dead letters go together: at least one.
+/// How many of the first dead letters are sent together: at least one.
 fn at_once(rejected: &[(Rejection, Record)]) -> usize {
     let mut bytes = 0;
     let fits = rejected.iter().take(DEAD_LETTERS_AT_ONCE).take_while(|(_, record)| {
