@@ -1,5 +1,5 @@
-//! Fetching exit lists: every so often the newest one from a URL, filed in `tor.exit_lists` by its time, where the next
-//! look through the directory finds it. What it is worth is decided there and nowhere else.
+//! Fetches the newest exit list from a URL at intervals, and stores it in `tor.exit_lists` under its time. The next
+//! refresh of the directory reads and validates it.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -18,10 +18,10 @@ use ureq::http::header::{ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAS
 use crate::evidence::{self, EvidenceObserver};
 use crate::settings::Settings;
 
-/// The most bytes that are read: the scanner's lists are below half a MiB.
+/// The largest size of a list; the scanner's lists are below half a MiB.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Why no list was filed. Tried again at the next time.
+/// The reason why no list was stored. The next poll tries again.
 #[derive(Debug, thiserror::Error)]
 enum PollError {
     #[error("fetching failed: {0}")]
@@ -32,13 +32,13 @@ enum PollError {
     File(#[from] io::Error),
 }
 
-/// What is fetched, and what the server said of it the last time.
+/// The URL to fetch, and the validators of the last response.
 pub(crate) struct ListPoller {
     agent: Agent,
     url: String,
     folder: PathBuf,
     every: Duration,
-    /// The validators of a conditional request (RFC 9110, section 13), as the server gave them.
+    /// The validators for a conditional request (RFC 9110, section 13), from the server's response.
     validators: Vec<(HeaderName, String)>,
     observer: Arc<dyn EvidenceObserver>,
 }
@@ -58,7 +58,7 @@ impl ListPoller {
         })
     }
 
-    /// Polls at once, then every `tor.poll_every` and up to a tenth more, so that many ingesters do not ask together.
+    /// Polls at once, then every `tor.poll_every` plus up to a tenth, so that many ingesters do not poll together.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
             let polled;
@@ -85,7 +85,7 @@ impl ListPoller {
         }
     }
 
-    /// Fetches and files one list; `None` when there is none that was not there before.
+    /// Fetches and stores one list; `None` when there is no new list.
     fn poll(&mut self, now: Timestamp) -> Result<Option<PathBuf>, PollError> {
         let mut request = self.agent.get(&self.url);
         for (name, value) in &self.validators {
@@ -109,9 +109,9 @@ impl ListPoller {
     }
 }
 
-/// Writes the list beside its place and renames it, so that nobody reads half of it. `None` when it is there already.
+/// Writes the list to a temporary file and renames it, so that it is never read half. `None` when it exists already.
 fn file(folder: &Path, time: Timestamp, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
-    // YYYY-MM-DDTHH:MM:SS… as CollecTor names its files.
+    // YYYY-MM-DDTHH:MM:SS… in CollecTor's form of file names.
     let name = time.to_rfc3339_millis()[..19].replace(['T', ':'], "-");
     let path = folder.join(&name);
     if path.try_exists()? {
@@ -134,7 +134,7 @@ mod tests {
         ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300E\nPublished 2016-09-20 07:22:06\n\
         LastStatus 2016-09-20 08:02:53\nExitAddress 162.247.72.201 2016-09-20 08:09:39\n";
 
-    /// Answers each request with the next of the answers; returns the heads of the requests.
+    /// Answers each request with the next answer; returns the heads of the requests.
     fn serve(answers: Vec<String>) -> (String, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/exit-addresses", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! The evidence about Tor: loaded at start, and kept up with what lies in the directories while records flow.
+//! The evidence about Tor: loaded at the start, and refreshed from the directories during ingest.
 
 pub(crate) mod fetch;
 pub(crate) mod settle;
@@ -16,36 +16,36 @@ use tokio_util::sync::CancellationToken;
 use crate::evidence::settle::SettledPartitions;
 use crate::settings::Settings;
 
-/// Is told what the lists are worth.
+/// The observer of the state of the lists.
 pub(crate) trait EvidenceObserver: Send + Sync {
     /// A list of the source was refused.
     fn refused(&self, source: Source);
 
-    /// The age in seconds of the newest valid list of the source; none without any.
+    /// The age in seconds of the newest valid list of the source; `None` without a valid list.
     fn newest(&self, source: Source, age: Option<f64>);
 }
 
-/// Nobody is told.
+/// Ignores all calls.
 impl EvidenceObserver for () {
     fn refused(&self, _: Source) {}
 
     fn newest(&self, _: Source, _: Option<f64>) {}
 }
 
-/// The library of all sources, and who is told of its changes.
+/// The library of all sources, and the observer of its changes.
 pub(crate) struct EvidenceLoader {
     library: Library,
     observer: Arc<dyn EvidenceObserver>,
     settings: Settings,
-    /// What could not be looked through last, so that it is said once.
+    /// The last error of a refresh, so that it is logged once.
     trouble: Option<String>,
 }
 
 impl EvidenceLoader {
-    /// Reads everything there is; refused files are counted and named. Blocks.
+    /// Reads all lists; refused files are counted and logged. Blocks.
     ///
     /// # Errors
-    /// When a configured directory or file is missing or cannot be looked through.
+    /// When a configured directory or file is missing or cannot be read.
     pub(crate) fn load(
         settings: &Settings,
         observer: Arc<dyn EvidenceObserver>,
@@ -55,11 +55,11 @@ impl EvidenceLoader {
         Ok(loader)
     }
 
-    /// The same for a daemon, which ingests without the lists that it cannot read: it says so, and looks for them again
-    /// with each refresh. Until then verdicts lack them; the lists settle them later. Blocks.
+    /// Like [`Self::load`], for a daemon: an unreadable directory or file is logged and left out, and each refresh tries
+    /// it again. Verdicts lack its lists until then; settling corrects them later. Blocks.
     ///
     /// # Errors
-    /// Rules that are not valid.
+    /// When the rules of `tor` are invalid.
     pub(crate) fn load_what_is_there(
         settings: &Settings,
         observer: Arc<dyn EvidenceObserver>,
@@ -82,16 +82,16 @@ impl EvidenceLoader {
         Ok(Self { library, observer, settings: settings.clone(), trouble: None })
     }
 
-    /// The evidence as it stands.
+    /// The present evidence.
     pub(crate) fn history(&self) -> Arc<ExitHistory> {
         Arc::new(self.library.history().clone())
     }
 
-    /// Looks for new, changed and vanished lists until `stop` is cancelled. A change is swapped in whole, then settling
-    /// is told; a directory that cannot be read leaves everything as it is.
+    /// Refreshes the lists until `stop` is cancelled. Changed evidence replaces the old as a whole, then settling is
+    /// notified. If a directory cannot be read, nothing changes.
     ///
     /// # Errors
-    /// When a look panicked.
+    /// When a refresh panicked.
     pub(crate) async fn keep_up(
         mut self,
         shown: watch::Sender<Arc<ExitHistory>>,
@@ -102,7 +102,7 @@ impl EvidenceLoader {
         while stop.run_until_cancelled(tokio::time::sleep(refresh_every)).await.is_some() {
             let known = self.library.history().evidence_until();
             let change;
-            // Reading files blocks, and years of them take a while.
+            // Reading files blocks, and years of lists take a while.
             (self, change) = tokio::task::spawn_blocking(move || {
                 let change = self.look_again();
                 (self, change)
@@ -110,7 +110,7 @@ impl EvidenceLoader {
             .await?;
             if let Some(change) = change.filter(|change| change.changed) {
                 shown.send_replace(self.history());
-                // A list older than what was known concerns acts that are settled already.
+                // Only a list older than the known evidence concerns publications that are already settled.
                 let older = change
                     .oldest_newly_valid
                     .filter(|&oldest| known.is_none_or(|known| oldest < known));
@@ -121,13 +121,13 @@ impl EvidenceLoader {
         Ok(())
     }
 
-    /// Refreshes. What cannot be looked through is said when that begins and when it ends.
+    /// Refreshes the lists. An error is logged when it begins and when it ends.
     fn look_again(&mut self) -> Option<Change> {
         let all = places(&self.settings);
         let change = if *self.library.places() == all {
             self.refresh()
         } else {
-            // Some places were missing at the start. The history is swapped when all can be read.
+            // Some places were unreadable at the start. The library is replaced when all of them can be read.
             Self::of(&self.settings, all, self.observer.clone()).and_then(|mut whole| {
                 let change = whole.refresh()?;
                 self.library = whole.library;
@@ -148,7 +148,7 @@ impl EvidenceLoader {
         }
     }
 
-    /// Says what cannot be looked through, once. Returns its key.
+    /// Logs a new error of a refresh. Returns the configuration key of the unreadable place.
     fn unreadable(&mut self, error: &anyhow::Error) -> Option<&'static str> {
         let reason = format!("{error:#}");
         if self.trouble.as_ref() != Some(&reason) {
@@ -181,7 +181,7 @@ impl EvidenceLoader {
     }
 }
 
-/// The places without the one of this key.
+/// The places without that of this configuration key.
 fn without(places: &Places, key: &str) -> Places {
     let mut places = places.clone();
     match key {
@@ -192,7 +192,7 @@ fn without(places: &Places, key: &str) -> Places {
     places
 }
 
-/// Where the sources lie by the configuration.
+/// The configured places of the sources.
 pub(crate) fn places(settings: &Settings) -> Places {
     let configured = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
     Places {
@@ -202,7 +202,7 @@ pub(crate) fn places(settings: &Settings) -> Places {
     }
 }
 
-/// The clock, for what is about lists and never about records.
+/// The clock for lists; it is never used for records.
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_micros(0)
         .after(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())

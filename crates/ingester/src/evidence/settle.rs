@@ -1,6 +1,6 @@
-//! Settling: evaluating again what new evidence can change, by reading the ingester's own partitions once more through the
-//! same loop (crates/enrich/README.md, Settling). Addresses are kept nowhere for it. It commits nothing and rejects
-//! nothing: its records were counted, committed and, where wrong, dead-lettered when they came first.
+//! Settling: evaluates publications again that new evidence can change, by reading the ingester's own partitions again
+//! with the same loop (crates/enrich/README.md, Settling), so that no address needs to be stored. It commits nothing and
+//! makes no dead letters: live ingest did that when it first read the records.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -24,42 +24,42 @@ use crate::pipeline::write::Writer;
 use crate::pipeline::{BatchLimits, Ingest};
 use crate::settings::Settings;
 
-/// T may lie this much behind or ahead of the record's timestamp by the rule of `future_time`.
+/// The largest difference between T and the record's timestamp, by the rule of `future_time`.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
-/// A pass that the environment broke is tried again after this.
+/// The delay before a failed pass is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// By which evidence the assigned partitions are settled, and which of them need a pass.
+/// The evidence by which each assigned partition is settled, and the partitions that need a pass.
 ///
-/// Each partition keeps its own evidence fingerprint. It is committed with the partition's offset, so neither an
-/// assignment nor a restart starts a pass while the lists are the same.
+/// Each partition has its own evidence fingerprint. It is committed with the offset, so neither an assignment nor a
+/// restart starts a pass while the lists are the same.
 #[derive(Debug)]
 pub(crate) struct SettledPartitions {
     history: watch::Receiver<Arc<ExitHistory>>,
     partitions: Mutex<BTreeMap<i32, Partition>>,
-    /// The earliest act that the newest change of evidence can concern, where that lies before what was known.
+    /// The earliest publication that the latest change can concern, if a list older than the known evidence came.
     last_change: Mutex<Option<Timestamp>>,
-    /// How often partitions were assigned.
+    /// The number of assignments so far.
     assignments: AtomicU64,
     notify: Notify,
 }
 
-/// A partition that is assigned.
+/// The state of an assigned partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Partition {
-    /// The fingerprint of the evidence by which it is settled, as far as it can be.
+    /// The fingerprint of the evidence by which it is settled, as far as possible.
     settled_by: Option<String>,
-    /// The earliest act that a list older than what was known can concern. Without it, the unsettled rows say where to
-    /// begin.
+    /// The earliest publication that a newly found older list can concern. `None`: the pass starts at the oldest
+    /// unsettled row.
     from: Option<Timestamp>,
-    /// Rows were written that were evaluated before the evidence changed.
+    /// Rows were written that had been evaluated before the evidence changed.
     has_older_rows: bool,
-    /// What a pass learned under another assignment says nothing about this one.
+    /// The number of its assignment. Results of a pass for another assignment do not count.
     assignment: u64,
 }
 
 impl SettledPartitions {
-    /// No partitions yet. `history`: the evidence as it stands.
+    /// Starts without partitions. `history`: the present evidence.
     pub(crate) fn new(history: watch::Receiver<Arc<ExitHistory>>) -> Self {
         Self {
             history,
@@ -70,8 +70,8 @@ impl SettledPartitions {
         }
     }
 
-    /// The set of valid lists changed. `from`: the earliest act that it can concern, where that lies before what was
-    /// known.
+    /// The set of valid lists changed. `from`: the earliest publication that the change can concern, if a list older than
+    /// the known evidence came.
     pub(crate) fn evidence_changed(&self, from: Option<Timestamp>) {
         *self.lock_last_change() = from;
         for partition in self.lock().values_mut() {
@@ -80,7 +80,7 @@ impl SettledPartitions {
         self.notify.notify_one();
     }
 
-    /// Rows were written that were evaluated before the evidence changed: a pass that began meanwhile may have missed
+    /// Rows were written that had been evaluated before the evidence changed: a pass that began meanwhile may have missed
     /// them.
     fn written_with_older_evidence(&self) {
         let from = *self.lock_last_change();
@@ -112,12 +112,12 @@ impl SettledPartitions {
         .collect()
     }
 
-    /// These partitions are settled by the evidence with this fingerprint, but for those that were assigned anew.
+    /// Marks the partitions as settled by this evidence, except those with a newer assignment.
     fn settled(&self, taken: &BTreeMap<i32, Partition>, fingerprint: &str) {
         self.each_of(taken, |partition, _| partition.settled_by = Some(fingerprint.to_owned()));
     }
 
-    /// A pass over these partitions failed.
+    /// Makes the partitions due again, because the pass over them failed.
     fn put_back(&self, taken: &BTreeMap<i32, Partition>) {
         self.each_of(taken, |partition, taken| {
             partition.has_older_rows |= taken.has_older_rows;
@@ -163,7 +163,7 @@ impl SettledEvidence for SettledPartitions {
             let newest = self.history.borrow().fingerprint();
             return self.add(partition, newest, None);
         }
-        // What was not known then may be older than its newest list, and concern acts that are settled.
+        // A list that was unknown then may be older than the newest known one, and concern settled publications.
         let is_known = fingerprint.is_some_and(|known| self.history.borrow().extends(known));
         let from = (!is_known).then(|| Timestamp::from_micros(0));
         self.add(partition, fingerprint.map(str::to_owned), from);
@@ -178,7 +178,7 @@ impl SettledEvidence for SettledPartitions {
     }
 }
 
-/// The evidence that live ingest evaluates by.
+/// The evidence of live ingest.
 pub(crate) struct LiveEvidence {
     pub(crate) history: watch::Receiver<Arc<ExitHistory>>,
     pub(crate) settled: Arc<SettledPartitions>,
@@ -200,26 +200,26 @@ impl Evidence for LiveEvidence {
     }
 }
 
-/// Everything a pass needs.
+/// The inputs of a pass.
 pub(crate) struct Settling {
     pub(crate) settings: Settings,
     pub(crate) settled: Arc<SettledPartitions>,
     pub(crate) evaluator: Evaluator,
     pub(crate) limits: BatchLimits,
     pub(crate) table: Arc<dyn PublicationTable>,
-    /// Waits for the database, as `table` and `rows` do.
+    /// Waits for the database, like `table` and `rows`.
     pub(crate) store: Arc<dyn RowStore>,
     pub(crate) rows: Arc<dyn PublicationReader>,
 }
 
 impl Settling {
-    /// Runs a pass whenever one is called for, one after the other, until `stop` is cancelled.
+    /// Runs the due passes, one at a time, until `stop` is cancelled.
     ///
     /// # Errors
-    /// None: a pass that fails is tried again.
+    /// None: a failed pass is retried.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         while stop.run_until_cancelled(self.settled.notify.notified()).await.is_some() {
-            // Taken before the ends of the partitions are: what comes behind them is evaluated by this evidence or newer.
+            // Read before the ends of the partitions: later records are evaluated by this evidence or newer.
             let history = self.settled.history.borrow().clone();
             let Some(fingerprint) = history.fingerprint() else { continue };
             let due = self.settled.due(&fingerprint);
@@ -249,7 +249,7 @@ impl Settling {
             return Ok(());
         }
         let horizon = evidence::now().before(self.settings.tor.settle_horizon);
-        // Rows older than the horizon are left to replays: no list would ever end their passes.
+        // Older rows are left to replays, because a row that no list can settle would start a pass each time.
         let unsettled = self.table.oldest_unsettled(horizon).await?;
         let from = due.values().filter_map(|partition| partition.from);
         let Some(start) = from.chain(unsettled).min() else { return Ok(()) };
@@ -278,7 +278,7 @@ impl Settling {
     }
 }
 
-/// Counts the records that a pass reads.
+/// Counts the records of a pass.
 struct RecordCount(Arc<AtomicU64>);
 
 impl BatchObserver for RecordCount {
@@ -290,8 +290,8 @@ impl BatchObserver for RecordCount {
     fn written(&mut self, _: &WrittenBatch) {}
 }
 
-/// The table as a pass sees it: only rows whose verdict, reason or `tor_settled` changes are written. A row that is not
-/// there is not made: live ingest will write it, or somebody deleted it.
+/// The table for a pass: it writes only rows whose verdict, reason or `tor_settled` changes. A missing row is not
+/// inserted: live ingest will write it, or it was deleted.
 struct ChangedRows {
     rows: Arc<dyn PublicationReader>,
     store: Arc<dyn RowStore>,
@@ -315,7 +315,7 @@ impl RowStore for ChangedRows {
         let written = self.store.write(&changed).await?;
         let count = written.recorded.inserted + written.recorded.updated;
         self.changed.fetch_add(count, Ordering::Relaxed);
-        // Refused places are of the rows that were given on; the pass rejects nothing.
+        // The indexes of refused rows are those of `changed`; the pass makes no dead letters.
         Ok(Written { refused: Vec::new(), ..written })
     }
 
@@ -324,7 +324,7 @@ impl RowStore for ChangedRows {
     }
 }
 
-/// Whether merging what was said now changes what the row says about Tor.
+/// Whether merging the new publication changes the row's verdict, reason or `tor_settled` about Tor.
 fn changes_verdict(row: &Publication, said: &Publication) -> bool {
     let verdict = |row: &Publication| (row.info.tor, row.info.tor_reason, row.info.tor_settled);
     verdict(&row.clone().merge(said.clone())) != verdict(row)
@@ -340,7 +340,7 @@ mod tests {
 
     const HOUR: i64 = 3_600_000_000;
 
-    /// With lists of these hours.
+    /// A history with lists of these hours.
     fn history(hours: &[i64]) -> Arc<ExitHistory> {
         let mut update = ExitHistory::new(TorRules::default()).update();
         let addresses: Vec<String> = (1..=60).map(|last| format!("185.220.100.{last}")).collect();
@@ -369,11 +369,11 @@ mod tests {
         settled.assigned(1, false, None);
         assert_eq!(due(&settled, &known), []);
         assert_eq!(settled.fingerprint(0), Some(mark(&known)));
-        // Another member's partition comes too, and the own one is assigned again.
+        // Another member's partition is assigned too, and the own one again.
         settled.assigned(0, true, Some(&mark(&known)));
         assert_eq!(due(&settled, &known), []);
 
-        // Newer lists: the unsettled rows say where to begin. Of what was settled by unknown lists, everything is read.
+        // With newer lists the oldest unsettled row is the start; after unknown lists everything is read.
         let newer = history(&[10, 20, 30]);
         shown.send_replace(newer.clone());
         settled.assigned(2, true, None);
@@ -398,7 +398,7 @@ mod tests {
         settled.assigned(0, true, None);
         settled.settled(&taken, &mark(&known));
         assert_eq!(settled.fingerprint(0), None);
-        // Rows that were written by older evidence are due in a settled partition too.
+        // Rows that were evaluated by older evidence make a settled partition due too.
         let taken = settled.due(&mark(&known));
         settled.settled(&taken, &mark(&known));
         settled.written_with_older_evidence();
