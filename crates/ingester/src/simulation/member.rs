@@ -1,5 +1,5 @@
-//! The member of the group that reads for a process: what the poll thread does, without a thread or a client, around the
-//! real queue of written offsets and the real choice of start offsets.
+//! The group member that reads for a process: the poll thread's logic without a thread or a client, with the real queue
+//! of written offsets and the real choice of start offsets.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use crate::pipeline::ports::{Chunk, SourceEvent};
 /// How long a revocation waits for the loop.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where a partition is read.
+/// The state of a partition's reader.
 #[derive(Debug, Default)]
 struct Place {
-    /// None until its start is known.
+    /// `None` until the start is known.
     position: Option<i64>,
     start: Option<LogPosition>,
     /// The topic that was read last.
     topic_id: Option<u32>,
     log: KnownLog,
-    /// The leader's epoch under which the position was found in the log.
+    /// The leader epoch under which the position was last valid.
     validated: Option<i32>,
     account: Option<Held>,
-    /// How often table or log had gone back when the account was written.
+    /// The world's stamp of the partition when the account was last written.
     stamp: u32,
-    /// Where the account was doubted: the position up to which it was right.
+    /// The position up to which the account was correct, if it was doubted.
     proved: Option<LogPosition>,
 }
 
@@ -43,7 +43,7 @@ struct Held {
     database: DatabaseId,
     position: Option<TablePosition>,
     at_least: Option<i64>,
-    /// How often it was found to be another's.
+    /// How often it was found to have another owner.
     foreign: u32,
 }
 
@@ -51,14 +51,14 @@ pub(super) struct Member {
     world: Shared,
     pub(super) process: Process,
     places: BTreeMap<i32, Place>,
-    /// Read and not handed over yet.
+    /// Records that were read but not sent yet.
     pending: Option<Chunk>,
-    /// Sent, and not with the coordinator yet.
+    /// Commits that were sent but have not arrived at the coordinator.
     sent: Vec<CommitRequest>,
     claims: u64,
 }
 
-/// What a commit meets.
+/// The fate of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CommitFate {
     Arrives,
@@ -70,7 +70,7 @@ impl Member {
     pub(super) fn join(world: &Shared) -> Self {
         let process = Process::start(world);
         let (places, sent) = (BTreeMap::new(), Vec::new());
-        // No two members claim with the same token.
+        // Different members must have different owner tokens.
         let claims = lock(world).rng.below(1 << 40) << 20;
         Self { world: world.clone(), process, places, pending: None, sent, claims }
     }
@@ -79,7 +79,7 @@ impl Member {
         self.places.contains_key(&partition)
     }
 
-    /// Partitions come.
+    /// Assigns partitions.
     pub(super) fn assign(&mut self, partitions: &[i32]) {
         lock(&self.world).generation += 1;
         self.process.queue.with(|queue| queue.assign(partitions.iter().copied()));
@@ -89,7 +89,7 @@ impl Member {
         self.place();
     }
 
-    /// Looks for starts of the partitions that have none, or whose topic is another now.
+    /// Chooses starts for partitions that have none, or whose topic was created again.
     pub(super) fn place(&mut self) {
         let world = lock(&self.world);
         if world.is_coordinator_silent {
@@ -108,7 +108,7 @@ impl Member {
         }
     }
 
-    /// Reads a few records of each partition and hands them over. `false`: the loop has ended, or takes nothing now.
+    /// Reads up to `most` records of each partition and sends them. `false`: the loop has ended, or takes no records now.
     pub(super) fn poll(&mut self, most: u64) -> bool {
         if self.pending.is_none() {
             self.read(most);
@@ -129,7 +129,7 @@ impl Member {
         let mut world = lock(&self.world);
         let mut records = Vec::new();
         for (&partition, place) in &mut self.places {
-            // A fetch names the topic by its id: a new topic is not read at an old position.
+            // A fetch has the topic's id: a new topic is not read at an old position.
             if place.topic_id != Some(world.topic_id) || place.proved.is_some() {
                 continue;
             }
@@ -158,7 +158,7 @@ impl Member {
         }
     }
 
-    /// Whether everything was read and handed over.
+    /// Whether everything was read and sent.
     pub(super) fn is_at_end(&self) -> bool {
         let world = lock(&self.world);
         self.pending.is_none()
@@ -174,7 +174,7 @@ impl Member {
             })
     }
 
-    /// What is written is sent to the coordinator. Nothing overtakes what was sent before: it is one connection.
+    /// Commits the written offsets. A commit cannot overtake an earlier one, because they use one connection.
     pub(super) fn commit(&mut self, fate: CommitFate) {
         if fate == CommitFate::Arrives {
             self.commits_arrive();
@@ -188,7 +188,7 @@ impl Member {
         if world.is_coordinator_silent && fate == CommitFate::Arrives {
             return self.process.queue.with(|queue| queue.not_sent(&offsets));
         }
-        // Of each partition the topic that was read; they differ only while a new topic is being found.
+        // Each partition is committed for the topic that was read; they differ only while a new topic is being detected.
         for (partition, next) in offsets {
             let Some(topic_id) = self.places.get(&partition).and_then(|place| place.topic_id)
             else {
@@ -208,7 +208,7 @@ impl Member {
         }
     }
 
-    /// Puts what is written into the account; with `all` what did not move too.
+    /// Stores the written offsets in the account; with `all` also those that did not change.
     pub(super) fn store(&mut self, all: bool) {
         let mut world = lock(&self.world);
         if world.mode != TableMode::Serves {
@@ -229,7 +229,7 @@ impl Member {
             };
             let before = world.advance(held.topic_id, &asked);
             match verdict(&asked, &world.database(), before.as_ref()) {
-                // The answer is lost, and it is asked again.
+                // The answer is lost; the position is stored again later.
                 Verdict::Stored if world.rng.below(10) == 0 => {}
                 Verdict::Stored => {
                     held.at_least = Some(next);
@@ -251,7 +251,7 @@ impl Member {
         }
     }
 
-    /// The coordinator gets what was sent, in order, and the member sees what the group has.
+    /// The pending commits arrive at the coordinator in order, and the member sees the group's offsets.
     pub(super) fn commits_arrive(&mut self) {
         let mut world = lock(&self.world);
         if world.is_coordinator_silent {
@@ -268,14 +268,14 @@ impl Member {
         }
     }
 
-    /// Partitions are revoked: what was read is written and committed, as far as the time allows.
+    /// Revokes partitions: the records that were read are written and committed, as far as the time allows.
     pub(super) async fn revoke(&mut self, partitions: &[i32]) {
         self.drain().await;
         self.commit(CommitFate::Arrives);
         self.lose(partitions);
     }
 
-    /// Partitions are gone without a revocation: the session is over.
+    /// Takes partitions away without a revocation, as after the end of the session.
     pub(super) fn lose(&mut self, partitions: &[i32]) {
         lock(&self.world).generation += 1;
         self.process.queue.with(|queue| queue.revoke(partitions.iter().copied()));
@@ -303,7 +303,7 @@ impl Member {
         }
     }
 
-    /// Stops in order. Whether that was done within the time; it is killed otherwise.
+    /// Stops in order. Returns an error if it did not end in time (it is then killed) or ended with a problem.
     pub(super) async fn stop(mut self, grace: Duration) -> Result<(), String> {
         let deadline = Instant::now() + grace;
         self.drain_pending(deadline).await;
@@ -351,8 +351,8 @@ fn claim(world: &mut World, partition: i32, place: &mut Place, number: u64) -> b
     true
 }
 
-/// Why the position of a partition is not in its log, where it is not. As a broker does, by the epoch where there is one
-/// and the leader is another than before.
+/// The reason why the log does not have the position, if it does not. Like a broker it checks the epoch, if there is one
+/// and the leader has changed.
 fn refused(world: &World, partition: i32, place: &Place) -> Option<Refusal> {
     let (position, log) = (place.position?, world.log(partition));
     let epoch = match place.start {
@@ -369,7 +369,7 @@ fn refused(world: &World, partition: i32, place: &Place) -> Option<Refusal> {
     (!is_within).then_some(Refusal::OutOfRange)
 }
 
-/// Chooses where a partition is read on.
+/// Chooses the next position to read of a partition.
 fn choose(
     world: &World,
     partition: i32,

@@ -1,11 +1,11 @@
-//! A simulation of the loop under virtual time: the real loop, writer, waits, queue of written offsets and choice of
-//! start offsets, on a simulated broker, table and dead-letter topic. A seed decides everything that happens; the same
-//! seed is the same schedule. `cargo xtask simulate --seeds A..B` runs as many as one wants.
+//! A simulation of the loop under virtual time: the real loop, writer, retries, queue of written offsets and choice of
+//! start offsets, with a simulated broker, table and dead-letter topic. The seed decides everything that happens; the
+//! same seed gives the same schedule. `cargo xtask simulate --seeds A..B` runs any number of seeds.
 //!
-//! What must hold, whatever happens: no record is lost; the rows are what the merge rule makes of the records; nothing is
-//! written outside of its batch; what a table that was put back lacks is read again; dead letters are exactly the
-//! rejected records, repeated only where one was read again or not acknowledged; a commit never passes what is written,
-//! and moves back only where the table or the log went back.
+//! The invariants: no record is lost; the rows are the records merged by the merge rule; a statement has only rows of one
+//! batch; rows that a restored table lacks are read again; dead letters are exactly the rejected records, repeated only
+//! for a record that was read again or a letter that was not acknowledged; a commit never exceeds the written offset, and
+//! decreases only if the table or the log went back.
 #![expect(
     clippy::disallowed_methods,
     reason = "which seeds to run is told to a test by the environment"
@@ -26,9 +26,9 @@ use schedule::{Kind, Outcome};
 
 /// The seeds to run, as `A..B`; `cargo xtask simulate` sets it.
 const SEEDS: &str = "SIMULATE_SEEDS";
-/// Of the test command.
+/// The seeds of the test command.
 const SCHEDULES: Range<u64> = 0..10_000;
-/// Each kind is to happen in at least one of so many schedules.
+/// Each kind of event must happen in at least one of this many schedules.
 const ONE_OF: u64 = 20;
 
 fn seeds() -> Range<u64> {
@@ -38,12 +38,12 @@ fn seeds() -> Range<u64> {
     first..end
 }
 
-/// Of several schedules.
+/// The result of several schedules.
 #[derive(Debug, Default)]
 struct Summary {
     schedules: u64,
     steps: u64,
-    /// By kind, in how many schedules it happened.
+    /// The number of schedules in which each kind happened.
     kinds: Vec<u64>,
     failed: Vec<(u64, String)>,
 }
@@ -103,7 +103,7 @@ fn no_schedule_breaks_a_promise() {
         failed.len(),
         failed[0].0
     );
-    // A few schedules need not have everything.
+    // A few schedules need not have every kind.
     if *schedules >= 1_000 {
         for (&kind, &count) in Kind::ALL.iter().zip(kinds) {
             assert!(count * ONE_OF >= *schedules, "{kind:?} is in {count} of {schedules}");
@@ -118,7 +118,7 @@ fn a_seed_is_a_schedule() {
     assert_ne!(run(7), run(8));
 }
 
-/// Seeds that failed once, when what they found was not mended yet.
+/// Seeds that failed once, from before the fix of the bug that they found.
 #[test]
 fn seeds_that_once_failed_pass() {
     const FAILED: &[u64] = &[];

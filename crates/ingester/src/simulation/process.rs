@@ -1,5 +1,5 @@
-//! A process of the ingester: the real loop, writer, waits and observers on the simulated table and dead-letter topic.
-//! What a killed process had under way never goes on, unless the database had it already.
+//! A process of the ingester: the real loop, writer, retries and observers with the simulated table and dead-letter
+//! topic. The writes of a killed process end with it, except those that the database continues.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -28,7 +28,7 @@ use crate::pipeline::write::{Delivery, Writer};
 use crate::pipeline::{BatchLimits, Ingest, IngestError};
 use crate::record::Record;
 
-/// Small, so that batches fill, writes overlap and reading stops within a schedule.
+/// Small limits, so that batches fill, writes overlap and reading stops within a schedule.
 const LIMITS: BatchLimits = BatchLimits {
     max_rows: 8,
     max_bytes: 1 << 20,
@@ -36,22 +36,22 @@ const LIMITS: BatchLimits = BatchLimits {
     in_flight: 3,
     max_buffered_bytes: 24 << 10,
 };
-/// Events that may wait for the loop.
+/// The number of events that may wait for the loop.
 const CHANNEL_EVENTS: usize = 2;
 
 thread_local! {
-    /// Counters need not start at zero, and making them takes longer than a schedule.
+    /// Shared by the schedules of a thread: creating the metrics takes longer than a schedule.
     static METRICS: Arc<IngesterMetrics> =
         Arc::new(IngesterMetrics::create(&Registry::new(), "simulated").unwrap());
 }
 
-/// Whether a process lives, and which writes it has under way.
+/// Whether a process is alive, and the state of its writes.
 #[derive(Debug, Default)]
 pub(super) struct Life {
     is_over: AtomicBool,
-    /// The database goes on with the statements of the process when it dies.
+    /// The database continues the statements of the process after its death.
     writes_go_on: AtomicBool,
-    /// Writes that are not in the table yet, and those that are and have not returned.
+    /// Writes that are not in the table yet (`before`), and those that are but have not returned (`after`).
     pub(super) before: AtomicU32,
     pub(super) after: AtomicU32,
     pub(super) has_endless_write: AtomicBool,
@@ -65,7 +65,7 @@ impl Life {
         }
     }
 
-    /// Whether a write has succeeded.
+    /// Whether a write has ever succeeded.
     pub(super) fn has_served(&self) -> bool {
         self.has_served.load(Ordering::Relaxed)
     }
@@ -83,7 +83,7 @@ pub(super) struct Process {
     pub(super) running: JoinHandle<Result<(), IngestError>>,
 }
 
-/// The real queue of written offsets, as the poll thread has it.
+/// The real queue of written offsets, as the poll thread uses it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Queue(Arc<Mutex<CommitQueue>>);
 
@@ -142,7 +142,7 @@ impl Process {
         Self { life, events, queue, health, running }
     }
 
-    /// Kills it. `writes_go_on`: statements that the database has are carried out all the same.
+    /// Kills the process. `writes_go_on`: the database still executes the statements that it has.
     pub(super) fn kill(self, writes_go_on: bool) {
         self.life.writes_go_on.store(writes_go_on, Ordering::Relaxed);
         self.life.is_over.store(true, Ordering::Relaxed);
@@ -150,10 +150,10 @@ impl Process {
     }
 }
 
-/// The batches that are being written, each by the events of its rows.
+/// The batches that are being written, each as the events of its rows.
 type Batches = Arc<Mutex<VecDeque<Vec<EventIdentity>>>>;
 
-/// The store as the loop sees it; keeps which batches are under way.
+/// The store for the loop. It keeps track of the batches in flight.
 struct Rows {
     world: Shared,
     store: Retrying<Table>,
@@ -189,7 +189,7 @@ struct Table {
 }
 
 impl Table {
-    /// All rows of a statement are of one batch, in its order.
+    /// Checks that all rows of a statement are consecutive rows of one batch.
     fn check(&self, rows: &[Publication]) {
         let asked: Vec<_> = rows.iter().map(|row| row.identity).collect();
         let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +215,7 @@ impl Table {
         tokio::time::sleep(Duration::from_millis(takes)).await;
     }
 
-    /// Writes the rows, unless the process is over and the database does not go on.
+    /// Writes the rows, unless the process is dead and the database does not continue.
     fn apply(&self, rows: &[Publication]) -> Result<Recorded, Error> {
         let is_over = self.life.is_over.load(Ordering::Relaxed);
         if is_over && !self.life.writes_go_on.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! The one source of chance of a schedule: SplitMix64 (Steele, Lea and Flood, 2014), from the seed.
+//! The only source of randomness of a schedule: SplitMix64 (Steele, Lea and Flood, 2014), from the seed.
 
 #[derive(Debug, Clone)]
 pub(super) struct Rng(u64);
@@ -16,12 +16,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// From 0 to `bound` - 1; the bias of a small bound is too small to matter.
+    /// From 0 to `bound` - 1; with a small bound the bias is negligible.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    /// True once in `times`.
+    /// True with probability 1 / `times`.
     pub(super) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

@@ -1,4 +1,4 @@
-//! A schedule: a few hundred steps that a seed chooses, then an end in which everything works again and all is read.
+//! A schedule: a few hundred steps chosen by the seed, then a phase without faults in which everything is read.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use super::rng::Rng;
 use super::topic::Expected;
 use super::world::{Backup, PARTITIONS, Shared, TableMode, World, WriteFault, lock};
 
-/// Fewer steps say little.
+/// Fewer steps find few errors.
 const LEAST_STEPS: u64 = 200;
-/// How long a stop in order may take; of the end, when nothing fails any more, much longer.
+/// The time limits of an orderly stop: `END` for the last one, when nothing fails any more.
 const GRACE: Duration = Duration::from_secs(5);
 const END: Duration = Duration::from_secs(3_600);
 
 macro_rules! kinds {
     ($($kind:ident,)*) => {
-        /// What can happen beside records that come and are read.
+        /// The events other than producing and reading records.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Kind { $($kind,)* }
 
@@ -35,10 +35,10 @@ kinds! {
     AcknowledgementLost, ReadingPaused, StopInOrder, LogCut, TablePutBack,
 }
 
-/// How a schedule went.
+/// The result of a schedule.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// By kind, how often it happened.
+    /// How often each kind happened.
     pub(super) kinds: Vec<u64>,
     pub(super) steps: u64,
     pub(super) violation: Option<String>,
@@ -49,7 +49,7 @@ struct Schedule {
     world: Shared,
     member: Option<Member>,
     backup: Option<Backup>,
-    /// When an outage is over.
+    /// The end of the present outage.
     mended_at: Option<Instant>,
     kinds: Vec<u64>,
 }
@@ -234,7 +234,7 @@ impl Schedule {
         }
     }
 
-    /// Something is away for some seconds.
+    /// Starts an outage of a part, for up to four seconds.
     fn outage(&mut self, kind: Kind) {
         let seconds = Duration::from_millis(100 + self.rng.below(4_000));
         let has_served =
@@ -244,7 +244,7 @@ impl Schedule {
         match kind {
             Kind::CoordinatorSilent => world.is_coordinator_silent = true,
             Kind::DatabaseAway => world.mode = TableMode::Away,
-            // Refused before anything was served ends the ingester: a mistake in the configuration.
+            // A refusal before the first success is a configuration error, which ends the ingester.
             Kind::DatabaseRefuses if has_served => world.mode = TableMode::Refuses,
             Kind::DatabaseRefuses => return,
             _ => world.dead_letters_away = true,
@@ -261,7 +261,7 @@ impl Schedule {
         world.dead_letters_away = false;
     }
 
-    /// Of the next write.
+    /// Sets a fault for the next write.
     fn write_fault(&mut self, fault: WriteFault, kind: Kind) {
         lock(&self.world).faults.push(fault);
         self.happened(kind);
@@ -269,7 +269,7 @@ impl Schedule {
 
     async fn stop(&mut self) {
         let Some(member) = self.member.take() else { return };
-        // What does not end in time is killed.
+        // A process that does not end in time is killed.
         let ended = member.stop(GRACE).await;
         if ended.is_ok() {
             self.happened(Kind::StopInOrder);
@@ -297,7 +297,7 @@ impl Schedule {
         let partition = i32::try_from(self.rng.below(PARTITIONS.unsigned_abs().into())).unwrap();
         let mut world = lock(&self.world);
         let (low, high) = (world.log(partition).low, world.log(partition).high());
-        // A log that is cut twice before anything is read of it in between is not told from one that was cut once.
+        // Two truncations without a read in between cannot be distinguished from one.
         let low = low.max(world.log(partition).last_cut());
         let to = low + i64::try_from(self.rng.below((high - low + 1).unsigned_abs())).unwrap();
         world.cut(partition, to);
@@ -317,7 +317,7 @@ impl Schedule {
         }
     }
 
-    /// Another member, of which nothing fails, reads a partition that is not ours.
+    /// Another member, without faults, reads a partition that this member does not own.
     fn others_read(&mut self) {
         let partition = i32::try_from(self.rng.below(PARTITIONS.unsigned_abs().into())).unwrap();
         let most = 1 + i64::try_from(self.rng.below(6)).unwrap();
@@ -354,7 +354,7 @@ impl Schedule {
         }
     }
 
-    /// Nothing fails any more, and everything is read to its end.
+    /// The phase without faults: everything is read to the end.
     async fn end(&mut self) {
         self.mend();
         lock(&self.world).faults.clear();

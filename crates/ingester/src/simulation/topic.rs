@@ -1,10 +1,10 @@
-//! The log of a partition, and the records that were made with what must become of each.
+//! The log of a partition, and all records of a schedule with their expected outcomes.
 
 use model::Publication;
 
 use crate::record::Record;
 
-/// What must become of a record.
+/// The outcome that a record must have.
 #[derive(Debug, Clone)]
 pub(super) enum Expected {
     Row(Publication),
@@ -14,28 +14,28 @@ pub(super) enum Expected {
     Skipped,
 }
 
-/// A record that was ever in the topic, and what became of it.
+/// A record that was ever in the topic, and its outcome so far.
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) record: Record,
     pub(super) expected: Expected,
-    /// Retention, or the end of its topic, took it before it was written: it need not be written any more.
+    /// Retention or the end of its topic deleted it before it was written: it need not be written any more.
     pub(super) is_optional: bool,
-    /// Its log does not have it any more.
+    /// Its log no longer has it.
     pub(super) is_gone: bool,
-    /// How often it was read, by whoever.
+    /// How often any member read it.
     pub(super) deliveries: u32,
-    /// How often it was in a batch that was written.
+    /// How often it was in a batch to be written.
     pub(super) batched: u32,
-    /// Whether its row is in the table, or merged there.
+    /// Whether its row is in the table, merged or not.
     pub(super) is_in_table: bool,
     pub(super) dead_letters: u32,
-    /// Dead letters that were written and not acknowledged.
+    /// Dead letters that were written but not acknowledged.
     pub(super) unacknowledged: u32,
 }
 
 impl Made {
-    /// Whether an offset behind it may be committed.
+    /// Whether an offset after it may be committed.
     pub(super) fn is_done(&self) -> bool {
         match self.expected {
             Expected::Row(_) => self.is_in_table,
@@ -45,13 +45,13 @@ impl Made {
     }
 }
 
-/// A partition: the records that it holds, by their offset.
+/// A partition's log.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) low: i64,
-    /// The record at each offset from 0, those that are deleted among them.
+    /// The index in `World::made` of the record at each offset from 0, deleted records included.
     pub(super) records: Vec<usize>,
-    /// The offsets at which a leader's epoch began, ascending; the first began with the log.
+    /// The offsets at which a leader epoch began, ascending. Empty until the log is cut.
     pub(super) epochs: Vec<(i64, i32)>,
 }
 
@@ -60,7 +60,7 @@ impl Log {
         i64::try_from(self.records.len()).unwrap()
     }
 
-    /// The epoch of its leader.
+    /// The epoch of the present leader.
     pub(super) fn epoch(&self) -> i32 {
         self.epochs.last().map_or(0, |&(_, epoch)| epoch)
     }
@@ -71,13 +71,13 @@ impl Log {
         began.map_or(0, |&(_, epoch)| epoch)
     }
 
-    /// Where the records of this epoch and of those before it end.
+    /// The end of the records of this epoch and the earlier ones.
     pub(super) fn end_of(&self, epoch: i32) -> i64 {
         let next = self.epochs.iter().find(|&&(_, of)| of > epoch);
         next.map_or(self.high(), |&(first, _)| first)
     }
 
-    /// Where it was cut last; 0 where it never was.
+    /// The offset of the last truncation; 0 if there was none.
     pub(super) fn last_cut(&self) -> i64 {
         self.epochs.last().map_or(0, |&(first, _)| first)
     }

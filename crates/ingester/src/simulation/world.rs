@@ -1,5 +1,5 @@
-//! What is outside of the ingester: a topic with its group, a table and a dead-letter topic; and what must always hold
-//! of them. Every broken promise is kept as the violation that fails the schedule.
+//! The world outside of the ingester: a topic with its group, a table and a dead-letter topic, with the checks of the
+//! invariants. The first violation fails the schedule.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::decode::DecodeRules;
 use crate::pipeline::evaluate::{Evaluator, Outcome};
 use crate::record::Record;
 
-/// Partitions of the topic.
+/// The number of partitions of the topic.
 pub(super) const PARTITIONS: i32 = 3;
 
 static TOPIC: LazyLock<Arc<str>> = LazyLock::new(|| "events".into());
@@ -29,18 +29,18 @@ static EVALUATOR: LazyLock<Evaluator> = LazyLock::new(|| Evaluator {
     generation: 0,
 });
 
-/// The rules of every process.
+/// The evaluator of every process.
 pub(super) fn evaluator() -> Evaluator {
     EVALUATOR.clone()
 }
 
-/// An offset of the group, and the topic id that its metadata names.
+/// A committed offset of the group, with the topic id in its metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Committed {
     pub(super) next: i64,
     pub(super) epoch: Option<i32>,
     pub(super) topic_id: u32,
-    /// How often table or log had gone back when it was sent.
+    /// The partition's stamp (see `World::stamps`) when the commit was sent.
     stamp: u32,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct CommitRequest {
     to: Committed,
 }
 
-/// How the table answers everybody.
+/// How the table answers all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TableMode {
     Serves,
@@ -60,20 +60,20 @@ pub(super) enum TableMode {
     Refuses,
 }
 
-/// What happens to one write.
+/// A fault of one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteFault {
-    /// It fails, and nothing is written.
+    /// It fails without writing.
     Fails(WaitCause),
-    /// It is written, and the answer is lost.
+    /// It writes, but the answer is lost.
     AnswerLost,
-    /// It takes some seconds.
+    /// It takes up to eight seconds.
     Slow,
     /// It never ends.
     Endless,
 }
 
-/// The table as it was, to be put back.
+/// An earlier state of the table, to be restored.
 #[derive(Debug, Clone)]
 pub(super) struct Backup {
     rows: BTreeMap<PublicationId, Publication>,
@@ -81,7 +81,7 @@ pub(super) struct Backup {
     accounts: Accounts,
 }
 
-/// By topic and partition.
+/// By topic id and partition.
 type Accounts = BTreeMap<(u32, i32), Account>;
 
 #[derive(Debug)]
@@ -92,14 +92,14 @@ pub(super) struct World {
     pub(super) topic_id: u32,
     pub(super) logs: Vec<Log>,
     pub(super) committed: Vec<Option<Committed>>,
-    /// The group's generation: it refuses commits of an earlier one.
+    /// The group's generation; the group refuses commits of an earlier one.
     pub(super) generation: u64,
     pub(super) is_coordinator_silent: bool,
     rows: BTreeMap<PublicationId, Publication>,
     accounts: Accounts,
-    /// The table's database: another one when it was put back.
+    /// The number of the table's database; it changes when the table is restored.
     database: u32,
-    /// By partition, how often table or log went back.
+    /// By partition, how often the table or the log went back.
     stamps: Vec<u32>,
     pub(super) mode: TableMode,
     pub(super) faults: Vec<WriteFault>,
@@ -108,7 +108,7 @@ pub(super) struct World {
     pub(super) violation: Option<String>,
 }
 
-/// The world, shared by the schedule, the source and the processes.
+/// The world, shared by the schedule, the member and its process.
 pub(super) type Shared = Arc<Mutex<World>>;
 
 pub(super) fn lock(world: &Shared) -> MutexGuard<'_, World> {
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// Keeps the first broken promise.
+    /// Records the first violation.
     pub(super) fn violated(&mut self, what: impl Into<String>) {
         self.violation.get_or_insert_with(|| what.into());
     }
@@ -155,7 +155,7 @@ impl World {
         self.committed[usize::try_from(partition).unwrap()]
     }
 
-    /// Produces a record of a random kind. A package stays in one partition.
+    /// Produces a record of a random kind. All records of a package are in one partition.
     pub(super) fn produce(&mut self) {
         let number = self.made.len();
         let package = i32::try_from(self.rng.below(9)).unwrap();
@@ -206,7 +206,7 @@ impl World {
         )
     }
 
-    /// Retention deletes records up to this offset.
+    /// Retention deletes the records before this offset.
     pub(super) fn delete_before(&mut self, partition: i32, low: i64) {
         let log = self.log_mut(partition);
         let from = log.low;
@@ -217,7 +217,7 @@ impl World {
         }
     }
 
-    /// The topic is deleted and made again, and with it the group's offsets.
+    /// The topic is deleted and created again, which deletes the group's offsets.
     pub(super) fn recreate_topic(&mut self) {
         for partition in 0..PARTITIONS {
             self.delete_before(partition, self.log(partition).high());
@@ -227,7 +227,7 @@ impl World {
         self.topic_id += 1;
     }
 
-    /// A log loses its end, as after an unclean leader election, and grows again.
+    /// The log is truncated at `high`, as by an unclean leader election.
     pub(super) fn cut(&mut self, partition: i32, high: i64) {
         let log = self.log_mut(partition);
         let epoch = log.epoch() + 1;
@@ -244,21 +244,21 @@ impl World {
         made.is_optional |= !made.is_done();
     }
 
-    /// A record is read.
+    /// Reads a record.
     pub(super) fn read(&mut self, partition: i32, offset: i64) -> Record {
         let number = self.log(partition).at(offset);
         self.made[number].deliveries += 1;
         self.made[number].record.clone()
     }
 
-    /// The coordinator takes a commit, or refuses it.
+    /// The coordinator accepts a commit, or refuses it.
     pub(super) fn commit(&mut self, request: &CommitRequest) {
         let &CommitRequest { generation, partition, to } = request;
         if generation != self.generation {
             return;
         }
         let before = self.committed(partition);
-        // What was sent before table or log went back is not wrong for it.
+        // A commit that was sent before the table or the log went back is not an error.
         if to.topic_id == self.topic_id && to.stamp == self.stamp(partition) {
             self.check_commit(partition, before, to.next);
         }
@@ -269,7 +269,7 @@ impl World {
         self.stamps[usize::try_from(partition).unwrap()]
     }
 
-    /// A commit that is sent now, of the present topic.
+    /// A commit of the present topic, sent now.
     pub(super) fn request(
         &self,
         partition: i32,
@@ -281,7 +281,7 @@ impl World {
         CommitRequest { generation: self.generation, partition, to }
     }
 
-    /// The same of a topic that was read before the present one, or of a log or table that went back since.
+    /// The same commit for an earlier topic, or for a log or table that went back since.
     pub(super) fn outdated(request: CommitRequest, topic_id: u32) -> CommitRequest {
         CommitRequest { to: Committed { topic_id, stamp: u32::MAX, ..request.to }, ..request }
     }
@@ -290,7 +290,7 @@ impl World {
         DatabaseId(self.database.to_string())
     }
 
-    /// Makes somebody the owner of an account, and returns what stands there.
+    /// Makes `owner` the owner of an account, and returns the account's position.
     pub(super) fn claim(&mut self, key: (u32, i32), owner: &str) -> Option<TablePosition> {
         let new = Account { partition: key.1, owner: owner.into(), position: None };
         let account = self.accounts.entry(key).or_insert(new);
@@ -298,7 +298,7 @@ impl World {
         account.position.clone()
     }
 
-    /// Writes a position as the store does, and returns what stood there.
+    /// Stores a position by the store's rules, and returns the account from before.
     pub(super) fn advance(&mut self, topic_id: u32, asked: &Advance) -> Option<Account> {
         let is_same = asked.database == self.database();
         let account = self.accounts.get_mut(&(topic_id, asked.partition))?;
@@ -310,7 +310,7 @@ impl World {
         Some(before)
     }
 
-    /// What another member writes.
+    /// Stores a position for another member.
     pub(super) fn put_account(&mut self, key: (u32, i32), next_offset: i64, epoch: i32) {
         if let Some(account) = self.accounts.get_mut(&key) {
             let leader_epoch = Some(epoch);
@@ -341,12 +341,12 @@ impl World {
         }
     }
 
-    /// The record whose row this is.
+    /// The number of the row's record.
     fn number(&self, row: &Publication) -> Option<usize> {
         self.by_identity.get(&row.identity).copied()
     }
 
-    /// The rows are in a batch that is written from now on.
+    /// Counts the rows as part of a batch that is written now.
     pub(super) fn batched(&mut self, rows: &[Publication]) {
         for row in rows {
             let Some(number) = self.number(row) else {
@@ -395,13 +395,13 @@ impl World {
         recorded
     }
 
-    /// Whether the table refuses a row of these for its data.
+    /// Whether the table refuses one of these rows for its data.
     pub(super) fn refuses(&self, rows: &[Publication]) -> bool {
         let numbers = rows.iter().filter_map(|row| self.number(row));
         numbers.into_iter().any(|it| matches!(self.made[it].expected, Expected::RefusedRow(_)))
     }
 
-    /// How many rows became dead letters because the table refused them.
+    /// The number of dead letters of rows that the table refused.
     pub(super) fn refused_rows(&self) -> u64 {
         let is_refused = |made: &&Made| {
             matches!(made.expected, Expected::RefusedRow(_)) && made.dead_letters > 0
@@ -409,7 +409,7 @@ impl World {
         self.made.iter().filter(is_refused).count() as u64
     }
 
-    /// A dead letter is written.
+    /// Takes in a dead letter that was written.
     pub(super) fn dead_letter(&mut self, record: &Record, is_acknowledged: bool) {
         let key = record.key.as_deref().and_then(|key| str::from_utf8(key).ok()?.parse().ok());
         let Some(made) = key.and_then(|number: usize| self.made.get_mut(number)) else {
@@ -427,7 +427,7 @@ impl World {
         Backup { rows: self.rows.clone(), in_table, accounts: self.accounts.clone() }
     }
 
-    /// The table is put back to an earlier state.
+    /// Restores an earlier state of the table.
     pub(super) fn put_back(&mut self, backup: Backup) {
         self.rows = backup.rows;
         self.accounts = backup.accounts;
@@ -436,12 +436,12 @@ impl World {
         let in_table = backup.in_table.into_iter().chain(std::iter::repeat(false));
         for (made, is_in_table) in self.made.iter_mut().zip(in_table) {
             made.is_in_table = is_in_table;
-            // Nobody can read it again.
+            // The record can no longer be read again.
             made.is_optional |= made.is_gone && !made.is_done();
         }
     }
 
-    /// What must hold when everything was read to its end.
+    /// Checks the invariants of the end, when everything was read.
     pub(super) fn check_end(&mut self) {
         for number in 0..self.made.len() {
             let made = &self.made[number];
