@@ -23,8 +23,8 @@ use crate::daemon::{Ingester, migrate};
 use crate::pipeline::IngestError;
 use crate::settings::Settings;
 
-/// How long a command that was told to stop may take to end in order. Together with the end of the process it is less
-/// than the second that somebody at a terminal waits.
+/// How long a command may take to end in order after a stop. With the end of the process it stays below the second that a
+/// person at a terminal waits.
 const STOP_WITHIN: Duration = Duration::from_millis(800);
 
 /// Consumes publish events from Kafka, says whether the publisher came over Tor and gave a second factor, and writes
@@ -72,7 +72,7 @@ struct Tor {
 }
 
 impl Cli {
-    /// Does what the command line asks for.
+    /// Runs the command of the command line.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = self.execute();
@@ -80,7 +80,7 @@ impl Cli {
         if let Some(error) = error {
             tracing::error!("{error:#}");
         }
-        // Before the log is set up, and for who looks at the terminal and not at the log.
+        // The error may come before the log is set up, and the reader may see only the terminal.
         telemetry::end(error.map(|error| format!("publication-ingester: {error:#}")));
         match result {
             Ok(true) => ExitCode::SUCCESS,
@@ -89,7 +89,7 @@ impl Cli {
         }
     }
 
-    /// `false` where the command ran and its answer is a no.
+    /// `false` where the command ran and its result is negative.
     fn execute(self) -> anyhow::Result<bool> {
         let default = Path::new("config/ingester.toml");
         let settings: Settings =
@@ -98,25 +98,25 @@ impl Cli {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let result = self.command.run_or_leave(settings, &runtime);
-        // Its end would wait for threads that wait for a broker or a database.
+        // Dropping the runtime would wait for threads that wait for a broker or a database.
         std::mem::forget(runtime);
         result
     }
 }
 
 impl Command {
-    /// Runs on a thread that is left behind when the command does not end in time: librdkafka's calls and the ends of
-    /// its clients wait for brokers, and nothing that a command waits for may hold the process.
+    /// Runs on a thread that is abandoned when the command does not end in time: librdkafka's calls and the drop of its
+    /// clients wait for brokers, and must not delay the end of the process.
     fn run_or_leave(self, settings: Settings, runtime: &Runtime) -> anyhow::Result<bool> {
         let guard = runtime.enter();
         let stop = lifecycle::stop_on_signals()?;
         drop(guard);
-        // The daemon has its own time to stop in, `shutdown.grace`.
+        // The daemon has its own time limit, `shutdown.grace`.
         let is_daemon = matches!(self, Self::Run);
         let (end, ended) = oneshot::channel();
         let (handle, stopping) = (runtime.handle().clone(), stop.clone());
         std::thread::Builder::new().name("command".into()).spawn(move || {
-            // Nobody waits any more when it was left behind.
+            // The receiver is gone when the thread was abandoned.
             let _ = end.send(handle.block_on(self.run(settings, stopping)));
         })?;
         let over = async {
@@ -149,7 +149,7 @@ impl Command {
     }
 }
 
-/// The source's reasons to end have codes of their own.
+/// The errors of the source have their own exit codes.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<InvalidRange>() || error.is::<UnreadableFile>() {
         return ExitCode::from(lifecycle::exit::USAGE);
@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    /// The help of a command and of all below it.
+    /// The help of a command and of all its subcommands.
     fn help(command: &mut clap::Command, name: &str, text: &mut String) {
         let lines = command.render_long_help().to_string();
         let lines: Vec<&str> = lines.lines().map(str::trim_end).collect();

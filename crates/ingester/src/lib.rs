@@ -1,8 +1,8 @@
 //! The ingester: consumes publish events from Kafka, evaluates them and writes publications.
 //!
-//! The path of a record: the poll thread (`kafka::group`) → [`Record`] → [`decode`] → the two verdicts → a batch → the store →
-//! dead letters acknowledged → offsets committed, in the order of the batches. There is one loop (`pipeline`), and offsets
-//! move nowhere else. `rdkafka` is named in `kafka` only; `decode` must not read a clock or log.
+//! The path of a record: the poll thread (`kafka::group`) → [`Record`] → [`decode`] → the two verdicts → a batch → the
+//! store → dead letters acknowledged → offsets committed, in the order of the batches. There is one loop (`pipeline`),
+//! and offsets move only there. Only `kafka` names `rdkafka`; `decode` must not read a clock or log.
 
 pub mod cli;
 mod commands;

@@ -1,4 +1,4 @@
-//! A Kafka record, taken out of the client's memory whole: what is rejected goes on as it came.
+//! A Kafka record, copied completely out of the client's memory, so that a dead letter can repeat it unchanged.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::Position;
 
-/// A record header; Kafka allows a name to occur again and a value to be null.
+/// A record header. Kafka allows duplicate names and null values.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Header {
-    /// The name, in the producer's case.
+    /// The name, in the producer's letter case.
     pub name: Arc<str>,
     /// The value, `None` for a null.
     pub value: Option<Bytes>,
 }
 
-/// A record with everything that a dead letter has to repeat. `Debug` shows where it stands and nothing it says.
+/// A record with everything that a dead letter repeats. `Debug` shows its position but none of its content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     /// Topic, partition and offset.
     pub position: Position,
-    /// The record's own timestamp in milliseconds since 1970, where it has one.
+    /// The record's timestamp in milliseconds since 1970, if it has one.
     pub timestamp: Option<i64>,
     /// The key; not read.
     pub key: Option<Bytes>,
@@ -31,22 +31,22 @@ pub struct Record {
 }
 
 impl Record {
-    /// About how many bytes the record holds in memory.
+    /// The approximate size of the record in memory, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        // A header of three bytes in Kafka holds twenty times as much here: its place, and the counts of its name.
+        // A header of three bytes in Kafka takes twenty times as much here: the struct, and the counts of its name.
         let header = size_of::<Header>() + 2 * size_of::<usize>();
         size_of::<Self>() + self.wire_size() + self.headers.len() * header
     }
 
-    /// About how many bytes the record has in Kafka, uncompressed.
+    /// The approximate size of the record in Kafka, uncompressed, in bytes.
     pub(crate) fn wire_size(&self) -> usize {
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers = self.headers.iter().map(|header| header.name.len() + length(&header.value));
         length(&self.key) + length(&self.value) + headers.sum::<usize>()
     }
 
-    /// The value of the last header of this name, in any case; `None` also for a null.
+    /// The value of the last header with this name, ignoring ASCII case; `None` also for a null.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let is_named = |header: &&Header| {

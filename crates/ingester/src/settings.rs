@@ -1,4 +1,4 @@
-//! The configuration: every key, its default, and what follows from it. `config/ingester.toml` says the same.
+//! The configuration: every key, its default, and the values derived from it; `config/ingester.toml` has the same.
 
 mod brokers;
 mod kafka_client;
@@ -22,31 +22,31 @@ use crate::decode::DecodeRules;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Which registry this is.
+    /// The registry.
     pub registry: Registry,
-    /// Where records come from.
+    /// The source of the records.
     pub kafka: Kafka,
-    /// Which events are read.
+    /// The events to read.
     pub events: Events,
-    /// What to do when everything is rejected.
+    /// The limit of rejections in a row.
     pub reject: Reject,
-    /// Bounds of what is read and held.
+    /// The limits of record size and memory.
     pub limits: Limits,
-    /// How records are gathered for the database.
+    /// The limits of a batch.
     pub batch: Batch,
-    /// What the flags are derived from.
+    /// The generation of the verdicts.
     pub enrich: Enrich,
     /// Evidence about Tor.
     pub tor: Tor,
     /// Rules about second factors.
     pub tfa: Tfa,
-    /// Where publications are kept.
+    /// The database of the publications.
     pub store: StoreSettings,
     /// The listener for probes and metrics.
     pub admin: Admin,
-    /// How to stop.
+    /// The time limit of a stop.
     pub shutdown: Shutdown,
-    /// How to log.
+    /// The settings of the log.
     pub log: LogSettings,
 }
 
@@ -54,7 +54,7 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Registry {
-    /// The purl type of the one registry that is served.
+    /// The purl type of the registry; one ingester serves one registry.
     pub ecosystem: String,
 }
 
@@ -68,17 +68,17 @@ pub struct Kafka {
     pub topic: String,
     /// The consumer group; its committed offset is the only position.
     pub group: String,
-    /// Where rejected records go, whole.
+    /// The topic for whole rejected records.
     pub dead_letter_topic: String,
-    /// How often finished offsets are committed while records flow.
+    /// How often written offsets are committed.
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
-    /// How long a rebalance waits for what was read to be written before the partitions are let go.
+    /// How long a revocation waits for the write of the records that were read.
     #[serde(with = "humantime_serde")]
     pub revoke_timeout: Duration,
-    /// What to do about records that are lost before they were read.
+    /// The reaction to records that were lost before they were read.
     pub on_gap: OnGap,
-    /// Handed to librdkafka: the keys that `kafka_client` takes.
+    /// Settings for librdkafka: the keys that `kafka_client` allows.
     pub client: BTreeMap<String, String>,
 }
 
@@ -86,14 +86,14 @@ pub struct Kafka {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnGap {
-    /// Count and name them, and read on: nothing brings them back, and standing still loses more.
+    /// Count and log them, and read on: they cannot be restored, and a stop may lose more.
     #[default]
     Continue,
-    /// Name them and end with exit code 65, again at each start, until an operator has decided.
+    /// Log them and end with exit code 65, also at each restart, until an operator has decided.
     Stop,
 }
 
-/// Values of `kafka.client` can be secrets and are not printed.
+/// Prints only the keys of `kafka.client`, because the values can be secrets.
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kafka")
@@ -113,7 +113,7 @@ impl std::fmt::Debug for Kafka {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Events {
-    /// The CloudEvents type that is read; others are skipped.
+    /// The CloudEvents type to read; other events are skipped.
     #[serde(rename = "type")]
     pub kind: String,
 }
@@ -122,7 +122,7 @@ pub struct Events {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Reject {
-    /// After so many rejections in a row reading stops until a restart; 0 = never.
+    /// Reading stops until a restart after this many rejections in a row; 0 = never.
     pub max_consecutive: u64,
 }
 
@@ -130,9 +130,9 @@ pub struct Reject {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The greatest record value; a longer one is rejected as `too_large`.
+    /// The largest record value; a longer one is rejected as `too_large`.
     pub max_event_bytes: ByteSize,
-    /// Records read and not yet written, in bytes; at the bound the ingester stops reading.
+    /// The limit of records read but not written, in bytes; at it the ingester stops reading.
     pub max_buffered_bytes: ByteSize,
 }
 
@@ -140,14 +140,14 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
-    /// Records of one write at most.
+    /// The largest number of records in a write.
     pub max_rows: usize,
-    /// Bytes of one write at most.
+    /// The largest number of bytes in a write.
     pub max_bytes: ByteSize,
-    /// How long a record waits for others to be written with.
+    /// How long a record waits for more records in its batch.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
-    /// Writes at once.
+    /// The number of parallel writes.
     pub in_flight: usize,
 }
 
@@ -155,7 +155,7 @@ pub struct Batch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Enrich {
-    /// Raised by an operator who changed what the flags are derived from (crates/model/README.md, Merge); 0 to 2³¹−1.
+    /// Increased by an operator who changed the inputs of the flags (crates/model/README.md, Merge); 0 to 2³¹−1.
     pub generation: u32,
 }
 
@@ -167,36 +167,36 @@ pub struct Tor {
     pub exit_lists: PathBuf,
     /// A directory of lists with one address a line; empty = none.
     pub snapshots: PathBuf,
-    /// A MaxMind Anonymous IP database, or a folder with one a build; empty = none.
+    /// A MaxMind Anonymous IP database, or a directory with one file per build; empty = none.
     pub anonymous_ip: PathBuf,
-    /// Networks that count as Tor by themselves.
+    /// Networks whose addresses always count as Tor.
     pub prefixes: Vec<String>,
     /// How long after a sighting an address counts as an exit.
     #[serde(with = "humantime_serde")]
     pub window: Duration,
-    /// How old the newest list may be for its silence to count.
+    /// The largest age of the newest list at which a missing address means "not Tor".
     #[serde(with = "humantime_serde")]
     pub coverage: Duration,
-    /// How long after an act lists still concern it.
+    /// How long after a publication a list can still concern it.
     #[serde(with = "humantime_serde")]
     pub settle_after: Duration,
     /// Window and coverage of an Anonymous IP database.
     #[serde(with = "humantime_serde")]
     pub max_age: Duration,
-    /// Distinct addresses that a list must hold.
+    /// The smallest number of distinct addresses in a valid list.
     pub min_addresses: usize,
-    /// Where the newest exit list is fetched from and filed in `exit_lists`; empty = nowhere.
+    /// The URL of the newest exit list, which is stored in `exit_lists`; empty = no fetch.
     pub poll_url: String,
-    /// How often it is fetched.
+    /// The interval of the fetches.
     #[serde(with = "humantime_serde")]
     pub poll_every: Duration,
-    /// How long one fetch may take.
+    /// The time limit of a fetch.
     #[serde(with = "humantime_serde")]
     pub poll_timeout: Duration,
-    /// How often the directories are looked through for new lists.
+    /// The interval of the checks of the directories for new lists.
     #[serde(with = "humantime_serde")]
     pub refresh_every: Duration,
-    /// How far back new evidence is applied by itself; beyond that it is a replay.
+    /// How old a publication may be for new evidence to change it automatically; older ones need a replay.
     #[serde(with = "humantime_serde")]
     pub settle_horizon: Duration,
 }
@@ -205,9 +205,9 @@ pub struct Tor {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tfa {
-    /// Assurance levels that say a second factor was verified.
+    /// Assurance levels that mean that a second factor was verified.
     pub acr_true: Vec<String>,
-    /// Assurance levels that say none was.
+    /// Assurance levels that mean that none was verified.
     pub acr_false: Vec<String>,
 }
 
@@ -215,7 +215,7 @@ pub struct Tfa {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Where `/livez`, `/readyz` and `/metrics` answer.
+    /// The address of `/livez`, `/readyz` and `/metrics`.
     pub listen: SocketAddr,
 }
 
@@ -223,7 +223,7 @@ pub struct Admin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// From the signal to the end, whatever happens.
+    /// The time from the signal to the end of the process at the latest.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
 }
@@ -306,11 +306,11 @@ impl Default for Shutdown {
     }
 }
 
-/// How members share partitions out among themselves.
+/// The assignor, by which the members share the partitions.
 pub(crate) const OUR_ASSIGNOR: &str = "cooperative-sticky";
 
 impl Kafka {
-    /// Whether the broker assigns partitions and decides about sessions (KIP-848), instead of the members.
+    /// Whether the broker, not the members, assigns partitions and sets the session timeout (KIP-848).
     pub(crate) fn is_broker_assigned(&self) -> bool {
         let protocol = self.client.get("group.protocol");
         protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
@@ -338,7 +338,7 @@ impl Kafka {
     }
 }
 
-/// Kafka's own rule (`org.apache.kafka.common.internals.Topic`). librdkafka takes a name that begins with `^` for a
+/// Kafka's own rule (`org.apache.kafka.common.internals.Topic`). librdkafka treats a name that begins with `^` as a
 /// pattern, and would subscribe to the dead letters as well.
 fn is_topic_name(name: &str) -> bool {
     let may_have = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -346,11 +346,11 @@ fn is_topic_name(name: &str) -> bool {
 }
 
 impl Limits {
-    /// Below the least, a settling pass, which gets a twelfth of it, has no room for a record of the usual size.
+    /// With less, a settling pass, which gets a twelfth of it, has no room for a record of the usual size.
     const LEAST_BUFFER: ByteSize = ByteSize::kib(64);
-    /// A third of it is `queued.max.messages.kbytes`, of which librdkafka takes 2 GiB less a KiB.
+    /// A third of it is `queued.max.messages.kbytes`, which librdkafka limits to 2 GiB minus 1 KiB.
     const GREATEST_BUFFER: ByteSize = ByteSize::gib(4);
-    /// No record is greater: Kafka counts the bytes of one with 31 bits.
+    /// Kafka stores a record's size in 31 bits.
     const GREATEST_EVENT: ByteSize = ByteSize::gib(2);
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -388,7 +388,7 @@ impl LayeredSettings for Settings {
         self.kafka.check()?;
         self.limits.check()?;
         self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
-        // Without any, a stop would cut off whatever is being written and committed.
+        // With no grace time, a stop would interrupt all writes and commits.
         if self.shutdown.grace.is_zero() {
             return Err(ConfigError::invalid("shutdown.grace", "must be greater than 0s"));
         }
@@ -413,7 +413,7 @@ impl Settings {
     /// The rules of `tor`.
     ///
     /// # Errors
-    /// When `tor.prefixes` holds something that is no network.
+    /// When an entry of `tor.prefixes` is not a network.
     pub fn tor_rules(&self) -> Result<TorRules, ConfigError> {
         let invalid = |_| {
             ConfigError::invalid("tor.prefixes", "must be networks such as \"2405:8100:8000::/48\"")
@@ -435,7 +435,7 @@ impl Settings {
         TfaRules { acr_true: self.tfa.acr_true.clone(), acr_false: self.tfa.acr_false.clone() }
     }
 
-    /// What decides about a record.
+    /// The rules by which records are decoded.
     #[must_use]
     pub fn decode_rules(&self) -> DecodeRules {
         DecodeRules {
