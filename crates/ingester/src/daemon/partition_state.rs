@@ -29,7 +29,7 @@ struct Seen {
     at: Instant,
     /// The next offset to be written.
     position: i64,
-    /// Records behind it.
+    /// The number of records from it to the end.
     lag: i64,
 }
 

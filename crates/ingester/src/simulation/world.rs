@@ -63,13 +63,13 @@ pub(super) enum TableMode {
 /// A fault of one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteFault {
-    /// It fails without writing.
+    /// The write fails and changes nothing.
     Fails(WaitCause),
-    /// It writes, but the answer is lost.
+    /// The write succeeds, but the answer is lost.
     AnswerLost,
-    /// It takes up to eight seconds.
+    /// The write takes up to eight seconds.
     Slow,
-    /// It never ends.
+    /// The write never ends.
     Endless,
 }
 
