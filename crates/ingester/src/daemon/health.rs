@@ -129,7 +129,7 @@ struct Pause {
 pub(crate) struct Lasting {
     pub(crate) cause: PauseCause,
     pub(crate) reason: String,
-    pub(crate) so_long: Duration,
+    pub(crate) lasted: Duration,
 }
 
 impl Health {
@@ -216,9 +216,9 @@ impl Health {
         let lasting = parts.pauses.iter().map(|(&cause, pause)| Lasting {
             cause,
             reason: pause.reason.clone(),
-            so_long: pause.since.elapsed(),
+            lasted: pause.since.elapsed(),
         });
-        lasting.filter(|lasting| lasting.so_long >= at_least).collect()
+        lasting.filter(|lasting| lasting.lasted >= at_least).collect()
     }
 
     /// Removes a waiter from a cause. Returns whether it was the last.
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(health.ready().reason.as_deref(), Some(reason));
         let first = health.lasting(Duration::ZERO).remove(0);
         health.waiting(cause, "too many clients".into());
-        let later = health.lasting(first.so_long).remove(0);
+        let later = health.lasting(first.lasted).remove(0);
         assert_eq!((later.cause, later.reason.as_str()), (cause, "too many clients"));
         assert_eq!(health.lasting(Duration::from_secs(60)), []);
         health.recovered(cause);

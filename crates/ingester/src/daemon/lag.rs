@@ -35,10 +35,10 @@ struct Inner {
 impl Lag {
     /// Takes in records that were read, ordered by partition.
     pub(crate) fn read(&self, records: &[Record]) {
-        let of_one =
+        let by_partition =
             records.chunk_by(|one, next| one.position.partition == next.position.partition);
         let mut inner = self.lock();
-        for last in of_one.filter_map(<[Record]>::last) {
+        for last in by_partition.filter_map(<[Record]>::last) {
             inner.read.insert(last.position.partition, last.position.offset + 1);
         }
     }
@@ -88,9 +88,9 @@ impl Lag {
             let window = inner.windows.entry(end.partition).or_default();
             let state = window.look(looked, next, records, paused);
             metrics.partition_state.with_label_values(&[topic, &label]).set(state as i64);
-            let still = inner.still_for(end.partition, next, looked);
-            let seconds =
-                oldest.map_or(still, |oldest| now.saturating_sub(oldest).max(0) as f64 / 1_000.0);
+            let unchanged = inner.unchanged_for(end.partition, next, looked);
+            let seconds = oldest
+                .map_or(unchanged, |oldest| now.saturating_sub(oldest).max(0) as f64 / 1_000.0);
             let seconds = if records == 0 { 0.0 } else { seconds };
             metrics.lag_records.with_label_values(&[topic, &label]).set(records);
             metrics.lag_seconds.with_label_values(&[topic, &label]).set(seconds);
@@ -120,7 +120,7 @@ impl Lag {
 
 impl Inner {
     /// How many seconds ago the next offset to be written changed last.
-    fn still_for(&mut self, partition: i32, next: i64, now: Instant) -> f64 {
+    fn unchanged_for(&mut self, partition: i32, next: i64, now: Instant) -> f64 {
         let (position, since) = self.positions.entry(partition).or_insert((next, now));
         if *position != next {
             (*position, *since) = (next, now);

@@ -159,25 +159,25 @@ impl Work {
             rows: Arc::new(Retrying::new(store::open_reader(&self.settings.store)?, waits.clone())),
         };
 
-        let mut beside = JoinSet::new();
-        beside.spawn(make_dead_letter_topic(self.settings.clone()));
-        beside.spawn(settling.run(stop.clone()));
-        beside.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
-        beside.spawn(reminder::remind(self.health.clone(), stop.clone()));
-        beside.spawn(replays.watch(opened.jobs, stop.clone()));
-        beside.spawn(exits.keep_up(shown, settled, stop.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(make_dead_letter_topic(self.settings.clone()));
+        tasks.spawn(settling.run(stop.clone()));
+        tasks.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
+        tasks.spawn(reminder::remind(self.health.clone(), stop.clone()));
+        tasks.spawn(replays.watch(opened.jobs, stop.clone()));
+        tasks.spawn(exits.keep_up(shown, settled, stop.clone()));
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
-            beside.spawn(poller.run(stop.clone()));
+            tasks.spawn(poller.run(stop.clone()));
         }
         let result = tokio::select! {
             result = until_stopped(ingest.start(records)?, &poll, &stop) => result,
-            Some(broken) = first_broken(&mut beside) => Err(broken),
+            Some(error) = first_failure(&mut tasks) => Err(error),
         };
         // Closing a consumer can hang in librdkafka; the group then removes the member after the session timeout.
         if tokio::time::timeout(self.settings.shutdown.grace, poll.close()).await.is_err() {
             tracing::warn!("the kafka consumer did not close in time");
         }
-        beside.shutdown().await;
+        tasks.shutdown().await;
         result
     }
 
@@ -284,7 +284,7 @@ async fn until_stopped(
 }
 
 /// The first failure among the background tasks; `None` when all of them ended without an error.
-async fn first_broken(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow::Error> {
+async fn first_failure(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow::Error> {
     while let Some(ended) = tasks.join_next().await {
         match ended {
             Ok(Ok(())) => {}

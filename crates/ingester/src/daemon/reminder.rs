@@ -14,7 +14,7 @@ const EVERY: Duration = Duration::from_secs(60);
 pub(crate) async fn remind(health: Arc<Health>, stop: CancellationToken) -> anyhow::Result<()> {
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
         for lasting in health.lasting(EVERY) {
-            let seconds = lasting.so_long.as_secs();
+            let seconds = lasting.lasted.as_secs();
             let (cause, reason) = (lasting.cause.as_str(), lasting.reason);
             tracing::warn!(cause, reason, seconds, "still waiting");
         }

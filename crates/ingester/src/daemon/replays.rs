@@ -20,7 +20,7 @@ const REMEMBERED: u32 = 100;
 pub(crate) struct Replays {
     /// The number of the last finished replay; 0 where none is known.
     last: AtomicI64,
-    /// The last finished replay by the group's commit, set when the database went back in time.
+    /// The last finished replay according to the group's commit, set when the database went back in time.
     went_back: Mutex<Option<i64>>,
     notify: Notify,
 }
@@ -31,7 +31,7 @@ impl Replays {
         Some(self.last.load(Ordering::Relaxed)).filter(|&last| last > 0)
     }
 
-    /// The database went back in time. `last`: the last finished replay by the commit.
+    /// The database went back in time. `last`: the last finished replay according to the commit.
     pub(crate) fn went_back(&self, last: Option<i64>) {
         let mut known = self.went_back.lock().unwrap_or_else(PoisonError::into_inner);
         *known = (*known).max(last);
@@ -61,7 +61,7 @@ impl Replays {
                             self.went_back.lock().unwrap_or_else(PoisonError::into_inner);
                         known.take()
                     };
-                    let there = done_of(&now);
+                    let there = finished(&now);
                     let running = now.iter().filter(|job| job.state == JobState::Running);
                     let lost = lost(&done, &there, committed).chain(running.map(|job| job.id));
                     for replay in lost.filter(|&replay| named.insert(replay)) {
@@ -72,7 +72,7 @@ impl Replays {
                     }
                     done = there;
                 }
-                Some((false, Ok(now))) => done.extend(done_of(&now)),
+                Some((false, Ok(now))) => done.extend(finished(&now)),
                 // The writers report the errors of the database.
                 Some((went_back, Err(error))) => {
                     tracing::debug!(%error, "replays cannot be read");
@@ -87,7 +87,7 @@ impl Replays {
     }
 }
 
-fn done_of(jobs: &[store::Job]) -> BTreeSet<i64> {
+fn finished(jobs: &[store::Job]) -> BTreeSet<i64> {
     jobs.iter().filter(|job| job.state == JobState::Done).map(|job| job.id).collect()
 }
 

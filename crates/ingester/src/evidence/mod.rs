@@ -50,7 +50,7 @@ impl EvidenceLoader {
         settings: &Settings,
         observer: Arc<dyn EvidenceObserver>,
     ) -> anyhow::Result<Self> {
-        let mut loader = Self::of(settings, places(settings), observer)?;
+        let mut loader = Self::with_places(settings, places(settings), observer)?;
         loader.refresh().context("loading exit lists")?;
         Ok(loader)
     }
@@ -64,7 +64,7 @@ impl EvidenceLoader {
         settings: &Settings,
         observer: Arc<dyn EvidenceObserver>,
     ) -> anyhow::Result<Self> {
-        let mut loader = Self::of(settings, places(settings), observer)?;
+        let mut loader = Self::with_places(settings, places(settings), observer)?;
         while let Err(error) = loader.refresh() {
             let Some(key) = loader.unreadable(&error) else { return Err(error) };
             loader.library =
@@ -73,7 +73,7 @@ impl EvidenceLoader {
         Ok(loader)
     }
 
-    fn of(
+    fn with_places(
         settings: &Settings,
         places: Places,
         observer: Arc<dyn EvidenceObserver>,
@@ -128,7 +128,7 @@ impl EvidenceLoader {
             self.refresh()
         } else {
             // Some places were unreadable at the start. The library is replaced when all of them can be read.
-            Self::of(&self.settings, all, self.observer.clone()).and_then(|mut whole| {
+            Self::with_places(&self.settings, all, self.observer.clone()).and_then(|mut whole| {
                 let change = whole.refresh()?;
                 self.library = whole.library;
                 Ok(change)

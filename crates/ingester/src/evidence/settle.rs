@@ -301,13 +301,15 @@ struct ChangedRows {
 #[async_trait]
 impl RowStore for ChangedRows {
     async fn write(&self, rows: &[Publication]) -> Result<Written, Error> {
-        let ids: Vec<_> = rows.iter().map(|said| said.id.clone()).collect();
+        let ids: Vec<_> = rows.iter().map(|incoming| incoming.id.clone()).collect();
         let there = self.rows.find(&ids).await?;
         let changed: Vec<Publication> = rows
             .iter()
             .zip(there)
-            .filter(|(said, row)| row.as_ref().is_some_and(|row| changes_verdict(row, said)))
-            .map(|(said, _)| said.clone())
+            .filter(|(incoming, row)| {
+                row.as_ref().is_some_and(|row| changes_verdict(row, incoming))
+            })
+            .map(|(incoming, _)| incoming.clone())
             .collect();
         if changed.is_empty() {
             return Ok(Written::default());
@@ -325,9 +327,9 @@ impl RowStore for ChangedRows {
 }
 
 /// Whether merging the new publication changes the row's verdict, reason or `tor_settled` about Tor.
-fn changes_verdict(row: &Publication, said: &Publication) -> bool {
+fn changes_verdict(row: &Publication, incoming: &Publication) -> bool {
     let verdict = |row: &Publication| (row.info.tor, row.info.tor_reason, row.info.tor_settled);
-    verdict(&row.clone().merge(said.clone())) != verdict(row)
+    verdict(&row.clone().merge(incoming.clone())) != verdict(row)
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ pub(super) fn is_in_process(cluster_id: Option<&str>) -> bool {
 }
 
 /// Whether an error only means that no answer came. The cause is in librdkafka's messages about the brokers.
-pub(super) fn is_silence(code: RDKafkaErrorCode) -> bool {
+pub(super) fn is_no_answer(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         code,
@@ -134,7 +134,7 @@ impl Repeated {
     /// connection, because librdkafka logs those itself.
     pub(super) fn is_news(&self, error: &KafkaError) -> bool {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        if is_silence(code)
+        if is_no_answer(code)
             || matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
         {
             return false;
@@ -194,7 +194,7 @@ fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
 }
 
 /// Whether an error says that the group refuses the member.
-pub(super) fn is_of_the_group(code: RDKafkaErrorCode) -> bool {
+pub(super) fn is_group_refusal(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         code,

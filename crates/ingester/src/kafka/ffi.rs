@@ -338,9 +338,9 @@ unsafe fn group_of(event: *mut c::rd_kafka_event_t) -> Result<Group, String> {
         }
         let members = (0..c::rd_kafka_ConsumerGroupDescription_member_count(group)).map(|index| {
             let member = c::rd_kafka_ConsumerGroupDescription_member(group, index);
-            let of = |found| text(found).unwrap_or_default();
-            let client = of(c::rd_kafka_MemberDescription_client_id(member));
-            (client, of(c::rd_kafka_MemberDescription_host(member)))
+            let string = |found| text(found).unwrap_or_default();
+            let client = string(c::rd_kafka_MemberDescription_client_id(member));
+            (client, string(c::rd_kafka_MemberDescription_host(member)))
         });
         let kind = c::rd_kafka_ConsumerGroupDescription_type(group);
         let assignor = c::rd_kafka_ConsumerGroupDescription_partition_assignor(group);

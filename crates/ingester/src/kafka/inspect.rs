@@ -93,8 +93,8 @@ impl From<KafkaError> for NotAsked {
 /// # Errors
 /// When the broker does not answer, or librdkafka refuses a setting.
 pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> {
-    let of = settings.clone();
-    let asked = tokio::task::spawn_blocking(move || ask(&of)).await;
+    let owned = settings.clone();
+    let asked = tokio::task::spawn_blocking(move || ask(&owned)).await;
     let mut inspected = asked.map_err(|error| NotAsked(error.to_string()))??;
     let admin: AdminClient<DefaultClientContext> = config::producer(settings).create()?;
     for (topic, facts) in [
@@ -185,10 +185,10 @@ fn positions(
 /// A message that names those of the wanted partitions that have no leader; `None` where all have one.
 pub(super) fn without_leader(
     topic: &MetadataTopic,
-    is_meant: impl Fn(&i32) -> bool,
+    is_wanted: impl Fn(&i32) -> bool,
 ) -> Option<String> {
     let missing = topic.partitions().iter().filter(|partition| partition.leader() < 0);
-    let missing: Vec<i32> = missing.map(MetadataPartition::id).filter(is_meant).collect();
+    let missing: Vec<i32> = missing.map(MetadataPartition::id).filter(is_wanted).collect();
     (!missing.is_empty()).then(|| no_leader(topic.name(), &missing))
 }
 

@@ -24,8 +24,8 @@ impl Quiet {
     /// The text for an error. Where it only means "no answer": librdkafka's latest message about a broker.
     pub(super) fn words(&self, error: &KafkaError) -> String {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_silence = error.rdkafka_error_code().is_some_and(config::is_silence);
-        if is_silence && !trouble.is_empty() { trouble.clone() } else { error.to_string() }
+        let is_no_answer = error.rdkafka_error_code().is_some_and(config::is_no_answer);
+        if is_no_answer && !trouble.is_empty() { trouble.clone() } else { error.to_string() }
     }
 
     /// Takes the first offset of the last batch that could not be read, if there was one.

@@ -137,13 +137,13 @@ impl RangeReader {
         for partition in asked {
             ensure!(there.contains(partition), "topic {topic} has no partition {partition}");
         }
-        let is_meant = |partition: &i32| asked.is_empty() || asked.contains(partition);
-        if let Some(words) = inspect::without_leader(found, is_meant) {
+        let is_wanted = |partition: &i32| asked.is_empty() || asked.contains(partition);
+        if let Some(words) = inspect::without_leader(found, is_wanted) {
             bail!(words);
         }
-        let mut meant: Vec<i32> = there.into_iter().filter(is_meant).collect();
-        meant.sort_unstable();
-        Ok(meant)
+        let mut wanted: Vec<i32> = there.into_iter().filter(is_wanted).collect();
+        wanted.sort_unstable();
+        Ok(wanted)
     }
 
     /// The first offset of a partition and one more than its last.

@@ -44,8 +44,8 @@ impl Story {
 
     /// The rest of each line that begins with this word.
     fn of(&self, word: &str) -> Vec<String> {
-        let of = |line: &String| line.strip_prefix(word).map(|rest| rest.trim().to_owned());
-        self.told().iter().filter_map(of).collect()
+        let rest = |line: &String| line.strip_prefix(word).map(|rest| rest.trim().to_owned());
+        self.told().iter().filter_map(rest).collect()
     }
 }
 

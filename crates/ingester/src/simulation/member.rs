@@ -86,11 +86,11 @@ impl Member {
         for &partition in partitions {
             self.places.insert(partition, Place::default());
         }
-        self.place();
+        self.choose_starts();
     }
 
     /// Chooses starts for partitions that have none, or whose topic was created again.
-    pub(super) fn place(&mut self) {
+    pub(super) fn choose_starts(&mut self) {
         let world = lock(&self.world);
         if world.is_coordinator_silent {
             return;
@@ -103,7 +103,7 @@ impl Member {
             }
             self.claims += 1;
             if claim(&mut world, partition, place, self.claims) {
-                choose(&world, partition, place, &self.process.queue, None);
+                choose_start(&world, partition, place, &self.process.queue, None);
             }
         }
     }
@@ -137,7 +137,7 @@ impl Member {
             let (low, high) = (world.log(partition).low, world.log(partition).high());
             if let Some(refusal) = refused(&world, partition, place) {
                 if !world.is_coordinator_silent {
-                    choose(&world, partition, place, &self.process.queue, Some(refusal));
+                    choose_start(&world, partition, place, &self.process.queue, Some(refusal));
                 }
                 continue;
             }
@@ -370,7 +370,7 @@ fn refused(world: &World, partition: i32, place: &Place) -> Option<Refusal> {
 }
 
 /// Chooses the next position to read of a partition.
-fn choose(
+fn choose_start(
     world: &World,
     partition: i32,
     place: &mut Place,

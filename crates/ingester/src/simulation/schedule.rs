@@ -139,7 +139,7 @@ impl Schedule {
             if self.rng.one_in(2) {
                 member.store(true);
             }
-            member.place();
+            member.choose_starts();
         }
     }
 
@@ -373,7 +373,7 @@ impl Schedule {
         member.assign(&others);
         let deadline = Instant::now() + END;
         while !member.is_at_end() && Instant::now() < deadline {
-            member.place();
+            member.choose_starts();
             member.poll(20);
             member.commit(CommitFate::Arrives);
             member.store(true);

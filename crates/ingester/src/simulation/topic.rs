@@ -19,7 +19,7 @@ pub(super) enum Expected {
 pub(super) struct Made {
     pub(super) record: Record,
     pub(super) expected: Expected,
-    /// Retention or the end of its topic deleted it before it was written: it need not be written any more.
+    /// Its log lost it before it was written (retention, deleted topic, truncation): it need not be written any more.
     pub(super) is_optional: bool,
     /// Its log no longer has it.
     pub(super) is_gone: bool,
@@ -73,7 +73,7 @@ impl Log {
 
     /// The end of the records of this epoch and the earlier ones.
     pub(super) fn end_of(&self, epoch: i32) -> i64 {
-        let next = self.epochs.iter().find(|&&(_, of)| of > epoch);
+        let next = self.epochs.iter().find(|&&(_, later)| later > epoch);
         next.map_or(self.high(), |&(first, _)| first)
     }
 

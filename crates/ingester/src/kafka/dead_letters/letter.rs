@@ -28,7 +28,7 @@ pub(super) struct Changes {
 
 /// The reduced letters in the order in which they are tried after the whole letter was refused alone: the smallest loss
 /// first. A change costs more than all changes before it together, so no unnecessary change is made.
-pub(super) fn lesser(record: &Record) -> impl Iterator<Item = Changes> {
+pub(super) fn reduced(record: &Record) -> impl Iterator<Item = Changes> {
     let whole = needed(record);
     let can_change_time = record.timestamp.is_some() && !whole.timestamp;
     let can_lose_headers = !record.headers.is_empty();
@@ -47,7 +47,7 @@ pub(super) fn needed(record: &Record) -> Changes {
 
 /// Whether the broker may have refused the letter for its content, so that a reduced one can pass. All other errors come
 /// from the environment.
-pub(super) fn is_of_the_letter(code: RDKafkaErrorCode) -> bool {
+pub(super) fn is_letter_fault(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         code,
@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn header(letter: &Letter<'_>, name: &str) -> Option<String> {
-        let found = letter.headers.iter().rev().find(|(of, _)| of == name)?;
+        let found = letter.headers.iter().rev().find(|(other, _)| other == name)?;
         Some(String::from_utf8(found.1.clone()?).unwrap())
     }
 
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn the_least_loss_is_tried_first_and_everything_last() {
         let record = record(Some(5), &["a"]);
-        let tried: Vec<Changes> = lesser(&record).collect();
+        let tried: Vec<Changes> = reduced(&record).collect();
         let shown = |changes: &Changes| {
             let said = [changes.timestamp, changes.headers, changes.value, changes.key];
             said.iter().zip("thvk".chars()).filter(|(is, _)| **is).map(|(_, c)| c).collect()
@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn what_changes_nothing_is_not_tried() {
         let plain = record(None, &[]);
-        assert!(lesser(&plain).all(|changes| !changes.headers && !changes.timestamp));
-        assert_eq!(lesser(&plain).count(), 3);
+        assert!(reduced(&plain).all(|changes| !changes.headers && !changes.timestamp));
+        assert_eq!(reduced(&plain).count(), 3);
     }
 
     #[test]
@@ -221,8 +221,8 @@ mod tests {
         let letter = letter(&record, needed(&record));
         assert_eq!(letter.timestamp, None);
         assert_eq!(header(&letter, TIMESTAMP).as_deref(), Some("0"));
-        assert!(lesser(&record).all(|changes| changes.timestamp));
-        assert_eq!(lesser(&record).count(), 3);
+        assert!(reduced(&record).all(|changes| changes.timestamp));
+        assert_eq!(reduced(&record).count(), 3);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
-use self::letter::{Changes, Letter, is_of_the_letter, lesser, needed};
+use self::letter::{Changes, Letter, is_letter_fault, needed, reduced};
 pub(crate) use self::topic::create_topic;
 use super::config;
 use crate::decode::rejection::Rejection;
@@ -44,10 +44,10 @@ struct Producers {
 
 /// The producers' callbacks; they keep the latest error.
 #[derive(Clone, Default)]
-struct Context(Arc<Said>);
+struct Context(Arc<ErrorLog>);
 
 #[derive(Default)]
-struct Said {
+struct ErrorLog {
     repeated: config::Repeated,
     /// The latest error message about a broker.
     trouble: Mutex<String>,
@@ -90,8 +90,8 @@ impl Producers {
     /// The error's text, with librdkafka's latest message about a broker where the error only means that no answer came.
     fn words(&self, error: &KafkaError) -> String {
         let trouble = self.context.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_silence = error.rdkafka_error_code().is_some_and(config::is_silence);
-        if is_silence && !trouble.is_empty() {
+        let is_no_answer = error.rdkafka_error_code().is_some_and(config::is_no_answer);
+        if is_no_answer && !trouble.is_empty() {
             format!("{error}: {trouble}")
         } else {
             error.to_string()
@@ -135,23 +135,23 @@ impl DeadLetters {
         let Err(first) = self.send(&producers.batched, rejected, whole).await else {
             return Ok(());
         };
-        if !may_be_lesser(&first) {
+        if !may_be_reduced(&first) {
             return Err(Failed::Environment(first));
         }
-        for changes in std::iter::once(whole).chain(lesser(record)) {
+        for changes in std::iter::once(whole).chain(reduced(record)) {
             match self.send(&producers.single, rejected, changes).await {
                 Ok(()) => {
-                    self.say(record, changes, &first);
+                    self.log_reduced(record, changes, &first);
                     return Ok(());
                 }
-                Err(error) if may_be_lesser(&error) => {}
+                Err(error) if may_be_reduced(&error) => {}
                 Err(error) => return Err(Failed::Environment(error)),
             }
         }
         Err(Failed::EveryLetter(first))
     }
 
-    fn say(&self, record: &Record, changes: Changes, error: &KafkaError) {
+    fn log_reduced(&self, record: &Record, changes: Changes, error: &KafkaError) {
         if changes != needed(record) {
             let at = &record.position;
             tracing::warn!(
@@ -189,8 +189,8 @@ enum Failed {
     EveryLetter(KafkaError),
 }
 
-fn may_be_lesser(error: &KafkaError) -> bool {
-    error.rdkafka_error_code().is_some_and(is_of_the_letter)
+fn may_be_reduced(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_letter_fault)
 }
 
 fn now() -> Timestamp {

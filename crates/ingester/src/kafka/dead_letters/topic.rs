@@ -121,14 +121,17 @@ mod tests {
 
     #[test]
     fn a_segment_is_wide_enough_for_a_batch() {
-        let of = |max, key: &str| {
+        let value = |max, key: &str| {
             let settings = fitting(max);
-            settings.into_iter().find(|(of, _)| *of == key).map(|(_, value)| value)
+            settings.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
         };
-        assert_eq!(of(Some(3_000_000), "max.message.bytes").as_deref(), Some("3065536"));
-        assert_eq!(of(Some(3_000_000), "segment.bytes").as_deref(), Some("1073741824"));
-        assert_eq!(of(Some(2_000_000_000), "segment.bytes").as_deref(), Some("2000065536"));
-        assert_eq!(of(Some(u64::from(u32::MAX)), "segment.bytes").as_deref(), Some("2147483647"));
-        assert_eq!(of(None, "max.message.bytes"), None);
+        assert_eq!(value(Some(3_000_000), "max.message.bytes").as_deref(), Some("3065536"));
+        assert_eq!(value(Some(3_000_000), "segment.bytes").as_deref(), Some("1073741824"));
+        assert_eq!(value(Some(2_000_000_000), "segment.bytes").as_deref(), Some("2000065536"));
+        assert_eq!(
+            value(Some(u64::from(u32::MAX)), "segment.bytes").as_deref(),
+            Some("2147483647")
+        );
+        assert_eq!(value(None, "max.message.bytes"), None);
     }
 }

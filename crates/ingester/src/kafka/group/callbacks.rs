@@ -157,7 +157,7 @@ impl Context {
     }
 
     /// Reports whether any broker is connected; if none is, with librdkafka's latest error.
-    fn connected(&self, statistics: &Statistics) -> bool {
+    fn report_connection(&self, statistics: &Statistics) -> bool {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
             self.state().unconnected = None;
             self.observer.has(GroupWait::Broker);
@@ -176,7 +176,7 @@ impl Context {
     }
 
     /// Reports a missing topic, until a partition is assigned or the topic's id is known again.
-    fn topic_is_there(&self) {
+    fn report_topic(&self) {
         let is_missing = {
             let mut state = self.state();
             state.topic_is_missing &= state.partitions.is_empty();
@@ -191,12 +191,13 @@ impl Context {
     }
 
     /// Commits a changed evidence fingerprint even when no record of the partition is read.
-    fn commit_what_settles(&self) {
+    fn commit_changed_evidence(&self) {
         let read = self.state().partitions_that(|partition| partition.reading == Reading::Reads);
         for number in read {
             let fingerprint = self.settled.fingerprint(number);
             let mut state = self.state();
-            let committed = state.partitions.get(&number).map(|of| of.settled_by.clone());
+            let committed =
+                state.partitions.get(&number).map(|partition| partition.settled_by.clone());
             if committed.is_some_and(|committed| committed != fingerprint) {
                 state.commits.repeat(number);
             }
@@ -204,13 +205,16 @@ impl Context {
     }
 
     /// Reports the ends of all assigned partitions, and takes in the statistics that depend on them.
-    fn take_in_ends(&self, partitions: &HashMap<i32, PartitionStatistics>) {
+    fn report_ends(&self, partitions: &HashMap<i32, PartitionStatistics>) {
         let mut state = self.state();
         for chunk in &state.pending {
             self.observer.read(&chunk.records);
         }
-        let assigned: Vec<(i32, Reading)> =
-            state.partitions.iter().map(|(&number, of)| (number, of.reading)).collect();
+        let assigned: Vec<(i32, Reading)> = state
+            .partitions
+            .iter()
+            .map(|(&number, partition)| (number, partition.reading))
+            .collect();
         let mut ends = Vec::with_capacity(assigned.len());
         for (number, reading) in assigned {
             let found = partitions.get(&number).filter(|_| reading == Reading::Reads);
@@ -250,17 +254,17 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let is_connected = self.connected(&statistics);
+        let is_connected = self.report_connection(&statistics);
         if let Some(group) = &statistics.cgrp {
             self.show_group(group, is_connected);
         }
-        self.topic_is_there();
+        self.report_topic();
         let partitions = statistics.topics.get(&*self.topic).map(|topic| &topic.partitions);
         let none = HashMap::new();
         let partitions = partitions.unwrap_or(&none);
         self.show_leaders(partitions);
-        self.take_in_ends(partitions);
-        self.commit_what_settles();
+        self.report_ends(partitions);
+        self.commit_changed_evidence();
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -272,7 +276,7 @@ impl ClientContext for Context {
         if let Some(offset) = unreadable_batch(reason) {
             self.state().unreadable.insert(offset);
         }
-        if error.rdkafka_error_code().is_some_and(config::is_of_the_group) {
+        if error.rdkafka_error_code().is_some_and(config::is_group_refusal) {
             self.state().group_trouble = Some(reason.to_owned());
         }
         // All brokers down, or a host that does not resolve: librdkafka retries by itself.

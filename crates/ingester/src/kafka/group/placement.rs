@@ -155,7 +155,8 @@ impl Context {
         partition: i32,
     ) -> Result<Committed, String> {
         let elements = answer.elements();
-        let found = elements.iter().zip(epochs).find(|(of, _)| of.partition() == partition);
+        let found =
+            elements.iter().zip(epochs).find(|(element, _)| element.partition() == partition);
         let Some((element, &epoch)) = found else { return Ok(Committed::default()) };
         element.error().map_err(|error| error.to_string())?;
         let position = match element.offset() {
@@ -289,8 +290,11 @@ impl Context {
         log.topic_id.clone_from(&facts.topic_id);
         log.starts_at(start.position);
         let at = start.position.offset;
-        let mut claim =
-            state.partitions.get(&number).map(|of| of.claim.clone()).unwrap_or_default();
+        let mut claim = state
+            .partitions
+            .get(&number)
+            .map(|partition| partition.claim.clone())
+            .unwrap_or_default();
         if let Claim::Held(held) = &mut claim {
             // Records that are read again are written again, so the account may go back to this offset.
             let stood = held.position.as_ref().map(|position| position.next_offset.min(at));
@@ -356,7 +360,8 @@ impl Context {
         let mut read = Vec::new();
         for element in sought.elements() {
             let number = element.partition();
-            let since = starting.iter().find(|(of, ..)| *of == number).map(|&(.., since)| since);
+            let since =
+                starting.iter().find(|(other, ..)| *other == number).map(|&(.., since)| since);
             match element.error() {
                 Ok(()) => read.push(number),
                 Err(error) if since.is_some_and(|since| since.elapsed() > TAKE) => {
@@ -395,7 +400,7 @@ impl Context {
     }
 
     /// Whether a partition was read under another topic id than `id`, the topic's present id.
-    pub(super) fn is_read_as_of_another(&self, id: &str) -> bool {
+    pub(super) fn reads_another_topic(&self, id: &str) -> bool {
         let mut state = self.state();
         // A member without partitions learns only here that the topic exists.
         state.topic_is_missing = false;

@@ -253,14 +253,15 @@ impl Facts {
     fn is_other_topic(&self) -> bool {
         let Some(now) = &self.topic_id else { return false };
         match &self.metadata.topic_id {
-            Some(of) if self.position.is_none() => of != now && !self.is_mirrored(),
+            Some(committed) if self.position.is_none() => committed != now && !self.is_mirrored(),
             _ => self.known_topic_id.as_ref().is_some_and(|known| known != now),
         }
     }
 
     /// Whether a mirror copied the commit from another cluster.
     fn is_mirrored(&self) -> bool {
-        matches!((&self.metadata.cluster, &self.cluster), (Some(of), Some(now)) if of != now)
+        let clusters = (&self.metadata.cluster, &self.cluster);
+        matches!(clusters, (Some(committed), Some(now)) if committed != now)
     }
 
     fn first_record(&self, start: impl FnOnce(i64) -> Start) -> Decision {

@@ -312,7 +312,8 @@ impl PollState {
             if partition.reading != Reading::Reads {
                 continue;
             }
-            partition.reading = Reading::Refused(why(&self.refusals, partition.next_offset()));
+            partition.reading =
+                Reading::Refused(matching_refusal(&self.refusals, partition.next_offset()));
             self.ask_at = Instant::now();
         }
         self.refusals.clear();
@@ -331,7 +332,7 @@ impl PollState {
 /// Finds the refusal of a partition that was read up to `read`: one at exactly this offset, else one before it, because
 /// records that librdkafka had fetched before the refusal are still read. If several match, the one that reads the most
 /// records again counts: a merge makes a second read harmless.
-fn why(refusals: &[(i64, Refusal)], read: Option<i64>) -> Refusal {
+fn matching_refusal(refusals: &[(i64, Refusal)], read: Option<i64>) -> Refusal {
     let is_exact = refusals.iter().any(|&(at, _)| Some(at) == read);
     let fitting = refusals.iter().filter(
         |&&(at, _)| {
@@ -374,12 +375,16 @@ mod tests {
     #[test]
     fn a_refusal_belongs_to_the_partition_that_was_there() {
         let refusals = [(30, Refusal::Cut(10)), (40, Refusal::Cut(20)), (50, Refusal::NoSuchEpoch)];
-        assert_eq!(why(&refusals, Some(30)), Refusal::Cut(10));
-        assert_eq!(why(&refusals, Some(40)), Refusal::Cut(20));
-        assert_eq!(why(&refusals, Some(55)), Refusal::NoSuchEpoch, "all are before it");
-        assert_eq!(why(&refusals, Some(45)), Refusal::Cut(10));
-        assert_eq!(why(&refusals, Some(20)), Refusal::OutOfRange, "none fits");
-        assert_eq!(why(&refusals, None), Refusal::OutOfRange);
-        assert_eq!(why(&[], Some(30)), Refusal::OutOfRange);
+        assert_eq!(matching_refusal(&refusals, Some(30)), Refusal::Cut(10));
+        assert_eq!(matching_refusal(&refusals, Some(40)), Refusal::Cut(20));
+        assert_eq!(
+            matching_refusal(&refusals, Some(55)),
+            Refusal::NoSuchEpoch,
+            "all are before it"
+        );
+        assert_eq!(matching_refusal(&refusals, Some(45)), Refusal::Cut(10));
+        assert_eq!(matching_refusal(&refusals, Some(20)), Refusal::OutOfRange, "none fits");
+        assert_eq!(matching_refusal(&refusals, None), Refusal::OutOfRange);
+        assert_eq!(matching_refusal(&[], Some(30)), Refusal::OutOfRange);
     }
 }

@@ -34,11 +34,11 @@ const CHANNEL_EVENTS: usize = 4;
 /// How long a poll waits for a record; it limits the delay of a command.
 const POLL: Duration = Duration::from_millis(50);
 /// The shortest time between two commits, however many dead letters there are.
-const SOON: Duration = Duration::from_millis(10);
+const MIN_COMMIT_INTERVAL: Duration = Duration::from_millis(10);
 /// The interval of the checks of the topic's id.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const TOPIC_ID_INTERVAL: Duration = Duration::from_secs(10);
 /// The interval of the checks of the membership; librdkafka's statistics have the same.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+const MEMBERSHIP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the loop may be busy before the partitions are paused. A pause discards the records that librdkafka has
 /// fetched, so a short delay is not worth a pause.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -153,7 +153,7 @@ pub(crate) fn start(
         commit_interval: settings.kafka.commit_interval,
         committed: Instant::now(),
         stored: Instant::now(),
-        looked: Instant::now(),
+        topic_id_asked: Instant::now(),
         is_broker_assigned: settings.kafka.is_broker_assigned(),
         asked_membership: Instant::now(),
         grace: settings.shutdown.grace,
@@ -189,7 +189,7 @@ struct Poller {
     committed: Instant,
     /// The last time when the positions of all partitions were stored.
     stored: Instant,
-    looked: Instant,
+    topic_id_asked: Instant,
     is_broker_assigned: bool,
     asked_membership: Instant,
     grace: Duration,
@@ -202,7 +202,7 @@ struct Poller {
 impl Poller {
     fn run(mut self) {
         while let Some(why) = self.serve() {
-            if let Err(error) = self.make_anew(why) {
+            if let Err(error) = self.recreate_client(why) {
                 let reason = format!("the client could not be made anew: {error}");
                 self.consumer.context().state().fail(SourceError::Fatal(reason));
             }
@@ -219,12 +219,12 @@ impl Poller {
         let mut topic_id = None;
         while self.goes_on() {
             context.observer.polled();
-            let why = context.may_be_stuck();
+            let why = context.stuck_reason();
             if why.is_some() {
                 return why;
             }
             self.read();
-            if ids.as_ref().is_some_and(|ids| self.look(ids, &mut topic_id)) {
+            if ids.as_ref().is_some_and(|ids| self.topic_was_recreated(ids, &mut topic_id)) {
                 return Some("the topic was made again");
             }
             self.ask_membership();
@@ -243,7 +243,7 @@ impl Poller {
     /// broker's old address: if the broker moved and another program accepts connections there, librdkafka never
     /// recovers. It ignores the leaders of a topic that was created again, because their epochs are lower than the old
     /// topic's. And once, after the restart of a broker behind a proxy, it tried no broker again.
-    fn make_anew(&mut self, why: &str) -> KafkaResult<()> {
+    fn recreate_client(&mut self, why: &str) -> KafkaResult<()> {
         tracing::warn!("{why}: the kafka client is made anew");
         let context = self.consumer.context().as_ref().clone();
         {
@@ -295,7 +295,7 @@ impl Poller {
         let is_due = {
             let mut state = context.state();
             waited >= self.commit_interval
-                || (waited >= SOON && std::mem::take(&mut state.commit_soon))
+                || (waited >= MIN_COMMIT_INTERVAL && std::mem::take(&mut state.commit_soon))
         };
         if is_due {
             self.committed = Instant::now();
@@ -311,23 +311,23 @@ impl Poller {
     }
 
     /// Checks the topic's id from time to time. Returns whether the topic was created again.
-    fn look(&mut self, ids: &TopicIds, first: &mut Option<String>) -> bool {
+    fn topic_was_recreated(&mut self, ids: &TopicIds, first: &mut Option<String>) -> bool {
         let mut is_another = false;
         if let Some(Ok(Some(id))) = ids.answer(Duration::ZERO) {
-            let is_read_as_of_another = self.consumer.context().is_read_as_of_another(&id);
-            is_another = is_read_as_of_another || first.get_or_insert(id.clone()) != &id;
+            let reads_another_topic = self.consumer.context().reads_another_topic(&id);
+            is_another = reads_another_topic || first.get_or_insert(id.clone()) != &id;
         }
-        if self.looked.elapsed() >= LOOK_EVERY {
-            self.looked = Instant::now();
-            ids.ask(LOOK_EVERY);
-            self.try_again();
+        if self.topic_id_asked.elapsed() >= TOPIC_ID_INTERVAL {
+            self.topic_id_asked = Instant::now();
+            ids.ask(TOPIC_ID_INTERVAL);
+            self.check_rights();
         }
         is_another
     }
 
     /// Asks whether the broker has accepted the member, because librdkafka's statistics do not say so under KIP-848.
     fn ask_membership(&mut self) {
-        if self.is_broker_assigned && self.asked_membership.elapsed() >= ASK_EVERY {
+        if self.is_broker_assigned && self.asked_membership.elapsed() >= MEMBERSHIP_INTERVAL {
             self.asked_membership = Instant::now();
             let generation = ffi::generation(self.consumer.client());
             self.consumer.context().state().is_taken = generation > 0;
@@ -335,7 +335,7 @@ impl Poller {
     }
 
     /// Checks whether missing rights were granted again, because librdkafka reports only once that they are missing.
-    fn try_again(&self) {
+    fn check_rights(&self) {
         let context = self.consumer.context();
         let is_refused = {
             let state = context.state();
@@ -393,7 +393,7 @@ impl Poller {
     fn pause(&mut self) {
         let context = self.consumer.context().clone();
         context.state().is_full = true;
-        self.all(BaseConsumer::pause);
+        self.for_each_read(BaseConsumer::pause);
         while self.goes_on() && (!context.hand_over(POLL) || context.state().halted) {
             context.observer.polled();
             self.commit();
@@ -409,16 +409,16 @@ impl Poller {
             }
         }
         context.state().is_full = false;
-        self.all(BaseConsumer::resume);
+        self.for_each_read(BaseConsumer::resume);
     }
 
     /// Applies `act` to all partitions that are being read.
-    fn all(
+    fn for_each_read(
         &self,
         act: fn(&BaseConsumer<Context>, &rdkafka::TopicPartitionList) -> KafkaResult<()>,
     ) {
         let context = self.consumer.context();
-        let read = context.state().partitions_that(|of| of.reading == Reading::Reads);
+        let read = context.state().partitions_that(|partition| partition.reading == Reading::Reads);
         let list = context.list(read.into_iter().map(|partition| (partition, 0)));
         if let Err(error) = list.and_then(|list| act(&self.consumer, &list)) {
             tracing::warn!(%error, "partitions could not be paused or resumed");

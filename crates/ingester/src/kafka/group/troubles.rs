@@ -76,7 +76,7 @@ impl Context {
     }
 
     /// The reason why this client may never read again. By then the member is already out of its group.
-    pub(super) fn may_be_stuck(&self) -> Option<&'static str> {
+    pub(super) fn stuck_reason(&self) -> Option<&'static str> {
         let state = self.state();
         let is_over = |since: Option<Instant>, sessions| {
             since.is_some_and(|since| since.elapsed() >= self.session * sessions)

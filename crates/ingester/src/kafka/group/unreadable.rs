@@ -15,9 +15,9 @@ impl Context {
         let (unreadable, read) = {
             let mut state = self.state();
             let unreadable = std::mem::take(&mut state.unreadable);
-            let read = state.partitions.iter().filter(|(_, of)| of.reading == Reading::Reads);
+            let read = state.partitions.iter().filter(|(_, owned)| owned.reading == Reading::Reads);
             let read: Vec<(i32, i64)> =
-                read.filter_map(|(&number, of)| Some((number, of.next_offset()?))).collect();
+                read.filter_map(|(&number, owned)| Some((number, owned.next_offset()?))).collect();
             (unreadable, read)
         };
         for batch in unreadable {
@@ -51,7 +51,8 @@ impl Context {
         }
         let (topic_id, settled_by) = {
             let mut state = self.state();
-            let settled_by = state.partitions.get(&partition).and_then(|of| of.settled_by.clone());
+            let settled_by =
+                state.partitions.get(&partition).and_then(|owned| owned.settled_by.clone());
             (state.log(partition).topic_id.clone(), settled_by)
         };
         let mut facts = Facts { topic_id, ..Facts::default() };

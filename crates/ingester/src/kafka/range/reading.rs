@@ -115,7 +115,7 @@ impl Range {
     ) -> KafkaResult<()> {
         let probe = Probe::open(&self.probe, &self.topic)?;
         let mut nearest: Vec<(i32, i64)> =
-            next_offsets.iter().map(|(&of, &next)| (of, next)).collect();
+            next_offsets.iter().map(|(&partition, &next)| (partition, next)).collect();
         nearest.sort_by_key(|(_, next)| next.abs_diff(batch));
         for (partition, next) in nearest {
             let from = next.max(batch);
