@@ -1,7 +1,7 @@
-//! Who may ask, how much, and from which pages: API tokens, rate limits, addresses behind proxies, other origins.
+//! Access control: API tokens, rate limits, client addresses behind proxies, other origins.
 //!
-//! All of it is off by default: the data is public, and limits on each single request stand whoever asks. Nothing here
-//! logs an address; the rate limit counts by it in memory, and forgets it when its count is full again.
+//! All of it is off by default, because the data is public and the limits on each request hold for every client. This
+//! module logs no address. The rate limit keeps addresses in memory until their buckets are full again.
 
 mod client;
 mod origins;
@@ -25,15 +25,15 @@ pub(crate) use self::rate::Limiter;
 use self::client::Proxies;
 use self::tokens::Tokens;
 
-/// How often the file of the tokens is read again.
+/// How often the token file is read again.
 const TOKENS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the settings of the table `access` come to.
+/// The access control that the settings table `access` describes.
 #[derive(Debug)]
 pub(crate) struct Access {
     pub(crate) tokens: Tokens,
     tokens_file: PathBuf,
-    /// Whether tokens are asked for.
+    /// Whether requests need a token.
     pub(crate) is_closed: bool,
     pub(crate) proxies: Proxies,
     pub(crate) limiter: Option<Limiter>,
@@ -41,11 +41,11 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Reads the tokens and checks what the types of the settings cannot say.
+    /// Reads the tokens and checks the settings where their types are not strict enough.
     pub(crate) fn new(settings: &QuerySettings) -> Result<Self, ConfigError> {
         let access = &settings.access;
         if access.rate_limit > 0 && access.rate_limit < settings.limits.max_refs {
-            // One request may cost that much; it would be refused for ever.
+            // One request may cost that much. With a lower limit it would always be refused.
             let message = "must not be below limits.max_refs";
             return Err(ConfigError::invalid("access.rate_limit", message));
         }
@@ -60,12 +60,12 @@ impl Access {
         })
     }
 
-    /// Whom the request counts for as long as nothing is known of it but its connection and its head.
+    /// The client that a request is charged to while only its connection and its head are known.
     pub(crate) fn address(&self, headers: &HeaderMap, peer: IpAddr) -> Client {
         Client::of_address(self.proxies.client(headers, peer))
     }
 
-    /// Takes so many publications from the client's account.
+    /// Takes `cost` publications from the client's bucket, or returns `RATE_LIMITED`.
     pub(crate) fn charge(&self, client: Client, cost: u64) -> Result<(), QueryError> {
         match &self.limiter {
             Some(limiter) => limiter.take(client, cost).map_err(QueryError::rate_limited),
@@ -73,15 +73,15 @@ impl Access {
         }
     }
 
-    /// Takes for what was read already. Where the account does not have it, the client owes it: to read it again for the next
-    /// try would cost more, and never end where it is more than a whole account.
+    /// Takes `cost` publications for rows that were read already. The client may go into debt: a refusal here would
+    /// make it read the rows again, and would never succeed where they cost more than a whole bucket.
     pub(crate) fn charge_afterwards(&self, client: Client, cost: u64) {
         if let Some(limiter) = &self.limiter {
             limiter.take_afterwards(client, cost);
         }
     }
 
-    /// Follows the file of the tokens, for ever.
+    /// Reads the token file again every five seconds, for ever.
     pub(crate) async fn follow_tokens(&self) {
         if self.tokens_file.as_os_str().is_empty() {
             return;

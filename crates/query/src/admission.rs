@@ -1,7 +1,7 @@
-//! Everything that a request waits for or is refused by for want of room: one type owns every permit and every byte.
+//! Admission control: the permits and the buffers that requests wait for, all owned by one type.
 //!
-//! Bodies are counted as they arrive, answers until they are sent. Where one of them does not fit, the one that makes the
-//! least of its place gives way. The sum of all that can be held is checked at the start against `limits.max_memory`.
+//! Bodies are counted as they arrive, answers until they are sent. When a new body or answer does not fit, the slowest
+//! holder is evicted. The sum of all limits is checked against `limits.max_memory` at start.
 
 mod budget;
 mod room;
@@ -21,18 +21,18 @@ pub(crate) use self::room::Place;
 
 use self::room::{Guest, Room};
 
-/// Requests for up to this many publications have a lane of their own, so that a lookup, a page or a small lockfile never
-/// waits behind bulk requests.
+/// Requests for up to this many publications have their own lane, so that lookups, pages and small lockfiles never wait
+/// behind bulk requests.
 const LOOKUP: u32 = 1_000;
-/// Places in that lane.
+/// Permits in that lane, in publications.
 const LOOKUPS: u32 = 2_000;
-/// How many documents may be validated at the same time. Documents that nobody has seen yet wait for each other here,
-/// and not the requests whose documents are known.
+/// How many documents may be validated at the same time. Only requests with new documents wait here; requests with
+/// cached documents do not.
 const VALIDATIONS: usize = 1;
-/// From how many values on an answer is written alone: until it is written, nobody knows how long it is.
+/// Answers with at least this many values are written one at a time: their length is not known before.
 const LARGE: u64 = 50_000;
 
-/// What requests share.
+/// The resources that all requests share.
 #[derive(Debug)]
 pub(crate) struct Admission {
     bodies: Arc<Room>,
@@ -45,11 +45,11 @@ pub(crate) struct Admission {
     sending: IntGauge,
 }
 
-/// Publications that a request may work on, until it is dropped.
+/// A permit to work on a number of publications. Dropping it releases them.
 #[derive(Debug, Default)]
 pub(crate) struct Work<'a>(Option<SemaphorePermit<'a>>);
 
-/// An answer that gives its place back when its last byte has left the process.
+/// An answer that releases its buffer space when its last byte has left the process.
 struct Sending {
     body: Bytes,
     gauge: IntGauge,
@@ -75,7 +75,7 @@ impl Drop for Sending {
 }
 
 impl Admission {
-    /// `sending` shows the bytes of the answers that are being sent.
+    /// `sending` is the gauge of the bytes of answers that are being sent.
     pub(crate) fn new(settings: &QuerySettings, sending: IntGauge) -> Self {
         let Limits { max_bodies, max_body, max_answers, max_answer, max_refs_in_progress, .. } =
             settings.limits;
@@ -91,42 +91,42 @@ impl Admission {
         }
     }
 
-    /// An empty place for a body that is about to arrive; it grows with each piece.
+    /// Registers a body that is about to arrive, with 0 bytes. The place grows with each chunk.
     pub(crate) fn body(&self, client: Client) -> Place {
         self.bodies.enter(Guest::Arriving, client)
     }
 
-    /// Waits until the answer fits beside those that are being sent.
+    /// Waits until the answer fits beside the answers that are being sent.
     pub(crate) async fn answer(&self, body: Bytes, client: Client, peer: Option<Peer>) -> Bytes {
         let mut place = self.answers.enter(Guest::Leaving(peer), client);
-        // An answer that has to give way is cut off by its connection.
+        // On eviction the connection is cut, so the result is not needed.
         let _ = place.grow(body.len() as u64).await;
         let sending = Sending { body, gauge: self.sending.clone(), _place: place };
         self.sending.add(sending.bytes());
         Bytes::from_owner(sending)
     }
 
-    /// Waits for the right to validate a document.
+    /// Waits for the permit to validate a document.
     pub(crate) async fn validation(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.validations.acquire().await.ok()
     }
 
-    /// Waits for the right to write an answer of so many values; none is needed for a small one.
+    /// Waits for the permit to write an answer of so many values. A small answer needs none.
     pub(crate) async fn writing(&self, values: u64) -> Option<SemaphorePermit<'_>> {
         if values < LARGE { None } else { self.writing.acquire().await.ok() }
     }
 
-    /// Waits until so many publications may be worked on beside the others.
+    /// Waits for the permit to work on so many publications.
     pub(crate) async fn work(&self, publications: u64) -> Work<'_> {
         let places = u32::try_from(publications).unwrap_or(u32::MAX);
         let lane = if places <= LOOKUP { &self.lookups } else { &self.bulk };
         Work(lane.acquire_many(places.min(self.bulk_places)).await.ok())
     }
 
-    /// The right for what is asked for in the place of the one that was reckoned. What was too much is given back; what
-    /// was too little too, before more is waited for: two requests that each hold a part and wait for more would wait
-    /// for ever.
+    /// Replaces the estimated permit by one for the exact number. A surplus is released. A permit that is too small is
+    /// released before a larger one is awaited, because two requests that each hold a part and wait for more would
+    /// deadlock.
     pub(crate) async fn work_exactly<'a>(&'a self, work: Work<'a>, publications: u64) -> Work<'a> {
         let wanted = usize::try_from(publications).unwrap_or(usize::MAX);
         let Some(mut permit) = work.0 else { return self.work(publications).await };
@@ -160,7 +160,7 @@ mod tests {
         let more = timeout(second, admission.work_exactly(other, 100_000)).await.unwrap();
         assert!(timeout(second, admission.work(1_001)).await.is_err());
         assert!(timeout(second, admission.work(LOOKUP.into())).await.is_ok(), "another lane");
-        // What was reckoned too high is there for others at once.
+        // The surplus of an estimate is available to others at once.
         let _less = timeout(second, admission.work_exactly(more, 1_200)).await.unwrap();
         assert!(timeout(second, admission.work(8_800)).await.is_ok());
     }

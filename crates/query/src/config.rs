@@ -1,4 +1,4 @@
-//! The settings of the query daemon; `config/query.toml` shows each with its reason.
+//! The settings of the query daemon. `config/query.toml` shows each key with its reason.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,25 +17,25 @@ pub const PREFIX: &str = "QUERY_";
 /// The file that is read when the command line names none.
 pub const DEFAULT_FILE: &str = "config/query.toml";
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuerySettings {
-    /// What clients connect to.
+    /// The public listener.
     pub http: HttpSettings,
-    /// What probes and Prometheus connect to.
+    /// The listener for probes and Prometheus.
     pub admin: AdminSettings,
-    /// Where the publications are.
+    /// The database.
     pub store: StoreSettings,
-    /// Which registry is served.
+    /// The registry that is served.
     pub registry: RegistrySettings,
-    /// What one request may cost.
+    /// The limits of one request.
     pub limits: Limits,
-    /// What is kept between requests.
+    /// The caches.
     pub cache: CacheSettings,
-    /// Who may ask, and how much.
+    /// Tokens, rate limit, proxies and origins.
     pub access: AccessSettings,
-    /// How the daemon stops.
+    /// The stop of the daemon.
     pub shutdown: ShutdownSettings,
     /// Logs.
     pub log: LogSettings,
@@ -47,24 +47,25 @@ pub struct QuerySettings {
 pub struct HttpSettings {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Connections at the same time; one more ends the one that has been idle for the longest.
+    /// Maximum number of connections. One more closes the connection that has been idle longest.
     pub max_connections: usize,
-    /// Connections of one address, of IPv6 of one /64; one more ends that address's own. Trusted proxies are excepted.
+    /// Maximum number of connections of one address (IPv6: /64). One more closes one of these. Trusted proxies are
+    /// exempt.
     pub max_connections_per_address: usize,
-    /// A connection that sends no whole request head for so long is closed.
+    /// A connection that sends no complete request head for so long is closed.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
-    /// A client that is so far behind `min_rate` with taking its answer is cut off.
+    /// A client is cut off when it is this far behind `min_rate` in receiving its answer.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
-    /// How much of an answer a client has to take each second.
+    /// Bytes of an answer that a client must receive per second.
     pub min_rate: ByteSize,
-    /// From the end of a request's head to its answer.
+    /// Maximum time from the end of a request's head to its answer.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
     /// Whether the log has a line for each request.
     pub access_log: bool,
-    /// What everybody is told who looks at the data: on the pages, in GraphiQL, in the schema. Empty = nothing.
+    /// A notice for readers of the data, on the pages, in GraphiQL and in the schema. Empty = none.
     pub notice: String,
 }
 
@@ -82,19 +83,19 @@ pub struct AdminSettings {
 pub struct RegistrySettings {
     /// The purl type of the registry.
     pub ecosystem: String,
-    /// Where its packages are downloaded: `HOST[:PORT][/PATH]`.
+    /// Hosts that serve the registry's packages: `HOST[:PORT][/PATH]`.
     pub hosts: Vec<String>,
 }
 
 impl RegistrySettings {
-    /// Whether a URL, or one without its scheme, names one of the hosts.
+    /// Whether the URL, with or without a scheme, names one of the hosts.
     pub(crate) fn names(&self, url: &str) -> bool {
         let own = host(url);
         self.hosts.iter().any(|known| host(known) == own)
     }
 }
 
-/// A host in one spelling: without a scheme, its default port and slashes at the end, in lower case.
+/// Normalizes a host: no scheme, no default port, no slashes at the end, lower case.
 fn host(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -103,15 +104,15 @@ fn host(url: &str) -> String {
     format!("{plain}{path}")
 }
 
-/// The table `limits`: refused with a message that names the key.
+/// The table `limits`. A request over a limit is refused with a message that names the key.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Publications that one operation may ask for.
     pub max_refs: u32,
-    /// `publications` fields of one operation, and as many `search` fields; each is a statement of its own.
+    /// `publications` fields of one operation, and the same number of `search` fields. Each is one statement.
     pub max_pages: u32,
-    /// Rows that the histories of one operation are made from.
+    /// Rows that are read for the histories of one operation.
     pub max_history: u64,
     /// The body of a request.
     pub max_body: ByteSize,
@@ -119,13 +120,13 @@ pub struct Limits {
     pub max_document: ByteSize,
     /// Tokens of a document; white space, commas and comments count.
     pub max_tokens: usize,
-    /// Nesting of a document: of what is written, and of selections with their fragments put in.
+    /// Nesting of a document: as written, and of selections with fragments expanded.
     pub max_depth: usize,
     /// Operations and fragments of a document.
     pub max_definitions: usize,
-    /// Selections of an operation with its fragments put in.
+    /// Selections of an operation with fragments expanded.
     pub max_selections: u64,
-    /// The same with every selection within a list of the introspection counted as often as the list may be long.
+    /// The same, with each selection in a list of the introspection multiplied by the list's length.
     pub max_cost: u64,
     /// Errors in one answer.
     pub max_errors: usize,
@@ -133,14 +134,14 @@ pub struct Limits {
     pub max_error_length: usize,
     /// The body of an answer.
     pub max_answer: ByteSize,
-    /// All answers that are being sent together; one client's take half of it at most.
+    /// All answers that are being sent. One client may use half of it.
     pub max_answers: ByteSize,
-    /// All bodies that are being read together; one client's take half of it at most.
+    /// All bodies that are being read. One client may use half of it.
     pub max_bodies: ByteSize,
-    /// Publications that all bulk requests together work on at the same time; more wait. Requests for up to 1,000 have
-    /// places of their own.
+    /// Publications that all bulk requests together work on at the same time; more requests wait. Requests for up to
+    /// 1,000 publications have their own permits.
     pub max_refs_in_progress: u32,
-    /// The memory of the process. The sum of what can be held must not be over it.
+    /// The memory of the process. The sum of all limits must not exceed it.
     pub max_memory: ByteSize,
 }
 
@@ -150,18 +151,18 @@ pub struct Limits {
 pub struct CacheSettings {
     /// Memory for validated documents.
     pub documents: ByteSize,
-    /// Memory for the texts of persisted queries; 0 = none are kept.
+    /// Memory for the texts of persisted queries; 0 turns them off.
     pub persisted_queries: ByteSize,
-    /// How long others may keep the answer to a GET request of which every row is settled.
+    /// `max-age` of the answer to a GET request when every row is settled.
     #[serde(with = "humantime_serde")]
     pub settled_max_age: Duration,
-    /// The same for answers with rows that are not settled or not there, and for pages.
+    /// The same for answers with rows that are unsettled or missing, and for pages.
     #[serde(with = "humantime_serde")]
     pub unsettled_max_age: Duration,
 }
 
-/// Which header the proxies write. One of the two: a proxy that writes one of them passes the other on as the client
-/// made it up.
+/// The header that the proxies write. Only one is read, because a proxy that writes one of them passes the other on as
+/// the client sent it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardedHeader {
@@ -178,24 +179,24 @@ pub enum ForwardedHeader {
 pub struct AccessSettings {
     /// A file with a name and the SHA-256 of a token on each line; empty = none.
     pub tokens_file: PathBuf,
-    /// The same in a list, beside the file's.
+    /// The same as a list, in addition to the file.
     pub tokens: Vec<String>,
-    /// Publications that a client may ask for within `rate_window`; 0 = as many as it likes.
+    /// Publications that a client may ask for within `rate_window`; 0 = no limit.
     pub rate_limit: u32,
-    /// In which an empty bucket fills.
+    /// The time in which an empty bucket fills.
     #[serde(with = "humantime_serde")]
     pub rate_window: Duration,
     /// Clients that are counted at the same time.
     pub rate_clients: usize,
-    /// Addresses and networks of the proxies whose header is believed.
+    /// Addresses and networks of the proxies whose header is trusted.
     pub trusted_proxies: Vec<String>,
-    /// In which header they name the client.
+    /// The header in which they name the client.
     pub forwarded_header: ForwardedHeader,
-    /// Origins whose pages may ask; `*` = all.
+    /// Origins whose pages may send requests; `*` = all.
     pub cors_origins: Vec<String>,
 }
 
-/// The tokens are hashes only, and still nobody else's business.
+/// The token hashes are left out, because they belong in no log.
 impl fmt::Debug for AccessSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessSettings")
@@ -309,7 +310,7 @@ impl Default for ShutdownSettings {
 }
 
 impl Limits {
-    /// What a request can be over, by key.
+    /// The limits of a single request, by key.
     pub(crate) const fn of_a_request(&self) -> [(&'static str, u64); 11] {
         [
             ("limits.max_refs", self.max_refs as u64),
@@ -328,11 +329,11 @@ impl Limits {
 }
 
 impl QuerySettings {
-    /// Takes fewer connections where the process may not have so many open files: without one left it could neither answer
-    /// probes nor ask the store. Says so.
+    /// Lowers `http.max_connections` to fit the limit of open files, with a warning. Without a free file the daemon
+    /// could neither answer probes nor reach the database.
     pub fn fit(&mut self, open_files: u64) {
         let files = usize::try_from(open_files).unwrap_or(usize::MAX);
-        // The admin listener's, those of the store (SQLite has three for each), and what the process itself has open.
+        // Files for the admin listener, for the store (SQLite opens three per connection), and for the process itself.
         let others = (files / 4).min(256) + 3 * self.store.max_connections as usize + 64;
         let most = files.saturating_sub(others).max(1);
         if self.http.max_connections > most {
@@ -346,7 +347,7 @@ impl QuerySettings {
 }
 
 impl Settings for QuerySettings {
-    /// No limit can be switched off by a 0: each of them keeps a document of a kilobyte from stopping the process.
+    /// No limit may be 0: each one protects the process from small documents that cost much.
     fn check(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
         let others = [
@@ -387,14 +388,14 @@ impl Settings for QuerySettings {
     }
 }
 
-/// Of `http.notice`: room for a few sentences, which every page and the schema repeat.
+/// Maximum bytes of `http.notice`: a few sentences, because every page and the schema repeat it.
 const LONGEST_NOTICE: usize = 500;
 
-/// Heads of more than 4 KiB that may be arriving at the same time: GET requests with documents in their URLs.
+/// Maximum number of request heads over 4 KiB that may be arriving: GET requests with documents in their URLs.
 pub(crate) const MAX_LONG_HEADS: usize = 256;
 
-/// The validation recurses; twice the default is what a thread's stack of 2 MiB was seen to bear with room to spare,
-/// also in a build without optimisation.
+/// Upper bound of `limits.max_depth`. The validation recurses; this depth, twice the default, was tested to fit a 2 MiB
+/// stack, also without optimisation.
 const MAX_DEPTH: usize = 64;
 
 #[cfg(test)]

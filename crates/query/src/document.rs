@@ -1,4 +1,4 @@
-//! Documents: parsed within limits, measured, validated once, and kept by their text.
+//! Documents: parsed within limits, measured, validated once, and cached by their text.
 
 mod cache;
 mod checks;
@@ -18,14 +18,14 @@ use crate::schema::{ApiSchema, one_of};
 
 pub(crate) use cache::{BYTES_PER_BYTE, DocumentCache};
 
-/// The name that stands for the document where apollo-compiler wants a file.
+/// The file name that apollo-compiler requires for a document.
 const PATH: &str = "query";
 
-/// A document that can be executed.
+/// A validated document.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) document: Valid<ExecutableDocument>,
-    /// As it is introspected, where that is another: see [`one_of`].
+    /// The document for the introspection, when it differs: see [`one_of`].
     introspected: Option<Valid<ExecutableDocument>>,
 }
 
@@ -38,9 +38,9 @@ impl Prepared {
 /// Why a document is not executed.
 #[derive(Debug)]
 pub(crate) enum Unfit {
-    /// It is wrong, or too large.
+    /// It is invalid or too large.
     Errors(Vec<QueryError>),
-    /// The operation asked for writes, which a GET request must not.
+    /// The operation is not a query, but the request is a GET.
     NotAQuery,
 }
 
@@ -50,16 +50,17 @@ impl From<QueryError> for Unfit {
     }
 }
 
-/// How the document came, as far as that decides whether it may be executed.
+/// The parts of the request that decide whether the document may be executed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
-    /// By a GET request.
+    /// Whether the request is a GET.
     pub(crate) safe_method: bool,
-    /// Which operation of it.
+    /// The operation to execute.
     pub(crate) operation_name: Option<&'a str>,
 }
 
-/// Parses, measures and validates. All limits are checked before the validation, which is not linear in the document.
+/// Parses, measures and validates a document. Limits are checked first, because the validation is not linear in its
+/// size.
 pub(crate) fn prepare(
     schema: &ApiSchema,
     limits: &Limits,
@@ -75,7 +76,7 @@ pub(crate) fn prepare(
         Unfit::Errors(diagnostics(&failed.errors, Code::ValidationFailed, limits))
     })?;
     checks::check(&schema.valid, &document).map_err(|error| error.cut(limits.max_error_length))?;
-    // What stands for a field was valid in its place, so that the whole still is.
+    // Each replacement field is valid in its place, so the whole document is still valid.
     let introspected = one_of::substituted(&schema.valid, &document).map(Valid::assume_valid);
     Ok(Arc::new(Prepared { document, introspected }))
 }
@@ -106,7 +107,7 @@ fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Unfit> {
     parsed.map_err(|failed| Unfit::Errors(diagnostics(&failed.errors, Code::ParseFailed, limits)))
 }
 
-/// Whether the operation that would be executed is a mutation or a subscription.
+/// Whether the operation to execute is a mutation or a subscription.
 fn writes(document: &ast::Document, operation_name: Option<&str>) -> bool {
     let mut operations = document.definitions.iter().filter_map(|definition| match definition {
         ast::Definition::OperationDefinition(operation) => Some(operation),
@@ -121,8 +122,8 @@ fn writes(document: &ast::Document, operation_name: Option<&str>) -> bool {
     asked.is_some_and(|operation| operation.operation_type != OperationType::Query)
 }
 
-/// The errors of a document, first those that say what to change. That a variable or a fragment is not used often
-/// follows from another mistake.
+/// The errors of a document. Errors about unused variables and fragments come last, because they often follow from
+/// another mistake.
 fn diagnostics(list: &DiagnosticList, code: Code, limits: &Limits) -> Vec<QueryError> {
     let mut errors: Vec<QueryError> = list
         .iter()

@@ -1,4 +1,4 @@
-//! Errors as GraphQL shows them: a message, a stable code, places in the document.
+//! GraphQL errors: a message, a stable code, locations in the document.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use apollo_compiler::parser::{LineColumn, SourceMap, SourceSpan};
 use serde::{Serialize, Serializer};
 
-/// The stable words of `extensions.code`. The first four are Apollo's, which clients know.
+/// The stable values of `extensions.code`. The first four are Apollo's, which clients know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     /// The document is not GraphQL.
@@ -15,44 +15,44 @@ pub(crate) enum Code {
     ValidationFailed,
     /// A variable or an argument has a wrong value.
     BadUserInput,
-    /// No such operation, or none named where there are several.
+    /// No operation of that name, or no name although there are several operations.
     OperationResolution,
-    /// More than a limit allows; `extensions.limit` names the configuration key.
+    /// A limit is exceeded; `extensions.limit` names its configuration key.
     LimitExceeded,
     /// The HTTP request is not a GraphQL request.
     BadRequest,
-    /// No such path.
+    /// The path does not exist.
     NotFound,
-    /// The path has no such method.
+    /// The path does not have this method.
     MethodNotAllowed,
     /// The body is not JSON in UTF-8, or is compressed.
     UnsupportedMediaType,
-    /// Neither of the two media types of GraphQL over HTTP is accepted.
+    /// The client accepts neither media type of GraphQL over HTTP.
     NotAcceptable,
-    /// Sent by another site's page.
+    /// The request was sent by a page of another site.
     CrossSite,
-    /// No API token, or an unknown one.
+    /// The API token is missing or unknown.
     Unauthenticated,
-    /// More than the rate limit allows; `extensions.retryAfter` says in how many seconds it fits.
+    /// The rate limit is exceeded; `extensions.retryAfter` says in how many seconds to try again.
     RateLimited,
-    /// A persisted query that is not kept (any more); send its text.
+    /// The persisted query is not (or no longer) in the cache; send its text.
     PersistedQueryNotFound,
-    /// No persisted queries are kept.
+    /// Persisted queries are turned off.
     PersistedQueryNotSupported,
-    /// The text is not the one of that hash.
+    /// The text does not have that hash.
     PersistedQueryMismatch,
     /// The database is not available; try again.
     StoreUnavailable,
     /// There is no room for the request at the moment; try again.
     Busy,
-    /// Not done in time.
+    /// The request timed out.
     Timeout,
-    /// A mistake of ours; the log has it.
+    /// A bug in this program; the log has the details.
     Internal,
 }
 
 impl Code {
-    /// All label values of the metrics' `outcome`, those without an error first.
+    /// All values of the metrics' label `outcome`. Outcomes without an error come first.
     pub(crate) const OUTCOMES: &'static [&'static str] = &[
         "ok",
         "partial",
@@ -73,7 +73,7 @@ impl Code {
         "internal",
     ];
 
-    /// The word in the answer, and the label value in the metrics.
+    /// The code in the answer and the label value in the metrics.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::ParseFailed => ("GRAPHQL_PARSE_FAILED", "parse_failed"),
@@ -117,18 +117,18 @@ impl Serialize for Code {
     }
 }
 
-/// A limit that was passed.
+/// A limit that was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Exceeded {
     /// The configuration key, `limits.max_refs`.
     pub(crate) limit: &'static str,
     pub(crate) maximum: u64,
-    /// How much there was, where it was counted to the end.
+    /// The actual number, when it was counted to the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) actual: Option<u64>,
 }
 
-/// A part of an error's path: a response key, or a place in a list.
+/// A part of an error's path: a response key or a list index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Segment {
@@ -142,19 +142,19 @@ pub(crate) struct QueryError {
     pub(crate) message: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) locations: Vec<LineColumn>,
-    /// Where in `data` a value is null because of it; empty for a request that was refused.
+    /// The place in `data` that is null because of the error. Empty for a refused request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) path: Vec<Segment>,
     pub(crate) extensions: Extensions,
 }
 
-/// What an error says to programs.
+/// The machine-readable part of an error.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Extensions {
     pub(crate) code: Code,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) exceeded: Option<Exceeded>,
-    /// In how many seconds the same would be answered.
+    /// Seconds until the client should try again.
     #[serde(rename = "retryAfter", skip_serializing_if = "Option::is_none")]
     pub(crate) retry_after: Option<NonZeroU32>,
 }
@@ -165,14 +165,14 @@ impl QueryError {
         Self { message: message.into(), locations: Vec::new(), path: Vec::new(), extensions }
     }
 
-    /// More than a limit allows; `message` says of what.
+    /// An error for an exceeded limit.
     pub(crate) fn limit(exceeded: Exceeded, message: impl Into<String>) -> Self {
         let mut error = Self::new(Code::LimitExceeded, message);
         error.extensions.exceeded = Some(exceeded);
         error
     }
 
-    /// More than the client's rate limit has left; `wait` until it has enough.
+    /// An error for an exceeded rate limit; `wait` is the time until the bucket has enough.
     pub(crate) fn rate_limited(wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
@@ -194,7 +194,7 @@ impl QueryError {
         self
     }
 
-    /// Cuts the message at so many bytes: it can carry pieces of the document.
+    /// Cuts the message to `max_length` bytes, because it can quote parts of the document.
     pub(crate) fn cut(mut self, max_length: usize) -> Self {
         self.message.truncate(self.message.floor_char_boundary(max_length));
         self

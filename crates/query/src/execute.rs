@@ -1,4 +1,4 @@
-//! Execution: a plan from the selections and the arguments, one statement for all keys, rows written into the answer.
+//! Execution: a plan from selections and arguments, one statement for all keys, rows written into the answer.
 
 mod arguments;
 mod collect;
@@ -36,32 +36,32 @@ use crate::schema::one_of;
 pub(crate) use self::fetched::{Fetched, Listed, Told};
 pub(crate) use self::plan::Plan;
 
-/// What execution needs and does not change.
+/// The read-only context of the execution.
 pub(crate) struct Executor {
     pub(crate) schema: ApiSchema,
     pub(crate) limits: Limits,
     pub(crate) registry: RegistrySettings,
     pub(crate) reader: Arc<dyn PublicationReader>,
     pub(crate) metrics: QueryMetrics,
-    /// What the store's errors are told with.
+    /// Limits the log lines about errors of the store.
     pub(crate) quiet: Quiet,
 }
 
-/// An answer that has `data`.
+/// An answer with `data`.
 #[derive(Debug)]
 pub(crate) struct Executed {
-    /// The whole body.
+    /// The whole response body.
     pub(crate) body: Vec<u8>,
-    /// Whether it has errors beside the data.
+    /// Whether the answer has errors in addition to data.
     pub(crate) is_partial: bool,
-    /// Publications that were asked for.
+    /// How many publications were asked for.
     pub(crate) asked: u64,
-    /// Whether publications were asked for and every one is there and settled, so that the answer is likely to stay.
+    /// Whether publications were asked for and every one is present and settled. Such an answer is unlikely to change.
     pub(crate) is_settled: bool,
 }
 
 impl Executor {
-    /// Plans the operation of that name, or the only one. Whatever is over a limit is refused here.
+    /// Plans the named operation, or the only one. A request over a limit is refused here.
     pub(crate) fn plan(
         &self,
         prepared: &Prepared,
@@ -86,7 +86,7 @@ impl Executor {
         planner.plan(operation)
     }
 
-    /// Writes the answer to a plan of that operation.
+    /// Writes the answer for the plan of the operation.
     pub(crate) fn answer(
         &self,
         prepared: &Prepared,
@@ -101,7 +101,7 @@ impl Executor {
         self.write(plan, fetched, meta)
     }
 
-    /// The introspection's part of the answer, and its errors.
+    /// Runs the introspection. Returns its part of the answer and its errors.
     fn introspect(
         &self,
         prepared: &Prepared,
@@ -109,7 +109,7 @@ impl Executor {
         variables: &Valid<JsonMap>,
     ) -> Result<(JsonMap, Vec<QueryError>), QueryError> {
         let document = prepared.introspected();
-        // It is there: the plan was made from it.
+        // The operation exists, because the plan was made from it.
         let operation = document.operations.get(operation_name).map_err(unresolved)?;
         let (schema, implementers) = (&self.schema.valid, self.schema.implementers());
         let answer = introspection::check_max_depth(document, operation).and_then(|()| {
@@ -150,7 +150,7 @@ impl Executor {
         };
         let found = Found { fetched, meta: meta.as_ref(), registry: &self.registry };
         writer.raw("{\"data\":");
-        // What must not be null and is takes the whole of `data` with it.
+        // A non-null field with the value null makes the whole `data` null.
         let written = writer.nullable(|writer| data(plan, &found, writer));
         written.map_err(|_| self.too_long())?;
         let is_partial = !writer.errors.is_empty();
@@ -163,7 +163,7 @@ impl Executor {
             let _ = serde_json::to_writer(&mut writer.out, &errors);
         }
         writer.raw("}");
-        // The errors and the end count as well.
+        // The errors and the closing brace count in `limits.max_answer` too.
         writer.check().map_err(|_| self.too_long())?;
         let rows = &fetched.rows;
         let is_complete =
@@ -176,7 +176,7 @@ impl Executor {
         })
     }
 
-    /// Why an answer longer than `limits.max_answer` is not given.
+    /// The error for an answer longer than `limits.max_answer`.
     pub(crate) fn too_long(&self) -> QueryError {
         let maximum = self.limits.max_answer.as_u64();
         let exceeded = Exceeded { limit: "limits.max_answer", maximum, actual: None };
@@ -217,7 +217,7 @@ fn data(plan: &Plan, found: &Found<'_>, writer: &mut Writer<'_>) -> Result<(), S
     writer.check()
 }
 
-/// Whether the row is there and no later list of exits can change it.
+/// Whether the row exists and no later exit list can change it.
 fn is_settled(row: &Option<Publication>) -> bool {
     row.as_ref().is_some_and(|row| row.info.tor_settled)
 }

@@ -1,12 +1,12 @@
-//! What is kept between requests, bounded by the memory it takes.
+//! A cache that is bounded by memory.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
-/// Two generations: what is used moves to the young one, and when that holds half of the bytes, the old one is dropped
-/// and the young one grows old. Nothing is ordered and nothing is searched, and whatever was used lately stays.
+/// A cache of two generations. A value that is used moves to the young one. When that holds half of the capacity, it
+/// replaces the old one. This keeps recent values without an order or a search.
 #[derive(Debug)]
 pub(crate) struct Generations<K, V> {
     tables: Mutex<Tables<K, V>>,
@@ -22,7 +22,7 @@ struct Tables<K, V> {
 }
 
 impl<K: Hash + Eq, V: Clone> Generations<K, V> {
-    /// Holds values of about `capacity` bytes together; none where that is too little for one.
+    /// A cache of about `capacity` bytes. It stays empty when that is too little for one value.
     pub(crate) fn new(capacity: usize) -> Self {
         let tables =
             Tables { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, old_bytes: 0 };
@@ -44,7 +44,7 @@ impl<K: Hash + Eq, V: Clone> Generations<K, V> {
         Some(value)
     }
 
-    /// Keeps a value that takes so many bytes, where it is not too large to be kept at all.
+    /// Adds a value of `bytes` bytes, unless it is larger than half of the capacity.
     pub(crate) fn insert(&self, key: K, value: V, bytes: usize) {
         if bytes <= self.capacity / 2 {
             let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +52,7 @@ impl<K: Hash + Eq, V: Clone> Generations<K, V> {
         }
     }
 
-    /// What the values take together, in bytes.
+    /// The size of all values, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         tables.young_bytes + tables.old_bytes

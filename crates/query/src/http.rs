@@ -1,10 +1,9 @@
-//! GraphQL over HTTP, in the profile that its wide-spread clients and npm's `graphql-http` audits know: for a client
-//! that takes only `application/json` every well-formed GraphQL answer is 200, for `application/graphql-response+json`
-//! a request that was not executed is 400.
+//! GraphQL over HTTP, in the profile of the common clients and of npm's `graphql-http` audits. With `application/json`
+//! every well-formed GraphQL request gets status 200. With `application/graphql-response+json` a request that was not
+//! executed gets status 400.
 //!
-//! A request goes through these files in their order: `routes` (what is done for every route, and where it goes),
-//! `head` (who asks, and how), `request` (what it asks for), `graphql` (the document, the plan, the rows),
-//! `response`.
+//! A request passes these files in order: `routes` (common work for every route, dispatch), `head` (client,
+//! authentication, media type), `request` (parameters), `graphql` (document, plan, rows), `response`.
 
 mod context;
 mod graphiql;
@@ -26,7 +25,7 @@ pub(crate) use self::persisted::PersistedQueries;
 pub(crate) use self::response::Freshness;
 pub(crate) use self::routes::router;
 
-/// What the handlers share.
+/// The state that the handlers share.
 pub(crate) struct App {
     pub(crate) settings: QuerySettings,
     pub(crate) access: Access,

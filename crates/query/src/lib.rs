@@ -1,8 +1,8 @@
 //! Serves publications over GraphQL (crates/query/README.md).
 //!
-//! A request is parsed and validated within limits, once for each document text; its keys go to the store in one
-//! statement; rows are written straight into the answer. There is no other way through. This crate reads only: it must
-//! not write to the store, evaluate anything, or know of Kafka.
+//! A request is parsed and validated within limits, once for each document text. Its keys go to the store in one
+//! statement, and rows are written directly into the answer. Every request takes this path. This crate only reads: it
+//! must not write to the store, evaluate verdicts, or depend on Kafka.
 
 mod access;
 mod admission;

@@ -1,4 +1,4 @@
-//! What the query daemon counts.
+//! The metrics of the query daemon.
 
 use crate::error::Code;
 

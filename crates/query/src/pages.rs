@@ -1,7 +1,7 @@
-//! The pages for people: from what the store has answered to HTML. They run no script and name no other host, so that
-//! they work in every browser, printed, and under a strict policy. What stands in a page is escaped by `maud`.
+//! The HTML pages, from the results of the store. They run no script and name no other host, so that they work in every
+//! browser, on paper, and under a strict policy. `maud` escapes all text.
 //!
-//! This module only writes; what is asked, and by whom, is decided in `http`.
+//! This module only writes HTML. Queries and access control are in `http`.
 
 mod history;
 mod home;
@@ -26,14 +26,14 @@ pub(crate) use self::links::package_of_path;
 
 const STYLE: &str = include_str!("pages/style.css");
 
-/// Nothing but the one style sheet within the page, the empty icon, and the search form of this host.
+/// Allows only the page's inline style sheet, the empty icon, and the search form of this host.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
     let text = format!(
         "default-src 'none'; style-src 'sha256-{style}'; img-src data:; base-uri 'none'; form-action 'self'; \
          frame-ancestors 'none'"
     );
-    // The fallback cannot happen, because base64 is visible ASCII; it would show a page without its style.
+    // The fallback cannot happen, because base64 is visible ASCII. It would show a page without style.
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
@@ -42,7 +42,7 @@ pub(crate) fn policy() -> HeaderValue {
     POLICY.clone()
 }
 
-/// What is told above everything else on a page, where the operator has set it (`http.notice`).
+/// The operator's notice (`http.notice`) at the top of a page; empty without one.
 pub(crate) fn notice(text: &str) -> Markup {
     html! {
         @if !text.is_empty() {
@@ -51,7 +51,7 @@ pub(crate) fn notice(text: &str) -> Markup {
     }
 }
 
-/// The head of a page, with a style of its own behind these style sheets of this host.
+/// The head of a page: style sheets of this host, then an inline style.
 pub(crate) fn head(title: &str, style: &str, sheets: &[&str]) -> Markup {
     html! {
         head {
@@ -101,7 +101,7 @@ fn search_form(prefix: &str) -> Markup {
     }
 }
 
-/// The page of a request that was refused with this status.
+/// The page for a request that was refused with this status.
 pub(crate) fn refusal(status: u16, errors: &[QueryError]) -> Markup {
     let code = errors.first().map_or(Code::Internal, QueryError::code);
     let heading = match code {

@@ -1,4 +1,4 @@
-//! The schema: the committed file, with the limits of this deployment in its descriptions.
+//! The schema: the committed file, with this deployment's limits in its descriptions.
 
 pub(crate) mod one_of;
 
@@ -12,22 +12,21 @@ use apollo_compiler::{Name, parser::Parser};
 
 use crate::config::{Limits, QuerySettings};
 
-/// The schema as it is committed, with the default limits in its descriptions.
+/// The committed schema, with the default limits in its descriptions.
 pub const DEFAULT_SCHEMA: &str = include_str!("schema.graphql");
 
-/// How the committed file begins: with the description of the schema itself.
+/// The first line of the committed file, before the description of the schema.
 const BEGINNING: &str = "\"\"\"\n";
 
 impl QuerySettings {
-    /// The schema in GraphQL's own language, as it is served with these settings.
+    /// The schema in SDL, as it is served with these settings.
     #[must_use]
     pub fn schema_text(&self) -> String {
         schema_text(&self.limits, &self.http.notice)
     }
 }
 
-/// The schema in GraphQL's own language, with these limits in its descriptions, and the notice (`http.notice`) before all
-/// else, where there is one.
+/// The schema in SDL, with these limits in its descriptions, preceded by the notice (`http.notice`) if there is one.
 fn schema_text(limits: &Limits, notice: &str) -> String {
     let defaults = told(&Limits::default());
     let pairs = defaults.iter().zip(told(limits));
@@ -35,7 +34,7 @@ fn schema_text(limits: &Limits, notice: &str) -> String {
         pairs.fold(DEFAULT_SCHEMA.to_owned(), |text, (default, own)| text.replace(default, &own));
     match text.strip_prefix(BEGINNING) {
         Some(rest) if !notice.is_empty() => {
-            // The one thing that a block string cannot hold as it is.
+            // A block string must escape three quotes, and nothing else.
             let notice = notice.replace("\"\"\"", "\\\"\"\"");
             format!("{BEGINNING}{notice}\n\n{rest}")
         }
@@ -43,7 +42,7 @@ fn schema_text(limits: &Limits, notice: &str) -> String {
     }
 }
 
-/// What the descriptions say of each limit that a request can be over.
+/// The text about each limit in the descriptions.
 fn told(limits: &Limits) -> [String; 11] {
     limits.of_a_request().map(|(key, value)| format!("{value} (`{key}`)"))
 }
@@ -55,7 +54,7 @@ pub(crate) struct ApiSchema {
     implementers: OnceLock<HashMap<Name, Implementers>>,
 }
 
-/// The schema of this build does not parse; a mistake in this program.
+/// The schema of this build does not parse; a bug in this program.
 #[derive(Debug, thiserror::Error)]
 #[error("the schema of this build is not valid: {0}")]
 pub struct InvalidSchema(String);
@@ -71,7 +70,7 @@ impl ApiSchema {
         Ok(Self { text, valid, implementers: OnceLock::new() })
     }
 
-    /// For the introspection.
+    /// The implementers of each interface, for the introspection.
     pub(crate) fn implementers(&self) -> &HashMap<Name, Implementers> {
         self.implementers.get_or_init(|| self.valid.implementers_map())
     }

@@ -1,4 +1,4 @@
-//! The daemon: bound listeners, the readiness of the store, the end.
+//! The daemon: listeners, readiness of the store, stop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::http::{self, App, Freshness, PersistedQueries};
 use crate::metrics::QueryMetrics;
 use crate::schema::{ApiSchema, InvalidSchema};
 
-/// How often the store is asked whether it answers.
+/// How often the store is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the log repeats why the daemon is not ready.
 const REMIND: Duration = Duration::from_secs(60);
@@ -32,22 +32,22 @@ const REMIND: Duration = Duration::from_secs(60);
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting that cannot be used. The error itself is the source: by it the exit code is chosen.
+    /// A setting is invalid. The error itself is the source, because the exit code depends on it.
     #[error("the configuration cannot be used")]
     Config(#[from] ConfigError),
-    /// An address that cannot be listened on.
+    /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The schema of this build is wrong.
+    /// The schema of this build is invalid.
     #[error(transparent)]
     Schema(#[from] InvalidSchema),
-    /// A metric has a wrong or a taken name.
+    /// A metric's name is invalid or taken.
     #[error("cannot register the metrics: {0}")]
     Metrics(#[from] RegistryError),
-    /// The operating system does not say which address was bound.
+    /// The operating system does not return the bound address.
     #[error("cannot read the bound address: {0}")]
     Address(#[from] std::io::Error),
 }
@@ -63,17 +63,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds both listeners and opens the store of the settings, which need not answer yet.
+    /// Binds both listeners and opens the configured store, which need not answer yet.
     ///
     /// # Errors
-    /// [`StartError`], which says what is wrong and with which key.
+    /// [`StartError`]: the message says what is wrong and names the key.
     pub async fn bind(settings: QuerySettings) -> Result<Self, StartError> {
         settings.check()?;
         let reader = store::open_reader(&settings.store)?;
         Self::bind_with_reader(settings, reader).await
     }
 
-    /// As [`Server::bind`], on a store that is open.
+    /// As [`Server::bind`], with a store that is already open.
     ///
     /// # Errors
     /// As [`Server::bind`].
@@ -112,29 +112,29 @@ impl Server {
         Ok(Self { app: Arc::new(app), registry, status, admin, listener, http_addr })
     }
 
-    /// Where GraphQL is served, with the real port where 0 was asked for.
+    /// The address of the public listener, with the real port in place of 0.
     #[must_use]
     pub const fn http_addr(&self) -> SocketAddr {
         self.http_addr
     }
 
-    /// Where probes and metrics are served, with the real port where 0 was asked for.
+    /// The address of the admin listener, with the real port in place of 0.
     #[must_use]
     pub const fn admin_addr(&self) -> SocketAddr {
         self.admin.local_addr()
     }
 
-    /// What the probes say, for a supervisor that is told the same.
+    /// The state of the probes, for a supervisor.
     #[must_use]
     pub fn health(&self) -> Arc<dyn Health> {
         self.status.clone()
     }
 
-    /// Serves until `stop` is cancelled, then lets the requests in progress end within `shutdown.grace`.
+    /// Serves until `stop` is cancelled, then waits up to `shutdown.grace` for requests in progress.
     ///
     /// # Errors
-    /// [`GraceExceeded`] when requests were still in progress after the grace period; they are cut off.
-    /// For a process no failure: whoever asked for its end has it, and a restart would mend nothing.
+    /// [`GraceExceeded`] when requests were still in progress after the grace period; they are cut off. The process
+    /// then still exits with success, because it was asked to stop and a restart would not help.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), GraceExceeded> {
         let Self { app, registry, status, admin, listener, http_addr } = self;
         let admin_addr = admin.local_addr();
@@ -172,18 +172,17 @@ impl Server {
     }
 }
 
-/// Keeps the readiness by what the store says.
+/// Sets the readiness from the store's answers.
 struct Probe {
     reader: Arc<dyn PublicationReader>,
     status: Arc<Status>,
     ready: IntGauge,
-    /// How long the store may take: a connection that died without a word never answers.
+    /// How long the store may take, because a dead connection never answers.
     patience: Duration,
 }
 
 impl Probe {
-    /// Asks the store again and again, for ever. The log has a line when the answer changes, and once a minute while it
-    /// is not right.
+    /// Probes the store for ever. Logs when the answer changes, and once a minute while it is an error.
     async fn run(self) {
         let mut interval = tokio::time::interval(PROBE_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -209,7 +208,7 @@ impl Probe {
         }
     }
 
-    /// Why requests would fail now.
+    /// Why requests would fail now; `None` when they would not.
     async fn ask(&self) -> Option<String> {
         match tokio::time::timeout(self.patience, self.reader.ready()).await {
             Ok(answer) => answer.err().map(|error| error.to_string()),

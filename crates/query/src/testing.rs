@@ -1,4 +1,4 @@
-//! A small store in memory, for the tests of this crate. The real databases are tested in the workspace's own tests.
+//! A small in-memory store for the unit tests of this crate. The workspace's tests use the real databases.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::execute::Executor;
 use crate::metrics::QueryMetrics;
 use crate::schema::ApiSchema;
 
-/// Rows in memory; counts the statements and remembers the last filter.
+/// Rows in memory. Counts the statements and keeps the last filter.
 #[derive(Default)]
 pub(crate) struct Memory {
     pub(crate) rows: Vec<Publication>,
@@ -136,7 +136,7 @@ pub(crate) fn pg() -> Publication {
     }
 }
 
-/// A row of which nothing is known, `seconds` after 1970.
+/// A row with every flag unknown, created `seconds` after 1970.
 pub(crate) fn unknown(name: &str, version: &str, seconds: i64) -> Publication {
     Publication {
         id: PublicationId::new(name, version).unwrap(),
@@ -157,7 +157,7 @@ pub(crate) fn unknown(name: &str, version: &str, seconds: i64) -> Publication {
     }
 }
 
-/// The example, a scoped name, two names that differ in case, and one that needs escaping.
+/// The example row, a scoped name, two names that differ in case, and a name that needs escaping.
 pub(crate) fn rows() -> Vec<Publication> {
     vec![
         pg(),
@@ -185,7 +185,7 @@ pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
     (executor, memory)
 }
 
-/// Prepares and executes; the body, or the errors of a request that was refused.
+/// Prepares and executes a document. Returns the body, or the errors of a refused request.
 pub(crate) async fn run(
     executor: &Executor,
     text: &str,

@@ -1,4 +1,4 @@
-//! Whom a request counts for, and whose word about that is believed.
+//! The client that a request is charged to, and the proxies whose headers are trusted.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use service::config::ConfigError;
 
 use crate::config::{AccessSettings, ForwardedHeader};
 
-/// Whom a request counts for.
+/// The client that a request is charged to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
-    /// The owner of the token whose hash begins so.
+    /// The owner of the token whose SHA-256 begins with these eight bytes.
     Token(u64),
-    /// An address; of IPv6 its network of 64 bits, which is what one customer has at least.
+    /// An IPv4 address, or the /64 network of an IPv6 address: the smallest network that a customer gets.
     Address(IpAddr),
-    /// An IPv6 network of 48 bits, which is what one customer has at most.
+    /// An IPv6 /48 network: the largest network that a customer usually gets.
     Site(Ipv6Addr),
 }
 
@@ -28,7 +28,7 @@ impl Client {
         })
     }
 
-    /// The larger network that the client is in.
+    /// The /48 network of an IPv6 client.
     pub(super) const fn site(self) -> Option<Self> {
         match self {
             Self::Address(IpAddr::V6(network)) => {
@@ -39,10 +39,10 @@ impl Client {
     }
 }
 
-/// The proxies whose headers are believed.
+/// The proxies whose headers are trusted.
 #[derive(Debug)]
 pub(crate) struct Proxies {
-    /// The connections of many clients come from these.
+    /// Addresses of proxies. Each opens connections for many clients.
     pub(crate) trusted: Arc<[IpNet]>,
     header: ForwardedHeader,
 }
@@ -63,8 +63,8 @@ impl Proxies {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// The address of the client: of the addresses on the way, from the last to the first, the first that is no trusted
-    /// proxy's. What stands before it anybody can have made up.
+    /// The address of the client: the last address on the way that is not a trusted proxy. The addresses before it can
+    /// be forged.
     pub(super) fn client(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
         let mut client = peer.to_canonical();
         if self.trusted.is_empty() {
@@ -75,7 +75,7 @@ impl Proxies {
             ForwardedHeader::Forwarded => "forwarded",
         };
         let lines = headers.get_all(name).iter().rev();
-        // What is not visible ASCII is no address; the hop that passed it on is then the last one known.
+        // Text that is not visible ASCII is not an address. Then the hop that added the text is the last known address.
         let hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
         for hop in hops {
             if !self.trusts(client) {
@@ -94,7 +94,7 @@ impl Proxies {
     }
 }
 
-/// An address with or without a port, `[…]` around one of IPv6.
+/// Parses an address with or without a port; an IPv6 address may stand in `[…]`.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     if let Some(rest) = text.strip_prefix('[') {
@@ -104,7 +104,7 @@ fn address(text: &str) -> Option<IpAddr> {
     alone().or_else(|| text.rsplit_once(':')?.0.parse().map(IpAddr::V4).ok())
 }
 
-/// The `for` of one element of `Forwarded`.
+/// The address of the `for` parameter in one element of `Forwarded`.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;

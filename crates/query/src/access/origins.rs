@@ -1,4 +1,4 @@
-//! Pages of other origins: what their browsers are told, and which of their requests are refused.
+//! Cross-origin requests: CORS headers for browsers, and the requests that are refused.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 const ANY: &str = "*";
 
-/// The origins whose pages may ask.
+/// The origins whose pages may send requests.
 #[derive(Debug)]
 pub(crate) struct Origins {
     allowed: Vec<HeaderValue>,
@@ -33,7 +33,7 @@ impl Origins {
         Ok(Self { allowed, any })
     }
 
-    /// What answers the browsers of these origins; none where no other origin may ask.
+    /// The CORS layer for the allowed origins. `None` when no other origin is allowed.
     pub(crate) fn layer(&self) -> Option<CorsLayer> {
         if self.allowed.is_empty() {
             return None;
@@ -55,14 +55,14 @@ impl Origins {
                 HeaderName::from_static("x-request-id"),
             ])
             .expose_headers(exposed.map(HeaderName::from_static))
-            // A day; browsers keep it for two hours at most.
+            // A day; browsers cap it at two hours.
             .max_age(Duration::from_secs(86_400));
         Some(layer)
     }
 
-    /// Whether a request was sent by a page that may not. Browsers say by `Sec-Fetch-Site` whose page it is; those that
-    /// do not, for their age or because the daemon is reached without TLS, say by `Origin` where it came from. Who
-    /// follows a link to a GET request sees the answer as a page of its own, which the linking page cannot read.
+    /// Whether the request was sent by a page that is not allowed. Browsers say so in `Sec-Fetch-Site`. Old browsers,
+    /// and browsers that reach the daemon without TLS, leave it out; then `Origin` is compared. Navigation by a link to
+    /// a GET request is allowed, because the linking page cannot read the answer.
     pub(crate) fn refuses(&self, method: &Method, headers: &HeaderMap) -> bool {
         let says = |name: &str, word: &str| headers.get(name).is_some_and(|value| value == word);
         let is_navigation = *method != Method::POST
@@ -78,8 +78,8 @@ impl Origins {
     }
 }
 
-/// Whether there is an `Origin`, and of another host than the request was sent to. The schemes are not compared: behind
-/// a proxy that speaks TLS the daemon does not know its own.
+/// Whether `Origin` names another host than `Host` does. Schemes are not compared, because behind a TLS proxy the
+/// daemon does not know its own.
 fn is_of_another_host(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or(""));
     let Some(origin) = text(header::ORIGIN) else { return false };

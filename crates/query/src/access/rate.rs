@@ -1,7 +1,7 @@
-//! The rate limit: a bucket of publications for each client, which fills evenly.
+//! The rate limit: for each client a bucket of publications, which fills at a constant rate.
 //!
-//! One number a client says all (the generic cell rate algorithm): the moment at which its bucket is full again. A
-//! client whose moment has passed needs no entry, so that what is forgotten first costs nothing.
+//! One number is kept for each client (the generic cell rate algorithm): the time at which its bucket is full again. A
+//! client whose time has passed needs no entry, so full buckets are removed first.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,34 +12,34 @@ use service::config::ConfigError;
 use super::client::Client;
 use crate::config::AccessSettings;
 
-/// How many times the quota of one client an IPv6 site of 48 bits has: it may be one customer's, or a campus.
+/// Factor between the quota of an IPv6 /48 network and that of one client: the network may be one customer or a campus.
 const SITE: u64 = 16;
 
-/// Buckets of all clients.
+/// The buckets of all clients.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     quota: u64,
     window: Duration,
-    /// Nanoseconds in which one publication comes back.
+    /// Nanoseconds until one publication is refilled.
     interval: u64,
-    /// Clients that are kept at most.
+    /// Maximum number of clients in the table.
     capacity: usize,
     started: Instant,
     /// When each bucket is full again, in nanoseconds since the start.
     full_at: Mutex<HashMap<Client, u64>>,
 }
 
-/// How a client stands, for the header `RateLimit`.
+/// The state of a client's bucket, for the header `RateLimit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RateStatus {
-    /// Publications that can be asked for now.
+    /// Publications that the client can ask for now.
     pub(crate) remaining: u64,
     /// Seconds until the bucket is full.
     pub(crate) reset: u64,
 }
 
 impl Limiter {
-    /// None where the rate is not limited.
+    /// `None` when the rate is not limited.
     pub(super) fn new(settings: &AccessSettings) -> Result<Option<Self>, ConfigError> {
         if settings.rate_limit == 0 {
             return Ok(None);
@@ -66,8 +66,8 @@ impl Limiter {
         }))
     }
 
-    /// Takes so many publications from the client's bucket and from its site's, or says how long to wait until both have
-    /// them.
+    /// Takes `cost` publications from the client's bucket and from its /48 network's. On an error it returns the time
+    /// until both have enough.
     pub(crate) fn take(&self, client: Client, cost: u64) -> Result<(), Duration> {
         self.take_at(client, cost, nanoseconds(self.started.elapsed()))
     }
@@ -83,8 +83,8 @@ impl Limiter {
         Ok(())
     }
 
-    /// Takes so many publications for what was read already, whether the buckets have them or not. A client owes no more
-    /// than what comes back within the window.
+    /// Takes `cost` publications for rows that were read already, also when the buckets have too few. The debt is at
+    /// most the amount that is refilled within the window.
     pub(crate) fn take_afterwards(&self, client: Client, cost: u64) {
         self.take_afterwards_at(client, cost, nanoseconds(self.started.elapsed()));
     }
@@ -98,7 +98,7 @@ impl Limiter {
         self.keep(&mut table, buckets, cost, now);
     }
 
-    /// The client's bucket and its site's: whose it is, and when it would be full again after so much was taken.
+    /// The buckets of the client and of its /48 network: key, and when the bucket is full after `cost` is taken.
     fn buckets(
         &self,
         table: &HashMap<Client, u64>,
@@ -149,7 +149,7 @@ impl Limiter {
         format!("\"publications\";q={};w={}", self.quota, self.window.as_secs())
     }
 
-    /// How many clients are kept.
+    /// How many clients are in the table.
     pub(crate) fn clients(&self) -> usize {
         self.full_at.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -166,8 +166,8 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Makes room: first those whose buckets are full, then the half that asked for least. Who asked for most stays, so that
-/// nobody gets rid of a full account by asking from many addresses.
+/// Shrinks the table: first it removes clients with full buckets, then the half with the smallest use. The largest
+/// users stay, so that a client cannot get its empty bucket removed by sending from many addresses.
 fn forget(table: &mut HashMap<Client, u64>, capacity: usize, now: u64) {
     table.retain(|_, full_at| *full_at > now);
     if table.len() > capacity / 4 * 3 {
@@ -176,7 +176,7 @@ fn forget(table: &mut HashMap<Client, u64>, capacity: usize, now: u64) {
         let (_, median, _) = moments.select_nth_unstable(middle);
         let median = *median;
         let mut spare = middle + 1;
-        // Many can have the same moment; half of all go, and no more.
+        // Many clients can have the same time. Remove half of all, not more.
         table.retain(|_, full_at| {
             let goes = *full_at <= median && spare > 0;
             spare -= usize::from(goes);
@@ -255,7 +255,7 @@ mod tests {
             assert!(limiter.clients() <= 50);
         }
         assert!(limiter.take_at(Client::Token(0), 1, 0).is_err());
-        // What is full again is forgotten first.
+        // Full buckets are removed first.
         for number in 0..51 {
             let _ = limiter.take_at(client(number), 1, 200 * SECOND);
         }

@@ -1,5 +1,5 @@
-//! API tokens, of which only SHA-256 hashes are kept. A token is a random text of 32 bytes or more, so that a plain hash
-//! of it can be neither guessed nor turned back.
+//! API tokens, kept only as SHA-256 hashes. A token is random text of at least 32 bytes, so a plain hash is enough: it
+//! can be neither guessed nor reversed.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,15 +14,15 @@ use crate::config::AccessSettings;
 
 const FILE: &str = "access.tokens_file";
 const LIST: &str = "access.tokens";
-/// Longer ones are not hashed.
+/// Longer tokens are refused without hashing.
 const LONGEST: usize = 1_024;
 
-/// Why a request has no owner.
+/// Why a request is not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unauthenticated {
-    /// It has no `Authorization: Bearer`.
+    /// The request has no `Authorization: Bearer`.
     Missing,
-    /// Its token is not one of ours.
+    /// The token is not in the list.
     Unknown,
 }
 
@@ -49,7 +49,7 @@ struct Token {
     hash: [u8; 32],
 }
 
-/// The known tokens; none where everybody may ask.
+/// The known tokens. When there are none, every client is allowed.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     listed: Vec<Token>,
@@ -57,7 +57,7 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// From the file and the list of the settings together.
+    /// Reads the tokens from the file and from the list in the settings.
     pub(super) fn read(settings: &AccessSettings) -> Result<Self, ConfigError> {
         let listed = settings.tokens.iter().enumerate();
         let listed = listed.map(|(at, item)| token(item).ok_or_else(|| wrong(LIST, "item", at)));
@@ -66,7 +66,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Reads the file again and says whether something changed. When it cannot be used the tokens stay what they were.
+    /// Reads the file again. Returns whether a token changed. On an error the old tokens stay valid.
     pub(super) fn read_again(&self, file: &Path) -> Result<bool, ConfigError> {
         let mut tokens = if file.as_os_str().is_empty() { Vec::new() } else { of_file(file)? };
         tokens.extend_from_slice(&self.listed);
@@ -84,20 +84,20 @@ impl Tokens {
         self.all().is_empty()
     }
 
-    /// What the owner of a token is called.
+    /// The name of a token's owner.
     pub(crate) fn name(&self, client: Client) -> Option<Arc<str>> {
         let Client::Token(id) = client else { return None };
         self.all().iter().find(|token| token.id() == id).map(|token| token.name.clone())
     }
 
-    /// The owner of the token that the request carries.
+    /// The owner of the request's token.
     pub(crate) fn owner(&self, headers: &HeaderMap) -> Result<Client, Unauthenticated> {
         let given = bearer(headers).ok_or(Unauthenticated::Missing)?;
         if given.len() > LONGEST {
             return Err(Unauthenticated::Unknown);
         }
         let given: [u8; 32] = Sha256::digest(given.as_bytes()).into();
-        // Every token is compared, to its end, so that the time says nothing about any of them.
+        // Compare every token in constant time, so that the response time tells nothing about a token.
         let found = self.all().iter().fold(None, |found, token| {
             if token.hash.ct_eq(&given).into() { Some(token.id()) } else { found }
         });
@@ -106,7 +106,7 @@ impl Tokens {
 }
 
 impl Token {
-    /// Two tokens would share it once in 2⁶⁴ pairs.
+    /// The client id: the first eight bytes of the hash. Two given tokens share it with probability 2⁻⁶⁴.
     fn id(&self) -> u64 {
         self.hash.first_chunk().copied().map_or(0, u64::from_be_bytes)
     }
@@ -122,20 +122,20 @@ fn of_file(path: &Path) -> Result<Vec<Token>, ConfigError> {
         .map(|(at, line)| token(line).ok_or_else(|| wrong(FILE, "line", at)))
         .collect::<Result<_, _>>()?;
     if tokens.is_empty() {
-        // A file cut to nothing must not open the service to everybody.
+        // A truncated file must not open the service to everybody.
         return Err(ConfigError::invalid(FILE, "holds no token"));
     }
     Ok(tokens)
 }
 
 fn wrong(key: &'static str, part: &str, index: usize) -> ConfigError {
-    // The text is not quoted: somebody may have written a token where its hash belongs.
+    // Do not quote the text, because an operator may have written a token in place of its hash.
     let number = index + 1;
     let message = format!("{part} {number} is not a name and a SHA-256 in 64 hex digits");
     ConfigError::invalid(key, message)
 }
 
-/// `name hash`, the hash being what `sha256sum` prints.
+/// Parses `name hash`, where `hash` is the output of `sha256sum`.
 fn token(text: &str) -> Option<Token> {
     let (name, digits) = text.split_once(char::is_whitespace)?;
     let mut hash = [0; 32];

@@ -1,4 +1,4 @@
-//! What the daemon can hold at most, as the settings have it.
+//! The largest amount of memory that the daemon can use with given settings.
 
 use bytesize::ByteSize;
 use service::config::ConfigError;
@@ -8,18 +8,18 @@ use super::{LOOKUPS, VALIDATIONS};
 use crate::config::{MAX_LONG_HEADS, QuerySettings};
 use crate::document::BYTES_PER_BYTE;
 
-/// The process without any request: program, threads, schema, metrics, connections to the database. Measured, rounded up.
+/// The process without requests: program, threads, schema, metrics, database connections. Measured and rounded up.
 const PROCESS: u64 = 24 << 20;
-/// A publication that is being looked up: its key, and its row on the way from the database.
-/// Measured with 5,000 references and all fields, rounded up.
+/// A publication that is being looked up: its key and its row from the database. Measured with 5,000 references and all
+/// fields, rounded up.
 const MEMORY_OF_A_REFERENCE: u64 = 1_280;
-/// A client of the rate limit's table, with its part of the table's spare room.
+/// An entry of the rate limit's table, with its part of the table's spare capacity.
 const RATE_CLIENT: u64 = 64;
 
-/// The sum of all caps against `limits.max_memory`.
+/// Compares the sum of all limits with `limits.max_memory`.
 ///
 /// # Errors
-/// Names the parts, largest first, where they do not fit together.
+/// The sum is too large. The message lists the parts, largest first.
 pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
     let limits = &settings.limits;
     let rate_clients =

@@ -1,4 +1,4 @@
-//! Bytes that may be held at the same time, and who of those that hold them gives way.
+//! A shared budget of bytes, and the rule that chooses which holder is evicted.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +10,17 @@ use tokio::sync::Notify;
 
 use crate::access::Client;
 
-/// How long a guest may be late before it gives way to one that waits, and how long one waits before it may ask more than
-/// its share back from another client: longer than a healthy network stalls.
+/// How late a guest may be before it is evicted for a waiting one, and how long a guest waits before it may evict a
+/// client that holds more than its share. Longer than the stalls of a healthy network.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// The same for a guest whose client holds less than the one that waits would.
+/// The same for a guest whose client holds less than the waiting client would.
 const LONG_PATIENCE: Duration = Duration::from_secs(3);
-/// How fast a body has to arrive, in bytes for each second, not to be late.
+/// A body that arrives slower than this is late. Bytes per second.
 const BODY_RATE: f64 = (1 << 20) as f64;
-/// How often one that waits looks who is late.
+/// How often a waiting guest looks for one to evict.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// Whose bytes they are.
+/// A holder of bytes.
 #[derive(Debug, Clone)]
 pub(crate) enum Guest {
     /// A body that is being read.
@@ -29,7 +29,7 @@ pub(crate) enum Guest {
     Leaving(Option<Peer>),
 }
 
-/// So many bytes for all together, and a share of them for each client.
+/// A total budget of bytes, and a share for each client.
 #[derive(Debug)]
 pub(super) struct Room {
     total: u64,
@@ -41,11 +41,11 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 struct State {
     used: u64,
-    /// By client, where it holds any.
+    /// Bytes by client, without clients that hold none.
     by_client: HashMap<Client, u64>,
     next: u64,
     guests: HashMap<u64, Entry>,
-    /// Guests that were told to go and are not gone yet. Everybody who waits asks, many times a second.
+    /// Guests that were evicted and have not left yet. Every waiting guest reads this many times a second.
     going: usize,
 }
 
@@ -55,21 +55,21 @@ struct Entry {
     client: Client,
     bytes: u64,
     since: Instant,
-    /// How long it waited for room, which is not its own fault.
+    /// Total time it waited for room. This time does not count as lateness.
     waited: Duration,
-    /// Since when it waits, and for how many bytes.
+    /// Since when it waits now, and for how many bytes.
     waits_for: Option<(Instant, u64)>,
     evicted: Arc<Evicted>,
 }
 
-/// Whether a guest has to go.
+/// Whether a guest was evicted.
 #[derive(Debug, Default)]
 struct Evicted {
     is: AtomicBool,
     told: Notify,
 }
 
-/// Bytes that are held, until this is dropped.
+/// Bytes that are held until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     room: Arc<Room>,
@@ -77,18 +77,18 @@ pub(crate) struct Place {
     evicted: Arc<Evicted>,
 }
 
-/// The place had to be given up.
+/// The guest was evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GivenUp;
 
 impl Room {
-    /// The share of a client is half of the room, and never less than the largest single guest.
+    /// The share of a client is half of the budget, and at least `largest`, the size of the largest guest.
     pub(super) fn new(total: u64, largest: u64) -> Arc<Self> {
         let share = (total / 2).max(largest);
         Arc::new(Self { total, share, state: Mutex::default(), freed: Notify::new() })
     }
 
-    /// A place that has no byte yet.
+    /// A place with 0 bytes.
     pub(super) fn enter(self: &Arc<Self>, guest: Guest, client: Client) -> Place {
         let mut state = self.lock();
         let id = state.next;
@@ -107,12 +107,12 @@ impl Room {
         Place { room: self.clone(), id, evicted }
     }
 
-    /// Takes the bytes, or makes one guest give way that is in the way.
+    /// Takes the bytes and returns true, or evicts at most one guest and returns false.
     fn try_grow(&self, id: u64, bytes: u64) -> bool {
         let mut state = self.lock();
         let Some(client) = state.guests.get(&id).map(|own| own.client) else { return false };
         let fits = state.used + bytes <= self.total;
-        // Nobody's share is reckoned while less than half of the room is used.
+        // Shares are not enforced while less than half of the budget is used.
         let is_share =
             state.used + bytes <= self.total / 2 || state.bytes_of(client) + bytes <= self.share;
         if fits && is_share && !state.has_smaller_waiting(client, bytes, self.total) {
@@ -155,7 +155,7 @@ impl State {
         }
     }
 
-    /// Whether a guest waits whose client would hold less, and for which there is room: it comes first.
+    /// Whether another guest waits, fits, and belongs to a client that would hold less. Such a guest goes first.
     fn has_smaller_waiting(&self, client: Client, bytes: u64, total: u64) -> bool {
         let mut waiting = self
             .guests
@@ -172,8 +172,8 @@ impl State {
         })
     }
 
-    /// Who has to go for this guest: the one that is latest, else one of the client that holds the most, where this guest
-    /// has waited long enough and its client would hold less. Nobody while one is going.
+    /// The guest to evict for this one: the latest; else one of the client that holds the most, when this guest has
+    /// waited long enough and its client would hold less. `None` while an evicted guest has not left yet.
     fn in_the_way(&self, id: u64, bytes: u64, is_share: bool) -> Option<&Entry> {
         if self.going > 0 {
             return None;
@@ -186,7 +186,7 @@ impl State {
             })
         };
         let wanted = self.bytes_of(own.client) + bytes;
-        // Who holds less than the one that waits is given more time: on a busy machine everybody is late.
+        // Clients that hold less than the waiting one get more time, because on a busy machine every guest is late.
         let patience = |entry: &Entry| {
             if self.bytes_of(entry.client) < wanted { LONG_PATIENCE } else { PATIENCE }
         };
@@ -207,7 +207,7 @@ impl State {
 }
 
 impl Entry {
-    /// How long it has been waiting for room.
+    /// How long it has been waiting now.
     fn waits(&self, now: Instant) -> Duration {
         self.waits_for.map_or(Duration::ZERO, |(since, _)| now.saturating_duration_since(since))
     }
@@ -223,7 +223,7 @@ impl Entry {
         }
     }
 
-    /// Tells the guest to go. Whether it goes: an answer without a connection cannot be cut.
+    /// Evicts the guest. Returns false for an answer without a known connection, which cannot be cut.
     fn evict(&self) -> bool {
         match &self.guest {
             Guest::Leaving(None) => return false,
@@ -236,7 +236,7 @@ impl Entry {
 }
 
 impl Place {
-    /// Waits until there is room for so many bytes more, or this guest has to give way itself.
+    /// Waits until there is room for `bytes` more, or until this guest is evicted.
     pub(crate) async fn grow(&mut self, bytes: u64) -> Result<(), GivenUp> {
         loop {
             let freed = self.room.freed.notified();
@@ -246,12 +246,12 @@ impl Place {
             if self.room.try_grow(self.id, bytes) {
                 return Ok(());
             }
-            // Either way it is tried again.
+            // Try again in both cases, after a release and after the timeout.
             let _ = tokio::time::timeout(LOOK, freed).await;
         }
     }
 
-    /// Waits until this guest has to give way.
+    /// Waits until this guest is evicted.
     pub(crate) async fn is_evicted(&self) {
         self.evicted.told.notified().await;
     }
@@ -299,7 +299,7 @@ mod tests {
         assert!(fits(&mut large, 60).await);
         let mut small = room.enter(Guest::Arriving, client(2));
         assert!(fits(&mut small, 20).await);
-        // Both are waiting, so neither is late, and nobody would ever come on.
+        // Both are waiting, so neither is late. Without a rule they would deadlock.
         let more = tokio::spawn(async move { large.grow(60).await });
         let growing = tokio::spawn(async move { small.grow(25).await });
         assert_eq!(timeout(Duration::from_secs(5), more).await.unwrap().unwrap(), Err(GivenUp));
@@ -315,7 +315,7 @@ mod tests {
         let growing = tokio::spawn(async move { waiting.grow(80).await });
         timeout(Duration::from_secs(5), slow.is_evicted()).await.unwrap();
         assert!(!growing.is_finished());
-        // Also while it waits for more itself.
+        // A late guest is evicted also while it waits for more itself.
         assert_eq!(slow.grow(1).await, Err(GivenUp));
         drop(slow);
         assert_eq!(timeout(Duration::from_secs(5), growing).await.unwrap().unwrap(), Ok(()));

@@ -1,4 +1,4 @@
-//! Validated documents by their text, bounded by the memory they take.
+//! A cache of validated documents by text, bounded by memory.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use crate::generations::Generations;
 
 type Document = Arc<Prepared>;
 
-/// What a document takes for each byte of its text: 59 was measured over dense documents.
+/// Memory of a document per byte of text: dense documents were measured at 59.
 pub(crate) const BYTES_PER_BYTE: usize = 64;
-/// What a document takes however short it is.
+/// Memory of a document in addition, whatever its length.
 const BYTES_PER_DOCUMENT: usize = 4_096;
 
 /// Validated documents.
@@ -21,7 +21,7 @@ fn weight(text: &str) -> usize {
 }
 
 impl DocumentCache {
-    /// Holds documents up to about `capacity` bytes of memory; none where that is too little for one.
+    /// A cache of about `capacity` bytes. It stays empty when that is too little for one document.
     pub(crate) fn new(capacity: usize) -> Self {
         Self(Generations::new(capacity))
     }
@@ -34,7 +34,7 @@ impl DocumentCache {
         self.0.insert(text.into(), document, weight(text));
     }
 
-    /// What the documents are reckoned to take, in bytes.
+    /// The estimated memory of all documents, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.0.bytes()
     }

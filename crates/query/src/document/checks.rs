@@ -1,11 +1,11 @@
-//! What GraphQL's validation asks for and apollo-compiler's lets pass: each would be answered as if a part of the
-//! document had not been written.
+//! Validation rules of GraphQL that apollo-compiler does not enforce. A document that breaks one would be answered as
+//! if a part of it were missing.
 //!
 //! - Input Object Field Uniqueness: an object names each field once.
-//! - Field Selection Merging: root fields of one response key have the same arguments. apollo-compiler compares lists only
-//!   up to the shorter one's length. Only root fields have list arguments.
-//! - All Variable Usages Are Allowed: a variable that may be null fits a place that must not be only by a default that is
-//!   not null. apollo-compiler counts a default of null, and does not look into lists and objects.
+//! - Field Selection Merging: root fields with one response key have the same arguments. apollo-compiler compares lists
+//!   only up to the shorter length. Only root fields have list arguments.
+//! - All Variable Usages Are Allowed: a nullable variable fits a non-null position only by a non-null default.
+//!   apollo-compiler accepts a null default, and does not check variables inside lists and objects.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,7 +25,7 @@ struct Walk<'a> {
     visited: HashSet<&'a str>,
 }
 
-/// Refuses a document for the first of these that it does.
+/// Returns an error for the first of these rules that the document breaks.
 pub(super) fn check(schema: &Schema, document: &ExecutableDocument) -> Result<(), QueryError> {
     for operation in document.operations.iter() {
         let Operation { variables, selection_set, directives, .. } = &**operation;
@@ -92,7 +92,7 @@ impl<'a> Walk<'a> {
         Err(self.error(message, &field.name))
     }
 
-    /// A value where `place` defines an argument or a field.
+    /// Checks a value for the argument or field that `place` defines.
     fn value(
         &self,
         place: Option<&InputValueDefinition>,
@@ -181,7 +181,7 @@ fn same_arguments(left: &Field, right: &Field) -> bool {
             })
 }
 
-/// The order of an object's fields means nothing.
+/// Whether two values are equal. The order of an object's fields does not count.
 fn same(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::List(left), Value::List(right)) => {

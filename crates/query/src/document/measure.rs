@@ -1,5 +1,5 @@
-//! How large an operation is with its fragments put in: a walk that visits every definition once and saturates, so
-//! that a document of doubling fragments is measured in no time.
+//! Measures an operation with its fragments expanded. The walk visits each definition once and saturates, so that
+//! documents with exponential expansion are measured quickly.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,19 @@ use apollo_compiler::ast::{Definition, Document, FragmentDefinition, Selection};
 use crate::config::Limits;
 use crate::error::{Exceeded, QueryError};
 
-/// What a selection set comes to.
+/// The size of a selection set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Size {
-    /// Selections, fragments put in.
+    /// Selections with fragments expanded.
     selections: u64,
-    /// Selections, each counted as often as the lists of the introspection around it may be long.
+    /// Selections, each multiplied by the lengths of the introspection lists around it.
     cost: u64,
     /// Levels of selection sets and fragments.
     depth: usize,
 }
 
-/// How long the lists of the introspection are, rounded up: the cost of a selection in them. The lists of the data are
-/// not weighted here, because their lengths are limited when the keys are known.
+/// The length of an introspection list, rounded up. Lists of data have weight 1, because their lengths are limited when
+/// the keys are known.
 fn weight(field: &str) -> u64 {
     match field {
         "types" => 32,
@@ -33,7 +33,7 @@ fn weight(field: &str) -> u64 {
 
 struct Walk<'a> {
     fragments: HashMap<&'a str, &'a Node<FragmentDefinition>>,
-    /// `None` while the fragment is being measured: a cycle, which the validation reports.
+    /// `None` while the fragment is being measured, which means a cycle. The validation reports it.
     measured: HashMap<&'a str, Option<Size>>,
     max_depth: usize,
 }
@@ -55,7 +55,7 @@ pub(super) fn check(document: &Document, limits: &Limits) -> Result<(), QueryErr
     for definition in &document.definitions {
         let size = match definition {
             Definition::OperationDefinition(operation) => walk.size(&operation.selection_set, 1),
-            // Also where no operation uses it, because it is validated all the same.
+            // Fragments without a use count too, because they are validated as well.
             Definition::FragmentDefinition(fragment) => walk.size(&fragment.selection_set, 1),
             _ => continue,
         };
@@ -77,7 +77,7 @@ pub(super) fn check(document: &Document, limits: &Limits) -> Result<(), QueryErr
 }
 
 impl<'a> Walk<'a> {
-    /// `None` when it is deeper than allowed; `level` counts from 1 and bounds this function's own recursion.
+    /// Returns `None` when the set is too deep. `level` starts at 1 and bounds this function's recursion.
     fn size(&mut self, selections: &'a [Selection], level: usize) -> Option<Size> {
         if level > self.max_depth && !selections.is_empty() {
             return None;

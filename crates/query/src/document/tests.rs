@@ -19,7 +19,7 @@ fn limit(text: &str) -> &'static str {
     limit
 }
 
-/// `f0` spreads `f1` so many times, and so on; the last one selects a field.
+/// `f0` spreads `f1` `times` times, and so on; the last fragment selects a field.
 fn multiplying(times: usize, levels: usize) -> String {
     let mut text = String::from("{ package(name: \"a\", version: \"1\") { ...f0 } }");
     for level in 0..levels {
@@ -70,7 +70,7 @@ fn nesting_is_limited_in_every_grammar() {
     }
 }
 
-/// What overflowed the stack of apollo-compiler's validation with its own limits.
+/// This document overflowed the stack in apollo-compiler's validation under its own limits.
 #[test]
 fn chained_fragments_of_nested_selections_are_refused() {
     let mut text = String::from("{ ...f0 }");
@@ -137,7 +137,7 @@ fn cycles_are_reported_and_not_followed() {
     assert_eq!(refusal(text).code(), Code::ValidationFailed);
 }
 
-/// apollo-compiler lets the first two pass: it compares lists up to the shorter one's length.
+/// apollo-compiler accepts the first two, because it compares lists only up to the shorter length.
 #[test]
 fn fields_with_different_lists_are_not_merged() {
     let a = "{name: \"a\", version: \"1\"}";

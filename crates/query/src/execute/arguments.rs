@@ -1,6 +1,6 @@
-//! Arguments: what the document and the variables give a field, read into the types below by serde. Types were checked
-//! before, literals by the validation and variables as they were read. What is left to run time is a null where a value
-//! must be: a variable's default permits it (GraphQL, "All Variable Usages Are Allowed").
+//! Arguments of a field, from the document and the variables, read into the types below by serde. Types were checked
+//! before: literals by the validation, variables when they were read. Only a null for a non-null argument is found at
+//! run time, because a variable with a default may be null (GraphQL, "All Variable Usages Are Allowed").
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use store::{Flag, Order};
 
 use super::variables::{Value, Variables, is_absent};
 
-/// A package version by name and version.
+/// A package version: its name and version.
 #[derive(Debug, Deserialize)]
 pub(super) struct PackageRef<'a> {
     pub(super) name: &'a str,
@@ -67,7 +67,7 @@ pub(super) struct PublicationFilter<'a> {
     pub(super) created_before: Option<&'a str>,
 }
 
-/// The arguments that a field was given.
+/// The arguments of a field, without absent variables.
 pub(super) struct Arguments<'v, 'a>(Vec<(&'a str, Cow<'v, Value<'a>>)>);
 
 impl<'v, 'a> Arguments<'v, 'a> {
@@ -86,7 +86,7 @@ impl<'v, 'a> Arguments<'v, 'a> {
         Self(read.collect())
     }
 
-    /// The arguments as a type of this module; an error says which of them must not be null.
+    /// Reads the arguments into a type of this module. The error names the argument that must not be null.
     pub(super) fn read<'de, T: Deserialize<'de>>(&'de self) -> Result<T, String> {
         let source = MapDeserializer::new(self.0.iter().map(|(name, value)| (*name, &**value)));
         serde_path_to_error::deserialize(source)

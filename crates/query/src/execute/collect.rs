@@ -1,6 +1,6 @@
-//! Collecting fields (GraphQL, "Collecting Fields"): fragments put in, `@skip` and `@include` decided, fields of one
-//! response key merged. Which object a selection is for is known without its row, so that a fragment applies or does not:
-//! it is done once a request, not once a row.
+//! Collecting fields (GraphQL, "Collecting Fields"): fragments expanded, `@skip` and `@include` evaluated, fields with
+//! the same response key merged. The type of each object is known without its row, so fields are collected once per
+//! request, not once per row.
 
 use std::cell::{Cell, RefCell};
 
@@ -12,7 +12,7 @@ use apollo_compiler::executable::{Field, Selection, SelectionSet};
 use super::variables::{Value, Variables};
 use crate::error::{Code, QueryError, Segment};
 
-/// All fields of one response key; never empty.
+/// All fields with one response key; never empty.
 #[derive(Debug)]
 pub(super) struct Group<'a> {
     pub(super) key: &'a str,
@@ -20,7 +20,7 @@ pub(super) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// The field whose name and arguments count: the validation has found the others to agree.
+    /// The first field. Its name and arguments count, because the validation has checked that the others agree.
     pub(super) fn field(&self) -> &'a Field {
         self.fields[0]
     }
@@ -33,11 +33,11 @@ impl<'a> Group<'a> {
 pub(super) struct Collector<'a, 'v> {
     pub(super) document: &'a ExecutableDocument,
     pub(super) variables: &'v Variables<'a>,
-    /// Where in the answer the selection is for that is being collected.
+    /// The path in the answer of the selection that is being collected.
     pub(super) path: RefCell<Vec<Segment>>,
-    /// Fields that were collected so far.
+    /// Number of fields collected so far.
     pub(super) values: Cell<u64>,
-    /// Whether a history was among them, and the row of a strongest publication.
+    /// Whether `history` was among them, and `publicationInfo` of its strongest publication.
     pub(super) with_history: Cell<bool>,
     pub(super) with_strongest: Cell<bool>,
 }
@@ -49,7 +49,7 @@ struct Groups<'a> {
 }
 
 impl<'a> Collector<'a, '_> {
-    /// The fields of an object whose selection sets are these. An error is one of the answer, at the object's place: the
+    /// Collects the fields of an object from its selection sets. The error is a field error at the object's path: the
     /// condition of `@skip` or `@include` is null.
     pub(super) fn collect(
         &self,
@@ -101,7 +101,7 @@ impl<'a> Collector<'a, '_> {
         Ok(())
     }
 
-    /// Decides every condition in the selections of a group, for an object that is not collected here.
+    /// Evaluates every condition below a selection set whose object is not collected here.
     pub(super) fn check_conditions(&self, set: &'a SelectionSet) -> Result<(), QueryError> {
         for selection in &set.selections {
             self.is_included(selection.directives())?;
@@ -152,7 +152,7 @@ impl<'a> Collector<'a, '_> {
     }
 }
 
-/// Whether what is selected on `condition` is for an object of this type: `Node` is the schema's one interface.
+/// Whether a fragment on `condition` applies to an object of type `ty`. `Node` is the only interface.
 fn applies(condition: &str, ty: &str) -> bool {
     condition == ty || condition == "Node" && ty == "Package"
 }

@@ -1,27 +1,27 @@
-//! Cursors: where a page ended, as an opaque text. It holds the key of the listing's order itself, so that paging needs
-//! no state and no row that is still there.
+//! Cursors: the end of a page as an opaque text. A cursor holds the sort key itself, so that paging needs no state and
+//! works after the row is deleted.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use model::{PublicationId, Timestamp};
 use store::Cursor;
 
-/// The first byte: which form the rest has. A later build can have another one and still read this.
+/// The first byte: the version of the format. A later build can add a format and still read this one.
 const FORM: &str = "1";
 
-/// The cursor of a row.
+/// The cursor that points to a row.
 pub(super) fn encode(created: Timestamp, id: &PublicationId) -> String {
-    // Names hold no control characters, so that a line feed separates them.
+    // Names hold no control characters, so a line feed can separate them.
     let micros = created.as_micros();
     BASE64_URL_SAFE_NO_PAD.encode(format!("{FORM}{micros}\n{}\n{}", id.name, id.version))
 }
 
-/// Reads a cursor back; `None` when it is not one of ours.
+/// Decodes a cursor. `None` when this service did not make it.
 pub(super) fn decode(text: &str) -> Option<Cursor> {
     let plain = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     let mut parts = plain.strip_prefix(FORM)?.split('\n');
     let created = Timestamp::from_micros(parts.next()?.parse().ok()?);
-    // No row's time lies outside the years that RFC 3339 can write, and PostgreSQL's do not reach as far as the number.
+    // Times of rows lie within the years of RFC 3339. PostgreSQL's range is smaller than the number's.
     Timestamp::parse(&created.to_rfc3339_micros()).ok()?;
     let id = PublicationId::new(parts.next()?, parts.next()?).ok()?;
     parts.next().is_none().then_some(Cursor { created, id })

@@ -1,4 +1,4 @@
-//! Our executor against apollo-compiler's own, resolver by resolver, over generated documents: the same bytes.
+//! Compares this executor with apollo-compiler's, over generated documents: both must write the same bytes.
 
 use apollo_compiler::resolvers::{Execution, FieldError, ObjectValue, ResolveInfo, ResolvedValue};
 use apollo_compiler::response::{JsonMap, JsonValue};
@@ -196,7 +196,7 @@ impl ObjectValue for PageInfo {
     }
 }
 
-/// A few of these selections, one after the other, and now and then once more within an inline fragment.
+/// Some of these selections in sequence, sometimes repeated within an inline fragment.
 fn some_of(ty: &'static str, selections: Vec<String>) -> impl Strategy<Value = String> + Clone {
     let conditions =
         select(vec!["", " @skip(if: $a)", " @include(if: $b)", " @skip(if: $b) @include(if: $a)"]);
@@ -237,7 +237,7 @@ fn packages() -> impl Strategy<Value = String> + Clone {
     })
 }
 
-/// A whole document. A response key stands for one field with one set of arguments, so that every document is valid.
+/// A whole document. Each response key has one field and one set of arguments, so that every document is valid.
 fn document() -> impl Strategy<Value = String> {
     let connection = packages().prop_map(|package| {
         format!("edges {{ cursor node {{ {package} }} }} pageInfo {{ hasNextPage hasPreviousPage startCursor e: endCursor __typename }} __typename")
@@ -262,7 +262,7 @@ fn document() -> impl Strategy<Value = String> {
         .prop_map(with_fragments)
 }
 
-/// Adds the fragments that are used, and a use of every variable.
+/// Adds the definitions of the fragments that are used, and a use of every variable.
 fn with_fragments(selections: String) -> String {
     let mut text = format!(
         "query ($a: Boolean!, $b: Boolean = true, $v: String! = \"7.12.0\", $refs: [PackageRef!]!) {{ {selections} \

@@ -1,5 +1,5 @@
-//! What a plan asks the store for: one statement for all keys, one for the histories of all names, one for each page and
-//! each search.
+//! Runs the statements of a plan: one for all keys, one for the histories of all names, one for each page and each
+//! search.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::plan::{Plan, WithHistory};
 use crate::error::{Code, Exceeded, QueryError};
 
 impl Executor {
-    /// Fetches what a plan asks the store for.
+    /// Runs the statements of a plan.
     pub(crate) async fn fetch(&self, plan: &Plan) -> Result<Fetched, QueryError> {
         self.metrics.keys.observe(plan.asked as f64);
         let mut fetched = Fetched {
@@ -30,7 +30,7 @@ impl Executor {
         Ok(fetched)
     }
 
-    /// No statement where there is no key.
+    /// Without keys there is no statement.
     async fn find(&self, keys: &[PublicationId]) -> Result<Vec<Option<Publication>>, QueryError> {
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -43,7 +43,7 @@ impl Executor {
         for page in &plan.pages {
             let mut rows = Vec::new();
             if let Some(filter) = &page.filter {
-                // One more than asked for says whether there is a next page.
+                // One row more than asked for shows whether there is a next page.
                 let listed = self.reader.list(filter, page.after.as_ref(), page.first + 1);
                 rows = self.timed("list", listed).await?;
             }
@@ -54,7 +54,7 @@ impl Executor {
         Ok(pages)
     }
 
-    /// Each name counts once, however many of its versions were asked for.
+    /// Reads the histories of the rows. A name counts once, however many of its versions were asked for.
     async fn histories(&self, plan: &Plan, fetched: &mut Fetched) -> Result<(), QueryError> {
         let mut asked: BTreeMap<&PackageName, Vec<&Publication>> = BTreeMap::new();
         for part in &plan.with_history {
@@ -99,7 +99,7 @@ impl Executor {
         Ok(())
     }
 
-    /// The rows of the strongest publications, in one statement.
+    /// Reads the rows of the strongest publications in one statement.
     async fn strongest(
         &self,
         found: &HashMap<PublicationId, History>,
@@ -124,7 +124,7 @@ impl Executor {
         answer.map_err(|error| self.store_error(&error))
     }
 
-    /// The store's own words go to the log: they may name hosts and files.
+    /// Logs the error of the store and returns one without its text, which may name hosts and files.
     fn store_error(&self, error: &store::Error) -> QueryError {
         self.metrics.store_errors_total.with_label_values(&[error.class()]).inc();
         let passes = error.passes();
@@ -139,7 +139,7 @@ impl Executor {
             let message = "the database is not available; try again";
             QueryError::new(Code::StoreUnavailable, message).retry_after(1)
         } else {
-            // A right, a table or a column is missing, or the file is damaged: another instance may answer.
+            // A right, a table or a column is missing, or the file is damaged. Another instance may still answer.
             let message = "the database cannot be used; the server's log says why";
             QueryError::new(Code::StoreUnavailable, message)
         }

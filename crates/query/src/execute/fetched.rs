@@ -1,4 +1,4 @@
-//! What the store has answered, by the places of the plan.
+//! The results of the store, in the order of the plan.
 
 use std::collections::HashMap;
 
@@ -6,17 +6,17 @@ use model::{History, PackageName, Publication, PublicationId, PublicationInfo};
 
 use super::cursor;
 
-/// What the store has answered.
+/// The results of the store.
 #[derive(Default)]
 pub(crate) struct Fetched {
-    /// As long as the plan's keys.
+    /// One entry for each key of the plan.
     pub(super) rows: Vec<Option<Publication>>,
-    /// As long as the plan's pages.
+    /// One entry for each page of the plan.
     pub(crate) pages: Vec<Listed>,
-    /// As long as the plan's searches.
+    /// One entry for each search of the plan.
     pub(crate) searches: Vec<Vec<PackageName>>,
     pub(crate) histories: HashMap<PublicationId, Told>,
-    /// Rows that were read for the histories.
+    /// Number of rows that were read for the histories.
     pub(crate) history_rows: u64,
 }
 
@@ -29,14 +29,14 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// Where the page behind this one begins.
+    /// The cursor of the next page, if there is one.
     pub(crate) fn next(&self) -> Option<String> {
         let last = self.rows.last().filter(|_| self.has_next)?;
         Some(cursor::encode(last.info.created, &last.id))
     }
 }
 
-/// A history, with the row of the strongest publication where that was asked for.
+/// A history, and the row of its strongest publication when the request selects that.
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) history: History,

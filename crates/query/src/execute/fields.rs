@@ -1,5 +1,5 @@
-//! The fields of the schema's objects: for each its name, and the function that writes it. A selection is compiled once a
-//! request from these tables and written once a row.
+//! The fields of the schema's objects: the name of each, and the function that writes it. A selection is compiled from
+//! these tables once per request and written once per row.
 
 use model::{Integrity, PackageVersion, Publication, PublicationInfo, Timestamp, Username};
 
@@ -9,7 +9,7 @@ use super::write::{Stop, Writer, Written};
 use crate::config::RegistrySettings;
 use crate::error::{QueryError, Segment};
 
-/// An object type of the schema whose values are made from an `S`.
+/// An object type of the schema that is written from an `S`.
 pub(super) struct Type<S: 'static> {
     name: &'static str,
     fields: &'static [(&'static str, Field<S>)],
@@ -18,18 +18,18 @@ pub(super) struct Type<S: 'static> {
 /// How a field is written.
 enum Field<S> {
     Leaf(fn(&mut Writer<'_>, &S)),
-    /// Makes what writes it from the selections under it.
+    /// Compiles the writer from the selections below the field.
     Nested(fn(&Collector<'_, '_>, &Group<'_>) -> Write<S>),
 }
 
-/// Writes a value made from an `S`.
+/// Writes a value from an `S`.
 pub(super) type Write<S> = Box<dyn Fn(&mut Writer<'_>, &S) -> Written + Send + Sync>;
 
-/// What is to be written of an object.
+/// The compiled selections of an object.
 pub(super) enum Selection<S: 'static> {
-    /// The fields in order. A key is `"name":`, with the comma before it where it is not the first.
+    /// The fields in order. A key is `"name":`, preceded by a comma unless it is the first.
     Fields(Vec<(String, Compiled<S>)>),
-    /// Its fields cannot be told: an error at every object that it is for.
+    /// The fields cannot be collected: each object of this selection gets the error.
     Broken(QueryError),
 }
 
@@ -126,7 +126,7 @@ static HISTORY: Type<Told> = Type {
     ],
 };
 
-/// Of a history that has a strongest publication.
+/// For a history with a strongest publication.
 static EARLIER: Type<Told> = Type {
     name: "EarlierPublication",
     fields: &[
@@ -144,7 +144,7 @@ static EARLIER: Type<Told> = Type {
                 let info = collector.select(&INFO, group);
                 Box::new(move |writer, told| match &told.strongest {
                     Some(strongest) => info.write(writer, strongest),
-                    // It was there when the history was read, and is gone.
+                    // The row was deleted after the history was read.
                     None => Err(Stop::Null),
                 })
             }),
@@ -213,12 +213,12 @@ pub(super) static REGISTRY: Type<RegistrySettings> = Type {
 };
 
 impl Collector<'_, '_> {
-    /// What is selected of the object that the group's field is.
+    /// Compiles the selections of an object field.
     pub(super) fn select<S>(&self, ty: &'static Type<S>, group: &Group<'_>) -> Selection<S> {
         self.compile(ty, group, &[Segment::Key(group.key.to_owned())])
     }
 
-    /// The same of the objects in the list that the group's field is.
+    /// Compiles the selections of the objects in a list field.
     pub(super) fn select_items<S>(&self, ty: &'static Type<S>, group: &Group<'_>) -> Selection<S> {
         self.compile(ty, group, &[Segment::Key(group.key.to_owned()), Segment::Index(0)])
     }
@@ -253,11 +253,11 @@ impl Collector<'_, '_> {
             let field = match known {
                 Some((_, Leaf(write))) => Compiled::Leaf(*write),
                 Some((_, Nested(compile))) => Compiled::Nested(compile(self, group)),
-                // No other name passes the validation; a test walks the schema to see that every field has its entry.
+                // The validation lets no other name pass. A test checks that every field of the schema has an entry.
                 None => Compiled::Typename(ty.name),
             };
             let comma = if fields.is_empty() { "" } else { "," };
-            // A response key is a GraphQL name, in which nothing needs escaping.
+            // A response key is a GraphQL name, so it needs no escaping.
             fields.push((format!("{comma}\"{}\":", group.key), field));
         }
         fields
@@ -278,7 +278,7 @@ impl<S> Selection<S> {
                 Compiled::Leaf(write) => write(writer, source),
                 Compiled::Nested(write) => write(writer, source)?,
             }
-            // One row can be selected hundreds of times over, so that a check after each row would come late.
+            // Check after each field: a row can be selected hundreds of times, so a check per row would be too late.
             writer.check()?;
         }
         writer.out.push(b'}');

@@ -1,5 +1,5 @@
-//! From selections and arguments to what is asked of the store and what is written: made before any work, so that a
-//! limit is enforced before any work.
+//! From selections and arguments to a plan of the statements and of the answer. The plan is made before any work, so
+//! that limits are enforced before any work.
 
 use std::ops::Range;
 
@@ -22,28 +22,28 @@ use crate::error::{Code, Exceeded, QueryError, Segment};
 
 /// The largest page (crates/query/README.md, Pages).
 const MAX_FIRST: i32 = 100;
-/// The longest name there can be.
+/// The longest possible package name, in bytes.
 const MAX_PREFIX: usize = 512;
 
-/// A request, planned. Nothing in it borrows from the request.
+/// The plan of a request. It borrows nothing from the request.
 #[derive(Default)]
 pub(crate) struct Plan {
     pub(super) roots: Vec<Root>,
-    /// Why `data` is null as a whole.
+    /// The error that makes the whole `data` null.
     pub(super) broken: Option<QueryError>,
-    /// The keys of all fields together: one statement.
+    /// The keys of all fields together, for one statement.
     pub(super) keys: Vec<PublicationId>,
     pub(super) pages: Vec<Page>,
     pub(super) searches: Vec<NameSearch>,
-    /// Of which rows the histories are asked for.
+    /// The rows whose histories are selected.
     pub(super) with_history: Vec<WithHistory>,
-    /// Whether the rows of the strongest publications are too.
+    /// Whether the rows of the strongest publications are selected too.
     pub(super) with_strongest: bool,
-    /// Publications asked for: keys, also those that cannot be names, and rows of pages.
+    /// Number of publications asked for: keys, including invalid names, and rows of pages.
     pub(crate) asked: u64,
-    /// How many values the answer has at most, lists of the introspection counted once.
+    /// Upper bound of the values in the answer. Lists of the introspection count once.
     pub(crate) values: u64,
-    /// The variables of the introspection, where it has to run.
+    /// The variables of the introspection, when the request selects it.
     pub(super) meta: Option<Valid<JsonMap>>,
 }
 
@@ -59,37 +59,37 @@ type WriteRoot = Box<dyn Fn(&mut Writer<'_>, &Found<'_>) -> Written + Send + Syn
 /// A page of `publications`.
 #[derive(Debug)]
 pub(super) struct Page {
-    /// None where no row can pass.
+    /// `None` when no row can match.
     pub(super) filter: Option<Filter>,
     pub(super) after: Option<Cursor>,
-    /// 1 to 100.
+    /// From 1 to 100.
     pub(super) first: u32,
 }
 
 /// A `search`.
 #[derive(Debug)]
 pub(super) struct NameSearch {
-    /// 1 to 512 bytes.
+    /// From 1 to 512 bytes.
     pub(super) prefix: String,
     pub(super) after: Option<String>,
-    /// 1 to 100.
+    /// From 1 to 100.
     pub(super) first: u32,
 }
 
-/// Rows of which the histories are asked for.
+/// The rows of a field that selects histories.
 #[derive(Debug)]
 pub(super) enum WithHistory {
-    /// Of these places in the keys.
+    /// The rows at these indices of the keys.
     Keys(Range<usize>),
-    /// Of that page.
+    /// The rows of the page with this index.
     Page(usize),
 }
 
 /// Why a field has no value.
 enum Trouble {
-    /// The request is refused for it.
+    /// The whole request is refused.
     Refused(String),
-    /// It is null, which is an error within `data`.
+    /// The field is null, with an error in the answer.
     Null(String),
 }
 
@@ -103,7 +103,7 @@ type Planned = Result<WriteRoot, Trouble>;
 
 type PlanRoot = fn(&Planner<'_, '_>, &Group<'_>, &mut Plan) -> Planned;
 
-/// The fields of `Query`, and how each is planned.
+/// The fields of `Query` with their planners.
 const QUERY: &[(&str, PlanRoot)] = &[
     ("package", package),
     ("packages", packages),
@@ -142,7 +142,7 @@ impl<'a> Planner<'a, '_> {
 
     fn root(&self, group: &Group<'a>, plan: &mut Plan) -> Result<(), QueryError> {
         let known = QUERY.iter().find(|(name, _)| *name == group.name());
-        // No other name passes the validation.
+        // The validation lets no other name pass.
         let Some((_, planned)) = known else { return Ok(()) };
         let field = group.field();
         let error = |message: String| {
@@ -192,7 +192,7 @@ impl<'a> Planner<'a, '_> {
         Arguments::of(group.field(), self.collector.variables)
     }
 
-    /// Where a purl names a version of this registry.
+    /// The version that a purl names, if it belongs to this registry.
     fn by_purl(&self, text: &str) -> Option<PublicationId> {
         let purl = Purl::parse(text).ok()?;
         let is_ours = purl.ecosystem.eq_ignore_ascii_case(&self.registry.ecosystem)
@@ -204,13 +204,13 @@ impl<'a> Planner<'a, '_> {
 }
 
 impl Plan {
-    /// Asks for a key; where a row of the answer comes from, none where there can be none.
+    /// Adds a key to the plan. Returns its index, or `None` when there is no key.
     fn slot(&mut self, id: Option<PublicationId>) -> Option<usize> {
         self.keys.push(id?);
         Some(self.keys.len() - 1)
     }
 
-    /// Asks for the keys of a list. Where they are too many already, they are counted and not kept.
+    /// Adds the keys of a list. When the limit is exceeded already, they are only counted.
     fn slots(
         &mut self,
         planner: &Planner<'_, '_>,
@@ -225,7 +225,7 @@ impl Plan {
     }
 }
 
-/// What cannot be a name has no record.
+/// The key of a reference. `None` for an invalid name, which has no record.
 fn id(reference: &PackageRef<'_>) -> Option<PublicationId> {
     PublicationId::new(reference.name, reference.version).ok()
 }
@@ -324,7 +324,7 @@ fn search(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Plan
     }))
 }
 
-/// `None` for a name or username that cannot be one: no row has it.
+/// The condition of a filter. `None` for an invalid name or username, because no row has it.
 fn condition(given: PublicationFilter<'_>) -> Result<Option<Filter>, String> {
     let time = |name: &str, text: Option<&str>| match text.map(Timestamp::parse).transpose() {
         Ok(time) => Ok(time),
@@ -359,7 +359,7 @@ fn typename(_: &Planner<'_, '_>, _: &Group<'_>, _: &mut Plan) -> Planned {
     }))
 }
 
-/// `__schema` and `__type`, which apollo-compiler answers.
+/// Plans `__schema` and `__type`, which apollo-compiler answers.
 fn meta(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
     for field in &group.fields {
         planner.collector.check_conditions(&field.selection_set).map_err(|error| error.message)?;
@@ -370,7 +370,7 @@ fn meta(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planne
         let Some(value) = found.meta.and_then(|meta| meta.get(key.as_str())) else {
             return writer.null();
         };
-        // A map of strings, numbers and lists cannot fail to be written.
+        // Strings, numbers and lists always serialize.
         let _ = serde_json::to_writer(&mut writer.out, value);
         writer.check()
     }))

@@ -37,7 +37,7 @@ async fn every_field_has_its_value() {
     );
 }
 
-/// A field of the schema that the executor does not know would be left out of the answer without a word.
+/// A schema field that the executor does not know would silently be missing from the answer.
 #[tokio::test]
 async fn no_field_of_the_schema_is_forgotten() {
     use apollo_compiler::schema::ExtendedType;
@@ -185,7 +185,7 @@ async fn a_null_that_a_default_let_through_makes_its_field_null() {
         data(query, r#"{"n":null}"#).await,
         r#"{"data":{"a":null,"__typename":"Query"},"errors":[{"message":"argument `name` must not be null","locations":[{"line":1,"column":32}],"path":["a"],"extensions":{"code":"BAD_USER_INPUT"}}]}"#
     );
-    // A field that must not be null takes the whole data with it.
+    // A non-null field without a value makes the whole data null.
     let query = r#"query ($p: String = "pkg:npm/pg@7.12.0") { packagesByPurl(purls: [$p]) { name } __typename }"#;
     assert!(data(query, "{}").await.contains(r#"[{"name":"pg"}]"#));
     let body = data(query, r#"{"p":null}"#).await;
@@ -367,7 +367,7 @@ async fn a_long_answer_is_refused_and_not_sent_in_part() {
         format!("{{ package(name: \"pg\", version: \"7.12.0\") {{ {} }} }}", fields.join(" "));
     let error = run(&executor, &query, "{}").await.unwrap_err().remove(0);
     assert_eq!(error.extensions.exceeded.unwrap().limit, "limits.max_answer");
-    // To the byte.
+    // The limit is exact to the byte.
     let whole = r#"{"data":{"__typename":"Query"}}"#;
     for (max_answer, is_given) in [(whole.len(), true), (whole.len() - 1, false)] {
         let max_answer = bytesize::ByteSize::b(max_answer as u64);
@@ -469,7 +469,7 @@ async fn oldest_first_is_the_reverse_with_the_same_cursors() {
     );
 }
 
-/// What graphql-js answers: the object that the fields would have been of is null.
+/// As graphql-js does: the object whose fields would have been collected is null.
 #[tokio::test]
 async fn a_condition_that_is_null_makes_its_object_null() {
     let query = r#"query ($x: Boolean = true) { package(name: "pg", version: "7.12.0") {
@@ -510,8 +510,8 @@ async fn is_one_of_is_false_for_input_objects_and_null_for_others() {
     );
 }
 
-/// The corners in which apollo-compiler's executor and validation differ from the specification, so that the
-/// differential test cannot see them. `tests/it` runs the same cases by graphql-js and compares with the same file.
+/// The cases in which apollo-compiler's executor and validation deviate from the specification, so that the
+/// differential test cannot find them. `tests/it` runs the same cases in graphql-js and compares with the same file.
 #[tokio::test]
 async fn answers_as_graphql_js_does_in_the_corners() {
     #[derive(serde::Deserialize)]

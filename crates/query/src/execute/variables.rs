@@ -1,6 +1,6 @@
-//! Variables: read from the request by the types that the operation declares (GraphQL, "Coercing Variable Values"). No
-//! tree of JSON is made first, and of what the operation does not declare nothing is kept. Messages do not quote values,
-//! but for the words of an enumeration.
+//! Variables, read by the types that the operation declares (GraphQL, "Coercing Variable Values"). They are parsed
+//! without a JSON tree, and undeclared variables are not kept. Error messages quote no values, except the words of an
+//! enumeration.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -20,25 +20,25 @@ use serde_json::value::RawValue;
 use crate::config::Limits;
 use crate::error::{Code, Exceeded, QueryError};
 
-/// An input value that fits its type. Strings without escapes borrow from the request or the document.
+/// An input value of the declared type. Strings without escapes borrow from the request or the document.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'a> {
     Null,
     Bool(bool),
     Int(i32),
-    /// A string, an id, or the word of an enumeration.
+    /// A string, an id, or a value of an enumeration.
     Text(Cow<'a, str>),
     List(Vec<Value<'a>>),
-    /// By the schema's names; fields that were not given are not there.
+    /// Fields by name. Fields that were not given are absent.
     Object(Vec<(&'a str, Value<'a>)>),
 }
 
-/// Values by variable name. A variable that was not given and has no default is not there.
+/// Values by variable name. A variable without a value and without a default is absent.
 #[derive(Debug, Default)]
 pub(super) struct Variables<'a>(HashMap<&'a str, Value<'a>>);
 
 impl<'a> Variables<'a> {
-    /// Reads the values of what `operation` declares; what it does not declare is passed over.
+    /// Reads the variables that `operation` declares and ignores others.
     pub(super) fn read(
         schema: &'a Schema,
         operation: &'a Operation,
@@ -72,7 +72,7 @@ impl<'a> Variables<'a> {
         self.0.get(name)
     }
 
-    /// The same as apollo-compiler's introspection wants them: it takes booleans and one name.
+    /// The variables for apollo-compiler's introspection, which needs booleans and one name.
     pub(super) fn to_apollo(&self) -> Valid<JsonMap> {
         let plain = self.0.iter().filter_map(|(&name, value)| {
             let value = match value {
@@ -88,8 +88,7 @@ impl<'a> Variables<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// A value as it stands in the document, which the validation has found to fit its type. A variable that was not
-    /// given is null.
+    /// The value of a literal in the document. The validation has checked its type. An absent variable counts as null.
     pub(super) fn literal(ty: &Type, value: &'a ast::Value, variables: &Variables<'a>) -> Self {
         let item = match ty {
             Type::List(item) | Type::NonNullList(item) => Some(&**item),
@@ -111,7 +110,7 @@ impl<'a> Value<'a> {
             (None, ast::Value::Enum(word)) => Self::Text(word.as_str().into()),
             (None, ast::Value::Object(fields)) => {
                 let given = fields.iter().filter(|(_, value)| !is_absent(value, variables));
-                // The fields of the schema's input objects are not lists, so that their types are not needed.
+                // No field of the schema's input objects is a list, so their types are not needed.
                 let fields =
                     given.map(|(name, value)| (name.as_str(), Self::literal(ty, value, variables)));
                 Self::Object(fields.collect())
@@ -122,17 +121,17 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Whether it is a variable that was not given.
+/// Whether the value is a variable that was not given.
 pub(super) fn is_absent(value: &ast::Value, variables: &Variables<'_>) -> bool {
     matches!(value, ast::Value::Variable(name) if variables.get(name).is_none())
 }
 
-/// What does not fit, and where.
+/// The first error, and its path.
 #[derive(Debug, Default)]
 struct Wrong {
     path: String,
     message: String,
-    /// A list with more items than any operation can ask for, and their number.
+    /// The number of items in a list with more items than any operation may ask for.
     too_many: Option<u64>,
 }
 
@@ -168,7 +167,7 @@ struct Reader<'s, 'w> {
 }
 
 impl<'s> Reader<'s, '_> {
-    /// Reads a value at the end of the path, which is longer by `segment` meanwhile.
+    /// Reads a value with `segment` added to the path.
     fn within<T, E>(
         self,
         segment: impl fmt::Display,
@@ -189,7 +188,7 @@ impl<'s> Reader<'s, '_> {
     }
 }
 
-/// The whole object `variables`.
+/// Reads the whole object `variables`.
 struct All<'s, 'w> {
     reader: Reader<'s, 'w>,
     operation: &'s Operation,
@@ -218,11 +217,11 @@ impl<'de: 's, 's> Visitor<'de> for All<'s, '_> {
     }
 }
 
-/// A key; without escapes it borrows from the request.
+/// An object key. Without escapes it borrows from the request.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A value of one type.
+/// Reads a value of one type.
 #[derive(Clone, Copy)]
 struct Typed<'s, 'w> {
     reader: Reader<'s, 'w>,
@@ -237,7 +236,7 @@ impl<'s, 'w> Typed<'s, 'w> {
         }
     }
 
-    /// A value that is not a list counts as a list of it alone.
+    /// A value that is not a list is coerced to a list of one item.
     fn single<E>(self, read: impl FnOnce(Self) -> Result<Value<'s>, E>) -> Result<Value<'s>, E> {
         match self.item() {
             Some(item) => Ok(Value::List(vec![item.single(read)?])),
@@ -293,7 +292,7 @@ impl<'s, 'w> Typed<'s, 'w> {
             let (name, typed) = (field.name.as_str(), Self { ty: &field.ty, ..self });
             let value =
                 self.reader.within(format_args!(".{name}"), || map.next_value_seed(typed))?;
-            // Of repeated keys the last counts, as JSON parsers have it.
+            // Of repeated keys the last one counts, as in JSON parsers.
             fields.retain(|(other, _)| *other != name);
             fields.push((name, value));
         }
@@ -349,7 +348,7 @@ impl<'de: 's, 's> Visitor<'de> for Typed<'s, '_> {
         self.int(i32::try_from(value).ok(), "an integer")
     }
 
-    /// A fraction of zero makes an integer, as JavaScript's numbers are.
+    /// A float with fraction zero is accepted as an integer, as JavaScript does.
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value<'s>, E> {
         #[expect(clippy::cast_possible_truncation, reason = "integral, and small by the condition")]
         let whole = (value.fract() == 0.0 && value.abs() < 1e10).then_some(value as i64);
@@ -364,7 +363,7 @@ impl<'de: 's, 's> Visitor<'de> for Typed<'s, '_> {
         self.text(text.to_owned().into())
     }
 
-    /// More items than any operation may ask for are counted and not kept.
+    /// Items beyond the limit of any operation are counted and not kept.
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value<'s>, A::Error> {
         let Some(item) = self.item() else { return self.misfit("a list") };
         let mut items = Vec::with_capacity(list.size_hint().unwrap_or_default());

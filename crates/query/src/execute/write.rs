@@ -1,4 +1,4 @@
-//! Values straight into the text of the answer.
+//! Writes values directly into the text of the answer.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::fetched::{Fetched, Told};
 use crate::config::RegistrySettings;
 use crate::error::{QueryError, Segment};
 
-/// What the store and the introspection answered.
+/// The data for the answer, from the store and the introspection.
 pub(super) struct Found<'a> {
     pub(super) fetched: &'a Fetched,
     pub(super) meta: Option<&'a JsonMap>,
@@ -24,12 +24,12 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Why a value is not written to its end.
+/// Why a value was not written completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// The answer has become longer than it may be.
+    /// The answer is longer than allowed.
     TooLong,
-    /// An error has made it null; so is what it is in, up to the first that may be.
+    /// A field error made the value null. So are the values around it, up to the first nullable one.
     Null,
 }
 
@@ -37,13 +37,13 @@ pub(super) type Written = Result<(), Stop>;
 
 pub(super) struct Writer<'a> {
     pub(super) out: Vec<u8>,
-    /// Of values that became null.
+    /// The errors of values that became null.
     pub(super) errors: Vec<QueryError>,
     pub(super) ecosystem: &'a str,
     pub(super) histories: &'a HashMap<PublicationId, Told>,
     pub(super) max_length: usize,
     pub(super) max_errors: usize,
-    /// Where in the lists around it the writer is.
+    /// The current indices in the enclosing lists.
     pub(super) indexes: Vec<usize>,
 }
 
@@ -77,7 +77,7 @@ impl Writer<'_> {
         });
     }
 
-    /// A word of the row as a value of its enumeration.
+    /// Writes a word of the row as a value of its enumeration.
     pub(super) fn word(&mut self, word: &str) {
         self.out.push(b'"');
         self.out.extend(word.bytes().map(|letter| letter.to_ascii_uppercase()));
@@ -96,7 +96,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A value that may be null, and is where an error has made it so.
+    /// Writes a nullable value, or null when an error made it null.
     pub(super) fn nullable(&mut self, write: impl FnOnce(&mut Self) -> Written) -> Written {
         let (length, depth) = (self.out.len(), self.indexes.len());
         match write(self) {
@@ -132,7 +132,7 @@ impl Writer<'_> {
         if self.out.len() > self.max_length { Err(Stop::TooLong) } else { Ok(()) }
     }
 
-    /// Adds an error of the answer, whose path has a 0 for each list.
+    /// Adds a field error. Its path has a 0 for each list, which is replaced by the current index.
     pub(super) fn fail(&mut self, error: &QueryError) -> Written {
         if self.errors.len() < self.max_errors {
             let mut error = error.clone();

@@ -1,4 +1,4 @@
-// Opens GraphiQL on this service, with a first query ready to run, or with the one that a link brings in its URL.
+// Opens GraphiQL for this service, with an example query or with the query in the URL.
 const defaultQuery = `# Was this version published over Tor? Was a second factor verified?
 # null means that it was not determined.
 query {

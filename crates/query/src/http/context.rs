@@ -1,4 +1,4 @@
-//! What a request's head says, and what every answer needs of it.
+//! The information in a request's head that every answer needs.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use service::connection::Peer;
@@ -7,38 +7,38 @@ use tokio::time::Instant;
 use super::App;
 use crate::access::Client;
 
-/// The header fields of the IETF's draft on rate limits.
+/// The header fields of the IETF draft on rate limits.
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// In which media type the answer is written, and with which statuses.
+/// The media type of the answer, which also decides its statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Media {
-    /// `application/json`, as clients have it since before the specification: errors of a GraphQL request are 200.
+    /// `application/json`, as older clients expect it: a GraphQL request with errors has status 200.
     Json,
-    /// `application/graphql-response+json`: the status says whether the request was executed.
+    /// `application/graphql-response+json`: the status shows whether the request was executed.
     GraphqlResponse,
-    /// `text/html`, of the pages for people: the status says whether the request was executed.
+    /// `text/html`, for the pages: the status shows whether the request was executed.
     Html,
 }
 
-/// What a request's head says. A request that is refused by its head is refused where this is made.
+/// The information in a request's head. Building it refuses requests with an unacceptable head.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub(super) media: Media,
     pub(super) client: Client,
     pub(super) peer: Option<Peer>,
-    /// By GET, which must not write.
+    /// Whether it is a GET request, which must not write.
     pub(super) is_get: bool,
-    /// Whether the answer may be compressed.
+    /// Whether the client accepts gzip.
     pub(super) takes_gzip: bool,
-    /// When it is to be answered at the latest.
+    /// The deadline of the answer.
     pub(super) until: Instant,
-    /// The tags of the answers that the client has.
+    /// The entity tags of `If-None-Match`.
     pub(super) has: Vec<HeaderValue>,
 }
 
-/// What a client is told of its account; nothing where the rate is not limited.
+/// The rate limit headers for a client; empty when the rate is not limited.
 pub(super) fn rate_headers(app: &App, client: Client) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let Some(limiter) = &app.access.limiter else { return headers };

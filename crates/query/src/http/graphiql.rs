@@ -1,5 +1,5 @@
-//! GraphiQL from files of this crate: its page needs no other host. The files are kept compressed and sent as they are
-//! to whoever takes gzip, which every browser does.
+//! GraphiQL from files of this crate, so that its page needs no other host. The files are stored compressed and sent as
+//! they are to clients that accept gzip, as every browser does.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::response::Refusal;
 use crate::error::{Code, QueryError};
 use crate::pages;
 
-/// Only this host, no frames, no inline scripts. Inline styles because the editor sets them, `data:` for its icons and
-/// fonts.
+/// Only this host, no frames, no inline scripts. Inline styles are allowed because the editor sets them, `data:`
+/// because its icons and fonts use it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
                       img-src 'self' data:; font-src 'self' data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
@@ -25,7 +25,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
-/// Each file's name, its content type, and the file compressed.
+/// Name, content type and gzip content of each file.
 const ASSETS: [(&str, &str, &[u8]); 4] = [
     (
         "react.production.min.js",
@@ -44,7 +44,7 @@ const ASSETS: [(&str, &str, &[u8]); 4] = [
 const START: &str = include_str!("../graphiql/start.js");
 const STYLE: &str = include_str!("../graphiql/page.css");
 
-/// `GET /graphiql`; with `query` and `variables` these are open in it.
+/// `GET /graphiql`. The parameters `query` and `variables` fill the editor.
 pub(super) async fn page(State(app): State<Arc<App>>) -> Response {
     text("text/html; charset=utf-8", markup(&app.settings.http.notice).into_string())
 }

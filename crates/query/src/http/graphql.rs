@@ -1,4 +1,4 @@
-//! `/graphql`: from a request's parameters to its answer. The pages for people ask on the same way.
+//! `/graphql`: from a request's parameters to its answer. The pages use the same functions.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::document::{self, Asked, Prepared, Unfit};
 use crate::error::{Code, QueryError};
 use crate::execute::{Executed, Fetched, Plan};
 
-/// What a request asks for, when its text is no longer needed.
+/// A planned request. The text of the request is no longer needed.
 struct Planned<'a> {
     document: Arc<Prepared>,
     operation_name: Option<String>,
@@ -38,13 +38,13 @@ pub(super) async fn answer(
     varied(&app, response)
 }
 
-/// An answer that says what it depends on besides its URL.
+/// Adds `Vary`: the request headers that the answer depends on.
 pub(super) fn varied(app: &App, mut response: Response) -> Response {
     response.headers_mut().append(header::VARY, vary(app));
     response
 }
 
-/// The answer within `http.request_timeout`, the wait for its place among those being sent included.
+/// Runs `answer` within `http.request_timeout`, including the wait for buffer space.
 pub(super) async fn in_time(
     app: &App,
     context: &Context,
@@ -78,17 +78,17 @@ impl App {
             return self.run(context, asked).await;
         }
         let (text, place) = body(self, context, &head.headers, request_body).await?;
-        // A list of so many items has one comma less, so that no more publications are asked for.
+        // A JSON list of n items has n - 1 commas. This estimate is replaced by the exact number after planning.
         let commas = text.iter().filter(|byte| **byte == b',').count();
         let work = self.admission.work(commas as u64 + 1).await;
         let parameters = Parameters::from_body(&text).map_err(Refusal::new)?;
         let asked = self.asked(context, parameters, work).await?;
-        // The plan has what it needs of the body.
+        // The plan does not borrow from the body.
         drop((text, place));
         self.run(context, asked).await
     }
 
-    /// The document and the plan of what is asked for.
+    /// Validates and plans a request.
     async fn asked<'a>(
         &'a self,
         context: &Context,
@@ -113,7 +113,7 @@ impl App {
         Ok(Planned { document, operation_name, plan: plan.map_err(refused)?, work })
     }
 
-    /// What the store answers to a query of this service's own, and how many publications it asked for.
+    /// Runs a query of this service's own. Returns the rows and the number of publications asked for.
     pub(super) async fn ask(
         &self,
         context: &Context,
@@ -136,7 +136,7 @@ impl App {
         executed.map_err(|error| Refusal::all(vec![error], context.media))
     }
 
-    /// Asks the store, within the client's account and the right for so many publications.
+    /// Reads the rows. Charges the client and waits for the permit for so many publications.
     async fn fetch<'a>(
         &'a self,
         context: &Context,
@@ -144,7 +144,7 @@ impl App {
     ) -> Result<Fetched, Refusal> {
         let refused = |error| Refusal::all(vec![error], context.media);
         let asked = planned.plan.asked;
-        // One was charged for the request.
+        // The request itself was charged one already.
         self.access.charge(context.client, asked.saturating_sub(1)).map_err(refused)?;
         planned.work = self.admission.work_exactly(std::mem::take(&mut planned.work), asked).await;
         let fetched = self.executor.fetch(&planned.plan).await.map_err(refused)?;
@@ -152,7 +152,7 @@ impl App {
         Ok(fetched)
     }
 
-    /// The text of the document: what was sent, or what was kept under its hash.
+    /// The text of the document: sent by the client, or cached under its hash.
     fn text(&self, sent: String, hash: Option<&Hash>) -> Result<Arc<str>, QueryError> {
         match hash {
             Some(hash) if sent.is_empty() => {
@@ -167,7 +167,7 @@ impl App {
         }
     }
 
-    /// The validated document of that text.
+    /// The validated document for a text, from the cache where possible.
     async fn document(&self, text: &str, asked: Asked<'_>) -> Result<Arc<Prepared>, Unfit> {
         let lookups = &self.executor.metrics.document_cache_lookups_total;
         if let Some(document) = self.documents.get(text) {
@@ -176,7 +176,7 @@ impl App {
         }
         lookups.with_label_values(&["miss"]).inc();
         let _permit = self.admission.validation().await;
-        // Another request may have had it validated meanwhile.
+        // Another request may have validated it meanwhile.
         if let Some(document) = self.documents.get(text) {
             return Ok(document);
         }

@@ -1,4 +1,4 @@
-//! The head of a request: who asks, and how the answer is to be written. What can be refused by the head is refused here.
+//! The head of a request: client and media type. A request with an unacceptable head is refused here.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::context::{Context, Media, rate_headers};
 use super::response::Refusal;
 use crate::error::{Code, QueryError};
 
-/// Stands for a peer that nobody told; there is none behind the listener.
+/// Placeholder for an unknown peer; behind the listener the peer is always known.
 const UNKNOWN_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 impl FromRequestParts<Arc<App>> for Context {
@@ -30,11 +30,11 @@ impl FromRequestParts<Arc<App>> for Context {
 }
 
 impl Context {
-    /// Of a request that asks for publications.
+    /// The context of a request for publications.
     pub(super) fn admitted(head: &Parts, app: &App, media: Media) -> Result<Self, Refusal> {
         let mut context = Self::of(head, app, media)?;
-        // Before anything is read, so that a client whose account is empty costs next to nothing; also before its token
-        // is looked at, so that nobody tries out many.
+        // Charge before anything is read, so that a client with an empty bucket costs almost nothing. Charge also
+        // before the token is checked, so that tokens cannot be guessed quickly.
         let owner = app.access.is_closed.then(|| app.access.tokens.owner(&head.headers));
         if let Some(Ok(owner)) = owner {
             context.client = owner;
@@ -50,7 +50,7 @@ impl Context {
         Ok(context)
     }
 
-    /// Of a request that asks for nothing that a token is needed for; it counts for its address.
+    /// The context of a request that needs no token. It is charged to the client's address.
     pub(super) fn open(head: &Parts, app: &App, media: Media) -> Result<Self, Refusal> {
         let context = Self::of(head, app, media)?;
         context.charge(app)?;
@@ -81,7 +81,7 @@ impl Context {
         })
     }
 
-    /// Takes the one publication that every request costs.
+    /// Charges the one publication that every request costs.
     fn charge(&self, app: &App) -> Result<(), Refusal> {
         app.access.charge(self.client, 1).map_err(|error| {
             let told = rate_headers(app, self.client);
@@ -90,28 +90,28 @@ impl Context {
     }
 }
 
-/// How much a header wants something, in thousandths, and how closely it names it.
+/// How strongly a header prefers a value, in thousandths, and how specific its match is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Wanted {
     specificity: u8,
     quality: u16,
 }
 
-/// The media type that `Accept` wants most (RFC 9110, section 12.5.1); `None` when it wants neither. Without the header,
-/// and where only a wildcard fits, it is JSON, which everybody reads.
+/// The media type that `Accept` prefers (RFC 9110, section 12.5.1); `None` when it accepts neither. Without the header,
+/// or with only a wildcard match, it is JSON, which every client reads.
 fn negotiate(headers: &HeaderMap) -> Option<Media> {
     let json = media_wanted(headers, "application/json");
     let graphql = media_wanted(headers, "application/graphql-response+json");
     if json.quality == 0 && graphql.quality == 0 {
         return None;
     }
-    // At the same quality the one that was named is meant, and the newer one where both were.
+    // With equal quality, take the named type; with both named, the newer one.
     let is_named = graphql.specificity == 3;
     let is_newer = graphql.quality > json.quality || graphql.quality == json.quality && is_named;
     Some(if is_newer { Media::GraphqlResponse } else { Media::Json })
 }
 
-/// In what a refusal is written where no route has decided it: a page for those who name one, which is to say browsers.
+/// The media type of a refusal outside of the routes: HTML for clients that name it, which are browsers.
 pub(super) fn media_of_refusal(headers: &HeaderMap) -> Media {
     match media_wanted(headers, "text/html") {
         Wanted { specificity: 3, quality: 1.. } => Media::Html,
@@ -119,7 +119,7 @@ pub(super) fn media_of_refusal(headers: &HeaderMap) -> Media {
     }
 }
 
-/// Whether the client takes gzip.
+/// Whether the client accepts gzip.
 pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     let gzip = wanted(headers, header::ACCEPT_ENCODING, |coding| match coding {
         "*" => 1,
@@ -129,7 +129,7 @@ pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     gzip.quality > 0
 }
 
-/// How much `Accept` wants a media type. Without the header everything is wanted.
+/// How strongly `Accept` prefers a media type. Without the header everything is accepted.
 fn media_wanted(headers: &HeaderMap, media: &str) -> Wanted {
     if !headers.contains_key(header::ACCEPT) {
         return Wanted { specificity: 1, quality: 1_000 };
@@ -143,9 +143,9 @@ fn media_wanted(headers: &HeaderMap, media: &str) -> Wanted {
     })
 }
 
-/// What a header's most specific element wants. `specificity` is 0 for an element that does not name what is asked about.
+/// The preference of a header's most specific element. `specificity` returns 0 for an element that does not match.
 fn wanted(headers: &HeaderMap, name: HeaderName, specificity: impl Fn(&str) -> u8) -> Wanted {
-    // What is not visible ASCII names nothing.
+    // Text that is not visible ASCII matches nothing.
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
     let elements = lines.flat_map(|line| line.split(',')).map(|element| {
         let (name, quality) = weighted(element);
@@ -154,8 +154,8 @@ fn wanted(headers: &HeaderMap, name: HeaderName, specificity: impl Fn(&str) -> u
     elements.filter(|element| element.specificity > 0).max().unwrap_or_default()
 }
 
-/// An element of `Accept` or `Accept-Encoding`, and its quality in thousandths. What is not a quality counts as not
-/// wanted.
+/// The name and the quality, in thousandths, of an element of `Accept` or `Accept-Encoding`. An invalid quality counts
+/// as 0.
 fn weighted(element: &str) -> (&str, u16) {
     let mut parts = element.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The pages for people: `/` and `/package/NAME`. They ask as every request does, and write HTML in the place of JSON.
+//! The HTML pages `/` and `/package/NAME`. They use the same path as API requests and write HTML in place of JSON.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::error::{Code, QueryError};
 use crate::execute::Executed;
 use crate::pages::{self, HistoryPage, HomePage, Search};
 
-/// `GET /`, with `prefix` and `after` a search for names. The page itself needs no token, as GraphiQL and the schema do
-/// not; what it finds does.
+/// `GET /`; with `prefix` and `after` a search for names. The page itself needs no token, like GraphiQL and the schema.
+/// A search does.
 pub(super) async fn home(State(app): State<Arc<App>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let looked_for = match parameters(&head.uri, "prefix") {
@@ -36,7 +36,7 @@ pub(super) async fn home(State(app): State<Arc<App>>, request: Request) -> Respo
     varied(&app, response)
 }
 
-/// `GET /package/{name}`, with `after` from that cursor on.
+/// `GET /package/{name}`; with `after` from that cursor on.
 pub(super) async fn package(State(app): State<Arc<App>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let response = match Context::admitted(&head, &app, Media::Html) {
@@ -46,7 +46,7 @@ pub(super) async fn package(State(app): State<Arc<App>>, request: Request) -> Re
     varied(&app, response)
 }
 
-/// What a page's URL says; empty texts count as left out.
+/// The parameters of a page's URL. Empty values count as absent.
 struct Given {
     own: Option<String>,
     after: Option<String>,
@@ -81,7 +81,7 @@ impl App {
             let message = "the name in the URL is not percent-encoded UTF-8";
             Refusal::new(QueryError::new(Code::BadRequest, message))
         })?;
-        // What cannot be a name has no record.
+        // An invalid name has no record.
         let name = PackageName::new(&name).map_err(|_| unknown())?;
         let after = parameters(uri, "")?.after;
         let variables = pages::history_variables(name.as_str(), after.as_deref());
@@ -101,7 +101,7 @@ impl App {
         self.page(context, page.html(), asked).await
     }
 
-    /// The response that a page is. Histories and searches are never settled, and so no page is.
+    /// The response for a page. Pages have histories or searches, so they are never settled.
     async fn page(&self, context: &Context, page: Markup, asked: u64) -> Result<Response, Refusal> {
         let body = page.into_string().into_bytes();
         if body.len() as u64 > self.settings.limits.max_answer.as_u64() {

@@ -1,5 +1,5 @@
-//! Automatic persisted queries, as Apollo's clients speak them: a hash alone first, and where it is not known the hash
-//! with its text.
+//! Automatic persisted queries, as Apollo's clients use them: the client sends the hash alone, and after a miss the
+//! hash with the text.
 
 use std::sync::Arc;
 
@@ -13,23 +13,23 @@ use crate::generations::Generations;
 /// The SHA-256 of a document's text.
 pub(super) type Hash = [u8; 32];
 
-/// What a kept text takes beside its bytes.
+/// Memory per cached text in addition to its bytes.
 const OVERHEAD: usize = 128;
 
-/// Texts by their hashes. Only texts that are valid documents are kept, so that nobody fills it with anything else.
+/// Cached texts by hash. Only valid documents are cached, so that nobody can fill the cache with other data.
 #[derive(Debug)]
 pub(crate) struct PersistedQueries(Option<Generations<Hash, Arc<str>>>);
 
 impl PersistedQueries {
-    /// Keeps texts of so many bytes together; none at 0.
+    /// A cache of `bytes` bytes; 0 turns it off.
     pub(crate) fn new(bytes: u64) -> Self {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Self((bytes > 0).then(|| Generations::new(bytes)))
     }
 
-    /// The text of that hash.
+    /// The text with this hash.
     pub(super) fn find(&self, hash: &Hash) -> Result<Arc<str>, QueryError> {
-        // The messages are the ones that clients look for.
+        // Clients compare these messages.
         let Some(texts) = &self.0 else {
             let message = "PersistedQueryNotSupported";
             return Err(QueryError::new(Code::PersistedQueryNotSupported, message));
@@ -38,7 +38,7 @@ impl PersistedQueries {
         texts.get(hash).ok_or_else(not_found)
     }
 
-    /// Keeps the text of a valid document.
+    /// Caches the text of a valid document.
     pub(super) fn keep(&self, hash: Hash, text: &str) {
         if let Some(texts) = &self.0
             && texts.get(&hash).is_none()
@@ -52,7 +52,7 @@ impl PersistedQueries {
     }
 }
 
-/// Whether the text is the one of that hash.
+/// Checks that the text has this hash.
 pub(super) fn check(hash: &Hash, text: &str) -> Result<(), QueryError> {
     if Hash::from(Sha256::digest(text)) == *hash {
         return Ok(());
@@ -74,7 +74,7 @@ struct Given {
     sha256_hash: String,
 }
 
-/// The hash in `extensions.persistedQuery`, where there is one.
+/// The hash in `extensions.persistedQuery`, if there is one.
 pub(super) fn hash(extensions: &RawValue) -> Result<Option<Hash>, QueryError> {
     let wrong = || {
         let message =

@@ -1,4 +1,4 @@
-//! What a request asks for: its parameters, from the body or from the URL.
+//! The parameters of a request, from its body or its URL.
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Query;
@@ -14,8 +14,8 @@ use super::response::Refusal;
 use crate::admission::Place;
 use crate::error::{Code, Exceeded, QueryError};
 
-/// Refuses a body that is not JSON in UTF-8 by its head. Content types that a page of another site may send without
-/// asking (`text/plain`, forms, none at all) are among them.
+/// Refuses a body whose headers do not say JSON in UTF-8. This includes the content types that a page of another site
+/// may send without a preflight (`text/plain`, forms, none).
 fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
     let refused = |message| Refusal::new(QueryError::new(Code::UnsupportedMediaType, message));
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or(""));
@@ -39,7 +39,7 @@ fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(refused("the content type must be application/json in UTF-8"))
 }
 
-/// Reads the body of a POST request within its limit. The place holds its bytes.
+/// Reads the body of a POST request, up to `limits.max_body`. The place accounts for its bytes.
 pub(super) async fn body(
     app: &App,
     context: &Context,
@@ -53,7 +53,7 @@ pub(super) async fn body(
         let exceeded = Exceeded { limit: "limits.max_body", maximum, actual: None };
         Refusal::new(QueryError::limit(exceeded, message)).status(StatusCode::PAYLOAD_TOO_LARGE)
     };
-    // What the head announces.
+    // The length that the head announces.
     if body.size_hint().lower() > maximum {
         return Err(too_long());
     }
@@ -73,7 +73,7 @@ pub(super) async fn body(
         let frame = frame.map_err(|_| {
             Refusal::new(QueryError::new(Code::BadRequest, "the body cannot be read"))
         })?;
-        // Trailers are passed over, for they say nothing here.
+        // Trailers have no meaning here.
         let Ok(data) = frame.into_data() else { continue };
         if read.len() as u64 + data.len() as u64 > maximum {
             return Err(too_long());
@@ -86,13 +86,13 @@ pub(super) async fn body(
     }
 }
 
-/// What a client asks.
+/// The parameters of a GraphQL request.
 #[derive(Debug, Default)]
 pub(super) struct Parameters<'a> {
     pub(super) query: String,
     pub(super) operation_name: Option<String>,
     pub(super) variables: Option<&'a RawValue>,
-    /// The SHA-256 of the text, where the client sends it (automatic persisted queries); the text may then be missing.
+    /// The SHA-256 of the text (automatic persisted queries). With it the text may be missing.
     pub(super) persisted: Option<Hash>,
 }
 
@@ -113,11 +113,11 @@ fn bad(message: impl Into<String>) -> QueryError {
 }
 
 impl<'a> Parameters<'a> {
-    /// From a body (GraphQL over HTTP, "JSON Encoding").
+    /// Reads the parameters from a body (GraphQL over HTTP, "JSON Encoding").
     pub(super) fn from_body(body: &'a [u8]) -> Result<Self, QueryError> {
-        // A byte order mark is taken, though RFC 8259 tells nobody to send one.
+        // A byte order mark is accepted, although RFC 8259 forbids sending it.
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-        // Told apart before it is read: it may be long.
+        // Look at the first character before parsing, because the body may be long.
         match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
             Some(b'{') | None => {}
             Some(b'[') => {
@@ -139,7 +139,7 @@ impl<'a> Parameters<'a> {
         fields.checked()
     }
 
-    /// From the query part of a URL, whose pairs these are.
+    /// Reads the parameters from the pairs of a URL's query part.
     pub(super) fn from_pairs(pairs: &'a [(String, String)]) -> Result<Self, QueryError> {
         let mut fields = Fields::default();
         let json = |name: &str, text: &'a str| {
@@ -167,7 +167,7 @@ pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, QueryError> {
 }
 
 impl<'a> Fields<'a> {
-    /// An empty text counts as left out.
+    /// Checks the parameters. Empty texts count as absent.
     fn checked(self) -> Result<Parameters<'a>, QueryError> {
         let query = self.query.unwrap_or_default();
         let operation_name = self.operation_name.filter(|name| !name.is_empty());

@@ -1,5 +1,5 @@
-//! Answers and refusals as HTTP responses: statuses, what others may keep and for how long (RFC 9111), answers that the
-//! client has already (RFC 9110, section 13), compression.
+//! Answers and refusals as HTTP responses: status, caching (RFC 9111), conditional requests (RFC 9110, section 13),
+//! compression.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -20,21 +20,21 @@ use crate::error::{Code, QueryError};
 use crate::execute::Executed;
 use crate::pages;
 
-/// Errors pass, and nobody is to be told them from a cache.
+/// Errors are temporary and must not be cached.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// What is shorter is not compressed: it fits into a packet as it is.
+/// Shorter answers are not compressed, because they fit into one packet.
 const COMPRESSED_FROM: usize = 1_024;
 
-/// What became of a request, for the metrics and the log: an extension of its response.
+/// The outcome of a request, for metrics and log: an extension of its response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outcome {
     pub(super) outcome: &'static str,
-    /// Publications that were asked for.
+    /// Number of publications asked for.
     pub(super) keys: u64,
     pub(super) client: Option<Client>,
 }
 
-/// `Cache-Control` of answers to GET requests, written once.
+/// `Cache-Control` for answers to GET requests, built once.
 #[derive(Debug)]
 pub(crate) struct Freshness {
     settled: HeaderValue,
@@ -42,7 +42,7 @@ pub(crate) struct Freshness {
 }
 
 impl Freshness {
-    /// `private` where tokens are asked for: a cache that many share must not answer those without.
+    /// `private` when tokens are required: a shared cache must not answer requests without a token.
     pub(crate) fn new(settings: &CacheSettings, is_private: bool) -> Self {
         let scope = if is_private { "private" } else { "public" };
         let value = |age: Duration| {
@@ -69,19 +69,19 @@ impl Media {
         })
     }
 
-    /// Says what the answer is, and what a browser may do with it.
+    /// Sets the content type and, for HTML, the headers that restrict the browser.
     fn describe(self, headers: &mut HeaderMap) {
         headers.insert(header::CONTENT_TYPE, self.content_type());
         if self == Self::Html {
             headers.insert(header::CONTENT_SECURITY_POLICY, pages::policy());
-            // Names of packages may be private: they go to no other site.
+            // Package names may be private, so they must not reach other sites as a referrer.
             let referrer = HeaderValue::from_static("no-referrer");
             headers.insert(header::REFERRER_POLICY, referrer);
         }
     }
 }
 
-/// A request that has no `data`.
+/// A response without `data`.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal {
     errors: Vec<QueryError>,
@@ -96,17 +96,17 @@ impl Refusal {
         Self::all(vec![error], Media::Json)
     }
 
-    /// A well-formed GraphQL request that is not executed.
+    /// A refusal of a well-formed GraphQL request.
     pub(super) fn all(errors: Vec<QueryError>, media: Media) -> Self {
         Self { errors, media, status: None, headers: Box::default(), client: None }
     }
 
-    /// The media type to say it in.
+    /// Sets the media type of the refusal.
     pub(super) fn written_as(self, media: Media) -> Self {
         Self { media, ..self }
     }
 
-    /// There is no room for it at the moment.
+    /// A refusal because there is no room at the moment.
     pub(super) fn busy() -> Self {
         let message = "the server has no room for the request at the moment; try again";
         Self::new(QueryError::new(Code::Busy, message).retry_after(1))
@@ -126,7 +126,7 @@ impl Refusal {
         self
     }
 
-    /// Whose request it was, and what that client has left.
+    /// Adds the client, the media type and the rate limit headers.
     pub(super) fn of(mut self, app: &App, context: &Context) -> Self {
         self.client = Some(context.client);
         self.media = context.media;
@@ -138,7 +138,7 @@ impl Refusal {
     }
 }
 
-/// The status of a request that is refused with this code.
+/// The status of a refusal with this code.
 fn status(code: Code, media: Media) -> StatusCode {
     match code {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -174,7 +174,7 @@ impl IntoResponse for Refusal {
         let status = self.status.unwrap_or_else(|| status(code, self.media));
         let body = match self.media {
             Media::Html => pages::refusal(status.as_u16(), &self.errors).into_string().into_bytes(),
-            // Texts and numbers cannot fail to be written.
+            // Texts and numbers always serialize.
             Media::Json | Media::GraphqlResponse => {
                 serde_json::to_vec(&Errors { errors: &self.errors }).unwrap_or_default()
             }
@@ -194,10 +194,10 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The response of an executed request. Waits until the answer has room among those that are being sent.
+/// The response of an executed request. Waits until there is room for the answer.
 pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> Response {
     let Executed { mut body, is_partial, asked, is_settled } = executed;
-    // What is counted is what is held.
+    // The length that is counted must be the memory that is held.
     body.shrink_to_fit();
     let mut headers = rate_headers(app, context.client);
     context.media.describe(&mut headers);
@@ -233,7 +233,7 @@ pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> 
     response
 }
 
-/// What an answer of `/graphql` depends on besides its URL.
+/// The request headers that an answer of `/graphql` depends on.
 pub(super) fn vary(app: &App) -> HeaderValue {
     HeaderValue::from_static(if app.access.is_closed {
         "accept, accept-encoding, authorization"
@@ -242,7 +242,7 @@ pub(super) fn vary(app: &App) -> HeaderValue {
     })
 }
 
-/// Compressed at once, so that what compresses it needs memory only for a moment.
+/// Compresses the whole body at once, so that the encoder needs its memory only for a moment.
 fn gzip(body: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
     // Writing to a vector cannot fail.
@@ -250,7 +250,7 @@ fn gzip(body: &[u8]) -> Bytes {
     encoder.finish().unwrap_or_default().into()
 }
 
-/// The tag of an answer: of its media type, its coding and its bytes.
+/// The entity tag of an answer: a hash of media type, coding and bytes.
 fn tag(content_type: &HeaderValue, is_compressed: bool, body: &[u8]) -> HeaderValue {
     let coding: &[u8] = if is_compressed { b"gzip" } else { b"" };
     let digest = Sha256::new().chain_update(content_type).chain_update(coding).chain_update(body);
@@ -258,7 +258,7 @@ fn tag(content_type: &HeaderValue, is_compressed: bool, body: &[u8]) -> HeaderVa
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// Whether the tag is among those of `If-None-Match`. Weak or strong makes no difference here.
+/// Whether `If-None-Match` has the tag. Weak and strong tags count as equal here.
 fn is_known(known: &[HeaderValue], tag: &HeaderValue) -> bool {
     let mut tags = known.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     tags.any(|known| {

@@ -1,5 +1,4 @@
-//! The routes of the public listener, and what is done for each of them: an id, other origins, the count, the line in
-//! the log, panics.
+//! The routes of the public listener, and the layers around them: request id, CORS, metrics, access log, panics.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -23,9 +22,9 @@ use super::response::{Outcome, Refusal};
 use super::{graphiql, graphql, page};
 use crate::error::{Code, QueryError};
 
-/// Clients and proxies that have an id for a request send it under this name; the answer carries it back.
+/// The header with the request id that a client or proxy assigned. The answer repeats it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Room for a UUID or a trace id, and not for a letter.
+/// Long enough for a UUID or a trace id, too short for other text.
 const LONGEST_ID: usize = 64;
 
 /// All routes.
@@ -53,7 +52,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 }
 
 async fn schema(State(app): State<Arc<App>>) -> Response {
-    // Plain text, so that a browser shows it.
+    // Plain text, so that a browser displays it.
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     (headers, app.executor.schema.text.clone()).into_response()
 }
@@ -77,7 +76,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     Refusal::new(QueryError::new(Code::Internal, message)).into_response()
 }
 
-/// Counts and logs what says of itself what became of it: all but the files of GraphiQL and the schema.
+/// Counts and logs responses with an [`Outcome`]: all except the files of GraphiQL and the schema.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (method, started) = (request.method().clone(), Instant::now());
     let mut response = next.run(request).await;
@@ -99,7 +98,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     metrics.request_seconds.with_label_values(&[outcome]).observe(seconds);
     if app.settings.http.access_log {
         let id = response.extensions().get::<RequestId>().map(RequestId::header_value);
-        // Without documents, variables and addresses.
+        // The log line has no document, variable or address.
         tracing::info!(
             target: "access",
             request_id = id.and_then(|id| id.to_str().ok()),
@@ -116,7 +115,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     response
 }
 
-/// Takes away an id that means something in a log: it is then made here.
+/// Removes a request id with unusual characters or length, which could forge log lines. A new one is then made.
 async fn without_odd_id(mut request: Request) -> Request {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     if let Some(id) = request.headers().get(REQUEST_ID)

@@ -45,13 +45,13 @@ async fn start_on(rows: Vec<Publication>, change: impl FnOnce(&mut QuerySettings
     Running { http, admin, memory, stop, serving }
 }
 
-/// Status and the whole answer.
+/// Sends a request. Returns the status and the whole response.
 async fn send(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();
     let request =
         format!("{head}\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
-    // A request that is refused by its head may be answered before its body is taken.
+    // A request with an unacceptable head may be answered before its body is read.
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
@@ -228,7 +228,7 @@ async fn who_announces_too_much_is_not_waited_for() {
         let head = format!("POST /graphql HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n{{");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        // The answer ends the connection, for what follows of the body is no request.
+        // The answer closes the connection, because the rest of the body is not a request.
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 41"), "{answer}");
     }

@@ -1,4 +1,4 @@
-//! The page of a package: its publications, newest first, as a picture and as a table that says the same.
+//! The page of a package: its publications, newest first, as a timeline and as a table with the same data.
 
 use maud::{Markup, html};
 use model::{PackageName, PublicationId, PublishMethod};
@@ -8,7 +8,7 @@ use super::marks::{Mark, Row, in_text};
 use super::{links, page, timeline, words};
 use crate::execute::{Fetched, Listed, Told};
 
-/// The query that the page is. Its variables are those of [`history_variables`].
+/// The query of the page. Its variables are those of [`history_variables`].
 pub(crate) const HISTORY: &str =
     "query ($name: String!, $first: Int!, $after: String) {
   publications(first: $first, after: $after, filter: {name: $name}) {
@@ -27,24 +27,24 @@ pub(crate) const HISTORY: &str =
     pageInfo { hasNextPage endCursor }
   }
 }";
-/// How many publications a page shows.
+/// Publications on one page.
 const HISTORY_ROWS: u32 = 50;
 
 /// The variables of [`HISTORY`].
 pub(crate) fn history_variables(name: &str, after: Option<&str>) -> Box<RawValue> {
     let variables = serde_json::json!({"name": name, "first": HISTORY_ROWS, "after": after});
-    // Texts and numbers cannot fail to be written.
+    // Texts and numbers always serialize.
     to_raw_value(&variables).unwrap_or_default()
 }
 
-/// What the page of a package shows.
+/// The data of a package's page.
 pub(crate) struct HistoryPage<'a> {
     /// `http.notice`
     pub(crate) notice: &'a str,
     /// The purl type of the registry.
     pub(crate) ecosystem: &'a str,
     pub(crate) name: &'a PackageName,
-    /// The variables that were asked with.
+    /// The variables of the query.
     pub(crate) variables: &'a RawValue,
     pub(crate) fetched: &'a Fetched,
     pub(crate) listed: &'a Listed,
@@ -91,7 +91,7 @@ impl HistoryPage<'_> {
     }
 }
 
-/// The roles are said, because browsers take them away where the style sheet makes cards of the rows.
+/// The table's roles are explicit, because browsers remove them when the style sheet shows the rows as cards.
 fn table(rows: &[Row<'_>]) -> Markup {
     html! {
         table role="table" {
@@ -149,7 +149,7 @@ fn line(row: &Row<'_>) -> Markup {
 
 const UNSETTLED: &str = "A later list can still change this.";
 
-/// What a mark says of a row that has it.
+/// The explanation of a mark for its row.
 fn why(row: &Row<'_>, mark: Mark) -> Markup {
     match mark {
         Mark::Weaker => weaker(row),

@@ -1,4 +1,4 @@
-//! The first page: what this is, a search for packages, an example, where to go on.
+//! The first page: introduction, search for packages, example, links.
 
 use maud::{Markup, html};
 use model::PackageName;
@@ -6,11 +6,11 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{links, page, search_form};
 
-/// The query that the search is. Its variables are those of [`search_variables`].
+/// The query of the search. Its variables are those of [`search_variables`].
 pub(crate) const SEARCH: &str = "query ($prefix: String!, $first: Int!, $after: String) {
   search(prefix: $prefix, first: $first, after: $after)
 }";
-/// The question that the service was made for.
+/// The example query of the page.
 const EXAMPLE: &str = r#"# null means that it was not determined.
 query {
   package(name: "pg", version: "7.12.0") {
@@ -18,33 +18,33 @@ query {
   }
 }
 "#;
-/// How many names a page of the search shows.
+/// Names on one page of the search.
 pub(super) const SEARCH_NAMES: usize = 20;
 
-/// What somebody looked for, and what there is.
+/// A search and its results.
 pub(crate) struct Search<'a> {
-    /// How the names begin.
+    /// The prefix of the names.
     pub(crate) prefix: &'a str,
-    /// The last name of the page before.
+    /// The last name of the previous page.
     pub(crate) after: Option<&'a str>,
     /// At most [`SEARCH_NAMES`].
     pub(crate) names: &'a [PackageName],
 }
 
-/// What the first page shows.
+/// The data of the first page.
 pub(crate) struct HomePage<'a> {
     /// `http.notice`
     pub(crate) notice: &'a str,
     /// The purl type of the registry.
     pub(crate) ecosystem: &'a str,
-    /// Where somebody has looked for a package.
+    /// The search, when the request has one.
     pub(crate) search: Option<Search<'a>>,
 }
 
 /// The variables of [`SEARCH`].
 pub(crate) fn search_variables(prefix: &str, after: Option<&str>) -> Box<RawValue> {
     let variables = serde_json::json!({"prefix": prefix, "first": SEARCH_NAMES, "after": after});
-    // Texts and numbers cannot fail to be written.
+    // Texts and numbers always serialize.
     to_raw_value(&variables).unwrap_or_default()
 }
 

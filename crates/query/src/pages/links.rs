@@ -1,20 +1,20 @@
-//! Links within the service, and the name in the path of one.
+//! Links within the service, and the package name in a link's path.
 
 use model::PackageName;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::value::RawValue;
 
-/// What stands for itself in every part of a URL (RFC 3986, unreserved).
+/// The characters that need no encoding in any part of a URL (RFC 3986, unreserved).
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const NAME: &AsciiSet = &VALUE.remove(b'@');
 const PACKAGE: &str = "/package/";
 
-/// A value for the query part of a URL.
+/// Encodes a value for the query part of a URL.
 pub(super) fn value(text: &str) -> String {
     utf8_percent_encode(text, VALUE).to_string()
 }
 
-/// The page of a package, from the place of a cursor on.
+/// The link to a package's page, from a cursor on.
 pub(super) fn package(name: &PackageName, after: Option<&str>) -> String {
     let path = scoped(name.as_str()).unwrap_or_else(|| encoded(name.as_str()));
     match after {
@@ -23,7 +23,7 @@ pub(super) fn package(name: &PackageName, after: Option<&str>) -> String {
     }
 }
 
-/// `@scope/name` as people write it. A slash that browsers or proxies would take for more than a letter is encoded.
+/// `@scope/name` as people write it. `None` when browsers or proxies would change the path.
 fn scoped(name: &str) -> Option<String> {
     let (scope, rest) = name.strip_prefix('@')?.split_once('/')?;
     let is_plain = !scope.is_empty() && !["", ".", ".."].contains(&rest) && !rest.contains('/');
@@ -34,18 +34,18 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NAME).to_string()
 }
 
-/// The name in the path of a package's page, decoded once; none where it is not UTF-8 then.
+/// The package name in the path of a package's page, decoded once. `None` when it is not UTF-8.
 pub(crate) fn package_of_path(path: &str) -> Option<String> {
     let name = path.strip_prefix(PACKAGE)?;
     percent_decode_str(name).decode_utf8().ok().map(Into::into)
 }
 
-/// A query and its variables as the answer in JSON.
+/// The link to the JSON answer of a query.
 pub(super) fn as_json(query: &str, variables: &RawValue) -> String {
     format!("/graphql?query={}&variables={}", value(query), value(variables.get()))
 }
 
-/// A query and its variables in GraphiQL, ready to run.
+/// The link to GraphiQL with a query filled in.
 pub(super) fn in_graphiql(query: &str, variables: Option<&RawValue>) -> String {
     let query = value(query);
     match variables {

@@ -1,18 +1,18 @@
-//! What stands out of a history: shapes in the timeline, and the same in words.
+//! The marks of notable publications: shapes in the timeline, and the same in words.
 
 use maud::{Markup, html};
 use model::{Publication, PublishMethod};
 
 use crate::execute::Told;
 
-/// A publication, and how it compares with those before.
+/// A publication, and how it compares with earlier ones.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) publication: &'a Publication,
     pub(super) told: Option<&'a Told>,
 }
 
-/// What stands out. Each has a shape of its own, because colours alone are not seen by everybody, and not in print.
+/// A notable property. Each has its own shape, because colour is not visible to everybody, and not in print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
     Weaker,
@@ -33,7 +33,7 @@ impl Mark {
         }
     }
 
-    /// Around a dot at 0, 0; those of one publication do not cover each other.
+    /// The shape around a dot at 0, 0. The shapes of one publication do not overlap.
     pub(super) fn shape(self) -> Markup {
         match self {
             Self::Weaker => html! { path.mark.weaker d="M-7 12h14l-7 9z" {} },
@@ -70,7 +70,7 @@ pub(super) fn dot(method: PublishMethod) -> Markup {
     html! { circle class={"dot " (super::words::class(method))} r="5" {} }
 }
 
-/// A mark within a text.
+/// A mark inside a text.
 pub(super) fn in_text(mark: Mark) -> Markup {
     html! {
         svg.glyph viewBox="-12 -24 24 48" width="12" height="24" aria-hidden="true" {

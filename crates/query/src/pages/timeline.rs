@@ -1,5 +1,5 @@
-//! A history as a picture: time from left to right, one lane for each method. Places are shares of the width, and letters
-//! keep their size, so that it can be read on the narrowest screen.
+//! A history as a timeline: time from left to right, one lane for each method. Positions are percentages of the width
+//! and text keeps its size, so that it is readable on narrow screens.
 
 use std::fmt::Write as _;
 
@@ -8,14 +8,14 @@ use maud::{Markup, html};
 use super::marks::{Mark, Row, dot, in_text};
 use super::words;
 
-/// Of a lane, in pixels: its label, then its line.
+/// The height of a lane, and the position of its line, in pixels.
 const LANE: usize = 68;
 const LINE: usize = 44;
-/// Where the first and the last publication stand, in percent of the width.
+/// Positions of the first and the last publication, in percent of the width.
 const LEFT: f64 = 3.0;
 const RIGHT: f64 = 97.0;
 
-/// The rows, newest first.
+/// The timeline of the rows, newest first.
 pub(super) fn figure(rows: &[Row<'_>]) -> Markup {
     let times = rows.iter().map(|row| row.publication.info.created);
     let (Some(first), Some(last)) = (times.clone().min(), times.max()) else {
@@ -53,7 +53,7 @@ pub(super) fn figure(rows: &[Row<'_>]) -> Markup {
     }
 }
 
-/// In percent of the width, with two digits.
+/// A position in percent of the width, with two digits.
 #[expect(clippy::cast_precision_loss, reason = "a place on the screen")]
 fn place(since: i64, span: i64) -> String {
     let share = if span > 0 { since as f64 / span as f64 } else { 0.5 };
@@ -74,7 +74,7 @@ fn name(row: &Row<'_>) -> String {
     text
 }
 
-/// The picture for those who do not see it. The table below it has each publication.
+/// The text alternative of the timeline. The table below has each publication.
 fn told(rows: &[Row<'_>]) -> String {
     let methods = words::METHODS.into_iter().map(|method| {
         let count = rows.iter().filter(|row| row.method() == method).count();

@@ -1,9 +1,9 @@
-//! What the words of a row mean, in plain English. A sentence claims no more than its word does: "not known" is never
-//! "no", and a Tor exit's address is not a person who uses Tor.
+//! The words of a row in plain English. A sentence must not claim more than the word: "not known" is never "no", and a
+//! Tor exit's address is not a person who uses Tor.
 
 use model::{Actor, Credential, PublicationInfo, PublishMethod, TfaReason, Timestamp, TorReason};
 
-/// In the order of the timeline's lanes.
+/// The methods in the order of the timeline's lanes.
 pub(super) const METHODS: [PublishMethod; 4] = [
     PublishMethod::SecondFactor,
     PublishMethod::TrustedPublisher,
@@ -11,7 +11,7 @@ pub(super) const METHODS: [PublishMethod; 4] = [
     PublishMethod::Unknown,
 ];
 
-/// How it was published.
+/// The label of a method.
 pub(super) const fn method(method: PublishMethod) -> &'static str {
     match method {
         PublishMethod::SecondFactor => "With a second factor",
@@ -21,7 +21,7 @@ pub(super) const fn method(method: PublishMethod) -> &'static str {
     }
 }
 
-/// The same within the style sheet.
+/// The class of a method in the style sheet.
 pub(super) const fn class(method: PublishMethod) -> &'static str {
     match method {
         PublishMethod::SecondFactor => "second",
@@ -31,7 +31,7 @@ pub(super) const fn class(method: PublishMethod) -> &'static str {
     }
 }
 
-/// Why the second factor is what it is.
+/// The reason for the second-factor flag.
 pub(super) const fn second_factor(info: &PublicationInfo) -> &'static str {
     match (info.tfa_reason, info.tfa) {
         (TfaReason::SecondFactor, _) => "The registry verified a second factor on this act.",
@@ -60,7 +60,7 @@ pub(super) const fn second_factor(info: &PublicationInfo) -> &'static str {
     }
 }
 
-/// Why the flag of Tor is what it is.
+/// The reason for the Tor flag.
 pub(super) const fn tor(reason: TorReason) -> &'static str {
     match reason {
         TorReason::ExitList => {
@@ -95,7 +95,7 @@ pub(super) const fn tor(reason: TorReason) -> &'static str {
     }
 }
 
-/// What the publisher authenticated with.
+/// The credential that the publisher used.
 pub(super) const fn credential(credential: Credential) -> &'static str {
     match credential {
         Credential::AutomationToken => "Authenticated with a token for machines.",
@@ -107,7 +107,7 @@ pub(super) const fn credential(credential: Credential) -> &'static str {
     }
 }
 
-/// Who acted; nothing where it is not known.
+/// The kind of actor; `None` when unknown.
 pub(super) const fn actor(actor: Actor) -> Option<&'static str> {
     match actor {
         Actor::User => Some("a person's account"),

@@ -1,7 +1,7 @@
-//! `__Type.isOneOf`, which newer tools ask for and apollo-compiler's introspection does not have.
+//! `__Type.isOneOf`, which newer tools ask for and apollo-compiler's introspection does not support.
 //!
-//! No input object of the schema is a OneOf one, so that the field is `false` for input objects and null for everything
-//! else. For the introspection it is put in as `inputFields` under a name of its own, and put back in the answer.
+//! The schema has no OneOf input object, so the field is `false` for input objects and null for other types. For the
+//! introspection it is replaced by `inputFields` under a reserved response key, and put back in the answer.
 
 use apollo_compiler::executable::{Field, Selection, SelectionSet};
 use apollo_compiler::response::{JsonMap, JsonValue};
@@ -9,13 +9,13 @@ use apollo_compiler::{ExecutableDocument, Name, Node, Schema, name};
 
 /// The name of the field.
 const FIELD: &str = "isOneOf";
-/// Before the response key of what stands for it. GraphQL keeps names that begin so for itself.
+/// Prefix of the response key of the replacement. GraphQL reserves names that begin with `__`.
 const MARK: &str = "__isOneOf_";
 
-/// What the schema has besides apollo-compiler's own definitions.
+/// The addition to apollo-compiler's built-in definitions.
 pub(crate) const EXTENSION: &str = "extend type __Type { isOneOf: Boolean }";
 
-/// The document as it is introspected; none where it does not ask for the field.
+/// The document for the introspection. `None` when it does not select the field.
 pub(crate) fn substituted(
     schema: &Schema,
     document: &ExecutableDocument,
@@ -64,7 +64,7 @@ fn substitute(set: &mut SelectionSet, stand_in: &Field) -> bool {
     found
 }
 
-/// Puts the field back in the place of what stood for it.
+/// Puts the field back in place of the replacement.
 pub(crate) fn restored(value: JsonValue) -> JsonValue {
     match value {
         JsonValue::Array(items) => JsonValue::Array(items.into_iter().map(restored).collect()),

@@ -1,5 +1,5 @@
 // The audits of npm's graphql-http against a running server: node audit.mjs http://127.0.0.1:8080/graphql
-// Prints what is not passed and a last line with the counts; exit 0 when all are passed.
+// Prints the audits that fail, and a last line with the counts. The exit code is 0 when all pass.
 import { auditServer } from "graphql-http";
 
 const url = process.argv[2];

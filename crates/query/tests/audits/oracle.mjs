@@ -1,5 +1,5 @@
-// What graphql-js answers to cases.json over the rows of the query crate's own tests: node oracle.mjs SCHEMA
-// Prints for each case its data and the places of its errors, or that it is refused. expected.json is this output.
+// The answers of graphql-js to cases.json, with the rows of the query crate's unit tests: node oracle.mjs SCHEMA
+// Prints the data and the paths of errors of each case, or that it is refused. expected.json is this output.
 import { readFileSync } from "node:fs";
 import { buildSchema, execute, parse, validate } from "graphql";
 

@@ -47,7 +47,7 @@ async fn a_client_is_told_its_account_and_when_to_come_again() {
     let (status, answer) = post("192.0.2.1", 4).await;
     assert!(status == 200 && answer.contains("ratelimit: \"publications\";r=6;t="), "{answer}");
     assert!(answer.contains("ratelimit-policy: \"publications\";q=10;w=3600"), "{answer}");
-    // Seven do not fit, and cost what any request costs.
+    // Seven exceed the rate limit; the refusal costs what any request costs.
     let (status, answer) = post("192.0.2.1", 7).await;
     assert!(status == 429 && answer.contains(r#""code":"RATE_LIMITED""#), "{answer}");
     let seconds = answer.split("retry-after: ").nth(1).unwrap().split("\r\n").next().unwrap();
@@ -56,7 +56,7 @@ async fn a_client_is_told_its_account_and_when_to_come_again() {
     assert_eq!(post("192.0.2.1", 5).await.0, 200);
     let (status, answer) = running.get("/graphql?query=%7B", "x-forwarded-for: 192.0.2.1").await;
     assert!(status == 429 && answer.contains("ratelimit: \"publications\";r=0;"), "{answer}");
-    // The answer arrives also where the request is long and its body is not looked at.
+    // The answer arrives also when the request is long and its body is not read.
     let (status, answer) = post("192.0.2.1", 20_000).await;
     assert!(status == 429 && answer.contains("retry-after: "), "{answer}");
     assert_eq!(post("192.0.2.2", 10).await.0, 200, "another client");
@@ -106,7 +106,7 @@ async fn pages_of_allowed_origins_may_ask() {
     assert!(answer.contains("vary: accept, accept-encoding\r\n"), "{answer}");
     let (status, answer) = running.post(&[JSON, "origin: https://b.example", cross], SEED).await;
     assert!(status == 403 && !answer.contains("access-control-allow-origin"), "{answer}");
-    // What a page may send without a preflight is no GraphQL request, whatever its origin.
+    // A request that a page may send without a preflight is refused, whatever its origin.
     for simple in ["content-type: text/plain", "content-type: multipart/form-data", "x: y"] {
         assert_eq!(running.post(&[simple, OURS], SEED).await.0, 415, "{simple}");
     }

@@ -1,4 +1,4 @@
-//! What may be kept: answers by others, documents by their hashes.
+//! Caching: answers by HTTP caches, documents by their hashes.
 
 use std::sync::atomic::Ordering;
 
@@ -55,7 +55,7 @@ async fn what_a_client_has_is_not_sent_again() {
         "{answer}"
     );
     assert_eq!(header(&answer, "cache-control"), Some("public, max-age=3600"));
-    // The same bytes as another media type are another answer.
+    // The same bytes in another media type are a different answer.
     let (status, _) = running.get(SETTLED, &format!("if-none-match: {tag}")).await;
     assert_eq!(status, 200);
     let (status, _) = running.get(UNKNOWN, &format!("{NEW}\r\nif-none-match: {tag}")).await;

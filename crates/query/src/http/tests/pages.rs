@@ -1,4 +1,4 @@
-//! The pages for people, over HTTP.
+//! The HTML pages, over HTTP.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use model::{
 use super::{Running, send, start, start_on};
 use crate::testing::{pg, unknown};
 
-/// What a browser sends of a page that somebody types or follows.
+/// The headers of a browser when a person types an address or follows a link.
 const BROWSER: &str = "accept: text/html,application/xhtml+xml,*/*;q=0.8\r\nsec-fetch-site: cross-site\r\n\
                        sec-fetch-mode: navigate\r\nsec-fetch-dest: document";
 /// `printf %s secret | sha256sum`
@@ -44,7 +44,7 @@ fn publication(
     Publication { id: PublicationId::new("story", version).unwrap(), info, ..pg() }
 }
 
-/// By a second factor, by a trusted publisher, then with a token; and one that is disputed and over Tor.
+/// One by a second factor, one by a trusted publisher, one by a token; one of them disputed and over Tor.
 fn story() -> Vec<Publication> {
     vec![
         publication("1.13.0", "2022-01-10T09:00:00Z", "ana", |_| ()),
@@ -238,7 +238,7 @@ async fn pages_are_cached_counted_and_kept_within_their_policy() {
         "publication_query_requests_total{outcome=\"not_modified\",status=\"3xx\"} 3",
         "publication_query_requests_total{outcome=\"bad_request\",status=\"4xx\"} 1",
         "publication_query_requests_total{outcome=\"store_unavailable\",status=\"5xx\"} 1",
-        // 20 of each search, 50 of each page of a package, whatever became of it.
+        // 20 for each search, 50 for each page of a package, whatever the outcome.
         "publication_query_keys_sum 290",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
@@ -271,7 +271,7 @@ async fn tokens_limits_and_accounts_hold_for_pages() {
             header(&page, "ratelimit").and_then(|own| own.split(";t").next().map(String::from)),
         )
     };
-    // 50 publications and the four rows of the history.
+    // 50 publications, and the four rows of the history.
     assert_eq!(left(&poor).await, (200, Some("\"publications\";r=6".into())));
     assert_eq!(left(&poor).await.0, 429);
     let few = start_on(story(), |settings| settings.limits.max_history = 3).await;
