@@ -1,4 +1,4 @@
-//! What the query API answers, as far as the rules read it.
+//! The answers of the query API: the fields that the rules read.
 
 use serde::Deserialize;
 
@@ -6,44 +6,44 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Package {
-    /// The name, to check that the answer is for what was asked.
+    /// The name, compared with the name in the request.
     pub name: String,
-    /// The version, to check the same.
+    /// The version, compared likewise.
     pub version: String,
     /// The publication.
     pub publication_info: Option<Info>,
-    /// How it compares with those before it.
+    /// How the publication compares with earlier ones.
     pub history: History,
 }
 
-/// A publication's facts.
+/// The facts of a publication.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Info {
-    /// Who published.
+    /// The account that published.
     pub username: Option<String>,
-    /// When, RFC 3339.
+    /// The time of the publication, RFC 3339.
     pub created: Option<String>,
-    /// Over Tor; none where it is not known.
+    /// Whether it was published over Tor; `None` when not known.
     pub tor: Option<bool>,
-    /// With a second factor; none where it is not known.
+    /// Whether a second factor was given; `None` when not known.
     pub tfa: Option<bool>,
-    /// Whether records contradict each other.
+    /// Whether the records of the publication contradict each other.
     pub disputed: bool,
     /// The digest of the published artifact.
     pub integrity: Option<String>,
 }
 
-/// How a publication compares with those of the same package before it.
+/// How a publication compares with earlier ones of the same package.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct History {
-    /// The latest earlier one that was published by a strong method.
+    /// The latest earlier publication by a strong method.
     pub strongest: Option<Earlier>,
-    /// Whether this one was published by a weaker method than that.
+    /// Whether this publication used a weaker method than `strongest`.
     pub weaker: Option<bool>,
-    /// Whether the account never published this package before.
+    /// Whether the account had never published this package before.
     pub new_publisher: Option<bool>,
-    /// When the account last published this package before, RFC 3339.
+    /// The last time before that the account published this package, RFC 3339.
     pub publisher_last: Option<String>,
 }
 
@@ -51,16 +51,16 @@ pub struct History {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Earlier {
-    /// Its version.
+    /// The version.
     pub version: String,
-    /// When and how it was published.
+    /// The time and method of the publication.
     pub publication_info: EarlierInfo,
 }
 
-/// When and how an earlier version was published.
+/// The time and method of an earlier publication.
 #[derive(Debug, Clone, Deserialize)]
 pub struct EarlierInfo {
-    /// RFC 3339.
+    /// The time, RFC 3339.
     pub created: Option<String>,
     /// `SECOND_FACTOR`, `TRUSTED_PUBLISHER`, `SINGLE_FACTOR` or `UNKNOWN`.
     pub method: Option<String>,

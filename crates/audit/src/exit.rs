@@ -1,15 +1,15 @@
-//! How a run ended.
+//! The results of a run.
 
-/// How a run ended; CI jobs go by the numbers (crates/audit/README.md, Exit codes).
+/// The result of a run. CI jobs depend on the codes (crates/audit/README.md, Exit codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Everything was answered, and no rule with the level error is broken.
+    /// Everything was answered, and no rule of level error is broken.
     Clean,
-    /// A rule with the level error is broken.
+    /// A rule of level error is broken.
     Broken,
-    /// Wrong usage, a policy or a file that cannot be read.
+    /// Wrong usage, or a policy or file that cannot be read.
     Usage,
-    /// Nothing to audit.
+    /// There is nothing to audit.
     Nothing,
     /// Not everything was answered.
     Unanswered,

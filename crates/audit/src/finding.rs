@@ -1,4 +1,4 @@
-//! What is wrong with one package.
+//! A finding about one package.
 
 use std::sync::Arc;
 
@@ -6,21 +6,21 @@ use model::PublicationId;
 
 use crate::rule::{Level, Rule};
 
-/// One rule that one package breaks, at one place.
+/// A rule that a package breaks, at one position of a lockfile.
 #[derive(Debug, Clone)]
 pub struct Finding {
-    /// Which rule.
+    /// The rule.
     pub rule: Rule,
-    /// How serious the policy says it is.
+    /// The level of the rule in the policy.
     pub level: Level,
     /// The package.
     pub id: PublicationId,
-    /// Where it stands.
+    /// The lockfile.
     pub file: Arc<str>,
-    /// The line, from 1.
+    /// The line of the package, from 1.
     pub line: u32,
-    /// What was found, in one sentence. Not escaped.
+    /// The finding in one sentence. Not escaped.
     pub message: String,
-    /// The reason of the exception that covers it.
+    /// The reason of the exception that matches it.
     pub excepted: Option<String>,
 }

@@ -1,10 +1,10 @@
-//! Digests as Subresource Integrity writes them, compared as bytes.
+//! Digests in Subresource Integrity (SRI) format, compared as bytes.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// As JavaScript's decoders, which npm uses, read it: with or without padding.
+/// Accepts base64 with and without padding, like JavaScript's decoders, which npm uses.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -12,11 +12,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// The known algorithms, the strongest first.
+/// The known algorithms, strongest first.
 const ALGORITHMS: [&str; 4] = ["sha512", "sha384", "sha256", "sha1"];
 
-/// Whether two texts of digests contradict each other: of the algorithms that both have, none of the strongest's
-/// digests is equal. What is not SRI compares with nothing.
+/// Whether two texts of digests contradict each other: of the strongest algorithm that both have, no digest is equal.
+/// Text that is not SRI never contradicts.
 #[must_use]
 pub fn contradict(one: &str, other: &str) -> bool {
     ALGORITHMS
@@ -30,7 +30,7 @@ fn digests(text: &str, algorithm: &str) -> Vec<Vec<u8>> {
     text.split_ascii_whitespace()
         .filter_map(|item| {
             let (head, digest) = item.split_once('-')?;
-            // Options may stand behind a question mark; they do not change the digest.
+            // Options may follow after a question mark. They do not belong to the digest.
             let digest = digest.split('?').next().filter(|digest| !digest.is_empty())?;
             let digest = digest.replace('-', "+").replace('_', "/");
             head.eq_ignore_ascii_case(algorithm).then(|| BASE64.decode(digest).ok())?
@@ -57,7 +57,7 @@ mod tests {
             ("sha512-AAAA sha1-CCCC", "sha1-DDDD", true),
             ("sha384-AAAA sha256-CCCC", "sha384-BBBB sha256-CCCC", true),
             ("sha1-AAAA", "sha512-BBBB", false),
-            // Not SRI: a hexadecimal digest, an unknown algorithm, broken base64, nothing.
+            // Not SRI: a hexadecimal digest, an unknown algorithm, invalid base64, an empty text.
             ("0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33", "sha1-AAAA", false),
             ("md5-AAAA", "md5-BBBB", false),
             ("sha512-A!AA", "sha512-BBBB", false),

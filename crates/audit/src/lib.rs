@@ -1,11 +1,11 @@
-//! Audits lockfiles and SBOMs: asks the query API how each package was published, and evaluates the answers by a policy.
+//! Audits lockfiles and SBOMs: requests the publication of each package from the query API, and applies a policy.
 //!
-//! Read in this order: [`cli`], [`run`], [`lockfile`] (what the files say), [`settings`] and [`select`] (what is asked),
-//! [`client`] (how it is asked), [`policy`] and [`rules`] (what is wrong), [`report`] (how it is said).
+//! Read in this order: [`cli`], [`run`], [`lockfile`] (parsing), [`settings`] and [`select`] (the packages to request),
+//! [`client`] (requests), [`policy`] and [`rules`] (findings), [`report`] (output).
 //!
-//! This crate must not know Kafka, a database or the GraphQL engine: it is a client like any other. It must never send
-//! the name of a package that does not come from the deployment's registry, and never end with 0 where something was
-//! not answered.
+//! This crate must not depend on Kafka, a database or the GraphQL engine, because it is an ordinary client. It must
+//! never send the name of a package that is not from the deployment's registry, and never exit with 0 when an answer is
+//! missing.
 
 pub mod answer;
 pub mod cli;

@@ -1,15 +1,15 @@
-//! Where a package comes from, and whether that is the deployment's registry.
+//! The location of a package, and whether it is in the deployment's registry.
 
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// Why a package is not asked about. Its name may be private, so it is counted and never sent.
+/// Why a package is not requested. Its name may be private, so it is counted and never sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// A package of this repository.
+    /// A workspace package of this repository.
     Workspace,
     /// A link to a folder.
     Link,
@@ -17,21 +17,21 @@ pub enum Kind {
     File,
     /// A Git repository.
     Git,
-    /// A tarball that does not come from the deployment's registry.
+    /// A tarball outside of the deployment's registry.
     Tarball,
-    /// A package of another registry, by its location or by the settings of the package manager.
+    /// A package of another registry, by its location or by the package manager's settings.
     OtherRegistry,
-    /// Inside another package, without a location of its own.
+    /// A package inside another one, without its own location.
     Bundled,
-    /// Marked as private in an SBOM.
+    /// A component that an SBOM marks as private.
     Private,
     /// A purl of another type.
     OtherEcosystem,
-    /// Without a version.
+    /// A package without a version.
     NoVersion,
-    /// Without a location, in an SBOM in which others have one.
+    /// A package without a location, in an SBOM in which others have one.
     NoLocation,
-    /// Anything else: a runtime that pnpm installs, an SBOM component without a purl.
+    /// Others: a runtime that pnpm installs, an SBOM component without a purl.
     Other,
 }
 
@@ -54,21 +54,21 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Where the lockfile says that a package comes from.
+/// The location of a package in the lockfile.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
-    /// Nothing is said: the settings of the package manager decide.
+    /// No location: the package manager's settings decide.
     Unsaid,
-    /// The address of a tarball.
+    /// The URL of a tarball.
     Tarball(Url),
-    /// The address of a registry, without a tarball.
+    /// The URL of a registry, without a tarball.
     Registry(Url),
-    /// Not from any registry.
+    /// Outside of any registry.
     Elsewhere(Kind),
 }
 
 impl Location {
-    /// Reads what stands in `resolved`, in a specifier or in an SBOM's reference.
+    /// Reads the location from `resolved`, from a specifier or from an SBOM's reference.
     #[must_use]
     pub fn read(text: &str) -> Self {
         let text = text.trim();
@@ -92,7 +92,7 @@ impl Location {
         }
     }
 
-    /// The address, if there is one.
+    /// The URL, if there is one.
     #[must_use]
     pub const fn url(&self) -> Option<&Url> {
         match self {
@@ -102,37 +102,36 @@ impl Location {
     }
 }
 
-/// Archives of repositories, and addresses that end as Git's do.
+/// Whether the URL is an archive of a repository, or a Git URL.
 fn is_git(url: &Url) -> bool {
     matches!(url.host_str(), Some("codeload.github.com"))
         || url.path().ends_with(".git")
         || url.fragment().is_some_and(|fragment| fragment.contains("commit="))
 }
 
-/// `host` or `host:port` of an address, as a person would give it to `--registry`.
+/// `host` or `host:port` of a URL, as an argument for `--registry`.
 #[must_use]
 pub fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// A text that names no registry.
+/// A text that is not a registry host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not HOST[:PORT][/PATH] or a http(s) address without user, query and fragment")]
 pub struct InvalidHost;
 
-/// One of the deployment's registry hosts: a host, its default port unless another is named, and a path if there is
-/// one.
+/// A host of the deployment's registry, with an optional port and path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryHost {
     host: String,
     port: Option<u16>,
-    /// Begins and ends with a slash.
+    /// The path, with a slash at both ends.
     path: String,
 }
 
 impl RegistryHost {
-    /// Reads `HOST[:PORT][/PATH]` or an address.
+    /// Parses `HOST[:PORT][/PATH]` or a URL.
     ///
     /// # Errors
     /// [`InvalidHost`] for anything else.
@@ -149,7 +148,7 @@ impl RegistryHost {
         Ok(Self { host: host.to_owned(), port: url.port(), path: with_slash(url.path()) })
     }
 
-    /// The part of an address's path behind this registry's path; none where the address is elsewhere.
+    /// The part of the URL's path after this registry's path. `None` when the URL is elsewhere.
     fn rest<'u>(&self, url: &'u Url) -> Option<&'u str> {
         let is_here = matches!(url.scheme(), "http" | "https")
             && url.host_str() == Some(&self.host)
@@ -167,13 +166,13 @@ fn with_slash(path: &str) -> String {
 pub struct RegistryHosts(pub Vec<RegistryHost>);
 
 impl RegistryHosts {
-    /// Whether no host is known, so that nothing can be asked.
+    /// Whether no host is known. Then nothing can be requested.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether the address of a registry, as settings have it, is one of these.
+    /// Whether the registry URL of a setting is one of these hosts.
     #[must_use]
     pub fn has_registry(&self, address: &str) -> bool {
         let Ok(mut url) = Url::parse(address.trim()) else { return false };
@@ -182,17 +181,17 @@ impl RegistryHosts {
         self.0.iter().any(|host| host.rest(&url).is_some())
     }
 
-    /// The path of a tarball's address behind the registry's own; none where it comes from elsewhere.
+    /// The part of the tarball URL's path after the registry's path. `None` when it is not in the registry.
     #[must_use]
     pub fn tarball_path<'u>(&self, url: &'u Url) -> Option<&'u str> {
         let rests = self.0.iter().filter_map(|host| host.rest(url));
-        // Of several that fit the most exact, whatever the order.
+        // When several hosts match, the longest path counts, independent of their order.
         rests.min_by_key(|rest| rest.len())
     }
 }
 
-/// The package that a tarball's path names: `NAME/-/NAME-VERSION.tgz` as npm and every registry after it have it, or
-/// `download/@SCOPE/NAME/VERSION/…` as GitHub Packages has it.
+/// The name and version in a tarball's path: `NAME/-/NAME-VERSION.tgz` as in npm and most registries, or
+/// `download/@SCOPE/NAME/VERSION/…` as in GitHub Packages.
 #[must_use]
 pub fn package_of(path: &str) -> Option<(String, String)> {
     let segments: Option<Vec<String>> = path

@@ -1,4 +1,4 @@
-//! The policy: how serious each rule is, and which packages are excepted.
+//! The policy: the levels of the rules, and the exceptions.
 
 use model::{PublicationId, Timestamp};
 use nodejs_semver::{Range, Version};
@@ -7,31 +7,31 @@ use serde::Deserialize;
 use crate::finding::Finding;
 use crate::rule::{Level, Rule};
 
-/// A policy that cannot be used.
+/// Why a policy is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// Not TOML, an unknown key, a wrong type.
+    /// Invalid TOML, an unknown key, or a wrong type.
     #[error("line {line}: {message}")]
     Toml {
-        /// Where, from 1.
+        /// The line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The error.
         message: String,
     },
-    /// A key of a rule that does not have it, or a value out of its bounds.
+    /// A key that the rule does not have, or a value out of range.
     #[error("rules.{rule}: {message}")]
     Rule {
         /// The rule.
         rule: Rule,
-        /// What is wrong.
+        /// The error.
         message: &'static str,
     },
-    /// A value of an exception that is not what it should be.
+    /// An invalid value in an exception.
     #[error("exception {number}: {message}")]
     Exception {
-        /// Which, from 1.
+        /// The number of the exception, from 1.
         number: usize,
-        /// What is wrong.
+        /// The error.
         message: String,
     },
 }
@@ -77,23 +77,23 @@ enum Until {
     Text(String),
 }
 
-/// A package and a rule that are accepted, with the reason.
+/// An accepted finding: package, rule and reason.
 #[derive(Debug, Clone)]
 pub struct Exception {
-    /// The package's exact name.
+    /// The exact name of the package.
     pub package: String,
-    /// The versions, as they are written; all where there is none.
+    /// The version range as written; `None` = all versions.
     pub versions: Option<String>,
     range: Option<Range>,
     /// The rule.
     pub rule: Rule,
-    /// Why it is accepted.
+    /// Why the finding is accepted.
     pub reason: String,
-    /// The last day (UTC) on which it counts, `YYYY-MM-DD`.
+    /// The last day (UTC) on which the exception is valid, `YYYY-MM-DD`.
     pub until: Option<String>,
-    /// Whether that day is over.
+    /// Whether the last day has passed.
     pub is_outdated: bool,
-    /// Whether it covered a finding.
+    /// Whether it matched a finding.
     pub is_used: bool,
 }
 
@@ -102,7 +102,7 @@ impl Exception {
         let version = id.version.as_str();
         let is_version = match (&self.range, &self.versions) {
             (Some(range), Some(text)) => {
-                // A version that is not SemVer is in no range, but may stand there itself.
+                // A version that is not SemVer is in no range, but can be listed itself.
                 text.split("||").any(|part| part.trim().trim_start_matches('=') == version)
                     || Version::parse(version).is_ok_and(|version| range.satisfies(&version))
             }
@@ -112,13 +112,13 @@ impl Exception {
     }
 }
 
-/// The levels and the exceptions.
+/// The policy: levels and exceptions.
 #[derive(Debug, Clone)]
 pub struct Policy {
     levels: Vec<(Rule, Level)>,
-    /// After how many days an account is said to return.
+    /// An account is "returning" after this many days.
     pub returning_days: i64,
-    /// Below how many minutes a version is too young.
+    /// A version is "too young" for this many minutes.
     pub young_minutes: i64,
     /// The exceptions in the order of the file.
     pub exceptions: Vec<Exception>,
@@ -129,7 +129,7 @@ impl Default for Policy {
         Self {
             levels: Rule::ALL.iter().map(|&rule| (rule, rule.default_level())).collect(),
             returning_days: 365,
-            // A day: what package managers wait by default where they wait at all.
+            // A day, the usual default of package managers that support a delay.
             young_minutes: 1_440,
             exceptions: Vec::new(),
         }
@@ -137,10 +137,10 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Reads a policy. `now` decides which exceptions are out of date.
+    /// Parses a policy. `now` decides which exceptions are outdated.
     ///
     /// # Errors
-    /// [`PolicyError`] for anything that does not have a meaning: a policy that is read wrong protects nobody.
+    /// [`PolicyError`] for unknown keys and invalid values, because a misread policy protects nobody.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, PolicyError> {
         let file: File = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
@@ -184,14 +184,14 @@ impl Policy {
         Ok(())
     }
 
-    /// How serious a rule is.
+    /// The level of a rule.
     #[must_use]
     pub fn level(&self, rule: Rule) -> Level {
         let level = self.levels.iter().find(|(known, _)| *known == rule);
         level.map_or(rule.default_level(), |(_, level)| *level)
     }
 
-    /// Marks the findings that exceptions cover, and the exceptions that are used.
+    /// Marks the findings that exceptions match, and the exceptions that are used.
     pub fn except(&mut self, findings: &mut [Finding]) {
         for finding in findings {
             for exception in &mut self.exceptions {

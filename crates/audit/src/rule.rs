@@ -1,4 +1,4 @@
-//! The rules by name, and how serious each is.
+//! The rules: names and default levels.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! rules {
     ($($rule:ident $name:literal $level:ident $text:literal $advice:literal;)*) => {
-        /// What can be wrong with a package.
+        /// A rule that a package can break.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
         #[serde(rename_all = "kebab-case")]
         pub enum Rule { $(#[doc = $text] $rule,)* }
 
         impl Rule {
-            /// All of them, in the order of reports.
+            /// All rules, in the order of reports.
             pub const ALL: &'static [Self] = &[$(Self::$rule,)*];
 
             /// The stable name.
@@ -21,19 +21,19 @@ macro_rules! rules {
                 match self { $(Self::$rule => $name,)* }
             }
 
-            /// The level where the policy says nothing.
+            /// The level without a setting in the policy.
             #[must_use]
             pub const fn default_level(self) -> Level {
                 match self { $(Self::$rule => Level::$level,)* }
             }
 
-            /// What it means, in one sentence.
+            /// The meaning of the rule, in one sentence.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$rule => $text,)* }
             }
 
-            /// What to do about it.
+            /// The recommended action.
             #[must_use]
             pub const fn advice(self) -> &'static str {
                 match self { $(Self::$rule => $advice,)* }
@@ -72,15 +72,15 @@ impl fmt::Display for Rule {
     }
 }
 
-/// How serious a rule is.
+/// The level of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Not looked at.
+    /// The rule is not checked.
     Off,
-    /// Said.
+    /// The rule is reported.
     Warn,
-    /// Ends with exit code 1.
+    /// The rule is reported and causes exit code 1.
     Error,
 }
 

@@ -1,4 +1,4 @@
-//! The rules: what a publication, its history and its place in the lockfile can break.
+//! Evaluates the rules on a publication, its history and its lockfile entries.
 
 use model::{PublicationId, Timestamp};
 
@@ -12,7 +12,7 @@ use crate::select::{Disagreement, Occurrence};
 const DAY: i64 = 86_400 * 1_000_000;
 const MINUTE: i64 = 60 * 1_000_000;
 
-/// What the rules say of one publication. `package` is its answer; none where there is no record.
+/// The findings for one publication. `package` is its answer; `None` when there is no record.
 #[must_use]
 pub fn evaluate(
     id: &PublicationId,
@@ -173,7 +173,7 @@ fn day(time: &str) -> &str {
     time.get(..10).unwrap_or(time)
 }
 
-/// A span of time as a person says it.
+/// A duration in words.
 fn span(from: Timestamp, to: Timestamp) -> String {
     let days = (to.as_micros() - from.as_micros()) / DAY;
     let (count, unit) = match days {

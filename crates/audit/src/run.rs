@@ -21,11 +21,11 @@ use crate::rules;
 use crate::select::{self, Base, Registry, Selection};
 use crate::settings::{Environment, Settings};
 
-/// What a run reads and writes besides files.
+/// The inputs and outputs of a run other than files.
 pub struct Surroundings {
-    /// Variables.
+    /// The environment variables.
     pub environment: Environment,
-    /// The present.
+    /// The current time.
     pub now: Timestamp,
     /// Standard input.
     pub input: Box<dyn Read>,
@@ -35,15 +35,15 @@ pub struct Surroundings {
     pub errors: Box<dyn Write>,
 }
 
-/// No host of the deployment's registry is known, so that nothing may be asked.
+/// No host of the deployment's registry is known, so no package may be requested.
 #[derive(Debug, thiserror::Error)]
 #[error("neither the service nor --registry names a host of the registry")]
 struct NoHosts {
-    /// The hosts in the lockfiles, several lines of our own.
+    /// The hosts in the lockfiles, in several lines that this program wrote.
     hint: String,
 }
 
-/// Runs the audit and returns how it ended. An output that cannot be written is an error of usage.
+/// Runs the audit and returns its result. An output that cannot be written counts as wrong usage.
 pub fn run(cli: &Cli, surroundings: &mut Surroundings) -> Exit {
     match audit(cli, surroundings).and_then(|report| write(cli, &report, surroundings)) {
         Ok(exit) => exit,
@@ -51,7 +51,7 @@ pub fn run(cli: &Cli, surroundings: &mut Surroundings) -> Exit {
             let hint = error.downcast_ref::<NoHosts>().map(|error| format!("\n{}", error.hint));
             let hint = hint.unwrap_or_default();
             let message = format!("{error:#}");
-            // A message may quote a file, and a workflow reads commands on this stream too.
+            // The message may quote a file. Escape it, because workflows read commands on this stream too.
             let text = report::escape::line(&message);
             let _ = writeln!(surroundings.errors, "publication-audit: {text}{hint}");
             if cli.format == OutputFormat::Github {
@@ -105,7 +105,7 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// The deployment's registry; none where the service did not say, which the report then has.
+/// The deployment's registry. `None` when the service did not answer, which the report then records.
 fn registry(
     client: &Client,
     mut hosts: RegistryHosts,
@@ -127,7 +127,7 @@ fn registry(
     Ok(Some(Registry { ecosystem: named.ecosystem, hosts }))
 }
 
-/// The hosts in the lockfiles with counts, and the option that would name each.
+/// Lists the hosts in the lockfiles with counts, and the option that would name each.
 fn hosts_hint(lockfiles: &[Lockfile]) -> String {
     let (hosts, unsaid) = select::hosts_of(lockfiles);
     let mut by_count: Vec<_> = hosts.into_iter().collect();
@@ -163,7 +163,7 @@ fn ask(client: &Client, cli: &Cli, selection: Selection, now: Timestamp, report:
     report.finish();
 }
 
-/// A bar on a terminal, and nothing elsewhere.
+/// A progress bar on a terminal; hidden otherwise.
 fn progress(cli: &Cli, length: usize) -> ProgressBar {
     if cli.format != OutputFormat::Text || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,4 +1,4 @@
-//! What is asked: exactly what comes from the deployment's registry, each name and version once.
+//! Selects the packages to request: those from the deployment's registry, each name and version once.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,41 +12,41 @@ use crate::settings::Settings;
 /// The deployment's registry.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    /// Its purl type.
+    /// The purl type.
     pub ecosystem: String,
-    /// Its hosts.
+    /// The hosts.
     pub hosts: RegistryHosts,
 }
 
-/// What the location of an entry says against the entry itself.
+/// How the location of an entry contradicts the entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disagreement {
-    /// It is the tarball of another package or version, which is then the one that is asked about.
+    /// It is the tarball of another package or version. That one is requested.
     Other {
         /// The package that the entry names.
         listed: String,
     },
-    /// It does not say which package it is.
+    /// The location does not name a package.
     Unreadable,
 }
 
-/// One place in a file where a package stands.
+/// One position of a package in a file.
 #[derive(Debug, Clone)]
 pub struct Occurrence {
-    /// The file as it was named.
+    /// The path of the file as given.
     pub file: Arc<str>,
     /// The line, from 1.
     pub line: u32,
-    /// The digests that stand there.
+    /// The entry's digests.
     pub integrity: Option<String>,
-    /// Whether the location disagrees.
+    /// How the location contradicts the entry.
     pub disagreement: Option<Disagreement>,
 }
 
-/// An entry that is not asked about.
+/// An entry that is not requested.
 #[derive(Debug, Clone)]
 pub struct NotAudited {
-    /// Why.
+    /// The reason.
     pub kind: Kind,
     /// The name in the file.
     pub name: String,
@@ -54,20 +54,20 @@ pub struct NotAudited {
     pub version: Option<String>,
     /// The file.
     pub file: Arc<str>,
-    /// The line.
+    /// The line, from 1.
     pub line: u32,
 }
 
-/// What is asked and what is not.
+/// The packages that are requested and those that are not.
 #[derive(Debug, Default)]
 pub struct Selection {
-    /// Each publication once, with all its places, in the order of names.
+    /// Each publication once, with all its positions, sorted by name.
     pub asked: BTreeMap<PublicationId, Vec<Occurrence>>,
-    /// The rest.
+    /// The other entries.
     pub not_audited: Vec<NotAudited>,
 }
 
-/// An address that names a package whose name is not valid.
+/// The location names a package with an invalid name.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}, line {line}: the location names a package that is not valid: {error}")]
 pub struct InvalidLocation {
@@ -76,18 +76,18 @@ pub struct InvalidLocation {
     error: InvalidName,
 }
 
-/// Which entries a base file has: of these nothing is new.
+/// The entries of a base file. Entries equal to these are not new.
 #[derive(Debug, Default)]
 pub struct Base(HashSet<(String, Option<String>, Option<String>, Location)>);
 
 impl Base {
-    /// Of the lockfile as it was before.
+    /// The entries of the earlier lockfile.
     #[must_use]
     pub fn of(lockfile: &Lockfile) -> Self {
         Self(lockfile.entries.iter().map(key).collect())
     }
 
-    /// Takes away from a lockfile what this one has.
+    /// Removes the base's entries from a lockfile.
     pub fn subtract_from(&self, lockfile: &mut Lockfile) {
         lockfile.entries.retain(|entry| !self.0.contains(&key(entry)));
     }
@@ -98,7 +98,7 @@ fn key(entry: &Entry) -> (String, Option<String>, Option<String>, Location) {
     (name.clone(), version.clone(), integrity.clone(), location.clone())
 }
 
-/// How many packages of the files come from each host, and how many say no location.
+/// The number of packages per host, and the number without a location.
 #[must_use]
 pub fn hosts_of(lockfiles: &[Lockfile]) -> (BTreeMap<String, usize>, usize) {
     let mut hosts = BTreeMap::new();
@@ -115,7 +115,7 @@ pub fn hosts_of(lockfiles: &[Lockfile]) -> (BTreeMap<String, usize>, usize) {
     (hosts, unsaid)
 }
 
-/// Whether anything might be asked about, whatever the hosts are.
+/// Whether any package could be requested, whatever the registry's hosts are.
 #[must_use]
 pub fn has_candidates(lockfiles: &[Lockfile]) -> bool {
     let (hosts, unsaid) = hosts_of(lockfiles);
@@ -123,10 +123,10 @@ pub fn has_candidates(lockfiles: &[Lockfile]) -> bool {
 }
 
 impl Selection {
-    /// Adds the entries of a lockfile.
+    /// Adds the entries of a lockfile to the selection.
     ///
     /// # Errors
-    /// [`InvalidLocation`] where an address of the registry names a package that no registry has.
+    /// [`InvalidLocation`] when a location in the registry names a package with an invalid name.
     pub fn add(
         &mut self,
         lockfile: &Lockfile,

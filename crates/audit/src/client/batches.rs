@@ -1,4 +1,4 @@
-//! Many publications: in batches, several at the same time, in halves where a limit of the service asks for it.
+//! Requests for many publications: in parallel batches, which are halved when a limit of the service requires it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,27 +8,27 @@ use model::PublicationId;
 use super::{Client, Failure, Unanswered};
 use crate::answer::Package;
 
-/// Publications in one request. The service takes 5,000 by default; smaller batches are answered at the same time.
+/// Publications in one request. The service accepts 5,000 by default; smaller batches run in parallel.
 const BATCH: usize = 1_000;
-/// Requests at the same time.
+/// Requests in parallel.
 const WORKERS: usize = 4;
 
-/// What came back.
+/// The results for all publications.
 #[derive(Debug, Default)]
 pub struct Answered {
-    /// The answers; none where there is no record.
+    /// The answers; `None` where there is no record.
     pub packages: BTreeMap<PublicationId, Option<Package>>,
-    /// What was not answered, and why.
+    /// The publications without an answer, and the reasons.
     pub unanswered: BTreeMap<PublicationId, Unanswered>,
 }
 
-/// Asks about all publications. `progress` is called with how many more are done.
+/// Requests all publications. `progress` is called with the number of publications that were just finished.
 pub fn ask_all(
     client: &Client,
     ids: &[PublicationId],
     progress: &(dyn Fn(usize) + Sync),
 ) -> Answered {
-    // Batches of one size: the last must not be a small rest that costs a request of its own.
+    // Batches of equal size, so that no request is spent on a small rest.
     let batches = ids.len().div_ceil(BATCH).max(1);
     let size = ids.len().div_ceil(batches).max(1);
     let job = Job {
@@ -51,21 +51,21 @@ struct Job<'a> {
     progress: &'a (dyn Fn(usize) + Sync),
     waiting: Mutex<Vec<&'a [PublicationId]>>,
     done: Mutex<Answered>,
-    /// Why nothing more is asked.
+    /// Why no more requests are sent.
     stop: Mutex<Option<Unanswered>>,
 }
 
 impl<'a> Job<'a> {
     fn work(&self) {
         loop {
-            // The lock must not be held while the batch is asked about.
+            // Release the lock before the request.
             let next = lock(&self.waiting).pop();
             let Some(ids) = next else { return };
             self.batch(ids);
         }
     }
 
-    /// Asks about a batch; where it is too large, about its halves.
+    /// Requests a batch, or its two halves when it is too large.
     fn batch(&self, ids: &'a [PublicationId]) {
         let stop = lock(&self.stop).clone();
         let result = match stop {
@@ -98,7 +98,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// A worker that panicked leaves whole batches or nothing behind, so that the value can be used.
+/// Ignores poisoning, because a worker that panics leaves no partial entry.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! One HTTP request: where it goes, and what its answer means.
+//! One HTTP request: its endpoint, and how its response is read.
 
 use std::io::Read as _;
 use std::time::{Duration, SystemTime};
@@ -11,15 +11,15 @@ use url::Url;
 
 use super::{Failure, InvalidEndpoint, Unanswered, is_loopback, retry_after};
 
-/// The longest answer that is read. Five thousand packages with their history are about 4 MB.
+/// The maximum size of an answer. 5,000 packages with history are about 4 MB.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 const UNTRUSTED: &str = "its certificate is not trusted (SSL_CERT_FILE), or it does not speak TLS";
-/// How long one request may take before it is sent again.
+/// Timeout of one request, after which it is sent again.
 const ONE_REQUEST: Duration = Duration::from_secs(30);
-/// A redirect within the same origin is followed so often.
+/// Maximum number of redirects, all within the same origin.
 const MAX_REDIRECTS: u32 = 3;
 
-/// Where the API is, and how it is asked.
+/// The address of the API and the HTTP client for it.
 #[derive(Debug)]
 pub struct Endpoint {
     agent: Agent,
@@ -28,11 +28,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The API below `address`; `/graphql` is added where it does not end so. Proxies and own certificate authorities
-    /// are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`); a loopback address is asked directly.
+    /// The API at `address`; `/graphql` is appended unless the address ends with it. Proxies and certificate
+    /// authorities are from the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`); loopback addresses use no
+    /// proxy.
     ///
     /// # Errors
-    /// [`InvalidEndpoint`].
+    /// [`InvalidEndpoint`] when the address is not a plain http(s) URL, or the token must not be sent to it.
     pub fn new(address: &str, token: Option<&str>) -> Result<Self, InvalidEndpoint> {
         let mut url = Url::parse(address).map_err(|_| InvalidEndpoint::Address)?;
         let is_plain = matches!(url.scheme(), "http" | "https")
@@ -70,7 +71,7 @@ impl Endpoint {
         Ok(Self { agent: config.build().new_agent(), url, authorization })
     }
 
-    /// Sends a GraphQL request once and reads the data of its answer.
+    /// Sends a GraphQL request once and reads the data of the response. `left` is the time left for the whole run.
     pub(super) fn post<T: for<'de> Deserialize<'de>>(
         &self,
         body: &str,
@@ -101,7 +102,7 @@ impl Endpoint {
         request.send(body).map_err(|error| Failure::Passing(transport(&error), None))
     }
 
-    /// Neither the token nor the names of packages go to another origin.
+    /// The target of a redirect. Neither the token nor package names may go to another origin.
     fn redirect(&self, from: &Url, response: &Response<Body>) -> Result<Url, Failure> {
         let keeps_method = matches!(
             response.status(),
@@ -118,7 +119,7 @@ impl Endpoint {
     }
 }
 
-/// What went wrong below HTTP, without the address.
+/// A failure below HTTP, without the address.
 fn transport(error: &ureq::Error) -> Unanswered {
     match error {
         ureq::Error::Timeout(_) => Unanswered::TimeOut,
@@ -196,7 +197,7 @@ fn read<T: for<'de> Deserialize<'de>>(mut response: Response<Body>) -> Result<T,
         });
     }
     let answer: Answer<T> = serde_json::from_slice(&text).map_err(|error| {
-        // An answer that ends early may have been cut by a proxy that hides it.
+        // A proxy may have cut the answer without an error.
         let why = |text: &str| Unanswered::NotUnderstood(text.to_owned());
         match error.is_eof() {
             true => Failure::Passing(why("it ends early"), after),
@@ -219,7 +220,7 @@ fn failure(error: &GraphqlError, status: StatusCode, after: Option<Duration>) ->
     let code = error.extensions.code.as_deref().unwrap_or_default();
     let named =
         error.extensions.retry_after.filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
-    // No more than a year: the number comes from outside.
+    // At most a year, because the number is not trusted.
     let named = named.map(|seconds| Duration::from_secs_f64(seconds.min(31_536_000.0)));
     let after = after.or(named);
     match code {
@@ -236,7 +237,7 @@ fn failure(error: &GraphqlError, status: StatusCode, after: Option<Duration>) ->
         "STORE_UNAVAILABLE" | "TIMEOUT" | "INTERNAL_SERVER_ERROR" => {
             Failure::Passing(Unanswered::Away(code.to_lowercase()), after)
         }
-        // A service without codes says in its message which field it does not have.
+        // A service without error codes names the unknown field in the message.
         _ if error.message.contains("history") || error.message.contains("registry") => {
             Failure::Final(Unanswered::TooOld)
         }

@@ -1,4 +1,4 @@
-//! The query API: what is sent, how often, and what counts as an answer.
+//! The client of the query API: requests, retries, and the checks of an answer.
 
 mod batches;
 mod http;
@@ -17,33 +17,33 @@ use crate::location::{InvalidHost, RegistryHost};
 pub use batches::{Answered, ask_all};
 pub use http::Endpoint;
 
-/// Everything the rules read, and nothing else.
+/// Exactly the fields that the rules read.
 const PACKAGES: &str = "query PublicationAudit($refs: [PackageRef!]!) { packages(refs: $refs) { name version \
     publicationInfo { username created tor tfa disputed integrity } \
     history { strongest { version publicationInfo { created method } } weaker newPublisher publisherLast } } }";
 const REGISTRY: &str = "query PublicationAuditRegistry { registry { ecosystem hosts } }";
 
-/// How often a request is sent again after a failure that may pass by itself.
+/// Maximum number of tries after failures that may be temporary.
 const TRIES: u32 = 4;
-/// The wait before the second try; it doubles with each.
+/// The pause before the second try. It doubles with each try.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
-/// Why something was not answered.
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unanswered {
-    /// The service cannot be reached, or answers with an error of its own.
+    /// The service cannot be reached or returns an error.
     Away(String),
-    /// The time for the whole run is over.
+    /// The timeout of the whole run has passed.
     TimeOut,
-    /// 401 or 403.
+    /// The service returned 401 or 403.
     Refused(u16),
-    /// The rate limit, for longer than the run may take.
+    /// The rate limit requires a wait that is longer than the run may take.
     RateLimited,
-    /// More than a limit of the service allows, even for one package.
+    /// A limit of the service is exceeded even by a single package.
     Limit(String),
-    /// The service does not know a field that is needed.
+    /// The service does not have a required field.
     TooOld,
-    /// What came back is not the answer to what was asked.
+    /// The response is not an answer to the request.
     NotUnderstood(String),
 }
 
@@ -65,35 +65,35 @@ impl fmt::Display for Unanswered {
 }
 
 impl Unanswered {
-    /// Whether other requests would fail for the same reason.
+    /// Whether all other requests would fail for the same reason.
     const fn is_for_all(&self) -> bool {
         !matches!(self, Self::Limit(_) | Self::NotUnderstood(_))
     }
 }
 
-/// One request that failed.
+/// A failed request.
 #[derive(Debug)]
 enum Failure {
-    /// It may pass by itself; after the wait that the service names.
+    /// It may be temporary; with the wait that the service asks for.
     Passing(Unanswered, Option<Duration>),
-    /// The batch is too large for a limit.
+    /// The batch exceeds a limit.
     TooLarge(String),
     Final(Unanswered),
 }
 
-/// The API at one address, until a point in time.
+/// A client of the API with a deadline.
 #[derive(Debug)]
 pub struct Client {
     endpoint: Endpoint,
     deadline: Instant,
 }
 
-/// The deployment's registry, as the service names it.
+/// The deployment's registry, as the service describes it.
 #[derive(Debug, Clone)]
 pub struct NamedRegistry {
-    /// Its purl type.
+    /// The purl type.
     pub ecosystem: String,
-    /// Its hosts; may be none.
+    /// The hosts; may be empty.
     pub hosts: Vec<RegistryHost>,
 }
 
@@ -120,10 +120,10 @@ impl Client {
         Self { endpoint, deadline }
     }
 
-    /// Asks which registry the deployment serves.
+    /// Requests the registry that the deployment serves.
     ///
     /// # Errors
-    /// [`Unanswered`].
+    /// [`Unanswered`] when the service gives no usable answer.
     pub fn registry(&self) -> Result<NamedRegistry, Unanswered> {
         let body = json!({ "query": REGISTRY }).to_string();
         let data: RegistryData = self.ask(&body).map_err(|failure| match failure {
@@ -137,7 +137,7 @@ impl Client {
         Ok(NamedRegistry { ecosystem: data.registry.ecosystem, hosts })
     }
 
-    /// Asks about some publications. The answers have the order of `ids`; none where there is no record.
+    /// Requests some publications. The answers have the order of `ids`; `None` where there is no record.
     fn packages(&self, ids: &[PublicationId]) -> Result<Vec<Option<Package>>, Failure> {
         let refs: Vec<_> = ids
             .iter()
@@ -157,7 +157,7 @@ impl Client {
         Ok(data.packages)
     }
 
-    /// Sends a request until it is answered, fails for good, or the time is over.
+    /// Sends a request until it is answered, fails permanently, or the deadline has passed.
     fn ask<T: for<'de> Deserialize<'de>>(&self, body: &str) -> Result<T, Failure> {
         let mut wait = FIRST_WAIT;
         let mut tries = 0;
@@ -171,7 +171,7 @@ impl Client {
                 other => return other,
             };
             tries += 1;
-            // A service that names the time is asked again as long as there is time; else a few times.
+            // With a wait given by the service, retry until the deadline; otherwise only a few times.
             if after.is_none() && tries >= TRIES {
                 return Err(Failure::Final(why));
             }
@@ -191,7 +191,7 @@ impl Client {
     }
 }
 
-/// The wait that a `Retry-After` header names: seconds, or a date.
+/// The wait in a `Retry-After` header: seconds or a date.
 fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
     if let Ok(seconds) = header.parse::<u64>() {
@@ -201,23 +201,23 @@ fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-/// An address that cannot be asked.
+/// An address or a token that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidEndpoint {
-    /// Not a http(s) address, or one with a user, a query or a fragment.
+    /// The address is not http(s), or has a user, a query or a fragment.
     #[error("--url is not a http or https address without user, query and fragment")]
     Address,
-    /// A token over plain HTTP.
+    /// The token would be sent over plain HTTP.
     #[error(
         "--token-file is only for https or a loopback address: the token would be readable on its way"
     )]
     TokenInClear,
-    /// A token that cannot stand in a header.
+    /// The token cannot be sent in a header.
     #[error("--token-file does not hold one token")]
     Token,
 }
 
-/// Whether an address is on this machine.
+/// Whether the address is a loopback address.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

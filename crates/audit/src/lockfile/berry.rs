@@ -1,4 +1,4 @@
-//! yarn.lock of Yarn 2 and later. The `resolution` of an entry decides: its name, version and place.
+//! yarn.lock of Yarn 2 and later. The `resolution` of an entry has its name, version and location.
 
 use percent_encoding::percent_decode_str;
 
@@ -48,13 +48,13 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
 
 fn entry(resolution: &str, line: u32) -> Option<Entry> {
     let (name, reference) = split(resolution)?;
-    // `virtual:HASH#REFERENCE` is the same package with other peers.
+    // `virtual:HASH#REFERENCE` is the same package with other peer dependencies.
     let reference = match reference.strip_prefix("virtual:") {
         Some(virtual_reference) => virtual_reference.split_once('#')?.1,
         None => reference,
     };
     if let Some(patch) = reference.strip_prefix("patch:") {
-        // `patch:LOCATOR#PATCHES`, where the locator's own marks are percent-encoded once for each level.
+        // `patch:LOCATOR#PATCHES`, in which the locator is percent-encoded once per level.
         let locator = patch.split_once('#').map_or(patch, |(locator, _)| locator);
         let locator = percent_decode_str(locator).decode_utf8().ok()?;
         return entry(&locator, line);
@@ -76,7 +76,7 @@ fn entry(resolution: &str, line: u32) -> Option<Entry> {
     Some(Entry::npm(name, line).version(Some(version)).at(location))
 }
 
-/// A name and what stands behind its `@`.
+/// Splits a locator into the name and the text after its `@`.
 fn split(locator: &str) -> Option<(&str, &str)> {
     let (at, _) = locator.char_indices().skip(1).find(|&(_, letter)| letter == '@')?;
     Some((&locator[..at], &locator[at + 1..]))

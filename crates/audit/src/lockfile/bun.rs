@@ -4,7 +4,7 @@ use super::{Entry, LockfileError};
 use crate::location::{Kind, Location};
 use crate::tree::{Map, Node, Value};
 
-/// Whether a JSON document is one of bun's: npm's has no workspaces at its head, and its packages are objects.
+/// Whether a JSON document is a bun.lock: its packages are lists. In npm's lockfile they are objects.
 pub(super) fn is_bun(document: &Node) -> bool {
     let packages = document.get("packages").and_then(Node::map);
     let first = packages.and_then(|packages| packages.iter().next());
@@ -31,7 +31,7 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     packages.iter().filter_map(|(_, package)| entry(package).transpose()).collect()
 }
 
-/// `["NAME@VERSION", "REGISTRY OR TARBALL", {…}, "sha512-…"]` of a registry, `["NAME@PLACE", {…}, …]` of anything else.
+/// `["NAME@VERSION", "REGISTRY OR TARBALL", {…}, "sha512-…"]` for a registry, `["NAME@PLACE", {…}, …]` otherwise.
 fn entry(package: &Node) -> Result<Option<Entry>, LockfileError> {
     let broken =
         || LockfileError::structure(package.line, "a package that is not [NAME@VERSION, …]");
@@ -54,7 +54,7 @@ fn entry(package: &Node) -> Result<Option<Entry>, LockfileError> {
         details.and_then(|details: &Map| details.get("bundled")).is_some_and(Node::is_true);
     let location = match Location::read(tarball) {
         Location::Unsaid if is_bundled => Location::Elsewhere(Kind::Bundled),
-        // Of another registry bun may write the address without the tarball's.
+        // For another registry, bun may write its URL without a tarball.
         Location::Tarball(url) if !url.path().contains("/-/") && !url.path().ends_with(".tgz") => {
             Location::Registry(url)
         }

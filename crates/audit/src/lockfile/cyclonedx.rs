@@ -6,7 +6,7 @@ use super::{Entry, LockfileError, purls};
 use crate::location::{Kind, Location};
 use crate::tree::Node;
 
-/// The components, nested ones too; without the root, which `metadata.component` names.
+/// All components, including nested ones, without the root that `metadata.component` names.
 pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     let format = document.text_at("bomFormat").unwrap_or("none");
     let version = document.text_at("specVersion").unwrap_or("none");
@@ -27,7 +27,7 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     if let Some(components) = document.get("components") {
         collect(components, &root, &mut entries);
     }
-    // What is nested in the root is a part of the product, and listed like any other.
+    // Components nested in the root are parts of the product and are listed too.
     if let Some(components) = document
         .get("metadata")
         .and_then(|metadata| metadata.get("component"))
@@ -38,7 +38,7 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     Ok(with_locations(entries))
 }
 
-/// The recursion ends with the document, which is no deeper than 128.
+/// Collects components recursively. The depth is limited, because documents are at most 128 deep.
 fn collect(components: &Node, root: &HashSet<&str>, entries: &mut Vec<(Entry, bool)>) {
     for component in components.items() {
         let is_root = |key| component.text_at(key).is_some_and(|text| root.contains(text));
@@ -83,8 +83,8 @@ fn entry(component: &Node) -> (Entry, bool) {
     (entry, has_reference)
 }
 
-/// The entries of an SBOM, each with whether the SBOM refers to its artifact. Where it does for one, those without are
-/// what the tool found on the disk: workspaces, links, folders.
+/// Completes the entries of an SBOM, each with whether it has a reference to its artifact. When one entry has a
+/// reference, entries without one are packages found on disk: workspaces, links, folders.
 pub(super) fn with_locations(entries: Vec<(Entry, bool)>) -> Vec<Entry> {
     let has_references = entries.iter().any(|(_, has_reference)| *has_reference);
     let decide = |(entry, has_reference): (Entry, bool)| match entry.location {

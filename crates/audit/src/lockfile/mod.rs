@@ -1,4 +1,4 @@
-//! Lockfiles and SBOMs: what each of them says about its packages. Nothing here decides what is asked.
+//! Parsers for lockfiles and SBOMs. They do not decide which packages are requested.
 
 mod berry;
 mod bun;
@@ -18,17 +18,17 @@ use model::{PackageName, PackageVersion};
 use crate::location::{Kind, Location};
 use crate::tree::{self, SyntaxError};
 
-/// The greatest size of a file; the largest lockfiles known have a quarter of it.
+/// Maximum size of a file; the largest known lockfiles are a quarter of it.
 pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The purl type of every package in a lockfile of these tools.
 pub(crate) const NPM: &str = "npm";
 
-/// The lockfiles that are looked for in the present folder.
+/// The lockfiles that are searched for in the current folder.
 pub const DEFAULT_NAMES: [&str; 5] =
     ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock", "bun.lock"];
 
-/// What kind of file it is, which also says whose settings count.
+/// The format of a file. It also decides which package manager's settings apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// package-lock.json, npm-shrinkwrap.json.
@@ -43,24 +43,24 @@ pub enum Format {
     Bun,
     /// `CycloneDX` or SPDX JSON.
     Sbom,
-    /// purls, one a line.
+    /// purls, one per line.
     Purls,
 }
 
-/// One package as a file has it.
+/// A package entry of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The purl type.
     pub ecosystem: String,
-    /// The real name: an alias is resolved.
+    /// The real name, with aliases resolved.
     pub name: String,
-    /// The version, where there is one.
+    /// The version, if the file has one.
     pub version: Option<String>,
-    /// Where it comes from.
+    /// The location.
     pub location: Location,
-    /// More places that a purl names; the package is asked about only if they are all the deployment's.
+    /// Further locations that a purl names. All of them must be in the deployment's registry.
     pub also: Vec<Location>,
-    /// The digests, as they are written.
+    /// The digests as written in the file.
     pub integrity: Option<String>,
     /// The line in the file, from 1.
     pub line: u32,
@@ -102,63 +102,63 @@ impl Entry {
 /// A file that was read.
 #[derive(Debug)]
 pub struct Lockfile {
-    /// As it was named.
+    /// The path as given.
     pub path: String,
-    /// The folder whose settings count.
+    /// The folder whose settings apply.
     pub folder: PathBuf,
-    /// What it is.
+    /// The format.
     pub format: Format,
-    /// Its packages, in the order of the file.
+    /// The packages in the order of the file.
     pub entries: Vec<Entry>,
 }
 
 /// Why a file cannot be audited.
 #[derive(Debug, thiserror::Error)]
 pub enum LockfileError {
-    /// It is not there, or not readable.
+    /// The file does not exist or is not readable.
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
-    /// Larger than [`MAX_BYTES`].
+    /// The file is larger than [`MAX_BYTES`].
     #[error("is larger than {} MiB", MAX_BYTES / 1024 / 1024)]
     TooLarge,
-    /// No bytes.
+    /// The file has no content.
     #[error("is empty")]
     Empty,
-    /// Not UTF-8.
+    /// The file is not UTF-8.
     #[error("is not UTF-8 text{0}")]
     NotText(&'static str),
-    /// Git's conflict markers are in it.
+    /// The file has Git conflict markers.
     #[error("line {0}: a merge conflict that is not resolved")]
     Conflict(u32),
-    /// The grammar is broken.
+    /// The syntax is invalid.
     #[error(transparent)]
     Syntax(#[from] SyntaxError),
-    /// A version that this program does not know.
+    /// The version of the format is unknown.
     #[error("has {what} {version}; known are {known}")]
     UnknownVersion {
-        /// Which field.
+        /// The name of the version field.
         what: &'static str,
-        /// What stands there.
+        /// The version in the file.
         version: String,
-        /// What is known.
+        /// The known versions.
         known: &'static str,
     },
-    /// It reads, but a part is missing or of the wrong type: not such a file, or one that was cut off.
+    /// The file parses, but a part is missing or has the wrong type: it is another file, or it was cut off.
     #[error("line {line}: {message}")]
     Structure {
-        /// Where, from 1.
+        /// The line, from 1.
         line: u32,
-        /// What is wrong.
+        /// The error.
         message: String,
     },
-    /// A name or version that no registry has (crates/model/README.md, Publish event).
+    /// A name or version that is not allowed (crates/model/README.md, Publish event).
     #[error("line {line}: a package's {part} is not valid: {error}")]
     Name {
-        /// Where, from 1.
+        /// The line, from 1.
         line: u32,
         /// `name` or `version`.
         part: &'static str,
-        /// What is wrong with it.
+        /// The error.
         error: model::InvalidName,
     },
 }
@@ -169,10 +169,10 @@ impl LockfileError {
     }
 }
 
-/// Reads a file, whatever it is called: its content says what it is.
+/// Reads a file. The format is detected from its content, for bun.lock also from its name.
 ///
 /// # Errors
-/// [`LockfileError`] where it is not there, too large, broken, or of an unknown version.
+/// [`LockfileError`] when the file is missing, too large, invalid, or of an unknown version.
 pub fn read(path: &Path) -> Result<Lockfile, LockfileError> {
     let text = text_of(File::open(path)?)?;
     let is_bun = path.file_name().is_some_and(|name| name == "bun.lock");
@@ -186,10 +186,10 @@ pub fn read(path: &Path) -> Result<Lockfile, LockfileError> {
     })
 }
 
-/// Reads purls, one a line; empty lines are left out.
+/// Reads purls, one per line. Empty lines are skipped.
 ///
 /// # Errors
-/// [`LockfileError`] where a line is not a purl.
+/// [`LockfileError`] when a line is not a purl.
 pub fn read_purls(input: impl Read) -> Result<Lockfile, LockfileError> {
     let entries = purls::entries(&text_of(input)?)?;
     Ok(Lockfile {
@@ -249,7 +249,7 @@ fn parse(text: &str, is_bun: bool) -> Result<(Format, Vec<Entry>), LockfileError
 fn json(text: &str) -> Result<(Format, Vec<Entry>), LockfileError> {
     let document = match tree::json(text) {
         Ok(document) => document,
-        // Only bun writes commas behind the last member.
+        // Only bun writes trailing commas.
         Err(error) => {
             let document = tree::json_with_trailing_commas(text).map_err(|_| error.clone())?;
             return match bun::is_bun(&document) {
@@ -270,7 +270,7 @@ fn json(text: &str) -> Result<(Format, Vec<Entry>), LockfileError> {
     Ok((Format::Npm, npm::entries(&document)?))
 }
 
-/// Refuses names and versions that no registry has: nothing of the kind may reach a request or a report.
+/// Refuses names and versions that are not allowed, so that they reach no request and no report.
 fn checked(entries: Vec<Entry>) -> Result<Vec<Entry>, LockfileError> {
     for entry in &entries {
         let fails = |part, error| LockfileError::Name { line: entry.line, part, error };
@@ -312,7 +312,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Damage never ends in a panic, and no entry has a name that a registry would refuse.
+        /// Damage must not cause a panic, and no entry may have a name that is not allowed.
         #[test]
         fn damaged_lockfiles_are_read_or_refused(
             index in 0..8_usize,

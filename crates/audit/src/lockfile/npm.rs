@@ -6,7 +6,7 @@ use crate::tree::{Map, Node, Value};
 
 const FOLDER: &str = "node_modules/";
 
-/// The packages of a lockfile. Version 2 has them twice, and npm 7 and later read `packages` alone.
+/// The packages of a lockfile. Version 2 lists them twice; as in npm 7 and later, only `packages` is read.
 pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     let version = document.get("lockfileVersion").and_then(|node| match &node.value {
         Value::Number(number) => Some(number.as_str()),
@@ -68,7 +68,7 @@ fn of_packages(packages: &Map) -> Result<Vec<Entry>, LockfileError> {
     Ok(entries)
 }
 
-/// Version 1. The recursion ends with the document, which is no deeper than 128.
+/// Collects the entries of version 1 recursively. Documents are at most 128 deep.
 fn of_dependencies(dependencies: &Map, entries: &mut Vec<Entry>) -> Result<(), LockfileError> {
     for (folder, package) in dependencies.iter() {
         map(package, "a dependency")?;
@@ -88,7 +88,7 @@ fn of_dependency(folder: &str, package: &Node) -> Entry {
     let entry = Entry::npm(name, package.line).integrity(package.text_at("integrity"));
     let is_bundled = package.get("bundled").is_some_and(Node::is_true);
     let resolved = package.text_at("resolved").map_or(Location::Unsaid, Location::read);
-    // Of what does not come by name, the version is the place.
+    // For packages outside of a registry, `version` holds the location.
     let has_place = version.contains([':', '/']);
     match resolved {
         Location::Unsaid if has_place => entry.at(Location::read(version)),

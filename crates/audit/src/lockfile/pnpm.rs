@@ -1,4 +1,4 @@
-//! pnpm-lock.yaml, 5.4 to 9, also of several documents.
+//! pnpm-lock.yaml, versions 5.4 to 9, with one or several documents.
 
 use url::Url;
 
@@ -6,7 +6,7 @@ use super::{Entry, LockfileError};
 use crate::location::{Kind, Location};
 use crate::tree::{Map, Node};
 
-/// The packages of all documents: pnpm 11 and later keep what they install themselves in a document of its own.
+/// The packages of all documents. pnpm 11 and later list the tools that pnpm installs itself in a separate document.
 pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
     let mut entries = Vec::new();
     for document in documents {
@@ -27,7 +27,7 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
     Ok(entries)
 }
 
-/// How the keys of `packages` are written.
+/// The format of the keys in `packages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     /// `/name/1.0.0_peers`
@@ -67,7 +67,7 @@ fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError
         .ok_or_else(|| LockfileError::structure(line, "a package's key is not NAME@VERSION"))?;
     let is_plain =
         key.location == Location::Unsaid || matches!(key.location, Location::Registry(_));
-    // What does not come by name says its name and version itself.
+    // Packages outside of a registry have `name` and `version` fields.
     let name = package.text_at("name").filter(|_| !is_plain).unwrap_or(key.name);
     let version = if is_plain { Some(key.version) } else { package.text_at("version") };
     let entry = Entry::npm(name, line).version(version).integrity(resolution.text_at("integrity"));
@@ -89,7 +89,7 @@ fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError
     Ok(entry.at(location))
 }
 
-/// Old versions write a tarball's address without the registry's.
+/// The location of a tarball. Old versions write its URL relative to the registry's.
 fn tarball_at(tarball: &str, registry: Option<&str>) -> Location {
     if !tarball.contains(':')
         && let Some(url) = registry.and_then(|base| Url::parse(base).ok()?.join(tarball).ok())
@@ -102,7 +102,7 @@ fn tarball_at(tarball: &str, registry: Option<&str>) -> Location {
 struct Key<'k> {
     name: &'k str,
     version: &'k str,
-    /// Unsaid where the name and the version are all that the key says.
+    /// `Unsaid` when the key has only a name and a version.
     location: Location,
 }
 
@@ -111,7 +111,7 @@ impl<'k> Key<'k> {
         let (path, location) = match (style, key.strip_prefix('/')) {
             (Style::Bare, _) => (key, Location::Unsaid),
             (_, Some(path)) => (path, Location::Unsaid),
-            // Another registry's host stands before the first slash.
+            // The host of another registry precedes the first slash.
             (_, None) => match key.split_once('/') {
                 Some((host, path)) if is_host(host) && by_name(path, style).is_some() => {
                     let url = Url::parse(&format!("https://{host}/")).ok()?;
@@ -126,7 +126,7 @@ impl<'k> Key<'k> {
         }
     }
 
-    /// `name@file:x`, `file:x`, `github.com/user/repository/0123`, `@git+ssh…`.
+    /// Reads keys with a location: `name@file:x`, `file:x`, `github.com/user/repository/0123`, `@git+ssh…`.
     fn placed(key: &'k str) -> Self {
         let at = key.char_indices().skip(1).find(|&(_, letter)| letter == '@');
         let (name, place) = match at {
@@ -135,7 +135,7 @@ impl<'k> Key<'k> {
         };
         let place = place.split('(').next().unwrap_or(place);
         let location = match Location::read(place) {
-            // Without a scheme: a repository or another host, in the old versions.
+            // Without a scheme, in old versions: a repository or another host.
             Location::Unsaid | Location::Elsewhere(Kind::File) if !place.starts_with("file:") => {
                 Location::Elsewhere(Kind::Other)
             }
@@ -150,7 +150,7 @@ fn is_host(text: &str) -> bool {
         || text == "localhost"
 }
 
-/// The name and version of a key, without the peers and the patch behind them.
+/// The name and version in a key, without the suffix for peers and patch.
 fn by_name(path: &str, style: Style) -> Option<(&str, &str)> {
     let path = path.split('(').next().unwrap_or(path);
     let scope = if path.starts_with('@') { path.find('/')? + 1 } else { 0 };
@@ -165,7 +165,7 @@ fn by_name(path: &str, style: Style) -> Option<(&str, &str)> {
     (!name.is_empty() && is_version).then_some((name, version))
 }
 
-/// A file that was cut off between two lines is still YAML. It then lacks what the projects depend on.
+/// Refuses a cut-off file. Cut between two lines it is still valid YAML, but dependencies of the projects are missing.
 fn nothing_is_missing(
     document: &Node,
     style: Style,
@@ -173,7 +173,7 @@ fn nothing_is_missing(
 ) -> Result<(), LockfileError> {
     let snapshots = document.get("snapshots").and_then(Node::map);
     let has_packages = packages.is_some_and(|packages| !packages.is_empty());
-    // pnpm itself writes the settings; a file without them was made by hand.
+    // pnpm always writes the settings. A file without them was written by hand.
     let is_of_pnpm = document.get("settings").is_some();
     if style == Style::Bare && has_packages && snapshots.is_none() && is_of_pnpm {
         return Err(cut(document.line, "`snapshots` is missing"));
@@ -188,7 +188,7 @@ fn nothing_is_missing(
     };
     let importers = document.get("importers").and_then(Node::map);
     let importers = importers.into_iter().flat_map(Map::iter).map(|(_, importer)| importer);
-    // A repository with one project may have its dependencies at the head.
+    // With a single project, its dependencies may be at the top level.
     for importer in importers.chain([document]) {
         for section in ["dependencies", "devDependencies", "optionalDependencies"] {
             let dependencies = importer.get(section).and_then(Node::map);

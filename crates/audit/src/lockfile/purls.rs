@@ -1,4 +1,4 @@
-//! purls with their qualifiers: one a line, or inside an SBOM.
+//! purls with qualifiers: one per line, or in an SBOM.
 
 use model::{InvalidPurl, Purl};
 use percent_encoding::percent_decode_str;
@@ -7,7 +7,7 @@ use url::Url;
 use super::{Entry, LockfileError};
 use crate::location::{Kind, Location};
 
-/// The entries of a list of purls, one a line.
+/// The entries of a list of purls, one per line.
 pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
     let lines = text.lines().enumerate().map(|(index, line)| (index, line.trim()));
     lines
@@ -20,8 +20,8 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
         .collect()
 }
 
-/// The entry of a purl. `location` is what the SBOM says beside it; where it says nothing, a `download_url` is the
-/// location, and a `vcs_url` alone means that the package comes from a repository.
+/// The entry of a purl. `location` is the location that the SBOM gives. Without one, `download_url` is the location,
+/// and a `vcs_url` alone means that the package comes from a repository.
 pub(super) fn entry(text: &str, location: Location, line: u32) -> Result<Entry, InvalidPurl> {
     let purl = Purl::parse(text)?;
     let qualifiers = Qualifiers::read(text);
@@ -45,7 +45,7 @@ pub(super) fn entry(text: &str, location: Location, line: u32) -> Result<Entry, 
     })
 }
 
-/// A `repository_url`, which is often written without `https://`.
+/// The location of a `repository_url`, which often lacks `https://`.
 fn registry(text: &str) -> Location {
     let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     Url::parse(&text).map_or(Location::Elsewhere(Kind::OtherRegistry), Location::Registry)

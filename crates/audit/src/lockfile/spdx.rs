@@ -6,7 +6,7 @@ use super::{Entry, LockfileError, cyclonedx::with_locations, purls};
 use crate::location::{Kind, Location};
 use crate::tree::Node;
 
-/// The packages, without those that the document describes: these are the product itself.
+/// The packages, without those that the document describes, because these are the product itself.
 pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     let version = document.text_at("spdxVersion").unwrap_or("none");
     if version != "SPDX-2.3" {

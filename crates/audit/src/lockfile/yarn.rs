@@ -1,4 +1,4 @@
-//! yarn.lock of Yarn 1: a format of its own. Read here because the crates that read it give no lines.
+//! yarn.lock of Yarn 1, which has its own format. The existing crates for it return no line numbers.
 
 use super::{Entry, LockfileError};
 use crate::location::{Kind, Location};
@@ -48,7 +48,7 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
     Ok(entries)
 }
 
-/// One entry: `PATTERN, PATTERN:` and the indented lines behind it.
+/// One entry: `PATTERN, PATTERN:` and the indented lines after it.
 struct Block {
     patterns: Vec<String>,
     line: u32,
@@ -93,7 +93,7 @@ impl Block {
             return Err(LockfileError::structure(line, format!("{key} without a value; {CUT}")));
         }
         if indent > 2 {
-            // The dependencies of an entry have entries of their own; here they only have to be whole.
+            // Dependencies have their own entries. Here only their syntax is checked.
             return token(behind, line).map(|_| ());
         }
         let slot = match key.as_str() {
@@ -108,7 +108,7 @@ impl Block {
         Ok(())
     }
 
-    /// A digest stands without quotes: where the file was cut within it, it is shorter than those before.
+    /// Digests have no quotes, so a cut-off one is only recognized because it is shorter than earlier ones.
     fn ends_whole(&self, before: &[Entry]) -> Result<(), LockfileError> {
         let Some(digest) = &self.integrity else { return Ok(()) };
         let algorithm = digest.split_once('-').map(|(algorithm, _)| algorithm);
@@ -142,7 +142,7 @@ impl Block {
                 Location::Unsaid => place(range),
                 resolved => resolved.clone(),
             };
-            // What does not come by name says nothing about a version in a registry; a registry's tarball does itself.
+            // A pattern with a location has no registry version. A registry tarball's URL names the version itself.
             let is_by_name = place(range) == Location::Unsaid;
             let version = (is_by_name || location == Location::Unsaid).then_some(&*version);
             let entry = Entry::npm(name, self.line).version(version).at(location);
@@ -152,7 +152,7 @@ impl Block {
     }
 }
 
-/// The real name and the range of a pattern: `alias@npm:name@range` is `name`.
+/// The real name and the range of a pattern: `alias@npm:name@range` has the name `name`.
 fn real(pattern: &str) -> (&str, &str) {
     let split =
         |text: &'_ str| text.char_indices().skip(1).find(|&(_, c)| c == '@').map(|(at, _)| at);
@@ -167,7 +167,7 @@ fn real(pattern: &str) -> (&str, &str) {
     }
 }
 
-/// Where a range points that is not one of versions.
+/// The location that a range names; `Unsaid` for a version range.
 fn place(range: &str) -> Location {
     let is_path = range.starts_with(['.', '/', '~']) && range.contains('/');
     if is_path {
@@ -176,11 +176,11 @@ fn place(range: &str) -> Location {
     if range.contains(':') {
         return Location::read(range);
     }
-    // `user/repository`; no range of versions has a slash.
+    // `user/repository`; version ranges have no slash.
     if range.contains('/') { Location::Elsewhere(Kind::Git) } else { Location::Unsaid }
 }
 
-/// One word: in quotes with JSON's escapes, or up to white space or a comma.
+/// One word: quoted with JSON escapes, or up to a space or a comma. Also returns the rest of the line.
 fn token(text: &str, line: u32) -> Result<(String, &str), LockfileError> {
     if !text.starts_with('"') {
         let end = text.find([' ', ',']).unwrap_or(text.len());

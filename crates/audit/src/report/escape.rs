@@ -1,8 +1,8 @@
-//! Names, accounts and messages come from outside: each format has marks that they must not carry into it.
+//! Escaping of names, accounts and messages, which are not trusted, for each output format.
 
 use std::fmt::Write as _;
 
-/// Characters that change a terminal or hide what stands there: controls, and Unicode's marks of direction and width.
+/// Characters that control a terminal or hide text: controls, and Unicode's direction and width marks.
 fn is_hidden(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}')
@@ -22,32 +22,32 @@ fn escaped(text: &str, keeps_lines: bool) -> String {
     escaped
 }
 
-/// For one line of text.
+/// Escapes text for one line.
 #[must_use]
 pub fn line(text: &str) -> String {
     escaped(text, false)
 }
 
-/// For text in which line ends are our own.
+/// Escapes text whose line feeds were added by this program.
 #[must_use]
 pub fn text(text: &str) -> String {
     escaped(text, true)
 }
 
-/// For the message of a workflow command.
+/// Escapes the message of a workflow command.
 #[must_use]
 pub fn github_message(text: &str) -> String {
     let text = text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     escaped(&text, false)
 }
 
-/// For a property of a workflow command.
+/// Escapes a property of a workflow command.
 #[must_use]
 pub fn github_property(text: &str) -> String {
     github_message(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// For the plain text of a SARIF message, in which brackets make links and braces placeholders.
+/// Escapes the text of a SARIF message, in which brackets are links and braces are placeholders.
 #[must_use]
 pub fn sarif(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -61,7 +61,7 @@ pub fn sarif(text: &str) -> String {
     escaped
 }
 
-/// For JSON that is written already: what its own escapes leave as it is. Such characters stand in strings alone.
+/// Escapes hidden characters in a finished JSON document. They occur only in strings.
 #[must_use]
 pub fn json(document: &str) -> String {
     let mut escaped = String::with_capacity(document.len());
@@ -77,7 +77,7 @@ pub fn json(document: &str) -> String {
     escaped
 }
 
-/// For a TOML basic string.
+/// Quotes text as a TOML basic string.
 #[must_use]
 pub fn toml(text: &str) -> String {
     let mut escaped = String::from("\"");

@@ -1,4 +1,4 @@
-//! Annotations of a GitHub workflow: one command a line, and nothing from outside can begin another.
+//! Annotations of a GitHub workflow: one command per line. Untrusted text cannot start another command.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::escape::{github_message, github_property};
 use super::{Report, text};
 use crate::rule::Level;
 
-/// Writes the report.
+/// Formats the report.
 #[must_use]
 pub fn write(report: &Report) -> String {
     let mut out = String::new();

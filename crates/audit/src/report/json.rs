@@ -1,4 +1,4 @@
-//! The report for programs; `report.schema.json` beside this crate describes it.
+//! The JSON report; `report.schema.json` in this crate's folder describes it.
 
 use model::Purl;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::lockfile::NPM;
 use crate::policy::Exception;
 use crate::rule::Level;
 
-/// Writes the report.
+/// Formats the report.
 #[must_use]
 pub fn write(report: &Report) -> String {
     let exceptions = |exceptions: Vec<&Exception>| -> Vec<Value> {

@@ -1,4 +1,4 @@
-//! What a run found, in the formats that people and programs read.
+//! The report of a run, in formats for people and programs.
 
 pub mod escape;
 pub mod github;
@@ -19,31 +19,31 @@ use crate::policy::{Exception, Policy};
 use crate::rule::Level;
 use crate::select::NotAudited;
 
-/// All of a run that a report says.
+/// The data of a report.
 #[derive(Debug)]
 pub struct Report {
     /// The files that were read.
     pub files: Vec<String>,
-    /// Whether only what is new since a base file was audited.
+    /// Whether only entries that are new since a base file were audited.
     pub is_diff: bool,
     /// The policy, with the exceptions that were used.
     pub policy: Policy,
-    /// How many publications were asked about.
+    /// How many publications were requested.
     pub asked: usize,
-    /// What is wrong, the worst first.
+    /// The findings, most serious first.
     pub findings: Vec<Finding>,
-    /// What was not answered, and why.
+    /// The publications without an answer, and the reasons.
     pub unanswered: Vec<(PublicationId, Unanswered)>,
-    /// What was not asked about, and why.
+    /// The packages that were not requested, and the reasons.
     pub not_audited: Vec<NotAudited>,
-    /// Why nothing was answered at all.
+    /// Why the service gave no answer at all.
     pub failure: Option<String>,
-    /// More about the failure.
+    /// Advice about the failure.
     pub hint: Option<String>,
 }
 
 impl Report {
-    /// A report in which nothing was asked.
+    /// A report without requests.
     #[must_use]
     pub fn new(lockfiles: &[Lockfile], is_diff: bool, policy: Policy) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Report {
         }
     }
 
-    /// Of files in which nothing can come from any registry.
+    /// Adds the entries of lockfiles in which no package is from a registry.
     pub fn add_not_audited(&mut self, lockfiles: &[Lockfile]) {
         for lockfile in lockfiles {
             let file: std::sync::Arc<str> = lockfile.path.as_str().into();
@@ -76,13 +76,13 @@ impl Report {
         }
     }
 
-    /// The service answered nothing.
+    /// Records that the service gave no answer.
     pub fn failed(&mut self, why: &Unanswered, hint: Option<String>) {
         self.failure = Some(format!("not everything was answered: {why}"));
         self.hint = hint;
     }
 
-    /// Applies the exceptions and sorts: when everything is in.
+    /// Applies the exceptions and sorts the findings. To be called once, at the end.
     pub fn finish(&mut self) {
         self.policy.except(&mut self.findings);
         self.findings.sort_by(|one, other| {
@@ -101,7 +101,7 @@ impl Report {
         }
     }
 
-    /// The findings of a level that no exception covers.
+    /// The findings of a level that no exception matches.
     pub fn of_level(&self, level: Level) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(move |found| found.level == level && found.excepted.is_none())
     }
@@ -117,15 +117,14 @@ impl Report {
         self.policy.exceptions.iter().filter(|exception| exception.is_outdated)
     }
 
-    /// The exceptions that covered nothing. Of a part of a lockfile, or of an audit that is not complete, nobody can
-    /// say so.
+    /// The exceptions that matched nothing. Empty for a partial or incomplete audit, which cannot show that.
     pub fn unused(&self) -> impl Iterator<Item = &Exception> {
         let is_known = !self.is_diff && self.is_complete();
         let unused = |exception: &&Exception| !exception.is_used && !exception.is_outdated;
         self.policy.exceptions.iter().filter(unused).filter(move |_| is_known)
     }
 
-    /// How many packages of each kind were not asked about.
+    /// The packages that were not requested, by kind.
     #[must_use]
     pub fn not_audited_by_kind(&self) -> BTreeMap<Kind, Vec<&NotAudited>> {
         let mut kinds: BTreeMap<Kind, Vec<&NotAudited>> = BTreeMap::new();
@@ -135,7 +134,7 @@ impl Report {
         kinds
     }
 
-    /// The exit code's meaning.
+    /// The result of the run.
     #[must_use]
     pub fn exit(&self) -> Exit {
         if !self.is_complete() {

@@ -1,4 +1,4 @@
-//! SARIF 2.1.0, which code scanning reads.
+//! SARIF 2.1.0, the format of code scanning.
 
 use model::Purl;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -11,11 +11,11 @@ use crate::finding::Finding;
 use crate::lockfile::NPM;
 use crate::rule::{Level, Rule};
 
-/// What may stand in the path of a relative reference as it is.
+/// The characters that need no encoding in the path of a relative reference.
 const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b'~');
 
-/// Writes the report.
+/// Formats the report.
 #[must_use]
 pub fn write(report: &Report) -> String {
     let rules: Vec<_> = Rule::ALL.iter().map(|&rule| descriptor(rule, report)).collect();
@@ -99,13 +99,13 @@ fn result(finding: &Finding) -> Value {
     result
 }
 
-/// The same for the same package and rule, wherever the line moves.
+/// A stable fingerprint of a package and rule, which does not change with the line.
 fn fingerprint(purl: &str, rule: Rule) -> String {
     let digest = Sha256::digest(format!("{purl}\n{rule}"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A relative reference stays one, so that code scanning finds the file in the repository.
+/// The URI of a file. A relative path stays relative, so that code scanning finds the file in the repository.
 fn uri(file: &str) -> String {
     let path = std::path::Path::new(file);
     if path.is_absolute()

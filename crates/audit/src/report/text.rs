@@ -1,4 +1,4 @@
-//! The report that a person reads in ten seconds.
+//! The report as short text for people.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,12 +13,12 @@ use crate::finding::Finding;
 use crate::policy::Exception;
 use crate::rule::{Level, Rule};
 
-/// Of one rule with the level warn so many are listed; the other formats have all.
+/// Maximum number of listed findings per rule of level warn. The other formats list all.
 const LISTED: usize = 10;
-/// How long a suggested exception counts.
+/// The validity of a suggested exception.
 const SUGGESTED: Duration = Duration::from_secs(90 * 86_400);
 
-/// Writes the report. `now` is for the last day of suggested exceptions.
+/// Formats the report. `now` is for the last day of suggested exceptions.
 #[must_use]
 pub fn write(report: &Report, now: Timestamp) -> String {
     let mut out = String::new();
@@ -57,7 +57,7 @@ fn sections(out: &mut String, report: &Report, now: Timestamp) -> std::fmt::Resu
     summary(out, report)
 }
 
-/// An exception in words.
+/// Describes an exception in words.
 pub(super) fn describe(exception: &Exception) -> String {
     let versions = exception.versions.as_deref().unwrap_or("(all versions)");
     let until = exception.until.as_ref().map(|day| format!(" until {}", line(day)));

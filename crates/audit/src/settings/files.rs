@@ -1,4 +1,4 @@
-//! The settings files of each package manager, and the variables that stand for them.
+//! The settings files of each package manager, and their environment variables.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use super::{Environment, Manager, Registries};
 use crate::tree::{self, Map, Node, SyntaxError};
 
-/// Why a settings file cannot be read.
+/// Why settings cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// It is there and cannot be opened.
+    /// The file exists and cannot be opened.
     #[error("the settings file {0} cannot be read: {1}")]
     Io(PathBuf, std::io::Error),
-    /// Its YAML is broken.
+    /// The YAML is invalid.
     #[error("the settings file {0}: {1}")]
     Yaml(PathBuf, SyntaxError),
-    /// Its TOML is broken.
+    /// The TOML is invalid.
     #[error("the settings file {0} is not TOML")]
     Toml(PathBuf),
 }
 
-/// The registries that a package manager would use: of the environment, then of the nearest file.
+/// The registries that a package manager would use. The environment counts first, then the nearest file.
 pub(super) fn registries(
     manager: Manager,
     folders: &[PathBuf],
@@ -64,7 +64,7 @@ fn of_environment(manager: Manager, environment: &Environment) -> Registries {
     if manager == Manager::Berry {
         return registries;
     }
-    // npm takes its variables in any case; with both spellings the smaller name counts here, which is as good as any.
+    // npm accepts its variables in any case. Of several spellings the first in sort order counts here.
     let mut variables: Vec<_> = environment.0.iter().collect();
     variables.sort();
     let mut of_npm = Registries::default();
@@ -105,7 +105,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `key = value` lines; `;` and `#` begin comments.
+    /// Reads `.npmrc`: lines `key = value`; `;` and `#` begin comments.
     fn npmrc(&self, path: &Path) -> Result<Registries, SettingsError> {
         let mut registries = Registries::default();
         for line in text(path)?.lines() {
@@ -125,7 +125,7 @@ impl Reader<'_> {
         Ok(registries)
     }
 
-    /// `key "value"` lines.
+    /// Reads `.yarnrc`: lines `key "value"`.
     fn yarnrc(&self, path: &Path) -> Result<Registries, SettingsError> {
         let mut registries = Registries::default();
         for line in text(path)?.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
@@ -156,7 +156,7 @@ impl Reader<'_> {
         Ok(registries)
     }
 
-    /// pnpm keeps settings there too, in the words of `.npmrc` or as a mapping.
+    /// Reads pnpm-workspace.yaml, which holds settings with the keys of `.npmrc` or in a mapping.
     fn pnpm_workspace(&self, path: &Path) -> Result<Registries, SettingsError> {
         let mut registries = Registries::default();
         for document in documents(path)? {
@@ -201,8 +201,8 @@ impl Reader<'_> {
         Ok(registries)
     }
 
-    /// Puts in variables: `${NAME}`, `${NAME-else}`, `${NAME:-else}`, `${NAME?}`, and bun's `$NAME`. One that is not
-    /// set leaves a text that is no address, so that the package counts as another registry's.
+    /// Expands variables: `${NAME}`, `${NAME-else}`, `${NAME:-else}`, `${NAME?}`, and bun's `$NAME`. An unset one
+    /// leaves text that is not a URL, so that the package counts as from another registry.
     fn expand(&self, text: &str) -> String {
         let mut expanded = String::new();
         let mut rest = text;
@@ -242,7 +242,7 @@ fn unquoted(text: &str) -> &str {
     text
 }
 
-/// The text of a settings file; empty where there is none.
+/// The text of a settings file; empty when it does not exist.
 fn text(path: &Path) -> Result<String, SettingsError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text),

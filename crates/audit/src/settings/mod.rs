@@ -1,4 +1,4 @@
-//! Which registry a package manager would ask for a package that has no location: the settings that it reads.
+//! The package managers' settings, which decide the registry of a package without a location.
 
 mod files;
 
@@ -10,12 +10,12 @@ use crate::lockfile::Format;
 
 pub use files::SettingsError;
 
-/// The environment, as far as it is read here: variables and the home folder.
+/// The environment variables.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(pub HashMap<String, String>);
 
 impl Environment {
-    /// That of this process; variables that are not UTF-8 are left out.
+    /// The environment of this process, without variables that are not UTF-8.
     #[must_use]
     pub fn of_process() -> Self {
         let variables = std::env::vars_os();
@@ -33,16 +33,16 @@ impl Environment {
     }
 }
 
-/// The registries that settings name: one for all packages, and one for each scope.
+/// The registries in the settings: the default one, and one per scope.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Registries {
     default: Option<String>,
-    /// By the scope without its `@`.
+    /// By scope, without `@`.
     scopes: HashMap<String, String>,
 }
 
 impl Registries {
-    /// Takes from `other` what is not set yet: what comes first counts.
+    /// Adds the registries of `other` that are not set yet, so that earlier settings take precedence.
     fn or(&mut self, other: Self) {
         if self.default.is_none() {
             self.default = other.default;
@@ -71,7 +71,7 @@ impl Registries {
     }
 }
 
-/// Which package managers would read the settings.
+/// A package manager that reads the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manager {
     Npm,
@@ -81,16 +81,16 @@ pub(crate) enum Manager {
     Bun,
 }
 
-/// The settings for one lockfile: of each package manager that may have made it.
+/// The settings for one lockfile, of each package manager that may have written it.
 #[derive(Debug, Clone, Default)]
 pub struct Settings(Vec<Registries>);
 
 impl Settings {
-    /// Reads the settings beside a lockfile, in the folders above it up to the repository's root, in the home folder,
+    /// Reads the settings in the lockfile's folder, in parent folders up to the repository's root, in the home folder,
     /// and in the environment.
     ///
     /// # Errors
-    /// [`SettingsError`] where a file is there and cannot be read: then nobody knows which packages are private.
+    /// [`SettingsError`] when a file exists and cannot be read, because then private packages cannot be recognized.
     pub fn read(
         folder: &Path,
         format: Format,
@@ -102,7 +102,7 @@ impl Settings {
             Format::Yarn => &[Manager::Yarn],
             Format::Berry => &[Manager::Berry],
             Format::Bun => &[Manager::Bun],
-            // These do not say which package manager is used.
+            // These formats do not show which package manager is used.
             Format::Sbom | Format::Purls => {
                 &[Manager::Npm, Manager::Pnpm, Manager::Yarn, Manager::Berry, Manager::Bun]
             }
@@ -120,7 +120,7 @@ impl Settings {
     }
 }
 
-/// The folder and those above it, up to the root of the repository.
+/// The folder and its parents, up to the root of the repository.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let folder = folder.canonicalize().unwrap_or(folder);

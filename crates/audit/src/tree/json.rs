@@ -1,4 +1,4 @@
-//! JSON, strict for npm and SBOMs, with trailing commas for bun.
+//! JSON: strict for npm and SBOMs, with trailing commas for bun.
 
 use jsonc_parser::ast;
 use jsonc_parser::common::Ranged as _;
@@ -19,16 +19,15 @@ const STRICT: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
-/// Reads strict JSON.
+/// Parses strict JSON.
 ///
 /// # Errors
-/// [`SyntaxError`] where the text is not JSON (also without any value) or nested too deep.
+/// [`SyntaxError`] when the text is empty, is not JSON, or is nested too deep.
 pub fn json(text: &str) -> Result<Node, SyntaxError> {
     parse(text, &STRICT)
 }
 
-/// Reads JSON in which a comma may stand behind the last member, as `bun.lock` has it. Comments are allowed too,
-/// because bun reads them.
+/// Parses JSON with trailing commas, as in `bun.lock`. Comments are allowed too, because bun accepts them.
 ///
 /// # Errors
 /// [`SyntaxError`] as for [`json`].
@@ -51,7 +50,7 @@ fn parse(text: &str, options: &ParseOptions) -> Result<Node, SyntaxError> {
     lines.node(value, 0)
 }
 
-/// Where the lines of a text begin.
+/// The byte offsets of the lines, to find line numbers.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -60,7 +59,7 @@ impl Lines {
         Self(starts.map(|(at, _)| at + 1).collect())
     }
 
-    /// The line of a byte, from 1.
+    /// The line of a byte offset, from 1.
     fn of(&self, byte: usize) -> u32 {
         let before = self.0.partition_point(|&start| start <= byte);
         u32::try_from(before + 1).unwrap_or(u32::MAX)

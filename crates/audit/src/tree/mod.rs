@@ -1,4 +1,4 @@
-//! A document read from JSON or YAML, with the line of each value: a finding has to name the line in the lockfile.
+//! A document tree for JSON and YAML with line numbers, which findings need.
 
 mod json;
 mod yaml;
@@ -8,27 +8,27 @@ use std::collections::HashMap;
 pub use json::{json, json_with_trailing_commas};
 pub use yaml::yaml_documents;
 
-/// The greatest nesting of objects and lists. No lockfile comes near; a deeper one is an attack on the stack.
+/// The maximum nesting of objects and lists. Real lockfiles are far below it; deeper ones would overflow the stack.
 pub const MAX_DEPTH: usize = 128;
 
-/// Why a text is not a document.
+/// Why a text cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SyntaxError {
-    /// The grammar is broken, as in a file that was cut off.
+    /// Invalid syntax, for example in a cut-off file.
     #[error("line {line}: {message}")]
     Grammar {
-        /// Where, from 1.
+        /// The line, from 1.
         line: u32,
-        /// What the parser says.
+        /// The parser's message.
         message: String,
     },
-    /// Nested deeper than [`MAX_DEPTH`].
+    /// The text is nested deeper than [`MAX_DEPTH`].
     #[error("line {0}: nested deeper than {MAX_DEPTH}")]
     TooDeep(u32),
-    /// A YAML alias. No tool writes one, and aliases can make a small file huge.
+    /// The text has a YAML alias. Package managers write none, and aliases can expand to a huge document.
     #[error("line {0}: a YAML alias, which no lockfile has")]
     Alias(u32),
-    /// A YAML key twice in one mapping, as a bad merge leaves it.
+    /// A YAML mapping has a key twice, for example after a bad merge.
     #[error("line {0}: the same key twice in one mapping")]
     DuplicateKey(u32),
 }
@@ -39,23 +39,23 @@ impl SyntaxError {
     }
 }
 
-/// A value and the line where it (or its key) begins.
+/// A value, and the line where it or its key begins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// From 1.
+    /// The line, from 1.
     pub line: u32,
-    /// What stands there.
+    /// The value.
     pub value: Value,
 }
 
-/// What a document is made of.
+/// A value of a document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// `null`, or nothing.
+    /// `null` or an empty value.
     Null,
-    /// `true` or `false`; only from JSON, because a YAML scalar stays text.
+    /// `true` or `false`; only in JSON, because YAML scalars stay text.
     Bool(bool),
-    /// A number as it is written; only from JSON.
+    /// A number as written; only in JSON.
     Number(String),
     /// A string, or any YAML scalar.
     Text(String),
@@ -66,7 +66,7 @@ pub enum Value {
 }
 
 impl Node {
-    /// The text, if it is one.
+    /// The text, if the value is a text.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match &self.value {
@@ -75,7 +75,7 @@ impl Node {
         }
     }
 
-    /// The text or the number, as it is written.
+    /// The text or number, as written.
     #[must_use]
     pub fn scalar(&self) -> Option<&str> {
         match &self.value {
@@ -84,7 +84,7 @@ impl Node {
         }
     }
 
-    /// Whether it is `true`, also as a YAML scalar.
+    /// Whether the value is `true`, in JSON or as a YAML scalar.
     #[must_use]
     pub fn is_true(&self) -> bool {
         match &self.value {
@@ -94,7 +94,7 @@ impl Node {
         }
     }
 
-    /// The object, if it is one.
+    /// The object, if the value is one.
     #[must_use]
     pub fn map(&self) -> Option<&Map> {
         match &self.value {
@@ -103,7 +103,7 @@ impl Node {
         }
     }
 
-    /// The items of a list; none where it is not one.
+    /// The items, if the value is a list; else empty.
     #[must_use]
     pub fn items(&self) -> &[Self] {
         match &self.value {
@@ -118,14 +118,14 @@ impl Node {
         self.map()?.get(key)
     }
 
-    /// The text of the member of an object.
+    /// The text of an object's member.
     #[must_use]
     pub fn text_at(&self, key: &str) -> Option<&str> {
         self.get(key)?.text()
     }
 }
 
-/// An object: its members in the order of the file. Of a key that is there twice the last counts, as in `JSON.parse`.
+/// An object with its members in the order of the file. Of a duplicate key the last counts, as in `JSON.parse`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Map {
     members: Vec<(String, Node)>,
@@ -133,7 +133,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// The member of that name.
+    /// The member with this key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.index.get(key).map(|&at| &self.members[at].1)
@@ -150,7 +150,7 @@ impl Map {
         self.members.is_empty()
     }
 
-    /// Sets a member. Returns whether the key was there already.
+    /// Sets a member. Returns whether the key existed.
     fn insert(&mut self, key: String, node: Node) -> bool {
         if let Some(&at) = self.index.get(&key) {
             self.members[at].1 = node;

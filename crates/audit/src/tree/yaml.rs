@@ -4,10 +4,10 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
 use super::{MAX_DEPTH, Map, Node, SyntaxError, Value};
 
-/// Reads all documents of a YAML stream; empty ones are left out.
+/// Parses all documents of a YAML stream and skips empty ones.
 ///
 /// # Errors
-/// [`SyntaxError`] where the text is not YAML, nested too deep, has an alias, or has a key twice.
+/// [`SyntaxError`] when the text is not YAML, is nested too deep, or has an alias or a duplicate key.
 pub fn yaml_documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
@@ -28,7 +28,7 @@ fn scan_error(error: &ScanError) -> SyntaxError {
 /// A list or mapping that is not closed yet.
 enum Open {
     List(u32, Vec<Node>),
-    /// With the key whose value is awaited.
+    /// The third field is the key whose value comes next.
     Map(u32, Map, Option<(String, u32)>),
 }
 

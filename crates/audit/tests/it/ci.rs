@@ -1,4 +1,4 @@
-//! The script of the GitHub Action, with the program on its PATH.
+//! Tests of the GitHub Action's script, with the program on its PATH.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

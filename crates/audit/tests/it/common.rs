@@ -1,4 +1,4 @@
-//! A service that answers like the query daemon, and the program run against it.
+//! A test service with answers like the query daemon's, and a runner for the program.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A request as the service saw it.
+/// A request as the service received it.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) head: String,
     pub(crate) body: Value,
 }
 
-/// What the service answers to a request: status, more header lines, body.
+/// An answer of the service: status, additional header lines, body.
 pub(crate) type Answer = (u16, String, String);
 type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
 
@@ -41,7 +41,7 @@ impl Service {
         Self { port, requests }
     }
 
-    /// The deployment of `hosts` with these rows, by `name version`; a JSON object each.
+    /// A deployment with `hosts` and these rows: JSON objects by `name version`.
     pub(crate) fn of(hosts: &[&str], rows: HashMap<String, Value>) -> Self {
         let hosts = json!(hosts);
         Self::with(move |request| (200, String::new(), answer(&hosts, &rows, request)))
@@ -55,7 +55,7 @@ impl Service {
         self.requests.lock().unwrap().clone()
     }
 
-    /// What was asked about, as `name version`, in the order of the requests.
+    /// The requested packages as `name version`, sorted.
     pub(crate) fn asked(&self) -> Vec<String> {
         let requests = self.requests();
         let refs = requests.iter().flat_map(refs);
@@ -87,7 +87,7 @@ pub(crate) fn answer(hosts: &Value, rows: &HashMap<String, Value>, request: &Req
     json!({"data": {"packages": packages}}).to_string()
 }
 
-/// A package as the API has it; `row` replaces parts of a publication without any fault.
+/// A package as the API returns it: a publication without findings, with the fields of `row` replaced.
 fn package(name: &str, version: &str, row: &Value) -> Value {
     let mut info = json!({
         "username": "maintainer", "created": "2026-01-02T03:04:05.678Z", "tor": false, "tfa": true,
@@ -133,7 +133,7 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
     Some(Request { head, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
 }
 
-/// A folder with files, in which the program runs with a home folder of its own.
+/// A folder with files and a separate home folder, in which the program runs.
 pub(crate) struct Folder(TempDir);
 
 impl Folder {
@@ -197,7 +197,7 @@ impl Run {
         serde_json::from_str(&self.output).unwrap()
     }
 
-    /// The broken rules as `rule name version`.
+    /// The findings as `rule name version`.
     pub(crate) fn broken(&self) -> Vec<String> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let findings = self.json()["findings"].as_array().cloned().unwrap();

@@ -1,4 +1,4 @@
-//! A service that is away, slow, full, old, or answers something else: never 0.
+//! A service that is unreachable, slow, overloaded, old, or returns something else: the exit code is never 0.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,7 +17,7 @@ fn folder_of(count: usize) -> Folder {
     Folder::new(&[("package-lock.json", &npm_lock(&Value::Object(packages)))])
 }
 
-/// Answers like the query daemon's, as a function of the request.
+/// The query daemon's answer to the request.
 fn good(request: &Request) -> String {
     answer(&json!(["registry.example"]), &rows(&[("*", json!({}))]), request)
 }
@@ -102,7 +102,7 @@ fn away_and_slow_end_with_4_in_time() {
     let run = folder_of(1).run("http://127.0.0.1:1", &[]);
     assert!(run.code == 4 && run.output.contains("refuses connections"), "{run:?}");
 
-    // It accepts, and never says a word.
+    // The listener accepts connections and never answers.
     let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://127.0.0.1:{}", mute.local_addr().unwrap().port());
     let folder = folder_of(1);
@@ -162,7 +162,7 @@ fn a_batch_over_a_limit_goes_in_halves() {
         (413, String::new()),
     ] {
         let service = Service::with(move |request| {
-            // One name has so long a history that it is refused with any other.
+            // One name has so long a history that it is refused together with any other.
             let names = refs(request);
             let is_refused = names.len() > 1 && names.contains(&"p7 1.0.0".to_owned());
             match is_refused {

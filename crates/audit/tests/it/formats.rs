@@ -1,4 +1,4 @@
-//! The reports: valid, with the right lines, and nothing from outside can leave its place.
+//! The report formats: valid, with correct lines, and safe against untrusted text.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::common::{Folder, Service, npm_lock, rows};
 
 const EVIL: &str = "x\n::error::gone\r\u{1b}[2J\u{202e} [a](1) {0} 100%";
 
-/// Findings of every level, an exception of each kind, an evil account.
+/// Findings of every level, every kind of exception, and an account with control characters.
 fn scene() -> (Service, Folder) {
     let lock = npm_lock(&json!({
         "node_modules/a": {"version": "1.0.0"},
@@ -30,7 +30,7 @@ fn scene() -> (Service, Folder) {
     (service, Folder::new(&[("sub dir/package-lock.json", &lock), ("policy.toml", policy)]))
 }
 
-/// The line of package `a` in the scene's lockfile.
+/// The line of package `a` in the lockfile of `scene`.
 fn line_of_a() -> usize {
     let (_, folder) = scene();
     let text = std::fs::read_to_string(folder.path().join("sub dir/package-lock.json")).unwrap();
@@ -57,7 +57,7 @@ fn sarif_is_valid_and_names_the_line() {
     let text = report("sarif");
     let text_of_schema = include_str!("../data/sarif-2.1.0-rtm.5.json");
     let mut schema: Value = serde_json::from_str(text_of_schema).unwrap();
-    // One pattern of the schema has a bracket too many, so that it is not a regular expression.
+    // The pattern in the schema has an extra bracket, so it is not a valid regular expression.
     for of in ["run", "toolComponent"] {
         let language = &mut schema["definitions"][of]["properties"]["language"];
         language.as_object_mut().unwrap().remove("pattern").unwrap();

@@ -1,15 +1,15 @@
-//! What is asked about the lockfiles of real package managers: all of them lock the same project.
+//! The requests for lockfiles of real package managers, which all lock the same project.
 use std::collections::BTreeSet;
 
 use crate::common::{Folder, Service, real, rows};
 use serde_json::json;
 
-/// Where the packages of the lockfiles were downloaded.
+/// The hosts from which the packages in the lockfiles were downloaded.
 fn hosts() -> Vec<&'static str> {
     include_str!("../../../../tests/lockfiles/hosts.txt").lines().collect()
 }
 
-/// The sample project's packages that every package manager must have found, by their real names.
+/// The packages that every package manager must have found in the sample project, by real name.
 const EVERYWHERE: &[&str] = &[
     "@esbuild/linux-x64 0.19.0",
     "@sindresorhus/is 4.6.0",
@@ -23,10 +23,10 @@ const EVERYWHERE: &[&str] = &[
     "react-dom 18.2.0",
     "resolve 1.22.0",
 ];
-/// Of the workspaces, which npm 6 does not know.
+/// The packages of workspaces, which npm 6 does not support.
 const OF_WORKSPACES: &[&str] = &["ms 2.0.0", "react 17.0.2", "use-sync-external-store 1.2.0"];
 
-/// Names of the project itself, of its folders and files, and of its aliases: none of them may leave the machine.
+/// Names of the project, of its folders, files and aliases. None may be sent.
 const PRIVATE: &[&str] = &[
     "lockfile-sample",
     "workspace-a",
@@ -57,7 +57,7 @@ fn asked(name: &str, as_name: &str) -> (BTreeSet<String>, serde_json::Value) {
 #[test]
 fn the_lockfiles_of_all_package_managers_ask_about_the_same_packages() {
     let (reference, _) = asked("npm-v3.package-lock.json", "package-lock.json");
-    // What a package manager resolves to another version, installs beside, or does not record.
+    // Packages that package managers resolve to other versions, add, or do not record.
     let differs = |name: &str| {
         ["@emnapi/", "@napi-rs/", "@tybys/", "tslib", "picomatch", "scheduler", "is-number 7"]
             .iter()
@@ -93,7 +93,7 @@ fn the_lockfiles_of_all_package_managers_ask_about_the_same_packages() {
         ("npm.spdx.json", "sbom.json", json!({"file": 1, "no-location": 8})),
     ] {
         let (found, not_audited) = asked(name, as_name);
-        // Yarn 2 and later lock node-gyp too, for the native package of the sample.
+        // Yarn 2 and later also lock node-gyp, for the sample's native package.
         let is_berry = ["yarn2", "yarn3", "yarn4"].iter().any(|head| name.starts_with(head));
         let reference = comparable(&reference);
         let found_here = comparable(&found);
@@ -126,11 +126,11 @@ fn a_lockfile_that_was_cut_off_is_not_audited() {
         ("npm.spdx.json", "bom.json"),
     ] {
         let text = real(name);
-        // From a quarter to three quarters, at places that have nothing to do with the lines.
+        // Cut from a quarter to three quarters, independent of line ends.
         for part in 10..30 {
             let end = text.len() * part / 40;
             let cut = &text[..end];
-            // Between two entries of a yarn.lock nothing shows that more was there.
+            // A yarn.lock cut between two entries cannot be recognized.
             if name == "yarn1.yarn.lock" && (cut.ends_with('\n') || cut.ends_with('"')) {
                 continue;
             }

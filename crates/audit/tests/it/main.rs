@@ -1,4 +1,4 @@
-//! The program as people run it, against a service that answers like the query daemon.
+//! End-to-end tests of the program, against a service with answers like the query daemon's.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends with a panic")]
 
 mod ci;

@@ -1,10 +1,10 @@
-//! Rules, levels, exceptions, `--base`, and the exit codes that follow.
+//! Rules, levels, exceptions, `--base`, and the exit codes.
 
 use serde_json::{Value, json};
 
 use crate::common::{Folder, Run, Service, npm_lock, rows};
 
-/// A lockfile with one package without a location, and its row.
+/// A service and a lockfile with one package without a location; `row` is its answer.
 fn one(row: Value, integrity: Option<&str>) -> (Service, Folder) {
     let mut entry = json!({"version": "1.2.3"});
     if let Some(integrity) = integrity {
@@ -251,7 +251,7 @@ fn usage_ends_with_2_before_anything_is_asked() {
     ] {
         assert_eq!(folder.run(address, &[]).code, 2, "{address}");
     }
-    // A token would be readable on its way.
+    // The token would be sent in clear text.
     let result = folder.run("http://publications.example", &["--token-file", "token"]);
     assert!(result.code == 2 && !result.errors.contains("secret"), "{result:?}");
 }

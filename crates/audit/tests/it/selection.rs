@@ -1,4 +1,4 @@
-//! What is asked and what is never sent.
+//! The packages that are requested, and those that are never sent.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ fn service() -> Service {
     Service::of(&["registry.example"], rows(&[("*", json!({}))]))
 }
 
-/// Runs over one file beside some settings; what was asked, and how many of each kind were not.
+/// Audits one file together with some settings. Returns the requested packages and the number of others by kind.
 fn asked(file: (&str, &str), settings: &[(&str, &str)]) -> (Vec<String>, Value) {
     let service = service();
     let mut files = settings.to_vec();
@@ -84,18 +84,18 @@ fn settings_decide_where_no_location_is_said() {
     for name in ["deep/app/.npmrc", "deep/.npmrc", ".npmrc", "../home/.npmrc"] {
         assert_eq!(asked(file, &[(name, corp)]).0, without_corp, "{name}");
     }
-    // Above the repository nothing is read, nor another package manager's file.
+    // Files above the repository and files of other package managers are not read.
     for name in ["../.npmrc", "deep/app/bunfig.toml.bak", "deep/app/.yarnrc.yml"] {
         assert_eq!(asked(file, &[(name, corp)]).0, all, "{name}");
     }
-    // The registry itself, by name or by default, is no other.
+    // The deployment's registry, named or by default, is not another registry.
     let own = "@corp:registry=https://registry.example\nregistry=https://mirror.example/\n";
     let expected = ["@corp/other 1.0.0", "@corp/placed 1.0.0", "@corp/secret 1.0.0"];
     assert_eq!(asked(file, &[(".npmrc", own)]).0, expected);
-    // The nearest file counts.
+    // The nearest file takes precedence.
     let near = "@corp:registry=https://registry.example/\n";
     assert_eq!(asked(file, &[(".npmrc", corp), ("deep/app/.npmrc", near)]).0, all);
-    // A variable that is not set names no registry that is known.
+    // An unset variable names no known registry.
     let unset = "@corp:registry=${CORP_REGISTRY}\n";
     assert_eq!(asked(file, &[(".npmrc", unset)]).0, without_corp);
 }
