@@ -1,4 +1,4 @@
-//! What a DBA does with a PostgreSQL database from beside it.
+//! A DBA's changes to a PostgreSQL database, made over another database of the same server.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::wait::eventually;
 
-/// For sessions that are busy when they are ended.
+/// The deadline for sessions to end, which may be busy.
 const ENDED: Duration = Duration::from_secs(60);
 
-/// A superuser of a database's server, who is not in that database.
+/// A superuser connected to the server, but not to the database itself.
 #[derive(Debug)]
 pub struct DatabaseAdmin {
     server: PgPool,
@@ -18,7 +18,7 @@ pub struct DatabaseAdmin {
 }
 
 impl DatabaseAdmin {
-    /// Of the database that a URL of [`crate::Database`] names. Connects when it is first used.
+    /// The admin for the URL of a [`crate::Database`]. Connects on first use.
     pub fn of(url: &str) -> Self {
         let (server, name) = url.rsplit_once('/').expect("the URL names a database");
         let options = PgPoolOptions::new().max_connections(2);
@@ -27,13 +27,13 @@ impl DatabaseAdmin {
         Self { server: server.expect("a URL of testkit's"), name: name.to_owned() }
     }
 
-    /// Statements to the server.
+    /// Executes statements on the server.
     pub async fn execute(&self, sql: &str) {
         let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.server).await;
         done.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// Changes the database by what stands behind `ALTER DATABASE` and its name.
+    /// Executes `ALTER DATABASE name` with the rest of the statement.
     pub async fn alter(&self, change: &str) {
         self.execute(&format!("ALTER DATABASE \"{}\" {change}", self.name)).await;
     }
@@ -44,7 +44,7 @@ impl DatabaseAdmin {
         self.execute(&format!("SELECT count(pg_terminate_backend(pid)) {of}")).await;
     }
 
-    /// Lets nobody in, and ends all sessions that are there; or lets everybody in.
+    /// `false` refuses new connections and ends all sessions; `true` allows connections again.
     pub async fn admit(&self, all: bool) {
         self.alter(&format!("ALLOW_CONNECTIONS {all}")).await;
         if all {
@@ -60,7 +60,7 @@ impl DatabaseAdmin {
         .await;
     }
 
-    /// Makes a copy of the database. All sessions end for it.
+    /// Makes a copy of the database. This ends all sessions.
     pub async fn copy(&self) {
         let name = &self.name;
         self.admit(false).await;
@@ -68,7 +68,7 @@ impl DatabaseAdmin {
         self.admit(true).await;
     }
 
-    /// Puts the copy in the place of the database, whose sessions end.
+    /// Replaces the database by its copy. This ends all sessions.
     pub async fn put_back(&self) {
         let name = &self.name;
         self.admit(false).await;
@@ -76,7 +76,7 @@ impl DatabaseAdmin {
         self.execute(&format!("ALTER DATABASE \"{name}.copy\" RENAME TO \"{name}\"")).await;
     }
 
-    /// Ends the connections to the server.
+    /// Closes the connections to the server.
     pub async fn close(&self) {
         self.server.close().await;
     }

@@ -1,4 +1,4 @@
-//! A client of the broker: what tests put into Kafka, and what they find there.
+//! A Kafka client for tests: topics, producing and consuming.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,27 +15,27 @@ use tokio::task::spawn_blocking;
 
 use crate::wait::{eventually, wait_until};
 
-/// For one request, long enough for a broker that elects leaders and loads groups after a restart.
+/// Timeout of one request, long enough for a broker that elects leaders and loads groups after a restart.
 const REQUEST: Duration = Duration::from_secs(10);
-/// For a whole call; afterwards something is broken.
+/// Timeout of a whole call. After it something is broken.
 const CALL: Duration = Duration::from_secs(60);
 
-/// A record to produce; what is left out (`..Record::default()`) is null, or the broker's and the partitioner's choice.
+/// A record to produce. A missing field (`..Record::default()`) is null, or the choice of the broker or the partitioner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// The partition; by the key when left out.
+    /// The partition; chosen by the key when `None`.
     pub partition: Option<i32>,
     /// The key.
     pub key: Option<Vec<u8>>,
-    /// The value; a tombstone when left out.
+    /// The value; a tombstone when `None`.
     pub value: Option<Vec<u8>>,
     /// The headers in their order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// Milliseconds since 1970; now when left out.
+    /// Milliseconds since 1970; the current time when `None`.
     pub timestamp: Option<i64>,
 }
 
-/// A record as it lies in the topic.
+/// A record as stored in the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumedRecord {
     /// The partition.
@@ -44,30 +44,30 @@ pub struct ConsumedRecord {
     pub offset: i64,
     /// The key.
     pub key: Option<Vec<u8>>,
-    /// The value; none is a tombstone.
+    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// The headers in their order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// Milliseconds since 1970, unless the record has none.
+    /// Milliseconds since 1970; `None` when the record has no timestamp.
     pub timestamp: Option<i64>,
 }
 
 impl ConsumedRecord {
-    /// The last header of this name, as text; none when it is missing or null.
+    /// The last header of this name, as text; `None` when it is missing or null.
     pub fn header(&self, name: &str) -> Option<String> {
         let (_, value) = self.headers.iter().rev().find(|(known, _)| known == name)?;
         Some(String::from_utf8_lossy(value.as_deref()?).into_owned())
     }
 }
 
-/// Creates a topic with its configuration (for example `("retention.ms", "-1")`) and as many replicas as its cluster makes by
-/// itself, and waits until each partition has a leader.
+/// Creates a topic with its configuration (for example `("retention.ms", "-1")`) and the cluster's default number of
+/// replicas. Waits until each partition has a leader.
 pub async fn topic(brokers: &str, name: &str, partitions: i32, config: &[(&str, &str)]) {
     make(brokers, name, (partitions, TopicReplication::Fixed(-1)), config).await;
 }
 
-/// Creates a topic whose partitions have these brokers each, of which the first is preferred as its leader, and waits until
-/// each has one.
+/// Creates a topic with the given replicas for each partition; the first one is the preferred leader. Waits until each
+/// partition has a leader.
 pub async fn topic_on(brokers: &str, name: &str, replicas: &[&[i32]], config: &[(&str, &str)]) {
     let partitions = i32::try_from(replicas.len()).expect("a topic has few partitions");
     make(brokers, name, (partitions, TopicReplication::Variable(replicas)), config).await;
@@ -96,18 +96,18 @@ async fn make(
     .await;
 }
 
-/// Who has a partition.
+/// The leader and the replicas of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionState {
-    /// The number of the broker that leads it; below 0 when none does.
+    /// The id of the leading broker; below 0 when there is none.
     pub leader: i32,
-    /// The brokers whose replicas are in sync.
+    /// The ids of the brokers with in-sync replicas.
     pub in_sync: Vec<i32>,
-    /// The brokers that have a replica.
+    /// The ids of the brokers with replicas.
     pub replicas: Vec<i32>,
 }
 
-/// Who has the partitions of a topic, in their order, as a broker that answers knows it; empty when none does.
+/// The states of a topic's partitions, in their order, from any broker's metadata. Empty when no broker answers.
 pub async fn partition_states(brokers: &str, topic: &str) -> Vec<PartitionState> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     blocking(move || {
@@ -128,7 +128,7 @@ pub async fn partition_states(brokers: &str, topic: &str) -> Vec<PartitionState>
     .await
 }
 
-/// Deletes the topic and waits until the broker knows it no more.
+/// Deletes the topic and waits until the broker no longer knows it.
 pub async fn delete_topic(brokers: &str, name: &str) {
     let results =
         admin(brokers).delete_topics(&[name], &patient()).await.expect("the broker answers");
@@ -145,7 +145,7 @@ pub async fn delete_topic(brokers: &str, name: &str) {
     .await;
 }
 
-/// Gives the topic more partitions.
+/// Increases the topic's number of partitions to `count`.
 pub async fn add_partitions(brokers: &str, name: &str, count: usize) {
     let more = NewPartitions { topic_name: name, new_partition_count: count, assignment: None };
     let results = admin(brokers).create_partitions([&more], &patient()).await;
@@ -154,7 +154,7 @@ pub async fn add_partitions(brokers: &str, name: &str, count: usize) {
     }
 }
 
-/// Deletes a partition's records before an offset, as its retention does.
+/// Deletes the records of a partition before an offset, as retention does.
 pub async fn delete_records(brokers: &str, topic: &str, partition: i32, before: i64) {
     let mut offsets = TopicPartitionList::new();
     offsets
@@ -166,7 +166,7 @@ pub async fn delete_records(brokers: &str, topic: &str, partition: i32, before: 
     }
 }
 
-/// Deletes a consumer group and with it its offsets, once the session of its last member is over.
+/// Deletes a consumer group and its offsets, once the session of its last member has ended.
 pub async fn delete_group(brokers: &str, group: &str) {
     let admin = admin(brokers);
     eventually("the group to have no member", CALL, async || {
@@ -188,18 +188,18 @@ fn patient() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL))
 }
 
-/// A producer that lives longer than one call.
+/// A producer for several calls.
 pub struct Producer {
     producer: FutureProducer,
 }
 
 impl Producer {
-    /// Connects when it is first used.
+    /// A producer that connects on first use.
     pub fn new(brokers: &str) -> Self {
         Self::with(&mut client(brokers))
     }
 
-    /// Compresses its batches with this codec, as Kafka names it: `none`, `gzip`, `snappy`, `lz4`, `zstd`.
+    /// A producer with a compression codec, in Kafka's spelling: `none`, `gzip`, `snappy`, `lz4`, `zstd`.
     pub fn compressing(brokers: &str, codec: &str) -> Self {
         Self::with(client(brokers).set("compression.type", codec))
     }
@@ -207,7 +207,7 @@ impl Producer {
     fn with(config: &mut ClientConfig) -> Self {
         let producer = config
             .set("enable.idempotence", "true")
-            // Tests send values that the broker or the daemon is to refuse, so the client must not be the one who does.
+            // Tests send records that the broker or the daemon must refuse, so the client must accept them.
             .set("message.max.bytes", "67108864")
             .set("linger.ms", "5")
             .create()
@@ -215,9 +215,9 @@ impl Producer {
         Self { producer }
     }
 
-    /// Produces the records, each partition's in their order, and waits until the broker has acknowledged all of them.
+    /// Produces the records, in order within each partition, and waits until the broker has acknowledged all of them.
     ///
-    /// Returns partition and offset of each, in the order of the records.
+    /// Returns the partition and the offset of each record, in the order of the records.
     pub async fn produce(
         &self,
         topic: &str,
@@ -239,7 +239,7 @@ impl Producer {
     }
 }
 
-/// [`Producer::produce`] with a producer for this call only.
+/// [`Producer::produce`] with a new producer for this call.
 pub async fn produce(
     brokers: &str,
     topic: &str,
@@ -248,8 +248,8 @@ pub async fn produce(
     Producer::new(brokers).produce(topic, records).await
 }
 
-/// Produces the records in one transaction, which is committed or aborted. Behind them stands a marker that no consumer
-/// gets to see.
+/// Produces the records in a transaction, which is committed or aborted. A control record follows them, which consumers
+/// never receive.
 pub async fn produce_in_transaction(
     brokers: &str,
     topic: &str,
@@ -261,18 +261,18 @@ pub async fn produce_in_transaction(
     transaction.end(commit).await;
 }
 
-/// A transaction that is open: consumers of committed records see nothing behind its first record until it ends.
+/// An open transaction. Until it ends, read-committed consumers receive no record after its first one.
 pub struct Transaction {
     producer: Producer,
 }
 
 impl Transaction {
-    /// Begins a transaction under this id; one of the same id that is still open is aborted.
+    /// Begins a transaction with this transactional id. An open transaction of the same id is aborted.
     pub async fn begin(brokers: &str, id: &str) -> Self {
         Self::begin_within(brokers, id, CALL).await
     }
 
-    /// [`Transaction::begin`] of one that the broker aborts when it is open for longer than `timeout`.
+    /// Like [`Transaction::begin`], but the broker aborts the transaction after `timeout`.
     pub async fn begin_within(brokers: &str, id: &str, timeout: Duration) -> Self {
         let timeout = timeout.as_millis().to_string();
         let mut config = client(brokers);
@@ -287,7 +287,7 @@ impl Transaction {
         Self { producer }
     }
 
-    /// [`Producer::produce`] within the transaction.
+    /// [`Producer::produce`] in the transaction.
     pub async fn produce(
         &self,
         topic: &str,
@@ -296,7 +296,7 @@ impl Transaction {
         self.producer.produce(topic, records).await
     }
 
-    /// Commits or aborts it.
+    /// Commits or aborts the transaction.
     pub async fn end(self, commit: bool) {
         let transactions = self.producer.producer;
         blocking(move || {
@@ -312,7 +312,7 @@ impl Transaction {
 }
 
 async fn send(producer: &FutureProducer, topic: &str, record: &Record) -> DeliveryFuture {
-    // The queue is full when the broker is slower than the test; it empties by itself.
+    // The queue is full while the broker is slower than the test.
     eventually("room in the producer's queue", CALL, async || {
         match producer.send_result(outgoing(topic, record)) {
             Ok(delivery) => Some(delivery),
@@ -337,7 +337,7 @@ fn outgoing<'a>(topic: &'a str, record: &'a Record) -> FutureRecord<'a, [u8], [u
     }
 }
 
-/// Reads the whole topic: from the earliest record of each partition to its present end, in the order of partition and offset.
+/// Reads the whole topic, from the earliest record of each partition to its current end. Sorted by partition and offset.
 pub async fn consume_all(brokers: &str, topic: &str) -> Vec<ConsumedRecord> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     blocking(move || {
@@ -357,11 +357,11 @@ pub async fn consume_all(brokers: &str, topic: &str) -> Vec<ConsumedRecord> {
                 .unwrap_or_else(|| panic!("topic {topic} was silent for {CALL:?}"))
             {
                 Ok(message) => records.push(incoming(&message)),
-                // Not the watermarks but the broker's word: transactions and compaction leave offsets without records.
+                // Wait for the broker's end-of-partition, because transactions and compaction leave offsets without records.
                 Err(KafkaError::PartitionEOF(partition)) => {
                     open.retain(|other| *other != partition)
                 }
-                // One broker of several is away: librdkafka goes on by itself with the others.
+                // One of several brokers is unreachable: librdkafka continues with the others.
                 Err(KafkaError::MessageConsumption(
                     RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown,
                 )) => {}
@@ -388,9 +388,9 @@ fn incoming(message: &BorrowedMessage<'_>) -> ConsumedRecord {
     }
 }
 
-/// How many records of the topic the group has not committed yet, over all partitions.
+/// How many records of the topic, over all partitions, the group has not committed.
 ///
-/// A partition without a committed offset counts from its earliest record. A broker that is just coming back is waited for.
+/// A partition without a committed offset counts from its earliest record. Waits for a broker that is restarting.
 pub async fn group_lag(brokers: &str, group: &str, topic: &str) -> i64 {
     let (brokers, group, topic) = (brokers.to_owned(), group.to_owned(), topic.to_owned());
     blocking(move || {
@@ -414,7 +414,7 @@ fn lag(consumer: &BaseConsumer, topic: &str) -> Result<i64, KafkaError> {
     let mut lag = 0;
     for (partition, offset) in committed {
         let (low, high) = consumer.fetch_watermarks(topic, partition, REQUEST)?;
-        // A group that stands behind the end of a log that was cut has not read it either.
+        // An offset after the end of a truncated log also counts as lag.
         lag += (high - if let Offset::Offset(next) = offset { next } else { low }).abs();
     }
     Ok(lag)
@@ -464,7 +464,7 @@ fn consumer(brokers: &str, group: &str) -> BaseConsumer {
         .expect("a consumer can be made")
 }
 
-/// Runs blocking calls beside the async runtime; their panic is the caller's.
+/// Runs a blocking call outside of the async runtime. A panic is passed on to the caller.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

@@ -2,44 +2,44 @@
 
 use crate::kafka::{Kafka, KafkaBuilder};
 
-/// A Kafka cluster on 127.0.0.1, of nodes that each are broker and controller. Dropping it ends them and removes their data.
+/// A Kafka cluster on 127.0.0.1. Each node is broker and controller. Dropping it ends the nodes and removes their data.
 ///
-/// With more than one node topics have three replicas and need two in sync, unless they are made otherwise; the
-/// coordinator of every group is the leader of partition 0 of `__consumer_offsets`.
+/// With several nodes, topics have three replicas and need two in sync by default. The coordinator of every group is
+/// the leader of partition 0 of `__consumer_offsets`.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Kafka>,
 }
 
 impl Cluster {
-    /// Starts so many nodes as `builder` has them, and waits until each knows all others. Their numbers begin with 1.
+    /// Starts `nodes` nodes with the builder's settings, and waits until each knows all others. Ids begin with 1.
     pub fn start(builder: &KafkaBuilder, nodes: usize) -> Self {
         Self { nodes: builder.start_nodes(nodes) }
     }
 
-    /// The bootstrap servers, separated by commas; they stay the same over restarts.
+    /// The bootstrap servers, separated by commas. They do not change on a restart.
     pub fn brokers(&self) -> String {
         self.nodes.iter().map(Kafka::brokers).collect::<Vec<_>>().join(",")
     }
 
-    /// The numbers of the nodes.
+    /// The ids of the nodes.
     pub fn ids(&self) -> Vec<i32> {
         (1..).take(self.nodes.len()).collect()
     }
 
-    /// A node by its number.
+    /// A node by its id.
     pub fn node(&mut self, id: i32) -> &mut Kafka {
         let place = usize::try_from(id - 1).expect("numbers begin with 1");
         &mut self.nodes[place]
     }
 
-    /// Ends these nodes as crashes do.
+    /// Kills these nodes (SIGKILL).
     pub fn kill(&mut self, ids: &[i32]) {
         ids.iter().for_each(|id| self.node(*id).kill());
     }
 
-    /// Starts these stopped nodes on their old ports with their old data, and waits until they answer, for which more than
-    /// half of all nodes must run.
+    /// Starts these stopped nodes with their old ports and data, and waits until they answer. This needs a majority of
+    /// all nodes running.
     pub fn start_again(&mut self, ids: &[i32]) {
         ids.iter().for_each(|id| self.node(*id).launch_again());
         ids.iter().for_each(|id| self.node(*id).answers());

@@ -1,4 +1,4 @@
-//! The daemons as what they are in production: processes.
+//! The daemons as processes, as in production.
 
 use std::env::{current_exe, var_os};
 use std::ffi::OsStr;
@@ -14,19 +14,19 @@ use crate::http::http_get;
 use crate::process::{Farewell, Process, watched};
 use crate::wait::poll_until;
 
-/// A daemon answers within a second; the rest is for a machine that compiles at the same time, and for catching up.
+/// The deadline for readiness. A daemon needs a second; the rest is for a machine that compiles, and for catching up.
 const READY: Duration = Duration::from_secs(60);
 
 /// A running daemon. Dropping it kills it.
 #[derive(Debug)]
 pub struct Daemon {
-    // Before its directory: fields are dropped in their order, and the daemon writes until its end.
+    // Declared before the directory, because fields are dropped in order and the daemon writes until it ends.
     process: Process,
     name: String,
     dir: TempDir,
 }
 
-/// How a daemon is to be started; made by [`Daemon::command`].
+/// The configuration of a daemon to start; made by [`Daemon::command`].
 #[derive(Debug)]
 pub struct DaemonBuilder {
     command: Command,
@@ -49,21 +49,21 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets a variable of the daemon's environment; the rest of it is the test's.
+    /// Sets an environment variable. The other variables are inherited from the test.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Starts the daemon in another directory than one of its own that is empty.
+    /// Starts the daemon in this directory, not in its own empty one.
     #[must_use]
     pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.command.current_dir(dir);
         self
     }
 
-    /// Starts the daemon; it may not be ready yet.
+    /// Starts the daemon. It may not be ready yet.
     pub fn spawn(self) -> Daemon {
         let log = self.dir.path().join("log");
         Daemon {
@@ -75,19 +75,20 @@ impl DaemonBuilder {
 }
 
 impl Daemon {
-    /// A daemon by the name of its program, which is built already.
+    /// A daemon by the name of its program, which must be built.
     ///
-    /// It is looked for beside the test's executable, or in the folder that `TESTKIT_BIN_DIR` names.
+    /// The program is searched for beside the test's executable, or in the folder that `TESTKIT_BIN_DIR` names.
     pub fn command(name: &str) -> DaemonBuilder {
         Self::program(built(name))
     }
 
-    /// [`Daemon::command`] that a shell script starts, which has it in `"$@"` and ends with `exec`: with a limit, for one.
+    /// [`Daemon::command`] started by a shell script, for example to set a limit. The script must end with `exec "$@"`.
+    /// example to set a limit.
     pub fn started_by(script: &str, name: &str) -> DaemonBuilder {
         Self::program("sh").args(["-c", script, "sh"]).arg(built(name))
     }
 
-    /// Any other program that is to end with its guard: a server to compare with. `program` is a path, or a name on PATH.
+    /// Any other program, for example a server to compare with. `program` is a path, or a name on PATH.
     pub fn program(program: impl AsRef<Path>) -> DaemonBuilder {
         let program = program.as_ref();
         let dir = tempfile::Builder::new()
@@ -104,24 +105,24 @@ impl Daemon {
         self.process.id()
     }
 
-    /// The directory that the daemon was started in unless the builder chose another; it goes with the daemon.
+    /// The directory of the daemon, removed with it. The daemon runs there unless the builder chose another one.
     pub fn own_dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Everything the daemon has printed so far, both streams.
+    /// The output of the daemon so far, both streams.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Whether the daemon has not ended.
+    /// Whether the daemon is running.
     pub fn is_running(&mut self) -> bool {
         self.process.ended().is_none()
     }
 
-    /// Waits until the daemon's admin listener at `addr` (`host:port`) answers `/readyz` with 200.
+    /// Waits until `/readyz` on the daemon's admin listener at `addr` (`host:port`) returns 200.
     ///
-    /// Panics with the daemon's last lines when it ends or takes a minute.
+    /// Panics with the daemon's last lines when the daemon ends, or after a minute.
     pub fn wait_ready(&mut self, addr: impl ToString) {
         self.wait_ready_within(addr, READY);
     }
@@ -153,12 +154,12 @@ impl Daemon {
         );
     }
 
-    /// Asks the daemon to end (SIGTERM).
+    /// Asks the daemon to stop (SIGTERM).
     pub fn terminate(&mut self) {
         self.process.signal(Signal::SIGTERM);
     }
 
-    /// Ends the daemon as a crash does (SIGKILL), and waits for its end.
+    /// Kills the daemon (SIGKILL), and waits for its end.
     pub fn kill(&mut self) {
         self.process.signal(Signal::SIGKILL);
         self.wait_exit(Duration::from_secs(10));
@@ -174,7 +175,7 @@ impl Daemon {
         self.process.signal(Signal::SIGCONT);
     }
 
-    /// Waits for the daemon's end; panics with its last lines when it takes longer than `timeout`.
+    /// Waits for the daemon's end. Panics with its last lines after `timeout`.
     pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         let status = self.process.wait(timeout);
         status.unwrap_or_else(|| {
@@ -182,7 +183,7 @@ impl Daemon {
         })
     }
 
-    /// The most memory that the running daemon has held so far, in bytes (`VmHWM`); none once it has ended.
+    /// The peak memory of the daemon, in bytes (`VmHWM`); `None` after its end.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -190,7 +191,7 @@ impl Daemon {
     }
 }
 
-/// A test that fails shows what its daemons said.
+/// Prints the output of the daemon when the test fails.
 impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -199,7 +200,7 @@ impl Drop for Daemon {
     }
 }
 
-/// The program of this name, which is built already.
+/// The path of a built program.
 fn built(name: &str) -> PathBuf {
     let program = program_folder().join(name);
     assert!(
@@ -210,7 +211,7 @@ fn built(name: &str) -> PathBuf {
     program
 }
 
-/// Where the daemons' programs are. Cargo puts test executables into `deps` below it.
+/// The folder of the daemons' programs. Cargo puts test executables into its subfolder `deps`.
 pub fn program_folder() -> PathBuf {
     if let Some(named) = var_os("TESTKIT_BIN_DIR") {
         return named.into();

@@ -1,5 +1,5 @@
-//! Requests that are meant to hurt a GraphQL server, each with the questions that count: were others answered meanwhile,
-//! how fast, and how much memory did it take?
+//! Hostile requests to a GraphQL server. Each attack measures whether other clients were answered meanwhile, how fast,
+//! and how much memory the server needed.
 
 mod attacks;
 
@@ -23,36 +23,36 @@ use attacks::{framed, references};
 
 /// How long connections are held open.
 const HELD: Duration = Duration::from_secs(3);
-/// Longer than the server's own time-out.
+/// Longer than the server's own timeout.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What one attack does over its connections.
+/// What an attack does on its connections.
 #[derive(Debug, Clone)]
 enum Kind {
-    /// Sends a whole request and reads its answer.
+    /// Sends a whole request and reads the answer.
     Post(Vec<u8>),
-    /// The same in chunks, so that no length is announced.
+    /// The same with chunked encoding, so that the length is not announced.
     Chunked(Vec<u8>),
-    /// Connections that each send a part of a request, or a whole one, and then nothing, and read nothing.
+    /// Connections that each send a part of a request, or a whole one, and then neither send nor read.
     Held(Crowd, Vec<u8>),
-    /// Connections that each send a request and read a kilobyte of its answer now and then.
+    /// This many connections that each send a request and read its answer slowly, a kilobyte at a time.
     SlowlyRead(usize, Vec<u8>),
 }
 
-/// How many connections, and from where.
+/// A number of connections and their source addresses.
 #[derive(Debug, Clone, Copy)]
 struct Crowd {
     count: usize,
-    /// Connections of one address; the addresses are 127.0.1.1 and those that follow.
+    /// Connections per source address. The addresses are 127.0.1.1 and following.
     per_address: usize,
-    /// Between one and the next.
+    /// The pause between two connections.
     pause: Duration,
 }
 
-/// A hostile input.
+/// An attack.
 #[derive(Debug, Clone)]
 pub struct Attack {
-    /// What it is, with the size that is really sent.
+    /// The name, including the size that is sent.
     pub name: String,
     kind: Kind,
 }
@@ -60,58 +60,58 @@ pub struct Attack {
 /// The server under attack.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Where it serves GraphQL.
+    /// The address of the public listener.
     pub http: SocketAddr,
-    /// Where it serves probes and metrics.
+    /// The address of the admin listener.
     pub admin: SocketAddr,
-    /// Its process.
+    /// The process id.
     pub pid: u32,
 }
 
-/// What became of an attack.
+/// The result of an attack.
 #[derive(Debug, Clone)]
 pub struct Survived {
-    /// Bytes that were sent, over all connections.
+    /// Bytes sent, over all connections.
     pub bytes: usize,
-    /// The status and the error's code; or in words what happened.
+    /// The status and the error code, or a description of the result.
     pub answer: String,
-    /// From the first byte to the answer, or for as long as the connections were held.
+    /// The time from the first byte to the answer, or for which the connections were held.
     pub time: Duration,
-    /// The server's largest memory meanwhile, in bytes.
+    /// The peak memory of the server during the attack, in bytes.
     pub peak: u64,
-    /// What each of the witnesses saw.
+    /// The results of the witnesses: normal clients during the attack.
     pub witnesses: Vec<Seen>,
 }
 
-/// What a client saw that goes on asking while the server is attacked.
+/// The result of a client that sends requests during the attack.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Who it is.
+    /// The name of the client.
     pub name: &'static str,
     /// Requests that were answered.
     pub answered: usize,
-    /// How often the server had no room, and the witness asked again a second later, as such an answer says.
+    /// Answers "busy". After each the witness retries a second later, as the answer asks.
     pub busy: usize,
-    /// The longest that one of them waited, asking again included.
+    /// The longest wait for an answer, including retries.
     pub longest: Duration,
-    /// The longest that one of them may wait.
+    /// The longest allowed wait.
     pub allowed: Duration,
-    /// The answer that was none.
+    /// The first wrong answer or failure.
     pub failed: Option<String>,
 }
 
 impl Seen {
-    /// Whether every request was answered within so many times what it may wait.
+    /// Whether every request was answered within `slack` times the allowed wait.
     pub fn is_well(&self, slack: u32) -> bool {
         self.failed.is_none() && self.answered > 0 && self.longest <= self.allowed * slack
     }
 }
 
-/// Carries it out while the witnesses go on asking.
+/// Runs the attack while the witnesses send requests.
 pub fn carry_out(attack: &Attack, target: Target) -> Survived {
-    // The peak begins anew; where it may not, it is the largest of all attacks so far.
+    // Resets the peak memory. Without permission it is the peak since the server's start.
     let _ = fs::write(format!("/proc/{}/clear_refs", target.pid), "5");
-    // More connections than a shell's usual limit; where it may not be raised, fewer are opened.
+    // Needs more connections than a shell's usual limit. If the limit cannot be raised, fewer are opened.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
@@ -148,14 +148,14 @@ pub fn carry_out(attack: &Attack, target: Target) -> Survived {
     })
 }
 
-/// A client that asks the same again and again.
+/// A client that repeats one request.
 struct Witness {
     name: &'static str,
     address: SocketAddr,
     method: &'static str,
     path: &'static str,
     body: String,
-    /// How a right answer begins.
+    /// The beginning of a correct answer.
     begins: &'static str,
     allowed: Duration,
     pause: Duration,
@@ -193,7 +193,7 @@ fn witnesses(target: Target) -> Vec<Witness> {
 }
 
 impl Witness {
-    /// Asks again and again, at least once.
+    /// Repeats the request until `over` is set, at least once.
     fn ask_until(&self, over: &AtomicBool) -> Seen {
         let (mut answered, mut busy, mut longest) = (0, 0, Duration::ZERO);
         let mut began = Instant::now();
@@ -230,13 +230,13 @@ impl Witness {
     }
 }
 
-/// Sends all of it, as far as it is taken, and reads the answer's status and code.
+/// Sends the request as far as the server accepts it, and reads the status and the code of the answer.
 fn exchange(http: SocketAddr, request: &[u8]) -> (usize, String) {
     let answer = || -> io::Result<String> {
         let mut stream = TcpStream::connect(http)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        // A server may answer and close before it has taken everything.
+        // A server may answer and close before it has read the whole request.
         let _ = stream.write_all(request);
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);
@@ -261,18 +261,18 @@ fn summary(answer: &str) -> String {
     }
 }
 
-/// A connection from an address of this machine's own network 127.0.0.0/8.
+/// Connects from an address in 127.0.0.0/8.
 fn connect_from(source: Ipv4Addr, http: SocketAddr) -> io::Result<TcpStream> {
     let SocketAddr::V4(http) = http else { return TcpStream::connect(http) };
     let own = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // The port is chosen with the peer in mind: there are more connections here than ports.
+    // Let the kernel choose the port by source and target together, because there are more connections than ports.
     setsockopt(&own, sockopt::IpBindAddressNoPort, &true)?;
     bind(own.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(source, 0)))?;
     connect(own.as_raw_fd(), &SockaddrIn::from(http))?;
     Ok(TcpStream::from(own))
 }
 
-/// Opens the connections, sends the part on each and reads nothing for a while.
+/// Opens the connections, sends the part on each, and reads nothing for a while.
 fn hold(http: SocketAddr, crowd: Crowd, part: &[u8]) -> (usize, String) {
     let first = Ipv4Addr::new(127, 0, 1, 1).to_bits();
     let (mut open, mut sent) = (Vec::new(), 0);
@@ -281,7 +281,7 @@ fn hold(http: SocketAddr, crowd: Crowd, part: &[u8]) -> (usize, String) {
         let Ok(mut stream) = connect_from(Ipv4Addr::from_bits(first + place), http) else {
             continue;
         };
-        // What the server does not take is left; nobody waits for it.
+        // Do not wait for bytes that the server does not read.
         let _ = stream.set_nonblocking(true);
         let written = stream.write(part).unwrap_or_default();
         sent += written;
@@ -291,7 +291,7 @@ fn hold(http: SocketAddr, crowd: Crowd, part: &[u8]) -> (usize, String) {
     let until = Instant::now() + HELD;
     while Instant::now() < until {
         for (stream, written) in &mut open {
-            // What is larger than the buffers between goes on as far as it is taken.
+            // Send the rest of a part that did not fit into the socket buffers.
             let more = stream.write(&part[*written..]).unwrap_or_default();
             *written += more;
             sent += more;
@@ -305,7 +305,7 @@ fn hold(http: SocketAddr, crowd: Crowd, part: &[u8]) -> (usize, String) {
     (sent, format!("{opened} of {} opened", crowd.count))
 }
 
-/// Sends the request so many times and reads a kilobyte of each answer ten times a second.
+/// Sends the request `count` times and reads a kilobyte of each answer ten times a second.
 fn read_slowly(http: SocketAddr, count: usize, request: &[u8]) -> (usize, String) {
     let mut open = Vec::new();
     for _ in 0..count {

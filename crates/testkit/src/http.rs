@@ -1,20 +1,20 @@
-//! The little HTTP that tests need: one request, one connection.
+//! A minimal HTTP client: one request per connection.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// Longer than any answer may take, so that a hanging server fails the test instead of hanging it.
+/// Longer than any answer may take. A server that hangs fails the test.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     /// The status code.
     pub status: u16,
     /// The header lines in their order, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body; bytes that are not UTF-8 are replaced.
+    /// The body. Bytes that are not UTF-8 are replaced.
     pub body: String,
 }
 
@@ -25,13 +25,13 @@ impl Response {
     }
 }
 
-/// `GET path` from the server at `addr` (`host:port`): status and body, or why there is no answer.
+/// Sends `GET path` to `addr` (`host:port`). Returns status and body.
 pub fn http_get(addr: impl ToString, path: &str) -> io::Result<(u16, String)> {
     let response = http_request(addr, "GET", path, &[], "")?;
     Ok((response.status, response.body))
 }
 
-/// `POST path` with a body to the server at `addr` (`host:port`): status and body, or why there is no answer.
+/// Sends `POST path` with a body to `addr` (`host:port`). Returns status and body.
 pub fn http_post(
     addr: impl ToString,
     path: &str,
@@ -42,7 +42,7 @@ pub fn http_post(
     Ok((response.status, response.body))
 }
 
-/// Any request to the server at `addr` (`host:port`), with further headers; `host` and `content-length` are added.
+/// Sends a request to `addr` (`host:port`) with additional headers. `host` and `content-length` are added.
 pub fn http_request(
     addr: impl ToString,
     method: &str,
@@ -54,7 +54,7 @@ pub fn http_request(
     let mut stream = connect(&addr)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    // HTTP/1.0 asks for the plain form of the answer: no chunks, and its end is the connection's end.
+    // With HTTP/1.0 the answer has no chunks and ends with the connection.
     let mut request =
         format!("{method} {path} HTTP/1.0\r\nhost: {addr}\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {

@@ -1,4 +1,4 @@
-//! A real Apache Kafka: a node is broker and KRaft controller in one.
+//! A real Apache Kafka. Each node is broker and KRaft controller.
 
 use std::collections::HashMap;
 use std::env::{current_exe, var_os};
@@ -16,45 +16,45 @@ use crate::net::free_port;
 use crate::process::{Farewell, Process, watched};
 use crate::wait::poll_until;
 
-/// The version of Apache Kafka that the tests run on, where [`KAFKA_VERSION_VARIABLE`] names no other.
+/// The version of Apache Kafka for the tests, unless [`KAFKA_VERSION_VARIABLE`] names another.
 const KAFKA_VERSION: &str = "4.1.1";
-/// Names another version.
+/// The environment variable that names another version.
 const KAFKA_VERSION_VARIABLE: &str = "TESTKIT_KAFKA_VERSION";
-/// Names the folder of the jars, where it is not to be searched for.
+/// The environment variable that names the folder of the jars. Without it the folder is searched for.
 pub const KAFKA_LIBS_VARIABLE: &str = "TESTKIT_KAFKA_LIBS";
-/// Names the bootstrap servers of the broker that the whole test run shares.
+/// The environment variable with the bootstrap servers of the broker that the whole test run shares.
 pub const KAFKA_VARIABLE: &str = "TESTKIT_KAFKA";
 
-/// Seven seconds on two idle cores; the rest is for a machine that compiles at the same time.
+/// The deadline for a start. It takes seven seconds on two idle cores; the rest is for a machine that compiles.
 const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(60);
-/// Between choosing a port and listening on it lie seconds in which somebody else can take it.
+/// Another process can take a chosen port before Kafka listens on it.
 const ATTEMPTS: usize = 3;
-/// A node alone, and one of several on the same machine.
+/// Heap of a single node, and of one of several nodes on the same machine.
 const HEAPS: [&str; 2] = ["-Xmx512m", "-Xmx400m"];
-/// For a JVM that lives for a test: it starts two seconds sooner when it compiles less.
+/// JVM options for short runs: with less compilation the JVM starts two seconds sooner.
 pub(crate) const QUICK: [&str; 2] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
 /// A Kafka broker on 127.0.0.1. Dropping it ends the broker and removes its data.
 #[derive(Debug)]
 pub struct Kafka {
     brokers: String,
-    /// The ports of further listeners by name.
+    /// The ports of additional listeners, by name.
     listeners: HashMap<String, u16>,
-    /// None when the broker is somebody else's.
+    /// `None` when the broker was not started here.
     node: Option<Node>,
 }
 
 #[derive(Debug)]
 struct Node {
-    // Before its directory: fields are dropped in their order, and the server writes until its end.
+    // Declared before the directory, because fields are dropped in order and the server writes until it ends.
     process: Process,
     dir: TempDir,
     port: u16,
     options: Vec<String>,
 }
 
-/// How a broker is to be started; made by [`Kafka::builder`].
+/// The configuration of a broker to start; made by [`Kafka::builder`].
 #[derive(Debug, Clone, Default)]
 pub struct KafkaBuilder {
     properties: Vec<(String, String)>,
@@ -63,35 +63,35 @@ pub struct KafkaBuilder {
     optimized: bool,
 }
 
-/// A listener beside the plain one.
+/// A listener in addition to the plain one.
 #[derive(Debug, Clone)]
 struct Listener {
     name: String,
     protocol: String,
-    /// The port that clients are told; its own when none.
+    /// The port that clients are told; the listener's own port when `None`.
     advertised: Option<u16>,
 }
 
-/// The number and the ports of a broker that is to be started.
+/// The id and the ports of a broker to start.
 struct Ports {
     id: usize,
     plain: u16,
     controller: u16,
     others: Vec<u16>,
-    /// The controllers of its cluster, as Kafka writes them.
+    /// The controllers of the cluster, in the format of `controller.quorum.voters`.
     voters: String,
 }
 
 impl KafkaBuilder {
-    /// Adds a line to the broker's `server.properties`; the last of the same key counts.
+    /// Adds a line to the broker's `server.properties`. The last line of a key counts.
     #[must_use]
     pub fn property(mut self, key: &str, value: impl ToString) -> Self {
         self.properties.push((key.to_owned(), value.to_string()));
         self
     }
 
-    /// Adds a listener on a free port beside the plain one, `protocol` as Kafka names it (`SASL_SSL`). Its address is
-    /// [`Kafka::listener`]. Clients are told `advertised` as its port, for one that is reached by a proxy.
+    /// Adds a listener on a free port. `protocol` is Kafka's name for it (`SASL_SSL`). [`Kafka::listener`] is its
+    /// address. `advertised` is the port that clients are told, for a listener behind a proxy.
     #[must_use]
     pub fn listener(mut self, name: &str, protocol: &str, advertised: Option<u16>) -> Self {
         let (name, protocol) = (name.to_owned(), protocol.to_owned());
@@ -99,14 +99,14 @@ impl KafkaBuilder {
         self
     }
 
-    /// Adds a user who proves a password by SCRAM-SHA-256.
+    /// Adds a user with a password for SCRAM-SHA-256.
     #[must_use]
     pub fn scram_user(mut self, name: &str, password: &str) -> Self {
         self.scram_users.push((name.to_owned(), password.to_owned()));
         self
     }
 
-    /// Lets the JVM optimise as in production: for benchmarks. The start then takes some seconds more.
+    /// Lets the JVM optimise as in production, for benchmarks. The start takes some seconds longer.
     #[must_use]
     pub fn optimized(mut self) -> Self {
         self.optimized = true;
@@ -118,7 +118,7 @@ impl KafkaBuilder {
         self.start_nodes(1).remove(0)
     }
 
-    /// Starts so many brokers of one cluster, with the numbers from 1 on, and waits until each knows all others.
+    /// Starts `count` brokers of one cluster, with ids from 1, and waits until each knows all others.
     pub(crate) fn start_nodes(&self, count: usize) -> Vec<Kafka> {
         let mut problem = String::new();
         for _ in 0..ATTEMPTS {
@@ -207,9 +207,9 @@ impl KafkaBuilder {
     }
 }
 
-/// What a single node needs, and what keeps tests honest: records stamped years ago stay (their segments would be over their
-/// retention at once), and a topic that a test forgot to create is an error and not an empty topic. The short session is what
-/// a killed broker has to sit out before its controller lets it in again.
+/// Properties of a single node. Records with old timestamps are kept, because retention would delete their segments at
+/// once. A missing topic is an error, not created. The session is short, because a killed broker must wait for its end
+/// before the controller accepts it again.
 const SINGLE_NODE: &str = "\
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
@@ -226,8 +226,8 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 ";
 
-/// What the nodes of a cluster need beside: three replicas, two of them in sync. One partition of offsets, so that its leader
-/// is the coordinator of every group; leaders change by faults alone. The longer session is for a machine that is busy with all of them.
+/// Additional properties of a cluster: three replicas, two of them in sync. `__consumer_offsets` has one partition, so its
+/// leader coordinates every group. Only faults change leaders. The session is longer, because the machine runs all nodes.
 const SEVERAL_NODES: &str = "\
 default.replication.factor=3
 min.insync.replicas=2
@@ -242,65 +242,65 @@ auto.leader.rebalance.enable=false
 ";
 
 impl Kafka {
-    /// Starts a broker of its own and waits until it answers.
+    /// Starts a broker for one test and waits until it answers.
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// A broker with further properties.
+    /// A builder for a broker with additional properties.
     pub fn builder() -> KafkaBuilder {
         KafkaBuilder::default()
     }
 
-    /// A broker that runs already and that nobody here can stop.
+    /// A running broker that this process does not own and cannot stop.
     pub(crate) fn elsewhere(brokers: String) -> Self {
         Self { brokers, listeners: HashMap::new(), node: None }
     }
 
-    /// The bootstrap servers, `127.0.0.1:port`; they stay the same over a restart.
+    /// The bootstrap servers, `127.0.0.1:port`. They do not change on a restart.
     pub fn brokers(&self) -> String {
         self.brokers.clone()
     }
 
-    /// The address of a further listener itself, whatever its clients are told.
+    /// The address of an additional listener itself, not the advertised one.
     pub fn listener(&self, name: &str) -> String {
         let port = self.listeners.get(name);
         format!("127.0.0.1:{}", port.unwrap_or_else(|| panic!("no listener {name}")))
     }
 
-    /// The broker's process id; none when the broker is somebody else's.
+    /// The broker's process id; `None` when the broker was not started here.
     pub fn pid(&self) -> Option<u32> {
         self.node.as_ref().map(|node| node.process.id())
     }
 
-    /// The folder of a partition's log. It may be changed while the broker is stopped.
+    /// The folder of a partition's log. Change it only while the broker is stopped.
     pub fn log_folder(&self, topic: &str, partition: i32) -> PathBuf {
         let node = self.node.as_ref().expect("the broker is this test's own");
         node.dir.path().join("data").join(format!("{topic}-{partition}"))
     }
 
-    /// What the broker printed; empty when the broker is somebody else's.
+    /// The output of the broker; empty when the broker was not started here.
     pub fn log(&self) -> String {
         self.node.as_ref().map(|node| node.process.log()).unwrap_or_default()
     }
 
-    /// Shuts the broker down in good order and waits for its end. Port and data are kept for [`Kafka::start_again`].
+    /// Stops the broker cleanly and waits for its end. [`Kafka::start_again`] uses its port and data again.
     pub fn stop(&mut self) {
         self.node().end(Signal::SIGTERM);
     }
 
-    /// Ends the broker as a crash does. Port and data are kept for [`Kafka::start_again`].
+    /// Kills the broker (SIGKILL). [`Kafka::start_again`] uses its port and data again.
     pub fn kill(&mut self) {
         self.node().end(Signal::SIGKILL);
     }
 
-    /// Starts a stopped broker on its old port with its old data, and waits until it answers.
+    /// Starts a stopped broker with its old port and data, and waits until it answers.
     pub fn start_again(&mut self) {
         self.launch_again();
         self.answers();
     }
 
-    /// Starts a stopped broker on its old port with its old data.
+    /// Starts a stopped broker with its old port and data.
     pub(crate) fn launch_again(&mut self) {
         let node = self.node();
         assert!(node.process.ended().is_some(), "kafka still runs");
@@ -319,12 +319,12 @@ impl Kafka {
         self.start_again();
     }
 
-    /// Freezes the broker: connections stay open, and nothing answers.
+    /// Freezes the broker (SIGSTOP): connections stay open without an answer.
     pub fn pause(&mut self) {
         self.node().process.signal(Signal::SIGSTOP);
     }
 
-    /// Ends [`Kafka::pause`].
+    /// Ends [`Kafka::pause`] (SIGCONT).
     pub fn resume(&mut self) {
         self.node().process.signal(Signal::SIGCONT);
     }
@@ -335,7 +335,7 @@ impl Kafka {
 }
 
 impl Node {
-    /// Whether the broker names so many brokers before the deadline; a broker that ended never does.
+    /// Whether the broker's metadata lists `brokers` brokers before the deadline. False when the broker has ended.
     fn ready(&mut self, brokers: usize) -> bool {
         let outcome = poll_until(START, || {
             if self.process.ended().is_some() {
@@ -374,7 +374,7 @@ fn format_storage(dir: &Path, scram_users: &[(String, String)]) {
         .args(QUICK)
         .arg("-cp")
         .arg(class_path())
-        // The cluster id needs to be any 16 bytes in base64; no cluster ever meets another.
+        // The cluster id can be any 16 bytes in base64, because clusters never meet.
         .args(["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"])
         .arg(dir.join("server.properties"));
     for (name, password) in scram_users {
@@ -387,23 +387,23 @@ fn format_storage(dir: &Path, scram_users: &[(String, String)]) {
     assert!(output.status.success(), "kafka's storage cannot be formatted:\n{errors}");
 }
 
-/// Java's own wildcard: it must reach Java as it is.
+/// The class path with Java's own wildcard, which must not be expanded by a shell.
 pub(crate) fn class_path() -> PathBuf {
     libs().join("*")
 }
 
-/// The version of Apache Kafka that the tests run on.
+/// The version of Apache Kafka for the tests.
 pub fn kafka_version() -> String {
     let named = var_os(KAFKA_VERSION_VARIABLE).and_then(|version| version.into_string().ok());
     named.unwrap_or_else(|| KAFKA_VERSION.to_owned())
 }
 
-/// The folder below the workspace's target directory whose `libs` holds the jars; `cargo xtask setup` fills it.
+/// The folder below the workspace's target directory with the jars in `libs`; `cargo xtask setup` fills it.
 pub fn kafka_folder() -> String {
     format!("kafka-{}", kafka_version())
 }
 
-/// The folder of the jars: named by the environment, else searched for upwards of the test's executable and of its crate.
+/// The folder of the jars: from the environment, or searched for in the parents of the test's executable and crate.
 fn libs() -> PathBuf {
     if let Some(named) = var_os(KAFKA_LIBS_VARIABLE) {
         return named.into();
@@ -418,8 +418,8 @@ fn libs() -> PathBuf {
     })
 }
 
-/// Asks for metadata (version 1, no topics) and says how many brokers the answer names. A broker that has not yet joined its
-/// cluster listens already, but names none.
+/// Requests metadata (version 1, no topics) and returns the number of brokers in it. A broker that has not joined its
+/// cluster yet listens already, but lists none.
 fn listed_brokers(port: u16) -> io::Result<u32> {
     const METADATA: [u8; 2] = [0, 3];
     const VERSION: [u8; 2] = [0, 1];
@@ -433,7 +433,7 @@ fn listed_brokers(port: u16) -> io::Result<u32> {
     stream.set_read_timeout(Some(patience))?;
     stream.write_all(&u32::try_from(body.len()).map_err(io::Error::other)?.to_be_bytes())?;
     stream.write_all(&body)?;
-    // Size and correlation id, then the length of the list of brokers.
+    // The size and the correlation id, then the length of the broker list.
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
     let [.., a, b, c, d] = head;

@@ -1,9 +1,9 @@
 //! A real Kafka, a real PostgreSQL and the daemons as processes, for tests and benchmarks.
 //!
-//! Everything here is a guard: what it starts it ends, when it is dropped, when the test panics, and when the test's process is
-//! killed. Ports are chosen free, data lies in a temporary directory, and waiting is always for a condition with a deadline.
-//! The crate must never stand in for a server with a fake, and production code must never depend on it. It panics instead of
-//! returning errors, because a test that cannot start its server has nothing left to do.
+//! Each server and process is a guard: it ends when the guard is dropped, when the test panics, and when the test's
+//! process is killed. Ports are free ones, data is in a temporary directory, and each wait is for a condition with a
+//! deadline. This crate must never replace a server by a fake, and production code must never depend on it. It panics
+//! and returns no errors, because a test without its server cannot continue.
 #![expect(clippy::expect_used, reason = "a test that cannot go on ends with a panic")]
 
 #[cfg(feature = "client")]
@@ -50,21 +50,21 @@ pub use tools::{acls, active_controller, consumer_groups, produce_in_1970, reass
 pub use wait::eventually;
 pub use wait::{Probe, wait_until};
 
-/// The broker that the whole test run shares: the one that `TESTKIT_KAFKA` names, else one that this process starts for itself.
+/// The broker that the whole test run shares: the one in `TESTKIT_KAFKA`, or one that this process starts.
 ///
-/// It is borrowed, so that no test can stop it for the others; those that need to, start their own with [`Kafka::start`].
+/// It is borrowed, so that no test can stop it. A test that stops its broker starts one with [`Kafka::start`].
 pub fn kafka() -> &'static Kafka {
     static SHARED: LazyLock<Kafka> =
         LazyLock::new(|| variable(KAFKA_VARIABLE).map_or_else(Kafka::start, Kafka::elsewhere));
     &SHARED
 }
 
-/// The PostgreSQL that the whole test run shares: the one that `TESTKIT_POSTGRES` names, else one that this process starts for itself.
+/// The PostgreSQL that the whole test run shares: the one in `TESTKIT_POSTGRES`, or one that this process starts.
 ///
-/// Each test takes a database of its own from it; those that stop or restart the server start their own with [`Postgres::start`].
+/// Each test creates its own database in it. A test that stops the server starts one with [`Postgres::start`].
 pub fn postgres() -> &'static Postgres {
     static SHARED: LazyLock<Postgres> = LazyLock::new(|| {
-        // Nothing that tests write has to survive this machine's crash, and without fsync they end sooner.
+        // Test data need not survive a crash of the machine, and tests are faster without fsync.
         variable(POSTGRES_VARIABLE)
             .map_or_else(|| Postgres::builder().fsync(false).start(), Postgres::elsewhere)
     });

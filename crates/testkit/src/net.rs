@@ -1,19 +1,19 @@
-//! Ports and names that nobody else uses.
+//! Free ports and unique names.
 
 use std::net::TcpListener;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Below the range that the kernel takes for outgoing connections: a client that knocks at a stopped server's port could
-/// otherwise be given that very port for itself, connect to itself, and keep the server from coming back.
+/// Below the kernel's range for outgoing connections. In that range, a client that connects to a stopped server's port
+/// could get this port as its own, connect to itself, and block the server's restart.
 const FIRST_PORT: u32 = 12_000;
 const PORTS: u32 = 20_000;
 
-/// A TCP port on 127.0.0.1 that nobody listens on, and that this process has not handed out before.
+/// A free TCP port on 127.0.0.1 that this process has not returned before.
 pub fn free_port() -> u16 {
     static STEPS: AtomicU32 = AtomicU32::new(0);
-    // Test processes run side by side; each begins its walk elsewhere.
+    // Test processes run in parallel, so each starts its search elsewhere.
     let start = process::id().wrapping_mul(97);
     (0..PORTS)
         .map(|_| start.wrapping_add(STEPS.fetch_add(1, Ordering::Relaxed)) % PORTS + FIRST_PORT)
@@ -22,9 +22,9 @@ pub fn free_port() -> u16 {
         .expect("some port is free")
 }
 
-/// `prefix` with an ending that no other call in this or another process gives: for topics, groups and databases.
+/// `prefix` with a suffix that is unique across calls and processes, for topics, groups and databases.
 ///
-/// Lower case letters, digits and `-`, as far as `prefix` has nothing else.
+/// The suffix has lower case letters, digits and `-`.
 pub fn unique(prefix: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");

@@ -12,19 +12,19 @@ use crate::postgres::as_owner;
 use crate::process::{Farewell, Process, watched};
 use crate::wait::wait_until;
 
-/// It listens at once.
+/// The deadline for the start, which takes no time.
 const START: Duration = Duration::from_secs(30);
 
-/// A pooler on 127.0.0.1 that trusts everybody; dropping it ends it.
+/// A pooler on 127.0.0.1 that needs no passwords. Dropping it ends it.
 #[derive(Debug)]
 pub struct Pgbouncer {
     port: u16,
-    // Before its directory: fields are dropped in their order.
+    // Declared before the directory, because fields are dropped in order.
     _process: Process,
     _dir: TempDir,
 }
 
-/// The pooler's program: on PATH, or where Debian keeps it. None when it is not installed.
+/// The path of PgBouncer: on PATH, or in Debian's folder. `None` when it is not installed.
 pub fn pgbouncer_program() -> Option<PathBuf> {
     let on_path = std::env::var_os("PATH")
         .into_iter()
@@ -34,12 +34,12 @@ pub fn pgbouncer_program() -> Option<PathBuf> {
 }
 
 impl Pgbouncer {
-    /// Starts a pooler in front of the server of `url`, which pools `mode` (`session`, `transaction`).
+    /// Starts a pooler for the server of `url`, with pool mode `mode` (`session`, `transaction`).
     pub fn start(url: &str, mode: &str) -> Self {
         Self::with(url, mode, "")
     }
 
-    /// The same with further lines of its settings.
+    /// The same with additional lines of settings.
     pub fn with(url: &str, mode: &str, further: &str) -> Self {
         let program = pgbouncer_program().expect("pgbouncer is installed: run `cargo xtask setup`");
         let (server, _) = url.rsplit_once('/').expect("the URL names a database");
@@ -63,7 +63,7 @@ impl Pgbouncer {
             users.display()
         );
         let settings = write("pgbouncer.ini", &settings);
-        // It refuses to run as root, and reads these as somebody else.
+        // PgBouncer refuses to run as root, so another user must be able to read these.
         for path in [dir.path(), &users, &settings] {
             open_to_all(path);
         }
@@ -77,7 +77,7 @@ impl Pgbouncer {
         Self { port, _process: process, _dir: dir }
     }
 
-    /// The URL of a database through the pooler, as superuser.
+    /// The URL of a database by way of the pooler, as superuser.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }

@@ -18,62 +18,62 @@ use crate::process::{Farewell, Process, watched};
 use crate::wait::eventually;
 use crate::wait::poll_until;
 
-/// Names the URL of the server that the whole test run shares.
+/// The environment variable with the URL of the server that the whole test run shares.
 pub const POSTGRES_VARIABLE: &str = "TESTKIT_POSTGRES";
 
-/// A second on an idle machine, recovery after a crash included; the rest is for one that compiles at the same time.
+/// The deadline for a start. It takes a second on an idle machine, recovery included; the rest is for a busy one.
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(60);
-/// Between choosing a port and listening on it somebody else can take it.
+/// Another process can take a chosen port before the server listens on it.
 const ATTEMPTS: usize = 3;
 
-/// A PostgreSQL server on 127.0.0.1 that trusts everybody. Dropping it ends the server and removes its data.
+/// A PostgreSQL server on 127.0.0.1 that needs no passwords. Dropping it ends the server and removes its data.
 ///
-/// Its databases sort by the rules of a language (ICU), as an operator's do, so that a forgotten `COLLATE "C"` shows.
+/// Its databases use a language's collation (ICU), as in production, so that a missing `COLLATE "C"` shows.
 #[derive(Debug)]
 pub struct Postgres {
     url: String,
-    /// None when the server is somebody else's.
+    /// `None` when the server was not started here.
     server: Option<Server>,
 }
 
 #[derive(Debug)]
 struct Server {
-    // Before its directory: fields are dropped in their order, and the server writes until its end.
+    // Declared before the directory, because fields are dropped in order and the server writes until it ends.
     process: Process,
     dir: TempDir,
     port: u16,
     settings: Vec<String>,
 }
 
-/// How a server is to be started; made by [`Postgres::builder`].
+/// The configuration of a server to start; made by [`Postgres::builder`].
 #[derive(Debug, Clone, Default)]
 pub struct PostgresBuilder {
     settings: Vec<String>,
-    /// Certificate and key, PEM.
+    /// Certificate and key in PEM.
     tls: Option<(String, String)>,
 }
 
-/// How a server is told to stop.
+/// How a server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
-    /// Waits until the clients have gone.
+    /// Waits until all clients have disconnected.
     Smart,
-    /// Ends the clients' sessions, then shuts down in good order.
+    /// Ends the sessions of clients, then shuts down cleanly.
     Fast,
-    /// Leaves everything as a crash does; the next start recovers.
+    /// Ends at once, like a crash. The next start recovers.
     Immediate,
 }
 
 impl PostgresBuilder {
-    /// Sets a parameter of the server, as on its command line; the last of the same name counts.
+    /// Sets a server parameter, as on the command line. The last value of a name counts.
     #[must_use]
     pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.push(format!("{name}={}", value.to_string()));
         self
     }
 
-    /// Durability, on by default; without it tests are faster, and benchmarks lie.
+    /// Durability, on by default. Off is faster for tests, but gives wrong benchmarks.
     #[must_use]
     pub fn fsync(self, on: bool) -> Self {
         let value = if on { "on" } else { "off" };
@@ -82,14 +82,14 @@ impl PostgresBuilder {
             .setting("full_page_writes", value)
     }
 
-    /// Offers TLS with this certificate and key (PEM). Clients may still do without.
+    /// Enables TLS with this certificate and key (PEM). Clients may still connect without it.
     #[must_use]
     pub fn tls(mut self, certificate: &str, key: &str) -> Self {
         self.tls = Some((certificate.to_owned(), key.to_owned()));
         self
     }
 
-    /// Makes a cluster, starts the server and waits until it accepts connections.
+    /// Creates a database cluster, starts the server and waits until it accepts connections.
     pub fn start(&self) -> Postgres {
         let mut problem = String::new();
         for _ in 0..ATTEMPTS {
@@ -116,37 +116,37 @@ impl PostgresBuilder {
 }
 
 impl Postgres {
-    /// Starts a durable server of its own and waits until it accepts connections.
+    /// Starts a durable server for one test and waits until it accepts connections.
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// A server with other settings.
+    /// A builder for a server with other settings.
     pub fn builder() -> PostgresBuilder {
         PostgresBuilder::default()
     }
 
-    /// A server that runs already and that nobody here can stop.
+    /// A running server that this process does not own and cannot stop.
     pub(crate) fn elsewhere(url: String) -> Self {
         Self { url, server: None }
     }
 
-    /// The URL of the maintenance database, as superuser; it stays the same over a restart.
+    /// The URL of the maintenance database, as superuser. It does not change on a restart.
     pub fn url(&self) -> String {
         self.url.clone()
     }
 
-    /// The postmaster's process id; none when the server is somebody else's.
+    /// The postmaster's process id; `None` when the server was not started here.
     pub fn pid(&self) -> Option<u32> {
         self.server.as_ref().map(|server| server.process.id())
     }
 
-    /// What the server printed; empty when the server is somebody else's.
+    /// The output of the server; empty when the server was not started here.
     pub fn log(&self) -> String {
         self.server.as_ref().map(|server| server.process.log()).unwrap_or_default()
     }
 
-    /// An asynchronous standby of this server, on a port of its own, that has all there is now.
+    /// An asynchronous standby of this server on its own port, with the current data.
     pub fn standby(&self) -> Self {
         let dir = make_folder();
         let mut backup = Command::new(installed("pg_basebackup"));
@@ -168,7 +168,7 @@ impl Postgres {
         Self { url: url_at(port), server: Some(server) }
     }
 
-    /// Starts a stopped server in the place of another one, which is stopped too.
+    /// Starts this stopped server on the port of another stopped one.
     pub fn start_in_place_of(&mut self, other: &Self) {
         let port = other.server.as_ref().expect("the server is this test's own").port;
         self.server().port = port;
@@ -176,7 +176,7 @@ impl Postgres {
         self.start_again();
     }
 
-    /// Stops the server and waits for its end. Port and data are kept for [`Postgres::start_again`].
+    /// Stops the server and waits for its end. [`Postgres::start_again`] uses its port and data again.
     pub fn stop(&mut self, mode: StopMode) {
         let server = self.server();
         server.process.signal(match mode {
@@ -191,7 +191,7 @@ impl Postgres {
         );
     }
 
-    /// Starts a stopped server on its old port with its old data, and waits until it accepts connections.
+    /// Starts a stopped server with its old port and data, and waits until it accepts connections.
     pub fn start_again(&mut self) {
         let server = self.server();
         assert!(server.process.ended().is_some(), "postgresql still runs");
@@ -199,7 +199,7 @@ impl Postgres {
         assert!(server.ready(), "postgresql did not start again:\n{}", server.process.last_words());
     }
 
-    /// A fast stop and a new start.
+    /// Stops (fast) and starts the server.
     pub fn restart(&mut self) {
         self.stop(StopMode::Fast);
         self.start_again();
@@ -227,7 +227,7 @@ impl Server {
     }
 }
 
-/// A database of its own; it goes when its server goes.
+/// A database for one test. It is removed with its server.
 #[cfg(feature = "client")]
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -237,13 +237,13 @@ pub struct Database {
 
 #[cfg(feature = "client")]
 impl Postgres {
-    /// Creates a fresh, empty database on the server.
+    /// Creates an empty database on the server.
     pub async fn database(&self) -> Database {
         use sqlx::{AssertSqlSafe, Connection};
 
         let name = crate::net::unique("test");
         let mut connection = connect(&self.url).await;
-        // From template0, because nobody ever connects to it: a template with a session cannot be copied.
+        // From template0, because a template with open sessions cannot be copied and nobody connects to this one.
         let statement = AssertSqlSafe(format!("CREATE DATABASE \"{name}\" TEMPLATE template0"));
         sqlx::raw_sql(statement).execute(&mut connection).await.expect("a database can be created");
         connection.close().await.expect("the connection can be closed");
@@ -251,7 +251,7 @@ impl Postgres {
         Database { url: format!("{server}/{name}") }
     }
 
-    /// Waits until this standby has all that `primary` has now.
+    /// Waits until this standby has replayed the current log of `primary`.
     pub async fn catch_up_with(&self, primary: &Self) {
         use sqlx::Connection;
 
@@ -272,7 +272,7 @@ impl Postgres {
         }
     }
 
-    /// Stops this standby from hearing more of `primary`, once it has all that there is now.
+    /// Stops replication from `primary` after the standby has caught up.
     pub async fn hold_back(&self, primary: &Self) {
         self.catch_up_with(primary).await;
         let mut behind = connect(&self.url).await;
@@ -287,7 +287,7 @@ impl Postgres {
         .await;
     }
 
-    /// Makes a primary of this standby.
+    /// Promotes this standby to a primary.
     pub async fn promote(&self) {
         let mut server = connect(&self.url).await;
         sqlx::raw_sql("SELECT pg_promote()").execute(&mut server).await.expect("a superuser may");
@@ -301,9 +301,9 @@ async fn connect(url: &str) -> sqlx::PgConnection {
     sqlx::PgConnection::connect(url).await.expect("the server accepts connections")
 }
 
-/// A server program of PostgreSQL: on PATH, else the newest below `/usr/lib/postgresql`, where Debian keeps them off PATH.
+/// The path of a PostgreSQL program: on PATH, or the newest below `/usr/lib/postgresql`, where Debian puts them.
 ///
-/// None when it is not installed.
+/// `None` when it is not installed.
 pub fn postgres_program(name: &str) -> Option<PathBuf> {
     let on_path =
         var_os("PATH").into_iter().flat_map(|path| split_paths(&path).collect::<Vec<_>>());
@@ -328,7 +328,7 @@ fn installed(name: &str) -> PathBuf {
     })
 }
 
-/// The server refuses to run as root. Started by root it becomes somebody without rights, to whom its directory is given.
+/// The user that runs the server when the test runs as root, because PostgreSQL refuses to run as root.
 fn owner() -> Option<User> {
     if !geteuid().is_root() {
         return None;
@@ -350,7 +350,7 @@ fn url_at(port: u16) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/postgres")
 }
 
-/// A folder of the server's owner.
+/// A temporary folder that belongs to the server's user.
 fn make_folder() -> TempDir {
     let dir = tempfile::Builder::new()
         .prefix("postgres-")
@@ -384,7 +384,7 @@ fn make_cluster(dir: &Path) {
     assert!(status.success(), "initdb failed:\n{}", String::from_utf8_lossy(&stderr));
 }
 
-/// Writes both where the server may read them, the key for nobody else; returns the settings that name them.
+/// Writes certificate and key for the server's user, readable by no other. Returns the settings that name them.
 fn write_tls(dir: &Path, certificate: &str, key: &str) -> [String; 3] {
     let files = [("server.crt", certificate), ("server.key", key)].map(|(name, pem)| {
         let path = dir.join(name);
@@ -404,7 +404,7 @@ fn write_tls(dir: &Path, certificate: &str, key: &str) -> [String; 3] {
     ]
 }
 
-/// Since version 15 a whole cluster can sort by ICU.
+/// Whether a whole database cluster can use ICU, as since version 15.
 fn has_icu() -> bool {
     let output =
         Command::new(installed("postgres")).arg("--version").output().expect("postgres can be run");

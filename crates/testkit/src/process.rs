@@ -1,4 +1,4 @@
-//! A process that cannot outlive whoever started it.
+//! A process that cannot outlive the process that started it.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 
 use crate::wait::poll_until;
 
-/// Becomes the server and leaves a watcher beside it that holds the reading end of a pipe. Only the guard holds the writing end
-/// (it is closed on exec, so that no other child inherits it), so the pipe's end without a word means that the guard's process
-/// is gone, however it went: then the watcher ends the server and removes its data. `PR_SET_PDEATHSIG` would not do: it follows
-/// the thread that spawned, and test threads end before their process does.
+/// The shell becomes the server and leaves a watcher, which holds the read end of a pipe. Only the guard holds the
+/// write end (close-on-exec, so no other child inherits it). If the pipe ends without data, the guard's process has
+/// ended, for whatever reason: the watcher then ends the server and removes its data. `PR_SET_PDEATHSIG` would not
+/// work, because it follows the thread that spawned, and test threads end earlier.
 const WATCHED: &str = r#"
 signal=$1 data=$2
 shift 2
@@ -33,18 +33,18 @@ exec 3<&0 </dev/null
 exec "$@" 3<&-
 "#;
 
-/// The signal that ends a server whose guard is gone.
+/// The signal that ends a server without a guard.
 #[derive(Clone, Copy)]
 pub(crate) enum Farewell {
-    /// For processes without children.
+    /// SIGKILL, for processes without children.
     Kill,
-    /// For PostgreSQL, whose postmaster then takes its children with it and frees its shared memory.
+    /// SIGQUIT, for PostgreSQL: the postmaster then ends its children and frees its shared memory.
     Quit,
 }
 
-/// A command that runs `program` under the watcher; arguments, environment and user can be added as to any other command.
+/// A command that runs `program` under the watcher. Arguments, environment and user can be added as usual.
 ///
-/// `data` is the directory that the watcher removes when it had to end the server.
+/// `data` is the directory that the watcher removes after it has ended the server.
 pub(crate) fn watched(
     program: impl AsRef<std::ffi::OsStr>,
     farewell: Farewell,
@@ -56,12 +56,12 @@ pub(crate) fn watched(
     };
     let mut command = Command::new("sh");
     command.args(["-c", WATCHED, "watched", signal]).arg(data).arg(program);
-    // A process group of its own: Ctrl-C in the terminal is for the test run, which then takes its servers with it.
+    // Its own process group, so that Ctrl-C reaches only the test run, which then ends its servers.
     command.process_group(0).stdin(Stdio::piped());
     command
 }
 
-/// A running (or ended) process; dropping it kills it.
+/// A process, running or ended. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -72,7 +72,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a command made by [`watched`], with everything it prints appended to the file `log`.
+    /// Starts a command made by [`watched`]. Its output is appended to the file `log`.
     pub(crate) fn spawn(mut command: Command, farewell: Farewell, log: &Path) -> Self {
         let out = File::options()
             .create(true)
@@ -92,12 +92,12 @@ impl Process {
         Self { watcher: child.stdin.take(), child, log: log.to_owned(), farewell, status: None }
     }
 
-    /// The id of the process itself: the wrapper has become it.
+    /// The process id of the server, which has replaced the shell.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal; nothing happens when the process has ended.
+    /// Sends a signal, unless the process has ended.
     pub(crate) fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
             let id = Pid::from_raw(self.id().try_into().expect("a process id fits"));
@@ -106,7 +106,7 @@ impl Process {
         }
     }
 
-    /// The exit status, when it has ended.
+    /// The exit status, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().expect("a child can be waited for");
@@ -117,27 +117,27 @@ impl Process {
         self.status
     }
 
-    /// Waits for the end, no longer than `timeout`.
+    /// Waits up to `timeout` for the end.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Option<ExitStatus> {
         poll_until(timeout, || self.ended())
     }
 
-    /// Everything printed so far.
+    /// The output so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The last lines printed, for messages.
+    /// The last 30 lines of the output, for messages.
     pub(crate) fn last_words(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
-    /// A word into the pipe: the process has been reaped, and its id may soon be another's.
+    /// Ends the watcher by writing to the pipe: the process was reaped, and its id may be reused soon.
     fn dismiss_watcher(&mut self) {
         if let Some(mut watcher) = self.watcher.take() {
-            // A watcher that is gone already needs no word.
+            // The watcher may have ended already.
             let _ = watcher.write_all(b"\n");
         }
     }
@@ -145,7 +145,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A paused process takes no other signal than SIGKILL.
+        // A stopped process receives no signal except SIGKILL.
         self.signal(Signal::SIGCONT);
         self.signal(self.farewell);
         if self.wait(Duration::from_secs(10)).is_none() {

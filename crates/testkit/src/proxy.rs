@@ -1,4 +1,4 @@
-//! A TCP proxy that can do to a connection what networks do.
+//! A TCP proxy that simulates network faults.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,27 +7,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How often a connection looks whether the network fault has changed.
+/// How often a connection checks whether the fault has changed.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What the network does to the bytes.
+/// A network fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkFault {
-    /// They pass: no fault.
+    /// No fault.
     None,
-    /// New connections end at once, and those that are there have ended.
+    /// Existing and new connections are closed.
     Cut,
-    /// They pass after this much time, each way.
+    /// Bytes are delayed by this much in each direction.
     Slow(Duration),
-    /// Connections stay open and nothing passes, as behind a firewall that forgot them.
+    /// Connections stay open and no bytes pass, like behind a firewall that dropped its state.
     HalfOpen,
-    /// Requests pass and answers do not: what was asked is done, and nobody learns of it.
+    /// Requests pass, answers are lost: the server does the work, and the client does not learn of it.
     AnswersLost,
-    /// They pass, but for Kafka's requests with this API key: these are lost, and all others are answered.
+    /// Kafka requests with this API key are lost; everything else passes.
     RequestsLost(u16),
 }
 
-/// A listener on 127.0.0.1 that passes connections on. It ends with its process; connections end when it is dropped.
+/// A listener on 127.0.0.1 that forwards connections. It lives as long as the process; dropping it ends its connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -39,16 +39,16 @@ struct Shared {
     target: Mutex<Option<SocketAddr>>,
     fault: Mutex<NetworkFault>,
     open: Mutex<Vec<TcpStream>>,
-    /// Connections made so far.
+    /// Number of connections so far.
     made: AtomicU64,
-    /// Of connections made before so many, nothing passes any more.
+    /// Connections with a smaller number are silent: no bytes pass.
     silent: AtomicU64,
 }
 
 impl Proxy {
-    /// Listens. Connections end at once until [`Proxy::forward_to`] says where they go.
+    /// Starts to listen. Connections are closed at once until [`Proxy::forward_to`] sets a target.
     pub fn start() -> Self {
-        // The kernel's choice is out of the range that other guards take their ports from, so nobody else was told it.
+        // The kernel chooses the port outside of the range of `free_port`, so there is no conflict.
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("some port is free");
         let port = listener.local_addr().expect("a listener has an address").port();
         let shared = Arc::new(Shared {
@@ -67,22 +67,22 @@ impl Proxy {
         Self { port, shared }
     }
 
-    /// The port that it listens on.
+    /// The port of the listener.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address that it listens on.
+    /// The address of the listener.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Passes new connections on to `address` (`127.0.0.1:port`).
+    /// Forwards new connections to `address` (`127.0.0.1:port`).
     pub fn forward_to(&self, address: &str) {
         *lock(&self.shared.target) = Some(address.parse().expect("an address and a port"));
     }
 
-    /// Sets the network fault, also for connections that are open.
+    /// Sets the fault, for open connections too.
     pub fn set(&self, fault: NetworkFault) {
         *lock(&self.shared.fault) = fault;
         if fault == NetworkFault::Cut {
@@ -90,16 +90,16 @@ impl Proxy {
         }
     }
 
-    /// Nothing passes any more on the connections that are there, and new ones work: so a host looks that died and whose
-    /// address moved.
+    /// No more bytes pass on existing connections, and new ones work. A failed host whose address was moved looks like
+    /// this.
     pub fn silence(&self) {
         self.shared.silent.store(self.shared.made.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// Ends all connections that are there.
+    /// Closes all existing connections.
     pub fn cut(&self) {
         for stream in lock(&self.shared.open).drain(..) {
-            // It may have ended by itself.
+            // It may have ended already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -116,7 +116,7 @@ impl Shared {
         *lock(&self.fault)
     }
 
-    /// A client that cannot be served sees its connection end, as a client of a server that is away does.
+    /// Closes the client's connection when it cannot be forwarded, like an unreachable server.
     fn accept(self: &Arc<Self>, client: TcpStream) {
         let Some(target) = *lock(&self.target) else { return };
         if self.fault() == NetworkFault::Cut {
@@ -157,7 +157,7 @@ impl Shared {
             match from.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => {
-                    // What was under way when the line went dead is kept until it comes back.
+                    // Bytes in transit are kept until the connection works again.
                     while is_dead() {
                         thread::sleep(LOOK);
                     }
@@ -177,14 +177,14 @@ impl Shared {
                 Err(_) => break,
             }
         }
-        // The other side learns of the end; both directions then end.
+        // Closing both sides ends the other direction too.
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     }
 }
 
-/// Leaves out the Kafka requests with this API key: each is its size in four bytes, its key in two, and the rest. A client
-/// sends a request at once, so what is read here begins with one.
+/// Removes the Kafka requests with this API key. A request is its size (four bytes), its key (two bytes), and the rest.
+/// Clients write whole requests, so `bytes` begins with one.
 fn without(key: u16, mut bytes: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(bytes.len());
     while let Some((size, rest)) = bytes.split_first_chunk::<4>() {
@@ -207,7 +207,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// A server that answers each byte with itself.
+    /// A server that echoes each byte.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();

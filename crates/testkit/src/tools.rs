@@ -1,4 +1,4 @@
-//! Kafka's own command-line tools: classes of its jars, each of which takes a JVM's start.
+//! Kafka's command-line tools: classes in its jars. Each call starts a JVM.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::kafka::{QUICK, class_path};
 use crate::wait::wait_until;
 
-/// For the session of a group's last member to end.
+/// The deadline for the session of a group's last member to end.
 const INACTIVE: Duration = Duration::from_secs(60);
 
-/// Runs `kafka-consumer-groups` with these arguments and returns what it printed; panics when it fails. Where the group must be
-/// inactive, it is tried until the session of its last member is over.
+/// Runs `kafka-consumer-groups` and returns its output. Panics when it fails. When the group must be inactive, it
+/// retries until the session of its last member has ended.
 pub fn consumer_groups(brokers: &str, arguments: &[&str]) -> String {
     const CLASS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
     wait_until("the group to be inactive", INACTIVE, || {
@@ -24,25 +24,25 @@ pub fn consumer_groups(brokers: &str, arguments: &[&str]) -> String {
     })
 }
 
-/// Runs `kafka-acls` with these arguments and returns what it printed; panics when it fails.
+/// Runs `kafka-acls` and returns its output. Panics when it fails.
 pub fn acls(brokers: &str, arguments: &[&str]) -> String {
     tool("org.apache.kafka.tools.AclCommand", brokers, arguments)
 }
 
-/// Sends one record, whose value is `0`, with the timestamp 0. Clients on librdkafka cannot: it takes 0 for the present.
+/// Sends one record with value `0` and timestamp 0. Clients on librdkafka cannot, because it replaces 0 by the current time.
 pub fn produce_in_1970(brokers: &str, topic: &str) {
     let arguments = ["--topic", topic, "--max-messages", "1", "--message-create-time", "0"];
     tool("org.apache.kafka.tools.VerifiableProducer", brokers, &arguments);
 }
 
-/// Kafka's command-line tools by the names of its distribution, of which the tests have the jars alone, and their classes.
+/// Kafka's command-line tools: script name and class. The tests have only the jars.
 const TOOLS: [(&str, &str); 3] = [
     ("kafka-consumer-groups.sh", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
     ("kafka-get-offsets.sh", "org.apache.kafka.tools.GetOffsetShell"),
     ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
 ];
 
-/// Puts Kafka's command-line tools into a folder, for a test that has it on its `PATH`.
+/// Writes scripts for the tools into a folder, which a test adds to its `PATH`.
 pub fn write_tools(folder: &Path) {
     for (name, class) in TOOLS {
         let jars = class_path();
@@ -57,7 +57,7 @@ pub fn write_tools(folder: &Path) {
     }
 }
 
-/// The number of the node that is the active controller, by `kafka-metadata-quorum`.
+/// The id of the active controller, by `kafka-metadata-quorum`.
 pub fn active_controller(brokers: &str) -> i32 {
     const CLASS: &str = "org.apache.kafka.tools.MetadataQuorumCommand";
     let status = tool(CLASS, brokers, &["describe", "--status"]);
@@ -66,7 +66,7 @@ pub fn active_controller(brokers: &str) -> i32 {
     leader.unwrap_or_else(|| panic!("kafka names no controller:\n{status}"))
 }
 
-/// Has partition 0 of a topic move to these brokers, by `kafka-reassign-partitions`; its records follow in the background.
+/// Moves partition 0 of a topic to these brokers, by `kafka-reassign-partitions`. The data is copied in the background.
 pub fn reassign(brokers: &str, topic: &str, replicas: &[i32]) {
     const CLASS: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
     let plan = tempfile::NamedTempFile::new().expect("a temporary file can be made");
@@ -84,7 +84,7 @@ fn tool(class: &str, brokers: &str, arguments: &[&str]) -> String {
     printed
 }
 
-/// Whether a tool did what it was to do, and what it printed.
+/// Whether the tool succeeded, and its output.
 fn run(class: &str, brokers: &str, arguments: &[&str]) -> (bool, String) {
     let output = Command::new("java")
         .args(QUICK)

@@ -1,16 +1,16 @@
-//! Waiting for a condition, never for a time.
+//! Waits for conditions, with a deadline.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Short beside what is waited for (a write, a commit, a restart), long enough to leave the two cores to those who work.
+/// Short compared with a write, a commit or a restart, but long enough to leave the two cores to other work.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a condition may answer: `bool`, or `Option<T>` when it has something to hand out.
+/// The result of a condition: `bool`, or `Option<T>` to return a value.
 pub trait Probe {
-    /// What the waiting returns.
+    /// The value that the wait returns.
     type Found;
-    /// `None` as long as the condition does not hold.
+    /// `None` while the condition does not hold.
     fn found(self) -> Option<Self::Found>;
 }
 
@@ -28,16 +28,16 @@ impl<T> Probe for Option<T> {
     }
 }
 
-/// Polls `probe` until it answers `true` or `Some`, and returns what it found.
+/// Polls `probe` until it returns `true` or `Some`, and returns the value.
 ///
-/// Panics after `timeout`, naming `what` was waited for. It blocks the thread; async tests use `eventually`.
+/// Panics after `timeout`, with `what` in the message. It blocks the thread; async tests use `eventually`.
 pub fn wait_until<P: Probe>(what: &str, timeout: Duration, probe: impl FnMut() -> P) -> P::Found {
     poll_until(timeout, probe).unwrap_or_else(|| panic!("waited {timeout:?} in vain for {what}"))
 }
 
-/// Polls the async closure `probe` until it answers `true` or `Some`, and returns what it found.
+/// Polls the async closure `probe` until it returns `true` or `Some`, and returns the value.
 ///
-/// Panics after `timeout`, naming `what` was waited for; a probe that hangs is cut off at the same deadline.
+/// Panics after `timeout`, with `what` in the message. A probe that hangs is cancelled at the same deadline.
 #[cfg(feature = "client")]
 pub async fn eventually<P: Probe>(
     what: &str,
@@ -57,7 +57,7 @@ pub async fn eventually<P: Probe>(
         .unwrap_or_else(|_| panic!("waited {timeout:?} in vain for {what}"))
 }
 
-/// Polls until the probe answers or the time is over; the probe is asked at least once.
+/// Polls until the probe succeeds or the timeout has passed. The probe runs at least once.
 pub(crate) fn poll_until<P: Probe>(
     timeout: Duration,
     mut probe: impl FnMut() -> P,

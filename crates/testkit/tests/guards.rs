@@ -1,4 +1,4 @@
-//! The guards themselves: what they start answers, and ends with them.
+//! Tests of the guards: servers answer while the guard lives, and end with it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -12,9 +12,9 @@ use nix::unistd::Pid;
 use sqlx::{Connection, PgConnection};
 use testkit::{Daemon, Kafka, Postgres, Record, StopMode};
 
-/// Says to the helper test below where to write down what it started.
+/// Tells the helper test below where to write the ids of its servers.
 const HELPER: &str = "TESTKIT_GUARDS_HELPER";
-/// Says to the other one where to listen.
+/// Tells the other helper test where to listen.
 const LISTEN: &str = "TESTKIT_GUARDS_LISTEN";
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn a_server_comes_back_with_its_data() {
     assert_eq!(order, ["a", "A", "b", "B"], "text does not sort by the rules of a language");
 }
 
-/// Started by the test below as a daemon: it answers every request with 200 until it is told to end.
+/// Started by the test below as a daemon: it answers every request with 200 until it is stopped.
 #[test]
 fn helper_that_is_a_daemon() {
     let Some(listen) = std::env::var_os(LISTEN) else { return };
@@ -125,7 +125,7 @@ fn helper_that_is_a_daemon() {
     println!("daemon listens");
     for stream in listener.incoming() {
         let mut stream = stream.unwrap();
-        // To its end: closing a connection with something unread resets it, and the answer is lost.
+        // Read to the end, because closing a connection with unread data resets it and loses the answer.
         BufReader::new(&stream)
             .lines()
             .take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty()))
@@ -152,7 +152,7 @@ fn a_daemon_is_ready_pauses_and_ends() {
     assert!(!daemon.is_running());
 }
 
-/// Started again by the test below as a process of its own, which then dies without a word.
+/// Started by the test below in its own process, which is then killed.
 #[test]
 fn helper_that_starts_servers_and_waits() {
     let Some(report) = std::env::var_os(HELPER) else { return };
@@ -167,7 +167,7 @@ fn servers_end_when_the_test_process_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let (report, temp) = (dir.path().join("report"), dir.path().join("temp"));
     std::fs::create_dir(&temp).unwrap();
-    // PostgreSQL's user has to get at its directory, which lies below this one.
+    // PostgreSQL's user needs access to its directory below this one.
     for folder in [dir.path(), &temp] {
         std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777))
             .unwrap();
@@ -203,7 +203,7 @@ fn servers_end_when_the_test_process_is_killed() {
     });
 }
 
-/// Whether the process is there and no zombie, which init has yet to reap.
+/// Whether the process exists and is not a zombie that init has not reaped yet.
 fn runs(pid: Pid) -> bool {
     let stat =
         std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).unwrap_or_default();

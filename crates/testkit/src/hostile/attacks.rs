@@ -1,10 +1,10 @@
-//! The hostile inputs.
+//! The attacks.
 
 use std::time::Duration;
 
 use super::{Attack, Crowd, Kind};
 
-/// A body that asks for this document.
+/// A body with this document.
 fn query(document: &str) -> Vec<u8> {
     body(document, "{}")
 }
@@ -14,12 +14,12 @@ fn body(document: &str, variables: &str) -> Vec<u8> {
     format!(r#"{{"query":"{escaped}","variables":{variables}}}"#).into_bytes()
 }
 
-/// `#` in the name stands for the body's length.
+/// An attack by one request. `#` in the name is replaced by the body's length.
 fn post(name: &str, body: Vec<u8>) -> Attack {
     Attack { name: name.replace('#', &body.len().to_string()), kind: Kind::Post(body) }
 }
 
-/// Fragments that each spread the next one so many times.
+/// Fragments that each spread the next one `times` times.
 fn fan(levels: usize, times: usize) -> String {
     let mut text = String::from("{ ...f0 }");
     for level in 0..levels {
@@ -30,7 +30,7 @@ fn fan(levels: usize, times: usize) -> String {
     text
 }
 
-/// Fragments in a chain, each nested in itself.
+/// A chain of fragments, each with `levels` nested selections.
 fn chain(fragments: usize, levels: usize) -> String {
     let (open, close) = ("...{".repeat(levels), "}".repeat(levels));
     let mut text = String::from("{ ...f0 }");
@@ -41,7 +41,7 @@ fn chain(fragments: usize, levels: usize) -> String {
     text
 }
 
-/// References as a variable.
+/// A body with references in a variable.
 pub(super) fn references(count: usize) -> Vec<u8> {
     let reference = |n: usize| format!(r#"{{"name":"package-{n}","version":"1.0.0"}}"#);
     let refs: Vec<String> = (0..count).map(reference).collect();
@@ -51,7 +51,7 @@ pub(super) fn references(count: usize) -> Vec<u8> {
     )
 }
 
-/// Every attack. `size` is how deep and how often; 100,000 for the whole of it, less for a test that has little time.
+/// All attacks. `size` is the depth and the number of repetitions: 100,000 for a full run, less for a short test.
 pub fn attacks(size: usize) -> Vec<Attack> {
     let mut all = fragments();
     all.extend(literals(size));
@@ -156,7 +156,7 @@ fn bodies(size: usize) -> Vec<Attack> {
     ]
 }
 
-/// At each of the default limits, and one over it.
+/// Requests at each default limit, and one over it.
 fn caps() -> Vec<Attack> {
     let refs = |count| post(&format!("{count} references"), references(count));
     let padded = |length: usize| {
@@ -195,7 +195,7 @@ fn caps() -> Vec<Attack> {
     ]
 }
 
-/// 5,000 references, each answered with so many purls.
+/// A request with 5,000 references and `purls` purls for each.
 fn wide(purls: usize) -> Vec<u8> {
     let fields: String = (0..purls).map(|n| format!("a{n}:purl ")).collect();
     let reference = |n: usize| format!(r#"{{"name":"package-{n}","version":"1.0.0"}}"#);
