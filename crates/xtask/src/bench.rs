@@ -1,10 +1,10 @@
-//! `cargo xtask bench`: the crate `bench`, built for speed.
+//! `cargo xtask bench`: runs the crate `bench` in a release build.
 
 use anyhow::Result;
 
 use crate::workspace::{Workspace, succeed};
 
-/// Arguments that are not read here.
+/// Options of the benchmarks.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
@@ -13,10 +13,10 @@ pub(crate) struct Args {
     args: Vec<String>,
 }
 
-/// Runs it. It is a crate of its own because it needs clients of Kafka and of the databases, without which xtask must compile.
+/// Runs the benchmarks. They are a separate crate, because xtask must compile without clients of Kafka and databases.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let mut command = workspace.cargo(&["run", "--release", "--package", "bench", "--"]);
-    // Where the user stands: a relative path of the JSON file is meant from there.
+    // Keep the user's current folder, to which the path of the JSON file is relative.
     command.current_dir(std::env::current_dir()?);
     succeed("bench", command.args(&args.args))
 }

@@ -1,6 +1,6 @@
-//! `cargo xtask faults`: the whole fault run, with `--cluster` that of three brokers and a standby, with `--chance` schedules of
-//! faults that seeds choose, and with `--requests` the same for the query daemon and what it is asked. Short versions of all are
-//! part of the tests.
+//! `cargo xtask faults`: the full fault run; with `--cluster` on three brokers and a standby, with `--chance` with
+//! schedules that seeds choose, with `--requests` the same for the query daemon. Short versions of all are part of the
+//! tests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +11,7 @@ use testkit::KAFKA_LIBS_VARIABLE;
 use crate::setup;
 use crate::workspace::{Workspace, succeed};
 
-/// How much of it.
+/// Options of the fault runs.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// At most so many rounds of each fault [default: as many as the table of crates/MEASUREMENTS.md]
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     names: Vec<String>,
 }
 
-/// Builds what the tests build, then runs the one that prints the table.
+/// Builds all targets, then runs the fault test that prints the table.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::check(workspace)?;
     succeed("building", &mut workspace.cargo(&["build", "--workspace", "--all-targets"]))?;

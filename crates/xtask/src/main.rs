@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, tests and housekeeping, on a machine with nothing but Rust and a C compiler.
+//! `cargo xtask`: set-up, tests and housekeeping. It needs only Rust and a C compiler.
 
 mod bench;
 mod faults;

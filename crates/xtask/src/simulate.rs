@@ -1,10 +1,10 @@
-//! `cargo xtask simulate`: schedules of the loop's simulation, of which the test command runs the first ten thousand.
+//! `cargo xtask simulate`: runs schedules of the loop's simulation. The test command runs the first ten thousand.
 
 use anyhow::Result;
 
 use crate::workspace::{Workspace, succeed};
 
-/// Which schedules.
+/// Options of the simulation.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The seeds, as A..B: from A up to and without B
@@ -12,10 +12,10 @@ pub(crate) struct Args {
     seeds: String,
 }
 
-/// Runs the test that takes the seeds from the environment; it prints the seeds that fail.
+/// Runs the simulation test, which reads the seeds from the environment and prints the seeds that fail.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let test = "simulation::no_schedule_breaks_a_promise";
-    // Of the whole workspace, as the tests are built: alone, the crate would have its dependencies built once more.
+    // Use the whole workspace like the tests. A single crate would rebuild its dependencies with other features.
     let mut simulation =
         workspace.cargo(&["test", "--workspace", "--lib", test, "--", "--exact", "--nocapture"]);
     simulation.env("SIMULATE_SEEDS", &args.seeds);

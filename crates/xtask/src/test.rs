@@ -1,4 +1,4 @@
-//! The whole test run, the same on a desk and in CI.
+//! The whole test run, the same locally and in CI.
 
 use std::env;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use testkit::{KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, Kafka, POSTGRES_VARIABLE, Pos
 use crate::workspace::{Workspace, succeed};
 use crate::{setup, tidy};
 
-/// How to test.
+/// Options of the test run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Install what is missing first; without it, say what is missing and how to install it
@@ -25,9 +25,9 @@ pub(crate) struct Args {
     args: Vec<String>,
 }
 
-/// Runs step after step up to the first that fails, which decides the exit code.
+/// Runs the steps in order and stops at the first failure, which decides the exit code.
 ///
-/// The servers are guards: they end with this function, and with this process, however it ends (Ctrl-C needs no care).
+/// The servers are guards: they end with this function or this process, also on Ctrl-C.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let cargo =
         |what: &str, command: &[&str]| step(what, || succeed(what, &mut workspace.cargo(command)));
@@ -43,12 +43,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         step("dependencies", || check_dependencies(workspace))?;
         cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     }
-    // Tests start the daemons as processes, and nextest builds programs only for the tests of their own crate. With
-    // all targets the features are those of the tests, so that nothing is compiled twice.
+    // Tests start the daemons as processes, and nextest builds programs only for tests of the same crate. All targets
+    // have the features of the tests, so that nothing is compiled twice.
     cargo("build", &["build", "--workspace", "--all-targets"])?;
     let (kafka, postgres) = step("servers", || Ok(start_servers()))?;
     step("tests", || {
-        // Its time limits stand in .config/nextest.toml.
+        // The time limits are in .config/nextest.toml.
         let mut test = workspace.cargo(&["nextest", "run", "--workspace"]);
         test.args(&args.args)
             .env(KAFKA_LIBS_VARIABLE, workspace.kafka_libs())
@@ -56,12 +56,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
             .env(POSTGRES_VARIABLE, postgres.url());
         succeed("tests", &mut test)
     })?;
-    // Which nextest does not run.
+    // nextest does not run doc tests.
     cargo("examples in the documentation", &["test", "--workspace", "--doc", "--quiet"])
 }
 
-/// Runs cargo-deny, without the network. RustSec's database of advisories is used where somebody has fetched it; elsewhere that
-/// check is left out, and this says so.
+/// Runs cargo-deny offline. Advisories are checked only when RustSec's database is on this machine; otherwise a message
+/// says that this check was skipped.
 fn check_dependencies(workspace: &Workspace) -> Result<()> {
     let mut deny = workspace.cargo(&["deny", "--offline", "--log-level", "error", "check"]);
     deny.args(["bans", "licenses", "sources"]);
@@ -75,14 +75,14 @@ fn check_dependencies(workspace: &Workspace) -> Result<()> {
     succeed("cargo deny", &mut deny)
 }
 
-/// Where cargo-deny puts the database of advisories.
+/// The folder of cargo-deny's advisory database.
 fn advisories() -> Option<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
     Some(home?.join("advisory-dbs"))
 }
 
-/// Both at once, since each mostly waits.
+/// Starts both in parallel, because each start mostly waits.
 fn start_servers() -> (Kafka, Postgres) {
     thread::scope(|scope| {
         let postgres = scope.spawn(|| Postgres::builder().fsync(false).start());

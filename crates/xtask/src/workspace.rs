@@ -1,4 +1,4 @@
-//! The workspace as cargo sees it, and the programs that run in it.
+//! The workspace from cargo's metadata, and the commands that run in it.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -8,14 +8,14 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use cargo_metadata::{Metadata, MetadataCommand};
 
-/// The workspace that `cargo xtask` was called in.
+/// The workspace in which `cargo xtask` was called.
 pub(crate) struct Workspace {
-    /// Its members, without their dependencies' own.
+    /// The metadata of its members, without dependencies.
     pub(crate) metadata: Metadata,
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Reads cargo's metadata.
     pub(crate) fn load() -> Result<Self> {
         let metadata =
             MetadataCommand::new().no_deps().exec().context("cannot read the workspace")?;
@@ -27,28 +27,28 @@ impl Workspace {
         self.metadata.workspace_root.as_std_path()
     }
 
-    /// The folder that cargo builds in, and that Kafka is fetched into.
+    /// Cargo's target directory, which also holds Kafka.
     pub(crate) fn target(&self) -> &Path {
         self.metadata.target_directory.as_std_path()
     }
 
-    /// The folder of Kafka's jars, filled or not.
+    /// The folder of Kafka's jars, which may be missing.
     pub(crate) fn kafka_libs(&self) -> PathBuf {
         self.target().join(testkit::kafka_folder()).join("libs")
     }
 
-    /// The folder that cargo's subcommands are installed into, in `bin`.
+    /// The folder into which tools are installed, in `bin`.
     pub(crate) fn tools(&self) -> PathBuf {
         self.target().join("tools")
     }
 
-    /// Whether cargo has a subcommand, on this machine or in [`Self::tools`].
+    /// Whether a cargo subcommand is installed on this machine or in [`Self::tools`].
     pub(crate) fn has_cargo(&self, subcommand: &str) -> bool {
         let mut command = self.cargo(&[subcommand, "--version"]);
         command.output().is_ok_and(|output| output.status.success())
     }
 
-    /// The minor version of Go 1, on this machine or in [`Self::tools`].
+    /// The minor version of Go 1, from this machine or [`Self::tools`].
     pub(crate) fn go_version(&self) -> Option<u32> {
         let output = self.command("go").args(["env", "GOVERSION"]).output().ok()?;
         let version = String::from_utf8(output.stdout).ok()?;
@@ -57,17 +57,17 @@ impl Workspace {
 
     /// `cargo …` in the workspace's folder.
     pub(crate) fn cargo(&self, args: &[&str]) -> Command {
-        // The cargo that runs this, so that a toolchain chosen on the command line stays chosen.
+        // Use the cargo that runs this program, to keep a toolchain chosen on the command line.
         let mut command = self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(args);
         command
     }
 
-    /// A program in the workspace's folder, on this machine or in [`Self::tools`].
+    /// A command in the workspace's folder, from this machine or [`Self::tools`].
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.root());
-        // Behind the user's own, whose versions win.
+        // After the user's own folders, so that the user's versions take precedence.
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain([self.tools().join("bin")]);
         if let Ok(path) = std::env::join_paths(folders) {
@@ -77,7 +77,7 @@ impl Workspace {
     }
 }
 
-/// A program ended with a failure; its code becomes the task's.
+/// A failed program. Its exit code becomes that of xtask.
 #[derive(Debug)]
 pub(crate) struct Failure {
     what: String,
@@ -85,7 +85,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// The program's own exit code, 1 when a signal ended it.
+    /// The program's exit code, or 1 when a signal ended it.
     fn exit_code(&self) -> ExitCode {
         self.code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
     }
@@ -102,13 +102,13 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Prints an error; returns the exit code that it stands for.
+/// Prints an error and returns its exit code.
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("xtask: {error:#}");
     error.downcast_ref::<Failure>().map_or(ExitCode::FAILURE, Failure::exit_code)
 }
 
-/// Runs a program to its end, its output going where ours goes; any exit code but 0 is a [`Failure`].
+/// Runs a program with inherited output. An exit code other than 0 is a [`Failure`].
 pub(crate) fn succeed(what: &str, command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {what}"))?;
     if status.success() {

@@ -1,4 +1,4 @@
-//! Fetching Kafka: it has no Debian package, but Maven has its jars.
+//! Downloads Kafka. Debian has no package of it, but Maven has its jars.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use testkit::kafka_version;
 
 use crate::workspace::{Workspace, succeed};
 
-/// Without a binding of slf4j the broker logs nothing.
+/// Without an slf4j binding the broker does not log.
 const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>testkit</groupId>
@@ -22,7 +22,7 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 "#;
 
-/// Puts Kafka's jars into the target directory, unless they are there.
+/// Copies Kafka's jars into the target directory, unless they exist.
 pub(super) fn fetch(workspace: &Workspace) -> Result<()> {
     let libs = workspace.kafka_libs();
     if libs.is_dir() {
@@ -31,7 +31,7 @@ pub(super) fn fetch(workspace: &Workspace) -> Result<()> {
     let version = kafka_version();
     eprintln!("fetching kafka {version} into {}", libs.display());
     fs::create_dir_all(workspace.target())?;
-    // Aside, and then renamed: a folder that is there is whole. On the same file system, so that it can be renamed.
+    // Download into a temporary folder and rename it, so that an existing folder is always complete.
     let aside = tempfile::Builder::new().prefix("kafka-").tempdir_in(workspace.target())?;
     let pom = aside.path().join("pom.xml");
     fs::write(&pom, POM.replace("KAFKA", &version))?;
@@ -46,6 +46,6 @@ pub(super) fn fetch(workspace: &Workspace) -> Result<()> {
     ensure!(fetched.join(format!("kafka_2.13-{version}.jar")).is_file(), "maven fetched no kafka");
     fs::create_dir_all(libs.parent().context("the jars lie in a folder")?)?;
     let renamed = fs::rename(&fetched, &libs);
-    // Somebody else may have been quicker, which is as good.
+    // Another process may have been faster. Its result is the same.
     if libs.is_dir() { Ok(()) } else { renamed.context("cannot move kafka to its place") }
 }

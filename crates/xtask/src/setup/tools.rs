@@ -1,4 +1,4 @@
-//! Programs that the tests need, as PyPI has them built for this machine. Cargo's subcommands are built here where it has none.
+//! Installs tools from PyPI's prebuilt packages. Cargo subcommands without one are built.
 
 use std::process::Command;
 
@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use crate::workspace::{Workspace, succeed};
 
-/// Whose packages cargo's subcommands are: Astral builds both from their tags and says so in each package.
+/// The prefix of the PyPI packages with cargo subcommands. Astral builds them from the projects' tags.
 const PREFIX: &str = "astral-dev-toolchain-";
 
-/// Puts a subcommand into the target directory.
+/// Installs a cargo subcommand into the target directory.
 pub(super) fn install(workspace: &Workspace, name: &str, version: &str) -> Result<()> {
     eprintln!("installing {name} {version} into {}", workspace.tools().display());
     if from_pypi(workspace, &format!("{PREFIX}{name}"), version).is_ok() {
@@ -20,7 +20,7 @@ pub(super) fn install(workspace: &Workspace, name: &str, version: &str) -> Resul
     succeed("cargo install", cargo.arg(workspace.tools()).arg(format!("{name}@{version}")))
 }
 
-/// Puts a program of PyPI's into the target directory.
+/// Installs a program from PyPI into the target directory.
 pub(super) fn from_pypi(workspace: &Workspace, name: &str, version: &str) -> Result<()> {
     let mut python = Command::new("python3");
     succeed("python3 -m venv", python.args(["-m", "venv"]).arg(workspace.tools()))?;

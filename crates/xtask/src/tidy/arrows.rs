@@ -1,4 +1,4 @@
-//! Who may depend on whom.
+//! The allowed dependencies between members of the workspace.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use cargo_metadata::DependencyKind;
 use super::violation::Violation;
 use crate::workspace::Workspace;
 
-/// The arrows of the house: what each member may use of it. Dev-dependencies are free.
+/// The allowed dependencies of each member on others. Dev-dependencies are not restricted.
 const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("service", &[]),
@@ -24,8 +24,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bench", &["testkit", "model", "enrich", "store", "ingester"]),
 ];
 
-/// What a member must not come to by any way through the house: the query daemon links no broker and no address database, the
-/// rules of the model know neither runtime nor database nor broker.
+/// Dependencies that a member must not have, directly or by way of other members: the query daemon links no Kafka
+/// client and no address database, the model links no runtime, database or Kafka client.
 const NEVER: &[(&str, &[&str])] = &[
     ("query", &["rdkafka", "rdkafka-sys", "maxminddb", "enrich", "ingester"]),
     ("ingester", &["apollo-compiler", "query"]),
@@ -40,17 +40,17 @@ const NEVER: &[(&str, &[&str])] = &[
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Member {
     pub(crate) name: String,
-    /// The manifest's path from the root.
+    /// The path of the manifest, from the workspace's root.
     pub(crate) path: String,
-    /// The manifest's text.
+    /// The text of the manifest.
     pub(crate) manifest: String,
-    /// The names of its dependencies, dev-dependencies left out.
+    /// The names of its dependencies, without dev-dependencies.
     pub(crate) uses: Vec<String>,
     /// The root files of its library and programs, from the workspace's root.
     pub(crate) roots: Vec<String>,
 }
 
-/// All members, as cargo understands their manifests.
+/// All members, from cargo's metadata.
 pub(crate) fn members(workspace: &Workspace) -> Result<Vec<Member>> {
     let read = |package: &&cargo_metadata::Package| {
         let root = &workspace.metadata.workspace_root;
@@ -76,7 +76,7 @@ pub(crate) fn members(workspace: &Workspace) -> Result<Vec<Member>> {
     workspace.metadata.workspace_packages().iter().map(read).collect()
 }
 
-/// Holds the members against the arrows.
+/// Checks the members' dependencies against the rules.
 pub(crate) fn check(members: &[Member]) -> Vec<Violation> {
     let mut violations = Vec::new();
     for member in members {
@@ -113,9 +113,9 @@ pub(crate) fn check(members: &[Member]) -> Vec<Violation> {
     violations
 }
 
-/// The dependency of `from` that is, or through the house leads to, `wanted`.
+/// The dependency of `from` that is `wanted`, or leads to it by way of other members.
 fn reached_by(from: &Member, wanted: &str, members: &[Member]) -> Option<String> {
-    // Cargo has refused circles before this is asked.
+    // The recursion ends, because cargo refuses cycles.
     let leads = |used: &&String| {
         *used == wanted
             || members.iter().any(|member| {

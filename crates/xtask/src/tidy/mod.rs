@@ -1,4 +1,4 @@
-//! The rules of the house that no compiler checks.
+//! The rules of the house, which no compiler checks.
 
 mod arrows;
 mod modules;
@@ -26,7 +26,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let paths = files(workspace)?;
     violations.extend(modules::check_files(paths.iter().map(String::as_str)));
     for path in paths {
-        // What is not text (and what was deleted but not yet committed) breaks no rule of words.
+        // Files that are not text, and files that were deleted without a commit, are skipped.
         let Ok(text) = fs::read_to_string(workspace.root().join(&path)) else { continue };
         violations.extend(sources::check(&path, &text));
         violations.extend(words::check(&path, &text));
@@ -42,7 +42,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     }
 }
 
-/// Checks the modules of a member's library and programs. Tests may use what they test in any order.
+/// Checks the modules of a member's library and programs. Tests may use modules in any order.
 fn check_modules(workspace: &Workspace, member: &arrows::Member) -> Result<Vec<Violation>> {
     let read = |path: &str| fs::read_to_string(workspace.root().join(path)).ok();
     let mut violations = Vec::new();
@@ -56,7 +56,7 @@ fn check_modules(workspace: &Workspace, member: &arrows::Member) -> Result<Vec<V
     Ok(violations)
 }
 
-/// The files that git tracks or would track, relative to the root; without git (an unpacked archive), all but cargo's.
+/// The files that git tracks or would track, from the root. Without git (an unpacked archive), all except cargo's output.
 fn files(workspace: &Workspace) -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])

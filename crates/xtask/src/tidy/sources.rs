@@ -1,11 +1,11 @@
-//! Lengths and words.
+//! Rules about single source files: length, and forbidden words.
 
 use super::violation::Violation;
 
 const LONGEST_FILE: usize = 500;
 const LONGEST_MAIN: usize = 40;
 
-/// Who may speak to Kafka.
+/// The folders that may use Kafka's client.
 const KAFKA_ROOMS: &[&str] = &[
     "crates/ingester/src/kafka/",
     "crates/ingester/src/kafka.rs",
@@ -14,10 +14,10 @@ const KAFKA_ROOMS: &[&str] = &[
     "crates/bench/",
 ];
 
-/// The one file with code that the compiler cannot check: librdkafka's records without a copy.
+/// The only file with unsafe code: it reads librdkafka's records without a copy.
 const UNSAFE_FILE: &str = "crates/ingester/src/kafka/ffi.rs";
 
-/// Words that stand here in pieces, because this file is checked like any other.
+/// These words are split, because this file is checked too.
 const IGNORE: &str = concat!("#[", "ignore");
 const SLEEP: &str = concat!("sleep", "(");
 const UNSAFE: &[&str] = &[
@@ -43,7 +43,7 @@ pub(crate) fn check(path: &str, text: &str) -> Vec<Violation> {
     violations
 }
 
-/// A path of somebody's machine means nothing on another.
+/// Paths of one developer's machine are not allowed.
 fn machine_paths(path: &str, text: &str) -> Vec<Violation> {
     let lines = text.lines().enumerate();
     let named = lines.filter_map(|(index, line)| {
@@ -115,7 +115,7 @@ fn shape(path: &str, text: &str) -> Vec<Violation> {
     violations
 }
 
-/// For each line whether it is test code: all of a test's file, and each `#[cfg(test)]` module up to its closing brace.
+/// For each line, whether it is test code: a whole test file, or a `#[cfg(test)]` module.
 fn test_lines(path: &str, text: &str) -> Vec<bool> {
     let whole = path.split('/').any(|part| ["tests", "tests.rs", "benches"].contains(&part));
     let mut end: Option<String> = None;
@@ -141,7 +141,7 @@ fn is_module(line: &str) -> bool {
     line.ends_with('{') && (line.starts_with("mod ") || line.starts_with("pub(crate) mod "))
 }
 
-/// Whether `word` stands in the line with nothing before it that would make it the end of a longer word or path.
+/// Whether the line has `word`, and not as the end of a longer word or path.
 fn has_word(line: &str, word: &str) -> bool {
     let joins = |c: char| c.is_alphanumeric() || ['_', '-', '.', '~', '}'].contains(&c);
     let slash = |c: char| word.starts_with('/') && c == '/';

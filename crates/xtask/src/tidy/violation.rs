@@ -1,8 +1,8 @@
-//! What tidy found.
+//! A violation of a rule.
 
 use std::fmt;
 
-/// A rule broken at a place.
+/// A broken rule with its place.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Violation {
     pub(super) path: String,

@@ -1,11 +1,10 @@
-//! The words of the house: of two names for one thing, one is used.
+//! The vocabulary: of two names for the same thing, only one is allowed.
 
 use std::collections::BTreeMap;
 
 use super::violation::Violation;
 
-/// Words that stand in no text and no name, and what is said instead. They stand here in pieces, because this file is checked
-/// like any other.
+/// Words that no text and no name may have, with their replacements. They are split, because this file is checked too.
 const WORDS: &[(&str, &str)] = &[
     (concat!("bra", "ke"), "rejection limit"),
     (concat!("led", "ger"), "BatchObserver, or counts"),
@@ -20,7 +19,7 @@ const WORDS: &[(&str, &str)] = &[
     (concat!("wea", "ther"), "network fault"),
 ];
 
-/// Names that no type and no module of a crate has, and the names instead; as words of a sentence they are free.
+/// Names that no type and no module of a crate may have, with their replacements. In sentences they are allowed.
 const NAMES: &[(&str, &[(&str, &str)])] = &[
     (
         "crates/ingester/",
@@ -54,7 +53,7 @@ const NAMES: &[(&str, &[(&str, &str)])] = &[
 
 const TEXTS: &[&str] = &[".rs", ".md", ".toml", ".graphql", ".yaml", ".yml"];
 
-/// Checks one file by its path from the root and its text; of each word it names the first place.
+/// Checks a file. Reports each word once, at its first line.
 pub(super) fn check(path: &str, text: &str) -> Vec<Violation> {
     if !TEXTS.iter().any(|end| path.ends_with(end)) {
         return Vec::new();
@@ -81,7 +80,7 @@ fn instead(table: &[(&str, &'static str)], word: &str) -> Option<&'static str> {
     table.iter().find(|(banned, _)| *banned == word).map(|(_, instead)| *instead)
 }
 
-/// The words of a line in lower case, those within `names_like_this` and `NamesLikeThis` among them.
+/// The words of a line in lower case, including the parts of `snake_case` and `CamelCase` names.
 fn words(line: &str) -> impl Iterator<Item = String> {
     let mut words = vec![String::new()];
     let mut after_small = false;

@@ -1,4 +1,4 @@
-//! Which module of a crate uses which, found from the paths in its files.
+//! The graph of a crate's modules, built from the paths in its files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,46 +7,46 @@ use anyhow::{Context, Result, ensure};
 use super::source::{Import, Mention, Source};
 use crate::tidy::violation::Violation;
 
-/// Names that stand for names may stand for names again; a chain longer than this is a circle of `use`.
+/// Imports can refer to other imports. A chain longer than this is a cycle of `use`.
 const LONGEST_CHAIN: usize = 16;
 
-/// A module with a file of its own.
+/// A module with its own file.
 #[derive(Debug)]
 struct Module {
-    /// Its place from the crate's root, which is empty.
+    /// The path from the crate's root; empty for the root.
     path: Vec<String>,
-    /// Its file, from the workspace's root.
+    /// The file, from the workspace's root.
     file: String,
     source: Source,
 }
 
-/// One module uses another.
+/// A use of one module by another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::tidy) struct Arrow {
-    /// The module that uses.
+    /// The module with the use.
     pub(in crate::tidy) from: Vec<String>,
     /// The module that is used.
     pub(in crate::tidy) to: Vec<String>,
-    /// Where: the file, from the workspace's root.
+    /// The file of the use, from the workspace's root.
     pub(in crate::tidy) file: String,
-    /// And the line.
+    /// The line of the use.
     pub(in crate::tidy) line: usize,
 }
 
-/// A crate's modules and the arrows between them.
+/// A crate's modules and the uses between them (arrows).
 #[derive(Debug)]
 pub(in crate::tidy) struct Graph {
     modules: BTreeMap<Vec<String>, Module>,
-    /// Sorted; of several uses of one module by another, the first.
+    /// Sorted. Of several uses of one module by another, only the first.
     pub(in crate::tidy) arrows: Vec<Arrow>,
 }
 
 impl Graph {
-    /// Reads a crate from its root file on (`crates/a/src/lib.rs`). `read` returns the text of a file, or `None` where there is
-    /// no file.
+    /// Reads a crate from its root file (`crates/a/src/lib.rs`). `read` returns the text of a file, or `None` when
+    /// there is no such file.
     ///
     /// # Errors
-    /// A file that is not Rust, or a module without a file.
+    /// A file does not parse, or a module has no file.
     pub(in crate::tidy) fn read(root: &str, read: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let mut graph = Self { modules: BTreeMap::new(), arrows: Vec::new() };
         let folder = root.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -93,15 +93,15 @@ impl Graph {
         arrows.into_values().collect()
     }
 
-    /// The other module that a mention uses something of. A module that is only named (`use crate::a;`) is used where `a::b` is.
+    /// The module from which a mention uses an item. A mention of the module alone (`use crate::a;`) does not count as a use.
     fn used_module(&self, module: &Module, mention: &Mention) -> Option<&[String]> {
         let (owner, is_item) = self.resolve(module, &mention.path, LONGEST_CHAIN)?;
         let handed_on = mention.reexport && owner.path.starts_with(&module.path);
         (is_item && !handed_on && owner.path != module.path).then_some(&owner.path)
     }
 
-    /// The module that defines what a path names, and whether the path goes on to an item of it. `None`: of another crate, or a
-    /// local name.
+    /// The module that defines the path's name, and whether the path names an item in it. `None` for other crates and
+    /// local names.
     fn resolve(&self, module: &Module, path: &[String], chain: usize) -> Option<(&Module, bool)> {
         let (first, rest) = path.split_first()?;
         let absolute = match first.as_str() {
@@ -115,7 +115,7 @@ impl Graph {
                 [&module.path, path].concat()
             }
             name => {
-                // A name alone was counted where it was bound.
+                // A single name was counted at its import.
                 let import = import_of(module, name).filter(|_| !rest.is_empty() && chain > 0)?;
                 let path = [&import.path, rest].concat();
                 return self.resolve(module, &path, chain - 1);
@@ -124,7 +124,7 @@ impl Graph {
         self.find(&absolute, chain)
     }
 
-    /// Follows a path from the crate's root: through modules, then through the names that the last of them hands on.
+    /// Follows a path from the crate's root: through modules, then through re-exports of the last one.
     fn find(&self, path: &[String], chain: usize) -> Option<(&Module, bool)> {
         let depth =
             (0..=path.len()).rev().find(|depth| self.modules.contains_key(&path[..*depth]))?;
@@ -136,7 +136,7 @@ impl Graph {
         }
         if let Some(import) = import_of(module, name) {
             let path = [&import.path, &path[depth + 1..]].concat();
-            // What another crate defines belongs to the module that hands it on.
+            // An item of another crate counts as defined by the module that re-exports it.
             return Some(self.resolve(module, &path, chain - 1).unwrap_or((module, true)));
         }
         let all = module.source.imports.iter().filter(|import| import.name.is_none());
@@ -149,12 +149,12 @@ impl Graph {
 
 fn import_of<'a>(module: &'a Module, name: &str) -> Option<&'a Import> {
     let bound = |import: &&Import| import.name.as_deref() == Some(name);
-    // `use a::b` in a module of the name `b` would stand for itself.
+    // `use a::b` in a module named `b` would resolve to itself.
     module.source.imports.iter().find(|import| bound(import) && import.path.len() > 1)
 }
 
 impl Graph {
-    /// Every path that a file mentions: the module, its file, and the path.
+    /// All paths that the files mention: module, file and path.
     pub(super) fn mentions(&self) -> impl Iterator<Item = (&[String], &str, &Mention)> {
         self.modules.values().flat_map(|module| {
             let mentions = module.source.mentions.iter();
@@ -162,10 +162,10 @@ impl Graph {
         })
     }
 
-    /// Names the circles: the modules of one folder, each with all below it, must have an order in which every module uses only
-    /// those before it.
+    /// Reports cycles: the modules of each folder, with their submodules, must have an order in which each uses only
+    /// earlier ones.
     ///
-    /// A module and its parts count as one: a part may use what its module defines.
+    /// A module and its submodules count as one, so a submodule may use its parent.
     pub(in crate::tidy) fn circles(&self) -> Vec<Violation> {
         let folders: BTreeSet<&[String]> =
             self.modules.keys().filter_map(|path| Some(path.split_last()?.1)).collect();
@@ -195,12 +195,12 @@ impl Graph {
     }
 }
 
-/// The part of `folder` that a module is or lies in.
+/// The module in `folder` that is or contains `module`.
 fn part<'a>(module: &'a [String], folder: &[String]) -> Option<&'a str> {
     module.strip_prefix(folder)?.first().map(String::as_str)
 }
 
-/// The modules of the shortest circle through `start`, beginning with it.
+/// The modules of the shortest cycle through `start`, beginning with it.
 fn shortest_way_back<'a>(
     uses: &BTreeMap<&'a str, BTreeMap<&'a str, &Arrow>>,
     start: &'a str,
@@ -249,7 +249,7 @@ fn name_circle(
 mod tests {
     use super::*;
 
-    /// A crate of the files given, by their paths below `src`.
+    /// The graph of a crate with these files; paths are below `src`.
     fn graph(files: &[(&str, &str)]) -> Graph {
         let read = |path: &str| {
             let found = files.iter().find(|(file, _)| path == format!("src/{file}"));

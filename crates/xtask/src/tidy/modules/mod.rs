@@ -1,4 +1,4 @@
-//! The modules of a crate, the arrows between them, and circles.
+//! The modules of a crate, their dependencies, and cycles.
 
 mod graph;
 mod rooms;

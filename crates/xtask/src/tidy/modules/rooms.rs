@@ -1,4 +1,4 @@
-//! The arrows between the rooms of the ingester: which of its top modules may use which.
+//! The allowed dependencies between the rooms: the top modules of the ingester.
 
 use super::Graph;
 use crate::tidy::violation::Violation;
@@ -6,7 +6,7 @@ use crate::tidy::violation::Violation;
 /// The crate that is divided into rooms.
 pub(in crate::tidy) const CRATE: &str = "ingester";
 
-/// Each room and what it may use of the crate, as `crates/README.md` draws it. Every top module has a line.
+/// The rooms that each room may use, as drawn in `crates/README.md`. Every top module has a line.
 const ARROWS: &[(&str, &[&str])] = &[
     ("record", &[]),
     ("decode", &["record"]),
@@ -22,21 +22,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What a room must not name of other crates: the loop knows no concrete store and no broker; decoding is pure, without a clock,
-/// a log or I/O. A name that ends in `*` stands for all that begin like it.
+/// Names of other crates that a room must not use: the loop knows no concrete store and no Kafka client; decoding has
+/// no clock, no log and no I/O. A name that ends in `*` is a prefix.
 const NEVER: &[(&str, &[&str])] = &[
     ("pipeline", &["rdkafka", "sqlx", "rusqlite", "Postgres*", "Sqlite*", "open_*", "ureq"]),
     ("decode", &["rdkafka", "store", "tokio", "tracing", "SystemTime", "Instant", "fs", "net"]),
 ];
 
-/// The most files that lie beside the rooms.
+/// Maximum number of files directly in `src`.
 const FLAT_FILES: usize = 8;
 
-/// Holds a crate's modules against the arrows of its rooms.
+/// Checks a crate's module graph against the rooms' rules.
 pub(in crate::tidy) fn check(graph: &Graph) -> Vec<Violation> {
     let mut violations = Vec::new();
     for arrow in &graph.arrows {
-        // The crate's root belongs to no room: it lists the rooms, and no room needs anything of it.
+        // The crate's root is not a room: it lists the rooms, and no room may use it.
         let Some(from) = arrow.from.first() else { continue };
         let to = arrow.to.first().map_or("the crate's root", String::as_str);
         let allowed =
@@ -60,7 +60,7 @@ pub(in crate::tidy) fn check(graph: &Graph) -> Vec<Violation> {
     violations
 }
 
-/// Counts the files that lie in the crate's `src` itself.
+/// Checks the number of files directly in the crate's `src`.
 pub(in crate::tidy) fn check_files<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Violation> {
     let folder = format!("crates/{CRATE}/src");
     let flat = paths
@@ -78,7 +78,7 @@ fn is(part: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Checks an ingester of one file for each room, with the texts given.
+    /// The violations of an ingester with one file per room, with these texts.
     fn said(texts: &[(&str, &str)]) -> Vec<String> {
         let read = |path: &str| {
             let room = path.strip_prefix("src/")?.strip_suffix(".rs")?;

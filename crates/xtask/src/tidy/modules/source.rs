@@ -1,37 +1,37 @@
-//! What one file says about its place among the others: its modules, its names, and the paths it mentions.
+//! Parses one file: its modules, definitions, imports, and the paths that it mentions.
 
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Attribute, Item, Visibility};
 
-/// A path as a file mentions it: in a `use`, a signature, a body or a macro's arguments.
+/// A path in a `use`, a signature, a body or a macro's arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mention {
-    /// The segments, beginning with `crate`, `self`, `super` or a name that the file knows. Inline modules are taken off.
+    /// The segments, beginning with `crate`, `self`, `super` or a known name. Inline modules are removed.
     pub(super) path: Vec<String>,
     /// The line, from 1.
     pub(super) line: usize,
-    /// Whether it is a `pub use`: then the file may only hand the name on.
+    /// Whether it is in a `pub use`, which may be only a re-export.
     pub(super) reexport: bool,
 }
 
-/// What a `use` binds.
+/// A name that a `use` binds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Import {
     /// The bound name; `None` for all names of the path (`*`).
     pub(super) name: Option<String>,
-    /// Where it comes from.
+    /// The path that it refers to.
     pub(super) path: Vec<String>,
 }
 
-/// What one file says. Tests (`#[cfg(test)]`) are left out.
+/// The content of a file without its tests (`#[cfg(test)]`).
 #[derive(Debug, Default)]
 pub(super) struct Source {
-    /// The modules that have a file of their own.
+    /// The child modules with their own files.
     pub(super) children: Vec<String>,
     /// The names that the file defines.
     pub(super) definitions: Vec<String>,
-    /// The names that the file takes from elsewhere.
+    /// The names that the file imports.
     pub(super) imports: Vec<Import>,
     /// Every path in the file.
     pub(super) mentions: Vec<Mention>,
@@ -41,7 +41,7 @@ impl Source {
     /// Reads a file's text.
     ///
     /// # Errors
-    /// The text is not Rust.
+    /// The text does not parse.
     pub(super) fn parse(text: &str) -> syn::Result<Self> {
         let file = syn::parse_file(text)?;
         let mut source = Self::default();
@@ -51,7 +51,7 @@ impl Source {
         Ok(source)
     }
 
-    /// Reads items that stand `depth` inline modules deep.
+    /// Reads the items inside `depth` inline modules.
     fn read_items(&mut self, items: Vec<Item>, depth: usize) {
         for item in items {
             let Some((attributes, name)) = head(&item) else { continue };
@@ -89,7 +89,7 @@ impl Source {
     }
 }
 
-/// An item's attributes and its name, where it has one; nothing for what is not an item of today's Rust.
+/// The attributes and the name of an item. `None` for syntax that `syn` does not know.
 fn head(item: &Item) -> Option<(&[Attribute], Option<String>)> {
     let (attributes, name) = match item {
         Item::Const(item) => (&item.attrs, Some(&item.ident)),
@@ -124,7 +124,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
 /// A path found in code.
 struct Named {
     path: Vec<String>,
-    /// After `as`.
+    /// The name after `as`.
     alias: Option<String>,
     /// Whether `::*` follows.
     all: bool,
@@ -139,20 +139,20 @@ impl Named {
     }
 }
 
-/// All paths in a piece of code. Macros are not expanded, but their arguments are read like other code.
+/// All paths in a piece of code. Macros are not expanded, but their arguments are read.
 fn paths(code: TokenStream) -> Vec<Named> {
     let mut found = Vec::new();
     scan(code, &[], &mut found);
     found
 }
 
-/// Finds the paths in `code`, which stands in the braces of `use prefix::{…}` when there is a prefix.
+/// Finds the paths in `code`. With a prefix, `code` is the content of the braces in `use prefix::{…}`.
 fn scan(code: TokenStream, prefix: &[String], found: &mut Vec<Named>) {
     let tokens: Vec<TokenTree> = code.into_iter().collect();
     let mut at = 0;
     while at < tokens.len() {
         match &tokens[at] {
-            // `::name` continues a path that begins with no name of ours: `<T as Trait>::name`, `::std`.
+            // Skip `::name` after a path without a first name: `<T as Trait>::name`, `::std`.
             _ if is_separator(&tokens, at) => at = after_path(&tokens, at + 2),
             TokenTree::Ident(word) if word == "pub" => {
                 at += 1 + usize::from(is_visibility(&tokens, at + 1))
@@ -173,7 +173,7 @@ fn scan(code: TokenStream, prefix: &[String], found: &mut Vec<Named>) {
     }
 }
 
-/// Reads what follows a path's names, and tells where to go on.
+/// Reads the tokens after a path's names. Returns the index of the next token.
 fn read_end(tokens: &[TokenTree], end: usize, mut named: Named, found: &mut Vec<Named>) -> usize {
     let mut next = end;
     if is_separator(tokens, end) {
@@ -186,7 +186,7 @@ fn read_end(tokens: &[TokenTree], end: usize, mut named: Named, found: &mut Vec<
             _ => {}
         }
     } else if tokens.get(end).and_then(ident).is_some_and(|word| word == "as") {
-        // Of `x as crate::T` it is no alias, but a path of its own.
+        // In `x as crate::T` the word after `as` is not an alias, but another path.
         named.alias =
             tokens.get(end + 1).and_then(ident).filter(|_| !is_separator(tokens, end + 2));
         next = end + if named.alias.is_some() { 2 } else { 1 };
@@ -199,7 +199,7 @@ fn read_end(tokens: &[TokenTree], end: usize, mut named: Named, found: &mut Vec<
     next
 }
 
-/// The index after the names that are joined by `::` from `at` on.
+/// The index after the names joined by `::` that begin at `at`.
 fn after_path(tokens: &[TokenTree], mut at: usize) -> usize {
     if !matches!(tokens.get(at), Some(TokenTree::Ident(_))) {
         return at;
@@ -211,13 +211,13 @@ fn after_path(tokens: &[TokenTree], mut at: usize) -> usize {
     at
 }
 
-/// Whether `::` stands at `at`.
+/// Whether the tokens at `at` are `::`.
 fn is_separator(tokens: &[TokenTree], at: usize) -> bool {
     let colon = |token: Option<&TokenTree>, spacing: Option<Spacing>| matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == ':' && spacing.is_none_or(|wanted| punct.spacing() == wanted));
     colon(tokens.get(at), Some(Spacing::Joint)) && colon(tokens.get(at + 1), None)
 }
 
-/// Whether the parentheses of `pub(…)` stand at `at`: they name a place, but use nothing of it.
+/// Whether the token at `at` is the parentheses of `pub(…)`. Their path is not a use.
 fn is_visibility(tokens: &[TokenTree], at: usize) -> bool {
     let Some(TokenTree::Group(group)) = tokens.get(at) else { return false };
     let first = group.stream().into_iter().next();
@@ -233,7 +233,7 @@ fn ident(token: &TokenTree) -> Option<String> {
     Some(ident.to_string())
 }
 
-/// The path as seen from the file's own module; `None` when it stays within the file.
+/// The path relative to the file's own module; `None` when it stays within the file.
 fn leave_inline_modules(path: &[String], depth: usize) -> Option<Vec<String>> {
     if depth == 0 || !["self", "super"].contains(&path.first()?.as_str()) {
         return Some(path.to_vec());
