@@ -1,4 +1,4 @@
-//! What to measure, and how much of it.
+//! The command line of the benchmarks.
 
 use std::path::PathBuf;
 

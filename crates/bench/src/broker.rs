@@ -1,4 +1,4 @@
-//! Kafka: filling the topic, and how fast librdkafka alone reads it.
+//! Kafka: fills the topic, and measures how fast librdkafka alone reads it.
 
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,12 @@ pub(crate) const CONTENT_TYPE: (&str, &str) =
     ("content-type", "application/cloudevents+json; charset=UTF-8");
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// librdkafka's version.
+/// The version of librdkafka.
 pub(crate) fn version() -> String {
     rdkafka::util::get_rdkafka_version().1
 }
 
-/// A producer that sends at once (`linger` in milliseconds), without compression.
+/// A producer without compression. `linger` is in milliseconds; with 0 it sends at once.
 pub(crate) fn producer(brokers: &str, linger: u32) -> Result<BaseProducer> {
     let producer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -35,7 +35,7 @@ pub(crate) fn producer(brokers: &str, linger: u32) -> Result<BaseProducer> {
     Ok(producer)
 }
 
-/// Hands an event to the producer, waiting where its queue is full.
+/// Passes an event to the producer. Waits while its queue is full.
 pub(crate) fn send(producer: &BaseProducer, topic: &str, event: &Event) -> Result<()> {
     let header = Header { key: CONTENT_TYPE.0, value: Some(CONTENT_TYPE.1) };
     let headers = OwnedHeaders::new_with_capacity(1).insert(header);
@@ -52,7 +52,7 @@ pub(crate) fn send(producer: &BaseProducer, topic: &str, event: &Event) -> Resul
     }
 }
 
-/// Produces all of the events; returns the bytes of their values.
+/// Produces all events. Returns the total size of their values in bytes.
 pub(crate) fn fill(
     brokers: &str,
     topic: &str,
@@ -71,12 +71,12 @@ pub(crate) fn fill(
     Ok(bytes)
 }
 
-/// Waits until everything is acknowledged.
+/// Waits until all records are acknowledged.
 pub(crate) fn flush(producer: &BaseProducer) -> Result<()> {
     producer.flush(PATIENCE).context("the broker does not acknowledge")
 }
 
-/// Reads the whole topic and does nothing with it but `act` on each value; returns records a second.
+/// Reads the whole topic and calls `act` on each value. Returns records per second.
 pub(crate) fn consume(
     brokers: &str,
     topic: &str,
@@ -98,7 +98,7 @@ pub(crate) fn consume(
     Ok(f64::from(records) / seconds)
 }
 
-/// The value of the last record of each partition; none of the partitions may be empty.
+/// The value of the last record of each partition. No partition may be empty.
 pub(crate) fn last_values(brokers: &str, topic: &str) -> Result<Vec<Vec<u8>>> {
     let consumer = assigned(brokers, topic, Offset::OffsetTail(1))?;
     let values = (0..PARTITIONS).map(|_| {
@@ -108,7 +108,7 @@ pub(crate) fn last_values(brokers: &str, topic: &str) -> Result<Vec<Vec<u8>>> {
     values.collect()
 }
 
-/// A consumer of all partitions, from `offset` on.
+/// A consumer of all partitions, starting at `offset`.
 fn assigned(brokers: &str, topic: &str, offset: Offset) -> Result<BaseConsumer> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)

@@ -1,4 +1,4 @@
-//! The ingester as what it is in production: a release process, watched from outside.
+//! The ingester as a process of a release build, measured from outside.
 
 use std::env::var_os;
 use std::path::Path;
@@ -11,15 +11,15 @@ use testkit::{Daemon, free_port, http_get};
 use crate::process::{busy, cpu, cpu_with_children, memory};
 use crate::workspace::{Workspace, succeed};
 
-/// Names a folder with another build of the ingester, to compare two.
+/// The environment variable with the folder of another build, to compare two builds.
 const PROGRAMS_VARIABLE: &str = "TESTKIT_BIN_DIR";
-/// Often beside the seconds that are measured, and seldom enough to cost the ingester nothing.
+/// Short compared with the measured seconds, and rare enough to cost the ingester almost nothing.
 const POLL: Duration = Duration::from_millis(20);
-/// A run that takes longer has stopped.
+/// The deadline of a run.
 const LONGEST: Duration = Duration::from_secs(900);
 
 /// Builds the ingester beside this program, where testkit finds it. Without TLS, which no measurement uses and which
-/// would need OpenSSL.
+/// needs OpenSSL.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     if var_os(PROGRAMS_VARIABLE).is_some() {
         return Ok(());
@@ -28,7 +28,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     succeed("building the ingester", cargo.args(["--no-default-features", "--bins"]))
 }
 
-/// From where, to where, and with which lists.
+/// The addresses and the exit lists of an ingester.
 #[derive(Clone)]
 pub(crate) struct Place<'a> {
     pub(crate) brokers: &'a str,
@@ -37,7 +37,7 @@ pub(crate) struct Place<'a> {
     pub(crate) lists: &'a Path,
 }
 
-/// The processes beside the ingester whose work counts.
+/// The other processes whose processor time is measured.
 #[derive(Clone, Copy)]
 pub(crate) struct Servers {
     pub(crate) kafka: Option<u32>,
@@ -50,22 +50,22 @@ pub(crate) struct Ingester {
     admin: String,
 }
 
-/// What it took to ingest all records of a topic.
+/// The result of ingesting all records of a topic.
 pub(crate) struct Ingested {
-    /// Records a second, from the first that was done to the last.
+    /// Records per second, from the first record that was finished to the last.
     pub(crate) rate: f64,
-    /// The highest peak of an ingester, in MiB.
+    /// The highest peak memory of an ingester, in MiB.
     pub(crate) peak: f64,
-    /// Processor time in seconds, from start to end, of all ingesters.
+    /// Processor time of all ingesters from start to end, in seconds.
     pub(crate) ingester: f64,
     pub(crate) postgres: f64,
     pub(crate) kafka: f64,
-    /// What everything else on the machine used meanwhile, in cores.
+    /// Processor use of everything else on the machine, in cores.
     pub(crate) others: f64,
 }
 
 impl Ingester {
-    /// Starts one; settings that are not set here are the defaults, or this process's environment's.
+    /// Starts an ingester. Other settings are the defaults, or from this process's environment.
     pub(crate) fn start(place: &Place<'_>, group: &str) -> Self {
         let admin = format!("127.0.0.1:{}", free_port());
         let daemon = Daemon::command("publication-ingester")
@@ -80,31 +80,31 @@ impl Ingester {
         Self { daemon, admin }
     }
 
-    /// Waits until it is ready; returns the memory that it then holds, in MiB, and the processor time it took.
+    /// Waits until it is ready. Returns its memory in MiB, and its processor time in seconds.
     pub(crate) fn ready(&mut self) -> Result<(f64, f64)> {
         self.daemon.wait_ready(&self.admin);
         Ok((memory(&self.daemon.pid().to_string(), "VmRSS")?, cpu(self.daemon.pid())?))
     }
 
-    /// Everything of `/metrics`; empty while nobody answers.
+    /// The content of `/metrics`; empty without an answer.
     pub(crate) fn metrics(&self) -> String {
         http_get(&self.admin, "/metrics").map(|(_, body)| body).unwrap_or_default()
     }
 
-    /// How many records are done with.
+    /// The number of finished records.
     fn done(&mut self) -> Result<f64> {
         ensure!(self.daemon.is_running(), "the ingester ended:\n{}", self.daemon.log());
         Ok(sum(&self.metrics(), "publication_ingester_records_total"))
     }
 
-    /// Ends it in good order.
+    /// Stops the ingester (SIGTERM) and waits for its end.
     pub(crate) fn end(mut self) {
         self.daemon.terminate();
         self.daemon.wait_exit(Duration::from_secs(30));
     }
 }
 
-/// Lets a new group of so many ingesters ingest the whole topic.
+/// Ingests the whole topic with `instances` ingesters of a new group.
 pub(crate) fn ingest(
     place: &Place<'_>,
     group: &str,
@@ -136,7 +136,7 @@ pub(crate) fn ingest(
     Ok(Ingested { rate, peak, ingester, postgres, kafka, others })
 }
 
-/// Waits until this many records are done with, and says when and how many the first ones were.
+/// Waits until this many records are finished. Returns when the first ones were, and their number.
 pub(crate) fn wait_records(running: &mut [Ingester], records: f64) -> Result<(Instant, f64)> {
     let began = Instant::now();
     let mut first = None;
@@ -153,7 +153,7 @@ pub(crate) fn wait_records(running: &mut [Ingester], records: f64) -> Result<(In
     }
 }
 
-/// The sum of a metric over all of its series.
+/// The sum of all series of a metric.
 pub(crate) fn sum(metrics: &str, name: &str) -> f64 {
     let series = metrics.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;

@@ -1,4 +1,4 @@
-//! Decoding and both verdicts, on one core, with a year of exit lists in memory.
+//! Decoding and both verdicts on one core, with a year of exit lists in memory.
 
 use std::hint::black_box;
 use std::process;
@@ -17,7 +17,7 @@ use crate::report::Report;
 
 const LISTS: usize = 365 * 24;
 const ADDRESSES: usize = 1_500;
-/// More than any cache holds, evaluated over and over.
+/// More records than a processor cache holds. They are evaluated repeatedly.
 const ENVELOPES: u32 = 100_000;
 
 pub(crate) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<()> {
@@ -48,7 +48,7 @@ pub(crate) fn run(report: &mut Report, records: u32, now: Timestamp) -> Result<(
     Ok(())
 }
 
-/// Does it with so many records; returns how many a second of processor time: others may use the core too.
+/// Calls `act` on so many records. Returns records per second of processor time, because other processes may use the core.
 fn each(envelopes: &[Record], records: u32, mut act: impl FnMut(&Record)) -> Result<f64> {
     let before = cpu(process::id())?;
     let mut done = 0_u32;
@@ -59,12 +59,12 @@ fn each(envelopes: &[Record], records: u32, mut act: impl FnMut(&Record)) -> Res
     Ok(f64::from(done) / (cpu(process::id())? - before))
 }
 
-/// Reads a value with serde_json's derive alone; whether it could be read.
+/// Reads a value with serde_json's derive alone. Returns whether that succeeded.
 pub(crate) fn read_bare(value: &[u8]) -> bool {
     black_box(serde_json::from_slice::<Bare<'_>>(value)).is_ok()
 }
 
-/// The fields that are read, with nothing checked and strings borrowed: what serde_json's own derive takes for them.
+/// The fields that the decoder reads, without checks and with borrowed strings: the lower limit of serde_json's derive.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "they are only read in")]
@@ -132,7 +132,7 @@ struct BareFactor<'a> {
     verified_at: Option<&'a str>,
 }
 
-/// The records as the poll thread hands them over.
+/// Records as the poll thread passes them to the loop.
 fn envelopes(lists: &Lists) -> Vec<Record> {
     let topic: Arc<str> = "events".into();
     let now = lists.last.as_micros() / 1_000;

@@ -1,4 +1,4 @@
-//! Publish events, made up from a seed: some packages that publish all the time, and many that seldom do.
+//! Publish events, generated from a seed: a few packages with many publications, and many with few.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,32 +13,32 @@ const WORDS: [&str; 32] = [
     "chart", "auth", "file", "event", "queue", "proxy", "schema", "token", "utils", "plugin",
     "loader",
 ];
-/// A quarter of all versions are of these few packages.
+/// A quarter of all versions belong to these few packages.
 const HOT_PACKAGES: u64 = 200;
-/// Publications of each of the others, on average.
+/// Average number of publications of the other packages.
 const VERSIONS: u64 = 4;
 
-/// A record to be.
+/// The key and the value of a record.
 pub(crate) struct Event {
     pub(crate) key: String,
     pub(crate) value: String,
 }
 
-/// So many events, no two of the same publication.
+/// An iterator of `count` events, each of another publication.
 pub(crate) struct Events {
     made: Made,
     exits: Vec<IpAddr>,
     versions: HashMap<u64, u64>,
     first_major: u64,
-    /// The time of the first; the others follow evenly within an hour.
+    /// The time of the first event. The others follow evenly within an hour.
     first: Timestamp,
     count: u64,
     next: u64,
 }
 
 impl Events {
-    /// Publications of the hour that begins five hours before `last`, the time of the newest exit list: settled, as
-    /// nearly all of a backlog is. Series with first major versions far apart have no publication in common.
+    /// Publications in the hour that begins five hours before `last`, the time of the newest exit list. They are
+    /// settled, like most of a backlog. Series whose first major versions are far apart share no publication.
     pub(crate) fn new(count: u32, last: Timestamp, exits: Vec<IpAddr>, first_major: u64) -> Self {
         let first = Timestamp::from_micros(last.as_micros() - 5 * HOUR);
         Self {
@@ -124,7 +124,7 @@ impl Iterator for Events {
     }
 }
 
-/// The name of a package by its number; no two are the same.
+/// The unique name of the package with this number.
 fn name(index: u64) -> String {
     let word =
         |place: u32| WORDS[usize::try_from(index / 32_u64.pow(place) % 32).unwrap_or_default()];

@@ -1,4 +1,4 @@
-//! Exit lists, made up from a seed: hourly snapshots in a directory, as an operator collects them.
+//! Exit lists, generated from a seed: hourly snapshots in a directory, as an operator collects them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 pub(crate) const HOUR: i64 = 3_600_000_000;
 
-/// Sebastiano Vigna's splitmix64 (public domain): the same numbers on every machine and in every run.
+/// Sebastiano Vigna's splitmix64 (public domain): the same numbers in every run on every machine.
 pub(crate) struct Made(u64);
 
 impl Made {
@@ -27,13 +27,13 @@ impl Made {
         (mixed ^ (mixed >> 31)) % bound
     }
 
-    /// One of several; there must be one.
+    /// One item of a list, which must not be empty.
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        // A remainder by a length is below that length.
+        // The remainder is smaller than the length.
         &from[usize::try_from(self.below(from.len() as u64)).unwrap_or_default()]
     }
 
-    /// A public address; a third have IPv6, as exits do.
+    /// A public address. A third are IPv6, like real exits.
     pub(crate) fn address(&mut self) -> IpAddr {
         let bits = u32::try_from(self.below(1 << 29)).unwrap_or_default();
         if self.below(3) == 0 {
@@ -44,27 +44,27 @@ impl Made {
     }
 }
 
-/// A directory of snapshots.
+/// A directory with snapshots.
 pub(crate) struct Lists {
     directory: TempDir,
     count: usize,
-    /// The clock when the newest of them was made.
+    /// The time of the newest list.
     pub(crate) last: Timestamp,
-    /// The exits of the newest.
+    /// The exits in the newest list.
     pub(crate) exits: Vec<IpAddr>,
-    /// For each hour an exit of it and an address that is none, as likely as not.
+    /// For each hour an exit and an address that is not an exit, to be evaluated.
     pub(crate) asked: Vec<(IpAddr, Timestamp)>,
 }
 
 impl Lists {
-    /// Writes `count` lists of about `addresses` addresses each, one an hour, the newest at `last`.
+    /// Writes `count` hourly lists with about `addresses` addresses each, the newest at `last`.
     pub(crate) fn write(last: Timestamp, count: usize, addresses: usize) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("exits-").tempdir()?;
         let mut made = Made::new(7);
         let mut exits: Vec<IpAddr> = (0..addresses).map(|_| made.address()).collect();
         let mut asked = Vec::with_capacity(2 * count);
         for hour in (0..count).rev() {
-            // About one exit in a hundred and fifty changes each hour, and one in twenty is away for it.
+            // Each hour about one exit in 150 is replaced, and one in twenty is missing.
             for _ in 0..addresses / 150 {
                 let at = usize::try_from(made.below(addresses as u64))?;
                 exits[at] = made.address();
@@ -88,7 +88,7 @@ impl Lists {
         self.directory.path()
     }
 
-    /// Loads them as the ingester does at its start.
+    /// Loads the lists as the ingester does at start.
     pub(crate) fn load(&self) -> Result<ExitHistory> {
         let places = Places::only(Source::Snapshot, self.path().to_owned());
         let mut library = Library::new(places, TorRules::default());

@@ -1,7 +1,7 @@
-//! Figures of several rounds, and ratios between them with the floors that they are held against.
+//! The results of several rounds, and the ratios between them, which are compared with floors.
 
-/// The least that the median of a ratio may be before `--check` fails: four fifths of the lowest seen on two cores, or less
-/// where others that compile beside it change it most, so that a noisy machine passes. Raise them with what is won.
+/// The lowest medians with which `--check` passes: four fifths of the lowest ratio seen on two cores, or less where
+/// other load changes the ratio most, so that a busy machine passes. Raise them when the ratios improve.
 const FLOORS: &[(&str, f64)] = &[
     ("fresh_per_copy", 0.29),
     ("known_per_fresh", 0.85),
@@ -18,27 +18,27 @@ const FLOORS: &[(&str, f64)] = &[
     ("batch_per_mercurius", 2.30),
 ];
 
-/// What one measurement gave in each round; never empty.
+/// The results of a measurement, one per round; never empty.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Figures(Vec<f64>);
 
 impl Figures {
-    /// A first round.
+    /// The result of the first round.
     pub(crate) fn new(value: f64) -> Self {
         Self(vec![value])
     }
 
-    /// A further round.
+    /// Adds the result of another round.
     pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);
     }
 
-    /// One round after the other.
+    /// The results in the order of the rounds.
     pub(crate) fn rounds(&self) -> &[f64] {
         &self.0
     }
 
-    /// The middle one, or the mean of the two in the middle.
+    /// The median: the middle result, or the mean of the two middle ones.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -50,32 +50,32 @@ impl Figures {
         }
     }
 
-    /// The least and the greatest, unless there was one round only.
+    /// The least and the greatest result; `None` for a single round.
     pub(crate) fn spread(&self) -> Option<(f64, f64)> {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let greatest = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         (self.0.len() > 1).then_some((least, greatest))
     }
 
-    /// This by another, round by round: what slows the machine down for a round slows both.
+    /// The ratio to another measurement, round by round, because a slow round slows both.
     fn over(&self, below: &Self) -> Option<Self> {
         let rounds = self.0.iter().zip(&below.0).map(|(above, below)| above / below);
         (self.0.len() == below.0.len()).then(|| Self(rounds.collect()))
     }
 }
 
-/// One measurement by another.
+/// The ratio of two measurements.
 #[derive(Debug)]
 pub(crate) struct Ratio {
     pub(crate) key: &'static str,
     pub(crate) text: &'static str,
-    /// None where one of the two was not measured in every round.
+    /// `None` unless both were measured in every round.
     pub(crate) figures: Option<Figures>,
     pub(crate) floor: Option<f64>,
 }
 
 impl Ratio {
-    /// A ratio, and the floor that is recorded for its key.
+    /// A ratio, with the floor for its key.
     pub(crate) fn new(
         key: &'static str,
         text: &'static str,
@@ -87,14 +87,14 @@ impl Ratio {
         Self { key, text, figures, floor }
     }
 
-    /// Whether it is at its floor or above, or has none. One that was not measured does not hold.
+    /// Whether the median is at least the floor, or there is no floor. False when the ratio was not measured.
     pub(crate) fn holds(&self) -> bool {
         let median = self.figures.as_ref().map(Figures::median);
         self.floor.is_none_or(|floor| median.is_some_and(|median| median >= floor))
     }
 }
 
-/// Thousands apart, and as many decimals as a small number needs.
+/// Formats a number: with separators for thousands, or with two decimals below 100.
 pub(crate) fn number(value: f64) -> String {
     if value < 100.0 {
         return format!("{value:.2}");
@@ -110,7 +110,7 @@ pub(crate) fn number(value: f64) -> String {
     text
 }
 
-/// A spread as it stands in a table; empty for a single round.
+/// Formats a spread for the table; empty for a single round.
 pub(crate) fn spread(figures: &Figures) -> String {
     let text = |(least, greatest)| format!("{} to {}", number(least), number(greatest));
     figures.spread().map(text).unwrap_or_default()
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_ratio_is_taken_round_by_round() {
-        // The second round was twice as slow for both, and the third for one of them.
+        // The second round was twice as slow for both, the third only for one.
         let (above, below) = (figures(&[10.0, 5.0, 5.0]), figures(&[5.0, 2.5, 5.0]));
         let ratio = Ratio::new("no floor", "", Some(&above), Some(&below));
         assert_eq!(ratio.figures, Some(figures(&[2.0, 2.0, 1.0])));

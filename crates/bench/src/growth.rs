@@ -1,4 +1,4 @@
-//! Whether cost grows in proportion: with the records, and with the instances of one group.
+//! Measures whether cost is proportional to the records, and to the instances of a group.
 
 use anyhow::{Result, ensure};
 use model::Timestamp;
@@ -9,16 +9,16 @@ use crate::report::Report;
 use crate::workspace::Workspace;
 use crate::{broker, postgres};
 
-/// A measurement: its keys and its text.
+/// A measurement: its two keys and its text.
 type Line = ([&'static str; 2], &'static str);
 
-/// So many times the records, by one ingester.
+/// Multiples of the records, ingested by one instance.
 const RECORDS: [(u32, Line); 3] = [
     (1, (["records_1", "records_1_cpu"], "the records once, by one instance")),
     (2, (["records_2", "records_2_cpu"], "twice the records")),
     (4, (["records_4", "records_4_cpu"], "four times the records")),
 ];
-/// The records once, by so many ingesters.
+/// The records once, ingested by several instances.
 const INSTANCES: [(usize, Line); 2] = [
     (2, (["instances_2", "instances_2_cpu"], "once, by two instances")),
     (4, (["instances_4", "instances_4_cpu"], "once, by four instances")),

@@ -1,4 +1,4 @@
-//! What `history` costs: a request for 5,000 publications with it, against the same request without.
+//! The cost of `history`: a request for 5,000 publications with it, compared with the same request without it.
 
 use std::io::{BufReader, Write};
 use std::net::TcpStream;
@@ -11,18 +11,18 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::query::{Served, has_data, read_answer};
 use crate::report::Report;
 
-/// As many references as a request may have by default.
+/// The default limit of references in a request.
 const NAMES: u32 = 5_000;
-/// Versions of one of the names.
+/// The number of versions of one name.
 const LONGEST: u32 = 4_000;
-/// The n-th of the other names has this by the root of n: 195,944 for all of them, so that the mean of all names is 40.
+/// The n-th other name has this divided by √n versions: 195,944 in total, so that the mean of all names is 40.
 const SKEW: f64 = 1_400.0;
-/// Of each of the two requests, in turn.
+/// Rounds of each of the two requests, in turn.
 const ROUNDS: usize = 15;
-/// For plans, caches and the validated documents.
+/// Rounds that are not counted, to fill plans, caches and the document cache.
 const WARM_UP: usize = 3;
 
-/// Measures and reports, beside the rows that are there.
+/// Measures and reports, in a table that already has other rows.
 pub(crate) fn run(served: &Served, report: &mut Report) -> Result<()> {
     let rows = served.runtime.block_on(fill(&served.database))?;
     let mean = f64::from(rows) / f64::from(NAMES);
@@ -57,7 +57,7 @@ fn versions(name: u32) -> u32 {
     }
 }
 
-/// Adds the names, and returns how many rows they have.
+/// Inserts the versions of the names. Returns the number of rows.
 async fn fill(database: &str) -> Result<u32> {
     let counts: Vec<u32> = (0..NAMES).map(versions).collect();
     let list = counts.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
@@ -75,7 +75,7 @@ async fn fill(database: &str) -> Result<u32> {
     Ok(counts.iter().sum())
 }
 
-/// For the newest version of each name.
+/// A request for the newest version of each name.
 fn request(fields: &str) -> Vec<u8> {
     let newest = |name| json!({"name": format!("history-{name}"), "version": format!("1.{}.0", versions(name))});
     let refs: Vec<_> = (0..NAMES).map(newest).collect();
@@ -100,14 +100,14 @@ impl Client {
         Ok(Self { answers: BufReader::with_capacity(64 * 1_024, stream.try_clone()?), stream })
     }
 
-    /// The seconds until the whole answer was there.
+    /// Sends a request. Returns the seconds until the whole answer was read.
     fn ask(&mut self, request: &[u8]) -> Result<f64> {
         let (mut line, mut body) = (String::new(), Vec::new());
         let began = Instant::now();
         self.stream.write_all(request)?;
         read_answer(&mut self.answers, &mut line, &mut body)?;
         let seconds = began.elapsed().as_secs_f64();
-        // A package that is not there is null at the place of an element.
+        // A missing package is null in the list.
         let is_missing = |part: &[u8]| part == b"[null" || part == b",null";
         ensure!(has_data(&body) && !body.windows(5).any(is_missing), "a wrong answer");
         Ok(seconds)

@@ -1,4 +1,4 @@
-//! The query daemon under requests that are meant to hurt it: each one's answer, time and memory, and whether others were
+//! The query daemon under hostile requests: the answer, the time and the memory of each, and whether other clients were
 //! answered meanwhile.
 #![expect(clippy::print_stdout, reason = "the table is the program's output")]
 
@@ -11,14 +11,14 @@ use crate::query::{self, Served};
 use crate::report::Report;
 use crate::workspace::Workspace;
 
-/// How deep and how often.
+/// The depth and the number of repetitions.
 const SIZE: usize = 100_000;
-/// Enough for the largest answer.
+/// Enough rows for the largest answer.
 const ROWS: u32 = 10_000;
-/// What the process may take at its worst, in MB: the default of `limits.max_memory`.
+/// The limit of the process's memory in MB: the default of `limits.max_memory`.
 const MEMORY: f64 = (128 << 20) as f64 / 1e6;
 
-/// Carries out every attack and fails where one did harm.
+/// Runs every attack. Fails when one did harm.
 pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     query::build(workspace)?;
     let mut served = Served::start(workspace, ROWS)?;

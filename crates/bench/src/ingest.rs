@@ -1,4 +1,4 @@
-//! From a full topic into PostgreSQL and SQLite, each beside its own limit.
+//! Ingestion of a full topic into PostgreSQL and SQLite, each compared with its own limit.
 
 use std::thread;
 
@@ -15,12 +15,12 @@ use crate::report::Report;
 use crate::workspace::Workspace;
 use crate::{broker, latency, postgres, sqlite};
 
-/// A week of hourly lists, with as many exits as the Tor network has had.
+/// A week of hourly lists, with about as many exits as the Tor network.
 const LISTS: usize = 7 * 24;
 const ADDRESSES: usize = 1_500;
 pub(crate) const TOPIC: &str = "events";
 
-/// What all of these measurements share.
+/// The servers and data that these measurements share.
 pub(crate) struct Bench {
     pub(crate) kafka: Kafka,
     pub(crate) postgres: Postgres,
@@ -66,7 +66,7 @@ impl Bench {
         Ok(Self { kafka, postgres, lists, runtime: Runtime::new()?, records, start: 0.0 })
     }
 
-    /// Tells versions and settings.
+    /// Reports versions and settings.
     pub(crate) fn servers(&self, report: &mut Report) -> Result<()> {
         let version = self.runtime.block_on(postgres::version(&self.postgres.url()))?;
         let settings = postgres::SETTINGS.map(|(name, value)| format!("{name}={value}")).join(" ");
@@ -93,7 +93,7 @@ impl Bench {
         Events::new(count, self.lists.last, self.lists.exits.clone(), first_major)
     }
 
-    /// Makes the topic and fills it.
+    /// Creates and fills the topic.
     pub(crate) fn fill(&self, report: &mut Report) -> Result<()> {
         let (brokers, records) = (self.kafka.brokers(), self.records);
         self.runtime.block_on(testkit::topic(&brokers, TOPIC, broker::PARTITIONS, &[]));
@@ -108,7 +108,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Reads the topic with nothing but librdkafka.
+    /// Reads the topic with librdkafka alone.
     fn consume(&self, report: &mut Report) -> Result<()> {
         let (brokers, records) = (self.kafka.brokers(), self.records);
         let rate = broker::consume(&brokers, TOPIC, records, |_| {})?;
@@ -116,7 +116,7 @@ impl Bench {
         Ok(())
     }
 
-    /// An ingester with nothing to do: what it holds, and what its start takes.
+    /// Measures an idle ingester: its memory, and the processor time of its start.
     fn idle(&mut self, report: &mut Report, database: &str) -> Result<()> {
         let brokers = self.kafka.brokers();
         self.runtime.block_on(testkit::topic(&brokers, "idle", broker::PARTITIONS, &[]));
@@ -168,7 +168,7 @@ impl Bench {
         report.add(keys[4], "  ingester: peak memory", cost.peak, "MiB");
     }
 
-    /// PostgreSQL's own limit for the rows that the ingester wrote.
+    /// Measures PostgreSQL's own limit with the rows that the ingester wrote.
     fn copy(&self, report: &mut Report, database: &str) -> Result<()> {
         let dump = self.runtime.block_on(postgres::Dump::write(database))?;
         self.runtime.block_on(postgres::execute(database, &["TRUNCATE publication"]))?;
@@ -184,7 +184,7 @@ impl Bench {
         Ok(())
     }
 
-    /// In a table that already has many rows. `round` keeps the events of several apart.
+    /// Measures in a table that already has many rows. `round` separates the events of several rounds.
     pub(crate) fn latency(&self, report: &mut Report, database: &str, round: u32) -> Result<()> {
         let (brokers, topic) = (self.kafka.brokers(), format!("latency-{round}"));
         self.runtime.block_on(testkit::topic(&brokers, &topic, broker::PARTITIONS, &[]));

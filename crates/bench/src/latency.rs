@@ -1,4 +1,4 @@
-//! From publishing to the row, while events come one by one.
+//! The latency from publishing to the row, at a constant rate of events.
 
 use std::slice::from_mut;
 use std::thread::sleep;
@@ -12,10 +12,10 @@ use crate::events::Events;
 use crate::report::Report;
 
 const RATE: u32 = 1_000;
-/// The first are not counted: connections are made and pages are read.
+/// The first events are not counted, because connections are opened and pages are read.
 const WARM_UP: u32 = 3 * RATE;
 const COUNTED: u32 = 10 * RATE;
-/// All of them.
+/// The number of events in total.
 pub(crate) const EVENTS: u32 = WARM_UP + COUNTED;
 const HISTOGRAM: &str = "publication_ingester_publish_to_row_seconds_bucket";
 
@@ -43,7 +43,7 @@ pub(crate) fn run(report: &mut Report, place: &Place<'_>, mut events: Events) ->
     Ok(())
 }
 
-/// One event each millisecond, as far as the clock of this machine allows.
+/// Sends an event each millisecond, as far as the clock allows.
 fn publish(place: &Place<'_>, events: impl Iterator<Item = crate::events::Event>) -> Result<()> {
     let producer = broker::producer(place.brokers, 0)?;
     let began = Instant::now();
@@ -56,7 +56,7 @@ fn publish(place: &Place<'_>, events: impl Iterator<Item = crate::events::Event>
     broker::flush(&producer)
 }
 
-/// The histogram: upper bounds in seconds, and how many lie at or below.
+/// The buckets of the histogram: upper bounds in seconds, and cumulative counts.
 fn buckets(metrics: &str) -> Vec<(f64, f64)> {
     let bucket = |line: &str| {
         let (bound, count) =
@@ -66,7 +66,7 @@ fn buckets(metrics: &str) -> Vec<(f64, f64)> {
     metrics.lines().filter_map(bucket).collect()
 }
 
-/// The value below which this share lies, evenly spread within its bucket, as Prometheus estimates it.
+/// The quantile, interpolated linearly within its bucket as Prometheus does.
 fn quantile(buckets: &[(f64, f64)], share: f64) -> Option<f64> {
     let wanted = buckets.last()?.1 * share;
     let mut below = (0.0, 0.0);

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what this build does, beside its peers and its limits, in one run on one machine.
+//! `cargo xtask bench`: measures this build, its peers and its limits in one run on one machine.
 
 mod args;
 mod broker;

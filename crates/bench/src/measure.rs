@@ -1,4 +1,4 @@
-//! The order of things.
+//! Runs the measurements in order.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::workspace::Workspace;
 use crate::{broker, decode, growth, history, hostile, ingest, peers, query, tor};
 
-/// Measures and reports.
+/// Runs the selected measurements and reports.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let mut report = Report::new(workspace);
     report.fact("librdkafka", broker::version());
@@ -19,7 +19,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         peers::run(workspace, &mut report, args, now)?;
     }
     let wanted = |part| args.part == part || args.part == Part::All;
-    // The one that measures this process's own memory comes first.
+    // First, because it measures this process's own memory.
     if wanted(Part::Tor) {
         tor::run(&mut report, now)?;
     }

@@ -1,4 +1,4 @@
-//! PostgreSQL by itself: the rows that the ingester wrote, dumped and copied back into the same relation.
+//! PostgreSQL alone: the rows that the ingester wrote are dumped and copied back into the same table.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -12,8 +12,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tempfile::TempDir;
 use testkit::Postgres;
 
-/// What differs from the defaults: with 128 MB of shared buffers and 1 GB of log between checkpoints a million rows
-/// would measure the disk. Durability is untouched.
+/// The settings that differ from the defaults. With 128 MB of shared buffers and 1 GB of WAL between checkpoints, a
+/// million rows would measure the disk. Durability is unchanged.
 pub(crate) const SETTINGS: [(&str, &str); 2] =
     [("shared_buffers", "512MB"), ("max_wal_size", "4GB")];
 
@@ -25,7 +25,7 @@ pub(crate) fn start() -> Postgres {
         .start()
 }
 
-/// The server's version, and that a commit waits for the disk.
+/// The server's version. Fails unless commits are durable.
 pub(crate) async fn version(url: &str) -> Result<String> {
     let mut connection = PgConnection::connect(url).await?;
     let durable: String =
@@ -34,21 +34,21 @@ pub(crate) async fn version(url: &str) -> Result<String> {
     Ok(sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await?)
 }
 
-/// Begins a measurement with nothing left to write from the one before.
+/// Runs a checkpoint, so that a measurement begins without pending writes of the previous one.
 pub(crate) async fn settle(url: &str) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await?;
     Ok(())
 }
 
-/// The bytes of log written since the server was made.
+/// The bytes of WAL since the server was created.
 pub(crate) async fn logged(url: &str) -> Result<f64> {
     let mut connection = PgConnection::connect(url).await?;
     let bytes = "SELECT (pg_current_wal_lsn() - '0/0')::float8";
     Ok(sqlx::query_scalar(bytes).fetch_one(&mut connection).await?)
 }
 
-/// Removes a database with all who are connected to it.
+/// Drops a database and ends its sessions.
 pub(crate) async fn drop_database(server: &str, url: &str) -> Result<()> {
     let name = url.rsplit('/').next().context("a URL ends with the database's name")?;
     let mut connection = PgConnection::connect(server).await?;
@@ -57,13 +57,13 @@ pub(crate) async fn drop_database(server: &str, url: &str) -> Result<()> {
     Ok(())
 }
 
-/// The rows of the relation.
+/// The number of rows in the table.
 pub(crate) async fn count(url: &str) -> Result<i64> {
     let mut connection = PgConnection::connect(url).await?;
     Ok(sqlx::query_scalar("SELECT count(*) FROM publication").fetch_one(&mut connection).await?)
 }
 
-/// Executes statements, each in a transaction of its own, so that what comes is logged as any write is.
+/// Executes statements, each in its own transaction, so that later writes are logged as usual. Then runs a checkpoint.
 pub(crate) async fn execute(url: &str, statements: &[&'static str]) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     for statement in statements {
@@ -72,7 +72,7 @@ pub(crate) async fn execute(url: &str, statements: &[&'static str]) -> Result<()
     settle(url).await
 }
 
-/// The relation's rows in two files, as they lie: that is the order in which the ingester wrote them.
+/// The table's rows in two files, in physical order, which is the order in which the ingester wrote them.
 pub(crate) struct Dump {
     _directory: TempDir,
     files: Vec<PathBuf>,
@@ -81,7 +81,7 @@ pub(crate) struct Dump {
 impl Dump {
     pub(crate) async fn write(url: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("copy-").tempdir()?;
-        // The server reads the files itself, and runs as somebody else.
+        // The server reads the files itself, as another user.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
         let pool = PgPool::connect(url).await?;
         let size = "SELECT pg_relation_size('publication') / current_setting('block_size')::int";
@@ -96,7 +96,7 @@ impl Dump {
         Ok(Self { _directory: directory, files })
     }
 
-    /// Copies all rows into `table`, one session a file; returns the seconds that took.
+    /// Copies all rows into `table`, with one session per file. Returns the seconds.
     pub(crate) async fn copy_into(&self, table: &str, url: &str) -> Result<f64> {
         let mut sessions = Vec::new();
         for file in &self.files {

@@ -1,4 +1,4 @@
-//! The query daemon over HTTP, beside PostgreSQL answering the same statement to `pgbench`.
+//! The query daemon over HTTP, compared with `pgbench` running the same statement on PostgreSQL.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -19,13 +19,13 @@ use crate::report::Report;
 use crate::workspace::{Workspace, succeed};
 
 const ROWS: u32 = 1_000_000;
-/// As many as the goal is stated for.
+/// The number of connections in the performance goal.
 pub(crate) const CONNECTIONS: usize = 16;
 const KEYS: u32 = 1_000;
-/// For the caches of both sides, the statements' plans and the clients' connections.
+/// Fills the caches of both sides, prepares the statements and opens the connections.
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(10);
-/// What the daemon asks, in a session set as the daemon sets its own.
+/// The daemon's statement, in a session with the daemon's settings.
 const STATEMENT: &str = "SELECT p.username, p.created, p.tor, p.tfa, p.tor_reason::text, p.tfa_reason::text, \
     p.tor_settled, p.credential::text, p.actor::text, p.disputed, p.tor_evidence_until, p.revision, p.generation, \
     p.event_identity, i.place FROM unnest({keys}) WITH ORDINALITY AS i(name, version, place) \
@@ -42,7 +42,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     succeed("building the query daemon", &mut cargo)
 }
 
-/// A query daemon on a database of its own.
+/// A query daemon with its own PostgreSQL.
 pub(crate) struct Served {
     pub(crate) daemon: Daemon,
     pub(crate) http: String,
@@ -53,7 +53,7 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Starts PostgreSQL with so many rows and the daemon before it.
+    /// Starts PostgreSQL with `rows` rows, and the daemon on it.
     pub(crate) fn start(workspace: &Workspace, rows: u32) -> Result<Self> {
         let (postgres, runtime) = (postgres::start(), Runtime::new()?);
         let database = runtime.block_on(postgres.database()).url;
@@ -70,19 +70,19 @@ impl Served {
         Ok(Self { daemon, http, admin, database, postgres, runtime })
     }
 
-    /// The daemon, to be asked.
+    /// The daemon as a target of requests.
     pub(crate) fn target(&self) -> Target<'_> {
         let (pid, postgres) = (self.daemon.pid(), self.postgres.pid());
         Target { http: &self.http, pid, postgres, right: has_data }
     }
 
-    /// The daemon's peak, in MiB.
+    /// The daemon's peak memory, in MiB.
     pub(crate) fn peak(&self) -> Result<f64> {
         memory(&self.daemon.pid().to_string(), "VmHWM")
     }
 }
 
-/// Makes the tables by the migrations themselves, and the rows in the database.
+/// Creates the tables with the migrations, and generates the rows in the database.
 async fn fill(workspace: &Workspace, database: &str, rows: u32) -> Result<()> {
     let folder = workspace.root().join("crates/store/migrations/postgres");
     let files = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path()));
@@ -106,7 +106,7 @@ async fn fill(workspace: &Workspace, database: &str, rows: u32) -> Result<()> {
     postgres::settle(database).await
 }
 
-/// Measures and reports, and hands on what was measured.
+/// Measures and reports. Returns the running daemon.
 pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<Served> {
     build(workspace)?;
     eprintln!("bench: filling PostgreSQL with {ROWS} publications");
@@ -135,22 +135,22 @@ pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<Served> 
     Ok(served)
 }
 
-/// Makes requests for one of so many packages each.
+/// Generates requests for one package each, out of `rows` packages.
 pub(crate) fn one(rows: u32) -> impl Fn(u32) -> Vec<u8> + Sync {
     move |n| request(&[n % rows])
 }
 
-/// Makes requests for 1,000 packages each.
+/// Generates requests for 1,000 packages each.
 pub(crate) fn batch(rows: u32) -> impl Fn(u32) -> Vec<u8> + Sync {
     move |n| request(&(0..KEYS).map(|key| spread(n, key, rows)).collect::<Vec<_>>())
 }
 
-/// Which package the key of a batch is, far from the one before.
+/// The package number of a key in a batch. Consecutive keys are far apart.
 fn spread(n: u32, key: u32, rows: u32) -> u32 {
     (n.wrapping_mul(7_919) + key * 997) % rows
 }
 
-/// A request for these packages with the README's fields.
+/// A request for these packages with the fields of the README.
 fn request(places: &[u32]) -> Vec<u8> {
     let body = match places {
         [one] => format!(
@@ -172,30 +172,30 @@ fn request(places: &[u32]) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A server to ask, and its processes.
+/// A server to measure, and its processes.
 pub(crate) struct Target<'a> {
     pub(crate) http: &'a str,
     pub(crate) pid: u32,
     pub(crate) postgres: Option<u32>,
-    /// Whether an answer's body is right.
+    /// Whether the body of an answer is correct.
     pub(crate) right: fn(&[u8]) -> bool,
 }
 
-/// GraphQL's data, without a `null` at the place of the last package.
+/// Whether the body has data, and not `null` for the last package.
 pub(crate) fn has_data(body: &[u8]) -> bool {
     body.starts_with(b"{\"data\"") && !body.ends_with(b":null}}")
 }
 
-/// What asking took.
+/// The result of a measurement.
 pub(crate) struct Measured {
-    /// Requests a second.
+    /// Requests per second.
     pub(crate) rate: f64,
-    /// Processor time of the daemon and of PostgreSQL for one request, in seconds.
+    /// Processor time of the daemon, and of PostgreSQL, per request, in seconds.
     pub(crate) cpu: f64,
     pub(crate) postgres: f64,
 }
 
-/// Asks over all connections at once, each waiting for its answer before it asks again.
+/// Sends requests on all connections in parallel. Each connection waits for its answer before the next request.
 pub(crate) fn measure(
     target: &Target<'_>,
     request: &(dyn Fn(u32) -> Vec<u8> + Sync),
@@ -237,7 +237,7 @@ fn ask(
     request: &(dyn Fn(u32) -> Vec<u8> + Sync),
     (done, over): (&AtomicU64, &AtomicBool),
 ) -> Result<()> {
-    // Made before, so that making them costs the machine nothing while it is measured.
+    // Generate the requests before the measurement, so that this does not cost time in it.
     let requests: Vec<Vec<u8>> =
         (0..64).map(|turn| request((client * 64 + turn).wrapping_mul(48_271))).collect();
     let mut stream = TcpStream::connect(target.http)?;
@@ -256,7 +256,7 @@ fn ask(
     Ok(())
 }
 
-/// Reads an answer's body.
+/// Reads an HTTP answer, and its body into `body`.
 pub(crate) fn read_answer(
     answers: &mut impl BufRead,
     line: &mut String,
@@ -280,13 +280,13 @@ pub(crate) fn read_answer(
     Ok(answers.read_exact(body)?)
 }
 
-/// Statements a second of `pgbench`, of one key each.
+/// Statements of one key per second, by `pgbench`.
 pub(crate) fn pgbench_one(database: &str, rows: u32) -> Result<f64> {
     let keys = "ARRAY['package-' || :n], ARRAY['1.0.0']";
     pgbench(database, &format!("\\set n random(0, {})\n", rows - 1), keys, &[])
 }
 
-/// Statements a second of `pgbench`, of 1,000 keys each.
+/// Statements of 1,000 keys per second, by `pgbench`.
 pub(crate) fn pgbench_batch(database: &str, rows: u32) -> Result<f64> {
     let list = |value: &dyn Fn(u32) -> String| {
         let items: Vec<String> = (0..KEYS).map(value).collect();
@@ -298,7 +298,7 @@ pub(crate) fn pgbench_batch(database: &str, rows: u32) -> Result<f64> {
     pgbench(database, "", keys, &["-D", &names, "-D", &versions])
 }
 
-/// Statements a second of `pgbench` over as many connections.
+/// Statements per second of `pgbench`, over the same number of connections.
 fn pgbench(database: &str, before: &str, keys: &str, more: &[&str]) -> Result<f64> {
     let script = tempfile::NamedTempFile::new()?;
     fs::write(script.path(), format!("{before}{}", STATEMENT.replace("{keys}", keys)))?;

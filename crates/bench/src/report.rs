@@ -1,4 +1,4 @@
-//! The table and its JSON.
+//! The report of a run as a table and as JSON.
 #![expect(clippy::print_stdout, reason = "the table is the program's output")]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::figures::{Figures, Ratio, number, spread};
 use crate::workspace::Workspace;
 
-/// Everything that one run measured.
+/// All results of a run.
 pub(crate) struct Report {
     facts: Vec<(&'static str, String)>,
     lines: Vec<Line>,
@@ -25,14 +25,14 @@ struct Line {
     unit: &'static str,
 }
 
-/// What could not be measured, and why.
+/// A measurement that failed, and why.
 struct Missing {
     text: &'static str,
     reason: String,
 }
 
 impl Report {
-    /// An empty report of this machine and this commit.
+    /// A report with the facts of this machine and commit.
     pub(crate) fn new(workspace: &Workspace) -> Self {
         let git =
             |args: &[&str]| output(Command::new("git").args(args).current_dir(workspace.root()));
@@ -58,8 +58,8 @@ impl Report {
         self.facts.push((key, value));
     }
 
-    /// A number; of a key that is there already, that of a further round. It is printed at once, because the whole run takes
-    /// minutes.
+    /// Adds a result. For an existing key it is the result of another round. It is also printed at once, because a run
+    /// takes minutes.
     pub(crate) fn add(
         &mut self,
         key: &'static str,
@@ -74,7 +74,7 @@ impl Report {
         }
     }
 
-    /// Says that a measurement failed, and why; its ratios are then not measured either.
+    /// Records that a measurement failed, and why. Its ratios are then missing too.
     pub(crate) fn missing(&mut self, text: &'static str, reason: String) {
         eprintln!("bench: {text}: not measured: {reason}");
         self.missing.push(Missing { text, reason });
@@ -84,7 +84,7 @@ impl Report {
         self.lines.iter().find(|line| line.key == key).map(|line| &line.figures)
     }
 
-    /// One line by another, round by round, held against its floor.
+    /// Adds the ratio of two measurements, round by round, with its floor.
     pub(crate) fn ratio(
         &mut self,
         key: &'static str,
@@ -96,7 +96,7 @@ impl Report {
         self.ratios.push(ratio);
     }
 
-    /// Prints the table and writes the JSON; with `check` fails when a ratio fell short of its floor.
+    /// Prints the table and writes the JSON. With `check` it fails when a ratio is below its floor.
     pub(crate) fn finish(self, json: Option<&Path>, check: bool) -> Result<()> {
         println!("{}", self.table());
         if let Some(path) = json {
@@ -111,7 +111,7 @@ impl Report {
         Ok(())
     }
 
-    /// Markdown, as it can stand in a document.
+    /// The report in Markdown.
     fn table(&self) -> String {
         let mut rows = Vec::new();
         rows.extend(self.facts.iter().map(|(key, value)| format!("{key}: {value}  ")));
@@ -178,7 +178,7 @@ fn cpu_model() -> String {
     model.map_or_else(|| "unknown".to_owned(), |(_, model)| model.to_owned())
 }
 
-/// What a program prints, empty when there is none.
+/// The output of a program; empty when it cannot be run.
 fn output(command: &mut Command) -> String {
     let output = command.output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).trim().to_owned()

@@ -1,4 +1,4 @@
-//! SQLite by itself: the rows that the ingester wrote, inserted again through its C library, one prepared statement.
+//! SQLite alone: the ingester's rows are inserted again by the C library, with one prepared statement.
 
 use std::path::Path;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use anyhow::Result;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
-/// The rows of one transaction: the ingester's own, `batch.max_rows` times `batch.in_flight`.
+/// Rows per transaction, as in the ingester: `batch.max_rows` times `batch.in_flight`.
 const TRANSACTION: usize = 20_000;
 
 /// SQLite's version.
@@ -15,7 +15,7 @@ pub(crate) fn version() -> &'static str {
     rusqlite::version()
 }
 
-/// Inserts the rows of the database `from` into a new one beside it, of the same schema; returns rows a second.
+/// Copies the rows of the database `from` into a new one with the same schema. Returns rows per second.
 pub(crate) fn bare_insert(from: &Path) -> Result<f64> {
     let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let target = Connection::open(from.with_extension("bare"))?;
@@ -43,7 +43,7 @@ pub(crate) fn bare_insert(from: &Path) -> Result<f64> {
     Ok(rows.len() as f64 / began.elapsed().as_secs_f64())
 }
 
-/// All rows in the order in which they came, those of one transaction by their key, which is how the ingester writes.
+/// All rows in the order of their events, and within a transaction sorted by key, as the ingester writes them.
 fn rows(source: &Connection) -> Result<Vec<Vec<Value>>> {
     let mut all = source.prepare("SELECT * FROM publication ORDER BY created")?;
     let columns = all.column_count();

@@ -1,4 +1,4 @@
-//! Six years of hourly exit lists: how long they take to load, what they hold, how long a verdict takes.
+//! Six years of hourly exit lists: the time to load them, their memory, and the time of a verdict.
 
 use std::hint::black_box;
 use std::process;
@@ -11,7 +11,7 @@ use crate::exits::Lists;
 use crate::process::{cpu, forget_peak, memory};
 use crate::report::Report;
 
-/// Six years have so many hours, and the Tor network has had about so many exits.
+/// The hours of six years, and about as many exits as the Tor network.
 const LISTS: usize = 52_000;
 const ADDRESSES: usize = 1_500;
 const VERDICTS: usize = 2_000_000;

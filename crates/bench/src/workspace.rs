@@ -1,4 +1,4 @@
-//! The workspace that is measured, and the programs that run in it.
+//! The measured workspace, and the commands that run in it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Where this crate lies.
+    /// The workspace of this crate.
     pub(crate) fn here() -> Self {
         let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
         Self { root: crates.and_then(Path::parent).unwrap_or(Path::new(".")).to_owned() }
@@ -24,17 +24,17 @@ impl Workspace {
 
     /// `cargo …` in the workspace's folder.
     pub(crate) fn cargo(&self, args: &[&str]) -> Command {
-        // The cargo that runs this, so that a toolchain chosen on the command line stays chosen.
+        // Use the cargo that runs this program, to keep a toolchain chosen on the command line.
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(args).current_dir(self.root());
         command
     }
 }
 
-/// Runs a program to its end, its output going where ours goes.
+/// Runs a program with inherited output.
 ///
 /// # Errors
-/// Any exit code but 0.
+/// The program's exit code is not 0.
 pub(crate) fn succeed(what: &str, command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {what}"))?;
     ensure!(status.success(), "{what} failed: {status}");

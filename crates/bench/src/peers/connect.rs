@@ -1,4 +1,4 @@
-//! Kafka Connect with Debezium's JDBC sink: the same records into a table of its own, upserted by name and version.
+//! Kafka Connect with Debezium's JDBC sink. It upserts the same records into its own table by name and version.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::folder;
 use crate::process::{cpu, memory};
 use crate::workspace::succeed;
 
-/// The first with `schema.content`, by which its JSON converter reads records that do not each carry their schema.
+/// The first version with `schema.content`, so that its JSON converter reads records without an embedded schema.
 const CONNECT: &str = "4.2.0";
 const DEBEZIUM: &str = "3.3.1.Final";
 const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -31,7 +31,7 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
   </dependencies>
 </project>
 "#;
-/// The fields that become columns; the converter skips all others.
+/// The fields that become columns. The converter skips the others.
 const SCHEMA: &str = concat!(
     r#"{"type":"struct","fields":[{"field":"data","type":"struct","fields":["#,
     r#"{"field":"package","type":"struct","fields":[{"field":"name","type":"string"},{"field":"version","type":"string"}]},"#,
@@ -39,12 +39,12 @@ const SCHEMA: &str = concat!(
     r#"{"field":"actor","type":"struct","fields":[{"field":"kind","type":"string"},{"field":"username","type":"string"}]},"#,
     r#"{"field":"auth","type":"struct","fields":[{"field":"credential","type":"string"}]}]}]}"#
 );
-/// Kafka's own script starts Connect with these.
+/// The JVM options of Kafka's own start script.
 const JVM: [&str; 4] = ["-Xms256M", "-Xmx2G", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"];
-/// As many as there are cores that it shares with the servers.
+/// One task per core; the cores are shared with the servers.
 const TASKS: u32 = 2;
 const BATCH: u32 = 5_000;
-/// Often beside the seconds that are measured.
+/// Short compared with the measured seconds.
 const POLL: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(900);
 
@@ -55,27 +55,27 @@ pub(super) fn version() -> String {
     )
 }
 
-/// From where, to where.
+/// The addresses and the records to ingest.
 pub(super) struct Place<'a> {
     pub(super) brokers: &'a str,
     pub(super) topic: &'a str,
     pub(super) database: &'a str,
-    /// Name and version of the last record of each partition.
+    /// Name and version in the last record of each partition.
     pub(super) last: &'a [(String, String)],
     pub(super) records: u32,
 }
 
-/// What it took.
+/// The result of ingesting the topic.
 pub(super) struct Ingested {
-    /// Records a second, from the first row to the last.
+    /// Records per second, from the first row to the last.
     pub(super) rate: f64,
     /// Processor time from start to end, in seconds.
     pub(super) cpu: f64,
-    /// The highest memory, in MiB.
+    /// The peak memory, in MiB.
     pub(super) peak: f64,
 }
 
-/// Fetches the jars by Maven, unless they are there; returns their folder.
+/// Downloads the jars with Maven, unless they exist. Returns their folder.
 pub(super) fn fetch() -> Result<PathBuf> {
     let folder = folder(&format!("connect-{CONNECT}-{DEBEZIUM}"))?;
     let (libs, fetched) = (folder.join("libs"), folder.join("fetched"));
@@ -91,7 +91,7 @@ pub(super) fn fetch() -> Result<PathBuf> {
     Ok(libs)
 }
 
-/// Lets it ingest the whole topic into a table that it makes.
+/// Ingests the whole topic into a table that Kafka Connect creates.
 pub(super) fn ingest(
     libs: &Path,
     runtime: &Runtime,
@@ -106,7 +106,7 @@ pub(super) fn ingest(
     let mut daemon = Daemon::program("java")
         .args(JVM)
         .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-        // Unexpanded: Java itself knows what the star means.
+        // Java itself expands the star.
         .args(["-cp", &format!("{}/*", libs.display())])
         .arg("org.apache.kafka.connect.cli.ConnectStandalone")
         .args([&worker, &sink])
@@ -119,7 +119,7 @@ pub(super) fn ingest(
     Ok(Ingested { rate, cpu, peak })
 }
 
-/// Waits for the last row of each partition; returns the records a second since the first rows were seen.
+/// Waits for the last row of each partition. Returns the records per second since the first rows were seen.
 async fn watch(daemon: &mut Daemon, place: &Place<'_>) -> Result<f64> {
     const THERE: &str = "SELECT to_regclass('published') IS NOT NULL";
     const COUNT: &str = "SELECT count(*) FROM published";

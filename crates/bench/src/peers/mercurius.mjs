@@ -1,4 +1,4 @@
-// Mercurius as its documentation sets it up: just-in-time compilation, one loader, one pool of connections.
+// Mercurius as in its documentation: just-in-time compilation, one loader, one connection pool.
 import Fastify from 'fastify'
 import mercurius from 'mercurius'
 import pg from 'pg'

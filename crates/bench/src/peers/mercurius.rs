@@ -1,4 +1,4 @@
-//! Mercurius: GraphQL on Node.js, before the same table.
+//! Mercurius: a GraphQL server on Node.js, on the same table.
 
 use std::fs;
 use std::net::TcpStream;
@@ -23,7 +23,7 @@ pub(super) fn version() -> String {
     format!("{}, jit, Node.js {node}", PACKAGES.join(" "))
 }
 
-/// Fetches the packages by npm, unless they are there; returns the program.
+/// Downloads the packages with npm, unless they exist. Returns the path of the program.
 pub(super) fn fetch() -> Result<PathBuf> {
     let folder = folder("mercurius")?;
     let (program, fetched) = (folder.join("mercurius.mjs"), folder.join("fetched"));
@@ -40,7 +40,7 @@ pub(super) fn fetch() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Starts it; returns it with its address once it takes connections.
+/// Starts the server. Returns it with its address once it accepts connections.
 pub(super) fn start(program: &Path, database: &str) -> (Daemon, String) {
     let port = free_port();
     let daemon = Daemon::program("node")

@@ -1,9 +1,9 @@
-//! `cargo xtask bench peers`: this build beside others that do the same work, and beside the limits of what all of them stand on,
-//! in turn on the same servers and records.
+//! `cargo xtask bench peers`: compares this build with programs that do the same work, and with the limits of the
+//! servers and libraries below them, on the same servers and records.
 //!
-//! Every contender runs once a round, and each round has another order (the first that of the table), so that what slows the machine down for a while, or
-//! what one leaves behind for the next, does not always hit the same. A peer that cannot be fetched or started is reported as
-//! not measured; everything else that fails ends the run.
+//! Every contender runs once per round, in an order that differs in each round (the first uses the order of the table),
+//! so that a slow period of the machine, or an effect of one contender on the next, does not always hit the same one. A
+//! peer that cannot be downloaded or started is reported as not measured. Any other failure ends the run.
 
 mod connect;
 mod mercurius;
@@ -32,7 +32,7 @@ pub(crate) fn run(
     requests::run(workspace, report, args)
 }
 
-/// The contenders of a round, in an order that the round alone decides: as they are listed in the first.
+/// The order of the contenders in a round, which depends only on the round. Round 0 has the order of the list.
 fn order<T: Copy>(contenders: &[T], round: u32) -> Vec<T> {
     let mut left = contenders.to_vec();
     if round == 0 {
@@ -41,14 +41,14 @@ fn order<T: Copy>(contenders: &[T], round: u32) -> Vec<T> {
     let mut made = Made::new(round.into());
     let mut order = Vec::with_capacity(left.len());
     while !left.is_empty() {
-        // Below the length of what is left.
+        // The number is smaller than the length of `left`.
         let index = usize::try_from(made.below(left.len() as u64)).unwrap_or_default();
         order.push(left.swap_remove(index));
     }
     order
 }
 
-/// A folder for peers beside this program's own: what was fetched once is there for the next run.
+/// The folder of a peer below the target directory. It keeps downloads for later runs.
 fn folder(name: &str) -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target =

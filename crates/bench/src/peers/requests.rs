@@ -1,4 +1,4 @@
-//! Requests for the same packages of the same table: this build, Mercurius, pgbench, and an answer that needs no database.
+//! Requests for the same packages of the same table: this build, Mercurius, pgbench, and a static answer.
 
 use anyhow::Result;
 use testkit::Daemon;
@@ -9,7 +9,7 @@ use crate::query::{self, Served, Target, has_data, measure};
 use crate::report::Report;
 use crate::workspace::Workspace;
 
-/// More rows than this are no slower to find, and take their time to make.
+/// Maximum number of rows. With more rows lookups are not slower, but filling the table takes longer.
 const MOST_ROWS: u32 = 1_000_000;
 
 type Contender = fn(&Requests, &mut Report, u32) -> Result<()>;
@@ -24,11 +24,11 @@ const CONTENDERS: &[Contender] = &[
     Requests::pgbench_batch,
 ];
 
-/// What the contenders share.
+/// The servers that the contenders share.
 struct Requests {
     served: Served,
     rows: u32,
-    /// Mercurius, or why there is none.
+    /// Mercurius, or why it cannot be measured.
     mercurius: Result<(Daemon, String)>,
 }
 
@@ -98,7 +98,7 @@ impl Requests {
         Ok(())
     }
 
-    /// Mercurius, if it is there.
+    /// Mercurius as a target; `None`, with a note in the report, when it cannot be measured.
     fn target(&self, report: &mut Report, text: &'static str, round: u32) -> Option<Target<'_>> {
         match &self.mercurius {
             Ok((daemon, http)) => {
@@ -126,7 +126,7 @@ impl Requests {
         Ok(())
     }
 
-    /// The same daemon's HTTP without GraphQL and without the database.
+    /// The same daemon's HTTP server, without GraphQL and without the database.
     fn static_answer(&self, report: &mut Report, _: u32) -> Result<()> {
         let right = |body: &[u8]| !body.is_empty();
         let target = Target { http: &self.served.admin, right, ..self.served.target() };

@@ -1,4 +1,4 @@
-//! From the same topic into the same server: this build, Kafka Connect, and the limits.
+//! Rows from the same topic into the same server: this build, Kafka Connect, and the limits.
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,9 @@ use crate::report::Report;
 use crate::workspace::Workspace;
 use crate::{broker, postgres};
 
-/// How long single rows are committed.
+/// How long commits of single rows are measured.
 const COMMITTING: Duration = Duration::from_secs(5);
-/// The table of the rows with nothing but its primary key.
+/// A table for the rows with only a primary key.
 const KEY_ONLY: &[&str] = &[
     "DROP TABLE IF EXISTS key_only",
     "CREATE TABLE key_only (LIKE publication, PRIMARY KEY (name, version))",
@@ -36,7 +36,7 @@ const CONTENDERS: &[Contender] = &[
     Rows::commit,
 ];
 
-/// What the contenders share.
+/// The servers and data that the contenders share.
 struct Rows {
     bench: Bench,
     /// The rows as this build wrote them, and a database with their table.
@@ -47,7 +47,7 @@ struct Rows {
     connect: Result<std::path::PathBuf>,
 }
 
-/// Fills the topic, lets this build ingest it once (a run that is not counted, whose rows the limits copy), then the rounds.
+/// Fills the topic, ingests it once with this build (not counted; the limits copy its rows), then runs the rounds.
 pub(super) fn run(
     workspace: &Workspace,
     report: &mut Report,
@@ -100,7 +100,7 @@ impl Rows {
         f64::from(self.bench.records) / 1e6
     }
 
-    /// This build: all rows fresh, then all of them already there, then single events on top of them.
+    /// This build: first all rows fresh, then all rows already there, then single events into that table.
     fn ours(&self, report: &mut Report, round: u32) -> Result<()> {
         let bench = &self.bench;
         let brokers = bench.kafka.brokers();
@@ -123,7 +123,7 @@ impl Rows {
         self.remove(&database)
     }
 
-    /// Kafka Connect, all rows fresh.
+    /// Kafka Connect, with all rows fresh.
     fn connect(&self, report: &mut Report, round: u32) -> Result<()> {
         const TEXT: &str = "Kafka Connect with Debezium's JDBC sink: fresh rows";
         let libs = match &self.connect {
@@ -196,7 +196,7 @@ impl Rows {
         Ok(())
     }
 
-    /// One row a commit, one session.
+    /// Commits of one row each, in one session.
     fn commit(&self, report: &mut Report, _: u32) -> Result<()> {
         let mut times = self.bench.runtime.block_on(commits(&self.dumped))?;
         times.sort_by(f64::total_cmp);
@@ -215,7 +215,7 @@ impl Rows {
     }
 }
 
-/// The seconds that each of many commits took.
+/// The seconds of each commit.
 async fn commits(database: &str) -> Result<Vec<f64>> {
     postgres::execute(
         database,
@@ -233,7 +233,7 @@ async fn commits(database: &str) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-/// Name and version of an event.
+/// The name and the version in an event.
 fn package(value: &[u8]) -> Result<(String, String)> {
     let event: serde_json::Value = serde_json::from_slice(value)?;
     let field = |name: &str| event["data"]["package"][name].as_str().map(str::to_owned);
