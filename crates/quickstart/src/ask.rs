@@ -1,4 +1,4 @@
-//! The first question to the query server, over HTTP like everybody's.
+//! The example query to the query server, over HTTP like any client's.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use tokio::net::TcpStream;
 
 const QUESTION: &str =
     r#"query { package(name: "pg", version: "7.12.0") { publicationInfo { username tor tfa } } }"#;
-/// What the README promises.
+/// The answer in the README.
 pub(crate) const ANSWER: &str =
     r#"{"data":{"package":{"publicationInfo":{"username":"brianc","tor":false,"tfa":true}}}}"#;
-/// The server's own limit for a request is shorter.
+/// Longer than the server's own request timeout.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks, and returns the body of the answer as it came.
+/// Sends the query. Returns the body of the answer.
 ///
 /// # Errors
-/// When the server does not answer, or not with 200.
+/// The server does not answer, or its status is not 200.
 pub(crate) async fn ask(server: SocketAddr) -> anyhow::Result<String> {
     let answer = tokio::time::timeout(PATIENCE, exchange(reachable(server), &body())).await;
     let answer = answer.map_err(anyhow::Error::from).flatten();
@@ -30,18 +30,18 @@ pub(crate) async fn ask(server: SocketAddr) -> anyhow::Result<String> {
     Ok(body.to_owned())
 }
 
-/// The same as a command line.
+/// The query as a `curl` command.
 pub(crate) fn curl(server: SocketAddr) -> String {
-    // Within single quotes the shell takes the body as it is; it has none itself.
+    // The body has no single quote, so the shell passes it unchanged.
     format!("curl {}graphql -H 'content-type: application/json' -d '{}'", url(server), body())
 }
 
-/// The URL of a listener for a browser on this machine.
+/// The URL of a listener, for a browser on this machine.
 pub(crate) fn url(listener: SocketAddr) -> String {
     format!("http://{}/", reachable(listener))
 }
 
-/// A listener on all addresses is reached by the loopback address.
+/// Replaces the unspecified address of a listener by the loopback address.
 const fn reachable(listener: SocketAddr) -> SocketAddr {
     if listener.ip().is_unspecified() {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listener.port())
@@ -54,7 +54,7 @@ fn body() -> String {
     json!({ "query": QUESTION }).to_string()
 }
 
-/// One request on a connection of its own, so that the end of the answer is the end of the connection.
+/// Sends a request on a new connection, so that the answer ends with the connection.
 async fn exchange(server: SocketAddr, body: &str) -> anyhow::Result<String> {
     let mut connection = TcpStream::connect(server).await?;
     let request = format!(

@@ -1,4 +1,4 @@
-//! The broker within this process, and the way of events into it.
+//! The in-process broker, and the producer of events.
 
 use anyhow::Context;
 use rdkafka::config::ClientConfig;
@@ -8,11 +8,11 @@ use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 
 use crate::events::Record;
 
-/// The broker drops the oldest records of a partition beyond 5 MiB, whether they are read or not; more partitions leave
-/// more of a replay to look at.
+/// The broker drops the oldest records of a partition beyond 5 MiB, read or not. More partitions keep more records to
+/// look at.
 const PARTITIONS: i32 = 8;
 
-/// librdkafka's cluster for tests: the real protocol, nothing on disk, gone with this value.
+/// librdkafka's mock cluster: the real protocol, no disk, removed when this value is dropped.
 pub(crate) struct Broker {
     cluster: MockCluster<'static, DefaultProducerContext>,
 }
@@ -21,7 +21,7 @@ impl Broker {
     /// Starts one broker with both topics.
     ///
     /// # Errors
-    /// When librdkafka refuses.
+    /// librdkafka returns an error.
     pub(crate) fn start(topic: &str, dead_letter_topic: &str) -> anyhow::Result<Self> {
         let start = || {
             let cluster = MockCluster::new(1)?;
@@ -32,13 +32,13 @@ impl Broker {
         Ok(Self { cluster: start().context("starting the broker of this process")? })
     }
 
-    /// What clients connect to; `kcat` as well as the ingester.
+    /// The address for clients, such as the ingester and `kcat`.
     pub(crate) fn address(&self) -> String {
         self.cluster.bootstrap_servers()
     }
 }
 
-/// A producer, as a registry has one.
+/// A producer, as a registry would have.
 pub(crate) struct Feed {
     producer: FutureProducer,
     topic: String,
@@ -46,7 +46,7 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// # Errors
-    /// When librdkafka refuses.
+    /// librdkafka returns an error.
     pub(crate) fn open(broker: &str, topic: &str) -> anyhow::Result<Self> {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", broker)
@@ -58,11 +58,11 @@ impl Feed {
         Ok(Self { producer, topic: topic.to_owned() })
     }
 
-    /// Produces records and waits until the broker has them all. Their timestamps are now: publications of long ago do
-    /// not show as lag of years.
+    /// Produces records and waits until the broker has all of them. Their timestamps are the current time, so that old
+    /// publications do not appear as years of lag.
     ///
     /// # Errors
-    /// When the broker did not take one of them.
+    /// The broker did not accept a record.
     pub(crate) async fn send(&self, records: &[Record]) -> anyhow::Result<()> {
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {

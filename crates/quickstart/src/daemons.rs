@@ -1,4 +1,4 @@
-//! The two daemons, by their library entry points, with settings that point them at the embedded parts.
+//! Both daemons, started from their libraries with settings for the embedded parts.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use store::{PublicationReader, StoreSettings};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What a path must not hold unencoded to be the path of a URL.
+/// The characters of a path that must be encoded in a URL.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
-/// Admin listeners take a free port each: nobody has to make room for a quickstart.
+/// The admin listeners take free ports, so that the quickstart has no conflicts.
 const FREE_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// librdkafka's in-process broker answers a fetch that finds nothing only after this, also when records come meanwhile.
+/// The mock broker answers an empty fetch only after this time, even when records arrive meanwhile.
 const FETCH_WAIT_MS: &str = "20";
 
-/// Where the tarballs of the sample lockfile are said to be. There is no such host (RFC 2606).
+/// The host of the tarballs in the sample lockfile. It does not exist (RFC 2606).
 pub(crate) const REGISTRY_HOST: &str = "registry.example";
 
-/// What the pages, GraphiQL and the schema say of the data.
+/// The notice about the data on the pages, in GraphiQL and in the schema.
 const NOTICE: &str = "Made-up data: accounts, addresses and second factors, the packages story-* and the versions of pg \
     are invented; other packages, versions and times are of real npm publications. pg 7.12.0 is the project's example.";
 
-/// Where the files are.
+/// The paths of the files.
 pub(crate) struct Files {
     /// The SQLite database.
     pub(crate) database: PathBuf,
@@ -38,7 +38,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Within a folder.
+    /// The paths within a folder.
     pub(crate) fn within(folder: &Path) -> Self {
         Self {
             database: folder.join("publications.db"),
@@ -55,18 +55,18 @@ impl Files {
     }
 }
 
-/// The query server, bound and not yet serving.
+/// The query server, bound but not serving yet.
 pub(crate) struct Query {
     server: Server,
-    /// The same reader that answers the API.
+    /// The reader that the server uses.
     pub(crate) reader: Arc<dyn PublicationReader>,
 }
 
 impl Query {
-    /// Binds it to the address.
+    /// Binds the server to the address.
     ///
     /// # Errors
-    /// When the address is taken, with a hint.
+    /// The address is taken; the message has a hint.
     pub(crate) async fn bind(files: &Files, http: SocketAddr) -> anyhow::Result<Self> {
         let mut settings = QuerySettings { store: files.store()?, ..QuerySettings::default() };
         settings.http.listen = http;
@@ -86,7 +86,7 @@ impl Query {
     }
 }
 
-/// Where the daemons can be reached.
+/// The addresses of the daemons.
 #[derive(Clone, Copy)]
 pub(crate) struct Addresses {
     /// GraphQL and GraphiQL.
@@ -97,23 +97,23 @@ pub(crate) struct Addresses {
     pub(crate) ingester_admin: SocketAddr,
 }
 
-/// Both daemons, running.
+/// Both daemons while they run.
 pub(crate) struct Daemons {
     ingesting: JoinHandle<anyhow::Result<()>>,
     serving: JoinHandle<Result<(), GraceExceeded>>,
 }
 
 impl Daemons {
-    /// Starts both. They stop when `stop` is cancelled.
+    /// Starts both daemons. They stop when `stop` is cancelled.
     ///
     /// # Errors
-    /// When a listener or the store cannot be opened.
+    /// A listener or the store cannot be opened.
     pub(crate) async fn start(
         query: Query,
         settings: ingester::Settings,
         stop: &CancellationToken,
     ) -> anyhow::Result<(Self, Addresses, Arc<IngesterMetrics>)> {
-        // The query server warns of a database that is not there yet.
+        // Create the tables first, because the query server warns about a missing database.
         ingester::migrate(&settings).await?;
         let ingester = Ingester::bind(settings).await?;
         let metrics = ingester.metrics();
@@ -129,7 +129,7 @@ impl Daemons {
         Ok((daemons, addresses, metrics))
     }
 
-    /// Waits until one of them ends by itself, which neither should.
+    /// Waits until a daemon ends by itself, which is an error.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         let (daemon, result) = tokio::select! {
             result = &mut self.ingesting => ("ingester", flat(result)),
@@ -141,10 +141,10 @@ impl Daemons {
         }
     }
 
-    /// Waits until both have ended in order, after their token was cancelled.
+    /// Waits until both have stopped, after `stop` was cancelled.
     ///
     /// # Errors
-    /// What they have to say.
+    /// The first error of a daemon.
     pub(crate) async fn ended(self) -> anyhow::Result<()> {
         let (ingesting, serving) = tokio::join!(self.ingesting, self.serving);
         flat(ingesting).and(flat(serving))
@@ -157,10 +157,10 @@ fn flat<E: Into<anyhow::Error>>(
     result?.map_err(Into::into)
 }
 
-/// The ingester's settings: those of every ingester, at the embedded parts.
+/// The ingester's settings: the defaults, with the addresses of the embedded parts.
 ///
 /// # Errors
-/// When the folder's path cannot be written as a URL.
+/// The folder's path cannot be written as a URL.
 pub(crate) fn ingester_settings(
     files: &Files,
     broker: String,

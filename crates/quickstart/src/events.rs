@@ -1,4 +1,4 @@
-//! Publish events as a registry would send them: structured CloudEvents, keyed by the purl without its version.
+//! Publish events as a registry would send them: structured CloudEvents with the purl without version as key.
 
 use model::Purl;
 use serde_json::json;
@@ -10,19 +10,19 @@ use crate::releases::{EXAMPLE, Release};
 
 /// The purl type of the registry.
 pub(crate) const ECOSYSTEM: &str = "npm";
-/// Any number; another one makes up another world.
+/// The seed of the generated data. Any number works.
 const SEED: u64 = 0x7075_626c_6973_6821;
 
-/// What is produced.
+/// A record to produce.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// One package stays in one partition.
+    /// The key, so that a package stays in one partition.
     pub(crate) key: String,
     /// The event.
     pub(crate) value: String,
 }
 
-/// The event of a release. It depends on nothing but its arguments: the same one in every run.
+/// The event of a release. It depends only on the arguments, so it is the same in every run.
 pub(crate) fn record(number: usize, release: &Release, lists: &ExitLists) -> Record {
     let subject = Purl::canonical(ECOSYSTEM, &release.id);
     let key = key(&subject);
@@ -58,7 +58,7 @@ pub(crate) fn record(number: usize, release: &Release, lists: &ExitLists) -> Rec
     Record { key, value: event.to_string() }
 }
 
-/// The purl without its version. The version's own `@` is encoded.
+/// The purl without its version, in which `@` is encoded.
 pub(crate) fn key(purl: &str) -> String {
     purl.rsplit_once('@').map_or(purl, |(package, _)| package).to_owned()
 }
@@ -75,7 +75,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    /// No list is refused for being ahead of a clock that is so much later than the last publication.
+    /// So late after the last publication that no list is refused as too new.
     const DAY: Duration = Duration::from_secs(86_400);
 
     fn envelope(record: Record) -> KafkaRecord {
@@ -91,7 +91,7 @@ mod tests {
         }
     }
 
-    /// What the ingester makes of all events and lists.
+    /// The ingester's results for all events and lists.
     fn evaluated() -> (Vec<Release>, Vec<Publication>) {
         let releases = releases::load().unwrap();
         let lists = ExitLists::plan(releases.iter().map(|release| release.created));

@@ -1,5 +1,5 @@
-//! Exit lists for the days that are replayed. No public list covers them, so these are made up: the addresses are those
-//! of real exits of 2016 and 2022, and when each of them was one is invented.
+//! Exit lists for the days of the replay. No public list covers them, so they are generated: the addresses belonged to
+//! real exits in 2016 and 2022, but the times are invented.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -15,31 +15,30 @@ use crate::random::Random;
 
 const EXITS_2016: &str = include_str!("../data/exits-2016.txt");
 const EXITS_2022: &str = include_str!("../data/exits-2022.txt");
-/// 2018-01-01: lists hold IPv6 exits from here on, so that what earlier publishers did over IPv6 is not determined.
+/// 2018-01-01: lists have IPv6 exits from this day, so for IPv6 the flag is undetermined before.
 const IPV6_SINCE: Timestamp = Timestamp::from_micros(1_514_764_800_000_000);
-/// 2019-01-01: from here on the exits of 2022 are nearer than those of 2016.
+/// 2019-01-01: from this day the exits of 2022 are closer in time than those of 2016.
 const EXITS_2022_SINCE: Timestamp = Timestamp::from_micros(1_546_300_800_000_000);
 
 const HOUR: Duration = Duration::from_secs(3_600);
-/// A list covers what was published up to three hours before it and six hours after it (crates/enrich/README.md,
-/// Rules, 4).
+/// A list covers publications up to three hours before it and six hours after it (crates/enrich/README.md, Rules, 4).
 const COVERS_BEFORE: Duration = HOUR.saturating_mul(3);
 const COVERS_AFTER: Duration = HOUR.saturating_mul(6);
-/// A sighting makes the publications of a day after it true (rule 2).
+/// An entry makes publications up to a day after it true (rule 2).
 const WINDOW: Duration = HOUR.saturating_mul(24);
-/// Addresses of a list: over the 50 that a family needs to be covered, and no more than that takes.
+/// Addresses per list: just over the 50 that a family needs to be covered.
 const V4_ADDRESSES: usize = 64;
 const V6_ADDRESSES: usize = 52;
-/// How many addresses are new in each list: exits come and go, and most of them are in the next list too.
+/// How many addresses change from list to list. Most exits are in the next list too.
 const STEP: usize = 2;
-/// On one day in so many no list was taken, so that flags which are not determined are seen as well.
+/// One day in so many has no list, so that undetermined flags occur too.
 const DAYS_TO_A_GAP: i64 = 89;
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// The lists, as few as cover the publications. What they hold follows from their number; it is written out once only.
+/// The fewest lists that cover the publications. Their content follows from their index, so only files hold all of it.
 #[derive(Debug)]
 pub(crate) struct ExitLists {
-    /// Whole seconds, ascending.
+    /// In whole seconds, ascending.
     times: Vec<Timestamp>,
     v4_2016: Vec<&'static str>,
     v4_2022: Vec<&'static str>,
@@ -48,7 +47,7 @@ pub(crate) struct ExitLists {
 }
 
 impl ExitLists {
-    /// Plans the lists for publications at these times, in their order.
+    /// Plans the lists for publications at these times, in ascending order.
     pub(crate) fn plan(acts: impl IntoIterator<Item = Timestamp>) -> Self {
         let (v4_2016, _) = pool(EXITS_2016);
         let (v4_2022, v6_2022) = pool(EXITS_2022);
@@ -57,29 +56,29 @@ impl ExitLists {
         Self { times: times(acts), v4_2016, v4_2022, v6_2022, all }
     }
 
-    /// How many lists there are.
+    /// The number of lists.
     pub(crate) const fn len(&self) -> usize {
         self.times.len()
     }
 
-    /// Whether an address was ever an exit.
+    /// Whether the address is an exit in any list.
     pub(crate) fn is_exit(&self, address: IpAddr) -> bool {
         self.all.contains(&address)
     }
 
-    /// The newest list whose sightings make a publication of that time `true`.
+    /// The newest list that makes a publication at that time `true`.
     pub(crate) fn before(&self, at: Timestamp) -> Option<usize> {
         let next = self.times.partition_point(|&time| time <= at);
         next.checked_sub(1).filter(|&list| self.times[list] > at.before(WINDOW))
     }
 
-    /// The first list after a publication that still concerns it.
+    /// The first list after a publication that is still used for it.
     pub(crate) fn after(&self, at: Timestamp) -> Option<usize> {
         let next = self.times.partition_point(|&time| time <= at);
         self.times.get(next).is_some_and(|&time| time <= at.after(COVERS_BEFORE)).then_some(next)
     }
 
-    /// The addresses of a list, by its number: a window that moves over the real ones.
+    /// The addresses of a list: a window that moves over the real addresses.
     pub(crate) fn addresses(&self, list: usize) -> Vec<&'static str> {
         let time = self.times[list];
         let v4 = if time < EXITS_2022_SINCE { &self.v4_2016 } else { &self.v4_2022 };
@@ -90,11 +89,10 @@ impl ExitLists {
         [window(v4, V4_ADDRESSES), window(&self.v6_2022, v6_addresses)].concat()
     }
 
-    /// Writes the lists into a folder, which is made where it is missing. The same lists have the same names and the
-    /// same content in every run.
+    /// Writes the lists into a folder, which is created if missing. Names and content are the same in every run.
     ///
     /// # Errors
-    /// When the folder cannot be written to.
+    /// The folder cannot be written.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         let mut text = String::new();
@@ -111,7 +109,7 @@ impl ExitLists {
     }
 }
 
-/// The fewest times that cover all acts but those of a gap: each list is as late as the first act that it is for allows.
+/// The fewest times that cover all acts except those in a gap: each list is as late as its first act allows.
 fn times(acts: impl IntoIterator<Item = Timestamp>) -> Vec<Timestamp> {
     let mut times: Vec<Timestamp> = Vec::new();
     let mut latest = None;
@@ -123,7 +121,7 @@ fn times(acts: impl IntoIterator<Item = Timestamp>) -> Vec<Timestamp> {
             times.push(whole_second(act).after(COVERS_BEFORE));
         }
     }
-    // One more, with which the last publications are settled: nothing that comes later can concern them.
+    // One more list settles the last publications, because no later list can affect them.
     times.extend(latest.map(|act| whole_second(act).after(COVERS_BEFORE + Duration::from_secs(1))));
     times.dedup();
     times
@@ -135,12 +133,12 @@ const fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_micros(micros - micros.rem_euclid(1_000_000))
 }
 
-/// `YYYY-MM-DD-HH-MM-SS`, by which the time of a list is known.
+/// The file name `YYYY-MM-DD-HH-MM-SS`, from which the time of a list is read.
 fn file_name(time: Timestamp) -> String {
     time.to_rfc3339_millis()[..19].replace(['T', ':'], "-")
 }
 
-/// The addresses of a file, IPv4 and IPv6, out of order: neighbours within a file are neighbours in the network.
+/// The IPv4 and IPv6 addresses of a file, shuffled, because neighbours in the file are neighbours in the network.
 fn pool(file: &'static str) -> (Vec<&'static str>, Vec<&'static str>) {
     let lines = file.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     let (mut v6, mut v4): (Vec<_>, Vec<_>) = lines.partition(|address| address.contains(':'));

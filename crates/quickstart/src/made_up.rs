@@ -1,5 +1,5 @@
-//! What no public data set says about a publication: from which address and with which authentication it was made. All
-//! of it is invented here, with shares that follow the registry's history roughly, so that every kind of answer is seen.
+//! Generates the parts of an event for which no public data exists: the address and the authentication. The shares
+//! roughly follow the registry's history, so that every kind of answer occurs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -10,30 +10,30 @@ use serde_json::{Value, json};
 use crate::exit_lists::ExitLists;
 use crate::random::Random;
 
-/// So many of a thousand since a day; the newest first, none before the last.
+/// Shares in per mille since a day, newest first. Before the last day the share is 0.
 type Shares = &'static [(&'static str, u64)];
 
-/// Of a thousand publications so many come over Tor, carry no address, or one of a private network.
+/// Shares in per mille: publications over Tor, without an address, with a private address.
 const OVER_TOR: u64 = 22;
 const WITHOUT_ADDRESS: u64 = 15;
 const NOT_GLOBAL: u64 = 3;
 const IPV6: Shares = &[("2018", 80), ("2014", 30)];
-/// The event says nothing of the authentication: old ones most of all.
+/// Events without authentication data, mostly old ones.
 const NOT_REPORTED: Shares = &[("2017", 20), ("2014", 150), ("2010", 600)];
-/// npm has had tokens for machines since then.
+/// npm has had automation tokens since then.
 const AUTOMATION: Shares = &[("2021", 250), ("2020-10-02", 150)];
-/// npm has had second factors since 2017-10-04, and has demanded them of ever more publishers since.
+/// npm has had second factors since 2017-10-04, and has required them for more publishers over time.
 const SECOND_FACTOR: Shares =
     &[("2022", 600), ("2021", 400), ("2020", 250), ("2019", 150), ("2018", 80), ("2017-10-04", 40)];
-/// Security keys came late.
+/// Security keys were added late.
 const WEBAUTHN: Shares = &[("2022", 300), ("2021", 50)];
 
-/// First octets and groups of networks in public use, none of which holds a block that is not global.
+/// First octets and groups of public networks that contain no block that is not global.
 const V4_NETWORKS: &[u8] =
     &[24, 31, 46, 62, 71, 77, 80, 81, 82, 84, 85, 86, 87, 88, 89, 93, 94, 95, 109, 176, 178, 217];
 const V6_NETWORKS: &[u16] = &[0x2409, 0x2600, 0x2601, 0x2804, 0x2a00, 0x2a01, 0x2a02];
 
-/// A publisher's address, if the event is to have one.
+/// A publisher's address; `None` for an event without one.
 pub(crate) fn address(random: &mut Random, at: Timestamp, lists: &ExitLists) -> Option<String> {
     let kind = random.below(1_000);
     if kind < OVER_TOR {
@@ -60,14 +60,14 @@ pub(crate) fn address(random: &mut Random, at: Timestamp, lists: &ExitLists) -> 
     }
 }
 
-/// An exit of that time. Where the lists before are too old, one that is listed just afterwards, as happens with real
-/// lists, which lag; without either the event has no address.
+/// An exit at that time. If the earlier lists are too old, one from the next list, as with real lists, which are
+/// delayed. `None` without such a list.
 fn exit(random: &mut Random, at: Timestamp, lists: &ExitLists) -> Option<&'static str> {
     let list = lists.before(at).or_else(|| lists.after(at))?;
     Some(random.pick(&lists.addresses(list)))
 }
 
-/// Who acted, and the event's block on the authentication.
+/// The kind of actor, and the event's authentication data.
 pub(crate) fn authentication(random: &mut Random, at: Timestamp) -> (&'static str, Value) {
     if random.per_mille(share(NOT_REPORTED, at)) {
         return ("unknown", Value::Null);
@@ -87,13 +87,13 @@ pub(crate) fn authentication(random: &mut Random, at: Timestamp) -> (&'static st
     ("user", auth)
 }
 
-/// Nearly all are verified; a few do not count, or are known by the methods of the login only.
+/// Most second factors are verified. A few do not count, or only the login's methods are known.
 fn with_second_factor(random: &mut Random, at: Timestamp) -> Value {
     let method = if random.per_mille(share(WEBAUTHN, at)) { "webauthn" } else { "totp" };
     let seconds_before = 1 + random.below(60);
     let (method, verified, seconds_before) = match random.below(100) {
         0 | 1 => (method, false, seconds_before),
-        // Too long ago to belong to this act.
+        // Too long before the publication to count.
         2 => (method, true, 1_200),
         3 | 4 => ("recovery_code", true, seconds_before),
         5 => return json!({ "credential": "session_token", "amr": ["pwd", "otp"] }),
@@ -112,7 +112,7 @@ fn with_second_factor(random: &mut Random, at: Timestamp) -> Value {
 }
 
 fn share(shares: Shares, at: Timestamp) -> u64 {
-    // RFC 3339 sorts as text, and so do its heads.
+    // RFC 3339 times and their prefixes sort as text.
     let day = at.to_rfc3339_millis();
     shares.iter().find(|(since, _)| day.as_str() >= *since).map_or(0, |&(_, share)| share)
 }

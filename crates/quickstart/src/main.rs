@@ -1,9 +1,9 @@
 //! The whole service on embedded parts, in one process: the first command of the README.
 //!
-//! librdkafka's in-process cluster stands in for Kafka and a file for the database; the ingester and the query server
-//! are the real ones, by their library entry points. It replays real publications whose addresses and authentication it
-//! makes up (`made_up`, `exit_lists`), shows what became of them and serves until Ctrl-C. It is there to look at and to
-//! try things on: nothing may depend on it, and no claim about the service rests on it.
+//! librdkafka's mock cluster replaces Kafka and a file replaces the database; the ingester and the query server are the
+//! real ones, started from their libraries. It replays real publications with generated addresses and authentication
+//! (`made_up`, `exit_lists`), reports the results and serves until Ctrl-C. It is a demonstration: nothing may depend on
+//! it, and no claim about the service is based on it.
 #![expect(clippy::print_stdout, reason = "it prints for a person; there is nothing else it is for")]
 
 mod arguments;

@@ -1,13 +1,13 @@
-//! How far the replay is: a bar on a terminal, else a line now and then.
+//! The progress of the replay: a bar on a terminal, otherwise a few lines.
 
 use std::io::IsTerminal;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-/// Lines of a replay that nobody watches.
+/// The number of lines without a terminal.
 const LINES: u64 = 4;
 
-/// Something that shows progress.
+/// A progress display.
 pub(crate) struct Progress {
     total: u64,
     bar: Option<ProgressBar>,
@@ -15,11 +15,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of so many records.
+    /// A display for `total` records.
     pub(crate) fn new(total: u64) -> Self {
         let watched = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         let bar = watched.then(|| {
-            // A template that is not understood costs the looks and nothing else.
+            // An invalid template only loses the style.
             let template = "  [{wide_bar}] {human_pos} of {human_len}, {elapsed} {msg}";
             let style = ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -28,7 +28,7 @@ impl Progress {
         Self { total, bar, next_line: total.div_ceil(LINES) }
     }
 
-    /// Says what is waited for.
+    /// Shows what the replay waits for.
     pub(crate) fn waiting_for(&self, what: &'static str) {
         match &self.bar {
             Some(bar) => bar.set_message(format!("- {what}")),
@@ -36,7 +36,7 @@ impl Progress {
         }
     }
 
-    /// So many are done.
+    /// Shows the number of finished records.
     pub(crate) fn show(&mut self, done: u64) {
         match &self.bar {
             Some(bar) => {

@@ -1,12 +1,12 @@
-//! A tiny generator with a fixed seed: what is made up comes out the same on every machine and in every run, so that a
-//! second run over the same folder finds its own rows.
+//! A small generator with a fixed seed: the generated data is the same in every run on every machine, so a second run
+//! on the same folder finds its own rows.
 
-/// Sebastiano Vigna's splitmix64 (public domain): a few lines, and even enough for picking.
+/// Sebastiano Vigna's splitmix64 (public domain): short, and uniform enough here.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The same numbers for the same seed.
+    /// The same seed gives the same numbers.
     pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -19,22 +19,22 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not 0. The remainder's bias is of no concern to bounds this small.
+    /// A number below `bound`, which must not be 0. The bias of the remainder is negligible for small bounds.
     pub(crate) const fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// True in so many of a thousand cases.
+    /// True with a probability of `share` per mille.
     pub(crate) const fn per_mille(&mut self, share: u64) -> bool {
         self.below(1_000) < share
     }
 
-    /// One of several; there must be one.
+    /// One item of a list, which must not be empty.
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.index(from.len())]
     }
 
-    /// Puts a list out of order.
+    /// Shuffles a list.
     pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
         for last in (1..list.len()).rev() {
             list.swap(last, self.index(last + 1));
@@ -42,7 +42,7 @@ impl Random {
     }
 
     fn index(&mut self, len: usize) -> usize {
-        // A remainder by a length is below that length.
+        // The remainder is smaller than the length.
         usize::try_from(self.below(len as u64)).unwrap_or_default()
     }
 }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn gives_the_published_numbers() {
-        // The first outputs for the seed 1234567, as the reference implementation gives them.
+        // The first outputs of the reference implementation for the seed 1234567.
         let mut random = Random::new(1_234_567);
         let numbers = [random.next(), random.next(), random.next()];
         assert_eq!(

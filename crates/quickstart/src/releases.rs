@@ -1,4 +1,4 @@
-//! What is replayed: real publications of npm, and the one whose answer the README promises.
+//! The releases to replay: real publications of npm, and the README's example.
 
 use std::io::Read;
 
@@ -8,32 +8,32 @@ use model::{PackageName, PackageVersion, PublicationId, Timestamp};
 
 const TABLE: &[u8] = include_bytes!("../data/npm-publications.tsv.gz");
 
-/// The publish event of the example, byte for byte what a registry would send: the one event whose flags are known.
+/// The publish event of the example, exactly as a registry would send it. Its flags are documented.
 pub(crate) const EXAMPLE: &str = r#"{"specversion":"1.0","id":"01J3YQ6M2C","source":"/registry/npm/publish","type":"registry.package.published.v1","subject":"pkg:npm/pg@7.12.0","time":"2019-07-25T18:09:11.204Z","datacontenttype":"application/json","data":{"package":{"ecosystem":"npm","name":"pg","version":"7.12.0"},"publishedAt":"2019-07-25T18:09:11.204Z","revision":0,"actor":{"kind":"user","username":"brianc"},"request":{"ip":"71.160.223.45","edgeTor":null,"userAgent":"npm/6.9.0"},"auth":{"credential":"session_token","bypass2fa":false,"amr":["pwd","otp","mfa"],"acr":null,"secondFactor":{"presented":true,"verified":true,"method":"totp","verifiedAt":"2019-07-25T18:09:10Z"}},"staged":null}}"#;
 const EXAMPLE_TIME: &str = "2019-07-25T18:09:11.204Z";
 
-/// A fact of the table.
+/// A row of the table of publications.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Release {
-    /// When it became public.
+    /// The time of the publication.
     pub(crate) created: Timestamp,
-    /// Which package and version.
+    /// The package and the version.
     pub(crate) id: PublicationId,
-    /// Who published; none where the registry did not say.
+    /// The publisher; `None` when the registry did not publish it.
     pub(crate) username: Option<String>,
 }
 
 impl Release {
-    /// Whether this is the example, whose event is [`EXAMPLE`] and is not made up.
+    /// Whether this is the example, whose event is [`EXAMPLE`].
     pub(crate) fn is_example(&self) -> bool {
         self.id.name.as_str() == "pg" && self.id.version.as_str() == "7.12.0"
     }
 }
 
-/// All of them, in the order of time.
+/// All releases, sorted by time.
 ///
 /// # Errors
-/// When the table of this build is damaged.
+/// The embedded table is damaged.
 pub(crate) fn load() -> anyhow::Result<Vec<Release>> {
     let mut text = String::new();
     GzDecoder::new(TABLE).read_to_string(&mut text)?;
@@ -41,7 +41,7 @@ pub(crate) fn load() -> anyhow::Result<Vec<Release>> {
     let mut releases = rows
         .map(|row| release(row).with_context(|| format!("the table of publications: {row:?}")))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    // Once only: should the table come to hold the example too, the example's own event is the one that is sent.
+    // If the table has the example too, keep only the example's own event.
     releases.retain(|release| !release.is_example());
     releases.push(release(&format!("{EXAMPLE_TIME}\tpg\t7.12.0\tbrianc"))?);
     releases.sort_by_key(|release| release.created);

@@ -1,4 +1,4 @@
-//! The replay: events go in no faster than rows come out.
+//! The replay: events are produced only as fast as the ingester finishes them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,28 +12,28 @@ use crate::progress::Progress;
 use crate::releases::Release;
 use crate::stories;
 
-/// Records produced and not yet done with. The broker drops the oldest of a partition beyond 5 MiB, and an event has
-/// less than 1 KiB: even with all of them in one partition nothing is lost.
+/// Maximum number of records produced but not finished. The broker drops the oldest records of a partition beyond 5
+/// MiB. Events are smaller than 1 KiB, so even in a single partition none is lost.
 const MOST_AHEAD: u64 = 4_000;
 /// Records produced together.
 const CHUNK: usize = 500;
-/// How often the metrics are looked at.
+/// How often the metrics are read.
 const LOOK: Duration = Duration::from_millis(10);
-/// Without any progress for so long, something is wrong that waiting does not mend.
+/// The replay fails after this time without progress.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is replayed.
+/// The data of the replay.
 pub(crate) struct World {
-    /// In the order of time.
+    /// The releases, sorted by time.
     pub(crate) releases: Vec<Release>,
-    /// The lists for their days.
+    /// The exit lists for their days.
     pub(crate) lists: ExitLists,
 }
 
-/// Produces all events and waits until the ingester is done with them.
+/// Produces all events and waits until the ingester has finished them.
 ///
 /// # Errors
-/// When the broker does not take one, or the ingester does not come on.
+/// The broker does not accept a record, or the ingester makes no progress.
 pub(crate) async fn replay(
     world: &Arc<World>,
     feed: &Feed,
@@ -54,7 +54,7 @@ pub(crate) async fn replay(
     until_done(produced, metrics, &mut progress).await
 }
 
-/// Made on a thread for it: the daemons share this runtime.
+/// Generates records on a blocking thread, because the daemons share this runtime.
 async fn records(world: Arc<World>, first: usize) -> anyhow::Result<Vec<Record>> {
     let make = move || {
         let chunk = world.releases.iter().enumerate().skip(first).take(CHUNK);
@@ -63,7 +63,7 @@ async fn records(world: Arc<World>, first: usize) -> anyhow::Result<Vec<Record>>
     Ok(tokio::task::spawn_blocking(make).await?)
 }
 
-/// Waits until the ingester has read and is done with so many records.
+/// Waits until the ingester has finished this many records.
 async fn until_done(
     wanted: u64,
     metrics: &IngesterMetrics,

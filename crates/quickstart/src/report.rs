@@ -1,4 +1,4 @@
-//! What is said in the end. The numbers are those of the metrics and of the table, counted row by row.
+//! The final report. Its numbers are from the metrics and from the rows of the table.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use store::{Cursor, Filter, PublicationReader};
 use crate::ask;
 use crate::daemons::Addresses;
 
-/// Rows of a page: the table is walked through like any client of the API would, in large steps.
+/// Rows per page: the table is read page by page, like by a client of the API.
 const PAGE: u32 = 10_000;
 
-/// What the table says.
+/// The counts of the rows in the table.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     rows: u64,
@@ -28,7 +28,7 @@ impl Counts {
     /// Counts all rows.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// The database cannot be read.
     pub(crate) async fn of(reader: &dyn PublicationReader) -> Result<Self, store::Error> {
         let mut counts = Self::default();
         let mut after: Option<Cursor> = None;
@@ -47,7 +47,7 @@ impl Counts {
         }
     }
 
-    /// Prints what became of the records, and what the rows say.
+    /// Prints the outcomes of the records, and the counts of the rows.
     pub(crate) fn print(&self, metrics: &IngesterMetrics, took: Duration) {
         let of = |outcome: &str| metrics.records_total.with_label_values(&[outcome]).get();
         println!("Written in {:.1} s:", took.as_secs_f64());
@@ -74,12 +74,12 @@ impl Counts {
     }
 }
 
-/// `HumanCount` ignores the width of a format.
+/// Formats a count. `HumanCount` ignores the width of a format.
 fn human(count: u64) -> String {
     HumanCount(count).to_string()
 }
 
-/// Prints where to go on from here.
+/// Prints the addresses and commands for the next steps.
 pub(crate) fn print_places(addresses: &Addresses, broker: &str, topic: &str, lockfile: &Path) {
     println!("Look around:");
     let http = ask::url(addresses.http);

@@ -1,4 +1,4 @@
-//! Wiring, from the folder to the last word.
+//! The wiring of the quickstart, from the folder to the end.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::replay::{self, World};
 use crate::report::{self, Counts};
 use crate::stories;
 
-/// The daemons say what is wrong and nothing else; what goes well is shown by this program.
+/// The daemons log only problems. This program prints the rest.
 const LOG_FILTER: &str = "warn";
 
 /// Runs until Ctrl-C, or with `--once` until the answer.
 ///
 /// # Errors
-/// Whatever keeps the service from running; with `--once` also another answer than the expected one.
+/// The service cannot run; with `--once` also an answer other than the expected one.
 pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(run(arguments));
-    // Everything has ended in order by now; what has not is not worth waiting for.
+    // Everything has stopped by now. Do not wait for the rest.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }
@@ -42,7 +42,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     telemetry::init(&LogSettings { filter: LOG_FILTER.into(), ..LogSettings::default() })?;
     let stop = lifecycle::stop_on_signals()?;
     let (files, _temporary) = folder(arguments.dir.as_deref())?;
-    // The one thing that may be taken comes first: it is said before anything is done.
+    // Bind first, because a taken port should be reported before any work.
     let query = Query::bind(&files, arguments.http).await?;
     let reader = query.reader.clone();
     let names = ingester::Settings::default().kafka;
@@ -61,7 +61,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         reader,
     };
     let result = tokio::select! {
-        // Daemons that end because they were stopped have not failed.
+        // Poll in this order, because daemons that end after a stop have not failed.
         biased;
         result = show.run(&world, &feed, &stop) => result,
         () = stop.cancelled() => Ok(()),
@@ -71,7 +71,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     result.and(daemons.ended().await)
 }
 
-/// The folder that was asked for, or a temporary one that is removed when the second value is dropped.
+/// The given folder, or a temporary one, which is removed when the second value is dropped.
 fn folder(asked: Option<&Path>) -> anyhow::Result<(Files, Option<TempDir>)> {
     if let Some(folder) = asked {
         std::fs::create_dir_all(folder)
@@ -82,7 +82,7 @@ fn folder(asked: Option<&Path>) -> anyhow::Result<(Files, Option<TempDir>)> {
     Ok((Files::within(temporary.path()), Some(temporary)))
 }
 
-/// Says what is about to be seen, and writes the exit lists.
+/// Prints an introduction and writes the exit lists.
 async fn prepare(files: &Files) -> anyhow::Result<Arc<World>> {
     let folder = files.exit_lists.clone();
     let make = move || {
@@ -121,7 +121,7 @@ async fn prepare(files: &Files) -> anyhow::Result<Arc<World>> {
     Ok(Arc::new(world))
 }
 
-/// What is shown, and where it comes from.
+/// The state that the demonstration needs.
 struct Show {
     once: bool,
     broker: String,
@@ -133,7 +133,7 @@ struct Show {
 }
 
 impl Show {
-    /// Replays, reports, asks; then serves until `stop` is cancelled, unless it is to end.
+    /// Replays, reports and sends the query. Then serves until `stop` is cancelled, or ends with `--once`.
     async fn run(
         &self,
         world: &Arc<World>,

@@ -1,6 +1,6 @@
-//! Packages whose history shows what the API can tell: a version published in a weaker way than before, a new publisher,
-//! a disputed one, one over Tor, and the versions of `pg` around the example. All of it is made up: packages, accounts,
-//! days, digests.
+//! Packages with histories that show the API's features: a weaker publication, a new publisher, a disputed version, a
+//! publication over Tor, and the versions of `pg` around the example. Packages, accounts, days and digests are
+//! invented.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha512};
 
 use crate::events::{self, ECOSYSTEM, Record};
 
-/// How a version was published.
+/// The method of a publication.
 #[derive(Clone, Copy)]
 enum How {
     SecondFactor,
@@ -25,7 +25,7 @@ struct Chapter {
     name: &'static str,
     version: &'static str,
     at: &'static str,
-    /// None where the registry did not say.
+    /// `None` when the registry did not report the account.
     account: Option<&'static str>,
     how: How,
 }
@@ -40,7 +40,7 @@ const fn chapter(
     Chapter { name, version, at, account: Some(account), how }
 }
 
-/// In the order of time for each package. A version that is told twice is disputed.
+/// Sorted by time for each package. A version with two events is disputed.
 const CHAPTERS: &[Chapter] = &[
     Chapter {
         name: "pg",
@@ -92,7 +92,7 @@ const CHAPTERS: &[Chapter] = &[
     chapter("story-tor", "4.1.1", "2022-02-23T03:10:00Z", "made-up-finn", How::OverTor),
 ];
 
-/// When the stories happen, for which exit lists are made.
+/// The times of the stories, for which exit lists are written.
 pub(crate) fn times() -> impl Iterator<Item = Timestamp> {
     CHAPTERS.iter().filter_map(|chapter| Timestamp::parse(chapter.at).ok())
 }
@@ -100,13 +100,13 @@ pub(crate) fn times() -> impl Iterator<Item = Timestamp> {
 /// The events of the stories.
 ///
 /// # Errors
-/// When a name of this build is not one.
+/// A name in this file is invalid.
 pub(crate) fn records() -> anyhow::Result<Vec<Record>> {
     CHAPTERS.iter().enumerate().map(|(number, chapter)| chapter.record(number)).collect()
 }
 
-/// A lockfile of npm's (version 3) that depends on the stories, for `publication-audit`. The tarballs stand on the host
-/// that the quickstart's server names as its registry.
+/// An npm lockfile (version 3) that depends on the stories, for `publication-audit`. The tarballs are on the host that
+/// the quickstart's server names as its registry.
 pub(crate) fn lockfile(host: &str) -> String {
     let locked = [
         ("pg", "7.12.0"),
@@ -135,7 +135,7 @@ pub(crate) fn lockfile(host: &str) -> String {
     format!("{lockfile:#}\n")
 }
 
-/// A digest in the form of Subresource Integrity. There is no artifact: it is the digest of the version's own name.
+/// A digest in the format of Subresource Integrity. There is no artifact, so it is the digest of the version's name.
 fn integrity(name: &str, version: &str) -> String {
     let digest = Sha512::digest(format!("made up: {name}@{version}"));
     format!("sha512-{}", BASE64_STANDARD.encode(digest))
@@ -167,7 +167,7 @@ impl Chapter {
                 },
                 "publishedAt": self.at,
                 "actor": { "kind": kind, "username": self.account },
-                // An address of a network in public use that is in none of the made-up exit lists.
+                // A public address that is in none of the generated exit lists.
                 "request": { "ip": "71.160.223.46", "edgeTor": over_tor.then_some(true) },
                 "auth": self.how.authentication(self.at),
             },
