@@ -1,5 +1,5 @@
-//! `publication-audit` against a real query daemon, over rows that came through the pipeline: what it finds, what it never
-//! sends, and what it says of a daemon that is away, slow, full or cut off.
+//! `publication-audit` against a real query daemon, with rows from the pipeline: its findings, the names that it never
+//! sends, and its errors when the daemon is unreachable, slow, overloaded or cut off.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use crate::support::{PATIENCE, Query, Scene, event, structured, with};
 
 const HOSTS: (&str, &str) = ("QUERY_REGISTRY__HOSTS", r#"["registry.example"]"#);
 
-/// A publication of `name` on a day of 2026, with this way to sign in.
+/// A publication of `name` on a day of 2026, with this authentication.
 fn publication(name: &str, version: &str, day: &str, auth: &Value) -> Record {
     let event =
         with(event(name, version), "/data/publishedAt", json!(format!("2026-{day}T12:00:00Z")));
@@ -26,11 +26,11 @@ fn publication(name: &str, version: &str, day: &str, auth: &Value) -> Record {
 }
 
 fn integrity(name: &str) -> String {
-    // Any digest; base64 has no other length for 48 bytes without padding.
+    // Any digest. 64 base64 characters without padding are 48 bytes.
     format!("sha384-{}", name.repeat(64).chars().take(64).collect::<String>())
 }
 
-/// A client that went from trusted publishing to a token, and a package without any fault.
+/// A package that went from trusted publishing to a token, and a package without findings.
 async fn scene(name: &str) -> Scene {
     let scene = Scene::new(name, 1).await;
     let oidc = json!({"credential": "oidc"});
@@ -70,7 +70,7 @@ pub(crate) struct Run {
     pub(crate) output: String,
 }
 
-/// Runs the program in a folder; its home folder is the same, so that nobody's settings count.
+/// Runs the program in a folder that is also its home folder, so that no user's settings apply.
 pub(crate) fn audit(folder: &Path, address: &str, arguments: &[&str]) -> Run {
     let mut daemon = Daemon::command("publication-audit")
         .dir(folder)
@@ -134,7 +134,7 @@ async fn limits_of_the_service_are_met_in_halves() {
         assert_eq!(run.code, 0, "{limit:?}\n{}", run.output);
         assert!(run.output.contains("\"asked\": 3"), "{limit:?}\n{}", run.output);
     }
-    // One history alone is over this one.
+    // A single history exceeds this limit.
     let query = Query::start(&scene.store, &[HOSTS, ("QUERY_LIMITS__MAX_HISTORY", "2")]);
     let run = audit(project.path(), &query.http, &[]);
     assert!(run.code == 4 && run.output.contains("limits.max_history"), "{}", run.output);
@@ -155,7 +155,7 @@ async fn a_daemon_that_refuses_or_is_full_ends_an_audit_with_4() {
     let run = audit(project.path(), &query.http, &[]);
     assert!(run.code == 4 && run.output.contains("--token-file"), "{}", run.output);
 
-    // Two requests of one reference are all that an hour has.
+    // The rate limit allows two requests with one reference per hour.
     let full = [HOSTS, ("QUERY_LIMITS__MAX_REFS", "5"), ("QUERY_ACCESS__RATE_LIMIT", "5")];
     let query = Query::start(&scene.store, &full);
     let codes: Vec<_> = (0..6)
@@ -194,7 +194,7 @@ async fn a_daemon_that_is_away_or_slow_ends_an_audit_with_4_in_time() {
     assert_eq!(audit(project.path(), &address, &[]).code, 4);
 }
 
-/// Passes requests on whole and answers up to a number of bytes, then closes. It ends with the test's process.
+/// A proxy that forwards whole requests, but closes after a number of bytes of the answer. Ends with the test's process.
 fn cut_answers_after(bytes: usize, target: &str) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("some port is free");
     let address = listener.local_addr().expect("a listener has an address").to_string();
@@ -208,7 +208,7 @@ fn cut_answers_after(bytes: usize, target: &str) -> String {
             let mut answer = vec![0; bytes];
             let read = server.read_exact(&mut answer);
             if read.is_ok() {
-                // The client may be gone already.
+                // The client may have disconnected already.
                 let _ = client.write_all(&answer);
             }
             let _ = client.shutdown(Shutdown::Both);

@@ -1,4 +1,4 @@
-//! The Security Scanner of `deploy/bun-scanner`, by its own tests: a real Bun installs from a Verdaccio on this machine.
+//! Runs the tests of the Security Scanner in `deploy/bun-scanner`: a real Bun installs from a local Verdaccio.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use crate::programs::{copy, npm_install, run};
 
 const SCANNER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/bun-scanner");
 
-/// Bun's program comes in a package of its own for each platform; a script of the package `bun` would only move it.
+/// Bun's program is in a package per platform. A script of the package `bun` would only move it.
 fn bun(packages: &Path) -> PathBuf {
     let platforms =
         fs::read_dir(packages.join("@oven")).expect("Bun has a package for this platform");
@@ -17,7 +17,7 @@ fn bun(packages: &Path) -> PathBuf {
 
 #[test]
 fn a_real_bun_installs_what_the_scanner_lets_pass() {
-    // A copy, so that no test ever leaves a folder of packages in the project.
+    // A copy, so that no test leaves a folder of packages in the project.
     let directory = tempfile::tempdir().unwrap();
     copy(Path::new(SCANNER), directory.path());
     let tests = directory.path().join("test");

@@ -6,18 +6,18 @@ use std::path::Path;
 use crate::programs::{npm_install, run};
 use crate::support::{Query, STOP, Scene, free_address};
 
-/// Where the audits' package and its lock file are kept.
+/// The folder with the audits' package and lock file.
 const AUDITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/query/tests/audits");
 
 #[test]
 fn every_audit_of_graphql_over_http_passes() {
-    // A copy, so that no test ever leaves a folder of packages in the project.
+    // A copy, so that no test leaves a folder of packages in the project.
     let directory = tempfile::tempdir().unwrap();
     for file in ["package.json", "package-lock.json", "audit.mjs", "oracle.mjs", "cases.json"] {
         fs::copy(Path::new(AUDITS).join(file), directory.path().join(file)).unwrap();
     }
     npm_install(directory.path());
-    // What the query crate's own tests take for graphql-js's word is its word.
+    // The answers that the query crate's tests expect of graphql-js are its real answers.
     let schema = Path::new(AUDITS).join("../../src/schema.graphql");
     let oracle = run("node", &["oracle.mjs", &schema.display().to_string()], directory.path());
     assert_eq!(oracle, fs::read_to_string(Path::new(AUDITS).join("expected.json")).unwrap());

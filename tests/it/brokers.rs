@@ -1,4 +1,4 @@
-//! Brokers of a cluster that are away, as an operator sees it.
+//! Unreachable brokers of a cluster, as an operator sees them.
 
 use testkit::{Cluster, Kafka, Record, eventually, partition_states};
 

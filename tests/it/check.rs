@@ -1,4 +1,4 @@
-//! `check`: what is right is said, what is unsafe is named, and the exit code tells scripts.
+//! `check`: it confirms what is right, names what is unsafe, and returns an exit code for scripts.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::replay::Answer;
 use crate::support::{Scene, event, structured, write_snapshot};
 
-/// `level what` of everything that is not right, and the whole answer.
+/// `level what` of every finding that is not ok, and the whole answer.
 fn found(answer: &Answer) -> (BTreeSet<String>, Value) {
     let check = answer.last("check");
     let findings = check["findings"].as_array().unwrap().iter();
@@ -25,7 +25,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// What a single broker always has.
+/// The findings that a single broker always has.
 const ONE_REPLICA: [&str; 2] = ["warning source.replication", "warning dead_letters.replication"];
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn a_sound_installation_has_nothing_but_its_one_broker() {
     let lists = scene.directory.path().join("lists");
     std::fs::create_dir(&lists).unwrap();
     let lists = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())];
-    // Before the first run: the schema and the dead-letter topic are still to be made, the lists to come.
+    // Before the first run, the schema and the dead-letter topic do not exist, and there are no lists.
     let fresh = scene.ask("check", &["--json"], &lists);
     let expected = set(&[
         "warning source.replication",
@@ -50,7 +50,7 @@ async fn a_sound_installation_has_nothing_but_its_one_broker() {
     assert_eq!(durable(found(&fresh).0), expected, "{}", fresh.log);
 
     scene.ingest(&lists).await;
-    // A list's time is its name's; one without a time is as old as its fetching.
+    // The time of a list is in its file name. A list without one is as old as its download.
     write_snapshot(scene.directory.path().join("lists").as_path(), "current", &[]);
     let checked = scene.ask("check", &["--json"], &lists);
     let (wrong, check) = found(&checked);
@@ -64,7 +64,7 @@ async fn a_sound_installation_has_nothing_but_its_one_broker() {
         "{text}"
     );
     assert!(check["guarantee"].as_array().unwrap().len() >= 4, "{text}");
-    // Nothing was written to find that out.
+    // The check wrote nothing.
     assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await, []);
     let words = scene.ask("check", &[], &lists);
     assert!(words.log.contains("what follows from these settings"), "{}", words.log);
@@ -176,7 +176,7 @@ async fn a_broker_that_refuses_a_right_is_quoted_and_nothing_is_written_to_find_
     let checked = scene.ask("check", &["--json"], &[]);
     assert_eq!(refused(&checked), Vec::<String>::new(), "{}", checked.log);
 
-    // Who has one right has no other any more.
+    // With an ACL for one operation, all other operations on the resource are denied.
     let allow = ["--add", "--allow-principal", "User:*", "--operation", "Describe"];
     testkit::acls(&scene.brokers, &[&allow[..], &["--group", &scene.group]].concat());
     testkit::acls(
@@ -202,7 +202,7 @@ async fn a_broker_that_refuses_a_right_is_quoted_and_nothing_is_written_to_find_
     );
 }
 
-/// What the daemon would do is done once, so that each of these is a problem before the daemon meets it.
+/// The check executes the daemon's statements, so it finds each of these problems before the daemon does.
 #[tokio::test]
 async fn a_database_whose_statements_fail_is_a_problem() {
     let scene = Scene::new("check-statements", 1).await;
@@ -280,13 +280,13 @@ async fn an_empty_place_where_rows_were_is_a_problem() {
     assert_eq!(no_folder.code, Some(1));
     assert!(found(&no_folder).0.contains("problem store"), "{}", no_folder.log);
     assert!(no_folder.log.contains(mount.to_str().unwrap()), "{}", no_folder.log);
-    // Where the mount was is an empty folder.
+    // The mount point is an empty folder now.
     std::fs::create_dir(&mount).unwrap();
     let empty = scene.ask("check", &["--json"], &[]);
     assert!(positions(&empty) && empty.code == Some(1), "{}", empty.log);
     assert!(empty.log.contains("rows.db"), "{}", empty.log);
     assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 0, "nothing is made");
-    // The same of another database than the one that was written to.
+    // The same for another database than the one that was written to.
     let other = testkit::postgres().database().await.url;
     let other = scene.ask("check", &["--json"], &[("INGESTER_STORE__URL", &other)]);
     assert!(positions(&other) && other.code == Some(1), "{}", other.log);
@@ -328,7 +328,7 @@ async fn a_foreign_member_is_named() {
         message.contains("assignor range") && message.contains("madeup (/127.0.0.1)"),
         "{message}"
     );
-    // A name with a line end in it makes no line of its own.
+    // A name with a line feed must not make a line of its own.
     let text = scene.ask("check", &[], &[]);
     assert!(!text.log.lines().any(|line| line.starts_with("madeup")), "{}", text.log);
     let mut ingester = scene.start_ingester(&[]);

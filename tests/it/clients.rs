@@ -1,4 +1,4 @@
-//! The API with the clients that people use, from their registries, as `tests/clients` has their versions.
+//! The API with common GraphQL clients, from their registries, in the versions that `tests/clients` pins.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::programs::{copy, npm_install, pip_install, python, run};
 use crate::support::Query;
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
-/// The row of the seed's query, and one of which nothing is known.
+/// The row of the seed's query, and a row with every value unknown.
 const ROWS: &str = "INSERT INTO publication (name, version, created, revision, generation, tor_reason, tfa_reason,
         credential, actor, tor_settled, disputed, tor, tfa, username, event_identity)
     VALUES ('pg', '7.12.0', '2019-07-25', 0, 0, 'not_listed', 'second_factor', 'session_token', 'user', true, false,
@@ -19,7 +19,7 @@ const ROWS: &str = "INSERT INTO publication (name, version, created, revision, g
         ('silent', '1.0.0', '2019-07-26', 0, 0, 'no_address', 'not_reported', 'unknown', 'unknown', true, false,
             NULL, NULL, NULL, decode(md5('silent'), 'hex'))";
 
-/// A server with 302 publications, and a copy of a folder of clients, so that no test leaves packages in the project.
+/// A server with 302 publications, and a copy of the clients' folder, so that no test leaves packages in the project.
 struct Scene {
     query: Query,
     folder: TempDir,
@@ -46,7 +46,6 @@ impl Scene {
     }
 }
 
-/// Copies a folder with the folders in it.
 #[tokio::test]
 async fn clients_of_javascript_just_work() {
     let scene = Scene::new(".").await;

@@ -5,15 +5,15 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Scene, generated};
 
-/// Those of Kafka.
+/// Kafka's codecs.
 const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
 const EACH: usize = 100;
 
-/// Produces by kcat, whose librdkafka has every codec, whatever this build has.
+/// Produces with kcat, whose librdkafka supports every codec, independent of this build.
 fn produce(scene: &Scene, codec: &str, records: std::ops::Range<usize>) {
     let mut kcat = Command::new("kcat")
         .args(["-P", "-b", &scene.brokers, "-t", &scene.topic, "-z", codec])
-        // All records in one batch: a batch of one would not be worth compressing.
+        // Produce all records in one batch, because a batch of one record would not be compressed.
         .args(["-X", "linger.ms=1000", "-H", "content-type=application/cloudevents+json"])
         .stdin(Stdio::piped())
         .spawn()

@@ -1,4 +1,4 @@
-//! Configuration and command line: what is wrong is named, what is secret is not.
+//! Configuration and command line: errors name the setting and never show secrets.
 
 use std::fs;
 use std::path::Path;
@@ -8,12 +8,12 @@ use testkit::{Daemon, DaemonBuilder, eventually};
 
 use crate::support::{PATIENCE, Scene, free_address};
 
-/// A command that ends by itself.
+/// The deadline of a command that ends by itself.
 const SOON: Duration = Duration::from_secs(30);
 const INGESTER: (&str, &str, &str) = ("publication-ingester", "run", "INGESTER_");
 const QUERY: (&str, &str, &str) = ("publication-query", "serve", "QUERY_");
 
-/// Exit code and everything printed.
+/// The exit code and the output.
 fn outcome(command: DaemonBuilder) -> (Option<i32>, String) {
     let mut daemon = command.spawn();
     let status = daemon.wait_exit(SOON);
@@ -26,7 +26,7 @@ fn with_file(program: &str, command: &str, directory: &Path, text: &str) -> (Opt
     outcome(Daemon::command(program).arg(command).arg("--config").arg(file))
 }
 
-/// The log of a command that this variable keeps from starting, with the configuration's exit code.
+/// The log of a command that does not start because of this variable. Checks the exit code for configuration errors.
 fn refused(program: &str, command: &str, variable: &str, value: &str) -> String {
     let (code, log) = outcome(Daemon::command(program).arg(command).env(variable, value));
     assert_eq!(code, Some(78), "{program} with {variable}={value}: {log}");
@@ -155,7 +155,7 @@ async fn migrating_is_a_command_of_its_own_and_repeatable() {
         1
     );
 
-    // In a file as well, made where it is not there.
+    // Also in a file, which is created when it is missing.
     let file = scene.directory.path().join("new.db");
     let url = format!("sqlite://{}", file.display());
     let command =
@@ -184,7 +184,7 @@ async fn a_generation_lower_than_the_tables_is_refused() {
 #[tokio::test]
 async fn secrets_are_never_printed() {
     const SECRET: &str = "geheimnis";
-    // Nobody listens on either port: the daemon waits for its database, and says so again and again.
+    // No server listens on either port: the daemon waits for its database and logs that repeatedly.
     let (admin, database) = (free_address(), free_address());
     let mut ingester = Daemon::command("publication-ingester")
         .arg("run")
@@ -206,7 +206,7 @@ async fn secrets_are_never_printed() {
     assert_eq!(ingester.wait_exit(SOON).code(), Some(0), "{}", ingester.log());
     assert!(!(ingester.log() + &shown.concat()).contains(SECRET), "{}", ingester.log());
 
-    // And its broker: the client of Kafka speaks for itself.
+    // The same for its broker. Here librdkafka itself writes log lines.
     let file = tempfile::tempdir().unwrap();
     let mut ingester = Daemon::command("publication-ingester")
         .arg("run")
@@ -227,7 +227,7 @@ async fn secrets_are_never_printed() {
     assert_eq!(ingester.wait_exit(SOON).code(), Some(0), "{}", ingester.log());
     assert!(!ingester.log().contains(SECRET), "{}", ingester.log());
 
-    // A URL that is wrong is refused without being repeated.
+    // An invalid URL is refused without being quoted.
     for url in
         ["postgres://somebody:geheimnis@host:notaport/db", "mysql://somebody:geheimnis@host/db"]
     {
@@ -237,7 +237,7 @@ async fn secrets_are_never_printed() {
     }
 }
 
-/// An ingester whose broker is not there.
+/// An ingester whose broker is unreachable.
 fn somewhere(directory: &Path) -> DaemonBuilder {
     Daemon::command("publication-ingester")
         .arg("run")
@@ -246,7 +246,7 @@ fn somewhere(directory: &Path) -> DaemonBuilder {
         .env("INGESTER_ADMIN__LISTEN", free_address())
 }
 
-/// A secret may stand under a mistyped key, or in the wrong one: then it is a mistake, and still a secret.
+/// A secret may be under a misspelt or wrong key. It is then a configuration error, and still must not be printed.
 #[test]
 fn what_librdkafka_refuses_is_named_and_not_repeated() {
     const SECRET: &str = "geheimnis";

@@ -1,4 +1,4 @@
-//! The same events into PostgreSQL and into SQLite: the same rows, and the same answers.
+//! The same events in PostgreSQL and in SQLite must give the same rows and answers.
 
 use serde_json::{Value, json};
 use testkit::Record;
@@ -7,7 +7,7 @@ use crate::support::{
     Query, Scene, binary, event, generated, rows, structured, with, write_snapshot,
 };
 
-/// Plain events, and what strains a database: scripts, case, long names, nulls, corrections, disputes, repetitions.
+/// Plain events, and events with difficult data: scripts, case, long names, nulls, corrections, disputes, repetitions.
 fn events() -> Vec<Record> {
     let mut records: Vec<Record> = (0..1_500).map(|n| generated(n, 0)).collect();
     records.extend((0..300).map(|n| generated(n, 1)));
@@ -39,7 +39,7 @@ fn events() -> Vec<Record> {
     let old =
         with(event("old", "0.0.1"), "/data/publishedAt", json!("1969-12-31T23:59:59.999999Z"));
     records.push(structured(&old));
-    // Two events of one revision that disagree, and a correction that settles another such dispute.
+    // Two events of the same revision that disagree, and a correction that ends another such dispute.
     for name in ["disputed", "settled"] {
         let one = event(name, "1.0.0");
         let other = with(event(name, "1.0.0"), "/data/actor/username", json!(null));
@@ -67,7 +67,7 @@ fn events() -> Vec<Record> {
     records
 }
 
-/// Every publication as the API shows it, page by page.
+/// All publications from the API, page by page.
 fn answers(query: &Query) -> Vec<Value> {
     const PAGE: &str = "query($after: String) { publications(first: 100, after: $after) { edges { node { name version purl publicationInfo {
         username created tor tfa torReason torSettled tfaReason credential actor disputed } } } pageInfo { hasNextPage endCursor } } }";

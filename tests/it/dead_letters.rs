@@ -1,4 +1,4 @@
-//! The dead-letter topic as an operator's workbench: listed, shown, mended, redriven, exported.
+//! The dead-letter commands for operators: list, show, correct, redrive, export.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -10,10 +10,10 @@ use crate::replay::Answer;
 use crate::support::{PATIENCE, Scene, event, header, structured, with};
 
 const ADDRESS: &str = "71.160.223.45";
-/// Under it the large events are too large.
+/// A limit under which the large events are too large.
 const STRICT: [(&str, &str); 1] = [("INGESTER_LIMITS__MAX_EVENT_BYTES", "2KiB")];
 
-/// A thousand records that are no events under [`STRICT`]: 300 too large, 400 no JSON, 300 of another registry.
+/// A thousand records that are rejected under [`STRICT`]: 300 too large, 400 not JSON, 300 of another registry.
 fn letters() -> Vec<Record> {
     let large = |n: usize| {
         let event = event(&format!("large-{n}"), "1.0.0");
@@ -29,7 +29,7 @@ fn letters() -> Vec<Record> {
     (0..300).map(large).chain((0..400).map(broken)).chain((0..300).map(foreign)).collect()
 }
 
-/// The groups by code.
+/// The groups of dead letters by code.
 fn groups(answer: &Answer) -> BTreeMap<String, Value> {
     assert_eq!(answer.code, Some(0), "{}", answer.log);
     let groups = answer.lines.iter().filter_map(|line| line.get("dead_letters"));
@@ -44,7 +44,7 @@ fn counts(group: &Value) -> [u64; 4] {
 async fn what_a_configuration_mends_is_redriven_and_the_rest_stays() {
     let scene = Scene::new("letters", 3).await;
     scene.produce(letters()).await;
-    // One that went round before, and is still bad.
+    // A record that was redriven before and is still invalid.
     let mut round =
         structured(&with(event("round", "1"), "/data/package/ecosystem", json!("pypi")));
     round.headers.push(header("publication.error.attempts", "4"));
@@ -59,7 +59,7 @@ async fn what_a_configuration_mends_is_redriven_and_the_rest_stays() {
     let times = ["first", "last"].map(|name| listed["not_json"][name].as_str().unwrap().to_owned());
     assert!(times[0] <= times[1] && times[0].starts_with("20"), "{times:?}");
 
-    // The limit is raised, which is the default.
+    // Raise the limit again to the default.
     let listed = groups(&scene.must("dead-letters", &["list"]));
     assert_eq!(counts(&listed["too_large"]), [300, 0, 300, 0]);
     let foretold = scene.must("dead-letters", &["redrive", "--dry-run"]).last("dry_run");
@@ -123,7 +123,7 @@ async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told()
     scene.must("dead-letters", &["export", "--file", path]);
     let masked = std::fs::read_to_string(&file).unwrap();
     assert!(masked.lines().count() == 4 && !masked.contains(ADDRESS), "{masked}");
-    // Without its addresses it would make rows of bad addresses.
+    // Without the addresses, the export would become rows with bad addresses.
     let before = scene.count().await;
     let refused = scene.ask("replay", &["--file", path], &[]);
     assert!(refused.code == Some(1) && refused.log.contains("--with-addresses"), "{}", refused.log);
@@ -133,7 +133,7 @@ async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told()
     assert!(std::fs::read_to_string(&file).unwrap().contains(ADDRESS));
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "the operator's alone, though it was there before");
-    // What was exported whole can be replayed: the large one is an event by now.
+    // A whole export can be replayed: the large record is an event now.
     let done = scene.must("replay", &["--file", path]).last("done");
     assert_eq!(done["counts"]["inserted"], 1, "{done}");
     let misuse = scene.ask("dead-letters", &["list", "--code", "bad"], &[]);
@@ -147,7 +147,7 @@ async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told()
 
 #[tokio::test]
 async fn who_waits_for_letters_can_stop_waiting() {
-    // It takes connections and never says a word.
+    // The listener accepts connections and never answers.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let brokers = silent.local_addr().unwrap().to_string();
     let scene = Scene::on(brokers, "waiting", "sqlite://x.db".into());

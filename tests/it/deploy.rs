@@ -1,5 +1,5 @@
-//! What operators are given to observe the daemons with, checked by the tools that will read it and against what the
-//! daemons really show.
+//! The files for observing the daemons, checked with the tools that read them and against the metrics that the daemons
+//! expose.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ use testkit::eventually;
 
 use crate::support::{PATIENCE, Scene, example_record, write_snapshot};
 
-/// Labels that Prometheus itself gives to what it scrapes, and to the buckets of histograms.
+/// The labels that Prometheus itself adds to scraped series and to histogram buckets.
 const OF_PROMETHEUS: [&str; 3] = ["instance", "job", "le"];
 
 pub(crate) fn deploy(path: &str) -> PathBuf {
@@ -35,7 +35,7 @@ fn promtool(arguments: &[&str], files: &[PathBuf]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
 }
 
-/// All rule files, their comments left out.
+/// All rule files without comments.
 fn rules() -> String {
     let files = prometheus_files(".rules.yml").into_iter();
     let lines = files.flat_map(|file| {
@@ -46,12 +46,12 @@ fn rules() -> String {
     lines.join("\n")
 }
 
-/// What stands after `key` on lines of its own.
+/// The values of lines that begin with `key`.
 fn values<'t>(text: &'t str, key: &str) -> Vec<&'t str> {
     text.lines().filter_map(|line| line.trim_start().strip_prefix(key)).map(str::trim).collect()
 }
 
-/// Every rule file of Prometheus, and the tests that stand beside it.
+/// Runs the unit tests of all Prometheus rule files.
 #[test]
 fn alerts_fire_when_they_should() {
     promtool(&["test", "rules"], &prometheus_files(".test.yml"));
@@ -59,7 +59,7 @@ fn alerts_fire_when_they_should() {
         .iter()
         .map(|file| fs::read_to_string(file).unwrap())
         .collect();
-    // Each alert is seen to fire, and to be silent.
+    // Each alert must be tested both firing and silent.
     let named = values(&tests, "- alertname:");
     let silent = tests.matches("exp_alerts: []").count();
     for alert in values(&rules(), "- alert:") {
@@ -68,11 +68,11 @@ fn alerts_fire_when_they_should() {
     assert!(silent >= values(&rules(), "- alert:").len());
 }
 
-/// The entries of the runbook by their headings.
+/// The entries of the runbook by heading.
 pub(crate) fn runbook() -> BTreeMap<String, String> {
     let text = fs::read_to_string(deploy("runbook.md")).unwrap();
     let entries = text.split("\n## ").skip(1).map(|entry| {
-        // The chapter that follows is another's.
+        // The next chapter is not part of the entry.
         let entry = entry.split("\n# ").next().unwrap();
         let (heading, body) = entry.split_once('\n').unwrap();
         (heading.to_owned(), body.to_owned())
@@ -80,13 +80,13 @@ pub(crate) fn runbook() -> BTreeMap<String, String> {
     entries.collect()
 }
 
-/// What an entry tells to paste.
+/// The commands of an entry.
 pub(crate) fn commands(entry: &str) -> &str {
     let rest = entry.split("**Look at.**\n```\n").nth(1).expect("a command stands under Look at");
     rest.split("\n```").next().unwrap()
 }
 
-/// What stands between `opening` and the next brace at the beginning of a line, in the one source file that has it.
+/// The text from `opening` to the next brace at the beginning of a line, in the one source file that has it.
 fn block(sources: &str, opening: &str) -> String {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(sources)];
     while let Some(folder) = folders.pop() {
@@ -102,7 +102,7 @@ fn block(sources: &str, opening: &str) -> String {
     panic!("no {opening} in {sources}");
 }
 
-/// The stable words of a list in the code.
+/// The stable words of a list in the source code.
 fn words(sources: &str, opening: &str) -> BTreeSet<String> {
     let body = block(sources, opening);
     let words: BTreeSet<_> = body.split('"').skip(1).step_by(2).map(str::to_owned).collect();
@@ -110,7 +110,7 @@ fn words(sources: &str, opening: &str) -> BTreeSet<String> {
     words
 }
 
-/// The exit codes of the code.
+/// The exit codes in the source code.
 fn exit_codes() -> BTreeSet<String> {
     let body = block("crates/service/src", "pub mod exit {");
     let lines = body.lines().filter_map(|line| line.trim().strip_prefix("pub const "));
@@ -120,7 +120,7 @@ fn exit_codes() -> BTreeSet<String> {
     codes
 }
 
-/// As GitHub makes it of a heading.
+/// The anchor that GitHub generates for a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase();
     let kept = kept.chars().filter(|&c| c.is_alphanumeric() || " -_".contains(c));
@@ -147,7 +147,7 @@ fn every_alert_reason_state_and_exit_code_has_an_entry_in_the_runbook_and_nothin
     assert_eq!(values(&rules, "runbook_url:"), urls);
 }
 
-/// Programs that an entry may tell to run.
+/// The programs that an entry may use.
 const PROGRAMS: [&str; 5] = ["curl", "journalctl", "psql", "publication-ingester", "systemctl"];
 
 #[test]
@@ -184,7 +184,7 @@ fn every_entry_of_the_runbook_says_what_it_means_and_what_to_paste() {
     }
 }
 
-/// What is exposed: of each series' name the values by label.
+/// The exposed metrics: for each series name, the values by label.
 type Exposed = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 fn expose(text: &str, all: &mut Exposed) {
@@ -198,7 +198,7 @@ fn expose(text: &str, all: &mut Exposed) {
     }
 }
 
-/// Label and value of `a="x",b=~"y"}…`; no value here has a quotation mark or a comma in it.
+/// The labels and values of `a="x",b=~"y"}…`. No value here contains a quote or a comma.
 fn matchers(text: &str) -> Vec<(&str, &str)> {
     let inside = text.split('}').next().unwrap_or_default();
     let pairs = inside.split(',').filter(|pair| !pair.trim().is_empty());
@@ -214,7 +214,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == ':'
 }
 
-/// Names in the text that begin as metrics do, each with what follows it.
+/// The metric names in the text, each with the text after it.
 fn names(text: &str) -> Vec<(&str, &str)> {
     let starts =
         ["publication_", "process_"].into_iter().flat_map(|begin| text.match_indices(begin));
@@ -227,7 +227,7 @@ fn names(text: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Words in the brackets behind `by` and `on`, and in `{{ }}` of texts.
+/// The words in the parentheses after `by` and `on`, and in `{{ }}` of texts.
 fn grouped(text: &str) -> Vec<&str> {
     let brackets = ["by (", "on ("].iter().flat_map(|open| text.split(open).skip(1));
     let brackets = brackets.filter_map(|rest| rest.split(')').next()).flat_map(|l| l.split(','));
@@ -239,7 +239,7 @@ fn grouped(text: &str) -> Vec<&str> {
     brackets.chain(texts).map(str::trim).collect()
 }
 
-/// Holds every metric, label and value that the text names against what is exposed; returns the metrics.
+/// Checks every metric, label and value in the text against the exposed metrics. Returns the metrics.
 fn check<'t>(text: &'t str, exposed: &Exposed) -> BTreeSet<&'t str> {
     let mut metrics = BTreeSet::new();
     for (name, rest) in names(text).into_iter().filter(|(name, _)| !name.contains(':')) {
@@ -250,7 +250,7 @@ fn check<'t>(text: &'t str, exposed: &Exposed) -> BTreeSet<&'t str> {
             }
             let known = labels.get(label).unwrap_or_else(|| panic!("{name} has no {label}"));
             for value in value.split('|') {
-                // Sources of exit lists are there when there are lists.
+                // Sources of exit lists appear when there are lists.
                 let later = name.ends_with("exit_list_age_seconds");
                 assert!(later || known.contains(value), "{name} has no {label}=\"{value}\"");
             }
@@ -265,7 +265,7 @@ fn check<'t>(text: &'t str, exposed: &Exposed) -> BTreeSet<&'t str> {
     metrics
 }
 
-/// All objects with an `expr`, wherever they stand.
+/// Collects all objects with an `expr`, at any depth.
 fn targets<'v>(value: &'v Value, found: &mut Vec<&'v Value>) {
     match value {
         Value::Object(object) => {
@@ -294,7 +294,7 @@ async fn rules_and_dashboard_read_what_the_daemons_show() {
         let mut exposed = Exposed::new();
         expose(&metrics(&ingester.admin), &mut exposed);
         expose(&metrics(&query.running.admin), &mut exposed);
-        // They come with the first look at the partition's end, and at the list.
+        // These appear after the first look at the partition's end, and at the list.
         let later = ["ingester_partition_state", "ingester_exit_list_age_seconds"];
         let there = |name: &&str| exposed.contains_key(&format!("publication_{name}"));
         later.iter().all(there).then_some(exposed)
@@ -305,7 +305,7 @@ async fn rules_and_dashboard_read_what_the_daemons_show() {
 
     let rules = rules();
     assert!(check(&rules, &exposed).len() > 10);
-    // The runbook looks for beginnings of them.
+    // The runbook uses prefixes of names.
     let runbook = fs::read_to_string(deploy("runbook.md")).unwrap();
     let shown = |name: &str| exposed.keys().any(|known| known.starts_with(name));
     for (name, _) in names(&runbook) {
@@ -325,16 +325,16 @@ async fn rules_and_dashboard_read_what_the_daemons_show() {
         let metrics = check(&text, &exposed);
         assert!(!metrics.is_empty(), "{text}");
         shown.extend(metrics.into_iter().map(str::to_owned));
-        // Grafana puts the spans in.
+        // Grafana replaces these variables.
         let expr = target["expr"].as_str().unwrap();
         let expr = expr.replace("$__rate_interval", "5m").replace("$__range", "1h");
         wrapped.push(json!({ "record": format!("dashboard:{}", wrapped.len()), "expr": expr }));
     }
-    // The dashboard leaves nothing out.
+    // The dashboard must show every metric.
     for name in exposed.keys().filter(|name| !name.ends_with("_sum") && !name.ends_with("_count")) {
         assert!(shown.contains(name), "{name} is not on the dashboard");
     }
-    // JSON is YAML.
+    // JSON is valid YAML.
     let file = scene.directory.path().join("dashboard.rules.yml");
     let groups = json!({ "groups": [{ "name": "dashboard", "rules": wrapped }] });
     fs::write(&file, groups.to_string()).unwrap();

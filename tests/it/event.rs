@@ -1,4 +1,4 @@
-//! `event check`: what a producer is told before there is a topic, and the examples that producers are given.
+//! `event check`, which validates events without a topic, and the examples for producers.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What was lost before it was read is said and counted, and what is there is read: retention, a topic made again, new
-//! partitions, offsets that are gone.
+//! Lost records are logged and counted, and the remaining ones are read: retention, recreated topics, new partitions,
+//! deleted offsets.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,7 +38,7 @@ async fn retention_that_passed_the_position_is_a_gap() {
     scene.produce(records(1_000..1_500)).await;
     testkit::delete_records(&scene.brokers, &scene.topic, 0, 1_200).await;
 
-    // Whoever asked for it is stopped at the gap, as often as it starts.
+    // With `on_gap = "stop"`, every start stops at the gap.
     for _ in 0..2 {
         let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
         let status = stopped.daemon.wait_exit(PATIENCE);
@@ -68,7 +68,7 @@ async fn retention_that_passes_a_running_ingester_is_a_gap() {
     testkit::delete_records(&scene.brokers, &scene.topic, 0, 2_000).await;
     ingester.daemon.resume();
     scene.caught_up(&mut ingester).await;
-    // A fetch that was under way brings what it had; the rest is counted, and nothing is neither.
+    // A fetch in progress may still deliver records. The others are counted; every record is one or the other.
     let lost = gap(&ingester);
     assert!(lost > 0.0);
     assert_eq!(scene.count().await as f64 + lost, 2_100.0);
@@ -82,7 +82,7 @@ async fn a_topic_that_is_made_again_is_read_from_its_first_record() {
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
 
-    // More records than the old topic had: the old position is within the new log, and means nothing there.
+    // More records than in the old topic: the old position lies within the new log, but has no meaning there.
     testkit::delete_topic(&scene.brokers, &scene.topic).await;
     scene.make_topic(1, &[]).await;
     scene.produce(records(1_000..1_300)).await;
@@ -90,7 +90,7 @@ async fn a_topic_that_is_made_again_is_read_from_its_first_record() {
     scene.caught_up(&mut ingester).await;
     assert!(ingester.stop().contains("made again"));
 
-    // Once more, while nobody looks; and fewer records.
+    // Again, while no ingester runs, and with fewer records.
     testkit::delete_topic(&scene.brokers, &scene.topic).await;
     scene.make_topic(1, &[]).await;
     scene.produce(records(2_000..2_050)).await;
@@ -100,7 +100,7 @@ async fn a_topic_that_is_made_again_is_read_from_its_first_record() {
     ingester.stop();
 }
 
-/// A broker that is started again raises the leader epoch of its partitions; that of a new topic begins with 0.
+/// A restarted broker raises the leader epoch of its partitions. The epoch of a new topic begins with 0.
 #[tokio::test]
 async fn a_topic_that_is_made_again_after_a_restart_of_its_broker_is_read() {
     let mut kafka = Kafka::start();
@@ -124,7 +124,7 @@ async fn a_topic_that_is_made_again_after_a_restart_of_its_broker_is_read() {
     ingester.stop();
 }
 
-/// Puts a folder of files in the place of another.
+/// Replaces the content of a folder by that of another.
 fn replace(folder: &Path, by: &Path) {
     if folder.exists() {
         fs::remove_dir_all(folder).unwrap();
@@ -136,8 +136,8 @@ fn replace(folder: &Path, by: &Path) {
     }
 }
 
-/// As after an unclean election, or a power loss that took the last records: the log ends before the position, other
-/// records take the place of those cut off, and the position lies within the log again.
+/// As after an unclean election, or a power loss that truncated the log: the log ends before the position, new records
+/// replace the lost ones, and the position lies within the log again.
 #[tokio::test]
 async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
     let mut kafka = Kafka::start();
@@ -171,7 +171,7 @@ async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
     scene.caught_up(&mut ingester).await;
     assert_eq!(gap(&ingester), 200.0);
     assert!(ingester.stop().contains("read on from the cut"));
-    // It is proved once: the next start says nothing.
+    // The truncation is detected once: the next start reports nothing.
     let mut ingester = scene.ingester(&[]);
     scene.produce(records(1_400..1_401)).await;
     scene.caught_up(&mut ingester).await;
@@ -179,22 +179,22 @@ async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
     ingester.stop();
 }
 
-/// The broker lost letters that it had acknowledged, and with them the numbers of the producer's batches (out of order
-/// sequence number). Nobody can know of these letters; the next ones come.
+/// The broker lost dead letters that it had acknowledged, together with the producer's sequence numbers (out of order
+/// sequence number). The loss cannot be detected; later letters must arrive.
 #[tokio::test]
 async fn letters_that_the_broker_lost_keep_no_later_ones_back() {
     let mut kafka = Kafka::start();
     let scene = Scene::on(kafka.brokers(), "lost", testkit::postgres().database().await.url);
     scene.make_topic(1, &[]).await;
     let mut ingester = scene.ingester(&[]);
-    // Of one letter's partition, each of a batch of its own.
+    // Letters for one partition, each in its own batch.
     let letter = async |n: usize, ingester: &mut Running| {
         let headers = vec![(n.to_string(), None)];
         let (key, value) = (Some("bad".into()), Some("{".into()));
         scene.produce([Record { key, value, headers, ..Record::default() }]).await;
         scene.caught_up(ingester).await;
     };
-    // A letter may come twice when its offset was not committed before the broker stopped.
+    // A letter may arrive twice when its offset was not committed before the broker stopped.
     let letters = async || {
         let letters = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
         let number = |(name, _): &(String, _)| name.parse().ok();
@@ -222,7 +222,7 @@ async fn letters_that_the_broker_lost_keep_no_later_ones_back() {
     assert!(log.contains("OutOfOrderSequenceNumber"), "{log}");
 }
 
-/// A power loss: the broker is killed, and the last part of its file is gone. Returns the first offset that is lost.
+/// A power loss: the broker is killed, and the end of its log file is lost. Returns the first lost offset.
 async fn power_loss(kafka: &mut Kafka, scene: &Scene, numbers: std::ops::Range<usize>) -> i64 {
     let log = kafka.log_folder(&scene.topic, 0).join("00000000000000000000.log");
     kafka.kill();
@@ -230,7 +230,7 @@ async fn power_loss(kafka: &mut Kafka, scene: &Scene, numbers: std::ops::Range<u
     let bytes = file.metadata().unwrap().len();
     file.set_len(bytes - bytes / 3).unwrap();
     kafka.start_again();
-    // The first record after it has the first offset that is free again.
+    // The first new record gets the first lost offset.
     scene.produce(records(numbers)).await[0].1
 }
 
@@ -246,7 +246,7 @@ async fn a_power_loss_that_takes_the_logs_last_records_is_seen() {
             scene.produce(records(n * 10..(n + 1) * 10)).await;
         }
         scene.caught_up(&mut ingester).await;
-        // Under the ingester; more comes than was lost, so that its position lies within the log again.
+        // While the ingester runs. More new records than lost ones, so that its position lies within the log again.
         let first = power_loss(&mut kafka, &scene, 1_000..1_200).await;
         assert!((10..100).contains(&first), "{first}");
         if on_gap == "stop" {
@@ -267,7 +267,7 @@ async fn a_power_loss_that_takes_the_logs_last_records_is_seen() {
         if on_gap == "stop" {
             continue;
         }
-        // While it is stopped.
+        // While the ingester is stopped.
         let end = first + 200;
         let first = power_loss(&mut kafka, &scene, 2_000..2_300).await;
         assert!(first < end, "{first}");
@@ -279,7 +279,7 @@ async fn a_power_loss_that_takes_the_logs_last_records_is_seen() {
     }
 }
 
-/// A byte is another on the broker's disk: the batch that has it is named, counted and passed.
+/// A byte on the broker's disk is corrupted: the batch with it is named in the log, counted and skipped.
 #[tokio::test]
 async fn a_damaged_batch_is_a_gap() {
     let mut kafka = Kafka::start();
@@ -309,7 +309,7 @@ async fn a_damaged_batch_is_a_gap() {
     assert!((1.0..=100.0).contains(&lost), "{lost}");
     assert_eq!(scene.count().await as f64 + lost, 300.0);
     assert!(ingester.stop().contains("damaged on the broker's disk"));
-    // A replay passes it too.
+    // A replay skips the batch too.
     scene.must("replay", &["--from", "earliest", "--until", "latest"]);
     assert_eq!(scene.count().await as f64 + lost, 300.0);
 }
@@ -356,12 +356,12 @@ async fn when_everything_is_rejected_reading_stops_until_a_restart() {
     let (status, answer) = ingester.shows("paused").await;
     assert_eq!(status, 503);
     assert!(answer["reason"].as_str().unwrap().contains("reject.max_consecutive"), "{answer}");
-    // Ten good ones and fifty rejections are done with and committed; the rest waits.
+    // Ten good records and fifty rejections are finished and committed; the others wait.
     eventually("the commit", PATIENCE, async || scene.lag().await == 460).await;
     assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 50);
     assert_eq!(ingester.metrics().get("paused"), Some(1.0));
     assert_eq!(testkit::http_get(&ingester.admin, "/livez").unwrap().0, 200);
-    // It never ends by itself, and a stop is still a stop.
+    // The ingester does not end by itself, and SIGTERM still works.
     assert!(ingester.daemon.is_running());
     ingester.stop();
 
@@ -372,7 +372,7 @@ async fn when_everything_is_rejected_reading_stops_until_a_restart() {
     ingester.stop();
 }
 
-/// Under a replay: what is left is read to its end, and what is lost of the range is named.
+/// A power loss during a replay: the remaining records are read, and the lost part of the range is named.
 #[tokio::test]
 async fn a_power_loss_under_a_replay_is_counted_and_named() {
     let mut kafka = Kafka::start();
@@ -391,7 +391,7 @@ async fn a_power_loss_under_a_replay_is_counted_and_named() {
     let answer = Answer::of(running);
     assert_eq!(answer.code, Some(1), "{}", answer.log);
     let gone = answer.last("done")["left_out"]["gone"].as_i64().unwrap();
-    // One came after the loss.
+    // One record was produced after the loss.
     assert_eq!((scene.count().await, gone), (first + 1, 8_000 - first - 1), "{}", answer.log);
     assert!(answer.log.contains("the log was cut"), "{}", answer.log);
 }

@@ -1,4 +1,4 @@
-//! GraphiQL, in a browser.
+//! GraphiQL in a browser.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::graphql_bulk::migrated;
 use crate::support::Query;
 
 pub(crate) const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser");
-/// Debian's and other names of the program.
+/// The program's name in Debian, and other names of it.
 const BROWSERS: [&str; 4] =
     ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"];
 
@@ -23,7 +23,7 @@ fn browser() -> PathBuf {
         .expect("a headless Chromium is on PATH; cargo xtask setup installs it")
 }
 
-/// What a script of `tests/browser` in this folder saw with these arguments behind the program's path.
+/// The result of a script in `tests/browser`, called with the browser's path and these arguments.
 pub(crate) fn seen(folder: &Path, script: &str, arguments: &[&str]) -> Value {
     let output = Command::new("node")
         .arg(folder.join(script))

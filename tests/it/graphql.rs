@@ -1,4 +1,4 @@
-//! The API over rows that came through the pipeline.
+//! The API with rows from the pipeline.
 
 use serde_json::{Value, json};
 use testkit::{Postgres, StopMode, eventually};
@@ -53,7 +53,7 @@ async fn packages_are_found_by_their_exact_names() {
         ("JSONStream", "1.0.3"),
         ("jsonStream", "1.3.5"),
         ("@scope/x", "1.0"),
-        // Percent-encoding is a purl's, and part of a name it is itself.
+        // Percent-encoding belongs to purls. In a name it is taken literally.
         ("%40scope/x", "1.0.0"),
         ("", ""),
         ("x", "1.0.0"),
@@ -99,7 +99,7 @@ async fn packages_are_found_by_their_exact_names() {
 
     let (status, sdl) = testkit::http_get(&query.http, "/schema.graphql").unwrap();
     assert!(status == 200 && sdl.contains("type PublicationInfo"), "{status} {sdl}");
-    // GraphiQL needs no other host: every file that its page names is ours.
+    // GraphiQL needs no other host: this daemon serves every file that the page names.
     let (status, page) = testkit::http_get(&query.http, "/graphiql").unwrap();
     assert!(status == 200 && page.contains("graphiql") && !page.contains("//"), "{status} {page}");
     let files: Vec<&str> = page.split('"').filter(|text| text.starts_with("/graphiql/")).collect();
@@ -110,7 +110,7 @@ async fn packages_are_found_by_their_exact_names() {
     query.running.stop();
 }
 
-/// Names in the order in which pages of this size show them.
+/// The names in the order of pages of this size.
 fn paged(query: &Query, first: usize, filter: &Value) -> Vec<String> {
     const PAGE: &str = "query($first: Int!, $after: String, $filter: PublicationFilter) {
         publications(first: $first, after: $after, filter: $filter) {
@@ -135,7 +135,7 @@ fn paged(query: &Query, first: usize, filter: &Value) -> Vec<String> {
 async fn publications_are_paged_newest_first_and_filtered() {
     let scene = Scene::new("paging", 2).await;
     scene.produce((0..90).map(|n| generated(n, 0))).await;
-    // Of one moment, so that only the rest of the order can keep them apart.
+    // The same time for all, so that only the rest of the sort key orders them.
     scene.produce((0..25).map(|n| structured(&event(&format!("same-{n:02}"), "1.0.0")))).await;
     let flagged = with(event("flagged", "1.0.0"), "/data/request/edgeTor", json!(true));
     let disputed = with(
@@ -176,7 +176,7 @@ async fn publications_are_paged_newest_first_and_filtered() {
     assert_eq!(count(json!({"tfa": "UNKNOWN", "tor": "UNKNOWN"})), 1);
     assert_eq!(count(json!({"disputed": true})), 1);
     assert_eq!(count(json!({"disputed": false, "name": null})), 116);
-    // package-n was published n seconds after midnight; both bounds are exclusive.
+    // package-n was published n seconds after midnight. Both bounds are exclusive.
     let between = json!({"createdAfter": "2024-03-05T00:00:10Z", "createdBefore": "2024-03-05T01:00:20+01:00"});
     let expected: Vec<String> = (11..20).rev().map(|n| format!("package-{n}")).collect();
     assert_eq!(paged(&query, 100, &between), expected);
@@ -185,7 +185,7 @@ async fn publications_are_paged_newest_first_and_filtered() {
         "first: 0",
         "first: 101",
         "first: 1, after: \"nonsense\"",
-        // A time that no database has.
+        // A time outside of the databases' range.
         "first: 1, after: \"MTkyMjMzNzIwMzY4NTQ3NzU4MDcKcGcKMQ\"",
         "first: 1, filter: {createdAfter: \"today\"}",
     ] {
@@ -217,7 +217,7 @@ async fn a_database_that_is_away_is_a_503_until_it_is_back() {
     server.start_again();
     eventually("the database to be back", PATIENCE, async || ask(&query) == nothing).await;
     query.running.shows("ready").await;
-    // The log says it by itself, and again only where the reason is another.
+    // The log reports it without a request, and again only when the reason changes.
     let log = query.running.stop();
     let told: Vec<_> =
         log.split("not ready").skip(1).filter_map(|rest| rest.lines().next()).collect();
@@ -225,7 +225,7 @@ async fn a_database_that_is_away_is_a_503_until_it_is_back() {
     assert!(log.contains("reason=\"the database"), "{log}");
 }
 
-/// Ready means that the statements of a request would work now. What is missing is the operator's to mend, not the client's.
+/// Ready means that the statements of a request would work now. A missing object is for the operator to fix, not the client.
 #[tokio::test]
 async fn a_missing_column_right_or_table_is_a_503_until_it_is_back() {
     let scene = Scene::new("lacking", 1).await;

@@ -1,4 +1,4 @@
-//! The API over many rows, which the database makes itself.
+//! The API with many rows, which the database generates.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use testkit::Postgres;
 
 use crate::support::{PATIENCE, Query, Scene, free_address};
 
-/// A migrated database on this server, which no record ever reaches.
+/// A migrated database on this server. No ingester writes to it.
 pub(crate) async fn migrated(server: &Postgres) -> String {
     let store = server.database().await.url;
     migrate(&store);
     store
 }
 
-/// Makes the tables.
+/// Creates the tables.
 pub(crate) fn migrate(store: &str) {
     let directory = tempfile::tempdir().unwrap();
     let nowhere = || "nowhere".to_owned();
@@ -31,7 +31,7 @@ pub(crate) fn migrate(store: &str) {
     assert_eq!(migrated.code(), Some(0));
 }
 
-/// Adds `package-{first}` to `package-{last}`, several of one moment, on both sides of those that are there.
+/// Inserts `package-{first}` to `package-{last}`, several at each time, before and after the existing ones.
 pub(crate) async fn add(pool: &PgPool, first: u32, last: u32, seconds: u32) {
     let sql = format!(
         "INSERT INTO publication (name, version, created, revision, generation, tor_reason, tfa_reason, credential,
@@ -47,7 +47,7 @@ pub(crate) async fn add(pool: &PgPool, first: u32, last: u32, seconds: u32) {
 #[tokio::test]
 async fn five_thousand_references_are_one_statement() {
     const REFS: &str = "query($refs: [PackageRef!]!) { packages(refs: $refs) { name } }";
-    // How often each statement on the rows was executed; the probe behind /readyz reads none.
+    // The number of executions of each statement on the rows. The probe of /readyz reads none.
     const STATEMENTS: &str = "SELECT s.query, s.calls FROM pg_stat_statements AS s
         JOIN pg_database AS d ON d.oid = s.dbid AND d.datname = current_database()
         WHERE s.query LIKE '%publication%' AND s.query NOT LIKE '%LIMIT $1'
@@ -63,7 +63,7 @@ async fn five_thousand_references_are_one_statement() {
     let query = Query::start(&store, &[]);
     sqlx::raw_sql("SELECT pg_stat_statements_reset()").execute(&pool).await.unwrap();
 
-    // Every second one is not there.
+    // Every second package does not exist.
     let reference = |n: u32| {
         let name = format!("{}-{n}", if n.is_multiple_of(2) { "package" } else { "nobody" });
         json!({"name": name, "version": "1.0.0"})
@@ -106,7 +106,7 @@ async fn paging_shows_every_row_once_while_others_come() {
     let server = Postgres::builder().fsync(false).start();
     let store = migrated(&server).await;
     let pool = PgPool::connect(&store).await.unwrap();
-    // Forty of each moment, so that pages begin and end within one.
+    // Forty rows at each time, so that pages begin and end within one.
     add(&pool, 0, ROWS - 1, ROWS / 40).await;
     sqlx::raw_sql("ANALYZE publication").execute(&pool).await.unwrap();
     let query = Query::start(&store, &[]);
@@ -125,7 +125,7 @@ async fn paging_shows_every_row_once_while_others_come() {
         }
         after = page["pageInfo"]["endCursor"].clone();
         if pages % 10 == 0 {
-            // Newer ones, older ones, and of moments that are half shown.
+            // Newer rows, older rows, and rows at times that were partly shown.
             add(&pool, next, next + 99, ROWS / 20).await;
             next += 100;
         }

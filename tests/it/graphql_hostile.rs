@@ -1,5 +1,5 @@
-//! What is meant to hurt the API is refused or answered, and others do not notice. `cargo run -p bench` shows the whole of it;
-//! here it is smaller where size is all that matters.
+//! Hostile requests to the API are refused or answered, and other clients are not affected. `cargo xtask bench hostile`
+//! runs them in full size; here some are smaller.
 
 use std::net::TcpStream;
 
@@ -13,10 +13,10 @@ use crate::support::Query;
 
 /// The default of `limits.max_memory`.
 const MEMORY: u64 = 128 << 20;
-/// How much longer than beside a release build a witness may wait here, on a machine that others use too: who is starved
-/// waits longer than that. The bench has the figures.
+/// Factor on the allowed wait of a witness, because a debug build on a shared machine is slower than the release build.
+/// A starved witness waits longer than that. The bench has the exact figures.
 const SLACK: u32 = 5;
-/// Words of an answer that nobody should get, whatever was asked.
+/// Parts of answers that no client may get.
 const WRONG: [&str; 3] = ["500", "INTERNAL_SERVER_ERROR", "no answer"];
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn more_connections_than_open_files_hurt_nobody() {
     assert_eq!((status, body.as_str()), (200, r#"{"data":{"__typename":"Query"}}"#));
     assert_eq!(query.running.readyz().unwrap().0, 200);
     drop(silent);
-    // While those that are cut off end, a new one may have to wait.
+    // While connections are being cut off, a new one may have to wait.
     let log = query.running.stop();
     assert!(log.contains("there are 104 at most"), "{log}");
     assert!(log.matches("cannot accept").count() <= 1, "{log}");

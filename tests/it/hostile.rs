@@ -1,11 +1,11 @@
-//! Records that are made to hurt: they cost bounded time and memory, and the good ones around them become rows.
+//! Hostile records: they need bounded time and memory, and the good records around them become rows.
 
 use testkit::{Record, consume_all};
 
 use crate::support::{Scene, event, generated, structured};
 
-/// What the settings allow to be held (48 MiB), what librdkafka and the allocator take besides (64 MiB), and a record of
-/// the greatest size allowed here (16 MiB) for each of the four writes, which the producer of dead letters holds twice.
+/// The limit of buffered records (48 MiB), the memory of librdkafka and the allocator (64 MiB), and one record of the
+/// maximum size (16 MiB) for each of the four writes, which the dead-letter producer holds twice.
 const MOST: u64 = (48 + 64 + 4 * 16) << 20;
 const MIB: usize = 1 << 20;
 
@@ -13,7 +13,7 @@ fn raw(value: impl Into<Vec<u8>>) -> Record {
     Record { partition: Some(0), value: Some(value.into()), ..Record::default() }
 }
 
-/// The example with this text in the place of a field that nobody knows.
+/// The example event with this value in an unknown field.
 fn with_unknown(name: &str, value: &str) -> Vec<u8> {
     let text = event(name, "1.0.0").to_string();
     format!("{{\"unknown\":{value},{}", &text[1..]).into_bytes()
@@ -37,7 +37,7 @@ async fn hostile_records_cost_bounded_time_and_memory() {
         raw(format!("\"{}", "\\u0000".repeat(MIB))),
         raw(with_unknown("c", "\"unfinished")),
     ];
-    // Odd, and events all the same: what is not known is passed over, however long it is.
+    // Unusual, but valid events: unknown fields are ignored, whatever their length.
     let accepted = [
         raw(with_unknown("long-number", &"9".repeat(5 * MIB))),
         raw(with_unknown("long-text", &format!("\"{}\"", "\\ud83d\\ude00".repeat(MIB / 2)))),
@@ -65,7 +65,7 @@ async fn hostile_records_cost_bounded_time_and_memory() {
     assert!(peak < MOST, "{} MiB", peak >> 20);
     assert_eq!(scene.count().await, i64::try_from(bad + good + good).unwrap());
     let metrics = ingester.metrics();
-    // A number is JSON, and no event.
+    // A number is JSON, but not an event.
     assert_eq!(metrics.get("dead_letters_total{code=\"not_cloudevent\"}"), Some(1.0));
     assert_eq!(metrics.get("dead_letters_total{code=\"not_json\"}"), Some(bad as f64 - 1.0));
     assert_eq!(consume_all(&scene.brokers, &scene.dead_letters).await.len(), bad);

@@ -1,4 +1,4 @@
-//! What people and networks do to the broker under a running ingester: what can go on goes on by itself, what cannot is said.
+//! Faults of the broker while an ingester runs: it continues by itself where possible, and reports what it cannot fix.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,7 +29,7 @@ async fn a_dead_letter_topic_that_was_deleted_is_made_again() {
     let scene = Scene::on(kafka.brokers(), "letters-deleted", store);
     scene.make_topic(1, &[]).await;
     let mut ingester = scene.ingester(&[]);
-    // The topic's leaders have an epoch above that of the new one's.
+    // The leader epoch of the old topic is higher than the new topic's.
     for _ in 0..2 {
         scene.produce([bad(0), generated(0, 0)]).await;
         scene.caught_up(&mut ingester).await;
@@ -49,7 +49,7 @@ async fn a_dead_letter_topic_that_was_deleted_is_made_again() {
     ingester.stop();
 }
 
-/// The greatest timestamp that a broker takes.
+/// Records with the largest timestamp that a broker accepts.
 #[tokio::test]
 async fn records_stamped_at_the_end_of_time_stop_nothing() {
     let scene = Scene::without_topic("stamped", testkit::postgres().database().await.url);
@@ -66,7 +66,7 @@ async fn records_stamped_at_the_end_of_time_stop_nothing() {
     scene.produce(records).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
-    // The event of the last one lies after its timestamp.
+    // The event time of the last record is after its timestamp.
     assert_eq!(scene.count().await, 3);
     let letters = consume_all(&scene.brokers, &scene.dead_letters).await;
     assert_eq!(letters.len(), 5);
@@ -91,7 +91,7 @@ async fn records_stamped_at_the_end_of_time_stop_nothing() {
     }
 }
 
-/// Two machines that were made from one image: a group has one member of a name, and the newer one counts.
+/// Two machines from the same image: a group has one member per instance id, and the newer one replaces the older.
 #[tokio::test]
 async fn the_older_of_two_members_with_one_name_ends_and_says_why() {
     let scene = Scene::new("one-name", 2).await;
@@ -110,7 +110,7 @@ async fn the_older_of_two_members_with_one_name_ends_and_says_why() {
     newer.stop();
 }
 
-/// Puts another text into the broker's properties while it is stopped.
+/// Replaces a text in the broker's properties while it is stopped.
 fn reconfigure(kafka: &mut Kafka, from: &str, to: &str) {
     let folder = kafka.log_folder("any", 0);
     let file = folder.ancestors().nth(2).unwrap().join("server.properties");
@@ -121,7 +121,7 @@ fn reconfigure(kafka: &mut Kafka, from: &str, to: &str) {
     kafka.start_again();
 }
 
-/// A password that is changed on the broker alone, and changed back.
+/// A password that is changed on the broker only, and changed back.
 #[tokio::test]
 async fn a_password_that_the_broker_refuses_later_is_said_and_waited_for() {
     let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
@@ -184,7 +184,7 @@ async fn a_topic_that_is_made_again_with_fewer_partitions_is_read_whole() {
     ingester.stop();
 }
 
-/// A member that has no partition is told of no assignment when the topic is there again.
+/// A member without partitions gets no assignment when the topic is created again.
 #[tokio::test]
 async fn a_spare_member_is_ready_again_when_its_topic_is_made_again() {
     let scene = Scene::new("spare", 1).await;
@@ -205,8 +205,8 @@ async fn a_spare_member_is_ready_again_when_its_topic_is_made_again() {
     }
 }
 
-/// A broker gets another address, and what answers at its old one accepts connections and ends them: a proxy, a load balancer,
-/// a port that somebody else has now. librdkafka 2.12 alone asks for the coordinator there for ever.
+/// A broker gets another address, and its old one accepts connections and closes them, like a proxy, a load balancer or
+/// another server would. librdkafka 2.12 by itself looks for the coordinator there for ever.
 #[tokio::test]
 async fn a_broker_that_moved_is_found_although_its_old_address_accepts_connections() {
     let [bootstrap, before, after] = [Proxy::start(), Proxy::start(), Proxy::start()];
@@ -232,7 +232,7 @@ async fn a_broker_that_moved_is_found_although_its_old_address_accepts_connectio
     scene.caught_up(&mut ingester).await;
     ingester.shows("ready").await;
     assert_eq!(scene.count().await, 2);
-    // One that was written before the group was left may come again.
+    // A letter that was written before the member left the group may be written again.
     let letters = consume_all(&scene.brokers, &scene.dead_letters).await;
     let keys: BTreeSet<_> = letters.into_iter().filter_map(|letter| letter.key).collect();
     assert_eq!(keys, [b"bad-0".to_vec(), b"bad-1".to_vec()].into());
@@ -240,7 +240,7 @@ async fn a_broker_that_moved_is_found_although_its_old_address_accepts_connectio
     assert!(log.contains("the kafka client is made anew"), "{log}");
 }
 
-/// All connections end as soon as they are made, for as long as librdkafka may have given up. Then all is well.
+/// All connections are closed at once, long enough for librdkafka to give up. Then they work again.
 #[tokio::test]
 async fn a_client_that_finds_no_broker_is_made_anew() {
     let proxy = Proxy::start();

@@ -1,7 +1,7 @@
-//! The promises of README.md, seen from outside: real processes, a real broker, a real PostgreSQL.
+//! The promises of README.md, tested from outside: real processes, a real broker, a real PostgreSQL.
 //!
-//! Each test has its own topics, group, database and ports, waits for conditions and never for a time, and knows the
-//! daemons only by what an operator sees: records, rows, answers, metrics, logs and exit codes.
+//! Each test has its own topics, group, database and ports, and waits for conditions, never for a time. It uses only
+//! what an operator sees: records, rows, answers, metrics, logs and exit codes.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! What the daemons are run by: systemd units, containers, Kubernetes. Nothing of it is run here; it is read by what reads
-//! it, and its settings by the daemons.
+//! The files to run the daemons: systemd units, containers, Kubernetes. They are not run here, but checked with the
+//! tools that read them, and their settings with the daemons.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use testkit::Daemon;
 use crate::deploy::deploy;
 use crate::support::STOP;
 
-/// Whether the daemon takes these variables and this file for its configuration.
+/// Whether the daemon accepts these variables and this file as its configuration.
 fn accepts(daemon: &str, environment: &[(String, String)], file: Option<&str>) -> bool {
     let directory = tempfile::tempdir().unwrap();
-    // Both load the configuration, do a little and end.
+    // Both commands load the configuration and end soon.
     let (command, prefix) = match daemon {
         "ingester" => (&["tor", "coverage"][..], "INGESTER_"),
         _ => (&["schema"][..], "QUERY_"),
@@ -31,7 +31,7 @@ fn accepts(daemon: &str, environment: &[(String, String)], file: Option<&str>) -
     }
     let mut running = command.spawn();
     let code = running.wait_exit(STOP).code().unwrap();
-    // Lists that are not there on this machine are no fault of the configuration.
+    // Exit lists that do not exist on this machine are not a configuration error.
     assert!(matches!(code, 0 | 1 | 78), "{code}: {}", running.log());
     code != 78
 }
@@ -86,7 +86,7 @@ fn run(program: &Path, arguments: &[&str]) -> String {
     text
 }
 
-/// The variables of a container as Kubernetes lists them, or compose maps them.
+/// The variables of a container, as Kubernetes lists them or compose maps them.
 fn environment(of: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or("x").to_owned();
     match of {
@@ -98,7 +98,7 @@ fn environment(of: &Value) -> Vec<(String, String)> {
     }
 }
 
-/// As compose puts a value in the place of a variable: `${NAME:?message}`.
+/// Replaces variables like compose does: `${NAME:?message}`.
 fn interpolated(text: &str) -> String {
     match text.split_once("${").and_then(|(head, rest)| Some((head, rest.split_once('}')?.1))) {
         Some((head, rest)) => format!("{head}value{}", interpolated(rest)),
@@ -147,7 +147,7 @@ fn kubernetes_and_containers_are_configured_with_keys_that_exist() {
         assert!(!set.is_empty() && accepts(daemon, &set, None), "{set:?}");
     }
 
-    // Secrets are referred to and never here.
+    // Secrets are referenced, never included.
     assert!(of_kind(&documents, "Secret").is_empty());
     let maps = of_kind(&documents, "ConfigMap");
     let workloads =
@@ -165,9 +165,9 @@ fn kubernetes_and_containers_are_configured_with_keys_that_exist() {
         let map = maps.iter().find(|map| map["metadata"]["name"] == workload["metadata"]["name"]);
         let file = map.unwrap()["data"][format!("{daemon}.toml")].as_str().unwrap();
         assert!(accepts(daemon, &environment(&container["env"]), Some(file)), "{daemon}");
-        // A key that is wrong in the file would have been seen.
+        // An invalid key in the file would be detected.
         assert!(!accepts(daemon, &[], Some(&file.replace("listen", "listens"))));
-        // The probes ask where the file says that the daemon listens.
+        // The probes use the port on which the file lets the daemon listen.
         for port in container["ports"].as_array().unwrap() {
             let listen = format!("listen = \"0.0.0.0:{}\"", port["containerPort"]);
             assert!(file.contains(&listen), "{daemon}: {listen}");

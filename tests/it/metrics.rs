@@ -1,10 +1,10 @@
-//! The admin listener: probes, and metrics that are there before anything happens.
+//! The admin listener: probes, and metrics that exist before the first record.
 
 use serde_json::json;
 
 use crate::support::{Scene, event, structured, with};
 
-/// Of the documented metrics, the series that are 0 before the first record.
+/// The series of documented metrics that are 0 before the first record.
 const ZERO: [&str; 19] = [
     "records_total{outcome=\"inserted\"}",
     "records_total{outcome=\"updated\"}",
@@ -61,7 +61,7 @@ async fn every_series_of_the_ingester_is_there_from_the_start() {
         }
     }
 
-    // Whatever arrives, no label ever names a package, a user or an address.
+    // No label may contain a package, a user or an address, whatever arrives.
     let odd = with(event("left-pad", "1.0.0"), "/data/actor/kind", json!("left-pad"));
     let bad = with(event("left-pad", "1.0.1"), "/data/revision", json!("left-pad"));
     scene.produce([structured(&odd), structured(&bad)]).await;
@@ -92,7 +92,7 @@ async fn every_series_of_the_ingester_is_there_from_the_start() {
     ingester.stop();
 }
 
-/// Behind the last record of a transaction stands a marker, and an aborted one has no records at all.
+/// A control record follows the last record of a transaction. An aborted transaction has no visible records at all.
 #[tokio::test]
 async fn what_a_transaction_leaves_behind_is_no_lag() {
     let scene = Scene::new("transactions", 1).await;
@@ -110,7 +110,7 @@ async fn what_a_transaction_leaves_behind_is_no_lag() {
         (value("lag_records"), value("lag_seconds")) == (Some(0.0), Some(0.0))
     })
     .await;
-    // Also for one that begins behind the last record and never gets any.
+    // Also for an ingester that starts after the last record and receives none.
     ingester.stop();
     let ingester = scene.ingester(&[]);
     testkit::eventually("no lag", crate::support::PATIENCE, async || {
@@ -120,7 +120,7 @@ async fn what_a_transaction_leaves_behind_is_no_lag() {
     ingester.stop();
 }
 
-/// What a producer that is gone leaves open holds everything behind it back from those who read what is committed.
+/// An open transaction of a failed producer blocks all later records for read-committed consumers.
 #[tokio::test]
 async fn what_waits_behind_an_open_transaction_is_lag() {
     let scene = Scene::new("open-transaction", 1).await;

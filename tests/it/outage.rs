@@ -1,11 +1,11 @@
-//! What the daemons need goes away, or is not there yet: they wait and say so, and nothing is lost or rejected.
+//! Required services are unreachable, at start or later: the daemons wait and report it; nothing is lost or rejected.
 
 use serde_json::Value;
 use testkit::{Postgres, StopMode, consume_all, eventually};
 
 use crate::support::{PATIENCE, Running, Scene, event, generated, structured};
 
-/// Paused, with a reason, and nothing else to be seen of it.
+/// The ingester is paused, with a reason, and otherwise healthy.
 async fn assert_paused(ingester: &mut Running) {
     let (status, answer) = ingester.shows("paused").await;
     assert_eq!(status, 503, "{answer}");
@@ -26,20 +26,20 @@ async fn a_database_that_goes_away_is_waited_for() {
     let scene = Scene::without_topic("outage", server.database().await.url);
     scene.make_topic(4, &[]).await;
 
-    // Away from the start.
+    // Unreachable from the start.
     server.stop(StopMode::Fast);
     let mut ingester = scene.start_ingester(&[("INGESTER_BATCH__MAX_ROWS", "500")]);
     assert_paused(&mut ingester).await;
     server.start_again();
     assert_ready(&mut ingester).await;
 
-    // Gone while there is nothing to write.
+    // Unreachable while there is nothing to write.
     server.stop(StopMode::Fast);
     assert_paused(&mut ingester).await;
     server.start_again();
     assert_ready(&mut ingester).await;
 
-    // Gone in the middle of the flow, as in a crash; what comes meanwhile waits in the topic.
+    // Unreachable under load, as after a crash. New records wait in the topic.
     scene.produce((0..EVENTS / 2).map(|n| generated(n, 0))).await;
     eventually("the first rows", PATIENCE, async || scene.count().await > 0).await;
     server.stop(StopMode::Immediate);
@@ -59,7 +59,7 @@ async fn a_database_that_goes_away_is_waited_for() {
     assert_eq!(consume_all(&scene.brokers, &scene.dead_letters).await, []);
     assert_eq!(scene.count().await, i64::try_from(EVENTS).unwrap());
 
-    // A stop while the database is away is still a stop.
+    // SIGTERM works while the database is unreachable.
     server.stop(StopMode::Immediate);
     scene.produce([generated(EVENTS, 0)]).await;
     assert_paused(&mut ingester).await;
@@ -91,7 +91,7 @@ async fn a_topic_that_is_not_there_yet_is_waited_for() {
     ingester.ready().stop();
 }
 
-/// librdkafka remembers that a partition was paused when it was let go.
+/// librdkafka remembers that a partition was paused when it was revoked.
 #[tokio::test]
 async fn partitions_that_leave_while_nothing_can_be_written_are_read_when_they_come_back() {
     let server = Postgres::start();
@@ -106,7 +106,7 @@ async fn partitions_that_leave_while_nothing_can_be_written_are_read_when_they_c
     scene.produce((0..100).map(|n| generated(n, 0))).await;
     scene.caught_up(&mut first).await;
 
-    // Nothing can be written, and more than fits is there: the partitions are paused. Then half of them leave.
+    // Writes fail and there are more records than fit, so the partitions are paused. Then half of them move to another member.
     scene.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
     scene.execute("SELECT pg_reload_conf()").await;
     scene.produce((100..40_100).map(|n| generated(n, 0))).await;
@@ -120,7 +120,7 @@ async fn partitions_that_leave_while_nothing_can_be_written_are_read_when_they_c
     })
     .await;
 
-    // When it can be written again, they come back.
+    // When writes work again, the partitions come back.
     scene.execute("ALTER SYSTEM RESET default_transaction_read_only").await;
     scene.execute("SELECT pg_reload_conf()").await;
     assert_ready(&mut first).await;

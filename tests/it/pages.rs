@@ -1,4 +1,4 @@
-//! The pages for people: in a browser, and over a package of thousands of versions.
+//! The HTML pages in a browser, also for a package with thousands of versions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -96,7 +96,7 @@ async fn pages_are_accessible_narrow_dark_and_quiet() {
     for request in seen["requests"].as_array().unwrap() {
         assert!(request.as_str().unwrap().starts_with(&host), "{request}");
     }
-    // A page that is not there is a failure to the browser's log too.
+    // A missing page is also an error in the browser's log.
     let errors = seen["errors"].as_array().unwrap();
     let is_404 = |error: &Value| error.as_str().unwrap().ends_with("/package/nobody");
     assert!(errors.iter().all(is_404), "{errors:?}");

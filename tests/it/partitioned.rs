@@ -1,4 +1,4 @@
-//! `deploy/postgresql/partitioned.sql`: the daemons on a table of partitions.
+//! `deploy/postgresql/partitioned.sql`: the daemons on a partitioned table.
 
 use std::fs;
 
@@ -24,12 +24,12 @@ async fn the_daemons_work_on_a_partitioned_table() {
     let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'publication'::regclass";
     assert_eq!(scene.number(partitions).await, 16);
 
-    // By COPY, since all of them are new, in one batch each …
+    // By COPY, because all rows are new, in one batch each …
     scene.produce((100..4_100).map(|n| generated(n, 0))).await;
     let batches = [("INGESTER_BATCH__LINGER", "2s"), ("INGESTER_BATCH__MAX_ROWS", "4000")];
     let mut ingester = scene.ingester(&batches);
     scene.caught_up(&mut ingester).await;
-    // … then by upserts: new ones, changed ones, and ones that were there.
+    // … then by upserts: new, changed and unchanged rows.
     let mixed = (4_100..4_200).map(|n| generated(n, 0));
     let mixed = mixed.chain((0..500).map(|n| generated(n, 1)));
     scene.produce(mixed.chain((1_000..1_300).map(|n| generated(n, 0)))).await;

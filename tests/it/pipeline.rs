@@ -1,4 +1,4 @@
-//! The way of one record, from the topic to the answer.
+//! The path of a record from the topic to the answer.
 
 use serde_json::json;
 
@@ -6,14 +6,14 @@ use crate::support::{
     Row, SEED, Scene, binary, event, example, example_record, identity, with, write_snapshot,
 };
 
-/// Within the window of the event, and in the list below.
+/// An address in the list below, within the window of the event.
 const EXIT: &str = "109.70.100.19";
 
 fn row(columns: &[(&str, Option<&str>)]) -> Row {
     columns.iter().map(|(name, text)| ((*name).to_owned(), text.map(str::to_owned))).collect()
 }
 
-/// The example event (crates/model/README.md) as a row, evaluated without any exit list.
+/// The row of the example event (crates/model/README.md), evaluated without exit lists.
 fn example_row() -> Row {
     row(&[
         ("name", Some("pg")),
@@ -56,8 +56,8 @@ async fn the_example_event_becomes_the_answer_of_the_seed() {
     assert_eq!(answer, (200, unknown.to_owned()));
     ingester.stop();
 
-    // The same event in binary mode, evaluated again with a list that covers its time; beside it an exit's, and one more
-    // version that was never sent in structured mode.
+    // The same event in binary mode, evaluated again with a list that covers its time; also an event from an exit, and
+    // a version that was never sent in structured mode.
     write_snapshot(scene.directory.path(), "2019-07-25-18-00-00", &[EXIT]);
     let snapshots = scene.directory.path().to_str().unwrap();
     let mut ingester = scene.ingester(&[("INGESTER_TOR__SNAPSHOTS", snapshots)]);

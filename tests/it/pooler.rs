@@ -1,4 +1,4 @@
-//! PgBouncer between the daemons and PostgreSQL, as people set it up.
+//! PgBouncer between the daemons and PostgreSQL, in a common setup.
 
 use testkit::Pgbouncer;
 

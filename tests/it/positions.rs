@@ -1,5 +1,5 @@
-//! A database that went back in time is seen, at start and under way, and what it lacks is read again from the topic by
-//! itself. What somebody else sets the group's offset to is obeyed, and said.
+//! A database that went back in time is detected, at start and at run time, and the missing records are read again from
+//! the topic. Offsets that an operator sets for the group are obeyed, and logged.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ fn rewound(running: &Running) -> f64 {
     running.metrics().get("store_rewound_records_total").unwrap()
 }
 
-/// The lines of a log that have these words.
+/// The lines of a log with these words.
 fn lines<'l>(log: &'l str, words: &str) -> Vec<&'l str> {
     log.lines().filter(|line| line.contains(words)).collect()
 }
@@ -36,7 +36,7 @@ const GONE: &str = "has no account of this group";
 const FORWARDS: &str = "set the group's offset forwards";
 const BACKWARDS: &str = "set the group's offset back";
 
-/// The file of a scene on SQLite.
+/// The SQLite file of a scene.
 fn file(scene: &Scene) -> PathBuf {
     scene.directory.path().join("publications.db")
 }
@@ -49,7 +49,7 @@ async fn on_sqlite(name: &str) -> Scene {
     scene
 }
 
-/// A copy of the file, consistent although it is written to.
+/// A copy of the file, consistent even while it is written.
 async fn copy(scene: &Scene) -> PathBuf {
     let to = scene.directory.path().join("copy.db");
     let mut connection = SqliteConnection::connect(&scene.store).await.unwrap();
@@ -59,7 +59,7 @@ async fn copy(scene: &Scene) -> PathBuf {
     to
 }
 
-/// Puts a file in the place of the database's.
+/// Replaces the database's file.
 fn put_back(scene: &Scene, copy: &PathBuf) {
     let file = file(scene);
     for suffix in ["-wal", "-shm"] {
@@ -69,7 +69,7 @@ fn put_back(scene: &Scene, copy: &PathBuf) {
     fs::rename(copy, file).unwrap();
 }
 
-/// All that was read is in the table again, which is said once and counted.
+/// All records are in the table again. The rewind was logged once and counted.
 async fn is_healed(scene: &Scene, ingester: &mut Running, lacked: f64) {
     has_rows(scene, ingester, 300).await;
     scene.caught_up(ingester).await;
@@ -99,7 +99,7 @@ async fn a_copy_of_the_database_that_is_put_back_is_read_up_to_the_present() {
     let said = lines(&log, WENT_BACK);
     assert!(said.len() == 1 && said[0].contains("from=100") && said[0].contains("to=300"), "{log}");
 
-    // It is whole: nothing is read again.
+    // The database is complete, so nothing is read again.
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
     assert_eq!((rewound(&ingester), ingester.metrics().sum("records_total")), (0.0, 0.0));
@@ -161,7 +161,7 @@ async fn a_file_that_is_put_back_is_read_up_to_the_present() {
     scene.produce(records(100..300)).await;
     scene.caught_up(&mut ingester).await;
 
-    // Under the ingester, then while it is stopped.
+    // While the ingester runs, then while it is stopped.
     put_back(&scene, &first);
     is_healed(&scene, &mut ingester, 200.0).await;
     ingester.stop();
@@ -187,7 +187,7 @@ async fn a_file_that_is_moved_away_is_waited_for_or_filled_again() {
     assert_eq!(rewound(&ingester), 0.0);
     ingester.stop();
 
-    // At a start a new file is made: it has no account, and the commit names one.
+    // At start a new file is created. It has no account of positions, although the commit names one.
     fs::rename(file(&scene), &elsewhere).unwrap();
     let mut ingester = scene.ingester(&[]);
     is_healed(&scene, &mut ingester, 300.0).await;
@@ -201,11 +201,11 @@ async fn an_emptied_database_is_filled_again_and_an_older_ones_group_is_not() {
     scene.produce(records(0..300)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
-    // Under way, and before a start.
+    // At run time, then before a start.
     scene.execute("TRUNCATE publication, ingest_position").await;
     is_healed(&scene, &mut ingester, 300.0).await;
     assert_eq!(lines(&ingester.stop(), GONE).len(), 1);
-    // Without it nobody would see that the log was cut below the position.
+    // Without the epoch, a log that was truncated below the position would not be detected.
     let with_epoch = "SELECT count(*) FROM ingest_position WHERE leader_epoch IS NOT NULL";
     assert_eq!(scene.number(with_epoch).await, 1);
     scene.execute("TRUNCATE publication, ingest_position").await;
@@ -271,7 +271,7 @@ async fn what_an_operator_sets_the_groups_offset_to_is_obeyed_and_said() {
     assert_eq!(lines(&ingester.stop(), BACKWARDS).len(), 1);
 }
 
-/// Promotes the standby, on the port of the server that died: the address moved with it.
+/// Promotes the standby on the port of the failed server, like an address that moves with the primary.
 async fn fail_over(primary: &mut Postgres, standby: &mut Postgres) {
     primary.stop(StopMode::Immediate);
     standby.stop(StopMode::Fast);
@@ -281,8 +281,8 @@ async fn fail_over(primary: &mut Postgres, standby: &mut Postgres) {
 
 #[tokio::test]
 async fn a_standby_that_is_promoted_without_the_last_commits_is_read_up_to_the_present() {
-    // With the second interval no account is written between the last rows and the death of the primary: what the standby
-    // has says that nothing is missing.
+    // With the second interval, the account is not written between the last rows and the failure of the primary.
+    // According to the standby's data nothing is missing.
     for (interval, lacked) in [("200ms", Some(200.0)), ("6s", None)] {
         let mut primary = Postgres::start();
         let scene = Scene::without_topic("promoted", primary.database().await.url);

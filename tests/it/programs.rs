@@ -1,11 +1,11 @@
-//! Programs of others, with packages from their registries.
+//! External programs, with packages from their registries.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs a program to its end and returns what it printed.
+/// Runs a program and returns its output. Panics when it fails.
 pub(crate) fn run(program: impl AsRef<OsStr>, arguments: &[&str], directory: &Path) -> String {
     let program = program.as_ref();
     let output = Command::new(program).args(arguments).current_dir(directory).output();
@@ -19,7 +19,7 @@ pub(crate) fn run(program: impl AsRef<OsStr>, arguments: &[&str], directory: &Pa
     text
 }
 
-/// Copies a folder and all that is in it, so that no test leaves packages in the project.
+/// Copies a folder with its content, so that no test leaves packages in the project.
 pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -33,19 +33,19 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Installs what the folder's package-lock.json names.
+/// Installs the packages of the folder's package-lock.json.
 pub(crate) fn npm_install(folder: &Path) {
     run("npm", &["ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder);
 }
 
-/// Installs what the folder's requirements.txt names, for [`python`].
+/// Installs the packages of the folder's requirements.txt, for [`python`].
 pub(crate) fn pip_install(folder: &Path) {
     run("python3", &["-m", "venv", "venv"], folder);
     let requirements = ["-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"];
     python(&requirements, folder);
 }
 
-/// Runs the Python of the folder.
+/// Runs the folder's Python.
 pub(crate) fn python(arguments: &[&str], folder: &Path) -> String {
     run("venv/bin/python3", arguments, folder)
 }

@@ -1,4 +1,4 @@
-//! The quickstart: its stories by the pages, and by the audit of the lockfile that it leaves.
+//! The quickstart: its stories on the pages, and in the audit of its lockfile.
 
 use testkit::{Daemon, eventually};
 

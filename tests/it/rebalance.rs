@@ -1,4 +1,4 @@
-//! Several ingesters share a topic, come and go while records flow, and nothing is lost.
+//! Several ingesters share a topic, join and leave while records flow, and nothing is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use crate::support::{PATIENCE, Running, Scene, generated};
 
 const PARTITIONS: usize = 8;
 
-/// How many partitions an ingester has, by the lag that it shows.
+/// The number of an ingester's partitions, from the lag metric.
 fn partitions(running: &Running) -> usize {
     running.metrics().family("lag_records").len()
 }
@@ -32,13 +32,13 @@ async fn share(group: &mut [&mut Running]) {
     .await;
 }
 
-/// How far the records may run ahead of the ingesters: they are to be busy, and not hours behind on a slow machine.
+/// Maximum lag of the ingesters: they should be busy, but a slow machine must not fall hours behind.
 const AHEAD: i64 = 20_000;
 
-/// Records that flow until the test has seen enough of them; the thread answers how many there were.
+/// Produces records until `enough` is set. The thread returns their number.
 fn flow(scene: &Arc<Scene>, enough: &Arc<AtomicBool>) -> JoinHandle<usize> {
     let (scene, enough) = (scene.clone(), enough.clone());
-    // A thread with a runtime of its own: it goes on while the test waits for a daemon.
+    // A thread with its own runtime, so that it continues while the test waits for a daemon.
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut produced = 0;
@@ -58,7 +58,7 @@ async fn ingesters_that_come_and_go_lose_nothing() {
     come_and_go("rebalance", &[]).await;
 }
 
-/// The broker assigns the partitions instead of the members (KIP-848).
+/// The broker assigns the partitions, not the members (KIP-848).
 #[tokio::test]
 async fn ingesters_that_come_and_go_lose_nothing_when_the_broker_assigns() {
     come_and_go("broker-assigns", &[("INGESTER_KAFKA__CLIENT__GROUP_PROTOCOL", "consumer")]).await;

@@ -1,4 +1,4 @@
-//! A range of the topic against the table: what somebody did to the rows is named, exactly, and mended where the merge rule mends it.
+//! Compares a range of the topic with the table: changed rows are named exactly, and repaired where the merge rule allows it.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::{PATIENCE, Scene, event, structured, with, write_snapshot};
 /// 2024-03-05T10:00:00Z
 const START: i64 = 1_709_632_800_000;
 
-/// `p{n}`, published and recorded `n` seconds after [`START`]; every second one without a second factor, every third from an exit.
+/// `p{n}`, published and recorded `n` seconds after [`START`]; every second without a second factor, every third from an exit.
 fn record(n: i64, revision: u32, recorded: i64) -> Record {
     let second = n % 2 == 0;
     let event = with(
@@ -63,7 +63,7 @@ async fn rows_deleted_altered_and_made_up_are_named() {
     write_snapshot(&lists, "2024-03-05-09-00-00", &["109.70.100.19"]);
     let environment = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())];
     let mut records: Vec<Record> = (0..300).map(|n| record(n, 0, n)).collect();
-    // Rubbish, a late record of an act within the range, a repetition, and corrections recorded after the range.
+    // Invalid data, a late record of an act in the range, a repetition, and corrections recorded after the range.
     records.push(Record { value: Some(b"{".into()), timestamp: Some(START), ..Record::default() });
     records.push(record(400, 0, 5_000));
     records.push(record(5, 0, 5));
@@ -89,7 +89,7 @@ async fn rows_deleted_altered_and_made_up_are_named() {
         scene.execute(&format!("UPDATE publication SET {change} WHERE name = 'p{n}'")).await;
         expected.insert(format!("different p{n}"));
     }
-    // Under the id of its event, and above it: a producer that repeats its ids can have sent that.
+    // The event id is right, but the revision too high. A producer that reuses ids can have sent that.
     scene.execute("UPDATE publication SET revision = 7 WHERE name = 'p20'").await;
     expected.insert("unproven p20".to_owned());
     let made_up = "INSERT INTO publication SELECT (p).* FROM (SELECT jsonb_populate_record(p, '{\"name\": \"made-up\"}') AS p \
@@ -102,7 +102,7 @@ async fn rows_deleted_altered_and_made_up_are_named() {
     assert_eq!((found.code, named(&found)), (Some(1), expected.clone()), "{}", found.log);
     assert!(!found.log.contains("109.70.100.19"));
 
-    // Over the whole topic, so that the correction of p55 is found again too; extra rows are left to people.
+    // Over the whole topic, so that the correction of p55 is found again too. Extra rows are left to operators.
     let repair = [&all[..], &["--repair"]].concat();
     let repaired = scene.ask("reconcile", &repair, &environment);
     let mended = |answer: &Answer| -> BTreeSet<String> {
@@ -110,7 +110,7 @@ async fn rows_deleted_altered_and_made_up_are_named() {
         let repaired = differences.filter(|one| one["repaired"] == true);
         repaired.map(|one| one["name"].as_str().unwrap().to_owned()).collect()
     };
-    // What the merge rule makes right. It keeps the others, and only people can say that nobody published them.
+    // The rows that the merge rule repairs. It keeps the others; only people can know that they were never published.
     let by_merge = ["p1", "p14", "p15", "p18", "p19", "p2", "p55"].map(str::to_owned);
     assert_eq!(mended(&repaired), by_merge.into(), "{}", repaired.log);
     assert_eq!((repaired.code, &repaired.last("reconciled")["repaired"]), (Some(1), &json!(7)));
@@ -160,7 +160,7 @@ async fn a_database_that_restarts_at_any_moment_is_waited_for() {
     let poison = Record { value: Some(b"{".into()), timestamp: Some(START), ..Record::default() };
     scene.produce((0..3_000).map(|n| record(n, 0, n)).chain([poison])).await;
     scene.ingest(&[]).await;
-    // Before it begins, and in the middle.
+    // At the start of the command, and during it.
     for rate in [&[][..], &["--rate", "1000"]] {
         let mut commands = vec![("reconcile", [&["--from", "earliest"][..], rate].concat())];
         if rate.is_empty() {
@@ -205,7 +205,7 @@ async fn an_id_that_was_sent_again_with_a_later_time_costs_no_row_its_earlier_on
     scene.ingest(&[]).await;
     let before = scene.rows().await;
     assert_eq!(before[0]["disputed"].as_deref(), Some("true"), "{before:?}");
-    // The range has the second one only; the row is the first one's, as the merge rule wants it.
+    // The range has only the second event. The row is from the first one, as the merge rule requires.
     let from = millis_to_iso(START + 8 * 60_000);
     let repaired = scene.must("reconcile", &["--from", &from, "--repair"]);
     assert_eq!(named(&repaired), ["unproven retry".to_owned()].into());

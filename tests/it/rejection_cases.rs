@@ -1,43 +1,42 @@
-//! Every way to be rejected, skipped, or only just accepted (crates/model/README.md,
-//! Rejections), as records.
+//! Records for every way to be rejected, skipped, or barely accepted (crates/model/README.md, Rejections).
 
 use serde_json::{Value, json};
 use testkit::Record;
 
 use crate::support::{binary, event, header, structured, with, without};
 
-/// The time of every record here: an hour long past, so that a dead letter that took a time of its own would show.
+/// The timestamp of every record here: long ago, so that a dead letter with a timestamp of its own would be noticed.
 pub(crate) const STAMPED: i64 = 1_564_078_200_000; // 2019-07-25T18:10:00Z
-/// The publisher's address of every event here. No log line, metric or header of a dead letter may have it.
+/// The publisher's address in every event here. It must not appear in a log line, metric or dead-letter header.
 pub(crate) const ADDRESS: &str = "71.160.223.45";
-/// Stands in values that are wrong. No message may quote it.
+/// A text in invalid values, which no message may quote.
 pub(crate) const MARK: &str = "quoted";
-/// The topic takes larger values than the ingester.
+/// The topic accepts larger values than the ingester.
 pub(crate) const MAX_EVENT_BYTES: usize = 1024 * 1024;
-/// Refused by a CHECK that the test adds.
+/// A version that a CHECK in the test refuses.
 pub(crate) const REFUSED_VERSION: &str = "6.6.6";
 
-/// What must become of a record.
+/// The expected result of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// A row; columns that must have these values.
+    /// A row, with the columns that must have these values.
     Row(Vec<(&'static str, Option<&'static str>)>),
     Skipped,
     Rejected(&'static str),
 }
 
-/// A record and its fate.
+/// A record and its expected result.
 pub(crate) struct Case {
     pub(crate) what: String,
     pub(crate) record: Record,
     pub(crate) fate: Fate,
 }
 
-/// The cases so far. Each is a package of its own, named after its number.
+/// The cases so far. Each has its own package, named after its number.
 #[derive(Default)]
 pub(crate) struct Cases(pub(crate) Vec<Case>);
 
-/// The package of a case.
+/// The package name of a case.
 pub(crate) fn name(number: usize) -> String {
     format!("@case/{number}")
 }
@@ -66,7 +65,7 @@ impl Cases {
         cases
     }
 
-    /// An event for the next case, which its id numbers.
+    /// An event for the next case, whose id has the case's number.
     pub(crate) fn event(&self) -> Value {
         let number = self.0.len();
         with(event(&name(number), "1.0.0"), "/id", json!(id(number)))
@@ -86,7 +85,7 @@ impl Cases {
         self.rejected(code, what, record);
     }
 
-    /// The event changed in one place, in both modes.
+    /// Adds the event with one changed value, in both modes.
     fn changed(&mut self, pointer: &str, value: Value, fate: &Fate) {
         let shown = value.to_string().chars().take(60).collect::<String>();
         for mode in [structured, binary] {
@@ -150,7 +149,7 @@ impl Cases {
         self.rejected("not_json", "a cut text in binary mode", cut);
     }
 
-    /// The event is one level deep, its data two, or one in binary mode.
+    /// The event is one level deep. `data` is two levels deep, in binary mode one.
     fn nesting(&mut self) {
         let nested = |arrays: usize| format!("{}{}", "[".repeat(arrays), "]".repeat(arrays));
         let inside = |event: Value, pointer: &str, arrays: usize| {
@@ -246,7 +245,7 @@ impl Cases {
             }
             for mode in [structured, binary] {
                 let record = mode(&without(self.event(), &pointer));
-                // Without its specversion a binary event is a structured one without any attribute.
+                // Without `specversion`, a binary event counts as a structured one without attributes.
                 self.rejected("not_cloudevent", &format!("no {attribute}"), record);
             }
             for value in [None, Some(vec![]), Some(vec![0xff])] {
@@ -279,7 +278,7 @@ impl Cases {
     }
 }
 
-/// An event that only lends its headers.
+/// An event that is only used for its headers.
 fn event_headers() -> Value {
     event("headers", "0.0.0")
 }

@@ -1,4 +1,4 @@
-//! More of the table: the fields of `data`, their bounds, and the checks behind them.
+//! More cases: the fields of `data`, their bounds, and the checks after them.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ impl Cases {
         for field in ["/data/package/name", "/data/package/version", "/data/actor/username"] {
             self.wrong("bad_field", field, bad_names.iter().cloned());
         }
-        // Bounds are bytes: 171 times three bytes are 513.
+        // Bounds are in bytes: 171 characters of three bytes are 513.
         for (field, longest) in [
             ("/data/package/name", 512),
             ("/data/package/version", 256),

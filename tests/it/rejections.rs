@@ -1,4 +1,4 @@
-//! What is no publish event goes to the dead-letter topic, whole and once, and stops nobody.
+//! Records that are not publish events go to the dead-letter topic, complete and once, and block nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use crate::rejection_cases::{
 };
 use crate::support::{Row, STOP, Scene, event, free_address, header, identity, structured, with};
 
-/// What the ingester adds to a record's own headers, in any order.
+/// The headers that the ingester adds to a record's own, in any order.
 const HEADERS: [&str; 10] = [
     "__connect.errors.topic",
     "__connect.errors.partition",
@@ -41,7 +41,7 @@ const CODES: [(&str, &str); 10] = [
 
 type Position = (i32, i64);
 
-/// The dead letters by the position of the record they repeat, each there once.
+/// The dead letters by the position of their original. Each must occur once.
 async fn dead_letters(scene: &Scene) -> BTreeMap<Position, ConsumedRecord> {
     let mut letters = BTreeMap::new();
     for letter in testkit::consume_all(&scene.brokers, &scene.dead_letters).await {
@@ -57,14 +57,14 @@ async fn dead_letters(scene: &Scene) -> BTreeMap<Position, ConsumedRecord> {
     letters
 }
 
-/// Whether this is an RFC 3339 time in UTC of this century.
+/// Whether the text is an RFC 3339 time in UTC in this century.
 fn is_time(text: &str) -> bool {
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     text.starts_with("20")
         && (shape == "0000-00-00T00:00:00.000Z" || shape == "0000-00-00T00:00:00Z")
 }
 
-/// What is wrong with a dead letter, against the record it must repeat.
+/// The differences between a dead letter and the record that it must repeat.
 fn faults(scene: &Scene, record: &Record, code: &str, letter: &ConsumedRecord) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |what: &str, holds: bool| {
@@ -103,7 +103,7 @@ fn faults(scene: &Scene, record: &Record, code: &str, letter: &ConsumedRecord) -
     faults
 }
 
-/// What is wrong with the row of a case, if anything.
+/// The differences between a case's row and the expected columns.
 fn row_faults(row: Option<&Row>, columns: &[(&str, Option<&str>)]) -> Vec<String> {
     let Some(row) = row else { return vec!["no row".into()] };
     let wrong = columns.iter().filter(|(name, value)| row[*name].as_deref() != *value);
@@ -203,15 +203,15 @@ async fn a_dead_letter_that_came_back_counts_its_attempts() {
     ingester.stop();
 }
 
-/// A record whose value no topic of [`small_dead_letters`] takes, and whose rejection is sure.
+/// A record that is surely rejected, with a value that no topic of [`small_dead_letters`] accepts.
 fn too_large_for_dead_letters() -> Record {
-    // Noise, so that no compression makes it fit.
+    // Random data, so that compression does not make it fit.
     let noise: String = (0..400_u32).map(|n| identity("noise", &n.to_string())).collect();
     let event = structured(&event("large", "1.0.0"));
     Record { timestamp: Some(STAMPED), value: Some(noise.into()), ..event }
 }
 
-/// Makes the dead-letter topic with room for little.
+/// Creates a dead-letter topic with a small `max.message.bytes`.
 async fn small_dead_letters(scene: &Scene) {
     let config = [("max.message.bytes", "5000"), ("retention.ms", "-1")];
     testkit::topic(&scene.brokers, &scene.dead_letters, 1, &config).await;
@@ -239,7 +239,7 @@ async fn a_value_that_the_dead_letter_topic_refuses_is_left_out() {
     ingester.stop();
 }
 
-/// A broker bounds what it gets compressed, and a key or headers compress as well as a value.
+/// A broker checks the compressed size, and keys and headers compress as well as values.
 #[tokio::test]
 async fn a_key_and_headers_that_the_dead_letter_topic_refuses_are_left_out() {
     let scene = Scene::new("omitted-key", 1).await;
@@ -276,7 +276,7 @@ async fn a_key_and_headers_that_the_dead_letter_topic_refuses_are_left_out() {
     ingester.stop();
 }
 
-/// A letter has the time of its record, which the dead-letter topic may refuse: its source may allow what it does not.
+/// A letter has the timestamp of its record. The dead-letter topic may refuse timestamps that the source topic accepts.
 #[tokio::test]
 async fn a_time_that_the_dead_letter_topic_refuses_is_kept_in_a_header() {
     let scene = Scene::without_topic("ahead", testkit::postgres().database().await.url);
@@ -300,7 +300,7 @@ async fn a_time_that_the_dead_letter_topic_refuses_is_kept_in_a_header() {
     ingester.stop();
 }
 
-/// A letter fits into a segment, or the broker refuses it.
+/// The broker refuses a letter that does not fit into a segment.
 #[tokio::test]
 async fn a_letter_that_no_segment_holds_goes_without_its_value() {
     let scene = Scene::without_topic("segment", testkit::postgres().database().await.url);
@@ -321,13 +321,13 @@ async fn a_letter_that_no_segment_holds_goes_without_its_value() {
     assert_eq!(letter.header("publication.error.code").as_deref(), Some("too_large"));
     assert_eq!(scene.count().await, 1);
     ingester.stop();
-    // The original is still where the letter says, and is redriven from there.
+    // The original is still at the position in the letter, and is redriven from there.
     let room = [("INGESTER_LIMITS__MAX_EVENT_BYTES", "2MiB")];
     let listed = scene.ask("dead-letters", &["list"], &room);
     assert_eq!(listed.last("dead_letters")["to_redrive"], 1, "{}", listed.log);
     let redriven = scene.ask("dead-letters", &["redrive"], &room);
     assert_eq!((redriven.code, scene.count().await), (Some(0), 2), "{}", redriven.log);
-    // When it is gone, that is said.
+    // When the original is deleted, that is reported.
     testkit::delete_records(&scene.brokers, &scene.topic, 0, positions[1].1).await;
     let redriven = scene.ask("dead-letters", &["redrive"], &room);
     assert_eq!(redriven.code, Some(1), "{}", redriven.log);
@@ -356,7 +356,7 @@ async fn a_record_without_a_key_is_a_letter_with_its_place_as_key_on_a_compacted
     ingester.stop();
 }
 
-/// librdkafka cannot send the timestamp 0, which Java's clients can.
+/// librdkafka cannot send the timestamp 0, but Java clients can.
 #[tokio::test]
 async fn a_record_of_1970_is_a_letter_that_says_so() {
     let scene = Scene::without_topic("epoch", testkit::postgres().database().await.url);
@@ -373,7 +373,7 @@ async fn a_record_of_1970_is_a_letter_that_says_so() {
     ingester.stop();
 }
 
-/// What the whole topic refuses is no record's fault: everything waits, and the reason is said.
+/// A refusal by the whole topic is not a fault of a record: everything waits, and the reason is reported.
 #[tokio::test]
 async fn a_topic_that_refuses_every_letter_pauses_with_the_reason() {
     let scene = Scene::new("refuses-all", 1).await;
@@ -389,8 +389,8 @@ async fn a_topic_that_refuses_every_letter_pauses_with_the_reason() {
     ingester.stop();
 }
 
-/// The broker refuses batches, not records: those that went with one that is too large, or that are too large only
-/// together, must still arrive whole.
+/// The broker refuses batches, not records. Records that were in a batch with a large one, or are too large only
+/// together, must still arrive complete.
 #[tokio::test]
 async fn only_the_value_that_is_too_large_is_left_out() {
     let scene = Scene::new("neighbours", 1).await;

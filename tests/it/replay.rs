@@ -1,4 +1,4 @@
-//! Replays as an operator runs them: planned, foretold, watched, killed, resumed, cancelled.
+//! Replays as an operator runs them: planned, dry runs, watched, killed, resumed, cancelled.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use testkit::{Daemon, Record, eventually};
 
 use crate::support::{PATIENCE, Row, Running, Scene, event, generated, structured, with};
 
-/// A command of the ingester that ends by itself: exit code, the JSON lines of standard output, and everything printed.
+/// The result of an ingester command: exit code, the JSON lines of standard output, and the whole output.
 pub(crate) struct Answer {
     pub(crate) code: Option<i32>,
     pub(crate) lines: Vec<Value>,
@@ -36,7 +36,7 @@ fn json_lines(log: &str) -> Vec<Value> {
 }
 
 impl Scene {
-    /// A command of the ingester to its end.
+    /// Runs a command of the ingester to its end.
     pub(crate) fn ask(
         &self,
         command: &str,
@@ -56,14 +56,14 @@ impl Scene {
         environment.iter().fold(command, |command, (name, value)| command.env(name, value)).spawn()
     }
 
-    /// [`Scene::ask`], which must go well.
+    /// [`Scene::ask`], which must succeed.
     pub(crate) fn must(&self, command: &str, arguments: &[&str]) -> Answer {
         let answer = self.ask(command, arguments, &[]);
         assert_eq!(answer.code, Some(0), "{command} {arguments:?}:\n{}", answer.log);
         answer
     }
 
-    /// Ingests everything that was produced, then stops.
+    /// Ingests all produced records, then stops.
     pub(crate) async fn ingest(&self, environment: &[(&str, &str)]) {
         let mut ingester = self.ingester(environment);
         self.caught_up(&mut ingester).await;
@@ -77,7 +77,7 @@ pub(crate) fn by_key(rows: Vec<Row>) -> BTreeMap<(String, String), Row> {
     rows.into_iter().map(|row| ((key(&row, "name"), key(&row, "version")), row)).collect()
 }
 
-/// Little at a time, so that a kill finds most of the records still to be done.
+/// Small batches, so that a kill leaves most records unfinished.
 pub(crate) const SLOW: [(&str, &str); 3] = [
     ("INGESTER_BATCH__MAX_ROWS", "500"),
     ("INGESTER_BATCH__IN_FLIGHT", "1"),
@@ -109,7 +109,7 @@ async fn a_replay_by_time_killed_half_way_and_resumed_restores_its_part() {
     let arguments =
         ["--from", &from, "--until", &until, "--reason", "a restored backup", "--rate", "8000"];
     let mut running = scene.start("replay", &arguments, &SLOW);
-    // Live ingest goes on meanwhile.
+    // Live ingestion continues meanwhile.
     scene.produce((EVENTS..EVENTS + 3_000).map(|n| generated(n, 0))).await;
     eventually("a third of the rows", PATIENCE, async || {
         assert!(running.is_running(), "{}", running.log());
@@ -130,7 +130,7 @@ async fn a_replay_by_time_killed_half_way_and_resumed_restores_its_part() {
     assert_eq!(done["state"], "done");
     assert_eq!(counted(&done["counts"]), 30_000, "each record of the range once: {done}");
     scene.caught_up(&mut ingester).await;
-    // Of what live ingest has seen, only what came meanwhile is not from 2024.
+    // Of the live records, only those produced meanwhile are not from 2024.
     let within = ingester.metrics().get("publish_to_row_seconds_bucket{le=\"5\"}");
     ingester.stop();
     assert_eq!(within, Some(3_000.0), "live ingest was never 5 s behind");
@@ -150,7 +150,7 @@ fn in_part(row: &Row) -> bool {
     (10_000..40_000).contains(&number.unwrap().parse::<i32>().unwrap())
 }
 
-/// The records that a job's counts are of.
+/// The number of records in a job's counts.
 fn counted(counts: &Value) -> u64 {
     let number = |name: &str| counts[name].as_u64().unwrap_or(0);
     let rejected = counts["rejected"].as_object().into_iter().flatten();
@@ -158,7 +158,7 @@ fn counted(counts: &Value) -> u64 {
         + rejected.filter_map(|(_, count)| count.as_u64()).sum::<u64>()
 }
 
-/// RFC 3339 of a time in March 2024.
+/// An RFC 3339 time in March 2024.
 pub(crate) fn millis_to_iso(millis: i64) -> String {
     let march = 1_709_251_200_000;
     let of = millis - march;
@@ -185,13 +185,13 @@ async fn a_dry_run_foretells_exactly_what_the_run_changes() {
         );
         with(event, "/id", json!(format!("{n}-{revision}")))
     };
-    // Within the bug's time half of the events say what was not so.
+    // During the bug, half of the events had wrong data.
     let mut records: Vec<Record> = (0..300)
         .map(|n| structured(&wrong(n, 0, n % 2 == 0 && !(100..200).contains(&n))))
         .collect();
     scene.produce(records.clone()).await;
     scene.ingest(&[]).await;
-    // The corrections, which a stopped ingester has not seen; a new package, rubbish, a tombstone, a repetition.
+    // The corrections, not seen by the stopped ingester; also a new package, invalid data, a tombstone, a repetition.
     let corrections = (100..200).map(|n| structured(&wrong(n, 1, n % 2 == 0)));
     let mut later: Vec<Record> = corrections.collect();
     later.push(structured(&event("new", "1.0.0")));
@@ -265,7 +265,7 @@ async fn a_running_replay_is_cancelled_and_one_that_is_taken_over_stops() {
     job_of(&mut second).await;
     assert_eq!(first.wait_exit(PATIENCE).code(), Some(1));
     assert!(first.log().contains("taken over by another process"), "{}", first.log());
-    // SIGTERM: everything read is written, and the job can be gone on with.
+    // SIGTERM: all records that were read are written, and the job can be resumed.
     second.terminate();
     assert_eq!(second.wait_exit(PATIENCE).code(), Some(1), "{}", second.log());
     let listed = scene.must("replay", &["list"]).last("job");
@@ -279,7 +279,7 @@ async fn a_running_replay_is_cancelled_and_one_that_is_taken_over_stops() {
     assert_eq!(scene.count().await, 5_000);
 }
 
-/// The number of the job that a process runs, once it has shown progress.
+/// The number of the job that a process runs, after its first progress line.
 pub(crate) async fn job_of(running: &mut Daemon) -> String {
     eventually("progress", PATIENCE, async || {
         assert!(running.is_running(), "{}", running.log());
@@ -308,7 +308,7 @@ async fn a_file_of_events_is_replayed_and_a_raised_generation_takes_verdicts_bac
     let tor = "SELECT count(*) FROM publication WHERE tor";
     assert_eq!(scene.number(tor).await, 100);
 
-    // The list was poisoned. Taking it away is not enough within a generation.
+    // The list was poisoned. Removing it is not enough within a generation.
     crate::support::write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
     scene.ask("replay", &file, &poisoned);
     assert_eq!(scene.number(tor).await, 100);
@@ -400,7 +400,7 @@ async fn what_cannot_be_replayed_is_said_before_there_is_a_job() {
     let backwards = ["list", "--since", "1h", "--until", "2h"];
     assert_eq!(scene.ask("dead-letters", &backwards, &[]).code, Some(2));
 
-    // A file of which nothing is an event is another file than was meant; a damaged export is no event at all.
+    // A file without any event is probably the wrong file. A damaged export is not an event either.
     let file = scene.directory.path().join("rubbish");
     std::fs::write(&file, "root:x:0:0\n\ndaemon:x:1:1\n").unwrap();
     let rubbish = scene.ask("replay", &["--file", file.to_str().unwrap()], &[]);
@@ -415,7 +415,7 @@ async fn what_cannot_be_replayed_is_said_before_there_is_a_job() {
     assert!(damaged.log.contains("line 1 is a damaged export of a record"), "{}", damaged.log);
 }
 
-/// Every command that waits for a locked table, or for a broker that is silent, ends within a second of a signal.
+/// Every command that waits for a locked table, or for a silent broker, ends within a second of a signal.
 #[tokio::test]
 async fn a_signal_ends_every_command_whatever_it_waits_for() {
     let scene = Scene::new("signals", 1).await;
@@ -448,7 +448,7 @@ async fn a_signal_ends_every_command_whatever_it_waits_for() {
         })
         .await;
         ends_at_once(waiting, command, arguments);
-        // The server may not have seen yet that this client is gone, and the next one is not to be taken for it.
+        // The server may not have noticed the client's end yet. Its session must not be mistaken for the next command's.
         let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                    WHERE wait_event_type = 'Lock' AND datname = current_database()";
         eventually("the sessions of a command that ended to go", PATIENCE, async || {
@@ -473,7 +473,7 @@ fn poison() -> Record {
     Record { value: Some(b"{".into()), ..Record::default() }
 }
 
-/// Sends SIGTERM. The second is ours, the rest is a busy machine's.
+/// Sends SIGTERM and checks the time. The promise is a second; the rest is for a busy machine.
 fn ends_at_once(mut waiting: Daemon, command: &str, arguments: &[&str]) {
     let asked = std::time::Instant::now();
     waiting.terminate();

@@ -1,20 +1,20 @@
-//! Stopping and crashing in the middle: nothing is lost, whatever was under way.
+//! Stops and crashes under load: nothing is lost.
 
 use sqlx::PgPool;
 use testkit::{Daemon, Record, eventually};
 
 use crate::support::{PATIENCE, Query, STOP, Scene, generated};
 
-/// Little at a time, so that a stop finds most of the records still to be done.
+/// Small batches, so that a stop leaves most records unfinished.
 const SLOW: [(&str, &str); 4] = [
     ("INGESTER_BATCH__MAX_ROWS", "250"),
     ("INGESTER_BATCH__IN_FLIGHT", "2"),
     ("INGESTER_LIMITS__MAX_BUFFERED_BYTES", "1MiB"),
-    // The shortest that a broker takes by default: a killed member's partitions are free after it.
+    // The shortest session that a broker accepts by default. After it a killed member's partitions are free.
     ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000"),
 ];
 
-/// All rows are there, each as it was published.
+/// All rows exist, each as it was published.
 async fn assert_rows(scene: &Scene, events: usize) {
     let events = i64::try_from(events).unwrap();
     assert_eq!(scene.count().await, events);
@@ -31,14 +31,14 @@ async fn ten_stops_in_the_middle_lose_nothing() {
     let mut in_the_middle = 0;
     for stop in 0..STOPS {
         let ingester = scene.start_ingester(&SLOW);
-        // Each goes on for a little, wherever it finds itself; the last ones may find nothing left.
+        // Each run makes some progress. The last ones may find nothing left.
         let before = scene.count().await;
         eventually("some more rows", PATIENCE, async || {
             scene.count().await > before || scene.lag().await == 0
         })
         .await;
         ingester.stop();
-        // What it read was written and committed before it ended: offsets and rows agree after an orderly stop.
+        // All records that it read were written and committed: after a clean stop, offsets and rows agree.
         let (lag, rows) = (scene.lag().await, scene.count().await);
         assert_eq!(rows + lag, i64::try_from(EVENTS).unwrap(), "after stop {stop}");
         in_the_middle += i64::from(lag > 0);
@@ -85,7 +85,7 @@ async fn a_write_that_hangs_is_given_up_in_time_and_done_by_the_next_one() {
     let mut lock = pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE publication").execute(&mut *lock).await.unwrap();
     scene.produce((0..EVENTS).map(|n| generated(n, 0))).await;
-    // Of a batch: a connection's first look at the table waits too, before anything is read.
+    // Of a batch. The connection's first look at the table waits too, before any record is read.
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
         AND query LIKE 'WITH incoming AS %'";
     eventually("a write to wait", PATIENCE, async || scene.number(waiting).await > 0).await;
@@ -101,10 +101,10 @@ async fn a_write_that_hangs_is_given_up_in_time_and_done_by_the_next_one() {
     assert_rows(&scene, EVENTS).await;
 }
 
-/// A disk that is full, or a collector that is gone.
+/// A full disk, or a log collector that has ended.
 const NO_LOG: &str = r#"exec "$@" 2>/dev/full"#;
 
-/// Runs a program whose log goes into a pipe that somebody holds open and does not read.
+/// Runs a program whose log goes to a pipe that is open but not read.
 const UNREAD_LOG: &str = r#"mkfifo unread && exec "$@" 2<>unread"#;
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
 
 async fn unlogged(script: &str) {
     let scene = Scene::new("unlogged", 1).await;
-    // More than a pipe takes.
+    // More than the capacity of a pipe.
     let everything = [("INGESTER_LOG__FILTER", "trace"), ("QUERY_HTTP__ACCESS_LOG", "true")];
     let daemon = Daemon::started_by(script, "publication-ingester");
     let mut ingester = scene.start_daemon(daemon, &everything).ready();

@@ -1,4 +1,4 @@
-//! Rights that are missing or taken away: said with who and what, and used again as soon as they are back.
+//! Missing or revoked rights: reported with the resource, and used again as soon as they are granted.
 
 use testkit::{Kafka, Record, acls, eventually};
 
@@ -12,7 +12,7 @@ async fn scene(kafka: &Kafka, name: &str) -> Scene {
     scene
 }
 
-/// Who has one right has no other any more.
+/// Grants these operations on a topic. All other operations on it are then denied.
 fn allow(scene: &Scene, topic: &str, operations: &[&str]) {
     let mut arguments = vec!["--add", "--allow-principal", "User:*", "--topic", topic];
     for operation in operations {
@@ -31,13 +31,13 @@ fn broker() -> Kafka {
         .start()
 }
 
-/// Who has one right of the group has no other any more.
+/// Grants this operation on the group. All other operations on it are then denied.
 fn allow_group(scene: &Scene, operation: &str) {
     let of = ["--allow-principal", "User:*", "--group", &scene.group, "--operation", operation];
     acls(&scene.brokers, &[&["--add"][..], &of].concat());
 }
 
-/// At a start an operator is told; later a supervisor would not start it again.
+/// At start the error ends the process, for the operator. Later the ingester waits, because a supervisor would not restart it.
 #[tokio::test]
 async fn the_right_to_use_the_group_is_missing_at_a_start_and_waited_for_later() {
     let kafka = broker();
@@ -94,7 +94,7 @@ async fn rights_that_come_back_are_used_without_a_restart() {
     assert_eq!(testkit::consume_all(&scene.brokers, &scene.dead_letters).await.len(), 1);
     ingester.shows("ready").await;
 
-    // The right to read, in mid-run.
+    // The read right is revoked at run time.
     allow(&scene, &scene.topic, &["Describe", "Write"]);
     scene.produce([generated(10, 0)]).await;
     let (status, answer) = ingester.shows("paused").await;

@@ -1,4 +1,4 @@
-//! The roles that operators are given for PostgreSQL: enough for each daemon, and no more.
+//! The PostgreSQL roles for operators: enough rights for each daemon, and no more.
 
 use sqlx::{AssertSqlSafe, PgPool};
 use testkit::Postgres;
@@ -15,7 +15,7 @@ async fn run(url: &str, sql: &str) -> Result<(), sqlx::Error> {
     result.map(|_| ())
 }
 
-/// The code that PostgreSQL refused a statement with.
+/// The SQLSTATE of a refused statement.
 async fn refusal(url: &str, sql: &str) -> Option<String> {
     match run(url, sql).await {
         Err(sqlx::Error::Database(error)) => error.code().map(Into::into),
@@ -43,7 +43,7 @@ async fn each_daemon_works_with_its_own_role_and_the_query_role_cannot_write() {
 
     let scene = Scene::without_topic("roles", of("ingester"));
     scene.make_topic(2, &[]).await;
-    // Enough for both ways of writing.
+    // Enough rows for both ways of writing.
     scene.produce((0..3_000).map(|n| generated(n, 0))).await;
     scene.produce((0..3_000).map(|n| generated(n, 1))).await;
     let mut ingester = scene.ingester(&[]);

@@ -1,4 +1,4 @@
-//! The runbook at work: something breaks, and what the entry tells to paste, run as it stands, shows the cause.
+//! Tests of the runbook: after a fault, the commands of its entry, run unchanged, show the cause.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -16,9 +16,9 @@ use crate::support::{
 
 /// An operator's shell.
 struct Shell {
-    /// The lines to paste first.
+    /// The variables to paste first.
     variables: Vec<(&'static str, String)>,
-    /// What the daemon was given by its environment.
+    /// The daemon's environment variables.
     settings: Vec<(String, String)>,
     path: OsString,
 }
@@ -56,7 +56,7 @@ impl Shell {
         }
     }
 
-    /// With what the daemon was given besides.
+    /// Adds more environment variables of the daemon.
     fn with(mut self, settings: &[(&str, &str)]) -> Self {
         self.settings.extend(settings.iter().map(|&(name, value)| (name.into(), value.into())));
         self
@@ -78,7 +78,7 @@ impl Shell {
         self
     }
 
-    /// Pastes what the entry says, and holds what comes against these words.
+    /// Runs the commands of the entry and checks their output for these words.
     fn shows(&self, heading: &str, words: &[&str]) {
         let entries = runbook();
         let commands = commands(&entries[heading]);
@@ -100,7 +100,7 @@ impl Shell {
     }
 }
 
-/// Not even JSON.
+/// A record that is not JSON.
 fn rejected() -> Record {
     Record { value: Some(b"<html>".to_vec()), ..Record::default() }
 }
@@ -111,7 +111,7 @@ async fn a_database_that_is_away() {
     let scene = Scene::without_topic("runbook-database", server.database().await.url);
     scene.make_topic(1, &[]).await;
     let mut ingester = scene.ingester(&[]);
-    // The one partition is the first one's, which writes its account; this one has nothing to write.
+    // The only partition belongs to the first ingester, which writes the account. This one has nothing to write.
     let mut spare = scene.ingester(&[]);
     let mut query = scene.query();
     server.stop(StopMode::Fast);
@@ -178,7 +178,7 @@ async fn a_broker_that_refuses_a_right() {
     let scene = Scene::on(kafka.brokers(), "runbook-acls", store);
     scene.make_topic(1, &[]).await;
     testkit::topic(&scene.brokers, &scene.dead_letters, 1, &[("retention.ms", "-1")]).await;
-    // A topic that somebody has one right of gives nobody another.
+    // With an ACL for one operation on a topic, all other operations are denied.
     let describe_only = |topic: &str| {
         let allow = ["--add", "--allow-principal", "User:*", "--operation", "Describe"];
         let settings = ["--operation", "DescribeConfigs", "--topic", topic];
@@ -278,7 +278,7 @@ async fn a_query_daemon_whose_statements_fail() {
     shell.shows("PublicationQueryErrors", &["status=\"5xx\"", "class=\"fatal\""]);
 }
 
-/// Ten of the entries at least are tried above.
+/// At least ten entries are tested above.
 #[test]
 fn enough_entries_are_tried() {
     let text = include_str!("runbook.rs");

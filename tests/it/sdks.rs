@@ -1,4 +1,4 @@
-//! Events as the CloudEvents SDKs send them, from their registries, as `tests/sdks` has their versions.
+//! Events sent by the CloudEvents SDKs, from their registries, in the versions that `tests/sdks` pins.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use crate::programs::{copy, npm_install, pip_install, python, run};
 use crate::support::{Scene, event, with};
 
 const SDKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sdks");
-/// The mode, and whether the SDK is given the data as a value of its language or as bytes.
+/// The mode, and whether the SDK gets the data as a native value or as bytes.
 const FORMS: [&str; 4] = ["structured_value", "structured_bytes", "binary_value", "binary_bytes"];
 
-/// Sends an event in each form by an SDK, and expects a row of each.
+/// Sends an event in each form with an SDK, and expects a row for each.
 async fn is_read(language: &str, send: impl FnOnce(&Scene)) {
     let scene = Scene::new(&format!("sdk-{language}"), 1).await;
     let folder = scene.directory.path();

@@ -1,4 +1,4 @@
-//! A secret stands wherever one can, everything fails, and nothing that is printed or answered has it in it.
+//! Secrets are in every possible setting and everything fails: no output and no answer may contain a secret.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,7 +30,7 @@ const COMMANDS: [(&str, &[&str]); 16] = [
     ("tor verify", &["--source", "exit-lists", "lists"]),
 ];
 
-/// Where a secret can stand in a configuration that is read without a mistake.
+/// The settings of a valid configuration that can contain a secret.
 fn secret_settings(address: &str) -> Vec<(&'static str, String)> {
     let client = [
         ("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", ""),
@@ -38,7 +38,7 @@ fn secret_settings(address: &str) -> Vec<(&'static str, String)> {
         ("INGESTER_KAFKA__CLIENT__SSL_KEYSTORE_PASSWORD", ""),
         ("INGESTER_KAFKA__CLIENT__SASL_OAUTHBEARER_CLIENT_SECRET", ""),
         ("INGESTER_KAFKA__CLIENT__SASL_OAUTHBEARER_CONFIG", "principal="),
-        // What the database's driver reads by itself, and the client that fetches lists.
+        // Variables that the database driver reads by itself, and those of the client that downloads lists.
         ("PGPASSWORD", ""),
     ];
     let mut settings: Vec<_> =
@@ -48,15 +48,15 @@ fn secret_settings(address: &str) -> Vec<(&'static str, String)> {
     let lists = format!("http://somebody:{SECRET}@{address}/list?token={SECRET}");
     settings.push(("INGESTER_TOR__POLL_URL", lists));
     settings.push(("INGESTER_TOR__EXIT_LISTS", "lists".into()));
-    // The most that anybody turns on to find out why nothing works.
+    // The most verbose logging that an operator can turn on.
     settings.push(("INGESTER_LOG__FILTER", "trace".into()));
     settings.push(("INGESTER_KAFKA__CLIENT__DEBUG", "all".into()));
     settings.push(("INGESTER_KAFKA__CLIENT__SASL_USERNAME", "ingester".into()));
     settings
 }
 
-/// Starts every command of the ingester at once, waits until each has ended or has complained, and answers what all of
-/// them printed and showed.
+/// Starts all commands of the ingester in parallel, waits until each has ended or complained, and returns all their
+/// output and answers.
 async fn print_all(scene: &Scene, settings: &[(&str, String)], complaint: &str) -> String {
     let mut printed = String::new();
     let started = COMMANDS.iter().map(|(name, arguments)| {
@@ -75,7 +75,7 @@ async fn print_all(scene: &Scene, settings: &[(&str, String)], complaint: &str) 
         .await;
         if name == "run" && daemon.is_running() {
             for path in ["/readyz", "/livez", "/metrics"] {
-                // It may end in this moment.
+                // It may end at this moment.
                 printed.extend(testkit::http_get(&admin, path).map(|(_, body)| body));
             }
         }
@@ -91,7 +91,7 @@ fn assert_no_secret(printed: &str) {
     assert!(lines.is_empty(), "{}", lines.join("\n"));
 }
 
-/// A scene with a folder of lists and a topic.
+/// A scene with a folder for lists and a topic.
 async fn scene(name: &str, store: String) -> Scene {
     let scene = Scene::without_topic(name, store);
     scene.make_topic(1, &[]).await;
@@ -111,7 +111,7 @@ fn every_command_is_tried() {
     assert_eq!(all.iter().copied().filter(is_leaf).collect::<BTreeSet<_>>(), tried);
 }
 
-/// Nobody listens at any address.
+/// No server listens at any address.
 #[tokio::test]
 async fn secrets_are_not_printed_when_everything_is_away() {
     let away = free_address();
@@ -126,7 +126,7 @@ async fn secrets_are_not_printed_when_everything_is_away() {
     assert_no_secret(&printed);
 }
 
-/// The database does not know the user, and the broker wants neither TLS nor a password.
+/// The database does not know the user, and the broker supports neither TLS nor passwords.
 #[tokio::test]
 async fn secrets_are_not_printed_when_everything_refuses() {
     let store = testkit::postgres().database().await.url;
@@ -147,7 +147,7 @@ async fn secrets_are_not_printed_when_everything_refuses() {
     }
 }
 
-/// The rows are kept in a file, so that every command comes as far as the broker.
+/// The rows are in a file, so that every command gets as far as the broker.
 #[tokio::test]
 async fn secrets_are_not_printed_when_the_broker_refuses() {
     let mut scene = scene("secrets-broker", String::new()).await;
@@ -163,7 +163,7 @@ async fn secrets_are_not_printed_when_the_broker_refuses() {
     }
 }
 
-/// What ends with 78: the setting with its secret, or a file that holds it.
+/// Configurations with exit code 78: the setting with its secret, or a file with it.
 #[test]
 fn secrets_are_not_printed_where_they_are_a_mistake() {
     let folder = tempfile::tempdir().unwrap();
@@ -186,7 +186,7 @@ fn secrets_are_not_printed_where_they_are_a_mistake() {
         ("STORE__URL", "postgres://u:$@h:notaport/db"),
         ("STORE__URL", "mysql://u:$@h/db"),
         ("STORE__URL", "postgres://u:$@h/db?sslpassword=$"),
-        // A password with a question mark in it.
+        // A password with a question mark.
         ("STORE__URL", "postgres://u:x?$@h/db"),
         ("STORE__URL", "postgres://u:$@h/db?connect_timeout=$"),
         ("STORE__URL", "postgres://u:$@a,b/db"),
@@ -257,7 +257,7 @@ fn secrets_are_not_printed_where_they_are_a_mistake() {
     }
 }
 
-/// The query daemon with a database that is away, and one that does not know the user.
+/// The query daemon with an unreachable database, and with one that does not know the user.
 #[tokio::test]
 async fn secrets_are_not_printed_or_answered_by_the_query_daemon() {
     let server = testkit::postgres().database().await.url;
@@ -297,8 +297,7 @@ async fn secrets_are_not_printed_or_answered_by_the_query_daemon() {
     }
 }
 
-/// The audit has a token in a file, and asks where nobody listens, where somebody does not speak HTTP, and where the token
-/// is not known.
+/// The audit has a token in a file. Its server is unreachable, does not speak HTTP, or does not know the token.
 #[tokio::test]
 async fn secrets_are_not_printed_by_the_audit() {
     let store = crate::graphql_bulk::migrated(testkit::postgres()).await;

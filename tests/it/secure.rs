@@ -1,4 +1,4 @@
-//! TLS and SASL to Kafka, TLS to PostgreSQL, against servers that are so configured; and no secret in a log.
+//! TLS and SASL to Kafka and TLS to PostgreSQL, against servers with that configuration; no secret in a log.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::support::{PATIENCE, Row, Scene, example_record, generated};
 
 const PASSWORD: &str = "correct-horse-battery";
 
-/// An authority of the test's own, and a server's certificate by it.
+/// A certificate authority for the test, and a server certificate signed by it.
 struct Certificates {
     authority: PathBuf,
     certificate: String,
@@ -21,7 +21,7 @@ impl Certificates {
     fn make(directory: &Path) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Without a name of its own it would seem to have signed itself.
+        // Without a name the certificate would look self-signed.
         params.distinguished_name.push(DnType::CommonName, "authority of a test");
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
@@ -33,7 +33,7 @@ impl Certificates {
     }
 }
 
-/// A broker with a plain listener for the test and one that asks for TLS and a password.
+/// A broker with a plain listener for the test, and one that requires TLS and a password.
 fn secure_kafka(certificates: &Certificates, directory: &Path) -> Kafka {
     let keystore = directory.join("broker.pem");
     fs::write(&keystore, format!("{}{}", certificates.key, certificates.certificate)).unwrap();
@@ -76,12 +76,12 @@ async fn the_ingester_speaks_tls_and_proves_its_password() {
             ("INGESTER_KAFKA__CLIENT__SASL_MECHANISMS", mechanism),
             ("INGESTER_KAFKA__CLIENT__SASL_USERNAME", name),
             ("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", password),
-            // As talkative as an operator who looks for a fault would make it.
+            // As verbose as an operator would log while debugging.
             ("INGESTER_LOG__FILTER", "debug"),
         ]
     };
 
-    // A wrong password is shown, and waited with: somebody may be about to set the right one on the broker.
+    // A wrong password is reported, and the ingester waits, because the password may soon be set on the broker.
     let ingester = scene.start_ingester(&environment("PLAIN", "plainer", "wrong-donkey"));
     eventually("the broker's refusal", PATIENCE, async || {
         let (status, answer) = ingester.readyz()?;
@@ -93,7 +93,7 @@ async fn the_ingester_speaks_tls_and_proves_its_password() {
     let log = ingester.stop();
     assert!(!log.contains("wrong-donkey"), "{log}");
 
-    // The rows and the dead letters go through both, whichever way the password is proved.
+    // Rows and dead letters go through both servers, with each SASL mechanism.
     for (turn, (mechanism, name)) in
         [("PLAIN", "plainer"), ("SCRAM-SHA-256", "scrammer")].into_iter().enumerate()
     {

@@ -1,16 +1,16 @@
-//! Verdicts that gain knowledge by themselves: lists that come later, earlier, broken, and while nobody ran.
+//! Verdicts that are updated by new lists: later ones, older ones, broken ones, and lists that arrive while no ingester runs.
 
 use serde_json::{Value, json};
 use testkit::{Record, eventually};
 
 use crate::support::{Running, Scene, event, structured, with, write_snapshot};
 
-/// Scanned before T, only in a list that comes late.
+/// An exit scanned before T, only in a list that arrives late.
 const EXIT: &str = "109.70.100.19";
-/// Scanned an hour after T and never before.
+/// An exit scanned an hour after T, and never before.
 const EXIT_AFTER: &str = "109.70.100.20";
 
-/// So that the acts of these tests are within the horizon.
+/// Puts the acts of these tests within the horizon.
 const ANY_AGE: (&str, &str) = ("INGESTER_TOR__SETTLE_HORIZON", "30years");
 
 /// A publication at the example's T, 2019-07-25T18:09:11.204Z, from this address.
@@ -18,7 +18,7 @@ fn from(name: &str, address: &str) -> Value {
     with(event(name, "1.0.0"), "/data/request/ip", json!(address))
 }
 
-/// `tor`, its reason and whether it is settled, by name.
+/// Name, `tor`, reason and whether settled, of each row.
 async fn verdicts(scene: &Scene) -> Vec<String> {
     let column = |row: &crate::support::Row, name: &str| row[name].clone().unwrap_or("null".into());
     let verdict = |row| {
@@ -29,7 +29,7 @@ async fn verdicts(scene: &Scene) -> Vec<String> {
     scene.rows().await.into_iter().map(verdict).collect()
 }
 
-/// Records read and rows written by each settling pass that has ended, as the log says it.
+/// Records read and rows written by each finished settling pass, from the log.
 fn passes(log: &str) -> Vec<(u64, u64)> {
     let number = |line: &str, name: &str| {
         let (_, value) = line.split_once(name)?;
@@ -69,7 +69,7 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
         ["exit", "exit-after", "other", "six"].map(|name| format!("{name} null no_coverage open"));
     assert_eq!(verdicts(&scene).await, none);
 
-    // A list of before T that has none of them: they are not listed, so far. Of IPv6 it says nothing.
+    // A list before T without these addresses: for now they are not listed. It covers no IPv6.
     write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
     let unlisted = [
         "exit false not_listed open",
@@ -79,7 +79,7 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     ];
     become_these(&scene, &mut ingester, &unlisted).await;
 
-    // An earlier list that comes late, and one of after T. Between them an error page, which displaces nothing.
+    // An older list that arrives late, and a list after T. Between them an error page, which replaces nothing.
     std::fs::write(lists.join("2019-07-25-18-30-00"), "<html>503</html>").unwrap();
     write_snapshot(&lists, "2019-07-25-17-00-00", &[EXIT]);
     write_snapshot(&lists, "2019-07-25-19-00-00", &[EXIT_AFTER]);
@@ -94,7 +94,7 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     assert_eq!(metrics.sum("records_total"), 5.0, "what is read again is not counted again");
     assert_eq!(metrics.get(r#"exit_lists_refused_total{source="snapshot"}"#), Some(1.0));
 
-    // The list that settles them comes while nobody runs.
+    // The list that settles them arrives while no ingester runs.
     ingester.stop();
     write_snapshot(&lists, "2019-07-25-21-30-00", &[]);
     let mut ingester = scene.ingester(&environment);
@@ -112,7 +112,7 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     assert_eq!(scene.lag().await, 0);
 }
 
-/// A list older than the newest changes verdicts that were settled, also when it came while nobody ran.
+/// A list older than the newest one changes settled verdicts, also when it arrived while no ingester ran.
 #[tokio::test]
 async fn an_older_list_that_came_between_two_runs_is_not_missed() {
     let scene = Scene::new("settling-between", 1).await;
@@ -142,7 +142,7 @@ async fn an_older_list_that_came_between_two_runs_is_not_missed() {
     scene.caught_up(&mut ingester).await;
     ingester.stop();
 
-    // A newer one changes nothing that is settled.
+    // A newer list changes no settled verdict.
     write_snapshot(&lists, "2019-07-25-23-00-00", &[]);
     let mut ingester = scene.ingester(&environment);
     scene.produce([structured(&from("fourth", "71.160.223.45"))]).await;
@@ -151,7 +151,7 @@ async fn an_older_list_that_came_between_two_runs_is_not_missed() {
     assert_eq!(passes(&log), []);
 }
 
-/// What settling costs: records read and rows written, where it has something to do and where it has nothing.
+/// The cost of settling: records read and rows written, with and without changes.
 #[tokio::test]
 async fn a_pass_reads_and_writes_what_it_must_and_no_pass_is_run_for_nothing() {
     let scene = Scene::new("settling-cost", 2).await;
@@ -166,7 +166,7 @@ async fn a_pass_reads_and_writes_what_it_must_and_no_pass_is_run_for_nothing() {
     scene.produce(others.chain([structured(&from("exit", EXIT))])).await;
     scene.caught_up(&mut ingester).await;
 
-    // One of eleven verdicts changes; the others stay open, and are not written.
+    // One of eleven verdicts changes. The others stay open and are not written.
     write_snapshot(&lists, "2019-07-25-18-05-00", &[EXIT]);
     let settled = async |ingester: &mut Running, expected: &[(u64, u64)]| {
         eventually(&format!("the passes {expected:?}"), crate::support::PATIENCE, async || {
@@ -176,16 +176,16 @@ async fn a_pass_reads_and_writes_what_it_must_and_no_pass_is_run_for_nothing() {
         .await;
     };
     settled(&mut ingester, &[(11, 1)]).await;
-    // A list that names nobody: ten open rows are looked at, and none is written.
+    // A list without these addresses: ten open rows are read, and none is written.
     write_snapshot(&lists, "2019-07-25-18-07-00", &[]);
     settled(&mut ingester, &[(11, 1), (11, 0)]).await;
-    // Records in both partitions, so that both commit by which lists they are settled.
+    // Records in both partitions, so that both store which lists they are settled by.
     let late = (0..20).map(|n| structured(&from(&format!("late-{n}"), EXIT_AFTER)));
     scene.produce(late).await;
     scene.caught_up(&mut ingester).await;
     ingester.stop();
 
-    // A restart, and a second member that takes a partition over: the lists are the same, so nothing is read.
+    // A restart, and a second member that takes over a partition. The lists are the same, so nothing is read.
     let mut first = scene.ingester(&within);
     let mut second = scene.ingester(&within);
     let more = (0..20).map(|n| structured(&from(&format!("more-{n}"), "71.160.223.45")));
@@ -197,7 +197,7 @@ async fn a_pass_reads_and_writes_what_it_must_and_no_pass_is_run_for_nothing() {
         assert!(!log.contains("evaluating again"), "{log}");
     }
 
-    // The rows of 2019 are open and older than the horizon of seven days: a new list starts no pass for them.
+    // The rows of 2019 are open but older than the horizon of seven days: a new list starts no pass for them.
     let mut ingester = scene.ingester(&fast);
     write_snapshot(&lists, "2019-07-25-18-08-00", &[]);
     eventually("the list to be seen", crate::support::PATIENCE, async || {

@@ -1,5 +1,5 @@
-//! What people and networks do to the database under running daemons: nothing is lost, nothing waits without a word, what
-//! has gone bad is not used again, and no record pays for it.
+//! Faults of the database while the daemons run: nothing is lost, every wait is reported, broken connections are not
+//! used again, and no record becomes a dead letter because of them.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,10 +12,10 @@ use testkit::{ConsumedRecord, Daemon, Postgres, Proxy, consume_all, eventually};
 use crate::replay::Answer;
 use crate::support::{PATIENCE, Query, Running, SEED, Scene, example_record, generated, rows};
 
-/// From the end of a cause to rows again: the promise is two seconds, the rest is a busy machine's.
+/// The time from the end of a fault to new rows: the promise is two seconds, the rest is for a busy machine.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Waits until `/readyz` gives a reason with these words, and returns it.
+/// Waits until `/readyz` shows a reason with these words, and returns it.
 async fn paused_by(ingester: &mut Running, words: &str) -> String {
     eventually(&format!("a pause with {words}"), PATIENCE, async || {
         assert!(ingester.daemon.is_running(), "the daemon ended:\n{}", ingester.daemon.log());
@@ -30,7 +30,7 @@ async fn letters(scene: &Scene) -> Vec<ConsumedRecord> {
     consume_all(&scene.brokers, &scene.dead_letters).await
 }
 
-/// Statements that name the scene's database by `%I`.
+/// Executes a statement in which `%I` is the scene's database.
 fn of_database(statement: &str) -> String {
     let quoted = statement.replace('\'', "''");
     format!("DO $$ BEGIN EXECUTE format('{quoted}', current_database()); END $$")
@@ -39,7 +39,7 @@ fn of_database(statement: &str) -> String {
 const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
     WHERE datname = current_database() AND pid <> pg_backend_pid()";
 
-/// A function that does this to each row whose name is one of `names`, before it is inserted.
+/// A trigger that does this before the insert of each row whose name is in `names`.
 fn trigger(names: &str, what: &str) -> String {
     format!(
         "CREATE FUNCTION interfere() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
@@ -73,7 +73,7 @@ async fn what_refuses_every_row_pauses_and_no_record_pays_for_it() {
         scene.produce((0..EVENTS).map(|n| generated(n, 0))).await;
         let reason = paused_by(&mut ingester, words).await;
         assert!(reason.starts_with("database_refuses: "), "{reason}");
-        // It is tried again for as long as it takes.
+        // The write is retried for as long as it takes.
         eventually("more tries", PATIENCE, async || {
             ingester.metrics().sum("store_retries_total") >= 5.0
         })
@@ -144,7 +144,7 @@ async fn a_lock_on_the_table_is_said_and_waited_for() {
     scene.produce((0..1_500).map(|n| generated(n, 0))).await;
     let reason = paused_by(&mut ingester, "no write has ended for 10s").await;
     assert!(reason.starts_with("database_time_limit: "), "{reason}");
-    // Also when the statement has run into its limit and others have taken its place.
+    // Also after the statement reached its time limit and others replaced it.
     eventually("a statement to be given up", PATIENCE, async || {
         ingester.metrics().get("store_retries_total{class=\"timed_out\"}") >= Some(1.0)
     })
@@ -160,7 +160,7 @@ async fn a_lock_on_the_table_is_said_and_waited_for() {
     assert_eq!((scene.count().await, letters(&scene).await), (1_500, vec![]));
 }
 
-/// The database behind a proxy.
+/// The URL of the database by way of the proxy.
 fn behind(proxy: &Proxy, store: &str) -> String {
     let (login, place) = store.split_once('@').unwrap();
     let (server, database) = place.split_once('/').unwrap();
@@ -168,7 +168,7 @@ fn behind(proxy: &Proxy, store: &str) -> String {
     format!("{login}@{}/{database}", proxy.address())
 }
 
-/// A host that died: its connections stay open and silent, and new ones reach another.
+/// A failed host: its connections stay open and silent, and new connections reach another host.
 #[tokio::test]
 async fn connections_that_go_silent_are_replaced() {
     let proxy = Proxy::start();
@@ -181,7 +181,7 @@ async fn connections_that_go_silent_are_replaced() {
     scene.caught_up(&mut ingester).await;
     query.ask(SEED, json!({}));
 
-    // In the middle of a write, whose rows the server keeps locked.
+    // During a write, whose rows the server keeps locked.
     let mut operator = PgConnection::connect(&direct).await.unwrap();
     let slow = trigger("'package-1'", "PERFORM pg_sleep(0.7)");
     sqlx::raw_sql(AssertSqlSafe(slow)).execute(&mut operator).await.unwrap();
@@ -202,7 +202,7 @@ async fn connections_that_go_silent_are_replaced() {
     })
     .await;
 
-    // While nothing is written. The account is written from time to time, and shows that the connection is gone.
+    // While nothing is written. The periodic write of the account shows that the connection is dead.
     proxy.silence();
     let began = Instant::now();
     scene.produce([generated(2_000, 0)]).await;
@@ -211,7 +211,7 @@ async fn connections_that_go_silent_are_replaced() {
     ingester.stop();
     assert_eq!(scene.count().await, 1_202);
 
-    // Commands, each in its middle.
+    // Commands, each while it runs.
     for (command, arguments) in [
         ("replay", ["--from", "earliest", "--rate", "300"]),
         ("reconcile", ["--from", "earliest", "--rate", "300"]),
@@ -269,7 +269,7 @@ async fn sessions_that_were_set_otherwise_are_not_kept() {
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
         );
         run(&mut operator, sessions).await;
-        // Behind a lock, so that a short limit shows.
+        // With a lock held, so that the short limit takes effect.
         let mut lock = match cause {
             "55P03" => {
                 let mut lock = PgConnection::connect(&scene.store).await.unwrap();
@@ -352,7 +352,7 @@ async fn a_columns_type_may_change_under_warm_daemons() {
     let everything = r#"query { package(name: "pg", version: "7.12.0") { publicationInfo { username tor tfa created } }
         publications(first: 10) { edges { node { name } } } search(prefix: "p", first: 5) }"#;
     for (revision, kind) in (0..).zip(["varchar(300)", "text", "varchar(400)"]) {
-        // Several at once, so that each daemon has several sessions, warm.
+        // Several requests in parallel, so that each daemon has several used sessions.
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| query.ask(everything, json!({})));
@@ -419,7 +419,7 @@ async fn a_database_that_cannot_be_worked_with_is_refused_by_name() {
     }
 }
 
-/// The only synchronous standby is gone: each commit waits for it, and no time limit of the server ends that.
+/// The only synchronous standby is gone: each commit waits for it, and no time limit of the server ends the wait.
 #[tokio::test]
 async fn commits_that_wait_for_a_standby_that_is_gone_are_said_and_waited_for() {
     let server = Postgres::builder().start();
@@ -448,7 +448,7 @@ async fn commits_that_wait_for_a_standby_that_is_gone_are_said_and_waited_for() 
     assert_eq!((scene.count().await, letters(&scene).await), (1_501, vec![]));
 }
 
-/// A server that ends idle sessions, and one that gives the role few.
+/// A server that ends idle sessions, and one that allows the role only a few.
 #[tokio::test]
 async fn few_sessions_that_end_when_they_are_idle_suffice() {
     let scene = Scene::new("few-sessions", 2).await;
@@ -478,7 +478,7 @@ async fn few_sessions_that_end_when_they_are_idle_suffice() {
     scene.execute(&format!("DROP OWNED BY \"{role}\"; DROP ROLE \"{role}\"")).await;
 }
 
-/// An error that is over before the row is tried again: `tuple concurrently updated`, a table that is being exchanged.
+/// An error that has ended before the row is retried: `tuple concurrently updated`, a table that is being replaced.
 #[tokio::test]
 async fn an_error_that_is_over_at_once_makes_no_letter() {
     let scene = Scene::new("at-once", 1).await;
@@ -500,7 +500,7 @@ async fn an_error_that_is_over_at_once_makes_no_letter() {
     assert_eq!((scene.count().await, letters(&scene).await), (5, vec![]));
 }
 
-/// Another process writes into the file, for longer than anybody waits for a lock.
+/// Another process writes to the file, longer than any lock timeout.
 #[tokio::test]
 async fn another_writer_of_the_file_is_waited_for() {
     let scene = Scene::without_topic("locked-file", String::new());
@@ -528,7 +528,7 @@ async fn a_full_disk_of_the_embedded_database_is_said_and_waited_for() {
     let disk = scene.directory.path().join("disk");
     fs::create_dir(&disk).unwrap();
     scene.store = format!("sqlite://{}/publications.db", disk.display());
-    // In a mount namespace of its own, which others see below /proc/PID/root.
+    // In its own mount namespace, which other processes see below /proc/PID/root.
     let script = format!(
         r#"exec unshare --map-root-user --mount \
            sh -c 'mount -t tmpfs -o size=64m none "$0" && exec "$@"' {} "$@""#,
@@ -537,7 +537,7 @@ async fn a_full_disk_of_the_embedded_database_is_said_and_waited_for() {
     let daemon = Daemon::started_by(&script, "publication-ingester");
     let mut ingester = scene.start_daemon(daemon, &[]).ready();
 
-    // As others see the daemon's disk.
+    // The daemon's disk as other processes see it.
     let disk = format!("/proc/{}/root{}", ingester.daemon.pid(), disk.display());
     let filler = format!("{disk}/filler");
     let mut file = fs::File::create(&filler).unwrap();
@@ -549,7 +549,7 @@ async fn a_full_disk_of_the_embedded_database_is_said_and_waited_for() {
     fs::remove_file(&filler).unwrap();
     scene.caught_up(&mut ingester).await;
     ingester.shows("ready").await;
-    // SQLite follows the link to another namespace to a file of ours, so it gets a copy of what is at rest now.
+    // SQLite would follow the link to a path in this namespace, so copy the files while the database is idle.
     let copy = scene.directory.path().join("copy.db");
     for (from, to) in ["", "-wal"]
         .map(|end| (format!("{disk}/publications.db{end}"), format!("{}{end}", copy.display())))

@@ -1,4 +1,4 @@
-//! What a supervisor is told: systemd's notifications, exit codes.
+//! The interface to supervisors: systemd's notifications, exit codes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,11 +9,11 @@ use testkit::eventually;
 
 use crate::support::{PATIENCE, Query, STOP, Scene, example_record};
 
-/// Where systemd would listen.
+/// The socket on which systemd would listen.
 struct Supervisor(UnixDatagram);
 
 impl Supervisor {
-    /// What was told since the last time, line by line.
+    /// The notifications since the last call, line by line.
     fn told(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut buffer = [0; 4096];
@@ -80,14 +80,14 @@ async fn systemd_is_told_that_the_query_daemon_is_up_and_lives() {
     supervisor.waits_for("STATUS=ready").await;
     supervisor.waits_for("WATCHDOG=1").await;
     assert_eq!(query.running.metrics().get("ready"), Some(1.0));
-    // With nothing in progress it may end before there is time to say that it stops.
+    // With nothing in progress, it may end before it can report that it stops.
     query.running.stop();
 }
 
 #[tokio::test]
 async fn clients_that_never_end_do_not_make_a_stop_a_failure() {
     let scene = migrated("never-end").await;
-    // Nothing is in progress, so that the grace period, longer than a stop may take, is not used up.
+    // Nothing is in progress, so the grace period, which is longer than the stop's deadline, is not used up.
     let query = Query::start(&scene.store, &[("QUERY_SHUTDOWN__GRACE", "1h")]);
     let _half = connected(&query.http, "G");
     query.running.stop();

@@ -1,4 +1,4 @@
-//! What the tests share: events, a scene of their own, the daemons as an operator sees them.
+//! Helpers for the tests: events, scenes, and the daemons as an operator sees them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +11,12 @@ use sqlx::{AssertSqlSafe, Column, PgPool, Row as _, SqlitePool};
 use tempfile::TempDir;
 use testkit::{Daemon, DaemonBuilder, Record, eventually, free_port, unique};
 
-/// What the daemons promise: from SIGTERM to their end.
+/// The promised time from SIGTERM to the end of a daemon.
 pub(crate) const STOP: Duration = Duration::from_secs(10);
-/// For anything that is waited for; afterwards something is broken.
+/// The deadline of a wait. After it something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The example event, as it stands in crates/model/README.md.
+/// The example event, as in crates/model/README.md.
 const EXAMPLE: &str = r#"{"specversion":"1.0","id":"01J3YQ6M2C","source":"/registry/npm/publish","type":"registry.package.published.v1",
  "subject":"pkg:npm/pg@7.12.0","time":"2019-07-25T18:09:11.204Z","datacontenttype":"application/json",
  "data":{
@@ -38,26 +38,26 @@ pub(crate) fn example_record() -> Record {
     Record { value: Some(EXAMPLE.into()), ..structured(&example()) }
 }
 
-/// The example event, to be changed.
+/// The example event as JSON.
 pub(crate) fn example() -> Value {
     serde_json::from_str(EXAMPLE).expect("the example is JSON")
 }
 
-/// The example as another package, under an id of its own and without a subject.
+/// The example event for another package, with a new id and without a subject.
 pub(crate) fn event(name: &str, version: &str) -> Value {
     let event = with(example(), "/data/package/name", json!(name));
     let event = with(event, "/data/package/version", json!(version));
     without(with(event, "/id", json!(unique("event"))), "/subject")
 }
 
-/// The event with the value at a JSON pointer changed, or added to the object it points into.
+/// The event with the value at a JSON pointer replaced, or added to its parent object.
 pub(crate) fn with(mut event: Value, pointer: &str, value: Value) -> Value {
     let (parent, key) = pointer.rsplit_once('/').expect("a pointer begins with a slash");
     event.pointer_mut(parent).expect("the parent is there")[key] = value;
     event
 }
 
-/// The event without the member that a JSON pointer names.
+/// The event without the member at a JSON pointer.
 pub(crate) fn without(mut event: Value, pointer: &str) -> Value {
     let (parent, key) = pointer.rsplit_once('/').expect("a pointer begins with a slash");
     let parent = event.pointer_mut(parent).and_then(Value::as_object_mut);
@@ -65,7 +65,7 @@ pub(crate) fn without(mut event: Value, pointer: &str) -> Value {
     event
 }
 
-/// A header with a text.
+/// A header with a text value.
 pub(crate) fn header(name: &str, value: &str) -> (String, Option<Vec<u8>>) {
     (name.to_owned(), Some(value.into()))
 }
@@ -96,20 +96,20 @@ pub(crate) fn binary(event: &Value) -> Record {
     }
 }
 
-/// The purl without version; it only chooses the partition.
+/// The purl without version, used only as the partition key.
 fn key(event: &Value) -> Vec<u8> {
     format!("pkg:npm/{}", event["data"]["package"]["name"].as_str().unwrap_or_default()).into()
 }
 
-/// Who published [`generated`] events: `user-{n}` in revision 0, `user-{n}-{revision}` later.
+/// The publisher of [`generated`] events: `user-{n}` in revision 0, `user-{n}-{revision}` later.
 pub(crate) fn publisher(n: usize, revision: u32) -> String {
     if revision == 0 { format!("user-{n}") } else { format!("user-{n}-{revision}") }
 }
 
-/// One of many plain events: `package-{n}` 1.0.0, by its [`publisher`].
+/// A plain event: `package-{n}` 1.0.0 by its [`publisher`].
 pub(crate) fn generated(n: usize, revision: u32) -> Record {
     let username = publisher(n, revision);
-    // Written as text: building a hundred thousand JSON trees takes longer than ingesting them.
+    // Written as text, because building a hundred thousand JSON trees takes longer than ingesting them.
     let value = format!(
         r#"{{"specversion":"1.0","id":"{n}-{revision}","source":"/registry/npm/publish","type":"registry.package.published.v1","data":{{"package":{{"ecosystem":"npm","name":"package-{n}","version":"1.0.0"}},"publishedAt":"2024-03-05T{:02}:{:02}:{:02}Z","revision":{revision},"actor":{{"kind":"user","username":"{username}"}},"request":{{"ip":"145.14.{}.{}"}},"auth":{{"credential":"session_token","secondFactor":{{"presented":{}}}}}}}}}"#,
         n / 3600 % 24,
@@ -126,13 +126,13 @@ pub(crate) fn generated(n: usize, revision: u32) -> Record {
     }
 }
 
-/// The first 16 bytes of the SHA-256 of source, line feed, id, in hexadecimal digits.
+/// The first 16 bytes of the SHA-256 of source, line feed and id, in hexadecimal.
 pub(crate) fn identity(source: &str, id: &str) -> String {
     let digest = Sha256::digest(format!("{source}\n{id}"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes a list of exits that is valid by itself (sixty addresses), and has `also` in it.
+/// Writes a valid exit list (sixty addresses) that also has the addresses in `also`.
 pub(crate) fn write_snapshot(directory: &Path, name: &str, also: &[&str]) {
     let mut text = "# exits\n".to_owned();
     for n in 1..=60 {
@@ -141,13 +141,13 @@ pub(crate) fn write_snapshot(directory: &Path, name: &str, also: &[&str]) {
     for address in also {
         text.push_str(&format!("{address}\r\n"));
     }
-    // Renamed into place, as a list's writer should, so that no daemon reads half of it.
+    // Renamed, as writers of lists should do, so that no daemon reads a partial file.
     let partial = directory.join(format!(".{name}.partial"));
     fs::write(&partial, text).expect("a list can be written");
     fs::rename(partial, directory.join(name)).expect("a list can be put in place");
 }
 
-/// Topics, a group and a database of a test's own.
+/// The topics, group and database of one test.
 pub(crate) struct Scene {
     pub(crate) brokers: String,
     pub(crate) topic: String,
@@ -158,19 +158,19 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// With a topic of its own on the shared broker, and a database of its own on the shared server.
+    /// A scene with a new topic on the shared broker, and a new database on the shared server.
     pub(crate) async fn new(name: &str, partitions: i32) -> Self {
         let scene = Self::without_topic(name, testkit::postgres().database().await.url);
         scene.make_topic(partitions, &[]).await;
         scene
     }
 
-    /// With nothing but names.
+    /// A scene with names only; no topic is created.
     pub(crate) fn without_topic(name: &str, store: String) -> Self {
         Self::on(testkit::kafka().brokers(), name, store)
     }
 
-    /// With nothing but names, on brokers of the test's own.
+    /// A scene with names only, on other brokers.
     pub(crate) fn on(brokers: String, name: &str, store: String) -> Self {
         let topic = unique(name);
         Self {
@@ -194,7 +194,7 @@ impl Scene {
         testkit::produce(&self.brokers, &self.topic, records).await
     }
 
-    /// A command of the ingester on this scene, still to be started.
+    /// A command of the ingester on this scene, not started yet.
     pub(crate) fn ingester_command(&self, command: &str, admin: &str) -> DaemonBuilder {
         self.configured(Daemon::command("publication-ingester").arg(command), admin)
     }
@@ -209,12 +209,12 @@ impl Scene {
             .env("INGESTER_ADMIN__LISTEN", admin)
     }
 
-    /// Starts an ingester; it may not be ready yet.
+    /// Starts an ingester. It may not be ready yet.
     pub(crate) fn start_ingester(&self, environment: &[(&str, &str)]) -> Running {
         self.start_daemon(Daemon::command("publication-ingester"), environment)
     }
 
-    /// Starts this ingester; it may not be ready yet.
+    /// Starts this ingester program. It may not be ready yet.
     pub(crate) fn start_daemon(
         &self,
         ingester: DaemonBuilder,
@@ -227,7 +227,7 @@ impl Scene {
         Running { daemon: command.spawn(), admin, prefix: "publication_ingester_" }
     }
 
-    /// Starts an ingester and waits until it has its partitions.
+    /// Starts an ingester and waits until it is ready.
     pub(crate) fn ingester(&self, environment: &[(&str, &str)]) -> Running {
         self.start_ingester(environment).ready()
     }
@@ -241,7 +241,7 @@ impl Scene {
         testkit::group_lag(&self.brokers, &self.group, &self.topic).await
     }
 
-    /// Waits until the group has committed everything, with what the daemon says when it never does.
+    /// Waits until the group has committed all records. Panics with the daemon's log if that never happens.
     pub(crate) async fn caught_up(&self, running: &mut Running) {
         eventually("the group to catch up", PATIENCE, async || {
             assert!(running.daemon.is_running(), "the ingester ended:\n{}", running.daemon.log());
@@ -250,7 +250,7 @@ impl Scene {
         .await;
     }
 
-    /// A number that the database answers.
+    /// The number that a query returns.
     pub(crate) async fn number(&self, sql: &str) -> i64 {
         let pool = PgPool::connect(&self.store).await.expect("the database accepts connections");
         let number = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&pool).await;
@@ -258,7 +258,7 @@ impl Scene {
         number.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// Statements without an answer.
+    /// Executes statements without a result.
     pub(crate) async fn execute(&self, sql: &str) {
         let pool = PgPool::connect(&self.store).await.expect("the database accepts connections");
         let result = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await;
@@ -266,7 +266,7 @@ impl Scene {
         result.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// How many rows there are; none while there is no table.
+    /// The number of rows; 0 without a table.
     pub(crate) async fn count(&self) -> i64 {
         let there = "SELECT count(*) FROM pg_class WHERE relname = 'publication'";
         if self.number(there).await == 0 {
@@ -280,10 +280,10 @@ impl Scene {
     }
 }
 
-/// A row as text by column; flags are `true` and `false`, times RFC 3339 in UTC with microseconds.
+/// A row as text by column. Flags are `true` and `false`, times are RFC 3339 in UTC with microseconds.
 pub(crate) type Row = BTreeMap<String, Option<String>>;
 
-/// All rows of a database of either kind, in bytewise order of name and version.
+/// All rows of a PostgreSQL or SQLite database, in bytewise order of name and version.
 pub(crate) async fn rows(url: &str) -> Vec<Row> {
     const POSTGRES: &str = r#"SELECT name, version, username,
         to_char(created AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created, tor::text, tfa::text,
@@ -331,19 +331,19 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Waits until it is ready.
+    /// Waits until the daemon is ready.
     pub(crate) fn ready(mut self) -> Self {
         self.daemon.wait_ready(&self.admin);
         self
     }
 
-    /// Status and answer of `/readyz`.
+    /// Status and body of `/readyz`; `None` without an answer.
     pub(crate) fn readyz(&self) -> Option<(u16, Value)> {
         let (status, body) = testkit::http_get(&self.admin, "/readyz").ok()?;
         Some((status, serde_json::from_str(&body).expect("/readyz answers JSON")))
     }
 
-    /// Waits until `/readyz` shows this state, and returns the whole answer.
+    /// Waits until `/readyz` shows this state. Returns status and body.
     pub(crate) async fn shows(&mut self, state: &str) -> (u16, Value) {
         eventually(&format!("state {state}"), PATIENCE, async || {
             assert!(self.daemon.is_running(), "the daemon ended:\n{}", self.daemon.log());
@@ -352,14 +352,14 @@ impl Running {
         .await
     }
 
-    /// What `/metrics` says now.
+    /// The current metrics.
     pub(crate) fn metrics(&self) -> Metrics {
         let (status, text) = testkit::http_get(&self.admin, "/metrics").expect("/metrics answers");
         assert_eq!(status, 200);
         Metrics::parse(&text, self.prefix)
     }
 
-    /// SIGTERM, then exit code 0 within the promised time.
+    /// Sends SIGTERM and checks that the exit code is 0 within the promised time. Returns the log.
     pub(crate) fn stop(mut self) -> String {
         self.daemon.terminate();
         let status = self.daemon.wait_exit(STOP);
@@ -368,14 +368,14 @@ impl Running {
     }
 }
 
-/// The text format of Prometheus: series by name and labels, without the daemon's prefix.
+/// Prometheus metrics: series by name and labels, without the daemon's prefix.
 pub(crate) struct Metrics(pub(crate) BTreeMap<String, f64>);
 
 impl Metrics {
     fn parse(text: &str, prefix: &str) -> Self {
         let mut series = BTreeMap::new();
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        // What every daemon shows of its process.
+        // Skip the standard metrics of the process.
         for line in lines.filter(|line| !line.starts_with("process_")) {
             let (name, value) = line.rsplit_once(' ').expect("a series has a value");
             let name =
@@ -386,12 +386,12 @@ impl Metrics {
         Self(series)
     }
 
-    /// A series by its name and labels, as it is written.
+    /// A series by its name and labels, exactly as exposed.
     pub(crate) fn get(&self, series: &str) -> Option<f64> {
         self.0.get(series).copied()
     }
 
-    /// All series of a metric, by their labels as they are written.
+    /// All series of a metric, by their labels as exposed.
     pub(crate) fn family(&self, name: &str) -> BTreeMap<&str, f64> {
         let of = |series: &'_ String| {
             series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
@@ -400,7 +400,7 @@ impl Metrics {
         series.map(|(series, value)| (&series[name.len()..], *value)).collect()
     }
 
-    /// The sum over a metric's series.
+    /// The sum of a metric's series.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         self.family(name).values().sum()
     }
@@ -434,14 +434,14 @@ impl Query {
         Self { running: running.ready(), http }
     }
 
-    /// Status and body of an answer, byte for byte.
+    /// Posts a query. Returns status and body.
     pub(crate) fn post(&self, query: &str, variables: Value) -> (u16, String) {
         let body = json!({ "query": query, "variables": variables }).to_string();
         testkit::http_post(&self.http, "/graphql", "application/json", &body)
             .expect("the query daemon answers")
     }
 
-    /// The data of an answer without errors.
+    /// Posts a query. Returns the data of an answer without errors.
     pub(crate) fn ask(&self, query: &str, variables: Value) -> Value {
         let (status, body) = self.post(query, variables);
         let answer: Value = serde_json::from_str(&body).expect("the answer is JSON");

@@ -1,6 +1,6 @@
-//! The two large takeovers of 2026, as events: axios on 31 March, the packages of @mastra on 17 June. Both went from
-//! trusted publishing to a stolen token that needed no second factor. Names, days and the bad versions of axios are those
-//! of the public reports; accounts, other versions and how these were published are made up.
+//! The two large takeovers of 2026 as events: axios on 31 March, the packages of @mastra on 17 June. Both changed from
+//! trusted publishing to a stolen token without a second factor. Names, days and the bad versions of axios are from
+//! public reports; accounts, other versions and methods are invented.
 
 use std::collections::BTreeMap;
 
@@ -48,16 +48,16 @@ const fn axios(
     version(("axios", own), day, how, weaker, strongest)
 }
 
-/// The bad ones are those by a token from the day of each takeover on.
+/// The bad versions are those by a token since the day of each takeover.
 const VERSIONS: &[Version] = &[
-    // A first publication is weaker than nothing, and one whose method is not known cannot be compared.
+    // The first publication has nothing to compare with, and a publication by an unknown method cannot be compared.
     axios("0.1.0", "2014-08-29", NotReported("made-up-lead"), None, None),
     axios("0.27.0", "2022-04-25", Token("made-up-lead"), None, None),
     axios("0.30.0", "2025-03-26", Factor("made-up-lead"), Some(false), Some("0.27.0")),
     axios("1.0.0-alpha.1", "2025-04-01", Token("made-up-lead"), None, None),
     axios("1.0.0-alpha.2", "2025-04-02", Token("made-up-lead"), Some(false), Some("1.0.0-alpha.1")),
     axios("1.13.0", "2025-10-27", Robot, Some(false), Some("0.30.0")),
-    // The maintenance line after the main line.
+    // The maintenance line, published after the main line.
     axios("0.30.3", "2026-02-18", Robot, Some(false), Some("0.30.0")),
     axios("1.14.0", "2026-03-27", Robot, Some(false), Some("0.30.3")),
     axios("1.14.1", "2026-03-31", Token("made-up-lead"), Some(true), Some("1.14.0")),
@@ -75,7 +75,7 @@ const VERSIONS: &[Version] = &[
         Some("1.42.0"),
     ),
     version(("@mastra/memory", "nightly-1"), "2026-06-01", Robot, None, None),
-    // A version that is not SemVer is compared by time alone.
+    // A version that is not SemVer is compared by time only.
     version(
         ("@mastra/memory", "nightly-2"),
         "2026-06-17",
@@ -119,7 +119,7 @@ async fn every_bad_version_is_weaker_and_no_good_one_is() {
         let scene = Scene::without_topic("takeovers", store);
         scene.make_topic(1, &[]).await;
         let mut ingester = scene.ingester(&[]);
-        // The newest first: the order of the events makes no difference.
+        // Newest first, because the order of the events makes no difference.
         scene.produce(VERSIONS.iter().rev().map(Version::record)).await;
         scene.caught_up(&mut ingester).await;
         ingester.stop();
@@ -137,7 +137,7 @@ async fn every_bad_version_is_weaker_and_no_good_one_is() {
         }
         let stolen = &histories[&("axios", "1.14.1")];
         assert_eq!(stolen["strongest"]["publicationInfo"]["method"], "TRUSTED_PUBLISHER");
-        // The lead maintainer is no new publisher, nor is the account of @mastra that had been away for 16 months.
+        // The lead maintainer is not a new publisher, and neither is the @mastra account that was inactive for 16 months.
         assert_eq!(stolen["newPublisher"], false);
         assert_eq!(stolen["publisherLast"], "2025-04-02T12:00:00.000Z");
         let returned = &histories[&("@mastra/core", "1.42.1")];

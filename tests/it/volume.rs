@@ -3,16 +3,16 @@
 use crate::support::{Scene, generated};
 
 const PUBLICATIONS: usize = 70_000;
-/// Of these, sent twice, byte for byte.
+/// How many of these are sent twice, byte for byte.
 const DUPLICATES: usize = 20_000;
-/// Of these, sent again in a higher revision.
+/// How many of these are sent again with a higher revision.
 const REVISIONS: usize = 10_000;
 const EVENTS: usize = PUBLICATIONS + DUPLICATES + REVISIONS;
 
 #[tokio::test]
 async fn a_hundred_thousand_events_become_the_right_rows() {
     let scene = Scene::new("volume", 8).await;
-    // Half of the repetitions come soon after their originals, within the same batch; the others in the end.
+    // Half of the repetitions follow soon after their originals, in the same batch; the others come at the end.
     let events = (0..PUBLICATIONS).flat_map(|n| {
         let again = (n < DUPLICATES / 2).then(|| generated(n, 0));
         let revised = (n < REVISIONS / 2).then(|| generated(n, 1));
@@ -36,7 +36,7 @@ async fn a_hundred_thousand_events_become_the_right_rows() {
     let metrics = ingester.metrics();
     let events = EVENTS as f64;
     assert_eq!(metrics.sum("records_total"), events, "{:?}", metrics.family("records_total"));
-    // Two batches that write the same new publication at the same time may both count it as new.
+    // Two batches that write the same new publication at the same time may both count it as inserted.
     let inserted = metrics.get("records_total{outcome=\"inserted\"}").unwrap();
     let at_most = PUBLICATIONS + REVISIONS / 2;
     assert!((PUBLICATIONS as f64..=at_most as f64).contains(&inserted), "{inserted} inserted");
