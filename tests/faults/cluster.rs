@@ -7,10 +7,10 @@ use testkit::{PartitionState, Transaction, eventually, partition_states};
 use crate::run::{Run, SESSION};
 
 const OFFSETS: &str = "__consumer_offsets";
-/// For elections and for replicas that follow, on a busy machine.
+/// The deadline for elections and for replicas to catch up, on a busy machine.
 pub(crate) const ELECTION: Duration = Duration::from_secs(120);
 
-/// Starts the brokers that are down, and waits until all replicas of all topics that the run needs are in sync.
+/// Starts the stopped brokers, and waits until all replicas of the run's topics are in sync.
 pub(crate) async fn mend(run: &mut Run<'_>) {
     let down = std::mem::take(&mut run.servers.down);
     run.servers.kafka.start_again(&down);
@@ -26,7 +26,7 @@ pub(crate) async fn mend(run: &mut Run<'_>) {
     }
 }
 
-/// Who has partition 0 of a topic.
+/// The leader and replicas of partition 0 of a topic.
 pub(crate) async fn state(run: &Run<'_>, topic: &str) -> PartitionState {
     eventually(&format!("who leads {topic}"), ELECTION, async || {
         let states = partition_states(&run.scene.brokers, topic).await;
@@ -40,7 +40,7 @@ fn kill(run: &mut Run<'_>, ids: &[i32]) {
     run.servers.down.extend(ids);
 }
 
-/// The leader of a partition, the group's coordinator or the controller dies, and stays away until the next round.
+/// Kills a partition's leader, the group's coordinator or the controller. It stays stopped until the next round.
 pub(crate) async fn one_killed(run: &mut Run<'_>, round: u32) {
     mend(run).await;
     let id = match round % 3 {
@@ -56,7 +56,7 @@ pub(crate) async fn coordinator_killed(run: &mut Run<'_>) {
     kill(run, &[coordinator]);
 }
 
-/// Two of three brokers are away, with the coordinator or without it: nothing can be committed, and that is said.
+/// Kills two of three brokers, with or without the coordinator: no commit is possible, which must be reported.
 pub(crate) async fn two_away(run: &mut Run<'_>, round: u32) {
     mend(run).await;
     let coordinator = state(run, OFFSETS).await.leader;
@@ -87,7 +87,7 @@ pub(crate) async fn all_killed(run: &mut Run<'_>) {
     mend(run).await;
 }
 
-/// One after the other stops in good order and comes back.
+/// Restarts all brokers, one after the other.
 pub(crate) async fn rolling(run: &mut Run<'_>) {
     for id in run.servers.kafka.ids() {
         run.servers.kafka.node(id).stop();
@@ -96,7 +96,7 @@ pub(crate) async fn rolling(run: &mut Run<'_>) {
     }
 }
 
-/// Partition 0 leaves one of the brokers, each time another one.
+/// Moves partition 0 away from one broker, in each round another one.
 pub(crate) async fn moved(run: &mut Run<'_>, round: u32) {
     let topic = run.scene.topic.clone();
     let mut brokers = run.servers.kafka.ids();
@@ -110,11 +110,11 @@ pub(crate) async fn moved(run: &mut Run<'_>, round: u32) {
     .await;
 }
 
-/// A producer dies within a transaction: what came after it waits until the broker aborts it.
+/// A producer fails in a transaction: later records wait until the broker aborts it.
 pub(crate) async fn transaction(run: &mut Run<'_>) {
     let timeout = Duration::from_secs(if run.servers.full { 20 } else { 5 });
     let open = Transaction::begin_within(&run.scene.brokers, &run.scene.group, timeout).await;
-    // Nobody may see these.
+    // Aborted records, which no consumer may see.
     let (records, _) = run.target.beside(100);
     open.produce(&run.scene.topic, records).await;
     drop(open);

@@ -1,4 +1,4 @@
-//! The faults: how each is done, and how often.
+//! The faults: their implementation and their number of rounds.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::run::{Run, SESSION, Servers};
 use crate::support::STOP;
 use crate::{cluster, instances, poison, standby, topic, unclean};
 
-/// Ends the ingesters' sessions, for who may.
+/// Ends the sessions of ingesters. Needs a role with the right to do so.
 pub(crate) const END_OURS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE application_name = 'publication'";
 
-/// What can happen.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Kill,
@@ -51,7 +51,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Those of one broker.
+    /// The faults with a single broker.
     pub(crate) const ONE: [Self; 14] = [
         Self::Kill,
         Self::Terminate,
@@ -69,7 +69,7 @@ impl Fault {
         Self::Memory,
     ];
 
-    /// Those of three brokers, and of a standby.
+    /// The faults with three brokers, and with a standby.
     pub(crate) const CLUSTER: [Self; 18] = [
         Self::UncleanElection,
         Self::UncleanLoaded,
@@ -91,7 +91,7 @@ impl Fault {
         Self::Upgraded,
     ];
 
-    /// Of [`Fault::CLUSTER`], those that are part of the tests.
+    /// The faults of [`Fault::CLUSTER`] that are part of the tests.
     pub(crate) const SHORT_CLUSTER: [Self; 3] =
         [Self::UncleanElection, Self::Promoted, Self::OneBroker];
 
@@ -136,7 +136,7 @@ impl Fault {
         }
     }
 
-    /// Of the full run.
+    /// The rounds in the full run.
     pub(crate) const fn rounds(self) -> u32 {
         match self {
             Self::Kill => 200,
@@ -161,7 +161,7 @@ impl Fault {
         }
     }
 
-    /// Of the version that is part of the tests.
+    /// The rounds in the tests.
     pub(crate) const fn short_rounds(self) -> u32 {
         match self {
             Self::PostgresRestart | Self::Connections => 4,
@@ -172,7 +172,7 @@ impl Fault {
     }
 }
 
-/// Runs all rounds of a fault and compares what is there with what must be.
+/// Runs all rounds of a fault and compares the results with the expected ones.
 pub(crate) async fn run(servers: &mut Servers, fault: Fault, rounds: u32) -> Outcome {
     let mut run = Run::set(servers).await;
     make_topics(&run, fault).await;
@@ -295,7 +295,7 @@ async fn database_trouble(run: &mut Run<'_>, round: u32) {
     }
 }
 
-/// A trigger raises a SQLSTATE for the next statements that write.
+/// Makes the next write statements fail with a SQLSTATE, by a trigger.
 async fn raised(run: &mut Run<'_>, code: &str, times: u32) {
     let sql = raising(code, times.into(), "publication");
     run.execute(&sql).await.expect("a trigger can be made");
@@ -306,8 +306,8 @@ async fn raised(run: &mut Run<'_>, code: &str, times: u32) {
     run.execute("DROP TRIGGER raising ON publication").await.expect("a trigger can be dropped");
 }
 
-/// A session that holds the second of two rows asks for the first when the ingester, which has the first, waits for the
-/// second; PostgreSQL then ends one of the two.
+/// Causes a deadlock: a session holds the second of two rows and requests the first, while the ingester holds the first
+/// and waits for the second. PostgreSQL then cancels one of them.
 async fn deadlock(run: &mut Run<'_>) {
     let numbers = [(); 2].map(|()| run.target.oracle().number_beside());
     let name = |n: usize| format!("package-{}", numbers[n]);
@@ -330,7 +330,7 @@ async fn deadlock(run: &mut Run<'_>) {
         name(0)
     );
     let (later, corrections) = (records(1), made(1));
-    // Whichever of the two PostgreSQL ends: ours is tried again by nobody, the ingester's by itself.
+    // PostgreSQL cancels either statement. Only the ingester retries its own.
     let _ = tokio::join!(run.execute(&lock), run.target.put(later, &corrections));
 }
 
@@ -345,7 +345,7 @@ async fn database_away(run: &mut Run<'_>, round: u32) {
             run.servers.postgres.start_again();
         }
         1 => {
-            // The load goes on, and poison with it; what counts is that no good record is taken for poison.
+            // The load continues, with poison. No good record may become a dead letter.
             raised(run, "53100", 1).await;
             let made = "CREATE OR REPLACE TRIGGER raising BEFORE INSERT OR UPDATE ON publication
                 FOR EACH STATEMENT EXECUTE FUNCTION raising(); SELECT setval('raised', 1)";
@@ -374,7 +374,7 @@ async fn database_away(run: &mut Run<'_>, round: u32) {
     assert!(letters(run).is_finite());
 }
 
-/// Paused, alive and a member of its group, all the time.
+/// Checks for `time` that the ingester is paused, live and a member of its group.
 pub(crate) async fn stays_paused(run: &mut Run<'_>, time: Duration) {
     run.ingesters[0].shows("paused").await;
     let assigned = run.ingesters[0].metrics().sum("rebalances_total");
@@ -404,7 +404,7 @@ async fn network_fault(run: &mut Run<'_>) {
     }
     run.a_while(3_000).await;
     for proxy in [&run.servers.to_kafka, &run.servers.to_postgres] {
-        // Connections whose answers were lost are out of step and end, as those of a network that comes back.
+        // Connections with lost answers are out of step. They end, as after a network outage.
         if kinds[place] == NetworkFault::AnswersLost {
             proxy.cut();
         }
@@ -412,7 +412,7 @@ async fn network_fault(run: &mut Run<'_>) {
     }
 }
 
-/// All kinds of poison among good records, then for a minute nothing else.
+/// All kinds of poison between good records, then only poison for a minute.
 async fn poisoned(run: &mut Run<'_>) {
     let of_each = if run.servers.full { 1_000 } else { 25 };
     for _ in 0..of_each {
@@ -427,7 +427,7 @@ async fn poisoned(run: &mut Run<'_>) {
     run.recoveries.clear();
 }
 
-/// A topic that is full before a database that takes its time: what is read ahead is bounded.
+/// A full topic and a slow database: the memory for records read ahead must stay bounded.
 async fn slow_database(run: &mut Run<'_>) {
     const BUFFERED: u64 = 48 << 20;
     const BESIDES: u64 = 64 << 20;

@@ -1,6 +1,6 @@
-//! What a test binary without the usual harness owes to a test runner.
+//! The test runner's protocol, for test binaries without the usual harness.
 
-/// Prints the names of the tests where the runner asks for them, as the usual harness does. Whether it asked.
+/// Prints the names of the tests if the runner asks for them, like the usual harness. Returns whether it asked.
 pub(crate) fn lists(tests: &[String]) -> bool {
     let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
     if asked("--list") && !asked("--ignored") {

@@ -7,7 +7,7 @@ use testkit::eventually;
 use crate::run::{Run, SESSION};
 use crate::support::PATIENCE;
 
-/// One of several ingesters stands still until the others have all of the partitions, then writes what it still holds.
+/// Freezes an ingester until the others have all partitions. Then it continues and writes what it still holds.
 pub(crate) async fn frozen(run: &mut Run<'_>) {
     let which = any(run);
     run.ingesters[which].daemon.pause();
@@ -24,7 +24,7 @@ fn any(run: &mut Run<'_>) -> usize {
     usize::try_from(run.servers.random.below(count as u64)).unwrap_or(0)
 }
 
-/// Another number of instances, from one to four.
+/// Changes the number of ingesters, from one to four.
 pub(crate) async fn scale(run: &mut Run<'_>) {
     let wanted = 1 + usize::try_from(run.servers.random.below(4)).unwrap_or(0);
     while run.ingesters.len() < wanted {
@@ -37,7 +37,7 @@ pub(crate) async fn scale(run: &mut Run<'_>) {
     run.for_a(time, async |_| true).await;
 }
 
-/// One of three is stopped, stands still or is killed; or a fourth one comes and goes.
+/// Stops, freezes or kills one of three ingesters, or starts and stops a fourth one.
 pub(crate) async fn one_of_three(run: &mut Run<'_>, round: u32) {
     let which = any(run);
     match round % 4 {
@@ -62,8 +62,8 @@ pub(crate) async fn one_of_three(run: &mut Run<'_>, round: u32) {
     }
 }
 
-/// Three instances of an earlier build give way to this one, one after the other. One of them comes back, which the guide
-/// does not promise: the earlier build says that it does not know the schema, and the others go on.
+/// Replaces three instances of an earlier build, one after the other. Then one is started again, which the guide does
+/// not support: the earlier build reports an unknown schema, and the others continue.
 pub(crate) async fn upgraded(run: &mut Run<'_>) {
     for _ in 0..3 {
         run.ingesters.remove(0).stop();

@@ -1,4 +1,4 @@
-//! The load and the oracle: events that flow all the time, and what must come of them.
+//! The load, a constant flow of events, and the oracle, which knows the expected results.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -11,42 +11,42 @@ use testkit::{ConsumedRecord, Producer, Record};
 use crate::poison;
 use crate::support::generated;
 
-/// Events of one hand-over to the broker, and the pause after it: two thousand a second on an idle machine.
+/// Events produced together, and the pause after them: two thousand events per second on an idle machine.
 const CHUNK: usize = 200;
 const PAUSE: Duration = Duration::from_millis(50);
-/// Every so many records one is poison.
+/// One of so many records is poison.
 const POISON_EVERY: usize = 50;
-/// Numbers of events that the run sends beside the load.
+/// The first number for events outside of the load.
 const BESIDE: usize = 100_000_000;
 
-/// What must be in the table and in the dead-letter topic once everything is read.
+/// The expected rows and dead letters, when everything has been read.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
-    /// By number.
+    /// By event number.
     pub(crate) rows: BTreeMap<usize, Expected>,
-    /// By the record's key, which no two have, the code, and whether the topic still has it.
+    /// By record key, which is unique: the code, and whether the topic still has the record.
     pub(crate) poison: BTreeMap<String, (&'static str, bool)>,
     next: usize,
     beside: usize,
 }
 
-/// What a row may be.
+/// The revisions that a row may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expected {
-    /// The greatest revision that the topic still has; none where it lost all of them, which may have been read before.
+    /// The highest revision that the topic still has. `None` when it lost all, which may have been read before.
     pub(crate) least: Option<u32>,
-    /// The greatest that was sent.
+    /// The highest revision that was sent.
     pub(crate) most: u32,
 }
 
-/// One record of the load and what it is.
+/// A record of the load.
 pub(crate) enum Made {
     Event { number: usize, revision: u32 },
     Poison { number: usize, code: &'static str },
 }
 
 impl Oracle {
-    /// The broker has the records.
+    /// The broker has acknowledged these records.
     pub(crate) fn took(&mut self, made: &[Made]) {
         for made in made {
             match made {
@@ -58,14 +58,14 @@ impl Oracle {
         }
     }
 
-    /// The greater revision is kept; an event that comes twice is the same.
+    /// Expects the higher revision. A repeated event changes nothing.
     fn expect(&mut self, number: usize, revision: u32) {
         let row = self.rows.entry(number).or_insert(Expected { least: None, most: revision });
         row.least = row.least.max(Some(revision));
         row.most = row.most.max(revision);
     }
 
-    /// The topic has lost everything but these records. Returns of how many publications it has none.
+    /// The topic has lost all records except these. Returns the number of publications that it lost completely.
     pub(crate) fn kept(&mut self, records: &[ConsumedRecord]) -> usize {
         self.rows.values_mut().for_each(|row| row.least = None);
         self.poison.values_mut().for_each(|(_, kept)| *kept = false);
@@ -80,8 +80,8 @@ impl Oracle {
         self.rows.values().filter(|row| row.least.is_none()).count()
     }
 
-    /// The next records of the load: plain events, events that come twice, corrections before and after what they
-    /// correct, poison.
+    /// The next records of the load: plain events, repeated events, corrections before and after the corrected event,
+    /// poison.
     pub(crate) fn next(&mut self, count: usize) -> (Vec<Record>, Vec<Made>) {
         let mut records = Vec::new();
         let mut made = Vec::new();
@@ -107,14 +107,14 @@ impl Oracle {
         (records, made)
     }
 
-    /// The number of an event beside the load.
+    /// A number for an event outside of the load.
     pub(crate) fn number_beside(&mut self) -> usize {
         self.beside += 1;
         BESIDE + self.beside
     }
 }
 
-/// Number and revision of an event of the load.
+/// The number and the revision of an event of the load.
 pub(crate) fn event(record: &ConsumedRecord) -> Option<(usize, u32)> {
     let event: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
     let name = event["data"]["package"]["name"].as_str()?;
@@ -122,7 +122,7 @@ pub(crate) fn event(record: &ConsumedRecord) -> Option<(usize, u32)> {
     Some((name.strip_prefix("package-")?.parse().ok()?, revision.try_into().ok()?))
 }
 
-/// Where the records go, and what is known of them.
+/// The destination of records, with the oracle.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) producer: Arc<Producer>,
@@ -135,19 +135,19 @@ impl Target {
         self.oracle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Produces some records of the load and waits for the broker. Returns where they are.
+    /// Produces records of the load and waits for the broker. Returns their positions.
     pub(crate) async fn send(&self, count: usize) -> Vec<(i32, i64)> {
         let (records, made) = self.oracle().next(count);
         self.put(records, &made).await
     }
 
-    /// Produces so many events beside the load and waits for the broker. Returns where they are.
+    /// Produces events outside of the load and waits for the broker. Returns their positions.
     pub(crate) async fn send_beside(&self, count: usize) -> Vec<(i32, i64)> {
         let (records, made) = self.beside(count);
         self.put(records, &made).await
     }
 
-    /// Produces so many records beside the load that must be rejected, of all kinds in turn, and waits for the broker.
+    /// Produces invalid records of all kinds, outside of the load, and waits for the broker.
     pub(crate) async fn send_poison(&self, count: usize) {
         let numbers = (0..count).map(|_| self.oracle().number_beside());
         let made = numbers.map(|number| {
@@ -158,7 +158,7 @@ impl Target {
         self.put(records, &made).await;
     }
 
-    /// So many events beside the load.
+    /// Generates events outside of the load.
     pub(crate) fn beside(&self, count: usize) -> (Vec<Record>, Vec<Made>) {
         let mut oracle = self.oracle();
         let numbers = (0..count).map(|_| oracle.number_beside());
@@ -174,7 +174,7 @@ impl Target {
     }
 }
 
-/// A thread that produces until it is stopped.
+/// A thread that produces the load until it is stopped.
 pub(crate) struct Load {
     stop: Sender<()>,
     thread: JoinHandle<()>,
@@ -187,7 +187,7 @@ impl Load {
         Self { stop, thread }
     }
 
-    /// Waits until the last records are acknowledged.
+    /// Stops the load and waits until its last records are acknowledged.
     pub(crate) fn stop(self) {
         drop(self.stop);
         self.thread.join().expect("the load goes on until it is stopped");

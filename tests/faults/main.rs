@@ -1,10 +1,10 @@
 //! The fault run: real processes under load, one fault after the other, and an oracle that knows every event. It prints
-//! what was lost, doubled or wrong, and how long the ingester took to go on by itself.
+//! lost, duplicate and wrong results, and how long the ingester took to recover.
 //!
-//! `cargo xtask test` runs a short version, `cargo xtask faults` the whole one. Arguments: `--full`, `--cluster` (three brokers
-//! and a standby, with faults of their own), `--earlier FOLDER` (with the programs of an earlier build, to upgrade from),
-//! `--rounds N` (a fault has at most so many), `--seed S`, `--broker-assigns` (KIP-848), and words that a fault's name must
-//! contain one of.
+//! `cargo xtask test` runs a short version, `cargo xtask faults` the full one. Arguments: `--full`, `--cluster` (three
+//! brokers and a standby, with their own faults), `--earlier FOLDER` (programs of an earlier build, for upgrades),
+//! `--rounds N` (maximum number of rounds per fault), `--seed S`, `--broker-assigns` (KIP-848), and words of which a
+//! fault's name must contain one.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -36,10 +36,10 @@ use crate::fault::Fault;
 use crate::report::Outcome;
 use crate::run::Servers;
 
-/// The short versions: each is one test, of one broker or of a cluster.
+/// The short versions as tests: name, and whether it uses a cluster.
 const TESTS: [(&str, bool); 2] = [("short_run", false), ("short_cluster_run", true)];
 
-/// How much is run.
+/// The faults and rounds to run.
 struct Plan {
     full: bool,
     cluster: bool,
@@ -52,7 +52,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// Flags of the usual test harness, which cargo may hand to every test binary, are passed over.
+    /// Flags of the usual test harness, which cargo may pass to every test binary, are ignored.
     fn from_arguments() -> Self {
         let mut plan = Self {
             full: false,
@@ -80,7 +80,7 @@ impl Plan {
         plan
     }
 
-    /// The lists of faults, each with its kind of servers. A name is that of a test, or a word of a fault's name.
+    /// The lists of faults, and whether each uses a cluster. A name is that of a test, or a word of a fault's name.
     fn lists(&mut self) -> Vec<(bool, Vec<Fault>)> {
         let tests = TESTS.iter().filter(|(name, _)| self.names.iter().any(|named| named == name));
         let mut kinds: Vec<bool> = tests.map(|(_, cluster)| *cluster).collect();

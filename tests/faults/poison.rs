@@ -1,19 +1,19 @@
-//! Sixteen kinds of records that are no publish event, each with the code that it must be rejected by.
+//! Sixteen kinds of invalid records, each with the expected rejection code.
 
 use serde_json::json;
 use testkit::Record;
 
 use crate::support::{event, structured, with, without};
 
-/// The kinds that there are.
+/// The number of kinds.
 pub(crate) const KINDS: usize = 16;
 
-/// The key of a record: no two have the same, and nobody reads it.
+/// The unique key of a record. The ingester does not read it.
 pub(crate) fn key(number: usize) -> String {
     format!("poison-{number}")
 }
 
-/// One record of kind `number % KINDS`, and its code.
+/// A record of kind `number % KINDS`, and its code.
 pub(crate) fn record(number: usize) -> (&'static str, Record) {
     let good = event(&format!("poison-{number}"), "1.0.0");
     let raw = |value: Vec<u8>| Record { value: Some(value), ..Record::default() };

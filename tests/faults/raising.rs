@@ -1,6 +1,6 @@
 //! Statements that fail for a while.
 
-/// The SQL of a trigger `raising` that raises a SQLSTATE for the next so many statements that write into the table.
+/// SQL for a trigger `raising`, which raises a SQLSTATE for the next `times` write statements on the table.
 pub(crate) fn raising(code: &str, times: u64, table: &str) -> String {
     format!(
         "CREATE SEQUENCE IF NOT EXISTS raised; SELECT setval('raised', 1);

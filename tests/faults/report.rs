@@ -1,30 +1,30 @@
-//! What came of a fault, as a line of the table.
+//! The result of a fault, as a line of the table.
 
 use std::fmt::Write;
 
 use crate::fault::Fault;
 
-/// What came of all rounds of a fault.
+/// The results of all rounds of a fault.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) fault: Fault,
     pub(crate) rounds: u32,
     pub(crate) rows: usize,
-    /// Expected and not there.
+    /// Rows that are expected but missing.
     pub(crate) lost: usize,
-    /// There and not expected.
+    /// Rows that exist but are not expected.
     pub(crate) doubled: usize,
-    /// There, and not as expected.
+    /// Rows with unexpected values.
     pub(crate) wrong: usize,
     pub(crate) dead_letters: usize,
     pub(crate) missing: usize,
-    /// Dead letters of records that were not poison, or with another code.
+    /// Dead letters of records that are not poison, or with a wrong code.
     pub(crate) foreign: usize,
-    /// Dead letters of a record that has one already: a crash between the dead letter and the commit.
+    /// Second dead letters of a record, after a crash between dead letter and commit.
     pub(crate) repeated: usize,
-    /// From the end of each fault to the first record that an ingester has done with, in seconds.
+    /// Seconds from the end of each fault to the first record that an ingester finishes.
     pub(crate) recoveries: Vec<f64>,
-    /// What else is to be said.
+    /// Further remarks.
     pub(crate) note: String,
 }
 
@@ -34,7 +34,7 @@ impl Outcome {
     }
 }
 
-/// One line of the table.
+/// A line of the table.
 pub(crate) fn line(outcome: &Outcome) -> String {
     let mut recoveries = outcome.recoveries.clone();
     recoveries.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! The servers with proxies before them, and a topic, a group, a database and ingesters for each fault.
+//! The servers behind proxies, and a topic, a group, a database and ingesters for each fault.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -16,29 +16,29 @@ use crate::report::Outcome;
 use crate::support::{Running, Scene, generated, publisher};
 use crate::{Plan, cluster};
 
-/// For an ingester that is to go on by itself; afterwards something is broken.
+/// The deadline for an ingester to recover. After it something is broken.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// The listener of a broker behind the proxy.
+/// The broker's listener for the proxy.
 const PROXIED: &str = "PROXIED";
 const RECORDS_TOTAL: &str = "publication_ingester_records_total{";
-/// The session time-out of the run, which its broker allows.
+/// The session timeout of the run, which its broker allows.
 pub(crate) const SESSION: Duration = Duration::from_secs(6);
 
-/// The servers of a whole run.
+/// The servers of the whole run.
 pub(crate) struct Servers {
-    /// One broker behind a proxy, or several without.
+    /// One broker behind a proxy, or several without a proxy.
     pub(crate) kafka: Cluster,
-    /// The brokers that a fault has ended and nobody has started again.
+    /// The brokers that a fault has stopped and that were not started again.
     pub(crate) down: Vec<i32>,
     pub(crate) postgres: Postgres,
     pub(crate) to_kafka: Proxy,
     pub(crate) to_postgres: Proxy,
     pub(crate) random: Random,
-    /// Whether outages last as long as the issue's; seconds otherwise.
+    /// Whether outages have their full length, or only seconds.
     pub(crate) full: bool,
     /// The folder of an earlier build's programs, to upgrade from.
     pub(crate) earlier: Option<PathBuf>,
-    /// Whether the broker assigns the partitions, instead of a member.
+    /// Whether the broker assigns the partitions, not a member.
     broker_assigns: bool,
 }
 
@@ -49,7 +49,7 @@ impl Servers {
         if brokers == 1 {
             kafka = kafka.listener(PROXIED, "PLAINTEXT", Some(to_kafka.port()));
         }
-        // Where the broker assigns, it also decides how long a session lasts.
+        // When the broker assigns partitions, it also decides the session timeout.
         for (name, time) in
             [("session.timeout.ms", SESSION), ("heartbeat.interval.ms", SESSION / 3)]
         {
@@ -77,13 +77,13 @@ impl Servers {
         }
     }
 
-    /// Where ingesters find the brokers.
+    /// The bootstrap servers for ingesters.
     fn bootstrap(&self) -> String {
         if self.kafka.ids().len() == 1 { self.to_kafka.address() } else { self.kafka.brokers() }
     }
 }
 
-/// `host:port` of a URL of testkit's.
+/// `host:port` in a URL of testkit.
 fn host_of(url: &str) -> &str {
     url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of testkit's").0
 }
@@ -93,7 +93,7 @@ fn pool(url: &str) -> PgPool {
     options.connect_lazy(url).expect("a URL of testkit's")
 }
 
-/// One fault's topic, group, database, load and ingesters.
+/// The topic, group, database, load and ingesters of a fault.
 pub(crate) struct Run<'w> {
     pub(crate) servers: &'w mut Servers,
     pub(crate) scene: Scene,
@@ -109,7 +109,7 @@ pub(crate) struct Run<'w> {
 }
 
 impl<'w> Run<'w> {
-    /// Without a topic.
+    /// A run without a topic yet.
     pub(crate) async fn set(servers: &'w mut Servers) -> Self {
         let store = servers.postgres.database().await.url;
         let scene = Scene::on(servers.kafka.brokers(), "faults", store);
@@ -135,7 +135,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Another server has the database from now on. Returns the one that had it.
+    /// Moves the database to another server. Returns the old server.
     pub(crate) fn move_database_to(&mut self, server: Postgres) -> Postgres {
         let host = server.url();
         self.servers.to_postgres.forward_to(host_of(&host));
@@ -144,12 +144,12 @@ impl<'w> Run<'w> {
         std::mem::replace(&mut self.servers.postgres, server)
     }
 
-    /// The topic is another than the producer knows.
+    /// The topic was replaced. A new producer reads its metadata.
     pub(crate) fn look_at_topic_anew(&mut self) {
         self.target.producer = Arc::new(Producer::new(&self.scene.brokers));
     }
 
-    /// Starts an ingester that reaches broker and database by the proxies.
+    /// Starts an ingester that reaches broker and database by way of the proxies.
     pub(crate) fn start_ingester(&mut self, environment: &[(&str, &str)]) {
         let brokers = self.servers.bootstrap();
         let protocol = if self.servers.broker_assigns {
@@ -174,11 +174,11 @@ impl<'w> Run<'w> {
         self.ingesters.push(running);
     }
 
-    /// Starts the load, and waits until an ingester writes.
+    /// Starts the load and waits until an ingester writes.
     pub(crate) async fn under_load(&mut self) {
         self.start_load();
         self.recovered().await;
-        // That was a start and no recovery.
+        // This was a start, not a recovery.
         self.recoveries.clear();
     }
 
@@ -186,15 +186,15 @@ impl<'w> Run<'w> {
         self.load = Some(Load::start(self.target.clone()));
     }
 
-    /// Waits until the brokers have what was sent.
+    /// Stops the load and waits until the brokers have its records.
     pub(crate) fn stop_load(&mut self) {
         if let Some(load) = self.load.take() {
             load.stop();
         }
     }
 
-    /// Waits until an ingester has done with a record again, which is the recovery from what was before, then until an
-    /// event that is sent now has its row, which is behind everything that waited.
+    /// Waits until an ingester has finished a record again, which ends the recovery time, then until a new event has
+    /// its row, because it is behind all waiting records.
     pub(crate) async fn recovered(&mut self) {
         let began = Instant::now();
         let number = self.target.oracle().number_beside();
@@ -221,8 +221,7 @@ impl<'w> Run<'w> {
         .await;
     }
 
-    /// Prints what the ingesters say of themselves, and whether the topic still has this event, for somebody who looks for
-    /// the cause of a standstill.
+    /// Prints the ingesters' state, and whether the topic still has this event, for debugging a standstill.
     async fn describe(&self, number: usize) {
         let records = testkit::consume_all(&self.scene.brokers, &self.scene.topic).await;
         let has_it = |record: &&_| load::event(record).is_some_and(|(found, _)| found == number);
@@ -235,7 +234,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// How many records each ingester has done with; 0 for one that does not answer yet.
+    /// How many records each ingester has finished; 0 without an answer.
     fn done(&self) -> Vec<f64> {
         let page = |running: &Running| testkit::http_get(&running.admin, "/metrics").ok();
         let done = |page: String| {
@@ -253,23 +252,23 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// A number from the database itself; none while it does not answer.
+    /// The number that a query returns; `None` without an answer from the database.
     pub(crate) async fn number(&self, sql: &str) -> Option<i64> {
         let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&self.pool).await.ok()?;
         row.try_get(0).ok()
     }
 
-    /// How many rows there are; 0 while the database does not answer.
+    /// The number of rows; 0 without an answer from the database.
     pub(crate) async fn rows(&self) -> i64 {
         self.number("SELECT count(*) FROM publication").await.unwrap_or(0)
     }
 
-    /// Statements that may fail, as those on a server that goes away.
+    /// Executes statements, which may fail, for example when the server stops.
     pub(crate) async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await.map(|_| ())
     }
 
-    /// For so long the condition must hold, looked at all the time; the load goes on.
+    /// Checks for `time` that the condition holds, while the load continues.
     pub(crate) async fn for_a(
         &mut self,
         time: Duration,
@@ -283,13 +282,13 @@ impl<'w> Run<'w> {
         .await;
     }
 
-    /// A random moment under load.
+    /// Waits for a random time below `millis` under load.
     pub(crate) async fn a_while(&mut self, millis: u64) {
         let time = self.servers.random.millis(millis);
         self.for_a(time, async |_| true).await;
     }
 
-    /// Stops the load, waits until everything is read, and compares.
+    /// Stops the load, waits until everything is read, and compares the results.
     pub(crate) async fn end(mut self, outcome: Outcome) -> Outcome {
         self.servers.to_kafka.set(NetworkFault::None);
         self.servers.to_postgres.set(NetworkFault::None);

@@ -1,4 +1,4 @@
-//! The database of a cluster: a standby in the place of the primary, a copy in the place of the database, no connection left.
+//! Faults of a cluster's database: a standby replaces the primary, a copy replaces the database, no connection is left.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use testkit::{DatabaseAdmin, StopMode, eventually};
 use crate::run::Run;
 use crate::{cluster, fault};
 
-/// For a server that is found again by an ingester whose old connections hang.
+/// The deadline for an ingester with hanging connections to find the new server.
 const FOUND: Duration = Duration::from_secs(120);
 
-/// Whether the standby of a round lacks the last commits.
+/// Whether the round's standby lacks the last commits.
 const fn lacks_commits(round: u32) -> bool {
     round.is_multiple_of(2)
 }
 
-/// A standby of the primary.
+/// Creates a standby of the primary.
 async fn standby(run: &mut Run<'_>, round: u32) -> testkit::Postgres {
     let standby = run.servers.postgres.standby();
     if lacks_commits(round) {
@@ -37,7 +37,7 @@ fn rewound(run: &Run<'_>) -> f64 {
     each.map(|metrics| metrics.sum("store_rewound_records_total")).sum()
 }
 
-/// What the new primary lacks is read again, and counted.
+/// Waits until the records that the new primary lacks were read again and counted.
 async fn is_healed(run: &Run<'_>, round: u32, before: f64) {
     if lacks_commits(round) {
         eventually("what the standby lacked to be counted", FOUND, async || rewound(run) > before)
@@ -45,7 +45,7 @@ async fn is_healed(run: &Run<'_>, round: u32, before: f64) {
     }
 }
 
-/// The primary dies, and a standby is promoted and has its address.
+/// Stops the primary, promotes a standby, and moves the address to it.
 pub(crate) async fn promoted(run: &mut Run<'_>, round: u32) {
     let standby = standby(run, round).await;
     let before = rewound(run);
@@ -55,7 +55,7 @@ pub(crate) async fn promoted(run: &mut Run<'_>, round: u32) {
     is_healed(run, round, before).await;
 }
 
-/// The primary and the group's coordinator die at once.
+/// Stops the primary and the group's coordinator at the same time.
 pub(crate) async fn promoted_without_coordinator(run: &mut Run<'_>, round: u32) {
     cluster::mend(run).await;
     let standby = standby(run, round).await;
@@ -65,7 +65,7 @@ pub(crate) async fn promoted_without_coordinator(run: &mut Run<'_>, round: u32) 
     drop(run.move_database_to(standby));
 }
 
-/// A standby is promoted and has the address of a primary that runs on, but whose connections hang.
+/// Promotes a standby and moves the address to it, while the old primary runs on and its connections hang.
 pub(crate) async fn address_moved(run: &mut Run<'_>, round: u32) {
     let standby = standby(run, round).await;
     let before = rewound(run);
@@ -76,7 +76,7 @@ pub(crate) async fn address_moved(run: &mut Run<'_>, round: u32) {
     run.recovered().await;
 }
 
-/// The database is put back to where it was two thousand rows before, under the same server.
+/// Restores a copy that lacks two thousand rows, on the same server.
 pub(crate) async fn put_back(run: &mut Run<'_>) {
     let admin = DatabaseAdmin::of(&run.scene.store);
     admin.copy().await;
@@ -89,7 +89,7 @@ pub(crate) async fn put_back(run: &mut Run<'_>) {
     eventually("what the copy lacked to be counted", FOUND, async || rewound(run) > before).await;
 }
 
-/// Others take each connection that the server has, for a while.
+/// Other clients use up the server's connections for a while.
 pub(crate) async fn connections_used_up(run: &mut Run<'_>) {
     let mut taken: Vec<PgConnection> = Vec::new();
     eventually("no connection to be left for the ingester", FOUND, async || {

@@ -1,4 +1,4 @@
-//! Faults of the topic itself. Each round begins and ends with everything read, so that the oracle knows what is lost.
+//! Faults of the topic. Each round begins and ends with everything read, so that the oracle knows the loss.
 
 use testkit::{Record, eventually};
 
@@ -15,14 +15,14 @@ fn gap(run: &Run<'_>) -> f64 {
     run.ingesters[0].metrics().sum("offset_gap_records_total")
 }
 
-/// Records are deleted before they were read: exactly those are counted, and the rest is read.
+/// Deletes records before they are read: exactly these are counted, and the others are read.
 pub(crate) async fn retention(run: &mut Run<'_>, rounds: u32) {
     let mut counted = 0.0;
     for _ in 0..rounds {
         run.target.send(500).await;
         caught_up(run).await;
         run.ingesters.remove(0).stop();
-        // Not the oracle's: whichever of them are deleted are not expected.
+        // Not registered with the oracle yet, because deleted records are not expected.
         let (records, made) = run.target.beside(1_000);
         let positions = run.target.put(records, &[]).await;
         let keep = usize::try_from(run.servers.random.below(1_000)).unwrap_or(0);
@@ -38,7 +38,7 @@ pub(crate) async fn retention(run: &mut Run<'_>, rounds: u32) {
     run.note = format!("{counted} records deleted unread, as many counted");
 }
 
-/// The topic is deleted and made again while the ingester runs, with fewer records or with more.
+/// Deletes and creates the topic while the ingester runs, with fewer or more records.
 pub(crate) async fn made_again(run: &mut Run<'_>, rounds: u32) {
     for round in 0..rounds {
         run.target.send(500).await;
@@ -72,7 +72,7 @@ pub(crate) async fn made_again(run: &mut Run<'_>, rounds: u32) {
     }
 }
 
-/// Partitions are added, and have records before the ingester knows of them.
+/// Adds partitions with records before the ingester knows of them.
 pub(crate) async fn partitions(run: &mut Run<'_>, rounds: u32) {
     let mut count = 1;
     for _ in 0..rounds {
@@ -93,7 +93,7 @@ pub(crate) async fn partitions(run: &mut Run<'_>, rounds: u32) {
     }
 }
 
-/// The group's offsets are deleted while nobody reads: everything is read again, and nothing changes by it.
+/// Deletes the group's offsets while no ingester runs: everything is read again without a change.
 pub(crate) async fn offsets(run: &mut Run<'_>, rounds: u32) {
     for _ in 0..rounds {
         run.target.send(500).await;

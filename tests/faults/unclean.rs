@@ -1,4 +1,4 @@
-//! Elections that lose records: a broker that was not in sync leads, and what it does not have is gone.
+//! Unclean elections: a broker that was not in sync becomes leader, and the records that it lacks are lost.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use testkit::{consume_all, eventually};
 use crate::cluster::{ELECTION, mend, state};
 use crate::run::{Run, SESSION};
 
-/// Records that are lost in each election.
+/// Records lost in each election.
 const DOOMED: usize = 2_000;
 
-/// Makes a topic on two brokers, of which one is enough to lead and to write to.
+/// Creates a topic on two brokers. One of them is enough to lead and to accept writes.
 pub(crate) async fn make_topic(run: &Run<'_>, name: &str, partitions: usize) {
     let config = [
         ("min.insync.replicas", "1"),
@@ -20,7 +20,7 @@ pub(crate) async fn make_topic(run: &Run<'_>, name: &str, partitions: usize) {
     testkit::topic_on(&run.scene.brokers, name, &vec![&[3, 2][..]; partitions], &config).await;
 }
 
-/// The two brokers of a topic, of which the second does not have what is written now.
+/// The brokers of a topic. `lacks` does not have the latest records.
 struct Pair {
     leads: i32,
     lacks: i32,
@@ -38,13 +38,13 @@ async fn leave_one(run: &mut Run<'_>, topic: &str) -> Pair {
     pair
 }
 
-/// The leader is dead.
+/// Starts the broker that lacks records, and waits until it leads. The old leader is stopped.
 async fn elect(run: &mut Run<'_>, topic: &str, pair: &Pair) {
     run.servers.kafka.start_again(&[pair.lacks]);
     eventually("the election", ELECTION, async || state(run, topic).await.leader == pair.lacks)
         .await;
     run.servers.down.push(pair.leads);
-    // A producer goes on in the log that it knows.
+    // A producer would continue with its old metadata.
     run.look_at_topic_anew();
 }
 
@@ -56,7 +56,7 @@ fn gap(run: &Run<'_>) -> f64 {
     run.ingesters[0].metrics().sum("offset_gap_records_total")
 }
 
-/// Records that were read are lost, and others take their offsets, more or fewer than were lost.
+/// Records that were read are lost, and fewer or more records take their offsets.
 pub(crate) async fn source(run: &mut Run<'_>, rounds: u32) {
     let topic = run.scene.topic.clone();
     let mut lost = 0.0;
@@ -70,7 +70,7 @@ pub(crate) async fn source(run: &mut Run<'_>, rounds: u32) {
         let before = if stopped { 0.0 } else { gap(run) };
         if stopped {
             run.ingesters.remove(0).stop();
-            // Nobody ever reads these.
+            // These are lost before any ingester reads them.
             let (records, _) = run.target.beside(300);
             run.target.put(records, &[]).await;
         }
@@ -91,12 +91,12 @@ pub(crate) async fn source(run: &mut Run<'_>, rounds: u32) {
     run.note = format!("{lost} records lost after they were read, as many counted");
 }
 
-/// Records are lost, read or not, while several ingesters read and one may die: the rows are those of what the topic still
-/// has, and of what was read of the rest.
+/// Records are lost, read or not, while several ingesters read and one may be killed: the rows must match the records
+/// in the topic and the lost ones that were read.
 pub(crate) async fn under_load(run: &mut Run<'_>, round: u32) {
     let topic = run.scene.topic.clone();
     let pair = leave_one(run, &topic).await;
-    // They read what will be lost.
+    // The ingesters read the records that will be lost.
     run.recovered().await;
     run.recoveries.pop();
     run.a_while(4_000).await;
@@ -120,7 +120,7 @@ pub(crate) async fn under_load(run: &mut Run<'_>, round: u32) {
     run.note = format!("{lost} publications lost in all");
 }
 
-/// Dead letters that were acknowledged are lost. Nobody can know, but the next ones must come.
+/// Acknowledged dead letters are lost. This cannot be detected, but later ones must arrive.
 pub(crate) async fn letters(run: &mut Run<'_>, rounds: u32) {
     let topic = run.scene.dead_letters.clone();
     let mut lost = 0;
