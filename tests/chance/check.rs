@@ -1,5 +1,5 @@
-//! What must hold after every step, seen from outside: rows, dead letters, positions, probes, metrics, memory, and that no
-//! address and no secret is anywhere.
+//! The check after every step, from outside: rows, dead letters, positions, probes, metrics, memory; no address and no
+//! secret may appear anywhere.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,17 +13,17 @@ use crate::run::{PATIENCE, Run};
 use crate::schedule::Fault;
 use crate::support::{Row, STOP};
 
-/// What an ingester may hold: what it buffers, and as much again with the rest of the program.
+/// Memory limit of an ingester: its buffers, and 64 MiB for the rest of the program.
 const MEMORY: u64 = (48 + 64) << 20;
-/// Beyond so many events of one publication that may or may not have been read, its row is not compared.
+/// With more events of a publication that may or may not have been read, its row is not compared.
 const UNSURE: usize = 8;
-/// What records have and nothing else may have: addresses, and values that are no good.
+/// Texts that only records may contain: addresses and invalid values.
 const PRIVATE: [&str; 6] =
     [SECRET, "193.218.118.", "2620:7:6001", "2405:8100:8000", "10.1.2.3", "not an address"];
-/// The exit code for records that are lost where `kafka.on_gap` is `stop`.
+/// The exit code for lost records with `kafka.on_gap = "stop"`.
 const GAP: i32 = 65;
 
-/// `records_total` of all ingesters at a moment, which holds until one is started or ends.
+/// `records_total` of all ingesters at a moment. Valid until an ingester is started or ends.
 #[derive(Clone, Copy)]
 pub(crate) struct Totals {
     changes: usize,
@@ -36,7 +36,7 @@ impl Run<'_> {
         Totals { changes: self.changes, records: records.sum() }
     }
 
-    /// Waits until everything is as it must be, and compares what no waiting mends.
+    /// Waits until the state is as expected, then checks what would not change by waiting.
     pub(crate) async fn check(&mut self, fault: Fault, before: Totals) {
         self.servers.mend_network();
         self.start_all();
@@ -45,7 +45,7 @@ impl Run<'_> {
         self.look_for_secrets().await;
         self.sent.found(self.evidence.lists.len());
         if self.reads_on {
-            // The operator has decided, and takes the setting back.
+            // The operator has accepted the gap, and now restores the setting.
             self.reads_on = false;
             self.stop_all();
             self.start_all();
@@ -53,7 +53,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until the ingesters have done with everything that was sent so far.
+    /// Waits until the ingesters have finished all records that were sent so far.
     pub(crate) async fn settle(&mut self, fault: Fault) {
         let until = Instant::now() + PATIENCE;
         eventually("what must come of a step", PATIENCE * 2, async || {
@@ -71,7 +71,7 @@ impl Run<'_> {
         .await;
     }
 
-    /// Does what an operator must do where `kafka.on_gap` is `stop`. For no other reason an ingester may end.
+    /// Does what an operator must do with `kafka.on_gap = "stop"`. An ingester may end for no other reason.
     fn supervise(&mut self, fault: Fault) {
         let mut number = 0;
         while number < self.ingesters.len() {
@@ -90,7 +90,7 @@ impl Run<'_> {
         }
     }
 
-    /// Ready, all partitions assigned, and nothing left to be read or committed.
+    /// Whether all ingesters are ready, all partitions are assigned, and nothing is left to read or commit.
     async fn at_rest(&self) -> Result<(), String> {
         let mut assigned = 0;
         for running in &self.ingesters {
@@ -119,7 +119,7 @@ impl Run<'_> {
         }
     }
 
-    /// Rows and dead letters against what was sent.
+    /// Compares rows and dead letters with the records that were sent.
     pub(crate) async fn compare(&mut self, fault: Fault) -> Result<(), String> {
         let rows = self.database.rows().await.ok_or("the database does not answer")?;
         self.compare_rows(&rows)?;
@@ -140,7 +140,7 @@ impl Run<'_> {
         }
     }
 
-    /// The row must be that of the events that were read and of some of those that may have been.
+    /// The row must result from all events that were read, and from some of those that may have been read.
     fn compare_row(&self, row: &Row, said: &[Said<'_>]) -> Result<(), String> {
         let generation = row["generation"].as_deref().and_then(|text| text.parse::<i32>().ok());
         let generation = generation.ok_or("a row without a generation")?;
@@ -171,7 +171,7 @@ impl Run<'_> {
         Err(format!("the row {row:?} should have {}; of {said:?}", nearest.unwrap_or_default()))
     }
 
-    /// Each rejected record has its dead letter, and a second one only where it was read twice.
+    /// Each rejected record has a dead letter. It has a second one only when the record was read twice.
     fn compare_letters(&mut self, fault: Fault, letters: &[ConsumedRecord]) -> Result<(), String> {
         let mut expected = BTreeMap::new();
         for sent in &self.sent.records {
@@ -214,7 +214,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What an operator can add up.
+    /// Compares the sums of the metrics.
     fn compare_metrics(&self, fault: Fault, before: Totals) {
         let mut gap = 0.0;
         for running in &self.ingesters {
@@ -237,7 +237,7 @@ impl Run<'_> {
         }
     }
 
-    /// Logs, metrics, probes and tables have no address and no secret.
+    /// Checks that logs, metrics, probes and tables contain no address and no secret.
     pub(crate) async fn look_for_secrets(&self) {
         let mut said = vec![("a log", self.logs.clone()), ("a table", self.database.text().await)];
         for running in &self.ingesters {

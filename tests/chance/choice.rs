@@ -1,19 +1,19 @@
-//! Choices that a seed repeats.
+//! Random choices that a seed reproduces.
 
 use crate::random::Random;
 
-/// One of these; the seed's next number decides.
+/// One of the items.
 pub(crate) fn pick<T: Copy>(random: &mut Random, of: &[T]) -> T {
     let count = u64::try_from(of.len()).expect("a slice is not that long");
     of[usize::try_from(random.below(count)).expect("an index fits")]
 }
 
-/// Whether something happens that happens one time in `of`.
+/// True with probability 1/`of`.
 pub(crate) const fn one_in(random: &mut Random, of: u64) -> bool {
     random.below(of) == 0
 }
 
-/// A number below `bound`.
+/// A random number below `bound`.
 pub(crate) fn index(random: &mut Random, bound: usize) -> usize {
     let bound = u64::try_from(bound).expect("a count is not that long");
     usize::try_from(random.below(bound)).expect("an index fits")

@@ -1,4 +1,4 @@
-//! The database of a schedule, seen and changed beside the ingesters.
+//! The database of a schedule, read and changed independently of the ingesters.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use testkit::DatabaseAdmin;
 use crate::run::PATIENCE;
 use crate::support::{Row, Scene};
 
-/// The password in the URL of PostgreSQL, which asks for none. Nothing may print it.
+/// A password in the URL of PostgreSQL, which does not check it. It must not be printed.
 pub(crate) const SECRET: &str = "open-sesame-7";
 
-/// Of either kind.
+/// A database of either kind.
 pub(crate) enum Database {
     Postgres { pool: PgPool, admin: DatabaseAdmin },
     Sqlite { pool: SqlitePool, file: PathBuf },
@@ -33,7 +33,7 @@ const SQLITE_ROWS: &str = "SELECT name, version, username, created,
     CAST(revision AS TEXT) AS revision, CAST(generation AS TEXT) AS generation,
     lower(hex(event_identity)) AS event_identity,
     CASE disputed WHEN 1 THEN 'true' ELSE 'false' END AS disputed, integrity FROM publication";
-/// Everything that the ingester keeps in tables, as text.
+/// Everything that the ingester stores in tables, as text.
 const POSTGRES_TEXT: &str = "SELECT coalesce(string_agg(line, ' '), '') FROM (
     SELECT t::text AS line FROM publication t UNION ALL SELECT t::text FROM ingest_position t
     UNION ALL SELECT t::text FROM replay_job t) AS lines";
@@ -43,7 +43,7 @@ impl Database {
         let patience = Duration::from_secs(5);
         if let Some(file) = scene.store.strip_prefix("sqlite://") {
             let url = format!("{}?mode=rw", scene.store);
-            // One connection a question: the file may be another.
+            // A new connection for each statement, because the file may have been replaced.
             let pool = SqlitePoolOptions::new()
                 .max_connections(1)
                 .max_lifetime(Duration::ZERO)
@@ -57,7 +57,7 @@ impl Database {
         Self::Postgres { pool, admin: DatabaseAdmin::of(&scene.store) }
     }
 
-    /// All rows; none while the database does not answer.
+    /// All rows; `None` without an answer from the database.
     pub(crate) async fn rows(&self) -> Option<Vec<Row>> {
         macro_rules! fetch {
             ($pool:expr, $sql:expr) => {{
@@ -77,7 +77,7 @@ impl Database {
         }
     }
 
-    /// Everything that is kept, to look for what must not be kept.
+    /// Everything that is stored, to search it for texts that must not be stored.
     pub(crate) async fn text(&self) -> String {
         match self {
             Self::Postgres { pool, .. } => {
@@ -90,7 +90,7 @@ impl Database {
         }
     }
 
-    /// Statements, all in one session.
+    /// Executes statements in one session.
     pub(crate) async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
         let sql = AssertSqlSafe(sql);
         match self {
@@ -99,21 +99,21 @@ impl Database {
         }
     }
 
-    /// Lets nobody in, and ends all sessions that are there; or lets everybody in.
+    /// `false` refuses new sessions and ends the existing ones; `true` allows sessions again. PostgreSQL only.
     pub(crate) async fn admit(&self, all: bool) {
         if let Self::Postgres { admin, .. } = self {
             admin.admit(all).await;
         }
     }
 
-    /// Ends all sessions.
+    /// Ends all sessions. PostgreSQL only.
     pub(crate) async fn end_sessions(&self) {
         if let Self::Postgres { admin, .. } = self {
             admin.end_sessions().await;
         }
     }
 
-    /// Lets sessions write or not; those that are there end.
+    /// Makes sessions read-only, or writable again. Ends the existing sessions. PostgreSQL only.
     pub(crate) async fn read_only(&self, on: bool) {
         if let Self::Postgres { admin, .. } = self {
             admin.alter(&format!("SET default_transaction_read_only = {on}")).await;
@@ -121,14 +121,14 @@ impl Database {
         }
     }
 
-    /// Keeps everybody from writing rows for a while.
+    /// Locks the rows against writes for a while.
     pub(crate) async fn lock_table(&self, time: Duration) {
         match self {
             Self::Postgres { pool, .. } => {
                 let lock = "BEGIN; LOCK TABLE publication IN ACCESS EXCLUSIVE MODE";
                 let seconds = time.as_secs_f64();
                 let sql = format!("{lock}; SELECT pg_sleep({seconds}); COMMIT");
-                // The lock may come too late, when others hold theirs.
+                // The lock may fail while other sessions hold theirs.
                 let _ = sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await;
             }
             Self::Sqlite { pool, .. } => {
@@ -145,7 +145,7 @@ impl Database {
         }
     }
 
-    /// Makes the copy that can be put back.
+    /// Makes a copy for [`Self::put_back`].
     pub(crate) async fn take_copy(&self) {
         match self {
             Self::Postgres { admin, .. } => admin.copy().await,
@@ -157,7 +157,7 @@ impl Database {
         }
     }
 
-    /// Puts the copy in the place of the database.
+    /// Replaces the database by the copy.
     pub(crate) async fn put_back(&self) {
         match self {
             Self::Postgres { admin, .. } => admin.put_back().await,

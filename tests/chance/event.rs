@@ -1,4 +1,4 @@
-//! Publish events from a seed, and how they are written down. What must come of one stands in `rule.rs`.
+//! Random publish events and their encodings. `rule.rs` has the expected results.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -8,14 +8,14 @@ use crate::random::Random;
 use crate::schedule::{one_in, pick};
 use crate::support::{binary, header, structured};
 
-/// Around this time the lists are made: 2024-03-05T10:00:00Z, in microseconds since 1970.
+/// The lists have times around this one: 2024-03-05T10:00:00Z, in microseconds since 1970.
 pub(crate) const BASE: i64 = 1_709_632_800_000_000;
 pub(crate) const MINUTE: i64 = 60_000_000;
 pub(crate) const HOUR: i64 = 60 * MINUTE;
-/// Addresses of publishers; `exit` of them may come to stand in lists. Nothing but records and lists may ever hold one.
+/// Number of publishers' addresses that lists may contain. Only records and lists may contain such an address.
 pub(crate) const EXITS: u64 = 12;
 
-/// What a registry says of one publication, in the words of crates/model/README.md.
+/// The data of a publish event, named as in crates/model/README.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) name: String,
@@ -31,7 +31,7 @@ pub(crate) struct Event {
     pub(crate) staged: Option<(i64, Act)>,
 }
 
-/// Who acted from where, and by what.
+/// The address, the credential and the authentication of an act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Act {
     pub(crate) address: Option<String>,
@@ -52,7 +52,7 @@ pub(crate) struct Second {
     pub(crate) verified_at: VerifiedAt,
 }
 
-/// When a second factor was verified.
+/// The time at which a second factor was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VerifiedAt {
     Missing,
@@ -70,13 +70,13 @@ pub(crate) fn written(time: i64) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
-/// An address of a publisher that lists may name.
+/// A publisher's address that lists may contain.
 pub(crate) fn exit(number: u64) -> String {
     format!("193.218.118.{}", 100 + number)
 }
 
 impl Event {
-    /// A publication of `name`, with everything else from the seed.
+    /// A publication of `name` with random data.
     pub(crate) fn random(random: &mut Random, name: String, id: String) -> Self {
         let minutes = i64::try_from(random.below(8 * 60)).unwrap_or(0) - 4 * 60;
         let created = match random.below(12) {
@@ -104,13 +104,13 @@ impl Event {
         }
     }
 
-    /// The event as a record, in one of the ways that the binding allows.
+    /// The event as a record, in one of the forms that the binding allows.
     pub(crate) fn record(&self, random: &mut Random) -> Record {
         let event = self.json(random);
         match random.below(4) {
             0 => binary(&event),
             1 => {
-                // Without a content type: the value says what it is.
+                // Without a content type, the mode follows from the value.
                 Record { headers: vec![header("x-trace", "7")], ..structured(&event) }
             }
             2 => structured(&in_base64(event)),
@@ -143,11 +143,11 @@ impl Event {
     }
 }
 
-/// One of the ways to write a time down.
+/// The time in one of the allowed formats.
 fn spelled(time: i64, random: &mut Random) -> String {
     let plain = written(time);
     match random.below(3) {
-        // What is smaller than a microsecond is cut off.
+        // Digits below a microsecond are truncated.
         0 => plain.replace('Z', "999Z"),
         1 => written(time + 2 * HOUR).replace('Z', "+02:00").replace('T', "t"),
         _ => plain,

@@ -9,11 +9,11 @@ use crate::run::Run;
 use crate::schedule::{Fault, index, one_in, pick};
 use crate::servers::SESSION_MILLIS;
 
-/// More than a session's time-out, for some of the faults that last.
+/// Longer than a session timeout, for some faults with a duration.
 const LONG_MILLIS: u64 = 2 * SESSION_MILLIS;
 
 impl Run<'_> {
-    /// A time that some members outlive in their group and some do not.
+    /// Waits for a time after which some members have lost their session and others have not.
     async fn some_time(&self, random: &mut Random) {
         let millis = pick(random, &[300, 1_500, LONG_MILLIS]);
         self.a_while(random, millis).await;
@@ -80,7 +80,7 @@ impl Run<'_> {
         }
         self.some_time(random).await;
         for proxy in proxies {
-            // Connections whose answers were lost are out of step and end, as those of a network that comes back.
+            // Connections with lost answers are out of step. They end, as after a network outage.
             if fault == Fault::AnswersLost {
                 proxy.cut();
             }

@@ -1,8 +1,8 @@
-//! The chance run: a seed chooses settings, records, faults and an operator's acts; a check that knows only what was sent and
-//! the specification looks after every step. A seed that fails is cut down to the shortest list of steps that still fails.
+//! The chance run: a seed chooses settings, records, faults and operator commands. A check after every step knows only
+//! the sent records and the specification. A failing seed is reduced to the fewest steps that still fail.
 //!
-//! `cargo xtask test` runs the seeds of [`TESTS`], `cargo xtask faults --chance --seeds A..B` any others. Arguments: `--seeds
-//! A..B`, `--steps N` (of each seed), `--only N,N` (of these steps alone), and names of tests.
+//! `cargo xtask test` runs the seeds of [`TESTS`], `cargo xtask faults --chance --seeds A..B` others. Arguments:
+//! `--seeds A..B`, `--steps N` (per seed), `--only N,N` (only these steps), and names of tests.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -45,8 +45,8 @@ use std::process::ExitCode;
 
 use crate::plan::Plan;
 
-/// The seeds that are part of the tests, and how many steps of each: both databases, a pooler, both group protocols. Seed 59
-/// once lost records of a topic that was made again.
+/// The seeds in the tests and the number of their steps: both databases, a pooler, both group protocols. Seed 59 once
+/// lost records of a recreated topic.
 const TESTS: [u64; 4] = [7, 9, 19, 59];
 const TEST_STEPS: usize = 4;
 

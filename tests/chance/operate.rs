@@ -1,4 +1,4 @@
-//! What an operator does: offsets, commands, the generation, exit lists.
+//! Acts of an operator: offsets, commands, the generation, exit lists.
 
 use std::fs;
 
@@ -49,14 +49,14 @@ impl Run<'_> {
         }
     }
 
-    /// Sets the group's offsets by Kafka's own command.
+    /// Sets the group's offsets with Kafka's own command.
     fn reset(&self, to: &str) {
         let whole = ["--group", &self.scene.group, "--topic", &self.scene.topic];
         let arguments = [&whole[..], &["--reset-offsets", to, "--execute"]].concat();
         testkit::consumer_groups(&self.scene.brokers, &arguments);
     }
 
-    /// Records are skipped because the group's offsets are set forwards.
+    /// Skips records by setting the group's offsets forwards.
     async fn skip(&mut self, random: &mut Random, maker: &mut Maker) {
         self.settle(Fault::OffsetsForward).await;
         self.sent.found(self.evidence.lists.len());
@@ -70,7 +70,7 @@ impl Run<'_> {
         self.start_all();
     }
 
-    /// Runs a command of the ingester, which must go well.
+    /// Runs a command of the ingester, which must succeed.
     fn must(&mut self, arguments: &[&str]) -> String {
         let command = self.scene.ingester_command(arguments[0], "127.0.0.1:0");
         let command = command.args(&arguments[1..]);
@@ -92,11 +92,11 @@ impl Run<'_> {
         self.join(sending).await;
     }
 
-    /// Repairs what there is to be repaired; then there is nothing.
+    /// Repairs all differences, then checks that there are none.
     async fn reconcile(&mut self) {
         self.settle(Fault::Reconcile).await;
         self.must(&["reconcile", "--from", "earliest", "--repair"]);
-        // Rows of records that were skipped are missing, and written; verdicts of an older generation stay where they agree.
+        // Rows of skipped records are missing and are written. Equal verdicts of an older generation stay.
         let rejected =
             |what: &crate::record::What| matches!(what, crate::record::What::Rejected(_));
         for sent in self.sent.records.iter_mut().filter(|sent| sent.there) {
@@ -105,7 +105,7 @@ impl Run<'_> {
         self.must(&["reconcile", "--from", "earliest"]);
     }
 
-    /// A list arrives, late or early; or a file that is none.
+    /// A list arrives, late or early, or a file that is not a list.
     async fn list(&mut self, random: &mut Random) {
         let minutes = i64::try_from(random.below(20 * 60)).unwrap_or(0) - 10 * 60;
         let time = BASE + minutes * MINUTE;
@@ -124,7 +124,7 @@ impl Run<'_> {
         self.evidence.lists.push(List { time, exits });
     }
 
-    /// Is refused, counted, and displaces nothing.
+    /// The file must be refused and counted, and must not replace another list.
     async fn damaged_list(&mut self, random: &mut Random, name: &str) {
         let refused =
             |run: &Self| -> f64 { run.ingesters[0].metrics().sum("exit_lists_refused_total") };
@@ -146,7 +146,7 @@ impl Run<'_> {
     }
 }
 
-/// A list's file is named by its time.
+/// The file name of a list, which is its time.
 fn name(time: i64) -> String {
     let time = Timestamp::from_microsecond(time).expect("a time of the run is in the range");
     time.strftime("%Y-%m-%d-%H-%M-%S").to_string()

@@ -1,4 +1,4 @@
-//! A run by chance: what it was told on its command line, and its seeds, one after the other.
+//! A chance run: its command line, and its seeds in order.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use crate::report::Report;
 use crate::schedule::Schedule;
 use crate::shrink::{self, Runner};
 
-/// What is run.
+/// The seeds and steps to run.
 pub(crate) struct Plan {
     pub(crate) seeds: Option<Range<u64>>,
     steps: usize,
@@ -16,7 +16,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Flags of the usual test harness, which cargo may hand to every test binary, are passed over.
+    /// Flags of the usual test harness, which cargo may pass to every test binary, are ignored.
     pub(crate) fn from_arguments(steps: usize) -> Self {
         let mut plan = Self { seeds: None, steps, only: None, names: Vec::new(), exact: false };
         let mut arguments = std::env::args().skip(1);
@@ -38,8 +38,8 @@ impl Plan {
         plan
     }
 
-    /// Runs the seeds that were asked for, else those of `tests`, and prints what came of them. `flag` is that of
-    /// `cargo xtask faults`. Whether all held.
+    /// Runs the requested seeds, or else those of `tests`, and prints the results. `flag` is that of `cargo xtask
+    /// faults`. Returns whether all seeds passed.
     pub(crate) fn run(&self, flag: &'static str, tests: &[u64]) -> bool {
         let wanted = || tests.iter().copied().filter(|seed| self.wants(&name(*seed))).collect();
         let seeds: Vec<u64> = self.seeds.clone().map_or_else(wanted, Iterator::collect);
@@ -52,7 +52,7 @@ impl Plan {
             report.begin(&schedule);
             let outcome = runner.run(&schedule);
             report.end(&schedule, &outcome);
-            // A test ends with its first failure; there is no time to look for the shortest.
+            // A test ends at its first failure, without reducing it, which takes long.
             if self.seeds.is_some() && self.only.is_none() && outcome.wrong.is_some() {
                 report.shortest(&schedule, &shrink::shortest(&mut runner, &schedule, &outcome));
             }
@@ -61,7 +61,7 @@ impl Plan {
         report.is_clean()
     }
 
-    /// Whether a test of this name was asked for.
+    /// Whether a test of this name was requested.
     pub(crate) fn wants(&self, test: &str) -> bool {
         let named = |name: &String| if self.exact { name == test } else { test.contains(name) };
         self.names.is_empty() || self.names.iter().any(named)

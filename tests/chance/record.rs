@@ -1,4 +1,4 @@
-//! Records from a seed: events, events again, corrections, other types, tombstones, and records that are no event.
+//! Random records: events, repeated events, corrections, other types, tombstones, and invalid records.
 
 use serde_json::json;
 use testkit::Record;
@@ -9,30 +9,30 @@ use crate::random::Random;
 use crate::schedule::{index, one_in, pick};
 use crate::support::{event, structured, with};
 
-/// What must come of a record.
+/// The expected result of a record.
 #[derive(Debug, Clone)]
 pub(crate) enum What {
-    /// A row, or a part of one.
+    /// A row, or a change of one.
     Event(Box<Event>),
     /// A dead letter with this code.
     Rejected(&'static str),
-    /// Nothing.
+    /// No result.
     Skipped,
 }
 
-/// A record that is to be sent.
+/// A record to send.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     pub(crate) record: Record,
     pub(crate) what: What,
 }
 
-/// The codecs that this build of the client has.
+/// The codecs that this build's client supports.
 pub(crate) const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
-/// Values over it are `too_large`.
+/// Larger values are `too_large`.
 pub(crate) const MAX_EVENT: usize = 64 << 10;
 
-/// Makes the records of one step. Its events have names that no other step has, and names that all steps share.
+/// Generates the records of a step. Some event names are unique to the step, others are common to all steps.
 pub(crate) struct Maker {
     step: usize,
     made: usize,
@@ -45,12 +45,12 @@ impl Maker {
         Self { step, made: 0, random: Random::new(seed), before: Vec::new() }
     }
 
-    /// So many records.
+    /// `count` random records.
     pub(crate) fn records(&mut self, count: usize) -> Vec<Outgoing> {
         (0..count).map(|_| self.next()).collect()
     }
 
-    /// Records that are all rejected.
+    /// `count` records that must all be rejected.
     pub(crate) fn rejected(&mut self, count: usize) -> Vec<Outgoing> {
         (0..count).map(|_| self.poison()).collect()
     }
@@ -81,7 +81,7 @@ impl Maker {
         self.outgoing(event)
     }
 
-    /// An event of before: the same, a correction, or another event of the same publication.
+    /// A variant of an earlier event: the same one, a correction, or another event of the same publication.
     fn again(&mut self) -> Outgoing {
         let mut event = self.before[index(&mut self.random, self.before.len())].clone();
         let number = self.number();
@@ -96,7 +96,7 @@ impl Maker {
                 event = Event::random(&mut self.random, event.name, format!("event-{number}"));
                 event.revision = revision;
             }
-            // A producer's retry under a new id.
+            // A producer's retry with a new id.
             2 => event.id = format!("event-{number}"),
             _ => {}
         }
@@ -106,7 +106,7 @@ impl Maker {
     fn outgoing(&mut self, event: Event) -> Outgoing {
         let mut record = event.record(&mut self.random);
         let millis = event.created.div_euclid(1_000);
-        // Five minutes before the publication is the earliest that a record may be.
+        // The record timestamp may be at most five minutes before the publication.
         record.timestamp =
             pick(&mut self.random, &[None, None, None, Some(millis + 1), Some(millis - 299_999)]);
         if one_in(&mut self.random, 5) {
@@ -127,7 +127,7 @@ impl Maker {
             record.headers.push(("x-trace".to_owned(), Some(vec![0xff, 0, 7])));
         }
         if code == "future_time" {
-            // The record's own clock is asked: a microsecond too late.
+            // The limit depends on the record's timestamp. This event is one microsecond too late.
             let late = json!("2024-03-05T10:05:00.000001Z");
             let event = with(event(&format!("late-{number}"), "1.0.0"), "/data/publishedAt", late);
             record = Record { key: record.key, ..structured(&event) };

@@ -1,4 +1,4 @@
-//! What a run prints: each seed as it ends, how to repeat one that failed, and a table of the faults.
+//! The output of a run: the result of each seed, the command to repeat a failed one, and a table of the faults.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -6,16 +6,16 @@ use std::time::Instant;
 use crate::schedule::{Fault, Schedule};
 use crate::shrink::Outcome;
 
-/// Everything that came of a run.
+/// The results of a run.
 pub(crate) struct Report {
-    /// The flag of `cargo xtask faults` that stands for the run.
+    /// The flag of `cargo xtask faults` for this run.
     flag: &'static str,
-    /// Steps of each seed.
+    /// Steps per seed.
     steps: usize,
     began: Instant,
     seeds: usize,
     failed: Vec<u64>,
-    /// By fault, how many steps held.
+    /// How many steps passed, by fault.
     held: BTreeMap<Fault, usize>,
 }
 
@@ -76,7 +76,7 @@ impl Report {
         self.failed.is_empty()
     }
 
-    /// How often each fault was held out against, in Markdown.
+    /// Prints how often each fault passed, in Markdown.
     pub(crate) fn table(&self) {
         let all: usize = self.held.values().sum();
         println!("\n| fault | times |\n| --- | --: |");

@@ -1,5 +1,5 @@
-//! What must come of events: the merge rule, `tor` and `tfa`, written down from crates/model/README.md and
-//! crates/enrich/README.md a second time. Nothing here is shared with the ingester.
+//! The expected results of events: a second implementation of the merge rule, `tor` and `tfa`, from
+//! crates/model/README.md and crates/enrich/README.md. It shares no code with the ingester.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,34 +9,34 @@ use sha2::{Digest, Sha256};
 use crate::event::{ACR, Act, Event, HOUR, MINUTE, SOURCE, Second, VerifiedAt, written};
 use crate::support::Row;
 
-/// A list as it was put into the folder: its time, and the exits that it names.
+/// An exit list in the folder: its time and its exits.
 #[derive(Debug, Clone)]
 pub(crate) struct List {
     pub(crate) time: i64,
     pub(crate) exits: Vec<String>,
 }
 
-/// What verdicts depend on besides the event.
+/// The inputs of a verdict in addition to the event.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
-    /// The valid ones.
+    /// The valid lists.
     pub(crate) lists: Vec<List>,
 }
 
-/// One event of a publication, as often as it was sent.
+/// An event of a publication, which may have been sent several times.
 #[derive(Debug, Clone)]
 pub(crate) struct Said<'e> {
     pub(crate) event: &'e Event,
-    /// Whether it must have been read; else it may have been.
+    /// Whether it must have been read; otherwise it may have been read.
     pub(crate) must: bool,
-    /// The generation that evaluated it last is at least this.
+    /// A lower bound of the generation that evaluated it last.
     pub(crate) generation: i32,
-    /// How many lists, in the order in which they came, there were when it was evaluated last.
+    /// The number of lists, in order of arrival, at its last evaluation.
     pub(crate) lists: usize,
 }
 
 impl Said<'_> {
-    /// The same event once more: what was evaluated last counts.
+    /// Combines two records of the same event: the later evaluation counts.
     pub(crate) fn join(&mut self, other: &Self) {
         self.must |= other.must;
         self.generation = self.generation.max(other.generation);
@@ -44,8 +44,8 @@ impl Said<'_> {
     }
 }
 
-/// The row that these events leave, all of them read, and the least generation that it may have. Flags are as `generation`
-/// derives them; where the merge rule allows several reasons, that of `found` is taken.
+/// The row that results when all these events are read, and the lowest generation that it may have. Flags are computed
+/// for `generation`. Where the merge rule allows several reasons, the one in `found` is used.
 pub(crate) fn row(
     said: &[&Said<'_>],
     evidence: &Evidence,
@@ -96,7 +96,7 @@ pub(crate) fn row(
     (row.collect::<BTreeMap<_, _>>(), greatest.generation)
 }
 
-/// The first 16 bytes of the SHA-256 of source, line feed, id, as hexadecimal digits.
+/// The first 16 bytes of the SHA-256 of source, line feed and id, in hexadecimal.
 pub(crate) fn identity(event: &Event) -> String {
     let digest = Sha256::digest(format!("{SOURCE}\n{}", event.id));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
@@ -115,8 +115,8 @@ fn tor(event: &Event, evidence: &Evidence) -> Verdict {
     }
 }
 
-/// Of two evaluations with the same verdict by lists of which the newest is the same, the merge keeps the smaller reason: one
-/// by fewer lists may have come first. Only a staged version, which has two reasons, can be told so.
+/// Of two evaluations with the same verdict and the same newest list, the merge keeps the smaller reason, which may
+/// come from an evaluation with fewer lists. Only a staged version has two possible reasons.
 fn earlier_reason(event: &Event, evidence: &Evidence, found: &Row) -> Option<&'static str> {
     let newest = |lists: &[List]| lists.iter().map(|list| list.time).max();
     let (verdict, now) = tor(event, evidence);
@@ -158,7 +158,7 @@ fn tor_of(act: &Act, time: i64, evidence: &Evidence) -> Verdict {
     if times(time + 1, time + 3 * HOUR).any(names) {
         return (None, "listed_after");
     }
-    // The lists of this run hold sixty addresses of IPv4 and none of IPv6.
+    // The lists of this run have sixty IPv4 addresses and no IPv6 address.
     if address.is_ipv4() && times(time - 6 * HOUR, time + 3 * HOUR).next().is_some() {
         return (Some(false), "not_listed");
     }
@@ -177,7 +177,7 @@ fn settled(event: &Event, evidence: &Evidence, tor: Option<bool>) -> bool {
         || act(&event.act, event.created) && staging.is_none_or(|(at, staging)| act(staging, *at))
 }
 
-/// An operator who raised the generation changed what a level of assurance means: even ones believe it, odd ones do not.
+/// Whether a generation trusts the level of assurance, for a rule that an operator changed: only even ones do.
 pub(crate) fn believes(generation: i32) -> bool {
     generation % 2 == 0
 }

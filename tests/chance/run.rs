@@ -1,4 +1,4 @@
-//! One schedule on the real parts: its topic, group, database, lists and ingesters, and its steps one after the other.
+//! Runs a schedule: its topic, group, database, lists and ingesters, and its steps in order.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use crate::sent::{Copied, SentRecords, Stored};
 use crate::servers::{SESSION_MILLIS, Servers, host_of};
 use crate::support::{Running, Scene};
 
-/// For whatever is waited for; afterwards something is broken.
+/// The deadline of a wait. After it something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-/// Records of one hand-over.
+/// Maximum number of records produced together.
 const CHUNK: usize = 60;
 
-/// The parts of a schedule.
+/// The state of a schedule.
 pub(crate) struct Run<'w> {
     pub(crate) servers: &'w mut Servers,
     pub(crate) scene: Scene,
@@ -33,25 +33,25 @@ pub(crate) struct Run<'w> {
     pub(crate) evidence: Evidence,
     pub(crate) lists: PathBuf,
     pub(crate) generation: i32,
-    /// The copy of the database that can be put back.
+    /// The copy of the database for a later restore.
     pub(crate) copy: Option<Copied>,
-    /// What ingesters that have ended printed.
+    /// The logs of ingesters that have ended.
     pub(crate) logs: String,
-    /// Second and further dead letters of a record, as the last check saw them.
+    /// Number of second and further dead letters of a record, at the last check.
     pub(crate) repeated: usize,
     /// How often an ingester was started or has ended.
     pub(crate) changes: usize,
-    /// Whether an operator has told the ingesters to read on behind a gap.
+    /// Whether the operator has told the ingesters to continue after a gap.
     pub(crate) reads_on: bool,
-    /// How many records the present step must show as lost, where that is known.
+    /// The number of lost records that the current step must show; `None` when not known.
     pub(crate) gap: Option<f64>,
-    /// Visible records that the present step has sent.
+    /// Visible records that the current step has sent.
     pub(crate) sent_now: usize,
     _pooler: Option<Pgbouncer>,
     proxied_store: String,
 }
 
-/// Records that are being sent beside a fault, and their places.
+/// A task that sends records during a fault, with their positions as its result.
 pub(crate) type Sending = JoinHandle<Vec<(Outgoing, (i32, i64))>>;
 
 impl<'w> Run<'w> {
@@ -101,7 +101,7 @@ impl<'w> Run<'w> {
         run
     }
 
-    /// The ingester's settings in this schedule; commands take the same.
+    /// The ingester's settings in this schedule. Commands use the same.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let Settings { max_rows, max_bytes, in_flight, linger, commit_interval, .. } =
             &self.settings;
@@ -152,7 +152,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Stops an ingester, which must end well and in time.
+    /// Stops an ingester, which must end cleanly and in time.
     pub(crate) fn stop_ingester(&mut self, number: usize) {
         let log = self.ingesters.remove(number).stop();
         self.changes += 1;
@@ -165,12 +165,12 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// One of the ingesters.
+    /// A random ingester.
     pub(crate) fn any(&self, random: &mut Random) -> usize {
         index(random, self.ingesters.len())
     }
 
-    /// Carries out a step and checks what came of it.
+    /// Runs a step and checks its results.
     pub(crate) async fn step(&mut self, step: Step) {
         let mut random = Random::new(step.seed);
         let mut maker = Maker::new(step.number, random.below(u64::MAX));
@@ -217,7 +217,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// A fault of the machines while records are being sent.
+    /// Runs a fault of the machines while records are being sent.
     async fn act_beside_records(&mut self, fault: Fault, random: &mut Random) {
         match fault {
             Fault::Kill | Fault::Terminate | Fault::Freeze | Fault::Scale => {
@@ -235,12 +235,12 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// A part of the step's records, in a transaction or not.
+    /// Sends a part of the step's records, sometimes in a transaction.
     async fn send(&mut self, random: &mut Random, maker: &mut Maker) {
         let records = maker.records(index(random, CHUNK));
         match random.below(12) {
             0 => {
-                // Nobody may see these: their names are in no other record.
+                // Aborted records, which no consumer may see. Their names are in no other record.
                 let aborted = Maker::new(50_000 + self.sent.records.len(), random.below(u64::MAX));
                 self.put_aborted(aborted).await;
                 self.put(records).await;
@@ -263,7 +263,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Sends a record behind the markers of transactions, which the group never commits by themselves.
+    /// Sends a record after the control records of transactions, because the group never commits past those alone.
     pub(crate) async fn put_behind(&mut self, maker: &mut Maker) {
         let mut records = Vec::new();
         for partition in 0..self.settings.partitions {
@@ -287,7 +287,7 @@ impl<'w> Run<'w> {
         self.join(sending(producer, self.scene.topic.clone(), records)).await;
     }
 
-    /// Sends records of the step while something happens; [`Run::join`] waits for the broker.
+    /// Sends records of the step in the background. [`Run::join`] waits for the broker.
     pub(crate) fn meanwhile(&self, random: &mut Random, maker: &mut Maker) -> Sending {
         let records = maker.records(10 + index(random, CHUNK));
         let producer = Producer::new(&self.scene.brokers);
@@ -308,13 +308,13 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Lets a time below `millis` pass.
+    /// Waits for a random time below `millis`.
     pub(crate) async fn a_while(&self, random: &mut Random, millis: u64) {
         let until = Instant::now() + random.millis(millis);
         eventually("the time of a fault", PATIENCE, async || Instant::now() >= until).await;
     }
 
-    /// Stops everything in good order, which is a promise as well, and must change nothing.
+    /// Stops everything cleanly, which must succeed and must not change the results.
     pub(crate) async fn end(mut self) {
         self.stop_all();
         self.compare(Fault::Nothing).await.unwrap_or_else(|wrong| panic!("after the end: {wrong}"));
@@ -330,7 +330,7 @@ fn sending(producer: Producer, topic: String, records: Vec<Outgoing>) -> Sending
     let runtime = tokio::runtime::Handle::current();
     spawn_blocking(move || {
         let mut sent = Vec::new();
-        // Little by little, so that a fault comes in between.
+        // In small parts, so that a fault comes in between.
         for part in records.chunks(10) {
             let outgoing = part.iter().map(|outgoing| outgoing.record.clone());
             let places = runtime.block_on(producer.produce(&topic, outgoing));

@@ -1,11 +1,10 @@
-//! What a seed stands for: settings, and faults in an order. Each step has a seed of its own, so that a step that is left out
-//! changes no other.
+//! The settings and faults of a seed. Each step has its own seed, so that leaving out a step changes no other step.
 
 pub(crate) use crate::choice::{index, one_in, pick};
 use crate::random::Random;
 pub(crate) use crate::steps::{Schedule, Step};
 
-/// What happens in a step. A fault is over when its step is.
+/// The fault of a step. It ends with the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     Nothing,
@@ -46,7 +45,7 @@ pub(crate) enum Fault {
     Lists,
 }
 
-/// A fault, how often it comes beside the others, and whether it needs PostgreSQL.
+/// Each fault with its relative frequency, and whether it needs PostgreSQL.
 const FAULTS: [(Fault, u64, bool); 36] = [
     (Fault::Nothing, 1, false),
     (Fault::Kill, 4, false),
@@ -87,7 +86,7 @@ const FAULTS: [(Fault, u64, bool); 36] = [
 ];
 
 impl Fault {
-    /// As the table of a run and its messages say it.
+    /// The name in the table and in messages.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
@@ -129,7 +128,7 @@ impl Fault {
         }
     }
 
-    /// After these records may be gone that nobody has read, or whose rows are lost; `kafka.on_gap` decides.
+    /// Whether records may be lost before they are read, or their rows may be lost. `kafka.on_gap` then decides.
     pub(crate) const fn loses(self) -> bool {
         matches!(
             self,
@@ -141,7 +140,7 @@ impl Fault {
         )
     }
 
-    /// After these a record may be read a second time, and a rejected one have a second dead letter.
+    /// Whether a record may be read a second time, so that a rejected one may have a second dead letter.
     pub(crate) const fn rereads(self) -> bool {
         !matches!(
             self,
@@ -165,11 +164,11 @@ impl Fault {
     }
 }
 
-/// How the ingesters of a schedule are set up.
+/// The configuration of a schedule's ingesters.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) sqlite: bool,
-    /// Whether a pooler stands before PostgreSQL.
+    /// Whether a pooler is in front of PostgreSQL.
     pub(crate) pooler: bool,
     pub(crate) partitions: i32,
     pub(crate) ingesters: usize,

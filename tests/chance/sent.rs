@@ -1,5 +1,5 @@
-//! What was sent, and what is known of each record from outside: whether it is still in the topic, and whether a check has
-//! seen what came of it.
+//! The records that were sent, with the knowledge about each: whether the topic still has it, and whether a check has
+//! seen its result.
 
 use std::collections::BTreeMap;
 
@@ -15,31 +15,31 @@ pub(crate) struct Sent {
     pub(crate) offset: i64,
     /// Whether the topic still has it.
     pub(crate) there: bool,
-    /// Whether somebody skipped it on purpose, and nothing has read it since.
+    /// Whether an operator skipped it, and no reader has read it since.
     pub(crate) excused: bool,
-    /// Whether a check has ever seen it done with.
+    /// Whether any check has seen its result.
     pub(crate) ever_seen: bool,
     pub(crate) stored: Stored,
 }
 
-/// What the database holds of a record.
+/// The database's state of a record.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Stored {
-    /// Whether a check has seen it done with.
+    /// Whether a check has seen its result in this database.
     pub(crate) seen: bool,
-    /// The generation that evaluated it last is at least this.
+    /// A lower bound of the generation that evaluated it last.
     pub(crate) generation: i32,
-    /// So many lists, in the order in which they came, were there at its last evaluation, or more.
+    /// A lower bound of the number of lists, in order of arrival, at its last evaluation.
     pub(crate) lists: usize,
 }
 
-/// Everything that was sent.
+/// All records that were sent.
 #[derive(Debug, Default)]
 pub(crate) struct SentRecords {
     pub(crate) records: Vec<Sent>,
 }
 
-/// What a copy of the database holds of each record that was sent before it.
+/// The states in a copy of the database, for the records sent before it.
 pub(crate) type Copied = Vec<Stored>;
 
 impl SentRecords {
@@ -55,14 +55,14 @@ impl SentRecords {
         });
     }
 
-    /// These records are no longer in the topic.
+    /// Marks records as no longer in the topic.
     pub(crate) fn gone(&mut self, mut which: impl FnMut(usize, &Sent) -> bool) {
         for (number, sent) in self.records.iter_mut().enumerate() {
             sent.there = sent.there && !which(number, sent);
         }
     }
 
-    /// Everything that a check expects was found, evaluated by so many lists where the topic still has it.
+    /// Marks the results of all expected records as seen, evaluated with `lists` lists where the topic still has the record.
     pub(crate) fn found(&mut self, lists: usize) {
         for sent in self.records.iter_mut().filter(|sent| sent.must()) {
             sent.stored.seen = true;
@@ -73,7 +73,7 @@ impl SentRecords {
         }
     }
 
-    /// Everything in the topic is read again, under this generation. A group that does it sends dead letters too.
+    /// Marks all records in the topic as read again with this generation. Reading by the group also produces dead letters.
     pub(crate) fn read_again(&mut self, generation: i32, by_group: bool) {
         for sent in self.records.iter_mut().filter(|sent| sent.there) {
             let rejected = matches!(sent.outgoing.what, What::Rejected(_));
@@ -86,7 +86,7 @@ impl SentRecords {
         self.records.iter().map(|sent| sent.stored).collect()
     }
 
-    /// The database is the one of the copy; the topic still has what it lacks, or has not.
+    /// The database was replaced by its copy. Missing records are read again if the topic still has them.
     pub(crate) fn put_back(&mut self, copied: &[Stored], generation: i32) {
         for (number, sent) in self.records.iter_mut().enumerate() {
             let now = Stored { generation, ..Stored::default() };
@@ -117,12 +117,12 @@ impl SentRecords {
 }
 
 impl Sent {
-    /// Whether a group that has caught up must have read it; else it may have.
+    /// Whether a group that has caught up must have read it; otherwise it may have read it.
     pub(crate) const fn must(&self) -> bool {
         self.stored.seen || self.there && !self.excused
     }
 
-    /// Whether it must have a dead letter, if it is one to be rejected.
+    /// Whether it must have a dead letter, if it is an invalid record.
     pub(crate) const fn must_be_rejected(&self) -> bool {
         self.ever_seen || self.there && !self.excused
     }

@@ -1,15 +1,15 @@
-//! The servers of a run, with proxies before them. Schedules share them; one that failed gets new ones.
+//! The servers of a run, behind proxies. Schedules share them; after a failure they are replaced.
 
 use testkit::{Kafka, NetworkFault, Pgbouncer, Postgres, Proxy};
 
-/// The group's session time-out in this run, which its broker allows.
+/// The group's session timeout in this run, which its broker allows.
 pub(crate) const SESSION_MILLIS: u64 = 3_000;
 
-/// Sessions that went mute stay in the server, and in a pooler, until it notices that their client is gone: hours, by default.
-/// With fewer places than a schedule silences, new sessions would wait for the old ones.
+/// Silenced sessions stay open in the server and the pooler until these notice it, by default after hours. With fewer
+/// slots than a schedule silences, new sessions would wait for the old ones.
 const CONNECTIONS: u32 = 400;
 
-/// One broker and one PostgreSQL.
+/// A broker and a PostgreSQL, each with a proxy.
 pub(crate) struct Servers {
     pub(crate) kafka: Kafka,
     pub(crate) postgres: Postgres,
@@ -35,20 +35,20 @@ impl Servers {
         servers
     }
 
-    /// A pooler of sessions before PostgreSQL.
+    /// A pooler in session mode, in front of PostgreSQL.
     pub(crate) fn pooler(&self) -> Pgbouncer {
         let places =
             format!("default_pool_size = {CONNECTIONS}\nmax_client_conn = {}", 2 * CONNECTIONS);
         Pgbouncer::with(&self.postgres.url(), "session", &places)
     }
 
-    /// Leads clients to PostgreSQL by a pooler, or by nothing.
+    /// Routes the proxy to PostgreSQL, directly or by way of a pooler.
     pub(crate) fn lead_to_postgres(&self, pooler: Option<&Pgbouncer>) {
         let url = pooler.map_or_else(|| self.postgres.url(), |pooler| pooler.url("postgres"));
         self.to_postgres.forward_to(host_of(&url));
     }
 
-    /// The network is as it should be for every connection that was not silenced.
+    /// Ends network faults for all connections that were not silenced.
     pub(crate) fn mend_network(&self) {
         for proxy in [&self.to_kafka, &self.to_postgres] {
             proxy.set(NetworkFault::None);
@@ -56,7 +56,7 @@ impl Servers {
     }
 }
 
-/// `host:port` of a URL of testkit's.
+/// `host:port` in a URL of testkit.
 pub(crate) fn host_of(url: &str) -> &str {
     url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of testkit's").0
 }

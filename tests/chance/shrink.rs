@@ -1,4 +1,4 @@
-//! Runs schedules, and cuts one that fails down to the shortest that still does.
+//! Runs schedules, and reduces a failing one to the shortest that still fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,18 +6,18 @@ use crate::run::Run;
 use crate::schedule::Schedule;
 use crate::servers::Servers;
 
-/// The name of the test of the cutting itself.
+/// The name of the test of the reduction itself.
 pub(crate) const TEST: &str = "the_shortest_schedule_is_found";
 
-/// What came of a schedule.
+/// The result of a schedule.
 pub(crate) struct Outcome {
-    /// How many of its steps held.
+    /// How many of its steps passed.
     pub(crate) held: usize,
-    /// What was wrong in the next step, or at the end.
+    /// The failure of the next step, or at the end.
     pub(crate) wrong: Option<String>,
 }
 
-/// The servers, which are started when they are first needed, and anew after a failure.
+/// The servers, started on first use and replaced after a failure.
 pub(crate) struct Runner {
     runtime: tokio::runtime::Runtime,
     servers: Option<Servers>,
@@ -56,16 +56,16 @@ impl Runner {
     }
 }
 
-/// The fewest steps found that fail as well. What a schedule does takes its own time, so that one may fail at one time and
-/// hold at another; a step that is left out makes room only if the rest fails without it.
+/// The fewest steps found that still fail. Timing differs between runs, so a schedule may fail once and pass later. A
+/// step is only left out if the rest fails without it.
 pub(crate) fn shortest(runner: &mut Runner, schedule: &Schedule, failed: &Outcome) -> Vec<usize> {
     let mut numbers = schedule.numbers();
     numbers.truncate(failed.held + 1);
     minimal(numbers, &mut |numbers| runner.run(&schedule.only(numbers)).wrong.is_some())
 }
 
-/// Delta debugging (Zeller, Hildebrandt: Simplifying and isolating failure-inducing input, 2002): leaves out a half, then
-/// quarters, and so on, as long as the rest fails.
+/// Delta debugging (Zeller, Hildebrandt: Simplifying and isolating failure-inducing input, 2002): leaves out halves,
+/// then quarters, and so on, while the rest still fails.
 fn minimal(mut numbers: Vec<usize>, fails: &mut dyn FnMut(&[usize]) -> bool) -> Vec<usize> {
     let mut parts = 2;
     while numbers.len() > 1 {

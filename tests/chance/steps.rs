@@ -1,11 +1,11 @@
-//! What a seed stands for.
+//! The schedule of a seed.
 
 use crate::schedule::{Fault, Settings};
 
-/// One fault, with the seed of everything about it.
+/// A step: a fault, with the seed of all its random choices.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
-    /// Its place in the whole schedule.
+    /// Its number in the whole schedule.
     pub(crate) number: usize,
     pub(crate) seed: u64,
     pub(crate) fault: Fault,
@@ -20,7 +20,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The same with these steps alone.
+    /// The schedule with only these steps.
     pub(crate) fn only(&self, numbers: &[usize]) -> Self {
         let mut only = self.clone();
         only.steps.retain(|step| numbers.contains(&step.number));

@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::run::{PATIENCE, Run};
 use crate::schedule::{Fault, one_in, pick};
 
-/// What passes by itself: serialization failure, deadlock, statement ended, disk full, too many connections, I/O error.
+/// Temporary errors: serialization failure, deadlock, query cancelled, disk full, too many connections, I/O error.
 const PASSING: [&str; 6] = ["40001", "40P01", "57014", "53100", "53300", "58030"];
 
 impl Run<'_> {
@@ -41,7 +41,7 @@ impl Run<'_> {
         }
     }
 
-    /// A trigger raises an error for the next statements that write.
+    /// Makes the next write statements fail by a trigger.
     async fn fail_statements(&mut self, random: &mut Random) {
         let code = pick(random, &PASSING);
         let times = 1 + random.below(4);
@@ -55,7 +55,7 @@ impl Run<'_> {
         .await;
     }
 
-    /// The database is as it was when the copy was taken.
+    /// Restores the copy of the database. If there is no copy yet, makes one.
     pub(crate) async fn put_database_back(&mut self, random: &mut Random) {
         if self.copy.is_none() {
             self.settle(Fault::DatabasePutBack).await;
@@ -63,7 +63,7 @@ impl Run<'_> {
             self.take_copy().await;
             return;
         }
-        // A file is put back while nobody has it open, as the guide demands.
+        // A file may only be replaced while no process has it open, as the guide says.
         if self.settings.sqlite || one_in(random, 2) {
             self.stop_all();
         }
@@ -74,7 +74,7 @@ impl Run<'_> {
         self.start_all();
     }
 
-    /// Somebody empties the tables.
+    /// Empties the tables.
     pub(crate) async fn empty_tables(&mut self, random: &mut Random) {
         if one_in(random, 2) {
             self.stop_all();

@@ -1,4 +1,4 @@
-//! Faults of the topic: what is in it goes, comes late, or comes elsewhere.
+//! Faults of the topic: records are lost, come late, or come to new partitions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,7 @@ impl Run<'_> {
         }
     }
 
-    /// Records behind the first of an open transaction wait for its end.
+    /// Leaves a transaction open. Later records wait for its end.
     async fn leave_transaction_open(&mut self, random: &mut Random, maker: &mut Maker) {
         let transaction = Transaction::begin(&self.scene.brokers, "left-open").await;
         let mut inner = Maker::new(90_000 + self.sent.records.len(), random.below(u64::MAX));
@@ -45,7 +45,7 @@ impl Run<'_> {
         self.put_behind(maker).await;
     }
 
-    /// Records go before anybody has read them.
+    /// Deletes records before they are read.
     async fn pass_by_retention(&mut self, random: &mut Random, maker: &mut Maker) {
         self.settle(Fault::Retention).await;
         self.stop_all();
@@ -73,7 +73,7 @@ impl Run<'_> {
         self.start_all();
     }
 
-    /// The topic is deleted, and there is another of its name.
+    /// Deletes the topic and creates another one of the same name.
     async fn make_topic_again(&mut self, random: &mut Random, maker: &mut Maker) {
         self.settle(Fault::TopicMadeAgain).await;
         // Everything in it was read.
@@ -88,7 +88,7 @@ impl Run<'_> {
         self.start_all();
     }
 
-    /// New partitions have records before anybody knows of them.
+    /// Adds partitions and sends records to them before the ingesters know of them.
     async fn add_partitions(&mut self, random: &mut Random, maker: &mut Maker) {
         let sending = self.meanwhile(random, maker);
         let before = self.settings.partitions;
@@ -101,7 +101,7 @@ impl Run<'_> {
         self.put(records).await;
     }
 
-    /// A power loss takes the last records of a partition, others take their place, and the position is behind the cut.
+    /// A power loss: a partition loses its last records, others take their offsets, and the position is after the cut.
     async fn cut_log(&mut self, random: &mut Random, maker: &mut Maker) {
         self.settle(Fault::LogCut).await;
         self.sent.found(self.evidence.lists.len());
@@ -133,14 +133,14 @@ impl Run<'_> {
     }
 }
 
-/// Sends the records to this partition, whatever their keys.
+/// Assigns the records to this partition, independent of their keys.
 fn place(records: &mut [Outgoing], partition: i32) {
     for outgoing in records {
         outgoing.record.partition = Some(partition);
     }
 }
 
-/// Puts a folder of files in the place of another.
+/// Replaces the content of a folder by that of another.
 fn replace(folder: &Path, by: &Path) {
     if folder.exists() {
         fs::remove_dir_all(folder).expect("the folder is ours");
