@@ -1,4 +1,4 @@
-//! Whether an answer is right, or a refusal that may be.
+//! Checks whether an answer is right, or an allowed refusal.
 
 use std::ops::RangeInclusive;
 
@@ -11,33 +11,33 @@ use crate::request::{Request, Want};
 use crate::rows::{Row, Table};
 use crate::settings::{PASSWORD, Settings, TOKEN};
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Right,
-    /// Refused, as it should be.
+    /// Refused as expected.
     Refused,
-    /// Not answered, which a fault allows.
+    /// Not answered, which is allowed during a fault.
     Away,
 }
 
-/// When a request was answered.
+/// The state of the run while a request was answered.
 #[derive(Debug)]
 pub(crate) struct Moment {
     /// The states that the table may have been in.
     pub(crate) states: RangeInclusive<usize>,
-    /// Whether no fault was there, so that nothing may be away.
+    /// Whether there was no fault, so that every request must be answered.
     pub(crate) well: bool,
 }
 
-/// What a check knows.
+/// The data for a check.
 pub(crate) struct Check<'a> {
     pub(crate) table: &'a Table,
     pub(crate) settings: &'a Settings,
     pub(crate) cursors: &'a Cursors,
 }
 
-/// Of these codes the status follows from the media type.
+/// Codes whose status depends on the media type.
 const BY_MEDIA: [&str; 7] = [
     "GRAPHQL_PARSE_FAILED",
     "GRAPHQL_VALIDATION_FAILED",
@@ -47,7 +47,7 @@ const BY_MEDIA: [&str; 7] = [
     "PERSISTED_QUERY_NOT_FOUND",
     "PERSISTED_QUERY_NOT_SUPPORTED",
 ];
-/// The codes of what passes, all with 503.
+/// Temporary errors, all with status 503.
 const PASSING: [&str; 3] = ["STORE_UNAVAILABLE", "TIMEOUT", "BUSY"];
 
 impl Check<'_> {
@@ -105,7 +105,7 @@ impl Check<'_> {
         self.data(document, data, &moment.states)
     }
 
-    /// `error` is the extensions of the first error.
+    /// Checks a refusal. `error` has the extensions of its first error.
     fn refusal(
         &self,
         request: &Request,
@@ -120,7 +120,7 @@ impl Check<'_> {
         }
         let limit = error["limit"].as_str();
         if PASSING.contains(&code) && answer.status == 503 {
-            // How long an answer is, is known when it is written.
+            // The length of an answer is only known after the store was asked.
             let asks_the_store = match &request.want {
                 Want::Refusal { limit, .. } => {
                     limit.is_some_and(|(limit, _)| limit == "limits.max_answer")
@@ -150,14 +150,14 @@ impl Check<'_> {
             Want::History(_) => (false, None),
         };
         let by_media = BY_MEDIA.contains(&code).then_some(if request.newer { 400 } else { 200 });
-        // A URL that is too long may be refused as that or as a head that is.
+        // A URL that is too long may be refused as a URL or as a head.
         if !is_expected || !is_of_head && status.or(by_media) != Some(answer.status) {
             return Err("refused without a reason, or with another status".to_owned());
         }
         Ok(Outcome::Refused)
     }
 
-    /// Each root field is one statement, and its histories are another: each may have seen a state of its own.
+    /// Each root field is one statement, and its histories another. Each may have seen another state.
     fn data(
         &self,
         document: &Document,
@@ -186,7 +186,7 @@ impl Check<'_> {
                     Value::Object(document.variables.clone())
                 ));
             }
-            // Where it fits more than one state, and these differ, nobody knows whose cursors they are.
+            // If the data fits several states with different cursors, the rows of the cursors are not known.
             if fitting.iter().all(|seen| *seen == fitting[0]) {
                 known.extend(fitting.into_iter().flatten());
             }
@@ -198,7 +198,7 @@ impl Check<'_> {
         Ok(Outcome::Right)
     }
 
-    /// Whether the rows that a document's histories are made from may have been over the limit, and within.
+    /// Whether the rows read for the document's histories may be over the limit, and whether they may be within it.
     fn history(&self, document: &Document, states: &RangeInclusive<usize>) -> (bool, bool) {
         let is_over = |(found, history)| {
             let tables = Tables::new(self.table.rows(found), self.table.rows(history));
@@ -239,7 +239,7 @@ impl Check<'_> {
     }
 }
 
-/// The state when rows were looked up, and the same or a later one when histories were read.
+/// Pairs of the state for the rows and the same or a later state for their histories.
 fn pairs(states: &RangeInclusive<usize>) -> impl Iterator<Item = (usize, usize)> {
     let until = *states.end();
     states.clone().flat_map(move |found| (found..=until).map(move |history| (found, history)))
@@ -249,7 +249,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Whether a page shows these rows in their order, and leads on where there are more.
+/// Whether a page shows these rows in order, and links to the next page if there are more.
 fn is_page(html: &str, page: &Page, rows: &[Row]) -> bool {
     let (rows, more) = page.of(rows);
     let shown: Vec<&str> = html.split("<th role=\"rowheader\" scope=\"row\">").skip(1).collect();
@@ -268,7 +268,7 @@ fn is_page(html: &str, page: &Page, rows: &[Row]) -> bool {
             && line.contains(how)
             && line.contains(&format!("data-label=\"By\">{by}"))
     };
-    // The first page of a package of which nothing is known is 404.
+    // The first page of an unknown package is 404.
     (page.after.is_some() || !rows.is_empty())
         && shown.len() == rows.len()
         && shown.iter().zip(&rows).all(is_line)

@@ -1,4 +1,4 @@
-//! Those who ask.
+//! The clients.
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -23,9 +23,9 @@ use crate::settings::Settings;
 use crate::wrong::wrong;
 use crate::{index, one_in};
 
-/// "Answers others within a second"; the rest is for a machine that compiles at the same time.
+/// The promise is an answer within a second; the rest is for a busy machine.
 const WITNESS: Duration = Duration::from_secs(6);
-/// A page that is refused is asked for again, at most for this time.
+/// How long a refused page of a walk is retried.
 const WALK: Duration = Duration::from_secs(60);
 
 pub(crate) struct Clients {
@@ -34,12 +34,12 @@ pub(crate) struct Clients {
     pub(crate) settings: Settings,
     pub(crate) http: String,
     pub(crate) epoch: Arc<AtomicU64>,
-    /// Requests that were made.
+    /// Number of requests so far.
     pub(crate) made: AtomicU64,
 }
 
 impl Clients {
-    /// Sends a request and checks its answer. With `strict` nothing may be away, as long as no fault has begun.
+    /// Sends a request and checks its answer. With `strict` it must be answered, unless a fault has begun.
     pub(crate) fn once(&self, request: &Request, strict: bool) -> Result<Outcome, String> {
         self.answered(request, strict).map(|(outcome, _)| outcome)
     }
@@ -67,7 +67,7 @@ impl Clients {
         Ok((outcome, answer))
     }
 
-    /// Asks the same again and again.
+    /// Repeats one request until `over` is set.
     pub(crate) fn witness(&self, over: &AtomicBool) -> Result<(), String> {
         let request = witness(&self.table, &self.settings);
         while !over.load(Ordering::SeqCst) {
@@ -84,7 +84,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Asks by chance until it is over.
+    /// Sends random requests until `over` is set.
     pub(crate) fn ask(&self, random: &mut Random, over: &AtomicBool) -> Result<(), String> {
         while !over.load(Ordering::SeqCst) {
             let kind = random.below(16);
@@ -117,7 +117,7 @@ impl Clients {
         Ok(())
     }
 
-    /// The same once more, by who has the answer.
+    /// Repeats the request with `If-None-Match`.
     fn again(&self, request: &Request, tag: &str) -> Result<(), String> {
         let mut again = request.clone();
         again.http.headers.push(("if-none-match", format!("\"x\", W/{tag}")));
@@ -133,7 +133,7 @@ impl Clients {
                 Ok(())
             }
             304 => Err(format!("304 with another tag: {answer:?}")),
-            // Between the two a row may have come.
+            // A row may have been added in between.
             status if unchanged && !self.settings.growing => {
                 Err(format!("{status} and not 304 of what is there:\n{request:?}"))
             }
@@ -141,7 +141,7 @@ impl Clients {
         }
     }
 
-    /// All pages of a listing: what was there at the beginning comes exactly once.
+    /// Reads all pages of a listing: each row that existed at the beginning must come exactly once.
     fn walk(&self, random: &mut Random, over: &AtomicBool) -> Result<(), String> {
         let from = self.table.there();
         let mut maker = Maker::new(random, &self.table, &self.settings, &self.cursors);
@@ -194,7 +194,7 @@ impl Clients {
         ))
     }
 
-    /// A connection that ends before its time, or says nothing that is HTTP.
+    /// A connection that is closed early, or sends something that is not HTTP.
     fn broken(&self, random: &mut Random) {
         let whole = witness(&self.table, &self.settings).http.bytes(&self.http);
         let Ok(mut stream) = connect(&self.http) else { return };
@@ -204,13 +204,13 @@ impl Clients {
             2 => whole,
             _ => (0..200).map(|_| u8::try_from(random.below(256)).unwrap_or_default()).collect(),
         };
-        // Nobody reads what comes back.
+        // The answer is not read.
         let _ = stream.write_all(&bytes);
         let _ = stream.shutdown(Shutdown::Both);
     }
 }
 
-/// A page of a walk.
+/// The request for a page of a walk.
 fn step(maker: &mut Maker<'_>, page: &crate::expect::Page) -> Request {
     const OF: &str =
         "{ edges { cursor node { name version } } pageInfo { hasNextPage endCursor } }";

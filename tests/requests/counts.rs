@@ -1,16 +1,16 @@
-//! What a run has asked for, and the most that was seen.
+//! Counters and maxima of a run.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 static COUNTS: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
 
-/// One more of these.
+/// Increments a counter.
 pub(crate) fn count(what: &'static str) {
     *COUNTS.lock().expect("no panic").entry(what).or_default() += 1;
 }
 
-/// The greatest of these.
+/// Updates a maximum.
 pub(crate) fn most(what: &'static str, value: u64) {
     let mut counts = COUNTS.lock().expect("no panic");
     let most = counts.entry(what).or_default();

@@ -1,4 +1,4 @@
-//! Documents made from the schema by chance, each with what it asks for.
+//! Random documents from the schema, each with its expected answer.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,10 +11,10 @@ use crate::rows::{Row, Table};
 use crate::settings::Settings;
 use crate::{index, one_in, pick};
 
-/// The cursor of each row, as the daemon wrote it.
+/// The cursor of each row, as the daemon returned it.
 pub(crate) type Cursors = Mutex<HashMap<Key, String>>;
 
-/// A request's parameters, and what its answer has under each key.
+/// The parameters of a request, and the expected fields by response key.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Document {
     pub(crate) text: String,
@@ -52,7 +52,7 @@ const INFO: [&str; 13] = [
 const HISTORY: [&str; 6] =
     ["earlier", "strongest", "weaker", "newPublisher", "publisherLast", "__typename"];
 
-/// The fields of a type, and the type of one that has fields.
+/// The fields of a type.
 fn fields(of: &str) -> &'static [&'static str] {
     match of {
         "Package" => &PACKAGE,
@@ -96,7 +96,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// A valid document within all limits but, now and then, that of histories.
+    /// A valid document within all limits, except sometimes that of histories.
     pub(crate) fn document(&mut self) -> Document {
         let (mut parts, mut roots) = (Vec::new(), Vec::new());
         let (mut asked, mut pages, mut searches) = (0, 0, 0);
@@ -145,7 +145,7 @@ impl<'a> Maker<'a> {
         self.finished(&parts.join(" "), roots)
     }
 
-    /// The operation of these selections, with what was declared for them.
+    /// The operation with these selections and the variables declared for them.
     pub(crate) fn finished(
         &mut self,
         selections: &str,
@@ -160,7 +160,7 @@ impl<'a> Maker<'a> {
         Document { text, variables: std::mem::take(&mut self.variables), roots }
     }
 
-    /// A field with its arguments, what it asks for, and how many publications that counts.
+    /// A root field with its arguments, its expected value, and the number of publications that it counts.
     fn root(&mut self, kind: usize, most: usize) -> (String, Root, usize) {
         match kind {
             0 => {
@@ -243,7 +243,7 @@ impl<'a> Maker<'a> {
         (call + ")", Root::Search { prefix, first, after }, first)
     }
 
-    /// Up to so many rows, behind a cursor that the daemon gave.
+    /// A page of at most `most` rows, sometimes after a known cursor.
     pub(crate) fn page(&mut self, most: usize) -> Page {
         let known: Vec<Key> = self.cursors.lock().expect("no panic").keys().cloned().collect();
         let mut sorted = known;
@@ -297,7 +297,7 @@ impl<'a> Maker<'a> {
             "name": filter.name, "username": filter.username, "tor": tor, "tfa": tfa,
             "disputed": filter.disputed, "createdAfter": filter.after, "createdBefore": filter.before,
         });
-        // What is left out and what is null mean the same.
+        // A missing value and null mean the same.
         if let Some(parts) = given.as_object_mut().filter(|_| one_in(self.random, 2)) {
             parts.retain(|_, value| !value.is_null());
         }
@@ -305,7 +305,7 @@ impl<'a> Maker<'a> {
         call + ")"
     }
 
-    /// A version that may be there.
+    /// The name and version of a publication that may exist.
     fn id(&mut self) -> (String, String) {
         let (row, wrong) = (self.row().clone(), one_in(self.random, 8));
         let version = if wrong { format!("{}.0", row.version) } else { row.version };
@@ -317,7 +317,7 @@ impl<'a> Maker<'a> {
         &table.all[index(self.random, table.all.len())]
     }
 
-    /// The value as a literal or by a variable.
+    /// The value as a literal or as a variable.
     fn value(&mut self, ty: &str, value: Value) -> String {
         let is_long = value.as_array().is_some_and(|list| list.len() > 20);
         if !is_long && one_in(self.random, 2) {
@@ -329,7 +329,7 @@ impl<'a> Maker<'a> {
         format!("${name}")
     }
 
-    /// A directive or none, and whether what it stands at is answered.
+    /// A directive or nothing, and whether the selection is included.
     fn directive(&mut self) -> (String, bool) {
         if !one_in(self.random, 6) {
             return (String::new(), true);
@@ -339,7 +339,7 @@ impl<'a> Maker<'a> {
         (format!(" @{}(if: {condition})", if skips { "skip" } else { "include" }), value != skips)
     }
 
-    /// A selection of an object, in its braces.
+    /// The selection set of an object, with braces.
     pub(crate) fn object(&mut self, of: &'static str, depth: usize) -> (String, Selection) {
         let (mut text, mut selection) = (String::new(), Selection::new());
         for _ in 0..=index(self.random, 3) {
@@ -412,7 +412,7 @@ fn encoded_name(name: &str) -> String {
     purl(name, "").trim_start_matches("pkg:npm/").trim_end_matches('@').to_owned()
 }
 
-/// A value as GraphQL writes it; words in capitals are those of enumerations where a filter has them.
+/// A value in GraphQL syntax. In a filter, some words in capitals are enumeration values.
 pub(crate) fn literal(value: &Value) -> String {
     match value {
         Value::Array(items) => {
@@ -431,7 +431,7 @@ pub(crate) fn literal(value: &Value) -> String {
     }
 }
 
-/// Whether an answer is the expected one. `seen` gets its cursors, of which none may be another row's.
+/// Whether an answer is the expected one. Adds its cursors to `seen`; a cursor must not belong to another row.
 pub(crate) fn compare(
     expected: &Value,
     answer: &Value,

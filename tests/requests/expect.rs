@@ -1,4 +1,4 @@
-//! What an answer must be, from the rows that were put in and the client's guide alone.
+//! The expected answers, derived only from the inserted rows and the client's guide.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::rows::Row;
 
-/// Selected fields by response key: the field's name and what is selected of its value.
+/// Selected fields by response key, with the field's name and its selections.
 pub(crate) type Selection = BTreeMap<String, Field>;
 
 #[derive(Debug, Clone, Default)]
@@ -17,7 +17,7 @@ pub(crate) struct Field {
     pub(crate) of: Selection,
 }
 
-/// Adds a selection to one of the same object; fields of one key are one field.
+/// Merges selections of the same object. Fields with the same key are one field.
 pub(crate) fn merge(into: &mut Selection, more: Selection) {
     for (key, field) in more {
         let own =
@@ -26,7 +26,7 @@ pub(crate) fn merge(into: &mut Selection, more: Selection) {
     }
 }
 
-/// What a field of `Query` asks for.
+/// A field of `Query` with its arguments.
 #[derive(Debug, Clone)]
 pub(crate) enum Root {
     Package(Option<(String, String)>),
@@ -45,7 +45,7 @@ pub(crate) struct Page {
     pub(crate) filter: Filter,
 }
 
-/// A row's place in the order of `publications`.
+/// The sort key of a row in `publications`.
 pub(crate) type Key = (String, String, String);
 
 #[derive(Debug, Clone, Default)]
@@ -76,7 +76,7 @@ pub(crate) fn key(row: &Row) -> Key {
 }
 
 impl Page {
-    /// The rows of the page in their order, and whether there are more behind it.
+    /// The rows of the page in order, and whether more rows follow.
     pub(crate) fn of<'r>(&self, rows: &'r [Row]) -> (Vec<&'r Row>, bool) {
         let is_behind = |row: &Row| {
             let against = self.after.as_ref().map(|after| key(row).cmp(after));
@@ -96,7 +96,7 @@ impl Page {
     }
 }
 
-/// An answer stands where a row's cursor must, which nobody but the daemon can write.
+/// A placeholder for a row's cursor, which only the daemon can write.
 pub(crate) fn cursor(row: &Row) -> Value {
     json!({"the cursor of": key(row)})
 }
@@ -114,7 +114,7 @@ pub(crate) fn purl(name: &str, version: &str) -> String {
     format!("pkg:npm/{}@{}", name.join("/"), encoded(version))
 }
 
-/// As `created` is shown.
+/// A time in the format of `created`.
 pub(crate) fn millis(created: &str) -> String {
     format!("{}Z", &created[..23])
 }
@@ -132,11 +132,11 @@ fn is_strong(row: &Row) -> bool {
     ["SECOND_FACTOR", "TRUSTED_PUBLISHER"].contains(&method(row))
 }
 
-/// A table as it may have been: its rows when rows were looked up, and those when their histories were read.
+/// A possible state of the table: its rows when rows were looked up, and when histories were read.
 pub(crate) struct Tables<'r> {
     pub(crate) found: &'r [Row],
     pub(crate) history: &'r [Row],
-    /// Packages of which a history was asked for.
+    /// The packages whose histories were selected.
     pub(crate) with_history: RefCell<BTreeSet<String>>,
 }
 
@@ -256,7 +256,7 @@ impl<'r> Tables<'r> {
         })
     }
 
-    /// How many rows the histories were made from.
+    /// The number of rows that were read for the histories.
     pub(crate) fn history_rows(&self) -> usize {
         let names = self.with_history.borrow();
         self.history.iter().filter(|row| names.contains(&row.name)).count()
@@ -290,7 +290,7 @@ fn object_of(of: &Selection, value: impl Fn(&str, &Selection) -> Value) -> Value
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
-/// A version of SemVer 2.0.0: its numbers, and the identifiers of its prerelease.
+/// Parses a SemVer 2.0.0 version: its numbers and the identifiers of its prerelease.
 fn semver(version: &str) -> Option<(Vec<u64>, Vec<&str>)> {
     let number = |text: &str| {
         let plain = text.bytes().all(|byte| byte.is_ascii_digit())
@@ -312,7 +312,7 @@ fn semver(version: &str) -> Option<(Vec<u64>, Vec<&str>)> {
     core.filter(|core| core.len() == 3 && is_valid).map(|core| (core, pre))
 }
 
-/// Whether the one may precede the other by their versions.
+/// Whether `earlier` may precede `later` by version.
 fn precedes(earlier: &str, later: &str) -> bool {
     let is_prerelease = |version| semver(version).is_some_and(|(_, pre)| !pre.is_empty());
     if is_prerelease(earlier) != is_prerelease(later) {

@@ -1,4 +1,4 @@
-//! What happens to the database while others ask.
+//! Faults of the database while clients send requests.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::random::Random;
 use crate::run::{READER, Run, put};
 use crate::schedule::Fault;
 
-/// Statements in a session of their own.
+/// Executes statements in a new session.
 pub(crate) async fn execute(url: &str, sql: &str) -> Result<(), sqlx::Error> {
     let sql = AssertSqlSafe(sql);
     if url.starts_with("sqlite:") {
@@ -27,7 +27,7 @@ pub(crate) async fn execute(url: &str, sql: &str) -> Result<(), sqlx::Error> {
 }
 
 impl Run<'_> {
-    /// The database's own words, which must work.
+    /// Executes statements as the owner, which must succeed.
     async fn admin(&self, sql: &str) {
         execute(&self.store, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
@@ -37,7 +37,7 @@ impl Run<'_> {
         eventually("the time of a fault", PATIENCE, async || Instant::now() >= until).await;
     }
 
-    /// The one statement, a while, and the other, which takes it back.
+    /// Executes the first statement, waits, and executes the second, which reverts it. Waits again.
     async fn between(&self, random: &mut Random, statements: [String; 2]) {
         for sql in statements {
             self.admin(&sql).await;
@@ -45,7 +45,7 @@ impl Run<'_> {
         }
     }
 
-    /// The fault from its beginning to its end.
+    /// Runs the fault from its beginning to its end.
     pub(crate) async fn suffer(&mut self, fault: Fault, random: &mut Random) {
         match fault {
             Fault::Nothing => self.a_while(random, 600).await,
@@ -85,7 +85,7 @@ impl Run<'_> {
         self.a_while(random, 4_000).await;
         proxy.set(NetworkFault::None);
         if fault == Fault::AnswersLost {
-            // Connections whose answers were lost are out of step and end, as those of a network that comes back.
+            // Connections with lost answers are out of step. They end, as after a network outage.
             proxy.cut();
         }
     }
@@ -130,7 +130,7 @@ impl Run<'_> {
     }
 
     async fn act_on_file(&self, fault: Fault, random: &mut Random) {
-        // Nobody writes into a file that goes.
+        // No rows may be written to a file that is being replaced.
         let _gate = self.gate.lock().await;
         let file = self.file();
         let beside = file.with_extension("beside");
@@ -156,7 +156,7 @@ impl Run<'_> {
                     let url = format!("sqlite://{}", beside.display());
                     put(&url, rows).await.expect("the copy takes rows");
                 }
-                // Who opens the old file meanwhile misses nothing.
+                // A process that opens the old file meanwhile must find all rows in it.
                 self.admin("PRAGMA wal_checkpoint(TRUNCATE)").await;
                 self.remove_log();
                 fs::rename(beside, file).expect("the copy is there");
@@ -178,7 +178,7 @@ impl Run<'_> {
         self.admin(&format!("SELECT count(pg_terminate_backend(pid)) {of}")).await;
     }
 
-    /// The standby has all that was acknowledged, and takes the place of the server, which died.
+    /// Promotes a standby with all acknowledged commits, in place of the failed server.
     async fn promote(&mut self) {
         let gate = self.gate.clone();
         let _gate = gate.lock().await;

@@ -1,4 +1,4 @@
-//! A client that sends what it is told to, byte for byte, and reads one answer.
+//! A client that sends a request byte for byte and reads one answer.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use flate2::read::GzDecoder;
 use testkit::wait_until;
 
-/// Longer than the daemon takes for anything.
+/// Longer than any timeout of the daemon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A request that is well-formed HTTP.
+/// A well-formed HTTP request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Http {
     pub(crate) method: &'static str,
     pub(crate) path: String,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
-    /// Sent in pieces, without a length.
+    /// Whether the body is sent in chunks, without a length.
     pub(crate) chunked: bool,
 }
 
-/// What came back, unpacked.
+/// A response, decompressed.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -62,13 +62,13 @@ impl Http {
         [head.as_bytes(), b"\r\n", &body].concat()
     }
 
-    /// Sends it, in two parts with a pause between where one is given, and reads the answer.
+    /// Sends the request and reads the answer. `pause` splits it into two parts with a pause between them.
     pub(crate) fn send(&self, host: &str, pause: Option<(usize, Duration)>) -> io::Result<Answer> {
         let bytes = self.bytes(host);
         let mut stream = connect(host)?;
         let (cut, time) = pause.unwrap_or_default();
         let cut = cut.min(bytes.len());
-        // A server may answer and close before it has taken everything.
+        // A server may answer and close before it has read the whole request.
         let mut sent = stream.write_all(&bytes[..cut]);
         if !time.is_zero() {
             // A client that is slow on purpose.
@@ -94,7 +94,7 @@ pub(crate) fn connect(host: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// None unless it is whole.
+/// Parses a response. `None` unless it is complete.
 fn parse(bytes: &[u8]) -> Option<Answer> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;

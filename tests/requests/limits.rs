@@ -1,4 +1,4 @@
-//! Requests at a limit, which are answered, and one over it, which are not.
+//! Requests exactly at a limit, which are answered, and one over it, which are refused.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::rows::Row;
 use crate::settings::Settings;
 use crate::{index, one_in};
 
-/// A selection of nothing but `__typename`, under this key.
+/// A selection of only `__typename`, under this key.
 fn one(key: &str) -> Selection {
     let name = "__typename".to_owned();
     Selection::from([(key.to_owned(), Field { name, of: Selection::new() })])
@@ -20,7 +20,7 @@ fn typename(key: &str) -> (String, Root, Selection) {
     (key.to_owned(), Root::Typename, Selection::new())
 }
 
-/// A document that asks for `__typename` alone.
+/// A document with only `__typename`.
 fn plain(text: String) -> Document {
     Document { text, roots: vec![typename("__typename")], ..Document::default() }
 }
@@ -31,7 +31,7 @@ fn refs(row: &Row, count: usize) -> (serde_json::Value, Root) {
     (json!(refs), Root::Packages(vec![Some(id); count]))
 }
 
-/// So many publications asked for.
+/// A document for `count` publications.
 fn max_refs(row: &Row, count: usize) -> Document {
     let (refs, packages) = refs(row, count - 1);
     let (name, version) = (literal(&json!(row.name)), literal(&json!(row.version)));
@@ -46,7 +46,7 @@ fn max_refs(row: &Row, count: usize) -> Document {
     Document { text, variables, roots: roots.into() }
 }
 
-/// So many pages, or searches.
+/// A document with `count` pages, or searches.
 fn max_pages(search: bool, count: usize) -> Document {
     let mut document = Document::default();
     for number in 0..count {
@@ -65,7 +65,7 @@ fn max_pages(search: bool, count: usize) -> Document {
     document
 }
 
-/// A document of so many bytes.
+/// A document of `length` bytes.
 fn max_document(length: usize) -> Document {
     let mut text = "{ __typename }#".to_owned();
     let rest = length - text.len();
@@ -74,7 +74,7 @@ fn max_document(length: usize) -> Document {
     plain(text)
 }
 
-/// An answer of so many bytes: its keys are as long as it takes.
+/// A document whose answer has `length` bytes, because of its long response keys.
 fn max_answer(row: &Row, length: usize) -> Document {
     const COUNT: usize = 190;
     let key = "k".repeat((length - 200) / COUNT - 15);
@@ -89,13 +89,13 @@ fn max_answer(row: &Row, length: usize) -> Document {
     Document { text, variables: [("refs".to_owned(), refs)].into_iter().collect(), roots }
 }
 
-/// A document that goes to so much of a limit of documents.
+/// A document with `count` units of a document limit.
 fn of_documents(limit: &str, count: usize) -> Document {
     plain(match limit {
         "limits.max_depth" => {
             format!("{}{{ __typename{}", "{ ...".repeat(count - 1), " }".repeat(count))
         }
-        // Brace, name, brace, and a comma for each of the rest but the end of the text, which is one as well.
+        // Tokens: brace, name, brace, commas, and the end of the text.
         "limits.max_tokens" => format!("{{__typename{}}}", ",".repeat(count - 4)),
         "limits.max_definitions" => {
             let all = |each: fn(usize) -> String| (1..count).map(each).collect::<String>();
@@ -103,7 +103,7 @@ fn of_documents(limit: &str, count: usize) -> Document {
             let fragments = all(|number| format!(" fragment G{number} on Query {{ __typename }}"));
             format!("{{{spreads} }}{fragments}")
         }
-        // Each spread counts ten with what is in it.
+        // Each spread counts as ten selections, with its fragment.
         _ => format!(
             "{{ {} {} }} fragment G on Query {{ {} }}",
             "...G ".repeat(count / 10),
@@ -113,7 +113,7 @@ fn of_documents(limit: &str, count: usize) -> Document {
     })
 }
 
-/// A request at a limit or one over it.
+/// A request at a limit, or one over it.
 pub(crate) fn limit(maker: &mut Maker<'_>) -> Request {
     let Settings { max_refs: refs, max_pages: pages, max_body, max_answer: answer, .. } =
         *maker.settings;
@@ -136,7 +136,7 @@ pub(crate) fn limit(maker: &mut Maker<'_>) -> Request {
         "limits.max_pages" => max_pages(search, count),
         "limits.max_document" => max_document(count),
         "limits.max_body" => plain("{ __typename }".to_owned()),
-        // A row that is there from the beginning.
+        // A row that exists from the beginning.
         "limits.max_answer" => max_answer(&maker.table.all[0], count),
         of_documents => self::of_documents(of_documents, count),
     };

@@ -1,8 +1,8 @@
-//! The query daemon under requests and faults by chance: a seed chooses settings, rows, requests made from the schema, and what
-//! happens to the database; a check that knows only the rows that were put in and the client's guide checks every answer.
+//! Random requests to the query daemon under faults: a seed chooses settings, rows, requests from the schema, and
+//! faults of the database. A check compares every answer with the inserted rows and the client's guide.
 //!
-//! `cargo xtask test` runs the seeds of [`TESTS`], `cargo xtask faults --requests --seeds A..B` any others. Arguments: `--seeds
-//! A..B`, `--steps N` (of each seed), `--only N,N` (of these steps alone), and names of tests.
+//! `cargo xtask test` runs the seeds of [`TESTS`], `cargo xtask faults --requests --seeds A..B` others. Arguments:
+//! `--seeds A..B`, `--steps N` (per seed), `--only N,N` (only these steps), and names of tests.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -47,7 +47,7 @@ use choice::{index, one_in, pick};
 
 use crate::plan::Plan;
 
-/// The seeds that are part of the tests: a column renamed in PostgreSQL, a file replaced.
+/// The seeds in the tests: a column renamed in PostgreSQL, a file replaced.
 const TESTS: [u64; 2] = [7, 16];
 const TEST_STEPS: usize = 2;
 
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     if harness::lists(&TESTS.map(plan::name)) {
         return ExitCode::SUCCESS;
     }
-    // A failure is printed once, with its seed.
+    // The report prints each failure once, with its seed.
     std::panic::set_hook(Box::new(|_| {}));
     let plan = Plan::from_arguments(TEST_STEPS);
     let all_held = plan.run("--requests", &TESTS);

@@ -1,4 +1,4 @@
-//! Requests, each with what must come of it.
+//! Requests, each with its expected result.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::random::Random;
 use crate::settings::{ORIGIN, Settings, TOKEN};
 use crate::{index, one_in, pick};
 
-/// What must come of a request. `Rows` and `History` may be refused while the database is away.
+/// The expected result of a request. `Rows` and `History` may be refused while the database is unreachable.
 #[derive(Debug, Clone)]
 pub(crate) enum Want {
     /// The document's answer.
     Rows(Document),
     /// The page of a package.
     History(Page),
-    /// A refusal by one of these codes, with this status where it does not follow from the media type.
+    /// A refusal with one of these codes; `status` is given when it does not follow from the media type.
     Refusal {
         codes: &'static [&'static str],
         status: Option<u16>,
         limit: Option<(&'static str, usize)>,
     },
-    /// The text of this hash, if it is kept.
+    /// The answer for the text with this hash, if it is cached.
     Kept(Document),
 }
 
@@ -33,9 +33,9 @@ pub(crate) enum Want {
 pub(crate) struct Request {
     pub(crate) http: Http,
     pub(crate) want: Want,
-    /// Whether `application/graphql-response+json` is what it prefers.
+    /// Whether the client prefers `application/graphql-response+json`.
     pub(crate) newer: bool,
-    /// Sends so many bytes, and the rest after a while.
+    /// Sends this many bytes, then pauses, then sends the rest.
     pub(crate) pause: Option<(usize, Duration)>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn percent(text: &str) -> String {
         .collect()
 }
 
-/// The headers that any request may have.
+/// Random headers that any request may have, and whether `newer` applies.
 pub(crate) fn headers(
     random: &mut Random,
     settings: &Settings,
@@ -79,7 +79,7 @@ pub(crate) fn headers(
     (headers, newer)
 }
 
-/// Asks by GET or POST, at once or slowly.
+/// Builds a GET or POST request, sent at once or slowly.
 pub(crate) fn send(
     random: &mut Random,
     settings: &Settings,
@@ -123,7 +123,7 @@ pub(crate) fn parameters(document: &Document) -> Map<String, Value> {
     text.as_object().cloned().unwrap_or_default()
 }
 
-/// A valid document, whole or by its hash.
+/// A request with a valid document, as text or by its hash.
 pub(crate) fn valid(maker: &mut Maker<'_>) -> Request {
     let mut document = maker.document();
     while document.text.len() > 4_000 || document.text.matches("fragment F").count() > 40 {
@@ -149,7 +149,7 @@ pub(crate) fn valid(maker: &mut Maker<'_>) -> Request {
     send(random, settings, given, Want::Rows(document))
 }
 
-/// The page of a package that may be there.
+/// A request for the page of a package that may exist.
 pub(crate) fn page(maker: &mut Maker<'_>) -> Request {
     let mut name = maker.row().name.clone();
     if one_in(maker.random, 6) {

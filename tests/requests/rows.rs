@@ -1,12 +1,12 @@
-//! The rows of a run: made from the seed, put in by SQL, and known here with everything the daemon may say of them. Rows are
-//! only added, so that a state of the table is how many there are.
+//! The rows of a run: generated from the seed and inserted by SQL, with all values that the daemon may return. Rows are
+//! only added, so a state of the table is a number of rows.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::random::Random;
 use crate::{index, one_in, pick};
 
-/// A row, as it is put in.
+/// A row as it is inserted.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) name: String,
@@ -76,17 +76,17 @@ const INTEGRITY: [Option<&str>; 3] = [
     ),
 ];
 
-/// The `place`-th row of a seed; few days and names, so that times are equal and histories long.
+/// Row number `place` of a seed. Few days and names, so that times are equal and histories long.
 fn row(random: &mut Random, place: usize) -> Row {
     let version = if one_in(random, 8) {
         format!("{}.{place}", pick(random, &ODD_VERSIONS))
     } else {
-        // Two places share a precedence; the build of the second keeps their names apart.
+        // Two rows share a precedence. The build of the second distinguishes them.
         let (major, minor, patch) = (random.below(3), place / 12, place % 12 / 2);
         let build = if place % 2 == 1 { format!("+b{place}") } else { String::new() };
         format!("{major}.{minor}.{patch}{}{build}", pick(random, &VERSIONS))
     };
-    // The greatest name has most versions.
+    // The name that sorts last has the most versions.
     let name = if one_in(random, 3) { "pg_pool" } else { pick(random, &NAMES) };
     let created = format!(
         "20{:02}-0{}-2{}T1{}:00:{}",
@@ -127,7 +127,7 @@ const fn flag(value: Option<bool>) -> &'static str {
     }
 }
 
-/// A statement that puts the rows in, all or none, and that may be repeated.
+/// A statement that inserts all rows or none, and can be repeated.
 pub(crate) fn insert(rows: &[Row]) -> String {
     let values: Vec<String> = rows
         .iter()
@@ -157,17 +157,17 @@ pub(crate) fn insert(rows: &[Row]) -> String {
     )
 }
 
-/// All rows that a run will ever have, and how many are there: at least `there`, at most `under_way`.
+/// All rows of a run, and the current state: at least `there`, at most `under_way`.
 pub(crate) struct Table {
     pub(crate) all: Vec<Row>,
-    /// How many rows there are in each state.
+    /// The number of rows in each state.
     pub(crate) states: Vec<usize>,
     there: AtomicUsize,
     under_way: AtomicUsize,
 }
 
 impl Table {
-    /// A table that goes through so many states after its first.
+    /// A table with `more` states after the first.
     pub(crate) fn of(random: &mut Random, more: usize) -> Self {
         let first = pick(random, &[60, 150, 400]);
         let mut states = vec![first];
@@ -182,7 +182,7 @@ impl Table {
         &self.all[..self.states[state]]
     }
 
-    /// The rows that the next state adds; none after the last. It is under way from now on.
+    /// The rows that the next state adds, which is then under way; `None` after the last state.
     pub(crate) fn begin_next(&self) -> Option<&[Row]> {
         let next = self.there() + 1;
         let until = *self.states.get(next)?;
@@ -190,7 +190,7 @@ impl Table {
         Some(&self.all[self.states[next - 1]..until])
     }
 
-    /// What was under way is there.
+    /// Marks the state under way as reached.
     pub(crate) fn done(&self) {
         self.there.store(self.under_way(), Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! One seed on the real parts: clients that ask by chance, a steady witness, rows that come, and faults one after the other.
+//! Runs a seed: clients with random requests, a constant witness, new rows, and faults in order.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,29 +25,29 @@ use crate::schedule::{Fault, Schedule, Step};
 use crate::servers::{Servers, host_of};
 use crate::settings::{MAX_MEMORY, PASSWORD, Settings, TOKEN};
 
-/// The daemon's role: it may read the rows and nothing else.
+/// The daemon's role, which may only read the rows.
 pub(crate) const READER: &str = "reader";
-/// After a fault's end all is well again within this time: time-outs of connections and statements, and a machine at work.
+/// The deadline for recovery after a fault: timeouts of connections and statements, on a busy machine.
 const RECOVERY: Duration = Duration::from_secs(20);
 const CLIENTS: usize = 3;
-/// Requests of all clients together before a fault, and after it.
+/// Number of requests of all clients before a fault, and after it.
 const REQUESTS: u64 = 24;
 
-/// The parts of a seed.
+/// The state of a seed's run.
 pub(crate) struct Run<'s> {
     pub(crate) servers: &'s mut Servers,
     pub(crate) settings: Settings,
-    /// The database's URL for who owns it.
+    /// The database's URL for its owner.
     pub(crate) store: String,
     pub(crate) table: Arc<Table>,
     pub(crate) cursors: Arc<Cursors>,
-    /// Held by who writes rows.
+    /// Held while rows are written.
     pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
     pub(crate) daemon: Daemon,
     pub(crate) http: String,
     admin: String,
     directory: TempDir,
-    /// Even while all is well.
+    /// Incremented when a fault begins and when it ends, so it is even while there is no fault.
     epoch: Arc<AtomicU64>,
 }
 
@@ -74,7 +74,7 @@ impl<'s> Run<'s> {
             .env("INGESTER_STORE__URL", &store);
         assert_eq!(migrated.spawn().wait_exit(PATIENCE).code(), Some(0), "the tables are made");
         if !settings.sqlite {
-            // A role belongs to the server, which seeds share.
+            // The role may exist, because it belongs to the server, which seeds share.
             let _ =
                 execute(&store, &format!("CREATE ROLE {READER} LOGIN PASSWORD '{PASSWORD}'")).await;
             execute(&store, &format!("GRANT SELECT ON publication TO {READER}"))
@@ -111,12 +111,12 @@ impl<'s> Run<'s> {
         run
     }
 
-    /// The file of the rows.
+    /// The SQLite file of the rows.
     pub(crate) fn file(&self) -> PathBuf {
         self.directory.path().join("publications.db")
     }
 
-    /// One fault, with what is asked before, meanwhile and afterwards.
+    /// Runs a fault, with requests before, during and after it.
     pub(crate) async fn step(&mut self, step: Step) {
         let mut random = Random::new(step.seed);
         let over = &AtomicBool::new(false);
@@ -160,7 +160,7 @@ impl<'s> Run<'s> {
         self.look();
     }
 
-    /// The fault, between times when all is well.
+    /// Runs the fault, with requests before and after it while there is no fault.
     async fn happen(
         &mut self,
         fault: Fault,
@@ -186,7 +186,7 @@ impl<'s> Run<'s> {
         asked().await;
     }
 
-    /// All is well again when the daemon says so and many look-ups at once are answered.
+    /// Waits until the daemon is ready and answers many parallel look-ups.
     async fn recover(&self, clients: &Clients, fault: Fault) {
         let ended = Instant::now();
         let request = &witness(&self.table, &self.settings);
@@ -207,7 +207,7 @@ impl<'s> Run<'s> {
         );
     }
 
-    /// Memory and log.
+    /// Checks the daemon's memory and log.
     fn look(&mut self) {
         assert!(self.daemon.is_running(), "the daemon ended:\n{}", self.daemon.log());
         let peak = self.daemon.peak_memory().unwrap_or_default();
@@ -220,7 +220,7 @@ impl<'s> Run<'s> {
         counts::most("peak memory, MiB", peak >> 20);
     }
 
-    /// Ends the daemon in good order.
+    /// Stops the daemon cleanly.
     pub(crate) async fn end(mut self) {
         self.daemon.terminate();
         let status = self.daemon.wait_exit(PATIENCE);
@@ -228,7 +228,7 @@ impl<'s> Run<'s> {
     }
 }
 
-/// Ends the others' work, also where this one panics.
+/// Ends the work of the other threads when dropped, also on a panic.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -237,7 +237,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// The first row, asked for again and again.
+/// The witness's request for the first row.
 pub(crate) fn witness(table: &Table, settings: &Settings) -> crate::request::Request {
     let row = &table.all[0];
     let of = ["created", "tor", "tfa", "username", "integrity"];
@@ -270,7 +270,7 @@ pub(crate) async fn put(store: &str, rows: &[Row]) -> Result<(), sqlx::Error> {
     execute(store, &insert(rows).replace(", X, ", &format!(", {zero}, "))).await
 }
 
-/// Puts in rows now and then; one lot that fails is put in again until it is there.
+/// Inserts rows from time to time. A batch that fails is repeated until it is in the table.
 async fn grow(
     store: &str,
     gate: &tokio::sync::Mutex<()>,

@@ -1,12 +1,11 @@
-//! What a seed stands for: settings, and faults in an order. Each step has a seed of its own, so that a step that is left out
-//! changes no other.
+//! The settings and faults of a seed. Each step has its own seed, so that leaving out a step changes no other step.
 
 use crate::pick;
 use crate::random::Random;
 pub(crate) use crate::settings::Settings;
 pub(crate) use crate::steps::{Schedule, Step};
 
-/// What happens to the database in a step. A fault is over when its step is.
+/// The database fault of a step. It ends with the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     Nothing,
@@ -76,7 +75,7 @@ impl Fault {
         }
     }
 
-    /// Those that a reader must not feel.
+    /// Whether readers may notice the fault.
     pub(crate) const fn hurts(self) -> bool {
         !matches!(self, Self::Nothing | Self::ReadOnly | Self::FileLocked)
     }

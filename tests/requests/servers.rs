@@ -2,7 +2,7 @@
 
 use testkit::{Postgres, Proxy};
 
-/// One PostgreSQL, and the proxy that the daemon reaches it by.
+/// A PostgreSQL, and the proxy between it and the daemon.
 pub(crate) struct Servers {
     pub(crate) postgres: Postgres,
     pub(crate) proxy: Proxy,
@@ -16,7 +16,7 @@ impl Servers {
     }
 }
 
-/// `host:port` of a URL of testkit's.
+/// `host:port` in a URL of testkit.
 pub(crate) fn host_of(url: &str) -> &str {
     url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of testkit's").0
 }

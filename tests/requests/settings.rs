@@ -1,20 +1,20 @@
-//! How the daemon of a seed is set up.
+//! The daemon's configuration of a seed.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::random::Random;
 use crate::{one_in, pick};
 
-/// Nothing may print these.
+/// Secrets that must not be printed.
 pub(crate) const PASSWORD: &str = "open-sesame-7";
 pub(crate) const TOKEN: &str = "f00dfacef00dfacef00dfacef00dface";
-/// Pages of this origin may ask, where origins are set.
+/// The allowed origin, when origins are configured.
 pub(crate) const ORIGIN: &str = "https://good.example";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) sqlite: bool,
-    /// Whether rows come while others ask.
+    /// Whether rows are added during requests.
     pub(crate) growing: bool,
     pub(crate) tokens: bool,
     pub(crate) origins: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Settings {
     pub(crate) max_definitions: usize,
     pub(crate) max_selections: usize,
     pub(crate) max_answer: usize,
-    /// Without a place to keep them.
+    /// Whether persisted queries are turned off.
     pub(crate) no_persisted: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Requests that are wrong in themselves: whatever the database does, each is refused for what it is.
+//! Invalid requests: each is refused for its error, whatever the state of the database.
 
 use std::io::Write as _;
 
@@ -12,7 +12,7 @@ use crate::request::{Request, Want, headers, send};
 use crate::settings::{Settings, TOKEN};
 use crate::{index, one_in, pick};
 
-/// Documents and variables, and the code that they are refused with.
+/// Documents and variables with their error codes.
 const DOCUMENTS: [(&str, &str, &[&str]); 13] = [
     ("{ package(", "{}", &["GRAPHQL_PARSE_FAILED"]),
     ("{ nothing }", "{}", &["GRAPHQL_VALIDATION_FAILED"]),
@@ -33,7 +33,7 @@ const DOCUMENTS: [(&str, &str, &[&str]); 13] = [
     ("query A { __typename } query B { __typename }", "{}", &["OPERATION_RESOLUTION_FAILURE"]),
 ];
 const FIRST: &str = "query($a: Int!) { publications(first: $a) { __typename } }";
-/// Bodies, and what is wrong with them in HTTP's words.
+/// Content types and bodies with their error codes and statuses.
 const BODIES: [(&str, &[u8], &[&str], u16); 6] = [
     ("application/json", b"[{\"query\":\"{__typename}\"}]", &["BAD_REQUEST"], 400),
     ("application/json", b"{\"query\":\"{__typename}\"", &["BAD_REQUEST"], 400),
@@ -57,7 +57,7 @@ fn post(content: &str, body: &[u8]) -> Http {
     Http { method: "POST", path: "/graphql".to_owned(), headers, body: body.into(), chunked: false }
 }
 
-/// One of them.
+/// A random invalid request.
 pub(crate) fn wrong(random: &mut Random, settings: &Settings) -> Request {
     match random.below(3) {
         0 => {
@@ -77,7 +77,7 @@ pub(crate) fn wrong(random: &mut Random, settings: &Settings) -> Request {
     }
 }
 
-/// The request with headers that any may have, but for those that it has.
+/// The request with additional random headers, except those that it already has.
 fn with_headers(
     random: &mut Random,
     settings: &Settings,
@@ -95,7 +95,7 @@ fn with_headers(
     Request { http, want: refused(codes, status), newer, pause: None }
 }
 
-/// Refused for its head.
+/// A request that is refused because of its head.
 fn by_http(random: &mut Random, settings: &Settings) -> Request {
     let mut http = post("application/json", PLAIN);
     let mut header = |name, value: &str| http.headers.push((name, value.to_owned()));
@@ -132,7 +132,7 @@ fn by_http(random: &mut Random, settings: &Settings) -> Request {
             (&["CROSS_SITE_REFUSED"], 403)
         }
         6 if settings.tokens => {
-            // An empty value leaves the header out.
+            // An empty value removes the header.
             let other = format!("Bearer {}", &TOKEN[1..]);
             header("authorization", if one_in(random, 2) { "" } else { &other });
             (&["UNAUTHENTICATED"], 401)
