@@ -1,4 +1,4 @@
-// A headless Chromium, spoken to in the DevTools protocol over a pipe, so that no package is needed for it.
+// Controls a headless Chromium with the DevTools protocol over a pipe, which needs no npm package.
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,7 +6,7 @@ import { join } from "node:path";
 
 const PATIENCE = 60_000;
 
-// Starts the program, opens an empty page, gives it to `look`, prints what that returns as JSON, and ends.
+// Starts the program, opens an empty page, passes it to `look`, prints the result of `look` as JSON, and exits.
 export async function inBrowser(program, look) {
   const profile = mkdtempSync(join(tmpdir(), "browser-"));
   const browser = spawn(
@@ -37,7 +37,7 @@ export async function inBrowser(program, look) {
 }
 
 class Page {
-  // What the page asked for, and what went wrong in it: exceptions, and what its policy refuses.
+  // The URLs that the page requested, and its errors: exceptions, and violations of its content security policy.
   requests = new Set();
   errors = [];
   #toBrowser;
@@ -80,7 +80,7 @@ class Page {
       else resolve(message.result);
     } else if (method === "Network.requestWillBeSent") {
       const { url } = params.request;
-      // Fonts and icons within the style sheet ask nobody.
+      // Inline fonts and icons in the style sheet cause no network request.
       if (!url.startsWith("data:")) this.requests.add(url);
     } else if (method === "Page.loadEventFired") {
       this.#loads += 1;
@@ -91,7 +91,7 @@ class Page {
     }
   }
 
-  // What an expression gives in the page; a promise is waited for.
+  // Evaluates an expression in the page. A promise is awaited.
   async evaluate(expression) {
     const wanted = { expression, awaitPromise: true, returnByValue: true };
     const { result, exceptionDetails } = await this.send("Runtime.evaluate", wanted);
@@ -99,7 +99,7 @@ class Page {
     return result.value;
   }
 
-  // What this gives, once it gives anything.
+  // Polls `look` until it returns a value, and returns that value.
   async #until(what, look) {
     const began = Date.now();
     for (;;) {
@@ -110,7 +110,7 @@ class Page {
     }
   }
 
-  // What an expression gives in the page, once it gives anything.
+  // Polls an expression in the page until it has a value, and returns that value.
   eventually(what, expression) {
     return this.#until(what, () => this.evaluate(expression));
   }

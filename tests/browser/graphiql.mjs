@@ -1,4 +1,4 @@
-// Opens GraphiQL in a headless Chromium, runs the query that stands there and prints what was seen, as JSON:
+// Opens GraphiQL in a headless Chromium, runs the query in the editor and prints the results as JSON:
 // node graphiql.mjs PROGRAM URL
 import { inBrowser } from "./devtools.mjs";
 

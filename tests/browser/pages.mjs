@@ -1,5 +1,5 @@
-// Opens pages in a headless Chromium, in both colour schemes, wide and 320 pixels narrow, and prints what was seen and what
-// axe-core says of each, as JSON. With a folder it also leaves pictures there, one of each page as it is printed.
+// Opens pages in a headless Chromium, in both colour schemes, in a wide and a 320 pixel window, and prints measurements and
+// the violations that axe-core finds, as JSON. With a folder it also writes screenshots, including one of the print layout.
 // node pages.mjs PROGRAM URL PATHS [FOLDER], where PATHS is a JSON array
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -14,7 +14,7 @@ const SCHEMES = ["light", "dark"];
 const METRICS = { height: 800, deviceScaleFactor: 1, mobile: false };
 const TAB = ["Tab", 9];
 
-// What needs no script to be told of the page that is open.
+// Measurements of the open page that need no script in it.
 const SEEN = `({
   scripts: document.scripts.length,
   handlers: [...document.querySelectorAll("*")].flatMap((element) =>
@@ -25,7 +25,7 @@ const SEEN = `({
 })`;
 const VIOLATIONS = `axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
   violations.flatMap(({ id, nodes }) => nodes.map((node) => id + ": " + node.html + " " + node.failureSummary)))`;
-// Where the keyboard is, and whether that can be seen.
+// The focused element, and whether its focus is visible.
 const FOCUS = `(() => {
   const element = document.activeElement;
   if (element === document.body) return null;
@@ -58,7 +58,7 @@ async function looks(page) {
       }
     }
     if (folder) {
-      // As wide as a sheet of A4. What is printed is light, whatever the screen is.
+      // The width of an A4 sheet. The print layout is always light.
       await page.send("Emulation.setDeviceMetricsOverride", { ...METRICS, width: 794 });
       await page.send("Emulation.setEmulatedMedia", { media: "print", features: [] });
       await picture(page, `${seen.length}-print`);
@@ -68,7 +68,7 @@ async function looks(page) {
   return seen;
 }
 
-// Everything that can be used, by the tabulator alone.
+// The elements that the Tab key reaches.
 async function keyboard(page, path) {
   await page.open(url + path);
   const reached = [];
@@ -79,7 +79,7 @@ async function keyboard(page, path) {
   return reached;
 }
 
-// Looks for a package without a mouse.
+// Searches for a package with the keyboard only.
 async function search(page, prefix) {
   await page.open(`${url}/`);
   while ((await page.evaluate(FOCUS))?.name !== "prefix") await page.press(...TAB);

@@ -1,4 +1,4 @@
-// What each client asks, and what it has to see. The test that starts the server puts the rows there.
+// The queries of each client, and their expected answers. The test that starts the server inserts the rows.
 import assert from "node:assert/strict";
 
 export const SEED = `query Seed { package(name: "pg", version: "7.12.0") { publicationInfo { username tor tfa } } }`;
@@ -10,7 +10,7 @@ export const NULLS = `query Nulls { package(name: "silent", version: "1.0.0") { 
 export const NODE = `query Node($id: ID!) { node(id: $id) { __typename id ... on Package { name version } } }`;
 export const WRONG = `query Wrong { publications(first: 101) { edges { cursor } } }`;
 
-// `ask` takes a document and its variables and gives { data, code }: the data, or the code of the first error.
+// `ask` sends a document with variables and returns { data, code }: the data, or the code of the first error.
 export async function check(ask) {
   const seed = await ask(SEED, {});
   const info = seed.data.package.publicationInfo;

@@ -25,7 +25,7 @@ const ask = async (name, variables) => {
 
 const id = "pkg:npm/pg@7.12.0";
 assert.equal((await ask("queriesSeedQuery", {})).package.id, id);
-// The store has the object under its id, whichever query brought it.
+// The store keys the object by its id, independent of the query.
 const record = () => environment.getStore().getSource().get(id);
 assert.equal(record().name, "pg");
 const refetched = await ask("queriesRefetchQuery", { id });

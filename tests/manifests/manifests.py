@@ -1,6 +1,6 @@
-"""Prints the documents of YAML files as one JSON array; those of Kubernetes are held against its schemas first.
+"""Prints the documents of YAML files as one JSON array, after validating those of Kubernetes with its schemas.
 
-The schemas are strict: a field that is not in them is an error. kubernetes-validate brings them, so nothing is fetched.
+The schemas are strict: an unknown field is an error. They are part of kubernetes-validate, so nothing is downloaded.
 """
 
 import json
@@ -9,14 +9,14 @@ import sys
 import kubernetes_validate
 import yaml
 
-# The oldest version that the manifests are meant for, and the newest that there are schemas of.
+# The oldest version that the manifests support, and the newest with schemas.
 VERSIONS = ("1.32", "1.37")
 
 documents = []
 for path in sys.argv[1:]:
     with open(path, encoding="utf-8") as file:
         for document in yaml.safe_load_all(file):
-            # Kustomize's own file is no resource, a compose file neither.
+            # Kustomize's own file is not a resource, and neither is a compose file.
             if "apiVersion" in document and "kustomize" not in document["apiVersion"]:
                 for version in VERSIONS:
                     kubernetes_validate.validate(document, version, strict=True)

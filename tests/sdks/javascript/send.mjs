@@ -7,10 +7,10 @@ const [brokers, topic] = process.argv.slice(2);
 const messages = Object.entries(JSON.parse(readFileSync("events.json"))).map(([form, event]) => {
   const [mode, data] = form.split("_");
   const text = JSON.stringify(event.data);
-  // Binary mode hands the data on as it is, so that it must be text or bytes there.
+  // In binary mode the SDK passes the data unchanged, so it must be text or bytes.
   const value = mode === "binary" ? text : event.data;
   const message = binding[mode](new CloudEvent({ ...event, data: data === "bytes" ? Buffer.from(text) : value }));
-  // The SDK names attributes that are not set, which the client does not take.
+  // The SDK includes attributes without a value, which the client does not accept.
   const headers = Object.entries(message.headers).filter(([, value]) => value !== undefined);
   return { key: event.data.package.name, value: message.value, headers: Object.fromEntries(headers) };
 });
