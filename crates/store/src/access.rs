@@ -1,4 +1,4 @@
-//! What the database lets us do, asked without changing anything.
+//! The rights and the state of the database, queried without changing anything.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,33 +9,33 @@ use sqlx::{ConnectOptions, Row};
 use crate::settings::Database;
 use crate::{Error, StoreSettings, postgres, sqlite};
 
-/// What was found.
+/// The result of the queries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     /// `PostgreSQL 18.1`, `SQLite 3.50.4`.
     pub database: String,
-    /// `INSERT on publication` and the like, and whether we may; nothing of tables that are not there.
+    /// By right, such as `INSERT on publication`, whether this role has it; without tables that do not exist.
     pub rights: BTreeMap<String, bool>,
-    /// Why no transaction may write, whatever the rights; `None` where they may.
+    /// Why no transaction may write, whatever the rights; `None` if transactions may write.
     pub read_only: Option<&'static str>,
-    /// Whether we may make tables.
+    /// Whether this role may create tables.
     pub create: bool,
-    /// Whether the table publication is there.
+    /// Whether the table `publication` exists.
     pub has_rows: bool,
-    /// The file that is still to be made, of an SQLite store.
+    /// The file of an SQLite store that does not exist yet.
     pub missing_file: Option<PathBuf>,
-    /// Migrations that are still to run.
+    /// Migrations that have not run yet.
     pub pending: Vec<i64>,
-    /// Migrations of a later build.
+    /// Applied migrations of a later build.
     pub unknown: Vec<i64>,
-    /// The server's settings on which it depends that a commit is kept, by name.
+    /// The server's settings that decide whether a commit survives a crash, by name.
     pub durability: BTreeMap<String, String>,
 }
 
-/// Asks the database.
+/// Queries the database.
 ///
 /// # Errors
-/// [`Error::Transient`] while it is away, else [`Error::Fatal`].
+/// [`Error::Transient`] while the database is unavailable, else [`Error::Fatal`].
 pub async fn access(settings: &StoreSettings) -> Result<Access, Error> {
     match settings.database()? {
         Database::Postgres(url) => {
@@ -63,7 +63,7 @@ async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Resul
                 .bind(*right)
                 .fetch_one(&mut *connection)
                 .await?;
-            // Null where there is no such table.
+            // Null if the table does not exist.
             rights.extend(may.map(|may| (format!("{right} on {table}"), may)));
         }
     }
@@ -80,7 +80,7 @@ async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Resul
     let migrated = rights.get("SELECT on _sqlx_migrations").copied();
     let applied: Option<Vec<i64>> = match migrated {
         Some(true) => Some(sqlx::query_scalar(APPLIED).fetch_all(&mut *connection).await?),
-        // What is applied cannot be known, and the missing right is told.
+        // The applied migrations cannot be read; the result names the missing right.
         Some(false) => None,
         None => Some(Vec::new()),
     };
@@ -108,7 +108,7 @@ async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Resul
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
 
 async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Access, Error> {
-    // Made here it would be empty; `migrate` makes it whole.
+    // A file that this function created would be empty; `migrate` creates the file with its tables.
     let file = options.get_filename().to_owned();
     if !file.exists() {
         sqlite::check_folder(&file)?;
@@ -133,7 +133,7 @@ async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Acces
     let tables = "SELECT name FROM sqlite_schema WHERE name IN ('publication', '_sqlx_migrations')";
     let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut connection).await?;
     let has = |table: &str| tables.iter().any(|name| name == table);
-    // A file that cannot be written refuses the lock already.
+    // On a file that is not writable, the lock fails already.
     let writable =
         sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut connection).await.is_ok();
     let applied = if has("_sqlx_migrations") {

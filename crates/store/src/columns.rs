@@ -1,4 +1,4 @@
-//! The columns of a row as the databases have them: their types, and a row from their values.
+//! The columns of a row in the databases: their types, and a publication from a row's values.
 
 use model::{
     Actor, COLUMN_COUNT, Credential, EventIdentity, Integrity, InvalidName, PackageName,
@@ -7,13 +7,13 @@ use model::{
 
 use crate::Error;
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Text,
     Time,
     Flag,
-    /// A word of an enumeration: PostgreSQL's name of it, and all its words in their order.
+    /// A word of an enumeration: the name of PostgreSQL's type, and a function that lists all its words in order.
     Word(&'static str, fn() -> String),
     Number,
     Bytes,
@@ -30,7 +30,7 @@ fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> String {
     all.iter().map(|&value| word(value)).collect::<Vec<_>>().join(",")
 }
 
-/// The key's columns, which stand first.
+/// The number of key columns, which come first.
 pub(crate) const KEY: usize = 2;
 
 const KINDS: [Kind; COLUMN_COUNT] = [
@@ -64,7 +64,7 @@ pub(crate) const COLUMNS: [Column; COLUMN_COUNT] = {
     columns
 };
 
-/// The columns' names, separated by commas, each as `write` has it.
+/// The columns, separated by commas, each as formatted by `write`.
 pub(crate) fn list(columns: &[Column], write: impl Fn(&Column) -> String) -> String {
     columns.iter().map(write).collect::<Vec<_>>().join(", ")
 }
@@ -74,7 +74,7 @@ pub(crate) fn names() -> String {
     list(&COLUMNS, |column| column.name.to_owned())
 }
 
-/// A row of an answer. Columns count from 0, in the order of [`COLUMNS`].
+/// A row of a result. Columns count from 0, in the order of [`COLUMNS`].
 pub(crate) trait Source {
     fn text(&self, column: usize) -> Result<Option<&str>, Error>;
     fn time(&self, column: usize) -> Result<Option<Timestamp>, Error>;
@@ -83,7 +83,7 @@ pub(crate) trait Source {
     fn bytes(&self, column: usize) -> Result<&[u8], Error>;
 }
 
-/// The publication of that key, from a row.
+/// The publication with the key `id`, from a row.
 pub(crate) fn publication(source: &impl Source, id: PublicationId) -> Result<Publication, Error> {
     let name = source.text(2)?.map(Username::new).transpose().map_err(inconsistent)?;
     let identity = source.bytes(14)?.try_into().map_err(|_| null(14))?;
@@ -109,7 +109,7 @@ pub(crate) fn publication(source: &impl Source, id: PublicationId) -> Result<Pub
     })
 }
 
-/// The name of a package, as a row has it.
+/// The package name in a row.
 pub(crate) fn name(text: &str) -> Result<PackageName, Error> {
     PackageName::new(text).map_err(inconsistent)
 }

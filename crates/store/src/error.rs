@@ -1,28 +1,28 @@
-//! What a database can answer instead of doing its work, by what must be done about it.
+//! The errors of a database, classified by the action that they require.
 
 use std::borrow::Cow;
 
-/// Why the database did not do it. Messages never quote a row's values. They hold all that is kept of the driver's
-/// words; the error has no source, so a printed chain says them once.
+/// Why an operation failed. A message never quotes a row's values. It includes all that is kept of the driver's
+/// message; the error has no source, so that a printed error chain does not repeat it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The database is away, or lacks a resource: it passes by itself.
+    /// The database is unavailable, or lacks a resource. The condition is transient.
     #[error("the database is not available: {0}")]
     Transient(Cow<'static, str>),
-    /// Another transaction was in the way: it passes by itself, usually with the next try.
+    /// Another transaction conflicted with this one. The condition is transient, and the next try usually succeeds.
     #[error("another transaction was in the way: {0}")]
     Conflict(Cow<'static, str>),
-    /// The statement ran into a time limit, the server's or the client's. The same statement would run into it again;
-    /// a smaller one may not.
+    /// The statement reached a time limit, the server's or the client's. The same statement would reach it again; a
+    /// smaller statement may not.
     #[error("the statement ran into a time limit: {0}")]
     TimedOut(Cow<'static, str>),
-    /// All connections of the own pool are in use: it passes when one of them is given back.
+    /// All connections of this process's pool are in use. The condition ends when one of them is returned.
     #[error("no connection of the pool is free: {0}")]
     Busy(Cow<'static, str>),
-    /// The database refuses the content of a record. Names SQLSTATE, table, column and constraint only.
+    /// The database refuses the content of a record. The message has only SQLSTATE, table, column and constraint.
     #[error("the database refused the data: {0}")]
     Data(Cow<'static, str>),
-    /// Neither retrying nor rejecting helps: stop and say so.
+    /// Neither a retry nor a rejection helps: the caller stops and reports the error.
     #[error("the database cannot be used: {0}")]
     Fatal(Cow<'static, str>),
 }
@@ -41,7 +41,7 @@ impl Error {
         }
     }
 
-    /// Whether it passes by itself, so that trying again is right.
+    /// Whether the condition is transient, so that the caller should retry.
     #[must_use]
     pub const fn passes(&self) -> bool {
         !matches!(self, Self::Data(_) | Self::Fatal(_))
@@ -55,8 +55,8 @@ impl Error {
         Self::Transient(message.into())
     }
 
-    /// The database's own words about a row that is ours, with what they are about. The detail stays out: it quotes the
-    /// whole row.
+    /// The error with the database's own message and the table, column and constraint. Only for a row of this program,
+    /// because the message may quote it. PostgreSQL's detail stays out, because it quotes the whole row.
     pub(crate) fn with_its_words(error: &sqlx::Error) -> Self {
         let postgres = error
             .as_database_error()
@@ -70,7 +70,7 @@ impl Error {
         }
     }
 
-    /// The same error, with what was being done.
+    /// The same error, prefixed with the operation that failed.
     fn within(mut self, what: &str) -> Self {
         let (Self::Transient(words)
         | Self::Conflict(words)
@@ -94,7 +94,7 @@ impl From<sqlx::Error> for Error {
                     code.parse().map_or(Class::Fatal, sqlite_code)
                 }
             }
-            // A connection that broke in the middle of its protocol is replaced by a new one.
+            // A connection that broke within its protocol is replaced by a new connection.
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
@@ -117,7 +117,7 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-/// A row whose word the specification does not have was not written by this build or an earlier one.
+/// A row with a word that the specification does not define was not written by this build or an earlier one.
 impl From<model::UnknownWord> for Error {
     fn from(error: model::UnknownWord) -> Self {
         Self::fatal(error.to_string())
@@ -164,18 +164,18 @@ impl Class {
     }
 }
 
-/// PostgreSQL's SQLSTATE (PostgreSQL manual, appendix A), the longest prefix first.
+/// Classifies PostgreSQL's SQLSTATE (PostgreSQL manual, appendix A). Longer prefixes are tested before shorter ones.
 fn sqlstate(code: &str) -> Class {
-    // A cancelled statement (`statement_timeout`, or somebody's `pg_cancel_backend`), a lock that was not granted in
-    // time, a transaction that took too long.
+    // A cancelled statement (`statement_timeout`, or a `pg_cancel_backend`), a lock that was not granted in time, a
+    // transaction that took too long.
     const TIMED_OUT: [&str; 3] = ["57014", "55P03", "25P04"];
-    // A deferred constraint; triggers, functions and views that refuse the row, in their own words.
+    // A deferred constraint; triggers, functions and views that refuse the row with their own message.
     const DATA: [&str; 11] = ["40002", "22", "23", "44", "P0", "09", "27", "2F", "38", "39", "54"];
-    // Rollbacks for the sake of another transaction: serialization failure, deadlock.
+    // Rollbacks in favour of another transaction: serialization failure, deadlock.
     const CONFLICT: [&str; 1] = ["40"];
-    // Lost connections (a pooler's refusals too), a standby's read-only state, a session that was idle for too long,
-    // statements dropped by a pooler, lack of resources, an object in use or not ready (a database that takes no
-    // connections), an operator's intervention, errors of the system, of a configuration file, a snapshot that is too old.
+    // Lost connections (and a pooler's refusals), a standby's read-only state, a session that was idle for too long, statements
+    // that a pooler dropped, lack of resources, an object in use or not ready (such as a database that accepts no connections),
+    // an operator's intervention, errors of the system or of a configuration file, a snapshot that is too old.
     const TRANSIENT: [&str; 10] =
         ["08", "25006", "25P03", "26000", "53", "55", "57", "58", "72", "F0"];
     let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| code.starts_with(prefix));
@@ -192,7 +192,7 @@ fn sqlstate(code: &str) -> Class {
     }
 }
 
-/// SQLite's result code (sqlite.org/rescode.html); the low byte of an extended code is the primary one.
+/// Classifies SQLite's result code (sqlite.org/rescode.html); the low byte of an extended code is the primary code.
 const fn sqlite_code(code: i32) -> Class {
     match code & 0xff {
         // BUSY, LOCKED: another process writes.
@@ -207,12 +207,12 @@ const fn sqlite_code(code: i32) -> Class {
     }
 }
 
-/// The error's own message without PostgreSQL's detail, which quotes the row, and without the URL.
+/// The error's message without PostgreSQL's detail, which quotes the row, and without the URL.
 fn plain(error: &sqlx::Error) -> String {
     let sqlx::Error::Database(database) = error else { return error.to_string() };
     match (database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>(), database.code()) {
         (Some(postgres), Some(code)) if sqlstate(&code) == Class::Data => names(postgres),
-        // A prepared statement that is not there, or is there already.
+        // A prepared statement that does not exist, or exists already.
         (Some(_), Some(code)) if code == "26000" || code == "42P05" => format!(
             "{} (SQLSTATE {code}): a pooler in transaction mode does this, which is not supported",
             database.message()
@@ -222,7 +222,7 @@ fn plain(error: &sqlx::Error) -> String {
     }
 }
 
-/// What refused a row, by name: its message may quote the row (`invalid input syntax …: "x"`).
+/// The SQLSTATE and the names of the objects that refused a row. The message may quote the row (`invalid input syntax …: "x"`).
 fn names(error: &sqlx::postgres::PgDatabaseError) -> String {
     let mut text = format!("SQLSTATE {}", error.code());
     let parts =

@@ -1,53 +1,53 @@
-//! What a listing asks for, and the SQL conditions that both databases share.
+//! The filter of a listing, and the SQL conditions that both databases share.
 
 use model::{PackageName, PublicationId, Timestamp, Username};
 use serde::Deserialize;
 
-/// A flag with three states, as the API filters by it.
+/// A flag with three states, as the API filters by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Flag {
     /// True.
     Yes,
-    /// False: determined, and no.
+    /// False: determined to be false.
     No,
     /// Null: not determined.
     Unknown,
 }
 
-/// Which publications to list, and in which order; a part that is `None` lets all pass.
+/// Selects and orders the publications of a listing; a part that is `None` does not filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// The package's name, byte for byte.
     pub name: Option<PackageName>,
     /// The publisher's name, byte for byte.
     pub username: Option<Username>,
-    /// Whether the publisher came over Tor.
+    /// Whether the publisher's address was a Tor exit.
     pub tor: Option<Flag>,
     /// Whether a second factor was verified.
     pub tfa: Option<Flag>,
     /// Whether events disagree.
     pub disputed: Option<bool>,
-    /// Only later than this, exclusive.
+    /// Only times later than this, exclusive.
     pub created_after: Option<Timestamp>,
-    /// Only earlier than this, exclusive.
+    /// Only times earlier than this, exclusive.
     pub created_before: Option<Timestamp>,
     /// The order of the rows.
     pub order: Order,
 }
 
-/// The order of a listing by (created, name, version); the one is the exact reverse of the other.
+/// The order of a listing by (created, name, version); each order is the exact reverse of the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Order {
     /// The latest first.
     #[default]
     NewestFirst,
-    /// The earliest first. A row that is written later with an earlier time stands behind a cursor that has passed it.
+    /// The earliest first. A row that is written later with an earlier time is missed by a cursor that has passed that time.
     OldestFirst,
 }
 
-/// Where a page ended: the key of the listing's order.
+/// The end of a page: the key of its last row in the listing's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     /// The last row's time.
@@ -62,7 +62,7 @@ pub(crate) enum Bound<'a> {
     Time(Timestamp),
 }
 
-/// The statement of a listing over `publication AS p`, with `$1`, `$2`, … for its values, which both databases read.
+/// The SQL of a listing over `publication AS p`, with the placeholders `$1`, `$2`, … of its values. Both databases parse it.
 pub(crate) fn listing<'a>(
     columns: &str,
     filter: &'a Filter,
@@ -84,7 +84,7 @@ pub(crate) fn listing<'a>(
         Order::OldestFirst => ('>', "ASC"),
     };
     if let Some(Cursor { created, id }) = after {
-        // The plain bound is implied by the row comparison; alone it lets the index on `created` be entered.
+        // The row comparison implies this plain bound, which lets the database use the index on `created`.
         compare(&format!("p.created {behind}="), Bound::Time(*created));
         let at = values.len();
         values.push(Bound::Text(id.name.as_str()));

@@ -1,9 +1,9 @@
-//! Publications in PostgreSQL and in SQLite: a trait for each kind of use, two hand-written adapters, one merge rule.
+//! Stores publications in PostgreSQL and in SQLite: a trait for each kind of use, two hand-written adapters, one merge rule.
 //!
-//! Reading and writing are different rights, hence different traits: the query daemon opens a reader and needs no right
-//! but `SELECT`. Every write is repeatable (crates/model/README.md, Merge). The adapters do not retry: they say whether an error
-//! passes by itself, is the data's or a mistake. [`Retrying`] acts on that, around any of them. This crate must not know
-//! of Kafka and must not evaluate anything.
+//! Reading and writing need different rights, hence different traits: the query daemon opens a reader and needs only `SELECT`.
+//! Every write may be repeated (crates/model/README.md, Merge). The adapters do not retry. They classify an error as transient,
+//! caused by the data, or permanent; [`Retrying`], a wrapper around an adapter, acts on the class. This crate must not depend
+//! on Kafka and must not evaluate verdicts.
 
 mod access;
 mod columns;
@@ -41,12 +41,12 @@ pub use retry::{Refused, Retrying, WaitCause, WaitObserver, Written};
 pub use settings::StoreSettings;
 pub use sqlite::{SqliteReader, SqliteWriter};
 
-/// What a write did, in records: `inserted + updated + unchanged` is the number of records given.
+/// The result of a write, in records: `inserted + updated + unchanged` is the number of records given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recorded {
-    /// Rows that were not there before.
+    /// Rows whose key was not in the table.
     pub inserted: u64,
-    /// Rows that were there and changed.
+    /// Rows that were in the table and changed.
     pub updated: u64,
     /// Records that changed nothing: a duplicate, an older one, or one merged away within the batch.
     pub unchanged: u64,
@@ -63,41 +63,41 @@ impl std::ops::AddAssign for Recorded {
     }
 }
 
-/// Writing publications.
+/// Writes publications.
 #[async_trait]
 pub trait PublicationWriter: Send + Sync {
     /// Merges the records into the table, all or none. Records of one publication may occur any number of times, in
     /// any order.
     ///
     /// # Errors
-    /// One that passes by itself ([`Error::passes`]): nothing was written, or it cannot be known; try again.
-    /// [`Error::Data`]: the database refuses at least one of the records for its content. [`Error::Fatal`]: neither
-    /// helps.
+    /// A transient error ([`Error::passes`]): nothing was written, or the outcome is unknown; try again.
+    /// [`Error::Data`]: the database refuses at least one of the records because of its content. [`Error::Fatal`]:
+    /// neither a retry nor a rejection helps.
     async fn record(&self, records: &[Publication]) -> Result<Recorded, Error>;
 
-    /// Whether the table takes a typical row: every field set, long, with other letters. Nothing is kept of it. A row
-    /// that is refused while this passes is refused for its data; else the table is at fault. A store that refuses no
-    /// row has nothing to try.
+    /// Tests whether the table accepts a typical row: every field set, at its maximum length, with non-ASCII letters.
+    /// The row is not kept. If a row is refused while this test passes, the row's data is at fault, else the table. A
+    /// store that never refuses a row has nothing to test.
     ///
     /// # Errors
-    /// Why the row is refused, as [`PublicationWriter::record`].
+    /// The reason why the row is refused, as [`PublicationWriter::record`].
     async fn probe(&self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Whether one write waits for another, so that one large write is better than several at once.
+    /// Whether writes run one at a time, so that one large write is better than several concurrent ones.
     fn is_serial(&self) -> bool {
         false
     }
 }
 
-/// Writing, and looking after the table that is written.
+/// Writes publications and maintains their table.
 #[async_trait]
 pub trait PublicationTable: PublicationWriter {
-    /// Brings the schema up to this build's; does nothing when it is.
+    /// Migrates the schema to this build's version; does nothing if it has that version.
     ///
     /// # Errors
-    /// As [`PublicationWriter::record`]; a schema of a later build is fatal.
+    /// As [`PublicationWriter::record`]; a schema of a later build is [`Error::Fatal`].
     async fn migrate(&self) -> Result<(), Error>;
 
     /// The highest generation of any row, 0 in an empty table.
@@ -106,7 +106,7 @@ pub trait PublicationTable: PublicationWriter {
     /// As [`PublicationWriter::record`].
     async fn generation(&self) -> Result<u32, Error>;
 
-    /// `created` of the oldest row since that time whose `tor` later exit lists can still change.
+    /// `created` of the oldest row since `since` whose `tor` later exit lists can still change.
     ///
     /// # Errors
     /// As [`PublicationWriter::record`].
@@ -119,28 +119,29 @@ pub trait PublicationTable: PublicationWriter {
     async fn answers(&self) -> Result<(), Error>;
 }
 
-/// What [`PublicationReader::history`] hands a package's rows to.
+/// The callback to which [`PublicationReader::history`] passes the rows of each package.
 pub type EachPackage<'e> = &'e mut (dyn for<'r> FnMut(&PackageName, &[Past<'r>]) + Send);
 
-/// How far [`PublicationReader::history`] came.
+/// The extent of a read by [`PublicationReader::history`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowsRead {
-    /// Rows handed on.
+    /// Rows passed to the callback.
     pub rows: u64,
-    /// Whether all packages were read: `false` when there are more rows than the limit allows.
+    /// Whether all packages were read: `false` if there are more rows than the limit allows.
     pub is_complete: bool,
 }
 
-/// Reading publications.
+/// Reads publications.
 #[async_trait]
 pub trait PublicationReader: Send + Sync {
-    /// The rows of these keys, in one statement: same length and order as `ids`, `None` where there is no record.
+    /// Reads the rows of these keys in one statement. The result has the length and order of `ids`, and `None` for a
+    /// key without a row.
     ///
     /// # Errors
-    /// One that passes by itself ([`Error::passes`]), else [`Error::Fatal`].
+    /// A transient error ([`Error::passes`]), else [`Error::Fatal`].
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error>;
 
-    /// At most `first` rows that pass the filter, in its order by (created, name, version), behind `after`.
+    /// Reads at most `first` rows that match the filter, ordered by (created, name, version), after the cursor `after`.
     ///
     /// # Errors
     /// As [`PublicationReader::find`].
@@ -151,9 +152,9 @@ pub trait PublicationReader: Send + Sync {
         first: u32,
     ) -> Result<Vec<Publication>, Error>;
 
-    /// Hands on all rows of each of these packages, one package at a time, in the bytewise order of their names; packages
-    /// without rows are left out, and each name counts once. Stops before it has handed on more than `limit` rows. After
-    /// a lost connection it may begin again: what is handed on later counts.
+    /// Passes all rows of each of these packages to `each`, one package at a time, in the bytewise order of the names. Packages
+    /// without rows are left out; a repeated name counts once. Stops before more than `limit` rows are passed. After a lost
+    /// connection the read may start again from the first package: the later rows of a package replace its earlier ones.
     ///
     /// # Errors
     /// As [`PublicationReader::find`].
@@ -164,8 +165,8 @@ pub trait PublicationReader: Send + Sync {
         each: EachPackage<'_>,
     ) -> Result<RowsRead, Error>;
 
-    /// At most `first` names of packages that begin with the prefix, greater than `after`, in bytewise order. Costs one
-    /// look-up a name, however many versions a package has.
+    /// Returns at most `first` package names that begin with the prefix and are greater than `after`, in bytewise
+    /// order. Costs one index look-up per name, however many versions a package has.
     ///
     /// # Errors
     /// As [`PublicationReader::find`].
@@ -176,23 +177,23 @@ pub trait PublicationReader: Send + Sync {
         first: u32,
     ) -> Result<Vec<PackageName>, Error>;
 
-    /// Whether the statements of this trait would work now.
+    /// Checks that the statements of this trait would succeed now.
     ///
     /// # Errors
     /// As [`PublicationReader::find`].
     async fn ready(&self) -> Result<(), Error>;
 }
 
-/// Opens the database of `settings.url` for writing. Connects when first used, so it succeeds while the database is
-/// away; an SQLite file that is missing is made by `migrate` alone.
+/// Opens the database of `settings.url` for writing. The first use connects, so this succeeds while the database is
+/// unavailable. Only `migrate` creates a missing SQLite file.
 ///
 /// # Errors
-/// [`Error::Fatal`] when the URL is neither `postgres://` nor `sqlite://`, or cannot be read.
+/// [`Error::Fatal`] if the URL is neither `postgres://` nor `sqlite://`, or cannot be parsed.
 pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationTable>, Error> {
     Ok(open(settings)?.table)
 }
 
-/// Opens the database of `settings.url` for reading. Connects when first used.
+/// Opens the database of `settings.url` for reading. The first use connects.
 ///
 /// # Errors
 /// As [`open_writer`].
@@ -203,7 +204,7 @@ pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader
     })
 }
 
-/// Opens the database of `settings.url` for an operator's commands. Connects when first used.
+/// Opens the database of `settings.url` for an operator's commands. The first use connects.
 ///
 /// # Errors
 /// As [`open_writer`].
@@ -211,18 +212,18 @@ pub fn open_jobs(settings: &StoreSettings) -> Result<Arc<dyn Jobs>, Error> {
     Ok(open(settings)?.jobs)
 }
 
-/// A database, opened once for all that a daemon writes: they share its connections, which for SQLite is one.
+/// A database that a daemon opened once for all its writes. The parts share its connections, of which SQLite has one.
 #[derive(Clone)]
 pub struct Opened {
     /// The publications.
     pub table: Arc<dyn PublicationTable>,
-    /// The account of positions.
+    /// The positions that are stored beside the rows.
     pub positions: Arc<dyn Positions>,
-    /// The replays.
+    /// The replay jobs.
     pub jobs: Arc<dyn Jobs>,
 }
 
-/// Opens the database of `settings.url` for a daemon that writes. Connects when first used.
+/// Opens the database of `settings.url` for a daemon that writes. The first use connects.
 ///
 /// # Errors
 /// As [`open_writer`].
@@ -236,7 +237,7 @@ pub fn open(settings: &StoreSettings) -> Result<Opened, Error> {
     })
 }
 
-/// Opens the database of `settings.url` for the account of positions. Connects when first used.
+/// Opens the database of `settings.url` for the stored positions. The first use connects.
 ///
 /// # Errors
 /// As [`open_writer`].

@@ -1,13 +1,13 @@
-//! The merge rule of `model::merge` in SQL, written once for both databases: both know row values, `ON CONFLICT` and
-//! `excluded`. What differs between them is named in [`Dialect`].
+//! The merge rule of `model::merge` in SQL, written once for both databases, because both support row values, `ON
+//! CONFLICT` and `excluded`. [`Dialect`] has the differences.
 
 use crate::columns::COLUMNS;
 
-/// What the two databases write differently.
+/// The differences between the SQL of the two databases.
 pub(crate) struct Dialect {
-    /// A time before every other, for "null last" among times where the later is kept.
+    /// A time before every other. It makes null lose where the later time is kept.
     pub(crate) before_all_times: &'static str,
-    /// The function that finds the smaller of two texts.
+    /// The function that returns the smaller of two texts.
     pub(crate) least: &'static str,
 }
 
@@ -15,15 +15,16 @@ pub(crate) const POSTGRES: Dialect =
     Dialect { before_all_times: "timestamptz '-infinity'", least: "least" };
 pub(crate) const SQLITE: Dialect = Dialect { before_all_times: "''", least: "min" };
 
-/// A value that the rule compares, given what the row is called.
+/// A value that the rule compares, as SQL for a row with the given alias.
 type Value<'a> = &'a dyn Fn(&str) -> String;
 
-/// The row that is there and the row that comes, as the clauses call them.
+/// The aliases of the stored row and of the new row in the clauses.
 const KEPT: &str = "publication";
 const INCOMING: &str = "excluded";
 
 impl Dialect {
-    /// `ON CONFLICT (name, version) DO UPDATE …`: changes the row only where the incoming record is kept, or disputes it.
+    /// `ON CONFLICT (name, version) DO UPDATE …`: changes the row only if the incoming record is kept, or disputes the
+    /// stored row.
     pub(crate) fn on_conflict(&self) -> String {
         let wins = self.wins(KEPT, INCOMING);
         let assignments: Vec<String> = COLUMNS
@@ -56,7 +57,8 @@ impl Dialect {
         )
     }
 
-    /// The smaller one of the two rows that say one, which merges by itself.
+    /// The smaller `integrity` of the two rows if their revisions are equal, else that of the higher revision. It
+    /// merges independently.
     fn integrity(&self, kept: &str, incoming: &str) -> String {
         let least = self.least;
         format!(
@@ -67,7 +69,7 @@ impl Dialect {
     }
 
     /// Whether `incoming` precedes `kept` (`model::Publication::precedence` is `Greater`), as one comparison of row
-    /// values: the side of which the greater value is kept stands left as `kept`, the other left as `incoming`.
+    /// values. For a column of which the greater value is kept, `kept` is on the left side; for the others, `incoming`.
     fn wins(&self, kept: &str, incoming: &str) -> String {
         let never = self.before_all_times;
         let knowledge = |row: &str| {
@@ -81,7 +83,7 @@ impl Dialect {
         };
         let evidence = |row: &str| format!("coalesce({row}.tor_evidence_until, {never})");
         let column = |name: &'static str| move |row: &str| format!("{row}.{name}");
-        // Greater is kept: true. Smaller is kept: false. The order is that of crates/model/README.md, Merge.
+        // True: the greater value is kept. False: the smaller. The order is that of crates/model/README.md, Merge.
         let steps: [(bool, Value<'_>); 14] = [
             (true, &column("revision")),
             (false, &column("created")),

@@ -1,14 +1,14 @@
 //! The migrations, compiled in.
 //!
-//! sqlx's own macro would list the folder by itself. But it is compiled for the compiler to run, and brings all of sqlx, SQLite,
-//! rustls and tokio with it a second time: a fifth of the time that a fresh clone takes to compile.
+//! sqlx's own macro would list the folder itself. But a procedural macro is compiled for the build machine, and compiles all of
+//! sqlx, SQLite, rustls and tokio a second time: a fifth of the time that a fresh clone takes to compile.
 
 use std::sync::LazyLock;
 
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-/// The number of a migration, what it is about, and its SQL.
+/// The number of a migration, its description, and its SQL.
 type File = (i64, &'static str, &'static str);
 
 macro_rules! file {
@@ -17,7 +17,7 @@ macro_rules! file {
     };
 }
 
-/// PostgreSQL's.
+/// The migrations of PostgreSQL.
 pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
     migrator(&[
         file!(1, "publication", "postgres/0001_publication.sql"),
@@ -28,7 +28,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
     ])
 });
 
-/// SQLite's.
+/// The migrations of SQLite.
 pub(crate) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
     migrator(&[
         file!(1, "publication", "sqlite/0001_publication.sql"),
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// Everything of each migration: number, description, kind, checksum, and whether it runs without a transaction.
+    /// All fields of each migration: number, description, kind, checksum, and whether it runs without a transaction.
     fn fields(migrator: &Migrator) -> Vec<(i64, String, MigrationType, Vec<u8>, bool)> {
         let fields = |one: &Migration| {
             let (about, checksum) = (one.description.to_string(), one.checksum.to_vec());
@@ -69,7 +69,7 @@ mod tests {
         migrator.iter().map(fields).collect()
     }
 
-    /// The folders as sqlx itself reads them: a file that is missing above, or that has another name, is found here.
+    /// Reads the folders with sqlx, so that a migration file that is missing above or has another name fails this test.
     #[tokio::test]
     async fn every_file_of_the_folders_is_compiled_in() {
         let folders = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");

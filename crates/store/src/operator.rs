@@ -1,4 +1,4 @@
-//! What an operator's commands keep: the jobs of replays.
+//! The stored state of an operator's commands: the jobs of replays.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Recorded};
 
-/// How a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobState {
-    /// Somebody runs it, or was killed while doing so.
+    /// A process runs the job, or was killed while it did.
     Running,
-    /// All of its range is written.
+    /// All records of the job's range are written.
     Done,
-    /// It ended with an error.
+    /// The job ended with an error.
     Failed,
-    /// It was told to stop.
+    /// An operator cancelled the job.
     Cancelled,
 }
 
 impl JobState {
     const ALL: [Self; 4] = [Self::Running, Self::Done, Self::Failed, Self::Cancelled];
 
-    /// The word in the table.
+    /// The state's name in the table.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,31 +41,31 @@ impl JobState {
     }
 }
 
-/// What became of records; together they are the records read.
+/// The results of the records read, by kind; their sum is the number of records read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobCounts {
-    /// Rows that were not there before.
+    /// Rows whose key was not in the table.
     pub inserted: u64,
-    /// Rows that were there and changed.
+    /// Rows that were in the table and changed.
     pub updated: u64,
     /// Records that changed nothing.
     pub unchanged: u64,
     /// Other event types and tombstones.
     pub skipped: u64,
-    /// By code, records that are no publish events.
+    /// The number of rejected records, by rejection code.
     pub rejected: BTreeMap<String, u64>,
 }
 
 impl JobCounts {
-    /// Adds what a write did.
+    /// Adds the result of a write.
     pub fn add(&mut self, recorded: &Recorded) {
         self.inserted += recorded.inserted;
         self.updated += recorded.updated;
         self.unchanged += recorded.unchanged;
     }
 
-    /// All that is no publish event.
+    /// The sum of the rejected records of all codes.
     #[must_use]
     pub fn all_rejected(&self) -> u64 {
         self.rejected.values().sum()
@@ -78,87 +78,87 @@ impl JobCounts {
     }
 }
 
-/// How far a job is: everything before the position is written, and the counts are of exactly that.
+/// The progress of a job: every record before the position is written, and the counts cover exactly those records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobProgress {
-    /// By partition, the next offset.
+    /// The next offset of each partition.
     pub position: BTreeMap<i32, i64>,
-    /// What became of the records before.
+    /// The results of the records before the position.
     pub counts: JobCounts,
 }
 
-/// A job to be.
+/// A job to be created.
 #[derive(Debug, Clone)]
 pub struct NewJob {
     /// `user@host`.
     pub who: String,
     /// Why, in the operator's words.
     pub reason: Option<String>,
-    /// What is read, as the ingester wrote it down.
+    /// The range to replay, as the ingester serialised it.
     pub what: serde_json::Value,
-    /// The process that runs it.
+    /// The process that runs the job.
     pub runner: String,
 }
 
-/// A job as it stands in the table.
+/// A job as stored in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// Its number.
+    /// The job's number.
     pub id: i64,
     /// `user@host`.
     pub who: String,
     /// Why, in the operator's words.
     pub reason: Option<String>,
-    /// What is read, as the ingester wrote it down.
+    /// The range to replay, as the ingester serialised it.
     pub what: serde_json::Value,
-    /// How far it is.
+    /// The job's progress.
     pub progress: JobProgress,
-    /// How it stands.
+    /// The job's state.
     pub state: JobState,
-    /// Why it ended, where it did not end with its range.
+    /// The reason why the job ended before the end of its range.
     pub note: Option<String>,
-    /// When it was begun.
+    /// When the job was started.
     pub started: Timestamp,
-    /// When it was last heard of.
+    /// When the job was last updated.
     pub updated: Timestamp,
 }
 
-/// What a runner says about its job.
+/// A runner's report about its job.
 #[derive(Debug, Clone)]
 pub struct JobUpdate {
     /// The job.
     pub id: i64,
-    /// Who says it.
+    /// The process that reports.
     pub runner: String,
-    /// How far it is.
+    /// The job's progress.
     pub progress: JobProgress,
-    /// How it ended and why; `None` while it runs.
+    /// The final state and its reason; `None` while the job runs.
     pub end: Option<(JobState, Option<String>)>,
 }
 
-/// Keeping jobs. Times are the caller's.
+/// Stores the jobs of replays. The caller supplies the times.
 #[async_trait]
 pub trait Jobs: Send + Sync {
-    /// Writes a new job down as running and returns its number.
+    /// Stores a new job as running and returns its number.
     ///
     /// # Errors
     /// As [`crate::PublicationWriter::record`], here and below.
     async fn create(&self, job: &NewJob, at: Timestamp) -> Result<i64, Error>;
 
-    /// Writes the progress down and returns how the job stands then: cancelled, when somebody cancelled it meanwhile.
-    /// `None` when another runner has it, or nobody any more; nothing is written then.
+    /// Stores the progress and returns the job's state after that: cancelled if an operator cancelled the job meanwhile.
+    /// Returns `None` and stores nothing if another runner has taken the job over, or if the job does not exist.
     ///
     /// # Errors
     /// As [`Jobs::create`].
     async fn save(&self, update: &JobUpdate, at: Timestamp) -> Result<Option<JobState>, Error>;
 
-    /// Gives a job that is not done to another runner; `false` when there is none.
+    /// Gives a job that is not done to another runner; `false` if there is no such job.
     ///
     /// # Errors
     /// As [`Jobs::create`].
     async fn take_over(&self, id: i64, runner: &str, at: Timestamp) -> Result<bool, Error>;
 
-    /// Cancels a job that is running or has failed; `false` when there is none. Its runner sees it when it saves.
+    /// Cancels a job that is running or has failed; `false` if there is no such job. Its runner learns of it when it saves.
     ///
     /// # Errors
     /// As [`Jobs::create`].
@@ -177,7 +177,7 @@ pub trait Jobs: Send + Sync {
     async fn jobs(&self, first: u32) -> Result<Vec<Job>, Error>;
 }
 
-/// The columns of a job as text in both databases, in the order in which [`job`] takes them; times stand behind.
+/// The text columns of a job in both databases, in the order of [`job`]'s fields; the two times come after them.
 pub(crate) struct JobText<'a> {
     pub(crate) id: i64,
     pub(crate) who: &'a str,

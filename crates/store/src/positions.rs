@@ -1,96 +1,96 @@
-//! The table's own account of how far it is (crates/ingester/README.md, Positions).
+//! The positions that the table stores beside its rows (crates/ingester/README.md, Positions).
 
 use async_trait::async_trait;
 
 use crate::Error;
 
-/// A topic of a group: what the positions belong to.
+/// The consumer group and topic to which positions belong.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PositionKey {
     /// The consumer group.
     pub group: String,
-    /// The topic's id, by which a topic that was made again is another one.
+    /// The topic's id. A topic that was deleted and created again has another id.
     pub topic_id: String,
 }
 
-/// How far the table is with a partition: every record before the offset is written.
+/// The position of a partition in the table: every record before the offset is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablePosition {
     /// The next offset.
     pub next_offset: i64,
-    /// The leader's epoch of the record before it, where the broker said one.
+    /// The leader epoch of the record before it, if the broker gave it.
     pub leader_epoch: Option<i32>,
-    /// The lists by which the partition's verdicts are settled (an evidence fingerprint).
+    /// The evidence fingerprint of the exit lists with which the partition's verdicts are settled.
     pub evidence: Option<String>,
 }
 
-/// What the account says of a partition.
+/// The stored account of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// The partition.
     pub partition: i32,
-    /// The token of the owner who claimed it last.
+    /// The token of the owner that claimed the partition last.
     pub owner: String,
-    /// The position; none where it was claimed and nothing was written since.
+    /// The position; `None` if the partition was claimed but no position has been written.
     pub position: Option<TablePosition>,
 }
 
-/// The account of a partition, and what it belongs to.
+/// The account of a partition of a group, with its topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupAccount {
     /// The topic's id.
     pub topic_id: String,
-    /// What is kept.
+    /// The account of the partition.
     pub account: Account,
 }
 
-/// The database that answered. PostgreSQL: the database's own number, the server's address and its timeline; a database
-/// that was restored and a standby that was promoted differ. SQLite: device and inode of the file. A position is a proof only in
-/// the database that it was written into: rows that were written shortly before may be in the other one.
+/// The identity of the database that answered. PostgreSQL: the database's OID, the server's address and its timeline,
+/// so that a restored database and a promoted standby differ. SQLite: device and inode of the file. A position is valid
+/// only in the database that stored it, because another database may lack rows that were written shortly before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseId(pub String);
 
-/// What stands after a claim.
+/// The result of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     /// The database that answered.
     pub database: DatabaseId,
-    /// In the order of the partitions.
+    /// The accounts, in the order of the partitions.
     pub accounts: Vec<Account>,
 }
 
-/// A position to be written.
+/// A position to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advance {
     /// The partition.
     pub partition: i32,
-    /// The token with which it was claimed.
+    /// The token with which the partition was claimed.
     pub owner: String,
-    /// The database that answered last.
+    /// The database that answered the previous operation.
     pub database: DatabaseId,
-    /// The offset that stands there at least, if the database has not gone back; none where nothing stood there.
+    /// The smallest offset that must be stored if the database has not gone back in time; `None` if no offset was stored.
     pub at_least: Option<i64>,
-    /// What is to stand there.
+    /// The new position.
     pub to: TablePosition,
 }
 
-/// What stood before positions were written.
+/// The accounts before positions were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advanced {
     /// The database that answered.
     pub database: DatabaseId,
-    /// In the order of the positions; none where the account has no such partition.
+    /// The accounts in the order of the given positions; `None` for a partition without an account.
     pub before: Vec<Option<Account>>,
 }
 
-/// Keeping positions beside the rows. Whoever is assigned a partition claims it first, with a token that nobody else
-/// has; from then on a write under another token changes nothing.
+/// Stores positions beside the rows. A consumer that is assigned a partition claims it first, with a unique token; from
+/// then on a write with another token changes nothing.
 ///
 /// Every operation is one statement and may be repeated.
 #[async_trait]
 pub trait Positions: Send + Sync {
-    /// Makes `owner` the owner of partitions and returns what stands for each of them, in their order. A partition that
-    /// the account does not know gets a row without a position.
+    /// Makes `owner` the owner of the partitions and returns their accounts, in the same order. A partition without an
+    /// account gets one without a position.
     ///
     /// # Errors
     /// As [`crate::PublicationWriter::record`], here and below.
@@ -101,21 +101,20 @@ pub trait Positions: Send + Sync {
         partitions: &[i32],
     ) -> Result<Claimed, Error>;
 
-    /// Writes positions and returns what stood there before. One is written where its owner still owns the partition, the
-    /// database is the one that answered last, and what stands there is not less than [`Advance::at_least`]. So what is
-    /// left out is known from the answer, and an account never passes rows that the database has lost:
+    /// Writes positions and returns the accounts as they were before. A position is written if its owner still owns the
+    /// partition, the database is the one that answered last, and the stored offset is not less than [`Advance::at_least`]. The
+    /// caller sees from the result which positions were skipped, and an account never passes rows that the database has lost:
     ///
-    /// - no account, or one under another token: somebody else owns the partition, or the database went back to before
-    ///   the claim;
-    /// - a position below `at_least`, or none: the database went back in time;
-    /// - another database: what was written since the last advance is not proved.
+    /// - no account, or one with another token: another owner has the partition, or the database went back to before the claim;
+    /// - an offset below `at_least`, or no position: the database went back in time;
+    /// - another database: rows written since the last advance may be missing in it.
     async fn advance(&self, key: &PositionKey, positions: &[Advance]) -> Result<Advanced, Error>;
 
-    /// All accounts of a group, by topic and partition.
+    /// Reads all accounts of a group, by topic and partition.
     async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error>;
 }
 
-/// Puts accounts in the order of the partitions that were asked for.
+/// Sorts accounts into the order of the requested partitions.
 pub(crate) fn in_order(
     partitions: impl Iterator<Item = i32>,
     mut accounts: Vec<Account>,

@@ -1,6 +1,6 @@
-//! Package names by prefix, for both databases: from name to name by the key's index, whatever versions lie between.
+//! Search of package names by prefix, for both databases. The key's index skips from name to name, over a package's versions.
 
-/// The statement of a search, and the values for its `$1`, `$2`.
+/// The SQL of a search, and the values of its `$1` and `$2`.
 pub(crate) struct Search {
     pub(crate) sql: String,
     pub(crate) from: String,
@@ -30,7 +30,7 @@ pub(crate) fn search(prefix: &str, after: Option<&str>, first: u32) -> Search {
     Search { sql, from: from.to_owned(), end }
 }
 
-/// The first text that is greater than all that begin with the prefix; none where there is no greater one.
+/// The smallest text that is greater than all texts that begin with the prefix; `None` if there is none.
 fn end(prefix: &str) -> Option<String> {
     let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(end("ab").as_deref(), Some("ac"));
         assert_eq!(end("a\u{10ffff}").as_deref(), Some("b"));
         assert_eq!(end("\u{10ffff}"), None);
-        // No letter lies between.
+        // There is no code point between these two.
         assert_eq!(end("\u{d7ff}").as_deref(), Some("\u{e000}"));
         assert_eq!(end(""), None);
     }

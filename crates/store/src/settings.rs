@@ -1,4 +1,4 @@
-//! Where the publications are kept.
+//! The settings of the database.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,16 +17,16 @@ pub(crate) use crate::url::{PostgresUrl, SessionKind};
 pub struct StoreSettings {
     /// `postgres://user@host:5432/database?sslmode=verify-full`, or `sqlite://publications.db`.
     pub url: String,
-    /// A file that holds the URL, for a URL with a password in it; empty = `url` is used.
+    /// A file that contains the URL, for a URL with a password. If empty, `url` is used.
     pub url_file: PathBuf,
     /// The schema of PostgreSQL that holds the tables, whatever the role's `search_path` says.
     pub schema: String,
-    /// Connections to PostgreSQL at most.
+    /// The maximum number of connections to PostgreSQL.
     pub max_connections: u32,
-    /// How long to wait for a connection before the database counts as away.
+    /// The maximum wait for a connection, after which the database counts as unavailable.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long a statement may take before it is given up, in PostgreSQL and, where that does not answer, here.
+    /// The maximum time of a statement. PostgreSQL enforces it, and the client does if the server does not answer.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
 }
@@ -39,7 +39,7 @@ impl Default for StoreSettings {
             schema: "public".into(),
             max_connections: 8,
             connect_timeout: Duration::from_secs(5),
-            // A dead connection is given up, replaced and used again within half a minute.
+            // A dead connection is abandoned, replaced and used again within half a minute.
             statement_timeout: Duration::from_secs(15),
         }
     }
@@ -65,15 +65,15 @@ pub(crate) enum Database {
     Sqlite(SqliteConnectOptions),
 }
 
-/// More connections than any server is set up for; the room for them is taken at once.
+/// An upper bound above any server's configuration, because memory for all connections is reserved at start.
 const MAX_CONNECTIONS: u32 = 1_000;
 
 impl StoreSettings {
-    /// Checks the numbers, the URL and, where it can be read, the URL in `url_file`.
+    /// Checks the numbers, the URL and, if it can be read, the URL in `url_file`.
     ///
     /// # Errors
-    /// The key and what is wrong with its value, without the value: a number of connections that cannot be had, a time
-    /// of nothing, a URL of no database that keeps rows, a parameter of the URL that is not supported.
+    /// The key and the problem with its value, without the value: a number of connections out of range, a zero duration, a URL
+    /// of a database that is not supported or not persistent, a parameter of the URL that is not supported.
     pub fn check(&self) -> Result<(), (&'static str, Problem)> {
         if !(1..=MAX_CONNECTIONS).contains(&self.max_connections) {
             return Err(("store.max_connections", "must be from 1 to 1000".into()));
@@ -90,7 +90,7 @@ impl StoreSettings {
             return Err(("store.schema", "must name a schema".into()));
         }
         let key = if self.has_url_file() { "store.url_file" } else { "store.url" };
-        // A file that is not there yet is waited for when the database is opened.
+        // A file that does not exist yet is not an error here; opening the database reports it.
         match self.url() {
             Ok(url) => read(&url).map(drop).map_err(|problem| (key, problem)),
             Err(_) => Ok(()),
@@ -112,7 +112,7 @@ impl StoreSettings {
         let text = std::fs::read_to_string(&self.url_file).map_err(|error| {
             Error::fatal(format!("store.url_file {}: {error}", self.url_file.display()))
         })?;
-        // Editors of some systems begin a file with a byte order mark.
+        // Some editors begin a file with a byte order mark.
         Ok(text.trim_start_matches('\u{feff}').trim().to_owned())
     }
 }
@@ -129,11 +129,11 @@ enum Kind {
     Sqlite,
 }
 
-/// What kind of database a URL names, or what is wrong with it.
+/// The kind of database that a URL names, or the problem with the URL.
 fn kind(url: &str) -> Result<Kind, &'static str> {
     match url.split_once(':').map(|(scheme, _)| scheme) {
         Some("postgres" | "postgresql") => Ok(Kind::Postgres),
-        // Offsets would be committed for rows that end with the process.
+        // Offsets would be committed for rows that are lost when the process ends.
         Some("sqlite") if url.contains(":memory:") || url.contains("mode=memory") => {
             Err("names a database in memory, which would lose its rows")
         }
@@ -167,7 +167,7 @@ mod tests {
             let settings = StoreSettings { url: url.into(), ..Default::default() };
             assert!(matches!(settings.database(), Err(Error::Fatal(_))), "{url}");
             assert_eq!(settings.check().unwrap_err().0, "store.url", "{url}");
-            // The file's URL counts then; it may still have to be written.
+            // If `url_file` is set, its URL counts; the file may be written later.
             assert_eq!(StoreSettings { url_file: "x".into(), ..settings }.check(), Ok(()));
         }
     }

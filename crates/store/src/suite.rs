@@ -1,4 +1,4 @@
-//! One behaviour suite for both databases: what a store promises, whichever it is.
+//! One behaviour suite for both databases: the promises of a store, whichever database it uses.
 
 mod positions;
 mod reading;
@@ -25,7 +25,7 @@ use crate::{
 use positions::*;
 use reading::*;
 
-/// An empty database of its own, its schema in place; ends with the test.
+/// An empty database with its schema, dropped at the end of the test.
 struct Store {
     writer: Arc<dyn PublicationTable>,
     reader: Arc<dyn PublicationReader>,
@@ -109,7 +109,7 @@ on_both! {
     a_reader_is_ready_while_its_statements_work
 }
 
-/// Values of a strategy, the same in every run.
+/// Samples of a strategy, the same in every run.
 fn samples<S: Strategy>(strategy: S, count: usize) -> Vec<S::Value> {
     let mut runner =
         TestRunner::new_with_rng(Config::default(), TestRunner::deterministic().new_rng());
@@ -135,7 +135,7 @@ async fn the_table_is_the_fold_of_the_records(store: Store) {
     const NAMES: &[&str] = &["a", "b", "c"];
     let batches = prop::collection::vec(prop::collection::vec(publication(NAMES), 1..6), 1..8);
     for (round, batches) in samples(batches, 150).into_iter().enumerate() {
-        // Each round has keys of its own: one table serves them all.
+        // Each round has its own keys, because all rounds share one table.
         let batches: Vec<Vec<Publication>> = batches
             .into_iter()
             .map(|batch| {
@@ -147,7 +147,7 @@ async fn the_table_is_the_fold_of_the_records(store: Store) {
                 keyed.collect()
             })
             .collect();
-        // The batches as they are, and once more the other way round.
+        // The batches in order, and then once more in reverse order.
         for batch in batches.iter().chain(batches.iter().rev()) {
             store.writer.record(batch).await.unwrap();
         }
@@ -163,7 +163,7 @@ async fn writers_at_once_end_in_the_same_rows(store: Store) {
     let batches = samples(prop::collection::vec(publication(NAMES), 5..40), 40);
     let write = |batch: Vec<Publication>| {
         let writer = store.writer.clone();
-        // A concurrent writer may be told to try again, never anything else.
+        // A concurrent writer may get a transient error, but no other error.
         async move {
             while let Err(error) = writer.record(&batch).await {
                 assert!(error.passes(), "{error}");
@@ -224,7 +224,7 @@ async fn finds_in_order_with_nulls(store: Store) {
 }
 
 async fn lists_newest_first_through_pages(store: Store) {
-    // Many rows of the same time: the page's end falls among them.
+    // Many rows have the same time, so that the pages end among them.
     let mut rows: Vec<_> =
         (0..100).map(|number| row(&format!("p{number:03}"), number / 30)).collect();
     store.writer.record(&rows).await.unwrap();
@@ -237,7 +237,7 @@ async fn lists_newest_first_through_pages(store: Store) {
         listed.extend(page);
     }
     assert_eq!(listed, rows);
-    // The ends of what a time can be.
+    // The earliest and the latest possible time.
     for (time, count) in [("0000-01-01T00:00:00Z", 0), ("9999-12-31T23:59:59.999999Z", 100)] {
         let after = Cursor { created: Timestamp::parse(time).unwrap(), id: rows[0].id.clone() };
         let page = store.reader.list(&Filter::default(), Some(&after), 1_000).await.unwrap();
@@ -331,7 +331,7 @@ async fn a_job_is_kept_cancelled_and_taken_over(store: Store) {
     assert_eq!((&job.who, &job.reason, &job.what), (&new.who, &new.reason, &new.what));
     assert_eq!(job.progress.counts.read(), 12);
 
-    // Another takes it over: the first is told that it is no longer its own.
+    // Another runner takes the job over: the first runner's update returns that it lost the job.
     assert!(jobs.take_over(id, "two", at(3)).await.unwrap());
     assert_eq!(jobs.save(&update("one", None), at(4)).await.unwrap(), None);
     assert!(jobs.cancel(id, at(5)).await.unwrap());
@@ -392,11 +392,11 @@ async fn integrity_is_merged_by_itself(store: Store) {
     };
     let writes = [
         (with(Some("sha512-b"), 1, 0), Some("sha512-b"), false),
-        // The other record is kept, and says nothing of it.
+        // The other record is kept, and has no integrity.
         (with(None, 1, 0), Some("sha512-b"), false),
         (with(Some("sha512-c"), 1, 0), Some("sha512-b"), true),
         (with(Some("sha512-a"), 1, 0), Some("sha512-a"), true),
-        // A higher revision starts afresh.
+        // A higher revision replaces the value.
         (with(None, 1, 1), None, false),
         (with(Some("sha512-z"), 1, 0), None, false),
         (with(Some("sha512-d"), 1, 1), Some("sha512-d"), false),
@@ -466,7 +466,7 @@ async fn a_partitioned_table_takes_both_ways_of_writing() {
     assert_eq!(found, [("first".to_owned(), 1), ("new".to_owned(), 1)]);
 }
 
-/// What an ingester of the build before hands to the database goes on being taken.
+/// The database still accepts the statements of an ingester of the previous build.
 #[tokio::test]
 async fn the_build_before_goes_on_writing() {
     let store = Store::postgres().await;

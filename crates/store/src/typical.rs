@@ -1,4 +1,4 @@
-//! The row by which a row's fault is told from the table's (crates/model/README.md, Rejections).
+//! The row that shows whether a refusal is the row's fault or the table's (crates/model/README.md, Rejections).
 
 use model::{
     Actor, Credential, EventIdentity, Integrity, InvalidName, PackageName, PackageVersion,
@@ -7,11 +7,11 @@ use model::{
 
 use crate::Error;
 
-/// Letters of one to four bytes.
+/// Letters of one to four bytes in UTF-8.
 const LETTERS: &str = "typical row é ж 漢 𝒳 ";
 
-/// A row with every field set, as long as can be, with other letters. No package can be called so: its name would be
-/// the longest, and begin like this.
+/// A row with every field set, at its maximum length, with non-ASCII letters. No package can have its name, which has
+/// the maximum length and begins with these letters.
 pub(crate) fn typical_row() -> Result<Publication, Error> {
     let invalid = |_: InvalidName| Error::fatal("the typical row is not a row");
     let created = Timestamp::from_millis(1_564_078_151_204);
@@ -40,7 +40,7 @@ pub(crate) fn typical_row() -> Result<Publication, Error> {
     })
 }
 
-/// So many bytes.
+/// A text of exactly this many bytes.
 fn long(bytes: usize) -> String {
     let mut text = String::new();
     for letter in LETTERS.chars().cycle() {

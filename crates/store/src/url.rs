@@ -1,5 +1,5 @@
-//! The parameters of `store.url`. What changes safety or routing works as in libpq or is refused by name; nothing is
-//! dropped in silence, and no value is printed.
+//! The parameters of `store.url`. A parameter that affects security or routing works as in libpq, or is refused by
+//! name. No parameter is ignored silently, and no value is printed.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -11,19 +11,19 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::sqlite::SqliteConnectOptions;
 
-/// What is wrong with the URL, without its values.
+/// The problem with a URL, without the URL's values.
 pub(crate) type Problem = Cow<'static, str>;
 
-/// A `postgres://` URL that was read.
+/// A parsed `postgres://` URL.
 #[derive(Debug, Clone)]
 pub(crate) struct PostgresUrl {
     pub(crate) options: PgConnectOptions,
-    /// `connect_timeout`, which counts in the place of `store.connect_timeout`.
+    /// `connect_timeout`, which overrides `store.connect_timeout`.
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) target: SessionKind,
 }
 
-/// `target_session_attrs`: which server is taken.
+/// `target_session_attrs`: the kind of server that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionKind {
     Any,
@@ -41,7 +41,7 @@ impl SessionKind {
             "read-only" => Self::ReadOnly,
             "primary" => Self::Primary,
             "standby" => Self::Standby,
-            // Of one server alone, any is as good.
+            // With a single host, libpq's `prefer-standby` accepts every server.
             "prefer-standby" => Self::Any,
             _ => return Err(invalid("target_session_attrs")),
         })
@@ -63,14 +63,14 @@ fn invalid(parameter: &str) -> Problem {
 }
 
 fn unsupported(parameter: &str) -> Problem {
-    // A key that was written by accident may be a value.
+    // A key that is malformed may be a value, such as a password.
     let is_name = parameter.len() <= 40
         && parameter.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-[].".contains(&byte));
     let name = if is_name { parameter } else { "[not a name]" };
     format!("has the parameter {name}, which is not supported").into()
 }
 
-/// Parameters that are handed to sqlx, which does what libpq does.
+/// Parameters that are passed to sqlx, which treats them as libpq does.
 const HANDED_ON: [&str; 9] = [
     "hostaddr",
     "port",
@@ -83,7 +83,7 @@ const HANDED_ON: [&str; 9] = [
     "host",
 ];
 
-/// Parameters that change nothing with these values, because that is what is done anyway.
+/// Parameters that are accepted with these values only, because the values are this program's behaviour anyway.
 const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
     ("channel_binding", &["disable", "prefer"]),
     ("gssencmode", &["disable", "prefer"]),
@@ -93,7 +93,7 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
 ];
 
 impl PostgresUrl {
-    /// Reads a URL and looks whether the certificates that it names are there.
+    /// Parses a URL and checks that the certificate files that it names can be read.
     pub(crate) fn parse(url: &str) -> Result<Self, Problem> {
         if authority(url).contains(',') {
             return Err("names several hosts, which is not supported".into());
@@ -136,20 +136,20 @@ impl PostgresUrl {
             }
         }
         let url = format!("{base}?{}", handed_on.join("&"));
-        // sqlx's message has the value.
+        // sqlx's error message would quote the value.
         let unreadable = |_| Problem::Borrowed("cannot be read as a database URL");
         let mut options = PgConnectOptions::from_str(&url).map_err(unreadable)?;
         options = secured(options, mode, root.as_deref())?;
         if options.get_application_name().is_none() {
             options = options.application_name("publication");
         }
-        // A slow statement is told by its metrics; sqlx would log all of its text. A pooler refuses the other.
+        // The metrics report slow statements; sqlx would log their full text. A pooler refuses `extra_float_digits`.
         let options = options.disable_statement_logging().extra_float_digits(None);
         Ok(Self { options, connect_timeout, target })
     }
 }
 
-/// What libpq makes of `sslmode` and `sslrootcert`.
+/// Applies `sslmode` and `sslrootcert` as libpq does.
 fn secured(
     options: PgConnectOptions,
     mode: Option<PgSslMode>,
@@ -157,7 +157,7 @@ fn secured(
 ) -> Result<PgConnectOptions, Problem> {
     let mode = mode.unwrap_or(options.get_ssl_mode());
     match root {
-        // The system's own roots, which are used where none is named; libpq takes them with full verification alone.
+        // The system's root certificates, which are the default. libpq accepts `system` only with full verification.
         Some("system") if matches!(mode, PgSslMode::VerifyFull) => Ok(options.ssl_mode(mode)),
         Some("system") => Err("has sslrootcert=system without sslmode=verify-full".into()),
         Some(path) => {
@@ -181,7 +181,7 @@ fn readable(key: &str, path: &str) -> Result<String, Problem> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// User, host and port as they stand.
+/// The host and port of a URL, not decoded.
 fn authority(url: &str) -> &str {
     let behind = url.split_once("://").map_or("", |(_, behind)| behind);
     let end = behind.find(['/', '?', '#']).unwrap_or(behind.len());
@@ -189,13 +189,13 @@ fn authority(url: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-/// As sqlx reads it, which takes a plus for a space.
+/// Decodes a value as sqlx does, which reads a plus as a space.
 fn decode(raw: &str) -> Option<String> {
     let spaced = raw.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
 }
 
-/// Reads a `sqlite://` URL.
+/// Parses a `sqlite://` URL.
 pub(crate) fn sqlite(url: &str) -> Result<SqliteConnectOptions, Problem> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {

@@ -1,9 +1,9 @@
-//! Small look-ups of several callers in one statement, as a group commit does it for writes. A statement by one key
-//! costs its way to the server and back and the start of its plan, ten times what another key in it costs.
+//! Combines small look-ups of several callers into one statement, as a group commit does for writes. A statement for one key
+//! costs a round trip and the start of its plan, which is ten times the cost of a further key in the same statement.
 //!
-//! A look-up is sent at once, by itself, where a slot is free: no look-up waits for others to join it. While all slots are in
-//! use it waits, with the others that come. The first slot that is free again goes to a task, which sends all that wait as one
-//! batch, and goes on for as long as look-ups wait.
+//! If a slot is free, a look-up is sent at once and alone, without waiting for others to join. While all slots are in use,
+//! look-ups queue. The next free slot goes to a task, which sends the queued look-ups as one batch, and continues until the
+//! queue is empty.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 use super::lookup::Lookup;
 use crate::Error;
 
-/// Statements that are sent at the same time. While one is with the server, the next batch is collected and the answers of
-/// the other are handed out; with more slots each batch only has fewer look-ups.
+/// The number of concurrent statements. While the server runs one statement, the task collects the next batch and hands
+/// out the answers of the other. More slots would only make the batches smaller.
 const SLOTS: usize = 2;
-/// Keys in a batch. The server needs two milliseconds for so many, which is how long the next look-ups wait.
+/// The maximum number of keys in a batch. The server needs two milliseconds for that many; the next look-ups wait as long.
 const BATCH: usize = 256;
 
 type Answer = Result<Vec<Option<Publication>>, Error>;
@@ -41,7 +41,7 @@ struct Queue {
     used: usize,
 }
 
-/// A caller's look-up that waits.
+/// A caller's queued look-up.
 #[derive(Debug)]
 struct Call {
     ids: Vec<PublicationId>,
@@ -63,7 +63,7 @@ impl LookupCoalescer {
 }
 
 impl Shared {
-    /// Queues a look-up where no slot is free; else the look-up takes one.
+    /// Queues a look-up if no slot is free; else takes a slot and returns `None`.
     fn wait(&self, ids: &[PublicationId]) -> Option<oneshot::Receiver<Answer>> {
         let mut queue = self.lock();
         if queue.used < SLOTS {
@@ -81,7 +81,7 @@ impl Shared {
 }
 
 impl Queue {
-    /// Releases a slot. If it was the last one, waiting callers get an error: a call that is dropped fails.
+    /// Releases a slot. If it was the last one, waiting callers get an error, because dropping their calls fails them.
     fn release(&mut self) {
         self.used -= 1;
         if self.used == 0 {
@@ -90,17 +90,17 @@ impl Queue {
     }
 }
 
-/// A slot with one look-up, which the caller itself sends.
+/// A slot with a single look-up, which the caller itself sends.
 struct Alone<'a>(&'a Arc<Shared>);
 
-/// Also when the caller gives up.
+/// Passes the slot on, also if the caller is cancelled.
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
         let mut queue = self.0.lock();
         match Handle::try_current() {
             Ok(runtime) if !queue.waiting.is_empty() => {
                 drop(queue);
-                // A task, since a caller that gives up must not end what others wait for.
+                // A separate task, because the other look-ups must survive a caller that is cancelled.
                 runtime.spawn(BatchTask { shared: self.0.clone(), is_released: false }.run());
             }
             _ => queue.release(),
@@ -108,7 +108,7 @@ impl Drop for Alone<'_> {
     }
 }
 
-/// A slot with those that waited.
+/// A slot with the look-ups that waited.
 #[derive(Debug)]
 struct BatchTask {
     shared: Arc<Shared>,
@@ -118,7 +118,7 @@ struct BatchTask {
 impl BatchTask {
     async fn run(mut self) {
         loop {
-            // Requests that have arrived and are not read yet come along: this waits for what is ready, not for time.
+            // Let callers whose requests have arrived but are not read yet join: this yields to ready tasks, without a delay.
             tokio::task::yield_now().await;
             match self.take_batch() {
                 Some(calls) => self.send(calls).await,
@@ -127,20 +127,20 @@ impl BatchTask {
         }
     }
 
-    /// Takes as many waiting look-ups as fit into a batch; none when none waits, which releases the slot.
+    /// Takes as many waiting look-ups as fit into a batch. If there are none, releases the slot and returns `None`.
     fn take_batch(&mut self) -> Option<Vec<Call>> {
         let mut queue = self.shared.lock();
         let (mut calls, mut keys) = (Vec::new(), 0);
         let fits = |call: &Call, keys: usize| keys == 0 || keys + call.ids.len() <= BATCH;
         while let Some(call) = queue.waiting.pop_front_if(|call| fits(call, keys)) {
-            // A caller that gave up while waiting is left out.
+            // Skip a caller that was cancelled while it waited.
             if !call.answer.is_closed() {
                 keys += call.ids.len();
                 calls.push(call);
             }
         }
         if calls.is_empty() {
-            // Under the same lock, so that the next call finds either a task that will look again or a free slot.
+            // Under the same lock, so that the next call finds either a task that checks the queue again or a free slot.
             queue.release();
             self.is_released = true;
             return None;
@@ -159,7 +159,7 @@ impl BatchTask {
         let found = tokio::select! {
             biased;
             found = self.shared.lookup.find(keys.iter().flatten()) => found,
-            // The connection goes with the statement: it may be dead without a word.
+            // Dropping the statement closes its connection, which may be dead without an error.
             () = all_gave_up => return,
         };
         match found {
@@ -177,7 +177,7 @@ impl BatchTask {
     }
 }
 
-/// The task panicked, or the runtime ends. The other slot takes the look-ups that wait.
+/// If the task panicked or the runtime ends, the other slot takes the waiting look-ups.
 impl Drop for BatchTask {
     fn drop(&mut self) {
         if !self.is_released {

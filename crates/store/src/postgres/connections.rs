@@ -1,5 +1,5 @@
-//! Connections. sqlx's own pool asks the server whether a connection lives before each statement and once more after it,
-//! which makes three round trips of one, has no limit for a statement, and hides why it has no connection to give.
+//! The connection pool. sqlx's own pool checks a connection before and after each statement, which makes three round
+//! trips of one. It has no time limit for a statement, and does not say why it has no free connection.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,44 +14,44 @@ use super::session::{Session, connect};
 use crate::settings::{Database, PostgresUrl};
 use crate::{Error, StoreSettings};
 
-/// After which a connection is replaced: what a server's session has gathered goes with it.
+/// The age at which a session is replaced, because a server session accumulates state.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
 
-/// A connection that was not used for so long is asked first whether it still answers.
+/// A connection that was idle for this long is pinged before its next use.
 const IDLE: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(1);
 
-/// One that was not used for so long is given up, for others whom the server or a pooler gives few.
+/// A connection that was idle for this long is closed, because the server or a pooler may have few to give.
 const SPARE: Duration = Duration::from_secs(60);
 
-/// After which a connection that is being made is raced by one that is given back: a pooler that is full does not answer.
+/// If connecting takes longer than this, a returned session is used if it comes first: a pooler that is full does not answer.
 const SLOW: Duration = Duration::from_millis(250);
 
-/// Up to so many connections, made when they are needed.
+/// A pool of up to `store.max_connections` connections, which are opened on demand.
 #[derive(Debug)]
 pub(super) struct Connections {
     settings: StoreSettings,
-    /// As it was read last: a file that holds it is read again at each connect, since passwords change.
+    /// The URL as last read. Each connect reads a URL file again, because passwords change.
     url: Mutex<PostgresUrl>,
     places: Semaphore,
     idle: Mutex<Idle>,
-    /// Sessions at work.
+    /// The number of sessions in use.
     working: AtomicUsize,
-    /// One of them ended its work.
+    /// Notifies when a session has ended its work.
     given_back: Notify,
-    /// Whether sessions of a server are used no more when new ones reach another.
+    /// Whether sessions of a server are no longer used when a new session reaches another server.
     follows: bool,
-    /// Whether it was said that the server does not limit statements.
+    /// Whether a warning was logged that the server does not limit statements.
     said_unlimited: AtomicBool,
-    /// Whether it is known that sessions are not shared.
+    /// Whether it is known that sessions are not shared between connections.
     is_checked: AtomicBool,
 }
 
-/// Sessions that wait for work.
+/// Sessions that are not in use.
 #[derive(Debug, Default)]
 struct Idle {
     sessions: Vec<Session>,
-    /// Which server the newest session reached.
+    /// The server that the newest session reached.
     server: String,
 }
 
@@ -70,12 +70,12 @@ impl Connections {
         }
     }
 
-    /// For who writes: the old primary may still take rows after a standby was promoted, and nobody would have them.
+    /// For writers: after a standby is promoted, the old primary may still accept rows, which would be lost.
     pub(super) fn following(self) -> Self {
         Self { follows: true, ..self }
     }
 
-    /// All rows of a statement. `statement` makes it anew for another try.
+    /// Fetches all rows of a statement. `statement` builds the query again for each try.
     pub(super) async fn fetch_all<'q>(
         &self,
         statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
@@ -90,7 +90,7 @@ impl Connections {
         }
     }
 
-    /// The one row of a statement that always has one.
+    /// Fetches the row of a statement that always returns exactly one.
     pub(super) async fn fetch_one<'q>(
         &self,
         statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
@@ -99,14 +99,14 @@ impl Connections {
         Ok(rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?)
     }
 
-    /// Room for work with a session, which [`Tries`] gives out.
+    /// Reserves a place in the pool for work with a session, which [`Tries`] supplies.
     pub(super) async fn tries(&self) -> Result<Tries<'_>, Error> {
         let _place = self.place().await?;
         Ok(Tries { connections: self, _place, was_used: false, is_working: false })
     }
 
-    /// Waits for work with a session, but no longer than `store.statement_timeout`. When it is given up before, its
-    /// session goes with it: what that was doing is not known.
+    /// Waits for work with a session, but no longer than `store.statement_timeout`. If the future is dropped before,
+    /// its session is dropped too, because the session's state is unknown.
     pub(super) async fn limited<T>(
         &self,
         work: impl Future<Output = sqlx::Result<T>>,
@@ -114,7 +114,7 @@ impl Connections {
         tokio::time::timeout(self.settings.statement_timeout, work).await.ok()
     }
 
-    /// Whether each connection has a session of its own. Asked once: a pooler is set up otherwise seldom.
+    /// Checks that each connection has a session of its own. Checked once, because poolers are rarely reconfigured.
     pub(super) async fn check_sessions(&self) -> Result<(), Error> {
         if !self.is_checked.load(Ordering::Relaxed) {
             connect(&self.url(), &self.settings).await?;
@@ -123,7 +123,7 @@ impl Connections {
         Ok(())
     }
 
-    /// A session without a time limit, beside the others.
+    /// Opens a session without a time limit, outside the pool.
     pub(super) async fn unlimited(&self) -> Result<PgConnection, Error> {
         let url = self.url();
         Ok(Session::open(&url, &self.settings, None).await?.connection)
@@ -142,7 +142,7 @@ impl Connections {
         waited.map_err(|_| busy())?.map_err(|_| busy())
     }
 
-    /// Ends a session that does not answer, from another one: its process may hold locks, of a `COPY` for one.
+    /// Ends, from another session, one that does not answer: its server process may hold locks, such as a `COPY`'s.
     async fn end(&self, session: Session) {
         let ended = async {
             let mut connection = self.connect().await?;
@@ -181,11 +181,11 @@ impl Connections {
         Ok(session)
     }
 
-    /// The URL as it is now.
+    /// The URL, read again if it is in a file.
     fn url(&self) -> PostgresUrl {
         let mut url = self.url.lock().unwrap_or_else(PoisonError::into_inner);
         if self.settings.has_url_file() {
-            // A file that is being replaced is read at the next connect.
+            // A read may fail while the file is being replaced; the next connect reads the new URL.
             if let Ok(Database::Postgres(newest)) = self.settings.database() {
                 *url = newest;
             }
@@ -193,7 +193,7 @@ impl Connections {
         url.clone()
     }
 
-    /// A new session; where there can be none now, one that is given back. The second value says that it was used before.
+    /// Opens a session, or takes a returned one if that fails or is slow; the second value is true for a returned one.
     async fn connect_or_share(&self) -> Result<(Session, bool), Error> {
         let mut connecting = std::pin::pin!(self.connect());
         let made = match tokio::time::timeout(SLOW, &mut connecting).await {
@@ -212,7 +212,7 @@ impl Connections {
         }
     }
 
-    /// A session that is given back in time, while others work.
+    /// Waits up to the connect timeout for a returned session, while other sessions are in use.
     async fn returned(&self) -> Option<Session> {
         let waiting = async {
             loop {
@@ -230,7 +230,7 @@ impl Connections {
         tokio::time::timeout(self.settings.connect_timeout, waiting).await.ok().flatten()
     }
 
-    /// A session that waits for work and answers.
+    /// Takes an idle session that still answers.
     async fn idle(&self) -> Option<Session> {
         loop {
             let mut session = self.lock().sessions.pop()?;
@@ -251,7 +251,7 @@ impl Connections {
         session.used = Instant::now();
         let mut idle = self.lock();
         if !self.follows || idle.server == session.server {
-            // The one that was used last is used next, so those that nobody needs grow old.
+            // The session used last is used next, so that sessions that are not needed stay idle and are closed.
             idle.sessions.retain(|session| session.used.elapsed() < SPARE);
             idle.sessions.push(session);
         }
@@ -262,20 +262,20 @@ impl Connections {
     }
 }
 
-/// One piece of work, which may need two sessions. Where it fails in a way that may be the session's own fault, and the
-/// session was not new, it is done once more with a new one: sessions that were idle while the server went away and came
-/// back, or was set up otherwise, say nothing about the server as it is now.
+/// One unit of work, which may need two sessions. If it fails with an error that may be the session's own fault, and
+/// the session was not new, it is tried once more with a new session: a session that was idle while the server
+/// restarted or was reconfigured does not show the server's present state.
 pub(super) struct Tries<'c> {
     connections: &'c Connections,
     _place: SemaphorePermit<'c>,
-    /// Whether the session that was given out last had done other work before.
+    /// Whether the session of the last try had done other work before.
     was_used: bool,
-    /// Whether a session is given out.
+    /// Whether a session is in use.
     is_working: bool,
 }
 
 impl Tries<'_> {
-    /// A session for the next try.
+    /// Returns a session for the next try.
     pub(super) async fn session(&mut self) -> Result<Session, Error> {
         let is_second = self.was_used;
         let idle = if is_second { None } else { self.connections.idle().await };
@@ -283,7 +283,7 @@ impl Tries<'_> {
             Some(session) => (session, true),
             None => self.connections.connect_or_share().await?,
         };
-        // There is no third.
+        // A second try is the last.
         self.was_used = was_used && !is_second;
         self.is_working = true;
         self.connections.working.fetch_add(1, Ordering::Relaxed);
@@ -297,7 +297,7 @@ impl Tries<'_> {
         }
     }
 
-    /// What came of a try; none where the work is to be tried once more. Without an answer in time the session is ended.
+    /// Returns the result of a try, or `None` if the work must be tried once more. Ends a session that did not answer in time.
     pub(super) async fn ended<T>(
         &mut self,
         session: Session,
@@ -332,13 +332,13 @@ impl Tries<'_> {
             connections.put_back(session);
             return Some(Err(error));
         }
-        // The idle ones were made when it was, and are used no more.
+        // The idle sessions date from the same time and may have the same fault, so they are discarded.
         connections.lock().sessions.clear();
         if self.was_used { None } else { Some(Err(error)) }
     }
 }
 
-/// Also when the work is given up.
+/// Also releases the session's place if the work is dropped.
 impl Drop for Tries<'_> {
     fn drop(&mut self) {
         self.is_done();

@@ -1,4 +1,4 @@
-//! Rows by `COPY` in its binary format, which takes half the time of an upsert. It knows no conflicts.
+//! Inserts rows by `COPY` in its binary format, which takes half the time of an upsert. `COPY` cannot handle conflicts.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -14,10 +14,10 @@ static COPY: LazyLock<String> =
 const FIELDS: i16 = 17;
 const _: () = assert!(FIELDS as usize == COLUMN_COUNT);
 
-/// How much is sent at once; the rows of a batch are not held a second time in whole.
+/// How many bytes to send at once, so that a batch is not held in memory a second time.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Copies the rows, all or none; returns how many are there. Those that a trigger swallows are not.
+/// Copies the rows, all or none. Returns the number of rows inserted, without those that a trigger drops.
 pub(super) async fn copy_in(
     connection: &mut PgConnection,
     rows: &[Cow<'_, Publication>],

@@ -1,30 +1,30 @@
-//! Whether what comes is new.
+//! Predicts whether the keys of the next batch are new.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many batches go by before it is tried again after a key that was there, at most.
+/// The maximum number of batches to skip after a batch with a known key.
 const MAX_PAUSE: u32 = 64;
 
-/// Whether the next batch is worth a write that assumes every key to be new. Publications arrive for the first time in
-/// ingest and for the second in a replay, seldom mixed; such a write is wasted when it meets a known key, so after one it
-/// is tried ever more rarely.
+/// Decides whether to try a write that assumes every key to be new. Publications are usually all new in ingest and all
+/// known in a replay, seldom mixed. Such a write is wasted if it meets a known key, so the pause before the next try
+/// doubles after each failure.
 #[derive(Debug, Default)]
 pub(crate) struct FreshKeys {
-    /// Batches until the next try.
+    /// The number of batches until the next try.
     pause: AtomicU32,
     /// The pause after the next failure.
     next_pause: AtomicU32,
 }
 
 impl FreshKeys {
-    /// Whether to try it with this batch.
+    /// Whether to try the write with this batch.
     pub(crate) fn expected(&self) -> bool {
         self.pause
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
             .is_err()
     }
 
-    /// What came of the try.
+    /// Records the result of the try.
     pub(crate) fn learn(&self, fresh: bool) {
         let pause =
             if fresh { 0 } else { self.next_pause.load(Ordering::Relaxed).clamp(1, MAX_PAUSE) };

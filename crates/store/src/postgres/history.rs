@@ -1,5 +1,5 @@
-//! All rows of packages, for their histories: a row of arrays a package, since a message for each version would take most
-//! of the time.
+//! Reads all rows of packages, for their histories. Each package is one result row of arrays, because a protocol
+//! message for each version would take most of the time.
 
 use futures_util::TryStreamExt;
 use model::{Credential, PackageName, Past, PublishMethod, Timestamp};
@@ -16,13 +16,13 @@ const SQL: &str = "SELECT i.name, h.versions, h.created, h.tfa, h.oidc, h.userna
         FROM (SELECT * FROM publication AS p WHERE p.name = i.name LIMIT $2) AS p \
     ) AS h ORDER BY i.place";
 
-/// Why the reading ended early.
+/// Why the read ended early.
 pub(super) enum Ended {
-    /// The session or the server.
+    /// The session or the server failed.
     Database(sqlx::Error),
-    /// A row that no event can have made.
+    /// A row has a value that no event can have produced.
     Row(Error),
-    /// More rows than the limit.
+    /// There are more rows than the limit.
     Limit(RowsRead),
 }
 
@@ -32,14 +32,14 @@ impl From<sqlx::Error> for Ended {
     }
 }
 
-/// Hands on the rows of each package. `names` are sorted, each once.
+/// Passes the rows of each package to `each`. `names` are sorted and unique.
 pub(super) async fn read(
     connection: &mut PgConnection,
     names: &[&str],
     limit: u64,
     each: EachPackage<'_>,
 ) -> Result<RowsRead, Ended> {
-    // One more than the limit shows that there are more, and nothing holds more in the server.
+    // One row above the limit shows that there are more, and bounds the server's memory for a package.
     let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut packages = sqlx::query(SQL).bind(names).bind(most).fetch(connection);
     let mut rows = 0;
@@ -55,7 +55,7 @@ pub(super) async fn read(
     Ok(RowsRead { rows, is_complete: true })
 }
 
-/// A row of the answer.
+/// A row of the result.
 struct Package<'r> {
     name: &'r str,
     versions: Elements<'r>,
@@ -78,7 +78,7 @@ impl<'r> Package<'r> {
         })
     }
 
-    /// None of a package without rows.
+    /// The package's rows; `None` for a package without rows.
     fn past(mut self) -> Result<Option<(PackageName, Vec<Past<'r>>)>, Error> {
         let mut past = Vec::with_capacity(self.versions.left);
         while let Some(version) = self.versions.next()? {
@@ -86,7 +86,7 @@ impl<'r> Package<'r> {
             let created = next(&mut self.created)?.and_then(|bytes| bytes.try_into().ok());
             let created = Time::from_wire(created.ok_or_else(inconsistent)?).0;
             let tfa = next(&mut self.tfa)?.map(|bytes| bytes == [1]);
-            // All that the method asks of a credential; the words themselves would cost the server a look-up each.
+            // The publish method needs this flag only; the credential's name would cost the server a look-up per row.
             let is_oidc = next(&mut self.oidc)?.ok_or_else(inconsistent)? == [1];
             let credential = if is_oidc { Credential::Oidc } else { Credential::Unknown };
             let username = text(next(&mut self.usernames)?)?;
@@ -118,8 +118,8 @@ fn inconsistent() -> Error {
     Error::fatal("a row holds a value that no event can have")
 }
 
-/// The elements of an array as PostgreSQL's binary format carries it (`array_send`): dimensions, whether there are nulls,
-/// the elements' type; a length and a lower bound for each dimension; then each element as a field.
+/// The elements of an array in PostgreSQL's binary format (`array_send`): the number of dimensions, a flag for nulls,
+/// the element type; a length and a lower bound for each dimension; then each element as a field.
 struct Elements<'r> {
     bytes: &'r [u8],
     left: usize,
@@ -127,7 +127,7 @@ struct Elements<'r> {
 
 impl<'r> Elements<'r> {
     fn of(value: PgValueRef<'r>) -> Result<Self, Error> {
-        // No rows: null in the place of an array.
+        // A package without rows has null instead of an array.
         if sqlx::ValueRef::is_null(&value) {
             return Ok(Self { bytes: &[], left: 0 });
         }
@@ -143,7 +143,7 @@ impl<'r> Elements<'r> {
         Ok(array)
     }
 
-    /// The next element, which may be null; none behind the last.
+    /// The next element, which may be null; `None` after the last.
     fn next(&mut self) -> Result<Option<Option<&'r [u8]>>, Error> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;

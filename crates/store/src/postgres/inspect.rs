@@ -1,15 +1,15 @@
-//! What cannot be worked with, asked when a daemon starts.
+//! Checks, when a daemon starts, for database objects that this program cannot work with.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::Error;
 
-/// Refuses, by name, what would go wrong without a word later: a table with rules, which `COPY` passes by, tables that a
-/// crash empties, and a database whose table lies in another schema than the configured one.
+/// Refuses, by name, objects that would cause a silent failure later: a table with rules, which `COPY` bypasses;
+/// unlogged tables, which a crash empties; and a database whose table is in another schema than the configured one.
 ///
 /// # Errors
-/// [`Error::Fatal`] with what was found.
+/// [`Error::Fatal`] with the object's name.
 pub(crate) async fn inspect(connection: &mut PgConnection, schema: &str) -> Result<(), Error> {
     let rules = "SELECT string_agg(rulename::text, ', ' ORDER BY rulename) FROM pg_rules \
                  WHERE schemaname = $1 AND tablename = 'publication'";

@@ -1,4 +1,4 @@
-//! The jobs of replays, and rows put in the place of altered ones.
+//! Stores the jobs of replays.
 
 use async_trait::async_trait;
 use model::Timestamp;
@@ -16,7 +16,7 @@ const SELECT: &str = "SELECT id, who, reason, what::text, position::text, counts
 #[async_trait]
 impl Jobs for PostgresWriter {
     async fn create(&self, job: &NewJob, at: Timestamp) -> Result<i64, Error> {
-        // A runner begins one job at a time: the same again is the same job, whose first answer was lost.
+        // A runner creates one job at a time, so an equal request is a retry after a lost answer: return the same job.
         let sql = "WITH made AS (INSERT INTO replay_job (who, reason, what, position, counts, state, runner, started, updated) \
                    SELECT $1, $2, $3::text::jsonb, '{}', '{}', 'running', $4, $5, $5 \
                    WHERE NOT EXISTS (SELECT FROM replay_job WHERE runner = $4 AND started = $5) RETURNING id) \
@@ -65,7 +65,7 @@ impl Jobs for PostgresWriter {
     }
 
     async fn cancel(&self, id: i64, at: Timestamp) -> Result<bool, Error> {
-        // One that was cancelled at this very time was cancelled by this call, whose first answer was lost.
+        // A job that was cancelled at exactly this time was cancelled by an earlier try of this call, whose answer was lost.
         let sql = "UPDATE replay_job SET state = 'cancelled', note = 'cancelled', updated = $2 \
                    WHERE id = $1 AND (state IN ('running', 'failed') OR state = 'cancelled' AND updated = $2) \
                    RETURNING id";

@@ -1,4 +1,4 @@
-//! The statement that finds rows by their keys, and how a row of an answer is read.
+//! The statement that finds rows by their keys, and the conversion of a result row.
 
 use model::{COLUMN_COUNT, Publication, PublicationId, Timestamp};
 use sqlx::postgres::PgRow;
@@ -9,8 +9,8 @@ use super::values::Time;
 use crate::Error;
 use crate::columns::{self, COLUMNS, Column, KEY, Kind, Source};
 
-/// Columns as they are selected. The words are read as text: an enumeration's own type would have to be looked up on each
-/// new connection, and the server is not measurably faster with it.
+/// The column list of a SELECT. Enumerations are read as text: each new connection would have to look up an
+/// enumeration's type, and the server is not measurably faster with it.
 pub(super) fn selected(columns: &[Column]) -> String {
     columns::list(columns, |column| match column.kind {
         Kind::Word(..) => format!("p.{}::text", column.name),
@@ -35,7 +35,7 @@ impl Lookup {
         Self { connections, sql }
     }
 
-    /// What is found for each key: an error in one row is not the others'.
+    /// The result for each key. An error in one row does not fail the other keys.
     pub(super) async fn find<'a>(
         &self,
         ids: impl Iterator<Item = &'a PublicationId>,
@@ -63,13 +63,13 @@ impl Lookup {
     }
 }
 
-/// The publication of a row that has all columns.
+/// The publication from a row that has all columns.
 pub(super) fn whole(row: &PgRow) -> Result<Publication, Error> {
     let found = Found { row, before: 0 };
     columns::publication(&found, columns::id(&found)?)
 }
 
-/// A row of an answer, which lacks the first columns.
+/// A row of a result, without the first `before` columns.
 struct Found<'r> {
     row: &'r PgRow,
     before: usize,
@@ -97,8 +97,8 @@ impl Source for Found<'_> {
     }
 }
 
-/// The value of a column. Its type is what the statement says; to have sqlx compare it for each value would be a tenth
-/// of the daemon's time for a long list.
+/// The value of a column. The statement fixes its type; sqlx's type check of each value would take a tenth of the
+/// daemon's time for a long list.
 pub(super) fn value<'r, T: Decode<'r, Postgres>>(row: &'r PgRow, index: usize) -> Result<T, Error> {
     Ok(row.try_get_unchecked(index)?)
 }

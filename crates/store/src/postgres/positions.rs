@@ -1,4 +1,4 @@
-//! The account of positions.
+//! Stores positions.
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -11,8 +11,8 @@ use crate::{
     TablePosition,
 };
 
-/// [`DatabaseId`]: a restored database has another number, and a promoted standby another timeline, also where it has taken
-/// the address over. A server that was only started again is the same, unless it may forget commits in a crash.
+/// [`DatabaseId`]: a restored database has another OID, and a promoted standby another timeline, even if it has taken over the
+/// address. A restarted server keeps its identity, unless `synchronous_commit` is off: a crash may then lose commits.
 macro_rules! database {
     () => {
         "((SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || \
@@ -24,7 +24,7 @@ macro_rules! database {
     };
 }
 
-// Rows are locked in the order of their partitions, so that two writers cannot wait for each other.
+// Rows are locked in the order of their partitions, so that two writers cannot deadlock.
 const CLAIM: &str = concat!(
     "INSERT INTO ingest_position AS p (consumer_group, topic_id, partition, owner) \
      SELECT $1, $2, a.partition, $3 FROM unnest($4::integer[]) AS a(partition) ORDER BY a.partition \
@@ -33,7 +33,7 @@ const CLAIM: &str = concat!(
     database!()
 );
 
-// The outer join answers with the database also where there is no account.
+// The outer join returns the database's identity even if there is no account.
 const ADVANCE: &str = concat!(
     "WITH asked AS ( \
         SELECT * FROM unnest($3::integer[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::integer[], $9::text[]) \

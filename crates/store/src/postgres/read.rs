@@ -1,4 +1,4 @@
-//! Reading.
+//! Reads publications.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::search::search;
 use crate::settings::PostgresUrl;
 use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, StoreSettings};
 
-/// Look-ups of up to this many keys share a statement with others; for more, the statement's own cost is nothing.
+/// Look-ups of up to this many keys share a statement; for more keys, the cost of a separate statement is negligible.
 const SMALL: usize = 64;
 
 /// Reads from PostgreSQL.
@@ -77,7 +77,7 @@ impl PublicationReader for PostgresReader {
                 match history::read(&mut session.connection, &names, limit, &mut *each).await {
                     Ok(read) => Ok(Ok(read)),
                     Err(Ended::Database(error)) => Err(error),
-                    // The rest of the answer is still on its way: the session ends with it.
+                    // The server still sends the rest of the rows, so the session is closed.
                     Err(Ended::Limit(read)) => Ok(Err(Ok(read))),
                     Err(Ended::Row(error)) => Ok(Err(Err(error))),
                 }
@@ -112,7 +112,7 @@ impl PublicationReader for PostgresReader {
 
     async fn ready(&self) -> Result<(), Error> {
         self.lookup.connections.check_sessions().await?;
-        // The statements that are served: a column that is gone fails here as it would there.
+        // Runs the statements that serve requests, so that a missing column fails here too.
         self.lookup.find(std::iter::empty()).await?;
         self.list(&Filter::default(), None, 1).await?;
         self.history(&[], 0, &mut |_, _| {}).await?;

@@ -1,4 +1,4 @@
-//! A publication as a value of the type `publication_record` (migration 0004), which the upsert takes an array of.
+//! A publication as a value of the type `publication_record` (migration 0004), of which the upsert takes an array.
 
 use model::{COLUMN_COUNT, ColumnValue, Publication};
 use sqlx::encode::IsNull;
@@ -12,7 +12,7 @@ const TYPE: &str = "publication_record";
 const FIELDS: i32 = 17;
 const _: () = assert!(FIELDS as usize == COLUMN_COUNT);
 
-// Types' numbers, fixed in PostgreSQL's catalogue (`pg_type.dat`).
+// Type OIDs, fixed in PostgreSQL's catalogue (`pg_type.dat`).
 const BOOL: u32 = 16;
 const BYTEA: u32 = 17;
 const INT2: u32 = 21;
@@ -20,7 +20,7 @@ const INT4: u32 = 23;
 const TEXT: u32 = 25;
 const TIMESTAMPTZ: u32 = 1184;
 
-/// A row to be.
+/// A row to be written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row<'r>(pub(super) &'r Publication);
 
@@ -37,7 +37,8 @@ impl PgHasArrayType for Row<'_> {
 }
 
 impl Encode<'_, Postgres> for Row<'_> {
-    /// The format that PostgreSQL's `record_recv` reads: how many fields, then for each its type, its length and its bytes.
+    /// The format that PostgreSQL's `record_recv` reads: the number of fields, then for each its type, its length and
+    /// its bytes.
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         buffer.extend_from_slice(&FIELDS.to_be_bytes());
         for value in self.0.columns() {

@@ -1,4 +1,4 @@
-//! A session with the server: what it is set to, and whether it can be used at all.
+//! A server session: its settings, and the checks whether it can be used.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
 use crate::settings::{PostgresUrl, SessionKind};
 use crate::{Error, StoreSettings};
 
-/// How much sooner than the client the server gives a statement up, so that the client hears of it.
+/// The server's time limit is this much shorter than the client's, so that the client receives the server's error.
 const SOONER: Duration = Duration::from_secs(1);
 
-/// What every session is set to, but for the schema and the time limit. Every statement here is keyed by a list of unknown
-/// length. With a generic plan and nested loops it costs one index look-up a key whatever the list and the table; left to
-/// itself the planner reads the whole table for a long list. A server looks for a client that is gone only where it is
-/// told to: else statements that were given up go on, beside those that took their connections' places. Servers before
-/// PostgreSQL 14 do not know how, and some platforms cannot; they do without. `publication.timeline` says whether the server
-/// names its timeline, which services that are only like PostgreSQL do not; a standby will when it is promoted.
+/// The settings of every session, except the schema and the time limit. Every statement here takes a list of keys of unknown
+/// length. With a generic plan and nested loops it costs one index look-up per key, whatever the size of the list and the
+/// table; by default the planner scans the whole table for a long list. A server checks for a disconnected client only if it is
+/// configured to; without that check, abandoned statements continue beside those of the replacement connections. PostgreSQL
+/// before 14 and some platforms do not support the check, and work without it. `publication.timeline` says whether the server
+/// knows its timeline, which PostgreSQL-compatible services do not; a standby will know it after its promotion.
 const SETTINGS: &str = "SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; \
     SET enable_hashjoin = off; SET enable_mergejoin = off; \
     DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '1s', false); \
@@ -25,7 +25,7 @@ const SETTINGS: &str = "SET client_min_messages = warning; SET plan_cache_mode =
     EXCEPTION WHEN object_not_in_prerequisite_state THEN PERFORM set_config('publication.timeline', 'on', false); \
     WHEN OTHERS THEN PERFORM set_config('publication.timeline', 'off', false); END $$";
 
-/// What the server says of a new session.
+/// The server's facts about a new session.
 const FACTS: &str = "SELECT pg_backend_pid(), \
     (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()), \
     current_setting('publication.session', true), current_setting('statement_timeout'), \
@@ -40,23 +40,23 @@ pub(super) struct Session {
     pub(super) made: Instant,
     pub(super) used: Instant,
     pub(super) backend: Backend,
-    /// What no other server has: its address, and when it was started.
+    /// A unique identity of the server: its address and its start time.
     pub(super) server: String,
-    /// Whether the server itself gives up statements that take too long.
+    /// Whether the server itself cancels statements that take too long.
     pub(super) is_limited: bool,
 }
 
-/// A server process, by what no other one has: numbers are used again.
+/// A server process. Process ids are reused, so the start time is part of its identity.
 #[derive(Debug, Clone)]
 pub(super) struct Backend {
     pid: i32,
     start: Option<String>,
-    /// What the session was marked with.
+    /// The unique mark that was set in the session.
     mark: String,
 }
 
 impl Session {
-    /// Connects and sets the session up, for statements that may take as long as `limit`.
+    /// Connects and sets the session up, for statements that may take up to `limit`; `None` for no limit.
     pub(super) async fn open(
         url: &PostgresUrl,
         settings: &StoreSettings,
@@ -108,7 +108,7 @@ impl Session {
         Ok(Self { connection, made: now, used: now, backend, server, is_limited })
     }
 
-    /// Whether the session is still this one: behind a pooler in transaction mode others come between.
+    /// Whether the connection still has its session; a pooler in transaction mode switches sessions.
     async fn is_own(&mut self) -> Result<bool, Error> {
         let sql = "SELECT current_setting('publication.session', true)";
         let mark: Option<String> =
@@ -118,8 +118,8 @@ impl Session {
 }
 
 impl Backend {
-    /// Ends the process in the server, which may hold the locks of a statement that nobody waits for any more. One that
-    /// is idle holds none, and may be somebody else's by now, behind a pooler.
+    /// Terminates the server process, which may hold the locks of an abandoned statement. An idle process holds no
+    /// locks, and behind a pooler may serve another client by now, so it is left alone.
     pub(super) async fn end(&self, connection: &mut PgConnection) -> sqlx::Result<bool> {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE pid = $1 AND backend_start::text = $2 AND state <> 'idle'";
@@ -133,22 +133,22 @@ impl Backend {
     }
 }
 
-/// A session, after it is known that each connection has one of its own, which everything here relies on.
+/// Opens a session, after a check that each connection has a session of its own, on which this adapter relies.
 ///
 /// # Errors
-/// [`Error::Fatal`] behind a pooler that shares them.
+/// [`Error::Fatal`] behind a pooler that shares sessions between connections.
 pub(crate) async fn connect(
     url: &PostgresUrl,
     settings: &StoreSettings,
 ) -> Result<PgConnection, Error> {
     let open = || Session::open(url, settings, Some(settings.statement_timeout));
     let (mut one, mut other) = (open().await?, open().await?);
-    // In a transaction the other keeps its session, so that the first one gets another, or gets this one's mark.
+    // In a transaction the second connection keeps its session, so the first gets another session, or gets the second's mark.
     sqlx::raw_sql("BEGIN").execute(&mut other.connection).await?;
     if one.is_own().await? && other.is_own().await? { Ok(one.connection) } else { Err(shared()) }
 }
 
-/// Why a pooler that shares sessions between clients cannot be used.
+/// The error for a pooler that shares sessions between clients.
 fn shared() -> Error {
     Error::fatal(
         "store.url leads to a pooler in transaction mode, which does not keep a session's settings: \
@@ -156,10 +156,10 @@ fn shared() -> Error {
     )
 }
 
-/// The statements that set a session up, as one.
+/// The statements that set a session up, joined into one text.
 fn settings_of(settings: &StoreSettings, limit: Option<Duration>, mark: &str) -> String {
     let schema = settings.schema.replace('"', "\"\"");
-    // A shorter limit, of the role or of the database, is its owner's wish.
+    // If the role or the database sets a shorter limit, that limit stays, because its owner chose it.
     let limit = match limit {
         Some(limit) => {
             let millis = limit.saturating_sub(SOONER).max(limit / 2).as_millis();
@@ -176,7 +176,7 @@ fn settings_of(settings: &StoreSettings, limit: Option<Duration>, mark: &str) ->
     )
 }
 
-/// A text that no other session is marked with.
+/// A text that is unique to a session.
 fn mark() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! Values as PostgreSQL's binary protocol carries them.
+//! Values in PostgreSQL's binary protocol.
 
 use model::{ColumnValue, Timestamp};
 use sqlx::encode::IsNull;
@@ -10,12 +10,12 @@ use sqlx::{Decode, Encode, Postgres, Type};
 /// PostgreSQL counts microseconds from 2000-01-01T00:00:00Z (its documentation, "Date/Time Types").
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// How a word of an enumeration is written.
+/// The encoding of a word of an enumeration.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Word {
-    /// As it is, for a column of the enumeration.
+    /// The word itself, for a column of the enumeration's type.
     Text,
-    /// As its place among the words, an `int2`.
+    /// The word's index in the enumeration, as an `int2`.
     Place,
 }
 
@@ -61,7 +61,7 @@ impl Decode<'_, Postgres> for Time {
     }
 }
 
-/// Adds a column's value as a field; a word of an enumeration as `word` has it.
+/// Adds a column's value as a field; encodes a word of an enumeration as `word` says.
 pub(super) fn column(buffer: &mut Vec<u8>, value: ColumnValue<'_>, word: Word) {
     match value {
         ColumnValue::Text(Some(text)) => field(buffer, text.as_bytes()),
@@ -80,7 +80,7 @@ pub(super) fn column(buffer: &mut Vec<u8>, value: ColumnValue<'_>, word: Word) {
     }
 }
 
-/// Adds a field as PostgreSQL's binary formats carry it: its length, then its bytes.
+/// Adds a field in PostgreSQL's binary format: its length, then its bytes.
 fn field(buffer: &mut Vec<u8>, bytes: &[u8]) {
     // No value of a row is longer than 1,024 bytes (crates/model/README.md, Publish event).
     let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);

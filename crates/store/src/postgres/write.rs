@@ -1,4 +1,4 @@
-//! Writing: one statement a batch, by `COPY` while every publication is new, else by an upsert with the merge rule.
+//! Writes one statement per batch: by `COPY` while every publication is new, else by an upsert with the merge rule.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use crate::settings::PostgresUrl;
 use crate::typical::typical_row;
 use crate::{Error, PublicationTable, PublicationWriter, Recorded, StoreSettings};
 
-/// Below this many rows an upsert's single round trip beats `COPY`'s three.
+/// For fewer rows than this, the single round trip of an upsert is faster than the three of `COPY`.
 const COPY_MIN_ROWS: usize = 1_000;
 
 /// Writes to PostgreSQL.
@@ -48,7 +48,7 @@ impl PostgresWriter {
         let count = |index| Ok::<u64, Error>(written.try_get::<i64, _>(index)?.cast_unsigned());
         let (meant, new, done, disputed) = (count(0)?, count(1)?, count(2)?, count(3)?);
         if done < meant {
-            // Another writer may have written the same rows meanwhile, or a trigger swallows them.
+            // Another writer may have written the same rows meanwhile, or a trigger drops them.
             let unwritten = || sqlx::query(AssertSqlSafe(self.unwritten.as_str())).bind(given());
             let left: i64 = self.connections.fetch_one(unwritten).await?.try_get(0)?;
             if left > 0 {
@@ -59,7 +59,7 @@ impl PostgresWriter {
         Ok(Recorded { inserted, updated: done - inserted, unchanged: 0, disputed })
     }
 
-    /// How many rows were new and are written, where `COPY` takes them all.
+    /// Tries to insert the rows by `COPY`; returns the number of rows inserted, or that `COPY` refused them.
     async fn copy(&self, rows: &[Cow<'_, Publication>]) -> Result<Copied, Error> {
         let mut tries = self.connections.tries().await?;
         loop {
@@ -67,8 +67,8 @@ impl PostgresWriter {
             let copying = async {
                 match copy::copy_in(&mut session.connection, rows).await {
                     Ok(written) => Ok(Copied::Rows(written)),
-                    // 23505: unique_violation, a key is there already. 0A000: the table has row level security, which
-                    // COPY does not know. Nothing is written then.
+                    // 23505: unique_violation, a key exists already. 0A000: the table has row level security, which
+                    // COPY does not support. COPY has written no row then.
                     Err(sqlx::Error::Database(error))
                         if matches!(error.code().as_deref(), Some("23505" | "0A000")) =>
                     {
@@ -84,7 +84,7 @@ impl PostgresWriter {
         }
     }
 
-    /// Writes a row by the upsert and rolls it back; returns how many rows it wrote.
+    /// Writes a row by the upsert and rolls it back; returns the number of rows written.
     async fn rolled_back(
         &self,
         connection: &mut PgConnection,
@@ -92,7 +92,7 @@ impl PostgresWriter {
     ) -> sqlx::Result<i64> {
         let mut transaction = connection.begin().await?;
         let written = self.written_in(&mut transaction, row).await;
-        // At once, also after an error: dropped, it would hold its locks until the connection is used again.
+        // Roll back at once, also after an error: a dropped transaction holds its locks until the connection is used again.
         transaction.rollback().await?;
         written
     }
@@ -106,17 +106,17 @@ impl PostgresWriter {
             .bind(vec![super::row::Row(row)])
             .fetch_one(&mut *transaction)
             .await?;
-        // What would be checked at the commit.
+        // Run the checks that are deferred to the commit.
         sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *transaction).await?;
         written.try_get(2)
     }
 }
 
-/// What came of a `COPY`.
+/// The result of a `COPY`.
 enum Copied {
-    /// So many rows are there now.
+    /// The number of rows inserted.
     Rows(u64),
-    /// None is; an upsert may take them.
+    /// No row was inserted; an upsert may succeed.
     Refused,
 }
 
@@ -139,7 +139,7 @@ impl PublicationWriter for PostgresWriter {
             }
             self.fresh.learn(recorded.inserted > 0);
         }
-        // Also for those that COPY wrote but for a few, which a trigger swallowed: the upsert finds out.
+        // Also if COPY wrote all but a few rows that a trigger dropped: the upsert finds out.
         if recorded.inserted < rows.len() as u64 {
             recorded += self.upsert(&rows).await?;
         }
@@ -154,7 +154,7 @@ impl PublicationWriter for PostgresWriter {
             let mut session = tries.session().await?;
             let probing = async {
                 match self.rolled_back(&mut session.connection, &row).await {
-                    // The row is ours, so the database's words quote nobody. Other errors are the session's.
+                    // The row is synthetic, so the database's message reveals no data. Other errors concern the session.
                     Err(error) if matches!(Error::with_its_words(&error), Error::Data(_)) => {
                         Ok(Err(Error::with_its_words(&error)))
                     }
@@ -176,7 +176,7 @@ impl PublicationWriter for PostgresWriter {
 impl PublicationTable for PostgresWriter {
     async fn migrate(&self) -> Result<(), Error> {
         self.connections.check_sessions().await?;
-        // The lock of another session, and the work itself, may take their time.
+        // Waiting for another session's lock, and the migration itself, may take long.
         let mut connection = self.connections.unlimited().await?;
         inspect(&mut connection, &self.schema).await?;
         if is_current(&mut connection).await? {
@@ -205,8 +205,8 @@ impl PublicationTable for PostgresWriter {
     }
 }
 
-/// Whether every migration was made, and unchanged. The migrator itself would make its table first, for which a role that
-/// may only read and write rows has no right.
+/// Whether every migration was applied, and is unchanged. The migrator itself would first create its table, which a
+/// role that may only read and write rows has no right to do.
 async fn is_current(connection: &mut PgConnection) -> Result<bool, Error> {
     let made = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
     let rows = match sqlx::query_as::<_, (i64, Vec<u8>)>(made).fetch_all(connection).await {
@@ -223,7 +223,7 @@ async fn is_current(connection: &mut PgConnection) -> Result<bool, Error> {
     Ok(rows.len() == MIGRATOR.iter().count() && rows.iter().all(known))
 }
 
-/// The rows that are given, as a table.
+/// The SQL of the given rows, as a table.
 fn incoming() -> String {
     let value = |kind: Kind, name: &str| match kind {
         Kind::Word(words, all) => format!("('{{{}}}'::{words}[])[i.{name} + 1]", all()),
@@ -234,7 +234,7 @@ fn incoming() -> String {
     format!("SELECT {values} FROM unnest($1::publication_record[]) AS i")
 }
 
-/// Those of them that would change the table, and whether they are new.
+/// The SQL of the incoming rows that would change the table, with the flag whether each is new.
 fn meant() -> String {
     format!(
         "SELECT incoming.*, kept.name IS NULL AS is_new \
@@ -244,9 +244,9 @@ fn meant() -> String {
     )
 }
 
-/// The upsert. Rows that would not change are left out before `ON CONFLICT` sees them: it locks, and so writes, each
-/// row it meets. The counts are rows that should change something, those of them that were not there, rows written, and
-/// rows that became disputed; all but the third read the table as it was before the statement.
+/// The upsert. Rows that would not change are excluded before `ON CONFLICT` sees them, because it locks, and so writes,
+/// each row it meets. The counts are: rows that should change the table, the new rows among them, rows written, and
+/// rows that became disputed. All counts except the third read the table as it was before the statement.
 fn upsert() -> String {
     format!(
         "WITH incoming AS ({incoming}), meant AS MATERIALIZED ({meant}), written AS (
@@ -266,7 +266,7 @@ fn upsert() -> String {
     )
 }
 
-/// How many rows would still change the table after they were written.
+/// The SQL that counts the rows that would still change the table after they were written.
 fn unwritten() -> String {
     format!("WITH incoming AS ({}) SELECT count(*) FROM ({}) AS meant", incoming(), meant())
 }

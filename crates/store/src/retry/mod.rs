@@ -1,5 +1,5 @@
-//! The one way to wait for a database: a store around another that tries again what passes by itself, tells an observer
-//! of it, and hands on only what is permanent. A future that is dropped tries no more.
+//! The one way to wait for a database: a wrapper around a store that retries transient errors, reports them to an
+//! observer, and returns only permanent errors. Dropping the future ends the retries.
 
 mod rows;
 mod wait;
@@ -22,27 +22,27 @@ pub use rows::{Refused, Written};
 use wait::Wait;
 pub use wait::{WaitCause, WaitObserver};
 
-/// A store around another, of any of this crate's traits.
+/// A wrapper around a store, of any of this crate's traits.
 ///
-/// Its `record` may write a batch in parts, where the whole does not get through: all of it is written when it returns
-/// without an error, and some of it may be when it does not. `answers` and `ready` ask once: they are for who wants to
-/// know how the database is now.
+/// Its `record` may write a batch in parts if the whole batch fails: on success all of it is written, on an error a
+/// part of it may be. `answers` and `ready` try once, because their callers want to know the present state of the
+/// database.
 pub struct Retrying<S: ?Sized> {
     inner: Arc<S>,
     observer: Arc<dyn WaitObserver>,
-    /// Whether an operation has succeeded: the configuration is right then, and what is refused later was changed
-    /// by somebody who can change it back.
+    /// Whether an operation has succeeded. If so, the configuration is right, and a later refusal was caused by a
+    /// change that an operator can revert.
     served: AtomicBool,
-    /// Whether to wait for that.
+    /// Whether to wait until such a refusal ends.
     outlasts_refusals: bool,
     rows: Mutex<RecentRows>,
-    /// When a write ended last.
+    /// When the last write ended.
     ended: Mutex<Option<Instant>>,
 }
 
 impl<S: ?Sized> Retrying<S> {
-    /// For a command: what the database refuses (a missing table, a missing right) is handed on at once, whenever it
-    /// comes, except for rows (see [`Retrying::write`]).
+    /// For a command: an error that retries cannot mend (a missing table, a missing right) is returned at once at any
+    /// time, except for rows (see [`Retrying::write`]).
     pub fn new(inner: Arc<S>, observer: Arc<dyn WaitObserver>) -> Self {
         Self {
             inner,
@@ -54,22 +54,21 @@ impl<S: ?Sized> Retrying<S> {
         }
     }
 
-    /// For a daemon: what the database refuses is handed on until the first operation has succeeded, and waited out
-    /// after that.
+    /// For a daemon: such an error is returned until the first operation has succeeded, and retried after that.
     #[must_use]
     pub fn outlasting_refusals(self) -> Self {
         Self { outlasts_refusals: true, ..self }
     }
 
-    /// The store within.
+    /// The wrapped store.
     pub fn inner(&self) -> &Arc<S> {
         &self.inner
     }
 
-    /// Tries until it succeeds or is permanent.
+    /// Retries until the operation succeeds or fails permanently.
     ///
     /// # Errors
-    /// The last try's, where waiting does not help.
+    /// The error of the last try, if waiting does not help.
     pub async fn retry<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
@@ -105,7 +104,7 @@ impl<S: ?Sized> Retrying<S> {
 
 #[async_trait]
 impl<S: PublicationWriter + ?Sized> PublicationWriter for Retrying<S> {
-    /// As [`Retrying::write`]; a row that is refused is an error.
+    /// As [`Retrying::write`]; a refused row is an error.
     async fn record(&self, records: &[Publication]) -> Result<Recorded, Error> {
         let written = self.write(records).await?;
         match written.refused.into_iter().next() {
@@ -227,7 +226,7 @@ impl<S: Positions + ?Sized> Positions for Retrying<S> {
         self.retry(|| self.inner.claim(key, owner, partitions)).await
     }
 
-    /// What stood there before the last try: an earlier one, whose answer was lost, may have written the position.
+    /// Returns the accounts before the last try. An earlier try whose answer was lost may have written the positions.
     async fn advance(&self, key: &PositionKey, positions: &[Advance]) -> Result<Advanced, Error> {
         self.retry(|| self.inner.advance(key, positions)).await
     }

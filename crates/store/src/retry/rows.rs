@@ -1,4 +1,4 @@
-//! Writing rows: a row's fault is told from the table's, and what does not get through whole goes in parts.
+//! Writes rows. Distinguishes a fault of a row from a fault of the table, and splits batches that fail as a whole.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,33 +13,33 @@ use super::Retrying;
 use super::wait::{PATIENCE, Wait};
 use crate::{Error, PublicationWriter, Recorded};
 
-/// A row that fails alone with an error that passes by itself is refused only after this long, while a typical row
-/// passes (crates/ingester/README.md, Dead letters).
+/// A row that fails alone with a transient error is refused only after this long, and only if a typical row passes
+/// (crates/ingester/README.md, Dead letters).
 const ROW_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
-/// Of how many rows it is known whether the database refused them. Where it refused more than half of so many, the table
-/// is at fault although a typical row passes (crates/ingester/README.md, Dead letters).
+/// The number of recent rows whose results are kept. If the database refused more than half of them, the table is at
+/// fault although a typical row passes (crates/ingester/README.md, Dead letters).
 const RECENT: u32 = 20;
 
-/// What came of writing rows.
+/// The result of writing rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Written {
-    /// What was written. A part that was written twice, because its first answer was lost, counts once.
+    /// The rows written. A part that was written twice, because the first answer was lost, counts once.
     pub recorded: Recorded,
-    /// The rows that the database refused for their data, in the order of their places.
+    /// The rows that the database refused because of their data, ordered by their index.
     pub refused: Vec<Refused>,
 }
 
-/// A row that the database refused for its data, while a typical row passes.
+/// A row that the database refused because of its data, while a typical row passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Its place among the rows given.
+    /// The row's index among the given rows.
     pub place: usize,
-    /// What the database said: SQLSTATE, table, column and constraint, no value.
+    /// The database's reason: SQLSTATE, table, column and constraint, without a value.
     pub reason: String,
 }
 
-/// Whether the last rows were refused: a bit each, the newest lowest.
+/// Whether the last rows were refused: a bit each, the newest is the lowest bit.
 #[derive(Debug, Default)]
 pub(super) struct RecentRows {
     refused: u32,
@@ -53,7 +53,7 @@ impl RecentRows {
         self.known = (self.known + rows).min(RECENT);
     }
 
-    /// Counts a refused row, unless that makes too many of them; `false` then.
+    /// Counts a refused row. If more than half of the recent rows would be refused then, returns `false` and does not count it.
     fn refuse(&mut self) -> bool {
         let refused = ((self.refused << 1) | 1) & ((1 << RECENT) - 1);
         let known = (self.known + 1).min(RECENT);
@@ -65,29 +65,29 @@ impl RecentRows {
     }
 }
 
-/// What to do with a part after a try.
+/// The next step for a part after a try.
 enum Verdict {
     Written(Recorded),
-    /// It goes again in halves.
+    /// Try the part again in halves.
     Split(Error),
-    /// The row is refused.
+    /// The row is refused for good.
     Refused(String),
-    /// The typical row has passed since: what was wrong may be over, so the row is tried once more at once.
+    /// A typical row has passed since, so the cause may be gone: try the row once more at once.
     Again(Error),
-    /// It is tried again after the other parts, which may get through.
+    /// Try the part again after the other parts, which may succeed.
     Later(Error),
-    /// The other parts would fail too: it is tried again after a while.
+    /// The other parts would fail too: try again after a pause.
     Wait(Error),
 }
 
-/// Rows that are written together.
+/// Rows that are written in one statement.
 struct Part {
     rows: Range<usize>,
-    /// Whether a row among them is suspected: a typical row passed while they did not.
+    /// Whether one of the rows is suspected to be at fault, because a typical row passed while they failed.
     suspect: bool,
-    /// Of a single row: when it first failed.
+    /// For a single row: when it first failed.
     failed_alone: Option<Instant>,
-    /// Of a single row: whether it was refused before the typical row passed.
+    /// For a single row: whether the database refused it before a typical row passed.
     was_refused: bool,
 }
 
@@ -106,16 +106,17 @@ impl Part {
 impl<S: PublicationWriter + ?Sized> Retrying<S> {
     /// Writes rows until each is written or refused.
     ///
-    /// - What passes by itself is tried again, for as long as it takes.
-    /// - A part that ran into a time limit goes again in halves, down to a row, never unchanged. So does a part that
-    ///   fails otherwise for some time while a typical row passes.
-    /// - A row that is refused before and after a typical row passes ([`PublicationWriter::probe`]) is refused for its data.
-    /// - Where the typical row fails, or most of the last rows were refused, the table is at fault: nothing is refused,
-    ///   and the rows wait until somebody has mended it.
+    /// - A transient error is retried, for as long as it takes.
+    /// - A part that reached a time limit is retried in halves, down to a single row, never unchanged. So is a part
+    ///   that keeps failing with another transient error while a typical row passes.
+    /// - A row is refused because of its data if the database refuses it before and after a typical row passes
+    ///   ([`PublicationWriter::probe`]).
+    /// - If the typical row fails too, or most of the last rows were refused, the table is at fault: no row is refused,
+    ///   and the rows wait until an operator has repaired the table.
     ///
     /// # Errors
-    /// What the database refuses before anything has succeeded, where a typical row is refused too: a mistake in the
-    /// configuration.
+    /// An error of the database before any operation has succeeded, if a typical row is refused too: the configuration
+    /// is wrong.
     pub async fn write(&self, records: &[Publication]) -> Result<Written, Error> {
         let mut written = Written::default();
         if records.is_empty() {
@@ -123,7 +124,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         }
         let mut parts = VecDeque::from([Part::new(0..records.len(), false)]);
         let mut wait = Wait::new(&*self.observer);
-        // Parts that have failed one after the other: when all have, it is time to wait.
+        // The number of parts that failed in sequence: when all have failed, wait before the next try.
         let mut failed = 0;
         while let Some(mut part) = parts.pop_front() {
             let verdict = self.attempt(&mut part, records, &mut wait).await?;
@@ -159,7 +160,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
                     continue;
                 }
             }
-            // Something got through.
+            // A part was written or refused: the other parts start with a new wait.
             wait = Wait::new(&*self.observer);
             failed = 0;
         }
@@ -202,8 +203,8 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         Ok(if is_for_all { Verdict::Wait(error) } else { Verdict::Later(error) })
     }
 
-    /// Waits for a write, and tells when none has ended for [`PATIENCE`]: behind a lock, or on a connection that has gone
-    /// silent, a write says nothing before its time limit.
+    /// Waits for a write, and reports when no write has ended for [`PATIENCE`]. A write behind a lock or on a dead
+    /// connection gives no answer before its time limit.
     async fn watched<T>(&self, write: impl Future<Output = T>, wait: &mut Wait<'_>) -> T {
         let (mut write, began) = (pin!(write), Instant::now());
         loop {
@@ -222,7 +223,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What to do with rows that the database refused: it asks whether a typical row passes.
+    /// Decides the next step for rows that the database refused, by testing whether a typical row passes.
     async fn refused(&self, error: Error, part: &mut Part) -> Result<Verdict, Error> {
         match self.inner.probe().await {
             Ok(()) if part.rows.len() > 1 => Ok(Verdict::Split(error)),

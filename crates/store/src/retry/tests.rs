@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::suite::row;
 
-/// What the observer was told, and how many wait for what now.
+/// The observer's reports: the number of waiting operations by cause, the messages, and the number of tries.
 #[derive(Default)]
 struct Observed(Mutex<(BTreeMap<WaitCause, i32>, Vec<String>, u32)>);
 
@@ -39,7 +39,7 @@ impl Observed {
 
 type Rule = Box<dyn Fn(&[Publication]) -> Result<(), Error> + Send>;
 
-/// A store whose answers are scripted: first those of the script, then the rule's.
+/// A store with scripted results: first the errors of the script, then the rule's.
 struct Scripted {
     script: Mutex<VecDeque<Error>>,
     rule: Mutex<Rule>,
@@ -92,7 +92,7 @@ fn rows(count: usize) -> Vec<Publication> {
     (0..count).map(|number| row(&format!("p{number}"), 1)).collect()
 }
 
-/// Refuses parts in which one of these rows stands.
+/// Refuses parts that contain one of these rows.
 fn refusing(names: &'static [&'static str], error: fn() -> Error) -> Rule {
     Box::new(move |records| {
         let is_there = records.iter().any(|row| names.contains(&row.id.name.as_str()));
@@ -130,7 +130,7 @@ async fn one_conflict_is_no_news_and_many_are() {
 
 #[tokio::test(start_paused = true)]
 async fn each_waiter_is_counted_until_its_own_end() {
-    // Four wait; one after the other gets through, and one is given up.
+    // Four operations wait; they succeed one after the other, and the last is dropped.
     let scene = scene([], |_| Err(Error::transient("away")));
     let batch = Arc::new(rows(1));
     let mut writers: Vec<_> = (0..4)
@@ -202,11 +202,11 @@ async fn a_table_that_refuses_a_typical_row_too_is_waited_for() {
 async fn too_many_refused_rows_are_the_tables_fault() {
     const BAD: &[&str] =
         &["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12"];
-    // Good rows behind the bad ones: with them fewer than half are refused.
+    // Good rows follow the bad rows, so that fewer than half are refused.
     let mixed = scene([], refusing(BAD, data));
     let written = mixed.retrying.write(&rows(200)).await.unwrap();
     assert_eq!((written.refused.len(), written.recorded.inserted), (BAD.len(), 187));
-    // Nothing but bad ones: ten of the last twenty are refused at most.
+    // All rows are bad: at most ten of the last twenty are refused.
     let all = scene([], |_| Err(data()));
     all.retrying.recent().accept(1_000);
     let batch = rows(50);
@@ -231,7 +231,7 @@ async fn a_row_that_fails_by_what_passes_is_refused_after_five_minutes_while_oth
         assert!(began.elapsed() < Duration::from_secs(330), "{:?}", began.elapsed());
         assert_eq!(scene.store.rows.lock().unwrap().len(), 19);
     }
-    // While a typical row fails too, nothing is refused.
+    // While a typical row fails too, no row is refused.
     let scene = scene([], |_| Err(Error::transient("connection refused")));
     *scene.store.probe.lock().unwrap() = || Err(Error::transient("connection refused"));
     let batch = rows(1);
@@ -262,7 +262,7 @@ async fn a_daemon_outlasts_what_is_refused_after_it_has_been_served() {
     command.retry(refuse).await.unwrap_err();
 }
 
-/// A store whose writes of rows named `stuck` do not end before they are released.
+/// A store whose writes of rows named `stuck` do not end before the test releases them.
 #[derive(Default)]
 struct Stuck(tokio::sync::Notify);
 
@@ -284,7 +284,7 @@ async fn that_no_write_ends_is_told_after_ten_seconds() {
         let retrying = retrying.clone();
         tokio::spawn(async move { retrying.write(&[row("stuck", 1)]).await })
     };
-    // While others end, the database is well.
+    // While other writes end, the database counts as healthy.
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_secs(5)).await;
         retrying.write(&rows(1)).await.unwrap();

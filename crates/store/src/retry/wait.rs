@@ -1,4 +1,4 @@
-//! How long to wait between two tries, and who is told of it.
+//! The time between two tries, and the reports to an observer.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use tokio::time::{Instant, sleep};
 
 use crate::Error;
 
-/// The first wait before another try; it doubles up to the last, so that a database that returns is used within a
+/// The first wait before another try. It doubles up to [`LAST`], so that a database that recovers is used within a
 /// second.
 const FIRST: Duration = Duration::from_millis(50);
 const LAST: Duration = Duration::from_secs(1);
 
-/// How long an operation tries again before a conflict, a time limit or a full pool is told as a wait, and how long no
-/// write may end. One deadlock is no news; an operation that does not get through for this long is.
+/// How long an operation retries before it reports a conflict, a time limit or a full pool as a wait, and how long it
+/// may take until a write ends. A single deadlock is not worth a report; an operation that fails for this long is.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What an operation waits for.
+/// The cause of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WaitCause {
-    /// The database is away, or lacks a resource.
+    /// The database is unavailable, or lacks a resource.
     Away,
-    /// The database refuses every row, or this user: somebody has to change it back.
+    /// The database refuses every row, or this user: an operator must revert the change.
     Refused,
-    /// Other transactions are in the way again and again.
+    /// Other transactions conflict with the operation repeatedly.
     Conflict,
-    /// No write ends although some are under way, or statements run into a time limit again and again.
+    /// No write ends although some are in progress, or statements reach a time limit repeatedly.
     TimeLimit,
-    /// The own pool has no free connection for a long time.
+    /// This process's pool has had no free connection for a long time.
     Busy,
 }
 
@@ -46,24 +46,24 @@ impl WaitCause {
     }
 }
 
-/// Is told what operations wait for. Several may wait at the same time, for one cause or for several: an observer counts
-/// the calls by cause, and a cause is over when it was told `recovered` as often as `waiting`.
+/// Observes the waits of operations. Several operations may wait at the same time, for the same cause or for different
+/// causes. An observer counts the calls by cause: a cause is over after as many calls of `recovered` as of `waiting`.
 pub trait WaitObserver: Send + Sync {
-    /// An operation begins to wait. Called once an operation and cause.
+    /// An operation begins to wait. Called once for each operation and cause.
     fn waiting(&self, cause: WaitCause, error: &Error);
 
-    /// An operation that was told as waiting no longer waits for that cause: it succeeded, waits for another cause,
-    /// failed for good or was given up.
+    /// An operation that was reported as waiting no longer waits for that cause: it succeeded, waits for another cause,
+    /// failed permanently or was dropped.
     fn recovered(&self, cause: WaitCause);
 
-    /// A try failed and will be made again, whether the operation counts as waiting yet or not. Called for each try,
-    /// with the newest words of the database.
+    /// A try failed and will be repeated, whether the operation already counts as waiting or not. Called for each try,
+    /// with the database's latest error.
     fn retried(&self, cause: WaitCause, error: &Error) {
         let _ = (cause, error);
     }
 }
 
-/// One operation's wait: from its first failed try to its end.
+/// The wait of one operation: from its first failed try to its end.
 pub(super) struct Wait<'o> {
     observer: &'o dyn WaitObserver,
     began: Option<Instant>,
@@ -76,18 +76,18 @@ impl<'o> Wait<'o> {
         Self { observer, began: None, next: FIRST, told: None }
     }
 
-    /// How long ago the first try failed; zero before.
+    /// The time since the first failed try; zero before that.
     pub(super) fn elapsed(&self) -> Duration {
         self.began.map_or(Duration::ZERO, |began| began.elapsed())
     }
 
-    /// A try failed, and another follows at once.
+    /// Records a failed try that is repeated at once.
     pub(super) fn note(&mut self, error: &Error) {
         self.began.get_or_insert_with(Instant::now);
         self.observer.retried(WaitCause::of(error), error);
     }
 
-    /// A try failed, and it is time to wait.
+    /// Records a failed try that is repeated after a pause.
     pub(super) fn failed(&mut self, error: &Error) {
         let cause = WaitCause::of(error);
         self.began.get_or_insert_with(Instant::now);
@@ -103,7 +103,7 @@ impl<'o> Wait<'o> {
         self.observer.retried(cause, error);
     }
 
-    /// A try does not end, nor does any other.
+    /// Records that neither this try nor any other write ends.
     pub(super) fn stalled(&mut self) {
         if self.told.is_none() {
             let error = Error::TimedOut(
@@ -122,7 +122,7 @@ impl<'o> Wait<'o> {
     }
 }
 
-/// Also when the operation is given up.
+/// Ends the reported wait, also if the operation is dropped.
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         if let Some(cause) = self.told {

@@ -1,5 +1,6 @@
-//! The writer's connection, straight to SQLite's library. sqlx hands each statement and a copy of its values to a thread of
-//! its own and back, which is too much for one row; and many rows a statement hide what became of each.
+//! The writer's connection, which uses SQLite's library directly. sqlx passes each statement and a copy of its values
+//! to its own thread and back, which is too slow for a single row; and a statement of many rows does not return the
+//! result of each row.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -12,15 +13,15 @@ use tokio::sync::Mutex;
 use super::PRAGMAS;
 use crate::Error;
 
-/// The file that holds a database, by what stays with it when it is moved.
+/// The identity of a database file, which does not change when the file is moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileIdentity {
     pub(super) device: u64,
     pub(super) inode: u64,
 }
 
-/// One connection, opened when first used: SQLite has one writer, and waiting in our own queue is fair where its lock is
-/// not.
+/// One connection, opened at its first use. SQLite allows one writer; this mutex queues the callers fairly, which
+/// SQLite's lock does not.
 #[derive(Debug)]
 pub(super) struct WriterConnection {
     pub(super) options: SqliteConnectOptions,
@@ -32,10 +33,10 @@ impl WriterConnection {
         Self { options, open: Mutex::new(None) }
     }
 
-    /// Does the work in this thread, which the runtime replaces meanwhile where it has several.
+    /// Runs the work in this thread. A runtime with several threads replaces this thread meanwhile.
     ///
     /// # Errors
-    /// Those of the work; [`Error::Transient`] also where the file is not there.
+    /// The errors of the work; also [`Error::Transient`] if the file does not exist.
     pub(super) async fn with<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, Error>,
@@ -43,7 +44,7 @@ impl WriterConnection {
         self.with_file(|_, connection| work(connection)).await
     }
 
-    /// The same, for work that asks which file it is.
+    /// As [`Self::with`], and passes the file's identity to the work.
     pub(super) async fn with_file<T>(
         &self,
         work: impl FnOnce(FileIdentity, &mut Connection) -> Result<T, Error>,
@@ -51,14 +52,14 @@ impl WriterConnection {
         let mut open = self.open.lock().await;
         let work = || {
             let opened = open.take();
-            // SQLite would go on writing into a file that was moved or deleted, and say that all is well.
+            // SQLite would continue to write into a file that was moved or deleted, without an error.
             let file = file(self.options.get_filename())?;
             let mut connection = match opened {
                 Some((known, connection)) if known == file => connection,
                 _ => connect(self.options.get_filename())?,
             };
             let done = work(file, &mut connection);
-            // After trouble with the file the next use opens it again: it may be another one by then.
+            // After an error of the file the next use opens it again, because it may be another file by then.
             if matches!(done, Ok(_) | Err(Error::Data(_))) {
                 *open = Some((file, connection));
             }
@@ -71,10 +72,10 @@ impl WriterConnection {
     }
 }
 
-/// Which file is at a path.
+/// The identity of the file at a path.
 ///
 /// # Errors
-/// [`Error::Transient`] with the path where none is there.
+/// [`Error::Transient`] with the path if there is no file.
 pub(super) fn file(path: &Path) -> Result<FileIdentity, Error> {
     let missing =
         |error| Error::transient(format!("the file {} of store.url: {error}", path.display()));
@@ -82,7 +83,7 @@ pub(super) fn file(path: &Path) -> Result<FileIdentity, Error> {
     Ok(FileIdentity { device: metadata.dev(), inode: metadata.ino() })
 }
 
-/// Opens a file that is there: only `migrate` makes one, with its tables.
+/// Opens an existing file; only `migrate` creates one, with its tables.
 fn connect(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -92,10 +93,10 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Whether a file's folder is there.
+/// Checks that a file's folder exists.
 ///
 /// # Errors
-/// [`Error::Transient`] with the folder's path where it is not.
+/// [`Error::Transient`] with the folder's path if it does not.
 pub(crate) fn check_folder(file: &Path) -> Result<(), Error> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let Some(folder) = folder else { return Ok(()) };
@@ -133,7 +134,7 @@ mod tests {
         std::fs::rename(&elsewhere, &path).unwrap();
         add(4).await.unwrap();
         assert_eq!(sum(&path), 5);
-        // Another one in its place.
+        // Another file in the same place.
         std::fs::rename(&path, &elsewhere).unwrap();
         make(&path);
         add(8).await.unwrap();

@@ -1,4 +1,4 @@
-//! The jobs of replays, and rows put in the place of altered ones.
+//! Stores the jobs of replays.
 
 use async_trait::async_trait;
 use model::Timestamp;
@@ -17,7 +17,7 @@ impl Jobs for SqliteWriter {
         let make = "INSERT INTO replay_job (who, reason, what, position, counts, state, runner, started, updated) \
                     SELECT ?1, ?2, ?3, '{}', '{}', 'running', ?4, ?5, ?5 \
                     WHERE NOT EXISTS (SELECT 1 FROM replay_job WHERE runner = ?4 AND started = ?5)";
-        // A runner begins one job at a time: the same again is the same job, whose first answer was lost.
+        // A runner creates one job at a time, so an equal request is a retry after a lost answer: return the same job.
         let find = "SELECT id FROM replay_job WHERE runner = ?1 AND started = ?2";
         let started = at.to_rfc3339_micros();
         let values = (&job.who, &job.reason, job.what.to_string(), &job.runner, &started);

@@ -16,23 +16,23 @@ pub use write::SqliteWriter;
 use crate::Error;
 pub(crate) use crate::migrations::SQLITE as MIGRATOR;
 
-/// What every connection is told.
+/// The settings of every connection.
 const PRAGMAS: [(&str, &str); 5] = [
-    // In milliseconds. How long to wait for a writer in another process before the caller is told of it: as long as a
-    // signal may wait for.
+    // In milliseconds: how long to wait for a writer in another process before the caller gets an error. A signal may
+    // have to wait this long too.
     ("busy_timeout", "500"),
-    // A write-ahead log lets readers go on while one writer writes.
+    // A write-ahead log lets readers continue while a writer writes.
     ("journal_mode", "WAL"),
-    // Because a Kafka offset is committed on the strength of each commit: `NORMAL` may lose the last ones with the power.
+    // A Kafka offset is committed after each transaction, and `NORMAL` may lose the last transactions in a power failure.
     ("synchronous", "FULL"),
-    // In KiB when negative. The inner pages of the indexes of some ten million rows.
+    // In KiB if negative. Holds the inner pages of the indexes of some ten million rows.
     ("cache_size", "-32768"),
-    // In pages of 4 KiB. A checkpoint writes each page once however often it changed, so seldom is cheaper; 128 MiB are
-    // read again after a crash in less than a second.
+    // In pages of 4 KiB. A checkpoint writes each page once however often it changed, so rare checkpoints are cheaper.
+    // After a crash, 128 MiB are read again in less than a second.
     ("wal_autocheckpoint", "32768"),
 ];
 
-/// A time as it stands in the file.
+/// Parses a time of the file.
 fn time(text: &str) -> Result<Timestamp, Error> {
     Timestamp::parse(text).map_err(|error| Error::fatal(format!("a time in the file: {error}")))
 }

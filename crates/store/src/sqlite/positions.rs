@@ -1,4 +1,4 @@
-//! The account of positions.
+//! Stores positions.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};

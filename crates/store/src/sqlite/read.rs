@@ -1,4 +1,4 @@
-//! Reading.
+//! Reads publications.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::filter::{Bound, listing};
 use crate::search::search;
 use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, StoreSettings};
 
-/// Columns as they are selected.
+/// The column list of a SELECT.
 fn selected() -> String {
     columns::list(&COLUMNS, |column| format!("p.{}", column.name))
 }
@@ -27,7 +27,7 @@ pub struct SqliteReader {
     options: SqliteConnectOptions,
     max_connections: u32,
     connect_timeout: Duration,
-    /// Connections to the file that was there when the last statement began.
+    /// The connections to the file that existed when the last statement began, with its identity.
     open: Mutex<Option<(FileIdentity, SqlitePool)>>,
     find: String,
 }
@@ -40,7 +40,8 @@ impl SqliteReader {
             selected()
         );
         Self {
-            // Not opened read-only: a reader of a write-ahead log keeps its shared memory and may be the first to open it.
+            // Not opened read-only: a reader of a write-ahead log writes to its shared memory, and may be the first to
+            // open the log.
             options: tuned(options).pragma("query_only", "true"),
             max_connections: settings.max_connections,
             connect_timeout: settings.connect_timeout,
@@ -49,7 +50,7 @@ impl SqliteReader {
         }
     }
 
-    /// Connections to the file that is there now. SQLite would go on reading from one that another was put in the place of.
+    /// The connections to the file that is there now. SQLite would continue to read from a file that was replaced.
     fn pool(&self) -> Result<SqlitePool, Error> {
         let file = file(self.options.get_filename())?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +113,7 @@ impl PublicationReader for SqliteReader {
                    FROM json_each($1) AS i CROSS JOIN publication AS p ON p.name = i.value ORDER BY i.key";
         let pool = self.pool()?;
         let mut answer = sqlx::query(sql).bind(list.to_string()).fetch(&pool);
-        // The rows of the package that is being read.
+        // The rows of the current package.
         let (mut place, mut package) = (None, Vec::new());
         let mut rows = 0;
         let mut hand_on = |place: Option<i64>, package: &[SqliteRow]| {
@@ -153,7 +154,7 @@ impl PublicationReader for SqliteReader {
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        // The statements that are served: a column that is gone fails here as it would there.
+        // Runs the statements that serve requests, so that a missing column fails here too.
         self.find(&[]).await?;
         self.list(&Filter::default(), None, 1).await?;
         self.history(&[], 0, &mut |_, _| {}).await?;
@@ -167,7 +168,7 @@ fn whole(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
     columns::publication(&found, columns::id(&found)?)
 }
 
-/// A row of an answer.
+/// A row of a result, whose columns begin at `first`.
 struct Found<'r> {
     row: &'r SqliteRow,
     first: usize,
@@ -195,7 +196,7 @@ impl Source for Found<'_> {
     }
 }
 
-/// What a history needs of a row: its place, version, time, flag, credential and user name.
+/// The part of a row that a history needs: index of the package, version, time, flag, credential and user name.
 fn past(row: &SqliteRow) -> Result<Past<'_>, Error> {
     let credential = Credential::parse(row.try_get(4)?)?;
     let method = PublishMethod::of(row.try_get(3)?, credential);
@@ -203,7 +204,7 @@ fn past(row: &SqliteRow) -> Result<Past<'_>, Error> {
     past.map_err(|_| Error::fatal("a row holds a value that no event can have"))
 }
 
-/// The keys as a JSON array of `[name, version]`, the one way to bind a list of any length.
+/// The keys as a JSON array of `[name, version]`, because SQLite can bind a list of any length only as JSON.
 fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
     serde_json::Value::from_iter(ids.map(|id| vec![id.name.as_str(), id.version.as_str()]))
         .to_string()

@@ -1,4 +1,4 @@
-//! Writing: one connection, one transaction a batch, one prepared statement for new rows and one for known ones.
+//! Writes on one connection, with one transaction per batch, and one prepared statement each for new and for existing rows.
 
 use std::borrow::Cow;
 
@@ -18,9 +18,9 @@ use crate::{Error, PublicationTable, PublicationWriter, Recorded};
 #[derive(Debug)]
 pub struct SqliteWriter {
     pub(super) connection: WriterConnection,
-    /// Writes a row whose key is not there.
+    /// Inserts a row if its key is new.
     insert: String,
-    /// Merges a row into the one that is there; returns whether it is disputed then, and nothing where nothing changes.
+    /// Merges a row into the existing row. Returns whether that is disputed then, and no row if nothing changes.
     merge: String,
 }
 
@@ -36,7 +36,7 @@ impl SqliteWriter {
         Self { connection: WriterConnection::new(options), insert, merge }
     }
 
-    /// Begins a transaction. IMMEDIATE: what is read in it stays true until the commit.
+    /// Begins an IMMEDIATE transaction, in which a value that was read stays true until the commit.
     pub(super) fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
         connection.transaction_with_behavior(TransactionBehavior::Immediate)
     }
@@ -96,7 +96,7 @@ impl PublicationWriter for SqliteWriter {
     async fn probe(&self) -> Result<(), Error> {
         let row = typical_row()?;
         let try_it = |connection: &mut Connection| {
-            // Dropped at the end, which rolls it back.
+            // Dropping the transaction at the end rolls it back.
             let transaction = Self::begin(connection)?;
             self.write(&transaction, &[Cow::Borrowed(&row)]).map(drop)
         };
@@ -143,7 +143,7 @@ impl PublicationTable for SqliteWriter {
     }
 }
 
-/// Binds the values of a row to the places from `first` on, in the order of the columns.
+/// Binds the values of a row to the parameters from `first` on, in the order of the columns.
 pub(super) fn bind_row(
     statement: &mut Statement<'_>,
     first: usize,

@@ -1,4 +1,4 @@
-//! The table's own account of how far it is.
+//! The positions that the table stores.
 
 use super::*;
 
@@ -28,7 +28,7 @@ pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
         assert_eq!(advanced.database, database);
         advanced.before
     };
-    // Nobody has claimed anything: nothing is written.
+    // Nothing is claimed yet: nothing is written.
     assert_eq!(advance(&[write(0, "one", None, at(5))]).await, [None]);
     let claimed = claim(&key, "one", &[2, 0]).await.accounts;
     assert_eq!(claimed, [account(2, "one", None), account(0, "one", None)]);
@@ -38,19 +38,20 @@ pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
         advance(&both).await,
         [Some(account(2, "one", None)), Some(account(0, "one", None))]
     );
-    // What stood there comes back, and what is written stands.
+    // The result is the previous account, and the new position is stored.
     let before = advance(&[write(0, "one", Some(7), at(9))]).await;
     assert_eq!(before, [Some(account(0, "one", Some(settled)))]);
-    // Less than what must stand there: nothing is written, nor into a database that is another by now.
+    // The stored offset is less than `at_least`, or the database is another one: nothing is written.
     let stands = [Some(account(0, "one", Some(at(9))))];
     assert_eq!(advance(&[write(0, "one", Some(10), at(12))]).await, stands);
     let other = DatabaseId("another".into());
     let to_other = Advance { database: other, ..write(0, "one", Some(9), at(12)) };
     assert_eq!(advance(&[to_other]).await, stands);
-    // An operator's reset goes back.
+    // An operator's reset moves the position back.
     assert_eq!(advance(&[write(0, "one", Some(8), at(8))]).await, stands);
     advance(&[write(0, "one", Some(8), at(9))]).await;
-    // Another claims it: a late write of the one before changes nothing, and says whose it is.
+    // Another owner claims the partition: a late write of the previous owner changes nothing, and the result names the
+    // new owner.
     let claimed = claim(&key, "two", &[0]).await.accounts;
     assert_eq!(claimed, [account(0, "two", Some(at(9)))]);
     let late = [write(0, "one", Some(9), at(100)), write(2, "one", Some(5), at(6))];
@@ -60,7 +61,7 @@ pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
     );
     let without_epoch = TablePosition { leader_epoch: None, ..at(10) };
     advance(&[write(0, "two", Some(9), without_epoch.clone())]).await;
-    // Another topic of the same name, and another group, are others.
+    // Another topic of the same name, and another group, have their own positions.
     let again = PositionKey { topic_id: "made again".into(), ..key.clone() };
     assert_eq!(claim(&again, "two", &[0]).await.accounts, [account(0, "two", None)]);
     let other = PositionKey { group: "h".into(), ..key.clone() };
@@ -79,8 +80,8 @@ pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
     assert_eq!(claim(&key, "two", &[]).await.accounts, []);
 }
 
-/// Owners that take the partition from each other while each goes on writing: what stands is always the last write of the
-/// owner of that moment.
+/// Several owners take the partition from each other while each continues to write. The stored position is always the
+/// last write of the current owner.
 pub(super) async fn a_late_write_of_a_former_owner_changes_nothing(store: Store) {
     let accounts = crate::open_positions(&store.settings).unwrap();
     let key = PositionKey { group: "g".into(), topic_id: "t".into() };
@@ -106,7 +107,7 @@ pub(super) async fn a_late_write_of_a_former_owner_changes_nothing(store: Store)
                     }
                 };
                 let before = before[0].clone().unwrap();
-                // What an owner finds under its own token is its own or what it took over, and never grows backwards.
+                // A position under the owner's own token is its own or the one it took over, and never decreases.
                 if before.owner == token
                     && let Some(position) = before.position
                     && position.next_offset / 1_000 == owner
@@ -122,7 +123,7 @@ pub(super) async fn a_late_write_of_a_former_owner_changes_nothing(store: Store)
     assert_eq!(last.position.unwrap().next_offset, owner * 1_000 + 19);
 }
 
-/// None where another transaction was in the way.
+/// `None` if another transaction conflicted.
 fn retried<T>(result: Result<T, Error>) -> Option<T> {
     match result {
         Ok(value) => Some(value),

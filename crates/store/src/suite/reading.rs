@@ -1,8 +1,8 @@
-//! Histories, names by their prefix, and the feed from its oldest row on.
+//! Histories, searches by prefix, and the listing from the oldest row on.
 
 use super::*;
 
-/// The rows of each package, as they are handed on.
+/// The number of rows of each package that `history` passes on.
 pub(super) async fn histories_of(
     store: &Store,
     names: &[&str],
@@ -27,10 +27,10 @@ pub(super) async fn the_rows_of_a_package_are_handed_on_one_package_at_a_time(st
     store.writer.record(&rows).await.unwrap();
     let count = |name: &str| rows.iter().filter(|row| row.id.name.as_str() == name).count();
     let expected: Vec<_> = ["a", "b", "ünï"].map(|name| (name.to_owned(), count(name))).into();
-    // In the order of their names, each once, and nothing of those that have no rows.
+    // In the order of the names, each name once, without packages that have no rows.
     let (found, read) = histories_of(&store, &["ünï", "b", "a", "none", "b"], 60).await;
     assert_eq!((found, read), (expected.clone(), RowsRead { rows: 60, is_complete: true }));
-    // One row too many.
+    // The limit is one row too low.
     let (found, read) = histories_of(&store, &["ünï", "b", "a"], 59).await;
     assert_eq!(found, expected[..2]);
     assert_eq!(read, RowsRead { rows: (count("a") + count("b")) as u64, is_complete: false });
@@ -40,7 +40,7 @@ pub(super) async fn the_rows_of_a_package_are_handed_on_one_package_at_a_time(st
     assert_eq!((found, read), (vec![], RowsRead { rows: 0, is_complete: true }));
     store.reader.ready().await.unwrap();
 
-    // And they are the rows.
+    // The rows passed on are the rows of the table.
     let mut read = Vec::new();
     let mut each = |_: &PackageName, past: &[Past<'_>]| {
         let kept: Vec<Publication> =
@@ -61,7 +61,7 @@ pub(super) async fn names_are_found_by_their_prefix(store: Store) {
     let mut names =
         vec!["@s/a", "@s/b", "A", "a", "a-b", "ab", "abc", "b", "ab\u{10ffff}", "é", "éa"];
     let mut rows: Vec<_> = names.iter().map(|name| row(name, 1)).collect();
-    // Many versions lie between two names.
+    // Many versions between two names.
     for number in 0..500 {
         let mut version = row("ab", number);
         version.id.version = PackageVersion::new(&number.to_string()).unwrap();
@@ -104,7 +104,7 @@ pub(super) async fn lists_oldest_first_as_the_exact_reverse(store: Store) {
     assert_eq!(listed, newest);
 }
 
-/// The indexes that the database's plan of a statement names, in the order of their names.
+/// The names of the indexes in the database's plan of a statement, sorted.
 async fn indexes_of(store: &Store, sql: &str) -> Vec<String> {
     let url = &store.settings.url;
     let plan: Vec<String> = if url.starts_with("sqlite") {

@@ -13,7 +13,7 @@ use crate::suite::row;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A database with rows, and a session that can keep everybody else from reading them.
+/// A database with rows, and a session that can block all reads of them.
 struct Scene {
     settings: StoreSettings,
     coalescer: Arc<LookupCoalescer>,
@@ -36,7 +36,7 @@ impl Scene {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.session).await.unwrap();
     }
 
-    /// From here to `release` every statement that reads stays with the server.
+    /// Blocks, until `release`, every statement that reads.
     async fn hold(&mut self) {
         self.execute("BEGIN; LOCK TABLE publication IN ACCESS EXCLUSIVE MODE").await;
     }
@@ -45,9 +45,9 @@ impl Scene {
         self.execute("COMMIT").await;
     }
 
-    /// Waits until so many statements are with the server. Callers that were spawned before have asked by then.
+    /// Waits until this many statements are blocked. Callers that were spawned before have queued their look-ups by then.
     async fn held(&mut self, count: i64) {
-        // The activity's view would be the same all through the transaction.
+        // `pg_stat_activity` would not change within the transaction.
         let asked = "SELECT count(*) FROM pg_locks \
                      WHERE NOT granted AND relation = 'publication'::regclass";
         eventually("the statements to wait", PATIENCE, async || {
@@ -69,13 +69,13 @@ impl Scene {
         tokio::spawn(async move { coalescer.find(&ids).await })
     }
 
-    /// One caller a row, all at once.
+    /// Starts one caller per row, all at once.
     fn ask_all(&self) -> Vec<JoinHandle<Answer>> {
         self.rows.iter().map(|row| self.ask(&[&row.id])).collect()
     }
 
-    /// The same where the statements stay with the server and the first caller has given up. It flew by itself; those who
-    /// wait have its place. That nobody wants its statement any longer the server does not notice, so that there are three.
+    /// As `ask_all`, while statements are blocked and the first caller is cancelled. It had sent its statement alone, so
+    /// waiting callers take its slot. The server does not notice that the first statement was abandoned, so three are blocked.
     async fn ask_all_and_first_gives_up(&mut self) -> Vec<JoinHandle<Answer>> {
         self.hold().await;
         let asked = self.ask_all();
@@ -115,7 +115,7 @@ async fn callers_at_once_share_statements_and_each_gets_its_own() {
         let expected = [Some(row.clone()), None, Some(shared.clone()), Some(row.clone())];
         assert_eq!(asked.await.unwrap().unwrap(), expected);
     }
-    // Two with one caller each, and the others by 64 callers of four keys.
+    // Two statements with one caller each, then batches of 64 callers with four keys each.
     let log = server.log();
     let statements = log.lines().filter(|line| line.contains("JOIN publication p USING")).count();
     assert_eq!(statements, SLOTS + 98_usize.div_ceil(BATCH / 4), "{log}");
@@ -166,7 +166,7 @@ async fn one_connection_is_enough_for_all() {
 async fn a_caller_that_gives_up_harms_nobody() {
     let mut scene = Scene::new(testkit::postgres().database().await.url).await;
     let asked = scene.ask_all_and_first_gives_up().await;
-    // One that is with the others in a statement.
+    // Cancel a caller whose look-up shares a statement with others.
     asked[50].abort();
     scene.release().await;
     let kept = |place: &usize| ![0, 50].contains(place);
@@ -180,7 +180,7 @@ async fn a_statement_that_everybody_gave_up_ends() {
     let mut scene = Scene::new(testkit::postgres().database().await.url).await;
     let asked = scene.ask_all_and_first_gives_up().await;
     asked.iter().for_each(JoinHandle::abort);
-    // The server has answered nothing yet.
+    // The server has answered no statement yet.
     scene.is_released().await;
     let asked = scene.ask_all();
     scene.release().await;
@@ -226,7 +226,7 @@ async fn a_row_that_no_event_can_have_made_spoils_nothing_for_the_others() {
     }
 }
 
-/// What a panic leaves: nobody waits for ever, and the slot is free again.
+/// After a panic no caller waits for ever, and the slot is free again.
 #[tokio::test]
 async fn a_task_that_is_lost_releases_its_slot() {
     let coalescer = coalescer(&StoreSettings {

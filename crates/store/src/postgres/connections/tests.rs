@@ -11,7 +11,7 @@ use crate::{PublicationTable, Retrying, WaitCause, WaitObserver};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Counts the tries that failed.
+/// Counts the failed tries.
 #[derive(Default)]
 struct Failed(AtomicUsize);
 
@@ -61,7 +61,7 @@ impl Scene {
         sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut self.operator).await.unwrap();
     }
 
-    /// Has a trigger do this before each insert of a row whose name begins with `bad`.
+    /// Creates a trigger that runs `what` before each insert of a row whose name begins with `bad`.
     async fn trigger(&mut self, what: &str) {
         self.execute(format!(
             "CREATE OR REPLACE FUNCTION interfere() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
@@ -105,7 +105,7 @@ async fn a_statement_that_is_given_up_ends_at_the_server() {
     eventually("the statement to end", PATIENCE, async || running().await == 0).await;
 }
 
-/// Each class of errors, with the code raised by a trigger.
+/// Each class of errors, raised by a trigger with the code.
 #[tokio::test]
 async fn each_class_of_errors_is_told_by_its_code() {
     let mut scene = Scene::new().await;
@@ -140,7 +140,7 @@ async fn a_statement_runs_into_the_limit_of_the_session_the_role_or_a_lock() {
     let error = scene.writer.record(&rows(&["bad"])).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut(_)) && error.to_string().contains("57014"), "{error}");
 
-    // The table is locked: the statement ends, and what waits gets through when the lock is gone.
+    // The table is locked: the statement times out, and the retried batch is written when the lock is released.
     scene.execute("BEGIN; LOCK TABLE publication").await;
     let error = scene.writer.record(&rows(&["a", "b"])).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut(_)), "{error}");
@@ -154,7 +154,7 @@ async fn a_statement_runs_into_the_limit_of_the_session_the_role_or_a_lock() {
 #[tokio::test]
 async fn a_shorter_limit_of_the_role_makes_batches_smaller() {
     let mut scene = Scene::new().await;
-    // Each row takes its time, so that so many of them take too long together.
+    // Each row takes some time, so that the whole batch exceeds the limit.
     scene.trigger("PERFORM pg_sleep(0.02)").await;
     scene
         .execute("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = ''300ms''', current_database()); END $$")
@@ -196,7 +196,7 @@ async fn a_rows_fault_is_told_from_the_tables() {
     assert!(!writing.is_finished(), "the table is at fault: nothing is refused");
     scene.execute("ALTER TABLE publication DROP COLUMN x").await;
     assert_eq!(writing.await.unwrap().unwrap().recorded.inserted, 1);
-    // What is checked at the commit.
+    // A constraint that is checked at the commit.
     scene
         .execute(
             "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'late'; END $$; \
@@ -221,12 +221,12 @@ async fn a_row_that_a_trigger_swallows_is_refused() {
         .await
         .unwrap();
     assert_eq!(there, 2);
-    // By COPY too.
+    // Also by COPY.
     let mut many: Vec<_> = (0..2_000).map(|number| row(&format!("p{number}"), 1)).collect();
     many[7] = row("bad7", 1);
     let written = scene.retrying().write(&many).await.unwrap();
     assert_eq!(written.refused.iter().map(|refused| refused.place).collect::<Vec<_>>(), [7]);
-    // All of them: the table is at fault.
+    // The trigger drops every row: the table is at fault.
     scene.execute("CREATE OR REPLACE FUNCTION interfere() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'").await;
     let error = scene.writer.probe().await.unwrap_err();
     assert!(error.to_string().contains("a trigger drops"), "{error}");
@@ -304,7 +304,7 @@ async fn the_schema_is_the_configured_one_whatever_the_role_says() {
         .await
         .unwrap();
     assert_eq!(there, 1);
-    // A schema of its own from the start.
+    // A schema that is configured from the start.
     scene
         .execute("CREATE SCHEMA mine; DROP TABLE public.publication; DROP SCHEMA other CASCADE")
         .await;
@@ -321,10 +321,10 @@ async fn what_is_the_sessions_own_fault_is_gone_with_it() {
     let id = [rows(&["a"])[0].id.clone()];
     scene.writer.record(&rows(&["a"])).await.unwrap();
     assert!(reader.find(&id).await.unwrap()[0].is_some());
-    // The plan that the session keeps does not fit the table any more.
+    // The session's cached plan no longer fits the table.
     scene.execute("ALTER TABLE publication ALTER COLUMN username TYPE varchar(300)").await;
     assert!(reader.find(&id).await.unwrap()[0].is_some());
-    // Sessions keep the setting with which they began.
+    // Open sessions keep the setting with which they began.
     let set = |value: &str| {
         format!(
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {value}', current_database()); END $$"
@@ -338,7 +338,7 @@ async fn what_is_the_sessions_own_fault_is_gone_with_it() {
     assert!(matches!(error, Error::Transient(_)) && error.to_string().contains("25006"), "{error}");
     scene.execute(format!("SET default_transaction_read_only = off; {}", set("off"))).await;
     scene.writer.record(&rows(&["b"])).await.unwrap();
-    // All sessions ended: the next statement has a new one.
+    // All sessions are terminated: the next statement gets a new session.
     scene.execute(end).await;
     scene.writer.record(&rows(&["c"])).await.unwrap();
     assert!(reader.find(&id).await.unwrap()[0].is_some());
@@ -354,7 +354,7 @@ async fn a_password_that_is_rotated_is_read_again() {
     let write = |password: &str| {
         std::fs::write(&url_file, format!("postgres://rotated:{password}@{behind}\n")).unwrap();
     };
-    // The server asks this role for its password.
+    // Make the server ask this role for its password.
     scene.execute("CREATE ROLE rotated LOGIN SUPERUSER PASSWORD 'first'").await;
     let hba: String =
         sqlx::query_scalar("SHOW hba_file").fetch_one(&mut scene.operator).await.unwrap();
@@ -392,7 +392,7 @@ async fn the_servers_own_words_say_why_there_is_no_connection() {
     let error = away.ready().await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
 
-    // All that is full is the own pool.
+    // Only this process's pool is full.
     let settings = StoreSettings {
         max_connections: 1,
         connect_timeout: Duration::from_millis(300),
@@ -409,7 +409,7 @@ async fn the_servers_own_words_say_why_there_is_no_connection() {
     scene.execute(format!("DROP ROLE {role}")).await;
 }
 
-/// A host that died: its connections stay open and silent, and new ones reach another.
+/// Simulates a host that died: its connections stay open and silent, and new connections reach another host.
 #[tokio::test]
 async fn a_connection_that_goes_silent_is_replaced_and_its_locks_are_freed() {
     use testkit::{NetworkFault, Proxy};
@@ -419,7 +419,7 @@ async fn a_connection_that_goes_silent_is_replaced_and_its_locks_are_freed() {
     let (server, database) = behind.split_once('/').unwrap();
     let proxies = [Proxy::start(), Proxy::start()];
     proxies.iter().for_each(|proxy| proxy.forward_to(server));
-    // The URL's file leads to the one, later to the other, as a name that moves does.
+    // The URL file names the first proxy, later the second, like a host name whose address changes.
     let folder = tempfile::tempdir().unwrap();
     let url_file = folder.path().join("url");
     let lead = |proxy: &Proxy| {
@@ -430,7 +430,7 @@ async fn a_connection_that_goes_silent_is_replaced_and_its_locks_are_freed() {
     let settings = StoreSettings { url_file: url_file.clone(), ..scene.settings.clone() };
     let writer = crate::open_writer(&settings).unwrap();
     writer.record(&rows(&["a"])).await.unwrap();
-    // It is with the server, holds a lock on the row's key, and its answer is lost.
+    // The server runs the statement, which locks the row's key, and the answer is lost.
     scene.trigger("PERFORM pg_sleep(0.3)").await;
     proxies[0].set(NetworkFault::AnswersLost);
     lead(&proxies[1]);
@@ -469,7 +469,7 @@ async fn a_pooler_of_sessions_works_and_one_of_transactions_is_refused_by_name()
     assert!(error.to_string().contains("transaction mode"), "{error}");
 }
 
-/// The old primary still lives, and takes what is sent over the sessions that are open.
+/// The old primary still runs, and accepts statements on open sessions.
 #[tokio::test]
 async fn who_writes_leaves_the_old_primary_when_a_new_one_is_reached() {
     let other = Postgres::builder().fsync(false).start();
@@ -483,13 +483,13 @@ async fn who_writes_leaves_the_old_primary_when_a_new_one_is_reached() {
     let connections = connections.following();
     let ask = || connections.fetch_one(|| sqlx::query("SELECT inet_server_port()"));
     let port = async || ask().await.unwrap().get::<i32, _>(0);
-    // Several sessions, warm.
+    // Open several sessions.
     let slow = || connections.fetch_all(|| sqlx::query("SELECT pg_sleep(0.2)"));
     let (one, other, third) = tokio::join!(slow(), slow(), slow());
     assert!(one.is_ok() && other.is_ok() && third.is_ok());
     let old = port().await;
     lead(&servers[1]);
-    // All idle sessions at work, and one more, which reaches the new server.
+    // Use all idle sessions and one more, which reaches the new server.
     let (one, other, third, fourth) = tokio::join!(slow(), slow(), slow(), slow());
     assert!(one.is_ok() && other.is_ok() && third.is_ok() && fourth.is_ok());
     for _ in 0..5 {
