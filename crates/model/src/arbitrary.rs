@@ -1,4 +1,4 @@
-//! Publications from a small world, for property tests of the merge: every rule down to the last gets to decide.
+//! Random publications with few distinct values, for property tests of the merge: every rule decides some pairs.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -57,7 +57,7 @@ fn info() -> impl Strategy<Value = PublicationInfo> {
         )
 }
 
-/// A record as the ingester would write it, of one of the names given.
+/// A record as the ingester would write it, with one of the given names.
 pub fn publication(names: &'static [&'static str]) -> impl Strategy<Value = Publication> {
     let ids: Vec<PublicationId> =
         names.iter().filter_map(|name| PublicationId::new(name, "1.0.0").ok()).collect();

@@ -1,10 +1,10 @@
-//! The columns of a row, listed once: the databases, the commands that print rows and their tests all go by this list.
+//! The columns of a row, listed once for the databases, the commands that print rows, and their tests.
 
 use std::fmt;
 
 use crate::{Integrity, Publication, Timestamp, Username};
 
-/// How many columns a row has.
+/// The number of columns of a row.
 pub const COLUMN_COUNT: usize = 17;
 
 /// The columns' names, the primary key first, in the order of [`Publication::columns`].
@@ -37,7 +37,7 @@ pub enum ColumnValue<'r> {
     Time(Option<Timestamp>),
     /// A flag.
     Flag(Option<bool>),
-    /// A word, and its place in its enumeration.
+    /// A word, and its index in its enumeration.
     Word(&'static str, u8),
     /// A number, 0 to 2³¹−1.
     Number(u32),
@@ -73,7 +73,7 @@ impl Publication {
     }
 }
 
-/// For people: `null`, times with microseconds, bytes in hexadecimal digits.
+/// The value for people: `null`, times with microseconds, bytes in hexadecimal digits.
 impl fmt::Display for ColumnValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! The publish event after decoding (crates/model/README.md, Publish event): every field checked, nothing evaluated yet.
+//! The publish event after decoding (crates/model/README.md, Publish event): every field checked, no verdict evaluated yet.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::{Actor, Credential, Integrity, PublicationId, Timestamp, Username};
 pub struct EventIdentity(pub [u8; 16]);
 
 impl EventIdentity {
-    /// From the CloudEvents attributes, which together name an event.
+    /// Computes the identity from the CloudEvents attributes `source` and `id`, which together identify an event.
     #[must_use]
     pub fn new(source: &str, id: &str) -> Self {
         let digest =
@@ -30,12 +30,12 @@ impl fmt::Debug for EventIdentity {
     }
 }
 
-/// The publisher's address as the event carries it, unparsed. It cannot be printed: `Debug` hides it.
+/// The publisher's address as the event has it, unparsed. `Debug` hides it, so that it is not printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address<'a>(Cow<'a, str>);
 
 impl<'a> Address<'a> {
-    /// Takes the text as it stands, any text.
+    /// Takes any text, unchanged.
     pub fn new(text: impl Into<Cow<'a, str>>) -> Self {
         Self(text.into())
     }
@@ -53,23 +53,23 @@ impl fmt::Debug for Address<'_> {
     }
 }
 
-/// What the registry verified on the act. A field that is missing is `None`.
+/// The registry's report about the second factor on the act. A missing field is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecondFactor<'a> {
-    /// Whether one was presented.
+    /// Whether a second factor was presented.
     pub presented: Option<bool>,
     /// Whether it was verified.
     pub verified: Option<bool>,
     /// `totp`, `webauthn`, `recovery_code`, `sms`, `email`, `remembered_device` or anything else.
     pub method: Option<Cow<'a, str>>,
-    /// When, as the event carries it: an unusable time is a verdict, not a rejection.
+    /// The time of the verification, as the event has it: an unusable time affects the verdict, and does not reject the event.
     pub verified_at: Option<Cow<'a, str>>,
 }
 
-/// How the publisher authenticated. A missing block equals one without fields.
+/// The publisher's authentication. A missing block equals a block without fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth<'a> {
-    /// What was presented.
+    /// The credential that was presented.
     pub credential: Credential,
     /// Whether the token is exempt from the second factor.
     pub bypass2fa: Option<bool>,
@@ -77,7 +77,7 @@ pub struct Auth<'a> {
     pub amr: Vec<Cow<'a, str>>,
     /// OIDC assurance level.
     pub acr: Option<Cow<'a, str>>,
-    /// What the registry verified; `None` also when the block has no known field.
+    /// The registry's report about the second factor; `None` also if the block has no known field.
     pub second_factor: Option<SecondFactor<'a>>,
 }
 
@@ -96,30 +96,30 @@ impl Default for Auth<'_> {
 /// One act: the publication, or the staging before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Act<'a> {
-    /// T, the time it happened.
+    /// The time of the act, T.
     pub at: Timestamp,
-    /// Who acted.
+    /// The kind of the acting party.
     pub actor: Actor,
-    /// The account or workflow, where the registry says it.
+    /// The account or workflow, if the registry reports it.
     pub username: Option<Username>,
     /// The publisher's address.
     pub address: Option<Address<'a>>,
-    /// The edge's own verdict on Tor.
+    /// The registry edge's own verdict on Tor.
     pub edge_tor: Option<bool>,
-    /// How the publisher authenticated.
+    /// The publisher's authentication.
     pub auth: Auth<'a>,
 }
 
-/// A publish event, decoded and checked. It borrows from the record it was read from.
+/// A publish event, decoded and checked. It borrows from the record's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishEvent<'a> {
-    /// Which event this is.
+    /// The event's identity.
     pub identity: EventIdentity,
-    /// What was published.
+    /// The published package and version.
     pub id: PublicationId,
-    /// The digest of the published artifact, where the registry says it.
+    /// The digest of the published artifact, if the registry reports it.
     pub integrity: Option<Integrity>,
-    /// 0 to 2³¹−1; a corrected event has a higher one.
+    /// 0 to 2³¹−1; a corrected event has a higher revision.
     pub revision: u32,
     /// The act that made the version public (for a staged version the approval); its `at` is the publication's T.
     pub act: Act<'a>,
@@ -128,7 +128,7 @@ pub struct PublishEvent<'a> {
 }
 
 impl Act<'_> {
-    /// The same act, borrowing nothing.
+    /// The same act, without borrowed data.
     #[must_use]
     pub fn into_owned(self) -> Act<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
@@ -152,7 +152,7 @@ impl Act<'_> {
 }
 
 impl PublishEvent<'_> {
-    /// The same event, borrowing nothing.
+    /// The same event, without borrowed data.
     #[must_use]
     pub fn into_owned(self) -> PublishEvent<'static> {
         PublishEvent {

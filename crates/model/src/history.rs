@@ -1,5 +1,5 @@
-//! How a publication compares with those of the same package that precede it (crates/query/README.md, API): computed from rows
-//! when it is asked for, and kept nowhere.
+//! Compares a publication with the earlier ones of its package (crates/query/README.md, API). The result is computed
+//! from rows on request and is not stored.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -11,11 +11,11 @@ use crate::verdict::words;
 use crate::{Credential, PublicationInfo, Timestamp};
 
 words! {
-    /// How a version was published.
+    /// The method by which a version was published.
     PublishMethod {
         /// A second factor was verified.
         SecondFactor = "second_factor",
-        /// Neither: the facts say so.
+        /// Without a second factor and without a trusted publisher, as the row's fields say.
         SingleFactor = "single_factor",
         /// By a trusted publisher's own identity.
         TrustedPublisher = "trusted_publisher",
@@ -25,7 +25,7 @@ words! {
 }
 
 impl PublishMethod {
-    /// From what a row says.
+    /// The method that a row's fields show.
     #[must_use]
     pub const fn of(tfa: Option<bool>, credential: Credential) -> Self {
         match (tfa, credential) {
@@ -42,14 +42,14 @@ impl PublishMethod {
 }
 
 impl PublicationInfo {
-    /// How the version was published.
+    /// The method by which the version was published.
     #[must_use]
     pub const fn method(&self) -> PublishMethod {
         PublishMethod::of(self.tfa, self.credential)
     }
 }
 
-/// What the history needs of a row. It borrows its texts, because a package has thousands of rows and few are named.
+/// The part of a row that a history needs. It borrows its texts, because a package has thousands of rows and few are returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Past<'r> {
     version: &'r str,
@@ -59,10 +59,10 @@ pub struct Past<'r> {
 }
 
 impl<'r> Past<'r> {
-    /// From a row's columns.
+    /// Builds a value from a row's columns.
     ///
     /// # Errors
-    /// [`InvalidName`] where the version or the user name is not one.
+    /// [`InvalidName`] if the version or the user name is invalid.
     pub fn new(
         version: &'r str,
         created: Timestamp,
@@ -74,7 +74,7 @@ impl<'r> Past<'r> {
         Ok(Self { version, created, method, username })
     }
 
-    /// From a publication.
+    /// Builds a value from a publication.
     #[must_use]
     pub fn of(version: &'r PackageVersion, info: &'r PublicationInfo) -> Self {
         Self {
@@ -86,24 +86,24 @@ impl<'r> Past<'r> {
     }
 }
 
-/// What precedes a publication.
+/// A summary of the publications that precede a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
-    /// How many publications precede it.
+    /// The number of publications that precede this one.
     pub earlier: u32,
-    /// The version of the strongest that precedes it: the latest by a second factor or a trusted publisher, else the
-    /// latest by a single factor.
+    /// The version of the strongest preceding publication: the latest with a second factor or a trusted publisher, else
+    /// the latest with a single factor.
     pub strongest: Option<PackageVersion>,
-    /// Whether it was published by a single factor and `strongest` was not; `None` = that cannot be said.
+    /// Whether this one was published by a single factor and `strongest` was not; `None` = unknown.
     pub weaker: Option<bool>,
-    /// Whether nobody of its user name published the package earlier; `None` = that cannot be said.
+    /// Whether this user name had not published the package before; `None` = unknown.
     pub new_publisher: Option<bool>,
-    /// When its user name last published the package before.
+    /// When this user name last published the package before.
     pub publisher_last: Option<Timestamp>,
 }
 
-/// The histories of some publications of a package, in their order, from all rows of the package. It takes n log n for
-/// all of them together, because somebody may ask for each version of a package that has very many.
+/// The histories of the `asked` publications of a package, in their order, from all rows of the package. Takes O(n log
+/// n) for all of them together, because a client may ask for every version of a package with very many versions.
 #[must_use]
 pub fn histories(asked: &[Past<'_>], rows: &[Past<'_>]) -> Vec<History> {
     let mut order: Vec<usize> = (0..asked.len()).collect();
@@ -137,19 +137,19 @@ pub fn histories(asked: &[Past<'_>], rows: &[Past<'_>]) -> Vec<History> {
     found.into_iter().flatten().collect()
 }
 
-/// Everything with an earlier time, as it grows.
+/// The rows with an earlier time than the publication in question; rows are added as the time advances.
 struct Earlier<'r> {
     rows: &'r [&'r Past<'r>],
     releases: Lines,
     prereleases: Lines,
-    /// When each user name published last.
+    /// The time at which each user name last published.
     publishers: HashMap<&'r str, Timestamp>,
     count: usize,
     has_anonymous: bool,
 }
 
 impl Earlier<'_> {
-    /// Adds the row of that place; they come in the order of their times.
+    /// Adds the row at index `place`; rows are added in the order of their times.
     fn add(&mut self, place: usize) {
         let row = self.rows[place];
         self.count += 1;
@@ -159,7 +159,7 @@ impl Earlier<'_> {
             }
             None => self.has_anonymous = true,
         }
-        // Places count from 1 there, so that 0 is none.
+        // [`Counts`] numbers rows from 1, because 0 means none.
         let added = Counts::of(row.method, place + 1);
         match Line::of(row.version) {
             Some(line) if line.is_prerelease => self.prereleases.add(&line, added),
@@ -199,21 +199,21 @@ impl Earlier<'_> {
     }
 }
 
-/// A version that is valid SemVer 2.0.0, by its precedence.
+/// A version that is valid SemVer 2.0.0, ordered by precedence.
 struct Line {
     version: Version,
     is_prerelease: bool,
 }
 
 impl Line {
-    /// None of a version that is not SemVer, or whose numbers are too great for its reader: it counts as a release.
+    /// `None` for a version that is not SemVer, or whose numbers are too large for the parser: it counts as a release.
     fn of(version: &str) -> Option<Self> {
         let version = Version::parse(version).ok()?;
         Some(Self { is_prerelease: !version.pre.is_empty(), version })
     }
 }
 
-/// Some rows: how many, and the places of the latest of each strength; 0 = none.
+/// A set of rows: its size, and the number of the latest row of each strength, from 1; 0 = none.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     count: usize,
@@ -235,11 +235,11 @@ impl Counts {
     }
 }
 
-/// Releases, or prereleases: those that are SemVer by precedence, and the others together.
+/// All releases, or all prereleases: SemVer versions by precedence, and the other versions together.
 struct Lines {
-    /// Every precedence that occurs, ascending.
+    /// Every distinct precedence, ascending.
     known: Vec<Version>,
-    /// A Fenwick tree over `known`: what lies below a precedence, in logarithmic time.
+    /// A Fenwick tree over `known`, which sums the counts below a precedence in logarithmic time.
     tree: Vec<Counts>,
     others: Counts,
 }
@@ -268,7 +268,7 @@ impl Lines {
         self.first(self.known.len())
     }
 
-    /// What was added of the first so many precedences, and the others.
+    /// The counts of the first `count` precedences and of the versions that are not SemVer.
     fn first(&self, count: usize) -> Counts {
         let (mut counts, mut at) = (self.others, count);
         while at > 0 {

@@ -1,7 +1,7 @@
-//! What a publication is: names, times, events, verdicts, rows and the one merge rule.
+//! The model of a publication: names, times, events, verdicts, rows and the merge rule.
 //!
-//! Everything here is a value or a pure rule. This crate must not do I/O, must not read a clock and must not know of
-//! Kafka, of a database or of an asynchronous runtime: what it decides has to come out the same in a replay years later.
+//! Everything here is a value or a pure rule. This crate must not do I/O, must not read a clock and must not depend on
+//! Kafka, a database or an asynchronous runtime, because its decisions must be the same in a replay years later.
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;

@@ -1,6 +1,6 @@
-//! The one merge rule (crates/model/README.md, Merge): which of two records of the same publication is kept.
+//! The one merge rule (crates/model/README.md, Merge): which of two records of a publication is kept.
 //!
-//! The databases say the same in SQL (`store::merge`), and the store's behaviour suite compares the two.
+//! `store::merge` implements the same rule in SQL, and the store's behaviour suite compares the two.
 
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
@@ -8,11 +8,11 @@ use std::cmp::{Ordering, Reverse};
 use crate::{Publication, TorReason};
 
 impl Publication {
-    /// How the two stand in the merge rule's order; `Greater` = `self` is kept. Equal only where nothing that is
-    /// compared differs, so that either may be kept. `disputed` and `integrity` are merged by themselves.
+    /// Compares two records in the merge rule's order; `Greater` = `self` is kept. Equal only if no compared field
+    /// differs, so that either may be kept. `disputed` and `integrity` are merged separately.
     #[must_use]
     pub fn precedence(&self, other: &Self) -> Ordering {
-        // Each step is taken only where the ones before it are equal: most pairs are decided by the first three.
+        // Each comparison runs only if the ones before it are equal; the first three decide most pairs.
         (self.revision.cmp(&other.revision))
             .then_with(|| other.info.created.cmp(&self.info.created))
             .then_with(|| other.identity.cmp(&self.identity))
@@ -22,8 +22,8 @@ impl Publication {
             .then_with(|| self.tie_break().cmp(&other.tie_break()))
     }
 
-    /// Merges two records of the same publication. Commutative, associative and idempotent, so that any order, grouping
-    /// and repetition of the same records ends in the same row.
+    /// Merges two records of a publication. Commutative, associative and idempotent, so that any order, grouping and
+    /// repetition of the same records gives the same row.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         debug_assert_eq!(self.id, other.id, "only records of one publication are merged");
@@ -31,7 +31,7 @@ impl Publication {
             if self.precedence(&other) == Ordering::Less { (other, self) } else { (self, other) };
         if kept.revision == lost.revision {
             kept.info.disputed |= lost.info.disputed || kept.disagrees(&lost);
-            // The smallest of those that are there, whichever record is kept.
+            // The smaller `integrity` of the two records, whichever record is kept; a missing one does not count.
             kept.info.integrity = kept.info.integrity.into_iter().chain(lost.info.integrity).min();
         }
         kept
@@ -41,7 +41,7 @@ impl Publication {
         let differ = |(one, another)| one != another;
         self.info.created != other.info.created
             || self.info.username != other.info.username
-            // A record that says nothing of it disagrees with none.
+            // A record without `integrity` disagrees with no other record.
             || self.info.integrity.as_ref().zip(other.info.integrity.as_ref()).is_some_and(differ)
     }
 
@@ -55,10 +55,10 @@ impl Publication {
         }
     }
 
-    /// Rule 5: so that nothing is left to chance. The greater value is kept, hence `Reverse` where the smaller one is.
+    /// Rule 5: makes the result deterministic. The greater value is kept, hence `Reverse` where the smaller value is kept.
     fn tie_break(&self) -> impl Ord + '_ {
         let info = &self.info;
-        // True before false before null.
+        // True is greater than false, which is greater than null.
         let tfa = match info.tfa {
             Some(true) => 2,
             Some(false) => 1,
@@ -74,8 +74,8 @@ impl Publication {
     }
 }
 
-/// Merges records until every publication stands once, sorted by key, which is the order the databases are written in:
-/// writers that lock rows in one order cannot deadlock. A record that stands alone, the usual case, is not copied.
+/// Merges records until each publication occurs once, sorted by key. The databases are written in this order, because writers
+/// that lock rows in the same order cannot deadlock. A publication with a single record, the usual case, is not copied.
 #[must_use]
 pub fn merge_all(records: &[Publication]) -> Vec<Cow<'_, Publication>> {
     let mut sorted: Vec<&Publication> = records.iter().collect();
@@ -170,7 +170,7 @@ mod tests {
         let (none, a, b) = (with(None, 0), with(Some("sha512-a"), 0), with(Some("sha512-b"), 0));
         assert_eq!(said(none.clone().merge(b.clone())), (Some("sha512-b".into()), false));
         assert_eq!(said(b.clone().merge(a.clone())), (Some("sha512-a".into()), true));
-        // A higher revision starts afresh, with none too.
+        // A higher revision replaces the value, also by none.
         assert_eq!(said(b.clone().merge(a).merge(with(None, 1))), (None, false));
         assert_eq!(said(with(Some("z"), 1).merge(b)), (Some("z".into()), false));
     }

@@ -2,19 +2,19 @@
 
 use std::fmt;
 
-/// A text that is no name: empty, too long, or with characters that no registry shows.
+/// The text is not a name: empty, too long, or with characters that no registry allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// Nothing there.
+    /// The text is empty.
     #[error("empty")]
     Empty,
-    /// More bytes than the bound allows.
+    /// The text has more bytes than the limit.
     #[error("longer than {0} bytes")]
     TooLong(usize),
-    /// A control character, as Unicode has them.
+    /// A Unicode control character.
     #[error("contains a control character")]
     Control,
-    /// White space at either end, as Unicode has it.
+    /// Unicode white space at the start or the end.
     #[error("begins or ends with white space")]
     OuterWhiteSpace,
 }
@@ -26,7 +26,7 @@ fn check(text: &str, max_bytes: usize) -> Result<(), InvalidName> {
     if text.len() > max_bytes {
         return Err(InvalidName::TooLong(max_bytes));
     }
-    // Nearly every name is visible ASCII, for which one pass over the bytes settles everything.
+    // Nearly every name is visible ASCII, for which one pass over the bytes is enough.
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
@@ -46,7 +46,7 @@ macro_rules! names {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// The greatest length, in bytes.
+            /// The maximum length, in bytes.
             pub const MAX_BYTES: usize = $max;
 
             /// Checks the text and keeps it byte for byte, never lower-cased.
@@ -58,7 +58,7 @@ macro_rules! names {
                 Ok(Self(text.into()))
             }
 
-            /// Checks the text alone.
+            /// Checks the text without keeping it.
             ///
             /// # Errors
             /// As [`Self::new`].
@@ -66,7 +66,7 @@ macro_rules! names {
                 check(text, Self::MAX_BYTES)
             }
 
-            /// The text as it came.
+            /// The unchanged text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -99,13 +99,13 @@ names! {
 }
 
 impl PackageVersion {
-    /// Takes a text that was checked before.
+    /// Wraps a text that was checked before.
     pub(crate) fn checked(text: &str) -> Self {
         Self(text.into())
     }
 }
 
-/// What is published once and never again: a package's name and version, the primary key of a publication.
+/// The primary key of a publication: a package's name and version, which are published only once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicationId {
     /// The package's name.
@@ -118,7 +118,7 @@ impl PublicationId {
     /// Checks both parts.
     ///
     /// # Errors
-    /// [`InvalidName`] of the first part that is none.
+    /// [`InvalidName`] of the first invalid part.
     pub fn new(name: &str, version: &str) -> Result<Self, InvalidName> {
         Ok(Self { name: PackageName::new(name)?, version: PackageVersion::new(version)? })
     }
@@ -142,7 +142,7 @@ mod tests {
         assert!(PackageVersion::new(&"1".repeat(256)).is_ok());
         assert_eq!(PackageVersion::new(&"1".repeat(257)), Err(InvalidName::TooLong(256)));
         assert_eq!(Username::new(""), Err(InvalidName::Empty));
-        // Two bytes a letter: the bound counts bytes.
+        // Each letter has two bytes, because the limit counts bytes.
         assert_eq!(Username::new(&"é".repeat(129)), Err(InvalidName::TooLong(256)));
     }
 

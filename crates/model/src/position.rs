@@ -1,9 +1,9 @@
-//! Positions in Kafka: the one place where an offset becomes the next one.
+//! Positions in Kafka. Only this module computes the next offset from a record's offset.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Where a record stands.
+/// The position of a record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The topic.
@@ -14,48 +14,48 @@ pub struct Position {
     pub offset: i64,
 }
 
-/// For each topic and partition, the offset to continue from: what Kafka calls the committed offset.
+/// For each topic and partition, the next offset to read, which Kafka calls the committed offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offsets(BTreeMap<(Arc<str>, i32), i64>);
 
 impl Offsets {
-    /// Counts the record as done: the next offset is at least one past it. This is the only `+ 1` of the house, and a
-    /// position never moves back by it.
+    /// Marks the record as done: the next offset becomes at least the record's offset plus one, and never decreases. No
+    /// other code adds this one.
     pub fn include(&mut self, position: &Position) {
         self.advance(&position.topic, position.partition, position.offset + 1);
     }
 
-    /// Takes over what another set has done.
+    /// Marks the records as done that another set has marked.
     pub fn include_all(&mut self, other: &Self) {
         for ((topic, partition), &next) in &other.0 {
             self.advance(topic, *partition, next);
         }
     }
 
-    /// Counts everything before this offset as done.
+    /// Marks every record before this offset as done.
     pub fn include_before(&mut self, topic: &Arc<str>, partition: i32, next: i64) {
         self.advance(topic, partition, next);
     }
 
-    /// The next offset of a partition, where anything of it is done.
+    /// The next offset of a partition; `None` if no record of the partition is done.
     #[must_use]
     pub fn next(&self, topic: &str, partition: i32) -> Option<i64> {
-        // The key holds an Arc, and a map is only searched by its own kind of key; commits are rare enough for a copy.
+        // The map's keys hold an `Arc`, so the look-up needs one. Commits are rare enough for the copy.
         self.0.get(&(Arc::from(topic), partition)).copied()
     }
 
-    /// Forgets the partitions for which the answer is no.
+    /// Removes the partitions for which `keep` returns `false`.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, i32) -> bool) {
         self.0.retain(|(topic, partition), _| keep(topic, *partition));
     }
 
-    /// Whether nothing is done.
+    /// Whether no record is done.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Topic, partition and next offset, in order.
+    /// Topic, partition and next offset, sorted.
     pub fn iter(&self) -> impl Iterator<Item = (&str, i32, i64)> {
         self.0.iter().map(|((topic, partition), &next)| (&**topic, *partition, next))
     }

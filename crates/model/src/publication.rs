@@ -1,4 +1,4 @@
-//! The row: what is known about one publication (crates/model/README.md, Row).
+//! The row: the stored facts and verdicts of one publication (crates/model/README.md, Row).
 
 use crate::{
     Actor, Credential, EventIdentity, Integrity, PublicationId, TfaReason, TfaVerdict, TorReason,
@@ -6,39 +6,39 @@ use crate::{
 };
 use crate::{PublishEvent, Timestamp, Username};
 
-/// What the API answers about a publication.
+/// The part of a publication that the API returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicationInfo {
-    /// Who published, where the registry said it.
+    /// The publisher, if the registry reported it.
     pub username: Option<Username>,
-    /// T, when the version became public.
+    /// T, the time at which the version became public.
     pub created: Timestamp,
     /// Whether the publisher came over Tor; `None` = not determined.
     pub tor: Option<bool>,
     /// Whether a second factor was verified; `None` = not determined.
     pub tfa: Option<bool>,
-    /// Why `tor` is what it is.
+    /// The reason of `tor`.
     pub tor_reason: TorReason,
-    /// Why `tfa` is what it is.
+    /// The reason of `tfa`.
     pub tfa_reason: TfaReason,
     /// Whether later exit lists can no longer change `tor`.
     pub tor_settled: bool,
-    /// What the publisher authenticated with.
+    /// The credential with which the publisher authenticated.
     pub credential: Credential,
-    /// Who acted.
+    /// The kind of the acting party.
     pub actor: Actor,
     /// Whether two events of the kept revision disagree on `created`, `username` or `integrity`.
     pub disputed: bool,
-    /// The digest of the published artifact; `None` = no event of the kept revision says it.
+    /// The digest of the published artifact; `None` = no event of the kept revision has it.
     pub integrity: Option<Integrity>,
 }
 
-/// A whole row: the information and what the merge rule needs to keep the right one.
+/// A complete row: the API's part and the fields that the merge rule needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
     /// The primary key.
     pub id: PublicationId,
-    /// What the API answers.
+    /// The part that the API returns.
     pub info: PublicationInfo,
     /// The time of the newest valid exit list or database when `tor` was evaluated.
     pub tor_evidence_until: Option<Timestamp>,
@@ -46,12 +46,12 @@ pub struct Publication {
     pub revision: u32,
     /// The operator's generation of rules and lists, 0 to 2³¹−1.
     pub generation: u32,
-    /// Which event was kept.
+    /// The identity of the kept event.
     pub identity: EventIdentity,
 }
 
 impl Publication {
-    /// Puts an event and its two verdicts together.
+    /// Builds a row from an event and its two verdicts.
     #[must_use]
     pub fn new(event: PublishEvent<'_>, tor: TorVerdict, tfa: TfaVerdict, generation: u32) -> Self {
         Self {

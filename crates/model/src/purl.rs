@@ -1,4 +1,4 @@
-//! Package URLs (purl-spec), as far as a publication needs them: type, name with its namespace, version.
+//! Package URLs (purl-spec), as far as publications need them: type, name with its namespace, version.
 
 use std::borrow::Cow;
 
@@ -6,16 +6,16 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use crate::{PackageName, PublicationId};
 
-/// What purl-spec leaves unencoded besides letters and digits: `.`, `-`, `_`, `~` and the colon.
+/// purl-spec leaves letters, digits, `.`, `-`, `_`, `~` and the colon unencoded.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~').remove(b':');
 
-/// A text that is no purl, or one without a name.
+/// The text is not a purl, or has no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a purl")]
 pub struct InvalidPurl;
 
-/// The parts of a package URL, decoded. The subpath is dropped: it does not say which version was published.
+/// The parts of a package URL, decoded. The subpath is dropped, because it does not identify a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purl<'a> {
     /// The type, lower-cased: types are case-insensitive.
@@ -24,16 +24,15 @@ pub struct Purl<'a> {
     pub name: Cow<'a, str>,
     /// The version, byte for byte after decoding.
     pub version: Option<Cow<'a, str>>,
-    /// The qualifiers as they were written, `key=value` joined by `&`; see [`Purl::qualifier`].
+    /// The qualifiers as written, `key=value` joined by `&`; see [`Purl::qualifier`].
     pub qualifiers: &'a str,
 }
 
 impl<'a> Purl<'a> {
-    /// Reads a purl by the parsing rules of purl-spec. An unencoded `@` at the head of an npm scope is understood, as
-    /// is `%40`.
+    /// Parses a purl by the rules of purl-spec. Accepts an unencoded `@` at the start of an npm scope as well as `%40`.
     ///
     /// # Errors
-    /// [`InvalidPurl`] without the scheme, the type or the name, or where the percent-encoding is no UTF-8.
+    /// [`InvalidPurl`] if the scheme, the type or the name is missing, or the percent-decoded bytes are not UTF-8.
     pub fn parse(text: &'a str) -> Result<Self, InvalidPurl> {
         let without_subpath = text.split_once('#').map_or(text, |(head, _)| head);
         let (without_qualifiers, qualifiers) =
@@ -47,7 +46,7 @@ impl<'a> Purl<'a> {
             return Err(InvalidPurl);
         }
         let path = path.trim_end_matches('/');
-        // The version begins at the last `@`; one right behind a slash, or at the head, opens an npm scope.
+        // The version begins at the last `@`. An `@` after a slash, or at the start, begins an npm scope instead.
         let (path, version) = match path.rfind('@') {
             Some(at) if at > 0 && !path[..at].ends_with('/') && !path[at..].contains('/') => {
                 (&path[..at], Some(&path[at + 1..]))
@@ -59,8 +58,8 @@ impl<'a> Purl<'a> {
         Ok(Self { ecosystem: lower(ecosystem), name, version, qualifiers })
     }
 
-    /// The value of a qualifier, decoded; `key` is in lower case. None where it is missing or empty, which purl-spec takes
-    /// for the same.
+    /// The value of a qualifier, decoded; `key` is in lower case. `None` if the qualifier is missing or empty, which
+    /// purl-spec treats alike.
     #[must_use]
     pub fn qualifier(&self, key: &str) -> Option<Cow<'a, str>> {
         let pairs = self.qualifiers.split('&').filter_map(|pair| pair.split_once('='));
@@ -69,7 +68,7 @@ impl<'a> Purl<'a> {
         Some(percent_decode_str(value).decode_utf8_lossy())
     }
 
-    /// Whether the text is a purl type as the canonical form has it, in lower case.
+    /// Whether the text is a purl type in its canonical form, which is lower case.
     #[must_use]
     pub fn is_canonical_type(text: &str) -> bool {
         is_type(text) && !text.bytes().any(|byte| byte.is_ascii_uppercase())
@@ -88,8 +87,8 @@ impl<'a> Purl<'a> {
         text
     }
 
-    /// Whether the text is the canonical purl of that publication: then it names it, which takes a fifth of the time to
-    /// see that parsing takes.
+    /// Whether the text is the canonical purl of the publication. This check takes a fifth of the time of parsing; a
+    /// purl that is not canonical may still name the publication.
     #[must_use]
     pub fn is_canonical<'t>(text: &'t str, ecosystem: &str, id: &PublicationId) -> bool {
         let behind_segment = |rest: &'t str, segment| behind(rest.strip_prefix('/')?, segment);
@@ -102,7 +101,7 @@ impl<'a> Purl<'a> {
             .is_some_and(str::is_empty)
     }
 
-    /// Whether this purl names that publication of that ecosystem.
+    /// Whether this purl names the publication `id` of the ecosystem.
     #[must_use]
     pub fn names(&self, ecosystem: &str, id: &PublicationId) -> bool {
         self.ecosystem.eq_ignore_ascii_case(ecosystem)
@@ -111,19 +110,19 @@ impl<'a> Purl<'a> {
     }
 }
 
-/// The parts of a name between the slashes of its canonical purl. Parsing drops empty segments, as purl-spec says, so
-/// that a name that has one is a single segment, with its slashes encoded.
+/// The segments of a name in its canonical purl. Parsing drops empty segments, as purl-spec says, so a name with an
+/// empty segment becomes a single segment with its slashes encoded.
 fn segments(name: &PackageName) -> impl Iterator<Item = &str> {
     let has_empty = name.as_str().split('/').any(str::is_empty);
     name.as_str().split(move |letter| letter == '/' && !has_empty)
 }
 
-/// What follows the encoded form of `part` in the text.
+/// The rest of the text after the encoded form of `part`; `None` if the text does not begin with that.
 fn behind<'t>(text: &'t str, part: &str) -> Option<&'t str> {
     utf8_percent_encode(part, ENCODED).try_fold(text, |rest, piece| rest.strip_prefix(piece))
 }
 
-/// Letters, digits, `.`, `+` and `-`, and no digit first.
+/// A type has letters, digits, `.`, `+` and `-`, and does not begin with a digit.
 fn is_type(text: &str) -> bool {
     !text.starts_with(|first: char| first.is_ascii_digit())
         && !text.is_empty()
@@ -140,7 +139,7 @@ fn lower(ecosystem: &str) -> Cow<'_, str> {
     }
 }
 
-/// Namespace and name: each segment decoded by itself, empty ones dropped, as purl-spec says.
+/// Decodes namespace and name: each segment separately, without empty segments, as purl-spec says.
 fn name(path: &str) -> Result<Cow<'_, str>, InvalidPurl> {
     if path.is_empty() {
         return Err(InvalidPurl);

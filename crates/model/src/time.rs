@@ -3,31 +3,31 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A point in time in microseconds since 1970-01-01T00:00:00Z, within the years 0000 to 9999 where it was parsed.
+/// A point in time in microseconds since 1970-01-01T00:00:00Z; a parsed time is within the years 0000 to 9999.
 ///
-/// It is a number rather than a calendar date because every rule adds, subtracts and compares, some of
-/// them a million times a second.
+/// It is a number and not a calendar date, because every rule adds, subtracts and compares times, up to a million times
+/// a second.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// A text that is no RFC 3339 date-time, or lies outside the years 0000 to 9999 in UTC.
+/// The text is not an RFC 3339 date-time, or is outside the years 0000 to 9999 in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 3339 time")]
 pub struct InvalidTimestamp;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
-/// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z: what RFC 3339 can write.
+/// 0000-01-01T00:00:00Z to 9999-12-31T23:59:59.999999Z: the times that RFC 3339 can represent.
 const RANGE: std::ops::RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_300_799_999_999;
 
 impl Timestamp {
-    /// From microseconds since 1970-01-01T00:00:00Z.
+    /// Builds a time from microseconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// From milliseconds since 1970-01-01T00:00:00Z, as Kafka stamps records; saturates.
+    /// Builds a time from milliseconds since 1970-01-01T00:00:00Z, Kafka's record timestamp; saturates.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(1_000))
@@ -39,11 +39,11 @@ impl Timestamp {
         self.0
     }
 
-    /// From a calendar date and a time of day in UTC.
+    /// Builds a time from a calendar date and a time of day in UTC.
     ///
     /// # Errors
-    /// [`InvalidTimestamp`] when there is no such day (month 1–12, day 1–31 as the month has them) or no such time
-    /// (hour 0–23, minute and second 0–59), or the year is over 9999.
+    /// [`InvalidTimestamp`] if there is no such day (month 1–12, day 1 to the month's last) or no such time (hour 0–23,
+    /// minute and second 0–59), or the year is not within 0–9999.
     pub fn from_utc(
         date: (i64, i64, i64),
         time: (i64, i64, i64),
@@ -65,12 +65,12 @@ impl Timestamp {
         Ok(Self(seconds * MICROS_PER_SECOND))
     }
 
-    /// Reads an RFC 3339 date-time as crates/model/README.md narrows it (Publish event, `publishedAt`): `T` or `t`,
+    /// Parses an RFC 3339 date-time as crates/model/README.md restricts it (Publish event, `publishedAt`): `T` or `t`,
     /// seconds 00–59 (no leap second), any number of fraction digits truncated to microseconds, `Z`, `z` or an offset
     /// up to 23:59.
     ///
     /// # Errors
-    /// [`InvalidTimestamp`] for anything else.
+    /// [`InvalidTimestamp`] for any other text.
     pub fn parse(text: &str) -> Result<Self, InvalidTimestamp> {
         let bytes = text.as_bytes();
         let (head, rest) = bytes.split_at_checked(19).ok_or(InvalidTimestamp)?;
@@ -85,35 +85,35 @@ impl Timestamp {
         )?;
         let (fraction, zone) = fraction(rest)?;
         let micros = local.0 + fraction - offset(zone)? * 60 * MICROS_PER_SECOND;
-        // An offset can lead out of the years that RFC 3339 can write.
+        // The offset may move the time out of the years that RFC 3339 can represent.
         if RANGE.contains(&micros) { Ok(Self(micros)) } else { Err(InvalidTimestamp) }
     }
 
-    /// RFC 3339 in UTC with six fraction digits and `Z`: sorts as text in the order of time.
+    /// Formats the time as RFC 3339 in UTC with six fraction digits and `Z`; texts sort in the order of time.
     #[must_use]
     pub fn to_rfc3339_micros(self) -> String {
         self.to_rfc3339(self.0.rem_euclid(MICROS_PER_SECOND), 6)
     }
 
-    /// RFC 3339 in UTC with three fraction digits and `Z`, as the API shows it (crates/query/README.md, API).
+    /// Formats the time as RFC 3339 in UTC with three fraction digits and `Z`, as the API does (crates/query/README.md, API).
     #[must_use]
     pub fn to_rfc3339_millis(self) -> String {
         self.to_rfc3339(self.0.rem_euclid(MICROS_PER_SECOND) / 1_000, 3)
     }
 
-    /// The difference `self − earlier` in microseconds; negative when `self` is the earlier one.
+    /// The difference `self − earlier` in microseconds; negative if `self` is the earlier time.
     #[must_use]
     pub const fn micros_since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// This much later; saturates.
+    /// The time that is `span` later; saturates.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(micros(span)))
     }
 
-    /// This much earlier; saturates.
+    /// The time that is `span` earlier; saturates.
     #[must_use]
     pub fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(micros(span)))
@@ -142,8 +142,8 @@ impl Timestamp {
     }
 }
 
-/// Appends a number with leading zeros. By hand, because two times are written with each row and the formatter takes
-/// several times as long.
+/// Appends a number with leading zeros. Written by hand, because each row has two times and the standard formatter
+/// takes several times as long.
 fn push(text: &mut String, number: i64, digits: u32) {
     match u32::try_from(number) {
         Ok(number) if number < 10_u32.pow(digits) => text.extend(
@@ -151,7 +151,7 @@ fn push(text: &mut String, number: i64, digits: u32) {
                 .rev()
                 .map(|place| char::from(b'0' + (number / 10_u32.pow(place) % 10) as u8)),
         ),
-        // A year that RFC 3339 cannot write.
+        // A year that RFC 3339 cannot represent.
         _ => text.push_str(&number.to_string()),
     }
 }
@@ -179,7 +179,7 @@ fn digits(bytes: &[u8]) -> Result<i64, InvalidTimestamp> {
     })
 }
 
-/// Splits `.123…Z` into microseconds and what follows; digits past the sixth are dropped, which truncates.
+/// Splits `.123…Z` into microseconds and the rest; digits after the sixth are dropped, which truncates.
 fn fraction(rest: &[u8]) -> Result<(i64, &[u8]), InvalidTimestamp> {
     let Some((b'.', rest)) = rest.split_first() else { return Ok((0, rest)) };
     let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -312,7 +312,7 @@ mod tests {
             prop_assert_eq!(a.cmp(&b), a.to_rfc3339_micros().cmp(&b.to_rfc3339_micros()));
         }
 
-        /// What is accepted is the time that another library reads; what has the form and is a time is accepted.
+        /// An accepted text is the time that another library parses, and each text that has the form and is a time is accepted.
         #[test]
         fn reads_what_another_library_reads(
             date in (1..9_999_i16, 0..14_i8, 0..33_i8),

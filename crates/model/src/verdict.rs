@@ -3,15 +3,15 @@
 
 use crate::Timestamp;
 
-/// A word that the specification does not have, read where only known ones can stand (a row of the database).
+/// A word that the specification does not define, in a place that allows only defined words (a row of the database).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown word for {kind}")]
 pub struct UnknownWord {
-    /// Which enumeration was read.
+    /// The enumeration that was parsed.
     pub kind: &'static str,
 }
 
-/// Enumerations of the specification's words, declared in the bytewise order of the words.
+/// Declares enumerations of the specification's words, in the bytewise order of the words.
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
         $(#[$doc])*
@@ -34,7 +34,7 @@ macro_rules! words {
             /// The value of a word, compared byte for byte.
             ///
             /// # Errors
-            /// [`UnknownWord`] when the specification has no such word.
+            /// [`UnknownWord`] if the specification does not define the word.
             pub fn parse(word: &str) -> Result<Self, $crate::UnknownWord> {
                 match word {
                     $($word => Ok(Self::$variant),)*
@@ -54,53 +54,53 @@ macro_rules! words {
 pub(crate) use words;
 
 words! {
-    /// Why `tor` is what it is (crates/enrich/README.md, Rules).
+    /// The reason of a `tor` verdict (crates/enrich/README.md, Rules).
     TorReason {
-        /// True: a MaxMind Anonymous IP database named the address an exit.
+        /// True: a MaxMind Anonymous IP database names the address as an exit.
         AnonymousIp = "anonymous_ip",
-        /// Null: the address is no address.
+        /// Null: the text is not an address.
         BadAddress = "bad_address",
-        /// True: the registry's edge said so.
+        /// True: the registry's edge reported it.
         Edge = "edge",
-        /// True: a TorDNSEL exit list had the address.
+        /// True: a TorDNSEL exit list has the address.
         ExitList = "exit_list",
         /// Null: the address was seen as an exit only just after the act.
         ListedAfter = "listed_after",
-        /// Null: the event carries no address.
+        /// Null: the event has no address.
         NoAddress = "no_address",
         /// Null: no list of that time covers the address's family.
         NoCoverage = "no_coverage",
-        /// Null: the address is not one of the global internet.
+        /// Null: the address is not on the global internet.
         NotGlobal = "not_global",
-        /// False: lists of that time do not have it.
+        /// False: the lists of that time do not have the address.
         NotListed = "not_listed",
-        /// True: the address lies within a configured network.
+        /// True: the address is in a configured network.
         Prefix = "prefix",
-        /// True: a list of exit addresses had it.
+        /// True: a list of exit addresses has the address.
         Snapshot = "snapshot",
     }
 
-    /// Why `tfa` is what it is (crates/model/README.md, tfa).
+    /// The reason of a `tfa` verdict (crates/model/README.md, tfa).
     TfaReason {
-        /// By the assurance level of the configuration.
+        /// Decided by the assurance level and the configuration.
         Acr = "acr",
-        /// By the authentication methods of RFC 8176.
+        /// Decided by the authentication methods of RFC 8176.
         Amr = "amr",
-        /// False: a machine's credential, no person.
+        /// False: a machine's credential, without a person.
         NoHumanFactor = "no_human_factor",
-        /// False: the registry says that none was presented.
+        /// False: the registry reports that no second factor was presented.
         NoSecondFactor = "no_second_factor",
         /// Null: the event does not say.
         NotReported = "not_reported",
-        /// False: a password alone.
+        /// False: only a password.
         PasswordOnly = "password_only",
-        /// True: the registry verified one on this act.
+        /// True: the registry verified a second factor on this act.
         SecondFactor = "second_factor",
-        /// False: one was presented and does not count.
+        /// False: a second factor was presented and does not count.
         SecondFactorRejected = "second_factor_rejected",
     }
 
-    /// What the publisher authenticated with.
+    /// The credential with which the publisher authenticated.
     Credential {
         /// A token for machines.
         AutomationToken = "automation_token",
@@ -112,13 +112,13 @@ words! {
         Password = "password",
         /// The token of a login session.
         SessionToken = "session_token",
-        /// Not said, or another word.
+        /// Not reported, or another word.
         Unknown = "unknown",
     }
 
-    /// Who acted.
+    /// The kind of the acting party.
     Actor {
-        /// Not said, or another word.
+        /// Not reported, or another word.
         Unknown = "unknown",
         /// A person's account.
         User = "user",
@@ -128,7 +128,7 @@ words! {
 }
 
 impl TorReason {
-    /// Whether the act came over Tor: the reason decides it. `None` = not determined.
+    /// Whether the act came over Tor, which the reason alone decides. `None` = not determined.
     #[must_use]
     pub const fn verdict(self) -> Option<bool> {
         match self {
@@ -146,7 +146,7 @@ impl TorReason {
 }
 
 impl TfaReason {
-    /// The verdict of a reason that decides it: `acr` and `amr` do not, which speak for either.
+    /// The verdict of a reason that alone decides it. `acr` and `amr` do not, because each may mean true or false.
     #[must_use]
     pub const fn verdict(self) -> TfaVerdict {
         let tfa = match self {
@@ -161,12 +161,12 @@ impl TfaReason {
     }
 }
 
-/// Whether an act came over Tor, by its reason, and what is known about later change.
+/// The verdict whether an act came over Tor: its reason, and whether it can still change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TorVerdict {
-    /// Why; [`TorReason::verdict`] is true, false, or not determined.
+    /// The reason; [`TorReason::verdict`] is true, false, or not determined.
     pub reason: TorReason,
-    /// The time of the newest valid list or database at the evaluation; none without any.
+    /// The time of the newest valid list or database at the evaluation; `None` if there was none.
     pub evidence_until: Option<Timestamp>,
     /// Whether later lists can no longer change the verdict.
     pub settled: bool,
@@ -177,7 +177,7 @@ pub struct TorVerdict {
 pub struct TfaVerdict {
     /// True, false, or not determined.
     pub tfa: Option<bool>,
-    /// Why.
+    /// The reason.
     pub reason: TfaReason,
 }
 

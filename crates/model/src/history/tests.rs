@@ -3,7 +3,7 @@ use proptest::sample::select;
 
 use super::*;
 
-/// The definition, word by word.
+/// Computes a history directly from the definition, row by row.
 fn scan(of: &Past<'_>, rows: &[Past<'_>]) -> History {
     let semver = |past: &Past<'_>| Version::parse(past.version).ok();
     let is_prerelease = |past: &Past<'_>| semver(past).is_some_and(|it| !it.pre.is_empty());
@@ -114,8 +114,8 @@ fn weaker(rows: &[Past<'_>]) -> Vec<String> {
         .collect()
 }
 
-/// The takeover of axios on 31 March 2026, as the public reports tell it: releases of both lines by trusted publishing, then
-/// 1.14.1 and 0.30.4 with a stolen token. The accounts are made up.
+/// The takeover of axios on 31 March 2026, as public reports describe it: releases of both lines by trusted publishing,
+/// then 1.14.1 and 0.30.4 with a stolen token. The accounts are made up.
 #[test]
 fn the_takeover_of_axios_is_weaker_and_nothing_else_is() {
     use PublishMethod::{SecondFactor, SingleFactor, TrustedPublisher, Unknown};
@@ -135,7 +135,7 @@ fn the_takeover_of_axios_is_weaker_and_nothing_else_is() {
     let found = histories(&rows, &rows);
     let strongest = |place: usize| found[place].strongest.as_ref().unwrap().as_str();
     assert_eq!(strongest(8), "1.14.0");
-    // A maintenance line is compared with what lies below it, not with the newest.
+    // A maintenance release is compared with lower versions, not with the newest version.
     assert_eq!(strongest(9), "0.30.3");
     assert_eq!(found[8].publisher_last, Some(day("2025-04-10")));
     assert_eq!(
@@ -148,11 +148,11 @@ fn the_takeover_of_axios_is_weaker_and_nothing_else_is() {
             publisher_last: None,
         }
     );
-    // The only prerelease precedes nothing that is a release, and is preceded by none.
+    // The only prerelease precedes no release, and no prerelease precedes it.
     assert_eq!((found[4].earlier, found[4].weaker), (0, None));
 }
 
-/// The takeover of the packages of @mastra on 17 June 2026: by a token that needed no second factor, of an account that had
+/// The takeover of the packages of @mastra on 17 June 2026, with a token that needed no second factor. Its account had
 /// not published for 16 months. The versions and accounts are made up.
 #[test]
 fn the_takeover_of_mastra_is_by_a_publisher_who_returns() {
