@@ -1,24 +1,24 @@
-//! Addresses: strict parsing, the tables of what is not global, and configured networks (crates/enrich/README.md,
-//! Addresses).
+//! Addresses: strict parsing, the tables of addresses that are not global, and configured networks
+//! (crates/enrich/README.md, Addresses).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// What an address in an event is worth. Always canonical: IPv4-mapped IPv6 has become IPv4.
+/// The usefulness of an event's address. The address is canonical: IPv4-mapped IPv6 has become IPv4.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
-    /// The text is no address.
+    /// The text is not an address.
     Unusable,
-    /// An address that no publisher on the global internet can have, or that hides the publisher's own.
+    /// An address that no publisher on the global internet can have, or that hides the publisher's own address.
     NotGlobal(IpAddr),
-    /// An address of the global internet.
+    /// An address on the global internet.
     Global(IpAddr),
 }
 
 impl fmt::Debug for Parsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An address is never printed.
+        // Never print an address.
         f.write_str(match self {
             Self::Unusable => "Unusable",
             Self::NotGlobal(_) => "NotGlobal",
@@ -27,7 +27,7 @@ impl fmt::Debug for Parsed {
     }
 }
 
-/// Reads an address strictly: no port, zone, prefix length, leading zeros in IPv4, spaces or list.
+/// Parses an address strictly: no port, zone, prefix length, leading zeros in IPv4, spaces or list.
 #[must_use]
 pub fn parse(text: &str) -> Parsed {
     match canonical(text) {
@@ -37,9 +37,9 @@ pub fn parse(text: &str) -> Parsed {
     }
 }
 
-/// The address in its canonical form, or none where the text is no address.
+/// The canonical form of an address; `None` if the text is not an address.
 ///
-/// The standard library's parser is as strict as the specification: the tests below hold it to that.
+/// The standard library's parser is as strict as the specification, which the tests below check.
 #[must_use]
 pub fn canonical(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
@@ -82,13 +82,13 @@ const NOT_GLOBAL_V4: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// Unicast space in use, and NAT64, whose addresses are the publisher's own as the edge saw them.
+/// Unicast space in use, and NAT64, whose addresses are the publisher's own as seen by the registry's edge.
 const GLOBAL_V6: &[(Ipv6Addr, u8)] = &[
     (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3),
     (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
 ];
 
-/// Within the above: protocol assignments with Teredo, documentation, 6to4, documentation.
+/// Exceptions within [`GLOBAL_V6`]: protocol assignments with Teredo, documentation, 6to4, documentation.
 const NOT_GLOBAL_V6: &[(Ipv6Addr, u8)] = &[
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
@@ -104,24 +104,24 @@ fn within_v6(bits: u128, network: Ipv6Addr, len: u8) -> bool {
     (bits ^ u128::from(network)).checked_shr(128 - u32::from(len)).unwrap_or(0) == 0
 }
 
-/// A configured network, for example `2405:8100:8000::/48`. A single address is a network of its own.
+/// A configured network, for example `2405:8100:8000::/48`. A single address is a network too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network {
     address: IpAddr,
     len: u8,
 }
 
-/// A text that is no network: no address, a length out of range, or bits set behind the length.
+/// The text is not a network: no address, a length out of range, or bits set after the prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a network: an address, a slash and a length, with no bits set behind the length")]
 pub struct InvalidNetwork;
 
 impl Network {
-    /// Cloudflare's onion service: what an origin sees of a Tor user who never passed through an exit.
+    /// Cloudflare's onion service. An origin server sees this network for a Tor user who connects without a Tor exit.
     pub const CLOUDFLARE_ONION: Self =
         Self { address: IpAddr::V6(Ipv6Addr::new(0x2405, 0x8100, 0x8000, 0, 0, 0, 0, 0)), len: 48 };
 
-    /// Whether a canonical address lies within.
+    /// Whether a canonical address is in the network.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         match (self.address, address) {
@@ -148,7 +148,7 @@ impl FromStr for Network {
         let max = if address.is_ipv4() { 32 } else { 128 };
         let len = match len {
             None => max,
-            // `u8::from_str` would take `+8` and `08`.
+            // `u8::from_str` would accept `+8` and `08`.
             Some(len)
                 if len.bytes().all(|byte| byte.is_ascii_digit())
                     && (len == "0" || !len.starts_with('0')) =>
@@ -168,7 +168,7 @@ impl FromStr for Network {
         if !behind_is_zero {
             return Err(InvalidNetwork);
         }
-        // Addresses are compared in canonical form, so a network of mapped addresses is one of IPv4.
+        // Addresses are compared in canonical form, so a network of IPv4-mapped addresses becomes an IPv4 network.
         match address.to_canonical() {
             mapped @ IpAddr::V4(_) if address.is_ipv6() && len >= 96 => {
                 Ok(Self { address: mapped, len: len - 96 })

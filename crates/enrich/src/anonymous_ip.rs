@@ -1,8 +1,8 @@
 //! MaxMind Anonymous IP databases.
 //!
-//! The networks of Tor exits are taken out once, at load, and the file is let go: a database holds millions of networks
-//! and a few thousand Tor exits, so a folder of builds stays small in memory, a lookup is one binary search, and nothing
-//! can fail any more when a verdict is asked for.
+//! Loading extracts the networks of Tor exits and then frees the file. A database has millions of networks and a few
+//! thousand Tor exits, so many builds fit in memory, a lookup is one binary search, and no error is possible when a
+//! verdict is evaluated.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,17 +18,17 @@ use crate::{Family, Refusal};
 pub struct Database {
     time: Timestamp,
     covers_v6: bool,
-    /// First and last address of each network, sorted and merged, in the database's own space: IPv4 is its low end.
+    /// First and last address of each network, sorted and merged, in the database's address space, where IPv4 is the low end.
     networks: Box<[(u128, u128)]>,
 }
 
 impl Database {
-    /// Reads a database whole (crates/enrich/README.md, Evidence): only `is_tor_exit_node == true` counts, a record
-    /// that is there and empty is no evidence. It is of its build epoch and covers the families of its `ip_version`.
+    /// Parses a whole database (crates/enrich/README.md, Evidence). Only `is_tor_exit_node == true` counts; an empty record is
+    /// not evidence. The database's time is its build epoch, and its `ip_version` says which families it covers.
     ///
     /// # Errors
-    /// [`Refusal::BadDatabase`] where metadata, tree or a record is damaged; [`Refusal::NoTorExit`] for a database that
-    /// names none, which is another product, and whose silence must not pass for knowledge.
+    /// [`Refusal::BadDatabase`] if metadata, tree or a record is damaged; [`Refusal::NoTorExit`] if the database has no
+    /// Tor exit. That is another product, whose lack of an address must not count as knowledge.
     pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let reader = Reader::from_source(bytes).map_err(|_| Refusal::BadDatabase)?;
         let epoch = i64::try_from(reader.metadata().build_epoch).ok();
@@ -48,7 +48,7 @@ impl Database {
         self.time
     }
 
-    /// Whether it says something about a family.
+    /// Whether the database covers a family.
     #[must_use]
     pub const fn covers(&self, family: Family) -> bool {
         matches!(family, Family::V4) || self.covers_v6
@@ -65,7 +65,7 @@ impl Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Addresses are never printed.
+        // Never print addresses.
         f.debug_struct("Database")
             .field("time", &self.time)
             .field("covers_v6", &self.covers_v6)
@@ -74,7 +74,7 @@ impl fmt::Debug for Database {
     }
 }
 
-/// IPv4 lies at the low end of an IPv6 tree; no global IPv6 address does.
+/// The address in the database's address space. IPv4 is at the low end of an IPv6 tree, where no global IPv6 address is.
 fn key(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
@@ -82,10 +82,10 @@ fn key(address: IpAddr) -> u128 {
     }
 }
 
-/// Walks the whole tree, which also shows that it is intact. Aliases of the IPv4 networks are left out: an address comes
-/// here canonical, and Teredo and 6to4 addresses, which other aliases would misread, are not global.
+/// Walks the whole tree, which also checks it. Skips the aliases of the IPv4 networks: looked-up addresses are
+/// canonical, and Teredo and 6to4 addresses, which the aliases would misread, are not global.
 fn tor_networks(reader: &Reader<&[u8]>) -> Result<Vec<(u128, u128)>, Refusal> {
-    // A binary tree has one leaf more than it has nodes. More than that are no tree, and might go on for ever.
+    // A binary tree has one leaf more than it has nodes. With more leaves the data is not a tree, and the walk might not end.
     let most = u64::from(reader.metadata().node_count) + 1;
     let options = WithinOptions::default().include_networks_without_data();
     let mut is_tor_at = HashMap::new();
@@ -168,7 +168,7 @@ mod tests {
             "6.1.0.3",
             "2001:480:3a::1",
             "6.1.0.4",
-            // NAT64 is not unwrapped.
+            // NAT64 is not converted to IPv4.
             "64:ff9b::5102:45a0",
             "2a00::1",
         ] {

@@ -1,4 +1,4 @@
-//! TorDNSEL exit lists, as the exit scanner writes them and as CollecTor archives them.
+//! TorDNSEL exit lists, in the format of the exit scanner and of CollecTor's archives.
 //!
 //! ```text
 //! @type tordnsel 1.0
@@ -13,19 +13,19 @@ use model::Timestamp;
 
 use crate::{List, Refusal, address, list_time};
 
-/// Keywords that an unterminated last line may be the head of.
+/// Keywords of which an unterminated last line may be the beginning.
 const KEYWORDS: [&str; 6] =
     ["@type", "Downloaded", "ExitNode", "Published", "LastStatus", "ExitAddress"];
 
-/// Reads an exit list (crates/enrich/README.md, Evidence). `otherwise` is its time where it has no `Downloaded` head:
-/// by its file name, or when it was fetched.
+/// Parses an exit list (crates/enrich/README.md, Evidence). `otherwise` is the list's time if it has no `Downloaded`
+/// header: the time in its file name, or the time when it was fetched.
 ///
-/// Unknown keywords are ignored; the known ones must be whole. An entry without an `ExitAddress`, or a last line that
-/// breaks off, means that the end is missing. An IPv6 `ExitAddress`, which the scanner does not write today, is taken
-/// as evidence; the source covers IPv4 all the same.
+/// Unknown keywords are ignored; a line with a known keyword must be complete. An entry without an `ExitAddress`, or an
+/// incomplete last line, means that the list was cut off. An IPv6 `ExitAddress`, which today's scanner does not write,
+/// counts as evidence, but the source covers IPv4 only.
 ///
 /// # Errors
-/// [`Refusal`] for anything that is not a whole exit list with at least one address.
+/// [`Refusal`] unless the bytes are a complete exit list with at least one address.
 pub fn parse(bytes: &[u8], otherwise: Timestamp) -> Result<List, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
     let mut reader = Reader { time: otherwise, ..Reader::default() };
@@ -35,7 +35,7 @@ pub fn parse(bytes: &[u8], otherwise: Timestamp) -> Result<List, Refusal> {
             None => (line, false),
         };
         match reader.line(line) {
-            // What is wrong in an unterminated line is that it broke off.
+            // An error in an unterminated line means that the line was cut off.
             Err(Refusal::BadLine) if !terminated => return Err(Refusal::Cut),
             Ok(()) if !terminated && breaks_off(line) => return Err(Refusal::Cut),
             result => result?,
@@ -47,19 +47,19 @@ pub fn parse(bytes: &[u8], otherwise: Timestamp) -> Result<List, Refusal> {
     List::new(reader.time, reader.sightings)
 }
 
-/// Whether a line that was understood, or ignored, may still be the head of a longer one.
+/// Whether a line that was accepted, or ignored, may be the beginning of a longer line.
 fn breaks_off(line: &str) -> bool {
     !line.is_empty() && KEYWORDS.iter().any(|known| known.starts_with(line))
 }
 
 #[derive(Default, PartialEq, Eq, Clone, Copy)]
 enum Entry {
-    /// In the head.
+    /// In the header.
     #[default]
     None,
     /// In an entry that has no address yet.
     Without,
-    /// In an entry that has one.
+    /// In an entry that has an address.
     With,
 }
 
@@ -83,7 +83,7 @@ impl Reader {
         match keyword {
             "Downloaded" => {
                 let time = time_of(arguments())?;
-                // Behind the head it is no keyword of the format.
+                // After the header, `Downloaded` is not a keyword of the format.
                 if self.entry == Entry::None {
                     self.time = time;
                 }
@@ -118,7 +118,7 @@ impl Reader {
     }
 }
 
-/// Unknown keywords are ignored, but a page of the web is no list of them.
+/// Accepts a line with an unknown keyword, but not HTML or control characters.
 fn unknown(line: &str) -> Result<(), Refusal> {
     let line = line.trim_start();
     if line.starts_with('<') {
@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_cut_list_is_refused_wherever_it_breaks_off_within_an_entry() {
-        // Behind a whole ExitAddress line nothing shows that more was to come; the half rule watches over that.
+        // After a complete ExitAddress line a cut cannot be detected; the rule against lists of less than half the size
+        // catches it.
         let whole: &[u8] = &REAL[..4_000];
         let mut accepted = 0;
         for end in 0..whole.len() {

@@ -1,31 +1,31 @@
-//! Why a verdict is what it is: the evidence and the lists that decided (`tor explain`).
+//! The explanation of a verdict: the evidence and the lists that decided it (`tor explain`).
 
 use model::{Timestamp, TorReason};
 
 use crate::address::{self, Parsed};
 use crate::{Covering, Evidence, ExitHistory, Family, tor};
 
-/// A verdict on an address with what led to it.
+/// A verdict on an address, with its evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// True, false or not determined.
     pub tor: Option<bool>,
-    /// The rule that decided, by its reason.
+    /// The reason, which identifies the deciding rule.
     pub reason: TorReason,
-    /// What the address is worth; `Debug` does not show it.
+    /// The parsed address; `Debug` does not show it.
     pub address: Parsed,
-    /// Evidence within the spans that count, `(T − w, T + settle_after]`, by time.
+    /// Evidence within the relevant span, `(T − w, T + settle_after]`, by time.
     pub evidence: Vec<Evidence>,
-    /// What covers the time, by time.
+    /// The lists and databases that cover the time, by time.
     pub covering: Vec<Covering>,
-    /// The newest valid list or database of all.
+    /// The time of the newest valid list or database.
     pub evidence_until: Option<Timestamp>,
     /// Whether later lists can no longer change the verdict.
     pub settled: bool,
 }
 
 impl ExitHistory {
-    /// Explains the verdict on an address at a time, without an edge's verdict. Slow: it looks through the lists.
+    /// Explains the verdict on an address at a time, without the edge's verdict. Slow, because it scans the lists.
     #[must_use]
     pub fn explain(&self, address: &str, at: Timestamp) -> Explanation {
         let address = address::parse(address);

@@ -1,12 +1,12 @@
-//! Whether a publisher came over Tor, and whether a second factor was verified (crates/enrich/README.md, and `tfa` in
-//! crates/model/README.md).
+//! Decides whether a publisher came over Tor, and whether a second factor was verified (crates/enrich/README.md, and
+//! `tfa` in crates/model/README.md).
 //!
 //! [`Library`] reads exit lists and databases from directories into an [`ExitHistory`], the evidence over time;
-//! [`tor::verdict`] and [`tfa::verdict`] then evaluate an event. After loading, everything here is pure: a verdict depends
-//! on the event, the history and the rules, so that a replay years later decides the same.
+//! [`tor::verdict`] and [`tfa::verdict`] then evaluate an event. After loading, everything here is pure: a verdict
+//! depends on the event, the history and the rules, so that a replay years later gives the same verdict.
 //!
-//! This crate must not read a clock (the caller says what time it is), must not know of Kafka, of a database server or
-//! of an asynchronous runtime, and must never put an address into an error, a log line or a `Debug` output.
+//! This crate must not read a clock (the caller supplies the time), must not depend on Kafka, a database server or an
+//! asynchronous runtime, and must never put an address into an error, a log line or a `Debug` output.
 
 pub mod address;
 mod anonymous_ip;
@@ -32,7 +32,7 @@ pub use rules::{TfaRules, TorRules};
 pub use source::{Family, Source};
 pub use sources::{Library, LoadError, Places};
 
-/// The list formats, for tools that hold a list in memory.
+/// The parsers of the list formats, for tools that have a list in memory.
 pub mod format {
     pub use crate::exit_list::parse as exit_list;
     pub use crate::list_time::from_file_name;

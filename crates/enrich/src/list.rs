@@ -7,20 +7,20 @@ use model::Timestamp;
 
 use crate::{Family, Refusal};
 
-/// A list that parsed whole: which addresses were seen as exits, and when.
+/// A completely parsed list: the addresses seen as exits, and when.
 #[derive(Clone, PartialEq, Eq)]
 pub struct List {
     time: Timestamp,
-    /// Sorted, each once.
+    /// Sorted, without duplicates.
     sightings: Vec<(IpAddr, Timestamp)>,
     distinct: [usize; 2],
 }
 
 impl List {
-    /// Puts a list together.
+    /// Builds a list.
     ///
     /// # Errors
-    /// [`Refusal::Empty`] without a sighting.
+    /// [`Refusal::Empty`] if there are no sightings.
     pub(crate) fn new(
         time: Timestamp,
         mut sightings: Vec<(IpAddr, Timestamp)>,
@@ -47,21 +47,21 @@ impl List {
         self.time
     }
 
-    /// Up to when it says anything: its own time, or that of its newest sighting, if that is earlier. A list is no newer
-    /// than its newest scan, however late it was written down.
+    /// The time up to which the list is evidence: its own time, or that of its newest sighting if that is earlier. A
+    /// list is no newer than its newest scan, however late it was published.
     #[must_use]
     pub fn as_of(&self) -> Timestamp {
         let newest = self.sightings.iter().map(|&(_, seen)| seen).max();
         newest.map_or(self.time, |newest| newest.min(self.time))
     }
 
-    /// How many distinct addresses of a family it holds.
+    /// The number of distinct addresses of a family.
     #[must_use]
     pub const fn distinct(&self, family: Family) -> usize {
         self.distinct[family as usize]
     }
 
-    /// The sightings, canonical address and time, sorted, each once.
+    /// The sightings as canonical address and time, sorted, without duplicates.
     #[must_use]
     pub fn sightings(&self) -> &[(IpAddr, Timestamp)] {
         &self.sightings
@@ -70,7 +70,7 @@ impl List {
 
 impl fmt::Debug for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Addresses are never printed.
+        // Never print addresses.
         f.debug_struct("List").field("time", &self.time).field("distinct", &self.distinct).finish()
     }
 }

@@ -2,13 +2,13 @@
 
 use model::Timestamp;
 
-/// Reads `YYYY-MM-DD` and `HH:MM:SS`, as exit lists write times.
+/// Parses `YYYY-MM-DD` and `HH:MM:SS`, the time format of exit lists.
 pub(crate) fn from_words(date: &str, time: &str) -> Option<Timestamp> {
     Timestamp::from_utc(three(date, b'-', 4)?, three(time, b':', 2)?).ok()
 }
 
-/// The time of a list by its file name, `YYYY-MM-DD-HH-MM-SS`, UTC (crates/enrich/README.md, Valid lists). A suffix
-/// that begins with a full stop, such as `.txt`, does no harm.
+/// The time in a list's file name, `YYYY-MM-DD-HH-MM-SS`, UTC (crates/enrich/README.md, Valid lists). A suffix that
+/// begins with a full stop, such as `.txt`, is ignored.
 #[must_use]
 pub fn from_file_name(name: &str) -> Option<Timestamp> {
     let (head, rest) = name.split_at_checked(19)?;
@@ -18,7 +18,7 @@ pub fn from_file_name(name: &str) -> Option<Timestamp> {
     Timestamp::from_utc(three(head.get(..10)?, b'-', 4)?, three(head.get(11..)?, b'-', 2)?).ok()
 }
 
-/// Three numbers of fixed width, the first `first` digits wide, the others two.
+/// Parses three numbers of fixed width: the first has `first` digits, the others two.
 fn three(text: &str, separator: u8, first: usize) -> Option<(i64, i64, i64)> {
     let bytes = text.as_bytes();
     if bytes.len() != first + 6 || bytes[first] != separator || bytes[first + 3] != separator {

@@ -1,37 +1,37 @@
-//! Why a list or database is refused. The texts are stable, and none quotes what the file holds.
+//! The reasons to refuse a list or database. The texts are stable, and none quotes the file's content.
 
 use std::path::PathBuf;
 
 use crate::Source;
 
-/// Why a file is no evidence (crates/enrich/README.md, Valid lists).
+/// Why a file is not evidence (crates/enrich/README.md, Valid lists).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// No address at all.
+    /// The file has no address.
     #[error("holds no address")]
     Empty,
     /// Not UTF-8.
     #[error("is not text")]
     NotText,
-    /// A page of the web, an error page as a rule.
+    /// An HTML page, usually an error page.
     #[error("is an HTML page")]
     Html,
     /// A line that the format does not allow.
     #[error("has a line that its format does not allow")]
     BadLine,
-    /// The end is missing.
+    /// The end of the file is missing.
     #[error("is cut off")]
     Cut,
-    /// More bytes than any list or database has.
+    /// The file is larger than any list or database.
     #[error("is too large")]
     TooLarge,
     /// Fewer distinct addresses than `tor.min_addresses`.
     #[error("holds fewer addresses than tor.min_addresses")]
     TooFew,
-    /// Fewer than half of the addresses of the valid list before it.
+    /// Fewer than half of the addresses of the preceding valid list.
     #[error("holds fewer than half of the addresses of the valid list before it")]
     Shrunk,
-    /// From the future.
+    /// The file's time is in the future.
     #[error("is more than an hour ahead of the clock")]
     AheadOfClock,
     /// A MaxMind database whose metadata, tree or records are damaged.
@@ -40,10 +40,10 @@ pub enum Refusal {
     /// A MaxMind database without a Tor exit: another product.
     #[error("names no Tor exit")]
     NoTorExit,
-    /// An archive that does not unpack whole.
+    /// An archive that cannot be unpacked completely.
     #[error("is no intact archive")]
     BadArchive,
-    /// The operating system does not let it be read.
+    /// The operating system does not allow the file to be read.
     #[error("cannot be read")]
     Unreadable,
 }
@@ -51,10 +51,10 @@ pub enum Refusal {
 /// A file, or a member of an archive, that is refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refused {
-    /// Which source it was to be of.
+    /// The source to which the file belongs.
     pub source: Source,
-    /// Where it is; a member of an archive stands behind the archive's path.
+    /// The path; for a member of an archive, the archive's path followed by the member's.
     pub path: PathBuf,
-    /// Why.
+    /// The reason.
     pub reason: Refusal,
 }

@@ -1,4 +1,4 @@
-//! What an operator may set about the two verdicts.
+//! The configurable rules of the two verdicts.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use crate::address::Network;
 
 const HOUR: u64 = 3_600;
 
-/// The rules of `tor` (crates/enrich/README.md, Rules). The defaults stand there too.
+/// The rules of `tor` (crates/enrich/README.md, Rules, which also has the defaults).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TorRules {
-    /// w: a sighting makes the acts of this span after it `true`; 24 h, the window ExoneraTor uses.
+    /// w: a sighting makes the acts in this span after it `true`; 24 h, the window that ExoneraTor uses.
     pub window: Duration,
-    /// How long after an act evidence still concerns it; 3 h, since lists lag by about two.
+    /// How long after an act evidence still applies to it; 3 h, because lists lag by about two.
     pub settle_after: Duration,
-    /// c: how old the newest list before an act may be for its silence to count; 6 h.
+    /// c: the maximum age of the newest list before an act for an unlisted address to count as `false`; 6 h.
     pub coverage: Duration,
-    /// Window and coverage of an Anonymous IP database; 48 h, since builds come daily.
+    /// Window and coverage of an Anonymous IP database; 48 h, because builds are published daily.
     pub max_age: Duration,
-    /// The distinct addresses a list must hold, and a family must have to be covered; 50.
+    /// The number of distinct addresses that a list must have, and that a family in it needs to be covered; 50.
     pub min_addresses: usize,
-    /// Networks that count as Tor by themselves. The default holds Cloudflare's onion service, because an address
-    /// within it can be nothing else, and a registry that is not behind Cloudflare never sees one.
+    /// Networks that count as Tor without a list. The default is Cloudflare's onion service, because every address in
+    /// it is a Tor user, and a registry that is not behind Cloudflare never sees such an address.
     pub prefixes: Vec<Network>,
 }
 
@@ -37,12 +37,12 @@ impl Default for TorRules {
     }
 }
 
-/// The rules of `tfa` (crates/model/README.md, tfa). The defaults are empty: what a level means is the identity
-/// provider's word.
+/// The rules of `tfa` (crates/model/README.md, tfa). The defaults are empty, because each identity provider defines
+/// what its levels mean.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TfaRules {
-    /// Assurance levels that say a second factor was verified; compared byte for byte, and before the next.
+    /// Assurance levels that mean a verified second factor; compared byte for byte, and before `acr_false`.
     pub acr_true: Vec<String>,
-    /// Assurance levels that say none was.
+    /// Assurance levels that mean no verified second factor.
     pub acr_false: Vec<String>,
 }

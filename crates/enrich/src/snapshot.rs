@@ -1,22 +1,22 @@
-//! Snapshots: one exit address a line, IPv4 and IPv6, `#` comments, CRLF allowed.
+//! Snapshots: one exit address per line, IPv4 and IPv6, `#` comments, CRLF allowed.
 
 use model::Timestamp;
 
 use crate::{List, Refusal, address};
 
-/// Reads a snapshot of that time (crates/enrich/README.md, Evidence). A comment runs from `#` to the line's end; empty
-/// lines and blanks around an address do no harm; every other line must be an address.
+/// Parses a snapshot with the given time (crates/enrich/README.md, Evidence). A comment runs from `#` to the line's end; empty
+/// lines and blanks around an address are ignored; every other line must be an address.
 ///
-/// A last line without an end is taken as whole: nothing shows whether an address that reads well lost its last digits.
+/// A last line without a line end counts as complete, because a valid address that lost its last digits cannot be detected.
 ///
 /// # Errors
-/// [`Refusal`] where a line is something else, or no address is there.
+/// [`Refusal`] if a line is not an address, or if there is no address.
 pub fn parse(bytes: &[u8], time: Timestamp) -> Result<List, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
     let mut sightings = Vec::with_capacity(bytes.len() / 14);
     let mut rest = text;
     while !rest.is_empty() {
-        // Lines are so short that looking at each byte is faster than the searcher behind `split`.
+        // Lines are so short that a loop over the bytes is faster than the searcher that `split` uses.
         let find = |text: &str, byte| text.bytes().position(|other| other == byte);
         let (line, next) = rest.split_at(find(rest, b'\n').map_or(rest.len(), |end| end + 1));
         rest = next;

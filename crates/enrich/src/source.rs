@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use model::TorReason;
 
-/// Where evidence comes from, in the order of the table in crates/enrich/README.md, Evidence, which decides the reason.
+/// A source of evidence, in the order of the table in crates/enrich/README.md, Evidence, which decides the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// TorDNSEL exit lists.
@@ -19,7 +19,7 @@ impl Source {
     /// Every source, in the table's order.
     pub const ALL: [Self; 3] = [Self::ExitList, Self::Snapshot, Self::AnonymousIp];
 
-    /// The specification's word, as metrics label it.
+    /// The specification's word, which is the metrics' label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.reason().as_str()
@@ -35,7 +35,7 @@ impl Source {
         }
     }
 
-    /// The key of the configuration that says where this source lies.
+    /// The configuration key of this source's path.
     #[must_use]
     pub const fn key(self) -> &'static str {
         match self {
@@ -56,7 +56,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both.
+    /// Both families.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// The family of a canonical address.

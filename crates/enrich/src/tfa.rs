@@ -6,13 +6,13 @@ use model::{Auth, Credential, PublishEvent, SecondFactor, TfaReason, TfaVerdict,
 
 use crate::TfaRules;
 
-/// How long before the act a second factor may have been verified: registries let one count for five minutes.
+/// How long before the act a second factor may have been verified: registries accept it for five minutes.
 const FRESH: Duration = Duration::from_secs(5 * 60);
 
-/// Evaluates an event; for a staged version the approval, which is the outer act. The first rule that matches decides.
+/// Evaluates an event; for a staged version its approval, which is the outer act. The first rule that matches decides.
 ///
-/// Pure and without allocation. Account or package policy is never looked at: it says what was demanded, not what was
-/// done.
+/// Pure, and without allocation. Ignores the policy of the account or package, because a policy is a demand and does
+/// not show that a second factor was used.
 #[must_use]
 pub fn verdict(event: &PublishEvent<'_>, rules: &TfaRules) -> TfaVerdict {
     evaluate(&event.act.auth, event.act.at, rules)
@@ -55,7 +55,7 @@ fn evaluate(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> TfaVerdict {
     TfaReason::NotReported.verdict()
 }
 
-/// A block without any counts as missing.
+/// A block without a known field counts as missing.
 fn has_a_known_field(factor: &SecondFactor<'_>) -> bool {
     factor.presented.is_some()
         || factor.verified.is_some()
@@ -74,8 +74,8 @@ fn is_verified(factor: &SecondFactor<'_>, at: Timestamp) -> bool {
         && fresh
 }
 
-/// Whether the methods of RFC 8176 make two kinds of factor: know, have, are. None without a method of a known kind;
-/// where, how often or by whom somebody was authenticated (`geo`, `mca`, `user` …) is no kind.
+/// Whether the methods of RFC 8176 contain two kinds of factor: knowledge, possession, biometrics. `None` without a
+/// method of a known kind; methods about place, number or other circumstances (`geo`, `mca`, `user` …) are not a kind.
 fn several_factors<'a>(methods: impl Iterator<Item = &'a str>) -> Option<bool> {
     let (mut know, mut have, mut are) = (false, false, false);
     for method in methods {
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_first_rule_decides() {
-        // Verified comes before presented.
+        // `verified` is checked before `presented`.
         assert_eq!(evaluated(&with(factor(Some(false), Some(true), Some("totp"), None))), VERIFIED);
         assert_eq!(evaluated(&with(factor(Some(false), Some(true), Some("email"), None))), NONE);
         assert_eq!(evaluated(&with(factor(Some(false), None, None, None))), NONE);

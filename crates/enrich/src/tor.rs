@@ -5,10 +5,10 @@ use model::{Act, PublishEvent, Timestamp, TorReason, TorVerdict};
 use crate::address::{self, Parsed};
 use crate::{ExitHistory, Finding};
 
-/// Evaluates an event: its act, and for a staged version the staging act too, each at its own time. True if either is, with
-/// the outer act's reason first; false if both are; else null, with the reason of the outer act where that one is null.
+/// Evaluates an event: its act, and for a staged version the staging act too, each at its own time. True if either is,
+/// with the outer act's reason first; false if both are; else null, with the outer act's reason if that is null.
 ///
-/// Pure and without allocation. The rules are those the history was made with.
+/// Pure, and without allocation. The rules are those of the history.
 #[must_use]
 pub fn verdict(event: &PublishEvent<'_>, history: &ExitHistory) -> TorVerdict {
     let outer = evaluate(&event.act, history);
@@ -42,8 +42,8 @@ impl Evaluated {
     }
 }
 
-/// Whether an act that is not `true` can no longer become so by later lists: its address never counts, or the newest
-/// list is past the time in which evidence concerns the act.
+/// Whether later lists cannot make an act `true` that is not: its address never counts, or the newest list is past the
+/// time up to which evidence applies to the act.
 pub(crate) fn is_settled(reason: TorReason, at: Timestamp, history: &ExitHistory) -> bool {
     let never_counts =
         matches!(reason, TorReason::NoAddress | TorReason::BadAddress | TorReason::NotGlobal);
@@ -57,8 +57,8 @@ fn evaluate(act: &Act<'_>, history: &ExitHistory) -> Evaluated {
     Evaluated { at: act.at, reason: decide(address, act.edge_tor == Some(true), act.at, history) }
 }
 
-/// Rules 1 to 5 of crates/enrich/README.md. The reason of a true verdict is the first of the table's order that
-/// matches: the lists and databases before the edge, the edge before a prefix.
+/// Applies rules 1 to 5 of crates/enrich/README.md. The reason of a true verdict is the first that matches in the
+/// table's order: the lists and databases, then the edge, then a prefix.
 pub(crate) fn decide(
     address: Option<Parsed>,
     edge: bool,

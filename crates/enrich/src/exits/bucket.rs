@@ -1,7 +1,7 @@
-//! The lists of one span of time, packed, and the runs of their addresses.
+//! The lists of one time span, packed, and the runs of their addresses.
 //!
-//! A bucket is what is built anew when one of its lists comes, goes or changes its validity, so it bounds the cost of a
-//! change; and most addresses live for weeks, so that a bucket names each of them once for hundreds of lists.
+//! A bucket is the unit that is rebuilt when one of its lists is added, removed or changes its validity, so it bounds
+//! the cost of a change. Most addresses stay for weeks, so a bucket stores each of them once for hundreds of lists.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::{Family, List, Refusal, TorRules};
 /// 30 days: a month of hourly lists, some 700, is evaluated and merged in a few milliseconds.
 pub(super) const BUCKET_MICROS: i64 = 30 * 86_400 * 1_000_000;
 
-/// What is known about a list's validity.
+/// The result of a list's validation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Not evaluated yet.
@@ -28,30 +28,30 @@ pub(super) enum State {
 /// One list.
 #[derive(Clone)]
 pub(super) struct Entry {
-    /// The list's own time, by which its validity is evaluated.
+    /// The list's own time, on which its validity depends.
     pub(super) time: Timestamp,
-    /// Up to when it says anything, by which it covers and settles ([`List::as_of`]).
+    /// The time up to which the list is evidence; it decides coverage and settling ([`List::as_of`]).
     pub(super) as_of: Timestamp,
     pub(super) origin: Arc<Path>,
-    /// Rises with every list given; of two lists of one origin the greater is the current one.
+    /// Increases with every list added; of two lists of one origin the higher serial is the current list.
     pub(super) serial: u64,
     pub(super) distinct: [usize; 2],
-    /// By the last evaluation.
+    /// The state after the last evaluation.
     pub(super) state: State,
-    /// By the evaluation before the running update.
+    /// The state before the current update.
     pub(super) before: State,
-    /// Sightings by [`pack`].
+    /// Sightings in the format of [`pack`].
     sightings: Arc<[u8]>,
 }
 
 impl Entry {
-    /// Whether this list counts towards coverage of the family (exit lists cover IPv4 only, which the caller knows).
+    /// Whether the list has enough addresses to cover the family. The caller handles that exit lists cover IPv4 only.
     pub(super) fn holds_enough(&self, family: Family, rules: &TorRules) -> bool {
         self.distinct[family as usize] >= rules.min_addresses
     }
 }
 
-/// Evidence times of an address that lie no further apart than the window.
+/// A run: evidence times of an address with gaps no longer than the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
     first: Timestamp,
@@ -62,18 +62,18 @@ struct Run {
 pub(super) struct Bucket {
     /// Sorted by time, then serial.
     pub(super) entries: Vec<Entry>,
-    /// The addresses that lists of this bucket name, in the order they were first named.
+    /// The addresses in the lists of this bucket, numbered in the order of their first occurrence.
     numbers: HashMap<IpAddr, u32>,
-    /// Where the runs of an address begin, by its number, and one more: the end.
+    /// The index of each address's first run, by the address's number, and the end index as one more element.
     starts: Vec<usize>,
-    /// The runs of the valid lists, by address, then time.
+    /// The runs of the valid lists, sorted by address number, then time.
     runs: Vec<Run>,
-    /// The first and last evidence of the valid lists, which may lie outside the bucket's own span.
+    /// The first and last evidence time of the valid lists, which may be outside the bucket's own span.
     pub(super) range: Option<(Timestamp, Timestamp)>,
 }
 
 impl Bucket {
-    /// Takes a list in, not evaluated yet.
+    /// Adds a list, which is not evaluated yet.
     pub(super) fn insert(&mut self, list: &List, origin: Arc<Path>, serial: u64) {
         let mut numbered: Vec<(u32, Timestamp)> = Vec::with_capacity(list.sightings().len());
         for &(address, seen) in list.sightings() {
@@ -97,7 +97,7 @@ impl Bucket {
         self.entries.insert(at, entry);
     }
 
-    /// Merges the sightings of the valid lists anew.
+    /// Merges the sightings of the valid lists again.
     pub(super) fn rebuild(&mut self, window: i64) {
         let mut runs: Vec<Vec<Run>> = vec![Vec::new(); self.numbers.len()];
         self.range = None;
@@ -120,7 +120,7 @@ impl Bucket {
         self.runs.shrink_to_fit();
     }
 
-    /// Evidence in `(since, at]` is `Before`, else in `(at, until]` `After`.
+    /// `Before` if there is evidence in `(since, at]`, else `After` if there is evidence in `(at, until]`.
     pub(super) fn near(
         &self,
         address: IpAddr,
@@ -145,7 +145,7 @@ impl Bucket {
         }
     }
 
-    /// When an entry of this bucket saw the address, each time it says so.
+    /// The times at which an entry of this bucket saw the address.
     pub(super) fn seen_by<'a>(
         &'a self,
         entry: &'a Entry,
@@ -158,7 +158,7 @@ impl Bucket {
     }
 }
 
-/// Adds a time to sorted runs that are further apart than the window.
+/// Adds a time to sorted runs, which are separated by more than the window.
 fn extend(runs: &mut Vec<Run>, seen: Timestamp, window: i64) {
     let at = runs.partition_point(|run| seen.micros_since(run.last) > window);
     match runs.get_mut(at) {
@@ -178,14 +178,14 @@ fn extend(runs: &mut Vec<Run>, seen: Timestamp, window: i64) {
     }
 }
 
-/// Packs sightings, sorted by number: for each the step from the number before, and how long before the list it was.
-/// Nearly always that is one byte and, for the whole seconds of a scan, one to three.
+/// Packs sightings, sorted by number: for each the difference from the previous number, and its age relative to the
+/// list. The first mostly takes one byte; the second takes one to three, because a scan's times are whole seconds.
 fn pack(time: Timestamp, sightings: &[(u32, Timestamp)]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(sightings.len() * 2);
     let mut before = 0;
     for &(number, seen) in sightings {
         let age = time.micros_since(seen);
-        // The lowest bit of the step says whether a time follows: a snapshot's sightings are of its own time.
+        // The lowest bit says whether an age follows. It does not for a snapshot, whose sightings have the list's own time.
         write(&mut bytes, u64::from(number - before) << 1 | u64::from(age != 0));
         if age != 0 {
             let whole_seconds = age % 1_000_000 == 0;
@@ -212,8 +212,8 @@ fn unpack(time: Timestamp, mut bytes: &[u8]) -> impl Iterator<Item = (u32, Times
     })
 }
 
-/// Small numbers of either sign become small numbers. The top bit is free: a time in microseconds, up to the year 9999,
-/// needs 59 bits.
+/// Maps numbers of small magnitude to small unsigned numbers. The top bit stays free, because a time in microseconds up
+/// to the year 9999 needs 59 bits.
 const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
@@ -222,7 +222,7 @@ const fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
-/// LEB128: seven bits a byte, the lowest first, the top bit set where more follow.
+/// LEB128: seven bits per byte, the lowest first; the top bit is set if more bytes follow.
 fn write(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push((value & 0x7f) as u8 | 0x80);

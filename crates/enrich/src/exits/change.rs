@@ -1,20 +1,20 @@
-//! What an update of a history changed.
+//! The result of an update of a history.
 
 use model::Timestamp;
 
 use crate::Refused;
 
-/// What an update changed.
+/// The result of an update.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Whether the set of valid lists and databases changed: the sign to evaluate again what is not settled.
+    /// Whether the set of valid lists and databases changed. If so, unsettled verdicts must be evaluated again.
     pub changed: bool,
-    /// The time of the oldest list or database that became valid; settling looks back from there
-    /// (crates/enrich/README.md, Settling).
+    /// The time of the oldest list or database that became valid, from which settling starts (crates/enrich/README.md,
+    /// Settling).
     pub oldest_newly_valid: Option<Timestamp>,
-    /// How many lists and databases became valid.
+    /// The number of lists and databases that became valid.
     pub newly_valid: usize,
-    /// What is refused and was not before, or for another reason, in no particular order: to be counted and named once.
+    /// The newly refused files and those refused for another reason than before, unsorted: to be counted and logged once.
     pub refused: Vec<Refused>,
 }
 

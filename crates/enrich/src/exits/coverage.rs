@@ -1,4 +1,4 @@
-//! Which times the history covers, and which not (`tor coverage`).
+//! The times that the history covers, and the gaps (`tor coverage`).
 
 use model::Timestamp;
 
@@ -7,7 +7,7 @@ use crate::{Family, Source};
 
 const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
-/// From `first` to `last`, both within.
+/// A span from `first` to `last`, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     /// The first microsecond.
@@ -27,29 +27,29 @@ impl Span {
     }
 }
 
-/// What one day, in UTC, has for one family.
+/// The coverage of one day, in UTC, for one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DayCoverage {
     /// The day's first microsecond.
     pub day: Timestamp,
-    /// Which addresses.
+    /// The address family.
     pub family: Family,
-    /// By source in the table's order, how many valid lists or databases of this day cover the family.
+    /// By source in the order of [`Source::ALL`], the number of valid lists or databases of this day that cover the family.
     pub lists: [usize; 3],
-    /// How much of the day is covered, in microseconds, 0 to 86,400,000,000.
+    /// The covered part of the day in microseconds, 0 to 86,400,000,000.
     pub covered_micros: i64,
 }
 
 impl ExitHistory {
-    /// The times at which an address of the family that no list names is `not_listed` rather than `no_coverage`; sorted,
-    /// apart from one another.
+    /// The times at which an unlisted address of the family is `not_listed` rather than `no_coverage`: sorted spans
+    /// that do not touch.
     #[must_use]
     pub fn covered(&self, family: Family) -> Vec<Span> {
         let rules = self.rules();
         let mut spans: Vec<Span> = Source::ALL
             .iter()
             .flat_map(|&source| {
-                // T is covered by a time in [T − c, T + s], so a time covers T in [time − s, time + c].
+                // A list in [T − c, T + s] covers T, so a list covers every T in [time − s, time + c].
                 let c = if source == Source::AnonymousIp { rules.max_age } else { rules.coverage };
                 self.covering(source, family).iter().map(move |time| Span {
                     first: time.before(rules.settle_after),
@@ -68,7 +68,7 @@ impl ExitHistory {
         spans
     }
 
-    /// The times between the first and the last that are covered which are not.
+    /// The uncovered spans between the first and the last covered time.
     #[must_use]
     pub fn gaps(&self, family: Family) -> Vec<Span> {
         let covered = self.covered(family);
@@ -79,8 +79,8 @@ impl ExitHistory {
         between.collect()
     }
 
-    /// Day by day from the first to the last that has a valid list, both families a day: also the days that have
-    /// nothing.
+    /// The coverage of each day from the first to the last with a valid list, for both families, including days without
+    /// lists.
     #[must_use]
     pub fn coverage(&self) -> Vec<DayCoverage> {
         let day_of = |time: Timestamp| time.as_micros().div_euclid(DAY_MICROS);
@@ -101,7 +101,7 @@ impl ExitHistory {
                 times.partition_point(|&time| time <= span.last)
                     - times.partition_point(|&time| time < span.first)
             });
-            // A day has at most as many spans as lists, so a search for the first one is enough.
+            // A day has at most as many spans as lists, so a binary search for the first span is enough.
             let spans = &spans[family as usize];
             let begin = spans.partition_point(|covered| covered.last < span.first);
             let covered = spans[begin..].iter().map_while(|covered| covered.and(span));
@@ -115,7 +115,7 @@ impl ExitHistory {
         (first..=last).flat_map(|number| Family::ALL.map(|family| day(number, family))).collect()
     }
 
-    /// The times of the valid lists or databases of a source that cover a family, sorted.
+    /// The times of a source's valid lists or databases that cover a family, sorted.
     #[must_use]
     pub fn covering(&self, source: Source, family: Family) -> &[Timestamp] {
         match source {

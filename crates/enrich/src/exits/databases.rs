@@ -26,9 +26,9 @@ struct Entry {
 pub(super) struct DatabaseHistory {
     /// Sorted by build epoch, then serial.
     entries: Vec<Entry>,
-    /// The valid ones, sorted by build epoch.
+    /// The valid databases, sorted by build epoch.
     valid: Vec<Arc<Database>>,
-    /// By family, the times of those that cover it, sorted.
+    /// By family, the times of the valid databases that cover it, sorted.
     covering: [Vec<Timestamp>; 2],
     serial: u64,
 }
@@ -42,7 +42,7 @@ impl DatabaseHistory {
         self.valid.len()
     }
 
-    /// Source and time of the valid databases; of their addresses nobody knows the number.
+    /// Source and time of the valid databases. The number of their addresses is unknown, hence 0.
     pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, [usize; 2])> {
         self.valid.iter().map(|database| (Source::AnonymousIp, database.time(), [0; 2]))
     }
@@ -75,7 +75,7 @@ impl DatabaseHistory {
         self.valid[begin..].iter().take_while(move |database| database.time() <= until)
     }
 
-    /// Where and when an address was named, in `(since, until]`.
+    /// Time and origin of the valid databases in `(since, until]` that contain an address.
     pub(super) fn naming(
         &self,
         address: IpAddr,
@@ -107,8 +107,8 @@ impl DatabaseHistory {
         self.entries.sort_by_key(|entry| (entry.database.time(), entry.serial));
     }
 
-    /// As for lists: what was removed goes, then all are evaluated, then replaced versions go where a valid one took their
-    /// place.
+    /// Evaluates the databases at the clock's time `now`, and drops removed ones. As for lists, drops replaced versions
+    /// if a valid version has taken their place.
     pub(super) fn finish(
         &mut self,
         now: Timestamp,

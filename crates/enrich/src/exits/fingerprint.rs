@@ -1,4 +1,4 @@
-//! What a history knew, in a word that is kept beside what was evaluated by it.
+//! The fingerprint of a history, a text that is stored with the positions whose verdicts were evaluated with it.
 
 use model::Timestamp;
 use sha2::{Digest, Sha256};
@@ -7,15 +7,15 @@ use super::ExitHistory;
 use super::lists::ListHistory;
 
 impl ExitHistory {
-    /// A word for the set of valid lists and databases: the time of the newest in microseconds since 1970, `-`, and a hash
-    /// of their times and sizes. None without any.
+    /// A fingerprint of the set of valid lists and databases: the time of the newest in microseconds since 1970, `-`,
+    /// and a hash of their times and sizes. `None` without any valid list or database.
     #[must_use]
     pub fn fingerprint(&self) -> Option<String> {
         self.evidence_until.map(|until| self.fingerprint_until(until))
     }
 
-    /// Whether this history knows what the one with this fingerprint knew, and besides only what is newer. Then it can change no
-    /// verdict that was settled; a word that is no fingerprint says nothing.
+    /// Whether this history has all evidence of the history with this fingerprint, and otherwise only newer evidence.
+    /// If so, it does not change a settled verdict. `false` for an invalid fingerprint.
     #[must_use]
     pub fn extends(&self, fingerprint: &str) -> bool {
         let until = fingerprint.rsplit_once('-').and_then(|(until, _)| until.parse().ok());
@@ -29,7 +29,7 @@ impl ExitHistory {
         let mut known: Vec<_> = lists.chain(self.databases.known()).collect();
         known.retain(|&(_, time, _)| time <= until);
         known.sort_unstable();
-        // A scanner that stands still has the same written down again, which is nothing new.
+        // A scanner that has stopped has its old list published again, which is not new evidence.
         known.dedup();
         let mut hash = Sha256::new();
         for (source, time, distinct) in known {
@@ -52,7 +52,7 @@ mod tests {
 
     const HOUR: i64 = 3_600_000_000;
 
-    /// With lists of these hours, each of the addresses from the first one on.
+    /// A history with lists of these hours; each list has the first `addresses` addresses.
     fn history(lists: &[(i64, u8)]) -> ExitHistory {
         let mut update = ExitHistory::new(TorRules::default()).update();
         for &(hour, addresses) in lists {

@@ -1,4 +1,4 @@
-//! The lists of one source over time: their validity, their evidence, what they cover.
+//! The lists of one source over time: their validity, their evidence, their coverage.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -13,18 +13,18 @@ use super::change::Change;
 use super::{Near, any_within};
 use crate::{Family, List, Refusal, Refused, Source, TorRules};
 
-/// How long a valid list is the measure for those after it (crates/enrich/README.md, Valid lists).
+/// How long the size of a valid list limits the lists after it (crates/enrich/README.md, Valid lists).
 const MEASURES: Duration = Duration::from_secs(24 * 3_600);
-/// How far a list may be ahead of the clock (crates/enrich/README.md, Valid lists).
+/// How far a list's time may be ahead of the clock (crates/enrich/README.md, Valid lists).
 pub(super) const AHEAD: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone)]
 pub(super) struct ListHistory {
     source: Source,
     buckets: BTreeMap<i64, Arc<Bucket>>,
-    /// The buckets that hold evidence, with the span of it: the span of a list's scans is not the list's own time.
+    /// The buckets with evidence, and its time span. Evidence times are scan times, which differ from the list's own time.
     slots: Arc<[(Timestamp, Timestamp, Arc<Bucket>)]>,
-    /// By family, up to when each valid list that covers it says anything, sorted.
+    /// By family, the time ([`List::as_of`]) of each valid list that covers it, sorted.
     covering: [Arc<[Timestamp]>; 2],
     newest: Option<Timestamp>,
     valid: usize,
@@ -56,7 +56,7 @@ impl ListHistory {
         self.valid
     }
 
-    /// Source, time (see [`List::as_of`]) and numbers of addresses of the valid lists.
+    /// Source, time (see [`List::as_of`]) and number of addresses by family of the valid lists.
     pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, [usize; 2])> {
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
         let valid = entries.filter(|entry| entry.state == State::Valid);
@@ -108,8 +108,8 @@ impl ListHistory {
         self.serial
     }
 
-    /// Drops the lists of these origins that were there before the update began, evaluates all, and builds anew what
-    /// changed by it.
+    /// Drops the lists of the removed origins that were there before the update began, evaluates all lists, and
+    /// rebuilds the changed buckets.
     pub(super) fn finish(
         &mut self,
         rules: &TorRules,
@@ -144,7 +144,7 @@ impl ListHistory {
         change
     }
 
-    /// Drops lists; the buckets that lose a valid one are noted.
+    /// Drops lists, and adds the buckets that lose a valid list to `dirty`.
     fn drop_where(&mut self, dirty: &mut HashSet<i64>, drop: impl Fn(&Entry) -> bool) {
         for (&key, bucket) in &mut self.buckets {
             if !bucket.entries.iter().any(&drop) {
@@ -173,8 +173,8 @@ impl ListHistory {
         }
     }
 
-    /// Of an origin with several versions the current one counts; while that is refused, so does the last valid one
-    /// before it: a corrupt replacement never displaces a good one. The serials of the others are returned.
+    /// The serials of outdated versions. Of an origin with several versions, the newest is kept, and the newest valid
+    /// one as well, because a corrupt replacement must not displace a valid list. The others are outdated.
     fn outdated(&self) -> HashSet<u64> {
         let mut versions: HashMap<&Path, Vec<&Entry>> = HashMap::new();
         for entry in self.buckets.values().flat_map(|bucket| &bucket.entries) {
@@ -193,7 +193,7 @@ impl ListHistory {
         outdated
     }
 
-    /// Notes what the evaluation changed.
+    /// Collects the changes of the evaluation.
     fn settle(&mut self, dirty: &mut HashSet<i64>) -> Change {
         let mut change = Change::default();
         for (&key, bucket) in &mut self.buckets {
@@ -234,7 +234,7 @@ impl ListHistory {
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
         for entry in entries.filter(|entry| entry.state == State::Valid) {
             for family in Family::ALL {
-                // The scanner looks for IPv4 exits only.
+                // The exit scanner finds IPv4 exits only.
                 let may_cover = family == Family::V4 || self.source == Source::Snapshot;
                 if may_cover && entry.holds_enough(family, rules) {
                     covering[family as usize].push(entry.as_of);
@@ -243,12 +243,12 @@ impl ListHistory {
             self.newest = self.newest.max(Some(entry.as_of));
             self.valid += 1;
         }
-        // The buckets stand in the order of the lists' own times.
+        // The buckets are sorted by the lists' own times, not by `as_of`.
         covering.iter_mut().for_each(|times| times.sort_unstable());
         self.covering = covering.map(Arc::from);
     }
 
-    /// The lists that are refused by evaluation.
+    /// The lists that the evaluation refused.
     pub(super) fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
         entries.filter_map(|entry| match entry.state {
@@ -260,17 +260,17 @@ impl ListHistory {
     }
 }
 
-/// The rules of validity, list after list in the order of time.
+/// The rules of validity, applied to the lists in the order of time.
 struct Evaluator<'a> {
     rules: &'a TorRules,
     latest: Timestamp,
-    /// The newest valid list so far; of several of one time, the greatest number of each family, so that their order
-    /// does not matter.
+    /// The time of the newest valid list so far and its number of addresses by family. If several lists have the same
+    /// time, the largest number of each family, so that their order does not matter.
     measure: Option<(Timestamp, [usize; 2])>,
 }
 
 impl Evaluator<'_> {
-    /// Lists of one time are no measure for one another: none of them is before the others.
+    /// Evaluates lists of the same time, which are not compared with each other because none is earlier.
     fn of_one_time(&mut self, entries: &[Entry]) -> Vec<State> {
         let states: Vec<State> = entries.iter().map(|entry| self.state(entry)).collect();
         let mut valid = entries.iter().zip(&states).filter(|(_, state)| **state == State::Valid);

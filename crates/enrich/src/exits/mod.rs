@@ -1,13 +1,13 @@
-//! The index over time: which addresses were seen as exits, when, by which source, and which times are covered.
+//! The index over time: the addresses seen as exits, their times and sources, and the times that are covered.
 //!
-//! Evidence times of an address that lie no further apart than the window are merged into a run `(first, last)`. Nothing
-//! is lost by that: T has evidence in `(T − w, T]` exactly when a run has `first ≤ T` and `last > T − w` (within a run the
-//! evidence before T is nearer than w), and where it has none, the next evidence after T is the `first` of a run.
+//! Evidence times of an address with gaps no longer than the window are merged into a run `(first, last)`. This loses
+//! no information: T has evidence in `(T − w, T]` exactly if a run has `first ≤ T` and `last > T − w` (within a run the
+//! evidence before T is nearer than w). Otherwise the next evidence after T is the `first` of a run.
 //!
-//! What a history says is a function of the set of lists that were given to it, of the rules and of the time of the last
-//! [`Update::finish`]; the order in which lists came plays no part. To that end every list is kept, packed, and all are
-//! evaluated again, in the order of their times, whenever the set changes: an older list that comes late may take away the
-//! validity of a newer one, or give it back.
+//! A history is a function of the set of lists that were added, of the rules and of the time of the last
+//! [`Update::finish`]; the order in which lists were added does not matter. To achieve that, every list is kept,
+//! packed, and all lists are evaluated again, in the order of their times, whenever the set changes: an older list that
+//! is added late may make a newer list invalid, or valid again.
 
 mod bucket;
 mod change;
@@ -32,7 +32,7 @@ use lists::ListHistory;
 pub use sightings::{Covering, Evidence};
 pub use update::Update;
 
-/// Evidence over time. Cloning is cheap (parts are shared); it is extended aside, by [`Self::update`].
+/// Evidence over time. Cloning is cheap, because parts are shared. [`Self::update`] changes a copy.
 #[derive(Clone)]
 pub struct ExitHistory {
     rules: Arc<TorRules>,
@@ -42,20 +42,20 @@ pub struct ExitHistory {
     evidence_until: Option<Timestamp>,
 }
 
-/// What the evidence says about a global address at a time, before the edge and the prefixes have their say.
+/// The evidence about a global address at a time, without the edge's verdict and the configured prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
-    /// Rule 2: an exit, by the first source of the table's order that says so.
+    /// Rule 2: an exit, by the first source of the table that has the address.
     Exit(Source),
     /// Rule 3: seen as an exit just afterwards.
     ListedAfter,
-    /// Rule 4: the time is covered, and nothing names the address.
+    /// Rule 4: the time is covered, and no list has the address.
     NotListed,
-    /// Rule 5.
+    /// Rule 5: the time is not covered.
     NoCoverage,
 }
 
-/// Where the evidence of one source lies, seen from a time.
+/// Where a source's evidence is, relative to a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Near {
     None,
@@ -76,20 +76,20 @@ impl ExitHistory {
         }
     }
 
-    /// The rules it was made with. They cannot be changed: the runs are merged by them.
+    /// The rules of this history. They cannot be changed, because the runs depend on them.
     #[must_use]
     pub fn rules(&self) -> &TorRules {
         &self.rules
     }
 
-    /// The time of the newest valid list or database, of any source; none without any. An exit list is no newer than its
-    /// newest scan, here and below.
+    /// The time of the newest valid list or database of any source; `None` without any. Here and below, the time of an
+    /// exit list is at most that of its newest scan.
     #[must_use]
     pub const fn evidence_until(&self) -> Option<Timestamp> {
         self.evidence_until
     }
 
-    /// The time of the newest valid list or database of a source; `exit_list_age_seconds` is the clock less this.
+    /// The time of the newest valid list or database of a source; the clock minus this is `exit_list_age_seconds`.
     #[must_use]
     pub fn newest(&self, source: Source) -> Option<Timestamp> {
         match source {
@@ -99,7 +99,7 @@ impl ExitHistory {
         }
     }
 
-    /// How many lists or databases of a source are valid.
+    /// The number of valid lists or databases of a source.
     #[must_use]
     pub fn valid(&self, source: Source) -> usize {
         match source {
@@ -109,7 +109,7 @@ impl ExitHistory {
         }
     }
 
-    /// Rules 2 to 5 for a canonical, global address (crates/enrich/README.md, Rules).
+    /// Applies rules 2 to 5 to a canonical, global address (crates/enrich/README.md, Rules).
     #[must_use]
     pub fn find(&self, address: IpAddr, at: Timestamp) -> Finding {
         let rules = &*self.rules;
@@ -136,7 +136,7 @@ impl ExitHistory {
     }
 
     /// Whether a valid list or database that covers the family has a time in `[T − c, T + settle_after]`; for databases
-    /// `max_age` stands for c.
+    /// c is `max_age`.
     #[must_use]
     pub fn covers(&self, family: Family, at: Timestamp) -> bool {
         let rules = &*self.rules;
@@ -147,7 +147,7 @@ impl ExitHistory {
             || self.databases.covers(family, at.before(rules.max_age), until)
     }
 
-    /// Begins a change, aside: this history stays what it is.
+    /// Begins an update of a copy; this history does not change.
     #[must_use]
     pub fn update(&self) -> Update {
         Update::new(self.clone())
@@ -160,7 +160,7 @@ impl ExitHistory {
 
 impl fmt::Debug for ExitHistory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Addresses are never printed.
+        // Never print addresses.
         f.debug_struct("ExitHistory")
             .field("exit_lists", &self.valid(Source::ExitList))
             .field("snapshots", &self.valid(Source::Snapshot))
@@ -170,7 +170,7 @@ impl fmt::Debug for ExitHistory {
     }
 }
 
-/// Whether any of the sorted times lies in `[since, until]`.
+/// Whether any of the sorted times is in `[since, until]`.
 fn any_within(times: &[Timestamp], since: Timestamp, until: Timestamp) -> bool {
     times.get(times.partition_point(|&time| time < since)).is_some_and(|&time| time <= until)
 }

@@ -1,4 +1,4 @@
-//! Which evidence and which lists say something about an address at a time. Slow: it looks through the lists.
+//! The evidence and the lists about an address at a time. Slow, because it scans the lists.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,23 +9,23 @@ use super::ExitHistory;
 use super::bucket::State;
 use crate::{Family, Source};
 
-/// That a source saw the address as an exit.
+/// Evidence that a source saw the address as an exit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Evidence {
-    /// When: a line's scan, a snapshot's or a database's own time.
+    /// The time of the evidence: a line's scan, a snapshot's or a database's own time.
     pub time: Timestamp,
-    /// Which source.
+    /// The source.
     pub source: Source,
-    /// The list or database that says so; of several the first by time.
+    /// The first list or database by time that has this evidence.
     pub path: PathBuf,
 }
 
-/// That a valid list or database covers the time, for the address's family.
+/// A valid list or database that covers the time for the address's family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Covering {
-    /// The list's time; an exit list is no newer than its newest scan.
+    /// The list's time; for an exit list at most that of its newest scan.
     pub time: Timestamp,
-    /// Which source.
+    /// The source.
     pub source: Source,
 }
 
@@ -53,7 +53,7 @@ impl ExitHistory {
             let path = origin.to_path_buf();
             (time, Evidence { time, source: Source::AnonymousIp, path })
         }));
-        // The same sighting stands in many lists; the first of them is named.
+        // Many lists have the same sighting; the result has the first of them.
         found.sort_by(|(listed_a, a), (listed_b, b)| {
             (a.time, a.source, listed_a, &a.path).cmp(&(b.time, b.source, listed_b, &b.path))
         });

@@ -1,4 +1,4 @@
-//! Changing a history, aside.
+//! Updates of a history.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::change::Change;
 use super::lists::ListHistory;
 use crate::{Database, List, Refused, Source};
 
-/// A history under change. Nothing is seen of it before [`Self::finish`], and the history it began from stays what it is.
+/// An update of a copy of a history. The original history does not change; [`Self::finish`] returns the new one.
 ///
-/// An origin, the path of a file or of an archive's member, names a list. Another list of an origin replaces the one
-/// before, but only once it is valid: a corrupt replacement never displaces a good one.
+/// An origin, the path of a file or of an archive's member, identifies a list. A new list of an origin replaces the
+/// previous list once it is valid, because a corrupt replacement must not displace a valid list.
 #[derive(Debug)]
 pub struct Update {
     history: ExitHistory,
@@ -29,27 +29,27 @@ impl Update {
         Self { history, removed: Default::default(), known }
     }
 
-    /// Gives an exit list.
+    /// Adds an exit list.
     pub fn exit_list(&mut self, list: &List, origin: impl Into<Arc<Path>>) {
         self.history.exit_lists.insert(list, origin.into());
     }
 
-    /// Gives a snapshot.
+    /// Adds a snapshot.
     pub fn snapshot(&mut self, list: &List, origin: impl Into<Arc<Path>>) {
         self.history.snapshots.insert(list, origin.into());
     }
 
-    /// Gives a database.
+    /// Adds a database.
     pub fn database(&mut self, database: Database, origin: impl Into<Arc<Path>>) {
         self.history.databases.insert(database, origin.into());
     }
 
-    /// Takes away what an origin held before this update began.
+    /// Removes the list or database that an origin had before this update began.
     pub fn remove(&mut self, source: Source, origin: &Path) {
         self.removed[source as usize].insert(origin.to_path_buf());
     }
 
-    /// Evaluates all lists at the time of the clock, and says what changed.
+    /// Evaluates all lists at the clock's time `now`, and returns the new history with its changes.
     #[must_use]
     pub fn finish(self, now: Timestamp) -> (ExitHistory, Change) {
         let Self { mut history, removed: [exit_lists, snapshots, databases], known } = self;
@@ -64,7 +64,7 @@ impl Update {
 }
 
 impl ExitHistory {
-    /// Every list and database that is held and refused, by source, then time.
+    /// Every list and database that is kept but refused, by source, then time.
     pub fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
         self.lists().into_iter().flat_map(ListHistory::refused).chain(self.databases.refused())
     }

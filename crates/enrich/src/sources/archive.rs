@@ -10,21 +10,20 @@ use model::Timestamp;
 use super::MAX_LIST_BYTES;
 use crate::{List, Refusal};
 
-/// The most memory an archive's dictionary may take, in KiB: the strongest preset of xz needs 64 MiB.
+/// The maximum size of an archive's dictionary, in KiB: the strongest preset of xz needs 64 MiB.
 const MAX_DICTIONARY_KIB: u32 = 128 << 10;
-/// The most bytes an archive may unpack to: a month of exit lists is some 250 MiB.
+/// The maximum unpacked size of an archive in bytes: a month of exit lists is some 250 MiB.
 const MAX_UNPACKED_BYTES: u64 = 4 << 30;
 
-/// A member's name and the list it holds.
+/// A member's name and its list.
 pub(super) type Member = (PathBuf, Result<List, Refusal>);
 
 pub(super) fn is_archive(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".tar.xz"))
 }
 
-/// Unpacks and parses the members, each with its name and its modification time. A member may be refused by itself; an
-/// archive that does not unpack whole is refused whole, whatever it held until there, since it is still being written or
-/// was cut.
+/// Unpacks the members and parses each with its name and its modification time. A member may be refused alone. An
+/// archive that cannot be unpacked completely is refused as a whole, because it is still being written or was cut off.
 pub(super) fn lists(
     path: &Path,
     parse: impl Fn(&Path, Timestamp, &[u8]) -> Result<List, Refusal>,
@@ -33,7 +32,7 @@ pub(super) fn lists(
     let unpacked = XzReader::new_mem_limit(BufReader::new(file), true, MAX_DICTIONARY_KIB);
     let mut archive = tar::Archive::new(unpacked.take(MAX_UNPACKED_BYTES));
     let members = members(&mut archive, parse).map_err(|_| Refusal::BadArchive)?;
-    // The checksum stands behind the last member.
+    // The checksum follows the last member.
     let mut rest = archive.into_inner();
     io::copy(&mut rest, &mut io::sink()).map_err(|_| Refusal::BadArchive)?;
     if rest.limit() == 0 {

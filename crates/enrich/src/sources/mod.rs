@@ -1,8 +1,8 @@
-//! Reading lists and databases from where the operator keeps them.
+//! Reads lists and databases from the operator's directories.
 //!
-//! What the history says is a function of the files that are there: a file that vanishes takes its evidence along with
-//! the next refresh, a file that changes is read anew. One exception: while a changed file is refused, what it held
-//! before stays, for a corrupt replacement never displaces a good one.
+//! A history is a function of the files that exist: the next refresh removes the evidence of a deleted file, and reads
+//! a changed file again. One exception: while a changed file is refused, its previous lists stay, because a corrupt
+//! replacement must not displace a valid list.
 
 mod archive;
 mod walk;
@@ -21,24 +21,24 @@ use crate::{
 };
 use walk::{Found, Stamp};
 
-/// The most bytes a list may have: the scanner's are below half a MiB.
+/// The maximum size of a list in bytes: the scanner's lists are below half a MiB.
 const MAX_LIST_BYTES: u64 = 64 << 20;
-/// The most bytes a database may have: MaxMind's are below 200 MiB.
+/// The maximum size of a database in bytes: MaxMind's are below 200 MiB.
 const MAX_DATABASE_BYTES: u64 = 2 << 30;
 
-/// Where the sources lie; none = the source is not used.
+/// The paths of the sources; `None` = the source is not used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Places {
-    /// `tor.exit_lists`: a directory of exit lists, nested as deep as you like, and of CollecTor's month archives.
+    /// `tor.exit_lists`: a directory of exit lists, at any depth, and of CollecTor's month archives.
     pub exit_lists: Option<PathBuf>,
-    /// `tor.snapshots`: the same with snapshots.
+    /// `tor.snapshots`: a directory of snapshots, likewise.
     pub snapshots: Option<PathBuf>,
     /// `tor.anonymous_ip`: one database, or a directory with files that end in `.mmdb`.
     pub anonymous_ip: Option<PathBuf>,
 }
 
 impl Places {
-    /// One source only, to verify it by itself.
+    /// A single source, to verify it alone.
     #[must_use]
     pub fn only(source: Source, path: PathBuf) -> Self {
         let mut places = Self::default();
@@ -50,7 +50,7 @@ impl Places {
         places
     }
 
-    /// Where a source lies.
+    /// The path of a source.
     #[must_use]
     pub fn of(&self, source: Source) -> Option<&Path> {
         match source {
@@ -61,7 +61,7 @@ impl Places {
     }
 }
 
-/// A configured place that is missing or cannot be looked through.
+/// A configured path that is missing or cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: cannot read {}", .path.display())]
 pub struct LoadError {
@@ -69,23 +69,23 @@ pub struct LoadError {
     pub key: &'static str,
     /// The file or directory.
     pub path: PathBuf,
-    /// What the operating system says.
+    /// The operating system's error.
     #[source]
     pub source: io::Error,
 }
 
-/// What is remembered of a file.
+/// The remembered state of a file.
 #[derive(Debug)]
 struct Known {
     stamp: Stamp,
-    /// The lists it gave to the history: itself, or members.
+    /// The origins of the lists that it added to the history: the file itself, or its members.
     origins: Vec<Arc<Path>>,
-    /// What of it did not parse.
+    /// The parts of the file that could not be parsed.
     refused: Vec<(Arc<Path>, Refusal)>,
 }
 
-/// The files of all sources and the history made of them. It reads files, so its calls block; a reader of verdicts takes
-/// a clone of [`Self::history`], which later refreshes do not touch.
+/// The files of all sources and the history built from them. Its calls block, because they read files. To evaluate
+/// verdicts, clone [`Self::history`], which later refreshes do not change.
 #[derive(Debug)]
 pub struct Library {
     places: Places,
@@ -100,7 +100,7 @@ impl Library {
         Self { places, history: ExitHistory::new(rules), known: Default::default() }
     }
 
-    /// Where it reads.
+    /// The paths of the sources.
     #[must_use]
     pub const fn places(&self) -> &Places {
         &self.places
@@ -112,14 +112,14 @@ impl Library {
         &self.history
     }
 
-    /// Reads what is new or changed by path, size and modification time, drops what vanished, evaluates again at the time
-    /// of the clock, and swaps the history in whole.
+    /// Reads the files that are new or changed by path, size and modification time, drops deleted files, evaluates
+    /// again at the clock's time `now`, and replaces the history in one step.
     ///
     /// # Errors
-    /// [`LoadError`] for a place that is missing or cannot be looked through; the history then stays what it was. A
-    /// single file that cannot be read is no error but a refusal.
+    /// [`LoadError`] for a path that is missing or cannot be read; the history then stays unchanged. A single file that
+    /// cannot be read is a refusal, not an error.
     pub fn refresh(&mut self, now: Timestamp) -> Result<Change, LoadError> {
-        // All are looked through before anything is touched.
+        // List the files of all sources before any change.
         let mut found = Vec::new();
         for source in Source::ALL {
             found.push((source, self.walk(source)?));
@@ -155,7 +155,7 @@ impl Library {
         Ok(change)
     }
 
-    /// Everything that is refused at present, by source and path.
+    /// All files that are refused at present, by source and path.
     #[must_use]
     pub fn refused(&self) -> Vec<Refused> {
         let mut refused: Vec<Refused> = self.history.refused().collect();
@@ -171,7 +171,7 @@ impl Library {
         refused
     }
 
-    /// How many files of a source there are.
+    /// The number of files of a source.
     #[must_use]
     pub fn files(&self, source: Source) -> usize {
         self.known[source as usize].len()
@@ -189,20 +189,20 @@ impl Library {
 }
 
 impl Known {
-    /// A file that could not be read is tried again each time.
+    /// Whether the file is unchanged. A file that could not be read counts as changed, so that it is tried again each time.
     fn is_still(&self, stamp: Stamp) -> bool {
         self.stamp == stamp
             && !self.refused.iter().any(|&(_, reason)| reason == Refusal::Unreadable)
     }
 
-    /// Carries over what a refused file held before, and takes away what an archive no longer holds.
+    /// Keeps the previous lists of a refused file, and removes the lists that an archive no longer has.
     fn after(mut self, before: Option<&Self>, source: Source, update: &mut Update) -> Self {
         let Some(before) = before else { return self };
         let (now, refused): (HashSet<&Path>, HashSet<&Path>) = (
             self.origins.iter().map(|origin| &**origin).collect(),
             self.refused.iter().map(|(origin, _)| &**origin).collect(),
         );
-        // An archive that is refused whole keeps all its members.
+        // An archive that is refused as a whole keeps all its members.
         let whole = self.origins.is_empty() && !self.refused.is_empty();
         let (kept, gone): (Vec<_>, Vec<_>) = before
             .origins
@@ -215,7 +215,7 @@ impl Known {
         self
     }
 
-    /// What is to be named: not what was refused for the same reason when the file was last tried, and is unchanged.
+    /// The refusals to report: without those that the same unchanged file had for the same reason before.
     fn newly_refused(
         &self,
         was_refused: &[(Arc<Path>, Refusal)],
@@ -231,7 +231,7 @@ impl Known {
     }
 }
 
-/// Reads a file and gives its lists to the update; none where the file has vanished meanwhile.
+/// Reads a file and adds its lists to the update; `None` if the file has been deleted meanwhile.
 fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> Option<Known> {
     let mut known = Known { stamp, origins: Vec::new(), refused: Vec::new() };
     let result = match source {
@@ -243,7 +243,7 @@ fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> 
                 .map_err(Failure::Refused)
                 .map(|members| {
                     for (name, list) in members {
-                        // A member's name is part of a name here, never a place to write to.
+                        // A member's name is only part of an origin here, never a path to write to.
                         let name = name.strip_prefix("/").unwrap_or(&name);
                         let origin: Arc<Path> = path.join(name).into();
                         match list {
@@ -278,7 +278,7 @@ impl Known {
     }
 }
 
-/// Parses a list whose time, where it does not say it itself, is that of its file name, else when it was fetched.
+/// Parses a list. If it has no time itself, its time is that in its file name, else the time when it was fetched.
 fn parse(source: Source, path: &Path, fetched: Timestamp, bytes: &[u8]) -> Result<List, Refusal> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let time = list_time::from_file_name(name).unwrap_or(fetched);

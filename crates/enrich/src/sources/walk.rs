@@ -1,4 +1,4 @@
-//! Finding files.
+//! Finds files.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 
 use model::Timestamp;
 
-/// What tells whether a file has changed.
+/// The size and modification time of a file, which show whether it has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     len: u64,
@@ -35,21 +35,21 @@ impl Stamp {
         Ok(Self { len: metadata.len(), modified, nanos })
     }
 
-    /// When the file was fetched, as far as the file system knows.
+    /// When the file was fetched, according to the file system.
     pub(super) const fn modified(self) -> Timestamp {
         self.modified
     }
 }
 
-/// A file with what tells whether it changed.
+/// A file with its stamp.
 pub(super) type Found = (Arc<Path>, Stamp);
 
-/// Every regular file below a place, sorted by path; the place may be a file itself. Names that begin with a full stop or
-/// end in `.tmp` or `.part` are passed over: files are written aside under such names. Symbolic links are followed, each
-/// directory once. Within a directory only files of the given ending are found, where there is one.
+/// Lists every regular file below a path, sorted by path; the path may be a file itself. Skips names that begin with a
+/// full stop or end in `.tmp` or `.part`, because files are written under such names first. Follows symbolic links, but
+/// enters each directory once. Within a directory, only files with the extension `ending` are listed, if given.
 ///
 /// # Errors
-/// The path that is missing or cannot be looked through, and why. A single file that vanishes meanwhile is none.
+/// The path that is missing or cannot be read, and the error. A single file that is deleted meanwhile is not an error.
 pub(super) fn files(
     place: &Path,
     ending: Option<&str>,
@@ -79,7 +79,7 @@ pub(super) fn files(
             let path = entry.path();
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
-                // It vanished, or is a link to nowhere.
+                // It was deleted, or is a dangling link.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err((path, error)),
             };
