@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz` and `/metrics`, for probes and Prometheus. Not meant for the internet.
+//! The admin listener: `/livez`, `/readyz` and `/metrics`, for probes and Prometheus. Not meant for public access.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tower_http::compression::CompressionLayer;
 use crate::connection::{self, Bounds};
 use crate::lifecycle::within_grace;
 
-/// A few probes and scrapers, which need a moment: whoever else is there must neither take all places nor stay.
+/// The limits for a few probes and scrapers with short requests. Other clients must not use all connections or keep them open.
 fn bounds() -> Bounds {
     Bounds {
         max_connections: 256,
@@ -31,37 +31,37 @@ fn bounds() -> Bounds {
     }
 }
 
-/// How long an answer that is being sent holds up the end of the daemon at most.
+/// How long a response that is being sent may delay the end of the daemon.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// When this process began to serve probes. The admin listener is the first thing of a daemon.
+/// When this process began to serve probes. A daemon starts the admin listener first.
 static STARTED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
 
 crate::metrics! {
-    /// What every daemon shows of its process, under the name that Prometheus' own clients use.
+    /// The process metrics of every daemon, under the names that Prometheus' own clients use.
     struct ProcessMetrics "process_" {
         /// Start of the process, in seconds since the Unix epoch.
         start_time_seconds: Gauge,
     }
 }
 
-/// What a daemon is doing, as `/readyz` shows it.
+/// The state of a daemon, as `/readyz` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Not done with its start.
+    /// The start is not complete.
     Starting,
-    /// Doing its work.
+    /// The daemon works.
     Ready,
     /// Partitions are being handed over.
     Rebalancing,
-    /// Waiting for something outside: a database, an operator.
+    /// The daemon waits for something external: a database, an operator.
     Paused,
-    /// Asked to stop.
+    /// The daemon was asked to stop.
     Stopping,
 }
 
 impl State {
-    /// The word in the answer.
+    /// The state's name in the response.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -74,28 +74,28 @@ impl State {
     }
 }
 
-/// The answer of `/readyz`.
+/// The response of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// What the daemon is doing.
+    /// The state of the daemon.
     pub state: State,
-    /// Whether it should get work: 200 or 503.
+    /// Whether the daemon should get work: status 200 or 503.
     pub ready: bool,
-    /// Why, where there is something to say.
+    /// The reason of the state, if there is one.
     pub reason: Option<String>,
-    /// Since when state and reason are what they are.
+    /// When state or reason last changed.
     pub since: SystemTime,
 }
 
-/// What the admin listener asks of a daemon. Answered often and from any thread, so it must not wait.
+/// The admin listener's questions to a daemon. They are asked often and from any thread, so an implementation must not block.
 pub trait Health: Send + Sync + 'static {
-    /// Whether the process is worth keeping: false asks the supervisor for a restart.
+    /// Whether the process should continue: `false` asks the supervisor for a restart.
     fn live(&self) -> bool;
-    /// Whether it should get work.
+    /// Whether the daemon should get work.
     fn ready(&self) -> Readiness;
 }
 
-/// A [`Health`] that is told what to say.
+/// A [`Health`] whose answers are set by [`Status::set`].
 #[derive(Debug)]
 pub struct Status(Mutex<Readiness>);
 
@@ -111,9 +111,9 @@ impl Default for Status {
 }
 
 impl Status {
-    /// Says what the daemon is doing from now on. Only [`State::Ready`] and [`State::Rebalancing`] count as ready: a
-    /// daemon that hands over partitions goes on with the ones it keeps. `since` moves only when something changes, and
-    /// nothing follows [`State::Stopping`].
+    /// Sets the daemon's state. Only [`State::Ready`] and [`State::Rebalancing`] count as ready, because a daemon that
+    /// hands over partitions continues with the others. `since` changes only with the state or the reason, and
+    /// [`State::Stopping`] is final.
     pub fn set(&self, state: State, reason: Option<String>) {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = current.state != state || current.reason != reason;
@@ -134,22 +134,22 @@ impl Health for Status {
     }
 }
 
-/// An address that cannot be listened on.
+/// The address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({key}): {reason}")]
 pub struct BindError {
-    /// The configuration key that holds the address.
+    /// The configuration key of the address.
     pub key: &'static str,
     /// The address.
     pub address: SocketAddr,
-    /// What the operating system said.
+    /// The operating system's message.
     pub reason: String,
 }
 
-/// Binds a TCP listener; `key` is the configuration key named in the error. Port 0 takes a free port.
+/// Binds a TCP listener; errors name `key`, the configuration key. Port 0 chooses a free port.
 ///
 /// # Errors
-/// [`BindError`] when the address is taken, not this machine's, or needs rights the process does not have.
+/// [`BindError`] if the address is in use, is not this machine's, or needs rights that the process does not have.
 pub async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
     listen(address).map_err(|error| {
         let reason = match error.kind() {
@@ -162,19 +162,19 @@ pub async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener,
     })
 }
 
-/// How many connections may wait to be accepted; the operating system may allow fewer. With the usual thousand, some of
-/// the clients that come while others open thousands would be left out for a second.
+/// The number of connections that may wait to be accepted; the operating system may allow fewer. With the usual
+/// thousand, some clients would fail to connect for a second while others open thousands of connections.
 const BACKLOG: u32 = 4_096;
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // As every server: connections of a process that has ended must not keep the address from the next one.
+    // As servers usually do: old connections of an ended process must not block the address for the next process.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// The admin listener, bound and waiting.
+/// The bound admin listener.
 #[derive(Debug)]
 pub struct AdminServer {
     listener: TcpListener,
@@ -182,11 +182,11 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Binds `admin.listen`. Done before anything else of a daemon, so that a second one on the same machine fails
-    /// before it does any work.
+    /// Binds `admin.listen`. A daemon does this first, so that a second daemon on the same machine fails before it does
+    /// any work.
     ///
     /// # Errors
-    /// [`BindError`] when the address cannot be listened on.
+    /// [`BindError`] if the address cannot be bound.
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
         const KEY: &str = "admin.listen";
         let listener = bind(KEY, address).await?;
@@ -198,23 +198,23 @@ impl AdminServer {
         Ok(Self { listener, address })
     }
 
-    /// The bound address, with the real port where 0 was asked for.
+    /// The bound address, with the actual port if the configured port is 0.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until `stop` is cancelled, and ends within a second then, whatever connections are open. Give it a token
-    /// that is cancelled last, so that `/readyz` can say `stopping` while the daemon does.
+    /// Serves requests until `stop` is cancelled, and then ends within a second, even with open connections. Pass a
+    /// token that is cancelled last, so that `/readyz` can report `stopping` while the daemon stops.
     pub async fn serve(self, registry: Registry, health: Arc<dyn Health>, stop: CancellationToken) {
         let router = router(registry, health);
         let serving = connection::serve(self.listener, router, bounds(), None, &stop);
-        // Who does not take an answer in that time is cut off.
+        // A client that does not read its response within that time is disconnected.
         let _ = within_grace(serving, &stop, PARTING).await;
     }
 }
 
-/// The three routes, for a daemon that serves them in another way.
+/// The three routes, for a daemon that serves them itself.
 pub fn router(registry: Registry, health: Arc<dyn Health>) -> Router {
     show_start(&registry);
     Router::new()
@@ -225,7 +225,7 @@ pub fn router(registry: Registry, health: Arc<dyn Health>) -> Router {
         .layer(CompressionLayer::new())
 }
 
-/// Alerts on restarts count the changes of this metric.
+/// Sets the start time. Alerts on restarts count the changes of this metric.
 fn show_start(registry: &Registry) {
     match ProcessMetrics::register(registry) {
         Ok(metrics) => {

@@ -1,8 +1,8 @@
 //! Layered settings: defaults in code, then a TOML file, then the environment.
 //!
 //! The environment variable of a key is the prefix and the path in upper case, joined by `__`: `store.url` is
-//! `QUERY_STORE__URL`. Its value is TOML where it parses as such, else a string; where the key's default is a string,
-//! only a quoted TOML string counts as TOML. An error names the key and never quotes a value, because a value may be a secret.
+//! `QUERY_STORE__URL`. Its value is parsed as TOML if possible, else it is a string; if the key's default is a string, only a
+//! quoted TOML string is parsed as TOML. An error names the key and never quotes a value, because a value may be a secret.
 
 mod error;
 mod layers;
@@ -22,12 +22,12 @@ use layers::{EnvironmentKey, Layers};
 /// The settings of a daemon: a struct with `#[serde(deny_unknown_fields, default)]` on every level, so that each key has
 /// its default in code and no other key exists.
 pub trait Settings: Default + Serialize + DeserializeOwned {
-    /// Dotted paths of tables that are handed on as they are, such as `kafka.client`: a map from string to string.
-    /// Tables in them are flattened with dots, numbers and booleans become strings, and one `_` in the name of an
-    /// environment variable stands for a dot.
+    /// Dotted paths of tables that are passed on unchecked, such as `kafka.client`: a map from string to string. Nested
+    /// tables are flattened with dots, numbers and booleans become strings, and a single `_` in the name of an
+    /// environment variable means a dot.
     const PASS_THROUGH: &'static [&'static str] = &[];
 
-    /// Checks what types cannot say, such as a limit that must not be 0.
+    /// Checks constraints that types cannot express, such as a limit that must not be 0.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`], which names the key.
@@ -38,13 +38,13 @@ pub trait Settings: Default + Serialize + DeserializeOwned {
 
 /// Reads the settings.
 ///
-/// `prefix` ends in an underscore (`QUERY_`). `file` is what the command line asked for and must exist; without it
-/// `default_file` is read where it is there. `environment` is all of the process's environment; every variable with the
-/// prefix must be a key, and none may have the prefix in other letters or behind another word.
+/// `prefix` ends in an underscore (`QUERY_`). `file` is the file given on the command line and must exist; without it,
+/// `default_file` is read if it exists. `environment` is the process's whole environment; every variable with the
+/// prefix must be a key, and no variable may have the prefix in other letter case or after another word.
 ///
 /// # Errors
-/// [`ConfigError`]: a file that cannot be read or is no TOML, an unknown key, a value of the wrong type, or a value that
-/// [`Settings::check`] refuses.
+/// [`ConfigError`]: a file that cannot be read or is not TOML, an unknown key, a value of the wrong type, or a value
+/// that [`Settings::check`] refuses.
 pub fn load<T: Settings>(
     prefix: &str,
     file: Option<&Path>,
@@ -57,7 +57,7 @@ pub fn load<T: Settings>(
         layers.add_file(path, &text)?;
     }
     let mut variables: Vec<(String, String)> = environment.collect();
-    // The environment has no order of its own, and the first error should be the same every time.
+    // The environment has no order, and the first error should be the same in every run.
     variables.sort_unstable();
     let sections = defaults::<T>()?;
     for (name, value) in variables {
@@ -72,12 +72,12 @@ pub fn load<T: Settings>(
     Ok(settings)
 }
 
-/// What is wrong with a configuration file that claims to show every key with its default: keys it lacks, and keys whose
-/// value differs from the default in code. Empty when it is right. A key without a default (an `Option` that is `None`)
-/// cannot be shown by a file and is not missed.
+/// The mistakes of a configuration file that should list every key with its default: missing keys, and keys whose value
+/// differs from the default in code. Empty if there are none. A key without a default (an `Option` that is `None`)
+/// cannot be listed and is not reported.
 ///
 /// # Errors
-/// [`ConfigError`] when the file cannot be loaded at all.
+/// [`ConfigError`] if the file cannot be loaded.
 pub fn differences<T: Settings>(path: &Path) -> Result<Vec<String>, ConfigError> {
     let defaults = defaults::<T>()?;
     let text = layers::read(path, true)?.unwrap_or_default();
@@ -97,8 +97,8 @@ pub fn differences<T: Settings>(path: &Path) -> Result<Vec<String>, ConfigError>
     Ok(wrong)
 }
 
-/// The name that a variable should have which names one of the sections and would not be read:
-/// `sample_store__url` and `MY_SAMPLE_STORE__URL` are meant as `SAMPLE_STORE__URL`.
+/// The correct name of a misspelt variable that names one of the sections, and that would otherwise be ignored:
+/// `SAMPLE_STORE__URL` for `sample_store__url` and `MY_SAMPLE_STORE__URL`.
 fn meant(prefix: &str, name: &str, sections: &Table) -> Option<String> {
     let upper = name.to_ascii_uppercase();
     let at = upper.find(prefix)?;

@@ -1,8 +1,7 @@
-//! The daemon shell that both daemons share: settings, logs, signals, HTTP connections, the admin listener,
-//! metrics.
+//! The code that both daemons share: settings, logs, signals, HTTP connections, the admin listener, metrics.
 //!
-//! What stands here knows of no publication, no Kafka and no database. Nothing in it is global but the one log
-//! subscriber: registries, tokens and health are handed in, so that two daemons can live in one process.
+//! This crate does not depend on publications, Kafka or databases. Only the log subscriber is global: callers pass in
+//! registries, tokens and health, so that two daemons can run in one process.
 
 pub mod admin;
 pub mod config;

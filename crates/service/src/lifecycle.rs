@@ -1,4 +1,4 @@
-//! How a daemon ends: by a signal, within its grace period, with an exit code that says why.
+//! The end of a daemon: on a signal, within its grace period, with an exit code for the reason.
 
 use std::error::Error;
 use std::future::Future;
@@ -12,41 +12,41 @@ use tracing::{info, warn};
 
 use crate::config::ConfigError;
 
-/// Exit codes. Supervisors act on them: a restart helps against 1 and never against 2 or 78.
+/// Exit codes. Supervisors act on them: a restart helps after 1, and never after 2 or 78.
 pub mod exit {
-    /// Asked to stop, and stopped in order.
+    /// Stopped on request.
     pub const OK: u8 = 0;
-    /// Something failed that may work the next time.
+    /// A failure that may not occur the next time.
     pub const FAILURE: u8 = 1;
-    /// The command line was misused; clap's own code for it.
+    /// Wrong use of the command line; this is clap's own code.
     pub const USAGE: u8 = 2;
-    /// Records were lost before they were read, and the configuration says to stop then (`EX_DATAERR`). A restart
-    /// finds the same.
+    /// Records were lost before they were read, and the configuration says to stop then (`EX_DATAERR`). A restart ends
+    /// the same way.
     pub const GAP: u8 = 65;
-    /// The Kafka client failed for good (`EX_SOFTWARE`); a new process helps.
+    /// The Kafka client failed permanently (`EX_SOFTWARE`); a new process helps.
     pub const KAFKA_FATAL: u8 = 70;
-    /// The broker does not let us do our work (`EX_NOPERM`); an operator must.
+    /// The broker denies an access that the daemon needs (`EX_NOPERM`); an operator must act.
     pub const NOT_ALLOWED: u8 = 77;
     /// The configuration has an unknown or ill-typed key (`EX_CONFIG` of sysexits.h).
     pub const CONFIG: u8 = 78;
-    /// A second Ctrl-C: 128 and the number of SIGINT, as shells have it.
+    /// A second Ctrl-C: 128 plus the number of SIGINT, as in shells.
     pub const INTERRUPTED: u8 = 130;
 }
 
-/// The work was still not done when its grace period was over.
+/// The work was not done when its grace period ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not finished within {0:?} of being asked to stop")]
 pub struct GraceExceeded(pub Duration);
 
-/// A token that SIGTERM, SIGINT and SIGHUP (the terminal is gone) cancel. The handlers are installed when this returns, so that a signal that comes
-/// right after it is not lost. A second SIGINT ends the process at once: somebody at a terminal has lost patience. A
-/// repeated SIGTERM does not, because supervisors repeat it while the grace period is still running.
+/// A token that SIGTERM, SIGINT and SIGHUP (a closed terminal) cancel. The handlers are installed when this returns, so
+/// that a signal right after it is not lost. A second SIGINT ends the process at once, because it comes from a user at
+/// a terminal. A repeated SIGTERM does not, because supervisors repeat it during the grace period.
 ///
 /// # Errors
-/// When the operating system refuses the handlers.
+/// If the operating system refuses the handlers.
 ///
 /// # Panics
-/// Outside of a tokio runtime.
+/// If called outside of a tokio runtime.
 pub fn stop_on_signals() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -69,10 +69,10 @@ pub fn stop_on_signals() -> io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Runs `work` to its end. From the moment `stop` is cancelled it has `grace` left, then it is dropped.
+/// Runs `work` to its end, but at most for `grace` after `stop` is cancelled; then `work` is dropped.
 ///
 /// # Errors
-/// [`GraceExceeded`] when it was dropped.
+/// [`GraceExceeded`] if `work` was dropped.
 pub async fn within_grace<F: Future>(
     work: F,
     stop: &CancellationToken,
@@ -89,12 +89,12 @@ pub async fn within_grace<F: Future>(
     }
 }
 
-/// Raises the number of files this process may have open to what the operating system allows it at most. Sessions and
-/// systemd start with 1,024 for the sake of programs that use `select`, which ours do not, and every connection is a
-/// file. Gives the number that holds now; it stays as it was where it cannot be raised.
+/// Raises this process's limit of open files to the operating system's hard limit. Sessions and systemd start with
+/// 1,024 because of programs that use `select`, which these do not, and every connection is a file. Returns the present
+/// limit, which is unchanged if it cannot be raised.
 ///
 /// # Errors
-/// When the operating system does not tell the limit.
+/// If the operating system does not return the limit.
 pub fn raise_open_files() -> io::Result<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -104,8 +104,7 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(soft)
 }
 
-/// The exit code for an error: [`exit::CONFIG`] when a [`ConfigError`] is anywhere in its chain, else
-/// [`exit::FAILURE`].
+/// The exit code for an error: [`exit::CONFIG`] if its chain has a [`ConfigError`], else [`exit::FAILURE`].
 #[must_use]
 pub fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
     let mut link = Some(error);

@@ -1,8 +1,8 @@
 //! Metrics as structs: [`metrics!`](crate::metrics!) turns a field into a metric whose doc comment is its HELP text.
 //!
-//! A registry is handed in, so that two daemons in one process do not meet. Where the values of every label are known,
-//! all series are there at zero from the start: a counter that appears with its first event hides that event from
-//! `rate()`.
+//! The caller passes in a registry, so that two daemons in one process do not share metrics. If the values of every
+//! label are known, all series exist at zero from the start: a counter that first appears with its first event hides
+//! that event from `rate()`.
 
 use std::fmt::Write as _;
 
@@ -16,13 +16,13 @@ pub use prometheus::{Error as RegistryError, Registry};
 /// One label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label {
-    /// Its name.
+    /// The label's name.
     pub name: &'static str,
-    /// Every value it can have, where they are known.
+    /// All its possible values, if they are known.
     pub values: Option<&'static [&'static str]>,
 }
 
-/// What [`metrics!`](crate::metrics!) knows of a field.
+/// The description of a field of [`metrics!`](crate::metrics!).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Description {
     /// The full name, with the prefix.
@@ -33,7 +33,7 @@ pub struct Description {
     pub labels: Vec<Label>,
     /// The HELP text.
     pub help: String,
-    /// The upper bounds of a histogram's buckets, in the metric's unit; the library's own without any.
+    /// The upper bounds of a histogram's buckets, in the metric's unit; `None` = the library's defaults.
     pub buckets: Option<&'static [f64]>,
 }
 
@@ -54,7 +54,7 @@ impl Description {
         self.labels.iter().map(|label| label.name).collect()
     }
 
-    /// Every combination of the labels' values; none when a label is open.
+    /// Every combination of the labels' values; empty if the values of a label are not known.
     fn combinations(&self) -> Vec<Vec<&'static str>> {
         let mut rows = vec![Vec::with_capacity(self.labels.len())];
         for label in &self.labels {
@@ -70,13 +70,13 @@ impl Description {
 
 /// A kind of metric that [`metrics!`](crate::metrics!) can hold.
 pub trait Metric: Sized {
-    /// As Prometheus calls it.
+    /// The type's name in Prometheus.
     const KIND: &'static str;
 
-    /// Creates the metric, registers it, and brings its known series to zero.
+    /// Creates the metric, registers it, and sets its known series to zero.
     ///
     /// # Errors
-    /// When the name or a label is malformed, or the registry has the name already.
+    /// If the name or a label is malformed, or the registry has the name already.
     fn register(description: &Description, registry: &Registry) -> Result<Self, Error>;
 }
 
@@ -127,7 +127,7 @@ family! {
     HistogramVec "histogram" histogram_opts;
 }
 
-/// The table of a crate's metrics for its guide, in Markdown: name, type, labels, help.
+/// A table of a crate's metrics for its guide, in Markdown: name, type, labels, help.
 #[must_use]
 pub fn markdown_table(descriptions: &[Description]) -> String {
     let mut table =
@@ -190,15 +190,15 @@ macro_rules! metrics {
         }
 
         impl $struct {
-            /// Creates and registers all of them; series with known label values start at zero.
+            /// Creates and registers all metrics; series with known label values start at zero.
             ///
             /// # Errors
-            /// When the registry has one of the names already.
+            /// If the registry has one of the names already.
             $visibility fn register(
                 registry: &$crate::metrics::Registry,
             ) -> ::std::result::Result<Self, $crate::metrics::RegistryError> {
                 let mut descriptions = Self::descriptions().into_iter();
-                // The fields are taken in the order in which `descriptions` lists them.
+                // The fields are in the same order as in `descriptions`.
                 let mut next = || descriptions.next().ok_or_else(|| {
                     $crate::metrics::RegistryError::Msg("a metric without a description".into())
                 });

@@ -1,4 +1,4 @@
-//! What systemd is told (`Type=notify`): that the daemon is up, what it does, and that it lives.
+//! Notifications to systemd (`Type=notify`): the daemon is up, its status, and the watchdog.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
 
-/// How often it is looked at what there is to tell.
+/// How often to check for a change of the status to report.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Tells the service manager that the daemon is up, then a line of status whenever its state changes, and feeds the
-/// watchdog for as long as [`Health::live`] says that the daemon is worth keeping. Up means that the configuration is
-/// good and the admin listener bound: a daemon that waits for its database is up, and a restart would not help it. That
-/// it stops is told as soon as `stop` is cancelled. Returns at once where nobody listens (`NOTIFY_SOCKET` is not set),
-/// and else never.
+/// Notifies the service manager that the daemon is up, then of its status whenever that changes, and feeds the watchdog
+/// while [`Health::live`] is true. Up means that the configuration is valid and the admin listener is bound: a daemon
+/// that waits for its database is up, because a restart would not help. The stop is notified as soon as `stop` is
+/// cancelled. Returns at once if there is no service manager (`NOTIFY_SOCKET` is not set), and otherwise never.
 pub async fn keep_told(health: Arc<dyn Health>, stop: CancellationToken) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
@@ -28,7 +27,7 @@ pub async fn keep_told(health: Arc<dyn Health>, stop: CancellationToken) {
     loop {
         let readiness = health.ready();
         let reason = readiness.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        // A line feed would end the line and begin another variable.
+        // A line feed would end the status and begin another variable.
         let status = format!("{}{reason}", readiness.state.as_str()).replace('\n', " ");
         if status != told {
             tell(&[NotifyState::Status(&status)]);

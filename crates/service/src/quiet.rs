@@ -1,18 +1,18 @@
-//! A log line that many requests want to write at the same time is written once in a while, with the number of those
-//! that were left out.
+//! Limits a log line that many requests would write at the same time: the line is written once per interval, with the
+//! number of suppressed lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two lines.
+/// The minimum time between two lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Says whether the next line is written.
+/// Decides whether the next line is written.
 #[derive(Debug, Default)]
 pub struct Quiet(Mutex<(Option<Instant>, u64)>);
 
 impl Quiet {
-    /// How many lines were left out since the last one; none where this one is left out too.
+    /// The number of lines suppressed since the last written line; `None` if this line is suppressed too.
     pub fn next(&self) -> Option<u64> {
         self.next_at(Instant::now())
     }

@@ -1,6 +1,6 @@
-//! Logs: one subscriber for the process, to standard error, so that standard output stays free for what commands print.
+//! Logs: one subscriber for the process, to standard error, because standard output is for the results of commands.
 //!
-//! A thread of its own writes them: who reads them may stand still, and nothing else is to stand still with him.
+//! A separate thread writes the lines, because their reader may block, and no other work must block with it.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -12,14 +12,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigError;
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// One line of text an event.
+    /// One line of text per event.
     #[default]
     Text,
-    /// One JSON object an event, for collectors.
+    /// One JSON object per event, for collectors.
     Json,
 }
 
@@ -29,7 +29,7 @@ pub enum LogFormat {
 pub struct LogSettings {
     /// `text` or `json`.
     pub format: LogFormat,
-    /// What is logged: a level, or `target=level` pairs, as `tracing_subscriber::EnvFilter` reads them.
+    /// The filter: a level, or `target=level` pairs, as `tracing_subscriber::EnvFilter` parses them.
     pub filter: String,
 }
 
@@ -39,13 +39,13 @@ impl Default for LogSettings {
     }
 }
 
-/// How many lines wait at most until they are written; more are lost.
+/// The maximum number of lines that wait to be written; further lines are lost.
 const WAITING: usize = 4_096;
 
-/// The process's log, while there is one.
+/// The process's log.
 struct Log {
     lines: NonBlocking,
-    /// Dropping it waits until what waits is written, but no longer than about a second.
+    /// Dropping it waits until the queued lines are written, but at most about a second.
     _writer: WorkerGuard,
 }
 
@@ -56,11 +56,11 @@ fn log() -> MutexGuard<'static, Option<Log>> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Installs the subscriber. The first call decides; later ones only check their settings, so that a process with two
-/// daemons in it has one log.
+/// Installs the subscriber. The first call decides; later calls only check their settings, so that a process with two
+/// daemons has one log.
 ///
 /// # Errors
-/// [`ConfigError::Invalid`] for `log.filter` when it is no filter.
+/// [`ConfigError::Invalid`] for `log.filter` if it is not a filter.
 pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     let filter = EnvFilter::try_new(&settings.filter)
         .map_err(|error| ConfigError::invalid("log.filter", error.to_string()))?;
@@ -71,7 +71,7 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
         let _ = LOST.set(lines.error_counter());
         let into = lines.clone();
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(into);
-        // A subscriber that somebody else has set stays: a test harness may have its own.
+        // An existing subscriber stays, because a test harness may have its own.
         let _ = match settings.format {
             LogFormat::Text => builder.with_ansi(false).try_init(),
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -81,8 +81,8 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Ends the log with a program's last words, where it has any, to standard error: waits until all is written, but no longer
-/// than about a second. Whether anybody reads it changes nothing.
+/// Ends the log, with a program's last message if it has one, on standard error. Waits until all lines are written, but
+/// at most about a second. A failure to write is ignored.
 pub fn end(last_words: Option<String>) {
     let mut log = log().take();
     let Some(words) = last_words else { return };
@@ -92,10 +92,10 @@ pub fn end(last_words: Option<String>) {
     }
 }
 
-/// Writes lines, and says how many were lost because nobody took them in time.
+/// Writes lines, and logs how many were lost because the reader was too slow.
 struct Lines<W> {
     out: OneLine<W>,
-    /// As many of those that were lost are told.
+    /// The number of lost lines that have been reported.
     lost: usize,
 }
 
@@ -116,13 +116,13 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
-/// Writes each event as one line: a server's words, a file's name or a client's header may have line ends in them, and
-/// what makes a terminal do something. An event that cannot be written is lost: whoever kept the log may be gone, or its disk
-/// full, and the work goes on.
+/// Writes each event as one line: a server's message, a file name or a client's header may contain line ends or a
+/// terminal's control sequences. An event that cannot be written is lost, because the work must continue if the reader
+/// has ended or the disk is full.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
-    /// Of a whole event, which is how the subscriber writes.
+    /// Writes a whole event, because the subscriber passes an event in one call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let (line, end) = match event.strip_suffix(b"\n") {
             Some(line) => (line, "\n"),
@@ -138,7 +138,7 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// The text with its control characters written as in Rust's strings.
+/// The text with its control characters escaped as in Rust's strings.
 #[must_use]
 pub fn without_controls(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_log_that_takes_nothing_is_no_error() {
-        // A slice without room.
+        // A slice without space.
         OneLine(&mut [][..]).write_all(b"INFO: lost\n").unwrap();
     }
 

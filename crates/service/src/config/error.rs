@@ -1,9 +1,9 @@
-//! What can be wrong with a configuration, said without quoting values.
+//! The errors of a configuration, without quoted values.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a key came from.
+/// The source of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The configuration file.
@@ -27,47 +27,47 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration file {}: {reason}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's message.
         reason: String,
     },
-    /// The file is no TOML.
+    /// The file is not TOML.
     #[error("{} is not TOML at line {line}, column {column}: {reason}", path.display())]
     Syntax {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// From 1.
+        /// Counted from 1.
         line: usize,
-        /// In characters, from 1.
+        /// Counted in characters, from 1.
         column: usize,
-        /// What the parser expected.
+        /// The parser's expectation.
         reason: String,
     },
-    /// No such key.
+    /// An unknown key.
     #[error("unknown key `{key}` in {origin}")]
     UnknownKey {
         /// The dotted path.
         key: String,
-        /// Where it stands.
+        /// The source of the key.
         origin: Origin,
     },
-    /// An environment variable that would not be read, although it is meant for this program.
+    /// An environment variable that is meant for this program but would be ignored.
     #[error("the environment variable {name} is not read: its name must be {meant}")]
     Misnamed {
-        /// As it stands.
+        /// The variable's name.
         name: String,
-        /// As it should be.
+        /// The correct name.
         meant: String,
     },
-    /// A value of the wrong type, or one that is no value of its type.
+    /// A value of the wrong type, or one that its type cannot represent.
     #[error("wrong value for `{key}` in {origin}: {expected}")]
     IllTyped {
         /// The dotted path.
         key: String,
-        /// Where it stands.
+        /// The source of the key.
         origin: Origin,
-        /// What the key takes.
+        /// The values that the key accepts.
         expected: String,
     },
     /// A value of the right type that cannot be used.
@@ -75,16 +75,16 @@ pub enum ConfigError {
     Invalid {
         /// The dotted path.
         key: String,
-        /// What is wrong, without the value.
+        /// The problem, without the value.
         reason: String,
     },
-    /// The defaults in code cannot be written as TOML; a mistake in this program.
+    /// The defaults in code cannot be written as TOML, which is a bug in this program.
     #[error("the defaults are not TOML: {0}")]
     Default(String),
 }
 
 impl ConfigError {
-    /// For [`Settings::check`](super::Settings::check): the key by its dotted path and what is wrong with its value.
+    /// The error for [`Settings::check`](super::Settings::check): the key's dotted path and the problem with its value.
     #[must_use]
     pub fn invalid(key: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Invalid { key: key.into(), reason: reason.into() }

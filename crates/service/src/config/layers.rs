@@ -1,4 +1,4 @@
-//! The table that file and environment are merged into, and what is known of where each key came from.
+//! The merged table of file and environment, with the source of each key.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::{ConfigError, Origin, join, lookup};
 
-/// Reads a file; `None` when it is not there and need not be.
+/// Reads a file; `None` if it does not exist and need not exist.
 pub(super) fn read(path: &Path, must_exist: bool) -> Result<Option<String>, ConfigError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -17,7 +17,7 @@ pub(super) fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Conf
     }
 }
 
-/// An environment variable as a key.
+/// A configuration key from an environment variable's name.
 #[derive(Debug, Clone)]
 pub(super) struct EnvironmentKey {
     variable: String,
@@ -25,8 +25,8 @@ pub(super) struct EnvironmentKey {
 }
 
 impl EnvironmentKey {
-    /// `prefix` is known to be the head of `variable`. A name that is not in upper case is no key: two variables could
-    /// else mean the same one.
+    /// `variable` begins with `prefix`. A name with lower-case letters is not a key, because two variables could
+    /// otherwise name the same key.
     pub(super) fn parse(prefix: &str, variable: String) -> Result<Self, ConfigError> {
         let path = &variable[prefix.len()..];
         let segments: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
@@ -42,15 +42,15 @@ impl EnvironmentKey {
     }
 }
 
-/// A variable that was merged, for error messages and for a second try as a string.
+/// A merged variable, kept for error messages and for a second try as a string.
 struct Merged {
     key: EnvironmentKey,
     text: String,
-    /// Whether the value was read as TOML and could be tried as a string.
+    /// Whether the value was parsed as TOML and could be tried as a string.
     parsed: bool,
 }
 
-/// File and environment, merged; the defaults stay in code and only say which keys are strings.
+/// File and environment, merged. The defaults stay in code and only show which keys are strings.
 pub(super) struct Layers {
     defaults: Table,
     pass_through: &'static [&'static str],
@@ -92,7 +92,7 @@ impl Layers {
             key.segments.push(inner.replace('_', "."));
             return self.insert(key, text, as_toml(text).filter(Value::is_str));
         }
-        // Where a string is wanted, TOML's other types are what they look like: `123` names a group as well as any.
+        // For a key with a string default, unquoted text stays a string: `123` is a valid name of a group.
         let is_string = matches!(lookup(&self.defaults, &dotted), Some(Value::String(_)));
         let value = as_toml(text).filter(|value| !is_string || value.is_str());
         self.insert(key, text, value);
@@ -104,8 +104,8 @@ impl Layers {
         self.variables.push(Merged { key, text: text.into(), parsed });
     }
 
-    /// Deserializes. A variable for a key without a default (an `Option`) may have been read as TOML where a string was
-    /// wanted: it is then tried once more as a string.
+    /// Deserializes the merged table. A variable for a key without a default (an `Option`) may have been parsed as TOML
+    /// although the key needs a string: it is then tried again as a string.
     pub(super) fn deserialize<T: DeserializeOwned>(mut self) -> Result<T, ConfigError> {
         loop {
             let error = match serde_path_to_error::deserialize(self.merged.clone()) {
@@ -134,7 +134,7 @@ impl Layers {
         let origin = match (variable, &self.file) {
             (Some(variable), _) => Origin::Variable(variable.key.variable.clone()),
             (None, Some(file)) => Origin::File(file.clone()),
-            // Without a file and without a variable nothing but the defaults was read.
+            // Without a file and without a variable, only the defaults were read.
             (None, None) => return ConfigError::Default(format!("{failed}: {message}")),
         };
         if let Some(field) = between(message, "unknown field `", '`') {
@@ -145,7 +145,7 @@ impl Layers {
             };
             return ConfigError::UnknownKey { key, origin };
         }
-        // A variable that reaches below a key that is no table: there is no such key.
+        // The variable's path continues below a key that is not a table, so there is no such key.
         if let Some(variable) =
             variable.filter(|variable| variable.key.dotted().len() > failed.len())
         {
@@ -156,8 +156,8 @@ impl Layers {
     }
 }
 
-/// serde writes `invalid type: string "…", expected u16`: only what comes after the value is safe to repeat. Other
-/// messages are repeated unless they have the value in them.
+/// serde writes `invalid type: string "…", expected u16`: only the text after the value is safe to repeat. Other
+/// messages are repeated unless they contain the value.
 fn without_value(message: &str, value: Option<&Value>) -> String {
     if let Some((_, expected)) = message.rsplit_once(", expected ") {
         return format!("expected {expected}");
@@ -174,25 +174,25 @@ fn between<'a>(text: &'a str, head: &str, end: char) -> Option<&'a str> {
     rest.split_once(end).map(|(inner, _)| inner)
 }
 
-/// Whether the first path is the second one or lies below it.
+/// Whether the first path equals the second path or is below it.
 fn is_within(path: &str, outer: &str) -> bool {
     path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn path_of(error: &serde_path_to_error::Error<toml::de::Error>) -> String {
     let path = error.path().to_string();
-    // The root is written as a dot.
+    // serde writes the root as a dot.
     if path == "." { String::new() } else { path }
 }
 
-/// A value in TOML's notation. A text that smuggles in further keys is none.
+/// Parses a value in TOML's notation. `None` for other text, and for text that adds further keys.
 fn as_toml(text: &str) -> Option<Value> {
     let mut table: Table = format!("value = {text}").parse().ok()?;
     let value = table.remove("value")?;
     table.is_empty().then_some(value)
 }
 
-/// Puts a value at a path, replacing what is no table on the way.
+/// Sets a value at a path, and replaces values on the way that are not tables.
 fn put(table: &mut Table, segments: &[String], value: Value) {
     let Some((first, rest)) = segments.split_first() else { return };
     if rest.is_empty() {

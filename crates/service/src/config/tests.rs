@@ -211,7 +211,7 @@ fn a_variable_that_would_not_be_read_is_named() {
             )
         );
     }
-    // Of another program, or of a Kubernetes service of this name.
+    // Variables of another program, or of a Kubernetes service of this name.
     for foreign in ["RESAMPLE_KAFKA__GROUP", "MY_SAMPLE_OTHER__GROUP", "MY_SAMPLE_SERVICE_HOST"] {
         assert_eq!(from_environment(&[(foreign, "1")]), Ok(Sample::default()), "{foreign}");
     }

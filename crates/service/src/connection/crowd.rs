@@ -1,4 +1,4 @@
-//! Which connections there are, and which of them makes room for another.
+//! The open connections of a listener, and the choice of the connection to close for a new one.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::Bounds;
 
-/// Heads up to this many bytes are part of what every connection takes.
+/// Heads up to this many bytes are included in the memory that is counted for every connection.
 const SHORT_HEAD: usize = 4 * 1_024;
 
 /// All connections of a listener.
@@ -22,12 +22,12 @@ pub(super) struct Crowd {
     long_heads: AtomicUsize,
 }
 
-/// One of them, and what it is in the middle of.
+/// An open connection and its state.
 #[derive(Debug)]
 pub(super) struct Connection {
     id: u64,
     pub(super) address: IpAddr,
-    /// The address, of IPv6 its network of 64 bits, which is what one customer has.
+    /// The address; for IPv6 its /64 network, because a customer usually has a whole /64.
     network: IpAddr,
     rate: f64,
     most_behind: Duration,
@@ -37,15 +37,15 @@ pub(super) struct Connection {
 
 #[derive(Debug)]
 struct Activity {
-    /// A request was read and its answer is not there yet.
+    /// A request was read and its response is not ready yet.
     is_answering: bool,
-    /// The client has not taken yet what there is of its answer.
+    /// The client has not yet received all of the response that is ready.
     is_sending: bool,
-    /// When it last had an answer, or was opened.
+    /// When its last response was ready, or when it was opened.
     since: Instant,
-    /// Bytes of the head that is arriving.
+    /// Bytes received of the current head.
     head: usize,
-    /// How far ahead of the slowest rate allowed the client is, in bytes, and when that was reckoned.
+    /// How far ahead of the minimum rate the client is, in bytes, and when that was computed.
     credit: f64,
     reckoned: Option<Instant>,
 }
@@ -60,14 +60,14 @@ impl Crowd {
         }
     }
 
-    /// Whether another connection has no place, because all are in use.
+    /// Whether there is no place for another connection, because all are open and none is idle.
     pub(super) fn is_full(&self) -> bool {
         let all = lock(&self.connections);
         all.len() >= self.bounds.max_connections && !all.values().any(|own| own.is_idle())
     }
 
-    /// Takes a new connection in, where need be in the place of another that is idle. None where its address has its
-    /// share already, and all of it is busy.
+    /// Adds a new connection, and if necessary closes another that is idle. `None` if its network has its maximum
+    /// number of connections already and all of them are busy.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Arc<Connection>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection::new(id, address, &self.bounds));
@@ -96,8 +96,8 @@ impl Crowd {
         self.head_ended(connection);
     }
 
-    /// Counts bytes that arrived while no request is in progress: they are of a head. One long head too many ends the
-    /// oldest of them.
+    /// Counts bytes that arrived while no request is in progress, because they belong to a head. If there are too many
+    /// long heads, closes the connection with the oldest of them.
     pub(super) fn head_grew(&self, connection: &Connection, bytes: usize) {
         let mut activity = lock(&connection.state);
         if activity.is_answering {
@@ -120,7 +120,7 @@ impl Crowd {
         }
     }
 
-    /// The head has become a request, or will never.
+    /// The head has become a request, or the connection ended before.
     pub(super) fn head_ended(&self, connection: &Connection) {
         let head = std::mem::take(&mut lock(&connection.state).head);
         if head > SHORT_HEAD {
@@ -129,7 +129,7 @@ impl Crowd {
     }
 }
 
-/// The one of these that has been idle for the longest.
+/// The connection that has been idle for the longest.
 fn oldest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Option<u64> {
     let idle = connections.filter_map(|own| Some((own.idle_since()?, own.id)));
     idle.min().map(|(_, id)| id)
@@ -160,24 +160,24 @@ impl Connection {
         }
     }
 
-    /// Ends the connection.
+    /// Closes the connection.
     pub(super) fn cut(&self) {
         self.cut.notify_one();
     }
 
-    /// Waits until it is to end.
+    /// Waits until the connection is to be closed.
     pub(super) async fn is_cut(&self) {
         self.cut.notified().await;
     }
 
-    /// A request has been read.
+    /// A request was read.
     pub(super) fn asked(&self) {
         let mut state = lock(&self.state);
         state.is_answering = true;
         state.reckoned = None;
     }
 
-    /// Its answer is there.
+    /// The response is ready.
     pub(super) fn answered(&self) {
         let mut state = lock(&self.state);
         state.is_answering = false;
@@ -193,7 +193,7 @@ impl Connection {
         (!state.is_answering && !state.is_sending).then_some(state.since)
     }
 
-    /// The client took so many bytes of its answer.
+    /// The client received this many bytes of its response.
     pub(super) fn took(&self, bytes: usize) {
         let mut state = lock(&self.state);
         state.is_sending = false;
@@ -204,7 +204,7 @@ impl Connection {
         }
     }
 
-    /// The client takes nothing at the moment; how far it is behind.
+    /// The client does not receive bytes at present. Returns how far it is behind.
     pub(super) fn waits(&self) -> Duration {
         let mut state = lock(&self.state);
         state.is_sending = true;
@@ -225,7 +225,7 @@ impl Connection {
         Duration::try_from_secs_f64(missing / self.rate).unwrap_or_default()
     }
 
-    /// The credit that is left by now: it is used up at the slowest rate allowed.
+    /// The present credit, which decreases at the minimum rate.
     fn credit(&self, state: &Activity) -> f64 {
         let elapsed = state.reckoned.map_or(Duration::ZERO, |reckoned| reckoned.elapsed());
         state.credit - elapsed.as_secs_f64() * self.rate
@@ -235,7 +235,7 @@ impl Connection {
         self.rate * self.most_behind.as_secs_f64()
     }
 
-    /// How far the client may be behind.
+    /// How far behind the client may be.
     pub(super) const fn most_behind(&self) -> Duration {
         self.most_behind
     }

@@ -1,5 +1,5 @@
-//! HTTP/1.1 connections of a listener: how many, how much each may hold and for how long, and how they end when the
-//! daemon does.
+//! HTTP/1.1 connections of a listener: their number, their memory and time limits, and how they end when the daemon
+//! stops.
 
 mod crowd;
 mod refusal;
@@ -32,36 +32,36 @@ use self::stream::Guarded;
 use crate::metrics::IntGauge;
 use crate::quiet::Quiet;
 
-/// How long to wait after an accept that failed for want of descriptors or memory, and before a listener that is full of
-/// busy connections is looked at again.
+/// The pause after an accept that failed for lack of descriptors or memory, and before a listener whose connections are
+/// all busy is checked again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The longest head of a request. URLs carry documents in GET requests; a longer document is sent by POST. It is also
-/// the size of a connection's read buffer.
+/// The maximum length of a request head. URLs contain documents in GET requests; a longer document is sent by POST.
+/// This is also the size of a connection's read buffer.
 pub const MAX_HEAD: usize = 16 * 1_024;
-/// What a connection takes besides a long head, in bytes: its task, its buffers of one read and one write. Measured with
-/// 2,000 idle connections, rounded up.
+/// The memory of a connection without a long head, in bytes: its task, its buffers of one read and one write. Measured
+/// with 2,000 idle connections, rounded up.
 pub const CONNECTION_BYTES: usize = 16 * 1_024;
 
-/// What the clients of a listener may take up.
+/// The limits of a listener's clients.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Connections at the same time. One more ends the one that has been idle for the longest.
+    /// The maximum number of connections. A further connection closes the one that has been idle for the longest.
     pub max_connections: usize,
-    /// Connections of one address, of IPv6 of one /64. One more ends that address's own.
+    /// The maximum number of connections of an address, or of a /64 for IPv6. A further connection closes one of these.
     pub max_per_address: usize,
-    /// Networks that `max_per_address` is not for: proxies, which carry the requests of many.
+    /// Networks that are exempt from `max_per_address`: proxies, which forward the requests of many clients.
     pub exempt: Arc<[IpNet]>,
-    /// Heads of more than 4 KiB that may be arriving at the same time. One more ends the oldest.
+    /// The maximum number of heads over 4 KiB that may be arriving. A further one closes the oldest.
     pub max_long_heads: usize,
-    /// A connection that sends no whole request head for so long is closed.
+    /// A connection that does not send a complete request head within this time is closed.
     pub idle_timeout: Duration,
-    /// A client that is so far behind [`Bounds::min_rate`] with its answer is cut off.
+    /// A client that is this far behind [`Bounds::min_rate`] with its response is disconnected.
     pub write_timeout: Duration,
-    /// How fast an answer has to be taken, in bytes for each second.
+    /// The rate at which a client must receive a response, in bytes per second.
     pub min_rate: u64,
 }
 
-/// Who is at the other end of a request's connection; every request has it as an extension.
+/// The client at the other end of a connection; every request has it as an extension.
 #[derive(Debug, Clone)]
 pub struct Peer(Arc<Connection>);
 
@@ -72,22 +72,22 @@ impl Peer {
         self.0.address
     }
 
-    /// How far the client is behind the slowest rate allowed with the answer that is being sent: the time that it would
-    /// take at that rate to make up for it. Zero while nothing waits for the client.
+    /// How far the client is behind the minimum rate with the present response: the time in which it could catch up at
+    /// that rate. Zero while no response waits for the client.
     #[must_use]
     pub fn behind(&self) -> Duration {
         self.0.behind()
     }
 
-    /// Ends the connection at once.
+    /// Closes the connection at once.
     pub fn cut(&self) {
         self.0.cut();
     }
 }
 
-/// Answers by the routes until `stop`, then lets the requests in progress end: those whose head has been read and whose
-/// answer has not been sent. Every other connection is closed at once. What is still open when this is dropped is cut
-/// off. `open` shows the number of connections.
+/// Serves the routes until `stop`, then lets the requests in progress finish: those whose head was read and whose
+/// response was not completely sent. Every other connection is closed at once. Dropping the future closes the
+/// connections that are still open. `open` shows the number of connections.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -105,7 +105,7 @@ pub async fn serve(
             biased;
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            // One too many waits in the operating system's queue while all others are busy.
+            // While all connections are busy, further connections wait in the operating system's queue.
             accepted = listener.accept(), if !is_full => {
                 if let Some((stream, peer)) = accept(accepted, &quiet).await
                     && let Some(connection) = crowd.admit(peer)
@@ -135,7 +135,7 @@ async fn accept(
 ) -> Option<(TcpStream, IpAddr)> {
     match accepted {
         Ok((stream, peer)) => {
-            // Answers are written whole; waiting for more to send would only delay them.
+            // Responses are written whole; waiting for more data would only delay them.
             let _ = stream.set_nodelay(true);
             Some((stream, peer.ip().to_canonical()))
         }
@@ -157,7 +157,7 @@ async fn accept(
     }
 }
 
-/// A connection while it is served; it leaves the crowd when this is dropped.
+/// A connection while it is served; dropping it removes the connection from the crowd.
 struct Served {
     crowd: Arc<Crowd>,
     connection: Arc<Connection>,
@@ -170,14 +170,14 @@ impl Drop for Served {
 }
 
 impl Served {
-    /// Serves the connection until either side ends it, or the crowd does.
+    /// Serves the connection until either side closes it, or the crowd does.
     async fn converse(self, mut stream: TcpStream, router: Router, stop: CancellationToken) {
         let idle = self.crowd.bounds.idle_timeout;
         tokio::select! {
             biased;
             () = self.connection.is_cut() => {}
             () = stop.cancelled() => {}
-            // Before the first byte there is no buffer to hold.
+            // Before the first byte, no buffer is allocated.
             begun = tokio::time::timeout(idle, refusal::begins_as_http2(&stream)) => match begun {
                 Ok(Ok(false)) => self.answer(stream, router, stop.clone()).await,
                 Ok(Ok(true)) => refusal::refuse_http2(&mut stream).await,
@@ -197,7 +197,7 @@ impl Served {
             async move {
                 let mut answer = answer.await;
                 peer.0.answered();
-                // RFC 9110, section 8.6: it would be the length of what the client has, and axum says that of nothing.
+                // RFC 9110, section 8.6: the length would be that of the client's copy, but axum sets it to 0.
                 if let Ok(answer) = &mut answer
                     && answer.status() == StatusCode::NOT_MODIFIED
                 {
@@ -220,8 +220,8 @@ impl Served {
             () = self.connection.is_cut() => Ok(()),
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                // Left to itself hyper waits for the rest of a head. Answers come in one piece, so that whatever is left
-                // of one after a poll waits for the client.
+                // hyper alone would wait for the rest of a head. A response is written in one piece, so a rest of it
+                // after a poll waits for the client.
                 poll_fn(|context| match connection.as_mut().poll(context) {
                     Poll::Pending if self.connection.is_idle() => Poll::Ready(Ok(())),
                     polled => polled,

@@ -1,4 +1,4 @@
-//! What a client is told that no route can tell: its head is not one, or it speaks HTTP/2.
+//! The responses to clients whose requests reach no route: the head is invalid, or the client speaks HTTP/2.
 
 use std::io;
 
@@ -6,14 +6,14 @@ use bytes::Bytes;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
-/// The head of HTTP/2's connection preface (RFC 9113, section 3.4).
+/// The start of HTTP/2's connection preface (RFC 9113, section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0";
 /// An empty SETTINGS frame, then GOAWAY for the reason HTTP_1_1_REQUIRED (RFC 9113, sections 6.5, 6.8 and 7).
 const GO_AWAY: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\
     \x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0d";
 
-/// Waits for the first bytes and says whether they are of an HTTP/2 client; they stay unread. An error when the client
-/// is gone.
+/// Waits for the first bytes and returns whether they are an HTTP/2 client's; they stay unread. An error if the client
+/// has disconnected.
 pub(super) async fn begins_as_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; HTTP2.len()];
     stream.ready(Interest::READABLE).await?;
@@ -23,14 +23,14 @@ pub(super) async fn begins_as_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-/// Tells an HTTP/2 client, in its own frames, that only HTTP/1.1 is spoken here.
+/// Tells an HTTP/2 client, in HTTP/2 frames, that this server supports only HTTP/1.1.
 pub(super) async fn refuse_http2(stream: &mut TcpStream) {
-    // A client that is gone needs no answer.
+    // A client that has disconnected needs no answer.
     let _ = stream.write_all(GO_AWAY).await;
     let _ = stream.shutdown().await;
 }
 
-/// The answer with a body for one that hyper wrote itself: a refusal that says nothing. None for any other bytes.
+/// Replaces an empty 4xx response that hyper wrote itself by one with a body. `None` for any other bytes.
 pub(super) fn with_body(written: &[u8]) -> Option<Bytes> {
     let text = std::str::from_utf8(written).ok()?;
     let is_bare = text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.0 4");

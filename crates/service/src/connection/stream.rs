@@ -1,5 +1,5 @@
-//! A TCP stream that ends when its client is too slow, counts heads as they arrive, and lets what a client still sends
-//! go by before it closes.
+//! A TCP stream that closes when its client is too slow, counts the bytes of heads as they arrive, and discards the
+//! client's remaining data before it closes.
 
 use std::io;
 use std::pin::Pin;
@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep};
 use super::crowd::{Connection, Crowd};
 use super::refusal;
 
-/// How much, and for how long, is thrown away of what a client still sends when its connection ends. A client that is in
-/// the middle of sending would else see its connection reset before it reads why.
+/// How many bytes to discard of a client's data when its connection ends, and for how long. Otherwise a client that is
+/// still sending would see a connection reset before it reads the response.
 const LINGER: (usize, Duration) = (64 << 20, Duration::from_secs(1));
 
 pub(super) struct Guarded {
@@ -24,9 +24,9 @@ pub(super) struct Guarded {
     crowd: Arc<Crowd>,
     connection: Arc<Connection>,
     deadline: Pin<Box<Sleep>>,
-    /// What is written in the place of an answer of hyper's own.
+    /// The rest of the response that replaces hyper's own.
     replacement: Option<Bytes>,
-    /// Bytes thrown away since the sending side was closed.
+    /// Bytes discarded since the sending side was closed.
     lingered: Option<usize>,
 }
 
@@ -36,7 +36,7 @@ impl Guarded {
         Self { stream, crowd, connection, deadline, replacement: None, lingered: None }
     }
 
-    /// Writes by `write`; while the client takes nothing, time runs.
+    /// Writes with `write`; while the client receives no data, its time limit runs.
     fn timed(
         &mut self,
         context: &mut Context<'_>,
@@ -60,8 +60,8 @@ impl Guarded {
         }
     }
 
-    /// Puts an answer with a body in the place of one that hyper made itself, which has none. The length of what was
-    /// replaced once that is written; none where `bytes` are to be written as they are.
+    /// Writes a response with a body instead of one that hyper made itself, which has no body. Returns the length of
+    /// the replaced response when that is done; `None` if `bytes` are to be written unchanged.
     fn replaced(
         &mut self,
         context: &mut Context<'_>,
@@ -132,7 +132,7 @@ impl AsyncWrite for Guarded {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Closes the sending side, then reads what the client still sends until it has seen that.
+    /// Closes the sending side, then reads and discards the client's data until the client closes its side.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (most, patience) = LINGER;
         if self.lingered.is_none() {

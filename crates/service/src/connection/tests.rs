@@ -39,7 +39,7 @@ fn short() -> Router {
     Router::new().route("/", get(async || "short").post(async || "short"))
 }
 
-/// Reads one answer of the short route.
+/// Reads one response of the short route.
 async fn answered(stream: &mut TcpStream) {
     let mut answer = String::new();
     while !answer.ends_with("short") {
@@ -49,7 +49,7 @@ async fn answered(stream: &mut TcpStream) {
     }
 }
 
-/// Whether the server has ended the connection.
+/// Whether the server has closed the connection.
 async fn is_ended(stream: &mut TcpStream) -> bool {
     matches!(stream.read(&mut [0]).await, Ok(0) | Err(_))
 }
@@ -62,14 +62,14 @@ async fn connect(address: SocketAddr, sent: &[u8]) -> TcpStream {
 
 async fn rest(mut stream: TcpStream) -> usize {
     let mut rest = Vec::new();
-    // A connection may also end by a reset, where something that it sent was not read.
+    // A connection may also end by a reset, if its data was not read.
     let _ = stream.read_to_end(&mut rest).await;
     rest.len()
 }
 
 #[tokio::test]
 async fn only_requests_in_progress_are_let_finish() {
-    // More than the buffers of both ends of a connection take.
+    // More than the buffers at both ends of a connection hold.
     const LENGTH: usize = 32 << 20;
     let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let handler = {
@@ -108,7 +108,7 @@ async fn one_connection_too_many_ends_the_one_that_was_idle_for_the_longest() {
     let running = start(short(), Bounds { max_connections: 2, ..bounds() }).await;
     let mut first = connect(running.address, HEAD).await;
     answered(&mut first).await;
-    // Half a head is not a sign of life.
+    // Half a head does not count as activity.
     let mut second = connect(running.address, b"GET / HT").await;
     let mut third = connect(running.address, HEAD).await;
     answered(&mut third).await;
@@ -197,7 +197,7 @@ async fn an_http2_client_is_told_to_use_http_1_1() {
 
 #[tokio::test]
 async fn a_client_that_is_answered_early_reads_its_answer() {
-    // Answered without a look at the body.
+    // The server responds without reading the body.
     let running = start(short(), bounds()).await;
     let head =
         b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 20000000\r\n\r\n";
