@@ -1,4 +1,4 @@
-//! Ends of a range, as they are written on the command line.
+//! The bounds of a range, as given on the command line.
 
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use crate::kafka::Bound;
 /// `earliest`, `latest`, an offset, a time (RFC 3339), or a span back from now (`2h`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BoundArgument {
-    /// As it was written.
+    /// The text of the argument.
     pub(crate) text: String,
     pub(crate) bound: Bound,
 }
@@ -43,7 +43,7 @@ impl BoundArgument {
         Ok(Self { text: text.to_owned(), bound })
     }
 
-    /// In words, a span back from now as the time it stands for.
+    /// Describes the bound in words; a span back from now is shown as the resulting time.
     pub(crate) fn describe(&self) -> String {
         match self.bound {
             Bound::Earliest | Bound::Latest => self.text.clone(),
@@ -52,7 +52,7 @@ impl BoundArgument {
         }
     }
 
-    /// The time, where it is one.
+    /// The time, if the bound is a time.
     pub(crate) const fn time(&self) -> Option<Timestamp> {
         match self.bound {
             Bound::Time(millis) => Some(Timestamp::from_millis(millis)),
@@ -61,16 +61,16 @@ impl BoundArgument {
     }
 }
 
-/// A range that no topic can have: the command line was misused.
+/// A range that no topic can have, which is a misuse of the command line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct InvalidRange(pub(crate) String);
 
 impl BoundArgument {
-    /// Checks that a range from here until there can hold a record.
+    /// Checks that a range from this bound to `until` can contain a record.
     ///
     /// # Errors
-    /// [`InvalidRange`] when it begins after its end, or with a time that is still to come.
+    /// [`InvalidRange`] if it begins after its end, or with a time in the future.
     pub(crate) fn check_order(&self, until: &Self) -> Result<(), InvalidRange> {
         let is_backwards = match (self.bound, until.bound) {
             (Bound::Offset(from), Bound::Offset(until)) => from > until,

@@ -1,4 +1,4 @@
-//! What the commands that read records again have in common: today's evidence and rules, the database, and the one loop.
+//! The common parts of the commands that read records again: present evidence and rules, the database, and the ingest loop.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::pipeline::{BatchLimits, Ingest};
 use crate::record::Record;
 use crate::settings::Settings;
 
-/// Acts on every record of a range until the source says that it has ended.
+/// Calls `act` for every record of a range until the source reports the end.
 ///
 /// # Errors
-/// What `act` answers; why the source cannot go on. A source that ends without a word has failed too: taken for the end
-/// of the range, it would leave records out.
+/// The error of `act`, or the source's failure. A source that ends without a report has failed too: to treat that as
+/// the end of the range would leave records out.
 pub(crate) async fn each_record(
     mut events: Receiver<SourceEvent>,
     mut act: impl AsyncFnMut(Record) -> anyhow::Result<()>,
@@ -36,14 +36,14 @@ pub(crate) async fn each_record(
             }
             SourceEvent::Failed(error) => return Err(error.into()),
             SourceEvent::Ended => return Ok(()),
-            // Of a group's consumer only, which reads no range.
+            // Only a group's consumer sends this event; ranges are read without a group.
             SourceEvent::Revoking { .. } => {}
         }
     }
     anyhow::bail!("reading broke off before the end of the range")
 }
 
-/// The parts of the loop, for a command. The database is waited for, whatever a command asks of it.
+/// The parts of the ingest loop, for a command. Every use of the database waits until it is available.
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) evaluator: Evaluator,
@@ -54,13 +54,13 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Loads the evidence and opens the database, which is not written to.
+    /// Loads the evidence and opens the database, without writing to it.
     ///
     /// # Errors
-    /// Exit lists that cannot be read, a database that cannot be used.
+    /// If exit lists cannot be read, or the database cannot be used.
     pub(crate) async fn load(settings: Settings) -> anyhow::Result<Self> {
         let of = settings.clone();
-        // Nobody scrapes the metrics of a command.
+        // A command's metrics are not scraped.
         let load = move || EvidenceLoader::load(&of, Arc::new(()));
         let history = tokio::task::spawn_blocking(load).await??.history();
         let evaluator = Evaluator {
@@ -80,10 +80,10 @@ impl Context {
         })
     }
 
-    /// The highest generation of the table.
+    /// The highest generation in the table.
     ///
     /// # Errors
-    /// When it is higher than the configuration's: what is evaluated now would be older than what the table says.
+    /// If it is higher than the configured generation, because new verdicts would be older than those in the table.
     pub(crate) async fn table_generation(&self) -> anyhow::Result<u32> {
         let table =
             self.store.generation().await.context("asking the table; `migrate` makes it")?;
@@ -95,10 +95,10 @@ impl Context {
         Ok(table)
     }
 
-    /// What the source topic holds between two bounds.
+    /// The offsets of the source topic between two bounds.
     ///
     /// # Errors
-    /// When the broker does not answer, or does not have the topic.
+    /// If the broker does not answer, or does not have the topic.
     pub(crate) async fn find_ranges(&self, bounds: (Bound, Bound)) -> anyhow::Result<OffsetRanges> {
         let topic = self.settings.kafka.topic.clone();
         ranges::find(&self.settings, topic, Vec::new(), bounds).await
@@ -107,7 +107,7 @@ impl Context {
     /// Reads ranges of a topic.
     ///
     /// # Errors
-    /// When librdkafka refuses a setting, by name.
+    /// If librdkafka refuses a setting; the error names it.
     pub(crate) fn read(
         &self,
         ranges: OffsetRanges,
@@ -117,7 +117,7 @@ impl Context {
         ranges::read(&self.settings, ranges, limit, stop)
     }
 
-    /// The loop into these rows; rejected records are counted only.
+    /// The ingest loop that writes to these rows; rejected records are only counted.
     pub(crate) fn ingest(
         &self,
         rows: Arc<dyn RowStore>,
@@ -126,10 +126,10 @@ impl Context {
         self.ingest_with(rows, None, observer)
     }
 
-    /// The loop into the table; rejected records are sent to the dead-letter topic too.
+    /// The ingest loop that writes to the table; rejected records are also sent to the dead-letter topic.
     ///
     /// # Errors
-    /// When librdkafka refuses a setting, by name.
+    /// If librdkafka refuses a setting; the error names it.
     pub(crate) async fn ingest_with_dead_letters(
         &self,
         observer: Box<dyn BatchObserver>,
@@ -159,10 +159,10 @@ impl Context {
     }
 }
 
-/// The jobs of replays, without the rest.
+/// Opens only the jobs of replays.
 ///
 /// # Errors
-/// A database that cannot be used.
+/// If the database cannot be used.
 pub(crate) fn jobs(
     settings: &Settings,
     waits: &Arc<Waits>,

@@ -1,4 +1,4 @@
-//! What became of the records that a command reads again, and up to where.
+//! The results of the records that a command reads again, and the position up to which they count.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,10 @@ use store::JobProgress;
 use crate::pipeline::batch::WrittenBatch;
 use crate::pipeline::ports::BatchObserver;
 
-/// Examples of each code.
+/// The maximum number of examples for each code.
 const EXAMPLES: usize = 3;
 
-/// Counts and position, shared between the loop and who shows or saves them.
+/// Counts and position, shared between the loop and the code that shows or saves them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts(Arc<Mutex<Inner>>);
 
@@ -22,7 +22,7 @@ struct Inner {
     examples: BTreeMap<&'static str, Vec<Rejected>>,
 }
 
-/// A record that is not a publish event: where it stands and what is wrong, and nothing that it says.
+/// A record that is not a publish event: its position and the problem, without its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Rejected {
     pub(crate) topic: String,
@@ -33,17 +33,17 @@ pub(crate) struct Rejected {
 }
 
 impl Counts {
-    /// Goes on from what a job had done.
+    /// Continues with a job's previous progress.
     pub(crate) fn from(progress: JobProgress) -> Self {
         Self(Arc::new(Mutex::new(Inner { progress, examples: BTreeMap::new() })))
     }
 
-    /// Everything written so far, and exactly that.
+    /// The progress of exactly the records written so far.
     pub(crate) fn progress(&self) -> JobProgress {
         self.lock().progress.clone()
     }
 
-    /// A few of the rejected records of each code.
+    /// A few rejected records of each code.
     pub(crate) fn examples(&self) -> Vec<Rejected> {
         self.lock().examples.values().flatten().cloned().collect()
     }

@@ -1,5 +1,4 @@
-//! `publication-ingester event check …`: events as a producer wrote them, evaluated as the ingester would, before there is
-//! a topic.
+//! `publication-ingester event check …`: evaluates a producer's events as the ingester would, before there is a topic.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -40,7 +39,7 @@ pub(crate) struct Check {
     output: Option<Output>,
 }
 
-/// A file that cannot be checked: another one was meant.
+/// A file that cannot be read: probably a wrong path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub(crate) struct UnreadableFile {
@@ -48,7 +47,7 @@ pub(crate) struct UnreadableFile {
     reason: String,
 }
 
-/// What became of a line.
+/// The result of a line.
 #[derive(Debug, Serialize)]
 struct Checked<'a> {
     file: &'a Path,
@@ -66,13 +65,13 @@ enum CheckedEvent {
     Rejected {
         code: &'static str,
         stage: &'static str,
-        /// Where the field stands, where it is one field.
+        /// The JSON pointer of the wrong field, if a single field is wrong.
         pointer: Option<String>,
         message: String,
     },
 }
 
-/// The row, without what follows from the address.
+/// The row, without the results that depend on the address.
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
@@ -88,10 +87,10 @@ struct Row {
 }
 
 impl EventCommand {
-    /// Prints a line for each event. `false` when one was rejected.
+    /// Prints a line for each event. `false` if an event was rejected.
     ///
     /// # Errors
-    /// [`UnreadableFile`]; when nothing can be printed.
+    /// [`UnreadableFile`]; also if the output cannot be written.
     pub(crate) fn run(self, settings: &Settings) -> anyhow::Result<bool> {
         let Self::Check(check) = self;
         if check.schema {
@@ -113,7 +112,7 @@ impl EventCommand {
             while let Some(mut record) =
                 records.next().map_err(|error| unreadable(error.to_string()))?
             {
-                // An exported record has the time of another topic.
+                // An exported record has the timestamp of another topic.
                 record.timestamp = None;
                 are_good &= print(&evaluator, &record, path, output)?;
             }
@@ -122,7 +121,7 @@ impl EventCommand {
     }
 }
 
-/// Evaluates and prints. `false` when the event is rejected.
+/// Evaluates an event and prints the result. `false` if the event is rejected.
 fn print(
     evaluator: &Evaluator,
     record: &Record,
@@ -171,7 +170,7 @@ impl From<Publication> for Row {
 }
 
 impl CheckedEvent {
-    /// For people. Names are quoted, because a producer may write anything into them.
+    /// The result in words. Names are quoted, because a producer may write any text into them.
     fn describe(&self) -> String {
         match self {
             Self::Row(row) => {

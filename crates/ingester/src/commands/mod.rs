@@ -1,4 +1,4 @@
-//! What people run by hand: replay, dead letters, reconcile, check, event check, tor.
+//! The operator's commands: replay, dead letters, reconcile, check, event check, tor.
 
 pub(crate) mod bound;
 pub(crate) mod check;

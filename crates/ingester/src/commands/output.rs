@@ -1,4 +1,4 @@
-//! How far a command is: a bar on a terminal, a JSON line a second for everybody else.
+//! The output of commands. Progress is a bar on a terminal, and otherwise one JSON line per second.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::commands::waits::Waits;
 use crate::kafka::RateLimit;
 use crate::pipeline::Running;
 
-/// Often enough for a bar that moves.
+/// The update interval of the progress bar.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How results are printed.
@@ -27,7 +27,7 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// What was asked for, else what fits.
+    /// The requested format, else the default for the kind of standard output.
     pub(crate) fn chosen(asked: Option<Self>) -> Self {
         let fitting = if io::stdout().is_terminal() { Self::Text } else { Self::Json };
         asked.unwrap_or(fitting)
@@ -36,7 +36,7 @@ impl Output {
     /// Prints a JSON line `{"what": …}`, or the text.
     ///
     /// # Errors
-    /// When nothing can be printed.
+    /// If the output cannot be written.
     pub(crate) fn print(self, what: &str, value: &impl Serialize, text: &str) -> io::Result<()> {
         let mut out = stdout();
         match self {
@@ -50,8 +50,8 @@ impl Output {
     }
 }
 
-/// Standard output, for as long as somebody reads it: what a command does and how it ends does not depend on who looks
-/// on (`replay … | head`).
+/// Standard output, which ignores a closed pipe, because a command's work and result must not depend on a reader
+/// (`replay … | head`).
 pub(crate) fn stdout() -> impl Write {
     WhileRead(io::stdout().lock())
 }
@@ -75,7 +75,7 @@ fn unless_gone<T>(done: io::Result<T>, instead: T) -> io::Result<T> {
     }
 }
 
-/// Shows how far something is.
+/// Shows a command's progress.
 pub(crate) struct ProgressBar {
     output: Output,
     bar: Option<Bar>,
@@ -86,7 +86,7 @@ pub(crate) struct ProgressBar {
 }
 
 impl ProgressBar {
-    /// Of so many records, where it is known.
+    /// Begins with the total number of records, if that is known.
     pub(crate) fn new(output: Output, job: Option<i64>, total: Option<u64>) -> Self {
         let bar = (output == Output::Text && io::stderr().is_terminal()).then(|| {
             let (bar, template) = match total {
@@ -95,7 +95,7 @@ impl ProgressBar {
                 }
                 None => (Bar::no_length(), "{spinner} {human_pos} records, {elapsed} {msg}"),
             };
-            // A template that is not understood costs the looks and nothing else.
+            // With an invalid template only the appearance changes.
             let style = ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.with_style(style.progress_chars("=> "))
@@ -103,8 +103,8 @@ impl ProgressBar {
         Self { output, bar, job, total, began: Instant::now(), last_line: None }
     }
 
-    /// So many are read, and this came of those that are written; `paused` says why nothing moves. Where it cannot be
-    /// shown, such as on a full disk, that is logged: it must not end what it only looks at.
+    /// Shows the number of records read, and the results of those written; `paused` is the reason if no record is
+    /// written. If the output fails, for example on a full disk, that is logged, because it must not end the command.
     pub(crate) fn show(&mut self, read: u64, counts: &JobCounts, paused: Option<&str>) {
         if let Some(bar) = &self.bar {
             bar.set_position(read);
@@ -128,10 +128,10 @@ impl ProgressBar {
         }
     }
 
-    /// Shows how far the loop is until it ends, for a command that keeps no job.
+    /// Shows the loop's progress until the loop ends, for a command without a job.
     ///
     /// # Errors
-    /// What ended the loop.
+    /// The error that ended the loop.
     pub(crate) async fn follow(
         &mut self,
         mut running: Running,
@@ -161,7 +161,7 @@ impl Drop for ProgressBar {
     }
 }
 
-/// Counts for people.
+/// Counts as text.
 pub(crate) fn in_words(counts: &JobCounts) -> String {
     let mut text = format!(
         "{} records: {} inserted, {} updated, {} unchanged, {} skipped, {} rejected",
@@ -189,7 +189,7 @@ mod tests {
         let mut out = WhileRead(writer);
         out.write_all(b"line\n").unwrap();
         out.flush().unwrap();
-        // Nothing else is passed over: a file that is cut off is a failure.
+        // Other errors are returned: a file that is cut off is a failure.
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         assert!(WhileRead(full).write_all(b"line\n").is_err());
     }

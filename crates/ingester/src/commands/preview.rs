@@ -1,5 +1,5 @@
-//! What a range of records would make of the table, without writing to it: the range is merged into a temporary table,
-//! which is compared with the real one row by row. `--dry-run` counts the changes; `reconcile` names each.
+//! The changes that a range of records would make, without writing to the table. The range is merged into a temporary
+//! table, which is compared with the real table row by row. `--dry-run` counts the changes; `reconcile` lists each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use store::PublicationReader;
 
 use crate::commands::scratch::Scratch;
 
-/// Examples of each kind of change.
+/// The maximum number of examples for each kind of change.
 const EXAMPLES: usize = 3;
 
-/// A range of records beside the table.
+/// A range of records, to be compared with the table.
 pub(crate) struct Preview {
-    /// What the records of the range say together, by the merge rule.
+    /// The records of the range, merged by the merge rule.
     pub(crate) range: Arc<Scratch>,
     table: Arc<dyn PublicationReader>,
 }
 
 impl Preview {
-    /// Of a range that is still to be written to [`Preview::range`].
+    /// Creates an empty preview; the caller then writes the range to [`Preview::range`].
     ///
     /// # Errors
-    /// When there can be no temporary table.
+    /// If the temporary table cannot be created.
     pub(crate) async fn create(table: Arc<dyn PublicationReader>) -> anyhow::Result<Self> {
         Ok(Self { range: Arc::new(Scratch::create().await?), table })
     }
 
-    /// Hands over each publication of the range and its row in the table as it is now, newest first.
+    /// Passes each publication of the range to `act`, page by page and newest first, with its present row in the table.
     ///
     /// # Errors
-    /// What `act` answers; a table that cannot be read.
+    /// The error of `act`; also if the table cannot be read.
     pub(crate) async fn each_page(
         &self,
         mut act: impl AsyncFnMut(Vec<(Publication, Option<Publication>)>) -> anyhow::Result<()>,
@@ -46,10 +46,10 @@ impl Preview {
         Ok(())
     }
 
-    /// What writing the range would change, in rows.
+    /// The changes that writing the range would make, in rows.
     ///
     /// # Errors
-    /// A table that cannot be read.
+    /// If the table cannot be read.
     pub(crate) async fn changes(&self) -> anyhow::Result<Changes> {
         let mut changes = Changes::default();
         self.each_page(async |page| {
@@ -68,10 +68,10 @@ impl Preview {
 pub(crate) struct Changes {
     pub(crate) inserted: u64,
     pub(crate) updated: u64,
-    /// Of the updated rows, how many change in each column.
+    /// For each column, the number of updated rows in which it changes.
     pub(crate) fields: BTreeMap<&'static str, u64>,
     pub(crate) examples: Vec<Example>,
-    /// How many examples there are, by the first column that changes, so that each kind of change has some.
+    /// The number of examples by the first column that changes, so that each kind of change has some.
     #[serde(skip)]
     shown: BTreeMap<&'static str, usize>,
 }
@@ -145,15 +145,15 @@ pub(crate) fn differences(before: &Publication, after: &Publication) -> Vec<Diff
         .collect()
 }
 
-/// Columns that say when a row was evaluated rather than what: they move with every evaluation.
+/// Columns about the evaluation and not about the publication: they change with every evaluation.
 const OF_THE_EVALUATION: [&str; 2] = ["tor_evidence_until", "tor_settled"];
 
-/// Whether these columns say nothing new about the publication.
+/// Whether the changes concern only these columns, and no fact about the publication.
 pub(crate) fn only_of_the_evaluation(changes: &[Difference]) -> bool {
     changes.iter().all(|change| OF_THE_EVALUATION.contains(&change.field))
 }
 
-/// Whether merging `other` into `row` would say nothing new about the publication.
+/// Whether merging `other` into `row` would add no fact about the publication.
 pub(crate) fn adds_nothing(row: &Publication, other: Publication) -> bool {
     let merged = row.clone().merge(other);
     merged == *row || only_of_the_evaluation(&differences(row, &merged))

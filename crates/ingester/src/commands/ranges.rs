@@ -1,5 +1,5 @@
-//! Asking for ranges of a topic and reading them, for every command. librdkafka's calls wait for the broker, so they are
-//! made on threads that may be left behind when the command is stopped.
+//! Finds and reads ranges of a topic, for every command. librdkafka's calls block until the broker answers, so they run
+//! on threads that may continue after the command was stopped.
 
 use anyhow::Context as _;
 use tokio::sync::mpsc::Receiver;
@@ -9,13 +9,13 @@ use crate::kafka::{self, Bound, OffsetRanges, RangeReader, RateLimit};
 use crate::pipeline::ports::SourceEvent;
 use crate::settings::Settings;
 
-/// Room for the answers to questions, of which none is a record.
+/// The size of the buffer for queries, whose answers are not records.
 const QUESTION_KIB: u64 = 1_024;
 
-/// What a topic holds between two bounds; of these partitions, without any of all.
+/// The offsets of a topic between two bounds, for these partitions, or for all if there are none.
 ///
 /// # Errors
-/// When the broker does not answer, or lacks the topic or one of the partitions.
+/// If the broker does not answer, or does not have the topic or one of the partitions.
 pub(crate) async fn find(
     settings: &Settings,
     topic: String,
@@ -28,10 +28,10 @@ pub(crate) async fn find(
     .await
 }
 
-/// Asks the broker.
+/// Runs a query to the broker on a blocking thread.
 ///
 /// # Errors
-/// What `question` answers; when librdkafka refuses a setting, by name.
+/// The error of `question`; also if librdkafka refuses a setting, which the error names.
 pub(crate) async fn ask<T: Send + 'static>(
     settings: &Settings,
     question: impl FnOnce(&RangeReader) -> anyhow::Result<T> + Send + 'static,
@@ -42,10 +42,10 @@ pub(crate) async fn ask<T: Send + 'static>(
     tokio::task::spawn_blocking(ask).await?
 }
 
-/// What these partitions hold between two bounds, on a thread that may wait.
+/// The offsets of these partitions between two bounds. Blocks, so call it on a blocking thread.
 ///
 /// # Errors
-/// When the broker does not answer.
+/// If the broker does not answer.
 pub(crate) fn spans(
     reader: &RangeReader,
     topic: &str,
@@ -57,10 +57,10 @@ pub(crate) fn spans(
         .with_context(|| format!("asking for the offsets of topic {topic}"))
 }
 
-/// Reads ranges, with a third of the memory that records may hold.
+/// Reads ranges, with a third of `limits.max_buffered_bytes` as buffer.
 ///
 /// # Errors
-/// When librdkafka refuses a setting, by name.
+/// If librdkafka refuses a setting; the error names it.
 pub(crate) fn read(
     settings: &Settings,
     ranges: OffsetRanges,

@@ -1,4 +1,4 @@
-//! Files of records: one a line, an event as it is (structured mode), or a record as `dead-letters export` writes it.
+//! Files with one record per line: an event in structured mode, or a record in the format of `dead-letters export`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{Header, Record};
 
-/// The topic of records that stand in none: positions are lines from 0 of partition 0.
+/// The topic of records from a file: a line's position is its number from 0 in partition 0.
 const TOPIC: &str = "file";
-/// The longest line, in bytes: more than the longest record that anybody has, with every byte of it escaped.
+/// The maximum length of a line, in bytes: more than any known record, with every byte escaped.
 const MAX_LINE: u64 = 64 << 20;
 
 /// Opens a file of records; `-` is standard input.
 ///
 /// # Errors
-/// When it cannot be opened, or is a folder.
+/// If the file cannot be opened, or is a folder.
 pub(crate) fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
     if path == Path::new("-") {
         return Ok(Box::new(BufReader::new(io::stdin())));
@@ -31,7 +31,7 @@ pub(crate) fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
     Ok(Box::new(BufReader::new(file)))
 }
 
-/// The records of a file, one after the other.
+/// The records of a file, in order.
 pub(crate) struct RecordFile<R> {
     lines: R,
     line: Vec<u8>,
@@ -44,16 +44,16 @@ impl<R: BufRead> RecordFile<R> {
         Self { lines, line: Vec::new(), next: 0, topic: TOPIC.into() }
     }
 
-    /// The next record, at the number of its line from 0; empty lines are passed over. None: the file has ended.
+    /// The next record, with its line's number from 0 as offset. Skips empty lines. `None` at the end of the file.
     ///
     /// # Errors
-    /// A file that cannot be read on; a line that is too long, is a damaged export, or was exported without its
-    /// addresses: it would be an event of a bad address.
+    /// If the file cannot be read; if a line is too long, is a damaged export, or was exported without addresses,
+    /// because its event would have an invalid address.
     pub(crate) fn next(&mut self) -> io::Result<Option<Record>> {
         loop {
             let number = self.next + 1;
             self.line.clear();
-            // Without room for a line that never ends.
+            // Bounds the memory for a line without end.
             let mut bounded = (&mut self.lines).take(MAX_LINE + 1);
             let read = bounded.read_until(b'\n', &mut self.line)? as u64;
             if read == 0 {
@@ -73,7 +73,7 @@ impl<R: BufRead> RecordFile<R> {
     }
 }
 
-/// A line that is not an exported record is a value, whatever it is: the loop says what is wrong with it.
+/// A line that is not an exported record becomes a value unchanged; the evaluation reports its errors.
 fn record(line: &[u8], position: Position) -> io::Result<Record> {
     let number = position.offset + 1;
     match Line::read(line) {
@@ -92,7 +92,7 @@ fn record(line: &[u8], position: Position) -> io::Result<Record> {
     }
 }
 
-/// A record and where it stood.
+/// An exported record with its original position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Line {
@@ -104,12 +104,12 @@ pub(crate) struct Line {
     pub(crate) key: Option<Bytes>,
     pub(crate) headers: Vec<(String, Option<Bytes>)>,
     pub(crate) value: Option<Bytes>,
-    /// Its addresses were taken out: to be looked at, and no evidence for a row any more.
+    /// Whether its addresses are masked. Such a record is only for reading, and must not become a row.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) masked: bool,
 }
 
-/// Bytes that are text where they can be, else hexadecimal digits.
+/// Bytes as text if they are UTF-8, else as hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bytes {
@@ -122,7 +122,7 @@ pub(crate) enum Bytes {
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Hex(Vec<u8>);
 
-/// A text that is not pairs of hexadecimal digits.
+/// The text is not pairs of hexadecimal digits.
 #[derive(Debug, thiserror::Error)]
 #[error("not pairs of hexadecimal digits")]
 pub(crate) struct InvalidHex;
@@ -185,18 +185,18 @@ impl From<&Record> for Line {
     }
 }
 
-/// A line that was an exported record and is no longer one.
+/// A line that is a damaged exported record.
 #[derive(Debug, thiserror::Error)]
 #[error("is a damaged export of a record")]
 struct DamagedLine;
 
 impl Line {
-    /// Reads a line. None: it is not an exported record, so it is the value of one.
+    /// Parses a line. `None` if it is not an exported record, so that it is the value of a record.
     ///
     /// # Errors
-    /// [`DamagedLine`], which would otherwise be taken for an event of no kind.
+    /// [`DamagedLine`], because such a line would otherwise be read as an unknown event.
     fn read(text: &[u8]) -> Result<Option<Self>, DamagedLine> {
-        /// What only an exported record has.
+        /// Fields that only an exported record has.
         #[derive(Deserialize)]
         struct Exported {
             #[serde(rename = "partition")]

@@ -1,4 +1,4 @@
-//! A table of a command's own in a temporary file: what would be too much for memory. It is gone when the command ends.
+//! A command's temporary table in a file, for data that is too large for memory. It is deleted when the command ends.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -12,11 +12,11 @@ use tempfile::TempDir;
 
 use crate::pipeline::ports::RowStore;
 
-/// Rows read at once.
+/// The number of rows to read at once.
 pub(crate) const PAGE: u32 = 1_000;
 
-/// A temporary table with the merge rule of every other. About 400 bytes of disk a publication, in the folder that
-/// `TMPDIR` names.
+/// A temporary table with the same merge rule as every other. About 400 bytes of disk per publication, in the folder
+/// given by `TMPDIR`.
 pub(crate) struct Scratch {
     table: Arc<dyn PublicationTable>,
     rows: Arc<dyn PublicationReader>,
@@ -24,10 +24,10 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes an empty one, which only this user can read.
+    /// Creates an empty table, which only this user can read.
     ///
     /// # Errors
-    /// When nothing can be made in the folder for temporary files.
+    /// If the folder for temporary files is not writable.
     pub(crate) async fn create() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("publication-ingester.")
@@ -46,10 +46,10 @@ impl Scratch {
         Ok(Self { table, rows: store::open_reader(&settings)?, folder })
     }
 
-    /// Merges the rows into it.
+    /// Merges rows into the table.
     ///
     /// # Errors
-    /// [`Error::Fatal`]: it cannot be written, for example because the disk is full.
+    /// [`Error::Fatal`] if the table cannot be written, for example because the disk is full.
     pub(crate) async fn record(&self, rows: &[Publication]) -> Result<(), Error> {
         let failed = |error: Error| {
             let folder = self.folder.path().display();
@@ -58,11 +58,11 @@ impl Scratch {
         self.table.record(rows).await.map(drop).map_err(failed)
     }
 
-    /// The next rows behind those that `after` names, newest first; `after` is set to the last of them. None: there are
-    /// no more.
+    /// The next rows after the cursor `after`, newest first; sets `after` to the last of them. `None` if there are no
+    /// more rows.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the table cannot be read.
     pub(crate) async fn page(
         &self,
         after: &mut Option<Cursor>,
@@ -70,20 +70,20 @@ impl Scratch {
         page(&*self.rows, &Filter::default(), after).await
     }
 
-    /// Which of these publications it has, in their order.
+    /// Whether the table has each of these publications, in their order.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the table cannot be read.
     pub(crate) async fn has(&self, ids: &[PublicationId]) -> Result<Vec<bool>, Error> {
         Ok(self.rows.find(ids).await?.iter().map(Option::is_some).collect())
     }
 }
 
-/// The next rows of a table that pass the filter, newest first; `after` is set to the last of them. None: there are no
-/// more.
+/// The next rows of a table that match the filter, newest first; sets `after` to the last of them. `None` if there are
+/// no more rows.
 ///
 /// # Errors
-/// When the table cannot be read.
+/// If the table cannot be read.
 pub(crate) async fn page(
     rows: &dyn PublicationReader,
     filter: &Filter,
@@ -95,7 +95,7 @@ pub(crate) async fn page(
     Ok(Some(page))
 }
 
-/// Stands in the table's place at the end of the loop. What it answers are no rows of the table, so nothing is inserted.
+/// Replaces the table at the end of the loop. Its results do not concern the real table, so they count as unchanged.
 #[async_trait]
 impl RowStore for Scratch {
     async fn write(&self, rows: &[Publication]) -> Result<Written, Error> {

@@ -1,4 +1,4 @@
-//! `publication-ingester tor …`: what the loaded history says, covers and refuses.
+//! `publication-ingester tor …`: shows the verdicts, the coverage and the refusals of the loaded history.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ impl From<SourceArgument> for Source {
     }
 }
 
-/// An RFC 3339 time of the command line.
+/// An RFC 3339 time from the command line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Time(Timestamp);
 
@@ -70,10 +70,10 @@ impl FromStr for Time {
 }
 
 impl TorCommand {
-    /// Prints the answer. `false` when something was refused.
+    /// Prints the result. `false` if a file was refused.
     ///
     /// # Errors
-    /// When a directory cannot be read, or nothing can be printed.
+    /// If a directory cannot be read, or the output cannot be written.
     pub(crate) fn run(&self, settings: &Settings, out: &mut impl Write) -> anyhow::Result<bool> {
         let rules = settings.tor_rules()?;
         let places = match self {

@@ -1,4 +1,4 @@
-//! What a command waits for: said once in the log when it begins and when it ends, and shown beside the progress.
+//! The waits of a command: logged once when they begin and when they end, and shown with the progress.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use store::{Error, WaitCause, WaitObserver};
 
 use crate::pipeline::ports::{DeliveryObserver, Undelivered};
 
-/// Who waits for what, from several writes at once.
+/// The waits of several concurrent writes, by cause.
 #[derive(Debug, Default)]
 pub(crate) struct Waits(Mutex<BTreeMap<Cause, Waiting>>);
 
@@ -24,7 +24,7 @@ struct Waiting {
 }
 
 impl Waits {
-    /// Why nothing is written, where that is so.
+    /// The reason why nothing is written at present, if there is one.
     pub(crate) fn reason(&self) -> Option<String> {
         self.lock().values().next().map(|waiting| waiting.reason.clone())
     }

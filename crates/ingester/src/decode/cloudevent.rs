@@ -1,4 +1,4 @@
-//! CloudEvents 1.0 over the Kafka binding: which mode a record is in, and its attributes and data apart.
+//! CloudEvents 1.0 in the Kafka binding: detects a record's mode, and separates its attributes from its data.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,10 @@ use crate::decode::rejection::{Code, Rejection};
 use crate::record::Record;
 
 const MEDIA_TYPE: &[u8] = b"application/cloudevents";
-/// What follows it for a batch.
+/// The suffix of the media type of a batch.
 const BATCH: &[u8] = b"-batch";
 
-/// Reads attributes and data into `place`, wherever they stand; `None` for another event type.
+/// Parses attributes and data into `place`, in either mode; `None` for another event type.
 ///
 /// # Errors
 /// `not_json`, `not_cloudevent`.
@@ -53,7 +53,7 @@ pub(super) fn read<'a, 'p>(
     Ok(identity(event, event_type)?.map(|identity| (identity, event)))
 }
 
-/// The header of an attribute. A header without text is of the wrong type.
+/// The header of an attribute. A header that is not UTF-8 counts as a wrong type.
 fn attribute<'a>(record: &'a Record, name: &str) -> Field<Cow<'a, str>> {
     let Some(header) = record.headers.iter().rev().find(|header| is_attribute(&header.name, name))
     else {
@@ -73,7 +73,7 @@ fn is_attribute(header: &str, name: &str) -> bool {
     prefixed.is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(name))
 }
 
-/// Checks `specversion`, `id`, `source` and `type`; `None` for another type.
+/// Checks `specversion`, `id`, `source` and `type`; `None` for another event type.
 fn identity(
     event: &fields::Event<'_>,
     event_type: &str,
@@ -97,12 +97,12 @@ fn required<'e>(field: &'e Field<Cow<'_, str>>, name: &'static str) -> Result<&'
     }
 }
 
-/// The text of the data where it stands in `data_base64` (CloudEvents JSON format 1.0, section 3.1.1); `None` where there
-/// is no such member.
+/// The data as text, decoded from `data_base64` (CloudEvents JSON format 1.0, section 3.1.1); `None` if there is no
+/// such member.
 ///
 /// # Errors
-/// `not_cloudevent` where it is not a string or stands beside `data`; `not_json` where it is not canonical base64 (RFC
-/// 4648, section 4) of UTF-8 text.
+/// `not_cloudevent` if the member is not a string, or if there is `data` too; `not_json` if it is not canonical base64
+/// (RFC 4648, section 4) of UTF-8 text.
 pub(super) fn data_in_base64(event: &fields::Event<'_>) -> Result<Option<String>, Rejection> {
     let not_cloudevent =
         |problem| Err(Rejection::of_field(Code::NotCloudevent, "data_base64", problem));
@@ -128,7 +128,7 @@ fn text(value: &[u8]) -> Result<&str, Rejection> {
 }
 
 fn begins_with(bytes: &[u8], prefix: &[u8]) -> bool {
-    // Nearly always it is written as we write it, and comparing without case takes each byte by itself.
+    // Most producers write the prefix in lower case; the comparison that ignores case is slower.
     bytes
         .get(..prefix.len())
         .is_some_and(|head| head == prefix || head.eq_ignore_ascii_case(prefix))

@@ -1,4 +1,4 @@
-//! The event's JSON, field by field, as it can arrive.
+//! The fields of the event's JSON.
 
 use std::borrow::Cow;
 
@@ -43,7 +43,7 @@ object! {
 }
 
 object! {
-    /// Who acted.
+    /// The acting party.
     Actor {
         "kind" => kind: Cow<'de, str>,
         "username" => username: Cow<'de, str>,
@@ -51,7 +51,7 @@ object! {
 }
 
 object! {
-    /// How the act reached the registry.
+    /// The request by which the act reached the registry.
     Request {
         "ip" => ip: Cow<'de, str>,
         "edgeTor" => edge_tor: bool,
@@ -60,7 +60,7 @@ object! {
 }
 
 object! {
-    /// How the publisher authenticated.
+    /// The publisher's authentication.
     Auth {
         "credential" => credential: Cow<'de, str>,
         "bypass2fa" => bypass2fa: bool,
@@ -71,7 +71,7 @@ object! {
 }
 
 object! {
-    /// What the registry verified.
+    /// The registry's report about the second factor.
     SecondFactor {
         "presented" => presented: bool,
         "verified" => verified: bool,

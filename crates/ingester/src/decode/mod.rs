@@ -1,5 +1,5 @@
-//! From a record to a publish event, or to the reason why it is none (crates/model/README.md, Publish event). Pure: the same record and
-//! rules give the same answer in a replay years later.
+//! Decodes a record into a publish event, or into the reason why it is not an event (crates/model/README.md, Publish
+//! event). Pure: the same record and rules give the same result in a replay years later.
 
 mod cloudevent;
 mod fields;
@@ -22,32 +22,32 @@ use json::Field;
 
 pub use schema::event_schema;
 
-/// How far T may lie ahead of the record's own timestamp: clocks of a registry's hosts differ by less.
+/// How far T may be ahead of the record's timestamp, because the clocks of a registry's hosts differ by less.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
-/// The greatest revision: the databases keep a signed 32-bit number.
+/// The maximum revision, because the databases store a signed 32-bit number.
 const MAX_REVISION: u32 = i32::MAX as u32;
 
-/// What of the configuration decides about a record.
+/// The part of the configuration that affects decoding.
 #[derive(Debug, Clone)]
 pub struct DecodeRules {
     /// The registry's purl type.
     pub ecosystem: String,
-    /// The one CloudEvents type that is read; others are skipped.
+    /// The one CloudEvents type that is decoded; other types are skipped.
     pub event_type: String,
-    /// The greatest value, in bytes.
+    /// The maximum size of a value, in bytes.
     pub max_event_bytes: usize,
 }
 
-/// Why a record is passed over without being wrong.
+/// Why a record is skipped although it is not wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
-    /// A null value.
+    /// The value is null.
     Tombstone,
     /// Another event type.
     OtherType,
 }
 
-/// What a record turned out to be.
+/// The result of decoding a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
@@ -56,9 +56,9 @@ pub enum SkipReason {
 pub enum Decoded<'a> {
     /// A publish event, checked.
     Event(PublishEvent<'a>),
-    /// Nothing to do.
+    /// A record without a result.
     Skip(SkipReason),
-    /// A dead letter.
+    /// A record that becomes a dead letter.
     Reject(Rejection),
 }
 
@@ -75,7 +75,7 @@ pub fn decode<'a>(record: &'a Record, rules: &DecodeRules) -> Decoded<'a> {
     }
 }
 
-/// `None` for an event of another type.
+/// Decodes a value; `None` for an event of another type.
 fn read<'a>(
     record: &'a Record,
     value: &'a [u8],
@@ -97,8 +97,8 @@ fn read<'a>(
     Checked::new(identity, event)?.into_event(record, rules).map(Some)
 }
 
-/// Reads an event whose data stood in `data_base64`. The event owns what it holds, because `data` is a copy. Few SDKs
-/// write events so.
+/// Decodes an event whose data was in `data_base64`. The event owns its texts, because `data` is a temporary copy. Few
+/// SDKs write events in this form.
 #[cold]
 fn read_data(
     identity: EventIdentity,
@@ -117,7 +117,7 @@ fn read_data(
     Ok(Checked::new(identity, &mut copied)?.into_event(record, rules)?.into_owned())
 }
 
-/// The fields after `bad_field` has been ruled out everywhere: of the right type and within their bounds.
+/// The fields after the checks for `bad_field`: of the right type and within their limits.
 struct Checked<'a> {
     identity: EventIdentity,
     subject: Option<Cow<'a, str>>,
@@ -158,7 +158,7 @@ impl<'a> Checked<'a> {
         })
     }
 
-    /// The checks behind `bad_field`, in the order of crates/model/README.md, Rejections.
+    /// The checks after `bad_field`, in the order of crates/model/README.md, Rejections.
     fn into_event(
         self,
         record: &Record,
@@ -240,7 +240,7 @@ fn staged_act<'a>(
     Ok(act)
 }
 
-/// An integer as JSON Schema means it: `1`, `1.0` and `1e0` are the same number.
+/// Parses an integer as JSON Schema defines it: `1`, `1.0` and `1e0` are the same number.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -267,7 +267,7 @@ fn named<T>(
     field.take(path)?.map(|text| name(&text).map_err(invalid)).transpose()
 }
 
-/// An act with its time still to be set. `within`: the object that has these three fields.
+/// Builds an act; the caller sets its time. `within` is the path of the object with these three fields.
 fn act<'a>(
     within: &'static str,
     actor: &mut Field<fields::Actor<'a>>,
@@ -304,12 +304,12 @@ fn auth<'a>(within: &'static str, auth: &mut fields::Auth<'a>) -> Result<Auth<'a
         bypass2fa: auth.bypass2fa.take(path("auth.bypass2fa"))?,
         amr: auth.amr.take(path("auth.amr"))?.unwrap_or_default(),
         acr: auth.acr.take(path("auth.acr"))?,
-        // A block without any known field counts as missing (crates/model/README.md, tfa).
+        // A block without a known field counts as missing (crates/model/README.md, tfa).
         second_factor: Some(factor).filter(|factor| *factor != SecondFactor::default()),
     })
 }
 
-/// Unknown words count as `unknown`.
+/// Parses a word; an unknown word counts as `unknown`.
 fn word<T>(
     text: Option<Cow<'_, str>>,
     parse: fn(&str) -> Result<T, model::UnknownWord>,

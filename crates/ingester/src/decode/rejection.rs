@@ -1,25 +1,25 @@
-//! Rejections: what is wrong with a record, as a stable code (crates/model/README.md, Rejections).
+//! Rejections: the problem of a record, as a stable code (crates/model/README.md, Rejections).
 
 use std::borrow::Cow;
 use std::fmt;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident = $word:literal at $stage:ident,)*) => {
-        /// Why a record is no publication. The words are stable: operators group and redrive by them.
+        /// Why a record is rejected. The words are stable, because operators group and redrive by them.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code { $($(#[$doc])* $code,)* }
 
         impl Code {
-            /// Every code, in the order in which they are checked.
+            /// Every code, in the order of the checks.
             pub const ALL: &'static [Self] = &[$(Self::$code,)*];
 
-            /// The code as a word.
+            /// The stable word of the code.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$code => $word,)* }
             }
 
-            /// The stage, in Kafka Connect's words.
+            /// The stage of the rejection, in Kafka Connect's terms.
             #[must_use]
             pub const fn stage(self) -> &'static str {
                 match self { $(Self::$code => codes!(@stage $stage),)* }
@@ -32,29 +32,29 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The value is over `limits.max_event_bytes`.
+    /// The value is larger than `limits.max_event_bytes`.
     TooLarge = "too_large" at value,
-    /// The value is no JSON text, or nested deeper than 128.
+    /// The value is not a JSON text, or is nested deeper than 128.
     NotJson = "not_json" at value,
-    /// The CloudEvents attributes are not there, or it is a batch.
+    /// The CloudEvents attributes are missing, or the value is a batch.
     NotCloudevent = "not_cloudevent" at value,
-    /// A known field has the wrong JSON type or is out of its bounds.
+    /// A known field has the wrong JSON type or is out of its limits.
     BadField = "bad_field" at value,
-    /// A required field is not there.
+    /// A required field is missing.
     MissingField = "missing_field" at value,
-    /// A package of another registry.
+    /// The package is of another registry.
     WrongEcosystem = "wrong_ecosystem" at transformation,
-    /// `subject` names something else than the package, or is no purl.
+    /// `subject` names another package, or is not a purl.
     SubjectMismatch = "subject_mismatch" at transformation,
-    /// A time is no RFC 3339 time, or the staging act lies after the approval.
+    /// A time is not an RFC 3339 time, or the staging act is after the approval.
     InvalidTime = "invalid_time" at transformation,
     /// Published more than five minutes after the record's own timestamp.
     FutureTime = "future_time" at transformation,
-    /// The database refused this one row for its data.
+    /// The database refused this single row because of its data.
     RefusedByStore = "refused_by_store" at put,
 }
 
-/// Where a field stands in the event: an object that can occur in two places, and the way from there.
+/// The path of a field in the event: an object, which can occur in two places, and the path within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
     within: &'static str,
@@ -68,7 +68,7 @@ impl Path {
         Self { within, rest }
     }
 
-    /// The place as a JSON pointer (RFC 6901) into the event in structured mode.
+    /// The path as a JSON pointer (RFC 6901) into the event in structured mode.
     #[must_use]
     pub fn pointer(self) -> String {
         format!("/{self}").replace('.', "/")
@@ -91,14 +91,14 @@ impl fmt::Display for Path {
     }
 }
 
-/// A rejection: a value, not an error. The message names fields and bounds and never quotes a value.
+/// A rejection is a value, not an error. The message names fields and limits and never quotes a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// The stable code.
     pub code: Code,
-    /// What to tell a person.
+    /// The message for a person.
     pub message: Cow<'static, str>,
-    /// The field that is wrong, where it is one field.
+    /// The wrong field, if a single field is wrong.
     pub path: Option<Path>,
 }
 

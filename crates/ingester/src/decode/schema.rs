@@ -1,5 +1,5 @@
-//! The event's JSON Schema, for producers: made from the rules that decide here, and committed as
-//! `event.schema.json`. A schema cannot say everything; what it leaves out stands in its descriptions.
+//! The event's JSON Schema, for producers: generated from the decoder's rules, and committed as `event.schema.json`.
+//! Its descriptions contain the rules that a schema cannot express.
 
 use model::{Actor, Credential, Integrity, PackageName, PackageVersion, Username};
 use serde_json::{Value, json};
@@ -151,13 +151,13 @@ fn nullable(mut name: Value) -> Value {
     name
 }
 
-/// Known words as examples: others are allowed.
+/// Known words as examples, because other words are allowed.
 fn words(known: &[&str], description: &str) -> Value {
     json!({"type": ["string", "null"], "examples": known, "description": description})
 }
 
 fn name(max_bytes: usize, description: &str) -> Value {
-    // The schema counts characters; the bound is in bytes, which are at least as many.
+    // The schema counts characters, the limit counts bytes, and a text has at least as many bytes as characters.
     let description = format!(
         "{description} 1 to {max_bytes} bytes, no control characters, no outer white space."
     );
@@ -166,8 +166,8 @@ fn name(max_bytes: usize, description: &str) -> Value {
     })
 }
 
-/// No control characters (Unicode's Cc), and no white space (Unicode's `White_Space`) at either end. Written with ranges
-/// instead of classes, because not every validator knows Unicode's classes.
+/// No control characters (Unicode's Cc), and no white space (Unicode's `White_Space`) at either end. Uses ranges of
+/// characters, because not every validator supports Unicode's classes.
 const NAME_PATTERN: &str = concat!(
     r"^[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]",
     r"([^\u0000-\u001f\u007f-\u009f]*",

@@ -50,7 +50,7 @@ fn example() -> Value {
             "staged": null}})
 }
 
-/// The example with the value at a JSON pointer replaced, or taken away by null.
+/// The example with the value at a JSON pointer replaced; null removes it.
 fn changed(pointer: &str, value: Value) -> Value {
     let mut event = example();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -111,7 +111,7 @@ fn binary_and_structured_mode_say_the_same() {
         &[("Content-Type", "Application/CloudEvents+json; charset=utf-8")],
     );
     assert_eq!(decode(&named, &rules()), decode(&structured, &rules()));
-    // The content type decides first: the value is the whole event, whatever other headers say.
+    // The content type decides first: the value is the whole event, whatever the other headers are.
     let both = with_headers(named, &[("ce_specversion", "0.3")]);
     assert_eq!(decode(&both, &rules()), decode(&structured, &rules()));
 }
@@ -286,7 +286,7 @@ fn a_revision_is_an_integer_however_it_is_written() {
         ("-0.0", 0),
         ("2147483647.0", 2_147_483_647),
         ("2.147483647e9", 2_147_483_647),
-        // Its nearest binary64 is an integer.
+        // The nearest binary64 of this number is an integer.
         ("1.00000000000000000001", 1),
         ("1e-400", 0),
     ];
@@ -298,7 +298,7 @@ fn a_revision_is_an_integer_however_it_is_written() {
     }
 }
 
-/// The event with its data in `data_base64`, as the Python and JavaScript SDKs write data that is bytes.
+/// The event with its data in `data_base64`, as the Python and JavaScript SDKs write binary data.
 fn in_base64(mut event: Value, data: &[u8]) -> Value {
     use base64::Engine as _;
     event["data"] = Value::Null;
@@ -314,7 +314,7 @@ fn data_in_base64_is_the_same_data() {
     let mut without_null = event.clone();
     without_null.as_object_mut().unwrap().remove("data");
     assert_eq!(decode(&record(without_null.to_string()), &rules()), decode(&plain, &rules()));
-    // In binary mode the value is the data, and this is one of its unknown fields.
+    // In binary mode the value is the data, in which `data_base64` is an unknown field.
     let mut data = example()["data"].clone();
     data["data_base64"] = json!(5);
     assert_eq!(code(&with_headers(record(data.to_string()), &BINARY)), "event");
@@ -349,7 +349,7 @@ fn what_is_wrong_with_data_in_base64() {
     };
     assert_eq!(code_of(&in_base64(example(), deep(128).as_bytes())), "event");
     assert_eq!(code_of(&in_base64(example(), deep(129).as_bytes())), "not_json");
-    // The envelope's checks and the type come first.
+    // The checks of the envelope and of the type come first.
     let mut other = good.clone();
     other["data_base64"] = json!(5);
     other["type"] = json!("other");
@@ -405,7 +405,7 @@ fn numbers_and_strings_that_nothing_can_hold_are_fields_and_not_syntax() {
         )),
         "event"
     );
-    // Also as the name of a field, where no name that is known is meant.
+    // Also in the name of an unknown field.
     for head in ["{", "\"revision\":0,"] {
         let unknown = format!("{head}\"\\ud800\":{{\"\\udc00\":1}},");
         assert_eq!(code(&record(text.replacen(head, &unknown, 1))), "event", "{head}");
@@ -524,7 +524,7 @@ fn no_message_quotes_a_value() {
     }
 }
 
-/// Any JSON that can stand in an event's place, near what is right.
+/// JSON values near those that are valid in an event.
 fn any_json() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         Just("npm".to_owned()),
@@ -558,7 +558,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// The JSON pointers of all that an event can have.
+/// The JSON pointers of all fields of an event.
 fn pointers() -> Vec<String> {
     let act = |within: &str| {
         let of_act = [
@@ -605,7 +605,7 @@ fn pointers() -> Vec<String> {
     others.map(str::to_owned).into_iter().chain(act("/data")).chain(act("/data/staged")).collect()
 }
 
-/// Puts a value at a pointer where its parent is an object; `None` takes the member away.
+/// Sets the value at a pointer if its parent is an object; `None` removes the member.
 fn put(event: &mut Value, pointer: &str, value: Option<Value>) {
     let (parent, key) = pointer.rsplit_once('/').unwrap();
     let Some(Value::Object(members)) = event.pointer_mut(parent) else { return };
@@ -615,7 +615,7 @@ fn put(event: &mut Value, pointer: &str, value: Option<Value>) {
     }
 }
 
-/// What a schema cannot say: it counts a text's characters where the bound is in bytes, and it does not read base64.
+/// Whether the schema can express the limits of this event: it counts characters instead of bytes, and does not decode base64.
 fn schema_can_tell(event: &Value) -> bool {
     let fits = |pointer: &str, max: usize| {
         event

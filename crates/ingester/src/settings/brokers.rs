@@ -1,8 +1,8 @@
-//! The addresses of `kafka.brokers`. librdkafka leaves out what it cannot read, waits for the rest, and repeats all of it.
+//! The addresses of `kafka.brokers`. librdkafka ignores an invalid address, waits for the others, and logs all of them.
 
 use std::net::Ipv6Addr;
 
-/// What is wrong with a list of addresses, without repeating it: somebody may have written a password into one.
+/// Checks a list of addresses. The error does not repeat an address, because it may contain a password.
 ///
 /// # Errors
 /// An address that is not `HOST`, `HOST:PORT` or `[IPV6]:PORT`.

@@ -1,11 +1,11 @@
-//! Which keys of `kafka.client` are taken. A setting of librdkafka's can switch off what the ingester promises, so it is
-//! a list of what may be set (crates/ingester/README.md, Configuration), and everything else is refused with what to use instead.
+//! The permitted keys of `kafka.client`. Some settings of librdkafka would break the ingester's guarantees, so only listed keys
+//! are permitted (crates/ingester/README.md, Configuration); the error for any other key names the alternative.
 
 use std::collections::BTreeMap;
 
 use service::config::ConfigError;
 
-/// What may be set: whole keys, and beginnings that end with a dot.
+/// The permitted keys; an entry that ends with a dot permits all keys with that prefix.
 pub(crate) const TAKEN: [&str; 30] = [
     "security.protocol",
     "ssl.",
@@ -39,7 +39,7 @@ pub(crate) const TAKEN: [&str; 30] = [
     "debug",
 ];
 
-/// What to use instead of keys that somebody may reach for.
+/// The alternatives to keys that an operator may try to set.
 const INSTEAD: [(&[&str], &str); 13] = [
     (&["bootstrap.servers", "metadata.broker.list"], "is set by kafka.brokers"),
     (&["group.id"], "is set by kafka.group"),
@@ -96,7 +96,7 @@ const OTHERWISE: &str = "is not taken: set by kafka.client are security, connect
                          crates/ingester/README.md lists the keys";
 
 /// # Errors
-/// The first key that is not taken, with what to use instead.
+/// The first key that is not permitted, with its alternative.
 pub(super) fn check(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     for key in client.keys() {
         if !is_taken(key) {
@@ -112,8 +112,8 @@ fn is_taken(key: &str) -> bool {
     TAKEN.iter().any(|taken| key == *taken || (taken.ends_with('.') && key.starts_with(taken)))
 }
 
-/// With the newer protocol the broker decides about sessions (KIP-848), and librdkafka refuses these keys without saying
-/// which of them were set.
+/// With the newer protocol the broker controls sessions (KIP-848), and librdkafka refuses these keys without naming the
+/// ones that were set.
 fn check_protocol(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     let protocol = client.get("group.protocol").map_or("classic", String::as_str);
     let (refused, reason): (&[&str], _) = match protocol.to_ascii_lowercase().as_str() {

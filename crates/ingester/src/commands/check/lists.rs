@@ -1,4 +1,4 @@
-//! The exit lists: there, valid, and young enough.
+//! Checks the exit lists: they exist, are valid and recent enough.
 
 use std::time::Duration;
 

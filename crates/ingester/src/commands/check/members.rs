@@ -1,11 +1,11 @@
-//! Who is in the group: members that share partitions out in another way keep an ingester out.
+//! Checks the group's members: an ingester cannot join a group whose members use another assignor.
 
 use super::Findings;
 use crate::kafka::Group;
 use crate::settings::{Kafka, OUR_ASSIGNOR};
 
 const WHAT: &str = "group.members";
-/// So many are named.
+/// The maximum number of members to list.
 const NAMED: usize = 10;
 
 pub(super) fn check(findings: &mut Findings, kafka: &Kafka, group: &Result<Group, String>) {

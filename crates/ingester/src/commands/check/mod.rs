@@ -1,5 +1,5 @@
-//! `publication-ingester check`: whether these settings, this broker and this database can keep what the service
-//! promises, and under which conditions. Nothing is changed.
+//! `publication-ingester check`: checks whether the service can keep its guarantees with these settings, this broker
+//! and this database, and under which conditions. Changes nothing.
 
 mod lists;
 mod members;
@@ -29,27 +29,27 @@ pub(crate) struct Check {
     json: bool,
 }
 
-/// How grave something is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Level {
     Ok,
-    /// It works, and something is less than it could be.
+    /// Works, but not as well as it could.
     Warning,
-    /// It does not work, or loses what it promises to keep.
+    /// Does not work, or breaks a guarantee.
     Problem,
 }
 
-/// What was found at a place.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) level: Level,
-    /// A stable word: scripts may look for it.
+    /// A stable word, for scripts.
     pub(crate) what: &'static str,
     pub(crate) message: String,
 }
 
-/// Everything that was found.
+/// The results of all checks.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Findings {
     findings: Vec<Finding>,
@@ -86,7 +86,7 @@ impl Findings {
                 Level::Warning => "WARNING",
                 Level::Problem => "PROBLEM",
             };
-            // A client's name and a server's words may hold anything.
+            // A client's name or a server's message may contain control characters.
             let message = without_controls(&finding.message);
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{level} {}: {message}", finding.what);
@@ -101,13 +101,13 @@ impl Findings {
 }
 
 impl Check {
-    /// Looks at everything and prints it. `false` on a problem.
+    /// Runs all checks and prints the findings. `false` if there is a problem.
     ///
     /// # Errors
-    /// When nothing can be printed.
+    /// If the output cannot be written.
     pub(crate) async fn run(self, settings: Settings) -> anyhow::Result<bool> {
         let mut findings = Findings::default();
-        // The configuration was read, or the command would have ended with exit code 78.
+        // The configuration is valid, else the command would have ended with exit code 78.
         findings.ok("configuration", "every key is known and of its type");
         let mut guarantee = Vec::new();
         let access = ::store::access(&settings.store).await;
@@ -173,7 +173,7 @@ fn promises(settings: &Settings) -> Vec<String> {
 
 fn memory(settings: &Settings) -> String {
     let buffered = settings.limits.max_buffered_bytes.as_u64();
-    // A settling pass: an eighth of our part, and 4 MiB of librdkafka's.
+    // A settling pass takes an eighth of the ingester's own part, and 4 MiB in librdkafka.
     let settling = buffered / 3 * 2 / 8 + 4 * 1024 * 1024;
     format!(
         "records read and not written hold at most {} (limits.max_buffered_bytes), a settling pass {} more, and each of \

@@ -1,4 +1,4 @@
-//! How far the group and the table are, side by side.
+//! Compares the positions of the group and of the table.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::settings::Settings;
 
 const WHAT: &str = "positions";
 
-/// Compares each partition's account, committed offset and end.
+/// Compares each partition's stored position, committed offset and end offset.
 pub(super) async fn check(
     findings: &mut Findings,
     settings: &Settings,
@@ -29,7 +29,7 @@ pub(super) async fn check(
     let accounts = if access.pending.is_empty() {
         accounts(settings, inspected.topic_id.as_deref()).await
     } else {
-        // The table of accounts is still to be made, or to be changed.
+        // The table of positions does not exist yet, or must be migrated.
         Ok(BTreeMap::new())
     };
     let accounts = match accounts {
@@ -43,7 +43,7 @@ pub(super) async fn check(
     }
 }
 
-/// Why this is not the database that the group was written to.
+/// The reason why this is not the database to which the group has written.
 fn misled(positions: &[GroupPosition], access: &Access) -> Option<String> {
     let has_account = positions.iter().any(|position| position.has_account);
     let then = "`run` would make it anew and read the topic from its first record";
@@ -61,7 +61,7 @@ fn misled(positions: &[GroupPosition], access: &Access) -> Option<String> {
     }
 }
 
-/// By partition, the next offset.
+/// The next offset of each partition in the table.
 async fn accounts(
     settings: &Settings,
     topic_id: Option<&str>,

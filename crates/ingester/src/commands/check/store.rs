@@ -1,11 +1,11 @@
-//! The database: rights, schema, whether its statements work, and whether a commit is kept.
+//! Checks the database: rights, schema, statements, and durability of commits.
 
 use store::{Access, Opened, PositionKey};
 
 use super::Findings;
 use crate::settings::Settings;
 
-/// Looks, and returns what follows for the promises.
+/// Runs the checks, and returns the resulting guarantee.
 pub(super) async fn check(
     findings: &mut Findings,
     settings: &Settings,
@@ -32,11 +32,11 @@ pub(super) async fn check(
     durability(findings, access)
 }
 
-/// Does once what the daemons do all the time, and keeps nothing of it.
+/// Runs each kind of statement of the daemons once, without a lasting change.
 async fn statements(findings: &mut Findings, settings: &Settings, opened: &Opened) {
     let reading = async { store::open_reader(&settings.store)?.ready().await };
     let account = async {
-        // Of this topic there is no account, so that nothing is changed.
+        // There is no account of this topic, so nothing is changed.
         let key = PositionKey { group: settings.kafka.group.clone(), topic_id: String::new() };
         opened.positions.advance(&key, &[]).await?;
         opened.positions.accounts(&settings.kafka.group).await.map(drop)
@@ -54,7 +54,7 @@ async fn statements(findings: &mut Findings, settings: &Settings, opened: &Opene
     }
 }
 
-/// The migration that makes the table.
+/// The migration that creates the table.
 const FIRST: i64 = 1;
 
 fn rights(findings: &mut Findings, access: &Access) {

@@ -1,4 +1,4 @@
-//! The two topics: rights, and settings that lose something.
+//! Checks the two topics: rights, and settings that cause a loss.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::Findings;
 use crate::kafka::{Inspected, Right, TopicFacts};
 use crate::settings::Settings;
 
-/// Room for the headers that a dead letter has over its record; as much as where the topic is made.
+/// Space for the headers that a dead letter has in addition to its record; the same as when the topic is created.
 const HEADER_ROOM: i64 = 64 * 1024;
 
 pub(super) fn check(findings: &mut Findings, settings: &Settings, inspected: &Inspected) {
@@ -170,7 +170,7 @@ fn check_letters(findings: &mut Findings, source: Option<&TopicFacts>, letters: 
     }
 }
 
-/// Whether the topic takes a letter of every record that the source takes. What it refuses goes again as a lesser letter.
+/// Whether the topic accepts a dead letter of every record of the source. A refused letter is sent again with parts left out.
 fn fits(findings: &mut Findings, source: &TopicFacts, letters: &TopicFacts) {
     let less = |name: &str, room: i64| {
         let (of_source, own) = (source.number(name)?, letters.number(name)?);
@@ -208,7 +208,7 @@ fn fits(findings: &mut Findings, source: &TopicFacts, letters: &TopicFacts) {
     }
 }
 
-/// What the source's settings add to the promises.
+/// The guarantee that follows from the source topic's settings.
 pub(super) fn guarantee(inspected: &Inspected) -> Option<String> {
     let source = inspected.source.as_ref().ok()?;
     let in_sync = source.number("min.insync.replicas").unwrap_or(1);

@@ -1,4 +1,4 @@
-//! A record of the dead-letter topic: what its headers say, and which ones an operator means.
+//! A record of the dead-letter topic: its headers, and the selection of letters by an operator.
 
 mod original;
 mod read;
@@ -40,7 +40,7 @@ fn code(text: &str) -> Result<String, String> {
     Err(format!("the codes are {}", known.collect::<Vec<_>>().join(", ")))
 }
 
-/// Milliseconds since 1970.
+/// Parses a time in milliseconds since 1970.
 fn time(text: &str) -> Result<i64, String> {
     match text.parse::<BoundArgument>().map(|argument| argument.bound) {
         Ok(Bound::Time(millis)) => Ok(millis),
@@ -51,7 +51,7 @@ fn time(text: &str) -> Result<i64, String> {
     }
 }
 
-/// The same, as a job's row says it.
+/// The selection, as stored in a job's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Selection {
@@ -84,7 +84,7 @@ impl Selection {
     }
 }
 
-/// A dead letter, by its headers.
+/// A dead letter, read through its headers.
 #[derive(Clone, Copy)]
 pub(crate) struct DeadLetter<'a>(pub(crate) &'a Record);
 
@@ -93,27 +93,27 @@ impl DeadLetter<'_> {
         self.0.header(name).map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
-    /// Why it was rejected, as its code.
+    /// The code of the rejection.
     pub(crate) fn code(&self) -> Option<String> {
         self.text("publication.error.code")
     }
 
-    /// The message for people, which quotes no value.
+    /// The message of the rejection, which quotes no value.
     pub(crate) fn message(&self) -> Option<String> {
         self.text("__connect.errors.exception.message")
     }
 
-    /// When it was rejected.
+    /// The time of the rejection.
     pub(crate) fn at(&self) -> Option<Timestamp> {
         Timestamp::parse(&self.text("publication.error.at")?).ok()
     }
 
-    /// How often it has been rejected.
+    /// How often the record was rejected.
     pub(crate) fn attempts(&self) -> u32 {
         self.text("publication.error.attempts").and_then(|text| text.parse().ok()).unwrap_or(1)
     }
 
-    /// Topic, partition and offset of the record that it repeats.
+    /// Topic, partition and offset of the original record.
     pub(crate) fn origin(&self) -> String {
         let part = |name| self.text(name).unwrap_or_else(|| "?".to_owned());
         ["__connect.errors.topic", "__connect.errors.partition", "__connect.errors.offset"]
@@ -121,18 +121,18 @@ impl DeadLetter<'_> {
             .join("/")
     }
 
-    /// Where the record that it repeats stands.
+    /// The position of the original record.
     fn place(&self) -> Option<(String, i32, i64)> {
         let part = |name: &str| self.text(&format!("__connect.errors.{name}"));
         Some((part("topic")?, part("partition")?.parse().ok()?, part("offset")?.parse().ok()?))
     }
 
-    /// The record's own timestamp in milliseconds, where the letter has another.
+    /// The original record's timestamp in milliseconds, if the letter's own differs.
     fn timestamp(&self) -> Option<i64> {
         self.text("publication.record.timestamp")?.parse().ok()
     }
 
-    /// Whether a part of the record (`value`, `headers`, `key`) was left out because the topic refused the letter.
+    /// Whether a part of the record (`value`, `headers`, `key`) was left out because the topic refused the complete letter.
     fn is_without(&self, part: &str) -> bool {
         self.text(&format!("publication.{part}.omitted")).as_deref() == Some("true")
     }

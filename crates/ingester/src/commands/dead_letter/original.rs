@@ -1,4 +1,4 @@
-//! Lesser letters, made whole by the records that they stand for.
+//! Completes letters with omitted parts, by reading their original records.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,10 +7,10 @@ use crate::kafka::{self, RangeReader};
 use crate::record::Record;
 use crate::settings::Settings;
 
-/// In KiB: a record at a time is read.
+/// In KiB: one record is read at a time.
 const BUFFER: u64 = 4_096;
 
-/// Reads the records that letters stand for, where they are needed.
+/// Reads the original records of letters, as needed.
 #[derive(Clone)]
 pub(crate) struct Originals {
     settings: Settings,
@@ -22,15 +22,15 @@ impl Originals {
         Self { settings: settings.clone(), reader: Arc::default() }
     }
 
-    /// The record as it was rejected, at the letter's place; `None` where a part of it was left out of the letter and it
-    /// is gone from its topic.
+    /// The complete record as it was rejected, at the letter's position; `None` if the letter omits a part of it and
+    /// the original record is no longer in its topic.
     ///
     /// # Errors
-    /// When the broker does not answer.
+    /// If the broker does not answer.
     pub(crate) async fn whole(&self, record: &Record) -> anyhow::Result<Option<Record>> {
         let letter = DeadLetter(record);
         if !letter.is_without("value") && !letter.is_without("headers") {
-            // The key is not read.
+            // Only the key may be omitted, and the evaluation does not use it.
             let timestamp = letter.timestamp().or(record.timestamp);
             return Ok(Some(Record { timestamp, ..record.clone() }));
         }
@@ -53,7 +53,7 @@ impl Originals {
 }
 
 impl DeadLetter<'_> {
-    /// Whether it can be the letter of this record: the topic may have been made again, and the place be another's.
+    /// Whether the letter can be of this record. If the topic was created again, its position may belong to another record.
     fn is_of(&self, original: &Record) -> bool {
         let has_its_key = self.is_without("key") || self.0.key == original.key;
         has_its_key && self.timestamp().is_none_or(|time| original.timestamp == Some(time))

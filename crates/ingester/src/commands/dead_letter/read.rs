@@ -1,4 +1,4 @@
-//! Reading dead letters: the topic from its first record to its present end, without those that are not meant.
+//! Reads the selected dead letters: the topic from its first record to its present end.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,21 +13,21 @@ use crate::kafka::{Bound, OffsetRanges, RateLimit};
 use crate::pipeline::ports::{Chunk, SourceError, SourceEvent};
 use crate::settings::Settings;
 
-/// The dead letters that a redrive reads.
+/// The dead letters to be read by a redrive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeadLetterRanges {
-    /// Named otherwise by earlier builds.
+    /// Earlier builds stored it under another name.
     #[serde(alias = "spans")]
     pub(crate) ranges: OffsetRanges,
     pub(crate) selection: Selection,
-    /// One that was rejected this often stays where it is; without it, none is left out.
+    /// A letter that was rejected this often is skipped; `None` = no limit.
     pub(crate) max_attempts: Option<u32>,
 }
 
-/// Dead letters that were meant and not read, by the reason.
+/// The number of selected dead letters that were skipped, by reason.
 pub(crate) type LeftOut = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 
-/// What the topic holds now.
+/// The offsets of the dead-letter topic between two bounds.
 pub(crate) async fn find(
     settings: &Settings,
     partitions: Vec<i32>,
@@ -37,7 +37,7 @@ pub(crate) async fn find(
     ranges::find(settings, topic, partitions, bounds).await
 }
 
-/// Reads the dead letters that are meant.
+/// Reads the selected dead letters.
 pub(crate) fn read(
     settings: &Settings,
     letters: DeadLetterRanges,
@@ -64,7 +64,7 @@ pub(crate) fn read(
     Ok((receiver, left_out))
 }
 
-/// The same, each made whole by the record that it stands for. Where that is gone the letter is left out, which is said.
+/// As [`read`], with omitted parts taken from the original record. If that no longer exists, the letter is skipped and counted.
 pub(crate) fn read_whole(
     settings: &Settings,
     letters: DeadLetterRanges,
@@ -109,7 +109,7 @@ async fn whole(originals: &Originals, chunk: Chunk, left_out: &LeftOut) -> anyho
     Ok(Chunk { records, ..chunk })
 }
 
-/// Why a letter is left out although it was to be redriven.
+/// The reason for a selected letter whose original record no longer exists.
 pub(crate) const ORIGINAL_GONE: &str = "original_gone";
 
 fn count(left_out: &LeftOut, reason: &'static str) {

@@ -1,4 +1,4 @@
-//! Counting the dead letters by what can be done about them.
+//! Counts the dead letters by the action that they need.
 
 use std::collections::BTreeMap;
 
@@ -14,29 +14,29 @@ use crate::commands::output::Output;
 use crate::commands::preview::adds_nothing;
 use crate::pipeline::evaluate::Outcome;
 
-/// Rows asked for at once.
+/// The number of rows to look up at once.
 const LOOKUP: usize = 1_000;
 
-/// The dead letters of one code.
+/// The number of dead letters of one code.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 struct Group {
     letters: u64,
-    /// Rejected today as well.
+    /// Still rejected today.
     still_bad: u64,
-    /// Would be written now.
+    /// Would become a row now.
     to_redrive: u64,
-    /// The table says it already, or there is nothing to write.
+    /// The table has the facts already, or there is nothing to write.
     done: u64,
-    /// When the first was rejected.
+    /// The time of the first rejection.
     first: Option<String>,
-    /// When the last was rejected.
+    /// The time of the last rejection.
     last: Option<String>,
 }
 
 #[derive(Default)]
 struct Groups {
     by_code: BTreeMap<String, Group>,
-    /// Events by now, with their code, of which the table is to be asked.
+    /// Letters that are valid events now, with their code, to be compared with the table.
     events: Vec<(String, Publication)>,
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn run(
         group.first = group.first.take().into_iter().chain(at.clone()).min();
         group.last = group.last.take().into_iter().chain(at).max();
         match outcome {
-            // Of one whose record is gone nobody can say more.
+            // A letter whose original record no longer exists cannot be evaluated.
             None | Some(Outcome::Reject(_)) => group.still_bad += 1,
             Some(Outcome::Skip(_)) => group.done += 1,
             Some(Outcome::Row(publication)) => groups.events.push((code, publication)),

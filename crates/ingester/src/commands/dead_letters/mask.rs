@@ -1,14 +1,14 @@
-//! Addresses taken out of what is shown: the dead-letter topic holds them as the source topic does, a terminal must not.
+//! Masks addresses in displayed records. The dead-letter topic has them, as the source topic does; a terminal must not.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
-/// What stands in an address's place.
+/// The text that replaces an address.
 const MASK: &str = "[address]";
 
-/// The text of a record's part, without addresses. JSON is masked by the names of its fields and by what its strings
-/// look like, anything else by what it looks like.
+/// A part of a record as text, without addresses. In JSON, fields are masked by their names, and strings by their form;
+/// other text is masked by its form.
 pub(super) fn masked(bytes: &[u8]) -> String {
     match serde_json::from_slice::<Value>(bytes) {
         Ok(mut value @ (Value::Object(_) | Value::Array(_))) => {
@@ -41,7 +41,7 @@ fn names_an_address(name: &str) -> bool {
     name == "ip" || ["address", "forwarded", "remote"].iter().any(|word| name.contains(word))
 }
 
-/// Puts the mask in the place of everything that reads as an address, with or without a port.
+/// Masks every part of the text that reads as an address, with or without a port.
 fn scan(text: &str) -> String {
     let belongs = |c: char| c.is_ascii_hexdigit() || c == '.' || c == ':';
     let mut shown = String::with_capacity(text.len());
@@ -59,7 +59,7 @@ fn scan(text: &str) -> String {
 
 fn is_address(run: &str) -> bool {
     let run = run.trim_matches('.').trim_end_matches(':');
-    // Also what strict parsing refuses, such as leading zeros: it is an address to who reads it.
+    // Also addresses that strict parsing refuses, for example with leading zeros, because a reader sees an address.
     let octets = run.split(':').next().unwrap_or_default().split('.');
     let dotted = octets.clone().count() == 4
         && octets
@@ -68,7 +68,7 @@ fn is_address(run: &str) -> bool {
     dotted
         || run.parse::<IpAddr>().is_ok()
         || run.parse::<SocketAddr>().is_ok()
-        // A word of letters before it that are hexadecimal digits too: "face::1" cut from "surface::1".
+        // Preceding letters may be hexadecimal digits too: "face::1" is cut from "surface::1".
         || (run.contains("::") && run.len() > 2)
         || run.matches(':').count() >= 5
 }

@@ -1,7 +1,7 @@
-//! `publication-ingester dead-letters …`: what lies in the dead-letter topic, and the way back for what can be mended.
+//! `publication-ingester dead-letters …`: lists the dead letters, and redrives those that are valid now.
 //!
-//! The topic is never written to here. Whether a letter is still open is not remembered anywhere: it is evaluated again by
-//! today's rules and compared with the table.
+//! These commands never write to the topic. No state records whether a letter is still open: each letter is evaluated
+//! again with today's rules and compared with the table.
 
 mod list;
 mod mask;
@@ -92,10 +92,10 @@ pub(crate) struct Redrive {
 }
 
 impl DeadLettersCommand {
-    /// Does it. `false` when it was stopped before its end.
+    /// Runs the command. `false` if it was stopped before its end.
     ///
     /// # Errors
-    /// A topic that cannot be read, a database that cannot be used.
+    /// If the topic cannot be read, or the database cannot be used.
     pub(crate) async fn run(
         self,
         settings: Settings,
@@ -121,7 +121,7 @@ impl DeadLettersCommand {
                 };
                 let export = export(&settings, selection.try_into()?, with_addresses, to);
                 match unless_stopped(&stop, export).await {
-                    // Who reads has seen enough: `dead-letters export | head`.
+                    // The reader has closed the pipe: `dead-letters export | head`.
                     Err(error) if is_broken_pipe(&error) => Ok(true),
                     result => result,
                 }
@@ -157,7 +157,7 @@ impl Redrive {
     }
 }
 
-/// Does the work, which writes to no database, unless it is told to stop.
+/// Runs work that does not write to a database, until it ends or `stop` is cancelled.
 async fn unless_stopped(
     stop: &CancellationToken,
     work: impl Future<Output = anyhow::Result<()>>,
@@ -170,7 +170,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Every selected letter, one call each.
+/// Calls `act` for every selected letter.
 async fn each(
     settings: &Settings,
     selection: Selection,
@@ -183,8 +183,8 @@ async fn each(
     each_record(records, act).await
 }
 
-/// Makes the file, or empties it. With addresses it is the operator's alone, also where it was there and others could
-/// read it.
+/// Creates the file, or empties it. A file with addresses is readable by its owner only, even if it existed with wider
+/// permissions.
 fn create(path: &Path, with_addresses: bool) -> io::Result<File> {
     if !with_addresses {
         return File::create(path);

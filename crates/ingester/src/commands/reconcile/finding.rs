@@ -1,37 +1,37 @@
-//! What is wrong with a row, by what the records of a range say together.
+//! Finds the error of a row, by comparison with the merged records of a range.
 //!
-//! A row is right when it is what the merge rule makes of it and the range together: it may be greater than the range
-//! says, because of events outside. But it must not claim an event of the range and say something else than that event.
-//! The merge rule believes what stands in the table, so it may keep a row that somebody altered: such a row is named, and
-//! only people mend it. An event is claimed by its identity, its revision and a time that is not earlier: what is of a
-//! higher revision or an earlier time under the same identity can be another event of a producer that repeats its ids.
+//! A row is right if merging it with the range does not change it. It may be greater than the range's result, because of events
+//! outside of the range. But it must not claim an event of the range and have other facts than that event. The merge rule
+//! trusts the table, so it may keep a row that was altered by hand: such a row is reported, and only a person can repair it. A
+//! row claims an event by its identity, its revision and a time that is not earlier: a row with a higher revision or an earlier
+//! time under the same identity may be another event, of a producer that repeats its ids.
 
 use model::{Publication, PublicationId};
 
 use crate::commands::preview::{Difference, differences, only_of_the_evaluation};
 
-/// A row that is not what it should be, or that nothing in the range accounts for.
+/// A row that differs from its expected state, or that no record of the range explains.
 #[derive(Debug)]
 pub(super) struct Finding {
     pub(super) id: PublicationId,
     pub(super) kind: Kind,
-    /// From the row to what it should be; of an unproven row, to what the range says.
+    /// The changes from the row to its expected state; for an unproven row, to the range's result.
     pub(super) changes: Vec<Difference>,
-    /// Whether merging what the range says makes the row right.
+    /// Whether merging the range's result repairs the row.
     pub(super) is_mended_by_merge: bool,
 }
 
-/// What is wrong with a row.
+/// The kind of error of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Missing,
     Different,
-    /// It has the identity of an event of the range and stands above it, and the range has no record of its own.
+    /// The row has the identity of an event of the range and precedes it, and no record of the range explains the row.
     Unproven,
 }
 
 impl Kind {
-    /// As it is printed.
+    /// The word that is printed.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -41,7 +41,7 @@ impl Kind {
     }
 }
 
-/// What is wrong with the row of a publication, of which the records of the range say this together.
+/// Compares a publication's row with `said`, the merged records of the range.
 pub(super) fn find(said: &Publication, row: Option<&Publication>) -> Option<Finding> {
     let finding = |kind, changes, is_mended_by_merge| {
         Some(Finding { id: said.id.clone(), kind, changes, is_mended_by_merge })
@@ -58,17 +58,17 @@ pub(super) fn find(said: &Publication, row: Option<&Publication>) -> Option<Find
     if is_namesake { finding(Kind::Unproven, differences(row, said), false) } else { None }
 }
 
-/// Whether the row says to be this event. Above it by the merge rule's first two steps stands only another one.
+/// Whether the row claims to be this event. A row that precedes it by revision or time is another event.
 fn claims(row: &Publication, said: &Publication) -> bool {
     row.identity == said.identity
         && row.revision == said.revision
         && row.info.created >= said.info.created
 }
 
-/// Whether a row that claims this event says what follows from it.
+/// Whether a row that claims this event has the facts that follow from the event.
 fn says_what_it_claims(row: &Publication, said: &Publication) -> bool {
     let (a, b) = (&row.info, &said.info);
-    // What an older generation said of the flags followed from other rules.
+    // An older generation evaluated the flags by other rules.
     let same_rules = row.generation == said.generation;
     a.created == b.created
         && a.username == b.username
@@ -82,9 +82,10 @@ fn says_what_it_claims(row: &Publication, said: &Publication) -> bool {
         && tor_can_be(row, said)
 }
 
-/// Whether the verdict on Tor can have come from some evaluation: its reason fits, and by evidence up to the same time it is
-/// the same. By other evidence it may know more: lists are taken away when they are old. A staged version can have another
-/// reason for the same verdict: older lists may have come since for one of its acts, and the merge keeps the smaller reason.
+/// Whether an evaluation can have produced the row's verdict on Tor: the reason fits the verdict, and with evidence up
+/// to the same time the verdict is the same. With other evidence it may know more, because old lists are removed. A
+/// staged version can have another reason for the same verdict: an older list may have been added since for one of its
+/// acts, and the merge keeps the smaller reason.
 fn tor_can_be(row: &Publication, said: &Publication) -> bool {
     let same_evidence =
         row.generation == said.generation && row.tor_evidence_until == said.tor_evidence_until;
@@ -92,12 +93,12 @@ fn tor_can_be(row: &Publication, said: &Publication) -> bool {
     a.tor == a.tor_reason.verdict() && (!same_evidence || a.tor == b.tor)
 }
 
-/// The row as its event has it, with the row's own verdict on Tor where that can be right.
+/// The row as the event gives it, with the row's own verdict on Tor if that can be right.
 fn as_claimed(said: &Publication, row: &Publication) -> Publication {
     let mut right = said.clone();
     right.info.disputed |= row.info.disputed;
     if right.info.integrity.is_none() || row.info.disputed {
-        // Another event of the same revision can have said it.
+        // Another event of the same revision can have supplied it.
         right.info.integrity.clone_from(&row.info.integrity);
     }
     if row.generation == said.generation && tor_can_be(row, said) {
@@ -118,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// `id` at a minute, as it was evaluated.
+    /// The evaluated event `id` at a minute.
     fn event(id: u8, minute: i64) -> Publication {
         Publication {
             id: PublicationId::new("pg", "1.0.0").unwrap(),
@@ -142,7 +143,7 @@ mod tests {
         }
     }
 
-    /// What a range of these records finds wrong with a row.
+    /// The finding for a row and a range of these records.
     fn of_range(row: &Publication, range: &[Publication]) -> Option<Finding> {
         let said = range.iter().cloned().reduce(Publication::merge).unwrap();
         find(&said, Some(row))
@@ -162,7 +163,7 @@ mod tests {
         assert_eq!(kind(&row, &[later.clone(), earlier.clone()]), None, "the range explains it");
         assert_eq!(kind(&row, std::slice::from_ref(&earlier)), None);
 
-        // One of the two was never written. The merge mends what the range cannot explain otherwise.
+        // One of the two was never written. The merge repairs a row that the range does not explain otherwise.
         let found = of_range(&earlier, std::slice::from_ref(&later)).unwrap();
         assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Different, true));
         let found = of_range(&later, &[earlier, later.clone()]).unwrap();
@@ -188,7 +189,7 @@ mod tests {
             change(&mut row.info);
             row
         };
-        // Whether the merge rule would keep what is wrong, or call the event disputed with itself.
+        // The flag says whether the merge rule repairs the row; otherwise it keeps the error, or marks the event as disputed.
         for (row, is_mended_by_merge) in [
             (alter(|info| info.tor = Some(true)), false),
             (alter(|info| info.tor = None), true),
@@ -205,7 +206,7 @@ mod tests {
         }
     }
 
-    /// Of a staged version whose one act was true at once and whose other became it with an older list.
+    /// For a staged version with one act that was true at once, and another that became true with an older list.
     #[test]
     fn of_two_reasons_for_one_verdict_the_merge_keeps_the_smaller() {
         let because = |tor_reason| {

@@ -1,4 +1,4 @@
-//! `publication-ingester reconcile …`: a range of the topic against the table.
+//! `publication-ingester reconcile …`: compares a range of the topic with the table.
 
 mod finding;
 
@@ -43,14 +43,14 @@ pub(crate) struct Reconcile {
     output: Option<Output>,
 }
 
-/// A difference as it is printed.
+/// A difference in its printed form.
 #[derive(Debug, Serialize)]
 struct Shown<'a> {
     kind: &'static str,
     name: &'a str,
     version: &'a str,
     changes: &'a [Difference],
-    /// With `--repair`: whether the row is right now, as it was seen in the table.
+    /// With `--repair`: whether a second read of the table shows the row to be right now.
     #[serde(skip_serializing_if = "Option::is_none")]
     repaired: Option<bool>,
 }
@@ -63,15 +63,15 @@ struct Summary {
     extra: u64,
     unproven: u64,
     repaired: u64,
-    /// Records of the range that were deleted before they were read.
+    /// The number of records of the range that were deleted before they were read.
     gone: u64,
 }
 
 impl Reconcile {
-    /// Compares, prints, repairs. `false` when a difference is left, or a part of the range was not compared.
+    /// Compares, prints and repairs. `false` if a difference is left, or a part of the range was not compared.
     ///
     /// # Errors
-    /// A range that cannot be read, a database that cannot be used.
+    /// If the range cannot be read, or the database cannot be used.
     pub(crate) async fn run(
         self,
         settings: Settings,
@@ -107,8 +107,8 @@ impl Reconcile {
         Ok(left + summary.gone == 0)
     }
 
-    /// Merges the records of the ranges into a temporary table. Returns how many there were, and how many offsets were gone
-    /// before they were read.
+    /// Merges the records of the ranges into a temporary table. Returns the number of records, and the number of
+    /// offsets that were deleted before they were read.
     async fn read(
         &self,
         context: &Context,
@@ -126,9 +126,9 @@ impl Reconcile {
         Ok((counts.progress().counts.read(), limit.gone.load(Ordering::Relaxed)))
     }
 
-    /// Rows whose `created` lies in the range and of which the whole topic has no record. Only for a range that begins
-    /// with a time: of offsets nobody knows which rows they should have made. A record's time is not its publication's,
-    /// so the rest of the topic is read before a row is called extra; what retention has removed is extra too.
+    /// Finds rows whose `created` is in the range and that have no record in the whole topic. Only for a range that begins with
+    /// a time, because it is not known which rows belong to offsets. A record's time is not its publication's time, so the rest
+    /// of the topic is read before a row is called extra; a row whose record was removed by retention is extra too.
     async fn extra(
         &self,
         context: &Context,
@@ -148,7 +148,7 @@ impl Reconcile {
         if !are_any {
             return Ok(());
         }
-        // Its end is asked for after the rows were listed, so that a row of a record that came meanwhile is not extra.
+        // The topic's end is queried after the rows were listed, so that a row of a record that arrived meanwhile is not extra.
         let everything = context.find_ranges((Bound::Earliest, Bound::Latest)).await?;
         let topic = Arc::new(Scratch::create().await?);
         self.read(context, everything, &topic, stop).await?;
@@ -161,7 +161,7 @@ impl Reconcile {
         Ok(())
     }
 
-    /// The rows that a range by time speaks of.
+    /// The filter for the rows of a range by time; `None` for a range by offset.
     fn created_within(&self) -> Option<Filter> {
         let from = self.from.time()?;
         let until = match self.until.bound {
@@ -169,7 +169,7 @@ impl Reconcile {
             Bound::Latest => None,
             Bound::Earliest | Bound::Offset(_) => return None,
         };
-        // The listing's bounds are exclusive, a range's times inclusive and of milliseconds.
+        // The listing's bounds are exclusive; a range's times are inclusive and in milliseconds.
         Some(Filter {
             created_after: Some(from.before(Duration::from_micros(1))),
             created_before: until.map(|last| last.after(Duration::from_millis(1))),
@@ -178,14 +178,14 @@ impl Reconcile {
     }
 }
 
-/// The rows that the temporary table does not have.
+/// The rows that are not in the temporary table.
 async fn without(scratch: &Scratch, rows: Vec<Publication>) -> anyhow::Result<Vec<Publication>> {
     let ids: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
     let has = scratch.has(&ids).await?;
     Ok(rows.into_iter().zip(has).filter(|(_, has)| !has).map(|(row, _)| row).collect())
 }
 
-/// A reconciliation on its way through the publications of the range.
+/// The state of a reconciliation.
 struct Reconciling<'a> {
     context: &'a Context,
     output: Output,
@@ -193,7 +193,7 @@ struct Reconciling<'a> {
 }
 
 impl Reconciling<'_> {
-    /// Compares some rows, repairs and prints.
+    /// Compares a page of rows, repairs and prints.
     async fn compare(
         &self,
         page: Vec<(Publication, Option<Publication>)>,
@@ -218,8 +218,8 @@ impl Reconciling<'_> {
         Ok(())
     }
 
-    /// Writes what the range says of the rows that the merge rule makes right, and reads them again: what the database
-    /// answered to a write is not what it keeps. Whether each of them is right now, in their order.
+    /// Writes the range's result for the rows that the merge rule repairs, and reads the rows again, because a successful write
+    /// does not prove what the database stores. Returns for each of these rows, in order, whether it is right now.
     async fn repaired(&self, found: &[(Publication, Finding)]) -> anyhow::Result<Vec<bool>> {
         let mendable = found.iter().filter(|(_, finding)| finding.is_mended_by_merge);
         let said: Vec<Publication> = mendable.map(|(said, _)| said.clone()).collect();

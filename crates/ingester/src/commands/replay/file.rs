@@ -1,4 +1,4 @@
-//! A file of records as a source of the loop.
+//! A file of records as a source of the ingest loop.
 
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 /// Opens the file; `-` is standard input.
 ///
 /// # Errors
-/// When it cannot be opened, with its path.
+/// If the file cannot be opened; the error has its path.
 pub(super) fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
     record_file::open(path).with_context(|| format!("opening {}", path.display()))
 }
 
-/// Reads a file from a line on, on a thread of its own.
+/// Reads a file from line number `first` on, on a separate thread.
 ///
 /// # Errors
 /// As [`open`].
@@ -41,7 +41,7 @@ pub(super) fn read(
                 SourceEvent::Failed(SourceError::Range(format!("{}: {error}", path.display())))
             }
         };
-        // The loop may have failed first; then nobody listens.
+        // The loop may have failed first and dropped the receiver.
         let _ = source.events.blocking_send(end);
     })?;
     Ok(receiver)

@@ -1,5 +1,5 @@
-//! Running a job: the loop, and beside it a look at the job's row every half second, which saves how far it is and sees
-//! who else has decided about it.
+//! Runs a job: the ingest loop, and every half second a save of the progress to the job's row, which also shows whether
+//! another process or an operator has changed the job's state.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -24,36 +24,36 @@ use crate::evidence;
 use crate::kafka::RateLimit;
 use crate::pipeline::ports::SourceEvent;
 
-/// Between two saves: a crash reads again what one of these wrote.
+/// The time between two saves: after a crash the job reads the records since the last save again.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
-/// How long a job that was told to stop by a signal writes what it has read.
+/// How long a job that was stopped by a signal may write the records it has read.
 const WRITE_OUT: Duration = Duration::from_millis(500);
 
-/// Why a record of the range is left out: it was deleted before it was read.
+/// The reason for a record of the range that was deleted before it was read.
 pub(super) const GONE: &str = "gone";
 
-/// A job in this process's hands.
+/// A job that this process runs.
 pub(crate) struct Run {
     pub(crate) id: i64,
     pub(crate) runner: String,
     pub(crate) task: Task,
-    /// What was done before.
+    /// The progress of earlier runs.
     pub(crate) from: JobProgress,
 }
 
-/// How a job ended.
+/// The result of a job.
 #[derive(Debug, Serialize)]
 pub(crate) struct Ended {
     pub(crate) job: i64,
     #[serde(serialize_with = "word")]
     pub(crate) state: JobState,
     pub(crate) counts: JobCounts,
-    /// Lines of a file of which none was an event.
+    /// Whether the lines of a file contain no event.
     #[serde(skip)]
     pub(crate) is_rubbish: bool,
-    /// A few of the rejected records.
+    /// A few rejected records.
     pub(crate) rejected: Vec<Rejected>,
-    /// Records that were meant and not read, by the reason.
+    /// The number of selected records that were skipped, by reason.
     pub(crate) left_out: BTreeMap<&'static str, u64>,
 }
 
@@ -61,12 +61,12 @@ fn word<S: serde::Serializer>(state: &JobState, serializer: S) -> Result<S::Ok, 
     serializer.serialize_str(state.as_str())
 }
 
-/// Who this process is among all that ever ran a job.
+/// A unique name of this process as a runner of jobs.
 pub(crate) fn runner() -> String {
     format!("{}/{}/{}", operator(), std::process::id(), evidence::now())
 }
 
-/// `user@host`, as the operating system has them.
+/// `user@host`, as the operating system names them.
 fn operator() -> String {
     use std::os::unix::fs::MetadataExt;
     let id = std::fs::metadata("/proc/self").map(|process| process.uid().to_string());
@@ -82,7 +82,7 @@ fn operator() -> String {
     format!("{}@{host}", user.unwrap_or(id))
 }
 
-/// Writes a new job down.
+/// Creates a new job's row.
 pub(crate) async fn begin(
     context: &Context,
     task: Task,
@@ -96,10 +96,10 @@ pub(crate) async fn begin(
 }
 
 impl Run {
-    /// Runs it to its end, or until somebody stops it.
+    /// Runs the job to its end, or until it is stopped.
     ///
     /// # Errors
-    /// What ended it otherwise, which is then written down as its end; a database that cannot take that.
+    /// The error that ended the job, which is also stored as its end; also if the database cannot store the end.
     pub(crate) async fn run(
         self,
         context: &Context,
@@ -111,8 +111,8 @@ impl Run {
         self.end(context, &counts, result, stop.is_cancelled()).await
     }
 
-    /// Reads the range into the table. Returns what somebody else has decided about the job meanwhile, and the dead
-    /// letters that were left out.
+    /// Reads the range into the table. Returns a state that was set by another process meanwhile, and the skipped dead
+    /// letters.
     async fn read(
         &self,
         context: &Context,
@@ -154,7 +154,7 @@ impl Run {
                 saved = finished(&mut saving) => {
                     saving = None;
                     if let Some(state) = decision(saved) {
-                        // What is on its way is still written.
+                        // The records already read are still written.
                         decided = Some(state);
                         reading.cancel();
                     }
@@ -164,7 +164,7 @@ impl Run {
                     let waits = context.waits.reason();
                     progress.show(limit.read.load(Ordering::Relaxed), &saved.counts, waits.as_deref());
                     if saving.is_none() {
-                        // Tried once: the next one says more.
+                        // Not retried, because the next save includes this progress.
                         let (jobs, update) = (context.jobs.inner().clone(), self.update(saved, None));
                         let save = async move { jobs.save(&update, evidence::now()).await };
                         saving = Some(Box::pin(save) as Saving);
@@ -213,10 +213,10 @@ impl Run {
     }
 }
 
-/// A job's row being saved.
+/// A save of a job's row in progress.
 type Saving = Pin<Box<dyn Future<Output = Result<Option<JobState>, Error>> + Send>>;
 
-/// The end of a save; without one, never.
+/// Waits for a save to end; pending if there is none.
 async fn finished(saving: &mut Option<Saving>) -> Result<Option<JobState>, Error> {
     match saving {
         Some(saving) => saving.await,
@@ -224,13 +224,13 @@ async fn finished(saving: &mut Option<Saving>) -> Result<Option<JobState>, Error
     }
 }
 
-/// What somebody else has decided about the job, as its row says.
+/// The state that another process has set in the job's row.
 fn decision(saved: Result<Option<JobState>, Error>) -> Option<JobState> {
     match saved {
         Ok(Some(JobState::Running)) => None,
-        // Cancelled, or taken over.
+        // The job was cancelled, or taken over by another runner.
         Ok(state) => Some(state.unwrap_or(JobState::Failed)),
-        // The loop waits for the database too, and says so.
+        // The ingest loop waits for the database too, and logs that.
         Err(error) if error.passes() => {
             tracing::debug!(%error, "the job's position is not saved");
             None
@@ -246,7 +246,7 @@ fn lock(left_out: &LeftOut) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
     left_out.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A source of records and how many it has.
+/// A source of records and their number.
 struct Opened {
     records: Receiver<SourceEvent>,
     total: Option<u64>,
@@ -284,7 +284,7 @@ fn open(
     })
 }
 
-/// Says what a run would change, and writes nothing.
+/// Prints the changes that a run would make, and writes nothing.
 pub(crate) async fn dry_run(
     context: &Context,
     task: &Task,
@@ -310,13 +310,13 @@ pub(crate) async fn dry_run(
     Ok(true)
 }
 
-/// What a run would do.
+/// The predicted results of a run.
 #[derive(Debug, Serialize)]
 struct Predicted {
     records: u64,
     #[serde(flatten)]
     rows: Changes,
-    /// Records that change no row.
+    /// The number of records that change no row.
     unchanged: u64,
     skipped: u64,
     rejected: BTreeMap<String, u64>,

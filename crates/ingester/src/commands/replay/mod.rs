@@ -1,5 +1,5 @@
-//! `publication-ingester replay …`: a range of the topic, or a file, once more through the one loop. Its own consumer
-//! and no group, no commits; what it did is a row of `replay_job`.
+//! `publication-ingester replay …`: passes a range of the topic, or a file, through the ingest loop again. It uses a
+//! separate consumer without group and commits; its result is a row of `replay_job`.
 
 mod file;
 mod job;
@@ -102,10 +102,10 @@ struct RangeArguments {
 }
 
 impl Replay {
-    /// Does it. `false` when the range was not read to its end.
+    /// Runs the command. `false` if the range was not read to its end.
     ///
     /// # Errors
-    /// A range that cannot be read, a database that cannot be used, a job that is not there.
+    /// If the range cannot be read, the database cannot be used, or the job does not exist.
     pub(crate) async fn run(
         self,
         settings: Settings,
@@ -164,7 +164,7 @@ impl RangeArguments {
     }
 }
 
-/// Prints how a job ended.
+/// Prints the result of a job.
 pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
     let done = ended.state == JobState::Done;
     let mut text =
@@ -189,7 +189,7 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
     Ok(done && is_whole && !ended.is_rubbish)
 }
 
-/// Asks at the terminal.
+/// Asks for confirmation at the terminal.
 fn confirmed() -> anyhow::Result<bool> {
     eprint!("run it? [y/N] ");
     let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! What a replay will read, before it reads it.
+//! The plan of a replay: what it will read.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,11 +18,11 @@ use crate::commands::ranges;
 use crate::kafka::{Bound, OffsetRanges, RangeReader};
 use crate::settings::Settings;
 
-/// What the benchmark reached on two cores, for an estimate where no rate is set.
+/// The rates in the benchmark on two cores, for an estimate if no rate is set.
 const POSTGRES_RATE: u64 = 50_000;
 const SQLITE_RATE: u64 = 15_000;
 
-/// What was asked for.
+/// The requested range.
 pub(super) struct Asked {
     pub(super) from: Option<BoundArgument>,
     pub(super) until: BoundArgument,
@@ -33,19 +33,19 @@ pub(super) struct Asked {
     pub(super) dead_letter: bool,
 }
 
-/// What a job reads, as its row says it: enough to go on with it.
+/// The task of a job as stored in its row, complete enough to resume the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub(crate) from: Option<String>,
     pub(crate) until: Option<String>,
     pub(crate) source: Source,
-    /// Records a second at most.
+    /// The maximum number of records per second.
     pub(crate) rate: Option<u64>,
     /// Whether rejected records are sent to the dead-letter topic.
     pub(crate) dead_letter: bool,
 }
 
-/// Where the records come from.
+/// The source of the records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Source {
@@ -55,7 +55,7 @@ pub(crate) enum Source {
 }
 
 impl Task {
-    /// In words.
+    /// The task in words.
     pub(crate) fn describe(&self) -> String {
         match &self.source {
             Source::File(path) => format!("file {}", path.display()),
@@ -70,21 +70,21 @@ impl Task {
     }
 }
 
-/// A task and what is known of its size.
+/// A task with its estimated size.
 #[derive(Debug, Serialize)]
 pub(super) struct Plan {
     #[serde(flatten)]
     pub(super) task: Task,
-    /// By partition, the first offset that is there, where older ones were asked for.
+    /// The first available offset of each partition for which older offsets were requested.
     pub(super) removed_before: BTreeMap<i32, i64>,
-    /// At most: times leave records out.
+    /// An upper bound, because bounds by time leave records out.
     pub(super) records: Option<u64>,
-    /// By the size of the first records.
+    /// Estimated from the size of the first records.
     pub(super) estimated_bytes: Option<u64>,
     pub(super) estimated_seconds: Option<u64>,
 }
 
-/// Asks the broker what the range holds, or opens the file, so that what cannot begin is known before there is a job.
+/// Queries the broker for the range, or opens the file, so that an impossible replay fails before its job is created.
 pub(super) async fn make(context: &Context, asked: Asked) -> anyhow::Result<Plan> {
     let usual = if context.store.is_serial() { SQLITE_RATE } else { POSTGRES_RATE };
     let Asked { from, until, topic, partitions, file, rate, dead_letter } = asked;
@@ -103,7 +103,7 @@ pub(super) async fn make(context: &Context, asked: Asked) -> anyhow::Result<Plan
             let size = reader.sample(&ranges).context("reading the first records")?;
             return Ok((ranges, removed_before, size));
         }
-        // Of nothing there is no first record to wait for.
+        // In an empty range there is no first record to wait for.
         not_still_to_come(reader, &topic, &partitions, bounds.0)?;
         Ok((ranges, removed_before, None))
     })
@@ -138,7 +138,7 @@ fn not_still_to_come(
     Ok(())
 }
 
-/// By partition, the first offset that is there, where older ones are asked for.
+/// The first available offset of each partition for which older offsets are requested.
 fn removed_before(
     reader: &RangeReader,
     topic: &str,
@@ -172,7 +172,7 @@ impl Plan {
         self.records == Some(0)
     }
 
-    /// For people.
+    /// The plan in words.
     pub(super) fn describe(&self, settings: &Settings, table_generation: u32) -> String {
         let mut text = format!("replay of {}\n", self.task.describe());
         // Writing to a string cannot fail.

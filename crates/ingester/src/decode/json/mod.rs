@@ -1,8 +1,8 @@
-//! Reading known fields out of JSON (RFC 8259) in one pass, without failing at the first that is wrong.
+//! Reads known fields of JSON (RFC 8259) in one pass, without stopping at the first wrong field.
 //!
-//! The rejections have an order (crates/model/README.md, Rejections): an attribute that is missing outranks a field of the wrong type, wherever the two
-//! stand in the text. So a field is read as missing, wrong or there, and evaluated afterwards. Of repeated keys the last
-//! counts. Strings are borrowed from the record unless they hold escapes.
+//! The rejections have an order (crates/model/README.md, Rejections): a missing attribute precedes a field of the wrong
+//! type, wherever the two are in the text. So a field is read as missing, wrong or there, and evaluated afterwards. The
+//! last of repeated keys counts. Strings are borrowed from the record unless they have escapes.
 
 mod reader;
 
@@ -14,20 +14,20 @@ pub(super) use reader::{NotJson, Reader};
 /// A known field of the event.
 #[derive(Debug, Default)]
 pub(super) enum Field<T> {
-    /// Not there, or null, which is the same.
+    /// The field is missing, or null, which means the same.
     #[default]
     Missing,
-    /// Of another JSON type, or what nothing can hold: half a surrogate pair, a number beyond the range.
+    /// Another JSON type, or a value that cannot be represented: half a surrogate pair, a number out of range.
     Wrong,
-    /// There.
+    /// The field has a value.
     There(T),
 }
 
 impl<T> Field<T> {
-    /// The value where it is there, taken out.
+    /// Takes the value out; `None` if it is missing.
     ///
     /// # Errors
-    /// `bad_field` when it is wrong; `path` is for the message.
+    /// `bad_field` if the field is wrong; `path` is for the message.
     pub(super) fn take(&mut self, path: impl Into<Path>) -> Result<Option<T>, Rejection> {
         match std::mem::take(self) {
             Self::Missing => Ok(None),
@@ -38,10 +38,10 @@ impl<T> Field<T> {
 }
 
 impl<T: Default> Field<T> {
-    /// The object where it lies, an empty one where there is none.
+    /// The object in place, or an empty one if it is missing.
     ///
     /// # Errors
-    /// `bad_field` when it is of another JSON type; `path` is for the message.
+    /// `bad_field` if it is of another JSON type; `path` is for the message.
     pub(super) fn object(&mut self, path: impl Into<Path>) -> Result<&mut T, Rejection> {
         if matches!(self, Self::Missing) {
             *self = Self::There(T::default());
@@ -63,31 +63,31 @@ fn wrong(path: impl Into<Path>) -> Rejection {
     Rejection::of_field(Code::BadField, path, "has the wrong JSON type or cannot be held")
 }
 
-/// Reads a whole JSON text into `place`.
+/// Parses a whole JSON text into `place`.
 ///
 /// # Errors
-/// When it is no JSON text, also where only what is ignored breaks the grammar.
+/// If the text is not JSON, even if only ignored parts break the grammar.
 pub(super) fn read<'de, T: Leaf<'de>>(text: &'de str, place: &mut Field<T>) -> Result<(), NotJson> {
     let mut reader = Reader::new(text);
     field(&mut reader, place)?;
     reader.end()
 }
 
-/// Reads over a whole JSON text.
+/// Checks a whole JSON text.
 ///
 /// # Errors
-/// When it is no JSON text.
+/// If the text is not JSON.
 pub(super) fn check(text: &str) -> Result<(), NotJson> {
     let mut reader = Reader::new(text);
     reader.skip()?;
     reader.end()
 }
 
-/// Reads the next value into its place. Everything is read into its place: an event is a kilobyte of fields, and handing
-/// it up level by level took as long as reading it.
+/// Parses the next value into `place`. Every value is parsed in place, because an event is a kilobyte of fields, and
+/// returning it by value through each level took as long as parsing it.
 ///
 /// # Errors
-/// When the text is no JSON.
+/// If the text is not JSON.
 pub(super) fn field<'de, T: Leaf<'de>>(
     reader: &mut Reader<'de>,
     place: &mut Field<T>,
@@ -105,15 +105,15 @@ pub(super) fn field<'de, T: Leaf<'de>>(
     }
 }
 
-/// What can be read from one JSON type; the others come out as [`Field::Wrong`].
+/// A type that is parsed from one JSON type; values of other JSON types become [`Field::Wrong`].
 pub(super) trait Leaf<'de>: Sized {
-    /// Whether a value that begins with this byte is of its type.
+    /// Whether a value that begins with this byte is of the JSON type.
     fn begins_with(first: u8) -> bool;
 
-    /// Reads a value that begins so.
+    /// Parses a value, whose first byte has been checked.
     ///
     /// # Errors
-    /// When the text is no JSON.
+    /// If the text is not JSON.
     fn read(reader: &mut Reader<'de>, place: &mut Field<Self>) -> Result<(), NotJson>;
 }
 
@@ -128,7 +128,7 @@ impl Leaf<'_> for bool {
     }
 }
 
-/// A number, as its nearest binary64 (RFC 8259, section 6); one beyond the range is infinite.
+/// A number as its nearest binary64 (RFC 8259, section 6); a number out of range is infinite.
 impl Leaf<'_> for f64 {
     fn begins_with(first: u8) -> bool {
         first == b'-' || first.is_ascii_digit()
@@ -149,7 +149,7 @@ impl<'de> Leaf<'de> for Cow<'de, str> {
     }
 }
 
-/// An array of strings and nothing else.
+/// An array with only strings.
 impl<'de> Leaf<'de> for Vec<Cow<'de, str>> {
     fn begins_with(first: u8) -> bool {
         first == b'['
@@ -171,7 +171,7 @@ impl<'de> Leaf<'de> for Vec<Cow<'de, str>> {
     }
 }
 
-/// For what is seldom there: it takes the room of a pointer.
+/// For a field that is rare: a box takes the space of a pointer.
 impl<'de, T: Leaf<'de>> Leaf<'de> for Box<T> {
     fn begins_with(first: u8) -> bool {
         T::begins_with(first)
@@ -188,7 +188,7 @@ impl<'de, T: Leaf<'de>> Leaf<'de> for Box<T> {
     }
 }
 
-/// A struct of [`Field`]s read from the keys given; unknown keys are ignored.
+/// Declares a struct of [`Field`]s with the given keys; unknown keys are ignored.
 macro_rules! object {
     ($(#[$doc:meta])* $name:ident { $($key:literal => $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
@@ -209,7 +209,7 @@ macro_rules! object {
                 *place = $crate::decode::json::Field::There(Self::default());
                 let $crate::decode::json::Field::There(fields) = place else { return Ok(()) };
                 let mut more = reader.enter(b'}')?;
-                // Most producers write the fields in this order, in which no key has to be looked up.
+                // Most producers write the fields in this order, for which no key has to be searched.
                 $(if more && reader.step_over_key(concat!("\"", $key, "\":")) {
                     $crate::decode::json::field(reader, &mut fields.$field)?;
                     more = reader.another(b'}')?;

@@ -1,20 +1,20 @@
-//! A walk through a JSON text (RFC 8259), token by token.
+//! A reader of JSON text (RFC 8259), token by token.
 //!
-//! It is our own, held against `serde_json` by property tests: an event is sixty short tokens, and what a general reader
-//! does around each of them took half of an event's time. Escapes, the hard part of a token, are left to `serde_json`.
-//! What hands up a string or a key is inlined always: through memory it took a tenth of an event's time.
+//! It is hand-written, and property tests compare it with `serde_json`: an event is sixty short tokens, and a general reader's
+//! work around each token took half of an event's time. `serde_json` decodes the escapes, the difficult part of a token. The
+//! functions that return a string or a key are always inlined: returning it through memory took a tenth of an event's time.
 
 use std::borrow::Cow;
 
 use crate::decode::rejection::{Code, Rejection};
 
-/// The deepest nesting of arrays and objects that is read (crates/model/README.md, Rejections).
+/// The maximum nesting of arrays and objects (crates/model/README.md, Rejections).
 const MAX_DEPTH: usize = 128;
 
-/// Why a text is not read.
+/// Why a text is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::decode) enum NotJson {
-    /// It breaks the grammar.
+    /// The text breaks the grammar.
     Syntax,
     /// Arrays and objects are nested deeper than [`MAX_DEPTH`].
     TooDeep,
@@ -30,7 +30,7 @@ impl From<NotJson> for Rejection {
     }
 }
 
-/// A place in a JSON text. Every step fails where the text breaks the grammar.
+/// A position in a JSON text. Every step fails if the text breaks the grammar.
 pub(in crate::decode) struct Reader<'de> {
     text: &'de str,
     at: usize,
@@ -38,12 +38,12 @@ pub(in crate::decode) struct Reader<'de> {
 }
 
 impl<'de> Reader<'de> {
-    /// Before the text's first value.
+    /// Begins before the text's first value.
     pub(in crate::decode) fn new(text: &'de str) -> Self {
         Self { text, at: 0, depth: 0 }
     }
 
-    /// Reads over the next value.
+    /// Skips the next value.
     pub(in crate::decode) fn skip(&mut self) -> Result<(), NotJson> {
         match self.peek() {
             Some(b'"') => self.string_token().map(drop),
@@ -71,7 +71,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Steps into the array or object that begins here; whether it has an element.
+    /// Enters the array or object that begins here; returns whether it has an element.
     pub(in crate::decode) fn enter(&mut self, end: u8) -> Result<bool, NotJson> {
         self.at += 1;
         self.depth += 1;
@@ -86,7 +86,7 @@ impl<'de> Reader<'de> {
         Ok(!is_empty)
     }
 
-    /// Steps over what follows an element; whether it is another one, or else the end of the array or object.
+    /// Skips the separator after an element; returns whether another element follows, `false` at the end.
     pub(in crate::decode) fn another(&mut self, end: u8) -> Result<bool, NotJson> {
         let next = self.peek();
         self.at += 1;
@@ -100,7 +100,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Reads a key and the colon behind it; `None` for a key that no string can hold.
+    /// Reads a key and its colon; `None` for a key that a string cannot represent.
     #[inline(always)]
     pub(in crate::decode) fn key(&mut self) -> Result<Option<Cow<'de, str>>, NotJson> {
         if self.peek() != Some(b'"') {
@@ -114,7 +114,7 @@ impl<'de> Reader<'de> {
         Ok(key)
     }
 
-    /// Steps over a key in quotes and its colon, if they follow at once and this is it.
+    /// Skips this key, given in quotes with its colon, if it comes next without white space.
     #[inline(always)]
     pub(in crate::decode) fn step_over_key(&mut self, key: &str) -> bool {
         let is_next = self.text.as_bytes()[self.at..].starts_with(key.as_bytes());
@@ -122,8 +122,8 @@ impl<'de> Reader<'de> {
         is_next
     }
 
-    /// Reads the string that begins here; `None` where an escape names half a surrogate pair, which the grammar allows
-    /// and no string can hold.
+    /// Reads the string that begins here; `None` if an escape is half a surrogate pair, which the grammar allows but a
+    /// string cannot represent.
     #[inline(always)]
     pub(in crate::decode) fn string(&mut self) -> Result<Option<Cow<'de, str>>, NotJson> {
         let start = self.at;
@@ -134,7 +134,7 @@ impl<'de> Reader<'de> {
         Ok(unescaped(&self.text[start..self.at]))
     }
 
-    /// Steps over the string that begins here; whether it is written without escapes.
+    /// Skips the string that begins here; returns whether it has no escapes.
     fn string_token(&mut self) -> Result<bool, NotJson> {
         self.at += 1;
         while let Some(word) = self.text.as_bytes()[self.at..].first_chunk() {
@@ -152,7 +152,7 @@ impl<'de> Reader<'de> {
         self.rest_of_string()
     }
 
-    /// Steps over what is left of a string, byte by byte; whether that is written without escapes.
+    /// Skips the rest of a string, byte by byte; returns whether the rest has no escapes.
     #[cold]
     fn rest_of_string(&mut self) -> Result<bool, NotJson> {
         let mut is_plain = true;
@@ -196,26 +196,26 @@ impl<'de> Reader<'de> {
         if count > 0 { Ok(()) } else { Err(NotJson::Syntax) }
     }
 
-    /// Steps over the next byte if it is one of these.
+    /// Skips the next byte if it is one of `any`; returns whether it was.
     fn step_over(&mut self, any: &[u8]) -> bool {
         let is_one = self.text.as_bytes().get(self.at).is_some_and(|next| any.contains(next));
         self.at += usize::from(is_one);
         is_one
     }
 
-    /// Steps over `true`, `false` or `null`.
+    /// Skips `true`, `false` or `null`.
     pub(in crate::decode) fn word(&mut self, word: &str) -> Result<(), NotJson> {
         let rest = &self.text.as_bytes()[self.at..];
         self.at += word.len();
         if rest.starts_with(word.as_bytes()) { Ok(()) } else { Err(NotJson::Syntax) }
     }
 
-    /// The end of the text, behind white space.
+    /// Checks that only white space is left.
     pub(in crate::decode) fn end(&mut self) -> Result<(), NotJson> {
         if self.peek().is_none() { Ok(()) } else { Err(NotJson::Syntax) }
     }
 
-    /// The first byte behind the white space here, which is stepped over.
+    /// Skips white space and returns the next byte, without consuming it.
     pub(in crate::decode) fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.as_bytes().get(self.at) {
@@ -226,13 +226,13 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// The text of a string with escapes; `None` for half a surrogate pair.
+/// The decoded text of a string with escapes; `None` for half a surrogate pair.
 #[cold]
 fn unescaped<'de>(token: &str) -> Option<Cow<'de, str>> {
     serde_json::from_str(token).ok().map(Cow::Owned)
 }
 
-/// The length of what follows a backslash.
+/// The length of an escape after its backslash.
 fn escape(rest: &[u8]) -> Result<usize, NotJson> {
     match rest {
         [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Ok(1),
@@ -245,11 +245,11 @@ fn escape(rest: &[u8]) -> Result<usize, NotJson> {
     }
 }
 
-/// How many of eight bytes, the first lowest, come before a quote, a backslash or a control character.
+/// The number of the eight bytes, lowest first, before the first quote, backslash or control character.
 fn plain(word: u64) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
     let (quote, backslash) = (word ^ (ONES * 0x22), word ^ (ONES * 0x5c));
-    // A byte's highest bit comes out where it is zero, or below 0x20; a borrow only reaches bytes behind such a one.
+    // The highest bit of a byte is set if the byte is zero, or below 0x20. A borrow affects only bytes after such a byte.
     let found = (quote.wrapping_sub(ONES) & !quote)
         | (backslash.wrapping_sub(ONES) & !backslash)
         | (word.wrapping_sub(ONES * 0x20) & !word);

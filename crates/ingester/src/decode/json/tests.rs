@@ -1,4 +1,4 @@
-//! What is read, held against serde_json.
+//! Compares the reader with serde_json.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -38,7 +38,7 @@ fn shown_probe(probe: Probe<'_>) -> Value {
     ])
 }
 
-/// What [`shown_probe`] is to show, from what serde_json makes of the text.
+/// The expected result of [`shown_probe`], from serde_json's value of the text.
 fn expected(value: &Value, is_right: fn(&Value) -> bool) -> Value {
     match value {
         Value::Null => Value::Null,
@@ -47,7 +47,7 @@ fn expected(value: &Value, is_right: fn(&Value) -> bool) -> Value {
     }
 }
 
-/// Twelve digits of a number: serde_json may miss the nearest binary64 by the last bit.
+/// Twelve digits of a number, because serde_json's result may differ from the nearest binary64 in the last bit.
 fn digits(number: f64) -> String {
     format!("{number:.11e}")
 }
@@ -78,13 +78,13 @@ fn agrees_with_serde_json(text: &str) {
     assert_eq!(check(text).is_ok(), is_json, "{text:?}");
     let mut probe = Field::<Probe<'_>>::Missing;
     assert_eq!(read(text, &mut probe).is_ok(), is_json, "{text:?}");
-    // Half surrogate pairs and numbers beyond the range are JSON that serde_json holds in no value.
+    // Half surrogate pairs and numbers out of range are valid JSON, but serde_json cannot represent them.
     if let Ok(value) = serde_json::from_str::<Value>(text) {
         assert_eq!(shown(probe, shown_probe), expected_probe(&value), "{text:?}");
     }
 }
 
-/// Pieces of JSON, and of what is nearly JSON.
+/// Pieces of JSON, and of text that is nearly JSON.
 const PIECES: [&str; 54] = [
     "{",
     "}",
