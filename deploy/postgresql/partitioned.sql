@@ -1,16 +1,16 @@
--- Makes `publication` a table of 16 hash partitions by name, for those who outgrow one disk (each partition can lie in a
--- tablespace of its own) or whose vacuum takes too long. Below a hundred million rows it gains nothing.
+-- Makes `publication` a table of 16 hash partitions by name, for databases that outgrow one disk (each partition can have
+-- its own tablespace) or whose vacuum takes too long. Below a hundred million rows it brings no gain.
 --
--- Run it once, after `publication-ingester migrate`, as the table's owner, with the ingesters stopped; the query daemons wait
--- for the lock. It copies every row, so it needs the table's size once more, and is done whole or not at all:
+-- Run it once, after `publication-ingester migrate`, as the table's owner, with the ingesters stopped; the query daemons
+-- wait for the lock. It copies every row, so it needs the table's size in addition. It runs in one transaction:
 --
 --   psql --set ON_ERROR_STOP=1 --single-transaction --dbname publications --file deploy/postgresql/partitioned.sql
 --
--- The old table stays as publication_unpartitioned until you drop it. Rights given on it are given on the new one.
+-- The old table stays as publication_unpartitioned until you drop it. The new table gets the rights granted on the old one.
 
 LOCK TABLE publication IN ACCESS EXCLUSIVE MODE;
 
--- Its indexes' names go to the new table's, which later migrations may speak of.
+-- The new table's indexes take over these names, because later migrations may use them.
 ALTER TABLE publication RENAME TO publication_unpartitioned;
 ALTER INDEX publication_pkey RENAME TO publication_unpartitioned_pkey;
 ALTER INDEX publication_created RENAME TO publication_unpartitioned_created;
@@ -18,7 +18,7 @@ ALTER INDEX publication_tor RENAME TO publication_unpartitioned_tor;
 ALTER INDEX publication_disputed RENAME TO publication_unpartitioned_disputed;
 ALTER INDEX publication_generation RENAME TO publication_unpartitioned_generation;
 
--- The same columns in the same order, whatever migrations have made of them, with checks, defaults and comments.
+-- The same columns in the same order, as the migrations left them, with checks, defaults and comments.
 CREATE TABLE publication (LIKE publication_unpartitioned INCLUDING ALL EXCLUDING INDEXES)
     PARTITION BY HASH (name);
 ALTER TABLE publication ADD PRIMARY KEY (name, version);
@@ -27,7 +27,7 @@ CREATE INDEX publication_tor ON publication (created) WHERE tor;
 CREATE INDEX publication_disputed ON publication (created) WHERE disputed;
 CREATE INDEX publication_generation ON publication (generation) WHERE generation > 0;
 
--- By name: all versions of a package lie together, which is how they are asked for.
+-- By name, because queries ask for all versions of a package, which then are in one partition.
 DO $$
 DECLARE
     partitions CONSTANT integer := 16;
@@ -50,7 +50,7 @@ BEGIN
     IF (SELECT count(*) FROM publication) <> (SELECT count(*) FROM publication_unpartitioned) THEN
         RAISE EXCEPTION 'not every row was copied';
     END IF;
-    -- Who might do what with the old table may do it with the new one. The owner has all rights anyway.
+    -- Roles get the same rights on the new table as on the old one. The owner has all rights anyway.
     FOR granted IN
         SELECT privilege_type, grantee, is_grantable
         FROM pg_class, aclexplode(relacl)
@@ -63,5 +63,5 @@ BEGIN
 END
 $$;
 
--- The partitions are analysed by themselves; the whole never is, and plans need it.
+-- Autovacuum analyses the partitions but never the whole table, and plans need its statistics.
 ANALYZE publication;

@@ -1,22 +1,22 @@
--- Three roles with no more rights than their work needs. Run it as a superuser in the database of the publications
--- before the first `publication-ingester migrate`, which makes the tables, and again after it and after every update,
--- which may bring more of them. What is there already stays as it is:
+-- Creates three roles with only the rights that they need. Run it as a superuser in the database of the publications
+-- before the first `publication-ingester migrate`, which creates the tables, and again after it and after every update,
+-- which may bring more tables. Existing roles and tables stay as they are:
 --
 --   psql --dbname publications --file deploy/postgresql/roles.sql
 --
--- The roles cannot log in. Give each login one of them; `migrate` runs as the first, so that the tables are its own:
+-- The roles cannot log in. Grant one of them to each login; `migrate` runs as the first, so that it owns the tables:
 --
 --   CREATE ROLE migrator LOGIN PASSWORD '...' IN ROLE publication_migrator;
 --   ALTER ROLE migrator SET role = 'publication_migrator';
 --   CREATE ROLE ingester LOGIN PASSWORD '...' IN ROLE publication_ingester;
 --   CREATE ROLE query_daemon LOGIN PASSWORD '...' IN ROLE publication_query;
 --
--- Schema `public` of the database is theirs alone. In a database that others use, give them a schema of its own: replace
--- `public` in this file by its name, and name it in `store.schema` of both daemons.
+-- Only these roles may use the schema `public` of the database. In a shared database use a separate schema: replace
+-- `public` in this file by its name, and set `store.schema` of both daemons to it.
 
 DO $$
 BEGIN
-    -- Roles are the server's, so that another database's run of this file may have made them.
+    -- Roles belong to the server, so a run in another database may have created them.
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'publication_migrator') THEN
         CREATE ROLE publication_migrator;
     END IF;
@@ -27,12 +27,12 @@ BEGIN
         CREATE ROLE publication_query;
     END IF;
 EXCEPTION
-    -- Two runs at the same moment: the other one made it.
+    -- Two runs at the same time: the other run created the role.
     WHEN duplicate_object OR unique_violation THEN NULL;
 END
 $$;
 
--- Nobody gets in or makes anything unasked.
+-- Other roles may neither connect nor create objects.
 DO $$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
@@ -45,14 +45,14 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO publication_migrator;
 GRANT USAGE ON SCHEMA public TO publication_ingester, publication_query;
 
--- The ingester reads and writes rows, the query daemon reads them. Neither deletes, because nothing that they do takes a
--- publication away.
+-- The ingester reads and writes rows, the query daemon reads them. Neither may delete, because neither ever removes a
+-- publication.
 DO $$
 BEGIN
     IF to_regclass('public.publication') IS NOT NULL THEN
         GRANT SELECT, INSERT, UPDATE ON public.publication TO publication_ingester;
         GRANT SELECT ON public.publication TO publication_query;
-        -- At its start the ingester looks which migrations were made.
+        -- At start the ingester reads which migrations were applied.
         GRANT SELECT ON public._sqlx_migrations TO publication_ingester;
     END IF;
     IF to_regclass('public.replay_job') IS NOT NULL THEN
