@@ -168,21 +168,21 @@ impl Earlier<'_> {
         }
     }
 
-    fn history(&self, of: &Past<'_>) -> History {
-        let counts = match Line::of(of.version) {
+    fn history(&self, asked: &Past<'_>) -> History {
+        let counts = match Line::of(asked.version) {
             Some(line) if line.is_prerelease => self.prereleases.below(&line),
             Some(line) => self.releases.below(&line),
             None => self.releases.all(),
         };
         let strongest = [counts.strong, counts.single].into_iter().find(|&place| place > 0);
         let strongest = strongest.map(|place| self.rows[place - 1]);
-        let weaker = match (of.method, strongest) {
+        let weaker = match (asked.method, strongest) {
             (PublishMethod::Unknown, _) | (_, None) => None,
             (PublishMethod::SingleFactor, Some(row)) => Some(row.method.is_strong()),
             (PublishMethod::SecondFactor | PublishMethod::TrustedPublisher, Some(_)) => Some(false),
         };
-        let publisher_last = of.username.and_then(|name| self.publishers.get(name)).copied();
-        let is_unsure = of.username.is_none() || self.count == 0 || self.has_anonymous;
+        let publisher_last = asked.username.and_then(|name| self.publishers.get(name)).copied();
+        let is_unsure = asked.username.is_none() || self.count == 0 || self.has_anonymous;
         History {
             earlier: u32::try_from(counts.count).unwrap_or(u32::MAX),
             strongest: strongest.map(|row| PackageVersion::checked(row.version)),

@@ -63,7 +63,7 @@ pub fn load<T: Settings>(
     for (name, value) in variables {
         if name.starts_with(prefix) {
             layers.add_variable(EnvironmentKey::parse(prefix, name)?, &value);
-        } else if let Some(meant) = meant(prefix, &name, &sections) {
+        } else if let Some(meant) = correct_name(prefix, &name, &sections) {
             return Err(ConfigError::Misnamed { name, meant });
         }
     }
@@ -99,7 +99,7 @@ pub fn differences<T: Settings>(path: &Path) -> Result<Vec<String>, ConfigError>
 
 /// The correct name of a misspelt variable that names one of the sections, and that would otherwise be ignored:
 /// `SAMPLE_STORE__URL` for `sample_store__url` and `MY_SAMPLE_STORE__URL`.
-fn meant(prefix: &str, name: &str, sections: &Table) -> Option<String> {
+fn correct_name(prefix: &str, name: &str, sections: &Table) -> Option<String> {
     let upper = name.to_ascii_uppercase();
     let at = upper.find(prefix)?;
     let (section, _) = upper[at + prefix.len()..].split_once("__")?;

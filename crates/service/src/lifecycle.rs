@@ -89,8 +89,8 @@ pub async fn within_grace<F: Future>(
     }
 }
 
-/// Raises this process's limit of open files to the operating system's hard limit. Sessions and systemd start with
-/// 1,024 because of programs that use `select`, which these do not, and every connection is a file. Returns the present
+/// Raises this process's limit of open files to the operating system's hard limit, because every connection is a file.
+/// Sessions and systemd start with 1,024 for programs that use `select`, which the daemons do not. Returns the present
 /// limit, which is unchanged if it cannot be raised.
 ///
 /// # Errors

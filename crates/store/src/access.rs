@@ -49,14 +49,14 @@ async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Resul
     let connection = &mut connection;
     postgres::inspect(connection, schema).await?;
     let mut rights = BTreeMap::new();
-    let of = [
+    let wanted_rights = [
         ("publication", &["SELECT", "INSERT", "UPDATE"][..]),
         ("replay_job", &["SELECT", "INSERT", "UPDATE"]),
         ("ingest_position", &["SELECT", "INSERT", "UPDATE"]),
         ("_sqlx_migrations", &["SELECT"]),
     ];
-    for (table, wanted) in of {
-        for right in wanted {
+    for (table, rights_of_table) in wanted_rights {
+        for right in rights_of_table {
             let sql = "SELECT has_table_privilege(to_regclass($1), $2)";
             let may: Option<bool> = sqlx::query_scalar(sql)
                 .bind(table)

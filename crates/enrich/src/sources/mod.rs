@@ -76,7 +76,7 @@ pub struct LoadError {
 
 /// The remembered state of a file.
 #[derive(Debug)]
-struct Known {
+struct KnownFile {
     stamp: Stamp,
     /// The origins of the lists that it added to the history: the file itself, or its members.
     origins: Vec<Arc<Path>>,
@@ -90,7 +90,7 @@ struct Known {
 pub struct Library {
     places: Places,
     history: ExitHistory,
-    known: [BTreeMap<Arc<Path>, Known>; 3],
+    known: [BTreeMap<Arc<Path>, KnownFile>; 3],
 }
 
 impl Library {
@@ -188,7 +188,7 @@ impl Library {
     }
 }
 
-impl Known {
+impl KnownFile {
     /// Whether the file is unchanged. A file that could not be read counts as changed, so that it is tried again each time.
     fn is_still(&self, stamp: Stamp) -> bool {
         self.stamp == stamp
@@ -232,8 +232,8 @@ impl Known {
 }
 
 /// Reads a file and adds its lists to the update; `None` if the file has been deleted meanwhile.
-fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> Option<Known> {
-    let mut known = Known { stamp, origins: Vec::new(), refused: Vec::new() };
+fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> Option<KnownFile> {
+    let mut known = KnownFile { stamp, origins: Vec::new(), refused: Vec::new() };
     let result = match source {
         Source::AnonymousIp => read_whole(path, MAX_DATABASE_BYTES)
             .and_then(|bytes| Database::parse(&bytes).map_err(Failure::Refused))
@@ -268,7 +268,7 @@ fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> 
     Some(known)
 }
 
-impl Known {
+impl KnownFile {
     fn give(&mut self, source: Source, list: &List, origin: Arc<Path>, update: &mut Update) {
         self.origins.push(Arc::clone(&origin));
         match source {

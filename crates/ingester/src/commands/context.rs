@@ -59,9 +59,9 @@ impl Context {
     /// # Errors
     /// If exit lists cannot be read, or the database cannot be used.
     pub(crate) async fn load(settings: Settings) -> anyhow::Result<Self> {
-        let of = settings.clone();
+        let for_loader = settings.clone();
         // A command's metrics are not scraped.
-        let load = move || EvidenceLoader::load(&of, Arc::new(()));
+        let load = move || EvidenceLoader::load(&for_loader, Arc::new(()));
         let history = tokio::task::spawn_blocking(load).await??.history();
         let evaluator = Evaluator {
             decode: settings.decode_rules(),

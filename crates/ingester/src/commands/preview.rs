@@ -39,7 +39,7 @@ impl Preview {
     ) -> anyhow::Result<()> {
         let mut after = None;
         while let Some(page) = self.range.page(&mut after).await? {
-            let ids: Vec<_> = page.iter().map(|said| said.id.clone()).collect();
+            let ids: Vec<_> = page.iter().map(|from_range| from_range.id.clone()).collect();
             let rows = self.table.find(&ids).await?;
             act(page.into_iter().zip(rows).collect()).await?;
         }
@@ -53,8 +53,8 @@ impl Preview {
     pub(crate) async fn changes(&self) -> anyhow::Result<Changes> {
         let mut changes = Changes::default();
         self.each_page(async |page| {
-            for (said, row) in page {
-                changes.add(said, row);
+            for (from_range, row) in page {
+                changes.add(from_range, row);
             }
             Ok(())
         })
@@ -86,14 +86,14 @@ pub(crate) struct Example {
 }
 
 impl Changes {
-    fn add(&mut self, said: Publication, row: Option<Publication>) {
+    fn add(&mut self, from_range: Publication, row: Option<Publication>) {
         let (id, differing) = match row {
             None => {
                 self.inserted += 1;
-                (said.id, Vec::new())
+                (from_range.id, Vec::new())
             }
             Some(row) => {
-                let differing = differences(&row, &row.clone().merge(said));
+                let differing = differences(&row, &row.clone().merge(from_range));
                 if differing.is_empty() {
                     return;
                 }

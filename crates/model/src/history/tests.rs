@@ -4,14 +4,14 @@ use proptest::sample::select;
 use super::*;
 
 /// Computes a history directly from the definition, row by row.
-fn scan(of: &Past<'_>, rows: &[Past<'_>]) -> History {
+fn scan(asked: &Past<'_>, rows: &[Past<'_>]) -> History {
     let semver = |past: &Past<'_>| Version::parse(past.version).ok();
     let is_prerelease = |past: &Past<'_>| semver(past).is_some_and(|it| !it.pre.is_empty());
     let precedes = |row: &&Past<'_>| {
-        row.created < of.created
-            && is_prerelease(row) == is_prerelease(of)
-            && match (semver(row), semver(of)) {
-                (Some(row), Some(of)) => row.cmp_precedence(&of) == Ordering::Less,
+        row.created < asked.created
+            && is_prerelease(row) == is_prerelease(asked)
+            && match (semver(row), semver(asked)) {
+                (Some(row), Some(asked)) => row.cmp_precedence(&asked) == Ordering::Less,
                 _ => true,
             }
     };
@@ -22,18 +22,19 @@ fn scan(of: &Past<'_>, rows: &[Past<'_>]) -> History {
     };
     let strongest = latest(&[PublishMethod::SecondFactor, PublishMethod::TrustedPublisher])
         .or_else(|| latest(&[PublishMethod::SingleFactor]));
-    let weaker = match (of.method, strongest) {
+    let weaker = match (asked.method, strongest) {
         (PublishMethod::Unknown, _) | (_, None) => None,
         (own, Some(strongest)) => Some(
             own == PublishMethod::SingleFactor && strongest.method != PublishMethod::SingleFactor,
         ),
     };
-    let earlier: Vec<_> = rows.iter().filter(|row| row.created < of.created).collect();
-    let own = earlier.iter().filter(|row| of.username.is_some() && row.username == of.username);
+    let earlier: Vec<_> = rows.iter().filter(|row| row.created < asked.created).collect();
+    let own =
+        earlier.iter().filter(|row| asked.username.is_some() && row.username == asked.username);
     let publisher_last = own.map(|row| row.created).max();
     let new_publisher = if publisher_last.is_some() {
         Some(false)
-    } else if of.username.is_none()
+    } else if asked.username.is_none()
         || earlier.is_empty()
         || earlier.iter().any(|row| row.username.is_none())
     {
@@ -88,7 +89,7 @@ proptest! {
     #[test]
     fn the_history_is_what_a_plain_scan_finds(rows in prop::collection::vec(past(), 0..20), more in prop::collection::vec(past(), 0..4)) {
         let asked: Vec<_> = rows.iter().chain(&more).copied().collect();
-        let expected: Vec<_> = asked.iter().map(|of| scan(of, &rows)).collect();
+        let expected: Vec<_> = asked.iter().map(|asked| scan(asked, &rows)).collect();
         prop_assert_eq!(histories(&asked, &rows), expected);
     }
 }

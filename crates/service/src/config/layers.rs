@@ -113,11 +113,11 @@ impl Layers {
                 Err(error) => error,
             };
             let failed = path_of(&error);
-            let again = self
+            let reread = self
                 .variables
                 .iter_mut()
                 .find(|variable| variable.parsed && variable.key.dotted() == failed);
-            let Some(variable) = again else {
+            let Some(variable) = reread else {
                 return Err(self.explain(failed, error.inner().message()));
             };
             variable.parsed = false;

@@ -63,7 +63,7 @@ impl Crowd {
     /// Whether there is no place for another connection, because all are open and none is idle.
     pub(super) fn is_full(&self) -> bool {
         let all = lock(&self.connections);
-        all.len() >= self.bounds.max_connections && !all.values().any(|own| own.is_idle())
+        all.len() >= self.bounds.max_connections && !all.values().any(|other| other.is_idle())
     }
 
     /// Adds a new connection, and if necessary closes another that is idle. `None` if its network has its maximum
@@ -131,7 +131,7 @@ impl Crowd {
 
 /// The connection that has been idle for the longest.
 fn oldest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Option<u64> {
-    let idle = connections.filter_map(|own| Some((own.idle_since()?, own.id)));
+    let idle = connections.filter_map(|other| Some((other.idle_since()?, other.id)));
     idle.min().map(|(_, id)| id)
 }
 

@@ -142,7 +142,7 @@ impl Connections {
         waited.map_err(|_| busy())?.map_err(|_| busy())
     }
 
-    /// Ends, from another session, one that does not answer: its server process may hold locks, such as a `COPY`'s.
+    /// Ends a session that does not answer, from another session: its server process may hold locks, such as those of a `COPY`.
     async fn end(&self, session: Session) {
         let ended = async {
             let mut connection = self.connect().await?;
@@ -338,7 +338,7 @@ impl Tries<'_> {
     }
 }
 
-/// Also releases the session's place if the work is dropped.
+/// Also marks the session as ended if the work is dropped.
 impl Drop for Tries<'_> {
     fn drop(&mut self) {
         self.is_done();

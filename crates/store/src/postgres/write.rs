@@ -46,8 +46,8 @@ impl PostgresWriter {
         let upsert = || sqlx::query(AssertSqlSafe(self.upsert.as_str())).bind(given());
         let written = self.connections.fetch_one(upsert).await?;
         let count = |index| Ok::<u64, Error>(written.try_get::<i64, _>(index)?.cast_unsigned());
-        let (meant, new, done, disputed) = (count(0)?, count(1)?, count(2)?, count(3)?);
-        if done < meant {
+        let (changing, new, written_rows, disputed) = (count(0)?, count(1)?, count(2)?, count(3)?);
+        if written_rows < changing {
             // Another writer may have written the same rows meanwhile, or a trigger drops them.
             let unwritten = || sqlx::query(AssertSqlSafe(self.unwritten.as_str())).bind(given());
             let left: i64 = self.connections.fetch_one(unwritten).await?.try_get(0)?;
@@ -55,8 +55,8 @@ impl PostgresWriter {
                 return Err(swallowed(left));
             }
         }
-        let inserted = new.min(done);
-        Ok(Recorded { inserted, updated: done - inserted, unchanged: 0, disputed })
+        let inserted = new.min(written_rows);
+        Ok(Recorded { inserted, updated: written_rows - inserted, unchanged: 0, disputed })
     }
 
     /// Tries to insert the rows by `COPY`; returns the number of rows inserted, or that `COPY` refused them.
@@ -217,10 +217,10 @@ async fn is_current(connection: &mut PgConnection) -> Result<bool, Error> {
         }
         Err(error) => return Err(error.into()),
     };
-    let known = |row: &(i64, Vec<u8>)| {
-        MIGRATOR.iter().any(|own| own.version == row.0 && *own.checksum == *row.1)
+    let is_known = |row: &(i64, Vec<u8>)| {
+        MIGRATOR.iter().any(|known| known.version == row.0 && *known.checksum == *row.1)
     };
-    Ok(rows.len() == MIGRATOR.iter().count() && rows.iter().all(known))
+    Ok(rows.len() == MIGRATOR.iter().count() && rows.iter().all(is_known))
 }
 
 /// The SQL of the given rows, as a table.
@@ -235,7 +235,7 @@ fn incoming() -> String {
 }
 
 /// The SQL of the incoming rows that would change the table, with the flag whether each is new.
-fn meant() -> String {
+fn changing() -> String {
     format!(
         "SELECT incoming.*, kept.name IS NULL AS is_new \
          FROM incoming LEFT JOIN publication AS kept USING (name, version) \
@@ -260,7 +260,7 @@ fn upsert() -> String {
                  WHERE before.name = written.name AND before.version = written.version AND before.disputed))
          FROM written",
         incoming = incoming(),
-        meant = meant(),
+        meant = changing(),
         columns = names(),
         on_conflict = POSTGRES.on_conflict(),
     )
@@ -268,5 +268,5 @@ fn upsert() -> String {
 
 /// The SQL that counts the rows that would still change the table after they were written.
 fn unwritten() -> String {
-    format!("WITH incoming AS ({}) SELECT count(*) FROM ({}) AS meant", incoming(), meant())
+    format!("WITH incoming AS ({}) SELECT count(*) FROM ({}) AS meant", incoming(), changing())
 }

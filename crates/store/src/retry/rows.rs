@@ -73,9 +73,9 @@ enum Verdict {
     /// The row is refused for good.
     Refused(String),
     /// A typical row has passed since, so the cause may be gone: try the row once more at once.
-    Again(Error),
+    RetryNow(Error),
     /// Try the part again after the other parts, which may succeed.
-    Later(Error),
+    RetryLater(Error),
     /// The other parts would fail too: try again after a pause.
     Wait(Error),
 }
@@ -141,18 +141,18 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
                     failed = 0;
                     continue;
                 }
-                Verdict::Again(error) => {
+                Verdict::RetryNow(error) => {
                     wait.note(&error);
                     parts.push_front(part);
                     continue;
                 }
-                Verdict::Later(error) if failed < parts.len() => {
+                Verdict::RetryLater(error) if failed < parts.len() => {
                     wait.note(&error);
                     failed += 1;
                     parts.push_back(part);
                     continue;
                 }
-                Verdict::Later(error) | Verdict::Wait(error) => {
+                Verdict::RetryLater(error) | Verdict::Wait(error) => {
                     wait.failed(&error);
                     wait.pass().await;
                     failed = 0;
@@ -200,7 +200,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
             return Ok(Verdict::Refused(error.to_string()));
         }
         let is_for_all = matches!(error, Error::Transient(_) | Error::Busy(_)) && !part.suspect;
-        Ok(if is_for_all { Verdict::Wait(error) } else { Verdict::Later(error) })
+        Ok(if is_for_all { Verdict::Wait(error) } else { Verdict::RetryLater(error) })
     }
 
     /// Waits for a write, and reports when no write has ended for [`PATIENCE`]. A write behind a lock or on a dead
@@ -227,9 +227,11 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
     async fn refused(&self, error: Error, part: &mut Part) -> Result<Verdict, Error> {
         match self.inner.probe().await {
             Ok(()) if part.rows.len() > 1 => Ok(Verdict::Split(error)),
-            Ok(()) if !std::mem::replace(&mut part.was_refused, true) => Ok(Verdict::Again(error)),
+            Ok(()) if !std::mem::replace(&mut part.was_refused, true) => {
+                Ok(Verdict::RetryNow(error))
+            }
             Ok(()) if self.recent().refuse() => Ok(Verdict::Refused(error.to_string())),
-            Ok(()) => Ok(Verdict::Later(Error::fatal(format!(
+            Ok(()) => Ok(Verdict::RetryLater(Error::fatal(format!(
                 "more than half of the last {RECENT} rows were refused, so the table is taken to be at fault: {error}"
             )))),
             Err(passing) if passing.passes() => Ok(Verdict::Wait(passing)),

@@ -124,12 +124,12 @@ impl PublicationReader for SqliteReader {
             Ok::<_, Error>(())
         };
         while let Some(row) = answer.try_next().await? {
-            let of: i64 = row.try_get(0)?;
-            if place != Some(of) {
+            let package_place: i64 = row.try_get(0)?;
+            if place != Some(package_place) {
                 hand_on(place, &package)?;
                 rows += package.len() as u64;
                 package.clear();
-                place = Some(of);
+                place = Some(package_place);
             }
             if rows + package.len() as u64 == limit {
                 return Ok(RowsRead { rows, is_complete: false });

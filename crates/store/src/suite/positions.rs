@@ -62,19 +62,19 @@ pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
     let without_epoch = TablePosition { leader_epoch: None, ..at(10) };
     advance(&[write(0, "two", Some(9), without_epoch.clone())]).await;
     // Another topic of the same name, and another group, have their own positions.
-    let again = PositionKey { topic_id: "made again".into(), ..key.clone() };
-    assert_eq!(claim(&again, "two", &[0]).await.accounts, [account(0, "two", None)]);
+    let recreated = PositionKey { topic_id: "recreated".into(), ..key.clone() };
+    assert_eq!(claim(&recreated, "two", &[0]).await.accounts, [account(0, "two", None)]);
     let other = PositionKey { group: "h".into(), ..key.clone() };
     assert_eq!(claim(&other, "two", &[0]).await.accounts, [account(0, "two", None)]);
     let listed = accounts.accounts("g").await.unwrap();
-    let of = |topic_id: &str, account| GroupAccount { topic_id: topic_id.into(), account };
+    let in_topic = |topic_id: &str, account| GroupAccount { topic_id: topic_id.into(), account };
     assert_eq!(
         listed,
         [
-            of("made again", account(0, "two", None)),
-            of("t", account(0, "two", Some(without_epoch))),
-            of("t", account(2, "one", Some(at(6)))),
-            of("t", account(9, "nobody", None)),
+            in_topic("recreated", account(0, "two", None)),
+            in_topic("t", account(0, "two", Some(without_epoch))),
+            in_topic("t", account(2, "one", Some(at(6)))),
+            in_topic("t", account(9, "nobody", None)),
         ]
     );
     assert_eq!(claim(&key, "two", &[]).await.accounts, []);

@@ -68,9 +68,11 @@ async fn accounts(
 ) -> Result<BTreeMap<i32, i64>, store::Error> {
     let Some(topic_id) = topic_id else { return Ok(BTreeMap::new()) };
     let accounts = store::open_positions(&settings.store)?.accounts(&settings.kafka.group).await?;
-    let of_topic = accounts.into_iter().filter(|of| of.topic_id == topic_id);
+    let of_topic = accounts.into_iter().filter(|account| account.topic_id == topic_id);
     Ok(of_topic
-        .filter_map(|of| Some((of.account.partition, of.account.position?.next_offset)))
+        .filter_map(|of_group| {
+            Some((of_group.account.partition, of_group.account.position?.next_offset))
+        })
         .collect())
 }
 

@@ -173,13 +173,13 @@ fn check_letters(findings: &mut Findings, source: Option<&TopicFacts>, letters: 
 /// Whether the topic accepts a dead letter of every record of the source. A refused letter is sent again with parts left out.
 fn fits(findings: &mut Findings, source: &TopicFacts, letters: &TopicFacts) {
     let less = |name: &str, room: i64| {
-        let (of_source, own) = (source.number(name)?, letters.number(name)?);
-        (own < of_source.saturating_add(room)).then_some((own, of_source))
+        let (of_source, of_letters) = (source.number(name)?, letters.number(name)?);
+        (of_letters < of_source.saturating_add(room)).then_some((of_letters, of_source))
     };
-    if let Some((own, of_source)) = less("max.message.bytes", HEADER_ROOM) {
+    if let Some((of_letters, of_source)) = less("max.message.bytes", HEADER_ROOM) {
         findings.warning(
             "dead_letters.size",
-            format!("max.message.bytes is {own}, less than the source's {of_source} and room for headers: the largest dead letters go without their value"),
+            format!("max.message.bytes is {of_letters}, less than the source's {of_source} and room for headers: the largest dead letters go without their value"),
         );
     }
     let largest = source.number("max.message.bytes").unwrap_or(0).saturating_add(HEADER_ROOM);

@@ -35,8 +35,8 @@ impl Originals {
             return Ok(Some(Record { timestamp, ..record.clone() }));
         }
         let Some((topic, partition, offset)) = letter.place() else { return Ok(None) };
-        let this = self.clone();
-        let find = move || this.find(&topic, partition, offset);
+        let originals = self.clone();
+        let find = move || originals.find(&topic, partition, offset);
         let original = tokio::task::spawn_blocking(find).await??;
         let original = original.filter(|original| letter.is_of(original));
         Ok(original.map(|original| Record { position: record.position.clone(), ..original }))

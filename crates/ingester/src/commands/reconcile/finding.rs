@@ -41,35 +41,39 @@ impl Kind {
     }
 }
 
-/// Compares a publication's row with `said`, the merged records of the range.
-pub(super) fn find(said: &Publication, row: Option<&Publication>) -> Option<Finding> {
+/// Compares a publication's row with `from_range`, the merged records of the range.
+pub(super) fn find(from_range: &Publication, row: Option<&Publication>) -> Option<Finding> {
     let finding = |kind, changes, is_mended_by_merge| {
-        Some(Finding { id: said.id.clone(), kind, changes, is_mended_by_merge })
+        Some(Finding { id: from_range.id.clone(), kind, changes, is_mended_by_merge })
     };
     let Some(row) = row else { return finding(Kind::Missing, Vec::new(), true) };
-    let is_altered = claims(row, said) && !says_what_it_claims(row, said);
-    let trusted = if is_altered { as_claimed(said, row) } else { row.clone() };
-    let expected = trusted.merge(said.clone());
+    let is_altered = claims(row, from_range) && !agrees_with_its_event(row, from_range);
+    let trusted = if is_altered { as_claimed(from_range, row) } else { row.clone() };
+    let expected = trusted.merge(from_range.clone());
     let changes = differences(row, &expected);
     if !only_of_the_evaluation(&changes) {
-        return finding(Kind::Different, changes, row.clone().merge(said.clone()) == expected);
+        return finding(
+            Kind::Different,
+            changes,
+            row.clone().merge(from_range.clone()) == expected,
+        );
     }
-    let is_namesake = row.identity == said.identity && !claims(row, said);
-    if is_namesake { finding(Kind::Unproven, differences(row, said), false) } else { None }
+    let is_namesake = row.identity == from_range.identity && !claims(row, from_range);
+    if is_namesake { finding(Kind::Unproven, differences(row, from_range), false) } else { None }
 }
 
 /// Whether the row claims to be this event. A row that precedes it by revision or time is another event.
-fn claims(row: &Publication, said: &Publication) -> bool {
-    row.identity == said.identity
-        && row.revision == said.revision
-        && row.info.created >= said.info.created
+fn claims(row: &Publication, from_range: &Publication) -> bool {
+    row.identity == from_range.identity
+        && row.revision == from_range.revision
+        && row.info.created >= from_range.info.created
 }
 
 /// Whether a row that claims this event has the facts that follow from the event.
-fn says_what_it_claims(row: &Publication, said: &Publication) -> bool {
-    let (a, b) = (&row.info, &said.info);
+fn agrees_with_its_event(row: &Publication, from_range: &Publication) -> bool {
+    let (a, b) = (&row.info, &from_range.info);
     // An older generation evaluated the flags by other rules.
-    let same_rules = row.generation == said.generation;
+    let same_rules = row.generation == from_range.generation;
     a.created == b.created
         && a.username == b.username
         && a.credential == b.credential
@@ -79,29 +83,29 @@ fn says_what_it_claims(row: &Publication, said: &Publication) -> bool {
             || a.integrity.is_none()
             || b.integrity.is_none()
             || a.integrity == b.integrity)
-        && tor_can_be(row, said)
+        && tor_can_be(row, from_range)
 }
 
 /// Whether an evaluation can have produced the row's verdict on Tor: the reason fits the verdict, and with evidence up
 /// to the same time the verdict is the same. With other evidence it may know more, because old lists are removed. A
 /// staged version can have another reason for the same verdict: an older list may have been added since for one of its
 /// acts, and the merge keeps the smaller reason.
-fn tor_can_be(row: &Publication, said: &Publication) -> bool {
-    let same_evidence =
-        row.generation == said.generation && row.tor_evidence_until == said.tor_evidence_until;
-    let (a, b) = (&row.info, &said.info);
+fn tor_can_be(row: &Publication, from_range: &Publication) -> bool {
+    let same_evidence = row.generation == from_range.generation
+        && row.tor_evidence_until == from_range.tor_evidence_until;
+    let (a, b) = (&row.info, &from_range.info);
     a.tor == a.tor_reason.verdict() && (!same_evidence || a.tor == b.tor)
 }
 
 /// The row as the event gives it, with the row's own verdict on Tor if that can be right.
-fn as_claimed(said: &Publication, row: &Publication) -> Publication {
-    let mut right = said.clone();
+fn as_claimed(from_range: &Publication, row: &Publication) -> Publication {
+    let mut right = from_range.clone();
     right.info.disputed |= row.info.disputed;
     if right.info.integrity.is_none() || row.info.disputed {
         // Another event of the same revision can have supplied it.
         right.info.integrity.clone_from(&row.info.integrity);
     }
-    if row.generation == said.generation && tor_can_be(row, said) {
+    if row.generation == from_range.generation && tor_can_be(row, from_range) {
         right.info.tor = row.info.tor;
         right.info.tor_reason = row.info.tor_reason;
         right.info.tor_settled = row.info.tor_settled;
@@ -144,13 +148,13 @@ mod tests {
     }
 
     /// The finding for a row and a range of these records.
-    fn of_range(row: &Publication, range: &[Publication]) -> Option<Finding> {
-        let said = range.iter().cloned().reduce(Publication::merge).unwrap();
-        find(&said, Some(row))
+    fn find_in_range(row: &Publication, range: &[Publication]) -> Option<Finding> {
+        let from_range = range.iter().cloned().reduce(Publication::merge).unwrap();
+        find(&from_range, Some(row))
     }
 
     fn kind(row: &Publication, range: &[Publication]) -> Option<Kind> {
-        of_range(row, range).map(|finding| finding.kind)
+        find_in_range(row, range).map(|finding| finding.kind)
     }
 
     #[test]
@@ -158,15 +162,15 @@ mod tests {
         let (earlier, later) = (event(1, 1), event(1, 10));
         let row = earlier.clone().merge(later.clone());
         assert_eq!(row.info.created, earlier.info.created);
-        let found = of_range(&row, std::slice::from_ref(&later)).unwrap();
+        let found = find_in_range(&row, std::slice::from_ref(&later)).unwrap();
         assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Unproven, false));
         assert_eq!(kind(&row, &[later.clone(), earlier.clone()]), None, "the range explains it");
         assert_eq!(kind(&row, std::slice::from_ref(&earlier)), None);
 
         // One of the two was never written. The merge repairs a row that the range does not explain otherwise.
-        let found = of_range(&earlier, std::slice::from_ref(&later)).unwrap();
+        let found = find_in_range(&earlier, std::slice::from_ref(&later)).unwrap();
         assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Different, true));
-        let found = of_range(&later, &[earlier, later.clone()]).unwrap();
+        let found = find_in_range(&later, &[earlier, later.clone()]).unwrap();
         assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Different, true));
     }
 
@@ -177,7 +181,7 @@ mod tests {
         assert_eq!(kind(&row, std::slice::from_ref(&first)), Some(Kind::Unproven));
         assert_eq!(kind(&row, &[first.clone(), row.clone()]), None);
         // The correction was never written.
-        let found = of_range(&first, &[first.clone(), row]).unwrap();
+        let found = find_in_range(&first, &[first.clone(), row]).unwrap();
         assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Different, true));
     }
 
@@ -200,7 +204,7 @@ mod tests {
             (alter(|info| info.username = Username::new("zzz").ok()), false),
             (alter(|info| info.created = Timestamp::from_millis(61_000)), false),
         ] {
-            let found = of_range(&row, std::slice::from_ref(&record)).unwrap();
+            let found = find_in_range(&row, std::slice::from_ref(&record)).unwrap();
             assert_eq!(found.kind, Kind::Different, "{row:?}");
             assert_eq!(found.is_mended_by_merge, is_mended_by_merge, "{row:?}");
         }
@@ -216,7 +220,7 @@ mod tests {
         };
         let (edge, snapshot) = (because(TorReason::Edge), because(TorReason::Snapshot));
         assert_eq!(kind(&edge, std::slice::from_ref(&snapshot)), None);
-        let found = of_range(&snapshot, std::slice::from_ref(&edge)).unwrap();
+        let found = find_in_range(&snapshot, std::slice::from_ref(&edge)).unwrap();
         assert_eq!((found.kind, found.is_mended_by_merge), (Kind::Different, true));
     }
 }

@@ -201,7 +201,9 @@ impl Reconciling<'_> {
     ) -> anyhow::Result<()> {
         let found: Vec<(Publication, Finding)> = page
             .into_iter()
-            .filter_map(|(said, row)| find(&said, row.as_ref()).map(|finding| (said, finding)))
+            .filter_map(|(from_range, row)| {
+                find(&from_range, row.as_ref()).map(|finding| (from_range, finding))
+            })
             .collect();
         let mut repaired = self.repaired(&found).await?.into_iter();
         for (_, finding) in &found {
@@ -222,17 +224,22 @@ impl Reconciling<'_> {
     /// does not prove what the database stores. Returns for each of these rows, in order, whether it is right now.
     async fn repaired(&self, found: &[(Publication, Finding)]) -> anyhow::Result<Vec<bool>> {
         let mendable = found.iter().filter(|(_, finding)| finding.is_mended_by_merge);
-        let said: Vec<Publication> = mendable.map(|(said, _)| said.clone()).collect();
-        if !self.repair || said.is_empty() {
+        let results: Vec<Publication> =
+            mendable.map(|(from_range, _)| from_range.clone()).collect();
+        if !self.repair || results.is_empty() {
             return Ok(Vec::new());
         }
-        for refused in self.context.store.write(&said).await?.refused {
-            let (id, reason) = (&said[refused.place].id, refused.reason);
+        for refused in self.context.store.write(&results).await?.refused {
+            let (id, reason) = (&results[refused.place].id, refused.reason);
             tracing::warn!(?id, reason, "the database refused the row");
         }
-        let ids: Vec<_> = said.iter().map(|said| said.id.clone()).collect();
+        let ids: Vec<_> = results.iter().map(|result| result.id.clone()).collect();
         let rows = self.context.rows.find(&ids).await?;
-        Ok(said.iter().zip(rows).map(|(said, row)| find(said, row.as_ref()).is_none()).collect())
+        Ok(results
+            .iter()
+            .zip(rows)
+            .map(|(from_range, row)| find(from_range, row.as_ref()).is_none())
+            .collect())
     }
 
     fn print(

@@ -50,7 +50,7 @@ pub(crate) struct Ended {
     pub(crate) counts: JobCounts,
     /// Whether the lines of a file contain no event.
     #[serde(skip)]
-    pub(crate) is_rubbish: bool,
+    pub(crate) has_no_event: bool,
     /// A few rejected records.
     pub(crate) rejected: Vec<Rejected>,
     /// The number of selected records that were skipped, by reason.
@@ -201,7 +201,7 @@ impl Run {
         Ok(Ended {
             job: self.id,
             state,
-            is_rubbish: is_file && events == 0 && progress.counts.all_rejected() > 0,
+            has_no_event: is_file && events == 0 && progress.counts.all_rejected() > 0,
             counts: progress.counts,
             rejected: counts.examples(),
             left_out,

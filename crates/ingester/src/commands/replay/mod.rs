@@ -182,11 +182,11 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
         text.push_str(&format!("\n`replay resume {}` goes on with it", ended.job));
     }
     output.print("done", &ended, &text)?;
-    if ended.is_rubbish {
+    if ended.has_no_event {
         tracing::error!("no line of the file is an event");
     }
     let is_whole = [ORIGINAL_GONE, job::GONE].iter().all(|why| !ended.left_out.contains_key(why));
-    Ok(done && is_whole && !ended.is_rubbish)
+    Ok(done && is_whole && !ended.has_no_event)
 }
 
 /// Asks for confirmation at the terminal.
