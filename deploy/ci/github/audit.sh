@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs publication-audit with the action's inputs, which come as variables.
+# Runs publication-audit with the action's inputs, which are variables.
 set -euo pipefail
 
 scratch=$(mktemp -d)
@@ -30,12 +30,12 @@ if [ -n "${AUDIT_BASE:-}" ]; then
         echo "::error title=publication-audit::base needs exactly one lockfile, found ${#files[@]}"
         exit 2
     fi
-    # A revision that is not there must fail: compared with the wrong one, or with none, the audit would say nothing.
+    # A missing revision must fail, because a comparison with the wrong base or with none proves nothing.
     if ! git rev-parse --verify --quiet "$AUDIT_BASE^{commit}" >/dev/null; then
         echo "::error title=publication-audit::the base revision is not in this clone; fetch it (fetch-depth: 0)"
         exit 2
     fi
-    # A lockfile that the base does not have is new as a whole.
+    # If the base does not have the lockfile, all its packages are new.
     if git cat-file -e "$AUDIT_BASE:./${files[0]}" 2>/dev/null; then
         git show "$AUDIT_BASE:./${files[0]}" >"$scratch/base"
         arguments+=(--base "$scratch/base")
@@ -45,7 +45,7 @@ fi
 code=0
 publication-audit "${arguments[@]}" --format github -- "${files[@]}" || code=$?
 if [ -n "${AUDIT_SARIF:-}" ]; then
-    # The same result; it is written for code scanning whatever the first run found.
+    # The same result for code scanning; it is written whatever the first run found.
     publication-audit "${arguments[@]}" --format sarif --output "$AUDIT_SARIF" -- "${files[@]}" || true
 fi
 echo "exit-code=$code" >>"${GITHUB_OUTPUT:-/dev/null}"
