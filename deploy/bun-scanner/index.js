@@ -27,7 +27,7 @@ export const scanner = {
         }
       }
     } catch (error) {
-      // A mistake of ours must not look like an answer of the service: Bun ends the installation and shows it.
+      // A defect of the scanner must not look like an answer of the service: Bun ends the installation and shows the error.
       if (!(error instanceof Unanswered)) throw error;
       found.push(missing("(all packages)", unanswered, error));
     }
@@ -35,7 +35,7 @@ export const scanner = {
   },
 };
 
-// What is asked: tarballs of the deployment's registry, each package and version once. Everything else may be private.
+// The packages to ask about: tarballs of the deployment's registry, each package and version once. Others may be private.
 function subjectsOf(packages, hosts) {
   const subjects = new Map();
   for (const { name, version, tarball } of packages) {

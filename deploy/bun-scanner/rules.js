@@ -13,7 +13,7 @@ const DEFAULTS = {
 const ADVISORY = { error: "fatal", warn: "warn" };
 const YEAR = 365 * 86_400_000;
 
-// Reads "RULE=LEVEL,…" into a function from a rule's name to Bun's level, or null where the rule is off.
+// Reads "RULE=LEVEL,…" into a function from a rule's name to Bun's level, or null if the rule is off.
 export function levels(text) {
   const chosen = { ...DEFAULTS };
   for (const item of text.split(",").map((item) => item.trim()).filter(Boolean)) {
@@ -26,7 +26,7 @@ export function levels(text) {
   return (rule) => ADVISORY[chosen[rule]] ?? null;
 }
 
-// What the rules say of one package. `answer` is the service's, null where it has no record.
+// The broken rules of one package. `answer` is the service's answer, null if it has no record.
 export function advisories({ name, version, listed, disagrees }, answer, levelOf, url) {
   const broken = [];
   if (disagrees) {

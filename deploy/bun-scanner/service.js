@@ -1,4 +1,4 @@
-// Asking the query API: in batches, in halves over a limit, again after what passes by itself.
+// The client of the query API: sends batches, halves a batch over a limit, and retries transient errors.
 
 import { readFileSync } from "node:fs";
 import { host } from "./tarball.js";
@@ -11,12 +11,12 @@ const PACKAGES = `query BunScanner($refs: [PackageRef!]!) { packages(refs: $refs
   publicationInfo { username created tor tfa disputed }
   history { strongest { version } weaker newPublisher publisherLast } } }`;
 
-// The service gave no answer, for the reason that is the message.
+// The service gave no answer; the message is the reason.
 export class Unanswered extends Error {}
 
 class TooLarge extends Error {}
 
-// Reads the configuration from variables. Throws for one that has no meaning: Bun then ends the installation.
+// Reads the configuration from variables. Throws if a value is invalid: Bun then ends the installation.
 export function settings(variables) {
   const wrong = (name, what) => new Error(`publication-insights: ${name} ${what}`);
   const address = variables.PUBLICATION_INSIGHTS_URL;
@@ -47,7 +47,7 @@ export async function hostsOf(url, token, signal) {
   return registry.hosts.map(host);
 }
 
-// The answers for { name, version } in their order: an object, null where there is no record, or Unanswered.
+// The answers for { name, version } in the same order: an object, null without a record, or Unanswered.
 export async function ask(url, token, subjects, signal) {
   const batches = [];
   for (let at = 0; at < subjects.length; at += BATCH) batches.push([at, subjects.slice(at, at + BATCH)]);
@@ -94,14 +94,14 @@ async function post(url, token, body, signal) {
   }
 }
 
-// { data }, or { why, after } of a failure that may pass, `after` in milliseconds where the service names a time.
+// { data }, or { why, after } for a transient failure; `after` is the wait in milliseconds, null for the default.
 async function once(url, token, body, signal) {
   const headers = { "content-type": "application/json", accept: "application/graphql-response+json, application/json;q=0.9" };
   if (token) headers.authorization = `Bearer ${token}`;
   let response;
   let text;
   try {
-    // Neither the token nor the names go to where a redirect points.
+    // Neither the token nor the names may go to the target of a redirect.
     const options = { method: "POST", headers, body: JSON.stringify(body), redirect: "manual", signal };
     response = await fetch(new URL("graphql", url), options);
     text = await response.text();

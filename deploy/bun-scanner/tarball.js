@@ -1,5 +1,5 @@
-// Which packages come from the deployment's registry, and what their tarballs are called. The same rules as
-// publication-audit's (crates/audit/src/location.rs).
+// Finds the packages of the deployment's registry, and the name and version in the address of a tarball. The rules are those
+// of publication-audit (crates/audit/src/location.rs).
 
 // "HOST[:PORT][/PATH]" or an address, as { host, port, path }; the default port is "".
 export function host(text) {
@@ -15,7 +15,7 @@ function isHttp(url) {
   return url.protocol === "https:" || url.protocol === "http:";
 }
 
-// The path of a tarball's address behind the registry's own; null where it comes from elsewhere.
+// The part of a tarball's path after the registry's path; null if the tarball is not from the registry.
 function restOf(tarball, hosts) {
   const url = typeof tarball === "string" ? URL.parse(tarball) : null;
   if (!url || !isHttp(url)) return null;
@@ -30,7 +30,7 @@ export function isFrom(tarball, hosts) {
   return restOf(tarball, hosts) !== null;
 }
 
-// { name, version } of NAME/-/NAME-VERSION.tgz or download/@SCOPE/NAME/VERSION/…; null where the path is another.
+// { name, version } of NAME/-/NAME-VERSION.tgz or download/@SCOPE/NAME/VERSION/…; null for any other path.
 export function packageOf(tarball, hosts) {
   let segments;
   try {

@@ -1,4 +1,4 @@
-// A real Bun installs from a real registry on this machine, with the scanner in between.
+// A real Bun installs from a real registry on this machine, with the scanner.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";

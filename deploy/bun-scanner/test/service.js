@@ -1,6 +1,6 @@
 // A service that speaks the contract's answers, for the tests.
 
-// `rows` has a publication's facts by "name version"; what is not there has no record. `fault` may answer instead.
+// `rows` has a publication's facts by "name version"; other packages have no record. `fault` may answer instead.
 export function service(hosts, rows, fault = () => null) {
   const asked = [];
   const requests = [];
