@@ -1,7 +1,7 @@
 //! Admission control: the permits and the buffers that requests wait for, all owned by one type.
 //!
-//! Bodies are counted as they arrive, answers until they are sent. When a new body or answer does not fit, the slowest
-//! holder is evicted. The sum of all limits is checked against `limits.max_memory` at start.
+//! Bodies are counted as they arrive, answers until they are sent. When there is no room for a new one, a late holder is
+//! evicted, or one of the client that holds the most. The sum of all limits is checked against `limits.max_memory` at start.
 
 mod budget;
 mod room;

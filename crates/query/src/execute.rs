@@ -33,7 +33,7 @@ use crate::metrics::QueryMetrics;
 use crate::schema::ApiSchema;
 use crate::schema::one_of;
 
-pub(crate) use self::fetched::{Fetched, Listed, Told};
+pub(crate) use self::fetched::{Fetched, FoundHistory, Listed};
 pub(crate) use self::plan::Plan;
 
 /// The read-only context of the execution.

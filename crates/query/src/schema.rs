@@ -28,8 +28,8 @@ impl QuerySettings {
 
 /// The schema in SDL, with these limits in its descriptions, preceded by the notice (`http.notice`) if there is one.
 fn schema_text(limits: &Limits, notice: &str) -> String {
-    let defaults = told(&Limits::default());
-    let pairs = defaults.iter().zip(told(limits));
+    let defaults = limit_texts(&Limits::default());
+    let pairs = defaults.iter().zip(limit_texts(limits));
     let text =
         pairs.fold(DEFAULT_SCHEMA.to_owned(), |text, (default, own)| text.replace(default, &own));
     match text.strip_prefix(BEGINNING) {
@@ -43,7 +43,7 @@ fn schema_text(limits: &Limits, notice: &str) -> String {
 }
 
 /// The text about each limit in the descriptions.
-fn told(limits: &Limits) -> [String; 11] {
+fn limit_texts(limits: &Limits) -> [String; 11] {
     limits.of_a_request().map(|(key, value)| format!("{value} (`{key}`)"))
 }
 
@@ -115,13 +115,14 @@ mod tests {
         };
         let text = schema_text(&other, "");
         assert_eq!(text.matches("(`limits.").count(), 13, "max_refs is there three times");
-        for told in told(&other) {
+        for limit_text in limit_texts(&other) {
             assert!(
-                text.contains(&format!(" {told}")) || text.contains(&format!("\n{told}")),
-                "{told}"
+                text.contains(&format!(" {limit_text}"))
+                    || text.contains(&format!("\n{limit_text}")),
+                "{limit_text}"
             );
         }
-        for default in told(&Limits::default()) {
+        for default in limit_texts(&Limits::default()) {
             assert!(!text.contains(&default), "{default}");
         }
     }

@@ -186,23 +186,23 @@ impl Probe {
     async fn run(self) {
         let mut interval = tokio::time::interval(PROBE_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut told: Option<(String, Instant)> = None;
+        let mut logged: Option<(String, Instant)> = None;
         loop {
             interval.tick().await;
             let reason = self.ask().await;
             let state = if reason.is_none() { State::Ready } else { State::Paused };
             self.status.set(state, reason.clone());
             self.ready.set(self.status.ready().ready.into());
-            match (reason, &told) {
+            match (reason, &logged) {
                 (None, Some(_)) => {
                     info!("the database answers again");
-                    told = None;
+                    logged = None;
                 }
                 (None, None) => {}
                 (Some(reason), Some((same, at))) if reason == *same && at.elapsed() < REMIND => {}
                 (Some(reason), _) => {
                     warn!(reason, "not ready; it is asked again until it answers");
-                    told = Some((reason, Instant::now()));
+                    logged = Some((reason, Instant::now()));
                 }
             }
         }

@@ -44,9 +44,9 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
         return Ok(());
     }
     parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-    let told = parts.map(|(key, bytes)| format!("{} {key}", ByteSize::b(bytes))).join(", ");
+    let list = parts.map(|(key, bytes)| format!("{} {key}", ByteSize::b(bytes))).join(", ");
     let message = format!(
-        "is {}, and what may be held comes to {}: {told}",
+        "is {}, and what may be held comes to {}: {list}",
         limits.max_memory,
         ByteSize::b(sum)
     );

@@ -65,8 +65,8 @@ struct Entry {
 /// Whether a guest was evicted.
 #[derive(Debug, Default)]
 struct Evicted {
-    is: AtomicBool,
-    told: Notify,
+    flag: AtomicBool,
+    notify: Notify,
 }
 
 /// Bytes that are held until this is dropped.
@@ -146,7 +146,7 @@ impl State {
     fn leave(&mut self, id: u64) {
         let Some(entry) = self.guests.remove(&id) else { return };
         self.used -= entry.bytes;
-        self.going -= usize::from(entry.evicted.is.load(Ordering::Relaxed));
+        self.going -= usize::from(entry.evicted.flag.load(Ordering::Relaxed));
         if let Some(held) = self.by_client.get_mut(&entry.client) {
             *held -= entry.bytes;
             if *held == 0 {
@@ -228,9 +228,9 @@ impl Entry {
         match &self.guest {
             Guest::Leaving(None) => return false,
             Guest::Leaving(Some(peer)) => peer.cut(),
-            Guest::Arriving => self.evicted.told.notify_one(),
+            Guest::Arriving => self.evicted.notify.notify_one(),
         }
-        self.evicted.is.store(true, Ordering::Relaxed);
+        self.evicted.flag.store(true, Ordering::Relaxed);
         true
     }
 }
@@ -240,7 +240,7 @@ impl Place {
     pub(crate) async fn grow(&mut self, bytes: u64) -> Result<(), GivenUp> {
         loop {
             let freed = self.room.freed.notified();
-            if self.evicted.is.load(Ordering::Relaxed) {
+            if self.evicted.flag.load(Ordering::Relaxed) {
                 return Err(GivenUp);
             }
             if self.room.try_grow(self.id, bytes) {
@@ -253,7 +253,7 @@ impl Place {
 
     /// Waits until this guest is evicted.
     pub(crate) async fn is_evicted(&self) {
-        self.evicted.told.notified().await;
+        self.evicted.notify.notified().await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use model::{History, PackageName, Past, Publication, PublicationId, PublicationInfo, histories};
 
 use super::Executor;
-use super::fetched::{Fetched, Listed, Told};
+use super::fetched::{Fetched, FoundHistory, Listed};
 use super::plan::{Plan, WithHistory};
 use crate::error::{Code, Exceeded, QueryError};
 
@@ -89,12 +89,12 @@ impl Executor {
         }
         let strongest =
             if plan.with_strongest { self.strongest(&found).await? } else { HashMap::new() };
-        let told = found.into_iter().map(|(id, history)| {
+        let histories = found.into_iter().map(|(id, history)| {
             let key = strongest_of(&id, &history);
             let strongest = key.and_then(|key| strongest.get(&key).cloned());
-            (id, Told { history, strongest })
+            (id, FoundHistory { history, strongest })
         });
-        fetched.histories = told.collect();
+        fetched.histories = histories.collect();
         fetched.history_rows = read.rows;
         Ok(())
     }

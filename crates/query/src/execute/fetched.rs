@@ -15,7 +15,7 @@ pub(crate) struct Fetched {
     pub(crate) pages: Vec<Listed>,
     /// One entry for each search of the plan.
     pub(crate) searches: Vec<Vec<PackageName>>,
-    pub(crate) histories: HashMap<PublicationId, Told>,
+    pub(crate) histories: HashMap<PublicationId, FoundHistory>,
     /// Number of rows that were read for the histories.
     pub(crate) history_rows: u64,
 }
@@ -38,7 +38,7 @@ impl Listed {
 
 /// A history, and the row of its strongest publication when the request selects that.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct FoundHistory {
     pub(crate) history: History,
     pub(crate) strongest: Option<PublicationInfo>,
 }

@@ -4,7 +4,7 @@
 use model::{Integrity, PackageVersion, Publication, PublicationInfo, Timestamp, Username};
 
 use super::collect::{Collector, Group};
-use super::fetched::{Listed, Told};
+use super::fetched::{FoundHistory, Listed};
 use super::write::{Stop, Writer, Written};
 use crate::config::RegistrySettings;
 use crate::error::{QueryError, Segment};
@@ -63,7 +63,7 @@ pub(super) static PACKAGE: Type<Publication> = Type {
                 Box::new(move |writer, row| {
                     let histories = writer.histories;
                     match histories.get(&row.id) {
-                        Some(told) => writer.nullable(|writer| history.write(writer, told)),
+                        Some(found) => writer.nullable(|writer| history.write(writer, found)),
                         None => writer.null(),
                     }
                 })
@@ -100,26 +100,26 @@ static INFO: Type<PublicationInfo> = Type {
     ],
 };
 
-static HISTORY: Type<Told> = Type {
+static HISTORY: Type<FoundHistory> = Type {
     name: "History",
     fields: &[
-        ("earlier", Leaf(|writer, told| writer.raw(&told.history.earlier.to_string()))),
+        ("earlier", Leaf(|writer, found| writer.raw(&found.history.earlier.to_string()))),
         (
             "strongest",
             Nested(|collector, group| {
                 let earlier = collector.select(&EARLIER, group);
-                Box::new(move |writer, told| match &told.history.strongest {
-                    Some(_) => writer.nullable(|writer| earlier.write(writer, told)),
+                Box::new(move |writer, found| match &found.history.strongest {
+                    Some(_) => writer.nullable(|writer| earlier.write(writer, found)),
                     None => writer.null(),
                 })
             }),
         ),
-        ("weaker", Leaf(|writer, told| writer.flag(told.history.weaker))),
-        ("newPublisher", Leaf(|writer, told| writer.flag(told.history.new_publisher))),
+        ("weaker", Leaf(|writer, found| writer.flag(found.history.weaker))),
+        ("newPublisher", Leaf(|writer, found| writer.flag(found.history.new_publisher))),
         (
             "publisherLast",
-            Leaf(|writer, told| {
-                let last = told.history.publisher_last.map(Timestamp::to_rfc3339_millis);
+            Leaf(|writer, found| {
+                let last = found.history.publisher_last.map(Timestamp::to_rfc3339_millis);
                 writer.text_or_null(last.as_deref());
             }),
         ),
@@ -127,13 +127,13 @@ static HISTORY: Type<Told> = Type {
 };
 
 /// For a history with a strongest publication.
-static EARLIER: Type<Told> = Type {
+static EARLIER: Type<FoundHistory> = Type {
     name: "EarlierPublication",
     fields: &[
         (
             "version",
-            Leaf(|writer, told| {
-                let strongest = told.history.strongest.as_ref();
+            Leaf(|writer, found| {
+                let strongest = found.history.strongest.as_ref();
                 writer.text_or_null(strongest.map(PackageVersion::as_str));
             }),
         ),
@@ -142,7 +142,7 @@ static EARLIER: Type<Told> = Type {
             Nested(|collector, group| {
                 collector.with_strongest.set(true);
                 let info = collector.select(&INFO, group);
-                Box::new(move |writer, told| match &told.strongest {
+                Box::new(move |writer, found| match &found.strongest {
                     Some(strongest) => info.write(writer, strongest),
                     // The row was deleted after the history was read.
                     None => Err(Stop::Null),

@@ -86,20 +86,20 @@ pub(super) enum WithHistory {
 }
 
 /// Why a field has no value.
-enum Trouble {
+enum FieldError {
     /// The whole request is refused.
     Refused(String),
     /// The field is null, with an error in the answer.
     Null(String),
 }
 
-impl From<String> for Trouble {
+impl From<String> for FieldError {
     fn from(message: String) -> Self {
         Self::Null(message)
     }
 }
 
-type Planned = Result<WriteRoot, Trouble>;
+type Planned = Result<WriteRoot, FieldError>;
 
 type PlanRoot = fn(&Planner<'_, '_>, &Group<'_>, &mut Plan) -> Planned;
 
@@ -152,8 +152,8 @@ impl<'a> Planner<'a, '_> {
         let (keys, pages) = (plan.keys.len(), plan.pages.len());
         let write = match planned(self, group, plan) {
             Ok(write) => write,
-            Err(Trouble::Refused(message)) => return Err(error(message)),
-            Err(Trouble::Null(message)) => {
+            Err(FieldError::Refused(message)) => return Err(error(message)),
+            Err(FieldError::Null(message)) => {
                 let path = vec![Segment::Key(group.key.to_owned())];
                 let error = QueryError { path, ..error(message) };
                 Box::new(move |writer: &mut Writer<'_>, _: &Found<'_>| writer.fail(&error)) as _
@@ -282,9 +282,10 @@ fn publications(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -
     let arguments = planner.arguments(group);
     let Publications { first, after, filter, order } = arguments.read()?;
     let first = page_size(first)?;
-    let not_ours = || Trouble::Refused("argument `after` is not a cursor of this service".into());
+    let not_ours =
+        || FieldError::Refused("argument `after` is not a cursor of this service".into());
     let after = after.map(|text| cursor::decode(text).ok_or_else(not_ours)).transpose()?;
-    let filter = condition(filter.unwrap_or_default()).map_err(Trouble::Refused)?;
+    let filter = condition(filter.unwrap_or_default()).map_err(FieldError::Refused)?;
     let filter = filter.map(|filter| Filter { order, ..filter });
     plan.asked += u64::from(first);
     plan.pages.push(Page { filter, after, first });
@@ -296,10 +297,10 @@ fn publications(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -
     }))
 }
 
-fn page_size(first: i32) -> Result<u32, Trouble> {
+fn page_size(first: i32) -> Result<u32, FieldError> {
     let count = u32::try_from(first).ok().filter(|_| (1..=MAX_FIRST).contains(&first));
     count.ok_or_else(|| {
-        Trouble::Refused(format!("argument `first` is {first}, it must be 1 to {MAX_FIRST}"))
+        FieldError::Refused(format!("argument `first` is {first}, it must be 1 to {MAX_FIRST}"))
     })
 }
 
@@ -309,7 +310,7 @@ fn search(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Plan
     let first = page_size(first)?;
     if !(1..=MAX_PREFIX).contains(&prefix.len()) {
         let message = format!("argument `prefix` must have 1 to {MAX_PREFIX} bytes");
-        return Err(Trouble::Refused(message));
+        return Err(FieldError::Refused(message));
     }
     plan.asked += u64::from(first);
     let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));

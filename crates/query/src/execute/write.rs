@@ -6,7 +6,7 @@ use apollo_compiler::response::JsonMap;
 use model::{Publication, PublicationId, Purl};
 
 use super::cursor;
-use super::fetched::{Fetched, Told};
+use super::fetched::{Fetched, FoundHistory};
 use crate::config::RegistrySettings;
 use crate::error::{QueryError, Segment};
 
@@ -40,7 +40,7 @@ pub(super) struct Writer<'a> {
     /// The errors of values that became null.
     pub(super) errors: Vec<QueryError>,
     pub(super) ecosystem: &'a str,
-    pub(super) histories: &'a HashMap<PublicationId, Told>,
+    pub(super) histories: &'a HashMap<PublicationId, FoundHistory>,
     pub(super) max_length: usize,
     pub(super) max_errors: usize,
     /// The current indices in the enclosing lists.

@@ -35,7 +35,7 @@ pub(super) struct Context {
     /// The deadline of the answer.
     pub(super) until: Instant,
     /// The entity tags of `If-None-Match`.
-    pub(super) has: Vec<HeaderValue>,
+    pub(super) if_none_match: Vec<HeaderValue>,
 }
 
 /// The rate limit headers for a client; empty when the rate is not limited.

@@ -77,15 +77,15 @@ impl Context {
             is_get: head.method != Method::POST,
             takes_gzip: takes_gzip(headers),
             until: Instant::now() + app.settings.http.request_timeout,
-            has: headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect(),
+            if_none_match: headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect(),
         })
     }
 
     /// Charges the one publication that every request costs.
     fn charge(&self, app: &App) -> Result<(), Refusal> {
         app.access.charge(self.client, 1).map_err(|error| {
-            let told = rate_headers(app, self.client);
-            Refusal::new(error).written_as(self.media).with_all(told)
+            let headers = rate_headers(app, self.client);
+            Refusal::new(error).written_as(self.media).with_all(headers)
         })
     }
 }

@@ -47,22 +47,22 @@ pub(super) async fn package(State(app): State<Arc<App>>, request: Request) -> Re
 }
 
 /// The parameters of a page's URL. Empty values count as absent.
-struct Given {
+struct PageParameters {
     own: Option<String>,
     after: Option<String>,
 }
 
-fn parameters(uri: &Uri, own: &str) -> Result<Given, Refusal> {
+fn parameters(uri: &Uri, own: &str) -> Result<PageParameters, Refusal> {
     let pairs = pairs(uri).map_err(|error| Refusal::new(error).written_as(Media::Html))?;
     let value = |name: &str| {
         let named = pairs.iter().rev().find(|(own, _)| own == name);
         named.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
     };
-    Ok(Given { own: value(own), after: value("after") })
+    Ok(PageParameters { own: value(own), after: value("after") })
 }
 
 impl App {
-    async fn home(&self, context: &Context, given: &Given) -> Result<Response, Refusal> {
+    async fn home(&self, context: &Context, given: &PageParameters) -> Result<Response, Refusal> {
         let (notice, ecosystem) = (&self.settings.http.notice, &self.settings.registry.ecosystem);
         let Some(prefix) = &given.own else {
             let page = HomePage { notice, ecosystem, search: None }.html();

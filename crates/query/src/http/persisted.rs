@@ -64,12 +64,12 @@ pub(super) fn check(hash: &Hash, text: &str) -> Result<(), QueryError> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Extensions {
-    persisted_query: Option<Given>,
+    persisted_query: Option<PersistedQuery>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Given {
+struct PersistedQuery {
     version: u8,
     sha256_hash: String,
 }

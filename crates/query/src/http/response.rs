@@ -202,21 +202,21 @@ pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> 
     let mut headers = rate_headers(app, context.client);
     context.media.describe(&mut headers);
     let is_compressed = context.takes_gzip && body.len() >= COMPRESSED_FROM;
-    let mut has_it = false;
+    let mut is_unmodified = false;
     if is_partial {
         headers.insert(header::CACHE_CONTROL, NO_STORE);
     } else if context.is_get {
         let tag = tag(&context.media.content_type(), is_compressed, &body);
-        has_it = is_known(&context.has, &tag);
+        is_unmodified = is_known(&context.if_none_match, &tag);
         headers.insert(header::ETAG, tag);
         headers.insert(header::CACHE_CONTROL, app.freshness.of(is_settled));
     }
-    let outcome = match (has_it, is_partial) {
+    let outcome = match (is_unmodified, is_partial) {
         (true, _) => "not_modified",
         (false, true) => "partial",
         (false, false) => "ok",
     };
-    let mut response = if has_it {
+    let mut response = if is_unmodified {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let mut body = Bytes::from(body);

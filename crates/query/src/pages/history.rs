@@ -6,7 +6,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::marks::{Mark, Row, in_text};
 use super::{links, page, timeline, words};
-use crate::execute::{Fetched, Listed, Told};
+use crate::execute::{Fetched, FoundHistory, Listed};
 
 /// The query of the page. Its variables are those of [`history_variables`].
 pub(crate) const HISTORY: &str =
@@ -52,10 +52,11 @@ pub(crate) struct HistoryPage<'a> {
 
 impl HistoryPage<'_> {
     pub(crate) fn html(&self) -> Markup {
-        let told = |id: &PublicationId| self.fetched.histories.get(id);
+        let found_history = |id: &PublicationId| self.fetched.histories.get(id);
         let rows = self.listed.rows.iter();
-        let rows: Vec<Row<'_>> =
-            rows.map(|publication| Row { publication, told: told(&publication.id) }).collect();
+        let rows: Vec<Row<'_>> = rows
+            .map(|publication| Row { publication, found_history: found_history(&publication.id) })
+            .collect();
         let content = html! {
             h1 { code.name { (self.name) } }
             p { "How the versions of this " (self.ecosystem) " package were published, newest first. Times are UTC." }
@@ -133,7 +134,7 @@ fn line(row: &Row<'_>) -> Markup {
                         li { (words::tor(info.tor_reason)) @if !info.tor_settled { " " (UNSETTLED) } }
                     }
                     li.small { (words::credential(info.credential)) }
-                    @if let Some(Told { history, .. }) = row.told {
+                    @if let Some(FoundHistory { history, .. }) = row.found_history {
                         @if let Some(last) = history.publisher_last {
                             li.small { "The same account published this package before, last on " (words::day(last)) "." }
                         }
@@ -164,9 +165,9 @@ fn why(row: &Row<'_>, mark: Mark) -> Markup {
 }
 
 fn weaker(row: &Row<'_>) -> Markup {
-    let told = row.told;
-    let version = told.and_then(|told| told.history.strongest.as_ref());
-    let info = told.and_then(|told| told.strongest.as_ref());
+    let found = row.found_history;
+    let version = found.and_then(|found| found.history.strongest.as_ref());
+    let info = found.and_then(|found| found.strongest.as_ref());
     html! {
         "published by a single factor"
         @if let Some(version) = version {

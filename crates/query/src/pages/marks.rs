@@ -3,13 +3,13 @@
 use maud::{Markup, html};
 use model::{Publication, PublishMethod};
 
-use crate::execute::Told;
+use crate::execute::FoundHistory;
 
 /// A publication, and how it compares with earlier ones.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) publication: &'a Publication,
-    pub(super) told: Option<&'a Told>,
+    pub(super) found_history: Option<&'a FoundHistory>,
 }
 
 /// A notable property. Each has its own shape, because colour is not visible to everybody, and not in print.
@@ -50,7 +50,7 @@ impl Row<'_> {
     }
 
     pub(super) fn has(&self, mark: Mark) -> bool {
-        let history = self.told.map(|told| &told.history);
+        let history = self.found_history.map(|found| &found.history);
         let says = |flag: Option<Option<bool>>| flag.flatten() == Some(true);
         match mark {
             Mark::Weaker => says(history.map(|history| history.weaker)),

@@ -25,7 +25,7 @@ pub(super) fn figure(rows: &[Row<'_>]) -> Markup {
     let bottom = LANE * words::METHODS.len();
     html! {
         figure {
-            svg.timeline width="100%" height=(bottom + 28) role="img" aria-label=(told(rows)) {
+            svg.timeline width="100%" height=(bottom + 28) role="img" aria-label=(text_alternative(rows)) {
                 @for (lane, method) in words::METHODS.into_iter().enumerate() {
                     text x="0" y=(lane * LANE + 14) { (words::method(method)) }
                     line.lane x1="0" x2="100%" y1=(lane * LANE + LINE) y2=(lane * LANE + LINE) {}
@@ -75,7 +75,7 @@ fn name(row: &Row<'_>) -> String {
 }
 
 /// The text alternative of the timeline. The table below has each publication.
-fn told(rows: &[Row<'_>]) -> String {
+fn text_alternative(rows: &[Row<'_>]) -> String {
     let methods = words::METHODS.into_iter().map(|method| {
         let count = rows.iter().filter(|row| row.method() == method).count();
         (words::method(method), count)
