@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use serde_json::json;
 use sqlx::PgPool;
 use testkit::Daemon;
-use testkit::hostile::{Seen, Survived, Target, attacks, carry_out};
+use testkit::hostile::{AttackResult, Target, WitnessResult, attacks, run_attack};
 
 use crate::graphql_bulk::{add, migrated};
 use crate::support::Query;
@@ -33,36 +33,32 @@ async fn hostile_requests_hurt_nobody() {
     };
     let mut harm = Vec::new();
     for attack in attacks(20_000) {
-        let survived = carry_out(&attack, target);
+        let result = run_attack(&attack, target);
         let log = query.running.daemon.log();
         assert!(query.running.daemon.is_running(), "{}:\n{log}", attack.name);
         let wrong = WRONG
             .iter()
-            .find(|word| survived.answer.starts_with(**word) || survived.answer.ends_with(**word));
-        let is_well = survived.witnesses.iter().all(|witness| witness.is_well(SLACK));
-        eprintln!("{}", line(&attack.name, &survived));
-        if wrong.is_some() || !is_well || survived.peak >= MEMORY {
-            harm.push(format!("{}: {survived:#?}", attack.name));
+            .find(|word| result.answer.starts_with(**word) || result.answer.ends_with(**word));
+        let is_well = result.witnesses.iter().all(|witness| witness.is_well(SLACK));
+        eprintln!("{}", line(&attack.name, &result));
+        if wrong.is_some() || !is_well || result.peak >= MEMORY {
+            harm.push(format!("{}: {result:#?}", attack.name));
         }
     }
     assert!(harm.is_empty(), "{}", harm.join("\n"));
     query.running.stop();
 }
 
-fn line(name: &str, survived: &Survived) -> String {
-    let waits = survived.witnesses.iter().map(|witness| match &witness.failed {
+fn line(name: &str, result: &AttackResult) -> String {
+    let waits = result.witnesses.iter().map(|witness| match &witness.failed {
         Some(failed) => format!("{} {failed}", witness.name),
         None => {
-            let Seen { name, longest, busy, .. } = witness;
+            let WitnessResult { name, longest, busy, .. } = witness;
             format!("{name} {} ms ({busy} times busy)", longest.as_millis())
         }
     });
-    let peak = survived.peak as f64 / 1e6;
-    format!(
-        "{name} | {} | {peak:.0} MB | {}",
-        survived.answer,
-        waits.collect::<Vec<_>>().join(", ")
-    )
+    let peak = result.peak as f64 / 1e6;
+    format!("{name} | {} | {peak:.0} MB | {}", result.answer, waits.collect::<Vec<_>>().join(", "))
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use testkit::hostile::{Attack, Survived, Target, attacks, carry_out};
+use testkit::hostile::{Attack, AttackResult, Target, attacks, run_attack};
 
 use crate::query::{self, Served};
 use crate::report::Report;
@@ -28,16 +28,16 @@ pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     let (mut peak, mut slowest) = (0.0_f64, Duration::ZERO);
     let mut harm = Vec::new();
     for attack in attacks(SIZE) {
-        let survived = carry_out(&attack, target);
+        let result = run_attack(&attack, target);
         let alive = served.daemon.is_running();
-        show(&attack, &survived);
-        peak = peak.max(megabytes(&survived));
-        slowest = survived.witnesses.iter().fold(slowest, |all, own| all.max(own.longest));
+        show(&attack, &result);
+        peak = peak.max(megabytes(&result));
+        slowest = result.witnesses.iter().fold(slowest, |all, own| all.max(own.longest));
         if !alive {
             bail!("{}: the daemon died:\n{}", attack.name, served.daemon.log());
         }
-        let is_well = survived.witnesses.iter().all(|own| own.is_well(1) && own.busy == 0);
-        if !is_well || megabytes(&survived) > MEMORY {
+        let is_well = result.witnesses.iter().all(|own| own.is_well(1) && own.busy == 0);
+        if !is_well || megabytes(&result) > MEMORY {
             harm.push(attack.name);
         }
     }
@@ -50,17 +50,17 @@ pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     bail!("over {MEMORY:.0} MB, or others were not answered in time: {}", harm.join("; "))
 }
 
-fn megabytes(survived: &Survived) -> f64 {
-    survived.peak as f64 / 1e6
+fn megabytes(result: &AttackResult) -> f64 {
+    result.peak as f64 / 1e6
 }
 
-fn show(attack: &Attack, survived: &Survived) {
-    let failed = survived.witnesses.iter().find_map(|own| Some((own.name, own.failed.as_ref()?)));
-    let slowest = survived.witnesses.iter().max_by_key(|own| own.longest);
+fn show(attack: &Attack, result: &AttackResult) {
+    let failed = result.witnesses.iter().find_map(|own| Some((own.name, own.failed.as_ref()?)));
+    let slowest = result.witnesses.iter().max_by_key(|own| own.longest);
     let told = match (failed, slowest) {
         (Some((name, failed)), _) => format!("{name}: {failed}"),
         (None, Some(own)) => format!("{}: {} ms", own.name, own.longest.as_millis()),
         (None, None) => "none".to_owned(),
     };
-    println!("| {} | {} | {:.1} | {told} |", attack.name, survived.answer, megabytes(survived));
+    println!("| {} | {} | {:.1} | {told} |", attack.name, result.answer, megabytes(result));
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::http::http_get;
-use crate::process::{Farewell, Process, watched};
+use crate::process::{EndSignal, Process, watched};
 use crate::wait::poll_until;
 
 /// The deadline for readiness. A daemon needs a second; the rest is for a machine that compiles, and for catching up.
@@ -67,7 +67,7 @@ impl DaemonBuilder {
     pub fn spawn(self) -> Daemon {
         let log = self.dir.path().join("log");
         Daemon {
-            process: Process::spawn(self.command, Farewell::Kill, &log),
+            process: Process::spawn(self.command, EndSignal::Kill, &log),
             name: self.name,
             dir: self.dir,
         }
@@ -95,7 +95,7 @@ impl Daemon {
             .prefix("daemon-")
             .tempdir()
             .expect("a temporary directory can be made");
-        let mut command = watched(program, Farewell::Kill, dir.path());
+        let mut command = watched(program, EndSignal::Kill, dir.path());
         command.current_dir(dir.path());
         DaemonBuilder { command, name: program.display().to_string(), dir }
     }

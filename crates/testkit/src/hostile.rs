@@ -70,7 +70,7 @@ pub struct Target {
 
 /// The result of an attack.
 #[derive(Debug, Clone)]
-pub struct Survived {
+pub struct AttackResult {
     /// Bytes sent, over all connections.
     pub bytes: usize,
     /// The status and the error code, or a description of the result.
@@ -80,12 +80,12 @@ pub struct Survived {
     /// The peak memory of the server during the attack, in bytes.
     pub peak: u64,
     /// The results of the witnesses: normal clients during the attack.
-    pub witnesses: Vec<Seen>,
+    pub witnesses: Vec<WitnessResult>,
 }
 
 /// The result of a client that sends requests during the attack.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct WitnessResult {
     /// The name of the client.
     pub name: &'static str,
     /// Requests that were answered.
@@ -100,7 +100,7 @@ pub struct Seen {
     pub failed: Option<String>,
 }
 
-impl Seen {
+impl WitnessResult {
     /// Whether every request was answered within `slack` times the allowed wait.
     pub fn is_well(&self, slack: u32) -> bool {
         self.failed.is_none() && self.answered > 0 && self.longest <= self.allowed * slack
@@ -108,7 +108,7 @@ impl Seen {
 }
 
 /// Runs the attack while the witnesses send requests.
-pub fn carry_out(attack: &Attack, target: Target) -> Survived {
+pub fn run_attack(attack: &Attack, target: Target) -> AttackResult {
     // Resets the peak memory. Without permission it is the peak since the server's start.
     let _ = fs::write(format!("/proc/{}/clear_refs", target.pid), "5");
     // Needs more connections than a shell's usual limit. If the limit cannot be raised, fewer are opened.
@@ -144,7 +144,7 @@ pub fn carry_out(attack: &Attack, target: Target) -> Survived {
         over.store(true, Ordering::Relaxed);
         let seen = asking.into_iter().filter_map(|asking| asking.join().ok());
         let witnesses = seen.collect();
-        Survived { bytes, answer, time, peak: peak(target.pid), witnesses }
+        AttackResult { bytes, answer, time, peak: peak(target.pid), witnesses }
     })
 }
 
@@ -194,7 +194,7 @@ fn witnesses(target: Target) -> Vec<Witness> {
 
 impl Witness {
     /// Repeats the request until `over` is set, at least once.
-    fn ask_until(&self, over: &AtomicBool) -> Seen {
+    fn ask_until(&self, over: &AtomicBool) -> WitnessResult {
         let (mut answered, mut busy, mut longest) = (0, 0, Duration::ZERO);
         let mut began = Instant::now();
         let failed = loop {
@@ -226,7 +226,7 @@ impl Witness {
             thread::sleep(self.pause);
             began = Instant::now();
         };
-        Seen { name: self.name, answered, busy, longest, allowed: self.allowed, failed }
+        WitnessResult { name: self.name, answered, busy, longest, allowed: self.allowed, failed }
     }
 }
 

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::net::free_port;
-use crate::process::{Farewell, Process, watched};
+use crate::process::{EndSignal, Process, watched};
 use crate::wait::poll_until;
 
 /// The version of Apache Kafka for the tests, unless [`KAFKA_VERSION_VARIABLE`] names another.
@@ -358,14 +358,14 @@ impl Node {
 }
 
 fn launch(dir: &Path, options: &[String]) -> Process {
-    let mut command = watched("java", Farewell::Kill, dir);
+    let mut command = watched("java", EndSignal::Kill, dir);
     command
         .args(options)
         .arg("-cp")
         .arg(class_path())
         .arg("kafka.Kafka")
         .arg(dir.join("server.properties"));
-    Process::spawn(command, Farewell::Kill, &dir.join("log"))
+    Process::spawn(command, EndSignal::Kill, &dir.join("log"))
 }
 
 fn format_storage(dir: &Path, scram_users: &[(String, String)]) {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::net::free_port;
 use crate::postgres::as_owner;
-use crate::process::{Farewell, Process, watched};
+use crate::process::{EndSignal, Process, watched};
 use crate::wait::wait_until;
 
 /// The deadline for the start, which takes no time.
@@ -67,10 +67,10 @@ impl Pgbouncer {
         for path in [dir.path(), &users, &settings] {
             open_to_all(path);
         }
-        let mut command = watched(program, Farewell::Kill, dir.path());
+        let mut command = watched(program, EndSignal::Kill, dir.path());
         command.arg(&settings);
         as_owner(&mut command).current_dir(dir.path());
-        let process = Process::spawn(command, Farewell::Kill, &dir.path().join("log"));
+        let process = Process::spawn(command, EndSignal::Kill, &dir.path().join("log"));
         wait_until("pgbouncer to listen", START, || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });

@@ -13,7 +13,7 @@ use nix::unistd::{User, geteuid};
 use tempfile::TempDir;
 
 use crate::net::free_port;
-use crate::process::{Farewell, Process, watched};
+use crate::process::{EndSignal, Process, watched};
 #[cfg(feature = "client")]
 use crate::wait::eventually;
 use crate::wait::poll_until;
@@ -416,12 +416,12 @@ fn has_icu() -> bool {
 }
 
 fn launch(dir: &Path, port: u16, settings: &[String]) -> Process {
-    let mut command = watched(installed("postgres"), Farewell::Quit, dir);
+    let mut command = watched(installed("postgres"), EndSignal::Quit, dir);
     command.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string()]);
     let fixed = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"];
     for setting in fixed.into_iter().chain(settings.iter().map(String::as_str)) {
         command.args(["-c", setting]);
     }
     as_owner(&mut command).current_dir(dir);
-    Process::spawn(command, Farewell::Quit, &dir.join("log"))
+    Process::spawn(command, EndSignal::Quit, &dir.join("log"))
 }

@@ -35,7 +35,7 @@ exec "$@" 3<&-
 
 /// The signal that ends a server without a guard.
 #[derive(Clone, Copy)]
-pub(crate) enum Farewell {
+pub(crate) enum EndSignal {
     /// SIGKILL, for processes without children.
     Kill,
     /// SIGQUIT, for PostgreSQL: the postmaster then ends its children and frees its shared memory.
@@ -47,12 +47,12 @@ pub(crate) enum Farewell {
 /// `data` is the directory that the watcher removes after it has ended the server.
 pub(crate) fn watched(
     program: impl AsRef<std::ffi::OsStr>,
-    farewell: Farewell,
+    end_signal: EndSignal,
     data: &Path,
 ) -> Command {
-    let signal = match farewell {
-        Farewell::Kill => "KILL",
-        Farewell::Quit => "QUIT",
+    let signal = match end_signal {
+        EndSignal::Kill => "KILL",
+        EndSignal::Quit => "QUIT",
     };
     let mut command = Command::new("sh");
     command.args(["-c", WATCHED, "watched", signal]).arg(data).arg(program);
@@ -67,13 +67,13 @@ pub(crate) struct Process {
     child: Child,
     watcher: Option<ChildStdin>,
     log: PathBuf,
-    farewell: Signal,
+    end_signal: Signal,
     status: Option<ExitStatus>,
 }
 
 impl Process {
     /// Starts a command made by [`watched`]. Its output is appended to the file `log`.
-    pub(crate) fn spawn(mut command: Command, farewell: Farewell, log: &Path) -> Self {
+    pub(crate) fn spawn(mut command: Command, end_signal: EndSignal, log: &Path) -> Self {
         let out = File::options()
             .create(true)
             .append(true)
@@ -85,11 +85,11 @@ impl Process {
             .stderr(err)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        let farewell = match farewell {
-            Farewell::Kill => Signal::SIGKILL,
-            Farewell::Quit => Signal::SIGQUIT,
+        let end_signal = match end_signal {
+            EndSignal::Kill => Signal::SIGKILL,
+            EndSignal::Quit => Signal::SIGQUIT,
         };
-        Self { watcher: child.stdin.take(), child, log: log.to_owned(), farewell, status: None }
+        Self { watcher: child.stdin.take(), child, log: log.to_owned(), end_signal, status: None }
     }
 
     /// The process id of the server, which has replaced the shell.
@@ -147,7 +147,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         // A stopped process receives no signal except SIGKILL.
         self.signal(Signal::SIGCONT);
-        self.signal(self.farewell);
+        self.signal(self.end_signal);
         if self.wait(Duration::from_secs(10)).is_none() {
             self.signal(Signal::SIGKILL);
             self.wait(Duration::from_secs(10));
