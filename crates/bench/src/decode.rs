@@ -64,7 +64,7 @@ pub(crate) fn read_bare(value: &[u8]) -> bool {
     black_box(serde_json::from_slice::<Bare<'_>>(value)).is_ok()
 }
 
-/// The fields that the decoder reads, without checks and with borrowed strings: the lower limit of serde_json's derive.
+/// The fields that the decoder reads, without checks and with borrowed strings, to measure serde_json's derive.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "they are only read in")]

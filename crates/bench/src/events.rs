@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use model::Timestamp;
 
-use crate::exits::{HOUR, Made};
+use crate::exits::{HOUR, Random};
 
 const WORDS: [&str; 32] = [
     "react", "node", "type", "web", "core", "data", "form", "graph", "http", "cache", "stream",
@@ -26,7 +26,7 @@ pub(crate) struct Event {
 
 /// An iterator of `count` events, each of another publication.
 pub(crate) struct Events {
-    made: Made,
+    random: Random,
     exits: Vec<IpAddr>,
     versions: HashMap<u64, u64>,
     first_major: u64,
@@ -42,7 +42,7 @@ impl Events {
     pub(crate) fn new(count: u32, last: Timestamp, exits: Vec<IpAddr>, first_major: u64) -> Self {
         let first = Timestamp::from_micros(last.as_micros() - 5 * HOUR);
         Self {
-            made: Made::new(8),
+            random: Random::new(8),
             exits,
             versions: HashMap::new(),
             first_major,
@@ -53,9 +53,9 @@ impl Events {
     }
 
     fn package(&mut self) -> (String, String) {
-        let hot = self.made.below(4) == 0;
+        let hot = self.random.below(4) == 0;
         let names = if hot { HOT_PACKAGES } else { self.count / VERSIONS + 1 };
-        let index = self.made.below(names);
+        let index = self.random.below(names);
         let nth = self.versions.entry(index).or_default();
         let mut version =
             format!("{}.{}.{}", self.first_major + *nth / 50, *nth / 5 % 10, *nth % 5);
@@ -67,7 +67,7 @@ impl Events {
     }
 
     fn auth(&mut self, at: &str) -> (&'static str, String) {
-        match self.made.below(20) {
+        match self.random.below(20) {
             0..12 => (
                 "user",
                 format!(
@@ -96,12 +96,12 @@ impl Iterator for Events {
         self.next += 1;
         let (name, version) = self.package();
         let (kind, auth) = self.auth(&at);
-        let user = self.made.below(20_000);
+        let user = self.random.below(20_000);
         let username = format!("{}{user}", WORDS[usize::try_from(user % 32).unwrap_or_default()]);
-        let ip = if self.made.below(40) == 0 {
-            *self.made.pick(&self.exits)
+        let ip = if self.random.below(40) == 0 {
+            *self.random.pick(&self.exits)
         } else {
-            self.made.address()
+            self.random.address()
         };
         let key = format!("pkg:npm/{}", name.replacen('@', "%40", 1));
         let value = format!(

@@ -13,9 +13,9 @@ use tempfile::TempDir;
 pub(crate) const HOUR: i64 = 3_600_000_000;
 
 /// Sebastiano Vigna's splitmix64 (public domain): the same numbers in every run on every machine.
-pub(crate) struct Made(u64);
+pub(crate) struct Random(u64);
 
-impl Made {
+impl Random {
     pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -60,18 +60,18 @@ impl Lists {
     /// Writes `count` hourly lists with about `addresses` addresses each, the newest at `last`.
     pub(crate) fn write(last: Timestamp, count: usize, addresses: usize) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("exits-").tempdir()?;
-        let mut made = Made::new(7);
-        let mut exits: Vec<IpAddr> = (0..addresses).map(|_| made.address()).collect();
+        let mut random = Random::new(7);
+        let mut exits: Vec<IpAddr> = (0..addresses).map(|_| random.address()).collect();
         let mut asked = Vec::with_capacity(2 * count);
         for hour in (0..count).rev() {
             // Each hour about one exit in 150 is replaced, and one in twenty is missing.
             for _ in 0..addresses / 150 {
-                let at = usize::try_from(made.below(addresses as u64))?;
-                exits[at] = made.address();
+                let at = usize::try_from(random.below(addresses as u64))?;
+                exits[at] = random.address();
             }
             let mut text = String::with_capacity(addresses * 16);
             for exit in &exits {
-                if made.below(20) != 0 {
+                if random.below(20) != 0 {
                     writeln!(text, "{exit}")?;
                 }
             }
@@ -79,7 +79,7 @@ impl Lists {
             let name = time.to_rfc3339_millis()[..19].replace(['T', ':'], "-");
             fs::write(directory.path().join(name), text)?;
             asked.push((exits[0], time));
-            asked.push((made.address(), time));
+            asked.push((random.address(), time));
         }
         Ok(Self { directory, count, last, exits, asked })
     }

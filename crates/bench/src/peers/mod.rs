@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use model::Timestamp;
 
 use crate::args::Args;
-use crate::exits::Made;
+use crate::exits::Random;
 use crate::report::Report;
 use crate::workspace::Workspace;
 
@@ -38,11 +38,11 @@ fn order<T: Copy>(contenders: &[T], round: u32) -> Vec<T> {
     if round == 0 {
         return left;
     }
-    let mut made = Made::new(round.into());
+    let mut random = Random::new(round.into());
     let mut order = Vec::with_capacity(left.len());
     while !left.is_empty() {
         // The number is smaller than the length of `left`.
-        let index = usize::try_from(made.below(left.len() as u64)).unwrap_or_default();
+        let index = usize::try_from(random.below(left.len() as u64)).unwrap_or_default();
         order.push(left.swap_remove(index));
     }
     order
