@@ -7,8 +7,8 @@ use std::time::Instant;
 use testkit::{ConsumedRecord, consume_all, eventually};
 
 use crate::database::SECRET;
-use crate::record::What;
-use crate::rule::{self, Said};
+use crate::record::Expected;
+use crate::rule::{self, SentEvent};
 use crate::run::{PATIENCE, Run};
 use crate::schedule::Fault;
 use crate::support::{Row, STOP};
@@ -131,31 +131,31 @@ impl Run<'_> {
         let mut expected = self.sent.publications(self.evidence.lists.len());
         for row in rows {
             let column = |name: &str| row[name].as_deref().unwrap_or_default();
-            let said = expected.remove(&(column("name"), column("version")));
-            self.compare_row(row, &said.ok_or_else(|| format!("a row of no event: {row:?}"))?)?;
+            let events = expected.remove(&(column("name"), column("version")));
+            self.compare_row(row, &events.ok_or_else(|| format!("a row of no event: {row:?}"))?)?;
         }
-        match expected.iter().find(|(_, said)| said.iter().any(|said| said.must)) {
-            Some((key, said)) => Err(format!("no row for {key:?} of {said:?}")),
+        match expected.iter().find(|(_, events)| events.iter().any(|sent| sent.must)) {
+            Some((key, events)) => Err(format!("no row for {key:?} of {events:?}")),
             None => Ok(()),
         }
     }
 
     /// The row must result from all events that were read, and from some of those that may have been read.
-    fn compare_row(&self, row: &Row, said: &[Said<'_>]) -> Result<(), String> {
+    fn compare_row(&self, row: &Row, events: &[SentEvent<'_>]) -> Result<(), String> {
         let generation = row["generation"].as_deref().and_then(|text| text.parse::<i32>().ok());
         let generation = generation.ok_or("a row without a generation")?;
-        let unsure = said.iter().filter(|said| !said.must).count();
+        let unsure = events.iter().filter(|sent| !sent.must).count();
         if unsure > UNSURE {
             return Ok(());
         }
         let mut nearest = None;
         for chosen in (0..1_u32 << unsure).rev() {
             let mut place = 0;
-            let read = said.iter().filter(|said| {
-                place += u32::from(!said.must);
-                said.must || chosen >> (place - 1) & 1 == 1
+            let read = events.iter().filter(|sent| {
+                place += u32::from(!sent.must);
+                sent.must || chosen >> (place - 1) & 1 == 1
             });
-            let read: Vec<&Said<'_>> = read.collect();
+            let read: Vec<&SentEvent<'_>> = read.collect();
             if read.is_empty() {
                 continue;
             }
@@ -168,14 +168,14 @@ impl Run<'_> {
             }
             nearest.get_or_insert_with(|| format!("{wrong:?}, generation at least {least}"));
         }
-        Err(format!("the row {row:?} should have {}; of {said:?}", nearest.unwrap_or_default()))
+        Err(format!("the row {row:?} should have {}; of {events:?}", nearest.unwrap_or_default()))
     }
 
     /// Each rejected record has a dead letter. It has a second one only when the record was read twice.
     fn compare_letters(&mut self, fault: Fault, letters: &[ConsumedRecord]) -> Result<(), String> {
         let mut expected = BTreeMap::new();
         for sent in &self.sent.records {
-            if let What::Rejected(code) = sent.outgoing.what {
+            if let Expected::Rejected(code) = sent.outgoing.expected {
                 expected.insert(sent.outgoing.record.key.as_deref(), (code, sent, 0_usize));
             }
         }
@@ -239,15 +239,15 @@ impl Run<'_> {
 
     /// Checks that logs, metrics, probes and tables contain no address and no secret.
     pub(crate) async fn look_for_secrets(&self) {
-        let mut said = vec![("a log", self.logs.clone()), ("a table", self.database.text().await)];
+        let mut texts = vec![("a log", self.logs.clone()), ("a table", self.database.text().await)];
         for running in &self.ingesters {
-            said.push(("a log", running.daemon.log()));
+            texts.push(("a log", running.daemon.log()));
             for page in ["/metrics", "/readyz"] {
                 let answer = testkit::http_get(&running.admin, page);
-                said.push((page, answer.map(|(_, text)| text).unwrap_or_default()));
+                texts.push((page, answer.map(|(_, text)| text).unwrap_or_default()));
             }
         }
-        for (place, text) in said {
+        for (place, text) in texts {
             for private in PRIVATE {
                 let line = text.lines().find(|line| line.contains(private));
                 assert!(line.is_none(), "{private} in {place}: {}", line.unwrap_or_default());

@@ -97,10 +97,11 @@ impl Run<'_> {
         self.settle(Fault::Reconcile).await;
         self.must(&["reconcile", "--from", "earliest", "--repair"]);
         // Rows of skipped records are missing and are written. Equal verdicts of an older generation stay.
-        let rejected =
-            |what: &crate::record::What| matches!(what, crate::record::What::Rejected(_));
+        let rejected = |expected: &crate::record::Expected| {
+            matches!(expected, crate::record::Expected::Rejected(_))
+        };
         for sent in self.sent.records.iter_mut().filter(|sent| sent.there) {
-            sent.excused = sent.excused && rejected(&sent.outgoing.what);
+            sent.excused = sent.excused && rejected(&sent.outgoing.expected);
         }
         self.must(&["reconcile", "--from", "earliest"]);
     }

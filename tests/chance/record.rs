@@ -11,7 +11,7 @@ use crate::support::{event, structured, with};
 
 /// The expected result of a record.
 #[derive(Debug, Clone)]
-pub(crate) enum What {
+pub(crate) enum Expected {
     /// A row, or a change of one.
     Event(Box<Event>),
     /// A dead letter with this code.
@@ -24,7 +24,7 @@ pub(crate) enum What {
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     pub(crate) record: Record,
-    pub(crate) what: What,
+    pub(crate) expected: Expected,
 }
 
 /// The codecs that this build's client supports.
@@ -113,7 +113,7 @@ impl Maker {
             record.key = None;
         }
         self.before.push(event.clone());
-        Outgoing { record, what: What::Event(Box::new(event)) }
+        Outgoing { record, expected: Expected::Event(Box::new(event)) }
     }
 
     fn poison(&mut self) -> Outgoing {
@@ -121,7 +121,7 @@ impl Maker {
         let (code, mut record) = poison::record(number);
         if one_in(&mut self.random, 20) {
             record.value = Some(vec![b' '; MAX_EVENT + 1]);
-            return Outgoing { record, what: What::Rejected("too_large") };
+            return Outgoing { record, expected: Expected::Rejected("too_large") };
         }
         if one_in(&mut self.random, 4) {
             record.headers.push(("x-trace".to_owned(), Some(vec![0xff, 0, 7])));
@@ -133,7 +133,7 @@ impl Maker {
             record = Record { key: record.key, ..structured(&event) };
             record.timestamp = Some(crate::event::BASE / 1_000);
         }
-        Outgoing { record, what: What::Rejected(code) }
+        Outgoing { record, expected: Expected::Rejected(code) }
     }
 
     fn skipped(&mut self) -> Outgoing {
@@ -144,6 +144,6 @@ impl Maker {
             let other = event(&format!("other-{number}"), "1.0.0");
             structured(&with(other, "/type", json!("registry.package.removed.v1")))
         };
-        Outgoing { record, what: What::Skipped }
+        Outgoing { record, expected: Expected::Skipped }
     }
 }

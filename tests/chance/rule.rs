@@ -25,7 +25,7 @@ pub(crate) struct Evidence {
 
 /// An event of a publication, which may have been sent several times.
 #[derive(Debug, Clone)]
-pub(crate) struct Said<'e> {
+pub(crate) struct SentEvent<'e> {
     pub(crate) event: &'e Event,
     /// Whether it must have been read; otherwise it may have been read.
     pub(crate) must: bool,
@@ -35,7 +35,7 @@ pub(crate) struct Said<'e> {
     pub(crate) lists: usize,
 }
 
-impl Said<'_> {
+impl SentEvent<'_> {
     /// Combines two records of the same event: the later evaluation counts.
     pub(crate) fn join(&mut self, other: &Self) {
         self.must |= other.must;
@@ -47,18 +47,18 @@ impl Said<'_> {
 /// The row that results when all these events are read, and the lowest generation that it may have. Flags are computed
 /// for `generation`. Where the merge rule allows several reasons, the one in `found` is used.
 pub(crate) fn row(
-    said: &[&Said<'_>],
+    events: &[&SentEvent<'_>],
     evidence: &Evidence,
     generation: i32,
     found: &Row,
 ) -> (Row, i32) {
-    let revision = said.iter().map(|said| said.event.revision).max().unwrap_or(0);
-    let of_revision = said.iter().filter(|said| said.event.revision == revision);
+    let revision = events.iter().map(|sent| sent.event.revision).max().unwrap_or(0);
+    let of_revision = events.iter().filter(|sent| sent.event.revision == revision);
     let greatest = of_revision
         .clone()
-        .min_by_key(|said| (said.event.created, identity(said.event)))
+        .min_by_key(|sent| (sent.event.created, identity(sent.event)))
         .expect("a publication has an event");
-    let of_revision: Vec<&Event> = of_revision.map(|said| said.event).collect();
+    let of_revision: Vec<&Event> = of_revision.map(|sent| sent.event).collect();
     let kept = greatest.event;
     let evidence = &Evidence { lists: evidence.lists[..greatest.lists].to_vec() };
     let integrities: Vec<&String> =

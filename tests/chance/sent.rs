@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::event::Event;
-use crate::record::{Outgoing, What};
-use crate::rule::Said;
+use crate::record::{Expected, Outgoing};
+use crate::rule::SentEvent;
 
 /// A record that the broker has acknowledged.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl SentRecords {
     /// Marks all records in the topic as read again with this generation. Reading by the group also produces dead letters.
     pub(crate) fn read_again(&mut self, generation: i32, by_group: bool) {
         for sent in self.records.iter_mut().filter(|sent| sent.there) {
-            let rejected = matches!(sent.outgoing.what, What::Rejected(_));
+            let rejected = matches!(sent.outgoing.expected, Expected::Rejected(_));
             sent.excused = sent.excused && rejected && !by_group;
             sent.stored.generation = generation;
         }
@@ -95,21 +95,21 @@ impl SentRecords {
     }
 
     /// The events by name and version.
-    pub(crate) fn publications(&self, lists: usize) -> BTreeMap<(&str, &str), Vec<Said<'_>>> {
-        let mut by_key = BTreeMap::<_, Vec<Said<'_>>>::new();
+    pub(crate) fn publications(&self, lists: usize) -> BTreeMap<(&str, &str), Vec<SentEvent<'_>>> {
+        let mut by_key = BTreeMap::<_, Vec<SentEvent<'_>>>::new();
         for sent in &self.records {
-            let What::Event(event) = &sent.outgoing.what else { continue };
+            let Expected::Event(event) = &sent.outgoing.expected else { continue };
             let event: &Event = event;
             let all = by_key.entry((event.name.as_str(), event.version.as_str())).or_default();
-            let said = Said {
+            let sent_event = SentEvent {
                 event,
                 must: sent.must(),
                 generation: if sent.must() { sent.stored.generation } else { 0 },
                 lists: if sent.there { lists } else { sent.stored.lists },
             };
             match all.iter_mut().find(|other| other.event.id == event.id) {
-                Some(same) => same.join(&said),
-                None => all.push(said),
+                Some(same) => same.join(&sent_event),
+                None => all.push(sent_event),
             }
         }
         by_key

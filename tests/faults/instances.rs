@@ -62,8 +62,8 @@ pub(crate) async fn one_of_three(run: &mut Run<'_>, round: u32) {
     }
 }
 
-/// Replaces three instances of an earlier build, one after the other. Then one is started again, which the guide does
-/// not support: the earlier build reports an unknown schema, and the others continue.
+/// Replaces three instances of an earlier build, one after the other. Then one of the earlier build is started again, which
+/// the guide does not support: it reports an unknown schema, and the others continue.
 pub(crate) async fn upgraded(run: &mut Run<'_>) {
     for _ in 0..3 {
         run.ingesters.remove(0).stop();

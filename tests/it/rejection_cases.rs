@@ -18,7 +18,7 @@ pub(crate) const REFUSED_VERSION: &str = "6.6.6";
 
 /// The expected result of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Expected {
     /// A row, with the columns that must have these values.
     Row(Vec<(&'static str, Option<&'static str>)>),
     Skipped,
@@ -29,7 +29,7 @@ pub(crate) enum Fate {
 pub(crate) struct Case {
     pub(crate) what: String,
     pub(crate) record: Record,
-    pub(crate) fate: Fate,
+    pub(crate) expected: Expected,
 }
 
 /// The cases so far. Each has its own package, named after its number.
@@ -71,13 +71,13 @@ impl Cases {
         with(event(&name(number), "1.0.0"), "/id", json!(id(number)))
     }
 
-    pub(crate) fn add(&mut self, what: &str, record: Record, fate: Fate) {
+    pub(crate) fn add(&mut self, what: &str, record: Record, expected: Expected) {
         let record = Record { timestamp: Some(STAMPED), ..record };
-        self.0.push(Case { what: what.to_owned(), record, fate });
+        self.0.push(Case { what: what.to_owned(), record, expected });
     }
 
     pub(crate) fn rejected(&mut self, code: &'static str, what: &str, record: Record) {
-        self.add(what, record, Fate::Rejected(code));
+        self.add(what, record, Expected::Rejected(code));
     }
 
     fn raw(&mut self, code: &'static str, what: &str, value: impl Into<Vec<u8>>) {
@@ -86,11 +86,11 @@ impl Cases {
     }
 
     /// Adds the event with one changed value, in both modes.
-    fn changed(&mut self, pointer: &str, value: Value, fate: &Fate) {
+    fn changed(&mut self, pointer: &str, value: Value, expected: &Expected) {
         let shown = value.to_string().chars().take(60).collect::<String>();
         for mode in [structured, binary] {
             let record = mode(&with(self.event(), pointer, value.clone()));
-            self.add(&format!("{pointer} = {shown}"), record, fate.clone());
+            self.add(&format!("{pointer} = {shown}"), record, expected.clone());
         }
     }
 
@@ -101,7 +101,7 @@ impl Cases {
         values: impl IntoIterator<Item = Value>,
     ) {
         for value in values {
-            self.changed(pointer, value, &Fate::Rejected(code));
+            self.changed(pointer, value, &Expected::Rejected(code));
         }
     }
 
@@ -111,7 +111,7 @@ impl Cases {
         value: Value,
         columns: &[(&'static str, Option<&'static str>)],
     ) {
-        self.changed(pointer, value, &Fate::Row(columns.to_vec()));
+        self.changed(pointer, value, &Expected::Row(columns.to_vec()));
     }
 
     fn size(&mut self) {
@@ -121,7 +121,7 @@ impl Cases {
             with(empty, "/data/request/userAgent", json!("x".repeat(padding)))
         };
         let largest = structured(&padded(self.event(), MAX_EVENT_BYTES));
-        self.add("the largest value", largest, Fate::Row(vec![]));
+        self.add("the largest value", largest, Expected::Row(vec![]));
         let too_large = structured(&padded(self.event(), MAX_EVENT_BYTES + 1));
         self.rejected("too_large", "one byte more", too_large);
         self.raw("too_large", "size is checked before JSON", vec![b'x'; MAX_EVENT_BYTES + 1]);
@@ -159,7 +159,7 @@ impl Cases {
                 ..structured(&event_headers())
             }
         };
-        let row = Fate::Row(vec![]);
+        let row = Expected::Row(vec![]);
         self.add("128 levels", inside(self.event(), "/extension", 127), row.clone());
         self.rejected("not_json", "129 levels", inside(self.event(), "/extension", 128));
         self.add("128 levels in data", inside(self.event(), "/data/other", 126), row.clone());
@@ -168,18 +168,18 @@ impl Cases {
         self.rejected("bad_field", "128 levels in a known field", amr);
         let amr = inside(self.event(), "/data/auth/amr", 126);
         self.rejected("not_json", "129 levels in a known field", amr);
-        for (levels, fate) in [(127, row.clone()), (128, Fate::Rejected("not_json"))] {
+        for (levels, expected) in [(127, row.clone()), (128, Expected::Rejected("not_json"))] {
             let text = with(self.event()["data"].clone(), "/other", json!("here")).to_string();
             let text = text.replace("\"here\"", &nested(levels));
             let record = Record { value: Some(text.into()), ..binary(&self.event()) };
-            self.add(&format!("{levels} + 1 levels in binary mode"), record, fate);
+            self.add(&format!("{levels} + 1 levels in binary mode"), record, expected);
         }
         let quoted = with(self.event(), "/data/request/userAgent", json!("[\\\"[".repeat(200)));
         self.add("brackets in a string do not nest", structured(&quoted), row);
     }
 
     fn modes(&mut self) {
-        let row = Fate::Row(vec![]);
+        let row = Expected::Row(vec![]);
         for content_type in [
             "APPLICATION/CLOUDEVENTS+JSON",
             "application/cloudevents",
@@ -266,15 +266,15 @@ impl Cases {
 
     fn skips(&mut self) {
         for record in [Record::default(), structured(&self.event()), binary(&self.event())] {
-            self.add("a tombstone", Record { value: None, ..record }, Fate::Skipped);
+            self.add("a tombstone", Record { value: None, ..record }, Expected::Skipped);
         }
-        self.changed("/type", json!("registry.package.unpublished.v1"), &Fate::Skipped);
-        self.changed("/type", json!("REGISTRY.PACKAGE.PUBLISHED.V1"), &Fate::Skipped);
+        self.changed("/type", json!("registry.package.unpublished.v1"), &Expected::Skipped);
+        self.changed("/type", json!("REGISTRY.PACKAGE.PUBLISHED.V1"), &Expected::Skipped);
         let other = with(with(self.event(), "/type", json!("another")), "/data/package", json!(1));
-        self.add("another type with a bad field", structured(&other), Fate::Skipped);
+        self.add("another type with a bad field", structured(&other), Expected::Skipped);
         let mut no_json = binary(&with(self.event(), "/type", json!("another")));
         no_json.value = Some(b"{".to_vec());
-        self.add("another type and no JSON", no_json, Fate::Skipped);
+        self.add("another type and no JSON", no_json, Expected::Skipped);
     }
 }
 

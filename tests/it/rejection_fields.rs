@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rejection_cases::{ADDRESS, Cases, Fate, MARK, REFUSED_VERSION, name};
+use crate::rejection_cases::{ADDRESS, Cases, Expected, MARK, REFUSED_VERSION, name};
 use crate::support::{structured, with, without};
 
 impl Cases {
@@ -136,7 +136,7 @@ impl Cases {
             json!("2019-07-25T17:00:00Z"),
         );
         let created = vec![("created", Some("2019-07-25T17:00:00.000000Z"))];
-        self.add("the event's own time stands in", structured(&by_time), Fate::Row(created));
+        self.add("the event's own time stands in", structured(&by_time), Expected::Row(created));
         for pointer in [
             "/data/actor",
             "/data/request",
@@ -148,12 +148,12 @@ impl Cases {
             self.add(
                 &format!("{pointer} is null"),
                 structured(&with(self.event(), pointer, json!(null))),
-                Fate::Row(vec![]),
+                Expected::Row(vec![]),
             );
             self.add(
                 &format!("no {pointer}"),
                 structured(&without(self.event(), pointer)),
-                Fate::Row(vec![]),
+                Expected::Row(vec![]),
             );
         }
     }
@@ -208,7 +208,7 @@ impl Cases {
             self.add(
                 shape,
                 structured(&with(self.event(), "/subject", json!(subject))),
-                Fate::Row(vec![]),
+                Expected::Row(vec![]),
             );
         }
         let plus = with(self.event(), "/data/package/version", json!("1.0.0+Build 7"));
@@ -216,7 +216,7 @@ impl Cases {
         self.add(
             "a version with escapes",
             structured(&with(plus, "/subject", json!(subject))),
-            Fate::Row(vec![]),
+            Expected::Row(vec![]),
         );
         let late =
             with(with(self.event(), "/subject", json!(MARK)), "/data/publishedAt", json!(MARK));

@@ -7,7 +7,7 @@ use serde_json::json;
 use testkit::{ConsumedRecord, Record};
 
 use crate::rejection_cases::{
-    ADDRESS, Cases, Fate, MARK, MAX_EVENT_BYTES, REFUSED_VERSION, STAMPED, id,
+    ADDRESS, Cases, Expected, MARK, MAX_EVENT_BYTES, REFUSED_VERSION, STAMPED, id,
 };
 use crate::support::{Row, STOP, Scene, event, free_address, header, identity, structured, with};
 
@@ -136,8 +136,8 @@ async fn every_record_that_is_no_event_is_a_dead_letter_once() {
     for (number, (case, position)) in cases.iter().zip(&positions).enumerate() {
         let letter = letters.get(position);
         let row = by_identity.get(&*identity("/registry/npm/publish", &id(number))).copied();
-        let faults = match &case.fate {
-            Fate::Rejected(code) => {
+        let faults = match &case.expected {
+            Expected::Rejected(code) => {
                 *codes.entry(code).or_default() += 1.0;
                 let mut faults = letter.map_or_else(
                     || vec![format!("no dead letter with {code}")],
@@ -146,14 +146,14 @@ async fn every_record_that_is_no_event_is_a_dead_letter_once() {
                 faults.extend(row.map(|_| "a row".to_owned()));
                 faults
             }
-            Fate::Row(columns) => {
+            Expected::Row(columns) => {
                 good += 1;
                 let mut faults = row_faults(row, columns);
                 let code = letter.and_then(|letter| letter.header("publication.error.code"));
                 faults.extend(code.map(|code| format!("a dead letter with {code}")));
                 faults
             }
-            Fate::Skipped => {
+            Expected::Skipped => {
                 skipped += 1;
                 letter.map(|_| "a dead letter".to_owned()).into_iter().collect()
             }
