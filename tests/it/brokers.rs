@@ -25,7 +25,7 @@ async fn brokers_that_are_away_are_named_and_their_partitions_keep_their_series(
     let store = testkit::postgres().database().await.url;
     let scene = Scene::on(kafka.brokers(), "brokers", store);
     scene.make_topic(2, &[("min.insync.replicas", "1")]).await;
-    let mut ingester = scene.ingester(&[]);
+    let mut ingester = scene.ingester(&[("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000")]);
     let coordinator = partition_states(&scene.brokers, OFFSETS).await[0].leader;
     let (alone, third) = (coordinator % 3 + 1, (coordinator + 1) % 3 + 1);
     testkit::reassign(&scene.brokers, &scene.topic, &[alone]);
@@ -66,6 +66,15 @@ async fn brokers_that_are_away_are_named_and_their_partitions_keep_their_series(
     kafka.kill(&[coordinator, third]);
     let reason = paused_for(&mut ingester, "coordinator_away: ").await;
     assert!(reason.contains("Connection refused"), "{reason}");
+    // A new client is created after two sessions, and the condition stays reported meanwhile.
+    eventually("three sessions without a coordinator", PATIENCE, async || {
+        let (_, answer) = ingester.readyz()?;
+        assert_eq!(answer["state"], "paused", "{answer}");
+        let (_, rest) = answer["reason"].as_str()?.split_once("no coordinator for ")?;
+        (rest.split(' ').next()?.parse::<u32>().ok()? >= 18).then_some(())
+    })
+    .await;
+    assert!(ingester.daemon.log().contains("stays away: the kafka client is made anew"));
     kafka.start_again(&[coordinator, third]);
     ingester.shows("ready").await;
     scene.produce(to_partition(1, 200..300)).await;

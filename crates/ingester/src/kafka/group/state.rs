@@ -73,7 +73,9 @@ pub(super) struct PollState {
     pub(super) trouble: String,
     /// The reason why the group refuses this member, in librdkafka's words.
     pub(super) group_trouble: Option<String>,
-    /// The time since which the group has had no coordinator although a broker is connected.
+    /// The time at which the present client was created.
+    pub(super) client_since: Instant,
+    /// The time since which the group has had no coordinator, as far as a connected broker told.
     pub(super) coordinator_away: Option<Instant>,
     /// The time since which no broker has been connected.
     pub(super) unconnected: Option<Instant>,
@@ -216,6 +218,7 @@ impl PollState {
             ask_at: Instant::now(),
             trouble: "it says nothing yet".to_owned(),
             group_trouble: None,
+            client_since: Instant::now(),
             coordinator_away: None,
             unconnected: None,
             joining: None,

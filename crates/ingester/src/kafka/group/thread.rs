@@ -246,10 +246,8 @@ impl Poller {
     fn recreate_client(&mut self, why: &str) -> KafkaResult<()> {
         tracing::warn!("{why}: the kafka client is made anew");
         let context = self.consumer.context().as_ref().clone();
-        {
-            let mut state = context.state();
-            (state.coordinator_away, state.unconnected) = (None, None);
-        }
+        // The conditions that were reported stay reported until the new client sees their end.
+        context.state().client_since = Instant::now();
         // The assignment drops the old client, which leaves the group.
         self.consumer = self.client.create_with_context(context)?;
         self.consumer.subscribe(&[&self.consumer.context().topic])

@@ -38,7 +38,8 @@ impl Context {
         }
     }
 
-    /// Without a connected broker nothing is known about the group, so a missing coordinator is not reported then.
+    /// Without a connected broker nothing new is known about the group: a missing coordinator is not reported then, and stays
+    /// reported if it was.
     pub(super) fn show_group(&self, group: &ConsumerGroup, is_connected: bool) {
         let is_spare = group.join_state == "init" && self.state().is_taken;
         let join_state = if is_spare { "steady" } else { group.join_state.as_str() };
@@ -48,8 +49,8 @@ impl Context {
             let mut state = self.state();
             let is_joining = is_up && !is_member && state.partitions.is_empty();
             let now = Instant::now();
-            let is_away = is_connected && !is_up;
-            state.coordinator_away = state.coordinator_away.or(Some(now)).filter(|_| is_away);
+            state.coordinator_away =
+                state.coordinator_away.or(is_connected.then_some(now)).filter(|_| !is_up);
             state.joining = state.joining.or(Some(now)).filter(|_| is_joining);
             if is_member {
                 state.group_trouble = None;
@@ -79,9 +80,10 @@ impl Context {
     pub(super) fn stuck_reason(&self) -> Option<&'static str> {
         let state = self.state();
         let is_over = |since: Option<Instant>, sessions| {
+            let since = since.map(|since| since.max(state.client_since));
             since.is_some_and(|since| since.elapsed() >= self.session * sessions)
         };
-        if is_over(state.coordinator_away, 2) {
+        if state.unconnected.is_none() && is_over(state.coordinator_away, 2) {
             Some("the group's coordinator stays away")
         } else if is_over(state.unconnected, 6) {
             Some("no broker is connected")
