@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::Value;
+use sqlx::{Connection, PgConnection};
 use testkit::{Kafka, NetworkFault, Proxy, Record, consume_all, eventually};
 
 use crate::support::{PATIENCE, Running, Scene, event, generated, structured};
@@ -108,6 +109,78 @@ async fn the_older_of_two_members_with_one_name_ends_and_says_why() {
     scene.caught_up(&mut newer).await;
     assert_eq!(scene.count().await, 20);
     newer.stop();
+}
+
+/// Under KIP-848 the broker gives the name of a member that may still be alive to no other member.
+#[tokio::test]
+async fn a_member_with_a_name_that_is_killed_waits_for_its_name() {
+    let setting = |name: &str| format!("group.consumer.{name}.ms");
+    let kafka = Kafka::builder()
+        .property(&setting("min.session.timeout"), 6_000)
+        .property(&setting("session.timeout"), 6_000)
+        .property(&setting("min.heartbeat.interval"), 1_000)
+        .property(&setting("heartbeat.interval"), 1_000)
+        .start();
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene::on(kafka.brokers(), "name-taken", store);
+    scene.make_topic(2, &[]).await;
+    let named = [
+        ("INGESTER_KAFKA__CLIENT__GROUP_INSTANCE_ID", "one"),
+        ("INGESTER_KAFKA__CLIENT__GROUP_PROTOCOL", "consumer"),
+    ];
+    let mut ingester = scene.ingester(&named);
+    scene.produce((0..10).map(|n| generated(n, 0))).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.daemon.kill();
+    scene.produce((10..20).map(|n| generated(n, 0))).await;
+    let mut ingester = scene.start_ingester(&named);
+    let said = reason(&mut ingester, "instance ID is still used").await;
+    assert!(said.starts_with("kept_out_of_group: "), "{said}");
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    assert_eq!(scene.count().await, 20);
+    ingester.stop();
+}
+
+/// The coordinator is restarted and unreachable until the session is over, while a commit waits for it: librdkafka sends that
+/// commit without the member id, which the broker takes for a second member of this name.
+#[tokio::test]
+async fn a_member_with_a_name_whose_session_is_over_joins_again() {
+    let proxy = Proxy::start();
+    let mut kafka = Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(proxy.port())).start();
+    proxy.forward_to(&kafka.listener("PROXIED"));
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene::on(kafka.brokers(), "name-lost", store);
+    scene.make_topic(1, &[]).await;
+    let mut ingester = scene.ingester(&[
+        ("INGESTER_KAFKA__BROKERS", &proxy.address()),
+        ("INGESTER_KAFKA__CLIENT__GROUP_INSTANCE_ID", "one"),
+        ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "20000"),
+    ]);
+    scene.produce((0..10).map(|n| generated(n, 0))).await;
+    scene.caught_up(&mut ingester).await;
+    let mut operator = PgConnection::connect(&scene.store).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE publication").execute(&mut operator).await.unwrap();
+    scene.produce((10..20).map(|n| generated(n, 0))).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("a write to wait", PATIENCE, async || {
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut operator).await.unwrap() > 0
+    })
+    .await;
+    proxy.set(NetworkFault::Cut);
+    kafka.kill();
+    kafka.start_again();
+    sqlx::raw_sql("ROLLBACK").execute(&mut operator).await.unwrap();
+    eventually("the session to be over", PATIENCE, async || {
+        ingester.daemon.log().contains("Consumer group session timed out")
+    })
+    .await;
+    proxy.set(NetworkFault::None);
+    scene.produce((20..30).map(|n| generated(n, 0))).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    assert_eq!(scene.count().await, 30);
+    ingester.stop();
 }
 
 /// Replaces a text in the broker's properties while it is stopped.

@@ -41,18 +41,20 @@ fn allow_group(scene: &Scene, operation: &str) {
 #[tokio::test]
 async fn the_right_to_use_the_group_is_missing_at_a_start_and_waited_for_later() {
     let kafka = broker();
-    let group = scene(&kafka, "rights-group").await;
-    let mut ingester = group.ingester(&[]);
-    group.produce([generated(0, 0)]).await;
-    group.caught_up(&mut ingester).await;
-    allow_group(&group, "Describe");
-    let reason = paused(&mut ingester, &group.group).await;
-    assert!(reason.contains("(none)") || reason.contains("GroupAuthorization"), "{reason}");
-    group.produce([generated(1, 0)]).await;
-    allow_group(&group, "Read");
-    group.caught_up(&mut ingester).await;
-    ingester.shows("ready").await;
-    ingester.stop();
+    for environment in [&[][..], &[("INGESTER_KAFKA__CLIENT__GROUP_PROTOCOL", "consumer")]] {
+        let group = scene(&kafka, "rights-group").await;
+        let mut ingester = group.ingester(environment);
+        group.produce([generated(0, 0)]).await;
+        group.caught_up(&mut ingester).await;
+        allow_group(&group, "Describe");
+        let reason = paused(&mut ingester, &group.group).await;
+        assert!(reason.contains("(none)") || reason.contains("GroupAuthorization"), "{reason}");
+        group.produce([generated(1, 0)]).await;
+        allow_group(&group, "Read");
+        group.caught_up(&mut ingester).await;
+        ingester.shows("ready").await;
+        ingester.stop();
+    }
 
     let topic = scene(&kafka, "rights-topic").await;
     allow(&topic, &topic.topic, &["Describe", "Write"]);

@@ -204,6 +204,8 @@ pub(super) fn is_group_refusal(code: RDKafkaErrorCode) -> bool {
             | Code::InvalidGroupId
             | Code::InvalidSessionTimeout
             | Code::UnsupportedVersion
+            | Code::UnreleasedInstanceId
+            | Code::FencedInstanceId
     )
 }
 

@@ -135,7 +135,11 @@ impl Context {
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
-        self.state().assign(partitions);
+        {
+            let mut state = self.state();
+            state.is_lost = false;
+            state.assign(partitions);
+        }
         let list = self.list(partitions.iter().map(|&partition| (partition, NOWHERE)))?;
         // Paused twice: librdkafka keeps the pause of a partition over an assignment, but only for a partition that it
         // already knew.
@@ -332,7 +336,9 @@ impl ConsumerContext for Context {
         let (lost, elements) = (consumer.assignment_lost(), partitions.elements());
         let numbers: Vec<i32> = elements.iter().map(|element| element.partition()).collect();
         tracing::info!(topic = %self.topic, partitions = ?numbers, lost, "partitions revoked");
-        if !lost {
+        if lost {
+            self.state().is_lost = true;
+        } else {
             self.drain(consumer);
         }
     }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use rdkafka::error::RDKafkaErrorCode;
+
 use super::account::{Answer, Claim};
 use super::commit::CommitQueue;
 use super::start_offsets::{Gap, LogPosition, Refusal};
@@ -77,6 +79,10 @@ pub(super) struct PollState {
     pub(super) client_since: Instant,
     /// The time since which the group has had no coordinator, as far as a connected broker told.
     pub(super) coordinator_away: Option<Instant>,
+    /// Whether the partitions were lost with the membership and none has been assigned since.
+    pub(super) is_lost: bool,
+    /// The time since which the group has refused this client for good, although it may accept another.
+    pub(super) refused_for_good: Option<Instant>,
     /// The time since which no broker has been connected.
     pub(super) unconnected: Option<Instant>,
     /// The time since which the member has been joining without a partition.
@@ -220,6 +226,8 @@ impl PollState {
             group_trouble: None,
             client_since: Instant::now(),
             coordinator_away: None,
+            is_lost: false,
+            refused_for_good: None,
             unconnected: None,
             joining: None,
             is_taken: false,
@@ -261,6 +269,19 @@ impl PollState {
     /// Whether nothing more is to be read.
     pub(super) fn is_stopping(&self) -> bool {
         self.stage >= Stage::Stop
+    }
+
+    /// Whether the group may accept another client although librdkafka calls the error fatal. Under KIP-848 every refusal is
+    /// fatal. And after a session timeout librdkafka 2.12 sends the commits that waited for the coordinator without the member
+    /// id: the broker then takes a member with a `group.instance.id` for a second one of that name.
+    pub(super) fn is_for_this_client(&self, code: RDKafkaErrorCode) -> bool {
+        use RDKafkaErrorCode as Code;
+        match code {
+            Code::UnreleasedInstanceId | Code::GroupMaxSizeReached => true,
+            Code::FencedInstanceId => self.is_lost,
+            Code::GroupAuthorizationFailed => self.was_allowed,
+            _ => false,
+        }
     }
 
     /// Sets the reason to end; the first one stays.

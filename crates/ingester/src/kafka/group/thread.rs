@@ -246,8 +246,12 @@ impl Poller {
     fn recreate_client(&mut self, why: &str) -> KafkaResult<()> {
         tracing::warn!("{why}: the kafka client is made anew");
         let context = self.consumer.context().as_ref().clone();
-        // The conditions that were reported stay reported until the new client sees their end.
-        context.state().client_since = Instant::now();
+        {
+            // The conditions that were reported stay reported until the new client sees their end.
+            let mut state = context.state();
+            state.client_since = Instant::now();
+            state.refused_for_good = None;
+        }
         // The assignment drops the old client, which leaves the group.
         self.consumer = self.client.create_with_context(context)?;
         self.consumer.subscribe(&[&self.consumer.context().topic])
@@ -428,6 +432,12 @@ impl Poller {
         use RDKafkaErrorCode as Code;
         let context = self.consumer.context();
         match error {
+            KafkaError::MessageConsumptionFatal(code)
+                if context.state().is_for_this_client(*code) =>
+            {
+                context.state().refused_for_good.get_or_insert_with(Instant::now);
+                return *code == Code::GroupAuthorizationFailed && self.is_refused(*code);
+            }
             // With the broker's own protocol (KIP-848) librdkafka calls this error fatal.
             KafkaError::MessageConsumptionFatal(code @ Code::GroupAuthorizationFailed) => {
                 let reason = self.refusal(*code);

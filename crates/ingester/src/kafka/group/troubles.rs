@@ -12,6 +12,8 @@ use crate::kafka::observe::GroupWait;
 
 /// How long partitions may have no leader before it is reported; an election takes less.
 const LEADERLESS: Duration = Duration::from_secs(10);
+/// The wait before a new client tries to join a group that refused the one before for good.
+const JOIN_AGAIN: Duration = Duration::from_secs(3);
 /// How long joining may take beyond the session timeout, after which the group removes a dead member.
 const JOIN: Duration = Duration::from_secs(5);
 
@@ -87,6 +89,8 @@ impl Context {
             Some("the group's coordinator stays away")
         } else if is_over(state.unconnected, 6) {
             Some("no broker is connected")
+        } else if state.refused_for_good.is_some_and(|since| since.elapsed() >= JOIN_AGAIN) {
+            Some("the group refuses this kafka client for good")
         } else {
             None
         }
