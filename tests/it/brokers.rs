@@ -2,7 +2,7 @@
 
 use testkit::{Cluster, Kafka, Record, eventually, partition_states};
 
-use crate::support::{PATIENCE, Running, Scene, generated};
+use crate::support::{PATIENCE, Running, Scene, generated, write_snapshot};
 
 const OFFSETS: &str = "__consumer_offsets";
 
@@ -25,7 +25,14 @@ async fn brokers_that_are_away_are_named_and_their_partitions_keep_their_series(
     let store = testkit::postgres().database().await.url;
     let scene = Scene::on(kafka.brokers(), "brokers", store);
     scene.make_topic(2, &[("min.insync.replicas", "1")]).await;
-    let mut ingester = scene.ingester(&[("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000")]);
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    let mut ingester = scene.ingester(&[
+        ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "6000"),
+        ("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap()),
+        ("INGESTER_TOR__REFRESH_EVERY", "1s"),
+        ("INGESTER_TOR__SETTLE_HORIZON", "30years"),
+    ]);
     let coordinator = partition_states(&scene.brokers, OFFSETS).await[0].leader;
     let (alone, third) = (coordinator % 3 + 1, (coordinator + 1) % 3 + 1);
     testkit::reassign(&scene.brokers, &scene.topic, &[alone]);
@@ -60,6 +67,11 @@ async fn brokers_that_are_away_are_named_and_their_partitions_keep_their_series(
     // The other partition is read meanwhile.
     scene.produce(to_partition(1, 100..200)).await;
     eventually("the rows of partition 1", PATIENCE, async || scene.count().await == 200).await;
+    // And it is settled by a list that comes; partition 0 is when it can be read again. Both addresses are of one record each.
+    write_snapshot(&lists, "2024-03-04-23-00-00", &["145.14.0.50", "145.14.0.150"]);
+    let settled = "SELECT count(*) FROM publication WHERE tor";
+    eventually("a verdict of partition 1", PATIENCE, async || scene.number(settled).await == 1)
+        .await;
     kafka.start_again(&[alone]);
     ingester.shows("ready").await;
 
@@ -79,4 +91,5 @@ async fn brokers_that_are_away_are_named_and_their_partitions_keep_their_series(
     ingester.shows("ready").await;
     scene.produce(to_partition(1, 200..300)).await;
     eventually("all rows", PATIENCE, async || scene.count().await == 300).await;
+    eventually("both verdicts", PATIENCE, async || scene.number(settled).await == 2).await;
 }

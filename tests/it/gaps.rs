@@ -124,6 +124,31 @@ async fn a_topic_that_is_made_again_after_a_restart_of_its_broker_is_read() {
     ingester.stop();
 }
 
+/// The client of a replay reads nothing of a topic that was created again, and its offsets belong to the old log.
+#[tokio::test]
+async fn a_topic_that_is_made_again_under_a_replay_ends_it() {
+    let mut kafka = Kafka::start();
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene::on(kafka.brokers(), "again-replay", store);
+    scene.make_topic(1, &[]).await;
+    scene.produce(records(0..5_000)).await;
+    kafka.kill();
+    kafka.start_again();
+    scene.produce(records(5_000..5_010)).await;
+    scene.must("migrate", &[]);
+    let mut running = scene.start("replay", &["--from", "0", "--rate", "200"], &SLOW);
+    job_of(&mut running).await;
+    testkit::delete_topic(&scene.brokers, &scene.topic).await;
+    scene.make_topic(1, &[]).await;
+    scene.produce(records(6_000..6_050)).await;
+    let answer = Answer::of(running);
+    assert_eq!(answer.code, Some(1), "{}", answer.log);
+    // The second message comes if the client asked while the topic did not exist.
+    let is_named = ["made again", "UnknownTopic"].iter().any(|word| answer.log.contains(word));
+    assert!(is_named, "{}", answer.log);
+    assert_eq!(scene.must("replay", &["list"]).last("job")["state"], "failed");
+}
+
 /// Replaces the content of a folder by that of another.
 fn replace(folder: &Path, by: &Path) {
     if folder.exists() {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -225,38 +225,53 @@ impl Settling {
             let due = self.settled.due(&fingerprint);
             match stop.run_until_cancelled(self.pass(history, &due, &stop)).await {
                 None => break,
-                Some(Ok(())) => self.settled.settled(&due, &fingerprint),
+                Some(Ok(left_out)) => {
+                    let is_left = |number: &i32| left_out.contains(number);
+                    let (left, settled) = due.into_iter().partition(|(number, _)| is_left(number));
+                    self.settled.settled(&settled, &fingerprint);
+                    self.put_back_later(&left, &stop).await;
+                }
                 Some(Err(error)) => {
                     tracing::warn!(
                         error = format!("{error:#}"),
                         "a settling pass failed; it is tried again"
                     );
-                    let _ = stop.run_until_cancelled(tokio::time::sleep(RETRY_AFTER)).await;
-                    self.settled.put_back(&due);
+                    self.put_back_later(&due, &stop).await;
                 }
             }
         }
         Ok(())
     }
 
+    async fn put_back_later(&self, due: &BTreeMap<i32, Partition>, stop: &CancellationToken) {
+        if !due.is_empty() {
+            let _ = stop.run_until_cancelled(tokio::time::sleep(RETRY_AFTER)).await;
+            self.settled.put_back(due);
+        }
+    }
+
+    /// Returns the partitions that were left out because they have no leader.
     async fn pass(
         &self,
         history: Arc<ExitHistory>,
         due: &BTreeMap<i32, Partition>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<i32>> {
         if due.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let horizon = evidence::now().before(self.settings.tor.settle_horizon);
         // Older rows are left to replays, because a row that no list can settle would start a pass each time.
         let unsettled = self.table.oldest_unsettled(horizon).await?;
         let from = due.values().filter_map(|partition| partition.from);
-        let Some(start) = from.chain(unsettled).min() else { return Ok(()) };
+        let Some(start) = from.chain(unsettled).min() else { return Ok(Vec::new()) };
         let start = start.before(TOLERANCE).max(horizon);
         let partitions: Vec<i32> = due.keys().copied().collect();
         tracing::info!(%start, ?partitions, "settling: evaluating again with new evidence");
-        let records = kafka::read_since(&self.settings, partitions, start, stop.child_token())
+        let left_out = Arc::new(OnceLock::new());
+        let settings = &self.settings;
+        let stop = stop.child_token();
+        let records = kafka::read_since(settings, partitions, start, left_out.clone(), stop)
             .map_err(kafka::refused)?;
         let (read, changed) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let rows = ChangedRows {
@@ -273,8 +288,9 @@ impl Settling {
         };
         ingest.start(records)?.await?;
         let (records, rows) = (read.load(Ordering::Relaxed), changed.load(Ordering::Relaxed));
-        tracing::info!(records, rows, "settling: done");
-        Ok(())
+        let left_out = left_out.get().cloned().unwrap_or_default();
+        tracing::info!(records, rows, without_leader = ?left_out, "settling: done");
+        Ok(left_out)
     }
 }
 

@@ -187,9 +187,14 @@ pub(super) fn without_leader(
     topic: &MetadataTopic,
     is_wanted: impl Fn(&i32) -> bool,
 ) -> Option<String> {
-    let missing = topic.partitions().iter().filter(|partition| partition.leader() < 0);
-    let missing: Vec<i32> = missing.map(MetadataPartition::id).filter(is_wanted).collect();
+    let missing: Vec<i32> = leaderless(topic).filter(is_wanted).collect();
     (!missing.is_empty()).then(|| no_leader(topic.name(), &missing))
+}
+
+/// The partitions without a leader.
+pub(super) fn leaderless(topic: &MetadataTopic) -> impl Iterator<Item = i32> {
+    let missing = topic.partitions().iter().filter(|partition| partition.leader() < 0);
+    missing.map(MetadataPartition::id)
 }
 
 /// The message for partitions without a leader.

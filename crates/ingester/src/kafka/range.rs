@@ -1,8 +1,8 @@
 //! Reads a range of a topic's records outside of the consumer group: it commits nothing and causes no rebalance.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -32,6 +32,8 @@ use reading::Range;
 /// The time limit of a request about offsets.
 const QUESTION: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
+/// How long [`read_since`] waits for a partition whose leader went away, before the caller tries again without it.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The limits of the sample for an estimate: time and records.
 const SAMPLE: Duration = Duration::from_secs(3);
 const SAMPLE_RECORDS: u64 = 200;
@@ -289,7 +291,7 @@ impl RangeReader {
     ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
         let (events, receiver) = mpsc::channel(1);
         let read = move || {
-            let end = spans(&self).and_then(|spans| {
+            let end = spans(&self).map_err(anyhow::Error::from).and_then(|spans| {
                 let topic = spans.topic.as_str().into();
                 let Self { consumer, probe } = self;
                 let events = events.clone();
@@ -319,6 +321,8 @@ pub(crate) struct RateLimit {
     pub(crate) read: Arc<AtomicU64>,
     /// Offsets of the range that were deleted before they were read.
     pub(crate) gone: Arc<AtomicU64>,
+    /// How long the reader waits for the next record; `None`: without a limit.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl RateLimit {
@@ -344,7 +348,8 @@ impl RateLimit {
     }
 }
 
-/// Reads the partitions from the first record with at least this timestamp to their present ends.
+/// Reads these partitions of the topic from the first record with at least this timestamp to their present ends. Partitions
+/// without a leader are left out and reported in `left_out`.
 ///
 /// # Errors
 /// When librdkafka refuses a setting.
@@ -352,6 +357,7 @@ pub(crate) fn read_since(
     settings: &Settings,
     partitions: Vec<i32>,
     start: Timestamp,
+    left_out: Arc<OnceLock<Vec<i32>>>,
     stop: CancellationToken,
 ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
     // A small buffer, because it runs beside live ingest.
@@ -359,11 +365,17 @@ pub(crate) fn read_since(
     let topic = settings.kafka.topic.clone();
     let start = Bound::Time(start.as_micros().div_euclid(1_000).max(0));
     let spans = move |reader: &RangeReader| {
-        let spans = reader.spans(&topic, &partitions, (start, Bound::Latest))?;
+        let metadata = reader.consumer.fetch_metadata(Some(&topic), QUESTION)?;
+        let missing = metadata.topics().iter().flat_map(inspect::leaderless).collect::<Vec<_>>();
+        let (missing, led): (Vec<i32>, Vec<i32>) =
+            partitions.into_iter().partition(|partition| missing.contains(partition));
+        left_out.get_or_init(|| missing);
+        let spans = reader.spans(&topic, &led, (start, Bound::Latest))?;
         // All records after the first are read, whatever their timestamps.
         Ok(OffsetRanges { not_before: None, ..spans })
     };
-    reader.read_found(spans, RateLimit::default(), stop)
+    let limit = RateLimit { patience: Some(PATIENCE), ..RateLimit::default() };
+    reader.read_found(spans, limit, stop)
 }
 
 /// Whether an error is permanent.

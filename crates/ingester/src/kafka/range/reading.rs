@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use anyhow::{bail, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -15,12 +16,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{OffsetRanges, POLL, QUESTION, RateLimit, is_final};
 use crate::kafka::config;
+use crate::kafka::ffi::TopicIds;
 use crate::kafka::group::CHUNK_BYTES;
 use crate::kafka::probe::Probe;
 use crate::kafka::quiet::Quiet;
 use crate::kafka::record_arena::RecordArena;
 use crate::pipeline::ports::{AssignmentId, Chunk, SourceEvent};
 use crate::record::Record;
+
+/// The interval between two requests for the topic's id.
+const TOPIC_ID_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The state of the thread.
 pub(super) struct Range {
@@ -37,9 +42,10 @@ impl Range {
     /// Reads the spans to their ends.
     ///
     /// # Errors
-    /// An error that a retry cannot fix.
-    pub(super) fn read(&self) -> KafkaResult<()> {
+    /// An error that a retry cannot fix; the end of [`RateLimit::patience`].
+    pub(super) fn read(&self) -> anyhow::Result<()> {
         let mut ends = self.assign()?;
+        let mut watch = Watch::of(&self.consumer, &self.topic, self.pace.patience);
         let starts = self.spans.partitions.iter().map(|span| (span.partition, span.first));
         let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
         let mut free = Instant::now();
@@ -72,7 +78,7 @@ impl Range {
                 Some(Err(error)) if config::is_out_of_range(&error) => {
                     self.go_on_behind_gone(&mut ends, &mut next_offsets)?;
                 }
-                Some(Err(error)) if is_final(&error) => return Err(error),
+                Some(Err(error)) if is_final(&error) => return Err(error.into()),
                 // librdkafka recovers from all other errors by itself.
                 Some(Err(_)) => {
                     if let Some(batch) = self.consumer.context().take_unreadable() {
@@ -80,8 +86,10 @@ impl Range {
                     }
                 }
                 None => {
+                    watch.nothing_came()?;
                     bytes = 0;
                     self.hand_over(&mut chunk);
+                    continue;
                 }
             }
             if chunk.len() >= self.pace.chunk() || bytes >= CHUNK_BYTES {
@@ -91,7 +99,9 @@ impl Range {
                 if self.pace.rate.is_some() {
                     RateLimit::wait(free, &self.stop);
                 }
+                watch.same_topic()?;
             }
+            watch.came = Instant::now();
         }
         self.hand_over(&mut chunk);
         Ok(())
@@ -224,5 +234,54 @@ impl Range {
         }
         self.consumer.assign(&assignment)?;
         Ok(ends)
+    }
+}
+
+/// Sees that there is nothing to wait for.
+struct Watch {
+    ids: Option<TopicIds>,
+    /// The topic's id at the start.
+    first: Option<String>,
+    asked: Instant,
+    /// When anything came last.
+    came: Instant,
+    patience: Option<Duration>,
+}
+
+impl Watch {
+    /// The consumer must outlive the result.
+    fn of(consumer: &BaseConsumer<Quiet>, topic: &str, patience: Option<Duration>) -> Self {
+        let ids = TopicIds::new(consumer.client(), topic);
+        ids.iter().for_each(|ids| ids.ask(TOPIC_ID_INTERVAL));
+        Self { ids, first: None, asked: Instant::now(), came: Instant::now(), patience }
+    }
+
+    /// Of a topic that was made again librdkafka 2.12 may read nothing, see `Poller::make_anew`, and the offsets are of
+    /// another log.
+    ///
+    /// # Errors
+    /// When it was.
+    fn same_topic(&mut self) -> anyhow::Result<()> {
+        let Some(ids) = &self.ids else { return Ok(()) };
+        if let Some(Ok(Some(id))) = ids.answer(Duration::ZERO)
+            && *self.first.get_or_insert_with(|| id.clone()) != id
+        {
+            bail!("the topic was made again while it was read");
+        }
+        if self.asked.elapsed() >= TOPIC_ID_INTERVAL {
+            self.asked = Instant::now();
+            ids.ask(TOPIC_ID_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// When nothing will come, or nothing came for as long as may be waited.
+    fn nothing_came(&mut self) -> anyhow::Result<()> {
+        self.same_topic()?;
+        let waited = self.came.elapsed();
+        let is_over = self.patience.is_some_and(|patience| waited > patience);
+        ensure!(!is_over, "nothing has come for {} s", waited.as_secs());
+        Ok(())
     }
 }
