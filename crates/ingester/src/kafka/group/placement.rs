@@ -90,6 +90,9 @@ impl Context {
             self.topic_id(consumer)
         };
         let topic_id = topic_id.map_err(|error| format!("the topic's id is not known: {error}"))?;
+        if topic_id.as_deref().is_some_and(|id| self.state().is_another_topic(id)) {
+            return Err("the topic was made again".to_owned());
+        }
         let (partitions, mut result) = self.claimed(partitions, topic_id.as_deref());
         if partitions.is_empty() {
             self.state().ask_at = Instant::now() + ASK_AGAIN;
@@ -399,16 +402,19 @@ impl Context {
         consumer.resume(&self.list(partitions.iter().map(|&partition| (partition, 0)))?)
     }
 
-    /// Whether a partition was read under another topic id than `id`, the topic's present id.
-    pub(super) fn reads_another_topic(&self, id: &str) -> bool {
+    /// Takes the topic's present id. If it is not the id that this client learned first, or that its partitions are read under,
+    /// the client has to be replaced.
+    pub(super) fn topic_has(&self, id: &str) {
         let mut state = self.state();
         // A member without partitions learns only here that the topic exists.
         state.topic_is_missing = false;
+        state.is_another_topic(id);
         let read = state.partitions_that(|partition| partition.next_offset().is_some());
-        read.into_iter().any(|number| {
+        let reads_another = read.into_iter().any(|number| {
             let known = &mut state.log(number).topic_id;
             known.get_or_insert_with(|| id.to_owned()) != id
-        })
+        });
+        state.is_recreated |= reads_another;
     }
 
     /// Logs and counts a gap, once. Returns `false` where `kafka.on_gap` ends the run.

@@ -79,6 +79,10 @@ pub(super) struct PollState {
     pub(super) client_since: Instant,
     /// The time since which the group has had no coordinator, as far as a connected broker told.
     pub(super) coordinator_away: Option<Instant>,
+    /// The topic's id as this client learned it first.
+    pub(super) topic_id: Option<String>,
+    /// Whether the topic has another id now.
+    pub(super) is_recreated: bool,
     /// Whether the partitions were lost with the membership and none has been assigned since.
     pub(super) is_lost: bool,
     /// The time since which the group has refused this client for good, although it may accept another.
@@ -226,6 +230,8 @@ impl PollState {
             group_trouble: None,
             client_since: Instant::now(),
             coordinator_away: None,
+            topic_id: None,
+            is_recreated: false,
             is_lost: false,
             refused_for_good: None,
             unconnected: None,
@@ -269,6 +275,13 @@ impl PollState {
     /// Whether nothing more is to be read.
     pub(super) fn is_stopping(&self) -> bool {
         self.stage >= Stage::Stop
+    }
+
+    /// Whether the topic's present id is not the one that this client learned first. Start offsets are then left to the next
+    /// client, because this one also keeps the id of the cluster that it found first.
+    pub(super) fn is_another_topic(&mut self, id: &str) -> bool {
+        self.is_recreated |= self.topic_id.get_or_insert_with(|| id.to_owned()) != id;
+        self.is_recreated
     }
 
     /// Whether the group may accept another client although librdkafka calls the error fatal. Under KIP-848 every refusal is

@@ -26,7 +26,8 @@ use crate::settings::Settings;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any of these tests, so that a member that does not leave the group is noticed.
 const SESSION: &str = "300000";
-/// Kafka's API key of OffsetFetch requests.
+/// Kafka's API keys of OffsetCommit and OffsetFetch requests.
+const OFFSET_COMMIT: u16 = 8;
 const OFFSET_FETCH: u16 = 9;
 
 /// Records the calls to the observers.
@@ -35,6 +36,7 @@ struct Seen(Mutex<Told>);
 
 #[derive(Debug, Default)]
 struct Told {
+    polled: u32,
     lost: u64,
     waits: Vec<String>,
     kept_out: Option<String>,
@@ -48,7 +50,9 @@ impl Seen {
 }
 
 impl GroupObserver for Seen {
-    fn polled(&self) {}
+    fn polled(&self) {
+        self.told().polled += 1;
+    }
     fn membership(&self, _: &str) {}
     fn assigned(&self) {}
     fn revoking(&self) {}
@@ -103,6 +107,8 @@ impl Scene {
         settings.kafka.topic.clone_from(&self.topic);
         settings.kafka.group.clone_from(&self.topic);
         settings.kafka.revoke_timeout = Duration::from_millis(500);
+        // The tests say when.
+        settings.kafka.commit_interval = PATIENCE;
         settings.kafka.client.insert("session.timeout.ms".into(), SESSION.into());
         settings
     }
@@ -192,13 +198,17 @@ impl Member {
         all
     }
 
-    /// Reports that a record is written.
-    fn written(&self, (partition, offset, assignment): (i32, i64, AssignmentId)) {
+    /// Reports that a record is written, and asks for its commit.
+    fn written(&self, record: (i32, i64, AssignmentId)) {
+        self.written_uncommitted(record);
+        self.thread.control().commit_soon();
+    }
+
+    fn written_uncommitted(&self, (partition, offset, assignment): (i32, i64, AssignmentId)) {
         let mut offsets = WrittenOffsets::default();
         let position = model::Position { topic: self.topic.clone(), partition, offset };
         offsets.include(&position, assignment);
         self.thread.control().written(&offsets);
-        self.thread.control().commit_soon();
     }
 }
 
@@ -238,6 +248,49 @@ async fn a_commit_that_a_mirror_copied_is_a_start_and_no_gap() {
         let read = member.read(usize::try_from(100 - start).unwrap()).await;
         assert_eq!((read[0].1, member.seen.told().lost), (start, lost), "{metadata}");
     }
+}
+
+/// The address of the brokers leads to the other cluster from one moment to the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_takes_over_is_read_from_the_commits_that_a_mirror_copied() {
+    let proxy = Proxy::start();
+    let start = || Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(proxy.port())).start();
+    let (first, second) = (start(), start());
+    proxy.forward_to(&first.listener("PROXIED"));
+    let ours = Scene::new(first.brokers(), "taken-over", 1).await;
+    let theirs = Scene { brokers: second.brokers(), topic: ours.topic.clone() };
+    testkit::topic(&theirs.brokers, &theirs.topic, 1, &[]).await;
+    theirs.produce(0, 80).await;
+    let copied = "cluster=first topic-id=AAAAAAAAAAAAAAAAAAAAAA account=kept";
+    theirs.commit(0, 80, copied);
+    ours.produce(0, 100).await;
+    let mut member = ours.member_of(&proxy.address());
+    let read = member.read(100).await;
+    member.written(read[99]);
+    eventually("a commit", PATIENCE, async || ours.committed(0) == Some(100)).await;
+
+    proxy.forward_to(&second.listener("PROXIED"));
+    proxy.cut();
+    theirs.produce(0, 5).await;
+    let read = member.read(5).await;
+    assert_eq!((read[0].1, member.seen.told().lost), (80, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_without_an_answer_does_not_stop_the_watchdog() {
+    let proxy = Proxy::start();
+    let kafka = Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(proxy.port())).start();
+    proxy.forward_to(&kafka.listener("PROXIED"));
+    let scene = Scene::new(kafka.brokers(), "watched", 1).await;
+    scene.produce(0, 10).await;
+    let mut member = scene.member_of(&proxy.address());
+    let read = member.read(10).await;
+    proxy.set(NetworkFault::RequestsLost(OFFSET_COMMIT));
+    member.written_uncommitted(read[9]);
+    // It is asked to commit and to leave the group.
+    drop(member.thread);
+    let before = member.seen.told().polled;
+    eventually("beats", PATIENCE, async || member.seen.told().polled >= before + 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -215,8 +215,6 @@ impl Poller {
         let context = self.consumer.context().clone();
         // `None` for a name that no topic can have: then there is no partition either.
         let ids = TopicIds::new(self.consumer.client(), &context.topic);
-        // The first topic id that this client saw.
-        let mut topic_id = None;
         while self.goes_on() {
             context.observer.polled();
             let why = context.stuck_reason();
@@ -224,8 +222,8 @@ impl Poller {
                 return why;
             }
             self.read();
-            if ids.as_ref().is_some_and(|ids| self.topic_was_recreated(ids, &mut topic_id)) {
-                return Some("the topic was made again");
+            if let Some(ids) = &ids {
+                self.check_topic_id(ids);
             }
             self.ask_membership();
             if !context.state().unreadable.is_empty() {
@@ -250,6 +248,7 @@ impl Poller {
             // The conditions that were reported stay reported until the new client sees their end.
             let mut state = context.state();
             state.client_since = Instant::now();
+            (state.topic_id, state.is_recreated) = (None, false);
             state.refused_for_good = None;
         }
         // The assignment drops the old client, which leaves the group.
@@ -312,19 +311,16 @@ impl Poller {
         }
     }
 
-    /// Checks the topic's id from time to time. Returns whether the topic was created again.
-    fn topic_was_recreated(&mut self, ids: &TopicIds, first: &mut Option<String>) -> bool {
-        let mut is_another = false;
+    /// Checks the topic's id from time to time.
+    fn check_topic_id(&mut self, ids: &TopicIds) {
         if let Some(Ok(Some(id))) = ids.answer(Duration::ZERO) {
-            let reads_another_topic = self.consumer.context().reads_another_topic(&id);
-            is_another = reads_another_topic || first.get_or_insert(id.clone()) != &id;
+            self.consumer.context().topic_has(&id);
         }
         if self.topic_id_asked.elapsed() >= TOPIC_ID_INTERVAL {
             self.topic_id_asked = Instant::now();
             ids.ask(TOPIC_ID_INTERVAL);
             self.check_rights();
         }
-        is_another
     }
 
     /// Asks whether the broker has accepted the member, because librdkafka's statistics do not say so under KIP-848.

@@ -78,14 +78,17 @@ impl Context {
         self.show(GroupWait::Membership, kept_out);
     }
 
-    /// The reason why this client may never read again. By then the member is already out of its group.
+    /// The reason why this client may never read again. By then the member is already out of its group, or the topic's old
+    /// records are lost in any case.
     pub(super) fn stuck_reason(&self) -> Option<&'static str> {
         let state = self.state();
         let is_over = |since: Option<Instant>, sessions| {
             let since = since.map(|since| since.max(state.client_since));
             since.is_some_and(|since| since.elapsed() >= self.session * sessions)
         };
-        if state.unconnected.is_none() && is_over(state.coordinator_away, 2) {
+        if state.is_recreated {
+            Some("the topic was made again")
+        } else if state.unconnected.is_none() && is_over(state.coordinator_away, 2) {
             Some("the group's coordinator stays away")
         } else if is_over(state.unconnected, 6) {
             Some("no broker is connected")

@@ -256,7 +256,7 @@ impl Watch {
         Self { ids, first: None, asked: Instant::now(), came: Instant::now(), patience }
     }
 
-    /// Of a topic that was made again librdkafka 2.12 may read nothing, see `Poller::make_anew`, and the offsets are of
+    /// Of a topic that was made again librdkafka 2.12 may read nothing, see `Poller::recreate_client`, and the offsets are of
     /// another log.
     ///
     /// # Errors
