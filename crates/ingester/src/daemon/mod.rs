@@ -132,6 +132,8 @@ impl Work {
         let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
         let opened = store::open(&self.settings.store)?;
         let store = Arc::new(Retrying::new(opened.table, waits.clone()).outlasting_refusals());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(reminder::remind(self.health.clone(), stop.clone()));
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());
         };
@@ -159,11 +161,9 @@ impl Work {
             rows: Arc::new(Retrying::new(store::open_reader(&self.settings.store)?, waits.clone())),
         };
 
-        let mut tasks = JoinSet::new();
         tasks.spawn(make_dead_letter_topic(self.settings.clone()));
         tasks.spawn(settling.run(stop.clone()));
         tasks.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
-        tasks.spawn(reminder::remind(self.health.clone(), stop.clone()));
         tasks.spawn(replays.watch(opened.jobs, stop.clone()));
         tasks.spawn(exits.keep_up(shown, settled, stop.clone()));
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {

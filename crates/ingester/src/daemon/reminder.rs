@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::health::Health;
 
-/// How often. The start and the end of a wait have separate lines.
+/// The interval. The start and the end of a wait have separate lines, and a wait that has just begun is not repeated.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Logs once a minute the waits that last at least that long, each with its latest reason.
+/// Logs once a minute the waits that last at least half as long, each with its latest reason.
 pub(crate) async fn remind(health: Arc<Health>, stop: CancellationToken) -> anyhow::Result<()> {
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        for lasting in health.lasting(EVERY) {
+        for lasting in health.lasting(EVERY / 2) {
             let seconds = lasting.lasted.as_secs();
             let (cause, reason) = (lasting.cause.as_str(), lasting.reason);
             tracing::warn!(cause, reason, seconds, "still waiting");
