@@ -95,6 +95,7 @@ fn values_of_the_right_type_that_cannot_work_are_refused() {
         ("INGESTER_LIMITS__MAX_EVENT_BYTES", "much", "limits.max_event_bytes"),
         ("INGESTER_KAFKA__DEAD_LETTER_TOPIC", "package-publications", "kafka.dead_letter_topic"),
         ("INGESTER_LOG__FILTER", "info,=", "log.filter"),
+        ("INGESTER_LOG__FILTER", "warning", "log.filter"),
         ("INGESTER_KAFKA__TOPIC", "^rx", "kafka.topic"),
         ("INGESTER_KAFKA__DEAD_LETTER_TOPIC", "", "kafka.dead_letter_topic"),
         ("INGESTER_KAFKA__CLIENT__GROUP_ID", "other", "kafka.group"),
@@ -139,6 +140,54 @@ fn misuse_of_the_command_line_is_exit_code_2() {
             let (code, log) = outcome(Daemon::command(program).args(arguments));
             assert!(code == Some(0) && log.contains(program), "{program} {arguments:?}: {log}");
         }
+    }
+}
+
+/// A script that looks at the exit code is not to believe that it has what could not be written.
+#[test]
+fn what_cannot_be_written_is_no_success() {
+    for (program, arguments, code) in [
+        ("publication-ingester", &["--help"][..], 1),
+        ("publication-ingester", &["--version"], 1),
+        ("publication-ingester", &["replay", "--help"], 1),
+        ("publication-ingester", &["event", "check", "--schema"], 1),
+        ("publication-query", &["--help"], 1),
+        ("publication-query", &["schema"], 1),
+        ("publication-audit", &["--help"], 2),
+    ] {
+        let full = r#"exec "$@" >/dev/full"#;
+        let (ended, log) = outcome(Daemon::started_by(full, program).args(arguments));
+        assert_eq!(ended, Some(code), "{program} {arguments:?}: {log}");
+        assert!(log.contains("No space left"), "{program} {arguments:?}: {log}");
+        // Who reads only the beginning has what he wants.
+        if arguments != ["schema"] {
+            let gone = r#"{ "$@"; echo "ended with $?" >&2; } | true"#;
+            let (_, log) = outcome(Daemon::started_by(gone, program).args(arguments));
+            assert!(log.contains("ended with 0"), "{program} {arguments:?}: {log}");
+        }
+    }
+}
+
+/// Of any program's environment: a password of another character set, for one.
+#[test]
+fn an_environment_that_is_no_text_is_not_repeated() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let foreign = OsStr::from_bytes(b"geheimnis\xe9");
+    for (program, command, prefix) in [INGESTER, QUERY] {
+        let ours = format!("{prefix}STORE__URL");
+        let (code, log) = outcome(Daemon::command(program).arg(command).env(&ours, foreign));
+        assert_eq!(code, Some(78), "{log}");
+        assert!(log.contains(&ours) && !log.contains("geheimnis"), "{log}");
+        let other = ("OTHER_PASSWORD", foreign);
+        let (code, log) = outcome(Daemon::command(program).env(other.0, other.1).arg("--version"));
+        assert_eq!(code, Some(0), "{log}");
+        let variable = format!("{prefix}STORE__MAX_CONNECTIONS");
+        let refused =
+            Daemon::command(program).arg(command).env(other.0, other.1).env(variable, "0");
+        let (code, log) = outcome(refused);
+        assert!(code == Some(78) && log.contains("max_connections"), "{log}");
+        assert!(!log.contains("geheimnis"), "{log}");
     }
 }
 

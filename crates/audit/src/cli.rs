@@ -1,8 +1,11 @@
 //! The command line.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+
+use crate::exit::Exit;
 
 /// How the report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,4 +55,26 @@ pub struct Cli {
     /// How many seconds all questions together may take.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
+}
+
+impl Cli {
+    /// Parses the command line; or prints the help, the version or the error. clap itself would end with 0 even if the help
+    /// cannot be written.
+    ///
+    /// # Errors
+    /// The exit code.
+    pub fn read() -> Result<Self, u8> {
+        Self::try_parse().map_err(|said| {
+            let exit = match said.print() {
+                // A reader that closes the pipe has what it wants.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    let _ = writeln!(io::stderr(), "publication-audit: standard output: {error}");
+                    Exit::Usage
+                }
+                _ if said.use_stderr() => Exit::Usage,
+                _ => Exit::Clean,
+            };
+            exit.code()
+        })
+    }
 }

@@ -5,10 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use audit::settings::Environment;
 use audit::{Cli, Surroundings, run};
-use clap::Parser;
 use model::Timestamp;
 
 fn main() -> ExitCode {
+    Cli::read().map_or_else(ExitCode::from, |cli| audit(&cli))
+}
+
+fn audit(cli: &Cli) -> ExitCode {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
     let mut surroundings = Surroundings {
@@ -18,5 +21,5 @@ fn main() -> ExitCode {
         output: Box::new(std::io::stdout()),
         errors: Box::new(std::io::stderr()),
     };
-    ExitCode::from(run(&Cli::parse(), &mut surroundings).code())
+    ExitCode::from(run(cli, &mut surroundings).code())
 }

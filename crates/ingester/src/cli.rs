@@ -93,7 +93,7 @@ impl Cli {
     fn execute(self) -> anyhow::Result<bool> {
         let default = Path::new("config/ingester.toml");
         let settings: Settings =
-            config::load("INGESTER_", self.config.as_deref(), default, std::env::vars())?;
+            config::load("INGESTER_", self.config.as_deref(), default, std::env::vars_os())?;
         telemetry::init(&settings.log)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use ingester::cli::Cli;
+use service::lifecycle;
 
 fn main() -> ExitCode {
-    ingester::cli::Cli::parse().run()
+    lifecycle::command_line::<Cli>().map_or_else(std::convert::identity, Cli::run)
 }

@@ -4,19 +4,16 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server};
 use service::{config, lifecycle, notify, telemetry};
 
 fn main() -> ExitCode {
-    let result = run(&Cli::parse());
-    telemetry::end(result.as_ref().err().map(|error| format!("publication-query: {error:#}")));
-    result.map_or_else(|error| lifecycle::exit_code(error.as_ref()), |()| ExitCode::SUCCESS)
+    lifecycle::program(run)
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let settings: QuerySettings =
-        config::load(PREFIX, cli.config.as_deref(), Path::new(DEFAULT_FILE), std::env::vars())?;
+        config::load(PREFIX, cli.config.as_deref(), Path::new(DEFAULT_FILE), std::env::vars_os())?;
     match cli.command {
         Command::Schema => Ok(write!(std::io::stdout(), "{}", settings.schema_text())?),
         Command::Serve => serve(settings),

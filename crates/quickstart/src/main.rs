@@ -23,10 +23,8 @@ mod stories;
 
 use std::process::ExitCode;
 
-use service::{lifecycle, telemetry};
+use service::lifecycle;
 
 fn main() -> ExitCode {
-    let result = run::execute(&clap::Parser::parse());
-    telemetry::end(result.as_ref().err().map(|error| format!("quickstart: {error:#}")));
-    result.map_or_else(|error| lifecycle::exit_code(error.as_ref()), |()| ExitCode::SUCCESS)
+    lifecycle::program(run::execute)
 }

@@ -10,6 +10,7 @@ mod layers;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 
 use serde::Serialize;
@@ -49,19 +50,22 @@ pub fn load<T: Settings>(
     prefix: &str,
     file: Option<&Path>,
     default_file: &Path,
-    environment: impl Iterator<Item = (String, String)>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<T, ConfigError> {
     let mut layers = Layers::new(defaults::<T>()?, T::PASS_THROUGH);
     let path = file.unwrap_or(default_file);
     if let Some(text) = layers::read(path, file.is_some())? {
         layers.add_file(path, &text)?;
     }
-    let mut variables: Vec<(String, String)> = environment.collect();
+    let mut variables: Vec<(OsString, OsString)> = environment.collect();
     // The environment has no order, and the first error should be the same in every run.
     variables.sort_unstable();
     let sections = defaults::<T>()?;
     for (name, value) in variables {
+        // Variables of other programs may have any bytes.
+        let name = name.to_string_lossy().into_owned();
         if name.starts_with(prefix) {
+            let Ok(value) = value.into_string() else { return Err(ConfigError::NotText { name }) };
             layers.add_variable(EnvironmentKey::parse(prefix, name)?, &value);
         } else if let Some(meant) = correct_name(prefix, &name, &sections) {
             return Err(ConfigError::Misnamed { name, meant });

@@ -1,11 +1,13 @@
 //! The end of a daemon: on a signal, within its grace period, with an exit code for the reason.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -37,6 +39,41 @@ pub mod exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not finished within {0:?} of being asked to stop")]
 pub struct GraceExceeded(pub Duration);
+
+/// Parses the command line; or prints the help, the version or the error, and returns the exit code. clap itself would end with
+/// 0 even if the help cannot be written.
+///
+/// # Errors
+/// The exit code.
+pub fn command_line<C: Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|printed| {
+        let is_answer = !printed.use_stderr();
+        match printed.print() {
+            // A reader that closes the pipe has what it wants.
+            Err(error) if is_answer && error.kind() != io::ErrorKind::BrokenPipe => {
+                crate::telemetry::end(Some(format!("standard output: {error}")));
+                ExitCode::from(exit::FAILURE)
+            }
+            _ if is_answer => ExitCode::from(exit::OK),
+            _ => ExitCode::from(exit::USAGE),
+        }
+    })
+}
+
+/// Runs a program: parses its command line, does the work, and returns the exit code.
+pub fn program<C: Parser, E>(work: impl FnOnce(&C) -> Result<(), E>) -> ExitCode
+where
+    E: Display + AsRef<dyn Error + Send + Sync>,
+{
+    let cli = match command_line() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let result = work(&cli);
+    let name = C::command().get_name().to_owned();
+    crate::telemetry::end(result.as_ref().err().map(|error| format!("{name}: {error:#}")));
+    result.map_or_else(|error| exit_code(error.as_ref()), |()| ExitCode::SUCCESS)
+}
 
 /// A token that SIGTERM, SIGINT and SIGHUP (a closed terminal) cancel. The handlers are installed when this returns, so
 /// that a signal right after it is not lost. A second SIGINT ends the process at once, because it comes from a user at

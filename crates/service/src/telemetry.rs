@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::ConfigError;
 
@@ -62,8 +63,7 @@ fn log() -> MutexGuard<'static, Option<Log>> {
 /// # Errors
 /// [`ConfigError::Invalid`] for `log.filter` if it is not a filter.
 pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
-    let filter = EnvFilter::try_new(&settings.filter)
-        .map_err(|error| ConfigError::invalid("log.filter", error.to_string()))?;
+    let filter = filter(&settings.filter)?;
     let mut log = log();
     if log.is_none() {
         let writer = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING);
@@ -79,6 +79,18 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
         *log = Some(Log { lines, _writer: writer });
     }
     Ok(())
+}
+
+/// Parses `log.filter`. `EnvFilter` takes a word that is not a level for the name of a target: with `warning` for `warn` the log
+/// would be empty.
+fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    if text.split(',').any(|part| !part.contains('=') && !is_level(part.trim())) {
+        let levels = "off, error, warn, info, debug, trace";
+        let reason = format!("must be a level ({levels}), or target=level pairs");
+        return Err(ConfigError::invalid("log.filter", reason));
+    }
+    EnvFilter::try_new(text).map_err(|error| ConfigError::invalid("log.filter", error.to_string()))
 }
 
 /// Ends the log, with a program's last message if it has one, on standard error. Waits until all lines are written, but
@@ -180,9 +192,14 @@ mod tests {
 
     #[test]
     fn a_bad_filter_names_its_key() {
-        let settings = LogSettings { filter: "info,=".into(), ..LogSettings::default() };
-        let error = init(&settings).unwrap_err().to_string();
-        assert!(error.contains("log.filter"), "{error}");
+        for bad in ["info,=", "warning", "infos", "", "info,librdkafka", "librdkafka=verbose"] {
+            let settings = LogSettings { filter: bad.into(), ..LogSettings::default() };
+            let error = init(&settings).unwrap_err().to_string();
+            assert!(error.contains("log.filter"), "{bad}: {error}");
+        }
+        for good in ["warn", "WARN", "info,librdkafka=debug", "off", "ingester=trace"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

@@ -60,6 +60,12 @@ pub enum ConfigError {
         /// The correct name.
         meant: String,
     },
+    /// An environment variable for this program whose value is not text.
+    #[error("the environment variable {name} is not UTF-8")]
+    NotText {
+        /// The variable's name.
+        name: String,
+    },
     /// A value of the wrong type, or one that its type cannot represent.
     #[error("wrong value for `{key}` in {origin}: {expected}")]
     IllTyped {

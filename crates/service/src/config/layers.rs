@@ -160,13 +160,30 @@ impl Layers {
 /// messages are repeated unless they contain the value.
 fn without_value(message: &str, value: Option<&Value>) -> String {
     if let Some((_, expected)) = message.rsplit_once(", expected ") {
-        return format!("expected {expected}");
+        return format!("expected {}", in_words(expected));
+    }
+    if message == "invalid socket address syntax" {
+        return "expected an address and a port, such as \"127.0.0.1:8080\"".into();
     }
     let quotes = |value: &Value| match value {
         Value::String(text) => !text.is_empty() && message.contains(text.as_str()),
         other => message.contains(&other.to_string()),
     };
     if value.is_some_and(quotes) { "not a value of this key".into() } else { message.into() }
+}
+
+/// What serde and the types say of themselves, for who does not write Rust.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "usize" | "u64" | "u32" | "u16" | "u8" => {
+            "a whole number of 0 or more, without quotation marks"
+        }
+        "a sequence" => "a list in brackets",
+        "parsable string" => "a size, such as \"48MiB\"",
+        "a duration" => "a time with its unit, such as \"90s\"",
+        "a boolean" => "true or false, without quotation marks",
+        other => other,
+    }
 }
 
 fn between<'a>(text: &'a str, head: &str, end: char) -> Option<&'a str> {

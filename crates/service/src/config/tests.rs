@@ -218,6 +218,36 @@ fn a_variable_that_would_not_be_read_is_named() {
 }
 
 #[test]
+fn a_value_that_is_no_text_is_named_and_never_quoted() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let loaded = |name: &str| {
+        let value = OsString::from_vec(b"hunter2\xff".to_vec());
+        let environment = [(OsString::from(name), value)];
+        load::<Sample>("SAMPLE_", None, Path::new("unused.toml"), environment.into_iter())
+    };
+    let variable = "SAMPLE_KAFKA__CLIENT__SASL_PASSWORD";
+    assert_eq!(
+        message(loaded(variable)),
+        format!("the environment variable {variable} is not UTF-8")
+    );
+    assert_eq!(loaded("OTHER_PASSWORD"), Ok(Sample::default()), "of another program");
+}
+
+#[test]
+fn what_a_key_takes_is_said_in_words() {
+    for (text, words) in [
+        ("[limits]\nrows = '5'", "a whole number"),
+        ("[limits]\nwindow = '9'", "\"90s\""),
+        ("[limits]\nmax_bytes = 'much'", "\"48MiB\""),
+        ("[limits]\ndirectories = 'a'", "a list"),
+    ] {
+        let error = message(with_file(text, &[]));
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
 fn an_ill_typed_value_is_named_and_never_quoted() {
     for (text, key) in [
         ("[limits]\nrows = 'hunter2'", "`limits.rows`"),
