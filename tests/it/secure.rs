@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use testkit::{Kafka, Postgres, eventually};
 
+use crate::replay::Answer;
 use crate::support::{PATIENCE, Row, Scene, example_record, generated};
 
 const PASSWORD: &str = "correct-horse-battery";
@@ -110,6 +112,69 @@ async fn the_ingester_speaks_tls_and_proves_its_password() {
     }
     let rows: Vec<Row> = scene.rows().await;
     assert_eq!(rows.len(), 2);
+}
+
+/// The cause stands in librdkafka's words about the broker; its error says only that nothing came.
+#[tokio::test]
+async fn every_command_says_why_the_broker_does_not_answer() {
+    let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
+    let kafka = Kafka::builder()
+        .listener("ASKS", "SASL_PLAINTEXT", None)
+        .property("sasl.enabled.mechanisms", "PLAIN")
+        .property(
+            "listener.name.asks.plain.sasl.jaas.config",
+            format!("{login} required user_reader=\"{PASSWORD}\";"),
+        )
+        .start();
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene { brokers: kafka.listener("ASKS"), ..Scene::without_topic("why", store) };
+    scene.must("migrate", &[]);
+    let wrong = [
+        ("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
+        ("INGESTER_KAFKA__CLIENT__SASL_MECHANISMS", "PLAIN"),
+        ("INGESTER_KAFKA__CLIENT__SASL_USERNAME", "reader"),
+        ("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", "wrong-donkey"),
+    ];
+    let all = [
+        ("check", &[][..]),
+        ("replay", &["--from", "earliest", "--yes"]),
+        ("reconcile", &["--from", "earliest"]),
+        ("dead-letters", &["list"]),
+    ];
+    // Without a password the broker ends the connection and says nothing.
+    let closed = ["closed by peer", "Broken pipe", "reset by peer"];
+    for (settings, commands, words) in
+        [(&wrong[..], &all[..], &["Invalid username or password"][..]), (&[], &all[..1], &closed)]
+    {
+        let is_told = |text: &str| words.iter().any(|words| text.contains(words));
+        let began = Instant::now();
+        let start = |(command, arguments)| (command, scene.start(command, arguments, settings));
+        let started: Vec<_> = commands.iter().copied().map(start).collect();
+        for (command, running) in &started {
+            eventually(&format!("{command} to say why"), PATIENCE, async || {
+                is_told(&running.log())
+            })
+            .await;
+        }
+        // Not only when the question's time is over.
+        assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+        for (command, running) in started {
+            let answer = Answer::of(running);
+            assert_eq!(answer.code, Some(1), "{command}: {}", answer.log);
+            let ends = ["publication-ingester: ", "PROBLEM kafka: "];
+            let is_end = |line: &&str| ends.iter().any(|end| line.starts_with(end));
+            let end = answer.log.lines().find(is_end).unwrap_or_default();
+            assert!(is_told(end) && !end.contains("TransportFailure"), "{command}: {}", answer.log);
+        }
+        let ingester = scene.start_ingester(settings);
+        eventually("the reason", PATIENCE, async || {
+            let (_, answer) = ingester.readyz()?;
+            let reason = answer["reason"].as_str()?;
+            (reason.starts_with("kafka_away: ") && is_told(reason)).then_some(())
+        })
+        .await;
+        ingester.stop();
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The settings for librdkafka, and its log lines written to the ingester's log.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -148,6 +148,46 @@ impl Repeated {
         news
     }
 }
+
+/// librdkafka's latest message about a broker.
+#[derive(Debug, Default)]
+pub(super) struct Trouble(Mutex<Option<(String, Instant)>>);
+
+impl Trouble {
+    /// Takes an error of librdkafka. `AllBrokersDown` follows from the errors of the single brokers, which are more precise.
+    pub(super) fn error(&self, error: &KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.set(reason);
+        }
+    }
+
+    /// Takes a line of librdkafka's log: it reports no error for a broker that closes the connection silently or does not
+    /// answer. An error is more precise, so a line counts only if there was no recent message.
+    pub(super) fn line(&self, facility: &str, message: &str) {
+        let is_of_a_broker = ["FAIL", "REQTMOUT"].contains(&facility);
+        let is_news = self.lock().as_ref().is_none_or(|(_, at)| at.elapsed() >= RECENT);
+        if is_of_a_broker && is_news {
+            // The line begins with the name of a thread.
+            self.set(message.split_once("]: ").map_or(message, |(_, words)| words));
+        }
+    }
+
+    /// The latest message; `None` if there was none.
+    pub(super) fn words(&self) -> Option<String> {
+        self.lock().as_ref().map(|(words, _)| words.clone())
+    }
+
+    fn set(&self, words: &str) {
+        *self.lock() = Some((words.to_owned(), Instant::now()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(String, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a message takes precedence over a line of the log.
+const RECENT: Duration = Duration::from_secs(20);
 
 /// librdkafka's log lines of the last minute, for all clients of the process. Each client writes several lines a second
 /// about a broker that it cannot reach.

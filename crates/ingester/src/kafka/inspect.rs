@@ -8,14 +8,14 @@ use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::commit_metadata::CommitMetadata;
 use super::config;
 use super::ffi::{self, Group, TopicIds};
-use super::quiet::Quiet;
+use super::quiet::{Quiet, Unanswered, ask};
 use crate::settings::Settings;
 
 const QUESTION: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ impl From<KafkaError> for NotAsked {
 /// When the broker does not answer, or librdkafka refuses a setting.
 pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> {
     let owned = settings.clone();
-    let asked = tokio::task::spawn_blocking(move || ask(&owned)).await;
+    let asked = tokio::task::spawn_blocking(move || ask_all(&owned)).await;
     let mut inspected = asked.map_err(|error| NotAsked(error.to_string()))??;
     let admin: AdminClient<DefaultClientContext> = config::producer(settings).create()?;
     for (topic, facts) in [
@@ -126,10 +126,10 @@ pub(super) fn may_read(probe: &ClientConfig, topic: &str) -> bool {
     consumer.is_ok_and(|consumer| can_read(&consumer, topic) == Right::Given)
 }
 
-fn ask(settings: &Settings) -> Result<Inspected, NotAsked> {
+fn ask_all(settings: &Settings) -> Result<Inspected, NotAsked> {
     let consumer: BaseConsumer<Quiet> = probe(settings).create_with_context(Quiet::default())?;
-    let metadata = consumer.fetch_metadata(Some(&settings.kafka.topic), QUESTION);
-    let brokers = metadata.map_err(|error| NotAsked(words(&consumer, &error)))?.brokers().len();
+    let metadata = metadata(&consumer, &settings.kafka.topic);
+    let brokers = metadata.map_err(|error| NotAsked(error.to_string()))?.brokers().len();
     let source = facts(&consumer, &settings.kafka.topic);
     let read = match &source {
         Ok(_) => can_read(&consumer, &settings.kafka.topic),
@@ -165,12 +165,14 @@ fn positions(
     if count > 0 {
         wanted.add_partition_range(topic, 0, count - 1);
     }
-    let answer = consumer.committed_offsets(wanted, QUESTION).map_err(|error| error.to_string())?;
+    let answer = ask(consumer, QUESTION, |time| consumer.committed_offsets(wanted.clone(), time));
+    let answer = answer.map_err(|error| error.to_string())?;
     let elements = answer.elements();
     let positions = elements.iter().map(|element| {
         element.error().map_err(|error| error.to_string())?;
         let partition = element.partition();
-        let ends = consumer.fetch_watermarks(topic, partition, QUESTION);
+        let ends =
+            ask(consumer, QUESTION, |time| consumer.fetch_watermarks(topic, partition, time));
         let (_, end) = ends.map_err(|error| error.to_string())?;
         let committed = match element.offset() {
             Offset::Offset(offset) => Some(offset),
@@ -204,15 +206,12 @@ pub(super) fn no_leader(topic: &str, partitions: &[i32]) -> String {
     )
 }
 
-/// librdkafka's text for an error. Polling first delivers its pending messages about the brokers.
-fn words(consumer: &BaseConsumer<Quiet>, error: &KafkaError) -> String {
-    while consumer.poll(Duration::ZERO).is_some() {}
-    consumer.context().words(error)
+fn metadata(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<Metadata, Unanswered> {
+    ask(consumer, QUESTION, |time| consumer.fetch_metadata(Some(topic), time))
 }
 
 fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, String> {
-    let metadata =
-        consumer.fetch_metadata(Some(topic), QUESTION).map_err(|error| error.to_string())?;
+    let metadata = metadata(consumer, topic).map_err(|error| error.to_string())?;
     let Some(found) = metadata.topics().first() else { return Err("no answer".to_owned()) };
     if let Some(error) = found.error() {
         return Err(RDKafkaErrorCode::from(error).to_string());
@@ -248,7 +247,8 @@ fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
 fn can_use_group(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, 0);
-    if let Err(error) = consumer.committed_offsets(asked, QUESTION) {
+    let answer = ask(consumer, QUESTION, |time| consumer.committed_offsets(asked.clone(), time));
+    if let Err(error) = answer {
         return Right::Refused(error.to_string());
     }
     let mut nowhere = TopicPartitionList::new();

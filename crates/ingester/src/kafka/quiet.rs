@@ -1,11 +1,12 @@
 //! The callbacks of consumers outside of the group.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::config;
 use super::damage::unreadable_batch;
@@ -16,16 +17,67 @@ pub(super) struct Quiet {
     repeated: config::Repeated,
     /// The first offset of the last batch that could not be read.
     unreadable: Mutex<Option<i64>>,
-    /// The latest error message about a broker.
-    trouble: Mutex<String>,
+    trouble: config::Trouble,
+}
+
+/// The broker did not answer, or refused.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{words}")]
+pub(crate) struct Unanswered {
+    words: String,
+    code: Option<RDKafkaErrorCode>,
+}
+
+impl Unanswered {
+    pub(super) const fn code(&self) -> Option<RDKafkaErrorCode> {
+        self.code
+    }
+}
+
+impl From<KafkaError> for Unanswered {
+    fn from(error: KafkaError) -> Self {
+        Self { words: error.to_string(), code: error.rdkafka_error_code() }
+    }
+}
+
+/// The time limit of the first attempt of a request; each further attempt has twice as long.
+const FIRST_TRY: Duration = Duration::from_secs(1);
+/// How long librdkafka may take to deliver its messages.
+const WORDS: Duration = Duration::from_millis(100);
+
+/// Repeats a request until the broker answers or `patience` is over. librdkafka delivers its messages about brokers only when it
+/// is polled, and the log should have them while the caller waits. Only for a consumer that has no assignment.
+pub(super) fn ask<T>(
+    consumer: &BaseConsumer<Quiet>,
+    patience: Duration,
+    question: impl Fn(Duration) -> KafkaResult<T>,
+) -> Result<T, Unanswered> {
+    let (deadline, mut time) = (Instant::now() + patience, FIRST_TRY);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let error = match question(time.min(left)) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let heard = Instant::now() + WORDS;
+        while Instant::now() < heard {
+            // The context keeps the text of an error; there are no records.
+            drop(consumer.poll(heard.saturating_duration_since(Instant::now())));
+        }
+        let code = error.rdkafka_error_code();
+        if !code.is_some_and(config::is_no_answer) || Instant::now() >= deadline {
+            return Err(Unanswered { words: consumer.context().words(&error), code });
+        }
+        time *= 2;
+    }
 }
 
 impl Quiet {
     /// The text for an error. Where it only means "no answer": librdkafka's latest message about a broker.
-    pub(super) fn words(&self, error: &KafkaError) -> String {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+    fn words(&self, error: &KafkaError) -> String {
         let is_no_answer = error.rdkafka_error_code().is_some_and(config::is_no_answer);
-        if is_no_answer && !trouble.is_empty() { trouble.clone() } else { error.to_string() }
+        let words = self.trouble.words().filter(|_| is_no_answer);
+        words.unwrap_or_else(|| error.to_string())
     }
 
     /// Takes the first offset of the last batch that could not be read, if there was one.
@@ -36,6 +88,7 @@ impl Quiet {
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.trouble.line(facility, message);
         config::log(level, facility, message);
     }
 
@@ -46,10 +99,7 @@ impl ClientContext for Quiet {
         if let Some(offset) = unreadable_batch(reason) {
             *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
         }
-        // `AllBrokersDown` follows from the errors of the single brokers, which are more precise.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_owned();
-        }
+        self.trouble.error(&error, reason);
         if self.repeated.is_news(&error) {
             tracing::warn!(%error, reason, "kafka, reading a range");
         }

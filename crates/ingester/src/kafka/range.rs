@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::group::CHUNK_RECORDS;
-use super::quiet::Quiet;
+use super::quiet::{Quiet, Unanswered, ask};
 use super::record_arena::RecordArena;
 use super::{config, inspect};
 use crate::pipeline::ports::{SourceError, SourceEvent};
@@ -130,10 +130,11 @@ impl RangeReader {
     /// An error of the broker; a partition in `asked` that does not exist; a partition without a leader.
     pub(crate) fn partitions(&self, topic: &str, asked: &[i32]) -> anyhow::Result<Vec<i32>> {
         let asking = || format!("asking about topic {topic}");
-        let metadata = self.consumer.fetch_metadata(Some(topic), QUESTION).with_context(asking)?;
+        let question = |time| self.consumer.fetch_metadata(Some(topic), time);
+        let metadata = ask(&self.consumer, QUESTION, question).with_context(asking)?;
         let found = metadata.topics().first().context("no answer about the topic")?;
         if let Some(error) = found.error() {
-            return Err(KafkaError::MetadataFetch(error.into())).with_context(asking);
+            bail!("{}: {}", asking(), RDKafkaErrorCode::from(error));
         }
         let there: Vec<i32> = found.partitions().iter().map(MetadataPartition::id).collect();
         for partition in asked {
@@ -149,8 +150,9 @@ impl RangeReader {
     }
 
     /// The first offset of a partition and one more than its last.
-    pub(crate) fn bounds(&self, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
-        self.consumer.fetch_watermarks(topic, partition, QUESTION)
+    pub(crate) fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), Unanswered> {
+        let question = |time| self.consumer.fetch_watermarks(topic, partition, time);
+        ask(&self.consumer, QUESTION, question)
     }
 
     /// The spans between two bounds, both inclusive, within the log's present bounds.
@@ -159,7 +161,7 @@ impl RangeReader {
         topic: &str,
         partitions: &[i32],
         (from, until): (Bound, Bound),
-    ) -> KafkaResult<OffsetRanges> {
+    ) -> Result<OffsetRanges, Unanswered> {
         let time = |point| if let Bound::Time(millis) = point { Some(millis) } else { None };
         let mut spans = OffsetRanges {
             topic: topic.to_owned(),
@@ -190,16 +192,24 @@ impl RangeReader {
     }
 
     /// The first offset whose record has at least this timestamp; `None` where there is no such record.
-    fn first_since(&self, topic: &str, partition: i32, millis: i64) -> KafkaResult<Option<i64>> {
+    fn first_since(
+        &self,
+        topic: &str,
+        partition: i32,
+        millis: i64,
+    ) -> Result<Option<i64>, Unanswered> {
         let since = |millis: i64| {
             let mut question = TopicPartitionList::new();
             question.add_partition_offset(topic, partition, Offset::Offset(millis))?;
-            let answer = self.consumer.offsets_for_times(question, QUESTION)?;
+            let times = |time| self.consumer.offsets_for_times(question.clone(), time);
+            let answer = ask(&self.consumer, QUESTION, times)?;
             let offset = |offset| match offset {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
             };
-            KafkaResult::Ok(answer.elements().first().and_then(|element| offset(element.offset())))
+            Ok::<_, Unanswered>(
+                answer.elements().first().and_then(|element| offset(element.offset())),
+            )
         };
         Ok(match since(millis.max(0))? {
             Some(offset) => Some(offset),
@@ -240,13 +250,11 @@ impl RangeReader {
         topic: &str,
         partition: i32,
         offset: i64,
-    ) -> KafkaResult<Option<Record>> {
+    ) -> Result<Option<Record>, Unanswered> {
         match self.bounds(topic, partition) {
             Ok((low, high)) if (low..high).contains(&offset) => {}
             Ok(_) => return Ok(None),
-            Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_topic) => {
-                return Ok(None);
-            }
+            Err(error) if error.code().is_some_and(config::is_no_topic) => return Ok(None),
             Err(error) => return Err(error),
         }
         let mut place = TopicPartitionList::new();
@@ -261,11 +269,11 @@ impl RangeReader {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
                 Some(Err(error)) if config::is_out_of_range(&error) => return Ok(None),
-                Some(Err(error)) if is_final(&error) => return Err(error),
+                Some(Err(error)) if is_final(&error) => return Err(error.into()),
                 Some(Err(_)) | None => {}
             }
         }
-        Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
+        Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut).into())
     }
 
     /// Reads the spans on a separate thread. The channel's last event is [`SourceEvent::Ended`], also after `stop` was
@@ -285,7 +293,7 @@ impl RangeReader {
     /// Like [`Self::read`], but the thread first asks the broker for the spans.
     fn read_found(
         self,
-        spans: impl FnOnce(&Self) -> KafkaResult<OffsetRanges> + Send + 'static,
+        spans: impl FnOnce(&Self) -> Result<OffsetRanges, Unanswered> + Send + 'static,
         pace: RateLimit,
         stop: CancellationToken,
     ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
@@ -295,7 +303,9 @@ impl RangeReader {
                 let topic = spans.topic.as_str().into();
                 let Self { consumer, probe } = self;
                 let events = events.clone();
-                Range { consumer, probe, topic, spans, pace, events, stop }.read()
+                Range { consumer, probe, topic, spans, pace, events, stop }
+                    .read()
+                    .map_err(Into::into)
             });
             let end = match end {
                 Ok(()) => SourceEvent::Ended,

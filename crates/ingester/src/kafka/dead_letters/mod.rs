@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use model::Timestamp;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
@@ -49,12 +49,12 @@ struct Context(Arc<ErrorLog>);
 #[derive(Default)]
 struct ErrorLog {
     repeated: config::Repeated,
-    /// The latest error message about a broker.
-    trouble: Mutex<String>,
+    trouble: config::Trouble,
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.trouble.line(facility, message);
         config::log(level, facility, message);
     }
 
@@ -62,10 +62,7 @@ impl ClientContext for Context {
         if self.0.repeated.is_news(&error) {
             tracing::warn!(%error, reason, "kafka, writing dead letters");
         }
-        // `AllBrokersDown` follows from the errors of the single brokers, which are more precise.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_owned();
-        }
+        self.0.trouble.error(&error, reason);
     }
 }
 
@@ -89,12 +86,10 @@ impl Producers {
 
     /// The error's text, with librdkafka's latest message about a broker where the error only means that no answer came.
     fn words(&self, error: &KafkaError) -> String {
-        let trouble = self.context.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let is_no_answer = error.rdkafka_error_code().is_some_and(config::is_no_answer);
-        if is_no_answer && !trouble.is_empty() {
-            format!("{error}: {trouble}")
-        } else {
-            error.to_string()
+        match self.context.0.trouble.words().filter(|_| is_no_answer) {
+            Some(trouble) => format!("{error}: {trouble}"),
+            None => error.to_string(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::{Partition as PartitionStatistics, Statistics};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
@@ -58,6 +58,7 @@ pub(super) struct Shared {
     pub(super) session: Duration,
     pub(super) on_gap: OnGap,
     pub(super) repeated: config::Repeated,
+    pub(super) trouble: config::Trouble,
 }
 
 impl Context {
@@ -167,11 +168,8 @@ impl Context {
             self.observer.has(GroupWait::Broker);
             return true;
         }
-        let trouble = {
-            let mut state = self.state();
-            state.unconnected.get_or_insert_with(Instant::now);
-            state.trouble.clone()
-        };
+        self.state().unconnected.get_or_insert_with(Instant::now);
+        let trouble = self.trouble.words().unwrap_or_else(|| connection_states(statistics));
         let reason = format!("no broker is connected: {trouble}");
         if self.observer.waits_for(GroupWait::Broker, reason) {
             tracing::warn!(trouble, "no broker is connected; it is tried again until one is");
@@ -249,11 +247,20 @@ impl Context {
     }
 }
 
+/// The states of the connections to the brokers, for as long as librdkafka has sent no message about a broker.
+fn connection_states(statistics: &Statistics) -> String {
+    let brokers = statistics.brokers.values().filter(|broker| broker.source != "internal");
+    let brokers = brokers.filter(|broker| broker.source != "logical");
+    let brokers = brokers.map(|broker| format!("{} is in the state {}", broker.name, broker.state));
+    brokers.collect::<Vec<_>>().join(", ")
+}
+
 /// The minimum time to wait for a commit, even when the time of a revocation is over.
 const COMMIT: Duration = Duration::from_secs(2);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.trouble.line(facility, message);
         config::log(level, facility, message);
     }
 
@@ -287,10 +294,7 @@ impl ClientContext for Context {
         if self.repeated.is_news(&error) {
             tracing::warn!(%error, reason, "kafka");
         }
-        // `AllBrokersDown` follows from the errors of the single brokers, which are more precise.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.state().trouble = reason.to_owned();
-        }
+        self.trouble.error(&error, reason);
     }
 }
 

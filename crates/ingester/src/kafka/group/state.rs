@@ -71,8 +71,6 @@ pub(super) struct PollState {
     pub(super) reported: BTreeMap<i32, Gap>,
     /// The earliest time of the next attempt to find start offsets.
     pub(super) ask_at: Instant,
-    /// librdkafka's latest error message about a broker.
-    pub(super) trouble: String,
     /// The reason why the group refuses this member, in librdkafka's words.
     pub(super) group_trouble: Option<String>,
     /// The time at which the present client was created.
@@ -226,7 +224,6 @@ impl PollState {
             unreadable: BTreeSet::new(),
             reported: BTreeMap::new(),
             ask_at: Instant::now(),
-            trouble: "it says nothing yet".to_owned(),
             group_trouble: None,
             client_since: Instant::now(),
             coordinator_away: None,

@@ -347,6 +347,7 @@ async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
         session: Duration::from_secs(10),
         on_gap: crate::settings::OnGap::Continue,
         repeated: Default::default(),
+        trouble: Default::default(),
     }));
     let config = config::consumer(&scene.settings());
     let consumer: BaseConsumer<Context> = config.create_with_context(context).unwrap();

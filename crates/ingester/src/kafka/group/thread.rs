@@ -141,6 +141,7 @@ pub(crate) fn start(
         session: session(settings),
         on_gap: settings.kafka.on_gap,
         repeated: Default::default(),
+        trouble: Default::default(),
     }));
     let client = config::consumer(settings);
     let consumer: BaseConsumer<Context> = client.create_with_context(context)?;

@@ -47,7 +47,8 @@ impl Context {
         let join_state = if is_spare { "steady" } else { group.join_state.as_str() };
         self.observer.membership(join_state);
         let (is_up, is_member) = (group.state == "up", join_state == "steady");
-        let (away_for, joining_for, trouble, words) = {
+        let words = self.trouble.words().unwrap_or_else(|| "none yet".to_owned());
+        let (away_for, joining_for, trouble) = {
             let mut state = self.state();
             let is_joining = is_up && !is_member && state.partitions.is_empty();
             let now = Instant::now();
@@ -59,7 +60,7 @@ impl Context {
             }
             let away_for = state.coordinator_away.map(|since| since.elapsed());
             let joining_for = state.joining.map(|since| since.elapsed());
-            (away_for, joining_for, state.group_trouble.clone(), state.trouble.clone())
+            (away_for, joining_for, state.group_trouble.clone())
         };
         let away = away_for.filter(|away| *away >= self.session).map(|away| {
             let seconds = away.as_secs();
