@@ -226,6 +226,8 @@ fn secrets_are_not_printed_where_they_are_a_mistake() {
         ("KAFKA__BROKERS", "kafka://user:$@127.0.0.1:9092"),
         ("KAFKA__CLIENT__SECURITY_PROTOCOL", "$"),
         ("KAFKA__CLIENT__SASL_PASWORD", "$"),
+        ("KAFKA__CLIENT__SASL_MECHANISM", "$"),
+        ("KAFKA__CLIENT__SASL_MECHANISMS", "$"),
         ("KAFKA__CLIENT__GROUP_PROTOCOL", "$"),
         ("KAFKA__CLIENT", "$"),
         ("TOR__PREFIXES", "[\"$\"]"),

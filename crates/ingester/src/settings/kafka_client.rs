@@ -105,7 +105,85 @@ pub(super) fn check(client: &BTreeMap<String, String>) -> Result<(), ConfigError
             return Err(ConfigError::invalid(format!("kafka.client.{key}"), instead));
         }
     }
-    check_protocol(client)
+    check_protocol(client)?;
+    check_files(client)?;
+    check_login(client)
+}
+
+/// Files that librdkafka reads for TLS. It says that one cannot be read, and not which.
+const FILES: [&str; 5] = [
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "ssl.crl.location",
+];
+
+fn protocol(client: &BTreeMap<String, String>) -> String {
+    client.get("security.protocol").map_or_else(String::new, |name| name.to_ascii_lowercase())
+}
+
+fn check_files(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    if !protocol(client).ends_with("ssl") {
+        return Ok(());
+    }
+    for key in FILES {
+        // A word of librdkafka's, for the places where systems keep their authorities.
+        let path = client.get(key).filter(|path| *path != "probe" && !path.is_empty());
+        if let Some(path) = path
+            && let Err(error) = std::fs::File::open(path)
+        {
+            let reason = format!("names {path}, which cannot be read: {error}");
+            return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
+        }
+    }
+    Ok(())
+}
+
+/// How a password can be proved, with this build of librdkafka.
+const PASSWORD: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+const TOKEN: &str = "OAUTHBEARER";
+
+/// What librdkafka lacks for its login it says without the key, or waits for without a word: a token, for one. It also repeats
+/// a name that it does not know, which may be a password in the wrong place.
+fn check_login(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    let refused =
+        |key: &str, reason: &str| Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
+    let named = ["sasl.mechanism", "sasl.mechanisms"];
+    let named = named.iter().find_map(|key| Some((*key, client.get(*key)?.as_str())));
+    let is_known = |name: &str| name == TOKEN || PASSWORD.contains(&name);
+    if let Some((key, name)) = named
+        && !is_known(name)
+    {
+        return refused(key, "must be PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER");
+    }
+    if !protocol(client).starts_with("sasl") {
+        return Ok(());
+    }
+    let has = |key: &str, value: &str| {
+        client.get(key).is_some_and(|given| given.eq_ignore_ascii_case(value))
+    };
+    let unsecured = "enable.sasl.oauthbearer.unsecure.jwt";
+    match named {
+        None => refused(
+            "sasl.mechanisms",
+            "is needed with this security.protocol: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+        ),
+        Some((_, TOKEN)) if has("sasl.oauthbearer.method", "oidc") || has(unsecured, "true") => {
+            Ok(())
+        }
+        Some((_, TOKEN)) => refused(
+            "sasl.oauthbearer.method",
+            "is needed with OAUTHBEARER: \"oidc\" and the sasl.oauthbearer.* of the place that gives out tokens",
+        ),
+        Some(_) => {
+            match ["sasl.username", "sasl.password"].iter().find(|key| !client.contains_key(**key))
+            {
+                Some(key) => refused(key, "is needed with this sasl.mechanisms"),
+                None => Ok(()),
+            }
+        }
+    }
 }
 
 fn is_taken(key: &str) -> bool {
@@ -171,6 +249,49 @@ mod tests {
             assert!(refused.contains(&format!("`kafka.client.{key}`")), "{refused}");
             assert!(refused.contains(instead), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_a_login_lacks_is_named() {
+        let sasl = ("security.protocol", "SASL_SSL");
+        let plain = ("sasl.mechanism", "PLAIN");
+        let (name, password) = (("sasl.username", "u"), ("sasl.password", "hunter2"));
+        let token = ("sasl.mechanisms", "OAUTHBEARER");
+        for (pairs, key) in [
+            (&[("sasl.mechanisms", "hunter2")][..], "sasl.mechanisms"),
+            (&[("sasl.mechanisms", "GSSAPI"), sasl], "sasl.mechanisms"),
+            (&[sasl, name, password], "sasl.mechanisms"),
+            (&[sasl, plain, password], "sasl.username"),
+            (&[sasl, plain, name], "sasl.password"),
+            (&[sasl, token, name, password], "sasl.oauthbearer.method"),
+            (&[sasl, token, ("sasl.oauthbearer.method", "default")], "sasl.oauthbearer.method"),
+        ] {
+            let refused = refused(pairs).unwrap();
+            assert!(refused.contains(&format!("`kafka.client.{key}`")), "{pairs:?}: {refused}");
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+        for pairs in [
+            &[sasl, plain, name, password][..],
+            &[sasl, token, ("sasl.oauthbearer.method", "OIDC")],
+            &[sasl, token, ("enable.sasl.oauthbearer.unsecure.jwt", "true")],
+            // Without a protocol that asks for it a login is not used.
+            &[plain],
+        ] {
+            assert_eq!(refused(pairs), None, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named_with_its_path() {
+        let place = ("ssl.ca.location", "/no/such/ca.pem");
+        let refused_file = refused(&[("security.protocol", "ssl"), place]).unwrap();
+        assert!(refused_file.contains("`kafka.client.ssl.ca.location`"), "{refused_file}");
+        assert!(
+            refused_file.contains("/no/such/ca.pem, which cannot be read: No such"),
+            "{refused_file}"
+        );
+        assert_eq!(refused(&[place]), None, "it is not used");
+        assert_eq!(refused(&[("security.protocol", "ssl"), ("ssl.ca.location", "probe")]), None);
     }
 
     #[test]
