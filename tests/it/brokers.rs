@@ -86,7 +86,7 @@ async fn brokers_that_are_away_are_named_and_their_partitions_keep_their_series(
         (rest.split(' ').next()?.parse::<u32>().ok()? >= 18).then_some(())
     })
     .await;
-    assert!(ingester.daemon.log().contains("stays away: the kafka client is made anew"));
+    assert!(ingester.daemon.log().contains("stays away: a new kafka client is created"));
     kafka.start_again(&[coordinator, third]);
     ingester.shows("ready").await;
     scene.produce(to_partition(1, 200..300)).await;

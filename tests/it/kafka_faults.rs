@@ -310,7 +310,7 @@ async fn a_broker_that_moved_is_found_although_its_old_address_accepts_connectio
     let keys: BTreeSet<_> = letters.into_iter().filter_map(|letter| letter.key).collect();
     assert_eq!(keys, [b"bad-0".to_vec(), b"bad-1".to_vec()].into());
     let log = ingester.stop();
-    assert!(log.contains("the kafka client is made anew"), "{log}");
+    assert!(log.contains("a new kafka client is created"), "{log}");
 }
 
 /// All connections are closed at once, long enough for librdkafka to give up. Then they work again.
@@ -333,7 +333,7 @@ async fn a_client_that_finds_no_broker_is_made_anew() {
     proxy.set(NetworkFault::Cut);
     eventually("two clients that find no broker", PATIENCE, async || {
         let log = ingester.daemon.log();
-        log.matches("no broker is connected: the kafka client is made anew").count() >= 2
+        log.matches("no broker is connected: a new kafka client is created").count() >= 2
     })
     .await;
     ingester.shows("paused").await;

@@ -204,7 +204,7 @@ impl Poller {
     fn run(mut self) {
         while let Some(why) = self.serve() {
             if let Err(error) = self.recreate_client(why) {
-                let reason = format!("the client could not be made anew: {error}");
+                let reason = format!("a new kafka client could not be created: {error}");
                 self.consumer.context().state().fail(SourceError::Fatal(reason));
             }
         }
@@ -243,7 +243,7 @@ impl Poller {
     /// recovers. It ignores the leaders of a topic that was created again, because their epochs are lower than the old
     /// topic's. And once, after the restart of a broker behind a proxy, it tried no broker again.
     fn recreate_client(&mut self, why: &str) -> KafkaResult<()> {
-        tracing::warn!("{why}: the kafka client is made anew");
+        tracing::warn!("{why}: a new kafka client is created");
         let context = self.consumer.context().as_ref().clone();
         {
             // The conditions that were reported stay reported until the new client sees their end.
