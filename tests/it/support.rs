@@ -360,10 +360,17 @@ impl Running {
     }
 
     /// Sends SIGTERM and checks that the exit code is 0 within the promised time. Returns the log.
-    pub(crate) fn stop(mut self) -> String {
-        self.daemon.terminate();
+    pub(crate) fn stop(self) -> String {
+        self.stop_by("TERM")
+    }
+
+    /// The same with another signal.
+    pub(crate) fn stop_by(mut self, signal: &str) -> String {
+        let pid = self.daemon.pid().to_string();
+        let sent = std::process::Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "{signal} cannot be sent");
         let status = self.daemon.wait_exit(STOP);
-        assert_eq!(status.code(), Some(0), "exit code after SIGTERM:\n{}", self.daemon.log());
+        assert_eq!(status.code(), Some(0), "exit code after {signal}:\n{}", self.daemon.log());
         self.daemon.log()
     }
 }
