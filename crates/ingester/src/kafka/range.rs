@@ -303,9 +303,7 @@ impl RangeReader {
                 let topic = spans.topic.as_str().into();
                 let Self { consumer, probe } = self;
                 let events = events.clone();
-                Range { consumer, probe, topic, spans, pace, events, stop }
-                    .read()
-                    .map_err(Into::into)
+                Range { consumer, probe, topic, spans, pace, events, stop }.read()
             });
             let end = match end {
                 Ok(()) => SourceEvent::Ended,
