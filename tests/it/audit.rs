@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -243,4 +244,28 @@ async fn nine_hundred_packages_take_less_than_a_second_and_30_mb() {
     assert_eq!(run.code, 0, "{}", run.output);
     assert!(run.output.contains("900 packages asked about"), "{}", run.output);
     assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+    let peak = peak_memory(project.path(), &query.http);
+    assert!(peak < 30_000_000, "{peak} bytes");
+}
+
+/// The peak memory of an audit with a long report, in bytes. It is taken while the program cannot end, because nobody reads the
+/// rest of the report.
+fn peak_memory(folder: &Path, address: &str) -> u64 {
+    const CAPACITY_OF_A_PIPE: usize = 64 << 10;
+    let mut program = Command::new(testkit::program_folder().join("publication-audit"))
+        .current_dir(folder)
+        .env("HOME", folder)
+        .args(["--url", &format!("http://{address}"), "--format", "json"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program is built");
+    let mut output = program.stdout.take().expect("it is a pipe");
+    let mut report = vec![0; 1];
+    output.read_exact(&mut report).expect("the audit writes a report");
+    let peak = testkit::peak_memory(program.id()).expect("the audit is still running");
+    output.read_to_end(&mut report).unwrap();
+    assert_eq!(program.wait().unwrap().code(), Some(0));
+    assert!(report.len() > 2 * CAPACITY_OF_A_PIPE, "{} bytes can be written at once", report.len());
+    peak
 }

@@ -185,10 +185,15 @@ impl Daemon {
 
     /// The peak memory of the daemon, in bytes (`VmHWM`); `None` after its end.
     pub fn peak_memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        Some(kibibytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+        peak_memory(self.pid())
     }
+}
+
+/// [`Daemon::peak_memory`] of any process.
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(kibibytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// Prints the output of the daemon when the test fails.

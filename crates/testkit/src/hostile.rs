@@ -16,6 +16,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
 };
 
+use crate::daemon::peak_memory;
 use crate::http::http_request;
 
 pub use attacks::attacks;
@@ -144,7 +145,8 @@ pub fn run_attack(attack: &Attack, target: Target) -> AttackResult {
         over.store(true, Ordering::Relaxed);
         let seen = asking.into_iter().filter_map(|asking| asking.join().ok());
         let witnesses = seen.collect();
-        AttackResult { bytes, answer, time, peak: peak(target.pid), witnesses }
+        let peak = peak_memory(target.pid).unwrap_or_default();
+        AttackResult { bytes, answer, time, peak, witnesses }
     })
 }
 
@@ -323,11 +325,4 @@ fn read_slowly(http: SocketAddr, count: usize, request: &[u8]) -> (usize, String
         thread::sleep(Duration::from_millis(100));
     }
     (count * request.len(), format!("{read} bytes of {} answers read", open.len()))
-}
-
-fn peak(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kibibytes.unwrap_or_default() * 1_024
 }

@@ -34,7 +34,7 @@ pub use client::{
     produce_in_transaction, topic, topic_on,
 };
 pub use cluster::Cluster;
-pub use daemon::{Daemon, DaemonBuilder, program_folder};
+pub use daemon::{Daemon, DaemonBuilder, peak_memory, program_folder};
 pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{
     KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, Kafka, KafkaBuilder, kafka_folder, kafka_version,
