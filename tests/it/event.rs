@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use testkit::Daemon;
 
 use crate::replay::Answer;
 use crate::support::{Scene, event, with};
@@ -64,6 +65,24 @@ fn each_line_is_answered_by_a_row_a_reason_or_skipped() {
     assert!(missing.code == Some(2) && missing.log.contains("/no/such/file"), "{}", missing.log);
     let schema = scene.ask("event", &["check", "--schema"], &[]);
     assert!(schema.code == Some(0) && schema.log.contains("json-schema.org"), "{}", schema.log);
+}
+
+#[test]
+fn standard_input_is_read_where_no_file_is_named() {
+    let scene = Scene::without_topic("event-check", "sqlite://unused.db".into());
+    let file = scene.directory.path().join("events.ndjson");
+    std::fs::write(&file, format!("{}\nrubbish\n", event("pg", "7.12.0"))).unwrap();
+    for arguments in [&["event", "check"][..], &["event", "check", "-"]] {
+        let program = Daemon::started_by("exec \"$@\" <\"$EVENTS\"", "publication-ingester");
+        let command = scene.configured(program.args(arguments), "127.0.0.1:0");
+        let checked = Answer::of(command.env("EVENTS", &file).spawn());
+        assert_eq!(checked.code, Some(1), "{arguments:?}: {}", checked.log);
+        let found = answers(&checked);
+        let places: Vec<_> = found.iter().map(|one| (&one["file"], &one["line"])).collect();
+        assert_eq!(places, [(&json!("-"), &json!(1)), (&json!("-"), &json!(2))], "{arguments:?}");
+        assert_eq!(found[0]["row"]["name"], "pg", "{arguments:?}");
+        assert_eq!(found[1]["rejected"]["code"], "not_json", "{arguments:?}");
+    }
 }
 
 #[test]

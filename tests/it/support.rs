@@ -199,7 +199,7 @@ impl Scene {
         self.configured(Daemon::command("publication-ingester").arg(command), admin)
     }
 
-    fn configured(&self, ingester: DaemonBuilder, admin: &str) -> DaemonBuilder {
+    pub(crate) fn configured(&self, ingester: DaemonBuilder, admin: &str) -> DaemonBuilder {
         ingester
             .env("INGESTER_KAFKA__BROKERS", &self.brokers)
             .env("INGESTER_KAFKA__TOPIC", &self.topic)
