@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::common::{Folder, Request, Service, answer, npm_lock, refs, rows};
+use crate::common::{Folder, Request, Run, Service, answer, npm_lock, refs, rows};
 
 fn folder_of(count: usize) -> Folder {
     let packages: serde_json::Map<String, Value> = (0..count)
@@ -245,4 +245,62 @@ fn a_loopback_address_is_asked_without_a_proxy() {
     }
     assert_eq!(command.output().unwrap().status.code(), Some(0));
     assert!(proxy.requests().is_empty());
+}
+
+/// A proxy that is asked to connect, and is then itself the service.
+fn proxy() -> Service {
+    Service::with(|request| match request.head.starts_with("CONNECT ") {
+        true => (200, String::new(), String::new()),
+        false => (200, String::new(), good(request)),
+    })
+}
+
+/// The first lines of the requests that a service received.
+fn first_lines(service: &Service) -> Vec<String> {
+    let requests = service.requests();
+    requests.iter().map(|request| request.head.lines().next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_asked_to_connect() {
+    let folder = folder_of(1);
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
+        let proxy = proxy();
+        let mut command = folder.command("http://audit.invalid", &[]);
+        let run = Run::of(command.env(name, proxy.url()).output().unwrap());
+        assert_eq!(run.code, 0, "{name}: {run:?}");
+        let lines = first_lines(&proxy);
+        assert_eq!(lines[0], "CONNECT audit.invalid:80 HTTP/1.1", "{name}: {lines:?}");
+        let posts = lines.iter().filter(|line| *line == "POST /graphql HTTP/1.1").count();
+        assert_eq!(posts, 2, "{name}: {lines:?}");
+    }
+    // A token and package names are encrypted for the service, so the proxy learns its host and nothing else.
+    folder.write("repository/token", "secret-token\n");
+    let proxy = Service::with(|_| (403, String::new(), String::new()));
+    let mut command = folder.command("https://audit.invalid", &["--token-file", "token"]);
+    let run = Run::of(command.env("HTTPS_PROXY", proxy.url()).output().unwrap());
+    assert_eq!(run.code, 4, "{run:?}");
+    let requests = proxy.requests();
+    assert!(!requests.is_empty());
+    for request in requests {
+        assert!(request.head.starts_with("CONNECT audit.invalid:443 HTTP/1.1\r\n"), "{request:?}");
+        assert!(!request.head.contains("secret-token"), "{request:?}");
+    }
+}
+
+#[test]
+fn a_host_in_no_proxy_is_asked_without_the_proxy() {
+    let service = Service::of(&["registry.example"], rows(&[("*", json!({}))]));
+    // This address leads to this machine, but is not a loopback address.
+    let url = format!("http://0.0.0.0:{}", service.port);
+    let folder = folder_of(1);
+    for (hosts, is_direct) in [("audit.example,0.0.0.0", true), ("audit.example", false)] {
+        let proxy = proxy();
+        let mut command = folder.command(&url, &[]);
+        command.env("HTTP_PROXY", proxy.url()).env("NO_PROXY", hosts);
+        let run = Run::of(command.output().unwrap());
+        assert_eq!(run.code, 0, "{hosts}: {run:?}");
+        assert_eq!(proxy.requests().is_empty(), is_direct, "{hosts}: {:?}", first_lines(&proxy));
+    }
+    assert_eq!(service.requests().len(), 2, "one run asked directly");
 }
