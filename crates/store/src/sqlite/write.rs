@@ -169,24 +169,46 @@ pub(super) fn bind_row(
 mod tests {
     use sqlx::{Connection as _, SqliteConnection};
 
+    use crate::migrations::SQLITE;
+
+    const ROWS: [&str; 2] = [
+        "INSERT INTO publication VALUES ('a', '1', NULL, '2022-03-01T12:00:00.000000Z', NULL, 1, 'no_coverage',
+            'second_factor', NULL, 0, 'session_token', 'user', 2, 0, zeroblob(16), 1)",
+        "INSERT INTO publication VALUES ('@b/c', '2-x', 'user', '2021-03-01T12:00:00.000001Z', 1, 0, 'listed', 'single_factor',
+            '2021-03-02T00:00:00.000000Z', 1, 'granular_token', 'workflow', 0, 7, x'000102030405060708090A0B0C0D0E0F', 0)",
+    ];
+    /// Every column of the first layout.
+    const VALUES: &str = "SELECT json_array(name, version, username, created, tor, tfa, tor_reason, tfa_reason,
+        tor_evidence_until, tor_settled, credential, actor, revision, generation, hex(event_identity), disputed)
+        FROM publication ORDER BY name";
+
+    async fn values(connection: &mut SqliteConnection) -> Vec<String> {
+        sqlx::query_scalar(VALUES).fetch_all(connection).await.unwrap()
+    }
+
     #[tokio::test]
-    async fn rows_of_the_first_layout_are_kept() {
-        let first = include_str!("../../migrations/sqlite/0001_publication.sql");
-        let third = include_str!("../../migrations/sqlite/0003_rowid.sql");
-        let fourth = include_str!("../../migrations/sqlite/0004_unjournaled.sql");
-        let row = "INSERT INTO publication VALUES ('a', '1', NULL, '2022-03-01T12:00:00.000000Z', NULL, 1, 'no_coverage',
-            'second_factor', NULL, 0, 'session_token', 'user', 2, 0, zeroblob(16), 1)";
+    async fn rows_of_the_first_layout_are_kept_by_every_migration() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        for sql in [first, row, third, fourth] {
-            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        let mut migrations = SQLITE.iter();
+        let first = migrations.next().unwrap();
+        sqlx::raw_sql(first.sql.clone()).execute(&mut connection).await.unwrap();
+        for row in ROWS {
+            sqlx::raw_sql(row).execute(&mut connection).await.unwrap();
         }
-        let kept: (String, Option<bool>, Option<bool>, u32, bool) =
-            sqlx::query_as("SELECT name, tor, tfa, revision, disputed FROM publication")
-                .fetch_one(&mut connection)
-                .await
-                .unwrap();
-        assert_eq!(kept, ("a".to_owned(), None, Some(true), 2, true));
-        let again = sqlx::raw_sql(row).execute(&mut connection).await;
+        let before = values(&mut connection).await;
+        assert_eq!(before.len(), ROWS.len());
+        for migration in migrations {
+            sqlx::raw_sql(migration.sql.clone()).execute(&mut connection).await.unwrap();
+            assert_eq!(values(&mut connection).await, before, "after {}", migration.version);
+        }
+        // What the first layout did not have is not known.
+        let digests: Vec<Option<String>> = sqlx::query_scalar("SELECT integrity FROM publication")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(digests, [None, None]);
+        let again = "INSERT INTO publication SELECT * FROM publication";
+        let again = sqlx::raw_sql(again).execute(&mut connection).await;
         assert!(again.unwrap_err().to_string().contains("UNIQUE"));
     }
 }
