@@ -94,6 +94,21 @@ async fn five_thousand_references_are_one_statement() {
     assert!(message.contains("limits.max_refs") && message.contains("5000"), "{message}");
     let again: Vec<(String, i64)> = sqlx::query_as(STATEMENTS).fetch_all(&pool).await.unwrap();
     assert_eq!(again, statements, "a request that is refused asks the database nothing");
+
+    // Their histories, too, of which each has another name.
+    sqlx::raw_sql("SELECT pg_stat_statements_reset()").execute(&pool).await.unwrap();
+    let with_histories = REFS.replace("{ name }", "{ history { earlier } }");
+    let found = query.ask(&with_histories, json!({ "refs": refs }));
+    let packages = found["packages"].as_array().unwrap();
+    let found = packages.iter().filter(|one| one["history"]["earlier"] == 0).count();
+    assert_eq!(found, 2_500);
+    let mut statements: Vec<(String, i64)> =
+        sqlx::query_as(STATEMENTS).fetch_all(&pool).await.unwrap();
+    statements.sort_by_key(|(text, _)| text.contains("array_agg"));
+    assert!(
+        matches!(statements.as_slice(), [(_, 1), (history, 1)] if history.contains("array_agg")),
+        "{statements:?}"
+    );
     pool.close().await;
     query.running.stop();
 }

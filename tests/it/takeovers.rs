@@ -153,3 +153,36 @@ async fn every_bad_version_is_weaker_and_no_good_one_is() {
         query.running.stop();
     }
 }
+
+#[tokio::test]
+async fn the_histories_of_an_operation_are_one_statement() {
+    const QUERY: &str = "query($refs: [PackageRef!]!) {
+        all: packages(refs: $refs) { history { earlier } }
+        one: package(name: \"axios\", version: \"1.14.1\") { history { earlier } }
+        again: package(name: \"axios\", version: \"1.14.0\") { history { earlier } }
+        purls: packagesByPurl(purls: [\"pkg:npm/%40mastra/core@1.42.1\"]) { history { earlier } }
+        node(id: \"pkg:npm/axios@1.14.1\") { ... on Package { history { earlier } } }
+        newest: publications(first: 3) { edges { node { history { earlier } } } }
+        oldest: publications(first: 3, order: OLDEST_FIRST) { edges { node { history { earlier } } } } }";
+    let scene = Scene::new("histories", 1).await;
+    scene.produce(VERSIONS.iter().map(Version::record)).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+    let query = scene.query();
+    let refs = VERSIONS.iter().map(|own| json!({"name": own.name, "version": own.version}));
+    let refs = json!({"refs": refs.collect::<Vec<_>>()});
+    for turn in [1.0, 2.0] {
+        let found = query.ask(QUERY, refs.clone());
+        let all = found["all"].as_array().unwrap();
+        assert!(all.iter().all(|one| one["history"]["earlier"].is_number()), "{found}");
+        assert_eq!(found["one"], found["node"], "{found}");
+        assert_eq!(found["newest"]["edges"].as_array().unwrap().len(), 3, "{found}");
+        let metrics = query.running.metrics();
+        let count =
+            |statement| metrics.get(&format!("store_seconds_count{{statement=\"{statement}\"}}"));
+        let counts = ["history", "find", "list"].map(count);
+        assert_eq!(counts, [Some(turn), Some(turn), Some(2.0 * turn)], "history, find, list");
+    }
+    query.running.stop();
+}
