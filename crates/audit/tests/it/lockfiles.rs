@@ -26,6 +26,9 @@ const EVERYWHERE: &[&str] = &[
 /// The packages of workspaces, which npm 6 does not support.
 const OF_WORKSPACES: &[&str] = &["ms 2.0.0", "react 17.0.2", "use-sync-external-store 1.2.0"];
 
+/// The lockfiles of the sample project with a catalog.
+const WITH_CATALOG: &[&str] = &["pnpm9.", "pnpm10.", "pnpm11.", "pnpm12.", "bun"];
+
 /// Names of the project, of its folders, files and aliases. None may be sent.
 const PRIVATE: &[&str] = &[
     "lockfile-sample",
@@ -104,6 +107,15 @@ fn the_lockfiles_of_all_package_managers_ask_about_the_same_packages() {
         assert_eq!(not_audited, expected_rest, "{name}");
         for expected in OF_WORKSPACES {
             assert!(found.contains(*expected), "{name}: {expected}");
+        }
+        // Where the tool has catalogs, the sample depends on picomatch through one. With Yarn, node-gyp depends on it.
+        let has_catalog = WITH_CATALOG.iter().any(|head| name.starts_with(head));
+        let picomatch: Vec<_> =
+            found.iter().filter(|name| name.starts_with("picomatch ")).collect();
+        match (has_catalog, is_berry) {
+            (true, _) => assert_eq!(picomatch, ["picomatch 2.3.1"], "{name}"),
+            (_, true) => assert_eq!(picomatch, ["picomatch 4.0.7"], "{name}"),
+            _ => assert_eq!(picomatch, [""; 0], "{name}"),
         }
     }
     let (found, not_audited) = asked("npm-v1.package-lock.json", "package-lock.json");
