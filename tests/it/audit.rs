@@ -15,7 +15,7 @@ use testkit::{Daemon, NetworkFault, Proxy, Record};
 
 use crate::support::{PATIENCE, Query, Scene, event, structured, with};
 
-const HOSTS: (&str, &str) = ("QUERY_REGISTRY__HOSTS", r#"["registry.example"]"#);
+pub(crate) const HOSTS: (&str, &str) = ("QUERY_REGISTRY__HOSTS", r#"["registry.example"]"#);
 
 /// A publication of `name` on a day of 2026, with this authentication.
 fn publication(name: &str, version: &str, day: &str, auth: &Value) -> Record {
@@ -83,7 +83,7 @@ pub(crate) fn audit(folder: &Path, address: &str, arguments: &[&str]) -> Run {
     Run { code: status.code().expect("it ends by itself"), output: daemon.log() }
 }
 
-const CALM: &[(&str, &str)] = &[("calm", "1.0.0")];
+pub(crate) const CALM: &[(&str, &str)] = &[("calm", "1.0.0")];
 
 #[tokio::test]
 async fn an_audit_finds_what_changed_and_ends_with_the_code_for_it() {

@@ -14,6 +14,7 @@
 
 mod audit;
 mod audit_bun;
+mod audit_tls;
 mod audits;
 mod brokers;
 mod check;

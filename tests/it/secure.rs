@@ -13,14 +13,14 @@ use crate::support::{PATIENCE, Row, Scene, example_record, generated};
 const PASSWORD: &str = "correct-horse-battery";
 
 /// A certificate authority for the test, and a server certificate signed by it.
-struct Certificates {
-    authority: PathBuf,
-    certificate: String,
-    key: String,
+pub(crate) struct Certificates {
+    pub(crate) authority: PathBuf,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 impl Certificates {
-    fn make(directory: &Path) -> Self {
+    pub(crate) fn make(directory: &Path) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Without a name the certificate would look self-signed.
