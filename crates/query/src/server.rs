@@ -172,6 +172,13 @@ impl Server {
     }
 }
 
+/// Whether two reasons are equal except for their digits. The error of an expired certificate contains the time of the
+/// attempt, so each attempt would be logged as a change.
+fn differ_in_digits_alone(one: &str, other: &str) -> bool {
+    let words = |reason: &str| reason.replace(|letter: char| letter.is_ascii_digit(), "");
+    words(one) == words(other)
+}
+
 /// Sets the readiness from the store's answers.
 struct Probe {
     reader: Arc<dyn PublicationReader>,
@@ -199,7 +206,8 @@ impl Probe {
                     logged = None;
                 }
                 (None, None) => {}
-                (Some(reason), Some((same, at))) if reason == *same && at.elapsed() < REMIND => {}
+                (Some(reason), Some((before, at)))
+                    if differ_in_digits_alone(&reason, before) && at.elapsed() < REMIND => {}
                 (Some(reason), _) => {
                     warn!(reason, "not ready; it is asked again until it answers");
                     logged = Some((reason, Instant::now()));
@@ -214,5 +222,17 @@ impl Probe {
             Ok(answer) => answer.err().map(|error| error.to_string()),
             Err(_) => Some(format!("the database did not answer within {:?}", self.patience)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_differs_in_its_digits_alone_is_no_change() {
+        let expired = |time| format!("certificate expired: verification time {time} (UNIX)");
+        assert!(differ_in_digits_alone(&expired(1_795_749_995), &expired(995)));
+        assert!(!differ_in_digits_alone(&expired(1), "connection refused"));
     }
 }
