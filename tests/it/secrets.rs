@@ -186,7 +186,9 @@ fn secrets_are_not_printed_where_they_are_a_mistake() {
         ("STORE__URL", "postgres://u:$@h:notaport/db"),
         ("STORE__URL", "mysql://u:$@h/db"),
         ("STORE__URL", "postgres://u:$@h/db?sslpassword=$"),
-        // A password with a question mark.
+        // Passwords with characters that have a meaning in a URL.
+        ("STORE__URL", "postgres://u:1/$@h/db"),
+        ("STORE__URL", "postgres://u:1#$@h/db"),
         ("STORE__URL", "postgres://u:x?$@h/db"),
         ("STORE__URL", "postgres://u:$@h/db?connect_timeout=$"),
         ("STORE__URL", "postgres://u:$@a,b/db"),

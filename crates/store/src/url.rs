@@ -98,6 +98,14 @@ impl PostgresUrl {
         if authority(url).contains(',') {
             return Err("names several hosts, which is not supported".into());
         }
+        // A `/` or `#` ends the user and password of a URL. The rest of the password would become the host, the port or the
+        // database, and an error message would print it.
+        let path = url.split('?').next().and_then(|url| url.splitn(4, '/').nth(3));
+        if url.contains('#') || path.is_some_and(|path| path.contains('@')) {
+            let problem =
+                "has a / or # in its password, or an @ in its database's name: write %2F, %23, %40";
+            return Err(problem.into());
+        }
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut handed_on = Vec::new();
         let (mut connect_timeout, mut target) = (None, SessionKind::Any);
@@ -240,6 +248,10 @@ mod tests {
         ] {
             let problem = problem(parameters).unwrap();
             assert!(problem.contains(names) && !problem.contains("hunter2"), "{problem}");
+        }
+        for url in ["postgres://u:1/hunter2@h/db", "postgres://u:1#hunter2@h/db"] {
+            let problem = PostgresUrl::parse(url).unwrap_err();
+            assert!(problem.contains("%2F") && !problem.contains("hunter2"), "{problem}");
         }
         let several = PostgresUrl::parse("postgres://u:p@a:5432,b:5432/db").unwrap_err();
         assert!(several.contains("several hosts"), "{several}");
