@@ -71,7 +71,7 @@ impl Error {
     }
 
     /// The same error, prefixed with the operation that failed.
-    fn within(mut self, what: &str) -> Self {
+    pub(crate) fn within(mut self, what: &str) -> Self {
         let (Self::Transient(words)
         | Self::Conflict(words)
         | Self::TimedOut(words)

@@ -23,6 +23,16 @@ pub(crate) struct PostgresUrl {
     pub(crate) target: SessionKind,
 }
 
+impl PostgresUrl {
+    /// The server's address, for error messages. `store.url_file` does not show it to an operator.
+    pub(crate) fn address(&self) -> String {
+        match self.options.get_socket() {
+            Some(folder) => format!("{} port {}", folder.display(), self.options.get_port()),
+            None => format!("{}:{}", self.options.get_host(), self.options.get_port()),
+        }
+    }
+}
+
 /// `target_session_attrs`: the kind of server that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionKind {
@@ -267,6 +277,9 @@ mod tests {
         assert_eq!(read.connect_timeout, Some(Duration::from_secs(3)));
         assert_eq!(read.target, SessionKind::ReadWrite);
         assert_eq!(read.options.get_application_name(), Some("mine"));
+        assert_eq!(read.address(), "h:5432");
+        let socket = PostgresUrl::parse("postgres://u@%2Frun%2Fpg:5433/db").unwrap();
+        assert_eq!(socket.address(), "/run/pg port 5433");
         assert!(!read.target.takes(true, true) && read.target.takes(false, false));
         let plain = PostgresUrl::parse("postgres://u@h/db").unwrap();
         assert_eq!(plain.options.get_application_name(), Some("publication"));

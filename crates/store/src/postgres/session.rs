@@ -76,7 +76,9 @@ impl Session {
         };
         let timeout = url.connect_timeout.unwrap_or(settings.connect_timeout);
         let opened = tokio::time::timeout(timeout, opening).await;
-        opened.map_err(|_| Error::transient(format!("no session within {timeout:?}")))?
+        let opened = opened
+            .unwrap_or_else(|_| Err(Error::transient(format!("no session within {timeout:?}"))));
+        opened.map_err(|error| error.within(&url.address()))
     }
 
     fn of(
