@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use testkit::{Kafka, Postgres, Record, StopMode, eventually};
+use testkit::{Kafka, NetworkFault, Postgres, Proxy, Record, StopMode, eventually};
 
 use crate::deploy::{commands, runbook};
 use crate::support::{
@@ -166,6 +166,66 @@ async fn brokers_that_do_not_answer() {
     let (_, answer) = ingester.shows("paused").await;
     assert!(answer["reason"].as_str().unwrap().starts_with("kafka_away: "), "{answer}");
     Shell::new(&scene).shows("Paused: kafka_away", &["PROBLEM kafka", &scene.brokers]);
+}
+
+/// The group's coordinator receives the request for the committed offsets, and no response arrives.
+#[tokio::test]
+async fn start_offsets_that_do_not_arrive() {
+    const OFFSET_FETCH: u16 = 9;
+    let proxy = Proxy::start();
+    let kafka = Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(proxy.port())).start();
+    proxy.forward_to(&kafka.listener("PROXIED"));
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene::on(kafka.brokers(), "runbook-starts", store);
+    scene.make_topic(1, &[]).await;
+    scene.produce([generated(0, 0)]).await;
+    proxy.set(NetworkFault::RequestsLost(OFFSET_FETCH));
+    let mut ingester = scene.start_ingester(&[("INGESTER_KAFKA__BROKERS", &proxy.address())]);
+    let (_, answer) = ingester.shows("paused").await;
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.starts_with("start_offsets_unknown: partitions [0] of "), "{reason}");
+    let mut shell = Shell::new(&scene);
+    shell.variables.push(("KAFKA", proxy.address()));
+    shell.shows("Paused: start_offsets_unknown", &["Timeout", "Leader: 1"]);
+    assert_eq!(scene.count().await, 0, "nothing is read from anywhere");
+    proxy.set(NetworkFault::None);
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    assert_eq!(scene.count().await, 1);
+    ingester.stop();
+}
+
+/// Eight batches share one connection, and each of them takes seconds to write.
+#[tokio::test]
+async fn a_pool_that_is_too_small() {
+    let scene = Scene::new("runbook-busy", 1).await;
+    scene.must("migrate", &[]);
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql \
+                AS $$ BEGIN PERFORM pg_sleep(0.04); RETURN NEW; END $$; \
+                CREATE TRIGGER slow BEFORE INSERT ON publication FOR EACH ROW EXECUTE FUNCTION slow()";
+    scene.execute(slow).await;
+    scene.produce((0..2_000).map(|n| generated(n, 0))).await;
+    let mut ingester = scene.start_ingester(&[
+        ("INGESTER_STORE__MAX_CONNECTIONS", "1"),
+        ("INGESTER_STORE__CONNECT_TIMEOUT", "1s"),
+        ("INGESTER_STORE__STATEMENT_TIMEOUT", "60s"),
+        ("INGESTER_BATCH__IN_FLIGHT", "8"),
+        ("INGESTER_BATCH__MAX_ROWS", "100"),
+    ]);
+    eventually("a pause", PATIENCE, async || {
+        let (_, answer) = ingester.readyz()?;
+        let reason = answer["reason"].as_str()?;
+        let words =
+            "database_busy: no connection of the pool is free: all 1 (store.max_connections)";
+        reason.starts_with(words).then_some(())
+    })
+    .await;
+    Shell::new(&scene).shows("Paused: database_busy", &["Timeout", "WITH incoming AS"]);
+    scene.execute("DROP TRIGGER slow ON publication").await;
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    ingester.stop();
+    assert_eq!(scene.count().await, 2_000);
 }
 
 #[tokio::test]
