@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use testkit::Daemon;
 
 use crate::replay::Answer;
 use crate::support::{Scene, event, structured, write_snapshot};
@@ -290,6 +291,47 @@ async fn an_empty_place_where_rows_were_is_a_problem() {
     let other = testkit::postgres().database().await.url;
     let other = scene.ask("check", &["--json"], &[("INGESTER_STORE__URL", &other)]);
     assert!(positions(&other) && other.code == Some(1), "{}", other.log);
+}
+
+/// SQLite's own error names neither the file nor the cause.
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_named() {
+    let mut scene = Scene::without_topic("check-file", String::new());
+    scene.make_topic(1, &[("retention.ms", "-1")]).await;
+    let folder = scene.directory.path().to_owned();
+    std::fs::write(folder.join("file"), "This is a text, and it is long enough for a head.")
+        .unwrap();
+    std::fs::create_dir(folder.join("sealed")).unwrap();
+    // Mounts a read-only file system in the daemon's own mount namespace.
+    let sealed = format!(
+        r#"exec unshare --map-root-user --mount \
+           sh -c 'mount -t tmpfs -o ro none "$0" && exec "$@"' {} "$@""#,
+        folder.join("sealed").display()
+    );
+    for (file, cause, problem) in [
+        ("file/rows.db", "it is not a folder", "problem store"),
+        ("file", "file is not a database", "problem store"),
+        ("sealed/rows.db", "Read-only file system", "problem store.schema"),
+    ] {
+        let path = folder.join(file);
+        scene.store = format!("sqlite://{}", path.display());
+        let program = || Daemon::started_by(&sealed, "publication-ingester");
+        let checked = scene.configured(program().args(["check", "--json"]), "127.0.0.1:0").spawn();
+        let checked = Answer::of(checked);
+        assert_eq!(checked.code, Some(1), "{file}: {}", checked.log);
+        assert!(found(&checked).0.contains(problem), "{file}: {}", checked.log);
+        let mut ingester = scene.start_daemon(program(), &[]);
+        let log = testkit::eventually("the cause", crate::support::PATIENCE, async || {
+            let log = ingester.daemon.log();
+            log.contains(cause).then_some(log)
+        });
+        let log = log.await;
+        let line = log.lines().find(|line| line.contains(cause)).unwrap();
+        let place = path.parent().filter(|_| cause == "it is not a folder").unwrap_or(&path);
+        assert!(line.contains(place.to_str().unwrap()), "{file}: {log}");
+        ingester.daemon.terminate();
+        ingester.daemon.wait_exit(crate::support::PATIENCE);
+    }
 }
 
 #[tokio::test]

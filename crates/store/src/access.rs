@@ -1,7 +1,7 @@
 //! The rights and the state of the database, queried without changing anything.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions, Row};
@@ -110,12 +110,13 @@ const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER 
 async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Access, Error> {
     // A file that this function created would be empty; `migrate` creates the file with its tables.
     let file = options.get_filename().to_owned();
-    if !file.exists() {
+    let is_there = file.try_exists();
+    let unreachable =
+        |error| Error::transient(format!("the file {} of store.url: {error}", file.display()));
+    if !is_there.map_err(unreachable)? {
         sqlite::check_folder(&file)?;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let writable = folder.is_none_or(|folder| {
-            folder.metadata().is_ok_and(|folder| !folder.permissions().readonly())
-        });
+        let folder = sqlite::folder_of(&file).unwrap_or(Path::new("."));
+        let writable = sqlite::is_writable(folder);
         let (pending, unknown) = compare(&sqlite::MIGRATOR, &[]);
         let database = "SQLite, a file still to be made".to_owned();
         return Ok(Access {
@@ -127,11 +128,13 @@ async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Acces
             ..Access::default()
         });
     }
-    let mut connection = options.connect().await?;
+    let of_file = |error: sqlx::Error| sqlite::of_file(error.into(), &file);
+    let mut connection = options.connect().await.map_err(of_file)?;
     let version: String =
         sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await?;
     let tables = "SELECT name FROM sqlite_schema WHERE name IN ('publication', '_sqlx_migrations')";
-    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut connection).await?;
+    let tables = sqlx::query_scalar(tables).fetch_all(&mut connection).await;
+    let tables: Vec<String> = tables.map_err(of_file)?;
     let has = |table: &str| tables.iter().any(|name| name == table);
     // On a file that is not writable, the lock fails already.
     let writable =

@@ -5,6 +5,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use rusqlite::{Connection, OpenFlags};
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -86,23 +88,54 @@ pub(super) fn file(path: &Path) -> Result<FileIdentity, Error> {
 /// Opens an existing file; only `migrate` creates one, with its tables.
 fn connect(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    for (name, value) in PRAGMAS {
-        connection.pragma_update(None, name, value)?;
-    }
-    Ok(connection)
+    let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
+        let set = |(name, value)| connection.pragma_update(None, name, value);
+        PRAGMAS.into_iter().try_for_each(set)?;
+        Ok(connection)
+    });
+    opened.map_err(|error| of_file(error.into(), path))
 }
 
-/// Checks that a file's folder exists.
+/// Adds the file's path to an error, and the operating system's error if the file or its folder is not accessible: SQLite
+/// reports only that it cannot open the file. This function does not open the file, because closing it would release
+/// this process's locks on it.
+pub(crate) fn of_file(error: Error, path: &Path) -> Error {
+    let folder = folder_of(path).unwrap_or(Path::new("."));
+    let needed = [
+        (path, AccessFlags::R_OK | AccessFlags::W_OK),
+        (folder, AccessFlags::W_OK | AccessFlags::X_OK),
+    ];
+    let refused = needed.into_iter().find_map(|(place, flags)| {
+        // SQLite creates a file that is missing.
+        let errno = access(place, flags).err().filter(|errno| *errno != Errno::ENOENT)?;
+        Some(format!(" ({}: {})", place.display(), errno.desc()))
+    });
+    let refused = refused.unwrap_or_default();
+    error.within(&format!("the file {} of store.url{refused}", path.display()))
+}
+
+/// Whether this process can create files in a folder.
+pub(crate) fn is_writable(folder: &Path) -> bool {
+    access(folder, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
+}
+
+/// A file's folder; `None` for the working directory.
+pub(crate) fn folder_of(file: &Path) -> Option<&Path> {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty())
+}
+
+/// Checks that a file's folder exists and is a folder.
 ///
 /// # Errors
-/// [`Error::Transient`] with the folder's path if it does not.
+/// [`Error::Transient`] with the folder's path otherwise.
 pub(crate) fn check_folder(file: &Path) -> Result<(), Error> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let Some(folder) = folder else { return Ok(()) };
-    folder.metadata().map(drop).map_err(|error| {
-        Error::transient(format!("the folder {} of store.url: {error}", folder.display()))
-    })
+    let Some(folder) = folder_of(file) else { return Ok(()) };
+    let reason = match folder.metadata() {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "it is not a folder".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::transient(format!("the folder {} of store.url: {reason}", folder.display())))
 }
 
 #[cfg(test)]

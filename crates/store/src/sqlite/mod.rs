@@ -9,7 +9,7 @@ mod write;
 use model::Timestamp;
 use sqlx::sqlite::SqliteConnectOptions;
 
-pub(crate) use connection::check_folder;
+pub(crate) use connection::{check_folder, folder_of, is_writable, of_file};
 pub use read::SqliteReader;
 pub use write::SqliteWriter;
 

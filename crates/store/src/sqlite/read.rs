@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRo
 use sqlx::{AssertSqlSafe, Row};
 
 use super::connection::{FileIdentity, file};
-use super::{time, tuned};
+use super::{of_file, time, tuned};
 use crate::columns::{self, COLUMNS, Source};
 use crate::filter::{Bound, listing};
 use crate::search::search;
@@ -154,8 +154,11 @@ impl PublicationReader for SqliteReader {
     }
 
     async fn ready(&self) -> Result<(), Error> {
+        // Names a missing file by itself.
+        self.pool()?;
+        let path = self.options.get_filename();
         // Runs the statements that serve requests, so that a missing column fails here too.
-        self.find(&[]).await?;
+        self.find(&[]).await.map_err(|error| of_file(error, path))?;
         self.list(&Filter::default(), None, 1).await?;
         self.history(&[], 0, &mut |_, _| {}).await?;
         Ok(())

@@ -28,7 +28,8 @@ pub(super) fn check(findings: &mut Findings, settings: &Settings) {
     };
     let mut library = Library::new(places, rules);
     if let Err(error) = library.refresh(evidence::now()) {
-        return findings.problem("lists", error.to_string());
+        // `{:#}` adds the operating system's error.
+        return findings.problem("lists", format!("{:#}", anyhow::Error::from(error)));
     }
     for (source, _) in configured.iter().filter(|(_, configured)| *configured) {
         age(findings, settings, &library, *source);
