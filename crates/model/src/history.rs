@@ -2,7 +2,6 @@
 //! from rows on request and is not stored.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 
 use semver::Version;
 
@@ -103,64 +102,74 @@ pub struct History {
 }
 
 /// The histories of the `asked` publications of a package, in their order, from all rows of the package. Takes O(n log
-/// n) for all of them together, because a client may ask for every version of a package with very many versions.
+/// n) for all of them together, because a client may ask for every version of a package with very many versions. For one
+/// of them, the usual case, it is a single pass over the rows.
 #[must_use]
 pub fn histories(asked: &[Past<'_>], rows: &[Past<'_>]) -> Vec<History> {
     let mut order: Vec<usize> = (0..asked.len()).collect();
     order.sort_by_key(|&place| asked[place].created);
-    let mut sorted: Vec<&Past<'_>> = rows.iter().collect();
-    sorted.sort_by(|a, b| (a.created, a.version).cmp(&(b.created, b.version)));
-    let lines = |is_prerelease| {
-        let line = |past: &&Past<'_>| {
-            Line::of(past.version).filter(|line| line.is_prerelease == is_prerelease)
-        };
-        Lines::new(rows.iter().chain(asked).filter_map(|past| line(&past)))
-    };
-    let mut earlier = Earlier {
-        rows: &sorted,
-        releases: lines(false),
-        prereleases: lines(true),
-        publishers: HashMap::new(),
-        count: 0,
-        has_anonymous: false,
-    };
-    let mut next = 0;
+    let last = order.last().map(|&place| asked[place].created);
+    let mut before: Vec<&Past<'_>> = rows.iter().filter(|row| Some(row.created) < last).collect();
+    if asked.len() > 1 {
+        before.sort_unstable_by_key(|row| row.created);
+    }
+    let mut rows = before.into_iter().peekable();
+    let mut earlier = Earlier::new(asked);
     let mut found: Vec<Option<History>> = vec![None; asked.len()];
     for place in order {
         let publication = &asked[place];
-        while sorted.get(next).is_some_and(|row| row.created < publication.created) {
-            earlier.add(next);
-            next += 1;
+        while let Some(row) = rows.next_if(|row| row.created < publication.created) {
+            earlier.add(row);
         }
         found[place] = Some(earlier.history(publication));
     }
     found.into_iter().flatten().collect()
 }
 
-/// The rows with an earlier time than the publication in question; rows are added as the time advances.
+/// What the rows with an earlier time say about the publications that are asked for; rows are added as the time advances.
 struct Earlier<'r> {
-    rows: &'r [&'r Past<'r>],
-    releases: Lines,
-    prereleases: Lines,
-    /// The time at which each user name last published.
-    publishers: HashMap<&'r str, Timestamp>,
-    count: usize,
+    releases: Lines<'r>,
+    prereleases: Lines<'r>,
+    /// The user names that are asked for, ascending, each with the time at which it last published.
+    publishers: Vec<(&'r str, Option<Timestamp>)>,
+    is_empty: bool,
     has_anonymous: bool,
 }
 
-impl Earlier<'_> {
-    /// Adds the row at index `place`; rows are added in the order of their times.
-    fn add(&mut self, place: usize) {
-        let row = self.rows[place];
-        self.count += 1;
+impl<'r> Earlier<'r> {
+    fn new(asked: &[Past<'r>]) -> Self {
+        let lines = asked.iter().filter_map(|past| Line::of(past.version));
+        let (prereleases, releases) = lines.partition(|line| line.is_prerelease);
+        let names = asked.iter().filter_map(|past| past.username);
+        let mut publishers: Vec<_> = names.map(|name| (name, None)).collect();
+        publishers.sort_unstable();
+        publishers.dedup();
+        Self {
+            releases: Lines::new(releases),
+            prereleases: Lines::new(prereleases),
+            publishers,
+            is_empty: true,
+            has_anonymous: false,
+        }
+    }
+
+    /// The index of a user name in `publishers`.
+    fn publisher(&self, name: &str) -> Option<usize> {
+        self.publishers.binary_search_by_key(&name, |(name, _)| name).ok()
+    }
+
+    fn add(&mut self, row: &'r Past<'r>) {
+        self.is_empty = false;
         match row.username {
             Some(name) => {
-                self.publishers.insert(name, row.created);
+                if let Some(place) = self.publisher(name) {
+                    let (_, last) = &mut self.publishers[place];
+                    *last = (*last).max(Some(row.created));
+                }
             }
             None => self.has_anonymous = true,
         }
-        // [`Counts`] numbers rows from 1, because 0 means none.
-        let added = Counts::of(row.method, place + 1);
+        let added = Counts::of(row);
         match Line::of(row.version) {
             Some(line) if line.is_prerelease => self.prereleases.add(&line, added),
             Some(line) => self.releases.add(&line, added),
@@ -174,15 +183,15 @@ impl Earlier<'_> {
             Some(line) => self.releases.below(&line),
             None => self.releases.all(),
         };
-        let strongest = [counts.strong, counts.single].into_iter().find(|&place| place > 0);
-        let strongest = strongest.map(|place| self.rows[place - 1]);
+        let strongest = counts.strong.or(counts.single);
         let weaker = match (asked.method, strongest) {
             (PublishMethod::Unknown, _) | (_, None) => None,
             (PublishMethod::SingleFactor, Some(row)) => Some(row.method.is_strong()),
             (PublishMethod::SecondFactor | PublishMethod::TrustedPublisher, Some(_)) => Some(false),
         };
-        let publisher_last = asked.username.and_then(|name| self.publishers.get(name)).copied();
-        let is_unsure = asked.username.is_none() || self.count == 0 || self.has_anonymous;
+        let place = asked.username.and_then(|name| self.publisher(name));
+        let publisher_last = place.and_then(|place| self.publishers[place].1);
+        let is_unsure = asked.username.is_none() || self.is_empty || self.has_anonymous;
         History {
             earlier: u32::try_from(counts.count).unwrap_or(u32::MAX),
             strongest: strongest.map(|row| PackageVersion::checked(row.version)),
@@ -213,73 +222,74 @@ impl Line {
     }
 }
 
-/// A set of rows: its size, and the number of the latest row of each strength, from 1; 0 = none.
+/// A set of rows: its size, and the latest row of each strength.
 #[derive(Debug, Clone, Copy, Default)]
-struct Counts {
+struct Counts<'r> {
     count: usize,
-    strong: usize,
-    single: usize,
+    strong: Option<&'r Past<'r>>,
+    single: Option<&'r Past<'r>>,
 }
 
-impl Counts {
-    fn of(method: PublishMethod, place: usize) -> Self {
-        let strong = if method.is_strong() { place } else { 0 };
-        let single = if method == PublishMethod::SingleFactor { place } else { 0 };
+impl<'r> Counts<'r> {
+    fn of(row: &'r Past<'r>) -> Self {
+        let strong = row.method.is_strong().then_some(row);
+        let single = (row.method == PublishMethod::SingleFactor).then_some(row);
         Self { count: 1, strong, single }
     }
 
     fn join(&mut self, other: Self) {
+        let latest = |row: &&Past<'r>| (row.created, row.version);
         self.count += other.count;
-        self.strong = self.strong.max(other.strong);
-        self.single = self.single.max(other.single);
+        self.strong = self.strong.into_iter().chain(other.strong).max_by_key(latest);
+        self.single = self.single.into_iter().chain(other.single).max_by_key(latest);
     }
 }
 
 /// All releases, or all prereleases: SemVer versions by precedence, and the other versions together.
-struct Lines {
-    /// Every distinct precedence, ascending.
+struct Lines<'r> {
+    /// Every distinct precedence that is asked for, ascending.
     known: Vec<Version>,
-    /// A Fenwick tree over `known`, which sums the counts below a precedence in logarithmic time.
-    tree: Vec<Counts>,
-    others: Counts,
+    /// A Fenwick tree over the intervals between the precedences in `known`: the first is below all of them, and each
+    /// other one begins at a precedence. It sums the counts below a precedence in logarithmic time.
+    tree: Vec<Counts<'r>>,
+    others: Counts<'r>,
 }
 
-impl Lines {
-    fn new(lines: impl Iterator<Item = Line>) -> Self {
-        let mut known: Vec<Version> = lines.map(|line| line.version).collect();
+impl<'r> Lines<'r> {
+    fn new(asked: Vec<Line>) -> Self {
+        let mut known: Vec<Version> = asked.into_iter().map(|line| line.version).collect();
         known.sort_by(Version::cmp_precedence);
         known.dedup_by(|a, b| a.cmp_precedence(b) == Ordering::Equal);
-        Self { tree: vec![Counts::default(); known.len() + 1], known, others: Counts::default() }
+        Self { tree: vec![Counts::default(); known.len() + 2], known, others: Counts::default() }
     }
 
-    fn add(&mut self, line: &Line, added: Counts) {
-        let mut at = self.rank(line) + 1;
+    fn add(&mut self, line: &Line, added: Counts<'r>) {
+        let is_not_above = |known: &Version| known.cmp_precedence(&line.version).is_le();
+        let mut at = self.known.partition_point(is_not_above) + 1;
         while let Some(node) = self.tree.get_mut(at) {
             node.join(added);
             at += at & at.wrapping_neg();
         }
     }
 
-    fn below(&self, line: &Line) -> Counts {
-        self.first(self.rank(line))
+    /// The counts below a version that is asked for.
+    fn below(&self, line: &Line) -> Counts<'r> {
+        let is_below = |known: &Version| known.cmp_precedence(&line.version).is_lt();
+        self.first(self.known.partition_point(is_below) + 1)
     }
 
-    fn all(&self) -> Counts {
-        self.first(self.known.len())
+    fn all(&self) -> Counts<'r> {
+        self.first(self.known.len() + 1)
     }
 
-    /// The counts of the first `count` precedences and of the versions that are not SemVer.
-    fn first(&self, count: usize) -> Counts {
+    /// The counts of the first `count` intervals and of the versions that are not SemVer.
+    fn first(&self, count: usize) -> Counts<'r> {
         let (mut counts, mut at) = (self.others, count);
         while at > 0 {
             counts.join(self.tree[at]);
             at &= at - 1;
         }
         counts
-    }
-
-    fn rank(&self, line: &Line) -> usize {
-        self.known.partition_point(|known| known.cmp_precedence(&line.version) == Ordering::Less)
     }
 }
 
