@@ -100,6 +100,7 @@ on_both! {
     listings_of_what_is_rare_do_not_read_the_whole_table
     a_job_is_kept_cancelled_and_taken_over
     the_rows_of_a_package_are_handed_on_one_package_at_a_time
+    a_name_that_no_event_can_have_is_not_taken_for_others
     names_are_found_by_their_prefix
     lists_oldest_first_as_the_exact_reverse
     the_account_belongs_to_the_present_owner

@@ -1,19 +1,25 @@
-//! Reads all rows of packages, for their histories. Each package is one result row of arrays, because a protocol
-//! message for each version would take most of the time.
+//! Reads all rows of packages, for their histories. Each package is one result row, in which the values of a column are
+//! joined: a protocol message for each version, or an array element for each value, would take most of the time.
 
 use futures_util::TryStreamExt;
-use model::{Credential, PackageName, Past, PublishMethod, Timestamp};
-use sqlx::postgres::{PgConnection, PgRow, PgValueRef};
-use sqlx::{Decode, Row};
+use model::{PackageName, Past, PublishMethod};
+use sqlx::postgres::{PgConnection, PgRow};
 
+use super::lookup::value;
 use super::values::Time;
 use crate::{EachPackage, Error, RowsRead};
 
-const SQL: &str = "SELECT i.name, h.versions, h.created, h.tfa, h.oidc, h.usernames \
+/// No version and no user name has a control character, so a line feed can separate them, and a tab can stand for a null.
+/// The method is one letter per row; [`method`] reads it. All aggregates see the rows in the same order, whatever it is.
+const SQL: &str = "SELECT i.name, h.versions, h.usernames, h.created, h.methods \
     FROM unnest($1::text[]) WITH ORDINALITY AS i(name, place) CROSS JOIN LATERAL ( \
-        SELECT array_agg(version) AS versions, array_agg(created) AS created, array_agg(tfa) AS tfa, \
-            array_agg(credential = 'oidc') AS oidc, array_agg(username) AS usernames \
-        FROM (SELECT * FROM publication AS p WHERE p.name = i.name LIMIT $2) AS p \
+        SELECT string_agg(version, E'\\n') AS versions, \
+            string_agg(coalesce(username, E'\\t'), E'\\n') AS usernames, \
+            string_agg(timestamptz_send(created), '') AS created, \
+            string_agg(CASE WHEN tfa THEN 's' WHEN credential = 'oidc' THEN 'o' WHEN NOT tfa THEN 'f' ELSE 'u' END, '') \
+                AS methods \
+        FROM (SELECT version, username, created, tfa, credential FROM publication AS p \
+            WHERE p.name = i.name LIMIT $2) AS p \
     ) AS h ORDER BY i.place";
 
 /// Why the read ended early.
@@ -44,8 +50,7 @@ pub(super) async fn read(
     let mut packages = sqlx::query(SQL).bind(names).bind(most).fetch(connection);
     let mut rows = 0;
     while let Some(row) = packages.try_next().await? {
-        let package = Package::of(&row).map_err(Ended::Row)?;
-        let Some((name, past)) = package.past().map_err(Ended::Row)? else { continue };
+        let Some((name, past)) = package(&row).map_err(Ended::Row)? else { continue };
         if rows + past.len() as u64 > limit {
             return Err(Ended::Limit(RowsRead { rows, is_complete: false }));
         }
@@ -55,108 +60,40 @@ pub(super) async fn read(
     Ok(RowsRead { rows, is_complete: true })
 }
 
-/// A row of the result.
-struct Package<'r> {
-    name: &'r str,
-    versions: Elements<'r>,
-    created: Elements<'r>,
-    tfa: Elements<'r>,
-    oidc: Elements<'r>,
-    usernames: Elements<'r>,
-}
-
-impl<'r> Package<'r> {
-    fn of(row: &'r PgRow) -> Result<Self, Error> {
-        let array = |column: usize| Elements::of(row.try_get_raw(column)?);
-        Ok(Self {
-            name: row.try_get_unchecked(0)?,
-            versions: array(1)?,
-            created: array(2)?,
-            tfa: array(3)?,
-            oidc: array(4)?,
-            usernames: array(5)?,
-        })
+/// A package and its rows, from a row of the result; `None` for a package without rows.
+fn package(row: &PgRow) -> Result<Option<(PackageName, Vec<Past<'_>>)>, Error> {
+    // No rows: the aggregates are null.
+    let Some(versions): Option<&str> = value(row, 1)? else { return Ok(None) };
+    let (name, usernames, methods): (&str, &str, &str) =
+        (value(row, 0)?, value(row, 2)?, value(row, 4)?);
+    let created: &[u8] = value(row, 3)?;
+    let (created, rest) = created.as_chunks();
+    let (mut versions, mut usernames) = (versions.split('\n'), usernames.split('\n'));
+    let mut past = Vec::with_capacity(methods.len());
+    for (created, method) in created.iter().zip(methods.bytes()) {
+        let (version, username) = versions.next().zip(usernames.next()).ok_or_else(inconsistent)?;
+        let username = (username != "\t").then_some(username);
+        let (created, method) = (Time::from_wire(*created).0, self::method(method)?);
+        past.push(Past::new(version, created, method, username).map_err(|_| inconsistent())?);
     }
-
-    /// The package's rows; `None` for a package without rows.
-    fn past(mut self) -> Result<Option<(PackageName, Vec<Past<'r>>)>, Error> {
-        let mut past = Vec::with_capacity(self.versions.left);
-        while let Some(version) = self.versions.next()? {
-            let next = |array: &mut Elements<'r>| array.next().map(Option::flatten);
-            let created = next(&mut self.created)?.and_then(|bytes| bytes.try_into().ok());
-            let created = Time::from_wire(created.ok_or_else(inconsistent)?).0;
-            let tfa = next(&mut self.tfa)?.map(|bytes| bytes == [1]);
-            // The publish method needs this flag only; the credential's name would cost the server a look-up per row.
-            let is_oidc = next(&mut self.oidc)?.ok_or_else(inconsistent)? == [1];
-            let credential = if is_oidc { Credential::Oidc } else { Credential::Unknown };
-            let username = text(next(&mut self.usernames)?)?;
-            let version = text(version)?.ok_or_else(inconsistent)?;
-            let method = PublishMethod::of(tfa, credential);
-            past.push(row(version, created, method, username)?);
-        }
-        if past.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some((PackageName::new(self.name).map_err(|_| inconsistent())?, past)))
+    let is_whole = rest.is_empty() && created.len() == methods.len();
+    if !is_whole || versions.next().is_some() || usernames.next().is_some() {
+        return Err(inconsistent());
     }
+    Ok(Some((PackageName::new(name).map_err(|_| inconsistent())?, past)))
 }
 
-fn row<'r>(
-    version: &'r str,
-    created: Timestamp,
-    method: PublishMethod,
-    username: Option<&'r str>,
-) -> Result<Past<'r>, Error> {
-    Past::new(version, created, method, username).map_err(|_| inconsistent())
-}
-
-fn text(bytes: Option<&[u8]>) -> Result<Option<&str>, Error> {
-    bytes.map(std::str::from_utf8).transpose().map_err(|_| inconsistent())
+/// The method for a letter of the statement, which computes [`PublishMethod::of`] in SQL.
+fn method(letter: u8) -> Result<PublishMethod, Error> {
+    Ok(match letter {
+        b's' => PublishMethod::SecondFactor,
+        b'o' => PublishMethod::TrustedPublisher,
+        b'f' => PublishMethod::SingleFactor,
+        b'u' => PublishMethod::Unknown,
+        _ => return Err(inconsistent()),
+    })
 }
 
 fn inconsistent() -> Error {
     Error::fatal("a row holds a value that no event can have")
-}
-
-/// The elements of an array in PostgreSQL's binary format (`array_send`): the number of dimensions, a flag for nulls,
-/// the element type; a length and a lower bound for each dimension; then each element as a field.
-struct Elements<'r> {
-    bytes: &'r [u8],
-    left: usize,
-}
-
-impl<'r> Elements<'r> {
-    fn of(value: PgValueRef<'r>) -> Result<Self, Error> {
-        // A package without rows has null instead of an array.
-        if sqlx::ValueRef::is_null(&value) {
-            return Ok(Self { bytes: &[], left: 0 });
-        }
-        let bytes = <&[u8] as Decode<sqlx::Postgres>>::decode(value).map_err(|_| inconsistent())?;
-        let mut array = Self { bytes, left: 0 };
-        let dimensions = array.number()?;
-        array.number()?;
-        array.number()?;
-        if dimensions == 1 {
-            array.left = usize::try_from(array.number()?).map_err(|_| inconsistent())?;
-            array.number()?;
-        }
-        Ok(array)
-    }
-
-    /// The next element, which may be null; `None` after the last.
-    fn next(&mut self) -> Result<Option<Option<&'r [u8]>>, Error> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
-        // A length of -1 is null.
-        let Ok(length) = usize::try_from(self.number()?) else { return Ok(Some(None)) };
-        let (element, rest) = self.bytes.split_at_checked(length).ok_or_else(inconsistent)?;
-        self.bytes = rest;
-        Ok(Some(Some(element)))
-    }
-
-    fn number(&mut self) -> Result<i32, Error> {
-        let (number, rest) = self.bytes.split_first_chunk().ok_or_else(inconsistent)?;
-        self.bytes = rest;
-        Ok(i32::from_be_bytes(*number))
-    }
 }

@@ -57,6 +57,31 @@ pub(super) async fn the_rows_of_a_package_are_handed_on_one_package_at_a_time(st
     assert_eq!(read[0].0, read[0].1);
 }
 
+/// No event produces these values, but a person can write them into the table.
+pub(super) async fn a_name_that_no_event_can_have_is_not_taken_for_others(store: Store) {
+    for (number, (column, value)) in [
+        ("version", "1.0.0\n2.0.0"),
+        ("version", ""),
+        ("username", "a\nb"),
+        ("username", ""),
+        ("username", "\t\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (good, bad) = (format!("good-{number}"), format!("p{number}"));
+        store.writer.record(&[row(&good, 1), row(&bad, 1)]).await.unwrap();
+        store
+            .execute(&format!("UPDATE publication SET {column} = '{value}' WHERE name = '{bad}'"))
+            .await;
+        let (found, _) = histories_of(&store, &[&good], 10).await;
+        assert_eq!(found, [(good, 1)]);
+        let names = [PackageName::new(&bad).unwrap()];
+        let read = store.reader.history(&names, 10, &mut |_, _| {}).await;
+        assert!(matches!(read, Err(Error::Fatal(_))), "{column} {value:?}: {read:?}");
+    }
+}
+
 pub(super) async fn names_are_found_by_their_prefix(store: Store) {
     let mut names =
         vec!["@s/a", "@s/b", "A", "a", "a-b", "ab", "abc", "b", "ab\u{10ffff}", "é", "éa"];

@@ -157,7 +157,7 @@ async fn one_connection_is_enough_for_all() {
     }
     reader.ready().await.unwrap();
     let count = "SELECT count(*) FROM pg_stat_activity \
-                 WHERE datname = current_database() AND query LIKE '%array_agg(version)%' AND pid <> pg_backend_pid()";
+                 WHERE datname = current_database() AND query LIKE '%string_agg(version,%' AND pid <> pg_backend_pid()";
     let count: i64 = sqlx::query_scalar(count).fetch_one(&mut scene.session).await.unwrap();
     assert_eq!(count, 1);
 }
