@@ -63,6 +63,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 /// Runs cargo-deny offline. Advisories are checked only when RustSec's database is on this machine; otherwise a message
 /// says that this check was skipped.
 fn check_dependencies(workspace: &Workspace) -> Result<()> {
+    // cargo-deny reads the crates of all platforms, and a build downloads those of its own platform only.
+    succeed("cargo fetch", &mut workspace.cargo(&["fetch", "--locked", "--quiet"]))?;
     let mut deny = workspace.cargo(&["deny", "--offline", "--log-level", "error", "check"]);
     deny.args(["bans", "licenses", "sources"]);
     if advisories().is_some_and(|folder| folder.is_dir()) {
