@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
 use testkit::{Kafka, Record, eventually};
 
-use crate::replay::{Answer, SLOW, job_of};
-use crate::support::{PATIENCE, Running, Scene, generated};
+use crate::replay::{Answer, SLOW, job_of, json_lines};
+use crate::settling::ANY_AGE;
+use crate::support::{PATIENCE, Running, Scene, generated, write_snapshot};
 
 /// Plain events for partition 0.
 fn records(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Record> {
@@ -247,15 +249,19 @@ async fn letters_that_the_broker_lost_keep_no_later_ones_back() {
     assert!(log.contains("OutOfOrderSequenceNumber"), "{log}");
 }
 
-/// A power loss: the broker is killed, and the end of its log file is lost. Returns the first lost offset.
-async fn power_loss(kafka: &mut Kafka, scene: &Scene, numbers: std::ops::Range<usize>) -> i64 {
+/// A power loss: the broker is killed, and the end of its log file is lost.
+fn lose_end_of_log(kafka: &mut Kafka, scene: &Scene) {
     let log = kafka.log_folder(&scene.topic, 0).join("00000000000000000000.log");
     kafka.kill();
     let file = fs::OpenOptions::new().write(true).open(&log).unwrap();
     let bytes = file.metadata().unwrap().len();
     file.set_len(bytes - bytes / 3).unwrap();
     kafka.start_again();
-    // The first new record gets the first lost offset.
+}
+
+/// A power loss, and then new records. Returns the offset of the first of them, which is the first lost offset.
+async fn power_loss(kafka: &mut Kafka, scene: &Scene, numbers: std::ops::Range<usize>) -> i64 {
+    lose_end_of_log(kafka, scene);
     scene.produce(records(numbers)).await[0].1
 }
 
@@ -334,9 +340,22 @@ async fn a_damaged_batch_is_a_gap() {
     assert!((1.0..=100.0).contains(&lost), "{lost}");
     assert_eq!(scene.count().await as f64 + lost, 300.0);
     assert!(ingester.stop().contains("damaged on the broker's disk"));
-    // A replay skips the batch too.
+    // Replays, reconcile and settling skip the batch too.
     scene.must("replay", &["--from", "earliest", "--until", "latest"]);
     assert_eq!(scene.count().await as f64 + lost, 300.0);
+    let reconciled = scene.must("reconcile", &["--from", "earliest"]);
+    assert_eq!(reconciled.last("reconciled")["records"].as_f64(), Some(300.0 - lost));
+    let lists = scene.directory.path();
+    write_snapshot(lists, "2024-03-04-23-00-00", &[]);
+    write_snapshot(lists, "2024-03-06-23-00-00", &[]);
+    let environment = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap()), ANY_AGE];
+    let ingester = scene.ingester(&environment);
+    eventually("the rows to settle", PATIENCE, async || {
+        scene.number("SELECT count(*) FROM publication WHERE NOT tor_settled").await == 0
+    })
+    .await;
+    assert_eq!(scene.count().await as f64 + lost, 300.0);
+    ingester.stop();
 }
 
 #[tokio::test]
@@ -404,19 +423,27 @@ async fn a_power_loss_under_a_replay_is_counted_and_named() {
     let scene =
         Scene::on(kafka.brokers(), "power-replay", testkit::postgres().database().await.url);
     scene.make_topic(1, &[]).await;
-    for n in 0..8 {
+    for n in 0..16 {
         scene.produce(records(n * 1_000..(n + 1) * 1_000)).await;
     }
     scene.must("migrate", &[]);
-    let mut running = scene.start("replay", &["--from", "0", "--rate", "1000"], &SLOW);
+    let environment = [SLOW[0], SLOW[1], ("INGESTER_LIMITS__MAX_BUFFERED_BYTES", "8MiB")];
+    let mut running = scene.start("replay", &["--from", "0", "--rate", "700"], &environment);
     job_of(&mut running).await;
-    let first = power_loss(&mut kafka, &scene, 9_000..9_001).await;
-    assert!((3_000..7_999).contains(&first), "{first}");
+    lose_end_of_log(&mut kafka, &scene);
+    // What was fetched before is read by now. The rest of the log, and its end, wait in the client's queue for the rate.
+    eventually("the rest of the log to be fetched", PATIENCE, async || {
+        let read = |line: &Value| line["progress"]["read"].as_u64() > Some(8_100);
+        json_lines(&running.log()).iter().any(read)
+    })
+    .await;
+    let first = scene.produce(records(20_000..20_001)).await[0].1;
+    assert!((8_000..15_999).contains(&first), "{first}");
 
     let answer = Answer::of(running);
     assert_eq!(answer.code, Some(1), "{}", answer.log);
     let gone = answer.last("done")["left_out"]["gone"].as_i64().unwrap();
     // One record was produced after the loss.
-    assert_eq!((scene.count().await, gone), (first + 1, 8_000 - first - 1), "{}", answer.log);
+    assert_eq!((scene.count().await, gone), (first + 1, 16_000 - first - 1), "{}", answer.log);
     assert!(answer.log.contains("the log was cut"), "{}", answer.log);
 }

@@ -28,7 +28,7 @@ impl Answer {
     }
 }
 
-fn json_lines(log: &str) -> Vec<Value> {
+pub(crate) fn json_lines(log: &str) -> Vec<Value> {
     log.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .filter(Value::is_object)

@@ -11,7 +11,7 @@ const EXIT: &str = "109.70.100.19";
 const EXIT_AFTER: &str = "109.70.100.20";
 
 /// Puts the acts of these tests within the horizon.
-const ANY_AGE: (&str, &str) = ("INGESTER_TOR__SETTLE_HORIZON", "30years");
+pub(crate) const ANY_AGE: (&str, &str) = ("INGESTER_TOR__SETTLE_HORIZON", "30years");
 
 /// A publication at the example's T, 2019-07-25T18:09:11.204Z, from this address.
 fn from(name: &str, address: &str) -> Value {

@@ -48,6 +48,7 @@ impl Range {
         let mut watch = Watch::of(&self.consumer, &self.topic, self.pace.patience);
         let starts = self.spans.partitions.iter().map(|span| (span.partition, span.first));
         let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
+        let mut log_ends = BTreeMap::new();
         let mut free = Instant::now();
         let mut arena = RecordArena::new(self.topic.clone());
         let (mut chunk, mut bytes) = (Vec::new(), 0);
@@ -70,10 +71,7 @@ impl Range {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if let Some(&end) = ends.get(&partition) {
-                        self.pass_gone((partition, end), &mut next_offsets, true)?;
-                    }
-                    self.finish(&mut ends, partition)?;
+                    self.end_of_log(partition, &mut ends, &mut next_offsets, &mut log_ends)?;
                 }
                 Some(Err(error)) if config::is_out_of_range(&error) => {
                     self.go_on_behind_gone(&mut ends, &mut next_offsets)?;
@@ -152,14 +150,17 @@ impl Range {
         next_offsets: &mut BTreeMap<i32, i64>,
     ) -> KafkaResult<()> {
         for (partition, end) in ends.clone() {
-            self.pass_gone((partition, end), next_offsets, false)?;
+            let next = next_offsets[&partition];
+            let Some((low, high)) = self.bounds(partition)? else { return Ok(()) };
+            if next > high {
+                self.pass_gone(partition, next..end, "the log was cut", next_offsets);
+            } else if next < low {
+                let why = "the topic's retention deleted them";
+                self.pass_gone(partition, next..low.min(end), why, next_offsets);
+            }
             let next = next_offsets[&partition];
             if next < end {
-                let mut place = TopicPartitionList::new();
-                place.add_partition_offset(&self.topic, partition, Offset::Offset(next))?;
-                // A seek fails in a partition that is not being read.
-                self.consumer.incremental_unassign(&place)?;
-                self.consumer.incremental_assign(&place)?;
+                self.place(partition, next)?;
             } else {
                 self.finish(ends, partition)?;
             }
@@ -167,33 +168,54 @@ impl Range {
         Ok(())
     }
 
-    /// Skips offsets that retention deleted before they were read, or that were truncated; logs and counts them.
-    /// `is_at_end`: everything that the partition has was read.
+    /// Called when librdkafka has reached the end of a partition's log. `log_ends`: the ends that this function has seen.
     ///
     /// # Errors
     /// When the topic does not exist.
+    fn end_of_log(
+        &self,
+        partition: i32,
+        ends: &mut BTreeMap<i32, i64>,
+        next_offsets: &mut BTreeMap<i32, i64>,
+        log_ends: &mut BTreeMap<i32, i64>,
+    ) -> KafkaResult<()> {
+        let Some(&end) = ends.get(&partition) else { return Ok(()) };
+        let next = next_offsets[&partition];
+        let Some((_, log_end)) = self.bounds(partition)? else { return Ok(()) };
+        // The offsets before the log's end are markers of transactions, or records that came after librdkafka had reached the
+        // end: a second reading of them tells which.
+        if next < log_end.min(end) && log_ends.insert(partition, log_end) != Some(log_end) {
+            return self.place(partition, next);
+        }
+        self.pass_gone(partition, log_end.max(next)..end, "the log was cut", next_offsets);
+        self.finish(ends, partition)
+    }
+
+    /// Reads a partition on from this offset. A seek would fail in a partition that is not being read.
+    fn place(&self, partition: i32, next: i64) -> KafkaResult<()> {
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(&self.topic, partition, Offset::Offset(next))?;
+        self.consumer.incremental_unassign(&place)?;
+        self.consumer.incremental_assign(&place)
+    }
+
+    /// Skips offsets that are gone, for example because retention deleted them; logs and counts them.
     fn pass_gone(
         &self,
-        (partition, end): (i32, i64),
+        partition: i32,
+        gone: std::ops::Range<i64>,
+        why: &str,
         next_offsets: &mut BTreeMap<i32, i64>,
-        is_at_end: bool,
-    ) -> KafkaResult<()> {
-        let next = next_offsets[&partition];
-        let Some((low, high)) = self.bounds(partition)? else { return Ok(()) };
-        let (from, until, why) = if is_at_end || next > high {
-            (high.max(next), end, "the log was cut")
-        } else {
-            (next, low.min(end), "the topic's retention deleted them")
-        };
-        if from < until {
-            tracing::warn!(
-                topic = %self.topic, partition, from, to = until - 1,
-                "records of the range are gone before they were read: {why}"
-            );
-            self.pace.gone.fetch_add(until.abs_diff(from), Ordering::Relaxed);
-            next_offsets.insert(partition, until);
+    ) {
+        if gone.is_empty() {
+            return;
         }
-        Ok(())
+        tracing::warn!(
+            topic = %self.topic, partition, from = gone.start, to = gone.end - 1,
+            "records of the range are gone before they were read: {why}"
+        );
+        self.pace.gone.fetch_add(gone.start.abs_diff(gone.end), Ordering::Relaxed);
+        next_offsets.insert(partition, gone.end);
     }
 
     /// The first offset of a partition and one more than its last. Retries until the broker answers; `None` after a stop.
