@@ -48,8 +48,6 @@ causes! {
     KafkaNotAllowed = "kafka_not_allowed",
     /// Assigned partitions have no leader.
     LeaderMissing = "leader_missing",
-    /// The start offsets of assigned partitions are unknown.
-    StartOffsetsUnknown = "start_offsets_unknown",
     /// The database is unreachable, or lacks a resource.
     DatabaseAway = "database_away",
     /// The database refuses every row, or this user.
@@ -62,6 +60,8 @@ causes! {
     DatabaseBusy = "database_busy",
     /// The database does not answer, even when there are no rows to write.
     DatabaseSilent = "database_silent",
+    /// The start offsets of assigned partitions are unknown. While the database is the reason, its own cause comes first.
+    StartOffsetsUnknown = "start_offsets_unknown",
     /// Dead letters are not acknowledged.
     DeadLettersWait = "dead_letters_wait",
     /// Too many records in a row are rejected (`reject.max_consecutive`).
