@@ -56,6 +56,7 @@ mod sdks;
 mod secrets;
 mod secure;
 mod settling;
+mod sqlite_faults;
 mod store_faults;
 mod supervised;
 mod support;

@@ -37,11 +37,11 @@ const FORWARDS: &str = "set the group's offset forwards";
 const BACKWARDS: &str = "set the group's offset back";
 
 /// The SQLite file of a scene.
-fn file(scene: &Scene) -> PathBuf {
+pub(crate) fn file(scene: &Scene) -> PathBuf {
     scene.directory.path().join("publications.db")
 }
 
-async fn on_sqlite(name: &str) -> Scene {
+pub(crate) async fn on_sqlite(name: &str) -> Scene {
     let scene = Scene::without_topic(name, String::new());
     let store = format!("sqlite://{}", file(&scene).display());
     let scene = Scene { store, ..scene };

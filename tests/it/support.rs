@@ -429,6 +429,16 @@ impl Query {
         store: &str,
         environment: &[(&str, &str)],
     ) -> Self {
+        let started = Self::start_unready(daemon, store, environment);
+        Self { running: started.running.ready(), ..started }
+    }
+
+    /// Starts a query daemon. It may not be ready yet.
+    pub(crate) fn start_unready(
+        daemon: DaemonBuilder,
+        store: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let (http, admin) = (free_address(), free_address());
         let command = daemon
             .arg("serve")
@@ -438,7 +448,7 @@ impl Query {
         let command =
             environment.iter().fold(command, |command, (name, value)| command.env(name, value));
         let running = Running { daemon: command.spawn(), admin, prefix: "publication_query_" };
-        Self { running: running.ready(), http }
+        Self { running, http }
     }
 
     /// Posts a query. Returns status and body.

@@ -130,8 +130,8 @@ async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Acces
     }
     let of_file = |error: sqlx::Error| sqlite::of_file(error.into(), &file);
     let mut connection = options.connect().await.map_err(of_file)?;
-    let version: String =
-        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await?;
+    let version = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await;
+    let version: String = version.map_err(of_file)?;
     let tables = "SELECT name FROM sqlite_schema WHERE name IN ('publication', '_sqlx_migrations')";
     let tables = sqlx::query_scalar(tables).fetch_all(&mut connection).await;
     let tables: Vec<String> = tables.map_err(of_file)?;
@@ -140,7 +140,7 @@ async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Acces
     let writable =
         sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut connection).await.is_ok();
     let applied = if has("_sqlx_migrations") {
-        sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await?
+        sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await.map_err(of_file)?
     } else {
         Vec::new()
     };

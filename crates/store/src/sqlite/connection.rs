@@ -60,7 +60,12 @@ impl WriterConnection {
                 Some((known, connection)) if known == file => connection,
                 _ => connect(self.options.get_filename())?,
             };
-            let done = work(file, &mut connection);
+            let done = work(file, &mut connection).map_err(|error| match error {
+                Error::Fatal(_) | Error::Transient(_) => {
+                    of_file(error, self.options.get_filename())
+                }
+                _ => error,
+            });
             // After an error of the file the next use opens it again, because it may be another file by then.
             if matches!(done, Ok(_) | Err(Error::Data(_))) {
                 *open = Some((file, connection));

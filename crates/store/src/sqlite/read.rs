@@ -66,6 +66,10 @@ impl SqliteReader {
         *open = Some((file, pool.clone()));
         Ok(pool)
     }
+
+    fn failed(&self, error: sqlx::Error) -> Error {
+        of_file(error.into(), self.options.get_filename())
+    }
 }
 
 #[async_trait]
@@ -73,7 +77,8 @@ impl PublicationReader for SqliteReader {
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
         let query = sqlx::query(AssertSqlSafe(self.find.as_str())).bind(keys(ids.iter()));
         let mut found = vec![None; ids.len()];
-        for row in query.fetch_all(&self.pool()?).await? {
+        let pool = self.pool()?;
+        for row in query.fetch_all(&pool).await.map_err(|error| self.failed(error))? {
             let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
             if let Some(slot) = found.get_mut(place) {
                 *slot = Some(whole(&row, 1)?);
@@ -96,7 +101,8 @@ impl PublicationReader for SqliteReader {
                 Bound::Time(time) => query.bind(time.to_rfc3339_micros()),
             };
         }
-        query.fetch_all(&self.pool()?).await?.iter().map(|row| whole(row, 0)).collect()
+        let rows = query.fetch_all(&self.pool()?).await.map_err(|error| self.failed(error))?;
+        rows.iter().map(|row| whole(row, 0)).collect()
     }
 
     async fn history(
@@ -123,7 +129,7 @@ impl PublicationReader for SqliteReader {
             each(name, &past);
             Ok::<_, Error>(())
         };
-        while let Some(row) = answer.try_next().await? {
+        while let Some(row) = answer.try_next().await.map_err(|error| self.failed(error))? {
             let package_place: i64 = row.try_get(0)?;
             if place != Some(package_place) {
                 hand_on(place, &package)?;
@@ -149,16 +155,15 @@ impl PublicationReader for SqliteReader {
         let search = search(prefix, after, first);
         let query = sqlx::query(AssertSqlSafe(search.sql)).bind(search.from);
         let query = search.end.into_iter().fold(query, |query, end| query.bind(end));
-        let rows = query.fetch_all(&self.pool()?).await?;
+        let rows = query.fetch_all(&self.pool()?).await.map_err(|error| self.failed(error))?;
         rows.iter().map(|row| columns::name(row.try_get(0)?)).collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {
         // Names a missing file by itself.
         self.pool()?;
-        let path = self.options.get_filename();
         // Runs the statements that serve requests, so that a missing column fails here too.
-        self.find(&[]).await.map_err(|error| of_file(error, path))?;
+        self.find(&[]).await?;
         self.list(&Filter::default(), None, 1).await?;
         self.history(&[], 0, &mut |_, _| {}).await?;
         Ok(())

@@ -116,9 +116,9 @@ impl PublicationTable for SqliteWriter {
         let path = options.get_filename().to_owned();
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let pool = pool.map_err(|error| of_file(error.into(), &path))?;
-        MIGRATOR.run(&pool).await?;
+        let migrated = MIGRATOR.run(&pool).await;
         pool.close().await;
-        Ok(())
+        migrated.map_err(|error| of_file(error.into(), &path))
     }
 
     async fn generation(&self) -> Result<u32, Error> {
