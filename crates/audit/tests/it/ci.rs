@@ -1,4 +1,4 @@
-//! Tests of the GitHub Action's script, with the program on its PATH.
+//! Tests of the scripts of the GitHub Action and the GitLab job, with the program on their PATH.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,15 +7,38 @@ use serde_json::{Value, json};
 
 use crate::common::{Folder, Run, Service, npm_lock, rows};
 
-#[expect(clippy::disallowed_methods, reason = "the script needs bash and git beside the program")]
 fn action(folder: &Folder, service: &Service, inputs: &[(&str, &str)]) -> Run {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/ci/github/audit.sh");
+    let mut command = Command::new("bash");
+    command.arg(script);
+    run(command, folder, service, &[inputs, &[("GITHUB_OUTPUT", "output")]].concat())
+}
+
+/// Runs the script of the GitLab job with the variables of the job and these.
+fn gitlab(folder: &Folder, service: &Service, variables: &[(&str, &str)]) -> Run {
+    let job = include_str!("../../../../deploy/ci/gitlab.yml");
+    let (_, script) = job.split_once("    - |\n").unwrap();
+    let lines = script.lines().map_while(|line| line.strip_prefix("      "));
+    let script: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]);
+    let of_the_job =
+        [("PUBLICATION_AUDIT_LOCKFILE", "package-lock.json"), ("PUBLICATION_AUDIT_OPTIONS", "")];
+    run(command, folder, service, &[&of_the_job[..], variables].concat())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the scripts need git beside the program")]
+fn run(
+    mut command: Command,
+    folder: &Folder,
+    service: &Service,
+    variables: &[(&str, &str)],
+) -> Run {
     let program = Path::new(env!("CARGO_BIN_EXE_publication-audit")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new("bash");
-    command.arg(script).current_dir(folder.path()).env_clear().stdin(Stdio::null());
-    command.env("PATH", path).env("HOME", folder.path()).envs(inputs.iter().copied());
-    command.env("PUBLICATION_INSIGHTS_URL", service.url()).env("GITHUB_OUTPUT", "output");
+    command.current_dir(folder.path()).env_clear().stdin(Stdio::null());
+    command.env("PATH", path).env("HOME", folder.path()).envs(variables.iter().copied());
+    command.env("PUBLICATION_INSIGHTS_URL", service.url());
     Run::of(command.output().unwrap())
 }
 
@@ -55,18 +78,53 @@ fn the_action_annotates_fails_and_writes_sarif() {
     assert_eq!(action(&empty, &service, &[]).code, 0, "nothing to audit passes");
 }
 
-#[test]
-fn the_action_audits_what_a_pull_request_changes() {
+/// A repository whose only commit locks the package a, where everything was published over Tor.
+fn repository() -> (Folder, Service) {
     let service = Service::of(&["registry.example"], rows(&[("*", json!({"tor": true}))]));
     let folder = Folder::new(&[("package-lock.json", &lock(&["a"]))]);
     std::fs::remove_dir_all(folder.path().join(".git")).unwrap();
     git(&folder, &["init", "--quiet"]);
     git(&folder, &["add", "."]);
     git(&folder, &["commit", "--quiet", "-m", "base"]);
+    (folder, service)
+}
+
+/// A revision that no repository has.
+const MISSING: &str = "0123456789012345678901234567890123456789";
+
+#[test]
+fn the_action_audits_what_a_pull_request_changes() {
+    let (folder, service) = repository();
     assert_eq!(action(&folder, &service, &[("AUDIT_BASE", "HEAD")]).code, 0);
     folder.write("repository/package-lock.json", &lock(&["a", "b"]));
     let run = action(&folder, &service, &[("AUDIT_BASE", "HEAD")]);
     assert_eq!((run.code, service.asked()), (1, vec!["b 1.0.0".to_owned()]), "{run:?}");
-    let missing = "0123456789012345678901234567890123456789";
-    assert_eq!(action(&folder, &service, &[("AUDIT_BASE", missing)]).code, 2);
+    assert_eq!(action(&folder, &service, &[("AUDIT_BASE", MISSING)]).code, 2);
+}
+
+#[test]
+fn the_gitlab_job_audits_what_a_merge_request_changes() {
+    const BASE: &str = "CI_MERGE_REQUEST_DIFF_BASE_SHA";
+    let (folder, service) = repository();
+    folder.write("repository/token", "secret");
+    let whole = gitlab(&folder, &service, &[("PUBLICATION_INSIGHTS_TOKEN_FILE", "token")]);
+    assert_eq!((whole.code, service.asked()), (1, vec!["a 1.0.0".to_owned()]), "{whole:?}");
+    assert!(service.requests()[0].head.contains("Bearer secret"));
+    let report = || {
+        let text = std::fs::read_to_string(folder.path().join("publication-audit.json")).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    assert_eq!(report()["findings"][0]["package"], "a");
+    assert_eq!(gitlab(&folder, &service, &[(BASE, "HEAD")]).code, 0);
+    folder.write("repository/package-lock.json", &lock(&["a", "b"]));
+    let changed = gitlab(&folder, &service, &[(BASE, "HEAD")]);
+    assert_eq!(
+        (changed.code, &report()["findings"][0]["package"]),
+        (1, &json!("b")),
+        "{changed:?}"
+    );
+    // Options are several words.
+    let options = [("PUBLICATION_AUDIT_OPTIONS", "--policy none.toml"), (BASE, "HEAD")];
+    assert_eq!(gitlab(&folder, &service, &options).code, 2);
+    assert_eq!(gitlab(&folder, &service, &[(BASE, MISSING)]).code, 2);
 }
