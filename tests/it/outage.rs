@@ -1,5 +1,7 @@
 //! Required services are unreachable, at start or later: the daemons wait and report it; nothing is lost or rejected.
 
+use std::net::TcpListener;
+
 use serde_json::Value;
 use testkit::{Postgres, StopMode, consume_all, eventually};
 
@@ -129,4 +131,25 @@ async fn partitions_that_leave_while_nothing_can_be_written_are_read_when_they_c
     scene.caught_up(&mut first).await;
     assert_eq!(scene.count().await, 40_200);
     first.stop();
+}
+
+/// An operator reads the log of a long wait: an attempt that fails like the one before it adds no line.
+#[tokio::test]
+async fn attempts_that_fail_alike_are_said_once() {
+    const ATTEMPTS: usize = 8;
+    let scene = Scene::new("said-once", 1).await;
+    let (_, database) = scene.store.split_once('@').unwrap();
+    let (_, database) = database.split_once('/').unwrap();
+    // A server that ends each connection at once.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let scene = Scene { store: format!("postgres://someone@{address}/{database}"), ..scene };
+    let ingester = scene.start_ingester(&[]);
+    for connection in listener.incoming().take(ATTEMPTS) {
+        drop(connection.unwrap());
+    }
+    let log = ingester.stop();
+    let lines = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+    let lines: Vec<&str> = lines.collect();
+    assert!(lines.len() == 1 && lines[0].contains("database"), "{log}");
 }
