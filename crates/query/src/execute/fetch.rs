@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use model::{History, PackageName, Past, Publication, PublicationId, PublicationInfo, histories};
+use model::{History, PackageName, Past, Publication, PublicationId, histories};
 
 use super::Executor;
 use super::fetched::{Fetched, FoundHistory, Listed};
@@ -80,21 +80,19 @@ impl Executor {
             let past: Vec<Past<'_>> =
                 own.iter().map(|row| Past::of(&row.id.version, &row.info)).collect();
             let ids = own.iter().map(|row| row.id.clone());
-            found.extend(ids.zip(histories(&past, rows)));
+            let histories = histories(&past, rows).into_iter();
+            let histories = histories.map(|history| FoundHistory { history, strongest: None });
+            found.extend(ids.zip(histories));
         };
         let limit = self.limits.max_history;
         let read = self.timed("history", self.reader.history(&names, limit, &mut each)).await?;
         if !read.is_complete {
             return Err(too_much_history(limit));
         }
-        let strongest =
-            if plan.with_strongest { self.strongest(&found).await? } else { HashMap::new() };
-        let histories = found.into_iter().map(|(id, history)| {
-            let key = strongest_of(&id, &history);
-            let strongest = key.and_then(|key| strongest.get(&key).cloned());
-            (id, FoundHistory { history, strongest })
-        });
-        fetched.histories = histories.collect();
+        if plan.with_strongest {
+            self.strongest(&mut found).await?;
+        }
+        fetched.histories = found;
         fetched.history_rows = read.rows;
         Ok(())
     }
@@ -102,14 +100,19 @@ impl Executor {
     /// Reads the rows of the strongest publications in one statement.
     async fn strongest(
         &self,
-        found: &HashMap<PublicationId, History>,
-    ) -> Result<HashMap<PublicationId, PublicationInfo>, QueryError> {
+        found: &mut HashMap<PublicationId, FoundHistory>,
+    ) -> Result<(), QueryError> {
         let mut keys: Vec<_> =
-            found.iter().filter_map(|(id, history)| strongest_of(id, history)).collect();
+            found.iter().filter_map(|(id, found)| strongest_of(id, &found.history)).collect();
         keys.sort_unstable();
         keys.dedup();
-        let rows = self.find(&keys).await?;
-        Ok(rows.into_iter().flatten().map(|row| (row.id, row.info)).collect())
+        let rows = self.find(&keys).await?.into_iter().flatten();
+        let rows: HashMap<_, _> = rows.map(|row| (row.id, row.info)).collect();
+        for (id, found) in found {
+            let key = strongest_of(id, &found.history);
+            found.strongest = key.and_then(|key| rows.get(&key).cloned());
+        }
+        Ok(())
     }
 
     async fn timed<T>(
