@@ -13,6 +13,13 @@ use crate::support::{PATIENCE, Query, Running, SEED, Scene, example_record, gene
 /// The time from the end of a fault to new rows: the promise is two seconds, the rest is for a busy machine.
 const RECOVERY: Duration = Duration::from_secs(20);
 
+/// Prints and checks the time since a fault ended.
+fn recovered(fault: &str, ended: Instant) {
+    let took = ended.elapsed();
+    println!("{fault}: recovered after {took:?}");
+    assert!(took < RECOVERY, "{fault}: {took:?}");
+}
+
 /// Waits until `/readyz` shows a reason with these words, and returns it.
 pub(crate) async fn paused_by(ingester: &mut Running, words: &str) -> String {
     eventually(&format!("a pause with {words}"), PATIENCE, async || {
@@ -152,7 +159,7 @@ async fn a_lock_on_the_table_is_said_and_waited_for() {
     sqlx::raw_sql("ROLLBACK").execute(&mut operator).await.unwrap();
     let released = Instant::now();
     scene.caught_up(&mut ingester).await;
-    assert!(released.elapsed() < RECOVERY, "{:?}", released.elapsed());
+    recovered("the lock", released);
     ingester.shows("ready").await;
     let log = ingester.stop();
     // No line quotes the statement, which has a text for each row.
@@ -288,7 +295,7 @@ async fn sessions_that_were_set_otherwise_are_not_kept() {
             run(lock, "ROLLBACK".to_owned()).await;
         }
         scene.caught_up(&mut ingester).await;
-        assert!(mended.elapsed() < RECOVERY, "{cause}: {:?}", mended.elapsed());
+        recovered(cause, mended);
         ingester.shows("ready").await;
     }
     ingester.stop();
@@ -334,7 +341,7 @@ async fn a_password_that_is_rotated_in_its_file_is_used_by_both_daemons() {
         query.post(SEED, json!({})).0 == 200
     })
     .await;
-    assert!(written.elapsed() < RECOVERY, "{:?}", written.elapsed());
+    recovered("the password", written);
     query.running.shows("ready").await;
     for running in [ingester, query.running] {
         let log = running.stop();
