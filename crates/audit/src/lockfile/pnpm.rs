@@ -146,8 +146,9 @@ impl<'k> Key<'k> {
 }
 
 fn is_host(text: &str) -> bool {
-    text.contains(['.', ':']) && !text.starts_with('@') && !text.contains('@')
-        || text == "localhost"
+    // The colon in `file:folder/name` precedes no port.
+    let is_file = text.starts_with("file:");
+    text.contains(['.', ':']) && !text.contains('@') && !is_file || text == "localhost"
 }
 
 /// The name and version in a key, without the suffix for peers and patch.
