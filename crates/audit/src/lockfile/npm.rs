@@ -1,10 +1,12 @@
 //! package-lock.json and npm-shrinkwrap.json, versions 1 to 3.
 
+use std::collections::HashSet;
+
 use super::{Entry, LockfileError};
 use crate::location::{Kind, Location};
 use crate::tree::{Map, Node, Value};
 
-const FOLDER: &str = "node_modules/";
+const FOLDER: &str = "/node_modules/";
 
 /// The packages of a lockfile. Version 2 lists them twice; as in npm 7 and later, only `packages` is read.
 pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
@@ -39,16 +41,22 @@ fn map<'a>(node: &'a Node, what: &str) -> Result<&'a Map, LockfileError> {
 }
 
 fn of_packages(packages: &Map) -> Result<Vec<Entry>, LockfileError> {
+    let is = |package: &Node, key| package.get(key).is_some_and(Node::is_true);
+    let links = packages.iter().filter(|(_, package)| is(package, "link"));
+    let targets: HashSet<&str> =
+        links.filter_map(|(_, package)| package.text_at("resolved")).collect();
     let mut entries = Vec::new();
     for (path, package) in packages.iter() {
         map(package, "a package")?;
         if path.is_empty() {
             continue;
         }
-        let Some((_, folder)) = path
-            .rsplit_once(FOLDER)
-            .or_else(|| path.strip_prefix(FOLDER).map(|folder| ("", folder)))
-        else {
+        let resolved = package.text_at("resolved").map_or(Location::Unsaid, Location::read);
+        // A link may lead to a folder below the node_modules of another project. What is there without a location need
+        // not come from a registry.
+        let is_outside = path.starts_with("../") && resolved == Location::Unsaid;
+        let folder = installed_in(path).filter(|_| !targets.contains(path) && !is_outside);
+        let Some(folder) = folder else {
             let name = package.text_at("name").unwrap_or(path);
             entries.push(Entry::npm(name, package.line).elsewhere(Kind::Workspace));
             continue;
@@ -57,15 +65,19 @@ fn of_packages(packages: &Map) -> Result<Vec<Entry>, LockfileError> {
         let entry = Entry::npm(name, package.line)
             .version(package.text_at("version"))
             .integrity(package.text_at("integrity"));
-        let is = |key| package.get(key).is_some_and(Node::is_true);
-        let resolved = package.text_at("resolved").map_or(Location::Unsaid, Location::read);
         entries.push(match resolved {
-            _ if is("link") => entry.elsewhere(Kind::Link),
-            Location::Unsaid if is("inBundle") => entry.elsewhere(Kind::Bundled),
+            _ if is(package, "link") => entry.elsewhere(Kind::Link),
+            Location::Unsaid if is(package, "inBundle") => entry.elsewhere(Kind::Bundled),
             location => entry.at(location),
         });
     }
     Ok(entries)
+}
+
+/// The part of the path after the last `node_modules` folder.
+fn installed_in(path: &str) -> Option<&str> {
+    let nested = path.rsplit_once(FOLDER).map(|(_, folder)| folder);
+    nested.or_else(|| path.strip_prefix(&FOLDER[1..]))
 }
 
 /// Collects the entries of version 1 recursively. Documents are at most 128 deep.

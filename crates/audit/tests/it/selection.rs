@@ -41,11 +41,19 @@ fn npm_asks_about_what_comes_from_the_registry_alone() {
         "node_modules/b/node_modules/placed": {"version": "1.0.0", "inBundle": true, "resolved": tarball("placed", "1.0.0")},
         "node_modules/unsaid": {"version": "3.0.0"},
         "node_modules/nothing": {"optional": true},
+        "node_modules/secret": {"resolved": "../shared/node_modules/secret", "link": true},
+        "../shared/node_modules/secret": {"version": "1.0.0"},
+        "../shared/node_modules/secret-2": {"version": "1.0.0"},
+        "../shared/node_modules/c": {"version": "1.0.0", "resolved": tarball("c", "1.0.0")},
+        "node_modules/secret-3": {"resolved": "libs/node_modules/secret-3", "link": true},
+        "libs/node_modules/secret-3": {"version": "1.0.0"},
+        "my_node_modules/secret-4": {"version": "1.0.0"},
     }));
     let (asked, rest) = asked(("package-lock.json", &lock), &[]);
-    assert_eq!(asked, ["@s/real 2.0.0", "a 1.0.0", "placed 1.0.0", "unsaid 3.0.0"]);
-    let expected = json!({"bundled": 1, "file": 1, "git": 1, "link": 1, "no-version": 1,
-        "other-registry": 3, "tarball": 1, "workspace": 1});
+    let expected = ["@s/real 2.0.0", "a 1.0.0", "c 1.0.0", "placed 1.0.0", "unsaid 3.0.0"];
+    assert_eq!(asked, expected);
+    let expected = json!({"bundled": 1, "file": 1, "git": 1, "link": 3, "no-version": 1,
+        "other-registry": 3, "tarball": 1, "workspace": 5});
     assert_eq!(rest, expected);
 }
 
