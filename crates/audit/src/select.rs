@@ -76,26 +76,25 @@ pub struct InvalidLocation {
     error: InvalidName,
 }
 
-/// The entries of a base file. Entries equal to these are not new.
+/// The entries of a base file. Entries equal to these are not new, whatever their lines are.
 #[derive(Debug, Default)]
-pub struct Base(HashSet<(String, Option<String>, Option<String>, Location)>);
+pub struct Base(HashSet<Entry>);
 
 impl Base {
     /// The entries of the earlier lockfile.
     #[must_use]
     pub fn of(lockfile: &Lockfile) -> Self {
-        Self(lockfile.entries.iter().map(key).collect())
+        Self(lockfile.entries.iter().map(without_line).collect())
     }
 
     /// Removes the base's entries from a lockfile.
     pub fn subtract_from(&self, lockfile: &mut Lockfile) {
-        lockfile.entries.retain(|entry| !self.0.contains(&key(entry)));
+        lockfile.entries.retain(|entry| !self.0.contains(&without_line(entry)));
     }
 }
 
-fn key(entry: &Entry) -> (String, Option<String>, Option<String>, Location) {
-    let Entry { name, version, integrity, location, .. } = entry;
-    (name.clone(), version.clone(), integrity.clone(), location.clone())
+fn without_line(entry: &Entry) -> Entry {
+    Entry { line: 0, ..entry.clone() }
 }
 
 /// The number of packages per host, and the number without a location.

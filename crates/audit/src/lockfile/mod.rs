@@ -48,7 +48,7 @@ pub enum Format {
 }
 
 /// A package entry of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// The purl type.
     pub ecosystem: String,

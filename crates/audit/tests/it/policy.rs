@@ -217,6 +217,22 @@ fn base_shows_only_what_is_new() {
         );
         assert_eq!(result.json()["exceptions"]["unused"], json!([]));
     }
+    // The ecosystem and each further location of a purl belong to the package.
+    let sbom = |purl: &str| {
+        let components = json!([{"type": "library", "name": "a", "purl": purl}]);
+        json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components})
+            .to_string()
+    };
+    let new = sbom("pkg:npm/a@1.0.0");
+    for (purl, code) in [
+        ("pkg:npm/a@1.0.0", 0),
+        ("pkg:pypi/a@1.0.0", 1),
+        ("pkg:npm/a@1.0.0?repository_url=https://other.example", 1),
+    ] {
+        let folder = Folder::new(&[("new.json", &new), ("old.json", &sbom(purl))]);
+        let result = folder.run(&service.url(), &["new.json", "--base", "old.json"]);
+        assert_eq!(result.code, code, "{purl}: {result:?}");
+    }
     let folder = Folder::new(&[("package-lock.json", &old), ("broken.json", "{")]);
     for base in ["missing.json", "broken.json"] {
         assert_eq!(folder.run(&service.url(), &["--base", base]).code, 2, "{base}");
