@@ -25,8 +25,10 @@ const REGISTRY: &str = "query PublicationAuditRegistry { registry { ecosystem ho
 
 /// Maximum number of tries after failures that may be temporary.
 const TRIES: u32 = 4;
-/// The pause before the second try. It doubles with each try.
+/// The pause before the second try. It doubles with each try, and the service may ask for a longer one.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// The longest pause that the service did not ask for, so that a limit that passes soon does not use up the time.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,7 +177,8 @@ impl Client {
             if after.is_none() && tries >= TRIES {
                 return Err(Failure::Final(why));
             }
-            let pause = after.unwrap_or(wait).max(Duration::from_millis(10));
+            // `Retry-After: 0`, or a date that has passed by this machine's clock, must not lead to a flood of requests.
+            let pause = after.map_or(wait, |after| after.max(wait));
             if pause >= self.deadline.saturating_duration_since(Instant::now()) {
                 let is_limit = why == Unanswered::RateLimited;
                 let out_of_time = after.is_none() && !matches!(why, Unanswered::Away(_));
@@ -186,7 +189,7 @@ impl Client {
                 }));
             }
             std::thread::sleep(pause);
-            wait = wait.saturating_mul(2);
+            wait = wait.saturating_mul(2).min(LONGEST_WAIT);
         }
     }
 }

@@ -153,6 +153,15 @@ fn answers_that_stay_cut_and_limits_that_stay_end_with_4() {
     let run = folder_of(1).run(&full.url(), &[]);
     assert!(run.code == 4 && run.output.contains("rate limit"), "{run:?}");
     assert!(started.elapsed() < Duration::from_secs(5), "waiting that long is hopeless");
+
+    // A service may ask for no wait at all, or until a time that has passed by this machine's clock.
+    for header in ["retry-after: 0\r\n", "retry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\n"] {
+        let full = Service::with(move |_| (429, header.to_owned(), String::new()));
+        let run = folder_of(1).run(&full.url(), &["--timeout", "2"]);
+        assert!(run.code == 4 && run.output.contains("rate limit"), "{header}: {run:?}");
+        let count = full.requests().len();
+        assert!((2..=5).contains(&count), "{header}: {count} requests");
+    }
 }
 
 #[test]
