@@ -20,17 +20,26 @@ pub enum SettingsError {
     Toml(PathBuf),
 }
 
-/// The registries that a package manager would use. The environment counts first, then the nearest file.
+/// The registries that a package manager would use. The environment counts first, then the nearest file, then the user's,
+/// then the global one. Where several global files may be that one, the result has the registries with each of them.
 pub(super) fn registries(
     manager: Manager,
     folders: &[PathBuf],
     environment: &Environment,
-) -> Result<Registries, SettingsError> {
+) -> Result<Vec<Registries>, SettingsError> {
     let mut registries = of_environment(manager, environment);
     let home = environment.get("HOME").or_else(|| environment.get("USERPROFILE")).map(Path::new);
     let reader = Reader { manager, environment };
     for folder in folders {
         reader.folder(folder, &mut registries)?;
+    }
+    let of_pnpm = match manager {
+        Manager::Pnpm => pnpm_folders(environment, home),
+        _ => Vec::new(),
+    };
+    // pnpm's own file of the user counts before npm's.
+    for folder in &of_pnpm {
+        registries.or(reader.npmrc(&folder.join("auth.ini"))?);
     }
     let user = ["npm_config_userconfig", "NPM_CONFIG_USERCONFIG"];
     if manager != Manager::Berry
@@ -46,7 +55,71 @@ pub(super) fn registries(
     {
         registries.or(reader.bunfig(&Path::new(folder).join(".bunfig.toml"))?);
     }
-    Ok(registries)
+    let mut globals = Vec::new();
+    for folder in &of_pnpm {
+        globals.push(reader.npmrc(&folder.join("rc"))?);
+        globals.push(reader.pnpm_workspace(&folder.join("config.yaml"))?);
+    }
+    for file in npm_globals(manager, &registries, environment, home) {
+        globals.push(reader.npmrc(&file)?);
+        if manager == Manager::Yarn {
+            globals.push(reader.yarnrc(&file.with_file_name("yarnrc"))?);
+        }
+    }
+    // A file that is missing or names nothing is not one of them.
+    globals.retain(|global| *global != Registries::default());
+    if globals.is_empty() {
+        return Ok(vec![registries]);
+    }
+    let with = |global| {
+        let mut all = registries.clone();
+        all.or(global);
+        all
+    };
+    Ok(globals.into_iter().map(with).collect())
+}
+
+/// The folders in which pnpm's own settings may be: on any system, on Linux, on macOS, on Windows.
+fn pnpm_folders(environment: &Environment, home: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(folder) = environment.get("XDG_CONFIG_HOME") {
+        return vec![Path::new(folder).join("pnpm")];
+    }
+    let folders = [".config/pnpm", "Library/Preferences/pnpm", "AppData/Local/pnpm/config"];
+    home.into_iter().flat_map(|home| folders.map(|folder| home.join(folder))).collect()
+}
+
+/// npm's global settings file, which pnpm and Yarn 1 read too. Without a setting, it belongs to the installation of
+/// Node.js that runs the package manager. Which one that is is not known, so the result has the files of all that may be.
+fn npm_globals(
+    manager: Manager,
+    registries: &Registries,
+    environment: &Environment,
+    home: Option<&Path>,
+) -> Vec<PathBuf> {
+    let (file, prefix) = match manager {
+        Manager::Npm | Manager::Pnpm => (&registries.globalconfig, &registries.prefix),
+        Manager::Yarn => (&None, &None),
+        Manager::Berry | Manager::Bun => return Vec::new(),
+    };
+    let path = |text: &str| match (text.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(text),
+    };
+    if let Some(file) = file {
+        return vec![path(file)];
+    }
+    let prefixes = match prefix.as_deref().or_else(|| environment.get("PREFIX")) {
+        Some(prefix) => vec![path(prefix)],
+        None => {
+            let folders = std::env::split_paths(environment.get("PATH").unwrap_or_default());
+            let nodes = folders.map(|folder| folder.join("node")).filter(|node| node.exists());
+            // A version manager's folder may hold links.
+            let nodes = nodes.flat_map(|node| [node.canonicalize().unwrap_or_default(), node]);
+            let of_nodes = nodes.filter_map(|node| Some(node.parent()?.parent()?.to_owned()));
+            of_nodes.chain(["/usr/local", "/usr", "/"].map(Into::into)).collect()
+        }
+    };
+    prefixes.iter().map(|prefix| prefix.join("etc/npmrc")).collect()
 }
 
 fn of_environment(manager: Manager, environment: &Environment) -> Registries {
@@ -257,4 +330,56 @@ fn text(path: &Path) -> Result<String, SettingsError> {
 
 fn documents(path: &Path) -> Result<Vec<Node>, SettingsError> {
     tree::yaml_documents(&text(path)?).map_err(|error| SettingsError::Yaml(path.to_owned(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Environment(variables.iter().map(owned).collect())
+    }
+
+    /// The paths alone: the files of the machine must not decide a test.
+    #[test]
+    fn global_files_are_named_or_belong_to_an_installation() {
+        let files = |manager, named: &Registries, variables: &[(&str, &str)]| {
+            npm_globals(manager, named, &environment(variables), Some(Path::new("/home/u")))
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let bin = folder.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::write(bin.join("node"), "").unwrap();
+        let path = format!("/nonexistent/bin:{}", bin.display());
+        let of_node = folder.path().join("etc/npmrc");
+        let system = ["/usr/local/etc/npmrc", "/usr/etc/npmrc", "/etc/npmrc"].map(PathBuf::from);
+        let unnamed = Registries::default();
+        let by_prefix = Registries { prefix: Some("~/npm".to_owned()), ..Registries::default() };
+        for manager in [Manager::Npm, Manager::Pnpm, Manager::Yarn] {
+            assert_eq!(files(manager, &unnamed, &[]), system);
+            let found = files(manager, &unnamed, &[("PATH", &path)]);
+            assert!(found.contains(&of_node) && found.ends_with(&system), "{found:?}");
+            let variables = [("PATH", &*path), ("PREFIX", "/p")];
+            assert_eq!(files(manager, &unnamed, &variables), [Path::new("/p/etc/npmrc")]);
+            // Yarn 1 takes the prefix from the variable alone.
+            let expected = match manager {
+                Manager::Yarn => "/p/etc/npmrc",
+                _ => "/home/u/npm/etc/npmrc",
+            };
+            assert_eq!(files(manager, &by_prefix, &variables), [Path::new(expected)]);
+        }
+        for manager in [Manager::Berry, Manager::Bun] {
+            assert!(files(manager, &unnamed, &[]).is_empty(), "{manager:?}");
+        }
+    }
+
+    #[test]
+    fn pnpm_has_a_folder_for_settings() {
+        let home = Some(Path::new("/home/u"));
+        let folders = pnpm_folders(&environment(&[]), home);
+        assert!(folders.contains(&"/home/u/.config/pnpm".into()), "{folders:?}");
+        let variables = environment(&[("XDG_CONFIG_HOME", "/x")]);
+        assert_eq!(pnpm_folders(&variables, home), [Path::new("/x/pnpm")]);
+    }
 }

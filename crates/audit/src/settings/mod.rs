@@ -33,34 +33,43 @@ impl Environment {
     }
 }
 
-/// The registries in the settings: the default one, and one per scope.
+/// The registries in the settings: the default one, and one per scope. Also the location of npm's global settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Registries {
     default: Option<String>,
     /// By scope, without `@`.
     scopes: HashMap<String, String>,
+    /// npm's global settings file.
+    globalconfig: Option<String>,
+    /// The folder in which that file is `etc/npmrc`.
+    prefix: Option<String>,
 }
 
 impl Registries {
     /// Adds the registries of `other` that are not set yet, so that earlier settings take precedence.
     fn or(&mut self, other: Self) {
-        if self.default.is_none() {
-            self.default = other.default;
-        }
+        self.default = self.default.take().or(other.default);
+        self.globalconfig = self.globalconfig.take().or(other.globalconfig);
+        self.prefix = self.prefix.take().or(other.prefix);
         for (scope, registry) in other.scopes {
             self.scopes.entry(scope).or_insert(registry);
         }
     }
 
-    fn set(&mut self, key: &str, registry: String) {
-        let registry = Some(registry).filter(|registry| !registry.is_empty());
-        if key == "registry" {
-            self.default = registry.or(self.default.take());
-        } else if let Some(scope) =
-            key.strip_prefix('@').and_then(|key| key.strip_suffix(":registry"))
-            && let Some(registry) = registry
-        {
-            self.scopes.insert(scope.to_owned(), registry);
+    fn set(&mut self, key: &str, value: String) {
+        if value.is_empty() {
+            return;
+        }
+        match key {
+            "registry" => self.default = Some(value),
+            "globalconfig" => self.globalconfig = Some(value),
+            "prefix" => self.prefix = Some(value),
+            _ => {
+                let scope = key.strip_prefix('@').and_then(|key| key.strip_suffix(":registry"));
+                if let Some(scope) = scope {
+                    self.scopes.insert(scope.to_owned(), value);
+                }
+            }
         }
     }
 
@@ -81,13 +90,13 @@ pub(crate) enum Manager {
     Bun,
 }
 
-/// The settings for one lockfile, of each package manager that may have written it.
+/// The settings for one lockfile, of each package manager that may have written it, and of each global file that may count.
 #[derive(Debug, Clone, Default)]
 pub struct Settings(Vec<Registries>);
 
 impl Settings {
     /// Reads the settings in the lockfile's folder, in parent folders up to the repository's root, in the home folder,
-    /// and in the environment.
+    /// in the global files, and in the environment.
     ///
     /// # Errors
     /// [`SettingsError`] when a file exists and cannot be read, because then private packages cannot be recognized.
@@ -109,7 +118,8 @@ impl Settings {
         };
         let folders = folders(folder);
         let read = |manager: &Manager| files::registries(*manager, &folders, environment);
-        managers.iter().map(read).collect::<Result<_, _>>().map(Self)
+        let all: Vec<Vec<Registries>> = managers.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self(all.concat()))
     }
 
     /// Whether a package of that name would come from another registry.

@@ -38,6 +38,8 @@ fn run(
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
     command.current_dir(folder.path()).env_clear().stdin(Stdio::null());
     command.env("PATH", path).env("HOME", folder.path()).envs(variables.iter().copied());
+    // With a prefix, the global settings of this machine do not count.
+    command.env("PREFIX", folder.path().join("prefix"));
     command.env("PUBLICATION_INSIGHTS_URL", service.url());
     Run::of(command.output().unwrap())
 }

@@ -160,6 +160,8 @@ impl Folder {
     pub(crate) fn command(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_publication-audit"));
         command.current_dir(self.path()).env_clear().env("HOME", self.0.path().join("home"));
+        // With a prefix, the global settings of this machine do not count.
+        command.env("PREFIX", self.0.path().join("prefix"));
         command.args(["--url", url]).args(arguments).stdin(Stdio::null());
         command
     }

@@ -89,11 +89,17 @@ fn settings_decide_where_no_location_is_said() {
     let all = ["@corp/other 1.0.0", "@corp/placed 1.0.0", "@corp/secret 1.0.0", "open 1.0.0"];
     let without_corp = ["@corp/placed 1.0.0", "open 1.0.0"];
     assert_eq!(asked(file, &[]).0, all);
-    for name in ["deep/app/.npmrc", "deep/.npmrc", ".npmrc", "../home/.npmrc"] {
+    let user = "../home/.npmrc";
+    let global = "../prefix/etc/npmrc";
+    for name in ["deep/app/.npmrc", "deep/.npmrc", ".npmrc", user, global] {
         assert_eq!(asked(file, &[(name, corp)]).0, without_corp, "{name}");
     }
     // Files above the repository and files of other package managers are not read.
-    for name in ["../.npmrc", "deep/app/bunfig.toml.bak", "deep/app/.yarnrc.yml"] {
+    let of_others = ["../home/.config/pnpm/rc", "../prefix/etc/yarnrc"];
+    for name in ["../.npmrc", "deep/app/bunfig.toml.bak", "deep/app/.yarnrc.yml"]
+        .into_iter()
+        .chain(of_others)
+    {
         assert_eq!(asked(file, &[(name, corp)]).0, all, "{name}");
     }
     // The deployment's registry, named or by default, is not another registry.
@@ -103,6 +109,16 @@ fn settings_decide_where_no_location_is_said() {
     // The nearest file takes precedence.
     let near = "@corp:registry=https://registry.example/\n";
     assert_eq!(asked(file, &[(".npmrc", corp), ("deep/app/.npmrc", near)]).0, all);
+    assert_eq!(asked(file, &[(global, corp), (user, near)]).0, all);
+    assert_eq!(asked(file, &[(global, near), (user, corp)]).0, without_corp);
+    // The user's file may name the global one, which is the only one then.
+    for (line, named) in [
+        ("prefix=~/npm\n", "../home/npm/etc/npmrc"),
+        ("globalconfig=${HOME}/npmrc\n", "../home/npmrc"),
+    ] {
+        assert_eq!(asked(file, &[(user, line), (named, corp)]).0, without_corp, "{line}");
+        assert_eq!(asked(file, &[(user, line), (global, corp)]).0, all, "{line}");
+    }
     // An unset variable names no known registry.
     let unset = "@corp:registry=${CORP_REGISTRY}\n";
     assert_eq!(asked(file, &[(".npmrc", unset)]).0, without_corp);
@@ -128,29 +144,35 @@ fn the_environment_counts_before_files() {
             "https://mirror.example",
             vec!["@corp/secret 1.0.0", "open 1.0.0"],
         ),
+        ("npm_config_globalconfig", "../other/etc/npmrc", vec!["open 1.0.0"]),
+        ("npm_config_prefix", "../other", vec!["open 1.0.0"]),
+        ("PREFIX", "../other", vec!["open 1.0.0"]),
     ] {
         let service = service();
-        let folder = Folder::new(&[("package-lock.json", &lock)]);
+        let global = ("../other/etc/npmrc", "@corp:registry=https://npm.corp.example/\n");
+        let folder = Folder::new(&[("package-lock.json", &lock), global]);
         folder.command(&service.url(), &[]).env(variable, value).output().unwrap();
         assert_eq!(service.asked(), expected, "{variable}={value}");
     }
 }
 
+/// A package in the scope `corp` and an open one, without locations.
+const PNPM: &str = "lockfileVersion: '9.0'\npackages:\n  open@1.0.0:\n    resolution: {integrity: sha512-AAAA}\n  '@corp/secret@1.0.0':\n    resolution: {integrity: sha512-AAAA}\n";
+const YARN: &str = "# yarn lockfile v1\n\n\n\"@corp/secret@^1.0.0\":\n  version \"1.0.0\"\n\nopen@^1.0.0:\n  version \"1.0.0\"\n";
+
 #[test]
 fn each_package_manager_has_its_own_settings() {
-    let pnpm = "lockfileVersion: '9.0'\npackages:\n  open@1.0.0:\n    resolution: {integrity: sha512-AAAA}\n  '@corp/secret@1.0.0':\n    resolution: {integrity: sha512-AAAA}\n";
-    let yarn = "# yarn lockfile v1\n\n\n\"@corp/secret@^1.0.0\":\n  version \"1.0.0\"\n\nopen@^1.0.0:\n  version \"1.0.0\"\n";
     let berry = "__metadata:\n  version: 8\n\n\"@corp/secret@npm:^1.0.0\":\n  version: 1.0.0\n  resolution: \"@corp/secret@npm:1.0.0\"\n\n\"open@npm:^1.0.0\":\n  version: 1.0.0\n  resolution: \"open@npm:1.0.0\"\n";
     let bun = "{\n  \"lockfileVersion\": 1,\n  \"workspaces\": {\"\": {\"name\": \"x\"}},\n  \"packages\": {\n    \"@corp/secret\": [\"@corp/secret@1.0.0\", \"\", {}, \"sha512-AAAA\"],\n    \"open\": [\"open@1.0.0\", \"\", {}, \"sha512-AAAA\"],\n  }\n}\n";
     let npmrc = (".npmrc", "@corp:registry=https://npm.corp.example/\n");
     for (file, settings) in [
-        (("pnpm-lock.yaml", pnpm), npmrc),
+        (("pnpm-lock.yaml", PNPM), npmrc),
         (
-            ("pnpm-lock.yaml", pnpm),
+            ("pnpm-lock.yaml", PNPM),
             ("pnpm-workspace.yaml", "registries:\n  '@corp': https://npm.corp.example/\n"),
         ),
-        (("yarn.lock", yarn), npmrc),
-        (("yarn.lock", yarn), (".yarnrc", "\"@corp:registry\" \"https://npm.corp.example\"\n")),
+        (("yarn.lock", YARN), npmrc),
+        (("yarn.lock", YARN), (".yarnrc", "\"@corp:registry\" \"https://npm.corp.example\"\n")),
         (
             ("yarn.lock", berry),
             (
@@ -179,7 +201,7 @@ fn each_package_manager_has_its_own_settings() {
         assert_eq!(asked(file, &[]).0, ["@corp/secret 1.0.0", "open 1.0.0"], "{}", file.0);
     }
     let default = [
-        (("yarn.lock", yarn), (".yarnrc", "registry \"https://mirror.example\"\n")),
+        (("yarn.lock", YARN), (".yarnrc", "registry \"https://mirror.example\"\n")),
         (("yarn.lock", berry), (".yarnrc.yml", "npmRegistryServer: https://mirror.example\n")),
         (("bun.lock", bun), ("bunfig.toml", "[install]\nregistry = \"https://mirror.example\"\n")),
     ];
@@ -189,13 +211,42 @@ fn each_package_manager_has_its_own_settings() {
 }
 
 #[test]
+fn global_settings_count_where_no_others_do() {
+    let (pnpm, yarn) = (("pnpm-lock.yaml", PNPM), ("yarn.lock", YARN));
+    let ini = "@corp:registry=https://npm.corp.example/\n";
+    let yaml = "registries:\n  '@corp': https://npm.corp.example/\n";
+    for (file, settings) in [
+        (pnpm, ("../prefix/etc/npmrc", ini)),
+        (pnpm, ("../home/.config/pnpm/rc", ini)),
+        (pnpm, ("../home/.config/pnpm/auth.ini", ini)),
+        (pnpm, ("../home/.config/pnpm/config.yaml", yaml)),
+        (yarn, ("../prefix/etc/npmrc", ini)),
+        (yarn, ("../prefix/etc/yarnrc", "\"@corp:registry\" \"https://npm.corp.example\"\n")),
+    ] {
+        assert_eq!(asked(file, &[settings]).0, ["open 1.0.0"], "{} {}", file.0, settings.0);
+    }
+    // Which of several global files counts is not known, so none may name another registry.
+    let own = ("../prefix/etc/npmrc", "@corp:registry=https://registry.example/\n");
+    let other = ("../home/.config/pnpm/rc", ini);
+    assert_eq!(asked(pnpm, &[own, other]).0, ["open 1.0.0"]);
+    // pnpm's own file of the user counts before npm's.
+    let own = ("../home/.npmrc", own.1);
+    assert_eq!(asked(pnpm, &[own, other]).0, ["@corp/secret 1.0.0", "open 1.0.0"]);
+    let other = ("../home/.config/pnpm/auth.ini", ini);
+    assert_eq!(asked(pnpm, &[own, other]).0, ["open 1.0.0"]);
+}
+
+#[test]
 fn broken_settings_ask_about_nothing() {
     let lock = npm_lock(&json!({"node_modules/a": {"version": "1.0.0"}}));
     let berry = "__metadata:\n  version: 8\n\n\"a@npm:1\":\n  version: 1.0.0\n  resolution: \"a@npm:1.0.0\"\n";
     let bun = "{\"lockfileVersion\": 1, \"workspaces\": {}, \"packages\": {\"a\": [\"a@1.0.0\", \"\", {}, \"\"]}}";
+    let pnpm =
+        "lockfileVersion: '9.0'\npackages:\n  a@1.0.0:\n    resolution: {integrity: sha512-AAAA}\n";
     for (file, settings) in [
         (("yarn.lock", berry), (".yarnrc.yml", "npmScopes: {corp: [\n")),
         (("bun.lock", bun), ("bunfig.toml", "[install\n")),
+        (("pnpm-lock.yaml", pnpm), ("../home/.config/pnpm/config.yaml", "registries: [\n")),
         (("package-lock.json", &*lock), (".npmrc", "\u{0}")),
     ] {
         let service = service();
