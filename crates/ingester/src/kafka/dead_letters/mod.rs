@@ -5,7 +5,7 @@ mod letter;
 mod topic;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use model::Timestamp;
@@ -25,12 +25,16 @@ use crate::settings::Settings;
 
 /// How long a letter waits for space in the producer's queue, which empties as the broker acknowledges.
 const ROOM: Duration = Duration::from_secs(10);
+/// The time between two attempts to create the topic.
+const CREATE_EVERY: Duration = Duration::from_secs(5);
 
 /// The producer of dead letters.
 pub(crate) struct DeadLetters {
     producers: Mutex<Arc<Producers>>,
     config: ClientConfig,
     settings: Settings,
+    /// When the last attempt to create the topic ended.
+    created: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// Two producers that are replaced together: an idempotent producer with a fatal error never sends again.
@@ -103,6 +107,7 @@ impl DeadLetters {
             producers: Mutex::new(Arc::new(Producers::open(&config)?)),
             config,
             settings: settings.clone(),
+            created: tokio::sync::Mutex::default(),
         })
     }
 
@@ -117,6 +122,18 @@ impl DeadLetters {
             *current = Arc::new(Producers::open(&self.config)?);
         }
         Ok(())
+    }
+
+    /// Tries to create a topic that was deleted: one attempt for all letters that wait, because each has a client of its own.
+    async fn create_again(&self) {
+        let Ok(mut created) = self.created.try_lock() else { return };
+        if created.is_some_and(|at| at.elapsed() < CREATE_EVERY) {
+            return;
+        }
+        if let Err(error) = create_topic(&self.settings).await {
+            tracing::debug!(%error, "no answer to making the dead-letter topic");
+        }
+        *created = Some(Instant::now());
     }
 
     /// Sends the whole letter in a batch, then alone, then the reduced letters alone.
@@ -203,10 +220,7 @@ impl ports::DeadLetters for DeadLetters {
         if let Failed::Environment(error) = &failed
             && error.rdkafka_error_code().is_some_and(config::is_no_topic)
         {
-            // The topic was deleted. Each retry of the waiting letters tries to create it.
-            if let Err(error) = create_topic(&self.settings).await {
-                tracing::debug!(%error, "no answer to making the dead-letter topic");
-            }
+            self.create_again().await;
         }
         let reason = match (producers.fatal(), failed) {
             (Some(fatal), _) => match self.renew(&producers) {
