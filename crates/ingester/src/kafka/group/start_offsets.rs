@@ -132,8 +132,12 @@ impl Facts {
                 .first_record(|low| self.other_log(GapCause::Recreated, low, self.unread()));
         }
         match self.refusal {
-            None => self.first_start(),
-            Some(refusal) => self.with_watermarks(|low, high| self.after(refusal, low, high)),
+            // The account decides first: a database that went back lacks rows from before the refused position. If the log does
+            // not have the account's offset either, that position is refused next.
+            Some(refusal) if self.proved.is_none() => {
+                self.with_watermarks(|low, high| self.after(refusal, low, high))
+            }
+            _ => self.first_start(),
         }
     }
 
@@ -407,10 +411,11 @@ mod tests {
 
     #[test]
     fn a_doubted_account_starts_where_it_was_right() {
-        let doubted = |account: Option<i64>| {
+        let doubted_and = |account: Option<i64>, refusal: Option<Refusal>| {
             let facts = Facts {
                 position: position(20),
                 proved: position(15),
+                refusal,
                 account: account.and_then(position),
                 is_account_kept: true,
                 evidence: topic("lists"),
@@ -420,8 +425,12 @@ mod tests {
             let Decision::Start(start) = facts.decide() else { panic!("{facts:?}") };
             (start.position.offset, start.note, facts.settled_by(start.note))
         };
+        let doubted = |account| doubted_and(account, None);
         let back = Some(Note::WentBack { from: 10, to: 20 });
         assert_eq!(doubted(Some(10)), (10, back, None));
+        for refusal in [Refusal::OutOfRange, Refusal::Cut(12)] {
+            assert_eq!(doubted_and(Some(10), Some(refusal)), (10, back, None), "both went back");
+        }
         assert_eq!(doubted(Some(15)), (15, None, topic("lists")), "another server");
         assert_eq!(doubted(Some(18)), (18, None, topic("lists")), "another member's");
         assert_eq!(doubted(None), (2, Some(Note::AccountGone { from: 2, to: 20 }), None));
