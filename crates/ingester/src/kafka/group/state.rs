@@ -363,17 +363,13 @@ impl PollState {
     }
 }
 
-/// Finds the refusal of a partition that was read up to `read`: one at exactly this offset, else one before it, because
-/// records that librdkafka had fetched before the refusal are still read. If several match, the one that reads the most
-/// records again counts: a merge makes a second read harmless.
+/// Finds the refusal of a partition that was read up to `read`: librdkafka refuses exactly the position where it would read on.
+/// Without one the broker is asked about the partition's own position. A refusal at another offset belongs to another
+/// partition, or to a position that was not reached yet.
 fn matching_refusal(refusals: &[(i64, Refusal)], read: Option<i64>) -> Refusal {
-    let is_exact = refusals.iter().any(|&(at, _)| Some(at) == read);
-    let fitting = refusals.iter().filter(
-        |&&(at, _)| {
-            if is_exact { Some(at) == read } else { Some(at) < read }
-        },
-    );
+    let fitting = refusals.iter().filter(|&&(at, _)| Some(at) == read);
     let reasons = fitting.map(|&(_, refusal)| refusal);
+    // Of two partitions at the same offset the one that reads the most again counts: a merge makes a second read harmless.
     let by_loss = |refusal: &Refusal| match *refusal {
         Refusal::NoSuchEpoch => i64::MIN,
         Refusal::Cut(at) => at,
@@ -411,13 +407,9 @@ mod tests {
         let refusals = [(30, Refusal::Cut(10)), (40, Refusal::Cut(20)), (50, Refusal::NoSuchEpoch)];
         assert_eq!(matching_refusal(&refusals, Some(30)), Refusal::Cut(10));
         assert_eq!(matching_refusal(&refusals, Some(40)), Refusal::Cut(20));
-        assert_eq!(
-            matching_refusal(&refusals, Some(55)),
-            Refusal::NoSuchEpoch,
-            "all are before it"
-        );
-        assert_eq!(matching_refusal(&refusals, Some(45)), Refusal::Cut(10));
-        assert_eq!(matching_refusal(&refusals, Some(20)), Refusal::OutOfRange, "none fits");
+        for other in [20, 45, 55] {
+            assert_eq!(matching_refusal(&refusals, Some(other)), Refusal::OutOfRange, "{other}");
+        }
         assert_eq!(matching_refusal(&refusals, None), Refusal::OutOfRange);
         assert_eq!(matching_refusal(&[], Some(30)), Refusal::OutOfRange);
     }
