@@ -88,6 +88,10 @@ impl Lag {
             let window = inner.windows.entry(end.partition).or_default();
             let state = window.look(looked, next, records, paused);
             metrics.partition_state.with_label_values(&[topic, &label]).set(state as i64);
+            if records == 0 {
+                // The time without records is no delay of the next one.
+                inner.positions.remove(&end.partition);
+            }
             let unchanged = inner.unchanged_for(end.partition, next, looked);
             let seconds = oldest
                 .map_or(unchanged, |oldest| now.saturating_sub(oldest).max(0) as f64 / 1_000.0);
@@ -146,6 +150,8 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use service::metrics::Registry;
 
     use super::*;
@@ -186,6 +192,19 @@ mod tests {
         lag.start_at(0, 4, AssignmentId(2));
         lag.read(&[record(7)]);
         assert_eq!(shown(PartitionEnd { is_read: true, ..end() }), (4, false));
+    }
+
+    #[test]
+    fn the_time_without_records_is_no_delay_of_the_next_one() {
+        let metrics = IngesterMetrics::create(&Registry::new(), "test").unwrap();
+        let lag = Lag::default();
+        lag.start_at(0, 10, AssignmentId(1));
+        lag.show(&metrics, "t", &[end()]);
+        lag.lock().positions.insert(0, (10, Instant::now() - Duration::from_secs(3_600)));
+        lag.show(&metrics, "t", &[end()]);
+        lag.show(&metrics, "t", &[PartitionEnd { end: Some(11), ..end() }]);
+        let seconds = metrics.lag_seconds.with_label_values(&["t", "0"]).get();
+        assert!(seconds < 1.0, "{seconds}");
     }
 
     #[test]

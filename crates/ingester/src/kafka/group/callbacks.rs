@@ -221,11 +221,13 @@ impl Context {
         for (number, reading) in assigned {
             let found = partitions.get(&number).filter(|_| reading == Reading::Reads);
             // Otherwise the partition is about to change its log, and this may be the end of the new one.
-            if let Some(end) = found.map(|found| found.hi_offset).filter(|&end| end >= 0) {
+            let latest = found.map(|found| found.hi_offset).filter(|&end| end >= 0);
+            if let Some(end) = latest {
                 state.log(number).saw_end(end);
                 state.was_allowed = true;
             }
-            let end = state.log(number).end();
+            // Just after a cut the statistics may have the end of the old log for a moment.
+            let end = latest.or(state.log(number).end());
             let committed = found.map_or(-1, |found| found.committed_offset);
             if state.commits.shown(number, committed) {
                 state.reported.remove(&number);
