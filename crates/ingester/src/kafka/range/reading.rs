@@ -221,12 +221,16 @@ impl Range {
     /// The first offset of a partition and one more than its last. Retries until the broker answers; `None` after a stop.
     ///
     /// # Errors
-    /// When the topic does not exist.
+    /// When the topic does not exist; the end of [`RateLimit::patience`].
     fn bounds(&self, partition: i32) -> KafkaResult<Option<(i64, i64)>> {
+        let began = Instant::now();
         while !self.stop.is_cancelled() {
             match self.consumer.fetch_watermarks(&self.topic, partition, QUESTION) {
                 Ok(bounds) => return Ok(Some(bounds)),
                 Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_topic) => {
+                    return Err(error);
+                }
+                Err(error) if self.pace.patience.is_some_and(|most| began.elapsed() > most) => {
                     return Err(error);
                 }
                 Err(_) => RateLimit::wait(Instant::now() + POLL, &self.stop),
