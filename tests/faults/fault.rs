@@ -380,9 +380,12 @@ pub(crate) async fn stays_paused(run: &mut Run<'_>, time: Duration) {
     let assigned = run.ingesters[0].metrics().sum("rebalances_total");
     run.for_a(time, async |run| {
         let running = &mut run.ingesters[0];
-        let paused = running.readyz().is_some_and(|(_, answer)| answer["state"] == "paused");
+        let ready = running.readyz();
+        let paused = ready.as_ref().is_some_and(|(_, answer)| answer["state"] == "paused");
         let live = testkit::http_get(&running.admin, "/livez").is_ok_and(|(code, _)| code == 200);
-        paused && live && running.metrics().sum("rebalances_total") <= assigned
+        let more = running.metrics().sum("rebalances_total") - assigned;
+        assert!(paused && live && more <= 0.0, "{ready:?}, live: {live}, {more} rebalances more");
+        true
     })
     .await;
 }
