@@ -148,6 +148,11 @@ async fn publications_are_paged_newest_first_and_filtered() {
     stop(&scene, scene.ingester(&[])).await;
     let query = scene.query();
 
+    // PostgreSQL refuses texts with U+0000.
+    let nothing = query.ask(r#"{ search(prefix: "fla\u0000", first: 9) }"#, json!({}));
+    assert_eq!(nothing, json!({"search": []}));
+    let behind = query.ask(r#"{ search(prefix: "fla", after: "\u0000", first: 9) }"#, json!({}));
+    assert_eq!(behind, json!({"search": ["flagged"]}));
     let all = paged(&query, 100, &Value::Null);
     assert_eq!(all.len(), 117);
     let newest: Vec<String> = (0..90).rev().map(|n| format!("package-{n}")).collect();

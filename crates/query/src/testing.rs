@@ -12,6 +12,7 @@ use model::{
 use service::metrics::Registry;
 use service::quiet::Quiet;
 use store::{Cursor, EachPackage, Error, Filter, Order, PublicationReader, RowsRead};
+use tokio::sync::Semaphore;
 
 use crate::config::{Limits, RegistrySettings};
 use crate::document::{self, Asked, Unfit};
@@ -179,6 +180,7 @@ pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
             ..RegistrySettings::default()
         },
         reader: memory.clone(),
+        scans: Semaphore::new(1),
         metrics: QueryMetrics::register(&Registry::new()).unwrap(),
         quiet: Quiet::default(),
     };

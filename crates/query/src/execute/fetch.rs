@@ -21,8 +21,12 @@ impl Executor {
             ..Fetched::default()
         };
         for search in &plan.searches {
-            let names = self.reader.search(&search.prefix, search.after.as_deref(), search.first);
-            fetched.searches.push(self.timed("search", names).await?);
+            let mut names = Vec::new();
+            if let Some(prefix) = &search.prefix {
+                let found = self.reader.search(prefix, search.after.as_deref(), search.first);
+                names = self.scan("search", found).await?;
+            }
+            fetched.searches.push(names);
         }
         if !plan.with_history.is_empty() {
             self.histories(plan, &mut fetched).await?;
@@ -45,7 +49,7 @@ impl Executor {
             if let Some(filter) = &page.filter {
                 // One row more than asked for shows whether there is a next page.
                 let listed = self.reader.list(filter, page.after.as_ref(), page.first + 1);
-                rows = self.timed("list", listed).await?;
+                rows = self.scan("list", listed).await?;
             }
             let has_next = rows.len() > page.first as usize;
             rows.truncate(page.first as usize);
@@ -85,7 +89,7 @@ impl Executor {
             found.extend(ids.zip(histories));
         };
         let limit = self.limits.max_history;
-        let read = self.timed("history", self.reader.history(&names, limit, &mut each)).await?;
+        let read = self.scan("history", self.reader.history(&names, limit, &mut each)).await?;
         if !read.is_complete {
             return Err(too_much_history(limit));
         }
@@ -113,6 +117,18 @@ impl Executor {
             found.strongest = key.and_then(|key| rows.get(&key).cloned());
         }
         Ok(())
+    }
+
+    /// Runs a statement that may read many rows. Such statements share half of the connections, so that look-ups always find
+    /// one.
+    async fn scan<T>(
+        &self,
+        statement: &str,
+        asking: impl Future<Output = Result<T, store::Error>>,
+    ) -> Result<T, QueryError> {
+        // The semaphore is never closed.
+        let _permit = self.scans.acquire().await.ok();
+        self.timed(statement, asking).await
     }
 
     async fn timed<T>(

@@ -41,7 +41,7 @@ pub(crate) struct Plan {
     pub(super) with_strongest: bool,
     /// Number of publications asked for: keys, including invalid names, and rows of pages.
     pub(crate) asked: u64,
-    /// Upper bound of the values in the answer. Lists of the introspection count once.
+    /// Upper bound of the values in the answer; the greatest number for an introspection.
     pub(crate) values: u64,
     /// The variables of the introspection, when the request selects it.
     pub(super) meta: Option<Valid<JsonMap>>,
@@ -69,8 +69,8 @@ pub(super) struct Page {
 /// A `search`.
 #[derive(Debug)]
 pub(super) struct NameSearch {
-    /// From 1 to 512 bytes.
-    pub(super) prefix: String,
+    /// From 1 to 512 bytes; `None` for a prefix that no name has.
+    pub(super) prefix: Option<String>,
     pub(super) after: Option<String>,
     /// From 1 to 100.
     pub(super) first: u32,
@@ -137,6 +137,10 @@ impl<'a> Planner<'a, '_> {
         self.check(&plan)?;
         plan.with_strongest = self.collector.with_strongest.get();
         plan.values = plan.asked.saturating_mul(self.collector.values.get());
+        if plan.meta.is_some() {
+            // An introspection is built as a tree before it is written, and nothing counts its lists.
+            plan.values = u64::MAX;
+        }
         Ok(plan)
     }
 
@@ -313,7 +317,9 @@ fn search(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Plan
         return Err(FieldError::Refused(message));
     }
     plan.asked += u64::from(first);
-    let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+    // No name has a control character. PostgreSQL refuses U+0000, which sorts before every other character.
+    let prefix = (!prefix.contains(char::is_control)).then(|| prefix.to_owned());
+    let after = after.and_then(|after| after.split('\0').next()).map(str::to_owned);
     plan.searches.push(NameSearch { prefix, after, first });
     let search = plan.searches.len() - 1;
     Ok(Box::new(move |writer, found| {

@@ -317,6 +317,31 @@ async fn what_can_be_no_name_lists_nothing() {
         );
     }
     assert_eq!(memory.lists.load(Ordering::Relaxed), 0);
+    for prefix in [r"a\u0000", r"\u0000", r"a\u0007"] {
+        let search = format!(r#"{{ search(prefix: "{prefix}", first: 1) }}"#);
+        assert_eq!(run(&executor, &search, "{}").await.unwrap(), r#"{"data":{"search":[]}}"#);
+    }
+    let all = run(&executor, r#"{ search(prefix: "p", first: 9) }"#, "{}").await.unwrap();
+    let after = r#"{ search(prefix: "p", after: "\u0000z", first: 9) }"#;
+    assert_eq!(run(&executor, after, "{}").await.unwrap(), all);
+}
+
+/// Statements that may take long leave connections to look-ups.
+#[tokio::test(start_paused = true)]
+async fn look_ups_do_not_wait_behind_listings() {
+    let (executor, _) = executor(Limits::default());
+    let _listing = executor.scans.acquire().await.unwrap();
+    let run = async |query: &str| {
+        let minute = std::time::Duration::from_secs(60);
+        tokio::time::timeout(minute, run(&executor, query, "{}")).await
+    };
+    let one = r#"{ package(name: "pg", version: "7.12.0") { name } }"#;
+    assert_eq!(run(one).await.unwrap().unwrap(), r#"{"data":{"package":{"name":"pg"}}}"#);
+    for long in
+        ["{ publications(first: 1) { edges { cursor } } }", r#"{ search(prefix: "p", first: 1) }"#]
+    {
+        assert!(run(long).await.is_err(), "{long}");
+    }
 }
 
 #[tokio::test]
