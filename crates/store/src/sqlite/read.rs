@@ -16,6 +16,10 @@ use crate::filter::{Bound, listing};
 use crate::search::search;
 use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, StoreSettings};
 
+/// The page cache of a connection, in KiB if negative: a query daemon has several connections and little memory, and the
+/// operating system caches the file once for all.
+const READER_CACHE: &str = "-1024";
+
 /// The column list of a SELECT.
 fn selected() -> String {
     columns::list(&COLUMNS, |column| format!("p.{}", column.name))
@@ -42,7 +46,7 @@ impl SqliteReader {
         Self {
             // Not opened read-only: a reader of a write-ahead log writes to its shared memory, and may be the first to
             // open the log.
-            options: tuned(options).pragma("query_only", "true"),
+            options: tuned(options).pragma("query_only", "true").pragma("cache_size", READER_CACHE),
             max_connections: settings.max_connections,
             connect_timeout: settings.connect_timeout,
             open: Mutex::default(),
