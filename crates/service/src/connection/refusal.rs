@@ -44,7 +44,8 @@ pub(super) fn with_body(written: &[u8]) -> Option<Bytes> {
             "HEAD_TOO_LARGE",
             "the request's URL and headers are longer than 16384 bytes; send the query by POST",
         ),
-        _ => ("BAD_REQUEST", "the request is not HTTP/1.1"),
+        "400" => ("BAD_REQUEST", "the request is not HTTP/1.1"),
+        _ => return None,
     };
     let body =
         format!(r#"{{"errors":[{{"message":"{message}","extensions":{{"code":"{code}"}}}}]}}"#);

@@ -185,6 +185,21 @@ async fn a_head_that_cannot_be_read_is_refused_with_a_body() {
 }
 
 #[tokio::test]
+async fn the_routers_own_refusals_stay_as_they_are() {
+    let running = start(short(), bounds()).await;
+    for (sent, begins) in [
+        ("GET /other HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "HTTP/1.1 404 "),
+        ("DELETE / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "HTTP/1.1 405 "),
+    ] {
+        let mut stream = connect(running.address, sent.as_bytes()).await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(begins) && answer.ends_with("\r\n\r\n"), "{answer}");
+        assert_eq!(begins.contains("405"), answer.contains("allow: GET,HEAD,POST"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_http2_client_is_told_to_use_http_1_1() {
     let running = start(short(), bounds()).await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
