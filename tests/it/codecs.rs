@@ -69,7 +69,6 @@ async fn a_batch_of_forty_megabytes_in_a_quarter_of_one_is_read() {
     produce(&scene, "zstd", padded, &settings);
     let log = testkit::kafka().log_folder(&scene.topic, 0).join("00000000000000000000.log");
     let bytes = fs::metadata(log).unwrap().len();
-    println!("{bytes} bytes");
     assert!(bytes < 2_000_000, "the batch is not compressed as a whole: {bytes} bytes");
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;

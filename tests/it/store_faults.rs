@@ -16,7 +16,7 @@ const RECOVERY: Duration = Duration::from_secs(20);
 /// Prints and checks the time since a fault ended.
 fn recovered(fault: &str, ended: Instant) {
     let took = ended.elapsed();
-    println!("{fault}: recovered after {took:?}");
+    eprintln!("{fault}: recovered after {took:?}");
     assert!(took < RECOVERY, "{fault}: {took:?}");
 }
 

@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn global_files_are_named_or_belong_to_an_installation() {
         let files = |manager, named: &Registries, variables: &[(&str, &str)]| {
-            npm_globals(manager, named, &environment(variables), Some(Path::new("/home/u")))
+            npm_globals(manager, named, &environment(variables), Some(Path::new("/users/u")))
         };
         let folder = tempfile::tempdir().unwrap();
         let bin = folder.path().join("bin");
@@ -365,7 +365,7 @@ mod tests {
             // Yarn 1 takes the prefix from the variable alone.
             let expected = match manager {
                 Manager::Yarn => "/p/etc/npmrc",
-                _ => "/home/u/npm/etc/npmrc",
+                _ => "/users/u/npm/etc/npmrc",
             };
             assert_eq!(files(manager, &by_prefix, &variables), [Path::new(expected)]);
         }
@@ -376,9 +376,9 @@ mod tests {
 
     #[test]
     fn pnpm_has_a_folder_for_settings() {
-        let home = Some(Path::new("/home/u"));
+        let home = Some(Path::new("/users/u"));
         let folders = pnpm_folders(&environment(&[]), home);
-        assert!(folders.contains(&"/home/u/.config/pnpm".into()), "{folders:?}");
+        assert!(folders.contains(&"/users/u/.config/pnpm".into()), "{folders:?}");
         let variables = environment(&[("XDG_CONFIG_HOME", "/x")]);
         assert_eq!(pnpm_folders(&variables, home), [Path::new("/x/pnpm")]);
     }
