@@ -29,14 +29,16 @@ const LOOKUPS: u32 = 2_000;
 /// How many documents may be validated at the same time. Only requests with new documents wait here; requests with
 /// cached documents do not.
 const VALIDATIONS: usize = 1;
-/// Answers with at least this many values are written one at a time: their length is not known before.
-const LARGE: u64 = 50_000;
+/// Answers with at least this many values are written one at a time: their length is not known before, and a value may have
+/// a kilobyte.
+const LARGE: u64 = 2_000;
 
 /// The resources that all requests share.
 #[derive(Debug)]
 pub(crate) struct Admission {
     bodies: Arc<Room>,
     answers: Arc<Room>,
+    waiting: Arc<Room>,
     validations: Semaphore,
     lookups: Semaphore,
     bulk: Semaphore,
@@ -74,6 +76,11 @@ impl Drop for Sending {
     }
 }
 
+/// How many bytes of written answers may wait for room.
+const fn waiting(max_answer: u64) -> u64 {
+    max_answer / 2
+}
+
 impl Admission {
     /// `sending` is the gauge of the bytes of answers that are being sent.
     pub(crate) fn new(settings: &QuerySettings, sending: IntGauge) -> Self {
@@ -82,6 +89,7 @@ impl Admission {
         Self {
             bodies: Room::new(max_bodies.as_u64(), max_body.as_u64()),
             answers: Room::new(max_answers.as_u64(), max_answer.as_u64()),
+            waiting: Room::new(waiting(max_answer.as_u64()), 0),
             validations: Semaphore::new(VALIDATIONS),
             lookups: Semaphore::new(LOOKUPS as usize),
             bulk: Semaphore::new(max_refs_in_progress as usize),
@@ -96,14 +104,26 @@ impl Admission {
         self.bodies.enter(Guest::Arriving, client)
     }
 
-    /// Waits until the answer fits beside the answers that are being sent.
-    pub(crate) async fn answer(&self, body: Bytes, client: Client, peer: Option<Peer>) -> Bytes {
+    /// Waits until the answer fits beside the answers that are being sent. `None` if too many bytes wait already.
+    pub(crate) async fn answer(
+        &self,
+        body: Bytes,
+        client: Client,
+        peer: Option<Peer>,
+    ) -> Option<Bytes> {
+        let bytes = body.len() as u64;
         let mut place = self.answers.enter(Guest::Leaving(peer), client);
-        // On eviction the connection is cut, so the result is not needed.
-        let _ = place.grow(body.len() as u64).await;
+        if !place.take(bytes) {
+            let mut waiting = self.waiting.enter(Guest::Leaving(None), client);
+            if !waiting.take(bytes) {
+                return None;
+            }
+            // On eviction the connection is cut, so the result is not needed.
+            let _ = place.grow(bytes).await;
+        }
         let sending = Sending { body, gauge: self.sending.clone(), _place: place };
         self.sending.add(sending.bytes());
-        Bytes::from_owner(sending)
+        Some(Bytes::from_owner(sending))
     }
 
     /// Waits for the permit to validate a document.
@@ -145,6 +165,24 @@ mod tests {
     use super::*;
     use std::time::Duration;
     use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn answers_that_wait_for_room_are_few() {
+        let mut settings = QuerySettings::default();
+        settings.limits.max_answer = bytesize::ByteSize::b(100);
+        settings.limits.max_answers = bytesize::ByteSize::b(100);
+        let admission = Admission::new(&settings, IntGauge::new("bytes", "Bytes").unwrap());
+        let client = Client::of_address(std::net::Ipv4Addr::LOCALHOST.into());
+        let body = |bytes: usize| Bytes::from(vec![b' '; bytes]);
+        let sent = admission.answer(body(100), client, None).await.unwrap();
+        let mut waiting = std::pin::pin!(admission.answer(body(25), client, None));
+        assert!(timeout(Duration::from_millis(60), &mut waiting).await.is_err());
+        assert!(admission.answer(body(1), client, None).await.is_none(), "half of 50 bytes wait");
+        let other = Client::of_address(std::net::Ipv4Addr::BROADCAST.into());
+        assert!(admission.answer(body(26), other, None).await.is_none(), "and 26 are too many");
+        drop(sent);
+        assert_eq!(waiting.await.unwrap().len(), 25);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn work_waits_for_its_turn_and_never_for_itself() {

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server};
-use service::{config, lifecycle, notify, telemetry};
+use service::{allocation, config, lifecycle, notify, telemetry};
 
 fn main() -> ExitCode {
+    allocation::return_large_blocks();
     lifecycle::program(run)
 }
 

@@ -4,6 +4,7 @@
 //! registries, tokens and health, so that two daemons can run in one process.
 
 pub mod admin;
+pub mod allocation;
 pub mod config;
 pub mod connection;
 pub mod lifecycle;

@@ -1,5 +1,5 @@
 //! librdkafka functions that rdkafka's safe interface lacks: leader epochs, topic ids, the members of groups, and headers
-//! with names that are not UTF-8. The only unsafe code of the workspace; each use says why it is sound.
+//! with names that are not UTF-8. Each use of unsafe code says why it is sound.
 #![expect(unsafe_code, reason = "librdkafka's C interface, where rdkafka has no safe one")]
 
 use std::borrow::Cow;

@@ -236,6 +236,11 @@ impl Entry {
 }
 
 impl Place {
+    /// Takes `bytes` more if there is room now.
+    pub(crate) fn take(&mut self, bytes: u64) -> bool {
+        self.room.try_grow(self.id, bytes)
+    }
+
     /// Waits until there is room for `bytes` more, or until this guest is evicted.
     pub(crate) async fn grow(&mut self, bytes: u64) -> Result<(), GivenUp> {
         loop {

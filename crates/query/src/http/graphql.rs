@@ -66,7 +66,7 @@ pub(super) async fn in_time(
 impl App {
     async fn answer(&self, context: &Context, request: Request) -> Result<Response, Refusal> {
         let executed = self.execute(context, request).await?;
-        Ok(respond(self, context, executed).await)
+        respond(self, context, executed).await
     }
 
     async fn execute(&self, context: &Context, request: Request) -> Result<Executed, Refusal> {

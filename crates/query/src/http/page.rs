@@ -108,7 +108,7 @@ impl App {
             return Err(Refusal::new(self.executor.too_long()));
         }
         let executed = Executed { body, is_partial: false, asked, is_settled: false };
-        Ok(answer(self, context, executed).await)
+        answer(self, context, executed).await
     }
 }
 

@@ -194,8 +194,12 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The response of an executed request. Waits until there is room for the answer.
-pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> Response {
+/// The response of an executed request. Waits until there is room for the answer; refuses it if too many bytes wait already.
+pub(super) async fn answer(
+    app: &App,
+    context: &Context,
+    executed: Executed,
+) -> Result<Response, Refusal> {
     let Executed { mut body, is_partial, asked, is_settled } = executed;
     // The length that is counted must be the memory that is held.
     body.shrink_to_fit();
@@ -225,12 +229,13 @@ pub(super) async fn answer(app: &App, context: &Context, executed: Executed) -> 
             body = gzip(&body);
         }
         let peer = context.peer.clone();
-        Response::new(app.admission.answer(body, context.client, peer).await.into())
+        let admitted = app.admission.answer(body, context.client, peer).await;
+        Response::new(admitted.ok_or_else(Refusal::busy)?.into())
     };
     *response.headers_mut() = headers;
     let outcome = Outcome { outcome, keys: asked, client: Some(context.client) };
     response.extensions_mut().insert(outcome);
-    response
+    Ok(response)
 }
 
 /// The request headers that an answer of `/graphql` depends on.

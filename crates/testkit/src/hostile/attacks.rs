@@ -190,7 +190,7 @@ fn caps() -> Vec<Attack> {
         nested(33),
         pages(10),
         pages(11),
-        post("the largest answer, 5,000 references with 60 purls each", wide(60)),
+        post("the largest answer, 5,000 references with 44 purls each", wide(44)),
         post("more than the largest answer, 100 purls each", wide(100)),
     ]
 }
@@ -204,6 +204,14 @@ fn wide(purls: usize) -> Vec<u8> {
         &format!("query($refs: [PackageRef!]!) {{ packages(refs: $refs) {{ {fields} }} }}"),
         &format!(r#"{{"refs":[{}]}}"#, refs.join(",")),
     )
+}
+
+/// A request with 100 references, whose answer has some 5 MB because of its aliases.
+fn long_answer() -> Vec<u8> {
+    let fields: String = (0..480).map(|n| format!("{}{n}:purl ", "a".repeat(80))).collect();
+    let reference = |n: usize| format!(r#"{{name:"package-{n}",version:"1.0.0"}}"#);
+    let refs: String = (0..100).map(reference).collect();
+    query(&format!("{{packages(refs:[{refs}]){{{fields}}}}}"))
 }
 
 fn connections() -> Vec<Attack> {
@@ -230,10 +238,12 @@ fn connections() -> Vec<Attack> {
     };
     let request = references(5_000);
     let whole = framed(&request, &format!("content-length: {}", request.len()));
-    let request = wide(60);
+    let request = long_answer();
+    let long = framed(&request, &format!("content-length: {}", request.len()));
+    let request = wide(44);
     let largest = framed(&request, &format!("content-length: {}", request.len()));
     let slowly = |count| Attack {
-        name: format!("{count} answers of some 15 MB that are read slowly"),
+        name: format!("{count} answers of some 8 MB that are read slowly"),
         kind: Kind::SlowlyRead(count, largest.clone()),
     };
     let paced = Crowd { count: 24, per_address: 256, pause: Duration::from_millis(125) };
@@ -249,6 +259,8 @@ fn connections() -> Vec<Attack> {
         held("bodies that stop", crowd(200, 200), &begun(1_000_000)),
         held("bodies that stop", crowd(400, 100), &begun(1_000_000)),
         held("bodies that stop", crowd(1_000, 100), &begun(10_000)),
+        held("long answers of 100 rows that nobody reads", crowd(256, 256), &long),
+        held("long answers of 100 rows that nobody reads", crowd(256, 16), &long),
         held("answers of 5,000 rows that nobody reads", crowd(60, 60), &whole),
         held("answers of 5,000 rows that nobody reads", crowd(60, 10), &whole),
         slowly(2),
