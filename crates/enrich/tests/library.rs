@@ -286,6 +286,14 @@ fn a_place_that_is_missing_is_an_error_with_its_key_and_changes_nothing() {
     assert_eq!(error.path, home.path("databases"));
     assert!(error.to_string().starts_with("tor.anonymous_ip: cannot read "));
     assert_eq!(library.history().valid(Source::Snapshot), 1);
+    // What can be read is refreshed, and the place that cannot keeps what it had.
+    let databases = library.history().valid(Source::AnonymousIp);
+    home.write("snapshots/2022-02-28-03-00-00", &addresses(0, 60));
+    home.write("snapshots/2022-02-28-04-00-00", &addresses(0, 60));
+    let (change, unreadable) = library.refresh_readable(now());
+    assert_eq!((change.newly_valid, unreadable.unwrap().key), (2, "tor.anonymous_ip"));
+    assert_eq!(library.history().valid(Source::Snapshot), 2, "one was removed");
+    assert_eq!(library.history().valid(Source::AnonymousIp), databases);
     let mut nothing = Library::new(Places::default(), TorRules::default());
     assert_eq!(nothing.refresh(now()).unwrap(), Change::default());
 }

@@ -124,6 +124,23 @@ impl Library {
         for source in Source::ALL {
             found.push((source, self.walk(source)?));
         }
+        Ok(self.update(found, now))
+    }
+
+    /// As [`Self::refresh`], but a source whose path is missing or cannot be read keeps the lists that it has, and the other
+    /// sources are refreshed. Also returns the error of the first such source.
+    pub fn refresh_readable(&mut self, now: Timestamp) -> (Change, Option<LoadError>) {
+        let (mut found, mut unreadable) = (Vec::new(), None);
+        for source in Source::ALL {
+            match self.walk(source) {
+                Ok(files) => found.push((source, files)),
+                Err(error) => unreadable = unreadable.or(Some(error)),
+            }
+        }
+        (self.update(found, now), unreadable)
+    }
+
+    fn update(&mut self, found: Vec<(Source, Vec<Found>)>, now: Timestamp) -> Change {
         let mut update = self.history.update();
         let mut refused = Vec::new();
         for (source, files) in found {
@@ -152,7 +169,7 @@ impl Library {
         self.history = history;
         change.refused.extend(refused);
         change.refused.sort_unstable();
-        Ok(change)
+        change
     }
 
     /// All files that are refused at present, by source and path.

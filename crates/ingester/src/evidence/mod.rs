@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use enrich::{Change, ExitHistory, Library, LoadError, Places, Source};
+use enrich::{Change, ExitHistory, Library, Places, Source};
 use model::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -50,8 +50,9 @@ impl EvidenceLoader {
         settings: &Settings,
         observer: Arc<dyn EvidenceObserver>,
     ) -> anyhow::Result<Self> {
-        let mut loader = Self::with_places(settings, places(settings), observer)?;
-        loader.refresh().context("loading exit lists")?;
+        let mut loader = Self::new(settings, observer)?;
+        let change = loader.library.refresh(now()).context("loading exit lists")?;
+        loader.report(&change);
         Ok(loader)
     }
 
@@ -64,21 +65,13 @@ impl EvidenceLoader {
         settings: &Settings,
         observer: Arc<dyn EvidenceObserver>,
     ) -> anyhow::Result<Self> {
-        let mut loader = Self::with_places(settings, places(settings), observer)?;
-        while let Err(error) = loader.refresh() {
-            let Some(key) = loader.unreadable(&error) else { return Err(error) };
-            loader.library =
-                Library::new(without(loader.library.places(), key), settings.tor_rules()?);
-        }
+        let mut loader = Self::new(settings, observer)?;
+        loader.refresh();
         Ok(loader)
     }
 
-    fn with_places(
-        settings: &Settings,
-        places: Places,
-        observer: Arc<dyn EvidenceObserver>,
-    ) -> anyhow::Result<Self> {
-        let library = Library::new(places, settings.tor_rules()?);
+    fn new(settings: &Settings, observer: Arc<dyn EvidenceObserver>) -> anyhow::Result<Self> {
+        let library = Library::new(places(settings), settings.tor_rules()?);
         Ok(Self { library, observer, settings: settings.clone(), trouble: None })
     }
 
@@ -88,7 +81,7 @@ impl EvidenceLoader {
     }
 
     /// Refreshes the lists until `stop` is cancelled. Changed evidence replaces the old as a whole, then settling is
-    /// notified. If a directory cannot be read, nothing changes.
+    /// notified. A source that cannot be read keeps its lists.
     ///
     /// # Errors
     /// When a refresh panicked.
@@ -104,11 +97,11 @@ impl EvidenceLoader {
             let change;
             // Reading files blocks, and years of lists take a while.
             (self, change) = tokio::task::spawn_blocking(move || {
-                let change = self.look_again();
+                let change = self.refresh();
                 (self, change)
             })
             .await?;
-            if let Some(change) = change.filter(|change| change.changed) {
+            if change.changed {
                 shown.send_replace(self.history());
                 // Only a list older than the known evidence concerns publications that are already settled.
                 let older = change
@@ -121,48 +114,27 @@ impl EvidenceLoader {
         Ok(())
     }
 
-    /// Refreshes the lists. An error is logged when it begins and when it ends.
-    fn look_again(&mut self) -> Option<Change> {
-        let all = places(&self.settings);
-        let change = if *self.library.places() == all {
-            self.refresh()
-        } else {
-            // Some places were unreadable at the start. The library is replaced when all of them can be read.
-            Self::with_places(&self.settings, all, self.observer.clone()).and_then(|mut whole| {
-                let change = whole.refresh()?;
-                self.library = whole.library;
-                Ok(change)
-            })
-        };
-        match change {
-            Ok(change) => {
-                if self.trouble.take().is_some() {
-                    tracing::info!("exit lists can be looked through again");
-                }
-                Some(change)
-            }
-            Err(error) => {
-                self.unreadable(&error);
-                None
-            }
-        }
-    }
-
-    /// Logs a new error of a refresh. Returns the configuration key of the unreadable place.
-    fn unreadable(&mut self, error: &anyhow::Error) -> Option<&'static str> {
-        let reason = format!("{error:#}");
-        if self.trouble.as_ref() != Some(&reason) {
-            tracing::error!(
+    /// Refreshes the lists of all sources that can be read. An error is logged when it begins and when it ends.
+    fn refresh(&mut self) -> Change {
+        let (change, unreadable) = self.library.refresh_readable(now());
+        let reason = unreadable.map(|error| format!("{:#}", anyhow::Error::from(error)));
+        match &reason {
+            Some(reason) if self.trouble.as_ref() != Some(reason) => tracing::error!(
                 reason,
                 "exit lists cannot be looked through: verdicts lack them until they can"
-            );
-            self.trouble = Some(reason);
+            ),
+            None if self.trouble.is_some() => {
+                tracing::info!("exit lists can be looked through again");
+            }
+            _ => {}
         }
-        error.downcast_ref::<LoadError>().map(|error| error.key)
+        self.trouble = reason;
+        self.report(&change);
+        change
     }
 
-    fn refresh(&mut self) -> anyhow::Result<Change> {
-        let change = self.library.refresh(now())?;
+    /// Reports refused files, and the age of each source's newest list, which grows also while the source cannot be read.
+    fn report(&self, change: &Change) {
         for refused in &change.refused {
             let source = refused.source.as_str();
             self.observer.refused(refused.source);
@@ -177,19 +149,7 @@ impl EvidenceLoader {
                 tracing::info!(source = source.as_str(), valid = history.valid(source), %newest, "exit lists");
             }
         }
-        Ok(change)
     }
-}
-
-/// The places without that of this configuration key.
-fn without(places: &Places, key: &str) -> Places {
-    let mut places = places.clone();
-    match key {
-        "tor.exit_lists" => places.exit_lists = None,
-        "tor.snapshots" => places.snapshots = None,
-        _ => places.anonymous_ip = None,
-    }
-    places
 }
 
 /// The configured places of the sources.
