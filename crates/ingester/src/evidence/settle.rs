@@ -101,8 +101,11 @@ impl SettledPartitions {
     /// Takes the partitions that are not settled by this evidence.
     fn due(&self, fingerprint: &str) -> BTreeMap<i32, Partition> {
         let mut partitions = self.lock();
+        // A list that was corrected and has as many addresses as before has the same fingerprint, and is a start of its own.
         let due = partitions.iter_mut().filter(|(_, partition)| {
-            partition.has_older_rows || partition.settled_by.as_deref() != Some(fingerprint)
+            partition.has_older_rows
+                || partition.from.is_some()
+                || partition.settled_by.as_deref() != Some(fingerprint)
         });
         due.map(|(&number, partition)| {
             let taken = partition.clone();
