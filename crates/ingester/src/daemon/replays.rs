@@ -45,11 +45,14 @@ impl Replays {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let (mut done, mut named) = (BTreeSet::new(), BTreeSet::new());
+        // The first commits name the last replay only after a first read.
+        let mut wait = Duration::ZERO;
         loop {
+            let pause = std::mem::replace(&mut wait, READ_EVERY);
             let read = async {
                 let went_back = tokio::select! {
                     () = self.notify.notified() => true,
-                    () = tokio::time::sleep(READ_EVERY) => false,
+                    () = tokio::time::sleep(pause) => false,
                 };
                 (went_back, jobs.jobs(REMEMBERED).await)
             };
@@ -72,7 +75,12 @@ impl Replays {
                     }
                     done = there;
                 }
-                Some((false, Ok(now))) => done.extend(finished(&now)),
+                Some((false, Ok(now))) => {
+                    done.extend(finished(&now));
+                    // The table has older ones too, which are not read.
+                    let oldest = now.iter().map(|job| job.id).min().unwrap_or(0);
+                    done.retain(|&id| id >= oldest);
+                }
                 // The writers report the errors of the database.
                 Some((went_back, Err(error))) => {
                     tracing::debug!(%error, "replays cannot be read");
@@ -91,14 +99,17 @@ fn finished(jobs: &[store::Job]) -> BTreeSet<i64> {
     jobs.iter().filter(|job| job.state == JobState::Done).map(|job| job.id).collect()
 }
 
-/// The replays that were finished as far as is known, but that the table does not show as finished.
+/// The replays that were finished as far as is known, but that the table does not show as finished. The commit has the number of
+/// the last one alone, and of those before it that nobody knows some may have been cancelled.
 fn lost<'a>(
     known: &'a BTreeSet<i64>,
     there: &'a BTreeSet<i64>,
     committed: Option<i64>,
 ) -> impl Iterator<Item = i64> + 'a {
-    let newest = there.last().copied().unwrap_or(0);
-    let by_commit = committed.filter(|&last| last > newest && !known.contains(&last));
+    let newest = there.last().max(known.last()).copied().unwrap_or(0);
+    let by_commit = committed
+        .into_iter()
+        .flat_map(move |last| (newest + 1).max(last - i64::from(REMEMBERED))..=last);
     known.difference(there).copied().chain(by_commit)
 }
 
@@ -113,7 +124,7 @@ mod tests {
             lost(&known, &there, committed).collect::<Vec<_>>()
         };
         assert_eq!(lost(&[1, 2, 4], &[1, 2], Some(4)), [4]);
-        assert_eq!(lost(&[], &[1, 2], Some(4)), [4], "after a restart the commit says it");
+        assert_eq!(lost(&[], &[1, 2], Some(4)), [3, 4], "after a restart the commit says it");
         assert_eq!(lost(&[], &[1, 2, 4], Some(4)), [0; 0]);
         assert_eq!(lost(&[1], &[1], None), [0; 0]);
     }
