@@ -374,6 +374,8 @@ impl LayeredSettings for Settings {
             ("batch.max_bytes", self.batch.max_bytes.as_u64()),
             ("batch.in_flight", self.batch.in_flight as u64),
             ("limits.max_event_bytes", self.limits.max_event_bytes.as_u64()),
+            // A list without an address of a family must not cover the family.
+            ("tor.min_addresses", self.tor.min_addresses as u64),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::invalid(*key, "must be greater than 0"));

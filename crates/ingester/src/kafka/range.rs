@@ -120,6 +120,8 @@ impl RangeReader {
             // So that several fetches fit into the buffer.
             .set("fetch.message.max.bytes", (buffer_kib * 64).min(1_048_576).to_string());
         config.remove("group.instance.id");
+        // Another name of `fetch.message.max.bytes`.
+        config.remove("max.partition.fetch.bytes");
         let consumer = config.create_with_context(Quiet::default())?;
         Ok(Self { consumer, probe: inspect::probe(settings) })
     }

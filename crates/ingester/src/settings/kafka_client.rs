@@ -105,10 +105,23 @@ pub(super) fn check(client: &BTreeMap<String, String>) -> Result<(), ConfigError
             return Err(ConfigError::invalid(format!("kafka.client.{key}"), instead));
         }
     }
+    // librdkafka has one value for both, and would take either.
+    let spelled_twice = |names: &&[&str; 2]| names.iter().all(|name| client.contains_key(*name));
+    if let Some([one, other]) = SPELLINGS.iter().find(spelled_twice) {
+        let reason = format!("is another name of {other}, which is set too: set one of them");
+        return Err(ConfigError::invalid(format!("kafka.client.{one}"), reason));
+    }
     check_protocol(client)?;
     check_files(client)?;
     check_login(client)
 }
+
+/// Two names of one setting.
+const SPELLINGS: [[&str; 2]; 3] = [
+    ["sasl.mechanism", "sasl.mechanisms"],
+    ["compression.type", "compression.codec"],
+    ["max.partition.fetch.bytes", "fetch.message.max.bytes"],
+];
 
 /// Files that librdkafka reads for TLS. It says that one cannot be read, and not which.
 const FILES: [&str; 5] = [
@@ -216,6 +229,14 @@ mod tests {
     fn refused(pairs: &[(&str, &str)]) -> Option<String> {
         let client = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         check(&client.collect()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_setting_has_one_name() {
+        for [one, other] in SPELLINGS {
+            let said = refused(&[(one, "1"), (other, "1")]).unwrap();
+            assert!(said.contains(one) && said.contains(other), "{said}");
+        }
     }
 
     #[test]
