@@ -477,6 +477,7 @@ mod tests {
         };
         for (change, key) in [
             ((|settings| settings.batch.max_rows = 0) as fn(&mut Settings), "batch.max_rows"),
+            (|settings| settings.tor.min_addresses = 0, "tor.min_addresses"),
             (|settings| settings.enrich.generation = 1 << 31, "enrich.generation"),
             (|settings| settings.tor.prefixes = vec!["x".into()], "tor.prefixes"),
             (
