@@ -184,6 +184,65 @@ fn every_entry_of_the_runbook_says_what_it_means_and_what_to_paste() {
     }
 }
 
+/// The commands of a text that run one of the daemons' programs, each to the end of its code span or of its pipe.
+fn daemon_commands(text: &str) -> Vec<&str> {
+    const INGESTER: [&str; 8] =
+        ["check", "dead-letters", "event", "migrate", "reconcile", "replay", "run", "tor"];
+    const QUERY: [&str; 2] = ["schema", "serve"];
+    let programs = [("publication-ingester ", &INGESTER[..]), ("publication-query ", &QUERY)];
+    let found = programs.into_iter().flat_map(|(program, commands)| {
+        text.match_indices(program).filter_map(move |(at, _)| {
+            let command = text[at..].split(['`', '|', '\n']).next().unwrap();
+            let word = command[program.len()..].split(' ').next().unwrap();
+            commands.contains(&word).then_some(command)
+        })
+    });
+    found.collect()
+}
+
+/// Without the option a command uses the defaults, and does its work at another broker and another database.
+#[test]
+fn every_command_of_the_runbook_names_the_configuration() {
+    let text = fs::read_to_string(deploy("runbook.md")).unwrap();
+    let commands = daemon_commands(&text);
+    assert!(commands.len() > 20, "{commands:?}");
+    for command in commands {
+        let file = if command.contains("query") { "QUERY_CONFIG" } else { "CONFIG" };
+        assert!(command.contains(&format!(" --config \"${file}\"")), "{command}");
+    }
+    // The shorter forms name no program, and thus no configuration.
+    for short in ["`migrate", "`check", "`replay --", "`reconcile", "`dead-letters", "`tor "] {
+        assert!(!text.contains(short), "{short}");
+    }
+}
+
+/// The block for systemd gives a shell the variables of the units, without reading values as words of the shell.
+#[test]
+fn a_shell_gets_the_environment_of_the_units() {
+    let text = fs::read_to_string(deploy("runbook.md")).unwrap();
+    let block = text.split("```").nth(3).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().to_str().unwrap();
+    let variables = "# a comment\n\nINGESTER_KAFKA__CLIENT__SASL_PASSWORD=a $b & `c`\nPATH=/";
+    fs::write(folder.path().join("ingester.env"), variables).unwrap();
+    let script = format!("set -eu{}\n/usr/bin/env", block.replace("/etc/publication-insights", at));
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.lines().any(|l| l == "INGESTER_KAFKA__CLIENT__SASL_PASSWORD=a $b & `c`"));
+    assert!(!shown.lines().any(|line| line == "PATH=/"), "{shown}");
+    for daemon in ["ingester", "query"] {
+        let unit = fs::read_to_string(deploy(&format!("systemd/publication-{daemon}.service")));
+        let unit = unit.unwrap();
+        let credential = values(&unit, "LoadCredential=store-url:")[0];
+        let variable = format!("{}_STORE__URL_FILE", daemon.to_uppercase());
+        assert!(unit.contains(&format!("Environment={variable}=%d/store-url")));
+        assert!(block.contains(&format!("export {variable}={credential}\n")), "{block}");
+        let file = values(&unit, "EnvironmentFile=-")[0];
+        assert!(block.contains(file), "{file}");
+    }
+}
+
 /// The exposed metrics: for each series name, the values by label.
 type Exposed = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
