@@ -66,6 +66,11 @@ fn systemd_takes_the_units_and_the_daemons_their_settings() {
         for setting in ["Type=notify", "WatchdogSec=120", "RestartPreventExitStatus=2 65 77 78"] {
             assert!(unit.lines().any(|line| line == setting), "{name}: {setting}");
         }
+        if daemon == "ingester" {
+            // The folder that the comments and the runbook name, for a daemon that fetches lists.
+            let folder = "ExecStartPre=/bin/mkdir -p /var/lib/publication-ingester/exit-lists";
+            assert!(unit.lines().any(|line| line == folder), "{name}");
+        }
         let environment = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
         let environment: Vec<_> = environment
             .map(|line| line.split_once('=').unwrap())
