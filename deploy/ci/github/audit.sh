@@ -5,6 +5,11 @@ set -euo pipefail
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
+# In a job with a container the checkout belongs to another user, and git refuses to read it ("dubious ownership"). The
+# script only reads from it. Not `git -c`, which git before 2.38 ignores for this setting.
+printf '[safe]\n\tdirectory = *\n' >"$scratch/.gitconfig"
+git() { HOME="$scratch" command git "$@"; }
+
 arguments=()
 while IFS= read -r host; do
     if [ -n "$host" ]; then arguments+=(--registry "$host"); fi

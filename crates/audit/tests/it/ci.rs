@@ -94,12 +94,15 @@ fn repository() -> (Folder, Service) {
 /// A revision that no repository has.
 const MISSING: &str = "0123456789012345678901234567890123456789";
 
+/// git takes the repository for another user's, as in a container whose user is not the runner's.
+const OF_ANOTHER_USER: (&str, &str) = ("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1");
+
 #[test]
 fn the_action_audits_what_a_pull_request_changes() {
     let (folder, service) = repository();
     assert_eq!(action(&folder, &service, &[("AUDIT_BASE", "HEAD")]).code, 0);
     folder.write("repository/package-lock.json", &lock(&["a", "b"]));
-    let run = action(&folder, &service, &[("AUDIT_BASE", "HEAD")]);
+    let run = action(&folder, &service, &[("AUDIT_BASE", "HEAD"), OF_ANOTHER_USER]);
     assert_eq!((run.code, service.asked()), (1, vec!["b 1.0.0".to_owned()]), "{run:?}");
     assert_eq!(action(&folder, &service, &[("AUDIT_BASE", MISSING)]).code, 2);
 }
@@ -119,7 +122,7 @@ fn the_gitlab_job_audits_what_a_merge_request_changes() {
     assert_eq!(report()["findings"][0]["package"], "a");
     assert_eq!(gitlab(&folder, &service, &[(BASE, "HEAD")]).code, 0);
     folder.write("repository/package-lock.json", &lock(&["a", "b"]));
-    let changed = gitlab(&folder, &service, &[(BASE, "HEAD")]);
+    let changed = gitlab(&folder, &service, &[(BASE, "HEAD"), OF_ANOTHER_USER]);
     assert_eq!(
         (changed.code, &report()["findings"][0]["package"]),
         (1, &json!("b")),
