@@ -139,6 +139,10 @@ fn kubernetes_and_containers_are_configured_with_keys_that_exist() {
         serde_json::from_str(&run(&bin.join("python"), &arguments)).unwrap();
 
     let compose = &documents[0]["services"];
+    // The root is read-only, and reconcile and replay --dry-run need room for temporary files on a disk.
+    let mounts = compose["ingester"]["volumes"].as_array().unwrap();
+    assert!(mounts.contains(&"ingester-tmp:/tmp".into()), "{mounts:?}");
+    assert!(documents[0]["volumes"].as_object().unwrap().contains_key("ingester-tmp"));
     for daemon in ["ingester", "query"] {
         let mut variables = environment(&compose[daemon]["environment"]);
         variables.iter_mut().for_each(|(_, value)| *value = interpolated(value));
@@ -167,6 +171,13 @@ fn kubernetes_and_containers_are_configured_with_keys_that_exist() {
         assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
         assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
         let daemon = container["name"].as_str().unwrap();
+        if daemon == "ingester" {
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            let mount = mounts.iter().find(|mount| mount["mountPath"] == "/tmp").unwrap();
+            let volumes = pod["volumes"].as_array().unwrap();
+            let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+            assert!(volume["emptyDir"]["sizeLimit"].is_string(), "{volume}");
+        }
         let map = maps.iter().find(|map| map["metadata"]["name"] == workload["metadata"]["name"]);
         let file = map.unwrap()["data"][format!("{daemon}.toml")].as_str().unwrap();
         assert!(accepts(daemon, &environment(&container["env"]), Some(file)), "{daemon}");
