@@ -243,6 +243,30 @@ fn a_shell_gets_the_environment_of_the_units() {
     }
 }
 
+/// After a restore without owners, what the migrator does not own stops the next migration.
+#[test]
+fn a_restore_gives_every_table_and_type_to_the_migrator() {
+    let text = fs::read_to_string(deploy("postgresql/README.md")).unwrap();
+    let mut made = vec!["TABLE _sqlx_migrations".to_owned()];
+    for entry in fs::read_dir(deploy("../crates/store/migrations/postgres")).unwrap() {
+        let migration = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for object in values(&migration, "CREATE ") {
+            let mut words = object.split(' ');
+            let (kind, name) = (words.next().unwrap(), words.next().unwrap());
+            match kind {
+                "TABLE" | "TYPE" => made.push(format!("{kind} {name}")),
+                // It belongs to the owner of its table.
+                "INDEX" => {}
+                _ => panic!("who owns {object}?"),
+            }
+        }
+    }
+    assert!(made.len() > 5, "{made:?}");
+    for object in made {
+        assert!(text.contains(&format!("\nALTER {object} OWNER TO publication_migrator;\n")));
+    }
+}
+
 /// The exposed metrics: for each series name, the values by label.
 type Exposed = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
