@@ -1,7 +1,7 @@
 // A real Bun installs from a real registry on this machine, with the scanner.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -75,8 +75,12 @@ afterAll(async () => {
 async function install(dependencies, server, more = {}) {
   const project = await mkdtemp(join(folder, "project-"));
   await Bun.write(join(project, "package.json"), JSON.stringify({ name: "project", dependencies }));
-  // Bun takes a path as well as the name of an installed package.
-  const bunfig = `[install]\nregistry = "${registry}"\n\n[install.security]\nscanner = "${scannerFolder}/index.js"\n`;
+  // As README.md says: a copy of these files in the project, and a path that is relative to it.
+  const copy = "publication-insights-bun-scanner";
+  for (const file of ["index.js", "rules.js", "service.js", "tarball.js", "package.json"]) {
+    await cp(join(scannerFolder, file), join(project, copy, file));
+  }
+  const bunfig = `[install]\nregistry = "${registry}"\n\n[install.security]\nscanner = "./${copy}/index.js"\n`;
   await Bun.write(join(project, "bunfig.toml"), bunfig);
   const result = await run([process.execPath, "install"], project, { PUBLICATION_INSIGHTS_URL: server.url, ...more });
   const has = (name) => Bun.file(join(project, "node_modules", name, "package.json")).exists();
