@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use testkit::Record;
 
 use crate::replay::Answer;
-use crate::support::{PATIENCE, Scene, event, header, structured, with};
+use crate::support::{PATIENCE, Scene, event, example, header, structured, with};
 
 const ADDRESS: &str = "71.160.223.45";
 /// A limit under which the large events are too large.
@@ -97,12 +98,25 @@ async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told()
     let scene = Scene::new("letters-shown", 1).await;
     let mut late = event("late", "1.0.0");
     late["data"]["package"]["version"] = json!(null);
-    scene.produce(letters().into_iter().skip(299).take(3).chain([structured(&late)])).await;
+    // As SDKs write data that they hold as bytes, with the address wherever a producer may put it.
+    let mut encoded = event("encoded", "1.0.0");
+    let data =
+        BASE64_STANDARD.encode(with(example(), "/data/package", json!(1))["data"].to_string());
+    encoded["data_base64"] = json!(data);
+    encoded.as_object_mut().unwrap().remove("data");
+    let encoded = Record {
+        key: Some(format!("client:{ADDRESS}").into()),
+        headers: vec![header("x-client", &format!("node{ADDRESS}")), header(ADDRESS, "1")],
+        ..structured(&encoded)
+    };
+    let some = letters().into_iter().skip(299).take(3);
+    scene.produce(some.chain([structured(&late), encoded])).await;
     scene.ingest(&STRICT).await;
     let show = |offset: &str| scene.must("dead-letters", &["show", "0", offset]);
-    for offset in ["0", "1", "2", "3"] {
+    for offset in ["0", "1", "2", "3", "4"] {
         let shown = show(offset);
         assert!(!shown.log.contains(ADDRESS) && shown.log.contains("[address]"), "{}", shown.log);
+        assert!(!shown.log.contains(&data), "{}", shown.log);
     }
     let letters = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
     let (number, missing) = letters
@@ -122,7 +136,8 @@ async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told()
     let path = file.to_str().unwrap();
     scene.must("dead-letters", &["export", "--file", path]);
     let masked = std::fs::read_to_string(&file).unwrap();
-    assert!(masked.lines().count() == 4 && !masked.contains(ADDRESS), "{masked}");
+    assert!(masked.lines().count() == 5 && !masked.contains(ADDRESS), "{masked}");
+    assert!(!masked.contains(&data), "{masked}");
     // Without the addresses, the export would become rows with bad addresses.
     let before = scene.count().await;
     let refused = scene.ask("replay", &["--file", path], &[]);

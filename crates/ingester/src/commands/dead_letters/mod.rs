@@ -25,7 +25,7 @@ use crate::commands::record_file::{Bytes, Line};
 use crate::commands::replay::{self, Source, Task};
 use crate::kafka::{Bound, RateLimit};
 use crate::pipeline::evaluate::Outcome;
-use crate::record::Record;
+use crate::record::{Header, Record};
 use crate::settings::Settings;
 
 const EVERYTHING: (Bound, Bound) = (Bound::Earliest, Bound::Latest);
@@ -216,10 +216,14 @@ fn without_addresses(record: &Record) -> Line {
     let masked = |bytes: &Option<bytes::Bytes>| {
         bytes.as_deref().map(|bytes| Bytes::Text(mask::masked(bytes)))
     };
-    let headers = record.headers.iter();
+    let header = |header: &Header| {
+        let value = header.value.as_deref();
+        let value = value.map(|bytes| Bytes::Text(mask::masked_member(&header.name, bytes)));
+        (mask::masked(header.name.as_bytes()), value)
+    };
     Line {
         key: masked(&record.key),
-        headers: headers.map(|header| (header.name.to_string(), masked(&header.value))).collect(),
+        headers: record.headers.iter().map(header).collect(),
         value: masked(&record.value),
         masked: true,
         ..Line::from(record)
@@ -256,11 +260,49 @@ async fn show(
         }
     };
     let letter = DeadLetter(&record);
+    // The topic may have letters of other programs, whose headers may quote anything.
+    let masked = |text: String| mask::masked(text.as_bytes());
     let shown = serde_json::json!({
-        "code": letter.code(), "message": letter.message(), "attempts": letter.attempts(),
-        "at": letter.at().map(model::Timestamp::to_rfc3339_millis), "origin": letter.origin(), "today": today,
+        "code": letter.code().map(masked), "message": letter.message().map(masked), "attempts": letter.attempts(),
+        "at": letter.at().map(model::Timestamp::to_rfc3339_millis), "origin": masked(letter.origin()), "today": today,
         "record": without_addresses(&record),
     });
     output.print("letter", &shown, &serde_json::to_string_pretty(&shown)?)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_record_is_masked() {
+        let header = |name: &str, value: &str| Header {
+            name: name.into(),
+            value: Some(value.to_owned().into()),
+        };
+        let record = Record {
+            position: model::Position { topic: "letters".into(), partition: 0, offset: 7 },
+            timestamp: None,
+            key: Some("client:71.160.223.45".into()),
+            value: Some(r#"{"data_base64":"eyJpcCI6IjcxLjE2MC4yMjMuNDUifQ=="}"#.into()),
+            headers: vec![
+                header("x-real-ip", "71.160.223.45:443"),
+                header("remote-user", "brianc@home"),
+                header("71.160.223.45", "1"),
+                header("ce_source", "/registry/npm/publish"),
+            ],
+        };
+        let shown = serde_json::to_value(without_addresses(&record)).unwrap();
+        let text = |text: &str| serde_json::json!({ "text": text });
+        assert_eq!(shown["key"], text("client:[address]"));
+        assert_eq!(shown["value"], text(r#"{"data_base64":"{\"ip\":\"[address]\"}"}"#));
+        let headers = serde_json::json!([
+            ["x-real-ip", text("[address]")],
+            ["remote-user", text("[address]")],
+            ["[address]", text("1")],
+            ["ce_source", text("/registry/npm/publish")],
+        ]);
+        assert_eq!(shown["headers"], headers);
+    }
 }
