@@ -65,6 +65,9 @@ async fn what_a_configuration_mends_is_redriven_and_the_rest_stays() {
     assert_eq!(counts(&listed["too_large"]), [300, 0, 300, 0]);
     let foretold = scene.must("dead-letters", &["redrive", "--dry-run"]).last("dry_run");
     assert_eq!((&foretold["inserted"], &foretold["updated"]), (&json!(300), &json!(0)));
+    assert_eq!(foretold["left_out"], json!({"max_attempts": 1}));
+    let text = scene.must("dead-letters", &["redrive", "--dry-run", "--output", "text"]).log;
+    assert!(text.contains("1 left out: max_attempts"), "{text}");
     let end = scene.lag().await;
     let mut ended = Vec::new();
     for round in 0..2 {

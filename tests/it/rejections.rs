@@ -329,6 +329,9 @@ async fn a_letter_that_no_segment_holds_goes_without_its_value() {
     assert_eq!((redriven.code, scene.count().await), (Some(0), 2), "{}", redriven.log);
     // When the original is deleted, that is reported.
     testkit::delete_records(&scene.brokers, &scene.topic, 0, positions[1].1).await;
+    let foretold = scene.ask("dead-letters", &["redrive", "--dry-run"], &room);
+    assert_eq!(foretold.code, Some(1), "{}", foretold.log);
+    assert_eq!(foretold.last("dry_run")["left_out"], json!({"original_gone": 1}));
     let redriven = scene.ask("dead-letters", &["redrive"], &room);
     assert_eq!(redriven.code, Some(1), "{}", redriven.log);
     assert_eq!(redriven.last("done")["left_out"], json!({"original_gone": 1}));

@@ -403,6 +403,8 @@ async fn what_cannot_be_replayed_is_said_before_there_is_a_job() {
     // A file without any event is probably the wrong file. A damaged export is not an event either.
     let file = scene.directory.path().join("rubbish");
     std::fs::write(&file, "root:x:0:0\n\ndaemon:x:1:1\n").unwrap();
+    let foretold = scene.ask("replay", &["--file", file.to_str().unwrap(), "--dry-run"], &[]);
+    assert_eq!(foretold.code, Some(1), "{}", foretold.log);
     let rubbish = scene.ask("replay", &["--file", file.to_str().unwrap()], &[]);
     assert_eq!(rubbish.code, Some(1), "{}", rubbish.log);
     assert!(rubbish.log.contains("no line of the file is an event"), "{}", rubbish.log);
@@ -521,7 +523,21 @@ async fn what_is_deleted_while_a_replay_runs_is_counted_and_named() {
     let range = ["--from", "0", "--rate", "1000", "--yes"];
     let mut running = scene.start("replay", &range, &SLOW);
     job_of(&mut running).await;
+    let mut foretelling = scene.start("replay", &[&range[..], &["--dry-run"]].concat(), &SLOW);
+    eventually("the dry run to read", PATIENCE, async || {
+        assert!(foretelling.is_running(), "{}", foretelling.log());
+        json_lines(&foretelling.log())
+            .iter()
+            .any(|line| line["progress"]["read"].as_u64() > Some(0))
+    })
+    .await;
     testkit::delete_records(&scene.brokers, &scene.topic, 0, 7_500).await;
+
+    let foretold = Answer::of(foretelling);
+    assert_eq!(foretold.code, Some(1), "{}", foretold.log);
+    let result = foretold.last("dry_run");
+    let gone = result["left_out"]["gone"].as_u64().unwrap();
+    assert_eq!((result["records"].as_u64(), gone > 1_000), (Some(EVENTS - gone), true), "{result}");
 
     let answer = Answer::of(running);
     assert_eq!(answer.code, Some(1), "{}", answer.log);

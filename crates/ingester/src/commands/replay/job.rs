@@ -17,7 +17,7 @@ use super::file;
 use super::plan::{Source, Task};
 use crate::commands::context::Context;
 use crate::commands::counts::{Counts, Rejected};
-use crate::commands::dead_letter::{self, LeftOut};
+use crate::commands::dead_letter::{self, LeftOut, ORIGINAL_GONE};
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Changes, Preview};
 use crate::evidence;
@@ -30,7 +30,7 @@ const SAVE_EVERY: Duration = Duration::from_millis(500);
 const WRITE_OUT: Duration = Duration::from_millis(500);
 
 /// The reason for a record of the range that was deleted before it was read.
-pub(super) const GONE: &str = "gone";
+const GONE: &str = "gone";
 
 /// A job that this process runs.
 pub(crate) struct Run {
@@ -142,10 +142,7 @@ impl Run {
             tokio::select! {
                 result = &mut ingesting => {
                     result?;
-                    let gone = limit.gone.load(Ordering::Relaxed);
-                    if gone > 0 {
-                        lock(&source.left_out).insert(GONE, gone);
-                    }
+                    count_gone(&limit, &source.left_out);
                     return Ok((decided, source.left_out));
                 }
                 () = &mut given_up => anyhow::bail!(
@@ -196,12 +193,10 @@ impl Run {
         let Some(state) = state else {
             anyhow::bail!("job {} was taken over by another process", self.id)
         };
-        let events = progress.counts.read() - progress.counts.all_rejected();
-        let is_file = matches!(self.task.source, Source::File(_));
         Ok(Ended {
             job: self.id,
             state,
-            has_no_event: is_file && events == 0 && progress.counts.all_rejected() > 0,
+            has_no_event: has_no_event(&self.task, &progress.counts),
             counts: progress.counts,
             rejected: counts.examples(),
             left_out,
@@ -239,6 +234,27 @@ fn decision(saved: Result<Option<JobState>, Error>) -> Option<JobState> {
             tracing::warn!(%error, "the job's position is not saved");
             None
         }
+    }
+}
+
+fn has_no_event(task: &Task, counts: &JobCounts) -> bool {
+    let rejected = counts.all_rejected();
+    matches!(task.source, Source::File(_)) && rejected > 0 && counts.read() == rejected
+}
+
+/// Whether a run that reached its end succeeds: nothing of its range was lost, and its file was not the wrong one.
+pub(super) fn succeeds(left_out: &BTreeMap<&'static str, u64>, has_no_event: bool) -> bool {
+    if has_no_event {
+        tracing::error!("no line of the file is an event");
+    }
+    let is_whole = [ORIGINAL_GONE, GONE].iter().all(|why| !left_out.contains_key(why));
+    is_whole && !has_no_event
+}
+
+fn count_gone(limit: &RateLimit, left_out: &LeftOut) {
+    let gone = limit.gone.load(Ordering::Relaxed);
+    if gone > 0 {
+        lock(left_out).insert(GONE, gone);
     }
 }
 
@@ -284,7 +300,7 @@ fn open(
     })
 }
 
-/// Prints the changes that a run would make, and writes nothing.
+/// Prints the changes that a run would make, and writes nothing. `false` if the run would end with a negative result.
 pub(crate) async fn dry_run(
     context: &Context,
     task: &Task,
@@ -301,13 +317,16 @@ pub(crate) async fn dry_run(
     let running = ingest.start(source.records)?;
     progress.follow(running, &context.waits, &limit, &counts).await?;
     drop(progress);
-    let result =
-        Predicted::new(preview.changes().await?, counts.progress().counts, counts.examples());
+    count_gone(&limit, &source.left_out);
+    let left_out = lock(&source.left_out).clone();
+    let counts = (counts.progress().counts, counts.examples());
+    let has_no_event = has_no_event(task, &counts.0);
+    let result = Predicted::new(preview.changes().await?, counts, left_out);
     output.print("dry_run", &result, &result.describe())?;
     if stop.is_cancelled() {
         anyhow::bail!("stopped before the end of the range: the rest of it is not in these counts");
     }
-    Ok(true)
+    Ok(succeeds(&result.left_out, has_no_event))
 }
 
 /// The predicted results of a run.
@@ -321,10 +340,16 @@ struct Predicted {
     skipped: u64,
     rejected: BTreeMap<String, u64>,
     rejected_examples: Vec<Rejected>,
+    /// The number of selected records that would be skipped, by reason.
+    left_out: BTreeMap<&'static str, u64>,
 }
 
 impl Predicted {
-    fn new(rows: Changes, counts: JobCounts, rejected_examples: Vec<Rejected>) -> Self {
+    fn new(
+        rows: Changes,
+        (counts, rejected_examples): (JobCounts, Vec<Rejected>),
+        left_out: BTreeMap<&'static str, u64>,
+    ) -> Self {
         let changes = rows.inserted + rows.updated;
         Self {
             records: counts.read(),
@@ -333,6 +358,7 @@ impl Predicted {
             rows,
             rejected: counts.rejected,
             rejected_examples,
+            left_out,
         }
     }
 
@@ -351,6 +377,9 @@ impl Predicted {
         ));
         for (code, count) in &self.rejected {
             text.push_str(&format!("{count:>16} {code}\n"));
+        }
+        for (reason, count) in &self.left_out {
+            text.push_str(&format!("{count:>12} left out: {reason}\n"));
         }
         for example in &self.rows.examples {
             let changes: Vec<_> = example.changes.iter().map(ToString::to_string).collect();

@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::bound::BoundArgument;
 use crate::commands::context::{self, Context};
-use crate::commands::dead_letter::ORIGINAL_GONE;
 use crate::commands::output::{Output, in_words};
 use crate::commands::waits::Waits;
 use crate::evidence;
@@ -182,11 +181,7 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
         text.push_str(&format!("\n`replay resume {}` goes on with it", ended.job));
     }
     output.print("done", &ended, &text)?;
-    if ended.has_no_event {
-        tracing::error!("no line of the file is an event");
-    }
-    let is_whole = [ORIGINAL_GONE, job::GONE].iter().all(|why| !ended.left_out.contains_key(why));
-    Ok(done && is_whole && !ended.has_no_event)
+    Ok(job::succeeds(&ended.left_out, ended.has_no_event) && done)
 }
 
 /// Asks for confirmation at the terminal.
