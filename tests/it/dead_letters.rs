@@ -151,6 +151,16 @@ async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told()
     assert!(std::fs::read_to_string(&file).unwrap().contains(ADDRESS));
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "the operator's alone, though it was there before");
+    let direct = scene.must("dead-letters", &["export", "--file", "/dev/stdout"]);
+    assert_eq!(direct.lines.iter().filter(|line| line["masked"] == true).count(), 5);
+    // A command that fails leaves yesterday's export.
+    let former = std::fs::read(&file).unwrap();
+    let backwards = ["export", "--since", "1h", "--until", "2h", "--file", path];
+    assert_eq!(scene.ask("dead-letters", &backwards, &[]).code, Some(2));
+    let missing = [("INGESTER_KAFKA__DEAD_LETTER_TOPIC", "no-such-topic")];
+    assert_eq!(scene.ask("dead-letters", &["export", "--file", path], &missing).code, Some(1));
+    assert!(std::fs::read(&file).unwrap() == former);
+    assert_eq!(std::fs::read_dir(scene.directory.path()).unwrap().count(), 1, "nothing beside it");
     // A whole export can be replayed: the large record is an event now.
     let done = scene.must("replay", &["--file", path]).last("done");
     assert_eq!(done["counts"]["inserted"], 1, "{done}");
@@ -169,7 +179,10 @@ async fn who_waits_for_letters_can_stop_waiting() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let brokers = silent.local_addr().unwrap().to_string();
     let scene = Scene::on(brokers, "waiting", "sqlite://x.db".into());
-    for arguments in [&["export"][..], &["show", "0", "0"]] {
+    let file = scene.directory.path().join("letters.ndjson");
+    std::fs::write(&file, "yesterday").unwrap();
+    let to_file = ["export", "--file", file.to_str().unwrap()];
+    for arguments in [&["export"][..], &to_file, &["show", "0", "0"]] {
         let mut waiting =
             scene.ingester_command("dead-letters", "127.0.0.1:0").args(arguments).spawn();
         let _asked = tokio::time::timeout(PATIENCE, silent.accept()).await.unwrap().unwrap();
@@ -178,4 +191,6 @@ async fn who_waits_for_letters_can_stop_waiting() {
         assert_eq!(answer.code, Some(1), "{}", answer.log);
         assert!(answer.log.contains("stopped before its end"), "{arguments:?}: {}", answer.log);
     }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "yesterday");
+    assert_eq!(std::fs::read_dir(scene.directory.path()).unwrap().count(), 1, "nothing beside it");
 }

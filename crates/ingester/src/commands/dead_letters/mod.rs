@@ -3,13 +3,11 @@
 //! These commands never write to the topic. No state records whether a letter is still open: each letter is evaluated
 //! again with today's rules and compared with the table.
 
+mod export;
 mod list;
 mod mask;
 
-use std::fs::{File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
@@ -21,11 +19,10 @@ use crate::commands::dead_letter::{
     self, DeadLetter, DeadLetterRanges, Originals, Selection, SelectionArguments,
 };
 use crate::commands::output::Output;
-use crate::commands::record_file::{Bytes, Line};
 use crate::commands::replay::{self, Source, Task};
 use crate::kafka::{Bound, RateLimit};
 use crate::pipeline::evaluate::Outcome;
-use crate::record::{Header, Record};
+use crate::record::Record;
 use crate::settings::Settings;
 
 const EVERYTHING: (Bound, Bound) = (Bound::Earliest, Bound::Latest);
@@ -112,19 +109,8 @@ impl DeadLettersCommand {
             }
             Self::Redrive(redrive) => redrive.run(settings, stop).await,
             Self::Export { selection, with_addresses, file } => {
-                let to: Box<dyn Write + Send> = match file {
-                    Some(path) => Box::new(io::BufWriter::new(
-                        create(&path, with_addresses)
-                            .with_context(|| format!("creating {}", path.display()))?,
-                    )),
-                    None => Box::new(io::stdout()),
-                };
-                let export = export(&settings, selection.try_into()?, with_addresses, to);
-                match unless_stopped(&stop, export).await {
-                    // The reader has closed the pipe: `dead-letters export | head`.
-                    Err(error) if is_broken_pipe(&error) => Ok(true),
-                    result => result,
-                }
+                let (selection, file) = (selection.try_into()?, file.as_deref());
+                unless_stopped(&stop, export::run(&settings, selection, with_addresses, file)).await
             }
         }
     }
@@ -166,10 +152,6 @@ async fn unless_stopped(
     done.unwrap_or_else(|| Err(anyhow!("stopped before its end"))).map(|()| true)
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
 /// Calls `act` for every selected letter.
 async fn each(
     settings: &Settings,
@@ -181,53 +163,6 @@ async fn each(
     let letters = DeadLetterRanges { ranges, selection, max_attempts: None };
     let (records, _) = dead_letter::read(settings, letters, RateLimit::default(), stop)?;
     each_record(records, act).await
-}
-
-/// Creates the file, or empties it. A file with addresses is readable by its owner only, even if it existed with wider
-/// permissions.
-fn create(path: &Path, with_addresses: bool) -> io::Result<File> {
-    if !with_addresses {
-        return File::create(path);
-    }
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    if file.metadata()?.is_file() {
-        file.set_permissions(Permissions::from_mode(0o600))?;
-    }
-    Ok(file)
-}
-
-async fn export(
-    settings: &Settings,
-    selection: Selection,
-    with_addresses: bool,
-    mut to: Box<dyn Write + Send>,
-) -> anyhow::Result<()> {
-    each(settings, selection, CancellationToken::new(), async |record| {
-        let record = if with_addresses { Line::from(&record) } else { without_addresses(&record) };
-        serde_json::to_writer(&mut to, &record).map_err(io::Error::from)?;
-        Ok(to.write_all(b"\n")?)
-    })
-    .await?;
-    Ok(to.flush()?)
-}
-
-/// The record with every part masked.
-fn without_addresses(record: &Record) -> Line {
-    let masked = |bytes: &Option<bytes::Bytes>| {
-        bytes.as_deref().map(|bytes| Bytes::Text(mask::masked(bytes)))
-    };
-    let header = |header: &Header| {
-        let value = header.value.as_deref();
-        let value = value.map(|bytes| Bytes::Text(mask::masked_member(&header.name, bytes)));
-        (mask::masked(header.name.as_bytes()), value)
-    };
-    Line {
-        key: masked(&record.key),
-        headers: record.headers.iter().map(header).collect(),
-        value: masked(&record.value),
-        masked: true,
-        ..Line::from(record)
-    }
 }
 
 async fn show(
@@ -265,44 +200,8 @@ async fn show(
     let shown = serde_json::json!({
         "code": letter.code().map(masked), "message": letter.message().map(masked), "attempts": letter.attempts(),
         "at": letter.at().map(model::Timestamp::to_rfc3339_millis), "origin": masked(letter.origin()), "today": today,
-        "record": without_addresses(&record),
+        "record": export::without_addresses(&record),
     });
     output.print("letter", &shown, &serde_json::to_string_pretty(&shown)?)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_part_of_a_record_is_masked() {
-        let header = |name: &str, value: &str| Header {
-            name: name.into(),
-            value: Some(value.to_owned().into()),
-        };
-        let record = Record {
-            position: model::Position { topic: "letters".into(), partition: 0, offset: 7 },
-            timestamp: None,
-            key: Some("client:71.160.223.45".into()),
-            value: Some(r#"{"data_base64":"eyJpcCI6IjcxLjE2MC4yMjMuNDUifQ=="}"#.into()),
-            headers: vec![
-                header("x-real-ip", "71.160.223.45:443"),
-                header("remote-user", "brianc@home"),
-                header("71.160.223.45", "1"),
-                header("ce_source", "/registry/npm/publish"),
-            ],
-        };
-        let shown = serde_json::to_value(without_addresses(&record)).unwrap();
-        let text = |text: &str| serde_json::json!({ "text": text });
-        assert_eq!(shown["key"], text("client:[address]"));
-        assert_eq!(shown["value"], text(r#"{"data_base64":"{\"ip\":\"[address]\"}"}"#));
-        let headers = serde_json::json!([
-            ["x-real-ip", text("[address]")],
-            ["remote-user", text("[address]")],
-            ["[address]", text("1")],
-            ["ce_source", text("/registry/npm/publish")],
-        ]);
-        assert_eq!(shown["headers"], headers);
-    }
 }
