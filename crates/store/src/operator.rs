@@ -41,7 +41,8 @@ impl JobState {
     }
 }
 
-/// The results of the records read, by kind; their sum is the number of records read.
+/// The results of the records read, by kind; their sum is the number of records read. A kind that an earlier build did not
+/// store is zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobCounts {
@@ -55,6 +56,9 @@ pub struct JobCounts {
     pub skipped: u64,
     /// The number of rejected records, by rejection code.
     pub rejected: BTreeMap<String, u64>,
+    /// The number of records of the range that were not read into the table, by reason. They are not among the records read.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, u64>,
 }
 
 impl JobCounts {

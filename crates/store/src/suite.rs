@@ -319,6 +319,7 @@ async fn a_job_is_kept_cancelled_and_taken_over(store: Store) {
     progress.position.insert(3, i64::MAX);
     progress.counts.add(&Recorded { inserted: 2, updated: 1, unchanged: 4, disputed: 0 });
     progress.counts.rejected.insert("not_json".into(), 5);
+    progress.counts.left_out.insert("gone".into(), 7);
     let update = |runner: &str, end| JobUpdate {
         id,
         runner: runner.into(),

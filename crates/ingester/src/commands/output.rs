@@ -175,6 +175,9 @@ pub(crate) fn in_words(counts: &JobCounts) -> String {
     for (code, count) in &counts.rejected {
         text.push_str(&format!("\n  {count:>10} {code}"));
     }
+    for (reason, count) in &counts.left_out {
+        text.push_str(&format!("\n  {count} left out: {reason}"));
+    }
     text
 }
 

@@ -1,8 +1,9 @@
 //! Reads a range of a topic's records outside of the consumer group: it commits nothing and causes no rebalance.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -26,8 +27,6 @@ use crate::record::Record;
 use crate::settings::Settings;
 
 mod reading;
-
-use reading::Range;
 
 /// The time limit of a request about offsets.
 const QUESTION: Duration = Duration::from_secs(20);
@@ -305,7 +304,7 @@ impl RangeReader {
                 let topic = spans.topic.as_str().into();
                 let Self { consumer, probe } = self;
                 let events = events.clone();
-                Range { consumer, probe, topic, spans, pace, events, stop }.read()
+                reading::Range { consumer, probe, topic, spans, pace, events, stop }.read()
             });
             let end = match end {
                 Ok(()) => SourceEvent::Ended,
@@ -322,6 +321,9 @@ impl RangeReader {
     }
 }
 
+/// Offsets by partition.
+type Gone = Vec<(i32, Range<i64>)>;
+
 /// The rate limit of a reader, and its progress.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RateLimit {
@@ -330,7 +332,7 @@ pub(crate) struct RateLimit {
     /// Records read so far, including those that the time filter drops.
     pub(crate) read: Arc<AtomicU64>,
     /// Offsets of the range that were deleted before they were read.
-    pub(crate) gone: Arc<AtomicU64>,
+    pub(crate) gone: Arc<Mutex<Gone>>,
     /// How long the reader waits for the next record; `None`: without a limit.
     pub(crate) patience: Option<Duration>,
 }
@@ -340,6 +342,15 @@ impl RateLimit {
     pub(crate) fn chunk(&self) -> usize {
         let chunk = self.rate.map_or(u64::MAX, |rate| (rate / PACES).max(1));
         usize::try_from(chunk).unwrap_or(usize::MAX).min(CHUNK_RECORDS)
+    }
+
+    /// The offsets that were deleted before they were read, since the last call.
+    pub(crate) fn take_gone(&self) -> Gone {
+        std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn lose(&self, partition: i32, offsets: Range<i64>) {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner).push((partition, offsets));
     }
 
     /// The time of the next chunk, after a chunk of `gone` records that was allowed at `free`. Idle time does not add up:

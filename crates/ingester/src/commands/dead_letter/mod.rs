@@ -13,7 +13,7 @@ use crate::kafka::Bound;
 use crate::record::Record;
 
 pub(crate) use original::Originals;
-pub(crate) use read::{DeadLetterRanges, LeftOut, ORIGINAL_GONE, find, read, read_whole};
+pub(crate) use read::{DeadLetterRanges, ORIGINAL_GONE, find, read, read_whole};
 
 /// Which dead letters are meant; without any of these, all.
 #[derive(Debug, Clone, Args)]

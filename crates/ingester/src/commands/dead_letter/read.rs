@@ -1,16 +1,15 @@
 //! Reads the selected dead letters: the topic from its first record to its present end.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio_util::sync::CancellationToken;
 
 use super::{DeadLetter, Originals, Selection};
+use crate::commands::counts::Counts;
 use crate::commands::ranges;
 use crate::kafka::{Bound, OffsetRanges, RateLimit};
 use crate::pipeline::ports::{Chunk, SourceError, SourceEvent};
+use crate::record::Record;
 use crate::settings::Settings;
 
 /// The dead letters to be read by a redrive.
@@ -24,9 +23,6 @@ pub(crate) struct DeadLetterRanges {
     pub(crate) max_attempts: Option<u32>,
 }
 
-/// The number of selected dead letters that were skipped, by reason.
-pub(crate) type LeftOut = Arc<Mutex<BTreeMap<&'static str, u64>>>;
-
 /// The offsets of the dead-letter topic between two bounds.
 pub(crate) async fn find(
     settings: &Settings,
@@ -37,21 +33,20 @@ pub(crate) async fn find(
     ranges::find(settings, topic, partitions, bounds).await
 }
 
-/// Reads the selected dead letters.
+/// Reads the selected dead letters; `counts` counts those of them that are left out.
 pub(crate) fn read(
     settings: &Settings,
     letters: DeadLetterRanges,
     limit: RateLimit,
+    counts: Counts,
     stop: CancellationToken,
-) -> anyhow::Result<(Receiver<SourceEvent>, LeftOut)> {
+) -> anyhow::Result<Receiver<SourceEvent>> {
     let mut all = ranges::read(settings, letters.ranges.clone(), limit, stop)?;
     let (events, receiver) = mpsc::channel(1);
-    let left_out = LeftOut::default();
-    let counted = left_out.clone();
     tokio::spawn(async move {
         while let Some(mut event) = all.recv().await {
             if let SourceEvent::Records(chunk) = &mut event {
-                chunk.records.retain(|record| letters.takes(DeadLetter(record), &counted));
+                chunk.records.retain(|record| letters.takes(DeadLetter(record), &counts));
                 if chunk.records.is_empty() {
                     continue;
                 }
@@ -61,7 +56,7 @@ pub(crate) fn read(
             }
         }
     });
-    Ok((receiver, left_out))
+    Ok(receiver)
 }
 
 /// As [`read`], with omitted parts taken from the original record. If that no longer exists, the letter is skipped and counted.
@@ -69,15 +64,16 @@ pub(crate) fn read_whole(
     settings: &Settings,
     letters: DeadLetterRanges,
     limit: RateLimit,
+    counts: Counts,
     stop: CancellationToken,
-) -> anyhow::Result<(Receiver<SourceEvent>, LeftOut)> {
-    let (mut read, left_out) = read(settings, letters, limit, stop)?;
+) -> anyhow::Result<Receiver<SourceEvent>> {
+    let mut read = read(settings, letters, limit, counts.clone(), stop)?;
     let (events, receiver) = mpsc::channel(1);
-    let (originals, counted) = (Originals::new(settings), left_out.clone());
+    let originals = Originals::new(settings);
     tokio::spawn(async move {
         while let Some(event) = read.recv().await {
             let event = match event {
-                SourceEvent::Records(chunk) => match whole(&originals, chunk, &counted).await {
+                SourceEvent::Records(chunk) => match whole(&originals, chunk, &counts).await {
                     Ok(chunk) => SourceEvent::Records(chunk),
                     Err(error) => SourceEvent::Failed(SourceError::Range(format!("{error:#}"))),
                 },
@@ -88,10 +84,10 @@ pub(crate) fn read_whole(
             }
         }
     });
-    Ok((receiver, left_out))
+    Ok(receiver)
 }
 
-async fn whole(originals: &Originals, chunk: Chunk, left_out: &LeftOut) -> anyhow::Result<Chunk> {
+async fn whole(originals: &Originals, chunk: Chunk, counts: &Counts) -> anyhow::Result<Chunk> {
     let mut records = Vec::with_capacity(chunk.records.len());
     for record in chunk.records {
         match originals.whole(&record).await? {
@@ -102,7 +98,7 @@ async fn whole(originals: &Originals, chunk: Chunk, left_out: &LeftOut) -> anyho
                     origin,
                     "the letter has a part of its record only, and the record is gone: it cannot be redriven"
                 );
-                count(left_out, ORIGINAL_GONE);
+                leave_out(counts, ORIGINAL_GONE, &record);
             }
         }
     }
@@ -112,12 +108,13 @@ async fn whole(originals: &Originals, chunk: Chunk, left_out: &LeftOut) -> anyho
 /// The reason for a selected letter whose original record no longer exists.
 pub(crate) const ORIGINAL_GONE: &str = "original_gone";
 
-fn count(left_out: &LeftOut, reason: &'static str) {
-    *left_out.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+fn leave_out(counts: &Counts, reason: &'static str, letter: &Record) {
+    let position = &letter.position;
+    counts.leave_out(reason, position.partition, position.offset..position.offset + 1);
 }
 
 impl DeadLetterRanges {
-    fn takes(&self, letter: DeadLetter<'_>, left_out: &LeftOut) -> bool {
+    fn takes(&self, letter: DeadLetter<'_>, counts: &Counts) -> bool {
         if !self.selection.holds(&letter) {
             return false;
         }
@@ -129,7 +126,7 @@ impl DeadLetterRanges {
         } else {
             return true;
         };
-        count(left_out, reason);
+        leave_out(counts, reason, letter.0);
         false
     }
 }

@@ -15,6 +15,7 @@ use store::PublicationTable as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::context::{Context, each_record};
+use crate::commands::counts::Counts;
 use crate::commands::dead_letter::{
     self, DeadLetter, DeadLetterRanges, Originals, Selection, SelectionArguments,
 };
@@ -161,7 +162,8 @@ async fn each(
 ) -> anyhow::Result<()> {
     let ranges = dead_letter::find(settings, selection.partitions.clone(), EVERYTHING).await?;
     let letters = DeadLetterRanges { ranges, selection, max_attempts: None };
-    let (records, _) = dead_letter::read(settings, letters, RateLimit::default(), stop)?;
+    let (limit, counts) = (RateLimit::default(), Counts::default());
+    let records = dead_letter::read(settings, letters, limit, counts, stop)?;
     each_record(records, act).await
 }
 
@@ -173,8 +175,8 @@ async fn show(
     let bounds = (Bound::Offset(offset), Bound::Offset(offset));
     let ranges = dead_letter::find(settings, vec![partition], bounds).await?;
     let letters = DeadLetterRanges { ranges, selection: Selection::default(), max_attempts: None };
-    let (records, _) =
-        dead_letter::read(settings, letters, RateLimit::default(), CancellationToken::new())?;
+    let (limit, counts) = (RateLimit::default(), Counts::default());
+    let records = dead_letter::read(settings, letters, limit, counts, CancellationToken::new())?;
     let mut found = None;
     each_record(records, async |record| {
         if record.position.offset == offset {

@@ -3,7 +3,6 @@
 mod finding;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
@@ -123,7 +122,8 @@ impl Reconcile {
         let running = context.ingest(into.clone(), Box::new(counts.clone())).start(records)?;
         progress.follow(running, &context.waits, &limit, &counts).await?;
         anyhow::ensure!(!stop.is_cancelled(), "stopped before the end of the range");
-        Ok((counts.progress().counts.read(), limit.gone.load(Ordering::Relaxed)))
+        let gone = limit.take_gone().into_iter().map(|(_, gone)| gone.start.abs_diff(gone.end));
+        Ok((counts.progress().counts.read(), gone.sum()))
     }
 
     /// Finds rows whose `created` is in the range and that have no record in the whole topic. Only for a range that begins with

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,7 +17,7 @@ use super::file;
 use super::plan::{Source, Task};
 use crate::commands::context::Context;
 use crate::commands::counts::{Counts, Rejected};
-use crate::commands::dead_letter::{self, LeftOut, ORIGINAL_GONE};
+use crate::commands::dead_letter::{self, ORIGINAL_GONE};
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Changes, Preview};
 use crate::evidence;
@@ -54,7 +54,7 @@ pub(crate) struct Ended {
     /// A few rejected records.
     pub(crate) rejected: Vec<Rejected>,
     /// The number of selected records that were skipped, by reason.
-    pub(crate) left_out: BTreeMap<&'static str, u64>,
+    pub(crate) left_out: BTreeMap<String, u64>,
 }
 
 fn word<S: serde::Serializer>(state: &JobState, serializer: S) -> Result<S::Ok, S::Error> {
@@ -107,19 +107,20 @@ impl Run {
         stop: CancellationToken,
     ) -> anyhow::Result<Ended> {
         let counts = Counts::from(self.from.clone());
-        let result = self.read(context, &counts, output, &stop).await;
+        let limit = RateLimit { rate: self.task.rate, ..RateLimit::default() };
+        let result = self.read(context, (&counts, &limit), output, &stop).await;
+        count_gone(&limit, &counts);
         self.end(context, &counts, result, stop.is_cancelled()).await
     }
 
-    /// Reads the range into the table. Returns a state that was set by another process meanwhile, and the skipped dead
-    /// letters.
+    /// Reads the range into the table. Returns a state that was set by another process meanwhile.
     async fn read(
         &self,
         context: &Context,
-        counts: &Counts,
+        (counts, limit): (&Counts, &RateLimit),
         output: Output,
         stop: &CancellationToken,
-    ) -> anyhow::Result<(Option<JobState>, LeftOut)> {
+    ) -> anyhow::Result<Option<JobState>> {
         let observer = Box::new(counts.clone());
         let ingest = if self.task.dead_letter {
             context.ingest_with_dead_letters(observer).await?
@@ -127,8 +128,8 @@ impl Run {
             context.ingest(context.store.clone(), observer)
         };
         let reading = stop.child_token();
-        let limit = RateLimit { rate: self.task.rate, ..RateLimit::default() };
-        let source = open(context, &self.task, &self.from, limit.clone(), reading.clone())?;
+        let from = (&self.from, counts);
+        let source = open(context, &self.task, from, limit.clone(), reading.clone())?;
         let mut progress = ProgressBar::new(output, Some(self.id), source.total);
         let mut ingesting = ingest.start(source.records)?;
         let mut saving = None;
@@ -142,8 +143,7 @@ impl Run {
             tokio::select! {
                 result = &mut ingesting => {
                     result?;
-                    count_gone(&limit, &source.left_out);
-                    return Ok((decided, source.left_out));
+                    return Ok(decided);
                 }
                 () = &mut given_up => anyhow::bail!(
                     "not everything was written in time; `replay resume` reads the rest again"
@@ -157,6 +157,7 @@ impl Run {
                     }
                 }
                 () = tokio::time::sleep(SAVE_EVERY) => {
+                    count_gone(limit, counts);
                     let saved = counts.progress();
                     let waits = context.waits.reason();
                     progress.show(limit.read.load(Ordering::Relaxed), &saved.counts, waits.as_deref());
@@ -175,21 +176,21 @@ impl Run {
         self,
         context: &Context,
         counts: &Counts,
-        result: anyhow::Result<(Option<JobState>, LeftOut)>,
+        result: anyhow::Result<Option<JobState>>,
         is_stopped: bool,
     ) -> anyhow::Result<Ended> {
         let end = match &result {
             Err(error) => (JobState::Failed, Some(format!("{error:#}"))),
-            Ok((Some(_), _)) => (JobState::Cancelled, None),
+            Ok(Some(_)) => (JobState::Cancelled, None),
             Ok(_) if is_stopped => (JobState::Cancelled, Some("stopped by a signal".into())),
             Ok(_) => (JobState::Done, None),
         };
-        let progress = counts.progress();
+        let is_done = end.0 == JobState::Done;
+        let progress = if is_done { counts.whole() } else { counts.progress() };
         let update = self.update(progress.clone(), Some(end));
         let state = context.jobs.save(&update, evidence::now()).await;
         let state = state.context("writing the job's end down")?;
-        let (_, left_out) = result?;
-        let left_out = lock(&left_out).clone();
+        result?;
         let Some(state) = state else {
             anyhow::bail!("job {} was taken over by another process", self.id)
         };
@@ -197,9 +198,9 @@ impl Run {
             job: self.id,
             state,
             has_no_event: has_no_event(&self.task, &progress.counts),
+            left_out: progress.counts.left_out.clone(),
             counts: progress.counts,
             rejected: counts.examples(),
-            left_out,
         })
     }
 
@@ -243,36 +244,30 @@ fn has_no_event(task: &Task, counts: &JobCounts) -> bool {
 }
 
 /// Whether a run that reached its end succeeds: nothing of its range was lost, and its file was not the wrong one.
-pub(super) fn succeeds(left_out: &BTreeMap<&'static str, u64>, has_no_event: bool) -> bool {
+pub(super) fn succeeds(left_out: &BTreeMap<String, u64>, has_no_event: bool) -> bool {
     if has_no_event {
         tracing::error!("no line of the file is an event");
     }
-    let is_whole = [ORIGINAL_GONE, GONE].iter().all(|why| !left_out.contains_key(why));
+    let is_whole = [ORIGINAL_GONE, GONE].iter().all(|why| !left_out.contains_key(*why));
     is_whole && !has_no_event
 }
 
-fn count_gone(limit: &RateLimit, left_out: &LeftOut) {
-    let gone = limit.gone.load(Ordering::Relaxed);
-    if gone > 0 {
-        lock(left_out).insert(GONE, gone);
+fn count_gone(limit: &RateLimit, counts: &Counts) {
+    for (partition, offsets) in limit.take_gone() {
+        counts.leave_out(GONE, partition, offsets);
     }
-}
-
-fn lock(left_out: &LeftOut) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
-    left_out.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A source of records and their number.
 struct Opened {
     records: Receiver<SourceEvent>,
     total: Option<u64>,
-    left_out: LeftOut,
 }
 
 fn open(
     context: &Context,
     task: &Task,
-    from: &JobProgress,
+    (from, counts): (&JobProgress, &Counts),
     limit: RateLimit,
     stop: CancellationToken,
 ) -> anyhow::Result<Opened> {
@@ -280,22 +275,22 @@ fn open(
         Source::File(path) => {
             let first = from.position.get(&0).copied().unwrap_or(0);
             let records = file::read(path.clone(), first, limit, stop)?;
-            Opened { records, total: None, left_out: LeftOut::default() }
+            Opened { records, total: None }
         }
         Source::Topic(ranges) => {
             let mut ranges = ranges.clone();
             ranges.behind(&from.position);
             let total = Some(ranges.len());
             let records = context.read(ranges, limit, stop)?;
-            Opened { records, total, left_out: LeftOut::default() }
+            Opened { records, total }
         }
         Source::DeadLetters(letters) => {
             let mut letters = letters.clone();
             letters.ranges.behind(&from.position);
             let total = Some(letters.ranges.len());
-            let (records, left_out) =
-                dead_letter::read_whole(&context.settings, letters, limit, stop)?;
-            Opened { records, total, left_out }
+            let (settings, counts) = (&context.settings, counts.clone());
+            let records = dead_letter::read_whole(settings, letters, limit, counts, stop)?;
+            Opened { records, total }
         }
     })
 }
@@ -312,16 +307,16 @@ pub(crate) async fn dry_run(
     let rows: Arc<dyn PublicationReader> = context.rows.clone();
     let preview = Preview::create(rows).await?;
     let ingest = context.ingest(preview.range.clone(), Box::new(counts.clone()));
-    let source = open(context, task, &JobProgress::default(), limit.clone(), stop.child_token())?;
+    let from = (&JobProgress::default(), &counts);
+    let source = open(context, task, from, limit.clone(), stop.child_token())?;
     let mut progress = ProgressBar::new(output, None, source.total);
     let running = ingest.start(source.records)?;
     progress.follow(running, &context.waits, &limit, &counts).await?;
     drop(progress);
-    count_gone(&limit, &source.left_out);
-    let left_out = lock(&source.left_out).clone();
-    let counts = (counts.progress().counts, counts.examples());
-    let has_no_event = has_no_event(task, &counts.0);
-    let result = Predicted::new(preview.changes().await?, counts, left_out);
+    count_gone(&limit, &counts);
+    let counted = counts.whole().counts;
+    let has_no_event = has_no_event(task, &counted);
+    let result = Predicted::new(preview.changes().await?, counted, counts.examples());
     output.print("dry_run", &result, &result.describe())?;
     if stop.is_cancelled() {
         anyhow::bail!("stopped before the end of the range: the rest of it is not in these counts");
@@ -341,15 +336,11 @@ struct Predicted {
     rejected: BTreeMap<String, u64>,
     rejected_examples: Vec<Rejected>,
     /// The number of selected records that would be skipped, by reason.
-    left_out: BTreeMap<&'static str, u64>,
+    left_out: BTreeMap<String, u64>,
 }
 
 impl Predicted {
-    fn new(
-        rows: Changes,
-        (counts, rejected_examples): (JobCounts, Vec<Rejected>),
-        left_out: BTreeMap<&'static str, u64>,
-    ) -> Self {
+    fn new(rows: Changes, counts: JobCounts, rejected_examples: Vec<Rejected>) -> Self {
         let changes = rows.inserted + rows.updated;
         Self {
             records: counts.read(),
@@ -358,7 +349,7 @@ impl Predicted {
             rows,
             rejected: counts.rejected,
             rejected_examples,
-            left_out,
+            left_out: counts.left_out,
         }
     }
 

@@ -174,9 +174,6 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
             rejected.topic, rejected.partition, rejected.offset, rejected.code, rejected.message
         ));
     }
-    for (reason, count) in &ended.left_out {
-        text.push_str(&format!("\n  {count} left out: {reason}"));
-    }
     if !done {
         text.push_str(&format!("\n`replay resume {}` goes on with it", ended.job));
     }

@@ -214,8 +214,8 @@ impl Range {
             topic = %self.topic, partition, from = gone.start, to = gone.end - 1,
             "records of the range are gone before they were read: {why}"
         );
-        self.pace.gone.fetch_add(gone.start.abs_diff(gone.end), Ordering::Relaxed);
         next_offsets.insert(partition, gone.end);
+        self.pace.lose(partition, gone);
     }
 
     /// The first offset of a partition and one more than its last. Retries until the broker answers; `None` after a stop.
