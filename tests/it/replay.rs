@@ -279,6 +279,28 @@ async fn a_running_replay_is_cancelled_and_one_that_is_taken_over_stops() {
     assert_eq!(scene.count().await, 5_000);
 }
 
+/// The offsets of a job have no meaning in a topic that was made again, also between two runs of the job.
+#[tokio::test]
+async fn a_job_is_not_resumed_on_a_topic_that_was_made_again() {
+    let scene = Scene::new("made-again", 1).await;
+    scene.produce((0..2_000).map(|n| generated(n, 0))).await;
+    let mut running = scene.start("replay", &["--from", "0", "--rate", "200"], &[]);
+    let id = job_of(&mut running).await;
+    running.terminate();
+    assert_eq!(running.wait_exit(PATIENCE).code(), Some(1), "{}", running.log());
+    let written = scene.count().await;
+
+    testkit::delete_topic(&scene.brokers, &scene.topic).await;
+    scene.make_topic(1, &[]).await;
+    scene.produce((2_000..5_000).map(|n| generated(n, 0))).await;
+    let resumed = scene.ask("replay", &["resume", &id], &[]);
+    assert_eq!(resumed.code, Some(1), "{}", resumed.log);
+    let job = scene.must("replay", &["list"]).last("job");
+    assert_eq!(job["state"], "failed", "{job}");
+    assert!(job["note"].as_str().unwrap().contains("the topic was made again"), "{job}");
+    assert_eq!(scene.count().await, written);
+}
+
 /// The number of the job that a process runs, after its first progress line.
 pub(crate) async fn job_of(running: &mut Daemon) -> String {
     eventually("progress", PATIENCE, async || {

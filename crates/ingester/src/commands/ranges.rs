@@ -52,9 +52,12 @@ pub(crate) fn spans(
     partitions: &[i32],
     bounds: (Bound, Bound),
 ) -> anyhow::Result<OffsetRanges> {
-    reader
+    // Before the offsets: those of a topic that is made again in between would otherwise pass for this topic's.
+    let topic_id = reader.topic_id(topic);
+    let spans = reader
         .spans(topic, partitions, bounds)
-        .with_context(|| format!("asking for the offsets of topic {topic}"))
+        .with_context(|| format!("asking for the offsets of topic {topic}"))?;
+    Ok(OffsetRanges { topic_id, ..spans })
 }
 
 /// Reads ranges, with a third of `limits.max_buffered_bytes` as buffer.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::ffi::TopicIds;
 use super::group::CHUNK_RECORDS;
 use super::quiet::{Quiet, Unanswered, ask};
 use super::record_arena::RecordArena;
@@ -66,6 +67,10 @@ pub(crate) struct Span {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OffsetRanges {
     pub(crate) topic: String,
+    /// The id of the topic that has these offsets. If there is another topic with its name, reading fails. `None` where it is
+    /// not known: the id at the start of the reading counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) topic_id: Option<String>,
     pub(crate) partitions: Vec<Span>,
     /// Milliseconds since 1970, inclusive.
     pub(crate) not_before: Option<i64>,
@@ -156,6 +161,13 @@ impl RangeReader {
         ask(&self.consumer, QUESTION, question)
     }
 
+    /// The topic's id; `None` where the broker does not say it.
+    pub(crate) fn topic_id(&self, topic: &str) -> Option<String> {
+        let ids = TopicIds::new(self.consumer.client(), topic)?;
+        ids.ask(QUESTION);
+        ids.answer(QUESTION)?.ok()?
+    }
+
     /// The spans between two bounds, both inclusive, within the log's present bounds.
     pub(crate) fn spans(
         &self,
@@ -166,6 +178,7 @@ impl RangeReader {
         let time = |point| if let Bound::Time(millis) = point { Some(millis) } else { None };
         let mut spans = OffsetRanges {
             topic: topic.to_owned(),
+            topic_id: None,
             not_before: time(from),
             not_after: time(until),
             partitions: Vec::new(),

@@ -45,7 +45,7 @@ impl Range {
     /// An error that a retry cannot fix; the end of [`RateLimit::patience`].
     pub(super) fn read(&self) -> anyhow::Result<()> {
         let mut ends = self.assign()?;
-        let mut watch = Watch::of(&self.consumer, &self.topic, self.pace.patience);
+        let mut watch = Watch::of(&self.consumer, &self.spans, self.pace.patience)?;
         let starts = self.spans.partitions.iter().map(|span| (span.partition, span.first));
         let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
         let mut log_ends = BTreeMap::new();
@@ -97,7 +97,7 @@ impl Range {
                 if self.pace.rate.is_some() {
                     RateLimit::wait(free, &self.stop);
                 }
-                watch.same_topic()?;
+                watch.same_topic(Duration::ZERO)?;
             }
             watch.came = Instant::now();
         }
@@ -266,7 +266,7 @@ impl Range {
 /// Sees that there is nothing to wait for.
 struct Watch {
     ids: Option<TopicIds>,
-    /// The topic's id at the start.
+    /// The topic's id when the offsets were found, or else at the start.
     first: Option<String>,
     asked: Instant,
     /// When anything came last.
@@ -276,10 +276,25 @@ struct Watch {
 
 impl Watch {
     /// The consumer must outlive the result.
-    fn of(consumer: &BaseConsumer<Quiet>, topic: &str, patience: Option<Duration>) -> Self {
-        let ids = TopicIds::new(consumer.client(), topic);
+    ///
+    /// # Errors
+    /// When the offsets are another topic's.
+    fn of(
+        consumer: &BaseConsumer<Quiet>,
+        spans: &OffsetRanges,
+        patience: Option<Duration>,
+    ) -> anyhow::Result<Self> {
+        let ids = TopicIds::new(consumer.client(), &spans.topic);
         ids.iter().for_each(|ids| ids.ask(TOPIC_ID_INTERVAL));
-        Self { ids, first: None, asked: Instant::now(), came: Instant::now(), patience }
+        let first = spans.topic_id.clone();
+        let now = Instant::now();
+        let mut watch = Self { ids, first, asked: now, came: now, patience };
+        if watch.first.is_some() {
+            // A short range would be read before the answer comes.
+            watch.same_topic(TOPIC_ID_INTERVAL)?;
+            watch.came = Instant::now();
+        }
+        Ok(watch)
     }
 
     /// Of a topic that was made again librdkafka 2.12 may read nothing, see `Poller::recreate_client`, and the offsets are of
@@ -287,9 +302,9 @@ impl Watch {
     ///
     /// # Errors
     /// When it was.
-    fn same_topic(&mut self) -> anyhow::Result<()> {
+    fn same_topic(&mut self, patience: Duration) -> anyhow::Result<()> {
         let Some(ids) = &self.ids else { return Ok(()) };
-        if let Some(Ok(Some(id))) = ids.answer(Duration::ZERO)
+        if let Some(Ok(Some(id))) = ids.answer(patience)
             && *self.first.get_or_insert_with(|| id.clone()) != id
         {
             bail!("the topic was made again while it was read");
@@ -304,7 +319,7 @@ impl Watch {
     /// # Errors
     /// When nothing will come, or nothing came for as long as may be waited.
     fn nothing_came(&mut self) -> anyhow::Result<()> {
-        self.same_topic()?;
+        self.same_topic(Duration::ZERO)?;
         let waited = self.came.elapsed();
         let is_over = self.patience.is_some_and(|patience| waited > patience);
         ensure!(!is_over, "nothing has come for {} s", waited.as_secs());
