@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use testkit::Kafka;
+
 use crate::support::{Scene, generated};
 
 /// Kafka's codecs.
@@ -52,7 +54,11 @@ async fn every_codec_is_read() {
 async fn a_batch_of_forty_megabytes_in_a_quarter_of_one_is_read() {
     const RECORDS: usize = 36_000;
     const PADDING: usize = 700;
-    let scene = Scene::new("large-batch", 1).await;
+    // A broker of its own, whose log can be measured.
+    let kafka = Kafka::start();
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene::on(kafka.brokers(), "large-batch", store);
+    scene.make_topic(1, &[]).await;
     // The schema allows unknown fields.
     let padded = (0..RECORDS).map(|n| {
         let text = String::from_utf8(value(n)).unwrap();
@@ -67,7 +73,7 @@ async fn a_batch_of_forty_megabytes_in_a_quarter_of_one_is_read() {
         "queue.buffering.max.kbytes=400000",
     ];
     produce(&scene, "zstd", padded, &settings);
-    let log = testkit::kafka().log_folder(&scene.topic, 0).join("00000000000000000000.log");
+    let log = kafka.log_folder(&scene.topic, 0).join("00000000000000000000.log");
     let bytes = fs::metadata(log).unwrap().len();
     assert!(bytes < 2_000_000, "the batch is not compressed as a whole: {bytes} bytes");
     let mut ingester = scene.ingester(&[]);
