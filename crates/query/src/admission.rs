@@ -77,7 +77,7 @@ impl Drop for Sending {
 }
 
 /// How many bytes of written answers may wait for room.
-const fn waiting(max_answer: u64) -> u64 {
+const fn max_waiting(max_answer: u64) -> u64 {
     max_answer / 2
 }
 
@@ -89,7 +89,7 @@ impl Admission {
         Self {
             bodies: Room::new(max_bodies.as_u64(), max_body.as_u64()),
             answers: Room::new(max_answers.as_u64(), max_answer.as_u64()),
-            waiting: Room::new(waiting(max_answer.as_u64()), 0),
+            waiting: Room::new(max_waiting(max_answer.as_u64()), 0),
             validations: Semaphore::new(VALIDATIONS),
             lookups: Semaphore::new(LOOKUPS as usize),
             bulk: Semaphore::new(max_refs_in_progress as usize),

@@ -100,12 +100,6 @@ impl Library {
         Self { places, history: ExitHistory::new(rules), known: Default::default() }
     }
 
-    /// The paths of the sources.
-    #[must_use]
-    pub const fn places(&self) -> &Places {
-        &self.places
-    }
-
     /// The history as of the last refresh that succeeded.
     #[must_use]
     pub const fn history(&self) -> &ExitHistory {
@@ -120,11 +114,8 @@ impl Library {
     /// cannot be read is a refusal, not an error.
     pub fn refresh(&mut self, now: Timestamp) -> Result<Change, LoadError> {
         // List the files of all sources before any change.
-        let mut found = Vec::new();
-        for source in Source::ALL {
-            found.push((source, self.walk(source)?));
-        }
-        Ok(self.update(found, now))
+        let found = Source::ALL.into_iter().map(|source| Ok((source, self.walk(source)?)));
+        Ok(self.update(found.collect::<Result<_, _>>()?, now))
     }
 
     /// As [`Self::refresh`], but a source whose path is missing or cannot be read keeps the lists that it has, and the other

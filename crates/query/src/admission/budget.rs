@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use service::config::ConfigError;
 use service::connection::{CONNECTION_BYTES, MAX_HEAD};
 
-use super::{LOOKUPS, VALIDATIONS, waiting};
+use super::{LOOKUPS, VALIDATIONS, max_waiting};
 use crate::config::{MAX_LONG_HEADS, QuerySettings};
 use crate::document::BYTES_PER_BYTE;
 
@@ -33,7 +33,7 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
         ("limits.max_bodies", limits.max_bodies.as_u64()),
         ("limits.max_answers", limits.max_answers.as_u64()),
         ("limits.max_answer, being written", limits.max_answer.as_u64()),
-        ("limits.max_answer, waiting to be sent", waiting(limits.max_answer.as_u64())),
+        ("limits.max_answer, waiting to be sent", max_waiting(limits.max_answer.as_u64())),
         ("limits.max_refs_in_progress", references.saturating_mul(MEMORY_OF_A_REFERENCE)),
         ("limits.max_document, being validated", document.saturating_mul(VALIDATIONS as u64)),
         ("cache.documents", settings.cache.documents.as_u64()),

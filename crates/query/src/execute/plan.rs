@@ -136,11 +136,11 @@ impl<'a> Planner<'a, '_> {
         }
         self.check(&plan)?;
         plan.with_strongest = self.collector.with_strongest.get();
-        plan.values = plan.asked.saturating_mul(self.collector.values.get());
-        if plan.meta.is_some() {
+        plan.values = match plan.meta {
             // An introspection is built as a tree before it is written, and nothing counts its lists.
-            plan.values = u64::MAX;
-        }
+            Some(_) => u64::MAX,
+            None => plan.asked.saturating_mul(self.collector.values.get()),
+        };
         Ok(plan)
     }
 

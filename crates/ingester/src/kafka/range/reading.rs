@@ -171,7 +171,7 @@ impl Range {
     /// Called when librdkafka has reached the end of a partition's log. `log_ends`: the ends that this function has seen.
     ///
     /// # Errors
-    /// When the topic does not exist.
+    /// When the topic does not exist; the end of [`RateLimit::patience`].
     fn end_of_log(
         &self,
         partition: i32,
