@@ -15,6 +15,7 @@ mod publication;
 mod purl;
 mod time;
 mod verdict;
+mod visible;
 
 pub use columns::{COLUMN_COUNT, COLUMNS, ColumnValue};
 pub use event::{Act, Address, Auth, EventIdentity, PublishEvent, SecondFactor};
@@ -26,3 +27,4 @@ pub use publication::{Publication, PublicationInfo};
 pub use purl::{InvalidPurl, Purl};
 pub use time::{InvalidTimestamp, Timestamp};
 pub use verdict::{Actor, Credential, TfaReason, TfaVerdict, TorReason, TorVerdict, UnknownWord};
+pub use visible::visible;

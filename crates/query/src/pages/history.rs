@@ -1,7 +1,7 @@
 //! The page of a package: its publications, newest first, as a timeline and as a table with the same data.
 
 use maud::{Markup, html};
-use model::{PackageName, PublicationId, PublishMethod};
+use model::{PackageName, PublicationId, PublishMethod, visible};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::marks::{Mark, Row, in_text};
@@ -58,7 +58,7 @@ impl HistoryPage<'_> {
             .map(|publication| Row { publication, found_history: found_history(&publication.id) })
             .collect();
         let content = html! {
-            h1 { code.name { (self.name) } }
+            h1 { code.name { (visible(self.name.as_str())) } }
             p { "How the versions of this " (self.ecosystem) " package were published, newest first. Times are UTC." }
             @if rows.is_empty() {
                 p { "There are no older ones." }
@@ -72,7 +72,12 @@ impl HistoryPage<'_> {
                 a href=(links::in_graphiql(HISTORY, Some(self.variables))) { "The same in GraphiQL" }
             }
         };
-        page(&format!("{} · Publication insights", self.name), self.notice, true, &content)
+        page(
+            &format!("{} · Publication insights", visible(self.name.as_str())),
+            self.notice,
+            true,
+            &content,
+        )
     }
 
     fn navigation(&self) -> Markup {
@@ -113,12 +118,12 @@ fn line(row: &Row<'_>) -> Markup {
     let info = &row.publication.info;
     html! {
         tr role="row" {
-            th role="rowheader" scope="row" { code { (row.publication.id.version) } }
+            th role="rowheader" scope="row" { code { (visible(row.publication.id.version.as_str())) } }
             td role="cell" data-label="Published" {
                 time datetime=(info.created.to_rfc3339_millis()) { (words::minute(info.created)) }
             }
             td role="cell" data-label="By" {
-                @if let Some(username) = &info.username { code { (username) } } @else { "not known" }
+                @if let Some(username) = &info.username { code { (visible(username.as_str())) } } @else { "not known" }
                 @if let Some(actor) = words::actor(info.actor) { " " span.small { "(" (actor) ")" } }
             }
             td role="cell" data-label="How" {
@@ -140,7 +145,7 @@ fn line(row: &Row<'_>) -> Markup {
                         }
                     }
                     @if let Some(integrity) = &info.integrity {
-                        li.small { "Announced digest: " code { (integrity) } }
+                        li.small { "Announced digest: " code { (visible(integrity.as_str())) } }
                     }
                 }
             }
@@ -171,7 +176,7 @@ fn weaker(row: &Row<'_>) -> Markup {
     html! {
         "published by a single factor"
         @if let Some(version) = version {
-            ", while " code { (version) }
+            ", while " code { (visible(version.as_str())) }
             @if let Some(info) = info {
                 " (" (words::day(info.created)) ") was published "
                 @match info.method() {

@@ -1,7 +1,7 @@
 //! The first page: introduction, search for packages, example, links.
 
 use maud::{Markup, html};
-use model::PackageName;
+use model::{PackageName, visible};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{links, page, search_form};
@@ -53,7 +53,7 @@ impl HomePage<'_> {
         let prefix = self.search.as_ref().map_or("", |search| search.prefix);
         let content = html! {
             @if let Some(search) = &self.search {
-                h1 { "Packages that begin with " code.name { (prefix) } }
+                h1 { "Packages that begin with " code.name { (visible(prefix)) } }
                 (search_form(prefix))
                 (search.html())
             } @else {
@@ -70,7 +70,7 @@ impl HomePage<'_> {
             }
         };
         let title = if self.search.is_some() {
-            format!("{prefix} · Search · Publication insights")
+            format!("{} · Search · Publication insights", visible(prefix))
         } else {
             "Publication insights".to_owned()
         };
@@ -87,7 +87,7 @@ impl Search<'_> {
             } @else {
                 ul.names {
                     @for name in self.names {
-                        li { a.name href=(links::package(name, None)) { (name) } }
+                        li { a.name href=(links::package(name, None)) { (visible(name.as_str())) } }
                     }
                 }
             }

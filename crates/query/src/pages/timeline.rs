@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
+use model::visible;
 
 use super::marks::{Mark, Row, dot, in_text};
 use super::words;
@@ -63,7 +64,7 @@ fn place(since: i64, span: i64) -> String {
 fn name(row: &Row<'_>) -> String {
     let mut text = format!(
         "{}, {}: {}",
-        row.publication.id.version,
+        visible(row.publication.id.version.as_str()),
         words::day(row.publication.info.created),
         words::method(row.method())
     );

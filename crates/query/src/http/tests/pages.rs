@@ -145,7 +145,9 @@ async fn names_are_escaped_everywhere_and_decoded_once() {
         unknown(evil, "1.0.0\"><img src=x>", 1),
         unknown("100%25", "1", 2),
         unknown("@scope/x", "1", 3),
+        unknown("turned", "1\u{202e}", 4),
     ];
+    rows[3].info.username = Some(Username::new("\u{202e}nairb").unwrap());
     rows[0].info.username = Some(Username::new("</code><script>").unwrap());
     rows[0].info.integrity = Some(Integrity::new("sha512-'\"<b>").unwrap());
     let running = start_on(rows, |_| ()).await;
@@ -159,6 +161,9 @@ async fn names_are_escaped_everywhere_and_decoded_once() {
         &page,
         &["<title>&lt;script&gt;", "<h1><code class=\"name\">&lt;script&gt;", "&lt;img src=x&gt;"],
     );
+    let (_, page) = running.get("/package/turned", BROWSER).await;
+    assert!(!page.contains('\u{202e}'), "{page}");
+    has(&page, &["<title>1\\u{202e}, ", "<code>1\\u{202e}</code>", "<code>\\u{202e}nairb</code>"]);
     assert_eq!(running.get("/package/100%2525", BROWSER).await.0, 200);
     assert_eq!(running.get("/package/100%25", BROWSER).await.0, 404, "decoded once");
     assert_eq!(running.get("/package/@scope/x", BROWSER).await.0, 200);
@@ -274,9 +279,18 @@ async fn tokens_limits_and_accounts_hold_for_pages() {
     // 50 publications, and the four rows of the history.
     assert_eq!(left(&poor).await, (200, Some("\"publications\";r=6".into())));
     assert_eq!(left(&poor).await.0, 429);
-    let few = start_on(story(), |settings| settings.limits.max_history = 3).await;
+    let few = start_on(story(), |settings| {
+        settings.limits.max_history = 3;
+        settings.limits.max_refs = 60;
+        settings.access.rate_limit = 60;
+    })
+    .await;
     let (status, page) = few.get("/package/story", BROWSER).await;
     assert!(status == 400 && page.contains("limits.max_history"), "{page}");
+    assert!(
+        page.contains("ratelimit: \"publications\";r=7;"),
+        "rows read in vain are charged: {page}"
+    );
     let short =
         start_on(story(), |settings| settings.limits.max_answer = bytesize::ByteSize::kib(4));
     let (status, page) = short.await.get("/package/story", BROWSER).await;
