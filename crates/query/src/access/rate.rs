@@ -76,8 +76,9 @@ impl Limiter {
         let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let buckets = self.buckets(&table, client, cost, now);
         let latest = now + self.quota * self.interval;
-        if let Some((_, after)) = buckets.iter().flatten().find(|(_, after)| *after > latest) {
-            return Err(Duration::from_nanos(after - latest));
+        let fullest = buckets.iter().map(|(_, after)| *after).max().unwrap_or(now);
+        if fullest > latest {
+            return Err(Duration::from_nanos(fullest - latest));
         }
         self.keep(&mut table, buckets, cost, now);
         Ok(())
@@ -92,7 +93,7 @@ impl Limiter {
     fn take_afterwards_at(&self, client: Client, cost: u64, now: u64) {
         let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buckets = self.buckets(&table, client, cost, now);
-        for (_, after) in buckets.iter_mut().flatten() {
+        for (_, after) in &mut buckets {
             *after = (*after).min(now + 2 * self.quota * self.interval);
         }
         self.keep(&mut table, buckets, cost, now);
@@ -105,27 +106,30 @@ impl Limiter {
         client: Client,
         cost: u64,
         now: u64,
-    ) -> [Option<(Client, u64)>; 2] {
-        [Some((client, 1)), client.site().map(|site| (site, SITE))].map(|bucket| {
-            bucket.map(|(own, times)| {
-                let full_at = table.get(&own).map_or(now, |full_at| (*full_at).max(now));
-                let interval = (self.interval / times).max(1);
-                (own, full_at.saturating_add(cost.saturating_mul(interval)))
-            })
-        })
+    ) -> Vec<(Client, u64)> {
+        let bucket = |(own, times)| {
+            let full_at = table.get(&own).map_or(now, |full_at| (*full_at).max(now));
+            (own, full_at.saturating_add(cost.saturating_mul(self.interval_of(times))))
+        };
+        of(client).map(bucket).collect()
+    }
+
+    /// Nanoseconds until one publication is refilled in a bucket that is so many times as large as a client's.
+    fn interval_of(&self, times: u64) -> u64 {
+        (self.interval / times).max(1)
     }
 
     fn keep(
         &self,
         table: &mut HashMap<Client, u64>,
-        buckets: [Option<(Client, u64)>; 2],
+        buckets: Vec<(Client, u64)>,
         cost: u64,
         now: u64,
     ) {
         if cost == 0 {
             return;
         }
-        table.extend(buckets.into_iter().flatten());
+        table.extend(buckets);
         if table.len() > self.capacity {
             forget(table, self.capacity, now);
         }
@@ -137,11 +141,15 @@ impl Limiter {
 
     fn status_at(&self, client: Client, now: u64) -> RateStatus {
         let table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = table.get(&client).map_or(0, |full_at| full_at.saturating_sub(now));
-        RateStatus {
-            remaining: self.quota.saturating_sub(missing.div_ceil(self.interval)),
-            reset: missing.div_ceil(1_000_000_000),
+        let latest = now + self.quota * self.interval;
+        let mut status = RateStatus { remaining: self.quota, reset: 0 };
+        for (own, times) in of(client) {
+            let full_at = table.get(&own).map_or(now, |full_at| (*full_at).max(now));
+            let remaining = latest.saturating_sub(full_at) / self.interval_of(times);
+            status.remaining = status.remaining.min(remaining);
+            status.reset = status.reset.max((full_at - now).div_ceil(1_000_000_000));
         }
+        status
     }
 
     /// The value of `RateLimit-Policy`.
@@ -160,6 +168,11 @@ impl RateStatus {
     pub(crate) fn header(self) -> String {
         format!("\"publications\";r={};t={}", self.remaining, self.reset)
     }
+}
+
+/// A client's buckets and their sizes, as multiples of the quota: its own, and that of its /48 network.
+fn of(client: Client) -> impl Iterator<Item = (Client, u64)> {
+    std::iter::once((client, 1)).chain(client.site().map(|site| (site, SITE)))
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -242,7 +255,12 @@ mod tests {
         for number in 0..16 {
             assert_eq!(limiter.take_at(of(number), 100, 0), Ok(()), "{number}");
         }
-        assert!(limiter.take_at(of(16), 1, 0).is_err(), "of the same /48");
+        // A /48 network of 16 quotas refills 16 publications a second, a client one.
+        assert_eq!(limiter.take_at(of(16), 1, 0), Err(Duration::from_nanos(SECOND / 16)));
+        assert_eq!(limiter.status_at(of(16), 0), RateStatus { remaining: 0, reset: 100 });
+        assert_eq!(limiter.status_at(of(16), SECOND).remaining, 16);
+        // One of its networks is emptied in addition: both have to have enough.
+        assert_eq!(limiter.take_at(of(0), 2, SECOND), Err(SECOND).map_err(Duration::from_nanos));
         assert_eq!(limiter.take_at(of(1 << 16), 1, 0), Ok(()), "of another");
     }
 
