@@ -9,6 +9,7 @@ use std::sync::Arc;
 use apollo_compiler::ExecutableDocument;
 use apollo_compiler::ast;
 use apollo_compiler::executable::OperationType;
+use apollo_compiler::introspection;
 use apollo_compiler::parser::Parser;
 use apollo_compiler::validation::{DiagnosticList, Valid};
 
@@ -20,6 +21,8 @@ pub(crate) use cache::{BYTES_PER_BYTE, DocumentCache};
 
 /// The file name that apollo-compiler requires for a document.
 const PATH: &str = "query";
+/// The fields whose statements may read many rows.
+const SCANS: [&str; 3] = ["publications", "search", "history"];
 
 /// A validated document.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(crate) struct Prepared {
     pub(crate) document: Valid<ExecutableDocument>,
     /// The document for the introspection, when it differs: see [`one_of`].
     introspected: Option<Valid<ExecutableDocument>>,
+    /// Whether an operation reads pages, searches or histories, which can take much longer than look-ups.
+    pub(crate) scans: bool,
 }
 
 impl Prepared {
@@ -76,9 +81,20 @@ pub(crate) fn prepare(
         Unfit::Errors(diagnostics(&failed.errors, Code::ValidationFailed, limits))
     })?;
     checks::check(&schema.valid, &document).map_err(|error| error.cut(limits.max_error_length))?;
+    for operation in document.operations.iter() {
+        introspection::check_max_depth(&document, operation).map_err(|error| {
+            QueryError::new(Code::ValidationFailed, error.message().to_string())
+                .at(error.location(), &document.sources)
+        })?;
+    }
     // Each replacement field is valid in its place, so the whole document is still valid.
     let introspected = one_of::substituted(&schema.valid, &document).map(Valid::assume_valid);
-    Ok(Arc::new(Prepared { document, introspected }))
+    let scans = document
+        .operations
+        .iter()
+        .flat_map(|operation| operation.all_fields(&document))
+        .any(|field| SCANS.contains(&field.name.as_str()));
+    Ok(Arc::new(Prepared { document, introspected, scans }))
 }
 
 fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Unfit> {

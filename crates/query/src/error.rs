@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use apollo_compiler::parser::{LineColumn, SourceMap, SourceSpan};
+use apollo_compiler::response::ResponseDataPathSegment;
 use serde::{Serialize, Serializer};
 
 /// The stable values of `extensions.code`. The first four are Apollo's, which clients know.
@@ -134,6 +135,15 @@ pub(crate) struct Exceeded {
 pub(crate) enum Segment {
     Key(String),
     Index(usize),
+}
+
+impl From<ResponseDataPathSegment> for Segment {
+    fn from(segment: ResponseDataPathSegment) -> Self {
+        match segment {
+            ResponseDataPathSegment::Field(name) => Self::Key(name.to_string()),
+            ResponseDataPathSegment::ListIndex(index) => Self::Index(index),
+        }
+    }
 }
 
 /// One error of an answer.

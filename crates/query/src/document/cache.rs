@@ -48,7 +48,7 @@ mod tests {
 
     fn document() -> Document {
         let document = Valid::assume_valid(ExecutableDocument::new());
-        Arc::new(Prepared { document, introspected: None })
+        Arc::new(Prepared { document, introspected: None, scans: false })
     }
 
     #[test]

@@ -131,6 +131,21 @@ async fn the_introspection_of_tools_is_answered() {
     assert!(body.starts_with("{\"data\":{\"__schema\":") && body.len() > 10_000);
 }
 
+#[tokio::test]
+async fn the_nesting_of_the_introspection_is_measured_on_the_document_itself() {
+    let nested = |field: &str| {
+        format!(
+            "{{ __schema {{ types {{ fields {{ type {{ fields {{ type {{ {field} }} }} }} }} }} }} }}"
+        )
+    };
+    for field in ["name", "isOneOf"] {
+        let run = run(&executor(Limits::default()).0, &nested(field), "{}").await;
+        assert!(run.unwrap().contains(field));
+    }
+    let error = refusal(&nested("fields { type { fields { name } } }"));
+    assert!(error.code() == Code::ValidationFailed && error.message.contains("depth"), "{error:?}");
+}
+
 #[test]
 fn cycles_are_reported_and_not_followed() {
     let text = "{ ...a } fragment a on Query { ...b ...b } fragment b on Query { ...a ...a }";

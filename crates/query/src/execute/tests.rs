@@ -381,6 +381,9 @@ async fn the_introspection_stands_in_the_order_of_the_fields() {
     );
     let query = "query ($n: String!) { __type(name: $n) { kind } }";
     assert_eq!(data(query, r#"{"n":"Flag"}"#).await, r#"{"data":{"__type":{"kind":"ENUM"}}}"#);
+    let query = r#"query ($n: String = "Flag") { t: __type(name: $n) { kind } }"#;
+    let answer = data(query, r#"{"n":null}"#).await;
+    assert!(answer.contains(r#""path":["t"]"#), "{answer}");
 }
 
 #[tokio::test]

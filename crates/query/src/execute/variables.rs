@@ -345,7 +345,8 @@ impl<'de: 's, 's> Visitor<'de> for Typed<'s, '_> {
         if self.name() == "ID" {
             return self.text(value.to_string().into());
         }
-        self.int(i32::try_from(value).ok(), "an integer")
+        let kind = if self.name() == "Int" { "out of its range, 32 bits" } else { "an integer" };
+        self.int(i32::try_from(value).ok(), kind)
     }
 
     /// A float with fraction zero is accepted as an integer, as JavaScript does.
