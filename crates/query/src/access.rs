@@ -40,6 +40,23 @@ pub(crate) struct Access {
     pub(crate) origins: Origins,
 }
 
+/// Rows that were read for a client. They are charged when this is dropped, so also when the request fails or is given up. The
+/// client may go into debt: a refusal would make it read the rows again, and would never succeed where they cost more than a
+/// whole bucket.
+pub(crate) struct RowsRead<'a> {
+    access: &'a Access,
+    client: Client,
+    pub(crate) rows: u64,
+}
+
+impl Drop for RowsRead<'_> {
+    fn drop(&mut self) {
+        if let Some(limiter) = &self.access.limiter {
+            limiter.take_afterwards(self.client, self.rows);
+        }
+    }
+}
+
 impl Access {
     /// Reads the tokens and checks the settings where their types are not strict enough.
     pub(crate) fn new(settings: &QuerySettings) -> Result<Self, ConfigError> {
@@ -73,12 +90,9 @@ impl Access {
         }
     }
 
-    /// Takes `cost` publications for rows that were read already. The client may go into debt: a refusal here would
-    /// make it read the rows again, and would never succeed where they cost more than a whole bucket.
-    pub(crate) fn charge_afterwards(&self, client: Client, cost: u64) {
-        if let Some(limiter) = &self.limiter {
-            limiter.take_afterwards(client, cost);
-        }
+    /// Counts the rows that are read for a client's histories.
+    pub(crate) fn rows_read(&self, client: Client) -> RowsRead<'_> {
+        RowsRead { access: self, client, rows: 0 }
     }
 
     /// Reads the token file again every five seconds, for ever.

@@ -40,16 +40,28 @@ pub(crate) struct Admission {
     answers: Arc<Room>,
     waiting: Arc<Room>,
     validations: Semaphore,
-    lookups: Semaphore,
-    bulk: Semaphore,
-    bulk_places: u32,
+    lookups: Lane,
+    bulk: Lane,
     writing: Semaphore,
     sending: IntGauge,
 }
 
-/// A permit to work on a number of publications. Dropping it releases them.
+/// Permits to work on publications. Requests that scan (pages, searches, histories) may use half of them, because a scan can
+/// take seconds, and the others must not wait for it.
+#[derive(Debug)]
+struct Lane {
+    all: Semaphore,
+    scans: Semaphore,
+    places: u32,
+}
+
+/// Permits to work on a number of publications. Dropping them releases them.
 #[derive(Debug, Default)]
-pub(crate) struct Work<'a>(Option<SemaphorePermit<'a>>);
+pub(crate) struct Work<'a> {
+    permit: Option<SemaphorePermit<'a>>,
+    /// Held in addition by a request that scans.
+    scan: Option<SemaphorePermit<'a>>,
+}
 
 /// An answer that releases its buffer space when its last byte has left the process.
 struct Sending {
@@ -76,6 +88,23 @@ impl Drop for Sending {
     }
 }
 
+impl Lane {
+    fn new(places: u32) -> Self {
+        let scans = Semaphore::new(places.div_ceil(2) as usize);
+        Self { all: Semaphore::new(places as usize), scans, places }
+    }
+
+    async fn work(&self, publications: u32, scans: bool) -> Work<'_> {
+        let places = publications.min(self.places);
+        // The semaphores are never closed.
+        let scan = match scans {
+            true => self.scans.acquire_many(places.min(self.places.div_ceil(2))).await.ok(),
+            false => None,
+        };
+        Work { permit: self.all.acquire_many(places).await.ok(), scan }
+    }
+}
+
 /// How many bytes of written answers may wait for room.
 const fn max_waiting(max_answer: u64) -> u64 {
     max_answer / 2
@@ -91,9 +120,8 @@ impl Admission {
             answers: Room::new(max_answers.as_u64(), max_answer.as_u64()),
             waiting: Room::new(max_waiting(max_answer.as_u64()), 0),
             validations: Semaphore::new(VALIDATIONS),
-            lookups: Semaphore::new(LOOKUPS as usize),
-            bulk: Semaphore::new(max_refs_in_progress as usize),
-            bulk_places: max_refs_in_progress,
+            lookups: Lane::new(LOOKUPS),
+            bulk: Lane::new(max_refs_in_progress),
             writing: Semaphore::new(1),
             sending,
         }
@@ -112,9 +140,9 @@ impl Admission {
         peer: Option<Peer>,
     ) -> Option<Bytes> {
         let bytes = body.len() as u64;
-        let mut place = self.answers.enter(Guest::Leaving(peer), client);
+        let mut place = self.answers.enter(peer.map_or(Guest::Fixed, Guest::Leaving), client);
         if !place.take(bytes) {
-            let mut waiting = self.waiting.enter(Guest::Leaving(None), client);
+            let mut waiting = self.waiting.enter(Guest::Fixed, client);
             if !waiting.take(bytes) {
                 return None;
             }
@@ -137,26 +165,31 @@ impl Admission {
         if values < LARGE { None } else { self.writing.acquire().await.ok() }
     }
 
-    /// Waits for the permit to work on so many publications.
-    pub(crate) async fn work(&self, publications: u64) -> Work<'_> {
+    /// Waits for the permits to work on so many publications. `scans`: whether the request reads pages, searches or histories.
+    pub(crate) async fn work(&self, publications: u64, scans: bool) -> Work<'_> {
         let places = u32::try_from(publications).unwrap_or(u32::MAX);
         let lane = if places <= LOOKUP { &self.lookups } else { &self.bulk };
-        Work(lane.acquire_many(places.min(self.bulk_places)).await.ok())
+        lane.work(places, scans).await
     }
 
-    /// Replaces the estimated permit by one for the exact number. A surplus is released. A permit that is too small is
-    /// released before a larger one is awaited, because two requests that each hold a part and wait for more would
-    /// deadlock.
-    pub(crate) async fn work_exactly<'a>(&'a self, work: Work<'a>, publications: u64) -> Work<'a> {
+    /// Replaces the estimated permits by those for the exact number. A surplus is released. Permits that are too few are
+    /// released before more are awaited, because two requests that each hold a part and wait for more would deadlock.
+    pub(crate) async fn work_exactly<'a>(
+        &'a self,
+        mut work: Work<'a>,
+        publications: u64,
+        scans: bool,
+    ) -> Work<'a> {
         let wanted = usize::try_from(publications).unwrap_or(usize::MAX);
-        let Some(mut permit) = work.0 else { return self.work(publications).await };
-        let held = permit.num_permits();
-        if held < wanted.min(self.bulk_places as usize) {
-            drop(permit);
-            return self.work(publications).await;
+        let held = work.permit.as_ref().map_or(0, SemaphorePermit::num_permits);
+        if held < wanted.min(self.bulk.places as usize) {
+            drop(work);
+            return self.work(publications, scans).await;
         }
-        drop(permit.split(held.saturating_sub(wanted)));
-        Work(Some(permit))
+        for permit in [&mut work.permit, &mut work.scan].into_iter().flatten() {
+            drop(permit.split(permit.num_permits().saturating_sub(wanted)));
+        }
+        work
     }
 }
 
@@ -190,16 +223,34 @@ mod tests {
         settings.limits.max_refs_in_progress = 10_000;
         let admission = Admission::new(&settings, IntGauge::new("bytes", "Bytes").unwrap());
         let second = Duration::from_secs(1);
-        let first = admission.work(6_000).await;
-        assert!(timeout(second, admission.work(6_000)).await.is_err());
-        let other = admission.work(4_000).await;
-        assert!(timeout(second, admission.work_exactly(first, 6_001)).await.is_err());
-        let other = timeout(second, admission.work_exactly(other, 4_000)).await.unwrap();
-        let more = timeout(second, admission.work_exactly(other, 100_000)).await.unwrap();
-        assert!(timeout(second, admission.work(1_001)).await.is_err());
-        assert!(timeout(second, admission.work(LOOKUP.into())).await.is_ok(), "another lane");
+        let work = |publications| admission.work(publications, false);
+        let exactly = |held, publications| admission.work_exactly(held, publications, false);
+        let first = work(6_000).await;
+        assert!(timeout(second, work(6_000)).await.is_err());
+        let other = work(4_000).await;
+        assert!(timeout(second, exactly(first, 6_001)).await.is_err());
+        let other = timeout(second, exactly(other, 4_000)).await.unwrap();
+        let more = timeout(second, exactly(other, 100_000)).await.unwrap();
+        assert!(timeout(second, work(1_001)).await.is_err());
+        assert!(timeout(second, work(LOOKUP.into())).await.is_ok(), "another lane");
         // The surplus of an estimate is available to others at once.
-        let _less = timeout(second, admission.work_exactly(more, 1_200)).await.unwrap();
-        assert!(timeout(second, admission.work(8_800)).await.is_ok());
+        let _less = timeout(second, exactly(more, 1_200)).await.unwrap();
+        assert!(timeout(second, work(8_800)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scans_leave_half_of_each_lane_to_others() {
+        let settings = QuerySettings::default();
+        let admission = Admission::new(&settings, IntGauge::new("bytes", "Bytes").unwrap());
+        let second = Duration::from_secs(1);
+        for (publications, others) in [(1_000, 1_000), (5_000, 5_000)] {
+            let scan = admission.work(publications, true).await;
+            assert!(timeout(second, admission.work(publications, true)).await.is_err());
+            assert!(timeout(second, admission.work(others, false)).await.is_ok());
+            // The surplus of a scan is available to others that scan.
+            let _less = admission.work_exactly(scan, publications - 50, true).await;
+            let page = admission.work(50, true);
+            assert!(publications != 1_000 || timeout(second, page).await.is_ok());
+        }
     }
 }

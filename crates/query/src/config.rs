@@ -280,7 +280,7 @@ impl Default for Limits {
 impl Default for CacheSettings {
     fn default() -> Self {
         Self {
-            documents: ByteSize::mib(8),
+            documents: ByteSize::mib(4),
             persisted_queries: ByteSize::mib(2),
             settled_max_age: Duration::from_secs(3_600),
             unsettled_max_age: Duration::from_secs(30),

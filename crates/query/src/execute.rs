@@ -29,7 +29,7 @@ use self::variables::Variables;
 use self::write::{Found, Stop, Writer};
 use crate::config::{Limits, RegistrySettings};
 use crate::document::Prepared;
-use crate::error::{Code, Exceeded, QueryError};
+use crate::error::{Code, Exceeded, QueryError, Segment};
 use crate::metrics::QueryMetrics;
 use crate::schema::ApiSchema;
 use crate::schema::one_of;
@@ -45,6 +45,8 @@ pub(crate) struct Executor {
     pub(crate) reader: Arc<dyn PublicationReader>,
     /// Permits for statements that may read many rows.
     pub(crate) scans: Semaphore,
+    /// The permit for the statement that reads histories.
+    pub(crate) histories: Semaphore,
     pub(crate) metrics: QueryMetrics,
     /// Limits the log lines about errors of the store.
     pub(crate) quiet: Quiet,
@@ -115,15 +117,15 @@ impl Executor {
         // The operation exists, because the plan was made from it.
         let operation = document.operations.get(operation_name).map_err(unresolved)?;
         let (schema, implementers) = (&self.schema.valid, self.schema.implementers());
-        let answer = introspection::check_max_depth(document, operation).and_then(|()| {
-            introspection::partial_execute(schema, implementers, document, operation, variables)
-        });
+        let answer =
+            introspection::partial_execute(schema, implementers, document, operation, variables);
         let answer = answer.map_err(|error| {
             QueryError::new(Code::ValidationFailed, error.message().to_string())
                 .at(error.location(), &document.sources)
         })?;
         let errors = answer.errors.into_iter().map(|error| QueryError {
             locations: error.locations,
+            path: error.path.into_iter().map(Segment::from).collect(),
             ..QueryError::new(Code::BadUserInput, error.message)
         });
         let errors = errors.collect();

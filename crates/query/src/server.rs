@@ -98,6 +98,7 @@ impl Server {
             registry: settings.registry.clone(),
             reader,
             scans: Semaphore::new((settings.store.max_connections as usize / 2).max(1)),
+            histories: Semaphore::new(1),
             metrics,
             quiet: Quiet::default(),
         };

@@ -29,6 +29,8 @@ pub(crate) struct Memory {
     pub(crate) lists: AtomicUsize,
     pub(crate) filter: Mutex<Option<Filter>>,
     pub(crate) away: std::sync::atomic::AtomicBool,
+    /// Listings begin and never end.
+    pub(crate) listings_hang: std::sync::atomic::AtomicBool,
 }
 
 impl Memory {
@@ -55,6 +57,9 @@ impl PublicationReader for Memory {
         first: u32,
     ) -> Result<Vec<Publication>, Error> {
         self.lists.fetch_add(1, Ordering::Relaxed);
+        if self.listings_hang.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         self.answer()?;
         *self.filter.lock().unwrap() = Some(filter.clone());
         let mut rows = self.rows.clone();
@@ -181,6 +186,7 @@ pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
         },
         reader: memory.clone(),
         scans: Semaphore::new(1),
+        histories: Semaphore::new(1),
         metrics: QueryMetrics::register(&Registry::new()).unwrap(),
         quiet: Quiet::default(),
     };
@@ -201,7 +207,7 @@ pub(crate) async fn run(
     };
     let given = serde_json::from_str(variables).unwrap();
     let plan = executor.plan(&document, None, Some(given)).map_err(|error| vec![error])?;
-    let fetched = executor.fetch(&plan).await.map_err(|error| vec![error])?;
+    let fetched = executor.fetch(&plan, &mut 0).await.map_err(|error| vec![error])?;
     let executed =
         executor.answer(&document, None, &plan, &fetched).map_err(|error| vec![error])?;
     Ok(String::from_utf8(executed.body).unwrap())

@@ -13,6 +13,8 @@ const PROCESS: u64 = 24 << 20;
 /// A publication that is being looked up: its key and its row from the database. Measured with 5,000 references and all
 /// fields, rounded up.
 const MEMORY_OF_A_REFERENCE: u64 = 1_280;
+/// A package whose history is read, one at a time: 32,000 versions. One with more needs more (crates/query/README.md, Memory).
+const HISTORY: u64 = 32_000 * 128;
 /// An entry of the rate limit's table, with its part of the table's spare capacity.
 const RATE_CLIENT: u64 = 64;
 
@@ -35,6 +37,7 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
         ("limits.max_answer, being written", limits.max_answer.as_u64()),
         ("limits.max_answer, waiting to be sent", max_waiting(limits.max_answer.as_u64())),
         ("limits.max_refs_in_progress", references.saturating_mul(MEMORY_OF_A_REFERENCE)),
+        ("a history", HISTORY),
         ("limits.max_document, being validated", document.saturating_mul(VALIDATIONS as u64)),
         ("cache.documents", settings.cache.documents.as_u64()),
         ("cache.persisted_queries", settings.cache.persisted_queries.as_u64()),

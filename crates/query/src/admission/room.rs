@@ -26,7 +26,9 @@ pub(crate) enum Guest {
     /// A body that is being read.
     Arriving,
     /// An answer that is being sent to this peer.
-    Leaving(Option<Peer>),
+    Leaving(Peer),
+    /// Bytes that wait for this daemon: nobody can be evicted for them.
+    Fixed,
 }
 
 /// A total budget of bytes, and a share for each client.
@@ -128,8 +130,10 @@ impl Room {
         if let Some(own) = state.guests.get_mut(&id) {
             own.waits_for.get_or_insert_with(|| (Instant::now(), bytes));
         }
-        let evicted = state.in_the_way(id, bytes, is_share).is_some_and(Entry::evict);
-        state.going += usize::from(evicted);
+        if let Some(entry) = state.in_the_way(id, bytes, is_share) {
+            entry.evict();
+            state.going += 1;
+        }
         false
     }
 
@@ -182,7 +186,10 @@ impl State {
         let own = self.guests.get(&id)?;
         let others = || {
             self.guests.iter().filter(|(other, entry)| {
-                **other != id && entry.bytes > 0 && (is_share || entry.client == own.client)
+                **other != id
+                    && entry.bytes > 0
+                    && !matches!(entry.guest, Guest::Fixed)
+                    && (is_share || entry.client == own.client)
             })
         };
         let wanted = self.bytes_of(own.client) + bytes;
@@ -214,7 +221,8 @@ impl Entry {
 
     fn late(&self, now: Instant) -> Duration {
         match &self.guest {
-            Guest::Leaving(peer) => peer.as_ref().map_or(Duration::ZERO, Peer::behind),
+            Guest::Leaving(peer) => peer.behind(),
+            Guest::Fixed => Duration::ZERO,
             Guest::Arriving => {
                 let due = Duration::from_secs_f64(self.bytes as f64 / BODY_RATE);
                 let here = now.saturating_duration_since(self.since);
@@ -223,15 +231,13 @@ impl Entry {
         }
     }
 
-    /// Evicts the guest. Returns false for an answer without a known connection, which cannot be cut.
-    fn evict(&self) -> bool {
+    fn evict(&self) {
         match &self.guest {
-            Guest::Leaving(None) => return false,
-            Guest::Leaving(Some(peer)) => peer.cut(),
+            Guest::Leaving(peer) => peer.cut(),
             Guest::Arriving => self.evicted.notify.notify_one(),
+            Guest::Fixed => {}
         }
         self.evicted.flag.store(true, Ordering::Relaxed);
-        true
     }
 }
 
@@ -254,6 +260,18 @@ impl Place {
             // Try again in both cases, after a release and after the timeout.
             let _ = tokio::time::timeout(LOOK, freed).await;
         }
+    }
+
+    /// The body has arrived. From now on it waits for this daemon, and is not evicted.
+    pub(crate) fn arrived(&mut self) -> Result<(), GivenUp> {
+        let mut state = self.room.lock();
+        if self.evicted.flag.load(Ordering::Relaxed) {
+            return Err(GivenUp);
+        }
+        if let Some(own) = state.guests.get_mut(&self.id) {
+            own.guest = Guest::Fixed;
+        }
+        Ok(())
     }
 
     /// Waits until this guest is evicted.
@@ -322,6 +340,22 @@ mod tests {
         assert!(!growing.is_finished());
         // A late guest is evicted also while it waits for more itself.
         assert_eq!(slow.grow(1).await, Err(GivenUp));
+        drop(slow);
+        assert_eq!(timeout(Duration::from_secs(5), growing).await.unwrap().unwrap(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_has_arrived_is_not_evicted_in_the_place_of_a_slow_one() {
+        let room = Room::new(100, 100);
+        let mut whole = room.enter(Guest::Arriving, client(1));
+        assert!(fits(&mut whole, 60).await);
+        whole.arrived().unwrap();
+        let mut slow = room.enter(Guest::Arriving, client(2));
+        assert!(fits(&mut slow, 40).await);
+        let mut waiting = room.enter(Guest::Arriving, client(3));
+        let growing = tokio::spawn(async move { waiting.grow(30).await });
+        timeout(Duration::from_secs(5), slow.is_evicted()).await.unwrap();
+        assert_eq!(slow.arrived(), Err(GivenUp));
         drop(slow);
         assert_eq!(timeout(Duration::from_secs(5), growing).await.unwrap().unwrap(), Ok(()));
     }

@@ -12,8 +12,8 @@ use super::plan::{Plan, WithHistory};
 use crate::error::{Code, Exceeded, QueryError};
 
 impl Executor {
-    /// Runs the statements of a plan.
-    pub(crate) async fn fetch(&self, plan: &Plan) -> Result<Fetched, QueryError> {
+    /// Runs the statements of a plan. Adds the rows that it reads for histories to `read`, also when it fails.
+    pub(crate) async fn fetch(&self, plan: &Plan, read: &mut u64) -> Result<Fetched, QueryError> {
         self.metrics.keys.observe(plan.asked as f64);
         let mut fetched = Fetched {
             rows: self.find(&plan.keys).await?,
@@ -29,7 +29,7 @@ impl Executor {
             fetched.searches.push(names);
         }
         if !plan.with_history.is_empty() {
-            self.histories(plan, &mut fetched).await?;
+            self.histories(plan, &mut fetched, read).await?;
         }
         Ok(fetched)
     }
@@ -59,7 +59,12 @@ impl Executor {
     }
 
     /// Reads the histories of the rows. A name counts once, however many of its versions were asked for.
-    async fn histories(&self, plan: &Plan, fetched: &mut Fetched) -> Result<(), QueryError> {
+    async fn histories(
+        &self,
+        plan: &Plan,
+        fetched: &mut Fetched,
+        read: &mut u64,
+    ) -> Result<(), QueryError> {
         let mut asked: BTreeMap<&PackageName, Vec<&Publication>> = BTreeMap::new();
         for part in &plan.with_history {
             let rows: Vec<&Publication> = match part {
@@ -80,6 +85,7 @@ impl Executor {
         }
         let mut found = HashMap::new();
         let mut each = |name: &PackageName, rows: &[Past<'_>]| {
+            *read += rows.len() as u64;
             let own = asked.get(name).map_or(&[][..], Vec::as_slice);
             let past: Vec<Past<'_>> =
                 own.iter().map(|row| Past::of(&row.id.version, &row.info)).collect();
@@ -89,15 +95,18 @@ impl Executor {
             found.extend(ids.zip(histories));
         };
         let limit = self.limits.max_history;
-        let read = self.scan("history", self.reader.history(&names, limit, &mut each)).await?;
-        if !read.is_complete {
+        // The rows of a package are in memory together.
+        let _permit = self.histories.acquire().await.ok();
+        let extent = self.scan("history", self.reader.history(&names, limit, &mut each)).await?;
+        if !extent.is_complete {
+            // The package that passed the limit was read too.
+            *read = (*read).max(limit);
             return Err(too_much_history(limit));
         }
         if plan.with_strongest {
             self.strongest(&mut found).await?;
         }
         fetched.histories = found;
-        fetched.history_rows = read.rows;
         Ok(())
     }
 

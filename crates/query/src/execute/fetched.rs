@@ -16,8 +16,6 @@ pub(crate) struct Fetched {
     /// One entry for each search of the plan.
     pub(crate) searches: Vec<Vec<PackageName>>,
     pub(crate) histories: HashMap<PublicationId, FoundHistory>,
-    /// Number of rows that were read for the histories.
-    pub(crate) history_rows: u64,
 }
 
 /// A page of `publications`.

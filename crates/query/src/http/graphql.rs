@@ -74,15 +74,12 @@ impl App {
         if context.is_get {
             let pairs = pairs(&head.uri).map_err(Refusal::new)?;
             let parameters = Parameters::from_pairs(&pairs).map_err(Refusal::new)?;
-            let asked = self.asked(context, parameters, Work::default()).await?;
+            let asked = self.asked(context, parameters).await?;
             return self.run(context, asked).await;
         }
         let (text, place) = body(self, context, &head.headers, request_body).await?;
-        // A JSON list of n items has n - 1 commas. This estimate is replaced by the exact number after planning.
-        let commas = text.iter().filter(|byte| **byte == b',').count();
-        let work = self.admission.work(commas as u64 + 1).await;
         let parameters = Parameters::from_body(&text).map_err(Refusal::new)?;
-        let asked = self.asked(context, parameters, work).await?;
+        let asked = self.asked(context, parameters).await?;
         // The plan does not borrow from the body.
         drop((text, place));
         self.run(context, asked).await
@@ -93,7 +90,6 @@ impl App {
         &'a self,
         context: &Context,
         parameters: Parameters<'_>,
-        work: Work<'a>,
     ) -> Result<Planned<'a>, Refusal> {
         let refused = |error| Refusal::all(vec![error], context.media);
         let Parameters { query, operation_name, variables, persisted } = parameters;
@@ -109,6 +105,7 @@ impl App {
             let bytes = i64::try_from(self.persisted.bytes()).unwrap_or(i64::MAX);
             self.executor.metrics.persisted_query_bytes.set(bytes);
         }
+        let work = self.admission.work(estimate(&text, variables), document.scans).await;
         let plan = self.executor.plan(&document, operation_name.as_deref(), variables);
         Ok(Planned { document, operation_name, plan: plan.map_err(refused)?, work })
     }
@@ -122,7 +119,7 @@ impl App {
     ) -> Result<(Fetched, u64), Refusal> {
         let variables = Some(variables);
         let parameters = Parameters { query: query.to_owned(), variables, ..Parameters::default() };
-        let mut planned = self.asked(context, parameters, Work::default()).await?;
+        let mut planned = self.asked(context, parameters).await?;
         let fetched = self.fetch(context, &mut planned).await?;
         Ok((fetched, planned.plan.asked))
     }
@@ -146,10 +143,10 @@ impl App {
         let asked = planned.plan.asked;
         // The request itself was charged one already.
         self.access.charge(context.client, asked.saturating_sub(1)).map_err(refused)?;
-        planned.work = self.admission.work_exactly(std::mem::take(&mut planned.work), asked).await;
-        let fetched = self.executor.fetch(&planned.plan).await.map_err(refused)?;
-        self.access.charge_afterwards(context.client, fetched.history_rows);
-        Ok(fetched)
+        let work = std::mem::take(&mut planned.work);
+        planned.work = self.admission.work_exactly(work, asked, planned.document.scans).await;
+        let mut read = self.access.rows_read(context.client);
+        self.executor.fetch(&planned.plan, &mut read.rows).await.map_err(refused)
     }
 
     /// The text of the document: sent by the client, or cached under its hash.
@@ -187,6 +184,13 @@ impl App {
         self.executor.metrics.document_cache_bytes.set(bytes);
         Ok(document)
     }
+}
+
+/// About how many publications a request asks for, before it is planned. Never much too few: a list of n variables has n - 1
+/// commas, and a publication in the document has at least one string.
+fn estimate(text: &str, variables: Option<&RawValue>) -> u64 {
+    let count = |text: &str, byte| text.bytes().filter(|own| *own == byte).count() as u64;
+    1 + count(text, b'"') / 2 + variables.map_or(0, |own| count(own.get(), b','))
 }
 
 fn not_a_query() -> Refusal {

@@ -69,7 +69,10 @@ pub(super) async fn body(
             () = place.is_evicted() => return Err(Refusal::busy()),
             frame = tokio::time::timeout_at(context.until, body.frame()) => frame,
         };
-        let Some(frame) = frame.map_err(|_| late())? else { return Ok((read, place)) };
+        let Some(frame) = frame.map_err(|_| late())? else {
+            place.arrived().map_err(|_| Refusal::busy())?;
+            return Ok((read, place));
+        };
         let frame = frame.map_err(|_| {
             Refusal::new(QueryError::new(Code::BadRequest, "the body cannot be read"))
         })?;

@@ -97,6 +97,32 @@ async fn answers_the_seed_by_post_and_get_and_stops() {
 }
 
 #[tokio::test]
+async fn slow_listings_leave_the_look_ups_of_others_alone() {
+    let running = start(|_| ()).await;
+    running.memory.listings_hang.store(true, Ordering::Relaxed);
+    let pages: String = (0..10)
+        .map(|at| format!("p{at}: publications(first: 100, filter: {{username: \\\"x\\\"}}) {{ edges {{ cursor }} }} "))
+        .collect();
+    let body = format!(r#"{{"query":"{{ {pages} }}"}}"#);
+    let length = body.len();
+    let head =
+        format!("POST /graphql HTTP/1.1\r\nhost: x\r\n{JSON}\r\ncontent-length: {length}\r\n\r\n");
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(running.http).await.unwrap();
+        stream.write_all((head.clone() + &body).as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    while running.memory.lists.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let answer =
+        tokio::time::timeout(std::time::Duration::from_secs(5), running.post(&[JSON], SEED));
+    let (status, answer) = answer.await.expect("an answer in time");
+    assert!(status == 200 && answer.ends_with(ANSWER), "{answer}");
+}
+
+#[tokio::test]
 async fn statuses_follow_the_media_type() {
     let running = start(|_| ()).await;
     for (body, code) in [

@@ -126,10 +126,10 @@ impl PublicationReader for SqliteReader {
         // The rows of the current package.
         let (mut place, mut package) = (None, Vec::new());
         let mut rows = 0;
-        let mut hand_on = |place: Option<i64>, package: &[SqliteRow]| {
+        let mut hand_on = |place: Option<i64>, package: &[Kept]| {
             let name = place.and_then(|place| sorted.get(usize::try_from(place).ok()?));
             let Some(name) = name else { return Ok(()) };
-            let past: Vec<_> = package.iter().map(past).collect::<Result<_, _>>()?;
+            let past: Vec<_> = package.iter().map(Kept::past).collect::<Result<_, _>>()?;
             each(name, &past);
             Ok::<_, Error>(())
         };
@@ -144,7 +144,7 @@ impl PublicationReader for SqliteReader {
             if rows + package.len() as u64 == limit {
                 return Ok(RowsRead { rows, is_complete: false });
             }
-            package.push(row);
+            package.push(Kept::of(&row)?);
         }
         hand_on(place, &package)?;
         Ok(RowsRead { rows: rows + package.len() as u64, is_complete: true })
@@ -208,12 +208,26 @@ impl Source for Found<'_> {
     }
 }
 
-/// The part of a row that a history needs: index of the package, version, time, flag, credential and user name.
-fn past(row: &SqliteRow) -> Result<Past<'_>, Error> {
-    let credential = Credential::parse(row.try_get(4)?)?;
-    let method = PublishMethod::of(row.try_get(3)?, credential);
-    let past = Past::new(row.try_get(1)?, time(row.try_get(2)?)?, method, row.try_get(5)?);
-    past.map_err(|_| Error::fatal("a row holds a value that no event can have"))
+/// The part of a row that a history needs. A [`SqliteRow`] has ten times its size, and a package has thousands of rows.
+struct Kept {
+    version: Box<str>,
+    created: Timestamp,
+    method: PublishMethod,
+    username: Option<Box<str>>,
+}
+
+impl Kept {
+    /// From a row of: index of the package, version, time, flag, credential, user name.
+    fn of(row: &SqliteRow) -> Result<Self, Error> {
+        let method = PublishMethod::of(row.try_get(3)?, Credential::parse(row.try_get(4)?)?);
+        let (version, username) = (row.try_get(1)?, row.try_get(5)?);
+        Ok(Self { version, created: time(row.try_get(2)?)?, method, username })
+    }
+
+    fn past(&self) -> Result<Past<'_>, Error> {
+        Past::new(&self.version, self.created, self.method, self.username.as_deref())
+            .map_err(|_| Error::fatal("a row holds a value that no event can have"))
+    }
 }
 
 /// The keys as a JSON array of `[name, version]`, because SQLite can bind a list of any length only as JSON.
