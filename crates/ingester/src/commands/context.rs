@@ -63,15 +63,9 @@ impl Context {
         // A command's metrics are not scraped.
         let load = move || EvidenceLoader::load(&for_loader, Arc::new(()));
         let history = tokio::task::spawn_blocking(load).await??.history();
-        let evaluator = Evaluator {
-            decode: settings.decode_rules(),
-            history,
-            tfa: settings.tfa_rules(),
-            generation: settings.enrich.generation,
-        };
         let waits = Arc::new(Waits::default());
         Ok(Self {
-            evaluator,
+            evaluator: Evaluator::new(&settings, history),
             store: Arc::new(Retrying::new(store::open_writer(&settings.store)?, waits.clone())),
             rows: Arc::new(Retrying::new(store::open_reader(&settings.store)?, waits.clone())),
             jobs: jobs(&settings, &waits)?,

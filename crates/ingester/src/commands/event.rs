@@ -97,12 +97,8 @@ impl EventCommand {
             writeln!(stdout(), "{}", serde_json::to_string_pretty(&event_schema())?)?;
             return Ok(true);
         }
-        let evaluator = Evaluator {
-            decode: settings.decode_rules(),
-            history: Arc::new(ExitHistory::new(settings.tor_rules()?)),
-            tfa: settings.tfa_rules(),
-            generation: settings.enrich.generation,
-        };
+        let history = ExitHistory::new(settings.tor_rules()?);
+        let evaluator = Evaluator::new(settings, Arc::new(history));
         let output = Output::chosen(check.output);
         let mut are_good = true;
         for path in &check.files {

@@ -89,32 +89,19 @@ impl IngesterMetrics {
     }
 
     pub(crate) fn verdicts(&self) -> Verdicts {
+        let word = |verdict: Option<bool>| match verdict {
+            Some(true) => "true",
+            Some(false) => "false",
+            None => "null",
+        };
         let tor = |&reason: &TorReason| {
-            let verdict = match reason {
-                TorReason::AnonymousIp
-                | TorReason::Edge
-                | TorReason::ExitList
-                | TorReason::Prefix
-                | TorReason::Snapshot => "true",
-                TorReason::NotListed => "false",
-                TorReason::BadAddress
-                | TorReason::ListedAfter
-                | TorReason::NoAddress
-                | TorReason::NoCoverage
-                | TorReason::NotGlobal => "null",
-            };
-            self.tor_verdicts_total.with_label_values(&[verdict, reason.as_str()])
+            self.tor_verdicts_total.with_label_values(&[word(reason.verdict()), reason.as_str()])
         };
         let tfa = |&reason: &TfaReason| {
             // Two reasons have two verdicts. A slot of a verdict that a reason cannot have repeats another one.
             let verdicts = match reason {
                 TfaReason::Acr | TfaReason::Amr => ["false", "false", "true"],
-                TfaReason::SecondFactor => ["true"; 3],
-                TfaReason::NotReported => ["null"; 3],
-                TfaReason::NoHumanFactor
-                | TfaReason::NoSecondFactor
-                | TfaReason::PasswordOnly
-                | TfaReason::SecondFactorRejected => ["false"; 3],
+                _ => [word(reason.verdict().tfa); 3],
             };
             verdicts.map(|verdict| {
                 self.tfa_verdicts_total.with_label_values(&[verdict, reason.as_str()])

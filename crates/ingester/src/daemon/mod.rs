@@ -206,12 +206,7 @@ impl Work {
         );
         let observer = LiveObserver::new(self.metrics.clone(), lag, source, limit);
         Ingest {
-            evaluator: Evaluator {
-                decode: self.settings.decode_rules(),
-                history,
-                tfa: self.settings.tfa_rules(),
-                generation: self.settings.enrich.generation,
-            },
+            evaluator: Evaluator::new(&self.settings, history),
             evidence: Box::new(evidence),
             writer: Arc::new(writer),
             observer: Box::new(observer),

@@ -8,6 +8,7 @@ use model::Publication;
 use crate::decode::rejection::Rejection;
 use crate::decode::{DecodeRules, Decoded, SkipReason, decode};
 use crate::record::Record;
+use crate::settings::Settings;
 
 /// The outcome of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,16 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
+    /// An evaluator by the rules of the settings.
+    pub(crate) fn new(settings: &Settings, history: Arc<ExitHistory>) -> Self {
+        Self {
+            decode: settings.decode_rules(),
+            history,
+            tfa: settings.tfa_rules(),
+            generation: settings.enrich.generation,
+        }
+    }
+
     /// Evaluates one record.
     #[must_use]
     pub fn evaluate(&self, record: &Record) -> Outcome {
