@@ -117,13 +117,3 @@ fn a_seed_is_a_schedule() {
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
 }
-
-/// Seeds that failed once, from before the fix of the bug that they found.
-#[test]
-fn seeds_that_once_failed_pass() {
-    const FAILED: &[u64] = &[];
-    for &seed in FAILED {
-        let outcome = schedule::run(seed);
-        assert_eq!(outcome.violation, None, "seed {seed}");
-    }
-}

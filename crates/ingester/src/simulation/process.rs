@@ -13,6 +13,7 @@ use store::{Error, PublicationWriter, Recorded, Retrying, WaitCause};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::schedule::Kind;
 use super::world::{Shared, TableMode, WriteFault, evaluator, lock};
 use crate::daemon::health::Health;
 use crate::daemon::lag::Lag;
@@ -235,7 +236,7 @@ impl PublicationWriter for Table {
         self.life.goes_on().await;
         self.check(rows);
         self.mode()?;
-        let fault = lock(&self.world).faults.pop();
+        let fault = lock(&self.world).next_fault();
         if let Some(WriteFault::Fails(cause)) = fault {
             self.takes(None).await;
             return Err(error(cause));
@@ -299,7 +300,10 @@ impl DeadLetters for DeadLetterTopic {
             return Err(undelivered());
         }
         let is_lost = world.lost_acknowledgements > 0;
-        world.lost_acknowledgements -= u32::from(is_lost);
+        if is_lost {
+            world.lost_acknowledgements -= 1;
+            world.happened(Kind::AcknowledgementLost);
+        }
         world.dead_letter(record, !is_lost);
         if is_lost { Err(undelivered()) } else { Ok(()) }
     }

@@ -51,7 +51,6 @@ struct Schedule {
     backup: Option<Backup>,
     /// The end of the present outage.
     mended_at: Option<Instant>,
-    kinds: Vec<u64>,
 }
 
 /// Runs the schedule of a seed.
@@ -60,14 +59,8 @@ pub(super) fn run(seed: u64) -> Outcome {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async {
         let world = Shared::new(World::new(seed).into());
-        let mut schedule = Schedule {
-            rng: Rng::new(seed),
-            world,
-            member: None,
-            backup: None,
-            mended_at: None,
-            kinds: vec![0; Kind::ALL.len()],
-        };
+        let mut schedule =
+            Schedule { rng: Rng::new(seed), world, member: None, backup: None, mended_at: None };
         let steps = LEAST_STEPS + schedule.rng.below(50);
         for _ in 0..steps {
             schedule.step().await;
@@ -76,14 +69,18 @@ pub(super) fn run(seed: u64) -> Outcome {
             }
         }
         schedule.end().await;
-        let violation = lock(&schedule.world).violation.take();
-        Outcome { kinds: schedule.kinds, steps, violation }
+        let mut world = lock(&schedule.world);
+        Outcome {
+            kinds: std::mem::take(&mut world.kinds),
+            steps,
+            violation: world.violation.take(),
+        }
     })
 }
 
 impl Schedule {
-    fn happened(&mut self, kind: Kind) {
-        self.kinds[kind as usize] += 1;
+    fn happened(&self, kind: Kind) {
+        lock(&self.world).happened(kind);
     }
 
     async fn step(&mut self) {
@@ -182,10 +179,7 @@ impl Schedule {
             16 => self.write_fault(WriteFault::Slow, Kind::SlowWrite),
             17 => self.write_fault(WriteFault::AnswerLost, Kind::AnswerLost),
             18 if self.rng.one_in(4) => self.write_fault(WriteFault::Endless, Kind::EndlessWrite),
-            19 => {
-                lock(&self.world).lost_acknowledgements += 1;
-                self.happened(Kind::AcknowledgementLost);
-            }
+            19 => lock(&self.world).lost_acknowledgements += 1,
             20 if self.rng.one_in(2) => self.stop().await,
             21 => self.crash(),
             22 => self.cut(),
@@ -261,10 +255,9 @@ impl Schedule {
         world.dead_letters_away = false;
     }
 
-    /// Sets a fault for the next write.
-    fn write_fault(&mut self, fault: WriteFault, kind: Kind) {
-        lock(&self.world).faults.push(fault);
-        self.happened(kind);
+    /// Sets a fault for the next write. It has happened when a write takes it.
+    fn write_fault(&self, fault: WriteFault, kind: Kind) {
+        lock(&self.world).faults.push((fault, kind));
     }
 
     async fn stop(&mut self) {
@@ -382,7 +375,7 @@ impl Schedule {
         let ended = if member.is_at_end() { Ok(()) } else { Err("reading does not end".into()) };
         let stopped = member.stop(END).await;
         let mut world = lock(&self.world);
-        self.kinds[Kind::RowRefused as usize] = world.refused_rows();
+        world.kinds[Kind::RowRefused as usize] = world.refused_rows();
         ended.and(stopped).unwrap_or_else(|what| world.violated(what));
         world.check_end();
     }

@@ -9,6 +9,7 @@ use model::{EventIdentity, Position, Publication, PublicationId};
 use store::{Account, Advance, DatabaseId, Recorded, TablePosition, WaitCause};
 
 use super::rng::Rng;
+use super::schedule::Kind;
 use super::topic::{Expected, Log, Made};
 use crate::decode::DecodeRules;
 use crate::pipeline::evaluate::{Evaluator, Outcome};
@@ -102,9 +103,12 @@ pub(super) struct World {
     /// By partition, how often the table or the log went back.
     stamps: Vec<u32>,
     pub(super) mode: TableMode,
-    pub(super) faults: Vec<WriteFault>,
+    /// Faults of the next writes, the last first.
+    pub(super) faults: Vec<(WriteFault, Kind)>,
     pub(super) dead_letters_away: bool,
     pub(super) lost_acknowledgements: u32,
+    /// How often each kind happened.
+    pub(super) kinds: Vec<u64>,
     pub(super) violation: Option<String>,
 }
 
@@ -134,8 +138,20 @@ impl World {
             faults: Vec::new(),
             dead_letters_away: false,
             lost_acknowledgements: 0,
+            kinds: vec![0; Kind::ALL.len()],
             violation: None,
         }
+    }
+
+    pub(super) fn happened(&mut self, kind: Kind) {
+        self.kinds[kind as usize] += 1;
+    }
+
+    /// The fault of the write that begins now.
+    pub(super) fn next_fault(&mut self) -> Option<WriteFault> {
+        let (fault, kind) = self.faults.pop()?;
+        self.happened(kind);
+        Some(fault)
     }
 
     /// Records the first violation.
