@@ -13,7 +13,7 @@ use testkit::{
 use crate::load::{self, Load, Made, Oracle, Target};
 use crate::random::Random;
 use crate::report::Outcome;
-use crate::support::{Running, Scene, generated, publisher};
+use crate::support::{Running, Scene, generated, identity, publisher};
 use crate::{Plan, cluster};
 
 /// The deadline for an ingester to recover. After it something is broken.
@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// The broker's listener for the proxy.
 const PROXIED: &str = "PROXIED";
 const RECORDS_TOTAL: &str = "publication_ingester_records_total{";
+/// The day and the source of the events that `generated` makes: 2024-03-05.
+const DAY: i64 = 1_709_596_800;
+const SOURCE: &str = "/registry/npm/publish";
 /// The session timeout of the run, which its broker allows.
 pub(crate) const SESSION: Duration = Duration::from_secs(6);
 
@@ -311,15 +314,18 @@ impl<'w> Run<'w> {
     }
 
     async fn compare_rows(&self, mut outcome: Outcome) -> Outcome {
-        let rows = sqlx::query("SELECT name, username, revision, disputed FROM publication")
-            .fetch_all(&self.pool)
-            .await
-            .expect("the database is back");
+        let sql =
+            "SELECT name, username, revision, disputed, tfa, tfa_reason::text, tor, integrity,
+            extract(epoch FROM created)::bigint, encode(event_identity, 'hex') FROM publication";
+        let rows = sqlx::query(sql).fetch_all(&self.pool).await.expect("the database is back");
         let mut expected = std::mem::take(&mut self.target.oracle().rows);
         outcome.rows = expected.len();
         for row in rows {
             let (name, username): (String, Option<String>) = (row.get(0), row.get(1));
             let (revision, disputed): (i32, bool) = (row.get(2), row.get(3));
+            let (tfa, tfa_reason): (Option<bool>, String) = (row.get(4), row.get(5));
+            let (tor, integrity): (Option<bool>, Option<String>) = (row.get(6), row.get(7));
+            let (created, stored): (i64, String) = (row.get(8), row.get(9));
             let number = name.strip_prefix("package-").and_then(|text| text.parse().ok());
             let Some((number, row)) = number.and_then(|number| expected.remove_entry(&number))
             else {
@@ -328,7 +334,14 @@ impl<'w> Run<'w> {
             };
             let revision = u32::try_from(revision).expect("a revision is not below 0");
             let allowed = row.least.unwrap_or(0)..=row.most;
-            let is_right = username == Some(publisher(number, revision));
+            // As `generated` makes the event, in which no second factor is verified. There are no exit lists.
+            let even = number.is_multiple_of(2);
+            let reason = if even { "second_factor_rejected" } else { "no_second_factor" };
+            let second = i64::try_from(number % 86_400).expect("a number below a day");
+            let is_right = username == Some(publisher(number, revision))
+                && (tfa, tfa_reason.as_str(), tor) == (Some(false), reason, None)
+                && (integrity, created) == (None, DAY + second)
+                && stored == identity(SOURCE, &format!("{number}-{revision}"));
             if !is_right || !allowed.contains(&revision) || disputed {
                 outcome.wrong += 1;
             }
