@@ -81,10 +81,14 @@ impl Database {
     pub(crate) async fn text(&self) -> String {
         match self {
             Self::Postgres { pool, .. } => {
-                sqlx::query_scalar(POSTGRES_TEXT).fetch_one(pool).await.unwrap_or_default()
+                let text = sqlx::query_scalar(POSTGRES_TEXT).fetch_one(pool).await;
+                text.expect("the database answers")
             }
             Self::Sqlite { file, .. } => {
-                let bytes = fs::read(file).unwrap_or_default();
+                let log = PathBuf::from(format!("{}-wal", file.display()));
+                let mut bytes = fs::read(file).expect("the file is there");
+                // Rows that are not in the file yet. The last connection removes the log.
+                bytes.extend(fs::read(log).unwrap_or_default());
                 String::from_utf8_lossy(&bytes).into_owned()
             }
         }

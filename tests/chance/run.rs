@@ -20,7 +20,7 @@ use crate::support::{Running, Scene};
 /// The deadline of a wait. After it something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Maximum number of records produced together.
-const CHUNK: usize = 60;
+pub(crate) const CHUNK: usize = 60;
 
 /// The state of a schedule.
 pub(crate) struct Run<'w> {
@@ -188,7 +188,7 @@ impl<'w> Run<'w> {
 
     async fn act(&mut self, fault: Fault, random: &mut Random, maker: &mut Maker) {
         match fault {
-            Fault::DatabasePutBack => self.put_database_back(random).await,
+            Fault::DatabasePutBack => self.put_database_back(random, maker).await,
             Fault::TableEmptied => self.empty_tables(random).await,
             Fault::Nothing => {}
             Fault::Poison => {

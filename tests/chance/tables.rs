@@ -6,8 +6,9 @@ use testkit::{StopMode, eventually};
 
 use crate::raising::raising;
 use crate::random::Random;
-use crate::run::{PATIENCE, Run};
-use crate::schedule::{Fault, one_in, pick};
+use crate::record::Maker;
+use crate::run::{CHUNK, PATIENCE, Run};
+use crate::schedule::{Fault, index, one_in, pick};
 
 /// Temporary errors: serialization failure, deadlock, query cancelled, disk full, too many connections, I/O error.
 const PASSING: [&str; 6] = ["40001", "40P01", "57014", "53100", "53300", "58030"];
@@ -55,13 +56,13 @@ impl Run<'_> {
         .await;
     }
 
-    /// Restores the copy of the database. If there is no copy yet, makes one.
-    pub(crate) async fn put_database_back(&mut self, random: &mut Random) {
+    /// Restores the copy of the database. If there is no copy yet, makes one and has more records read first.
+    pub(crate) async fn put_database_back(&mut self, random: &mut Random, maker: &mut Maker) {
         if self.copy.is_none() {
-            self.settle(Fault::DatabasePutBack).await;
-            self.sent.found(self.evidence.lists.len());
+            self.found(Fault::DatabasePutBack).await;
             self.take_copy().await;
-            return;
+            self.put(maker.records(1 + index(random, CHUNK))).await;
+            self.found(Fault::DatabasePutBack).await;
         }
         // A file may only be replaced while no process has it open, as the guide says.
         if self.settings.sqlite || one_in(random, 2) {
@@ -72,6 +73,12 @@ impl Run<'_> {
             self.sent.put_back(&copied, self.generation);
         }
         self.start_all();
+    }
+
+    /// Waits until everything that was sent has been read.
+    async fn found(&mut self, fault: Fault) {
+        self.settle(fault).await;
+        self.sent.found(self.evidence.lists.len());
     }
 
     /// Empties the tables.
