@@ -1,7 +1,7 @@
 //! Verdicts that are updated by new lists: later ones, older ones, broken ones, and lists that arrive while no ingester runs.
 
 use serde_json::{Value, json};
-use testkit::{Record, eventually};
+use testkit::{DatabaseAdmin, Record, eventually};
 
 use crate::support::{Running, Scene, event, structured, with, write_snapshot};
 
@@ -110,6 +110,71 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     let letters = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
     assert_eq!(letters.len(), 1, "a settling pass rejects nothing anew");
     assert_eq!(scene.lag().await, 0);
+}
+
+/// What a list had changed is lost with a restored copy. The partition forgets by which lists it is settled.
+#[tokio::test]
+async fn a_database_that_went_back_is_settled_again_without_a_new_list() {
+    let scene = Scene::new("settling-back", 1).await;
+    let admin = DatabaseAdmin::of(&scene.store);
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    let path = lists.to_str().unwrap();
+    let environment =
+        [("INGESTER_TOR__SNAPSHOTS", path), ("INGESTER_TOR__REFRESH_EVERY", "1s"), ANY_AGE];
+    write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
+    let mut ingester = scene.ingester(&environment);
+    scene.produce([structured(&from("exit", EXIT))]).await;
+    scene.caught_up(&mut ingester).await;
+    assert_eq!(verdicts(&scene).await, ["exit false not_listed open"]);
+    admin.copy().await;
+    write_snapshot(&lists, "2019-07-25-17-00-00", &[EXIT]);
+    become_these(&scene, &mut ingester, &["exit true snapshot settled"]).await;
+    scene.produce([structured(&from("other", "71.160.223.45"))]).await;
+    let both = ["exit true snapshot settled", "other false not_listed open"];
+    become_these(&scene, &mut ingester, &both).await;
+    scene.caught_up(&mut ingester).await;
+
+    admin.put_back().await;
+    become_these(&scene, &mut ingester, &both).await;
+    assert_eq!(ingester.metrics().get("store_rewound_records_total"), Some(1.0));
+    ingester.stop();
+}
+
+/// An Anonymous IP database is evidence of its build's time on, and the build after it settles what it does not name.
+#[tokio::test]
+async fn databases_of_anonymous_addresses_are_evidence() {
+    const DATABASE: &[u8] =
+        include_bytes!("../../crates/enrich/tests/data/anonymous-ip/GeoIP2-Anonymous-IP-Test.mmdb");
+    /// When that database was built: 2026-02-04T22:49:29Z.
+    const BUILT: u32 = 1_770_245_369;
+    let scene = Scene::new("settling-databases", 1).await;
+    let databases = scene.directory.path().join("databases");
+    std::fs::create_dir(&databases).unwrap();
+    let path = databases.to_str().unwrap();
+    let environment =
+        [("INGESTER_TOR__ANONYMOUS_IP", path), ("INGESTER_TOR__REFRESH_EVERY", "1s"), ANY_AGE];
+    let mut ingester = scene.ingester(&environment);
+    let at = |name: &str, address: &str| {
+        with(from(name, address), "/data/publishedAt", json!("2026-02-05T12:00:00Z"))
+    };
+    let events = [at("exit", "81.2.69.160"), at("other", "71.160.223.45")];
+    scene.produce(events.iter().map(structured)).await;
+    scene.caught_up(&mut ingester).await;
+    let none = ["exit null no_coverage open", "other null no_coverage open"];
+    assert_eq!(verdicts(&scene).await, none);
+    std::fs::write(databases.join("first.mmdb"), DATABASE).unwrap();
+    let named = ["exit true anonymous_ip settled", "other false not_listed open"];
+    become_these(&scene, &mut ingester, &named).await;
+    let mut later = DATABASE.to_vec();
+    let key = b"build_epoch";
+    let epoch = later.windows(key.len()).rposition(|part| part == key).unwrap() + key.len();
+    let epoch = (epoch..).find(|&at| later[at..at + 4] == BUILT.to_be_bytes()).unwrap();
+    later[epoch..epoch + 4].copy_from_slice(&(BUILT + 4 * 86_400).to_be_bytes());
+    std::fs::write(databases.join("second.mmdb"), later).unwrap();
+    let settled = ["exit true anonymous_ip settled", "other false not_listed settled"];
+    become_these(&scene, &mut ingester, &settled).await;
+    ingester.stop();
 }
 
 /// A list older than the newest one changes settled verdicts, also when it arrived while no ingester ran.

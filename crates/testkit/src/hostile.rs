@@ -112,10 +112,9 @@ impl WitnessResult {
 pub fn run_attack(attack: &Attack, target: Target) -> AttackResult {
     // Resets the peak memory. Without permission it is the peak since the server's start.
     let _ = fs::write(format!("/proc/{}/clear_refs", target.pid), "5");
-    // Needs more connections than a shell's usual limit. If the limit cannot be raised, fewer are opened.
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+    // Needs more connections than a shell's usual limit.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a process may read its limits");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a process may raise its limit");
     let http = target.http;
     let over = &AtomicBool::new(false);
     thread::scope(|scope| {
@@ -145,7 +144,7 @@ pub fn run_attack(attack: &Attack, target: Target) -> AttackResult {
         over.store(true, Ordering::Relaxed);
         let seen = asking.into_iter().filter_map(|asking| asking.join().ok());
         let witnesses = seen.collect();
-        let peak = peak_memory(target.pid).unwrap_or_default();
+        let peak = peak_memory(target.pid).expect("the server is running");
         AttackResult { bytes, answer, time, peak, witnesses }
     })
 }
@@ -280,9 +279,8 @@ fn hold(http: SocketAddr, crowd: Crowd, part: &[u8]) -> (usize, String) {
     let (mut open, mut sent) = (Vec::new(), 0);
     for number in 0..crowd.count {
         let place = u32::try_from(number / crowd.per_address).unwrap_or_default();
-        let Ok(mut stream) = connect_from(Ipv4Addr::from_bits(first + place), http) else {
-            continue;
-        };
+        let mut stream = connect_from(Ipv4Addr::from_bits(first + place), http)
+            .unwrap_or_else(|error| panic!("connection {number} of {}: {error}", crowd.count));
         // Do not wait for bytes that the server does not read.
         let _ = stream.set_nonblocking(true);
         let written = stream.write(part).unwrap_or_default();
@@ -300,18 +298,17 @@ fn hold(http: SocketAddr, crowd: Crowd, part: &[u8]) -> (usize, String) {
         }
         thread::sleep(Duration::from_millis(50));
     }
-    let opened = open.len();
     for (stream, _) in open {
         let _ = stream.shutdown(Shutdown::Both);
     }
-    (sent, format!("{opened} of {} opened", crowd.count))
+    (sent, format!("{} opened", crowd.count))
 }
 
 /// Sends the request `count` times and reads a kilobyte of each answer ten times a second.
 fn read_slowly(http: SocketAddr, count: usize, request: &[u8]) -> (usize, String) {
     let mut open = Vec::new();
     for _ in 0..count {
-        let Ok(mut stream) = TcpStream::connect(http) else { continue };
+        let mut stream = TcpStream::connect(http).expect("the server accepts");
         let _ = stream.set_read_timeout(Some(Duration::from_millis(1)));
         let _ = stream.write_all(request);
         open.push(stream);
