@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use sqlx::postgres::PgDatabaseError;
+
 /// Why an operation failed. A message never quotes a row's values. It includes all that is kept of the driver's
 /// message; the error has no source, so that a printed error chain does not repeat it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,13 +57,16 @@ impl Error {
         Self::Transient(message.into())
     }
 
+    /// Whether the database refuses the row, or a function raises the error, such as a trigger's, with a code and a message of
+    /// its own. The message may quote the row then (`invalid input syntax …: "x"`).
+    pub(crate) fn is_about_the_row(error: &sqlx::Error) -> bool {
+        of_postgres(error).is_some_and(may_quote)
+    }
+
     /// The error with the database's own message and the table, column and constraint. Only for a row of this program,
     /// because the message may quote it. PostgreSQL's detail stays out, because it quotes the whole row.
     pub(crate) fn with_its_words(error: &sqlx::Error) -> Self {
-        let postgres = error
-            .as_database_error()
-            .and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
-        match postgres {
+        match of_postgres(error) {
             Some(postgres) => {
                 let message = format!("{} ({})", postgres.message(), names(postgres));
                 sqlstate(postgres.code()).of(message)
@@ -88,7 +93,7 @@ impl From<sqlx::Error> for Error {
         let class = match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
-                if database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+                if database.try_downcast_ref::<PgDatabaseError>().is_some() {
                     sqlstate(&code)
                 } else {
                     code.parse().map_or(Class::Fatal, sqlite_code)
@@ -110,6 +115,12 @@ impl From<sqlx::Error> for Error {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         let class = match &error {
+            // The message is the trigger's, and may quote the row.
+            rusqlite::Error::SqliteFailure(failure, _)
+                if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER =>
+            {
+                return Self::Data("SQLITE_CONSTRAINT_TRIGGER".into());
+            }
             rusqlite::Error::SqliteFailure(failure, _) => sqlite_code(failure.extended_code),
             _ => Class::Fatal,
         };
@@ -178,6 +189,11 @@ fn sqlstate(code: &str) -> Class {
     // an operator's intervention, errors of the system or of a configuration file, a snapshot that is too old.
     const TRANSIENT: [&str; 10] =
         ["08", "25006", "25P03", "26000", "53", "55", "57", "58", "72", "F0"];
+    // The remaining classes of PostgreSQL. A code of any other class is one of an operator's function, which refuses a row.
+    const OTHERS: [&str; 26] = [
+        "00", "01", "02", "03", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "24", "25",
+        "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "42", "HV", "XX",
+    ];
     let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| code.starts_with(prefix));
     if is(&TIMED_OUT) {
         Class::TimedOut
@@ -187,8 +203,10 @@ fn sqlstate(code: &str) -> Class {
         Class::Conflict
     } else if is(&TRANSIENT) {
         Class::Transient
-    } else {
+    } else if is(&OTHERS) {
         Class::Fatal
+    } else {
+        Class::Data
     }
 }
 
@@ -210,8 +228,8 @@ const fn sqlite_code(code: i32) -> Class {
 /// The error's message without PostgreSQL's detail, which quotes the row, and without the URL.
 fn plain(error: &sqlx::Error) -> String {
     let sqlx::Error::Database(database) = error else { return error.to_string() };
-    match (database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>(), database.code()) {
-        (Some(postgres), Some(code)) if sqlstate(&code) == Class::Data => names(postgres),
+    match (database.try_downcast_ref::<PgDatabaseError>(), database.code()) {
+        (Some(postgres), _) if may_quote(postgres) => names(postgres),
         // A prepared statement that does not exist, or exists already.
         (Some(_), Some(code)) if code == "26000" || code == "42P05" => format!(
             "{} (SQLSTATE {code}): a pooler in transaction mode does this, which is not supported",
@@ -222,8 +240,20 @@ fn plain(error: &sqlx::Error) -> String {
     }
 }
 
-/// The SQLSTATE and the names of the objects that refused a row. The message may quote the row (`invalid input syntax …: "x"`).
-fn names(error: &sqlx::postgres::PgDatabaseError) -> String {
+fn of_postgres(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
+}
+
+/// Whether the message may quote a row: the row was refused, or the error comes from a function. PostgreSQL gives the context of
+/// such an error. Its own statements give a context too, which names a step (`while locking tuple …`, `COPY …, line 1`).
+fn may_quote(error: &PgDatabaseError) -> bool {
+    let is_own = |line: &str| line.starts_with("while ") || line.starts_with("COPY ");
+    let context = error.r#where().unwrap_or_default();
+    sqlstate(error.code()) == Class::Data || !context.lines().all(is_own)
+}
+
+/// The SQLSTATE and the names of the objects that refused a row.
+fn names(error: &PgDatabaseError) -> String {
     let mut text = format!("SQLSTATE {}", error.code());
     let parts =
         [("table", error.table()), ("column", error.column()), ("constraint", error.constraint())];
@@ -258,8 +288,11 @@ mod tests {
         {
             assert_eq!(sqlstate(code), Class::Data, "{code}");
         }
-        for code in ["42501", "42P01", "28P01", "3D000", "XX000"] {
+        for code in ["42501", "42P01", "28P01", "3D000", "XX000", "0A000", "25001", "3F000"] {
             assert_eq!(sqlstate(code), Class::Fatal, "{code}");
+        }
+        for code in ["PX001", "U0001", "ABCDE", "99999"] {
+            assert_eq!(sqlstate(code), Class::Data, "{code}: an operator's own");
         }
     }
 

@@ -155,7 +155,7 @@ impl PublicationWriter for PostgresWriter {
             let probing = async {
                 match self.rolled_back(&mut session.connection, &row).await {
                     // The row is synthetic, so the database's message reveals no data. Other errors concern the session.
-                    Err(error) if matches!(Error::with_its_words(&error), Error::Data(_)) => {
+                    Err(error) if Error::is_about_the_row(&error) => {
                         Ok(Err(Error::with_its_words(&error)))
                     }
                     other => other.map(Ok),

@@ -171,7 +171,9 @@ pub(super) fn bind_row(
 mod tests {
     use sqlx::{Connection as _, SqliteConnection};
 
+    use super::*;
     use crate::migrations::SQLITE;
+    use crate::suite::row;
 
     const ROWS: [&str; 2] = [
         "INSERT INTO publication VALUES ('a', '1', NULL, '2022-03-01T12:00:00.000000Z', NULL, 1, 'no_coverage',
@@ -212,5 +214,21 @@ mod tests {
         let again = "INSERT INTO publication SELECT * FROM publication";
         let again = sqlx::raw_sql(again).execute(&mut connection).await;
         assert!(again.unwrap_err().to_string().contains("UNIQUE"));
+    }
+
+    #[tokio::test]
+    async fn the_words_of_a_trigger_are_not_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("there.db");
+        let writer = SqliteWriter::open(SqliteConnectOptions::new().filename(&path));
+        writer.migrate().await.unwrap();
+        let trigger = "CREATE TRIGGER block BEFORE INSERT ON publication WHEN NEW.name = 'bad' \
+                       BEGIN SELECT RAISE(ABORT, 'user ' || NEW.name || ' is blocked'); END";
+        Connection::open(&path).unwrap().execute_batch(trigger).unwrap();
+        let error = writer.record(&[row("bad", 1)]).await.unwrap_err();
+        assert!(matches!(error, Error::Data(_)), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("SQLITE_CONSTRAINT_TRIGGER") && !said.contains("bad"), "{said}");
+        writer.record(&[row("good", 1)]).await.unwrap();
     }
 }
