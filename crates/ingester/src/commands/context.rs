@@ -70,11 +70,13 @@ impl Context {
             generation: settings.enrich.generation,
         };
         let waits = Arc::new(Waits::default());
+        // Opened once: two connections to an SQLite file would wait for each other's lock.
+        let opened = store::open(&settings.store)?;
         Ok(Self {
             evaluator,
-            store: Arc::new(Retrying::new(store::open_writer(&settings.store)?, waits.clone())),
+            store: Arc::new(Retrying::new(opened.table, waits.clone())),
             rows: Arc::new(Retrying::new(store::open_reader(&settings.store)?, waits.clone())),
-            jobs: jobs(&settings, &waits)?,
+            jobs: Arc::new(Retrying::new(opened.jobs, waits.clone())),
             waits,
             settings,
         })
