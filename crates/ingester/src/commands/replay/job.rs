@@ -192,6 +192,12 @@ impl Run {
         let state = state.context("writing the job's end down")?;
         result?;
         let Some(state) = state else {
+            let there = context.jobs.job(self.id).await.context("looking for the job")?;
+            anyhow::ensure!(
+                there.is_some(),
+                "the database has no job {} any more: it went back in time; run the replay again",
+                self.id
+            );
             anyhow::bail!("job {} was taken over by another process", self.id)
         };
         Ok(Ended {
