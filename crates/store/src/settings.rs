@@ -163,6 +163,9 @@ mod tests {
             "sqlite://:memory:",
             "sqlite://x?mode=memory",
             "sqlite:///",
+            "sqlite://",
+            "sqlite:",
+            "sqlite://?mode=rwc",
         ] {
             let settings = StoreSettings { url: url.into(), ..Default::default() };
             assert!(matches!(settings.database(), Err(Error::Fatal(_))), "{url}");
