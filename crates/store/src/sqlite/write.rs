@@ -116,7 +116,17 @@ impl PublicationTable for SqliteWriter {
         let path = options.get_filename().to_owned();
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let pool = pool.map_err(|error| of_file(error.into(), &path))?;
-        let migrated = MIGRATOR.run(&pool).await;
+        // SQLite has no lock for the time between two migrations, so another process may have run the one that failed here.
+        let mut known = 0;
+        let migrated = loop {
+            let Err(error) = MIGRATOR.run(&pool).await else { break Ok(()) };
+            let count = "SELECT count(*) FROM _sqlx_migrations";
+            let applied: i64 = sqlx::query_scalar(count).fetch_one(&pool).await.unwrap_or(0);
+            if applied <= known {
+                break Err(error);
+            }
+            known = applied;
+        };
         pool.close().await;
         migrated.map_err(|error| of_file(error.into(), &path))
     }
@@ -230,5 +240,25 @@ mod tests {
         let said = error.to_string();
         assert!(said.contains("SQLITE_CONSTRAINT_TRIGGER") && !said.contains("bad"), "{said}");
         writer.record(&[row("good", 1)]).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_that_migrate_a_new_file_at_once_both_succeed() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("new.db");
+            let migrations = [(); 2].map(|()| {
+                let writer = SqliteWriter::open(SqliteConnectOptions::new().filename(&path));
+                tokio::spawn(async move {
+                    // The other may hold the lock; a command tries again then.
+                    while let Err(error) = writer.migrate().await {
+                        assert!(matches!(error, Error::Conflict(_)), "{error}");
+                    }
+                })
+            });
+            for migration in migrations {
+                migration.await.unwrap();
+            }
+        }
     }
 }
