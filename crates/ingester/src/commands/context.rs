@@ -169,7 +169,7 @@ pub(crate) fn jobs(
     settings: &Settings,
     waits: &Arc<Waits>,
 ) -> anyhow::Result<Arc<Retrying<dyn Jobs>>> {
-    Ok(Arc::new(Retrying::new(store::open_jobs(&settings.store)?, waits.clone())))
+    Ok(Arc::new(Retrying::new(store::open(&settings.store)?.jobs, waits.clone())))
 }
 
 #[cfg(test)]
