@@ -385,10 +385,7 @@ impl Predicted {
             text.push_str(&format!("  {} {}: {changes}\n", example.name, example.version));
         }
         for example in &self.rejected_examples {
-            text.push_str(&format!(
-                "  {}/{}/{} {}: {}\n",
-                example.topic, example.partition, example.offset, example.code, example.message
-            ));
+            text.push_str(&format!("  {example}\n"));
         }
         text
     }
