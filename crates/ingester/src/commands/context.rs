@@ -5,12 +5,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use store::{Jobs, PublicationReader, PublicationTable, Retrying};
 use tokio::sync::mpsc::Receiver;
-use tokio_util::sync::CancellationToken;
 
 use crate::commands::ranges;
 use crate::commands::waits::Waits;
 use crate::evidence::EvidenceLoader;
-use crate::kafka::{self, Bound, DeadLetters, OffsetRanges, RateLimit};
+use crate::kafka::{self, Bound, DeadLetters, OffsetRanges};
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::ports::{BatchObserver, RowStore, SourceEvent};
 use crate::pipeline::write::{Delivery, Writer};
@@ -104,19 +103,6 @@ impl Context {
     pub(crate) async fn find_ranges(&self, bounds: (Bound, Bound)) -> anyhow::Result<OffsetRanges> {
         let topic = self.settings.kafka.topic.clone();
         ranges::find(&self.settings, topic, Vec::new(), bounds).await
-    }
-
-    /// Reads ranges of a topic.
-    ///
-    /// # Errors
-    /// If librdkafka refuses a setting; the error names it.
-    pub(crate) fn read(
-        &self,
-        ranges: OffsetRanges,
-        limit: RateLimit,
-        stop: CancellationToken,
-    ) -> anyhow::Result<Receiver<SourceEvent>> {
-        ranges::read(&self.settings, ranges, limit, stop)
     }
 
     /// The ingest loop that writes to these rows; rejected records are only counted.

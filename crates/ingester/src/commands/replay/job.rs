@@ -20,6 +20,7 @@ use crate::commands::counts::{Counts, Rejected};
 use crate::commands::dead_letter::{self, ORIGINAL_GONE};
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Changes, Preview};
+use crate::commands::ranges;
 use crate::evidence;
 use crate::kafka::RateLimit;
 use crate::pipeline::ports::SourceEvent;
@@ -287,7 +288,7 @@ fn open(
             let mut ranges = ranges.clone();
             ranges.behind(&from.position);
             let total = Some(ranges.len());
-            let records = context.read(ranges, limit, stop)?;
+            let records = ranges::read(&context.settings, ranges, limit, stop)?;
             Opened { records, total }
         }
         Source::DeadLetters(letters) => {
