@@ -69,7 +69,7 @@ impl Error {
         match of_postgres(error) {
             Some(postgres) => {
                 let message = format!("{} ({})", postgres.message(), names(postgres));
-                sqlstate(postgres.code()).of(message)
+                sqlstate(postgres.code())(message.into())
             }
             None => Self::fatal(plain(error)),
         }
@@ -90,13 +90,13 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let class = match &error {
+        let class: Class = match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
                 if database.try_downcast_ref::<PgDatabaseError>().is_some() {
                     sqlstate(&code)
                 } else {
-                    code.parse().map_or(Class::Fatal, sqlite_code)
+                    code.parse().map_or(Error::Fatal, sqlite_code)
                 }
             }
             // A connection that broke within its protocol is replaced by a new connection.
@@ -104,17 +104,17 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Class::Transient,
-            sqlx::Error::PoolTimedOut => Class::Busy,
-            _ => Class::Fatal,
+            | sqlx::Error::WorkerCrashed => Error::Transient,
+            sqlx::Error::PoolTimedOut => Error::Busy,
+            _ => Error::Fatal,
         };
-        class.of(plain(&error))
+        class(plain(&error).into())
     }
 }
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        let class = match &error {
+        let class: Class = match &error {
             // The message is the trigger's, and may quote the row.
             rusqlite::Error::SqliteFailure(failure, _)
                 if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER =>
@@ -122,9 +122,9 @@ impl From<rusqlite::Error> for Error {
                 return Self::Data("SQLITE_CONSTRAINT_TRIGGER".into());
             }
             rusqlite::Error::SqliteFailure(failure, _) => sqlite_code(failure.extended_code),
-            _ => Class::Fatal,
+            _ => Error::Fatal,
         };
-        class.of(error.to_string())
+        class(error.to_string().into())
     }
 }
 
@@ -151,29 +151,8 @@ impl From<sqlx::migrate::MigrateError> for Error {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Transient,
-    Conflict,
-    TimedOut,
-    Busy,
-    Data,
-    Fatal,
-}
-
-impl Class {
-    fn of(self, message: String) -> Error {
-        let message = message.into();
-        match self {
-            Self::Transient => Error::Transient(message),
-            Self::Conflict => Error::Conflict(message),
-            Self::TimedOut => Error::TimedOut(message),
-            Self::Busy => Error::Busy(message),
-            Self::Data => Error::Data(message),
-            Self::Fatal => Error::Fatal(message),
-        }
-    }
-}
+/// Makes an error of one class of its message.
+type Class = fn(Cow<'static, str>) -> Error;
 
 /// Classifies PostgreSQL's SQLSTATE (PostgreSQL manual, appendix A). Longer prefixes are tested before shorter ones.
 fn sqlstate(code: &str) -> Class {
@@ -196,17 +175,17 @@ fn sqlstate(code: &str) -> Class {
     ];
     let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| code.starts_with(prefix));
     if is(&TIMED_OUT) {
-        Class::TimedOut
+        Error::TimedOut
     } else if is(&DATA) {
-        Class::Data
+        Error::Data
     } else if is(&CONFLICT) {
-        Class::Conflict
+        Error::Conflict
     } else if is(&TRANSIENT) {
-        Class::Transient
+        Error::Transient
     } else if is(&OTHERS) {
-        Class::Fatal
+        Error::Fatal
     } else {
-        Class::Data
+        Error::Data
     }
 }
 
@@ -214,14 +193,14 @@ fn sqlstate(code: &str) -> Class {
 const fn sqlite_code(code: i32) -> Class {
     match code & 0xff {
         // BUSY, LOCKED: another process writes.
-        5 | 6 => Class::Conflict,
+        5 | 6 => Error::Conflict,
         // READONLY, IOERR, FULL, CANTOPEN, PROTOCOL
-        8 | 10 | 13 | 14 | 15 => Class::Transient,
+        8 | 10 | 13 | 14 | 15 => Error::Transient,
         // INTERRUPT
-        9 => Class::TimedOut,
+        9 => Error::TimedOut,
         // TOOBIG, CONSTRAINT, MISMATCH
-        18..=20 => Class::Data,
-        _ => Class::Fatal,
+        18..=20 => Error::Data,
+        _ => Error::Fatal,
     }
 }
 
@@ -249,7 +228,7 @@ fn of_postgres(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 fn may_quote(error: &PgDatabaseError) -> bool {
     let is_own = |line: &str| line.starts_with("while ") || line.starts_with("COPY ");
     let context = error.r#where().unwrap_or_default();
-    sqlstate(error.code()) == Class::Data || !context.lines().all(is_own)
+    matches!(sqlstate(error.code())("".into()), Error::Data(_)) || !context.lines().all(is_own)
 }
 
 /// The SQLSTATE and the names of the objects that refused a row.
@@ -275,24 +254,24 @@ mod tests {
             "08006", "08P01", "25006", "25P03", "26000", "53100", "53300", "55000", "55006",
             "57P01", "57P03", "57P05", "58000", "58030", "58P01",
         ] {
-            assert_eq!(sqlstate(code), Class::Transient, "{code}");
+            assert_eq!(sqlstate(code)("".into()).class(), "transient", "{code}");
         }
         for code in ["57014", "55P03", "25P04"] {
-            assert_eq!(sqlstate(code), Class::TimedOut, "{code}");
+            assert_eq!(sqlstate(code)("".into()).class(), "timed_out", "{code}");
         }
         for code in ["40001", "40P01", "40003"] {
-            assert_eq!(sqlstate(code), Class::Conflict, "{code}");
+            assert_eq!(sqlstate(code)("".into()).class(), "conflict", "{code}");
         }
         for code in
             ["22021", "22P02", "23505", "23514", "23502", "40002", "44000", "54000", "P0001"]
         {
-            assert_eq!(sqlstate(code), Class::Data, "{code}");
+            assert_eq!(sqlstate(code)("".into()).class(), "data", "{code}");
         }
         for code in ["42501", "42P01", "28P01", "3D000", "XX000", "0A000", "25001", "3F000"] {
-            assert_eq!(sqlstate(code), Class::Fatal, "{code}");
+            assert_eq!(sqlstate(code)("".into()).class(), "fatal", "{code}");
         }
         for code in ["PX001", "U0001", "ABCDE", "99999"] {
-            assert_eq!(sqlstate(code), Class::Data, "{code}: an operator's own");
+            assert_eq!(sqlstate(code)("".into()).class(), "data", "{code}: an operator's own");
         }
     }
 
@@ -306,10 +285,10 @@ mod tests {
 
     #[test]
     fn extended_sqlite_codes_count_as_their_primary_one() {
-        assert_eq!(sqlite_code(5), Class::Conflict);
-        assert_eq!(sqlite_code(517), Class::Conflict, "SQLITE_BUSY_SNAPSHOT");
-        assert_eq!(sqlite_code(13), Class::Transient);
-        assert_eq!(sqlite_code(275), Class::Data, "SQLITE_CONSTRAINT_CHECK");
-        assert_eq!(sqlite_code(11), Class::Fatal, "SQLITE_CORRUPT");
+        assert_eq!(sqlite_code(5)("".into()).class(), "conflict");
+        assert_eq!(sqlite_code(517)("".into()).class(), "conflict", "SQLITE_BUSY_SNAPSHOT");
+        assert_eq!(sqlite_code(13)("".into()).class(), "transient");
+        assert_eq!(sqlite_code(275)("".into()).class(), "data", "SQLITE_CONSTRAINT_CHECK");
+        assert_eq!(sqlite_code(11)("".into()).class(), "fatal", "SQLITE_CORRUPT");
     }
 }
