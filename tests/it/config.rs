@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use testkit::{Daemon, DaemonBuilder, eventually};
 
+use crate::replay::Answer;
 use crate::support::{PATIENCE, Scene, free_address};
 
 /// The deadline of a command that ends by itself.
@@ -211,6 +212,17 @@ async fn migrating_is_a_command_of_its_own_and_repeatable() {
         Daemon::command("publication-ingester").arg("migrate").env("INGESTER_STORE__URL", url);
     let (code, log) = outcome(command);
     assert!(code == Some(0) && file.is_file(), "{log}");
+
+    // Several at once.
+    for n in 0..5 {
+        let url = format!("sqlite://{}", scene.directory.path().join(format!("{n}.db")).display());
+        let command = || Daemon::command("publication-ingester").arg("migrate");
+        let started = [(); 3].map(|()| command().env("INGESTER_STORE__URL", &url).spawn());
+        for command in started {
+            let answer = Answer::of(command);
+            assert_eq!(answer.code, Some(0), "{}", answer.log);
+        }
+    }
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ fn example_row() -> Row {
         ("generation", Some("0")),
         ("event_identity", Some(&identity("/registry/npm/publish", "01J3YQ6M2C"))),
         ("disputed", Some("false")),
+        ("integrity", None),
     ])
 }
 

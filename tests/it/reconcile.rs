@@ -21,6 +21,7 @@ fn record(n: i64, revision: u32, recorded: i64) -> Record {
     );
     let event = with(event, "/id", json!(format!("{n}-{revision}")));
     let event = with(event, "/data/revision", json!(revision));
+    let event = with(event, "/data/package/integrity", json!("sha512-bbbb"));
     let event = with(
         event,
         "/data/auth/secondFactor",
@@ -53,6 +54,8 @@ const ALTERED: &[(i64, &str)] = &[
     (23, "credential = 'oidc'"),
     (24, "actor = 'unknown'"),
     (25, "tfa_reason = 'amr'"),
+    (26, "integrity = 'sha512-aaaa'"),
+    (27, "integrity = NULL"),
 ];
 
 #[tokio::test]
@@ -111,19 +114,19 @@ async fn rows_deleted_altered_and_made_up_are_named() {
         repaired.map(|one| one["name"].as_str().unwrap().to_owned()).collect()
     };
     // The rows that the merge rule repairs. It keeps the others; only people can know that they were never published.
-    let by_merge = ["p1", "p14", "p15", "p18", "p19", "p2", "p55"].map(str::to_owned);
+    let by_merge = ["p1", "p14", "p15", "p18", "p19", "p2", "p27", "p55"].map(str::to_owned);
     assert_eq!(mended(&repaired), by_merge.into(), "{}", repaired.log);
-    assert_eq!((repaired.code, &repaired.last("reconciled")["repaired"]), (Some(1), &json!(7)));
+    assert_eq!((repaired.code, &repaired.last("reconciled")["repaired"]), (Some(1), &json!(8)));
     let left = scene.ask("reconcile", &all, &environment);
-    let by_hand = [10, 11, 12, 13, 16, 17, 22, 23, 24, 25].map(|n| format!("different p{n}"));
+    let by_hand = [10, 11, 12, 13, 16, 17, 22, 23, 24, 25, 26].map(|n| format!("different p{n}"));
     let expected = by_hand.into_iter().chain(["unproven p20".to_owned()]).collect();
     assert_eq!((left.code, named(&left)), (Some(1), expected), "{}", left.log);
     // Without its row an event is missing, and the merge rule writes it.
-    for n in [10, 11, 12, 13, 16, 17, 22, 23, 24, 25] {
+    for n in [10, 11, 12, 13, 16, 17, 22, 23, 24, 25, 26] {
         scene.execute(&format!("DELETE FROM publication WHERE name = 'p{n}'")).await;
     }
     let repaired = scene.ask("reconcile", &repair, &environment);
-    assert_eq!((repaired.code, mended(&repaired).len()), (Some(0), 10), "{}", repaired.log);
+    assert_eq!((repaired.code, mended(&repaired).len()), (Some(0), 11), "{}", repaired.log);
     scene.execute("DELETE FROM publication WHERE name = 'made-up'").await;
     scene.execute("UPDATE publication SET revision = 0 WHERE name = 'p20' AND revision = 7").await;
     assert!(by_key(scene.rows().await) == before, "every row is what it was");

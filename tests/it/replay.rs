@@ -279,6 +279,18 @@ async fn a_running_replay_is_cancelled_and_one_that_is_taken_over_stops() {
     assert_eq!(scene.count().await, 5_000);
 }
 
+#[tokio::test]
+async fn a_replay_whose_job_the_database_lost_says_so() {
+    let scene = Scene::new("lost-job", 1).await;
+    scene.produce((0..5_000).map(|n| generated(n, 0))).await;
+    let mut running = scene.start("replay", &["--from", "0", "--rate", "200"], &[]);
+    let id = job_of(&mut running).await;
+    scene.execute("DELETE FROM replay_job").await;
+    assert_eq!(running.wait_exit(PATIENCE).code(), Some(1), "{}", running.log());
+    let words = format!("the database has no job {id} any more: it went back in time");
+    assert!(running.log().contains(&words), "{}", running.log());
+}
+
 /// The offsets of a job have no meaning in a topic that was made again, also between two runs of the job.
 #[tokio::test]
 async fn a_job_is_not_resumed_on_a_topic_that_was_made_again() {

@@ -42,6 +42,26 @@ async fn each_daemon_works_with_its_own_role_and_the_query_role_cannot_write() {
     }
 
     let scene = Scene::without_topic("roles", of("ingester"));
+    // The schema of a later build, and of an earlier one, which this role may not change.
+    for (makes, reverts, words) in [
+        (
+            "INSERT INTO _sqlx_migrations VALUES (99, 'later', now(), true, '', 0)",
+            "DELETE FROM _sqlx_migrations WHERE version = 99",
+            "migration 99, which this build does not know: use a later build",
+        ),
+        (
+            "UPDATE _sqlx_migrations SET success = false WHERE version = 5",
+            "UPDATE _sqlx_migrations SET success = true WHERE version = 5",
+            "migrations [5] are to run: run `migrate` as the owner of the schema",
+        ),
+    ] {
+        run(&owner, makes).await.unwrap();
+        for command in ["migrate", "run"] {
+            let answer = scene.ask(command, &[], &[]);
+            assert!(answer.code == Some(1) && answer.log.contains(words), "{}", answer.log);
+        }
+        run(&owner, reverts).await.unwrap();
+    }
     scene.make_topic(2, &[]).await;
     // Enough rows for both ways of writing.
     scene.produce((0..3_000).map(|n| generated(n, 0))).await;

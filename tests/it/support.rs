@@ -290,7 +290,7 @@ pub(crate) async fn rows(url: &str) -> Vec<Row> {
         tor_reason::text, tfa_reason::text,
         to_char(tor_evidence_until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS tor_evidence_until,
         tor_settled::text, credential::text, actor::text, revision::text, generation::text,
-        encode(event_identity, 'hex') AS event_identity, disputed::text
+        encode(event_identity, 'hex') AS event_identity, disputed::text, integrity
         FROM publication ORDER BY name COLLATE "C", version COLLATE "C""#;
     const SQLITE: &str = "SELECT name, version, username, created,
         CASE tor WHEN 1 THEN 'true' WHEN 0 THEN 'false' END AS tor,
@@ -298,7 +298,7 @@ pub(crate) async fn rows(url: &str) -> Vec<Row> {
         CASE tor_settled WHEN 1 THEN 'true' ELSE 'false' END AS tor_settled, credential, actor,
         CAST(revision AS TEXT) AS revision, CAST(generation AS TEXT) AS generation,
         lower(hex(event_identity)) AS event_identity,
-        CASE disputed WHEN 1 THEN 'true' ELSE 'false' END AS disputed
+        CASE disputed WHEN 1 THEN 'true' ELSE 'false' END AS disputed, integrity
         FROM publication ORDER BY name, version";
     macro_rules! fetch {
         ($pool:ident, $sql:expr) => {{

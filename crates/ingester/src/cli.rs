@@ -15,11 +15,12 @@ use crate::commands::bound::InvalidRange;
 use crate::commands::check::Check;
 use crate::commands::dead_letters::DeadLettersCommand;
 use crate::commands::event::{EventCommand, UnreadableFile};
+use crate::commands::migrate;
 use crate::commands::output::stdout;
 use crate::commands::reconcile::Reconcile;
 use crate::commands::replay::Replay;
 use crate::commands::tor::TorCommand;
-use crate::daemon::{Ingester, migrate};
+use crate::daemon::Ingester;
 use crate::pipeline::IngestError;
 use crate::settings::Settings;
 

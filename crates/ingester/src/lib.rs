@@ -16,9 +16,10 @@ mod settings;
 #[cfg(test)]
 mod simulation;
 
+pub use commands::migrate;
+pub use daemon::Ingester;
 pub use daemon::health::PauseCause;
 pub use daemon::metrics::IngesterMetrics;
-pub use daemon::{Ingester, migrate};
 pub use pipeline::evaluate::{Evaluator, Outcome};
 pub use record::{Header, Record};
 pub use settings::Settings;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use sqlx::postgres::PgDatabaseError;
+
 /// Why an operation failed. A message never quotes a row's values. It includes all that is kept of the driver's
 /// message; the error has no source, so that a printed error chain does not repeat it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,16 +57,19 @@ impl Error {
         Self::Transient(message.into())
     }
 
+    /// Whether the database refuses the row, or a function raises the error, such as a trigger's, with a code and a message of
+    /// its own. The message may quote the row then (`invalid input syntax …: "x"`).
+    pub(crate) fn is_about_the_row(error: &sqlx::Error) -> bool {
+        of_postgres(error).is_some_and(may_quote)
+    }
+
     /// The error with the database's own message and the table, column and constraint. Only for a row of this program,
     /// because the message may quote it. PostgreSQL's detail stays out, because it quotes the whole row.
     pub(crate) fn with_its_words(error: &sqlx::Error) -> Self {
-        let postgres = error
-            .as_database_error()
-            .and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
-        match postgres {
+        match of_postgres(error) {
             Some(postgres) => {
                 let message = format!("{} ({})", postgres.message(), names(postgres));
-                sqlstate(postgres.code()).of(message)
+                sqlstate(postgres.code())(message.into())
             }
             None => Self::fatal(plain(error)),
         }
@@ -85,13 +90,13 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let class = match &error {
+        let class: Class = match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
-                if database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+                if database.try_downcast_ref::<PgDatabaseError>().is_some() {
                     sqlstate(&code)
                 } else {
-                    code.parse().map_or(Class::Fatal, sqlite_code)
+                    code.parse().map_or(Error::Fatal, sqlite_code)
                 }
             }
             // A connection that broke within its protocol is replaced by a new connection.
@@ -99,21 +104,27 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Class::Transient,
-            sqlx::Error::PoolTimedOut => Class::Busy,
-            _ => Class::Fatal,
+            | sqlx::Error::WorkerCrashed => Error::Transient,
+            sqlx::Error::PoolTimedOut => Error::Busy,
+            _ => Error::Fatal,
         };
-        class.of(plain(&error))
+        class(plain(&error).into())
     }
 }
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        let class = match &error {
+        let class: Class = match &error {
+            // The message is the trigger's, and may quote the row.
+            rusqlite::Error::SqliteFailure(failure, _)
+                if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER =>
+            {
+                return Self::Data("SQLITE_CONSTRAINT_TRIGGER".into());
+            }
             rusqlite::Error::SqliteFailure(failure, _) => sqlite_code(failure.extended_code),
-            _ => Class::Fatal,
+            _ => Error::Fatal,
         };
-        class.of(error.to_string())
+        class(error.to_string().into())
     }
 }
 
@@ -140,29 +151,8 @@ impl From<sqlx::migrate::MigrateError> for Error {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Transient,
-    Conflict,
-    TimedOut,
-    Busy,
-    Data,
-    Fatal,
-}
-
-impl Class {
-    fn of(self, message: String) -> Error {
-        let message = message.into();
-        match self {
-            Self::Transient => Error::Transient(message),
-            Self::Conflict => Error::Conflict(message),
-            Self::TimedOut => Error::TimedOut(message),
-            Self::Busy => Error::Busy(message),
-            Self::Data => Error::Data(message),
-            Self::Fatal => Error::Fatal(message),
-        }
-    }
-}
+/// Makes an error of one class of its message.
+type Class = fn(Cow<'static, str>) -> Error;
 
 /// Classifies PostgreSQL's SQLSTATE (PostgreSQL manual, appendix A). Longer prefixes are tested before shorter ones.
 fn sqlstate(code: &str) -> Class {
@@ -178,17 +168,24 @@ fn sqlstate(code: &str) -> Class {
     // an operator's intervention, errors of the system or of a configuration file, a snapshot that is too old.
     const TRANSIENT: [&str; 10] =
         ["08", "25006", "25P03", "26000", "53", "55", "57", "58", "72", "F0"];
+    // The remaining classes of PostgreSQL. A code of any other class is one of an operator's function, which refuses a row.
+    const OTHERS: [&str; 26] = [
+        "00", "01", "02", "03", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "24", "25",
+        "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "42", "HV", "XX",
+    ];
     let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| code.starts_with(prefix));
     if is(&TIMED_OUT) {
-        Class::TimedOut
+        Error::TimedOut
     } else if is(&DATA) {
-        Class::Data
+        Error::Data
     } else if is(&CONFLICT) {
-        Class::Conflict
+        Error::Conflict
     } else if is(&TRANSIENT) {
-        Class::Transient
+        Error::Transient
+    } else if is(&OTHERS) {
+        Error::Fatal
     } else {
-        Class::Fatal
+        Error::Data
     }
 }
 
@@ -196,22 +193,22 @@ fn sqlstate(code: &str) -> Class {
 const fn sqlite_code(code: i32) -> Class {
     match code & 0xff {
         // BUSY, LOCKED: another process writes.
-        5 | 6 => Class::Conflict,
+        5 | 6 => Error::Conflict,
         // READONLY, IOERR, FULL, CANTOPEN, PROTOCOL
-        8 | 10 | 13 | 14 | 15 => Class::Transient,
+        8 | 10 | 13 | 14 | 15 => Error::Transient,
         // INTERRUPT
-        9 => Class::TimedOut,
+        9 => Error::TimedOut,
         // TOOBIG, CONSTRAINT, MISMATCH
-        18..=20 => Class::Data,
-        _ => Class::Fatal,
+        18..=20 => Error::Data,
+        _ => Error::Fatal,
     }
 }
 
 /// The error's message without PostgreSQL's detail, which quotes the row, and without the URL.
 fn plain(error: &sqlx::Error) -> String {
     let sqlx::Error::Database(database) = error else { return error.to_string() };
-    match (database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>(), database.code()) {
-        (Some(postgres), Some(code)) if sqlstate(&code) == Class::Data => names(postgres),
+    match (database.try_downcast_ref::<PgDatabaseError>(), database.code()) {
+        (Some(postgres), _) if may_quote(postgres) => names(postgres),
         // A prepared statement that does not exist, or exists already.
         (Some(_), Some(code)) if code == "26000" || code == "42P05" => format!(
             "{} (SQLSTATE {code}): a pooler in transaction mode does this, which is not supported",
@@ -222,8 +219,20 @@ fn plain(error: &sqlx::Error) -> String {
     }
 }
 
-/// The SQLSTATE and the names of the objects that refused a row. The message may quote the row (`invalid input syntax …: "x"`).
-fn names(error: &sqlx::postgres::PgDatabaseError) -> String {
+fn of_postgres(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
+}
+
+/// Whether the message may quote a row: the row was refused, or the error comes from a function. PostgreSQL gives the context of
+/// such an error. Its own statements give a context too, which names a step (`while locking tuple …`, `COPY …, line 1`).
+fn may_quote(error: &PgDatabaseError) -> bool {
+    let is_own = |line: &str| line.starts_with("while ") || line.starts_with("COPY ");
+    let context = error.r#where().unwrap_or_default();
+    matches!(sqlstate(error.code())("".into()), Error::Data(_)) || !context.lines().all(is_own)
+}
+
+/// The SQLSTATE and the names of the objects that refused a row.
+fn names(error: &PgDatabaseError) -> String {
     let mut text = format!("SQLSTATE {}", error.code());
     let parts =
         [("table", error.table()), ("column", error.column()), ("constraint", error.constraint())];
@@ -245,21 +254,24 @@ mod tests {
             "08006", "08P01", "25006", "25P03", "26000", "53100", "53300", "55000", "55006",
             "57P01", "57P03", "57P05", "58000", "58030", "58P01",
         ] {
-            assert_eq!(sqlstate(code), Class::Transient, "{code}");
+            assert_eq!(sqlstate(code)("".into()).class(), "transient", "{code}");
         }
         for code in ["57014", "55P03", "25P04"] {
-            assert_eq!(sqlstate(code), Class::TimedOut, "{code}");
+            assert_eq!(sqlstate(code)("".into()).class(), "timed_out", "{code}");
         }
         for code in ["40001", "40P01", "40003"] {
-            assert_eq!(sqlstate(code), Class::Conflict, "{code}");
+            assert_eq!(sqlstate(code)("".into()).class(), "conflict", "{code}");
         }
         for code in
             ["22021", "22P02", "23505", "23514", "23502", "40002", "44000", "54000", "P0001"]
         {
-            assert_eq!(sqlstate(code), Class::Data, "{code}");
+            assert_eq!(sqlstate(code)("".into()).class(), "data", "{code}");
         }
-        for code in ["42501", "42P01", "28P01", "3D000", "XX000"] {
-            assert_eq!(sqlstate(code), Class::Fatal, "{code}");
+        for code in ["42501", "42P01", "28P01", "3D000", "XX000", "0A000", "25001", "3F000"] {
+            assert_eq!(sqlstate(code)("".into()).class(), "fatal", "{code}");
+        }
+        for code in ["PX001", "U0001", "ABCDE", "99999"] {
+            assert_eq!(sqlstate(code)("".into()).class(), "data", "{code}: an operator's own");
         }
     }
 
@@ -273,10 +285,10 @@ mod tests {
 
     #[test]
     fn extended_sqlite_codes_count_as_their_primary_one() {
-        assert_eq!(sqlite_code(5), Class::Conflict);
-        assert_eq!(sqlite_code(517), Class::Conflict, "SQLITE_BUSY_SNAPSHOT");
-        assert_eq!(sqlite_code(13), Class::Transient);
-        assert_eq!(sqlite_code(275), Class::Data, "SQLITE_CONSTRAINT_CHECK");
-        assert_eq!(sqlite_code(11), Class::Fatal, "SQLITE_CORRUPT");
+        assert_eq!(sqlite_code(5)("".into()).class(), "conflict");
+        assert_eq!(sqlite_code(517)("".into()).class(), "conflict", "SQLITE_BUSY_SNAPSHOT");
+        assert_eq!(sqlite_code(13)("".into()).class(), "transient");
+        assert_eq!(sqlite_code(275)("".into()).class(), "data", "SQLITE_CONSTRAINT_CHECK");
+        assert_eq!(sqlite_code(11)("".into()).class(), "fatal", "SQLITE_CORRUPT");
     }
 }

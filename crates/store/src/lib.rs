@@ -184,19 +184,10 @@ pub trait PublicationReader: Send + Sync {
     async fn ready(&self) -> Result<(), Error>;
 }
 
-/// Opens the database of `settings.url` for writing. The first use connects, so this succeeds while the database is
-/// unavailable. Only `migrate` creates a missing SQLite file.
-///
-/// # Errors
-/// [`Error::Fatal`] if the URL is neither `postgres://` nor `sqlite://`, or cannot be parsed.
-pub fn open_writer(settings: &StoreSettings) -> Result<Arc<dyn PublicationTable>, Error> {
-    Ok(open(settings)?.table)
-}
-
 /// Opens the database of `settings.url` for reading. The first use connects.
 ///
 /// # Errors
-/// As [`open_writer`].
+/// As [`open`].
 pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader>, Error> {
     Ok(match settings.database()? {
         settings::Database::Postgres(url) => Arc::new(PostgresReader::open(url, settings)),
@@ -204,15 +195,7 @@ pub fn open_reader(settings: &StoreSettings) -> Result<Arc<dyn PublicationReader
     })
 }
 
-/// Opens the database of `settings.url` for an operator's commands. The first use connects.
-///
-/// # Errors
-/// As [`open_writer`].
-pub fn open_jobs(settings: &StoreSettings) -> Result<Arc<dyn Jobs>, Error> {
-    Ok(open(settings)?.jobs)
-}
-
-/// A database that a daemon opened once for all its writes. The parts share its connections, of which SQLite has one.
+/// A database that a process opened once for all its writes. The parts share its connections, of which SQLite has one.
 #[derive(Clone)]
 pub struct Opened {
     /// The publications.
@@ -223,10 +206,11 @@ pub struct Opened {
     pub jobs: Arc<dyn Jobs>,
 }
 
-/// Opens the database of `settings.url` for a daemon that writes. The first use connects.
+/// Opens the database of `settings.url` for writing. The first use connects, so this succeeds while the database is
+/// unavailable. Only `migrate` creates a missing SQLite file.
 ///
 /// # Errors
-/// As [`open_writer`].
+/// [`Error::Fatal`] if the URL is neither `postgres://` nor `sqlite://`, or cannot be parsed.
 pub fn open(settings: &StoreSettings) -> Result<Opened, Error> {
     fn all<W: PublicationTable + Positions + Jobs + 'static>(writer: Arc<W>) -> Opened {
         Opened { table: writer.clone(), positions: writer.clone(), jobs: writer }
@@ -235,12 +219,4 @@ pub fn open(settings: &StoreSettings) -> Result<Opened, Error> {
         settings::Database::Postgres(url) => all(Arc::new(PostgresWriter::open(url, settings))),
         settings::Database::Sqlite(options) => all(Arc::new(SqliteWriter::open(options))),
     })
-}
-
-/// Opens the database of `settings.url` for the stored positions. The first use connects.
-///
-/// # Errors
-/// As [`open_writer`].
-pub fn open_positions(settings: &StoreSettings) -> Result<Arc<dyn Positions>, Error> {
-    Ok(open(settings)?.positions)
 }

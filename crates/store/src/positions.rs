@@ -1,5 +1,7 @@
 //! The positions that the table stores beside its rows (crates/ingester/README.md, Positions).
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 
 use crate::Error;
@@ -117,12 +119,9 @@ pub trait Positions: Send + Sync {
 /// Sorts accounts into the order of the requested partitions.
 pub(crate) fn in_order(
     partitions: impl Iterator<Item = i32>,
-    mut accounts: Vec<Account>,
+    accounts: Vec<Account>,
 ) -> Vec<Option<Account>> {
-    partitions
-        .map(|partition| {
-            let place = accounts.iter().position(|account| account.partition == partition)?;
-            Some(accounts.swap_remove(place))
-        })
-        .collect()
+    let mut accounts: HashMap<i32, Account> =
+        accounts.into_iter().map(|account| (account.partition, account)).collect();
+    partitions.map(|partition| accounts.remove(&partition)).collect()
 }

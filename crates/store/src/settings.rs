@@ -118,27 +118,14 @@ impl StoreSettings {
 }
 
 fn read(url: &str) -> Result<Database, Problem> {
-    Ok(match kind(url)? {
-        Kind::Postgres => Database::Postgres(PostgresUrl::parse(url)?),
-        Kind::Sqlite => Database::Sqlite(url::sqlite(url)?),
-    })
-}
-
-enum Kind {
-    Postgres,
-    Sqlite,
-}
-
-/// The kind of database that a URL names, or the problem with the URL.
-fn kind(url: &str) -> Result<Kind, &'static str> {
     match url.split_once(':').map(|(scheme, _)| scheme) {
-        Some("postgres" | "postgresql") => Ok(Kind::Postgres),
+        Some("postgres" | "postgresql") => Ok(Database::Postgres(PostgresUrl::parse(url)?)),
         // Offsets would be committed for rows that are lost when the process ends.
         Some("sqlite") if url.contains(":memory:") || url.contains("mode=memory") => {
-            Err("names a database in memory, which would lose its rows")
+            Err("names a database in memory, which would lose its rows".into())
         }
-        Some("sqlite") => Ok(Kind::Sqlite),
-        _ => Err("must begin with postgres:// or sqlite://"),
+        Some("sqlite") => Ok(Database::Sqlite(url::sqlite(url)?)),
+        _ => Err("must begin with postgres:// or sqlite://".into()),
     }
 }
 
@@ -163,6 +150,9 @@ mod tests {
             "sqlite://:memory:",
             "sqlite://x?mode=memory",
             "sqlite:///",
+            "sqlite://",
+            "sqlite:",
+            "sqlite://?mode=rwc",
         ] {
             let settings = StoreSettings { url: url.into(), ..Default::default() };
             assert!(matches!(settings.database(), Err(Error::Fatal(_))), "{url}");

@@ -36,7 +36,7 @@ struct Store {
 impl Store {
     async fn open(url: String, folder: Option<tempfile::TempDir>) -> Self {
         let settings = StoreSettings { url, ..StoreSettings::default() };
-        let writer = crate::open_writer(&settings).unwrap();
+        let writer = crate::open(&settings).unwrap().table;
         writer.migrate().await.unwrap();
         let reader = crate::open_reader(&settings).unwrap();
         Self { writer, reader, settings, _folder: folder }
@@ -306,7 +306,7 @@ async fn the_oldest_unsettled_row_is_known(store: Store) {
 }
 
 async fn a_job_is_kept_cancelled_and_taken_over(store: Store) {
-    let jobs = crate::open_jobs(&store.settings).unwrap();
+    let jobs = crate::open(&store.settings).unwrap().jobs;
     let at = Timestamp::from_micros;
     let new = NewJob {
         who: "operator@host".into(),
@@ -419,7 +419,7 @@ async fn a_typical_row_passes_and_leaves_nothing(store: Store) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_file_of_an_sqlite_store_is_known_by_what_stays_with_it() {
     let store = Store::sqlite().await;
-    let accounts = crate::open_positions(&store.settings).unwrap();
+    let accounts = crate::open(&store.settings).unwrap().positions;
     let key = PositionKey { group: "g".into(), topic_id: "t".into() };
     let claim = async || accounts.claim(&key, "one", &[0]).await;
     let first = claim().await.unwrap().database;
@@ -434,7 +434,7 @@ async fn the_file_of_an_sqlite_store_is_known_by_what_stays_with_it() {
 
     let missing =
         StoreSettings { url: format!("sqlite://{path}.none/x.db"), ..store.settings.clone() };
-    let error = crate::open_writer(&missing).unwrap().migrate().await.unwrap_err();
+    let error = crate::open(&missing).unwrap().table.migrate().await.unwrap_err();
     assert!(error.to_string().contains(&format!("{path}.none")), "{error}");
 }
 

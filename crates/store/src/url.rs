@@ -117,6 +117,10 @@ impl PostgresUrl {
             return Err(problem.into());
         }
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        // Likewise a `?`: an error message would print the rest of the password as the name of a parameter.
+        if query.contains('@') {
+            return Err("has a ? in its password, or an @ in a parameter: write %3F, %40".into());
+        }
         let mut handed_on = Vec::new();
         let (mut connect_timeout, mut target) = (None, SessionKind::Any);
         let (mut mode, mut root) = (None, None);
@@ -217,17 +221,26 @@ fn decode(raw: &str) -> Option<String> {
 pub(crate) fn sqlite(url: &str) -> Result<SqliteConnectOptions, Problem> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let key = parameter.split_once('=').map_or(parameter, |(key, _)| key);
-        if !["mode", "cache", "immutable", "vfs"].contains(&key) {
-            return Err(unsupported(key));
+        // These values are this program's behaviour anyway: a reader writes no row in any mode.
+        match parameter.split_once('=').unwrap_or((parameter, "")) {
+            ("mode", "rw" | "rwc") | ("cache", "private") => {}
+            (key @ ("mode" | "cache"), _) => {
+                return Err(format!("asks for a {key} that is not supported").into());
+            }
+            (key, _) => return Err(unsupported(key)),
         }
     }
     let options = SqliteConnectOptions::from_str(url);
     let options = options.map_err(|_| Problem::Borrowed("cannot be read as a database URL"))?;
+    // SQLite would take a temporary file.
+    if options.get_filename().as_os_str().is_empty() {
+        return Err(Problem::Borrowed("names no file"));
+    }
     if options.get_filename().is_dir() {
         return Err(Problem::Borrowed("names a folder, where a file must be"));
     }
-    Ok(options.disable_statement_logging())
+    // Only `migrate` creates a file.
+    Ok(options.create_if_missing(false).disable_statement_logging())
 }
 
 #[cfg(test)]
@@ -259,14 +272,30 @@ mod tests {
             let problem = problem(parameters).unwrap();
             assert!(problem.contains(names) && !problem.contains("hunter2"), "{problem}");
         }
-        for url in ["postgres://u:1/hunter2@h/db", "postgres://u:1#hunter2@h/db"] {
+        for (url, hint) in [
+            ("postgres://u:1/hunter2@h/db", "%2F"),
+            ("postgres://u:1#hunter2@h/db", "%23"),
+            ("postgres://u:1?hunter2&x@h/db", "%3F"),
+            ("postgres://u:1?hunter2/x@h/db", "%3F"),
+        ] {
             let problem = PostgresUrl::parse(url).unwrap_err();
-            assert!(problem.contains("%2F") && !problem.contains("hunter2"), "{problem}");
+            assert!(problem.contains(hint) && !problem.contains("hunter2"), "{problem}");
         }
         let several = PostgresUrl::parse("postgres://u:p@a:5432,b:5432/db").unwrap_err();
         assert!(several.contains("several hosts"), "{several}");
         let other = sqlite("sqlite://x.db?key=hunter2").unwrap_err();
         assert!(other.contains("key") && !other.contains("hunter2"), "{other}");
+        for (parameters, name) in [
+            ("mode=ro", "mode"),
+            ("cache=shared", "cache"),
+            ("immutable=true", "immutable"),
+            ("mode=rw&vfs=unix", "vfs"),
+        ] {
+            let problem = sqlite(&format!("sqlite://x.db?{parameters}")).unwrap_err();
+            assert!(problem.contains(name), "{problem}");
+        }
+        sqlite("sqlite://x.db?mode=rw&cache=private").unwrap();
+        sqlite("sqlite://x.db?mode=rwc").unwrap();
     }
 
     #[test]

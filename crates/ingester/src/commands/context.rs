@@ -5,12 +5,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use store::{Jobs, PublicationReader, PublicationTable, Retrying};
 use tokio::sync::mpsc::Receiver;
-use tokio_util::sync::CancellationToken;
 
 use crate::commands::ranges;
 use crate::commands::waits::Waits;
 use crate::evidence::EvidenceLoader;
-use crate::kafka::{self, Bound, DeadLetters, OffsetRanges, RateLimit};
+use crate::kafka::{self, Bound, DeadLetters, OffsetRanges};
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::ports::{BatchObserver, RowStore, SourceEvent};
 use crate::pipeline::write::{Delivery, Writer};
@@ -64,11 +63,13 @@ impl Context {
         let load = move || EvidenceLoader::load(&for_loader, Arc::new(()));
         let history = tokio::task::spawn_blocking(load).await??.history();
         let waits = Arc::new(Waits::default());
+        // Opened once: two connections to an SQLite file would wait for each other's lock.
+        let opened = store::open(&settings.store)?;
         Ok(Self {
             evaluator: Evaluator::new(&settings, history),
-            store: Arc::new(Retrying::new(store::open_writer(&settings.store)?, waits.clone())),
+            store: Arc::new(Retrying::new(opened.table, waits.clone())),
             rows: Arc::new(Retrying::new(store::open_reader(&settings.store)?, waits.clone())),
-            jobs: jobs(&settings, &waits)?,
+            jobs: Arc::new(Retrying::new(opened.jobs, waits.clone())),
             waits,
             settings,
         })
@@ -96,19 +97,6 @@ impl Context {
     pub(crate) async fn find_ranges(&self, bounds: (Bound, Bound)) -> anyhow::Result<OffsetRanges> {
         let topic = self.settings.kafka.topic.clone();
         ranges::find(&self.settings, topic, Vec::new(), bounds).await
-    }
-
-    /// Reads ranges of a topic.
-    ///
-    /// # Errors
-    /// If librdkafka refuses a setting; the error names it.
-    pub(crate) fn read(
-        &self,
-        ranges: OffsetRanges,
-        limit: RateLimit,
-        stop: CancellationToken,
-    ) -> anyhow::Result<Receiver<SourceEvent>> {
-        ranges::read(&self.settings, ranges, limit, stop)
     }
 
     /// The ingest loop that writes to these rows; rejected records are only counted.
@@ -161,7 +149,7 @@ pub(crate) fn jobs(
     settings: &Settings,
     waits: &Arc<Waits>,
 ) -> anyhow::Result<Arc<Retrying<dyn Jobs>>> {
-    Ok(Arc::new(Retrying::new(store::open_jobs(&settings.store)?, waits.clone())))
+    Ok(Arc::new(Retrying::new(store::open(&settings.store)?.jobs, waits.clone())))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The results of the records that a command reads again, and the position up to which they count.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -57,6 +58,13 @@ pub(crate) struct Rejected {
     pub(crate) offset: i64,
     pub(crate) code: &'static str,
     pub(crate) message: String,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, partition, offset, code, message } = self;
+        write!(f, "{topic}/{partition}/{offset} {code}: {message}")
+    }
 }
 
 impl Counts {

@@ -1,4 +1,4 @@
-//! The operator's commands: replay, dead letters, reconcile, check, event check, tor.
+//! The operator's commands: replay, dead letters, reconcile, check, event check, migrate, tor.
 
 pub(crate) mod bound;
 pub(crate) mod check;
@@ -7,6 +7,7 @@ mod counts;
 mod dead_letter;
 pub(crate) mod dead_letters;
 pub(crate) mod event;
+mod migrate;
 pub(crate) mod output;
 mod preview;
 mod ranges;
@@ -16,3 +17,5 @@ pub(crate) mod replay;
 mod scratch;
 pub(crate) mod tor;
 mod waits;
+
+pub use migrate::migrate;

@@ -114,45 +114,14 @@ pub(crate) struct Line {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bytes {
     Text(String),
-    Hex(Hex),
-}
-
-/// Bytes as pairs of hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(crate) struct Hex(Vec<u8>);
-
-/// The text is not pairs of hexadecimal digits.
-#[derive(Debug, thiserror::Error)]
-#[error("not pairs of hexadecimal digits")]
-pub(crate) struct InvalidHex;
-
-impl TryFrom<String> for Hex {
-    type Error = InvalidHex;
-
-    fn try_from(text: String) -> Result<Self, InvalidHex> {
-        let digit =
-            |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let byte = |pair: &[u8]| match pair {
-            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-            _ => None,
-        };
-        let bytes = text.as_bytes().chunks(2).map(byte).collect::<Option<_>>();
-        bytes.map(Self).ok_or(InvalidHex)
-    }
-}
-
-impl From<Hex> for String {
-    fn from(Hex(bytes): Hex) -> Self {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    Hex(#[serde(with = "hex")] Vec<u8>),
 }
 
 impl From<&[u8]> for Bytes {
     fn from(bytes: &[u8]) -> Self {
         match str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Hex(Hex(bytes.to_vec())),
+            Err(_) => Self::Hex(bytes.to_vec()),
         }
     }
 }
@@ -161,7 +130,7 @@ impl From<Bytes> for Vec<u8> {
     fn from(bytes: Bytes) -> Self {
         match bytes {
             Bytes::Text(text) => text.into_bytes(),
-            Bytes::Hex(Hex(bytes)) => bytes,
+            Bytes::Hex(bytes) => bytes,
         }
     }
 }

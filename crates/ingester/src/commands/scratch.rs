@@ -41,7 +41,7 @@ impl Scratch {
             })?;
         let url = format!("sqlite://{}", folder.path().join("rows.db").display());
         let settings = StoreSettings { url, ..StoreSettings::default() };
-        let table = store::open_writer(&settings)?;
+        let table = store::open(&settings)?.table;
         table.migrate().await.context("making a temporary table")?;
         Ok(Self { table, rows: store::open_reader(&settings)?, folder })
     }

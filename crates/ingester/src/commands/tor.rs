@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
@@ -21,8 +20,8 @@ pub(crate) enum TorCommand {
         #[arg(long)]
         address: String,
         /// The time, RFC 3339
-        #[arg(long)]
-        at: Time,
+        #[arg(long, value_parser = Timestamp::parse)]
+        at: Timestamp,
     },
     /// Show by day and family what the loaded lists cover, with the gaps
     Coverage,
@@ -57,18 +56,6 @@ impl From<SourceArgument> for Source {
     }
 }
 
-/// An RFC 3339 time from the command line.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Time(Timestamp);
-
-impl FromStr for Time {
-    type Err = model::InvalidTimestamp;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Timestamp::parse(text).map(Self)
-    }
-}
-
 impl TorCommand {
     /// Prints the result. `false` if a file was refused.
     ///
@@ -84,7 +71,7 @@ impl TorCommand {
         library.refresh(evidence::now()).context("loading exit lists")?;
         match self {
             Self::Explain { address, at } => {
-                explain(library.history(), address, at.0, out).map(|()| true)
+                explain(library.history(), address, *at, out).map(|()| true)
             }
             Self::Coverage => coverage(library.history(), out).map(|()| true),
             Self::Verify(verify) => verified(&library, verify.source.into(), out),

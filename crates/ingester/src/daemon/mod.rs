@@ -1,4 +1,4 @@
-//! Connects all parts for `run` and `migrate`, from the settings to the last commit.
+//! Connects all parts for `run`, from the settings to the last commit.
 
 pub(crate) mod health;
 pub(crate) mod lag;
@@ -288,12 +288,4 @@ async fn first_failure(tasks: &mut JoinSet<anyhow::Result<()>>) -> Option<anyhow
         }
     }
     None
-}
-
-/// Migrates the schema to the version of this build.
-///
-/// # Errors
-/// When the database cannot be reached or used.
-pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
-    Ok(store::open_writer(&settings.store)?.migrate().await?)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use store::{JobState, Jobs};
+use store::{Job, JobState, Jobs};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +44,7 @@ impl Replays {
         jobs: Arc<dyn Jobs>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let (mut done, mut named) = (BTreeSet::new(), BTreeSet::new());
+        let mut known = KnownReplays::default();
         // The first commits name the last replay only after a first read.
         let mut wait = Duration::ZERO;
         loop {
@@ -60,27 +60,18 @@ impl Replays {
                 None => return Ok(()),
                 Some((true, Ok(now))) => {
                     let committed = {
-                        let mut known =
+                        let mut went_back =
                             self.went_back.lock().unwrap_or_else(PoisonError::into_inner);
-                        known.take()
+                        went_back.take()
                     };
-                    let there = finished(&now);
-                    let running = now.iter().filter(|job| job.state == JobState::Running);
-                    let lost = lost(&done, &there, committed).chain(running.map(|job| job.id));
-                    for replay in lost.filter(|&replay| named.insert(replay)) {
+                    for replay in known.went_back(&now, committed) {
                         tracing::warn!(
                             replay,
                             "the database went back to before the end of a replay: what it wrote since is missing; run it again"
                         );
                     }
-                    done = there;
                 }
-                Some((false, Ok(now))) => {
-                    done.extend(finished(&now));
-                    // The table has older ones too, which are not read.
-                    let oldest = now.iter().map(|job| job.id).min().unwrap_or(0);
-                    done.retain(|&id| id >= oldest);
-                }
+                Some((false, Ok(now))) => known.read(&now),
                 // The writers report the errors of the database.
                 Some((went_back, Err(error))) => {
                     tracing::debug!(%error, "replays cannot be read");
@@ -90,12 +81,44 @@ impl Replays {
                     }
                 }
             }
-            self.last.store(done.last().copied().unwrap_or(0), Ordering::Relaxed);
+            self.last.store(known.done.last().copied().unwrap_or(0), Ordering::Relaxed);
         }
     }
 }
 
-fn finished(jobs: &[store::Job]) -> BTreeSet<i64> {
+/// What was read of the table so far.
+#[derive(Debug, Default)]
+struct KnownReplays {
+    /// The finished replays.
+    done: BTreeSet<i64>,
+    /// The lost replays that were named and have not been finished since.
+    named: BTreeSet<i64>,
+}
+
+impl KnownReplays {
+    fn read(&mut self, now: &[Job]) {
+        let there = finished(now);
+        self.named.retain(|id| !there.contains(id));
+        self.done.extend(there);
+        // The table has older ones too, which are not read.
+        let oldest = now.iter().map(|job| job.id).min().unwrap_or(0);
+        self.done.retain(|&id| id >= oldest);
+    }
+
+    /// Reads a table that went back in time; returns the replays that it lost and that are not named yet.
+    fn went_back(&mut self, now: &[Job], committed: Option<i64>) -> Vec<i64> {
+        let there = finished(now);
+        // A number is given again after the table has lost it, and its new replay can be lost too.
+        self.named.retain(|id| !there.contains(id));
+        let running = now.iter().filter(|job| job.state == JobState::Running);
+        let lost = lost(&self.done, &there, committed).chain(running.map(|job| job.id));
+        let news = lost.filter(|&replay| self.named.insert(replay)).collect();
+        self.done = there;
+        news
+    }
+}
+
+fn finished(jobs: &[Job]) -> BTreeSet<i64> {
     jobs.iter().filter(|job| job.state == JobState::Done).map(|job| job.id).collect()
 }
 
@@ -115,6 +138,9 @@ fn lost<'a>(
 
 #[cfg(test)]
 mod tests {
+    use model::Timestamp;
+    use store::JobProgress;
+
     use super::*;
 
     #[test]
@@ -127,5 +153,34 @@ mod tests {
         assert_eq!(lost(&[], &[1, 2], Some(4)), [3, 4], "after a restart the commit says it");
         assert_eq!(lost(&[], &[1, 2, 4], Some(4)), [0; 0]);
         assert_eq!(lost(&[1], &[1], None), [0; 0]);
+    }
+
+    #[test]
+    fn a_replay_that_is_lost_again_under_its_number_is_named_again() {
+        let table = |jobs: &[(i64, JobState)]| -> Vec<Job> {
+            let job = |&(id, state)| Job {
+                id,
+                who: String::new(),
+                reason: None,
+                what: serde_json::Value::Null,
+                progress: JobProgress::default(),
+                state,
+                note: None,
+                started: Timestamp::from_micros(0),
+                updated: Timestamp::from_micros(0),
+            };
+            jobs.iter().map(job).collect()
+        };
+        let mut known = KnownReplays::default();
+        known.read(&table(&[(6, JobState::Done), (7, JobState::Done)]));
+        let restored = table(&[(6, JobState::Done)]);
+        assert_eq!(known.went_back(&restored, None), [7]);
+        assert_eq!(known.went_back(&restored, Some(7)), [0; 0], "each loss is named once");
+        // The operator runs it again, under the same number.
+        let running = table(&[(6, JobState::Done), (7, JobState::Running)]);
+        known.read(&running);
+        assert_eq!(known.went_back(&running, None), [0; 0]);
+        known.read(&table(&[(6, JobState::Done), (7, JobState::Done)]));
+        assert_eq!(known.went_back(&restored, None), [7]);
     }
 }

@@ -23,7 +23,7 @@ pub(crate) async fn inspect(connection: &mut PgConnection, schema: &str) -> Resu
     let unlogged = "SELECT string_agg(c.relname::text, ', ' ORDER BY c.relname) FROM pg_class c \
                     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relpersistence = 'u' \
                     AND (c.relname IN ('publication', 'ingest_position') OR c.oid IN \
-                    (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(format('%I.publication', $1))))";
+                    (SELECT relid FROM pg_partition_tree(to_regclass(format('%I.publication', $1)))))";
     let unlogged: Option<String> =
         sqlx::query_scalar(unlogged).bind(schema).fetch_one(&mut *connection).await?;
     if let Some(tables) = unlogged {
@@ -44,4 +44,27 @@ pub(crate) async fn inspect(connection: &mut PgConnection, schema: &str) -> Resu
         "the table publication is in schema {}, and store.schema is {schema}: name the one that holds the rows",
         schemas.join(", ")
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unlogged_partition_of_a_partition_is_refused_by_name() {
+        let url = testkit::postgres().database().await.url;
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let tables =
+            "CREATE TABLE publication (name text, event_identity bytea) PARTITION BY HASH (name);
+            CREATE TABLE whole PARTITION OF publication FOR VALUES WITH (MODULUS 1, REMAINDER 0)
+                PARTITION BY LIST (name);
+            CREATE TABLE rest PARTITION OF whole DEFAULT";
+        sqlx::raw_sql(tables).execute(&mut connection).await.unwrap();
+        inspect(&mut connection, "public").await.unwrap();
+        sqlx::raw_sql("ALTER TABLE rest SET UNLOGGED").execute(&mut connection).await.unwrap();
+        let error = inspect(&mut connection, "public").await.unwrap_err();
+        assert!(error.to_string().contains("unlogged are rest,"), "{error}");
+    }
 }

@@ -33,26 +33,28 @@ const CLAIM: &str = concat!(
     database!()
 );
 
-// The outer join returns the database's identity even if there is no account.
+// The outer join returns the database's identity even if there is no account. The group and the topic are columns of what is
+// asked, so that an account is found by its whole key: as constants they made PostgreSQL expect a single account of the
+// group, and compare each account with each position.
 const ADVANCE: &str = concat!(
-    "WITH asked AS ( \
-        SELECT * FROM unnest($3::integer[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::integer[], $9::text[]) \
-            AS a(partition, owner, database, at_least, next_offset, leader_epoch, evidence) \
+    "WITH asked AS MATERIALIZED ( \
+        SELECT $1::text AS consumer_group, $2::text AS topic_id, a.* FROM unnest( \
+            $3::integer[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::integer[], $9::text[]) \
+            AS a(partition, for_owner, database, at_least, to_offset, to_epoch, to_evidence) \
     ), before AS MATERIALIZED ( \
-        SELECT p.partition, p.owner, p.next_offset, p.leader_epoch, p.evidence FROM ingest_position AS p \
-        WHERE p.consumer_group = $1 AND p.topic_id = $2 AND p.partition = ANY ($3::integer[]) \
-        ORDER BY p.partition FOR UPDATE \
+        SELECT asked.*, p.owner, p.next_offset, p.leader_epoch, p.evidence \
+        FROM asked JOIN ingest_position AS p USING (consumer_group, topic_id, partition) \
+        ORDER BY partition FOR UPDATE OF p \
     ), written AS ( \
         UPDATE ingest_position AS p \
-        SET next_offset = asked.next_offset, leader_epoch = asked.leader_epoch, evidence = asked.evidence \
-        FROM asked JOIN before USING (partition) \
-        WHERE p.consumer_group = $1 AND p.topic_id = $2 AND p.partition = asked.partition \
-            AND before.owner = asked.owner AND asked.database = ",
+        SET next_offset = b.to_offset, leader_epoch = b.to_epoch, evidence = b.to_evidence FROM before AS b \
+        WHERE p.consumer_group = b.consumer_group AND p.topic_id = b.topic_id AND p.partition = b.partition \
+            AND b.owner = b.for_owner AND b.database = ",
     database!(),
-    " AND (asked.at_least IS NULL OR before.next_offset >= asked.at_least) \
+    " AND (b.at_least IS NULL OR b.next_offset >= b.at_least) \
     ) SELECT b.partition, b.owner, b.next_offset, b.leader_epoch, b.evidence, ",
     database!(),
-    " FROM asked LEFT JOIN before AS b USING (partition)"
+    " FROM (VALUES (0)) AS always LEFT JOIN before AS b ON true"
 );
 
 const ACCOUNTS: &str = "SELECT partition, owner, next_offset, leader_epoch, evidence, topic_id FROM ingest_position \

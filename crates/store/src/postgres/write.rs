@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use async_trait::async_trait;
 use model::{Publication, Timestamp, merge_all};
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
@@ -155,7 +156,7 @@ impl PublicationWriter for PostgresWriter {
             let probing = async {
                 match self.rolled_back(&mut session.connection, &row).await {
                     // The row is synthetic, so the database's message reveals no data. Other errors concern the session.
-                    Err(error) if matches!(Error::with_its_words(&error), Error::Data(_)) => {
+                    Err(error) if Error::is_about_the_row(&error) => {
                         Ok(Err(Error::with_its_words(&error)))
                     }
                     other => other.map(Ok),
@@ -179,8 +180,16 @@ impl PublicationTable for PostgresWriter {
         // Waiting for another session's lock, and the migration itself, may take long.
         let mut connection = self.connections.unlimited().await?;
         inspect(&mut connection, &self.schema).await?;
-        if is_current(&mut connection).await? {
+        let pending = pending(&mut connection).await?;
+        if pending.is_empty() {
             return Ok(());
+        }
+        let create = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
+        let may_create: bool = sqlx::query_scalar(create).fetch_one(&mut connection).await?;
+        if !may_create {
+            return Err(Error::fatal(format!(
+                "migrations {pending:?} are to run: run `migrate` as the owner of the schema"
+            )));
         }
         Ok(MIGRATOR.run_direct(None, &mut connection, false).await?)
     }
@@ -205,22 +214,30 @@ impl PublicationTable for PostgresWriter {
     }
 }
 
-/// Whether every migration was applied, and is unchanged. The migrator itself would first create its table, which a
-/// role that may only read and write rows has no right to do.
-async fn is_current(connection: &mut PgConnection) -> Result<bool, Error> {
+/// The migrations that have not run yet. The migrator itself would first create its table, which a role that may only read
+/// and write rows has no right to do.
+///
+/// # Errors
+/// [`Error::Fatal`] if a migration was applied that this build does not have, or has in another form.
+async fn pending(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
     let made = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
-    let rows = match sqlx::query_as::<_, (i64, Vec<u8>)>(made).fetch_all(connection).await {
+    let applied = match sqlx::query_as::<_, (i64, Vec<u8>)>(made).fetch_all(connection).await {
         Ok(rows) => rows,
         // 42P01: undefined_table.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => {
-            return Ok(false);
-        }
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Vec::new(),
         Err(error) => return Err(error.into()),
     };
-    let is_known = |row: &(i64, Vec<u8>)| {
-        MIGRATOR.iter().any(|known| known.version == row.0 && *known.checksum == *row.1)
-    };
-    Ok(rows.len() == MIGRATOR.iter().count() && rows.iter().all(is_known))
+    for (version, checksum) in &applied {
+        match MIGRATOR.iter().find(|known| known.version == *version) {
+            None => return Err(MigrateError::VersionMissing(*version).into()),
+            Some(known) if *known.checksum != **checksum => {
+                return Err(MigrateError::VersionMismatch(*version).into());
+            }
+            Some(_) => {}
+        }
+    }
+    let is_pending = |version: &i64| applied.iter().all(|(applied, _)| applied != version);
+    Ok(MIGRATOR.iter().map(|known| known.version).filter(is_pending).collect())
 }
 
 /// The SQL of the given rows, as a table.

@@ -10,6 +10,8 @@ use model::Timestamp;
 use sqlx::sqlite::SqliteConnectOptions;
 
 pub(crate) use connection::{check_folder, folder_of, is_writable, of_file};
+#[cfg(test)]
+pub(crate) use read::HISTORY;
 pub use read::SqliteReader;
 pub use write::SqliteWriter;
 

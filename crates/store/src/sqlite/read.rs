@@ -20,6 +20,11 @@ use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, Sto
 /// operating system caches the file once for all.
 const READER_CACHE: &str = "-1024";
 
+/// The rows of the packages of a JSON array. A CROSS JOIN reads its left side first, and `json_each` returns the array's
+/// elements in their order. With an ORDER BY, SQLite would read and sort all rows before it returns the first.
+pub(crate) const HISTORY: &str = "SELECT i.key, p.version, p.created, p.tfa, p.credential, p.username \
+    FROM json_each($1) AS i CROSS JOIN publication AS p ON p.name = i.value";
+
 /// The column list of a SELECT.
 fn selected() -> String {
     columns::list(&COLUMNS, |column| format!("p.{}", column.name))
@@ -119,10 +124,8 @@ impl PublicationReader for SqliteReader {
         sorted.sort_unstable();
         sorted.dedup();
         let list = serde_json::Value::from_iter(sorted.iter().map(|name| name.as_str()));
-        let sql = "SELECT i.key, p.version, p.created, p.tfa, p.credential, p.username \
-                   FROM json_each($1) AS i CROSS JOIN publication AS p ON p.name = i.value ORDER BY i.key";
         let pool = self.pool()?;
-        let mut answer = sqlx::query(sql).bind(list.to_string()).fetch(&pool);
+        let mut answer = sqlx::query(HISTORY).bind(list.to_string()).fetch(&pool);
         // The rows of the current package.
         let (mut place, mut package) = (None, Vec::new());
         let mut rows = 0;
@@ -136,6 +139,9 @@ impl PublicationReader for SqliteReader {
         while let Some(row) = answer.try_next().await.map_err(|error| self.failed(error))? {
             let package_place: i64 = row.try_get(0)?;
             if place != Some(package_place) {
+                if place > Some(package_place) {
+                    return Err(Error::fatal("SQLite returned the rows of a package out of order"));
+                }
                 hand_on(place, &package)?;
                 rows += package.len() as u64;
                 package.clear();

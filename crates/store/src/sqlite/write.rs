@@ -116,7 +116,17 @@ impl PublicationTable for SqliteWriter {
         let path = options.get_filename().to_owned();
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let pool = pool.map_err(|error| of_file(error.into(), &path))?;
-        let migrated = MIGRATOR.run(&pool).await;
+        // SQLite has no lock for the time between two migrations, so another process may have run the one that failed here.
+        let mut known = 0;
+        let migrated = loop {
+            let Err(error) = MIGRATOR.run(&pool).await else { break Ok(()) };
+            let count = "SELECT count(*) FROM _sqlx_migrations";
+            let applied: i64 = sqlx::query_scalar(count).fetch_one(&pool).await.unwrap_or(0);
+            if applied <= known {
+                break Err(error);
+            }
+            known = applied;
+        };
         pool.close().await;
         migrated.map_err(|error| of_file(error.into(), &path))
     }
@@ -171,7 +181,9 @@ pub(super) fn bind_row(
 mod tests {
     use sqlx::{Connection as _, SqliteConnection};
 
+    use super::*;
     use crate::migrations::SQLITE;
+    use crate::suite::row;
 
     const ROWS: [&str; 2] = [
         "INSERT INTO publication VALUES ('a', '1', NULL, '2022-03-01T12:00:00.000000Z', NULL, 1, 'no_coverage',
@@ -212,5 +224,41 @@ mod tests {
         let again = "INSERT INTO publication SELECT * FROM publication";
         let again = sqlx::raw_sql(again).execute(&mut connection).await;
         assert!(again.unwrap_err().to_string().contains("UNIQUE"));
+    }
+
+    #[tokio::test]
+    async fn the_words_of_a_trigger_are_not_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("there.db");
+        let writer = SqliteWriter::open(SqliteConnectOptions::new().filename(&path));
+        writer.migrate().await.unwrap();
+        let trigger = "CREATE TRIGGER block BEFORE INSERT ON publication WHEN NEW.name = 'bad' \
+                       BEGIN SELECT RAISE(ABORT, 'user ' || NEW.name || ' is blocked'); END";
+        Connection::open(&path).unwrap().execute_batch(trigger).unwrap();
+        let error = writer.record(&[row("bad", 1)]).await.unwrap_err();
+        assert!(matches!(error, Error::Data(_)), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("SQLITE_CONSTRAINT_TRIGGER") && !said.contains("bad"), "{said}");
+        writer.record(&[row("good", 1)]).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_that_migrate_a_new_file_at_once_both_succeed() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("new.db");
+            let migrations = [(); 2].map(|()| {
+                let writer = SqliteWriter::open(SqliteConnectOptions::new().filename(&path));
+                tokio::spawn(async move {
+                    // The other may hold the lock; a command tries again then.
+                    while let Err(error) = writer.migrate().await {
+                        assert!(matches!(error, Error::Conflict(_)), "{error}");
+                    }
+                })
+            });
+            for migration in migrations {
+                migration.await.unwrap();
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 
 #[expect(clippy::too_many_lines, reason = "a test tells its steps in order")]
 pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
-    let accounts = crate::open_positions(&store.settings).unwrap();
+    let accounts = crate::open(&store.settings).unwrap().positions;
     let key = PositionKey { group: "g".into(), topic_id: "t".into() };
     let at = |next_offset| TablePosition { next_offset, leader_epoch: Some(3), evidence: None };
     let account = |partition, owner: &str, position: Option<TablePosition>| Account {
@@ -83,7 +83,7 @@ pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
 /// Several owners take the partition from each other while each continues to write. The stored position is always the
 /// last write of the current owner.
 pub(super) async fn a_late_write_of_a_former_owner_changes_nothing(store: Store) {
-    let accounts = crate::open_positions(&store.settings).unwrap();
+    let accounts = crate::open(&store.settings).unwrap().positions;
     let key = PositionKey { group: "g".into(), topic_id: "t".into() };
     let write = |owner: i64| {
         let (accounts, key) = (accounts.clone(), key.clone());
@@ -130,6 +130,32 @@ fn retried<T>(result: Result<T, Error>) -> Option<T> {
         Err(error) => {
             assert!(error.passes(), "{error}");
             None
+        }
+    }
+}
+
+/// A statement that compared each partition with each other one would run into the time limit.
+#[tokio::test]
+async fn a_member_may_have_many_partitions() {
+    let partitions: Vec<i32> = (0..30_000).collect();
+    let store = Store::postgres().await;
+    let accounts = crate::open(&store.settings).unwrap().positions;
+    let key = PositionKey { group: "g".into(), topic_id: "t".into() };
+    let database = accounts.claim(&key, "one", &partitions).await.unwrap().database;
+    let to = |partition: i32| Advance {
+        partition,
+        owner: "one".into(),
+        database: database.clone(),
+        at_least: None,
+        to: TablePosition { next_offset: partition.into(), leader_epoch: None, evidence: None },
+    };
+    let advances: Vec<_> = partitions.iter().copied().map(to).collect();
+    for is_written in [false, true] {
+        let before = accounts.advance(&key, &advances).await.unwrap().before;
+        assert_eq!(before.len(), partitions.len());
+        for (partition, account) in partitions.iter().zip(before) {
+            let expected = is_written.then(|| to(*partition).to);
+            assert_eq!(account.unwrap().position, expected);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Histories, searches by prefix, and the listing from the oldest row on.
 
+use std::time::Instant;
+
 use super::*;
 
 /// The number of rows of each package that `history` passes on.
@@ -129,10 +131,10 @@ pub(super) async fn lists_oldest_first_as_the_exact_reverse(store: Store) {
     assert_eq!(listed, newest);
 }
 
-/// The names of the indexes in the database's plan of a statement, sorted.
-async fn indexes_of(store: &Store, sql: &str) -> Vec<String> {
+/// The lines of the database's plan of a statement.
+async fn plan_of(store: &Store, sql: &str) -> Vec<String> {
     let url = &store.settings.url;
-    let plan: Vec<String> = if url.starts_with("sqlite") {
+    if url.starts_with("sqlite") {
         let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
         let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
         let plan = plan.fetch_all(&mut connection).await.unwrap();
@@ -141,7 +143,12 @@ async fn indexes_of(store: &Store, sql: &str) -> Vec<String> {
         let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
         let plan = sqlx::query_scalar(AssertSqlSafe(format!("EXPLAIN {sql}")));
         plan.fetch_all(&mut connection).await.unwrap()
-    };
+    }
+}
+
+/// The names of the indexes in the database's plan of a statement, sorted.
+async fn indexes_of(store: &Store, sql: &str) -> Vec<String> {
+    let plan = plan_of(store, sql).await;
     let words = plan.iter().flat_map(|line| line.split_whitespace());
     let mut indexes: Vec<_> =
         words.filter(|word| word.starts_with("publication_")).map(str::to_owned).collect();
@@ -169,4 +176,39 @@ pub(super) async fn listings_of_what_is_rare_do_not_read_the_whole_table(store: 
     let unsettled = "SELECT created FROM publication WHERE NOT tor_settled \
                      AND created >= '1970-01-01T00:00:00.004990Z' ORDER BY created LIMIT 1";
     assert_eq!(indexes_of(&store, unsettled).await, ["publication_created"]);
+}
+
+/// A read that is given up ends at its next row, because no row is sorted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn histories_that_are_given_up_free_their_connections() {
+    const PACKAGES: usize = 10;
+    let store = Store::sqlite().await;
+    store
+        .execute(&format!(
+            "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < 299999) \
+             INSERT INTO publication (name, version, created, tor_reason, tfa_reason, tor_settled, credential, actor, \
+                 revision, generation, event_identity, disputed) \
+             SELECT 'p' || (n % {PACKAGES}), n, '2024-01-01T00:00:00.000000Z', 'no_address', 'not_reported', 1, \
+                 'unknown', 'unknown', 0, 0, zeroblob(16), 0 FROM numbers"
+        ))
+        .await;
+    let plan = plan_of(&store, crate::sqlite::HISTORY).await;
+    assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE")), "{plan:?}");
+    let names: Vec<_> =
+        (0..PACKAGES).map(|n| PackageName::new(&format!("p{n}")).unwrap()).collect();
+    let ids = [PublicationId::new("p3", "3").unwrap()];
+    let read = async || {
+        let mut nothing = |_: &PackageName, _: &[Past<'_>]| {};
+        store.reader.history(&names, u64::MAX, &mut nothing).await.unwrap()
+    };
+    let began = Instant::now();
+    assert_eq!(read().await, RowsRead { rows: 300_000, is_complete: true });
+    let whole = began.elapsed();
+    // Every connection of the pool is reading.
+    let reads = futures_util::future::join_all((0..8).map(|_| read()));
+    tokio::time::timeout(whole / 4, reads).await.unwrap_err();
+    let began = Instant::now();
+    assert!(store.reader.find(&ids).await.unwrap()[0].is_some());
+    let waited = began.elapsed();
+    assert!(waited < whole / 2, "{waited:?}, where one read took {whole:?}");
 }

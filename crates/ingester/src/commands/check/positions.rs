@@ -67,7 +67,7 @@ async fn accounts(
     topic_id: Option<&str>,
 ) -> Result<BTreeMap<i32, i64>, store::Error> {
     let Some(topic_id) = topic_id else { return Ok(BTreeMap::new()) };
-    let accounts = store::open_positions(&settings.store)?.accounts(&settings.kafka.group).await?;
+    let accounts = store::open(&settings.store)?.positions.accounts(&settings.kafka.group).await?;
     let of_topic = accounts.into_iter().filter(|account| account.topic_id == topic_id);
     Ok(of_topic
         .filter_map(|of_group| {

@@ -15,21 +15,23 @@ use crate::record::Record;
 pub(crate) use original::Originals;
 pub(crate) use read::{DeadLetterRanges, ORIGINAL_GONE, find, read, read_whole};
 
-/// Which dead letters are meant; without any of these, all.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct SelectionArguments {
+/// Which dead letters are meant; without any of these, all. Also stored in a job's row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Selection {
     /// Only of this code; may be repeated
-    #[arg(long, value_name = "CODE", value_parser = code)]
-    code: Vec<String>,
+    #[arg(long = "code", value_name = "CODE", value_parser = code)]
+    codes: Vec<String>,
     /// Only rejected at this time or later: RFC 3339, or a span back from now such as 12h
+    // In milliseconds since 1970, as is `until`.
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<i64>,
     /// Only rejected at this time or earlier
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<i64>,
     /// Only of this partition of the dead-letter topic; may be repeated
-    #[arg(long, value_name = "N")]
-    partition: Vec<i32>,
+    #[arg(long = "partition", value_name = "N")]
+    pub(super) partitions: Vec<i32>,
 }
 
 fn code(text: &str) -> Result<String, String> {
@@ -51,31 +53,15 @@ fn time(text: &str) -> Result<i64, String> {
     }
 }
 
-/// The selection, as stored in a job's row.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Selection {
-    codes: Vec<String>,
-    /// Milliseconds since 1970, inclusive.
-    since: Option<i64>,
-    /// Milliseconds since 1970, inclusive.
-    until: Option<i64>,
-    pub(super) partitions: Vec<i32>,
-}
-
-impl TryFrom<SelectionArguments> for Selection {
-    type Error = InvalidRange;
-
-    fn try_from(arguments: SelectionArguments) -> Result<Self, InvalidRange> {
-        let SelectionArguments { code: codes, since, until, partition: partitions } = arguments;
-        if since.zip(until).is_some_and(|(since, until)| since > until) {
+impl Selection {
+    /// Refuses a selection that ends before it begins.
+    pub(crate) fn check_order(&self) -> Result<(), InvalidRange> {
+        if self.since.zip(self.until).is_some_and(|(since, until)| since > until) {
             return Err(InvalidRange("--since is later than --until".to_owned()));
         }
-        Ok(Self { codes, since, until, partitions })
+        Ok(())
     }
-}
 
-impl Selection {
     pub(crate) fn holds(&self, letter: &DeadLetter<'_>) -> bool {
         let at = letter.at().map(|at| at.as_micros().div_euclid(1_000));
         (self.codes.is_empty() || letter.code().is_some_and(|code| self.codes.contains(&code)))

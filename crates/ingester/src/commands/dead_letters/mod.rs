@@ -16,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::context::{Context, each_record};
 use crate::commands::counts::Counts;
-use crate::commands::dead_letter::{
-    self, DeadLetter, DeadLetterRanges, Originals, Selection, SelectionArguments,
-};
+use crate::commands::dead_letter::{self, DeadLetter, DeadLetterRanges, Originals, Selection};
 use crate::commands::output::Output;
 use crate::commands::replay::{self, Source, Task};
 use crate::kafka::{Bound, RateLimit};
@@ -37,7 +35,7 @@ pub(crate) enum DeadLettersCommand {
     /// be written now; `done` says nothing that the table does not say already, because it was redriven or sent again.
     List {
         #[command(flatten)]
-        selection: SelectionArguments,
+        selection: Selection,
         /// How to print [default: text on a terminal, else json]
         #[arg(long, value_enum)]
         output: Option<Output>,
@@ -57,7 +55,7 @@ pub(crate) enum DeadLettersCommand {
     /// Write letters as JSON lines, addresses masked
     Export {
         #[command(flatten)]
-        selection: SelectionArguments,
+        selection: Selection,
         /// With addresses, so that `replay --file` can read them: keep the file accordingly
         #[arg(long)]
         with_addresses: bool,
@@ -71,7 +69,7 @@ pub(crate) enum DeadLettersCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Redrive {
     #[command(flatten)]
-    selection: SelectionArguments,
+    selection: Selection,
     /// Leave out what was rejected this often (header publication.error.attempts): it would go round for ever
     #[arg(long, value_name = "N", default_value_t = 5)]
     max_attempts: u32,
@@ -101,8 +99,9 @@ impl DeadLettersCommand {
     ) -> anyhow::Result<bool> {
         match self {
             Self::List { selection, output } => {
+                selection.check_order()?;
                 let context = Context::load(settings).await?;
-                list::run(&context, selection.try_into()?, Output::chosen(output), stop).await
+                list::run(&context, selection, Output::chosen(output), stop).await
             }
             Self::Show { partition, offset, output } => {
                 let output = Output::chosen(output);
@@ -110,8 +109,9 @@ impl DeadLettersCommand {
             }
             Self::Redrive(redrive) => redrive.run(settings, stop).await,
             Self::Export { selection, with_addresses, file } => {
-                let (selection, file) = (selection.try_into()?, file.as_deref());
-                unless_stopped(&stop, export::run(&settings, selection, with_addresses, file)).await
+                selection.check_order()?;
+                let exported = export::run(&settings, selection, with_addresses, file.as_deref());
+                unless_stopped(&stop, exported).await
             }
         }
     }
@@ -120,7 +120,8 @@ impl DeadLettersCommand {
 impl Redrive {
     async fn run(self, settings: Settings, stop: CancellationToken) -> anyhow::Result<bool> {
         let output = Output::chosen(self.output);
-        let selection: Selection = self.selection.try_into()?;
+        let selection = self.selection;
+        selection.check_order()?;
         let context = Context::load(settings).await?;
         if !self.dry_run {
             context.store.migrate().await?;

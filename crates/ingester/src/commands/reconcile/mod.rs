@@ -16,6 +16,7 @@ use crate::commands::context::Context;
 use crate::commands::counts::Counts;
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Difference, Preview};
+use crate::commands::ranges;
 use crate::commands::scratch::{Scratch, page};
 use crate::kafka::{Bound, OffsetRanges, RateLimit};
 use crate::settings::Settings;
@@ -118,7 +119,7 @@ impl Reconcile {
         let counts = Counts::default();
         let limit = RateLimit { rate: self.rate, ..RateLimit::default() };
         let mut progress = ProgressBar::new(Output::chosen(self.output), None, Some(ranges.len()));
-        let records = context.read(ranges, limit.clone(), stop.clone())?;
+        let records = ranges::read(&context.settings, ranges, limit.clone(), stop.clone())?;
         let running = context.ingest(into.clone(), Box::new(counts.clone())).start(records)?;
         progress.follow(running, &context.waits, &limit, &counts).await?;
         anyhow::ensure!(!stop.is_cancelled(), "stopped before the end of the range");

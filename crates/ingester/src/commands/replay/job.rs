@@ -20,6 +20,7 @@ use crate::commands::counts::{Counts, Rejected};
 use crate::commands::dead_letter::{self, ORIGINAL_GONE};
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Changes, Preview};
+use crate::commands::ranges;
 use crate::evidence;
 use crate::kafka::RateLimit;
 use crate::pipeline::ports::SourceEvent;
@@ -192,6 +193,12 @@ impl Run {
         let state = state.context("writing the job's end down")?;
         result?;
         let Some(state) = state else {
+            let there = context.jobs.job(self.id).await.context("looking for the job")?;
+            anyhow::ensure!(
+                there.is_some(),
+                "the database has no job {} any more: it went back in time; run the replay again",
+                self.id
+            );
             anyhow::bail!("job {} was taken over by another process", self.id)
         };
         Ok(Ended {
@@ -281,7 +288,7 @@ fn open(
             let mut ranges = ranges.clone();
             ranges.behind(&from.position);
             let total = Some(ranges.len());
-            let records = context.read(ranges, limit, stop)?;
+            let records = ranges::read(&context.settings, ranges, limit, stop)?;
             Opened { records, total }
         }
         Source::DeadLetters(letters) => {
@@ -379,10 +386,7 @@ impl Predicted {
             text.push_str(&format!("  {} {}: {changes}\n", example.name, example.version));
         }
         for example in &self.rejected_examples {
-            text.push_str(&format!(
-                "  {}/{}/{} {}: {}\n",
-                example.topic, example.partition, example.offset, example.code, example.message
-            ));
+            text.push_str(&format!("  {example}\n"));
         }
         text
     }

@@ -134,7 +134,7 @@ impl RangeArguments {
             context.store.migrate().await?;
         }
         let table = context.table_generation().await?;
-        let plan = plan::make(&context, self.task(&context.settings)).await?;
+        let plan = plan::make(&context, &self).await?;
         output.print("plan", &plan, &plan.describe(&context.settings, table))?;
         if plan.is_empty() {
             return Ok(true);
@@ -149,18 +149,6 @@ impl RangeArguments {
         let run = begin(&context, plan.task, self.reason).await?;
         finish(run.run(&context, output, stop).await?, output)
     }
-
-    fn task(&self, settings: &Settings) -> plan::Asked {
-        plan::Asked {
-            from: self.from.clone(),
-            until: self.until.clone(),
-            topic: self.topic.clone().unwrap_or_else(|| settings.kafka.topic.clone()),
-            partitions: self.partition.clone(),
-            file: self.file.clone(),
-            rate: self.rate,
-            dead_letter: self.dead_letter,
-        }
-    }
 }
 
 /// Prints the result of a job.
@@ -169,10 +157,7 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
     let mut text =
         format!("job {} is {}: {}", ended.job, ended.state.as_str(), in_words(&ended.counts));
     for rejected in &ended.rejected {
-        text.push_str(&format!(
-            "\n  {}/{}/{} {}: {}",
-            rejected.topic, rejected.partition, rejected.offset, rejected.code, rejected.message
-        ));
+        text.push_str(&format!("\n  {rejected}"));
     }
     if !done {
         text.push_str(&format!("\n`replay resume {}` goes on with it", ended.job));

@@ -10,8 +10,8 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use store::PublicationWriter as _;
 
-use super::file;
-use crate::commands::bound::{BoundArgument, InvalidRange};
+use super::{RangeArguments, file};
+use crate::commands::bound::InvalidRange;
 use crate::commands::context::Context;
 use crate::commands::dead_letter::DeadLetterRanges;
 use crate::commands::ranges;
@@ -21,17 +21,6 @@ use crate::settings::Settings;
 /// The rates in the benchmark on two cores, for an estimate if no rate is set.
 const POSTGRES_RATE: u64 = 50_000;
 const SQLITE_RATE: u64 = 15_000;
-
-/// The requested range.
-pub(super) struct Asked {
-    pub(super) from: Option<BoundArgument>,
-    pub(super) until: BoundArgument,
-    pub(super) topic: String,
-    pub(super) partitions: Vec<i32>,
-    pub(super) file: Option<PathBuf>,
-    pub(super) rate: Option<u64>,
-    pub(super) dead_letter: bool,
-}
 
 /// The task of a job as stored in its row, complete enough to resume the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,16 +74,18 @@ pub(super) struct Plan {
 }
 
 /// Queries the broker for the range, or opens the file, so that an impossible replay fails before its job is created.
-pub(super) async fn make(context: &Context, asked: Asked) -> anyhow::Result<Plan> {
+pub(super) async fn make(context: &Context, asked: &RangeArguments) -> anyhow::Result<Plan> {
     let usual = if context.store.is_serial() { SQLITE_RATE } else { POSTGRES_RATE };
-    let Asked { from, until, topic, partitions, file, rate, dead_letter } = asked;
+    let &RangeArguments { rate, dead_letter, .. } = asked;
     let task = |source| Task { from: None, until: None, source, rate, dead_letter };
-    if let Some(path) = file {
-        file::open(&path)?;
-        return Ok(Plan::of(task(Source::File(path))));
+    if let Some(path) = &asked.file {
+        file::open(path)?;
+        return Ok(Plan::of(task(Source::File(path.clone()))));
     }
-    let from = from.context("neither --from nor --file")?;
-    let bounds = (from.bound, until.bound);
+    let from = asked.from.as_ref().context("neither --from nor --file")?;
+    let bounds = (from.bound, asked.until.bound);
+    let topic = asked.topic.as_ref().unwrap_or(&context.settings.kafka.topic).clone();
+    let partitions = asked.partition.clone();
     let (ranges, removed_before, size) = ranges::ask(&context.settings, move |reader| {
         let partitions = reader.partitions(&topic, &partitions)?;
         let ranges = ranges::spans(reader, &topic, &partitions, bounds)?;
@@ -109,7 +100,7 @@ pub(super) async fn make(context: &Context, asked: Asked) -> anyhow::Result<Plan
     })
     .await?;
     let records = ranges.len();
-    let (from, until) = (Some(from.describe()), Some(until.describe()));
+    let (from, until) = (Some(from.describe()), Some(asked.until.describe()));
     Ok(Plan {
         removed_before,
         records: Some(records),

@@ -24,7 +24,7 @@ struct Scene {
 impl Scene {
     async fn new(url: String) -> Self {
         let settings = StoreSettings { url, ..StoreSettings::default() };
-        let writer = crate::open_writer(&settings).unwrap();
+        let writer = crate::open(&settings).unwrap().table;
         writer.migrate().await.unwrap();
         let rows: Vec<_> = (0..100).map(|number| row(&format!("p{number}"), number)).collect();
         writer.record(&rows).await.unwrap();

@@ -50,7 +50,7 @@ impl Scene {
             statement_timeout: Duration::from_secs(2),
             ..StoreSettings::default()
         };
-        let writer = crate::open_writer(&settings).unwrap();
+        let writer = crate::open(&settings).unwrap().table;
         writer.migrate().await.unwrap();
         let options = PostgresUrl::parse(&url).unwrap().options;
         let operator = PgConnection::connect_with(&options).await.unwrap();
@@ -118,16 +118,18 @@ async fn each_class_of_errors_is_told_by_its_code() {
         ("40001 40P01 40003", "conflict"),
         ("57014 55P03", "timed_out"),
         (
-            "22001 22021 22P05 23502 23503 23514 23P01 40002 44000 54000 P0001 2F002 38000 39000",
+            "22001 22021 22P05 23502 23503 23514 23P01 40002 44000 54000 P0001 2F002 38000 39000 PX001 U0001",
             "data",
         ),
         ("42501 42703 42P01 XX000 28000 3D000", "fatal"),
     ] {
         for code in codes.split(' ') {
-            scene.trigger(&format!("RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'")).await;
+            let raise = format!("RAISE EXCEPTION 'not %', NEW.name USING ERRCODE = '{code}'");
+            scene.trigger(&raise).await;
             let error = scene.writer.record(&rows(&["bad"])).await.unwrap_err();
             assert_eq!(error.class(), class, "{code}: {error}");
-            assert!(error.to_string().contains(code), "{error}");
+            let said = error.to_string();
+            assert!(said.contains(code) && !said.contains("not bad"), "{said}");
         }
     }
     scene.writer.record(&rows(&["good"])).await.unwrap();
@@ -159,7 +161,7 @@ async fn a_shorter_limit_of_the_role_makes_batches_smaller() {
     scene
         .execute("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = ''300ms''', current_database()); END $$")
         .await;
-    scene.writer = crate::open_writer(&scene.settings).unwrap();
+    scene.writer = crate::open(&scene.settings).unwrap().table;
     let names: Vec<String> = (0..50).map(|number| format!("bad{number}")).collect();
     let batch: Vec<_> = names.iter().map(|name| row(name, 1)).collect();
     let error = scene.writer.record(&batch).await.unwrap_err();
@@ -245,7 +247,7 @@ async fn row_level_security_refuses_copy_and_takes_the_upsert() {
         ))
         .await;
     let url = scene.settings.url.replace("postgres@", &format!("{role}@"));
-    let writer = crate::open_writer(&StoreSettings { url, ..scene.settings.clone() }).unwrap();
+    let writer = crate::open(&StoreSettings { url, ..scene.settings.clone() }).unwrap().table;
     let mut many: Vec<_> = (0..2_000).map(|number| row(&format!("p{number}"), 1)).collect();
     assert_eq!(writer.record(&many).await.unwrap().inserted, 2_000);
     many[7] = row("bad7", 1);
@@ -269,10 +271,10 @@ async fn what_cannot_be_worked_with_is_refused_by_name() {
     scene.execute("ALTER TABLE publication SET LOGGED").await;
 
     let missing = StoreSettings { schema: "elsewhere".into(), ..scene.settings.clone() };
-    let error = crate::open_writer(&missing).unwrap().migrate().await.unwrap_err();
+    let error = crate::open(&missing).unwrap().table.migrate().await.unwrap_err();
     assert!(matches!(error, Error::Fatal(_)) && error.to_string().contains("elsewhere"), "{error}");
     scene.execute("CREATE SCHEMA elsewhere").await;
-    let error = crate::open_writer(&missing).unwrap().migrate().await.unwrap_err();
+    let error = crate::open(&missing).unwrap().table.migrate().await.unwrap_err();
     assert!(error.to_string().contains("schema public"), "{error}");
 
     let latin = testkit::unique("latin").replace('-', "_");
@@ -281,7 +283,7 @@ async fn what_cannot_be_worked_with_is_refused_by_name() {
         .await;
     let (server, _) = scene.settings.url.rsplit_once('/').unwrap();
     let settings = StoreSettings { url: format!("{server}/{latin}"), ..scene.settings.clone() };
-    let error = crate::open_writer(&settings).unwrap().migrate().await.unwrap_err();
+    let error = crate::open(&settings).unwrap().table.migrate().await.unwrap_err();
     assert!(matches!(error, Error::Fatal(_)) && error.to_string().contains("LATIN1"), "{error}");
 }
 
@@ -294,7 +296,7 @@ async fn the_schema_is_the_configured_one_whatever_the_role_says() {
     scene
         .execute("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = other', current_database()); END $$")
         .await;
-    let writer = crate::open_writer(&scene.settings).unwrap();
+    let writer = crate::open(&scene.settings).unwrap().table;
     writer.migrate().await.unwrap();
     writer.record(&rows(&["a"])).await.unwrap();
     let reader = crate::open_reader(&scene.settings).unwrap();
@@ -309,7 +311,7 @@ async fn the_schema_is_the_configured_one_whatever_the_role_says() {
         .execute("CREATE SCHEMA mine; DROP TABLE public.publication; DROP SCHEMA other CASCADE")
         .await;
     let mine = StoreSettings { schema: "mine".into(), ..scene.settings.clone() };
-    let writer = crate::open_writer(&mine).unwrap();
+    let writer = crate::open(&mine).unwrap().table;
     writer.migrate().await.unwrap();
     assert_eq!(writer.record(&rows(&["a"])).await.unwrap().inserted, 1);
 }
@@ -428,7 +430,7 @@ async fn a_connection_that_goes_silent_is_replaced_and_its_locks_are_freed() {
     };
     lead(&proxies[0]);
     let settings = StoreSettings { url_file: url_file.clone(), ..scene.settings.clone() };
-    let writer = crate::open_writer(&settings).unwrap();
+    let writer = crate::open(&settings).unwrap().table;
     writer.record(&rows(&["a"])).await.unwrap();
     // The server runs the statement, which locks the row's key, and the answer is lost.
     scene.trigger("PERFORM pg_sleep(0.3)").await;
@@ -460,7 +462,7 @@ async fn a_pooler_of_sessions_works_and_one_of_transactions_is_refused_by_name()
 
     let pooler = testkit::Pgbouncer::start(&url, "transaction");
     let settings = StoreSettings { url: pooler.url(database), ..scene.settings.clone() };
-    let error = crate::open_writer(&settings).unwrap().migrate().await.unwrap_err();
+    let error = crate::open(&settings).unwrap().table.migrate().await.unwrap_err();
     assert!(matches!(error, Error::Fatal(_)), "{error}");
     assert!(error.to_string().contains("transaction mode"), "{error}");
     let error = crate::access(&settings).await.unwrap_err();

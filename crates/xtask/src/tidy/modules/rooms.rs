@@ -133,13 +133,13 @@ mod tests {
             Vec::<String>::new()
         );
         assert_eq!(
-            said(&[("pipeline", "use store::{PostgresWriter};\nfn f() { store::open_writer() }")]),
+            said(&[("pipeline", "use store::{PostgresWriter};\nfn f() { store::open_reader() }")]),
             [
                 "src/pipeline.rs:1: room pipeline must not name Postgres*",
                 "src/pipeline.rs:2: room pipeline must not name open_*"
             ]
         );
-        assert_eq!(said(&[("daemon", "use store::open_writer;")]), Vec::<String>::new());
+        assert_eq!(said(&[("daemon", "use store::open_reader;")]), Vec::<String>::new());
     }
 
     #[test]
