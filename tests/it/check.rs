@@ -72,6 +72,23 @@ async fn a_sound_installation_has_nothing_but_its_one_broker() {
 }
 
 #[tokio::test]
+async fn a_warning_fails_only_a_strict_check() {
+    let mut scene = Scene::without_topic("check-strict", String::new());
+    scene.store = format!("sqlite://{}", scene.directory.path().join("rows.db").display());
+    scene.make_topic(1, &[("retention.ms", "-1")]).await;
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    write_snapshot(&lists, "current", &[]);
+    let lists = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())];
+    scene.ingest(&lists).await;
+    for (arguments, code) in [(&["--json"][..], 0), (&["--json", "--strict"], 1)] {
+        let checked = scene.ask("check", arguments, &lists);
+        assert_eq!(found(&checked).0, set(&ONE_REPLICA), "{}", checked.log);
+        assert_eq!(checked.code, Some(code), "{arguments:?}: {}", checked.log);
+    }
+}
+
+#[tokio::test]
 async fn what_is_unsafe_is_named_and_fails() {
     let scene = Scene::without_topic("check-unsafe", "sqlite://unused.db".into());
     let store = format!("sqlite://{}", scene.directory.path().join("publications.db").display());

@@ -129,6 +129,77 @@ fn values_of_the_right_type_that_cannot_work_are_refused() {
     }
 }
 
+/// `schema` is the query daemon's way to check a configuration, so it refuses whatever `serve` refuses.
+#[test]
+fn the_schema_is_printed_only_with_settings_that_can_be_served() {
+    for (name, value, key) in [
+        ("LIMITS__MAX_MEMORY", "1MiB", "limits.max_memory"),
+        ("ACCESS__TOKENS", "[\"nothing\"]", "access.tokens"),
+        ("ACCESS__TOKENS_FILE", "missing", "access.tokens_file"),
+        ("ACCESS__TRUSTED_PROXIES", "[\"everybody\"]", "access.trusted_proxies"),
+        ("ACCESS__CORS_ORIGINS", "[\"everywhere\"]", "access.cors_origins"),
+        ("ACCESS__RATE_LIMIT", "1", "access.rate_limit"),
+        ("LOG__FILTER", "warning", "log.filter"),
+    ] {
+        for command in ["serve", "schema"] {
+            let log = refused("publication-query", command, &format!("QUERY_{name}"), value);
+            assert!(log.contains(&format!("`{key}")), "{command} with {name}: {log}");
+        }
+    }
+    for command in ["serve", "schema"] {
+        let daemon = Daemon::command("publication-query").arg(command);
+        let window = daemon.env("QUERY_ACCESS__RATE_LIMIT", "5000");
+        let (code, log) = outcome(window.env("QUERY_ACCESS__RATE_WINDOW", "1ms"));
+        assert!(code == Some(78) && log.contains("`access.rate_window`"), "{command}: {log}");
+    }
+}
+
+/// The default file is `config/….toml`, and something else may have the name of its folder.
+#[test]
+fn a_file_in_place_of_the_default_folder_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config"), "").unwrap();
+    let schema = Daemon::command("publication-query").arg("schema");
+    let (code, log) = outcome(schema.dir(folder.path()));
+    assert_eq!(code, Some(0), "{log}");
+    let named = Daemon::command("publication-query").args(["schema", "--config", "config/x.toml"]);
+    let (code, log) = outcome(named.dir(folder.path()));
+    assert!(code == Some(78) && log.contains("Not a directory"), "{log}");
+}
+
+/// Collectors that expect JSON drop or misread every other line.
+#[tokio::test]
+async fn a_log_in_json_has_nothing_else() {
+    let each_is_json = |log: &str| {
+        for line in log.lines() {
+            let value = serde_json::from_str::<serde_json::Value>(line);
+            assert!(value.is_ok_and(|value| value["level"].is_string()), "{line}");
+        }
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    for (program, command, prefix) in [INGESTER, QUERY] {
+        let refused = Daemon::command(program).arg(command).dir(folder.path());
+        let refused = refused.env(format!("{prefix}LOG__FORMAT"), "json");
+        let (code, log) = outcome(refused.env(format!("{prefix}ADMIN__LISTEN"), &taken));
+        assert!(code == Some(1) && log.contains(&taken), "{program}: {log}");
+        each_is_json(&log);
+    }
+
+    // Windows-1252 in a name that was taken for Latin-1. Text shows the control character in Rust's way, JSON in its own.
+    let lists = folder.path().join("lists");
+    fs::create_dir(&lists).unwrap();
+    fs::write(lists.join("Tor\u{92}s exits"), "no list").unwrap();
+    let ingester = somewhere(folder.path()).env("INGESTER_LOG__FORMAT", "json");
+    let mut ingester = ingester.env("INGESTER_TOR__SNAPSHOTS", lists).spawn();
+    eventually("the refusal", PATIENCE, async || ingester.log().contains("s exits")).await;
+    ingester.terminate();
+    assert_eq!(ingester.wait_exit(SOON).code(), Some(0), "{}", ingester.log());
+    each_is_json(&ingester.log());
+    assert!(ingester.log().contains("\\u0092s exits"), "{}", ingester.log());
+}
+
 #[test]
 fn misuse_of_the_command_line_is_exit_code_2() {
     for (program, command, _) in [INGESTER, QUERY] {

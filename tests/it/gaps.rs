@@ -9,6 +9,7 @@ use serde_json::Value;
 use testkit::{Kafka, Record, eventually};
 
 use crate::replay::{Answer, SLOW, job_of, json_lines};
+use crate::runbook::Shell;
 use crate::settling::ANY_AGE;
 use crate::support::{PATIENCE, Running, Scene, generated, write_snapshot};
 
@@ -339,7 +340,9 @@ async fn a_damaged_batch_is_a_gap() {
     let lost = gap(&ingester);
     assert!((1.0..=100.0).contains(&lost), "{lost}");
     assert_eq!(scene.count().await as f64 + lost, 300.0);
-    assert!(ingester.stop().contains("damaged on the broker's disk"));
+    let log = ingester.stop();
+    let shell = Shell::new(&scene).journal(&scene, &log);
+    shell.shows("PublicationRecordsLost", &["damaged on the broker's disk"]);
     // Replays, reconcile and settling skip the batch too.
     scene.must("replay", &["--from", "earliest", "--until", "latest"]);
     assert_eq!(scene.count().await as f64 + lost, 300.0);

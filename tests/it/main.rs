@@ -57,6 +57,7 @@ mod secrets;
 mod secure;
 mod settling;
 mod sqlite_faults;
+mod stops;
 mod store_faults;
 mod supervised;
 mod support;

@@ -148,13 +148,18 @@ fn kubernetes_and_containers_are_configured_with_keys_that_exist() {
         variables.iter_mut().for_each(|(_, value)| *value = interpolated(value));
         assert!(!variables.is_empty() && accepts(daemon, &variables, None), "{variables:?}");
         let image = fs::read_to_string(&dockerfile).unwrap();
-        let prefix = format!("{}_", daemon.to_uppercase());
-        let set = image.split_whitespace().filter(|word| word.starts_with(&prefix));
-        let set: Vec<_> = set.filter_map(|word| word.split_once('=')).collect();
-        let set: Vec<_> =
-            set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        assert!(!set.is_empty() && accepts(daemon, &set, None), "{set:?}");
+        // A variable in the image would have precedence over the files in a ConfigMap.
+        assert!(!image.contains(&format!("{}_", daemon.to_uppercase())));
+        let (_, file) = image.split_once(&format!("COPY <<EOF config/{daemon}.toml\n")).unwrap();
+        let (file, _) = file.split_once("EOF\n").unwrap();
+        assert!(file.contains("[admin]") && accepts(daemon, &[], Some(file)), "{file}");
     }
+    // The label that gives a ServiceMonitor the jobs that the rules ask for.
+    let services = of_kind(&documents, "Service").into_iter();
+    let scraped = services.filter(|service| service["spec"]["ports"][0]["name"] == "admin");
+    let jobs: Vec<_> =
+        scraped.map(|service| &service["metadata"]["labels"]["app.kubernetes.io/name"]).collect();
+    assert_eq!(jobs, ["publication-ingester", "publication-query"]);
 
     // Secrets are referenced, never included.
     assert!(of_kind(&documents, "Secret").is_empty());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -15,7 +16,7 @@ use crate::support::{
 };
 
 /// An operator's shell.
-struct Shell {
+pub(crate) struct Shell {
     /// The variables to paste first.
     variables: Vec<(&'static str, String)>,
     /// The daemon's environment variables.
@@ -24,7 +25,7 @@ struct Shell {
 }
 
 impl Shell {
-    fn new(scene: &Scene) -> Self {
+    pub(crate) fn new(scene: &Scene) -> Self {
         let folder = scene.directory.path();
         let tools = folder.join("tools");
         fs::create_dir(&tools).unwrap();
@@ -78,8 +79,19 @@ impl Shell {
         self
     }
 
+    /// A journal with this log, because no test runs below systemd.
+    pub(crate) fn journal(self, scene: &Scene, log: &str) -> Self {
+        let folder = scene.directory.path();
+        fs::write(folder.join("journal"), log).unwrap();
+        let program = folder.join("tools/journalctl");
+        let text = format!("#!/bin/sh\ncat '{}'\n", folder.join("journal").display());
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
     /// Runs the commands of the entry and checks their output for these words.
-    fn shows(&self, heading: &str, words: &[&str]) {
+    pub(crate) fn shows(&self, heading: &str, words: &[&str]) {
         let entries = runbook();
         let commands = commands(&entries[heading]);
         let output = Command::new("bash")
@@ -135,6 +147,8 @@ async fn a_database_that_is_away() {
     shell.shows("State: paused", &["database"]);
     shell.shows("PublicationQueryNotReady", &["\"state\":\"paused\"", "database"]);
     shell.shows("PublicationStoreRetries", &["PROBLEM store"]);
+    let shell = shell.journal(&scene, &ingester.daemon.log());
+    shell.shows("PublicationLagBurnsSlowly", &["waiting; it is tried again", "assigned"]);
 }
 
 #[tokio::test]

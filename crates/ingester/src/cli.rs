@@ -78,10 +78,6 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = self.execute();
         let error = result.as_ref().err();
-        if let Some(error) = error {
-            tracing::error!("{error:#}");
-        }
-        // The error may come before the log is set up, and the reader may see only the terminal.
         telemetry::end(error.map(|error| format!("publication-ingester: {error:#}")));
         match result {
             Ok(true) => ExitCode::SUCCESS,

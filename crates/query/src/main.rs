@@ -13,19 +13,21 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
-    let settings: QuerySettings =
+    let mut settings: QuerySettings =
         config::load(PREFIX, cli.config.as_deref(), Path::new(DEFAULT_FILE), std::env::vars_os())?;
+    telemetry::init(&settings.log)?;
+    settings.fit(lifecycle::raise_open_files()?);
     match cli.command {
-        Command::Schema => Ok(write!(std::io::stdout(), "{}", settings.schema_text())?),
-        Command::Serve => serve(settings),
+        Command::Schema => {
+            Server::check(&settings)?;
+            Ok(write!(std::io::stdout(), "{}", settings.schema_text())?)
+        }
+        Command::Serve => lifecycle::run(serve(settings)),
     }
 }
 
-#[tokio::main]
-async fn serve(mut settings: QuerySettings) -> anyhow::Result<()> {
-    telemetry::init(&settings.log)?;
+async fn serve(settings: QuerySettings) -> anyhow::Result<()> {
     let stop = lifecycle::stop_on_signals()?;
-    settings.fit(lifecycle::raise_open_files()?);
     let server = Server::bind(settings).await?;
     tokio::spawn(notify::keep_told(server.health(), stop.clone()));
     let served = server.serve(stop).await;

@@ -64,6 +64,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// Checks the settings as [`Server::bind`] does, without binding or opening anything.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the key.
+    pub fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
+        settings.check()?;
+        admission::check(settings)?;
+        Access::new(settings).map(drop)
+    }
+
     /// Binds both listeners and opens the configured store, which need not answer yet.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::HumanCount;
@@ -31,11 +31,7 @@ const LOG_FILTER: &str = "warn";
 /// # Errors
 /// The service cannot run; with `--once` also an answer other than the expected one.
 pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let result = runtime.block_on(run(arguments));
-    // Everything has stopped by now. Do not wait for the rest.
-    runtime.shutdown_timeout(Duration::from_millis(100));
-    result
+    lifecycle::run(run(arguments))
 }
 
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {

@@ -324,6 +324,29 @@ mod tests {
         serving.await.unwrap();
     }
 
+    /// A daemon that hangs.
+    struct Hanging(Status);
+
+    impl Health for Hanging {
+        fn live(&self) -> bool {
+            false
+        }
+
+        fn ready(&self) -> Readiness {
+            self.0.ready()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_hangs_fails_its_liveness_probe() {
+        let server = AdminServer::bind(FREE).await.unwrap();
+        let address = server.local_addr();
+        let health = Arc::new(Hanging(Status::default()));
+        tokio::spawn(server.serve(Registry::new(), health, CancellationToken::new()));
+        let answer = ask(address, "/livez").await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("not live\n"), "{answer}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn half_a_head_is_not_waited_for() {
         let server = AdminServer::bind(FREE).await.unwrap();

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -75,9 +75,22 @@ where
     result.map_or_else(|error| exit_code(error.as_ref()), |()| ExitCode::SUCCESS)
 }
 
+/// Runs the work on a runtime of its own. The end of the runtime does not wait for its blocking threads: a look-up of a name
+/// may hang for as long as its server does not answer.
+///
+/// # Errors
+/// The operating system refuses the runtime, or the error of the work.
+pub fn run<T, E: From<io::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}
+
 /// A token that SIGTERM, SIGINT and SIGHUP (a closed terminal) cancel. The handlers are installed when this returns, so
 /// that a signal right after it is not lost. A second SIGINT ends the process at once, because it comes from a user at
-/// a terminal. A repeated SIGTERM does not, because supervisors repeat it during the grace period.
+/// a terminal. A repeated SIGTERM does not, because supervisors repeat it during the grace period. SIGHUP stays ignored if
+/// the process was started so: `nohup` says with it that the process is to outlive its terminal.
 ///
 /// # Errors
 /// If the operating system refuses the handlers.
@@ -87,14 +100,15 @@ where
 pub fn stop_on_signals() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let hangup = SignalKind::hangup();
+    let mut hangup = if is_ignored(hangup) { None } else { Some(signal(hangup)?) };
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
-            _ = hangup.recv() => "SIGHUP",
+            () = received(&mut hangup) => "SIGHUP",
         };
         info!(signal = name, "stopping");
         cancelled.cancel();
@@ -104,6 +118,22 @@ pub fn stop_on_signals() -> io::Result<CancellationToken> {
         std::process::exit(i32::from(exit::INTERRUPTED));
     });
     Ok(token)
+}
+
+/// Waits for the signal; for ever without a handler.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the process ignores the signal; `false` where Linux's `/proc` does not say it.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw_value() - 1) & 1 == 1)
 }
 
 /// Runs `work` to its end, but at most for `grace` after `stop` is cancelled; then `work` is dropped.
@@ -190,11 +220,9 @@ mod tests {
     #[tokio::test]
     async fn a_signal_cancels_the_token() {
         use nix::sys::signal::{Signal, raise};
-        for signal in [Signal::SIGTERM, Signal::SIGHUP] {
-            let token = stop_on_signals().unwrap();
-            assert!(!token.is_cancelled());
-            raise(signal).unwrap();
-            token.cancelled().await;
-        }
+        let token = stop_on_signals().unwrap();
+        assert!(!token.is_cancelled());
+        raise(Signal::SIGTERM).unwrap();
+        token.cancelled().await;
     }
 }

@@ -4,12 +4,16 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::config::ConfigError;
 
@@ -42,12 +46,14 @@ impl Default for LogSettings {
 
 /// The maximum number of lines that wait to be written; further lines are lost.
 const WAITING: usize = 4_096;
+/// How long the end of the log may take. The guard of the queue waits for a second until its lines are written.
+const END_WITHIN: Duration = Duration::from_millis(1_200);
 
 /// The process's log.
 struct Log {
+    format: LogFormat,
     lines: NonBlocking,
-    /// Dropping it waits until the queued lines are written, but at most about a second.
-    _writer: WorkerGuard,
+    writer: WorkerGuard,
 }
 
 static LOG: Mutex<Option<Log>> = Mutex::new(None);
@@ -67,7 +73,8 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     let mut log = log();
     if log.is_none() {
         let writer = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING);
-        let (lines, writer) = writer.finish(Lines { out: OneLine(io::stderr()), lost: 0 });
+        let out = OneLine { out: io::stderr(), format: settings.format };
+        let (lines, writer) = writer.finish(Lines { out, lost: 0 });
         let _ = LOST.set(lines.error_counter());
         let into = lines.clone();
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(into);
@@ -76,7 +83,7 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
             LogFormat::Text => builder.with_ansi(false).try_init(),
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
         };
-        *log = Some(Log { lines, _writer: writer });
+        *log = Some(Log { format: settings.format, lines, writer });
     }
     Ok(())
 }
@@ -96,15 +103,56 @@ fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
 /// Ends the log, with a program's last message if it has one, on standard error. Waits until all lines are written, but
 /// at most about a second. A failure to write is ignored.
 pub fn end(last_words: Option<String>) {
-    let mut log = log().take();
-    let Some(words) = last_words else { return };
-    match &mut log {
-        Some(log) => drop(log.lines.write(format!("{words}\n").as_bytes())),
-        None => drop(writeln!(io::stderr(), "{words}")),
+    let Some(Log { format, mut lines, writer }) = log().take() else {
+        if let Some(words) = last_words {
+            let _ = writeln!(io::stderr(), "{words}");
+        }
+        return;
+    };
+    if let Some(words) = last_words {
+        let line = match format {
+            LogFormat::Text => words + "\n",
+            LogFormat::Json => event(format, Level::ERROR, &words, None),
+        };
+        drop(lines.write(line.as_bytes()));
+    }
+    // On a thread of its own: when the queue is full, the guard prints a message to standard output, which may be the pipe
+    // that nobody reads, and then it never ends.
+    let (ended, end) = mpsc::channel();
+    let dropping = std::thread::Builder::new().name("log-end".into());
+    let dropping = dropping.spawn(move || {
+        drop(writer);
+        let _ = ended.send(());
+    });
+    drop(dropping);
+    let _ = end.recv_timeout(END_WITHIN);
+}
+
+/// A line of the log that the subscriber does not write: the queue may be full or at its end.
+fn event(format: LogFormat, level: Level, message: &str, lines: Option<usize>) -> String {
+    let mut time = String::new();
+    // Writing into a string does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    match format {
+        LogFormat::Text => {
+            let lines = lines.map(|lines| format!(" lines={lines}")).unwrap_or_default();
+            format!("{time} {level:>5} {}: {message}{lines}\n", module_path!())
+        }
+        LogFormat::Json => {
+            let level = level.as_str();
+            let mut event = serde_json::json!({
+                "timestamp": time, "level": level, "message": message, "target": module_path!(),
+            });
+            if let Some(lines) = lines {
+                event["lines"] = lines.into();
+            }
+            format!("{event}\n")
+        }
     }
 }
 
-/// Writes lines, and logs how many were lost because the reader was too slow.
+/// Writes lines, and after them how many were lost because the reader was too slow: itself, because a queue that loses lines
+/// would lose this one too.
 struct Lines<W> {
     out: OneLine<W>,
     /// The number of lost lines that have been reported.
@@ -118,7 +166,9 @@ impl<W: Write> Write for Lines<W> {
         if lost > self.lost {
             let lines = lost - self.lost;
             self.lost = lost;
-            tracing::warn!(lines, "log lines are lost: nobody took them in time");
+            let message = "log lines are lost: nobody took them in time";
+            let said = event(self.out.format, Level::WARN, message, Some(lines));
+            self.out.write_all(said.as_bytes())?;
         }
         written
     }
@@ -131,7 +181,10 @@ impl<W: Write> Write for Lines<W> {
 /// Writes each event as one line: a server's message, a file name or a client's header may contain line ends or a
 /// terminal's control sequences. An event that cannot be written is lost, because the work must continue if the reader
 /// has ended or the disk is full.
-struct OneLine<W>(W);
+struct OneLine<W> {
+    out: W,
+    format: LogFormat,
+}
 
 impl<W: Write> Write for OneLine<W> {
     /// Writes a whole event, because the subscriber passes an event in one call.
@@ -140,26 +193,35 @@ impl<W: Write> Write for OneLine<W> {
             Some(line) => (line, "\n"),
             None => (event, ""),
         };
-        let line = without_controls(&String::from_utf8_lossy(line)).into_owned() + end;
-        let _ = self.0.write_all(line.as_bytes());
+        let text = String::from_utf8_lossy(line);
+        let clean = match self.format {
+            LogFormat::Text => without_controls(&text),
+            // JSON's own escape. Those below U+0020 and in the way of JSON are escaped already.
+            LogFormat::Json => escaped(&text, |letter| format!("\\u{:04x}", u32::from(letter))),
+        };
+        let _ = self.out.write_all((clean.into_owned() + end).as_bytes());
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.out.flush()
     }
 }
 
 /// The text with its control characters escaped as in Rust's strings.
 #[must_use]
 pub fn without_controls(text: &str) -> Cow<'_, str> {
+    escaped(text, |letter| letter.escape_default().to_string())
+}
+
+fn escaped(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
     }
     let mut clean = String::with_capacity(text.len() + 8);
     for letter in text.chars() {
         if letter.is_control() {
-            clean.extend(letter.escape_default());
+            clean.push_str(&escape(letter));
         } else {
             clean.push(letter);
         }
@@ -175,7 +237,8 @@ mod tests {
     fn an_event_is_one_line_whatever_is_in_it() {
         let written = |event: &str| {
             let mut lines = Vec::new();
-            OneLine(&mut lines).write_all(event.as_bytes()).unwrap();
+            let mut one = OneLine { out: &mut lines, format: LogFormat::Text };
+            one.write_all(event.as_bytes()).unwrap();
             String::from_utf8(lines).unwrap()
         };
         assert_eq!(written("WARN é: plain\n"), "WARN é: plain\n");
@@ -187,7 +250,8 @@ mod tests {
     #[test]
     fn a_log_that_takes_nothing_is_no_error() {
         // A slice without space.
-        OneLine(&mut [][..]).write_all(b"INFO: lost\n").unwrap();
+        let mut full = OneLine { out: &mut [][..], format: LogFormat::Text };
+        full.write_all(b"INFO: lost\n").unwrap();
     }
 
     #[test]

@@ -15,7 +15,8 @@ use crate::wait::poll_until;
 /// The shell becomes the server and leaves a watcher, which holds the read end of a pipe. Only the guard holds the
 /// write end (close-on-exec, so no other child inherits it). If the pipe ends without data, the guard's process has
 /// ended, for whatever reason: the watcher then ends the server and removes its data. `PR_SET_PDEATHSIG` would not
-/// work, because it follows the thread that spawned, and test threads end earlier.
+/// work, because it follows the thread that spawned, and test threads end earlier. A test run under `nohup` would hand on
+/// that SIGHUP is ignored, which the daemons respect.
 const WATCHED: &str = r#"
 signal=$1 data=$2
 shift 2
@@ -30,7 +31,7 @@ exec 3<&0 </dev/null
   kill -s KILL $$
   rm -rf "$data"
 ) >/dev/null 2>&1 &
-exec "$@" 3<&-
+exec env --default-signal=HUP "$@" 3<&-
 "#;
 
 /// The signal that ends a server without a guard.

@@ -9,16 +9,17 @@ use anyhow::Result;
 use testkit::KAFKA_LIBS_VARIABLE;
 
 use crate::setup;
+use crate::simulate::seeds;
 use crate::workspace::{Workspace, succeed};
 
 /// Options of the fault runs.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// At most so many rounds of each fault [default: as many as the table of crates/MEASUREMENTS.md]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "by_chance")]
     rounds: Option<u32>,
     /// The seed of everything random
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, conflicts_with = "by_chance")]
     seed: u32,
     /// Three brokers, and a standby of the database, with faults of their own
     #[arg(long, conflicts_with = "by_chance")]
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, group = "by_chance")]
     requests: bool,
     /// With --chance or --requests: the seeds, from A up to and without B
-    #[arg(long, value_name = "A..B", default_value = "0..10", requires = "by_chance")]
+    #[arg(long, value_name = "A..B", value_parser = seeds, default_value = "0..10", requires = "by_chance")]
     seeds: String,
     /// With --chance or --requests: how many steps a seed has
     #[arg(long, default_value_t = 8, requires = "by_chance")]
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,N", requires = "by_chance")]
     only: Option<String>,
     /// The broker assigns the partitions (`group.protocol = "consumer"`)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "by_chance")]
     broker_assigns: bool,
     /// Only faults whose name has one of these words in it
     #[arg(conflicts_with = "by_chance")]
@@ -83,4 +84,43 @@ fn listed(workspace: &Workspace, args: &Args) -> Command {
     }
     test.args(["--seed", &args.seed.to_string()]).args(&args.names);
     test
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        _args: Args,
+    }
+
+    fn takes(line: &str) -> bool {
+        Line::try_parse_from(["faults"].into_iter().chain(line.split_whitespace())).is_ok()
+    }
+
+    #[test]
+    fn options_that_would_be_ignored_are_refused() {
+        for line in
+            ["", "kill --rounds 2", "--broker-assigns", "--chance", "--requests --seeds 3..5"]
+        {
+            assert!(takes(line), "{line}");
+        }
+        for line in [
+            "--chance --broker-assigns",
+            "--chance --rounds 2",
+            "--requests --seed 7",
+            "--requests --broker-assigns",
+            "--seeds 0..5",
+            "--chance --seeds 5..5",
+            "--chance --seeds 5..4",
+            "--chance --seeds 5",
+            "--chance kill",
+        ] {
+            assert!(!takes(line), "{line}");
+        }
+    }
 }

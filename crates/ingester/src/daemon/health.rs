@@ -17,7 +17,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident = $word:literal,)*) => {
-        /// The cause why nothing is read or written. The words are stable: the reason in `/readyz` begins with one, and
+        /// The cause why nothing, or not everything, is read and written. The words are stable: the reason in `/readyz` begins with one, and
         /// the runbook has an entry for each. The most serious cause comes first.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum PauseCause { $($(#[$doc])* $cause,)* }
@@ -376,6 +376,19 @@ mod tests {
         health.recovered(cause);
         health.recovered(cause);
         assert_eq!(health.lasting(Duration::ZERO), []);
+    }
+
+    #[test]
+    fn a_poll_thread_that_reports_no_more_is_not_live() {
+        let began = Instant::now() - STUCK_AFTER - Duration::from_secs(1);
+        let health = Health { started: began, ..health() };
+        assert!(health.live(), "the first report may take long");
+        health.poll_beat();
+        assert!(health.live());
+        health.beat.store(500, Ordering::Relaxed);
+        assert!(!health.live());
+        health.poll_beat();
+        assert!(health.live(), "it was slow");
     }
 
     #[test]

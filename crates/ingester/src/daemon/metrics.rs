@@ -41,12 +41,13 @@ service::metrics! {
         pub store_retries_total: IntCounterVec["class" = &["transient", "conflict", "timed_out", "busy", "data", "fatal"]],
         /// Records read again because the database went back in time and lacked what they had written.
         pub store_rewound_records_total: IntCounter,
-        /// 1 while nothing is read or written: a broker, the topic, the database or the dead-letter topic is away, or everything is rejected.
+        /// 1 while something that the ingester needs is away (Kafka, the topic, the leader of a partition, the database, the
+        /// dead-letter topic), or everything is rejected. Other partitions than those without a leader are still read.
         pub paused: IntGauge,
         /// Partitions assigned or revoked, counted once a callback.
         pub rebalances_total: IntCounter,
         /// Records lost before they were read, as far as their number is known: to retention, with a topic that was
-        /// deleted and made again, or skipped because somebody set the group's offset forwards.
+        /// deleted and made again, in a batch that is damaged, or skipped because somebody set the group's offset forwards.
         pub offset_gap_records_total: IntCounter,
         /// Dead letters acknowledged by the broker, by code.
         pub dead_letters_total: IntCounterVec["code"],

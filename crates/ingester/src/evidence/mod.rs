@@ -3,9 +3,10 @@
 pub(crate) mod fetch;
 pub(crate) mod settle;
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use enrich::{Change, ExitHistory, Library, Places, Source};
@@ -15,6 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::evidence::settle::SettledPartitions;
 use crate::settings::Settings;
+
+/// How often the ages of the lists are told while a refresh runs.
+const TELL_AGES: Duration = Duration::from_secs(10);
+/// A refresh that takes longer is probably stuck in a file system, such as a mount whose server is away. Six years of lists
+/// take a quarter of a minute.
+const LONG: Duration = Duration::from_secs(60);
 
 /// The observer of the state of the lists.
 pub(crate) trait EvidenceObserver: Send + Sync {
@@ -95,12 +102,14 @@ impl EvidenceLoader {
         while stop.run_until_cancelled(tokio::time::sleep(refresh_every)).await.is_some() {
             let known = self.library.history().evidence_until();
             let change;
+            let newest = self.newest();
+            let observer = self.observer.clone();
             // Reading files blocks, and years of lists take a while.
-            (self, change) = tokio::task::spawn_blocking(move || {
+            let refresh = tokio::task::spawn_blocking(move || {
                 let change = self.refresh();
                 (self, change)
-            })
-            .await?;
+            });
+            (self, change) = watched(refresh, || tell_ages(&*observer, newest)).await?;
             if change.changed {
                 shown.send_replace(self.history());
                 // Only a list older than the known evidence concerns publications that are already settled.
@@ -140,14 +149,41 @@ impl EvidenceLoader {
             self.observer.refused(refused.source);
             tracing::warn!(source, path = %refused.path.display(), reason = %refused.reason, "exit list refused");
         }
-        let history = self.library.history();
-        for source in Source::ALL {
-            let newest = history.newest(source);
-            self.observer
-                .newest(source, newest.map(|newest| now().micros_since(newest) as f64 / 1e6));
+        tell_ages(&*self.observer, self.newest());
+        for (source, newest) in self.newest() {
             if let Some(newest) = newest.filter(|_| change.changed) {
-                tracing::info!(source = source.as_str(), valid = history.valid(source), %newest, "exit lists");
+                let valid = self.library.history().valid(source);
+                tracing::info!(source = source.as_str(), valid, %newest, "exit lists");
             }
+        }
+    }
+
+    /// The time of each source's newest list.
+    fn newest(&self) -> [(Source, Option<Timestamp>); 3] {
+        Source::ALL.map(|source| (source, self.library.history().newest(source)))
+    }
+}
+
+fn tell_ages(observer: &dyn EvidenceObserver, newest: [(Source, Option<Timestamp>); 3]) {
+    for (source, newest) in newest {
+        observer.newest(source, newest.map(|newest| now().micros_since(newest) as f64 / 1e6));
+    }
+}
+
+/// Waits for a refresh. Meanwhile the lists age, and the log says once that the refresh takes long.
+async fn watched<T>(refresh: impl Future<Output = T>, mut tell_ages: impl FnMut()) -> T {
+    let began = tokio::time::Instant::now();
+    let mut is_said = false;
+    tokio::pin!(refresh);
+    loop {
+        match tokio::time::timeout(TELL_AGES, &mut refresh).await {
+            Ok(refreshed) => return refreshed,
+            Err(_) => tell_ages(),
+        }
+        if began.elapsed() >= LONG && !std::mem::replace(&mut is_said, true) {
+            tracing::warn!(
+                "exit lists have been looked through for a minute: their folder may not answer; verdicts lack newer lists until it does"
+            );
         }
     }
 }
@@ -166,4 +202,17 @@ pub(crate) fn places(settings: &Settings) -> Places {
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_micros(0)
         .after(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn lists_age_while_their_folder_does_not_answer() {
+        let mut told = 0;
+        let refresh = tokio::time::sleep(Duration::from_secs(3_605));
+        watched(refresh, || told += 1).await;
+        assert_eq!(told, 360);
+    }
 }

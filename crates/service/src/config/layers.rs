@@ -8,11 +8,12 @@ use toml::{Table, Value};
 
 use super::{ConfigError, Origin, join, lookup};
 
-/// Reads a file; `None` if it does not exist and need not exist.
+/// Reads a file; `None` if it does not exist and need not exist. Then a file may have the name of its folder.
 pub(super) fn read(path: &Path, must_exist: bool) -> Result<Option<String>, ConfigError> {
+    let is_absent = |kind| matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Ok(None),
+        Err(error) if is_absent(error.kind()) && !must_exist => Ok(None),
         Err(error) => Err(ConfigError::Read { path: path.into(), reason: error.to_string() }),
     }
 }

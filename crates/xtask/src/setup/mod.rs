@@ -30,11 +30,38 @@ enum From {
     Cargo(&'static str, &'static str),
     /// A package of PyPI with a prebuilt program, and its version.
     Python(&'static str, &'static str),
+    /// Components of the toolchain.
+    Rustup(&'static [&'static str]),
+    /// Nothing is installed: what the machine's owner has to allow.
+    Allowed(&'static str),
     /// Maven's repository.
     Maven,
 }
 
 const NEEDS: &[Need] = &[
+    Need {
+        what: "rustfmt and clippy, which a minimal toolchain lacks",
+        from: From::Rustup(&["rustfmt", "clippy"]),
+        present: |workspace| workspace.has_cargo("fmt") && workspace.has_cargo("clippy"),
+    },
+    Need {
+        what: "git, which lists the project's files",
+        from: From::Debian(&["git"]),
+        present: |_| runs("git", &["--version"]),
+    },
+    Need {
+        what: "curl, for the runbook's commands",
+        from: From::Debian(&["curl"]),
+        present: |_| runs("curl", &["--version"]),
+    },
+    // AppArmor forbids it on Ubuntu, and the usual profiles of containers do.
+    Need {
+        what: "mount namespaces for this user, for the tests of full and sealed disks",
+        from: From::Allowed(
+            "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, or run the container with --privileged",
+        ),
+        present: |_| runs("unshare", &["--map-root-user", "--mount", "true"]),
+    },
     Need {
         what: "Java 17 or newer, for Kafka",
         from: From::Debian(&[
@@ -155,6 +182,11 @@ pub(crate) fn install(workspace: &Workspace) -> Result<()> {
             From::Debian(_) => Ok(()),
             From::Cargo(name, version) => tools::install(workspace, name, version),
             From::Python(name, version) => tools::from_pypi(workspace, name, version),
+            From::Rustup(components) => succeed(
+                "rustup component add",
+                Command::new("rustup").args(["component", "add"]).args(components),
+            ),
+            From::Allowed(_) => Ok(()),
             From::Maven => kafka::fetch(workspace),
         };
         failed = failed.or(outcome.err());
@@ -193,6 +225,8 @@ fn lines(missing: &[&Need]) -> Vec<String> {
         From::Debian(_) => None,
         From::Cargo(name, version) => Some(format!("cargo install --locked {name}@{version}")),
         From::Python(..) | From::Maven => Some("cargo xtask setup".to_owned()),
+        From::Rustup(components) => Some(format!("rustup component add {}", components.join(" "))),
+        From::Allowed(how) => Some(how.to_owned()),
     });
     apt.into_iter().chain(others).collect()
 }
@@ -201,7 +235,7 @@ fn lines(missing: &[&Need]) -> Vec<String> {
 fn packages(needs: &[&Need]) -> Vec<&'static str> {
     let choices = needs.iter().flat_map(|need| match need.from {
         From::Debian(packages) => packages,
-        From::Cargo(..) | From::Python(..) | From::Maven => &[],
+        _ => &[],
     });
     choices.map(|choice| first_known(choice)).collect()
 }
@@ -292,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_lines_to_install_name_each_need_once() {
-        let wanted = ["Maven", "kcat", "cargo-deny", "Kafka itself"];
+        let wanted = ["Maven", "kcat", "cargo-deny", "Kafka itself", "rustfmt", "mount"];
         let needs: Vec<&Need> = NEEDS
             .iter()
             .filter(|need| wanted.iter().any(|wanted| need.what.starts_with(wanted)))
@@ -301,6 +335,8 @@ mod tests {
             lines(&needs),
             [
                 "sudo apt-get install --no-install-recommends maven kcat",
+                "rustup component add rustfmt clippy",
+                "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, or run the container with --privileged",
                 "cargo install --locked cargo-deny@0.20.2",
                 "cargo xtask setup"
             ]
