@@ -67,7 +67,11 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
         .set("message.max.bytes", "1000000000")
         .set("message.timeout.ms", "10000");
     pass_through(&mut config, settings);
-    config.set("enable.idempotence", "true").set("acks", "all");
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // A topic that the broker makes by itself has the broker's defaults, and would delete old letters.
+        .set("allow.auto.create.topics", "false");
     config
 }
 

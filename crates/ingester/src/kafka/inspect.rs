@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
@@ -272,8 +272,9 @@ fn is_unauthorized(error: &KafkaError) -> bool {
     )
 }
 
-async fn config(
-    admin: &AdminClient<DefaultClientContext>,
+/// The topic's settings; `None` where the user may not read them.
+pub(super) async fn config(
+    admin: &AdminClient<impl ClientContext>,
     topic: &str,
 ) -> Option<BTreeMap<String, String>> {
     let options = AdminOptions::new().request_timeout(Some(QUESTION));
