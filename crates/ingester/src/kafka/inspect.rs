@@ -1,7 +1,7 @@
 //! Asks the broker about the topics and the user's rights, without changing anything.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
@@ -227,7 +227,8 @@ fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, Stri
     })
 }
 
-/// Fetches from the end of the topic. The first answer is the end, a record or a refusal.
+/// Fetches from the end of the topic. The first answer is the end, a record or a refusal. Any other error may be over with
+/// the next attempt: one of several addresses of a broker may be unreachable.
 fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     let mut last = TopicPartitionList::new();
     let assigned =
@@ -235,10 +236,20 @@ fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     if let Err(error) = assigned {
         return Right::Refused(error.to_string());
     }
-    match consumer.poll(QUESTION) {
-        Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => Right::Given,
-        Some(Err(error)) => Right::Refused(error.to_string()),
-        None => Right::Refused(format!("no answer to a fetch within {QUESTION:?}")),
+    let deadline = Instant::now() + QUESTION;
+    let mut words = format!("no answer to a fetch within {QUESTION:?}");
+    loop {
+        match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
+            Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => return Right::Given,
+            Some(Err(error)) => {
+                let is_missing = error.rdkafka_error_code().is_some_and(config::is_no_topic);
+                words = error.to_string();
+                if is_missing || is_unauthorized(&error) {
+                    return Right::Refused(words);
+                }
+            }
+            None => return Right::Refused(words),
+        }
     }
 }
 
