@@ -255,7 +255,24 @@ pub(super) fn is_group_refusal(code: RDKafkaErrorCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::consumer::BaseConsumer;
+    use rdkafka::error::KafkaResult;
+    use rdkafka::producer::BaseProducer;
+
     use super::*;
+    use crate::settings::LOGINS;
+
+    #[test]
+    fn librdkafka_takes_each_login_that_the_settings_take() {
+        for login in LOGINS {
+            let mut settings = Settings::default();
+            let pairs = login.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            settings.kafka.client.extend(pairs);
+            let made: KafkaResult<BaseConsumer> = consumer(&settings).create();
+            let made = made.and_then(|_| producer(&settings).create::<BaseProducer>());
+            assert_eq!(made.map(|_| ()), Ok(()), "{login:?}");
+        }
+    }
 
     #[test]
     fn a_line_is_said_once_a_minute() {
