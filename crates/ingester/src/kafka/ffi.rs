@@ -92,6 +92,9 @@ pub(super) fn leader_epochs(list: &TopicPartitionList) -> Vec<Option<i32>> {
 /// The answer to a commit, on a separate queue, because librdkafka's synchronous commit has no time limit.
 pub(super) struct CommitAnswer(*mut c::rd_kafka_queue_t);
 
+// SAFETY: librdkafka's queues have locks, and may be used and destroyed by any thread.
+unsafe impl Send for CommitAnswer {}
+
 impl CommitAnswer {
     /// Sends the commit. The client must outlive the result.
     pub(super) fn ask<C: ClientContext>(
