@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::account::Claim;
@@ -99,10 +100,16 @@ impl Context {
             // A pending answer of the database is seen in the next turn.
             return result;
         }
-        let partitions = &partitions[..];
-        let committed = self.committed(consumer, partitions)?;
-        for (&partition, committed) in partitions.iter().zip(committed) {
+        let committed = self.committed(consumer, &partitions)?;
+        let mut asked: Vec<_> = partitions.into_iter().zip(committed).collect();
+        self.state().unanswered.sort(&mut asked);
+        let began = Instant::now();
+        for (partition, committed) in asked {
             self.observer.polled();
+            if began.elapsed() >= QUESTION {
+                // What has a start is started before the next round.
+                break;
+            }
             let facts = committed.and_then(|committed| {
                 let now = (cluster.clone(), topic_id.clone());
                 let facts = self.facts(partition, committed, now).ok_or("it was revoked")?;
@@ -229,12 +236,31 @@ impl Context {
             return Ok((facts, start));
         }
         let watermarks = consumer.fetch_watermarks(&self.topic, partition, QUESTION);
+        match &watermarks {
+            Ok(_) => self.state().unanswered.remove(partition),
+            Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_answer) => {
+                let others = self.led_with(consumer, partition);
+                self.state().unanswered.add(&others);
+            }
+            Err(_) => {}
+        }
         facts.watermarks =
             Some(watermarks.map_err(|error| format!("its ends are not known: {error}"))?);
         match facts.decide() {
             Decision::Start(start) => Ok((facts, start)),
             Decision::AskWatermarks => Err("its ends do not decide".to_owned()),
         }
+    }
+
+    /// The partition and the others with the same leader.
+    fn led_with(&self, consumer: &BaseConsumer<Self>, partition: i32) -> Vec<i32> {
+        let metadata = consumer.fetch_metadata(Some(&self.topic), QUESTION).ok();
+        let topics = metadata.iter().flat_map(Metadata::topics);
+        let all: Vec<_> = topics.flat_map(MetadataTopic::partitions).collect();
+        let Some(own) = all.iter().find(|one| one.id() == partition) else {
+            return vec![partition];
+        };
+        all.iter().filter(|one| one.leader() == own.leader()).map(|one| one.id()).collect()
     }
 
     /// Carries out a decision. From now on all facts about the partition describe the log that it will read.

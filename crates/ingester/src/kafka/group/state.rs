@@ -69,6 +69,8 @@ pub(super) struct PollState {
     pub(super) unreadable: BTreeSet<i64>,
     /// The gaps that were reported, by partition, until an offset after them is committed.
     pub(super) reported: BTreeMap<i32, Gap>,
+    /// The partitions whose leaders did not answer.
+    pub(super) unanswered: Unanswered,
     /// The earliest time of the next attempt to find start offsets.
     pub(super) ask_at: Instant,
     /// The reason why the group refuses this member, in librdkafka's words.
@@ -202,6 +204,26 @@ impl KnownLog {
     }
 }
 
+/// Partitions whose leaders did not answer, the one that was asked last at the end. They are asked after all others,
+/// because the poll thread waits for each answer.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered(Vec<i32>);
+
+impl Unanswered {
+    pub(super) fn add(&mut self, partitions: &[i32]) {
+        self.0.retain(|known| !partitions.contains(known));
+        self.0.extend(partitions);
+    }
+
+    pub(super) fn remove(&mut self, partition: i32) {
+        self.0.retain(|&known| known != partition);
+    }
+
+    pub(super) fn sort<T>(&self, partitions: &mut [(i32, T)]) {
+        partitions.sort_by_key(|(partition, _)| self.0.iter().position(|known| known == partition));
+    }
+}
+
 impl PollState {
     pub(super) fn new(commands: Receiver<Command>) -> Self {
         Self {
@@ -223,6 +245,7 @@ impl PollState {
             refusals: Vec::new(),
             unreadable: BTreeSet::new(),
             reported: BTreeMap::new(),
+            unanswered: Unanswered::default(),
             ask_at: Instant::now(),
             group_trouble: None,
             client_since: Instant::now(),
@@ -414,3 +437,21 @@ mod tests {
         assert_eq!(matching_refusal(&[], Some(30)), Refusal::OutOfRange);
     }
 }
+    #[test]
+    fn a_leader_that_does_not_answer_is_asked_last() {
+        let order = |unanswered: &Unanswered| {
+            let mut asked = [(0, ()), (1, ()), (2, ()), (3, ()), (4, ())];
+            unanswered.sort(&mut asked);
+            asked.map(|(partition, ())| partition)
+        };
+        let mut unanswered = Unanswered::default();
+        unanswered.add(&[0, 1]);
+        assert_eq!(order(&unanswered), [2, 3, 4, 0, 1]);
+        unanswered.add(&[3]);
+        assert_eq!(order(&unanswered), [2, 4, 0, 1, 3]);
+        unanswered.add(&[0, 1]);
+        assert_eq!(order(&unanswered), [2, 4, 3, 0, 1]);
+        unanswered.remove(0);
+        assert_eq!(order(&unanswered), [0, 2, 4, 3, 1]);
+    }
+

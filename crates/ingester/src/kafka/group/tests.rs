@@ -241,6 +241,24 @@ async fn a_coordinator_that_does_not_answer_is_asked_until_it_does() {
     assert_eq!(read[0].1, 0, "the first record of the new topic");
 }
 
+/// A question to a leader that does not answer takes two seconds of the poll thread.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_does_not_answer_keeps_no_other_partition_back() {
+    const AWAY: i32 = 100;
+    let cluster = MockCluster::new(2).unwrap();
+    cluster.coordinator(MockCoordinator::Group("t".to_owned()), 1).unwrap();
+    cluster.create_topic("t", AWAY + 1, 1).unwrap();
+    for partition in 0..AWAY {
+        cluster.partition_leader("t", partition, Some(2)).unwrap();
+    }
+    cluster.partition_leader("t", AWAY, Some(1)).unwrap();
+    let scene = Scene { brokers: cluster.bootstrap_servers(), topic: "t".to_owned() };
+    scene.produce(AWAY, 1).await;
+    cluster.broker_round_trip_time(2, PATIENCE * 10).unwrap();
+    let mut member = scene.member();
+    assert_eq!(member.read(1).await[0].0, AWAY);
+}
+
 /// A mirror copies the group's commits to a cluster whose topic has another id; the offset was translated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_a_mirror_copied_is_a_start_and_no_gap() {
