@@ -428,21 +428,6 @@ impl Context {
         consumer.resume(&self.list(partitions.iter().map(|&partition| (partition, 0)))?)
     }
 
-    /// Takes the topic's present id. If it is not the id that this client learned first, or that its partitions are read under,
-    /// the client has to be replaced.
-    pub(super) fn topic_has(&self, id: &str) {
-        let mut state = self.state();
-        // A member without partitions learns only here that the topic exists.
-        state.topic_is_missing = false;
-        state.is_another_topic(id);
-        let read = state.partitions_that(|partition| partition.next_offset().is_some());
-        let reads_another = read.into_iter().any(|number| {
-            let known = &mut state.log(number).topic_id;
-            known.get_or_insert_with(|| id.to_owned()) != id
-        });
-        state.is_recreated |= reads_another;
-    }
-
     /// Logs and counts a gap, once. Returns `false` where `kafka.on_gap` ends the run.
     fn report(&self, partition: i32, gap: Gap) -> bool {
         let told = self.state().reported.get(&partition).copied();

@@ -304,6 +304,24 @@ impl PollState {
         self.is_recreated
     }
 
+    /// Takes the topic's present id. If it is not the id that this client learned first, or that its partitions are read under,
+    /// the client has to be replaced.
+    pub(super) fn topic_has(&mut self, id: &str) {
+        // A member without partitions learns only here that the topic exists.
+        self.topic_is_missing = false;
+        self.is_another_topic(id);
+        for number in self.partitions_that(|partition| partition.next_offset().is_some()) {
+            let known = &mut self.log(number).topic_id;
+            self.is_recreated |= known.get_or_insert_with(|| id.to_owned()) != id;
+        }
+        for (number, log) in &mut self.logs {
+            // Another member reads this log now. If the topic is made again, what is lost is not known here.
+            if log.topic_id.as_deref() == Some(id) && !self.partitions.contains_key(number) {
+                (log.end, log.committed) = (None, None);
+            }
+        }
+    }
+
     /// Whether the group may accept another client although librdkafka calls the error fatal. Under KIP-848 every refusal is
     /// fatal. And after a session timeout librdkafka 2.12 sends the commits that waited for the coordinator without the member
     /// id: the broker then takes a member with a `group.instance.id` for a second one of that name.
@@ -426,18 +444,6 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_belongs_to_the_partition_that_was_there() {
-        let refusals = [(30, Refusal::Cut(10)), (40, Refusal::Cut(20)), (50, Refusal::NoSuchEpoch)];
-        assert_eq!(matching_refusal(&refusals, Some(30)), Refusal::Cut(10));
-        assert_eq!(matching_refusal(&refusals, Some(40)), Refusal::Cut(20));
-        for other in [20, 45, 55] {
-            assert_eq!(matching_refusal(&refusals, Some(other)), Refusal::OutOfRange, "{other}");
-        }
-        assert_eq!(matching_refusal(&refusals, None), Refusal::OutOfRange);
-        assert_eq!(matching_refusal(&[], Some(30)), Refusal::OutOfRange);
-    }
-}
-    #[test]
     fn a_leader_that_does_not_answer_is_asked_last() {
         let order = |unanswered: &Unanswered| {
             let mut asked = [(0, ()), (1, ()), (2, ()), (3, ()), (4, ())];
@@ -455,3 +461,38 @@ mod tests {
         assert_eq!(order(&unanswered), [0, 2, 4, 3, 1]);
     }
 
+    #[test]
+    fn what_another_member_reads_is_not_known_to_be_lost() {
+        let mut state = PollState::new(std::sync::mpsc::channel().1);
+        state.assign(&[0, 1, 2]);
+        for number in 0..3 {
+            let log = state.log(number);
+            (log.topic_id, log.committed) = (Some("old".to_owned()), Some(60));
+            log.saw_end(100);
+        }
+        state.revoke(&[1]);
+        state.topic_has("old");
+        // The broker takes the partitions of a deleted topic away; nobody else has them before it is made again.
+        state.revoke(&[0]);
+        state.topic_has("new");
+        let known = |number| {
+            let log = &state.logs[&number];
+            (log.topic_id.as_deref(), log.committed, log.end())
+        };
+        assert_eq!(known(0), (Some("old"), Some(60), Some(100)));
+        assert_eq!(known(1), (Some("old"), None, None));
+        assert_eq!(known(2), (Some("old"), Some(60), Some(100)));
+    }
+
+    #[test]
+    fn a_refusal_belongs_to_the_partition_that_was_there() {
+        let refusals = [(30, Refusal::Cut(10)), (40, Refusal::Cut(20)), (50, Refusal::NoSuchEpoch)];
+        assert_eq!(matching_refusal(&refusals, Some(30)), Refusal::Cut(10));
+        assert_eq!(matching_refusal(&refusals, Some(40)), Refusal::Cut(20));
+        for other in [20, 45, 55] {
+            assert_eq!(matching_refusal(&refusals, Some(other)), Refusal::OutOfRange, "{other}");
+        }
+        assert_eq!(matching_refusal(&refusals, None), Refusal::OutOfRange);
+        assert_eq!(matching_refusal(&[], Some(30)), Refusal::OutOfRange);
+    }
+}

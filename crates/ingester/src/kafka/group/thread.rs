@@ -325,7 +325,7 @@ impl Poller {
     /// Checks the topic's id from time to time.
     fn check_topic_id(&mut self, ids: &TopicIds) {
         if let Some(Ok(Some(id))) = ids.answer(Duration::ZERO) {
-            self.consumer.context().topic_has(&id);
+            self.consumer.context().state().topic_has(&id);
         }
         if self.topic_id_asked.elapsed() >= TOPIC_ID_INTERVAL {
             self.topic_id_asked = Instant::now();
