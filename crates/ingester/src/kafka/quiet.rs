@@ -29,6 +29,10 @@ pub(crate) struct Unanswered {
 }
 
 impl Unanswered {
+    pub(super) const fn saying(words: String, code: RDKafkaErrorCode) -> Self {
+        Self { words, code: Some(code) }
+    }
+
     pub(super) const fn code(&self) -> Option<RDKafkaErrorCode> {
         self.code
     }
