@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use service::config::ConfigError;
 
 use crate::settings::{OUR_ASSIGNOR, Settings};
@@ -95,6 +96,13 @@ fn pass_through(config: &mut ClientConfig, settings: &Settings) {
     }
     let is_debug = settings.kafka.client.contains_key("debug");
     config.set_log_level(if is_debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
+}
+
+/// A list of one partition with its offset.
+pub(super) fn place(topic: &str, partition: i32, at: Offset) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, at)?;
+    Ok(list)
 }
 
 /// Whether a position is outside of the partition's log. librdkafka then stops until it gets another position.
@@ -256,7 +264,6 @@ pub(super) fn is_group_refusal(code: RDKafkaErrorCode) -> bool {
 #[cfg(test)]
 mod tests {
     use rdkafka::consumer::BaseConsumer;
-    use rdkafka::error::KafkaResult;
     use rdkafka::producer::BaseProducer;
 
     use super::*;

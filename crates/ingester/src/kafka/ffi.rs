@@ -163,6 +163,20 @@ impl TopicIds {
         Some(Self { client: client.native_ptr(), queue, topic })
     }
 
+    /// The topic's id, from a queue of its own: an answer to an earlier request may be about an earlier topic.
+    ///
+    /// # Errors
+    /// The broker's message, or no answer within `patience`.
+    pub(super) fn of<C: ClientContext>(
+        client: &Client<C>,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<Option<String>, String> {
+        let Some(ids) = Self::new(client, topic) else { return Ok(None) };
+        ids.ask(patience);
+        ids.answer(patience).unwrap_or_else(|| Err("no answer in time".to_owned()))
+    }
+
     /// Sends a request. It is answered or fails within `patience`.
     pub(super) fn ask(&self, patience: Duration) {
         let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);

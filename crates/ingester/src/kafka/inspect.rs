@@ -137,7 +137,7 @@ fn ask_all(settings: &Settings) -> Result<Inspected, NotAsked> {
     };
     let count = source.as_ref().map_or(0, |source| source.partitions);
     Ok(Inspected {
-        topic_id: topic_id(&consumer, &settings.kafka.topic),
+        topic_id: TopicIds::of(consumer.client(), &settings.kafka.topic, QUESTION).ok().flatten(),
         positions: positions(&consumer, &settings.kafka.topic, count),
         brokers,
         read,
@@ -147,12 +147,6 @@ fn ask_all(settings: &Settings) -> Result<Inspected, NotAsked> {
         dead_letters: facts(&consumer, &settings.kafka.dead_letter_topic),
         write: Right::Unknown("not asked"),
     })
-}
-
-fn topic_id(consumer: &BaseConsumer<Quiet>, topic: &str) -> Option<String> {
-    let ids = TopicIds::new(consumer.client(), topic)?;
-    ids.ask(QUESTION);
-    ids.answer(QUESTION)?.ok()?
 }
 
 fn positions(
@@ -230,9 +224,8 @@ fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, Stri
 /// Fetches from the end of the topic. The first answer is the end, a record or a refusal. Any other error may be over with
 /// the next attempt: one of several addresses of a broker may be unreachable.
 fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
-    let mut last = TopicPartitionList::new();
-    let assigned =
-        last.add_partition_offset(topic, 0, Offset::End).and_then(|()| consumer.assign(&last));
+    let last = config::place(topic, 0, Offset::End);
+    let assigned = last.and_then(|last| consumer.assign(&last));
     if let Err(error) = assigned {
         return Right::Refused(error.to_string());
     }
@@ -262,10 +255,8 @@ fn can_use_group(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     if let Err(error) = answer {
         return Right::Refused(error.to_string());
     }
-    let mut nowhere = TopicPartitionList::new();
-    let committed = nowhere
-        .add_partition_offset(topic, i32::MAX, Offset::Offset(0))
-        .and_then(|()| consumer.commit(&nowhere, CommitMode::Sync));
+    let nowhere = config::place(topic, i32::MAX, Offset::Offset(0));
+    let committed = nowhere.and_then(|nowhere| consumer.commit(&nowhere, CommitMode::Sync));
     match committed {
         Err(error) if is_unauthorized(&error) => Right::Refused(error.to_string()),
         _ => Right::Given,

@@ -175,9 +175,7 @@ impl RangeReader {
 
     /// The topic's id; `None` where the broker does not say it.
     pub(crate) fn topic_id(&self, topic: &str) -> Option<String> {
-        let ids = TopicIds::new(self.consumer.client(), topic)?;
-        ids.ask(QUESTION);
-        ids.answer(QUESTION)?.ok()?
+        TopicIds::of(self.consumer.client(), topic, QUESTION).ok().flatten()
     }
 
     /// The spans between two bounds, both inclusive, within the log's present bounds.
@@ -225,8 +223,7 @@ impl RangeReader {
         millis: i64,
     ) -> Result<Option<i64>, Unanswered> {
         let since = |millis: i64| {
-            let mut question = TopicPartitionList::new();
-            question.add_partition_offset(topic, partition, Offset::Offset(millis))?;
+            let question = config::place(topic, partition, Offset::Offset(millis))?;
             let times = |time| self.consumer.offsets_for_times(question.clone(), time);
             let answer = ask(&self.consumer, QUESTION, times)?;
             let offset = |offset| match offset {
@@ -283,9 +280,7 @@ impl RangeReader {
             Err(error) if error.code().is_some_and(config::is_no_topic) => return Ok(None),
             Err(error) => return Err(error),
         }
-        let mut place = TopicPartitionList::new();
-        place.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-        self.consumer.assign(&place)?;
+        self.consumer.assign(&config::place(topic, partition, Offset::Offset(offset))?)?;
         let mut arena = RecordArena::new(topic.into());
         let deadline = Instant::now() + QUESTION;
         while Instant::now() < deadline {

@@ -88,7 +88,7 @@ impl Context {
         let topic_id = if config::is_in_process(cluster.as_deref()) {
             Ok(None)
         } else {
-            self.topic_id(consumer)
+            TopicIds::of(consumer.client(), &self.topic, QUESTION)
         };
         let topic_id = topic_id.map_err(|error| format!("the topic's id is not known: {error}"))?;
         if topic_id.as_deref().is_some_and(|id| self.state().is_another_topic(id)) {
@@ -121,14 +121,6 @@ impl Context {
             }
         }
         result
-    }
-
-    /// Uses a new queue for each request: an answer to an earlier request may be about an earlier topic.
-    fn topic_id(&self, consumer: &BaseConsumer<Self>) -> Result<Option<String>, String> {
-        // None for a name that no topic can have.
-        let Some(ids) = TopicIds::new(consumer.client(), &self.topic) else { return Ok(None) };
-        ids.ask(QUESTION);
-        ids.answer(QUESTION).unwrap_or_else(|| Err("no answer in time".to_owned()))
     }
 
     /// The group's commits, in the order of the partitions. The group is asked only for partitions without a position:

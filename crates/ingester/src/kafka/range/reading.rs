@@ -130,8 +130,7 @@ impl Range {
                     "a batch is damaged on the broker's disk or cannot be unpacked: it is passed over"
                 );
                 next_offsets.insert(partition, end);
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(&self.topic, partition, Offset::Offset(end))?;
+                let list = config::place(&self.topic, partition, Offset::Offset(end))?;
                 self.consumer.seek_partitions(list, QUESTION)?;
                 return Ok(true);
             }
@@ -190,8 +189,7 @@ impl Range {
 
     /// Reads a partition on from this offset. A seek would fail in a partition that is not being read.
     fn place(&self, partition: i32, next: i64) -> KafkaResult<()> {
-        let mut place = TopicPartitionList::new();
-        place.add_partition_offset(&self.topic, partition, Offset::Offset(next))?;
+        let place = config::place(&self.topic, partition, Offset::Offset(next))?;
         self.consumer.incremental_unassign(&place)?;
         self.consumer.incremental_assign(&place)
     }
