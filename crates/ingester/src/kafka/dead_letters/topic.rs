@@ -6,8 +6,9 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 
-use super::{Context, config};
+use super::config;
 use crate::kafka::inspect;
+use crate::kafka::quiet::Quiet;
 use crate::settings::Settings;
 
 /// The space for the headers that a dead letter has in addition to its record's.
@@ -90,9 +91,9 @@ fn warn_of_deletion(
 }
 
 /// The admin client; `None` for librdkafka's in-process broker, whose topics the quickstart creates.
-async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<Context>>> {
-    let admin: AdminClient<Context> =
-        config::producer(settings).create_with_context(Context::default())?;
+async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<Quiet>>> {
+    let admin: AdminClient<Quiet> =
+        config::producer(settings).create_with_context(Quiet::default())?;
     let asked = tokio::task::spawn_blocking(move || {
         let cluster = admin.inner().fetch_cluster_id(QUESTION);
         (!config::is_in_process(cluster.as_deref())).then_some(admin)
