@@ -6,7 +6,7 @@ use serde_json::Value;
 use testkit::Daemon;
 
 use crate::replay::Answer;
-use crate::support::{Scene, event, structured, write_snapshot};
+use crate::support::{Scene, event, free_address, structured, write_snapshot};
 
 /// `level what` of every finding that is not ok, and the whole answer.
 fn found(answer: &Answer) -> (BTreeSet<String>, Value) {
@@ -86,6 +86,17 @@ async fn a_warning_fails_only_a_strict_check() {
         assert_eq!(found(&checked).0, set(&ONE_REPLICA), "{}", checked.log);
         assert_eq!(checked.code, Some(code), "{arguments:?}: {}", checked.log);
     }
+}
+
+#[tokio::test]
+async fn an_address_that_nobody_listens_on_is_no_missing_right() {
+    let mut scene = Scene::new("check-address", 1).await;
+    scene.must("migrate", &[]);
+    // As where a name has an address of IPv6 and the broker listens on IPv4.
+    scene.brokers = format!("{},{},{}", free_address(), free_address(), scene.brokers);
+    let checked = scene.ask("check", &["--json"], &[]);
+    let read = ["source.read", "group", "positions"].map(|what| format!("problem {what}"));
+    assert!(read.iter().all(|one| !found(&checked).0.contains(one)), "{}", checked.log);
 }
 
 #[tokio::test]

@@ -36,7 +36,6 @@ fn secret_settings(address: &str) -> Vec<(&'static str, String)> {
         ("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", ""),
         ("INGESTER_KAFKA__CLIENT__SSL_KEY_PASSWORD", ""),
         ("INGESTER_KAFKA__CLIENT__SSL_KEYSTORE_PASSWORD", ""),
-        ("INGESTER_KAFKA__CLIENT__SASL_OAUTHBEARER_CLIENT_SECRET", ""),
         ("INGESTER_KAFKA__CLIENT__SASL_OAUTHBEARER_CONFIG", "principal="),
         // Variables that the database driver reads by itself, and those of the client that downloads lists.
         ("PGPASSWORD", ""),
@@ -228,6 +227,7 @@ fn secrets_are_not_printed_where_they_are_a_mistake() {
         ("KAFKA__BROKERS", "kafka://user:$@127.0.0.1:9092"),
         ("KAFKA__CLIENT__SECURITY_PROTOCOL", "$"),
         ("KAFKA__CLIENT__SASL_PASWORD", "$"),
+        ("KAFKA__CLIENT__SASL_OAUTHBEARER_CLIENT_SECRET", "$"),
         ("KAFKA__CLIENT__SASL_MECHANISM", "$"),
         ("KAFKA__CLIENT__SASL_MECHANISMS", "$"),
         ("KAFKA__CLIENT__GROUP_PROTOCOL", "$"),

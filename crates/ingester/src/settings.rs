@@ -17,6 +17,8 @@ use service::telemetry::LogSettings;
 use store::StoreSettings;
 
 use crate::decode::DecodeRules;
+#[cfg(test)]
+pub(crate) use kafka_client::LOGINS;
 
 /// All of the ingester's settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

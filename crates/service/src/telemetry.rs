@@ -88,6 +88,9 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// The HTTP client logs whole URLs, and the query of one may have a secret. Its errors are logged by its callers.
+const SILENT: &str = ",ureq=off,ureq_proto=off";
+
 /// Parses `log.filter`. `EnvFilter` takes a word that is not a level for the name of a target: with `warning` for `warn` the log
 /// would be empty.
 fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
@@ -97,7 +100,8 @@ fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
         let reason = format!("must be a level ({levels}), or target=level pairs");
         return Err(ConfigError::invalid("log.filter", reason));
     }
-    EnvFilter::try_new(text).map_err(|error| ConfigError::invalid("log.filter", error.to_string()))
+    EnvFilter::try_new(format!("{text}{SILENT}"))
+        .map_err(|error| ConfigError::invalid("log.filter", error.to_string()))
 }
 
 /// Ends the log, with a program's last message if it has one, on standard error. Waits until all lines are written, but

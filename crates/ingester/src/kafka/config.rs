@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use service::config::ConfigError;
 
 use crate::settings::{OUR_ASSIGNOR, Settings};
@@ -67,7 +68,11 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
         .set("message.max.bytes", "1000000000")
         .set("message.timeout.ms", "10000");
     pass_through(&mut config, settings);
-    config.set("enable.idempotence", "true").set("acks", "all");
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // A topic that the broker makes by itself has the broker's defaults, and would delete old letters.
+        .set("allow.auto.create.topics", "false");
     config
 }
 
@@ -91,6 +96,13 @@ fn pass_through(config: &mut ClientConfig, settings: &Settings) {
     }
     let is_debug = settings.kafka.client.contains_key("debug");
     config.set_log_level(if is_debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
+}
+
+/// A list of one partition with its offset.
+pub(super) fn place(topic: &str, partition: i32, at: Offset) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, at)?;
+    Ok(list)
 }
 
 /// Whether a position is outside of the partition's log. librdkafka then stops until it gets another position.
@@ -251,7 +263,23 @@ pub(super) fn is_group_refusal(code: RDKafkaErrorCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::consumer::BaseConsumer;
+    use rdkafka::producer::BaseProducer;
+
     use super::*;
+    use crate::settings::LOGINS;
+
+    #[test]
+    fn librdkafka_takes_each_login_that_the_settings_take() {
+        for login in LOGINS {
+            let mut settings = Settings::default();
+            let pairs = login.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            settings.kafka.client.extend(pairs);
+            let made: KafkaResult<BaseConsumer> = consumer(&settings).create();
+            let made = made.and_then(|_| producer(&settings).create::<BaseProducer>());
+            assert_eq!(made.map(|_| ()), Ok(()), "{login:?}");
+        }
+    }
 
     #[test]
     fn a_line_is_said_once_a_minute() {

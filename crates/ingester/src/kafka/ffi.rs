@@ -92,6 +92,9 @@ pub(super) fn leader_epochs(list: &TopicPartitionList) -> Vec<Option<i32>> {
 /// The answer to a commit, on a separate queue, because librdkafka's synchronous commit has no time limit.
 pub(super) struct CommitAnswer(*mut c::rd_kafka_queue_t);
 
+// SAFETY: librdkafka's queues have locks, and may be used and destroyed by any thread.
+unsafe impl Send for CommitAnswer {}
+
 impl CommitAnswer {
     /// Sends the commit. The client must outlive the result.
     pub(super) fn ask<C: ClientContext>(
@@ -158,6 +161,20 @@ impl TopicIds {
         // SAFETY: the client lives; `Drop` destroys the queue before the client.
         let queue = unsafe { c::rd_kafka_queue_new(client.native_ptr()) };
         Some(Self { client: client.native_ptr(), queue, topic })
+    }
+
+    /// The topic's id, from a queue of its own: an answer to an earlier request may be about an earlier topic.
+    ///
+    /// # Errors
+    /// The broker's message, or no answer within `patience`.
+    pub(super) fn of<C: ClientContext>(
+        client: &Client<C>,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<Option<String>, String> {
+        let Some(ids) = Self::new(client, topic) else { return Ok(None) };
+        ids.ask(patience);
+        ids.answer(patience).unwrap_or_else(|| Err("no answer in time".to_owned()))
     }
 
     /// Sends a request. It is answered or fails within `patience`.

@@ -1,11 +1,11 @@
 //! Asks the broker about the topics and the user's rights, without changing anything.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
@@ -137,7 +137,7 @@ fn ask_all(settings: &Settings) -> Result<Inspected, NotAsked> {
     };
     let count = source.as_ref().map_or(0, |source| source.partitions);
     Ok(Inspected {
-        topic_id: topic_id(&consumer, &settings.kafka.topic),
+        topic_id: TopicIds::of(consumer.client(), &settings.kafka.topic, QUESTION).ok().flatten(),
         positions: positions(&consumer, &settings.kafka.topic, count),
         brokers,
         read,
@@ -147,12 +147,6 @@ fn ask_all(settings: &Settings) -> Result<Inspected, NotAsked> {
         dead_letters: facts(&consumer, &settings.kafka.dead_letter_topic),
         write: Right::Unknown("not asked"),
     })
-}
-
-fn topic_id(consumer: &BaseConsumer<Quiet>, topic: &str) -> Option<String> {
-    let ids = TopicIds::new(consumer.client(), topic)?;
-    ids.ask(QUESTION);
-    ids.answer(QUESTION)?.ok()?
 }
 
 fn positions(
@@ -227,18 +221,28 @@ fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, Stri
     })
 }
 
-/// Fetches from the end of the topic. The first answer is the end, a record or a refusal.
+/// Fetches from the end of the topic. The first answer is the end, a record or a refusal. Any other error may be over with
+/// the next attempt: one of several addresses of a broker may be unreachable.
 fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
-    let mut last = TopicPartitionList::new();
-    let assigned =
-        last.add_partition_offset(topic, 0, Offset::End).and_then(|()| consumer.assign(&last));
+    let last = config::place(topic, 0, Offset::End);
+    let assigned = last.and_then(|last| consumer.assign(&last));
     if let Err(error) = assigned {
         return Right::Refused(error.to_string());
     }
-    match consumer.poll(QUESTION) {
-        Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => Right::Given,
-        Some(Err(error)) => Right::Refused(error.to_string()),
-        None => Right::Refused(format!("no answer to a fetch within {QUESTION:?}")),
+    let deadline = Instant::now() + QUESTION;
+    let mut words = format!("no answer to a fetch within {QUESTION:?}");
+    loop {
+        match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
+            Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => return Right::Given,
+            Some(Err(error)) => {
+                let is_missing = error.rdkafka_error_code().is_some_and(config::is_no_topic);
+                words = error.to_string();
+                if is_missing || is_unauthorized(&error) {
+                    return Right::Refused(words);
+                }
+            }
+            None => return Right::Refused(words),
+        }
     }
 }
 
@@ -251,10 +255,8 @@ fn can_use_group(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     if let Err(error) = answer {
         return Right::Refused(error.to_string());
     }
-    let mut nowhere = TopicPartitionList::new();
-    let committed = nowhere
-        .add_partition_offset(topic, i32::MAX, Offset::Offset(0))
-        .and_then(|()| consumer.commit(&nowhere, CommitMode::Sync));
+    let nowhere = config::place(topic, i32::MAX, Offset::Offset(0));
+    let committed = nowhere.and_then(|nowhere| consumer.commit(&nowhere, CommitMode::Sync));
     match committed {
         Err(error) if is_unauthorized(&error) => Right::Refused(error.to_string()),
         _ => Right::Given,
@@ -272,8 +274,9 @@ fn is_unauthorized(error: &KafkaError) -> bool {
     )
 }
 
-async fn config(
-    admin: &AdminClient<DefaultClientContext>,
+/// The topic's settings; `None` where the user may not read them.
+pub(super) async fn config(
+    admin: &AdminClient<impl ClientContext>,
     topic: &str,
 ) -> Option<BTreeMap<String, String>> {
     let options = AdminOptions::new().request_timeout(Some(QUESTION));

@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::Offset;
 
 use super::config;
 use super::damage::is_unreadable;
@@ -75,9 +75,7 @@ impl Probe {
 
     /// Fetches from this offset; returns the first result.
     fn first(&self, partition: i32, offset: i64) -> KafkaResult<Found> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
-        self.consumer.assign(&list)?;
+        self.consumer.assign(&config::place(&self.topic, partition, Offset::Offset(offset))?)?;
         let deadline = Instant::now() + TRY;
         while Instant::now() < deadline {
             match self.consumer.poll(POLL) {

@@ -1,6 +1,6 @@
-//! The callbacks of consumers outside of the group.
+//! The callbacks of clients outside of the group.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -11,9 +11,12 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use super::config;
 use super::damage::unreadable_batch;
 
-/// The callbacks of a consumer outside of the group. They only log and keep the latest errors.
+/// The callbacks of clients outside of the group. They only log and keep the latest errors, which clones share.
+#[derive(Clone, Default)]
+pub(super) struct Quiet(Arc<Heard>);
+
 #[derive(Default)]
-pub(super) struct Quiet {
+struct Heard {
     repeated: config::Repeated,
     /// The first offset of the last batch that could not be read.
     unreadable: Mutex<Option<i64>>,
@@ -29,6 +32,10 @@ pub(crate) struct Unanswered {
 }
 
 impl Unanswered {
+    pub(super) const fn saying(words: String, code: RDKafkaErrorCode) -> Self {
+        Self { words, code: Some(code) }
+    }
+
     pub(super) const fn code(&self) -> Option<RDKafkaErrorCode> {
         self.code
     }
@@ -74,21 +81,21 @@ pub(super) fn ask<T>(
 
 impl Quiet {
     /// The text for an error. Where it only means "no answer": librdkafka's latest message about a broker.
-    fn words(&self, error: &KafkaError) -> String {
+    pub(super) fn words(&self, error: &KafkaError) -> String {
         let is_no_answer = error.rdkafka_error_code().is_some_and(config::is_no_answer);
-        let words = self.trouble.words().filter(|_| is_no_answer);
+        let words = self.0.trouble.words().filter(|_| is_no_answer);
         words.unwrap_or_else(|| error.to_string())
     }
 
     /// Takes the first offset of the last batch that could not be read, if there was one.
     pub(super) fn take_unreadable(&self) -> Option<i64> {
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.unreadable.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.trouble.line(facility, message);
+        self.0.trouble.line(facility, message);
         config::log(level, facility, message);
     }
 
@@ -97,11 +104,11 @@ impl ClientContext for Quiet {
             return;
         }
         if let Some(offset) = unreadable_batch(reason) {
-            *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
+            *self.0.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
         }
-        self.trouble.error(&error, reason);
-        if self.repeated.is_news(&error) {
-            tracing::warn!(%error, reason, "kafka, reading a range");
+        self.0.trouble.error(&error, reason);
+        if self.0.repeated.is_news(&error) {
+            tracing::warn!(%error, reason, "kafka, outside of the group");
         }
     }
 }

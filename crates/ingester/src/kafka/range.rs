@@ -12,7 +12,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::metadata::MetadataPartition;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -156,16 +156,26 @@ impl RangeReader {
     }
 
     /// The first offset of a partition and one more than its last.
+    ///
+    /// # Errors
+    /// An error of the broker; a partition without a leader; with [`config::is_no_topic`], a partition that does not exist.
     pub(crate) fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), Unanswered> {
-        let question = |time| self.consumer.fetch_watermarks(topic, partition, time);
-        ask(&self.consumer, QUESTION, question)
+        let consumer = &self.consumer;
+        let question = |time| consumer.fetch_watermarks(topic, partition, time);
+        let error = match ask(consumer, QUESTION, question) {
+            Err(error) if error.code().is_some_and(config::is_no_topic) => error,
+            answer => return answer,
+        };
+        if is_gone(consumer, topic, partition)? {
+            return Err(error);
+        }
+        let words = inspect::no_leader(topic, &[partition]);
+        Err(Unanswered::saying(words, RDKafkaErrorCode::LeaderNotAvailable))
     }
 
     /// The topic's id; `None` where the broker does not say it.
     pub(crate) fn topic_id(&self, topic: &str) -> Option<String> {
-        let ids = TopicIds::new(self.consumer.client(), topic)?;
-        ids.ask(QUESTION);
-        ids.answer(QUESTION)?.ok()?
+        TopicIds::of(self.consumer.client(), topic, QUESTION).ok().flatten()
     }
 
     /// The spans between two bounds, both inclusive, within the log's present bounds.
@@ -213,8 +223,7 @@ impl RangeReader {
         millis: i64,
     ) -> Result<Option<i64>, Unanswered> {
         let since = |millis: i64| {
-            let mut question = TopicPartitionList::new();
-            question.add_partition_offset(topic, partition, Offset::Offset(millis))?;
+            let question = config::place(topic, partition, Offset::Offset(millis))?;
             let times = |time| self.consumer.offsets_for_times(question.clone(), time);
             let answer = ask(&self.consumer, QUESTION, times)?;
             let offset = |offset| match offset {
@@ -271,9 +280,7 @@ impl RangeReader {
             Err(error) if error.code().is_some_and(config::is_no_topic) => return Ok(None),
             Err(error) => return Err(error),
         }
-        let mut place = TopicPartitionList::new();
-        place.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-        self.consumer.assign(&place)?;
+        self.consumer.assign(&config::place(topic, partition, Offset::Offset(offset))?)?;
         let mut arena = RecordArena::new(topic.into());
         let deadline = Instant::now() + QUESTION;
         while Instant::now() < deadline {
@@ -412,6 +419,17 @@ pub(crate) fn read_since(
     reader.read_found(spans, limit, stop)
 }
 
+/// Whether the topic or the partition does not exist. librdkafka calls a partition without a leader unknown too, by the
+/// metadata that it asked for last.
+fn is_gone(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> KafkaResult<bool> {
+    let metadata = consumer.fetch_metadata(Some(topic), QUESTION)?;
+    let is_there = |found: &MetadataTopic| {
+        let is_unknown = found.error().is_some_and(|error| config::is_no_topic(error.into()));
+        !is_unknown && found.partitions().iter().any(|there| there.id() == partition)
+    };
+    Ok(!metadata.topics().iter().any(is_there))
+}
+
 /// Whether an error is permanent.
 fn is_final(error: &KafkaError) -> bool {
     matches!(
@@ -424,4 +442,63 @@ fn is_final(error: &KafkaError) -> bool {
                     | RDKafkaErrorCode::UnknownPartition
             )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    /// A topic with a record in its only partition, and the settings to read it.
+    async fn scene(cluster: &MockCluster<'_, DefaultProducerContext>) -> Settings {
+        cluster.create_topic("t", 1, 1).unwrap();
+        let mut settings = Settings::default();
+        settings.kafka.brokers = cluster.bootstrap_servers();
+        let producer: FutureProducer = config::producer(&settings).create().unwrap();
+        let record: FutureRecord<'_, (), str> = FutureRecord::to("t").payload("x");
+        producer.send(record, QUESTION).await.unwrap();
+        settings
+    }
+
+    fn reader(settings: &Settings) -> RangeReader {
+        RangeReader::open(settings, 1_024).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_record_whose_partition_has_no_leader_is_not_gone() {
+        let cluster = MockCluster::new(1).unwrap();
+        let settings = scene(&cluster).await;
+        let found = |partition| {
+            let found = reader(&settings).record_at("t", partition, 0);
+            found.map(|record| record.is_some()).map_err(|error| error.to_string())
+        };
+        assert_eq!((found(0), found(1)), (Ok(true), Ok(false)));
+        assert!(reader(&settings).record_at("missing", 0, 0).unwrap().is_none());
+        cluster.partition_leader("t", 0, None).unwrap();
+        let error = found(0).unwrap_err();
+        assert!(error.contains("partitions [0] of t have no leader"), "{error}");
+        assert_eq!(found(1), Ok(false));
+    }
+
+    #[tokio::test]
+    async fn errors_alone_are_waited_for_no_longer_than_the_patience() {
+        let cluster = MockCluster::new(1).unwrap();
+        let settings = scene(&cluster).await;
+        let fails = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 1_000];
+        cluster.request_errors(RDKafkaApiKey::Fetch, &fails);
+        let spans = OffsetRanges {
+            topic: "t".to_owned(),
+            partitions: vec![Span { partition: 0, first: 0, end: 1 }],
+            ..OffsetRanges::default()
+        };
+        let patience = Some(Duration::from_secs(2));
+        let limit = RateLimit { patience, ..RateLimit::default() };
+        let mut events = reader(&settings).read(spans, limit, CancellationToken::new()).unwrap();
+        let end = tokio::time::timeout(QUESTION, events.recv()).await.expect("an end in time");
+        let Some(SourceEvent::Failed(SourceError::Range(error))) = end else { panic!("{end:?}") };
+        assert!(error.contains("nothing has come for"), "{error}");
+    }
 }

@@ -14,13 +14,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use crate::pipeline::batch::{Batch, WrittenBatch};
 use crate::pipeline::evaluate::Evaluator;
-use crate::pipeline::ports::{BatchObserver, Chunk, Evidence, Source, SourceError, SourceEvent};
+use crate::pipeline::ports::{BatchObserver, Chunk, Evidence, SourceError, SourceEvent};
 use crate::pipeline::write::Writer;
 use crate::settings::Settings;
 
@@ -118,7 +118,7 @@ impl Ingest {
     /// # Errors
     /// [`IngestError::Thread`]. The returned future ends with the other errors; records that were not written are not
     /// counted as done.
-    pub(crate) fn start(self, source: impl Source) -> Result<Running, IngestError> {
+    pub(crate) fn start(self, source: mpsc::Receiver<SourceEvent>) -> Result<Running, IngestError> {
         let runtime = Handle::current();
         let (mut over, running) = oneshot::channel();
         std::thread::Builder::new().name("ingest".into()).spawn(move || {
@@ -139,7 +139,10 @@ impl Ingest {
     ///
     /// # Errors
     /// [`IngestError`]. Records that were not written are not counted as done.
-    pub(crate) async fn run(self, mut source: impl Source) -> Result<(), IngestError> {
+    pub(crate) async fn run(
+        self,
+        mut source: mpsc::Receiver<SourceEvent>,
+    ) -> Result<(), IngestError> {
         let mut flow = Flow::new(self);
         loop {
             let (due, takes_more) = (flow.due(), flow.takes_more());
@@ -148,7 +151,7 @@ impl Ingest {
                 biased;
                 written = flow.first_written(), if !flow.writes.is_empty() => flow.finish(&written??),
                 () = lingered, if due.is_some() => flow.send(),
-                event = source.next(), if takes_more => match event {
+                event = source.recv(), if takes_more => match event {
                     Some(SourceEvent::Records(chunk)) => flow.add(chunk),
                     Some(SourceEvent::Revoking { done }) => {
                         flow.drain().await?;

@@ -9,7 +9,7 @@ use enrich::ExitHistory;
 use model::{Position, Publication};
 use service::lifecycle::exit;
 use store::{PublicationWriter, Retrying};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::decode::rejection::Rejection;
 use crate::pipeline::batch::{Batch, WrittenBatch};
@@ -72,19 +72,6 @@ impl SourceError {
             Self::Gap(_) => exit::GAP,
             Self::Account(_) | Self::Lost | Self::Range(_) => exit::FAILURE,
         }
-    }
-}
-
-/// A source of records.
-pub(crate) trait Source: Send + 'static {
-    /// The next event; `None` where the source ended without [`SourceEvent::Ended`]. Cancel-safe: dropping the future
-    /// loses no event.
-    fn next(&mut self) -> impl Future<Output = Option<SourceEvent>> + Send;
-}
-
-impl Source for mpsc::Receiver<SourceEvent> {
-    fn next(&mut self) -> impl Future<Output = Option<SourceEvent>> + Send {
-        self.recv()
     }
 }
 

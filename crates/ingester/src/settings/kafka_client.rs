@@ -111,9 +111,19 @@ pub(super) fn check(client: &BTreeMap<String, String>) -> Result<(), ConfigError
         let reason = format!("is another name of {other}, which is set too: set one of them");
         return Err(ConfigError::invalid(format!("kafka.client.{one}"), reason));
     }
+    if let Some(key) = client.keys().find(|key| is_of_oidc(key)) {
+        return Err(ConfigError::invalid(format!("kafka.client.{key}"), NO_OIDC));
+    }
     check_protocol(client)?;
     check_files(client)?;
     check_login(client)
+}
+
+const NO_OIDC: &str = "cannot be set: this build has no OIDC; use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or certificates";
+
+/// librdkafka has these settings only where it is built with an HTTP client.
+fn is_of_oidc(key: &str) -> bool {
+    key.starts_with("sasl.oauthbearer.") && key != "sasl.oauthbearer.config"
 }
 
 /// Two names of one setting.
@@ -182,12 +192,10 @@ fn check_login(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
             "sasl.mechanisms",
             "is needed with this security.protocol: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
         ),
-        Some((_, TOKEN)) if has("sasl.oauthbearer.method", "oidc") || has(unsecured, "true") => {
-            Ok(())
-        }
-        Some((_, TOKEN)) => refused(
-            "sasl.oauthbearer.method",
-            "is needed with OAUTHBEARER: \"oidc\" and the sasl.oauthbearer.* of the place that gives out tokens",
+        Some((_, TOKEN)) if has(unsecured, "true") => Ok(()),
+        Some((key, TOKEN)) => refused(
+            key,
+            "is OAUTHBEARER, and this build has no OIDC: it has tokens only with enable.sasl.oauthbearer.unsecure.jwt",
         ),
         Some(_) => {
             match ["sasl.username", "sasl.password"].iter().find(|key| !client.contains_key(**key))
@@ -221,6 +229,31 @@ fn check_protocol(client: &BTreeMap<String, String>) -> Result<(), ConfigError> 
         None => Ok(()),
     }
 }
+
+/// Settings of whole logins, from which `kafka::config` makes clients.
+#[cfg(test)]
+pub(crate) const LOGINS: [&[(&str, &str)]; 4] = [
+    &[
+        ("security.protocol", "SASL_SSL"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "u"),
+        ("sasl.password", "hunter2"),
+    ],
+    &[
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanisms", "SCRAM-SHA-512"),
+        ("sasl.username", "u"),
+        ("sasl.password", "hunter2"),
+    ],
+    &[
+        ("security.protocol", "SASL_SSL"),
+        ("sasl.mechanisms", "OAUTHBEARER"),
+        ("enable.sasl.oauthbearer.unsecure.jwt", "true"),
+        ("sasl.oauthbearer.config", "principal=u"),
+    ],
+    // Without a protocol that asks for it a login is not used.
+    &[("sasl.mechanism", "PLAIN")],
+];
 
 #[cfg(test)]
 mod tests {
@@ -284,20 +317,15 @@ mod tests {
             (&[sasl, name, password], "sasl.mechanisms"),
             (&[sasl, plain, password], "sasl.username"),
             (&[sasl, plain, name], "sasl.password"),
-            (&[sasl, token, name, password], "sasl.oauthbearer.method"),
-            (&[sasl, token, ("sasl.oauthbearer.method", "default")], "sasl.oauthbearer.method"),
+            (&[sasl, token, name, password], "sasl.mechanisms"),
+            (&[sasl, token, ("sasl.oauthbearer.method", "OIDC")], "sasl.oauthbearer.method"),
+            (&[("sasl.oauthbearer.client.secret", "hunter2")], "sasl.oauthbearer.client.secret"),
         ] {
             let refused = refused(pairs).unwrap();
             assert!(refused.contains(&format!("`kafka.client.{key}`")), "{pairs:?}: {refused}");
             assert!(!refused.contains("hunter2"), "{refused}");
         }
-        for pairs in [
-            &[sasl, plain, name, password][..],
-            &[sasl, token, ("sasl.oauthbearer.method", "OIDC")],
-            &[sasl, token, ("enable.sasl.oauthbearer.unsecure.jwt", "true")],
-            // Without a protocol that asks for it a login is not used.
-            &[plain],
-        ] {
+        for pairs in LOGINS {
             assert_eq!(refused(pairs), None, "{pairs:?}");
         }
     }

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use model::Timestamp;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
@@ -18,6 +17,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use self::letter::{Changes, Letter, is_letter_fault, needed, reduced};
 pub(crate) use self::topic::create_topic;
 use super::config;
+use super::quiet::Quiet;
 use crate::decode::rejection::Rejection;
 use crate::pipeline::ports::{self, Undelivered};
 use crate::record::Record;
@@ -39,40 +39,16 @@ pub(crate) struct DeadLetters {
 
 /// Two producers that are replaced together: an idempotent producer with a fatal error never sends again.
 struct Producers {
-    batched: FutureProducer<Context>,
+    batched: FutureProducer<Quiet>,
     /// One record per request. The broker checks the size of a whole request, so a refusal of a batch does not say which
     /// record caused it.
-    single: FutureProducer<Context>,
-    context: Context,
-}
-
-/// The producers' callbacks; they keep the latest error.
-#[derive(Clone, Default)]
-struct Context(Arc<ErrorLog>);
-
-#[derive(Default)]
-struct ErrorLog {
-    repeated: config::Repeated,
-    trouble: config::Trouble,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.trouble.line(facility, message);
-        config::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if self.0.repeated.is_news(&error) {
-            tracing::warn!(%error, reason, "kafka, writing dead letters");
-        }
-        self.0.trouble.error(&error, reason);
-    }
+    single: FutureProducer<Quiet>,
+    context: Quiet,
 }
 
 impl Producers {
     fn open(config: &ClientConfig) -> KafkaResult<Self> {
-        let context = Context::default();
+        let context = Quiet::default();
         let mut single = config.clone();
         single.set("batch.num.messages", "1");
         Ok(Self {
@@ -86,15 +62,6 @@ impl Producers {
     fn fatal(&self) -> Option<String> {
         let both = [&self.batched, &self.single];
         both.into_iter().find_map(|producer| Some(producer.client().fatal_error()?.1))
-    }
-
-    /// The error's text, with librdkafka's latest message about a broker where the error only means that no answer came.
-    fn words(&self, error: &KafkaError) -> String {
-        let is_no_answer = error.rdkafka_error_code().is_some_and(config::is_no_answer);
-        match self.context.0.trouble.words().filter(|_| is_no_answer) {
-            Some(trouble) => format!("{error}: {trouble}"),
-            None => error.to_string(),
-        }
     }
 }
 
@@ -175,7 +142,7 @@ impl DeadLetters {
 
     async fn send(
         &self,
-        producer: &FutureProducer<Context>,
+        producer: &FutureProducer<Quiet>,
         rejected: (&Record, &Rejection),
         changes: Changes,
     ) -> KafkaResult<()> {
@@ -227,7 +194,7 @@ impl ports::DeadLetters for DeadLetters {
                 Ok(()) => fatal,
                 Err(error) => format!("{fatal}; and no new producer: {error}"),
             },
-            (None, Failed::Environment(error)) => producers.words(&error),
+            (None, Failed::Environment(error)) => producers.context.words(&error),
             (None, Failed::EveryLetter(error)) => {
                 format!("the topic refuses every letter, even one without a value: {error}")
             }

@@ -1,11 +1,14 @@
 //! Creates the dead-letter topic where it does not exist.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 
-use super::{Context, config};
+use super::config;
+use crate::kafka::inspect;
+use crate::kafka::quiet::Quiet;
 use crate::settings::Settings;
 
 /// The space for the headers that a dead letter has in addition to its record's.
@@ -15,10 +18,13 @@ const SEGMENT_BYTES: u64 = 1024 * 1024 * 1024;
 /// No limit on a timestamp's distance from the present, because letters keep their records' timestamps.
 const ANY_TIME: &str = "9223372036854775807";
 const QUESTION: Duration = Duration::from_secs(10);
+/// The settings that decide whether letters are kept.
+const KEEPING: [&str; 3] = ["retention.ms", "retention.bytes", "cleanup.policy"];
 
 /// Creates the dead-letter topic if it is missing. Records are kept for ever, because they have the old timestamps of
-/// their source records, and every record of the source fits. An existing topic is not changed. A refusal by the broker
-/// is only logged, because an operator may create the topic another way.
+/// their source records, and every record of the source fits. An existing topic is not changed, and a warning names the
+/// settings by which it deletes letters. A refusal by the broker is only logged, because an operator may create the topic
+/// another way.
 ///
 /// # Errors
 /// When the broker did not answer.
@@ -26,7 +32,7 @@ pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
     let name = &settings.kafka.dead_letter_topic;
     match make(settings).await {
         Ok(Some(Ok(_))) => tracing::info!(topic = name, "made the dead-letter topic"),
-        Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | None) => {}
+        Ok(None) => {}
         Ok(Some(Err((_, error)))) => {
             tracing::warn!(topic = name, %error, "the dead-letter topic was not made");
         }
@@ -41,8 +47,8 @@ type Made = Option<Result<String, (String, RDKafkaErrorCode)>>;
 async fn make(settings: &Settings) -> KafkaResult<Made> {
     let Some(admin) = admin(settings).await? else { return Ok(None) };
     let options = AdminOptions::new().operation_timeout(Some(QUESTION));
-    let max_bytes = max_message_bytes(&admin, &settings.kafka.topic, &options).await;
-    let fitting = fitting(max_bytes);
+    let source = inspect::config(&admin, &settings.kafka.topic).await.unwrap_or_default();
+    let fitting = fitting(source.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()));
     let create = async |own: &[(&'static str, String)]| {
         let mut topic =
             NewTopic::new(&settings.kafka.dead_letter_topic, -1, TopicReplication::Fixed(-1));
@@ -52,6 +58,11 @@ async fn make(settings: &Settings) -> KafkaResult<Made> {
         KafkaResult::Ok(admin.create_topics([&topic], &options).await?.pop())
     };
     match create(&fitting).await? {
+        Some(Err((name, RDKafkaErrorCode::TopicAlreadyExists))) => {
+            let there = inspect::config(&admin, &name).await.unwrap_or_default();
+            warn_of_deletion(&name, &there, &fitting);
+            Ok(None)
+        }
         // A broker before version 3.6 does not know the timestamp limits by these names.
         Some(Err((_, RDKafkaErrorCode::InvalidConfig))) => {
             let known: Vec<_> =
@@ -62,10 +73,27 @@ async fn make(settings: &Settings) -> KafkaResult<Made> {
     }
 }
 
-/// The admin client; `None` for librdkafka's in-process broker, which creates topics by itself.
-async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<Context>>> {
-    let admin: AdminClient<Context> =
-        config::producer(settings).create_with_context(Context::default())?;
+fn warn_of_deletion(
+    topic: &str,
+    there: &BTreeMap<String, String>,
+    fitting: &[(&'static str, String)],
+) {
+    for (key, ours) in fitting.iter().filter(|(key, _)| KEEPING.contains(key)) {
+        if let Some(value) = there.get(*key).filter(|value| *value != ours) {
+            tracing::warn!(
+                topic,
+                key,
+                value,
+                "the dead-letter topic deletes letters: set it to {ours}"
+            );
+        }
+    }
+}
+
+/// The admin client; `None` for librdkafka's in-process broker, whose topics the quickstart creates.
+async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<Quiet>>> {
+    let admin: AdminClient<Quiet> =
+        config::producer(settings).create_with_context(Quiet::default())?;
     let asked = tokio::task::spawn_blocking(move || {
         let cluster = admin.inner().fetch_cluster_id(QUESTION);
         (!config::is_in_process(cluster.as_deref())).then_some(admin)
@@ -94,17 +122,6 @@ fn fitting(max_message_bytes: Option<u64>) -> Vec<(&'static str, String)> {
     settings
 }
 
-async fn max_message_bytes(
-    admin: &AdminClient<Context>,
-    topic: &str,
-    options: &AdminOptions,
-) -> Option<u64> {
-    let described =
-        admin.describe_configs(&[ResourceSpecifier::Topic(topic)], options).await.ok()?;
-    let resource = described.into_iter().next()?.ok()?;
-    resource.get("max.message.bytes")?.value.as_ref()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use rdkafka::mocking::MockCluster;
@@ -120,11 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_wide_enough_for_a_batch() {
+    fn letters_are_kept_and_a_segment_is_wide_enough_for_a_batch() {
         let value = |max, key: &str| {
             let settings = fitting(max);
             settings.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
         };
+        let kept = KEEPING.map(|key| value(None, key).unwrap());
+        assert_eq!(kept, ["-1", "-1", "delete"]);
         assert_eq!(value(Some(3_000_000), "max.message.bytes").as_deref(), Some("3065536"));
         assert_eq!(value(Some(3_000_000), "segment.bytes").as_deref(), Some("1073741824"));
         assert_eq!(value(Some(2_000_000_000), "segment.bytes").as_deref(), Some("2000065536"));

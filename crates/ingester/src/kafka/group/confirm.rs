@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
@@ -13,18 +13,40 @@ use crate::kafka::ffi::{self, CommitAnswer};
 /// How often the thread reports that it is alive while it waits for a commit.
 const TURN: Duration = Duration::from_millis(500);
 
+/// How long the coordinator's answer to a commit delays the next one.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A commit that may not be answered yet. Only one is sent at a time: librdkafka starts an assigned partition only at a
+/// moment without unanswered commits, which would never come where an answer takes longer than the interval of the commits.
+pub(super) struct SentCommit {
+    answer: CommitAnswer,
+    at: Instant,
+}
+
+impl SentCommit {
+    /// Whether the next commit has to wait. The answer itself does not matter: librdkafka's statistics show which offsets
+    /// the group has.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.at.elapsed() < ANSWER && self.answer.get(Duration::ZERO).is_none()
+    }
+}
+
 impl Context {
-    /// Commits the stored offsets without waiting. A failed commit is repeated with the next one.
-    pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) {
+    /// Commits the stored offsets without waiting. A failed commit is repeated with the next one. The consumer must outlive
+    /// the result.
+    pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) -> Option<SentCommit> {
         let offsets = self.state().commits.take();
         if offsets.is_empty() {
-            return;
+            return None;
         }
-        let sent =
-            self.to_commit(&offsets).and_then(|list| consumer.commit(&list, CommitMode::Async));
-        if let Err(error) = sent {
-            tracing::warn!(%error, "offsets could not be committed");
-            self.state().commits.not_sent(&offsets);
+        let list = self.to_commit(&offsets);
+        match list.and_then(|list| CommitAnswer::ask(consumer.client(), &list)) {
+            Ok(answer) => Some(SentCommit { answer, at: Instant::now() }),
+            Err(error) => {
+                tracing::warn!(%error, "offsets could not be committed");
+                self.state().commits.not_sent(&offsets);
+                None
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::account::Claim;
@@ -87,7 +88,7 @@ impl Context {
         let topic_id = if config::is_in_process(cluster.as_deref()) {
             Ok(None)
         } else {
-            self.topic_id(consumer)
+            TopicIds::of(consumer.client(), &self.topic, QUESTION)
         };
         let topic_id = topic_id.map_err(|error| format!("the topic's id is not known: {error}"))?;
         if topic_id.as_deref().is_some_and(|id| self.state().is_another_topic(id)) {
@@ -99,10 +100,16 @@ impl Context {
             // A pending answer of the database is seen in the next turn.
             return result;
         }
-        let partitions = &partitions[..];
-        let committed = self.committed(consumer, partitions)?;
-        for (&partition, committed) in partitions.iter().zip(committed) {
+        let committed = self.committed(consumer, &partitions)?;
+        let mut asked: Vec<_> = partitions.into_iter().zip(committed).collect();
+        self.state().unanswered.sort(&mut asked);
+        let began = Instant::now();
+        for (partition, committed) in asked {
             self.observer.polled();
+            if began.elapsed() >= QUESTION {
+                // What has a start is started before the next round.
+                break;
+            }
             let facts = committed.and_then(|committed| {
                 let now = (cluster.clone(), topic_id.clone());
                 let facts = self.facts(partition, committed, now).ok_or("it was revoked")?;
@@ -114,14 +121,6 @@ impl Context {
             }
         }
         result
-    }
-
-    /// Uses a new queue for each request: an answer to an earlier request may be about an earlier topic.
-    fn topic_id(&self, consumer: &BaseConsumer<Self>) -> Result<Option<String>, String> {
-        // None for a name that no topic can have.
-        let Some(ids) = TopicIds::new(consumer.client(), &self.topic) else { return Ok(None) };
-        ids.ask(QUESTION);
-        ids.answer(QUESTION).unwrap_or_else(|| Err("no answer in time".to_owned()))
     }
 
     /// The group's commits, in the order of the partitions. The group is asked only for partitions without a position:
@@ -229,12 +228,31 @@ impl Context {
             return Ok((facts, start));
         }
         let watermarks = consumer.fetch_watermarks(&self.topic, partition, QUESTION);
+        match &watermarks {
+            Ok(_) => self.state().unanswered.remove(partition),
+            Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_answer) => {
+                let others = self.led_with(consumer, partition);
+                self.state().unanswered.add(&others);
+            }
+            Err(_) => {}
+        }
         facts.watermarks =
             Some(watermarks.map_err(|error| format!("its ends are not known: {error}"))?);
         match facts.decide() {
             Decision::Start(start) => Ok((facts, start)),
             Decision::AskWatermarks => Err("its ends do not decide".to_owned()),
         }
+    }
+
+    /// The partition and the others with the same leader.
+    fn led_with(&self, consumer: &BaseConsumer<Self>, partition: i32) -> Vec<i32> {
+        let metadata = consumer.fetch_metadata(Some(&self.topic), QUESTION).ok();
+        let topics = metadata.iter().flat_map(Metadata::topics);
+        let all: Vec<_> = topics.flat_map(MetadataTopic::partitions).collect();
+        let Some(own) = all.iter().find(|one| one.id() == partition) else {
+            return vec![partition];
+        };
+        all.iter().filter(|one| one.leader() == own.leader()).map(|one| one.id()).collect()
     }
 
     /// Carries out a decision. From now on all facts about the partition describe the log that it will read.
@@ -400,21 +418,6 @@ impl Context {
             return Ok(());
         }
         consumer.resume(&self.list(partitions.iter().map(|&partition| (partition, 0)))?)
-    }
-
-    /// Takes the topic's present id. If it is not the id that this client learned first, or that its partitions are read under,
-    /// the client has to be replaced.
-    pub(super) fn topic_has(&self, id: &str) {
-        let mut state = self.state();
-        // A member without partitions learns only here that the topic exists.
-        state.topic_is_missing = false;
-        state.is_another_topic(id);
-        let read = state.partitions_that(|partition| partition.next_offset().is_some());
-        let reads_another = read.into_iter().any(|number| {
-            let known = &mut state.log(number).topic_id;
-            known.get_or_insert_with(|| id.to_owned()) != id
-        });
-        state.is_recreated |= reads_another;
     }
 
     /// Logs and counts a gap, once. Returns `false` where `kafka.on_gap` ends the run.

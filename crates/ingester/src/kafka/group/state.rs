@@ -69,6 +69,8 @@ pub(super) struct PollState {
     pub(super) unreadable: BTreeSet<i64>,
     /// The gaps that were reported, by partition, until an offset after them is committed.
     pub(super) reported: BTreeMap<i32, Gap>,
+    /// The partitions whose leaders did not answer.
+    pub(super) unanswered: Unanswered,
     /// The earliest time of the next attempt to find start offsets.
     pub(super) ask_at: Instant,
     /// The reason why the group refuses this member, in librdkafka's words.
@@ -202,6 +204,26 @@ impl KnownLog {
     }
 }
 
+/// Partitions whose leaders did not answer, the one that was asked last at the end. They are asked after all others,
+/// because the poll thread waits for each answer.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered(Vec<i32>);
+
+impl Unanswered {
+    pub(super) fn add(&mut self, partitions: &[i32]) {
+        self.0.retain(|known| !partitions.contains(known));
+        self.0.extend(partitions);
+    }
+
+    pub(super) fn remove(&mut self, partition: i32) {
+        self.0.retain(|&known| known != partition);
+    }
+
+    pub(super) fn sort<T>(&self, partitions: &mut [(i32, T)]) {
+        partitions.sort_by_key(|(partition, _)| self.0.iter().position(|known| known == partition));
+    }
+}
+
 impl PollState {
     pub(super) fn new(commands: Receiver<Command>) -> Self {
         Self {
@@ -223,6 +245,7 @@ impl PollState {
             refusals: Vec::new(),
             unreadable: BTreeSet::new(),
             reported: BTreeMap::new(),
+            unanswered: Unanswered::default(),
             ask_at: Instant::now(),
             group_trouble: None,
             client_since: Instant::now(),
@@ -279,6 +302,24 @@ impl PollState {
     pub(super) fn is_another_topic(&mut self, id: &str) -> bool {
         self.is_recreated |= self.topic_id.get_or_insert_with(|| id.to_owned()) != id;
         self.is_recreated
+    }
+
+    /// Takes the topic's present id. If it is not the id that this client learned first, or that its partitions are read under,
+    /// the client has to be replaced.
+    pub(super) fn topic_has(&mut self, id: &str) {
+        // A member without partitions learns only here that the topic exists.
+        self.topic_is_missing = false;
+        self.is_another_topic(id);
+        for number in self.partitions_that(|partition| partition.next_offset().is_some()) {
+            let known = &mut self.log(number).topic_id;
+            self.is_recreated |= known.get_or_insert_with(|| id.to_owned()) != id;
+        }
+        for (number, log) in &mut self.logs {
+            // Another member reads this log now. If the topic is made again, what is lost is not known here.
+            if log.topic_id.as_deref() == Some(id) && !self.partitions.contains_key(number) {
+                (log.end, log.committed) = (None, None);
+            }
+        }
     }
 
     /// Whether the group may accept another client although librdkafka calls the error fatal. Under KIP-848 every refusal is
@@ -400,6 +441,47 @@ mod tests {
         assert_eq!((log.epoch_before(7), log.epoch_before(6)), (Some(2), None));
         log.starts_at(LogPosition::unproved(7));
         assert_eq!(log.epoch_before(7), None);
+    }
+
+    #[test]
+    fn a_leader_that_does_not_answer_is_asked_last() {
+        let order = |unanswered: &Unanswered| {
+            let mut asked = [(0, ()), (1, ()), (2, ()), (3, ()), (4, ())];
+            unanswered.sort(&mut asked);
+            asked.map(|(partition, ())| partition)
+        };
+        let mut unanswered = Unanswered::default();
+        unanswered.add(&[0, 1]);
+        assert_eq!(order(&unanswered), [2, 3, 4, 0, 1]);
+        unanswered.add(&[3]);
+        assert_eq!(order(&unanswered), [2, 4, 0, 1, 3]);
+        unanswered.add(&[0, 1]);
+        assert_eq!(order(&unanswered), [2, 4, 3, 0, 1]);
+        unanswered.remove(0);
+        assert_eq!(order(&unanswered), [0, 2, 4, 3, 1]);
+    }
+
+    #[test]
+    fn what_another_member_reads_is_not_known_to_be_lost() {
+        let mut state = PollState::new(std::sync::mpsc::channel().1);
+        state.assign(&[0, 1, 2]);
+        for number in 0..3 {
+            let log = state.log(number);
+            (log.topic_id, log.committed) = (Some("old".to_owned()), Some(60));
+            log.saw_end(100);
+        }
+        state.revoke(&[1]);
+        state.topic_has("old");
+        // The broker takes the partitions of a deleted topic away; nobody else has them before it is made again.
+        state.revoke(&[0]);
+        state.topic_has("new");
+        let known = |number| {
+            let log = &state.logs[&number];
+            (log.topic_id.as_deref(), log.committed, log.end())
+        };
+        assert_eq!(known(0), (Some("old"), Some(60), Some(100)));
+        assert_eq!(known(1), (Some("old"), None, None));
+        assert_eq!(known(2), (Some("old"), Some(60), Some(100)));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use testkit::{Kafka, NetworkFault, Proxy, eventually, unique};
 use tokio::sync::mpsc::Receiver;
 
@@ -116,10 +117,7 @@ impl Scene {
     fn member_of(&self, brokers: &str) -> Member {
         let mut settings = self.settings();
         settings.kafka.brokers = brokers.to_owned();
-        let seen = Arc::new(Seen::default());
-        let observers = Observers { group: seen.clone(), settled: seen.clone(), positions: None };
-        let (thread, events) = start(&settings, observers).unwrap();
-        Member { thread, events, seen, topic: self.topic.as_str().into() }
+        Member::of(&settings)
     }
 
     fn member(&self) -> Member {
@@ -171,6 +169,13 @@ struct Member {
 }
 
 impl Member {
+    fn of(settings: &Settings) -> Self {
+        let seen = Arc::new(Seen::default());
+        let observers = Observers { group: seen.clone(), settled: seen.clone(), positions: None };
+        let (thread, events) = start(settings, observers).unwrap();
+        Self { thread, events, seen, topic: settings.kafka.topic.as_str().into() }
+    }
+
     async fn next(&mut self) -> SourceEvent {
         let next = tokio::time::timeout(PATIENCE, self.events.recv()).await;
         next.unwrap_or_else(|_| panic!("no event: {:?}", self.seen.told())).expect("an event")
@@ -236,6 +241,24 @@ async fn a_coordinator_that_does_not_answer_is_asked_until_it_does() {
     assert_eq!(read[0].1, 0, "the first record of the new topic");
 }
 
+/// A question to a leader that does not answer takes two seconds of the poll thread.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_does_not_answer_keeps_no_other_partition_back() {
+    const AWAY: i32 = 100;
+    let cluster = MockCluster::new(2).unwrap();
+    cluster.coordinator(MockCoordinator::Group("t".to_owned()), 1).unwrap();
+    cluster.create_topic("t", AWAY + 1, 1).unwrap();
+    for partition in 0..AWAY {
+        cluster.partition_leader("t", partition, Some(2)).unwrap();
+    }
+    cluster.partition_leader("t", AWAY, Some(1)).unwrap();
+    let scene = Scene { brokers: cluster.bootstrap_servers(), topic: "t".to_owned() };
+    scene.produce(AWAY, 1).await;
+    cluster.broker_round_trip_time(2, PATIENCE * 10).unwrap();
+    let mut member = scene.member();
+    assert_eq!(member.read(1).await[0].0, AWAY);
+}
+
 /// A mirror copies the group's commits to a cluster whose topic has another id; the offset was translated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_a_mirror_copied_is_a_start_and_no_gap() {
@@ -291,6 +314,37 @@ async fn a_commit_without_an_answer_does_not_stop_the_watchdog() {
     drop(member.thread);
     let before = member.seen.told().polled;
     eventually("beats", PATIENCE, async || member.seen.told().polled >= before + 8).await;
+}
+
+/// librdkafka starts an assigned partition only at a moment without unanswered commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_partition_is_read_on_although_commits_are_answered_slowly() {
+    let cluster = MockCluster::new(2).unwrap();
+    cluster.coordinator(MockCoordinator::Group("t".to_owned()), 1).unwrap();
+    cluster.create_topic("t", 1, 1).unwrap();
+    cluster.partition_leader("t", 0, Some(2)).unwrap();
+    let scene = Scene { brokers: cluster.bootstrap_servers(), topic: "t".to_owned() };
+    let mut settings = scene.settings();
+    settings.kafka.commit_interval = Duration::from_millis(100);
+    let mut member = Member::of(&settings);
+    scene.produce(0, 1_000).await;
+    let read = member.read(1_000).await;
+    cluster.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+    cluster.request_errors(
+        RDKafkaApiKey::Fetch,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE],
+    );
+    scene.produce(0, 1).await;
+    // Each commit is sent before the last one is answered.
+    for record in read {
+        member.written_uncommitted(record);
+        let next = tokio::time::timeout(settings.kafka.commit_interval / 2, member.records());
+        if let Ok(chunk) = next.await {
+            assert_eq!(chunk.records[0].position.offset, 1_000);
+            return;
+        }
+    }
+    panic!("the partition is not read on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use store::Positions;
 use tokio::sync::{mpsc, oneshot};
 
 use super::callbacks::{Context, Shared};
+use super::confirm::SentCommit;
 use super::state::{Command, PollState, Reading, Stage};
 use super::{account, claims};
 use crate::kafka::config;
@@ -148,11 +149,13 @@ pub(crate) fn start(
     consumer.subscribe(&[&settings.kafka.topic])?;
     let (end, ended) = oneshot::channel();
     let poller = Poller {
+        sent: None,
         arena: RefCell::new(RecordArena::new(consumer.context().topic.clone())),
         consumer,
         client,
         commit_interval: settings.kafka.commit_interval,
         committed: Instant::now(),
+        is_commit_due: false,
         stored: Instant::now(),
         topic_id_asked: Instant::now(),
         is_broker_assigned: settings.kafka.is_broker_assigned(),
@@ -182,12 +185,16 @@ fn session(settings: &Settings) -> Duration {
 }
 
 struct Poller {
+    /// The last commit. Declared before the consumer, because the consumer must outlive it.
+    sent: Option<SentCommit>,
     consumer: BaseConsumer<Context>,
     /// The settings of the consumer.
     client: ClientConfig,
     arena: RefCell<RecordArena>,
     commit_interval: Duration,
     committed: Instant,
+    /// Offsets are to be committed as soon as the last commit is answered.
+    is_commit_due: bool,
     /// The last time when the positions of all partitions were stored.
     stored: Instant,
     topic_id_asked: Instant,
@@ -252,6 +259,7 @@ impl Poller {
             (state.topic_id, state.is_recreated) = (None, false);
             state.refused_for_good = None;
         }
+        self.sent = None;
         // The assignment drops the old client, which leaves the group.
         self.consumer = self.client.create_with_context(context)?;
         self.consumer.subscribe(&[&self.consumer.context().topic])
@@ -307,15 +315,17 @@ impl Poller {
                 self.stored = Instant::now();
             }
         }
-        if is_due || std::mem::take(&mut context.state().commit_stored) {
-            context.commit(&self.consumer);
+        self.is_commit_due |= is_due || std::mem::take(&mut context.state().commit_stored);
+        if self.is_commit_due && !self.sent.as_ref().is_some_and(SentCommit::is_unanswered) {
+            self.is_commit_due = false;
+            self.sent = context.commit(&self.consumer);
         }
     }
 
     /// Checks the topic's id from time to time.
     fn check_topic_id(&mut self, ids: &TopicIds) {
         if let Some(Ok(Some(id))) = ids.answer(Duration::ZERO) {
-            self.consumer.context().topic_has(&id);
+            self.consumer.context().state().topic_has(&id);
         }
         if self.topic_id_asked.elapsed() >= TOPIC_ID_INTERVAL {
             self.topic_id_asked = Instant::now();

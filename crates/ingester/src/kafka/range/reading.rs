@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{OffsetRanges, POLL, QUESTION, RateLimit, is_final};
+use super::{OffsetRanges, POLL, QUESTION, RateLimit, is_final, is_gone};
 use crate::kafka::config;
 use crate::kafka::ffi::TopicIds;
 use crate::kafka::group::CHUNK_BYTES;
@@ -26,6 +26,9 @@ use crate::record::Record;
 
 /// The interval between two requests for the topic's id.
 const TOPIC_ID_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The delay before a request without an answer is repeated.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The state of the thread.
 pub(super) struct Range {
@@ -77,18 +80,14 @@ impl Range {
                     self.go_on_behind_gone(&mut ends, &mut next_offsets)?;
                 }
                 Some(Err(error)) if is_final(&error) => return Err(error.into()),
-                // librdkafka recovers from all other errors by itself.
-                Some(Err(_)) => {
-                    if let Some(batch) = self.consumer.context().take_unreadable() {
-                        self.pass_unreadable(batch, &mut next_offsets)?;
-                    }
-                }
-                None => {
+                Some(Err(_)) if self.pass_unreadable(&mut next_offsets)? => {}
+                // librdkafka recovers from all other errors by itself, or repeats them for ever.
+                Some(Err(_)) | None if chunk.is_empty() => {
                     watch.nothing_came()?;
-                    bytes = 0;
-                    self.hand_over(&mut chunk);
                     continue;
                 }
+                // The chunk is sent as it is.
+                Some(Err(_)) | None => bytes = CHUNK_BYTES,
             }
             if chunk.len() >= self.pace.chunk() || bytes >= CHUNK_BYTES {
                 bytes = 0;
@@ -115,12 +114,10 @@ impl Range {
         }
     }
 
-    /// Skips an unreadable batch and logs it. It is not counted: live ingest counted it as a gap when it read there.
-    fn pass_unreadable(
-        &self,
-        batch: i64,
-        next_offsets: &mut BTreeMap<i32, i64>,
-    ) -> KafkaResult<()> {
+    /// Skips an unreadable batch and logs it. It is not counted: live ingest counted it as a gap when it read there. `false`
+    /// where there is none, or its end is not found now: librdkafka then reports it again.
+    fn pass_unreadable(&self, next_offsets: &mut BTreeMap<i32, i64>) -> KafkaResult<bool> {
+        let Some(batch) = self.consumer.context().take_unreadable() else { return Ok(false) };
         let probe = Probe::open(&self.probe, &self.topic)?;
         let mut nearest: Vec<(i32, i64)> =
             next_offsets.iter().map(|(&partition, &next)| (partition, next)).collect();
@@ -133,13 +130,12 @@ impl Range {
                     "a batch is damaged on the broker's disk or cannot be unpacked: it is passed over"
                 );
                 next_offsets.insert(partition, end);
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(&self.topic, partition, Offset::Offset(end))?;
+                let list = config::place(&self.topic, partition, Offset::Offset(end))?;
                 self.consumer.seek_partitions(list, QUESTION)?;
-                return Ok(());
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Called after librdkafka stopped a partition because its position is not in the log. It does not say which
@@ -193,8 +189,7 @@ impl Range {
 
     /// Reads a partition on from this offset. A seek would fail in a partition that is not being read.
     fn place(&self, partition: i32, next: i64) -> KafkaResult<()> {
-        let mut place = TopicPartitionList::new();
-        place.add_partition_offset(&self.topic, partition, Offset::Offset(next))?;
+        let place = config::place(&self.topic, partition, Offset::Offset(next))?;
         self.consumer.incremental_unassign(&place)?;
         self.consumer.incremental_assign(&place)
     }
@@ -221,19 +216,22 @@ impl Range {
     /// The first offset of a partition and one more than its last. Retries until the broker answers; `None` after a stop.
     ///
     /// # Errors
-    /// When the topic does not exist; the end of [`RateLimit::patience`].
+    /// When the topic or the partition does not exist; the end of [`RateLimit::patience`].
     fn bounds(&self, partition: i32) -> KafkaResult<Option<(i64, i64)>> {
         let began = Instant::now();
         while !self.stop.is_cancelled() {
             match self.consumer.fetch_watermarks(&self.topic, partition, QUESTION) {
                 Ok(bounds) => return Ok(Some(bounds)),
-                Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_topic) => {
+                Err(error)
+                    if error.rdkafka_error_code().is_some_and(config::is_no_topic)
+                        && is_gone(&self.consumer, &self.topic, partition).unwrap_or(false) =>
+                {
                     return Err(error);
                 }
                 Err(error) if self.pace.patience.is_some_and(|most| began.elapsed() > most) => {
                     return Err(error);
                 }
-                Err(_) => RateLimit::wait(Instant::now() + POLL, &self.stop),
+                Err(_) => RateLimit::wait(Instant::now() + ASK_AGAIN, &self.stop),
             }
         }
         Ok(None)
