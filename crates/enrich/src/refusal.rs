@@ -43,7 +43,7 @@ pub enum Refusal {
     /// An archive that cannot be unpacked completely.
     #[error("is no intact archive")]
     BadArchive,
-    /// The operating system does not allow the file to be read.
+    /// The operating system does not allow the file or folder to be read.
     #[error("cannot be read")]
     Unreadable,
 }
