@@ -5,7 +5,6 @@ mod cloudevent;
 mod fields;
 mod json;
 pub mod rejection;
-mod schema;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -20,8 +19,9 @@ use crate::decode::rejection::{Code, Path, Rejection};
 use crate::record::Record;
 use json::Field;
 
-pub use schema::event_schema;
-
+/// The JSON Schema (draft 2020-12) of a publish event in structured mode, for producers; in binary mode the value is
+/// `$defs/data`. Its descriptions have the rules that a schema cannot express.
+pub const EVENT_SCHEMA: &str = include_str!("../../event.schema.json");
 /// How far T may be ahead of the record's timestamp, because the clocks of a registry's hosts differ by less.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The maximum revision, because the databases store a signed 32-bit number.

@@ -710,9 +710,38 @@ fn schema_can_tell(event: &Value) -> bool {
         && !event["data_base64"].is_string()
 }
 
+fn schema() -> Value {
+    serde_json::from_str(EVENT_SCHEMA).unwrap()
+}
+
+#[test]
+fn the_schema_has_the_limits_and_words_of_the_decoder() {
+    let schema = schema();
+    let at = |pointer: &str| &schema["$defs"][pointer]["properties"];
+    let package = &at("data")["package"]["properties"];
+    let username = &at("actor")["username"];
+    for (field, max) in [
+        (&package["name"], PackageName::MAX_BYTES),
+        (&package["version"], PackageVersion::MAX_BYTES),
+        (&package["integrity"], Integrity::MAX_BYTES),
+        (username, Username::MAX_BYTES),
+    ] {
+        // The schema counts characters and the limit bytes: a text has at least as many bytes.
+        assert_eq!(field["maxLength"], max, "{field}");
+        // Other languages read `\u` in a pattern in other ways, or not at all: the characters stand there themselves.
+        assert!(!field["not"]["pattern"].as_str().unwrap().contains('\\'), "{field}");
+        assert_eq!(field["not"], username["not"], "{field}");
+    }
+    assert_eq!(at("data")["revision"]["maximum"], MAX_REVISION);
+    let kinds: Vec<&str> = Actor::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(at("actor")["kind"]["examples"], json!(kinds));
+    let credentials: Vec<&str> = Credential::ALL.iter().map(|one| one.as_str()).collect();
+    assert_eq!(at("auth")["credential"]["examples"], json!(credentials));
+}
+
 #[test]
 fn the_decoder_accepts_what_the_schema_accepts() {
-    let schema = jsonschema::validator_for(&event_schema()).unwrap();
+    let schema = jsonschema::validator_for(&schema()).unwrap();
     let pointers = pointers();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(4_000));
     let change = (prop::sample::select(pointers), prop::option::weighted(0.9, any_json()));
