@@ -28,7 +28,7 @@ const KEYWORDS: [&str; 6] =
 /// [`Refusal`] unless the bytes are a complete exit list with at least one address.
 pub fn parse(bytes: &[u8], otherwise: Timestamp) -> Result<List, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
-    let mut reader = Reader { time: otherwise, ..Reader::default() };
+    let mut reader = Reader { time: otherwise, entry: Entry::None, sightings: Vec::new() };
     for line in text.split_inclusive('\n') {
         let (line, terminated) = match line.strip_suffix('\n') {
             Some(line) => (line.strip_suffix('\r').unwrap_or(line), true),
@@ -55,10 +55,9 @@ fn breaks_off(line: &str) -> bool {
     !line.is_empty() && KEYWORDS.iter().any(|known| known.starts_with(line))
 }
 
-#[derive(Default, PartialEq, Eq, Clone, Copy)]
+#[derive(PartialEq, Eq, Clone, Copy)]
 enum Entry {
     /// In the header.
-    #[default]
     None,
     /// In an entry that has no address yet.
     Without,
@@ -70,12 +69,6 @@ struct Reader {
     time: Timestamp,
     entry: Entry,
     sightings: Vec<(std::net::IpAddr, Timestamp)>,
-}
-
-impl Default for Reader {
-    fn default() -> Self {
-        Self { time: Timestamp::from_micros(0), entry: Entry::None, sightings: Vec::new() }
-    }
 }
 
 impl Reader {
