@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use testkit::Daemon;
 
+use crate::programs::{copy, pip_install, python};
 use crate::replay::Answer;
 use crate::support::{Scene, event, with};
 
@@ -65,6 +66,29 @@ fn each_line_is_answered_by_a_row_a_reason_or_skipped() {
     assert!(missing.code == Some(2) && missing.log.contains("/no/such/file"), "{}", missing.log);
     let schema = scene.ask("event", &["check", "--schema"], &[]);
     assert!(schema.code == Some(0) && schema.log.contains("json-schema.org"), "{}", schema.log);
+}
+
+/// Python's `$` matches before a last line feed too, and other languages read no `\u` in a pattern.
+#[test]
+fn validators_of_other_languages_refuse_what_the_decoder_refuses() {
+    let names = ["pg", "p g", "é", "pg\n", "p\ng", "\u{0}pg", "pg ", "\u{3000}pg", "pg\u{85}", ""];
+    let events = names.map(|name| {
+        let event = with(event("pg", "7.12.0"), "/subject", Value::Null);
+        with(event, "/data/package/name", json!(name)).to_string()
+    });
+    let lines = events.join("\n");
+    let by_decoder: Vec<bool> =
+        answers(&check(&lines, &[])).iter().map(|one| one.get("row").is_some()).collect();
+    assert_eq!(by_decoder, [true, true, true, false, false, false, false, false, false, false]);
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    copy(&tests.join("schema"), folder.path());
+    std::fs::write(folder.path().join("events.ndjson"), lines).unwrap();
+    pip_install(folder.path());
+    let schema = tests.join("../crates/ingester/event.schema.json");
+    let printed = python(&["validate.py", schema.to_str().unwrap()], folder.path());
+    let by_python: Vec<bool> = printed.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(by_python, by_decoder);
 }
 
 #[test]

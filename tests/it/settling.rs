@@ -9,6 +9,8 @@ use crate::support::{Running, Scene, event, structured, with, write_snapshot};
 const EXIT: &str = "109.70.100.19";
 /// An exit scanned an hour after T, and never before.
 const EXIT_AFTER: &str = "109.70.100.20";
+/// An exit that a list names only after it was written again, with as many addresses as before.
+const EXIT_ADDED: &str = "109.70.100.21";
 
 /// Puts the acts of these tests within the horizon.
 pub(crate) const ANY_AGE: (&str, &str) = ("INGESTER_TOR__SETTLE_HORIZON", "30years");
@@ -58,6 +60,7 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     let mut ingester = scene.ingester(&environment);
     let events = [
         from("exit", EXIT),
+        from("exit-added", EXIT_ADDED),
         from("exit-after", EXIT_AFTER),
         from("other", "71.160.223.45"),
         from("six", "2620:7:6001::101"),
@@ -65,19 +68,31 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     let poison = Record { value: Some(b"{".into()), ..Record::default() };
     scene.produce(events.iter().map(structured).chain([poison])).await;
     scene.caught_up(&mut ingester).await;
-    let none =
-        ["exit", "exit-after", "other", "six"].map(|name| format!("{name} null no_coverage open"));
+    let none = ["exit", "exit-added", "exit-after", "other", "six"];
+    let none = none.map(|name| format!("{name} null no_coverage open"));
     assert_eq!(verdicts(&scene).await, none);
 
     // A list before T without these addresses: for now they are not listed. It covers no IPv6.
-    write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
+    write_snapshot(&lists, "2019-07-25-18-00-00", &["109.70.100.99"]);
     let unlisted = [
         "exit false not_listed open",
+        "exit-added false not_listed open",
         "exit-after false not_listed open",
         "other false not_listed open",
         "six null no_coverage open",
     ];
     become_these(&scene, &mut ingester, &unlisted).await;
+
+    // The newest list again, with another address in the place of one.
+    write_snapshot(&lists, "2019-07-25-18-00-00", &[EXIT_ADDED]);
+    let added = [
+        "exit false not_listed open",
+        "exit-added true snapshot settled",
+        "exit-after false not_listed open",
+        "other false not_listed open",
+        "six null no_coverage open",
+    ];
+    become_these(&scene, &mut ingester, &added).await;
 
     // An older list that arrives late, and a list after T. Between them an error page, which replaces nothing.
     std::fs::write(lists.join("2019-07-25-18-30-00"), "<html>503</html>").unwrap();
@@ -85,13 +100,14 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     write_snapshot(&lists, "2019-07-25-19-00-00", &[EXIT_AFTER]);
     let gained = [
         "exit true snapshot settled",
+        "exit-added true snapshot settled",
         "exit-after null listed_after open",
         "other false not_listed open",
         "six null no_coverage open",
     ];
     become_these(&scene, &mut ingester, &gained).await;
     let metrics = ingester.metrics();
-    assert_eq!(metrics.sum("records_total"), 5.0, "what is read again is not counted again");
+    assert_eq!(metrics.sum("records_total"), 6.0, "what is read again is not counted again");
     assert_eq!(metrics.get(r#"exit_lists_refused_total{source="snapshot"}"#), Some(1.0));
 
     // The list that settles them arrives while no ingester runs.
@@ -100,6 +116,7 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     let mut ingester = scene.ingester(&environment);
     let settled = [
         "exit true snapshot settled",
+        "exit-added true snapshot settled",
         "exit-after null listed_after settled",
         "other false not_listed settled",
         "six null no_coverage settled",

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::IpAddr;
 
 use maxminddb::{PathElement, Reader, WithinOptions};
@@ -20,6 +21,7 @@ pub struct Database {
     covers_v6: bool,
     /// First and last address of each network, sorted and merged, in the database's address space, where IPv4 is the low end.
     networks: Box<[(u128, u128)]>,
+    digest: u64,
 }
 
 impl Database {
@@ -39,13 +41,20 @@ impl Database {
         if networks.is_empty() {
             return Err(Refusal::NoTorExit);
         }
-        Ok(Self { time, covers_v6, networks })
+        let digest =
+            BuildHasherDefault::<DefaultHasher>::default().hash_one((covers_v6, &networks));
+        Ok(Self { time, covers_v6, networks, digest })
     }
 
     /// The build epoch.
     #[must_use]
     pub const fn time(&self) -> Timestamp {
         self.time
+    }
+
+    /// A hash of the networks and of the families covered, like that of a list.
+    pub(crate) const fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// Whether the database covers a family.

@@ -21,14 +21,14 @@ const KEYWORDS: [&str; 6] =
 /// header: the time in its file name, or the time when it was fetched.
 ///
 /// Unknown keywords are ignored; a line with a known keyword must be complete. An entry without an `ExitAddress`, or an
-/// incomplete last line, means that the list was cut off. An IPv6 `ExitAddress`, which today's scanner does not write,
+/// incomplete last line, means that the list was cut off; a second head, that another list begins. An IPv6 `ExitAddress`, which today's scanner does not write,
 /// counts as evidence, but the source covers IPv4 only.
 ///
 /// # Errors
 /// [`Refusal`] unless the bytes are a complete exit list with at least one address.
 pub fn parse(bytes: &[u8], otherwise: Timestamp) -> Result<List, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
-    let mut reader = Reader { time: otherwise, ..Reader::default() };
+    let mut reader = Reader { time: otherwise, entry: Entry::None, sightings: Vec::new() };
     for line in text.split_inclusive('\n') {
         let (line, terminated) = match line.strip_suffix('\n') {
             Some(line) => (line.strip_suffix('\r').unwrap_or(line), true),
@@ -44,6 +44,9 @@ pub fn parse(bytes: &[u8], otherwise: Timestamp) -> Result<List, Refusal> {
     if reader.entry == Entry::Without {
         return Err(Refusal::Cut);
     }
+    if reader.sightings.is_empty() && !text.trim().is_empty() {
+        return Err(Refusal::NoExitAddress);
+    }
     List::new(reader.time, reader.sightings)
 }
 
@@ -52,10 +55,9 @@ fn breaks_off(line: &str) -> bool {
     !line.is_empty() && KEYWORDS.iter().any(|known| known.starts_with(line))
 }
 
-#[derive(Default, PartialEq, Eq, Clone, Copy)]
+#[derive(PartialEq, Eq, Clone, Copy)]
 enum Entry {
     /// In the header.
-    #[default]
     None,
     /// In an entry that has no address yet.
     Without,
@@ -69,25 +71,14 @@ struct Reader {
     sightings: Vec<(std::net::IpAddr, Timestamp)>,
 }
 
-impl Default for Reader {
-    fn default() -> Self {
-        Self { time: Timestamp::from_micros(0), entry: Entry::None, sightings: Vec::new() }
-    }
-}
-
 impl Reader {
     fn line(&mut self, line: &str) -> Result<(), Refusal> {
         let mut words = line.split(' ');
         let keyword = words.next().unwrap_or_default();
         let mut arguments = || (words.next(), words.next(), words.next(), words.next());
         match keyword {
-            "Downloaded" => {
-                let time = time_of(arguments())?;
-                // After the header, `Downloaded` is not a keyword of the format.
-                if self.entry == Entry::None {
-                    self.time = time;
-                }
-            }
+            "@type" | "Downloaded" if self.entry != Entry::None => return Err(Refusal::Several),
+            "Downloaded" => self.time = time_of(arguments())?,
             "Published" | "LastStatus" => {
                 time_of(arguments())?;
             }
@@ -197,10 +188,11 @@ mod tests {
         for (text, refusal) in [
             ("", Refusal::Empty),
             ("\n\n", Refusal::Empty),
-            ("You can only fetch the data every 30 minutes\n", Refusal::Empty),
+            ("You can only fetch the data every 30 minutes\n", Refusal::NoExitAddress),
+            ("1.2.3.4\n5.6.7.8\n", Refusal::NoExitAddress),
             ("<html><body>503</body></html>\n", Refusal::Html),
             ("\n  <!DOCTYPE html>\n", Refusal::Html),
-            ("@type tordnsel 1.0\nDownloaded 2020-01-01 00:00:00\n", Refusal::Empty),
+            ("@type tordnsel 1.0\nDownloaded 2020-01-01 00:00:00\n", Refusal::NoExitAddress),
             ("ExitAddress 1.2.3.4 2020-01-01 00:00:00\n", Refusal::BadLine),
             ("ExitNode 0011\n", Refusal::BadLine),
             ("ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300G\n", Refusal::BadLine),
@@ -226,6 +218,17 @@ mod tests {
             read(&format!("{HEAD}{HEAD}ExitAddress 1.2.3.4 2020-01-01 00:00:00\n")),
             Err(Refusal::BadLine)
         );
+    }
+
+    #[test]
+    fn a_file_of_several_lists_is_refused() {
+        let node = format!("{HEAD}ExitAddress 1.2.3.4 2020-01-01 00:00:00\n");
+        for head in ["@type tordnsel 1.0\n", "Downloaded 2020-01-01 01:02:00\n"] {
+            assert!(read(&format!("{head}{node}{node}")).is_ok(), "{head}");
+            for second in [format!("{node}{head}{node}"), format!("{HEAD}{head}{node}")] {
+                assert_eq!(read(&second), Err(Refusal::Several), "{second}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,12 @@ pub enum Refusal {
     /// The file has no address.
     #[error("holds no address")]
     Empty,
+    /// A text without an exit list's lines.
+    #[error("has no ExitAddress line (lists of one address a line belong in tor.snapshots)")]
+    NoExitAddress,
+    /// Several documents of CollecTor in one file, of which each would have a time of its own.
+    #[error("holds several lists, of which each must be a file or a member of an archive")]
+    Several,
     /// Not UTF-8.
     #[error("is not text")]
     NotText,
@@ -43,7 +49,7 @@ pub enum Refusal {
     /// An archive that cannot be unpacked completely.
     #[error("is no intact archive")]
     BadArchive,
-    /// The operating system does not allow the file to be read.
+    /// The operating system does not allow the file or folder to be read.
     #[error("cannot be read")]
     Unreadable,
 }

@@ -19,7 +19,8 @@ pub fn verdict(event: &PublishEvent<'_>, rules: &TfaRules) -> TfaVerdict {
 }
 
 fn evaluate(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> TfaVerdict {
-    let reported = auth.second_factor.as_ref().filter(|factor| has_a_known_field(factor));
+    // A block without a known field counts as missing.
+    let reported = auth.second_factor.as_ref().filter(|factor| **factor != SecondFactor::default());
     if let Some(factor) = reported {
         let reason = if is_verified(factor, at) {
             TfaReason::SecondFactor
@@ -53,14 +54,6 @@ fn evaluate(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> TfaVerdict {
         return TfaReason::PasswordOnly.verdict();
     }
     TfaReason::NotReported.verdict()
-}
-
-/// A block without a known field counts as missing.
-fn has_a_known_field(factor: &SecondFactor<'_>) -> bool {
-    factor.presented.is_some()
-        || factor.verified.is_some()
-        || factor.method.is_some()
-        || factor.verified_at.is_some()
 }
 
 fn is_verified(factor: &SecondFactor<'_>, at: Timestamp) -> bool {

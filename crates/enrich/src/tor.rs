@@ -12,34 +12,17 @@ use crate::{ExitHistory, Finding};
 #[must_use]
 pub fn verdict(event: &PublishEvent<'_>, history: &ExitHistory) -> TorVerdict {
     let outer = evaluate(&event.act, history);
-    let staging = event.staged.as_ref().map(|act| evaluate(act, history));
-    let decisive = match (outer, staging) {
-        (outer, None) => outer,
-        (outer, _) if outer.tor() == Some(true) => outer,
-        (_, Some(staging)) if staging.tor() == Some(true) => staging,
-        (outer, _) if outer.tor().is_none() => outer,
-        (_, Some(staging)) if staging.tor().is_none() => staging,
-        (outer, Some(_)) => outer,
+    let staging = event.staged.as_ref().map(|act| (evaluate(act, history), act.at));
+    let is = |reason: TorReason, verdict| reason.verdict() == verdict;
+    let reason = match staging {
+        Some((staging, _)) if !is(outer, Some(true)) && is(staging, Some(true)) => staging,
+        Some((staging, _)) if is(outer, Some(false)) && is(staging, None) => staging,
+        _ => outer,
     };
-    let settled = decisive.tor() == Some(true)
-        || (outer.is_settled(history) && staging.is_none_or(|staging| staging.is_settled(history)));
-    TorVerdict { reason: decisive.reason, evidence_until: history.evidence_until(), settled }
-}
-
-#[derive(Clone, Copy)]
-struct Evaluated {
-    at: Timestamp,
-    reason: TorReason,
-}
-
-impl Evaluated {
-    const fn tor(self) -> Option<bool> {
-        self.reason.verdict()
-    }
-
-    fn is_settled(self, history: &ExitHistory) -> bool {
-        is_settled(self.reason, self.at, history)
-    }
+    let settled = is(reason, Some(true))
+        || (is_settled(outer, event.act.at, history)
+            && staging.is_none_or(|(staging, at)| is_settled(staging, at, history)));
+    TorVerdict { reason, evidence_until: history.evidence_until(), settled }
 }
 
 /// Whether later lists cannot make an act `true` that is not: its address never counts, or the newest list is past the
@@ -52,9 +35,9 @@ pub(crate) fn is_settled(reason: TorReason, at: Timestamp, history: &ExitHistory
 }
 
 /// Rules 1 to 5 for one act.
-fn evaluate(act: &Act<'_>, history: &ExitHistory) -> Evaluated {
+fn evaluate(act: &Act<'_>, history: &ExitHistory) -> TorReason {
     let address = act.address.as_ref().map(|address| address::parse(address.as_str()));
-    Evaluated { at: act.at, reason: decide(address, act.edge_tor == Some(true), act.at, history) }
+    decide(address, act.edge_tor == Some(true), act.at, history)
 }
 
 /// Applies rules 1 to 5 of crates/enrich/README.md. The reason of a true verdict is the first that matches in the

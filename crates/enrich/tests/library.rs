@@ -310,6 +310,35 @@ fn links_are_followed_and_end() {
     assert_eq!(library.files(Source::Snapshot), 1);
 }
 
+/// A link that leads to itself stands for every path that the operating system does not let the process read: the tests may
+/// run as a user who may read everything.
+#[test]
+fn a_path_that_cannot_be_read_hides_nothing_else_and_keeps_what_it_held() {
+    let mut home = Home::new();
+    home.write("snapshots/2022-02-28-02-00-00", &addresses(0, 60));
+    home.write("snapshots/below/2022-02-28-03-00-00", &addresses(1, 60));
+    let (mut library, _) = home.loaded();
+    let below = home.path("snapshots/below");
+    fs::rename(&below, home.path("aside")).unwrap();
+    std::os::unix::fs::symlink(&below, &below).unwrap();
+    home.write("snapshots/2022-02-28-04-00-00", &addresses(2, 60));
+    let change = library.refresh(now()).unwrap();
+    let unreadable = [("snapshots/below".into(), Refusal::Unreadable)];
+    assert_eq!((change.newly_valid, reasons(&change, &home)), (1, unreadable.to_vec()));
+    assert_eq!(library.history().valid(Source::Snapshot), 3);
+    assert_eq!(find(&library, "9.9.1.1", "2022-02-28T03:00:00Z"), SEEN);
+    assert_eq!(library.refresh(now()).unwrap(), Change::default(), "it is named once");
+    assert_eq!(reasons(&home.loaded().1, &home), unreadable);
+
+    fs::remove_file(&below).unwrap();
+    fs::rename(home.path("aside"), &below).unwrap();
+    assert_eq!(library.refresh(now()).unwrap(), Change::default());
+    assert_eq!((library.refused(), library.files(Source::Snapshot)), (vec![], 3));
+    fs::remove_dir_all(&below).unwrap();
+    assert!(library.refresh(now()).unwrap().changed);
+    assert_eq!(library.history().valid(Source::Snapshot), 2, "what is gone is gone");
+}
+
 /// An archive as CollecTor packs a month.
 fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());

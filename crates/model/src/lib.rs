@@ -22,7 +22,7 @@ pub use event::{Act, Address, Auth, EventIdentity, PublishEvent, SecondFactor};
 pub use history::{History, Past, PublishMethod, histories};
 pub use merge::merge_all;
 pub use name::{Integrity, InvalidName, PackageName, PackageVersion, PublicationId, Username};
-pub use position::{Offsets, Position};
+pub use position::Position;
 pub use publication::{Publication, PublicationInfo};
 pub use purl::{InvalidPurl, Purl};
 pub use time::{InvalidTimestamp, Timestamp};

@@ -101,13 +101,44 @@ impl<'a> Purl<'a> {
             .is_some_and(str::is_empty)
     }
 
-    /// Whether this purl names the publication `id` of the ecosystem.
+    /// Whether this purl names the publication `id` of the ecosystem, by the rules of its type.
     #[must_use]
     pub fn names(&self, ecosystem: &str, id: &PublicationId) -> bool {
         self.ecosystem.eq_ignore_ascii_case(ecosystem)
-            && self.name == id.name.as_str()
-            && self.version.as_deref() == Some(id.version.as_str())
+            && self.names_package(id.name.as_str())
+            && self
+                .version
+                .as_deref()
+                .is_some_and(|own| self.names_version(own, id.version.as_str()))
     }
+
+    fn names_package(&self, name: &str) -> bool {
+        // A purl of PyPI has the normalised name, which for PyPI is the same project.
+        self.name == name || self.ecosystem == "pypi" && pypi(&self.name).eq(pypi(name))
+    }
+
+    fn names_version(&self, own: &str, version: &str) -> bool {
+        // A gem for a platform is a version of its own, and its purl has the platform in the qualifiers.
+        let platform = (self.ecosystem == "gem").then(|| self.qualifier("platform")).flatten();
+        match platform.filter(|platform| platform != "ruby") {
+            Some(platform) => {
+                version == own
+                    || version.strip_prefix(own).and_then(|rest| rest.strip_prefix('-'))
+                        == Some(&platform)
+            }
+            None => version == own,
+        }
+    }
+}
+
+/// The letters of a PyPI name in its normalised form (PEP 503), except that it may begin or end with `-`.
+fn pypi(name: &str) -> impl Iterator<Item = char> {
+    let mut before = None;
+    let letters = name.chars().map(|letter| match letter {
+        '_' | '.' => '-',
+        letter => letter.to_ascii_lowercase(),
+    });
+    letters.filter(move |&letter| before.replace(letter) != Some('-') || letter != '-')
 }
 
 /// The segments of a name in its canonical purl. Parsing drops empty segments, as purl-spec says, so a name with an

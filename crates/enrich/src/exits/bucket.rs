@@ -36,6 +36,8 @@ pub(super) struct Entry {
     /// Increases with every list added; of two lists of one origin the higher serial is the current list.
     pub(super) serial: u64,
     pub(super) distinct: [usize; 2],
+    /// [`List::digest`].
+    pub(super) digest: u64,
     /// The state after the last evaluation.
     pub(super) state: State,
     /// The state before the current update.
@@ -87,6 +89,7 @@ impl Bucket {
             origin,
             serial,
             distinct: Family::ALL.map(|family| list.distinct(family)),
+            digest: list.digest(),
             state: State::New,
             before: State::New,
             sightings: pack(list.time(), &numbered).into(),

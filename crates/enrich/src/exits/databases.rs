@@ -42,9 +42,9 @@ impl DatabaseHistory {
         self.valid.len()
     }
 
-    /// Source and time of the valid databases. The number of their addresses is unknown, hence 0.
-    pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, [usize; 2])> {
-        self.valid.iter().map(|database| (Source::AnonymousIp, database.time(), [0; 2]))
+    /// Source, time and digest of the valid databases.
+    pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, u64)> {
+        self.valid.iter().map(|one| (Source::AnonymousIp, one.time(), one.digest()))
     }
 
     pub(super) fn covering(&self, family: Family) -> &[Timestamp] {

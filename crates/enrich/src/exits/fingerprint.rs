@@ -8,7 +8,7 @@ use super::lists::ListHistory;
 
 impl ExitHistory {
     /// A fingerprint of the set of valid lists and databases: the time of the newest in microseconds since 1970, `-`,
-    /// and a hash of their times and sizes. `None` without any valid list or database.
+    /// and a hash of their times and contents. `None` without any valid list or database.
     #[must_use]
     pub fn fingerprint(&self) -> Option<String> {
         self.evidence_until.map(|until| self.fingerprint_until(until))
@@ -32,10 +32,10 @@ impl ExitHistory {
         // A scanner that has stopped has its old list published again, which is not new evidence.
         known.dedup();
         let mut hash = Sha256::new();
-        for (source, time, distinct) in known {
+        for (source, time, digest) in known {
             hash.update([source as u8]);
             hash.update(time.as_micros().to_be_bytes());
-            distinct.iter().for_each(|&number| hash.update((number as u64).to_be_bytes()));
+            hash.update(digest.to_be_bytes());
         }
         let digest: String =
             hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -45,6 +45,7 @@ impl ExitHistory {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
     use std::path::Path;
 
     use super::*;
@@ -54,13 +55,19 @@ mod tests {
 
     /// A history with lists of these hours; each list has the first `addresses` addresses.
     fn history(lists: &[(i64, u8)]) -> ExitHistory {
+        let lists: Vec<_> = lists.iter().map(|&(hour, count)| (hour, 1..=count)).collect();
+        history_of(&lists)
+    }
+
+    /// A history with lists of these hours and addresses.
+    fn history_of(lists: &[(i64, RangeInclusive<u8>)]) -> ExitHistory {
         let mut update = ExitHistory::new(TorRules::default()).update();
-        for &(hour, addresses) in lists {
+        for (number, (hour, addresses)) in lists.iter().enumerate() {
             let text: Vec<String> =
-                (1..=addresses).map(|last| format!("185.220.100.{last}")).collect();
+                addresses.clone().map(|last| format!("185.220.100.{last}")).collect();
             let time = Timestamp::from_micros(hour * HOUR);
             let list = format::snapshot(text.join("\n").as_bytes(), time).unwrap();
-            update.snapshot(&list, Path::new(&format!("{hour}")));
+            update.snapshot(&list, Path::new(&number.to_string()));
         }
         update.finish(Timestamp::from_micros(1_000 * HOUR)).0
     }
@@ -78,6 +85,20 @@ mod tests {
         assert!(!extended_by(&[(10, 60)]), "the newest was taken away");
         assert!(!extended_by(&[]));
         assert_eq!(history(&[]).fingerprint(), None);
+    }
+
+    #[test]
+    fn another_address_is_another_list_of_the_same_size() {
+        let known = history_of(&[(10, 1..=60), (20, 1..=60)]);
+        let fingerprint = known.fingerprint().unwrap();
+        for other in [[(10, 1..=60), (20, 2..=61)], [(10, 2..=61), (20, 1..=60)]] {
+            assert!(!history_of(&other).extends(&fingerprint), "{other:?}");
+            assert!(!known.extends(&history_of(&other).fingerprint().unwrap()), "{other:?}");
+        }
+        let second = [(10, 1..=60), (20, 1..=60), (20, 2..=61)];
+        assert!(!history_of(&second).extends(&fingerprint), "another of the same time");
+        let twice = [(10, 1..=60), (20, 1..=60), (20, 1..=60)];
+        assert_eq!(history_of(&twice).fingerprint().unwrap(), fingerprint, "the same list twice");
     }
 
     #[test]

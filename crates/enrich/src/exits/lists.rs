@@ -56,11 +56,11 @@ impl ListHistory {
         self.valid
     }
 
-    /// Source, time (see [`List::as_of`]) and number of addresses by family of the valid lists.
-    pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, [usize; 2])> {
+    /// Source, time (see [`List::as_of`]) and digest of the valid lists.
+    pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, u64)> {
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
         let valid = entries.filter(|entry| entry.state == State::Valid);
-        valid.map(|entry| (self.source, entry.as_of, entry.distinct))
+        valid.map(|entry| (self.source, entry.as_of, entry.digest))
     }
 
     /// By family, the times of the valid lists that cover it, sorted.

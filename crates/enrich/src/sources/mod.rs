@@ -67,7 +67,7 @@ impl Places {
 pub struct LoadError {
     /// The key of the configuration.
     pub key: &'static str,
-    /// The file or directory.
+    /// The configured path.
     pub path: PathBuf,
     /// The operating system's error.
     #[source]
@@ -110,8 +110,8 @@ impl Library {
     /// again at the clock's time `now`, and replaces the history in one step.
     ///
     /// # Errors
-    /// [`LoadError`] for a path that is missing or cannot be read; the history then stays unchanged. A single file that
-    /// cannot be read is a refusal, not an error.
+    /// [`LoadError`] for a configured path that is missing or cannot be read; the history then stays unchanged. A file or
+    /// folder below it that cannot be read is a refusal, and what was read there before stays.
     pub fn refresh(&mut self, now: Timestamp) -> Result<Change, LoadError> {
         // List the files of all sources before any change.
         let found = Source::ALL.into_iter().map(|source| Ok((source, self.walk(source)?)));
@@ -137,8 +137,11 @@ impl Library {
         for (source, files) in found {
             let known = &mut self.known[source as usize];
             let present: HashSet<&Path> = files.iter().map(|(path, _)| &**path).collect();
+            let unreadable = files.iter().filter(|(_, stamp)| *stamp == Stamp::UNREADABLE);
+            let unreadable: Vec<&Path> = unreadable.map(|(path, _)| &**path).collect();
             known.retain(|path, known| {
-                let stays = present.contains(&**path);
+                let stays = present.contains(&**path)
+                    || unreadable.iter().any(|folder| path.starts_with(folder));
                 if !stays {
                     known.origins.iter().for_each(|origin| update.remove(source, origin));
                 }
@@ -188,9 +191,9 @@ impl Library {
     fn walk(&self, source: Source) -> Result<Vec<Found>, LoadError> {
         let Some(place) = self.places.of(source) else { return Ok(Vec::new()) };
         let ending = (source == Source::AnonymousIp).then_some("mmdb");
-        walk::files(place, ending).map_err(|(path, error)| LoadError {
+        walk::files(place, ending).map_err(|error| LoadError {
             key: source.key(),
-            path,
+            path: place.to_path_buf(),
             source: error,
         })
     }
@@ -243,6 +246,7 @@ impl KnownFile {
 fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> Option<KnownFile> {
     let mut known = KnownFile { stamp, origins: Vec::new(), refused: Vec::new() };
     let result = match source {
+        _ if stamp == Stamp::UNREADABLE => Err(Failure::Refused(Refusal::Unreadable)),
         Source::AnonymousIp => read_whole(path, MAX_DATABASE_BYTES)
             .and_then(|bytes| Database::parse(&bytes).map_err(Failure::Refused))
             .map(|database| update.database(database, Arc::clone(path))),

@@ -19,6 +19,10 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    /// The stamp of a path that cannot be read: no file, but perhaps a folder of files.
+    pub(super) const UNREADABLE: Self =
+        Self { len: 0, modified: Timestamp::from_micros(i64::MIN), nanos: 0 };
+
     fn of(metadata: &Metadata) -> io::Result<Self> {
         let modified = metadata.modified()?;
         let (micros, nanos) = match modified.duration_since(UNIX_EPOCH) {
@@ -48,53 +52,71 @@ pub(super) type Found = (Arc<Path>, Stamp);
 /// full stop or end in `.tmp` or `.part`, because files are written under such names first. Follows symbolic links, but
 /// enters each directory once. Within a directory, only files with the extension `ending` are listed, if given.
 ///
+/// A path below `place` that cannot be read, a folder without permission or a link that leads to itself, is listed as
+/// [`Stamp::UNREADABLE`], so that it hides nothing else. What is deleted meanwhile is left out.
+///
 /// # Errors
-/// The path that is missing or cannot be read, and the error. A single file that is deleted meanwhile is not an error.
-pub(super) fn files(
-    place: &Path,
-    ending: Option<&str>,
-) -> Result<Vec<Found>, (PathBuf, io::Error)> {
-    let with_path = |path: &Path| {
-        let path = path.to_path_buf();
-        move |error| (path, error)
-    };
-    let metadata = fs::metadata(place).map_err(with_path(place))?;
+/// If `place` itself is missing or cannot be read.
+pub(super) fn files(place: &Path, ending: Option<&str>) -> io::Result<Vec<Found>> {
+    let metadata = fs::metadata(place)?;
     if metadata.is_file() {
-        let stamp = Stamp::of(&metadata).map_err(with_path(place))?;
-        return Ok(vec![(place.into(), stamp)]);
+        return Ok(vec![(place.into(), Stamp::of(&metadata)?)]);
     }
-    let mut files: Vec<Found> = Vec::new();
-    let mut visited = HashSet::new();
-    let mut directories = vec![place.to_path_buf()];
-    while let Some(directory) = directories.pop() {
-        let canonical = directory.canonicalize().map_err(with_path(&directory))?;
-        if !visited.insert(canonical) {
-            continue;
+    let mut walk = Walk { ending, directories: vec![place.to_path_buf()], ..Walk::default() };
+    while let Some(directory) = walk.directories.pop() {
+        match walk.list(&directory) {
+            Err(error) if directory == place => return Err(error),
+            Err(error) => walk.leave_out(directory, &error),
+            Ok(()) => {}
         }
-        for entry in fs::read_dir(&directory).map_err(with_path(&directory))? {
-            let entry = entry.map_err(with_path(&directory))?;
+    }
+    walk.files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(walk.files)
+}
+
+#[derive(Default)]
+struct Walk<'a> {
+    ending: Option<&'a str>,
+    files: Vec<Found>,
+    directories: Vec<PathBuf>,
+    visited: HashSet<PathBuf>,
+}
+
+impl Walk<'_> {
+    fn list(&mut self, directory: &Path) -> io::Result<()> {
+        if !self.visited.insert(directory.canonicalize()?) {
+            return Ok(());
+        }
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let path = entry.path();
             if is_aside(&entry.file_name().to_string_lossy()) {
                 continue;
             }
-            let path = entry.path();
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
-                // It was deleted, or is a dangling link.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err((path, error)),
+                Err(error) => {
+                    self.leave_out(path, &error);
+                    continue;
+                }
             };
             if metadata.is_dir() {
-                directories.push(path);
+                self.directories.push(path);
             } else if metadata.is_file()
-                && ending.is_none_or(|ending| path.extension().is_some_and(|found| found == ending))
+                && self.ending.is_none_or(|ending| path.extension().is_some_and(|it| it == ending))
             {
-                let stamp = Stamp::of(&metadata).map_err(with_path(&path))?;
-                files.push((path.into(), stamp));
+                self.files.push((path.into(), Stamp::of(&metadata)?));
             }
         }
+        Ok(())
     }
-    files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(files)
+
+    fn leave_out(&mut self, path: PathBuf, error: &io::Error) {
+        // What is not found was deleted, or is a dangling link.
+        if error.kind() != io::ErrorKind::NotFound {
+            self.files.push((path.into(), Stamp::UNREADABLE));
+        }
+    }
 }
 
 fn is_aside(name: &str) -> bool {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::commands::output::{Output, stdout};
 use crate::commands::record_file::{RecordFile, open};
-use crate::decode::event_schema;
+use crate::decode::EVENT_SCHEMA;
 use crate::pipeline::evaluate::{Evaluator, Outcome};
 use crate::record::Record;
 use crate::settings::Settings;
@@ -94,7 +94,7 @@ impl EventCommand {
     pub(crate) fn run(self, settings: &Settings) -> anyhow::Result<bool> {
         let Self::Check(check) = self;
         if check.schema {
-            writeln!(stdout(), "{}", serde_json::to_string_pretty(&event_schema())?)?;
+            write!(stdout(), "{EVENT_SCHEMA}")?;
             return Ok(true);
         }
         let history = ExitHistory::new(settings.tor_rules()?);

@@ -5,7 +5,6 @@ mod cloudevent;
 mod fields;
 mod json;
 pub mod rejection;
-mod schema;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -20,8 +19,9 @@ use crate::decode::rejection::{Code, Path, Rejection};
 use crate::record::Record;
 use json::Field;
 
-pub use schema::event_schema;
-
+/// The JSON Schema (draft 2020-12) of a publish event in structured mode, for producers; in binary mode the value is
+/// `$defs/data`. Its descriptions have the rules that a schema cannot express.
+pub const EVENT_SCHEMA: &str = include_str!("../../event.schema.json");
 /// How far T may be ahead of the record's timestamp, because the clocks of a registry's hosts differ by less.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The maximum revision, because the databases store a signed 32-bit number.
@@ -113,7 +113,10 @@ fn read_data(
         datacontenttype: std::mem::take(&mut event.datacontenttype),
         ..Default::default()
     };
-    json::read(data, &mut copied.data)?;
+    json::read(data, &mut copied.data).map_err(|error| {
+        let problem = format_args!("{error} when decoded");
+        Rejection::of_field(Code::NotJson, "data_base64", problem)
+    })?;
     Ok(Checked::new(identity, &mut copied)?.into_event(record, rules)?.into_owned())
 }
 
@@ -172,8 +175,10 @@ impl<'a> Checked<'a> {
             name: self.name.ok_or_else(missing("data.package.name"))?,
             version: self.version.ok_or_else(missing("data.package.version"))?,
         };
-        let published_at =
-            self.published_at.or(self.time).ok_or_else(missing("data.publishedAt"))?;
+        let published_at = self.published_at.map(|text| (text, "data.publishedAt"));
+        let (text, path) = published_at
+            .or(self.time.map(|text| (text, "time")))
+            .ok_or_else(missing("data.publishedAt"))?;
         if ecosystem != rules.ecosystem {
             let problem = format!("is not {}", rules.ecosystem);
             return Err(Rejection::of_field(
@@ -185,18 +190,18 @@ impl<'a> Checked<'a> {
         if let Some(subject) = &self.subject {
             check_subject(subject, &rules.ecosystem, &id)?;
         }
-        let at = time(&published_at, "data.publishedAt")?;
+        let at = time(&text, path)?;
         let mut act = self.act;
         act.at = at;
         let staged = self
             .staged
-            .map(|(staged_at, act)| staged_act(staged_at.as_deref(), act, at))
+            .map(|(staged_at, act)| staged_act(staged_at.as_deref(), act, (at, path)))
             .transpose()?;
         let newest =
             record.timestamp.map(|millis| Timestamp::from_millis(millis).after(FUTURE_TOLERANCE));
         if newest.is_some_and(|newest| at > newest) {
             let problem = "is more than 5 minutes after the record's timestamp";
-            return Err(Rejection::of_field(Code::FutureTime, "data.publishedAt", problem));
+            return Err(Rejection::of_field(Code::FutureTime, path, problem));
         }
         Ok(PublishEvent {
             identity: self.identity,
@@ -230,11 +235,11 @@ fn time(text: &str, path: &'static str) -> Result<Timestamp, Rejection> {
 fn staged_act<'a>(
     staged_at: Option<&str>,
     mut act: Act<'a>,
-    approved: Timestamp,
+    (approved, path): (Timestamp, &str),
 ) -> Result<Act<'a>, Rejection> {
     act.at = staged_at.map_or(Ok(approved), |text| time(text, "data.staged.at"))?;
     if act.at > approved {
-        let problem = "is after data.publishedAt";
+        let problem = format!("is after {path}");
         return Err(Rejection::of_field(Code::InvalidTime, "data.staged.at", problem));
     }
     Ok(act)

@@ -363,13 +363,15 @@ fn what_is_wrong_with_data_in_base64() {
     assert_eq!(code_of(&too_new), "subject_mismatch");
 }
 
+/// The rejection of an event: its message, and the JSON pointer of its field.
+fn rejection(record: &Record) -> (String, Option<String>) {
+    let Decoded::Reject(rejection) = decode(record, &rules()) else { panic!("no rejection") };
+    (rejection.message.into_owned(), rejection.path.map(rejection::Path::pointer))
+}
+
 #[test]
 fn a_rejection_points_to_its_field() {
-    let pointer = |event: Value| {
-        let record = record(event.to_string());
-        let Decoded::Reject(rejection) = decode(&record, &rules()) else { panic!("no rejection") };
-        rejection.path.map(rejection::Path::pointer)
-    };
+    let pointer = |event: Value| rejection(&record(event.to_string())).1;
     for at in [
         "/specversion",
         "/id",
@@ -391,6 +393,36 @@ fn a_rejection_points_to_its_field() {
         assert_eq!(pointer(changed("/data/staged", staged)).as_deref(), Some(at));
     }
     assert_eq!(pointer(json!([])), None);
+}
+
+#[test]
+fn a_rejection_names_the_time_that_stands_for_the_publication() {
+    let mut event = changed("/data/publishedAt", Value::Null);
+    for (time, staged, problem) in [
+        ("2019-07-25", None, "time is "),
+        ("2019-07-25T18:09:11Z", None, "time is more than 5 minutes after the record's timestamp"),
+        ("2019-07-25T18:09:11Z", Some("2019-07-25T18:09:12Z"), "data.staged.at is after time"),
+    ] {
+        event["time"] = json!(time);
+        event["data"]["staged"] = json!({"at": staged});
+        let mut record = record(event.to_string());
+        record.timestamp = Some(0);
+        let pointer = if staged.is_some() { "/data/staged/at" } else { "/time" };
+        let (message, path) = rejection(&record);
+        assert!(message.starts_with(problem), "{message}");
+        assert_eq!(path.as_deref(), Some(pointer), "{message}");
+    }
+}
+
+#[test]
+fn a_rejection_of_data_in_base64_points_to_it() {
+    for (data, problem) in
+        [("{".to_owned(), "is not a JSON text"), ("[".repeat(129), "is nested deeper than 128")]
+    {
+        let (message, path) = rejection(&record(in_base64(example(), data.as_bytes()).to_string()));
+        assert_eq!(message, format!("data_base64 {problem} when decoded"));
+        assert_eq!(path.as_deref(), Some("/data_base64"));
+    }
 }
 
 #[test]
@@ -484,6 +516,54 @@ fn a_subject_may_be_encoded_or_not() {
         event["data"]["package"] =
             json!({"ecosystem": "npm", "name": "@scope/x", "version": "1.0.0+b"});
         assert_eq!(code_of(&event), "event", "{subject}");
+    }
+}
+
+#[test]
+fn a_subject_is_compared_by_the_rules_of_its_type() {
+    let named = |subject: &str, name: &str, version: &str| {
+        let mut event = changed("/subject", json!(subject));
+        let ecosystem = subject[4..].split('/').next().unwrap();
+        event["data"]["package"] =
+            json!({"ecosystem": ecosystem, "name": name, "version": version});
+        let record = record(event.to_string());
+        match decode(&record, &DecodeRules { ecosystem: ecosystem.into(), ..rules() }) {
+            Decoded::Event(event) => {
+                assert_eq!((event.id.name.as_str(), event.id.version.as_str()), (name, version));
+                "event"
+            }
+            Decoded::Reject(rejection) => rejection.code.as_str(),
+            Decoded::Skip(_) => "skip",
+        }
+    };
+    for (subject, name, version) in [
+        ("pkg:pypi/django@5.0", "Django", "5.0"),
+        ("pkg:pypi/Django@5.0", "Django", "5.0"),
+        ("pkg:pypi/typing-extensions@4.9.0", "typing_extensions", "4.9.0"),
+        ("pkg:pypi/zope-interface@6.1", "zope.interface", "6.1"),
+        ("pkg:pypi/a-b@1", "A-_.b", "1"),
+        ("pkg:gem/nokogiri@1.16.0?platform=x86_64-linux", "nokogiri", "1.16.0-x86_64-linux"),
+        ("pkg:gem/nokogiri@1.16.0-x86_64-linux", "nokogiri", "1.16.0-x86_64-linux"),
+        ("pkg:gem/nokogiri@1.16.0-java?platform=java", "nokogiri", "1.16.0-java"),
+        ("pkg:gem/nokogiri@1.16.0?platform=ruby", "nokogiri", "1.16.0"),
+        ("pkg:gem/nokogiri@1.16.0", "nokogiri", "1.16.0"),
+        ("pkg:npm/pg@7.12.0?platform=java", "pg", "7.12.0"),
+    ] {
+        assert_eq!(named(subject, name, version), "event", "{subject} {name} {version}");
+    }
+    for (subject, name, version) in [
+        ("pkg:pypi/django@5.0", "Django2", "5.0"),
+        ("pkg:pypi/django@5.0", "Django", "5.0.0"),
+        ("pkg:pypi/ab@1", "a-b", "1"),
+        ("pkg:npm/jsonstream@1.0.0", "JSONStream", "1.0.0"),
+        ("pkg:npm/a-b@1.0.0", "a_b", "1.0.0"),
+        ("pkg:gem/nokogiri@1.16.0", "nokogiri", "1.16.0-java"),
+        ("pkg:gem/nokogiri@1.16.0?platform=java", "nokogiri", "1.16.0-x86_64-linux"),
+        ("pkg:gem/nokogiri@1.16.0?platform=java", "Nokogiri", "1.16.0-java"),
+        ("pkg:npm/pg@7.12.0?platform=java", "pg", "7.12.0-java"),
+    ] {
+        let expected = "subject_mismatch";
+        assert_eq!(named(subject, name, version), expected, "{subject} {name} {version}");
     }
 }
 
@@ -630,9 +710,38 @@ fn schema_can_tell(event: &Value) -> bool {
         && !event["data_base64"].is_string()
 }
 
+fn schema() -> Value {
+    serde_json::from_str(EVENT_SCHEMA).unwrap()
+}
+
+#[test]
+fn the_schema_has_the_limits_and_words_of_the_decoder() {
+    let schema = schema();
+    let at = |pointer: &str| &schema["$defs"][pointer]["properties"];
+    let package = &at("data")["package"]["properties"];
+    let username = &at("actor")["username"];
+    for (field, max) in [
+        (&package["name"], PackageName::MAX_BYTES),
+        (&package["version"], PackageVersion::MAX_BYTES),
+        (&package["integrity"], Integrity::MAX_BYTES),
+        (username, Username::MAX_BYTES),
+    ] {
+        // The schema counts characters and the limit bytes: a text has at least as many bytes.
+        assert_eq!(field["maxLength"], max, "{field}");
+        // Other languages read `\u` in a pattern in other ways, or not at all: the characters stand there themselves.
+        assert!(!field["not"]["pattern"].as_str().unwrap().contains('\\'), "{field}");
+        assert_eq!(field["not"], username["not"], "{field}");
+    }
+    assert_eq!(at("data")["revision"]["maximum"], MAX_REVISION);
+    let kinds: Vec<&str> = Actor::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(at("actor")["kind"]["examples"], json!(kinds));
+    let credentials: Vec<&str> = Credential::ALL.iter().map(|one| one.as_str()).collect();
+    assert_eq!(at("auth")["credential"]["examples"], json!(credentials));
+}
+
 #[test]
 fn the_decoder_accepts_what_the_schema_accepts() {
-    let schema = jsonschema::validator_for(&event_schema()).unwrap();
+    let schema = jsonschema::validator_for(&schema()).unwrap();
     let pointers = pointers();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(4_000));
     let change = (prop::sample::select(pointers), prop::option::weighted(0.9, any_json()));

@@ -1,9 +1,9 @@
 //! Fetches the newest exit list from a URL at intervals, and stores it in `tor.exit_lists` under its time. The next
 //! refresh of the directory reads and validates it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,23 +109,26 @@ impl ListPoller {
     }
 }
 
-/// Writes the list to a temporary file and renames it, so that it is never read half. `None` when it exists already.
+/// Writes the list to a temporary file and renames it, so that it is never read half, not even after a loss of power.
+/// `None` when it exists already, with these bytes.
 fn file(folder: &Path, time: Timestamp, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
     // YYYY-MM-DDTHH:MM:SS… in CollecTor's form of file names.
     let name = time.to_rfc3339_millis()[..19].replace(['T', ':'], "-");
     let path = folder.join(&name);
-    if path.try_exists()? {
+    if fs::read(&path).is_ok_and(|there| there == bytes) {
         return Ok(None);
     }
     let aside = folder.join(format!(".{name}.tmp"));
-    fs::write(&aside, bytes)?;
+    let mut file = File::create(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
     fs::rename(&aside, &path)?;
     Ok(Some(path))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
 
     use super::*;
@@ -156,6 +159,17 @@ mod tests {
         format!(
             "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
         )
+    }
+
+    #[test]
+    fn a_list_that_was_filed_in_part_is_filed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let time = Timestamp::parse("2016-09-20T13:02:00Z").unwrap();
+        let path = folder.path().join("2016-09-20-13-02-00");
+        fs::write(&path, "").unwrap();
+        assert_eq!(file(folder.path(), time, LIST.as_bytes()).unwrap(), Some(path.clone()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), LIST);
+        assert_eq!(file(folder.path(), time, LIST.as_bytes()).unwrap(), None);
     }
 
     #[test]

@@ -37,8 +37,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 pub(crate) struct SettledPartitions {
     history: watch::Receiver<Arc<ExitHistory>>,
     partitions: Mutex<BTreeMap<i32, Partition>>,
-    /// The earliest publication that the latest change can concern, if a list older than the known evidence came.
-    last_change: Mutex<Option<Timestamp>>,
+    /// The earliest publication that a change can concern since the evidence of the oldest batch that is not written yet,
+    /// if a list older than the known evidence came.
+    changed_from: Mutex<Option<Timestamp>>,
     /// The number of assignments so far.
     assignments: AtomicU64,
     notify: Notify,
@@ -47,12 +48,13 @@ pub(crate) struct SettledPartitions {
 /// The state of an assigned partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Partition {
-    /// The fingerprint of the evidence by which it is settled, as far as possible.
+    /// The fingerprint of the evidence by which it is settled, as far as possible. `None` from the moment at which rows
+    /// within it are known that a restart with this fingerprint would miss, until a pass has evaluated them again.
     settled_by: Option<String>,
     /// The earliest publication that a newly found older list can concern. `None`: the pass starts at the oldest
     /// unsettled row.
     from: Option<Timestamp>,
-    /// Rows were written that had been evaluated before the evidence changed.
+    /// Rows were written that had been evaluated before the evidence changed, and no pass has begun since.
     has_older_rows: bool,
     /// The number of its assignment. Results of a pass for another assignment do not count.
     assignment: u64,
@@ -64,7 +66,7 @@ impl SettledPartitions {
         Self {
             history,
             partitions: Mutex::default(),
-            last_change: Mutex::default(),
+            changed_from: Mutex::default(),
             assignments: AtomicU64::new(0),
             notify: Notify::new(),
         }
@@ -73,40 +75,52 @@ impl SettledPartitions {
     /// The set of valid lists changed. `from`: the earliest publication that the change can concern, if a list older than
     /// the known evidence came.
     pub(crate) fn evidence_changed(&self, from: Option<Timestamp>) {
-        *self.lock_last_change() = from;
+        let mut changed_from = self.lock_changed_from();
+        *changed_from = earliest(*changed_from, from);
         for partition in self.lock().values_mut() {
             partition.begins_at(from);
         }
         self.notify.notify_one();
     }
 
-    /// Rows were written that had been evaluated before the evidence changed: a pass that began meanwhile may have missed
-    /// them.
-    fn written_with_older_evidence(&self) {
-        let from = *self.lock_last_change();
+    /// A batch was written, all earlier ones are. `oldest`: the evidence for its first record. If it is not the present
+    /// one, a pass that began meanwhile may have missed these rows.
+    fn written_with(&self, oldest: &Arc<ExitHistory>) {
+        let mut changed_from = self.lock_changed_from();
+        // A change is shown before it is told here, so one that is not shown yet is told after this lock.
+        if self.is_present(oldest) {
+            *changed_from = None;
+            return;
+        }
         for partition in self.lock().values_mut() {
-            partition.has_older_rows = true;
-            partition.begins_at(from);
+            (partition.has_older_rows, partition.settled_by) = (true, None);
+            partition.begins_at(*changed_from);
         }
         self.notify.notify_one();
+    }
+
+    fn is_present(&self, history: &Arc<ExitHistory>) -> bool {
+        Arc::ptr_eq(history, &*self.history.borrow())
     }
 
     fn add(&self, number: i32, settled_by: Option<String>, from: Option<Timestamp>) {
         let assignment = self.assignments.fetch_add(1, Ordering::Relaxed);
-        let partition = Partition { settled_by, from, has_older_rows: false, assignment };
+        let mut partition = Partition { settled_by, assignment, ..Partition::default() };
+        partition.begins_at(from);
         self.lock().insert(number, partition);
         self.notify.notify_one();
     }
 
-    /// Takes the partitions that are not settled by this evidence.
-    fn due(&self, fingerprint: &str) -> BTreeMap<i32, Partition> {
+    /// Takes the partitions that are not settled by this evidence. None if it is no longer the present one, of which the
+    /// loop is notified: a pass by it would take the start that a newer list has set.
+    fn due(&self, history: &Arc<ExitHistory>, fingerprint: &str) -> BTreeMap<i32, Partition> {
         let mut partitions = self.lock();
-        // A list that was corrected and has as many addresses as before has the same fingerprint, and is a start of its own.
-        let due = partitions.iter_mut().filter(|(_, partition)| {
-            partition.has_older_rows
-                || partition.from.is_some()
-                || partition.settled_by.as_deref() != Some(fingerprint)
-        });
+        if !self.is_present(history) {
+            return BTreeMap::new();
+        }
+        let due = partitions
+            .iter_mut()
+            .filter(|(_, partition)| partition.settled_by.as_deref() != Some(fingerprint));
         due.map(|(&number, partition)| {
             let taken = partition.clone();
             (partition.from, partition.has_older_rows) = (None, false);
@@ -115,9 +129,14 @@ impl SettledPartitions {
         .collect()
     }
 
-    /// Marks the partitions as settled by this evidence, except those with a newer assignment.
+    /// Marks the partitions as settled by this evidence, except those with a newer assignment, and those for which the
+    /// next pass is known to have more to do.
     fn settled(&self, taken: &BTreeMap<i32, Partition>, fingerprint: &str) {
-        self.each_of(taken, |partition, _| partition.settled_by = Some(fingerprint.to_owned()));
+        self.each_of(taken, |partition, _| {
+            if partition.from.is_none() && !partition.has_older_rows {
+                partition.settled_by = Some(fingerprint.to_owned());
+            }
+        });
     }
 
     /// Makes the partitions due again, because the pass over them failed.
@@ -148,14 +167,22 @@ impl SettledPartitions {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_last_change(&self) -> MutexGuard<'_, Option<Timestamp>> {
-        self.last_change.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Taken before [`Self::lock`].
+    fn lock_changed_from(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.changed_from.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 impl Partition {
     fn begins_at(&mut self, from: Option<Timestamp>) {
-        self.from = self.from.into_iter().chain(from).min();
+        self.from = earliest(self.from, from);
+        if from.is_some() {
+            self.settled_by = None;
+        }
     }
 }
 
@@ -197,9 +224,7 @@ impl Evidence for LiveEvidence {
     }
 
     fn written_with(&self, oldest: &Arc<ExitHistory>) {
-        if !Arc::ptr_eq(oldest, &*self.history.borrow()) {
-            self.settled.written_with_older_evidence();
-        }
+        self.settled.written_with(oldest);
     }
 }
 
@@ -225,7 +250,7 @@ impl Settling {
             // Read before the ends of the partitions: later records are evaluated by this evidence or newer.
             let history = self.settled.history.borrow().clone();
             let Some(fingerprint) = history.fingerprint() else { continue };
-            let due = self.settled.due(&fingerprint);
+            let due = self.settled.due(&history, &fingerprint);
             match stop.run_until_cancelled(self.pass(history, &due, &stop)).await {
                 None => break,
                 Some(Ok(left_out)) => {
@@ -377,8 +402,20 @@ mod tests {
         history.fingerprint().unwrap()
     }
 
-    fn due(settled: &SettledPartitions, history: &ExitHistory) -> Vec<(i32, Option<Timestamp>)> {
-        settled.due(&mark(history)).iter().map(|(&number, one)| (number, one.from)).collect()
+    fn take(settled: &SettledPartitions, history: &Arc<ExitHistory>) -> BTreeMap<i32, Partition> {
+        settled.due(history, &mark(history))
+    }
+
+    fn due(
+        settled: &SettledPartitions,
+        history: &Arc<ExitHistory>,
+    ) -> Vec<(i32, Option<Timestamp>)> {
+        take(settled, history).iter().map(|(&number, one)| (number, one.from)).collect()
+    }
+
+    /// Runs a pass over the due partitions, which it settles by this evidence.
+    fn pass(settled: &SettledPartitions, history: &Arc<ExitHistory>) {
+        settled.settled(&take(settled, history), &mark(history));
     }
 
     #[test]
@@ -410,19 +447,96 @@ mod tests {
         let (_shown, evidence) = watch::channel(known.clone());
         let settled = SettledPartitions::new(evidence);
         settled.assigned(0, true, None);
-        let taken = settled.due(&mark(&known));
+        let taken = take(&settled, &known);
         settled.put_back(&taken);
-        assert_eq!(settled.due(&mark(&known)), taken);
+        assert_eq!(take(&settled, &known), taken);
         settled.settled(&taken, &mark(&known));
         assert_eq!(due(&settled, &known), []);
 
         settled.assigned(0, true, None);
         settled.settled(&taken, &mark(&known));
         assert_eq!(settled.fingerprint(0), None);
-        // Rows that were evaluated by older evidence make a settled partition due too.
-        let taken = settled.due(&mark(&known));
-        settled.settled(&taken, &mark(&known));
-        settled.written_with_older_evidence();
-        assert_eq!(due(&settled, &known), [(0, None)]);
+    }
+
+    /// One partition, settled by lists of the hours 10 and 20.
+    fn one_settled() -> (Arc<ExitHistory>, watch::Sender<Arc<ExitHistory>>, SettledPartitions) {
+        let known = history(&[10, 20]);
+        let (shown, evidence) = watch::channel(known.clone());
+        let settled = SettledPartitions::new(evidence);
+        settled.assigned(0, true, Some(&mark(&known)));
+        (known, shown, settled)
+    }
+
+    #[test]
+    fn rows_of_older_evidence_are_read_again_from_all_that_changed_since() {
+        let (known, shown, settled) = one_settled();
+        let from = Timestamp::from_micros(5 * HOUR);
+        let with_older = history(&[10, 15, 20]);
+        shown.send_replace(with_older.clone());
+        settled.evidence_changed(Some(from));
+        pass(&settled, &with_older);
+        let newer = history(&[10, 15, 20, 30]);
+        shown.send_replace(newer.clone());
+        settled.evidence_changed(None);
+        pass(&settled, &newer);
+        assert_eq!(due(&settled, &newer), []);
+        // Both passes skipped the rows of this batch, which were missing.
+        settled.written_with(&known);
+        assert_eq!(due(&settled, &newer), [(0, Some(from))]);
+        // No batch is older than the evidence any more: a later change reads again from the oldest unsettled row.
+        settled.written_with(&newer);
+        pass(&settled, &newer);
+        let newest = history(&[10, 15, 20, 30, 40]);
+        shown.send_replace(newest.clone());
+        settled.evidence_changed(None);
+        settled.written_with(&newer);
+        assert_eq!(due(&settled, &newest), [(0, None)]);
+    }
+
+    #[test]
+    fn a_pass_by_evidence_that_was_replaced_takes_nothing() {
+        let (known, shown, settled) = one_settled();
+        settled.assigned(1, true, None);
+        let with_older = history(&[10, 15, 20]);
+        shown.send_replace(with_older.clone());
+        let from = Some(Timestamp::from_micros(5 * HOUR));
+        settled.evidence_changed(from);
+        assert_eq!(due(&settled, &known), []);
+        let everything = Some(Timestamp::from_micros(0));
+        assert_eq!(due(&settled, &with_older), [(0, from), (1, everything)]);
+    }
+
+    #[test]
+    fn a_stop_before_the_end_of_a_pass_loses_nothing() {
+        let (known, shown, settled) = one_settled();
+        let newer = history(&[10, 20, 30]);
+        shown.send_replace(newer.clone());
+        settled.evidence_changed(None);
+        // A restart would begin at the oldest unsettled row too.
+        assert_eq!(settled.fingerprint(0), Some(mark(&known)));
+        pass(&settled, &newer);
+        assert_eq!(settled.fingerprint(0), Some(mark(&newer)));
+
+        // Rows of older evidence that come within a pass are left to the next.
+        settled.written_with(&known);
+        assert_eq!(settled.fingerprint(0), None);
+        let taken = take(&settled, &newer);
+        assert_eq!(settled.fingerprint(0), None);
+        settled.written_with(&known);
+        settled.settled(&taken, &mark(&newer));
+        assert_eq!(settled.fingerprint(0), None);
+        pass(&settled, &newer);
+        assert_eq!(settled.fingerprint(0), Some(mark(&newer)));
+
+        // So does an older list.
+        let older = history(&[10, 15, 20, 30]);
+        shown.send_replace(older.clone());
+        settled.evidence_changed(Some(Timestamp::from_micros(0)));
+        assert_eq!(settled.fingerprint(0), None);
+        let taken = take(&settled, &older);
+        settled.put_back(&taken);
+        assert_eq!(settled.fingerprint(0), None);
+        pass(&settled, &older);
+        assert_eq!(settled.fingerprint(0), Some(mark(&older)));
     }
 }

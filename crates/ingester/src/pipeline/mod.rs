@@ -261,8 +261,9 @@ impl Flow {
         if let Some((_, bytes)) = self.writes.pop_front() {
             self.bytes -= bytes;
         }
-        self.ingest.observer.written(written);
+        // Before the observer, whose offsets are committed with the fingerprint of the evidence.
         self.ingest.evidence.written_with(&written.batch.history);
+        self.ingest.observer.written(written);
     }
 
     /// Writes everything that was read.

@@ -12,21 +12,19 @@ use crate::decode::rejection::{Code, Rejection};
 const MAX_DEPTH: usize = 128;
 
 /// Why a text is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::decode) enum NotJson {
     /// The text breaks the grammar.
+    #[error("is not a JSON text")]
     Syntax,
     /// Arrays and objects are nested deeper than [`MAX_DEPTH`].
+    #[error("is nested deeper than {MAX_DEPTH}")]
     TooDeep,
 }
 
 impl From<NotJson> for Rejection {
     fn from(reason: NotJson) -> Self {
-        let message = match reason {
-            NotJson::Syntax => "the value is not a JSON text".into(),
-            NotJson::TooDeep => format!("the value is nested deeper than {MAX_DEPTH}"),
-        };
-        Self::new(Code::NotJson, message)
+        Self::new(Code::NotJson, format!("the value {reason}"))
     }
 }
 
