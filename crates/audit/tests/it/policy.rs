@@ -233,6 +233,18 @@ fn base_shows_only_what_is_new() {
         let result = folder.run(&service.url(), &["new.json", "--base", "old.json"]);
         assert_eq!(result.code, code, "{purl}: {result:?}");
     }
+    // What is new and was not asked about is not "nothing new".
+    for resolved in ["https://other.example/b/-/b-1.0.0.tgz", "git+ssh://git@x.example/b.git#0a"] {
+        let mut new: Value = serde_json::from_str(&old).unwrap();
+        new["packages"]["node_modules/new"] = json!({"version": "1.0.0", "resolved": resolved});
+        let folder = Folder::new(&[("package-lock.json", &new.to_string()), ("old.json", &old)]);
+        for format in ["text", "github"] {
+            let result = folder.run(&service.url(), &["--base", "old.json", "--format", format]);
+            assert_eq!(result.code, 3, "{result:?}");
+            let has_hint = result.output.contains("--registry other.example");
+            assert_eq!(has_hint, resolved.starts_with("https"), "{result:?}");
+        }
+    }
     let folder = Folder::new(&[("package-lock.json", &old), ("broken.json", "{")]);
     for base in ["missing.json", "broken.json"] {
         assert_eq!(folder.run(&service.url(), &["--base", base]).code, 2, "{base}");
