@@ -67,7 +67,7 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
     let address = cli.url.as_deref().filter(|url| !url.is_empty());
     let address = address.context("no service is named: give --url or PUBLICATION_INSIGHTS_URL")?;
     let token = cli.token_file.as_deref().map(token).transpose()?;
-    let endpoint = Endpoint::new(address, token.as_deref())?;
+    let endpoint = Endpoint::new(address, token.as_deref(), &surroundings.environment)?;
     let hosts = cli
         .registry
         .iter()
