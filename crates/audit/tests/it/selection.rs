@@ -172,6 +172,67 @@ fn spdx_leaves_out_what_the_document_describes() {
     assert_eq!((found, rest), (vec!["a 1.0.0".to_owned()], json!({"no-location": 1})));
 }
 
+/// Some tools write the address of the sources where the one of the artifact belongs.
+#[test]
+fn an_sbom_that_names_repositories_alone_ends_with_2() {
+    let cyclonedx = |urls: &[(&str, &str)]| {
+        let components: Vec<_> = urls
+            .iter()
+            .map(|(purl, url)| {
+                json!({"type": "library", "name": "n", "purl": purl,
+            "externalReferences": [{"type": "distribution", "url": url}]})
+            })
+            .collect();
+        json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components})
+            .to_string()
+    };
+    let spdx = |purl: &str, url: &str| {
+        json!({"spdxVersion": "SPDX-2.3", "packages": [{"SPDXID": "SPDXRef-a", "name": "a",
+        "downloadLocation": url, "externalRefs": [{"referenceType": "purl", "referenceLocator": purl}]}]}).to_string()
+    };
+    let tarball = tarball("b", "1.0.0");
+    for (sbom, code, asked) in [
+        (cyclonedx(&[("pkg:npm/a@1.0.0", "git+https://github.com/u/a.git")]), 2, 0),
+        (
+            cyclonedx(&[
+                ("pkg:npm/a@1.0.0", "https://github.com/u/a.git"),
+                ("pkg:npm/c@1.0.0", "git@x.example:u/c.git"),
+            ]),
+            2,
+            0,
+        ),
+        (spdx("pkg:npm/a@1.0.0", "git://github.com/u/a.git"), 2, 0),
+        // Others are asked about.
+        (
+            cyclonedx(&[
+                ("pkg:npm/a@1.0.0", "git+https://github.com/u/a.git"),
+                ("pkg:npm/b@1.0.0", &tarball),
+            ]),
+            0,
+            1,
+        ),
+        // These are said to be from a repository.
+        (cyclonedx(&[("pkg:npm/a@1.0.0", "git+https://github.com/u/a.git#0a1b")]), 3, 0),
+        (
+            cyclonedx(&[(
+                "pkg:npm/a@1.0.0?vcs_url=git%2Bhttps://x.example/a.git",
+                "git+https://x.example/a.git",
+            )]),
+            3,
+            0,
+        ),
+    ] {
+        let service = service();
+        let run = Folder::new(&[("bom.json", &sbom)]).run(&service.url(), &["bom.json"]);
+        assert_eq!((run.code, service.asked().len()), (code, asked), "{sbom} {run:?}");
+        assert_eq!(
+            run.errors.contains("does not say where its packages come from"),
+            code == 2,
+            "{run:?}"
+        );
+    }
+}
+
 #[test]
 fn purls_come_from_standard_input() {
     let service = service();
