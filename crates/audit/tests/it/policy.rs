@@ -247,7 +247,16 @@ fn base_shows_only_what_is_new() {
         let result = folder.run(&service.url(), &["new.json", "--base", "old.json"]);
         assert_eq!(result.code, code, "{purl}: {result:?}");
     }
-    // What is new and was not asked about is not "nothing new".
+    let folder = Folder::new(&[("package-lock.json", &old), ("broken.json", "{")]);
+    for base in ["missing.json", "broken.json"] {
+        assert_eq!(folder.run(&service.url(), &["--base", base]).code, 2, "{base}");
+    }
+}
+
+#[test]
+fn what_is_new_and_was_not_asked_about_is_not_nothing_new() {
+    let service = Service::of(&["registry.example"], rows(&[]));
+    let old = npm_lock(&json!({"node_modules/a": {"version": "1.0.0"}}));
     for resolved in ["https://other.example/b/-/b-1.0.0.tgz", "git+ssh://git@x.example/b.git#0a"] {
         let mut new: Value = serde_json::from_str(&old).unwrap();
         new["packages"]["node_modules/new"] = json!({"version": "1.0.0", "resolved": resolved});
@@ -258,10 +267,6 @@ fn base_shows_only_what_is_new() {
             let has_hint = result.output.contains("--registry other.example");
             assert_eq!(has_hint, resolved.starts_with("https"), "{result:?}");
         }
-    }
-    let folder = Folder::new(&[("package-lock.json", &old), ("broken.json", "{")]);
-    for base in ["missing.json", "broken.json"] {
-        assert_eq!(folder.run(&service.url(), &["--base", base]).code, 2, "{base}");
     }
 }
 
