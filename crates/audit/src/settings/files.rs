@@ -85,12 +85,13 @@ impl<'e> Files<'e> {
         }
     }
 
-    /// pnpm 10 and earlier read other files than pnpm 11 and later, and in another order.
+    /// pnpm 10 and earlier read other files than pnpm 11 and later, and in another order. In pnpm-workspace.yaml they do not
+    /// know `registries` with addresses as keys.
     fn pnpm(&mut self) -> Result<(), SettingsError> {
         let workspace = "pnpm-workspace.yaml";
         let of_pnpm = pnpm_folders(self.environment, self.home.as_deref());
         let named = |name: &str| of_pnpm.iter().map(|folder| folder.join(name)).collect::<Vec<_>>();
-        self.project(workspace, Effect::Replaces, Reader::pnpm_workspace)?;
+        self.project(workspace, Effect::Adds, Reader::pnpm_workspace)?;
         self.add(&named("config.yaml"), Reader::pnpm_config)?;
         // In a workspace, pnpm 11 and later read the `.npmrc` of its root alone.
         let is_root = self.folder.join(workspace).exists()

@@ -153,19 +153,26 @@ fn no_setting_hides_one_that_counts_before_it() {
     let bunfig = "[install.scopes]\ncorp = \"https://npm.corp.example\"\n";
     let yarnrc_yml = "npmScopes: {corp: {npmRegistryServer: 'https://npm.corp.example'}}\n";
     let own_ini = format!("@corp:registry={OWN}\n");
+    let own_yaml = format!("registries: {{{OWN}: {{scopes: ['@corp']}}}}\n");
     let own_yml = format!("npmScopes: {{corp: {{npmRegistryServer: '{OWN}'}}}}\n");
     for (file, hiding, hidden) in [
         // pnpm 11 and later read the global configuration before a project's `.npmrc`, and of a workspace the root's.
         (("app/pnpm-lock.yaml", PNPM), "app/.npmrc", ("../home/.config/pnpm/config.yaml", yaml)),
         (("app/pnpm-lock.yaml", PNPM), "app/.npmrc", ("pnpm-workspace.yaml", yaml)),
         (("app/pnpm-lock.yaml", PNPM), ".npmrc", ("../home/.npmrc", ini)),
+        // pnpm 10 skips `registries` with addresses as keys.
+        (("app/pnpm-lock.yaml", PNPM), "app/pnpm-workspace.yaml", ("app/.npmrc", ini)),
         (("app/yarn.lock", YARN), "app/.npmrc", (".yarnrc", yarnrc)),
         (("app/yarn.lock", YARN), ".npmrc", ("../home/.npmrc", ini)),
         (("app/yarn.lock", BERRY), ".yarnrc.yml", ("../.yarnrc.yml", yarnrc_yml)),
         (("app/bun.lock", BUN), "app/.npmrc", ("../home/.bunfig.toml", bunfig)),
         (("app/bun.lock", BUN), ".npmrc", ("../home/.npmrc", ini)),
     ] {
-        let own = if hiding.ends_with("yml") { &own_yml } else { &own_ini };
+        let own = match hiding.rsplit('.').next() {
+            Some("yml") => &own_yml,
+            Some("yaml") => &own_yaml,
+            _ => &own_ini,
+        };
         let settings = [(hiding, &**own), hidden];
         assert_eq!(asked(file, &settings).0, ["open 1.0.0"], "{} {hiding}", file.0);
     }
