@@ -6,6 +6,9 @@ import { host } from "./tarball.js";
 const BATCH = 1_000;
 const AT_ONCE = 4;
 const TRIES = 4;
+// The longest pause in milliseconds that the service did not ask for, and the longest that a timer can have.
+const LONGEST_WAIT = 5_000;
+const LONGEST_TIMER = 2 ** 31 - 1;
 const REGISTRY = "query BunScannerRegistry { registry { ecosystem hosts } }";
 const PACKAGES = `query BunScanner($refs: [PackageRef!]!) { packages(refs: $refs) { name version
   publicationInfo { username created tor tfa disputed }
@@ -89,8 +92,9 @@ async function post(url, token, body, signal) {
     const { data, why, after } = await once(url, token, body, signal);
     if (data) return data;
     if (after === null && tries >= TRIES) throw new Unanswered(why);
-    await pause(after ?? wait, signal, why);
-    wait *= 2;
+    // `Retry-After: 0` must not lead to a flood of requests, nor a time that is too long for a timer.
+    await pause(Math.min(Math.max(after ?? 0, wait), LONGEST_TIMER), signal, why);
+    wait = Math.min(wait * 2, LONGEST_WAIT);
   }
 }
 

@@ -31,6 +31,8 @@ pub enum Kind {
     NoVersion,
     /// A package without a location, in an SBOM in which others have one.
     NoLocation,
+    /// A package of an SBOM that says where its sources are, and not where the package is from.
+    Sources,
     /// Others: a runtime that pnpm installs, an SBOM component without a purl.
     Other,
 }
@@ -49,6 +51,7 @@ impl fmt::Display for Kind {
             Self::OtherEcosystem => "other ecosystem",
             Self::NoVersion => "no version",
             Self::NoLocation => "no location",
+            Self::Sources => "sources alone",
             Self::Other => "other",
         })
     }
@@ -89,6 +92,33 @@ impl Location {
             "ssh" | "github" | "gitlab" | "bitbucket" | "gist" => Self::Elsewhere(Kind::Git),
             scheme if scheme.starts_with("git") => Self::Elsewhere(Kind::Git),
             _ => Self::Elsewhere(Kind::Other),
+        }
+    }
+
+    /// Reads an SBOM's reference to an artifact. Some tools write there the `repository` of package.json, which is the
+    /// address of a repository without a commit.
+    #[must_use]
+    pub fn of_artifact(text: &str) -> Self {
+        let location = Self::read(text);
+        let is_forge = |url: &Url| {
+            let path = url.path();
+            matches!(url.host_str(), Some("github.com" | "gitlab.com" | "bitbucket.org"))
+                && ![".tgz", ".gz", ".zip"].iter().any(|end| path.ends_with(end))
+        };
+        let is_repository = match &location {
+            Self::Elsewhere(Kind::Git) => !text.contains("codeload.github.com"),
+            Self::Tarball(url) => is_forge(url),
+            // `user/repository`
+            Self::Elsewhere(Kind::File) => {
+                !text.starts_with(['.', '/'])
+                    && !text.contains([':', '\\'])
+                    && text.matches('/').count() == 1
+            }
+            _ => false,
+        };
+        match is_repository && !text.contains('#') {
+            true => Self::Elsewhere(Kind::Sources),
+            false => location,
         }
     }
 
@@ -311,5 +341,33 @@ mod tests {
             assert_eq!(Location::read(text), Location::Elsewhere(kind), "{text}");
         }
         assert_eq!(Location::read(""), Location::Unsaid);
+    }
+
+    #[test]
+    fn a_repository_is_no_artifact() {
+        for text in [
+            "git+https://x.example/a/b.git",
+            "git@github.com:a/b.git",
+            "github:a/b",
+            "https://github.com/a/b",
+            "https://gitlab.com/a/b/tree/main/c",
+            "a/b",
+        ] {
+            let location = Location::of_artifact(text);
+            assert_eq!(location, Location::Elsewhere(Kind::Sources), "{text}");
+        }
+        for text in [
+            "",
+            "git+https://x.example/a/b.git#0a1b",
+            "https://codeload.github.com/a/b/tar.gz/0",
+            "https://github.com/a/b/releases/download/v1/b.tgz",
+            "https://r.example/a/-/a-1.0.0.tgz",
+            "https://r.example/files/7",
+            "file:x/b",
+            "./b",
+            "b-1.0.0.tgz",
+        ] {
+            assert_eq!(Location::of_artifact(text), Location::read(text), "{text}");
+        }
     }
 }

@@ -211,8 +211,7 @@ fn exception(raw: RawException, now: Timestamp) -> Result<Exception, String> {
     if raw.reason.trim().is_empty() {
         return Err("`reason` is empty: the next reader must know why".to_owned());
     }
-    let range = raw.versions.as_deref().map(Range::parse).transpose();
-    let range = range.map_err(|_| "`versions` is not an npm range".to_owned())?;
+    let range = raw.versions.as_deref().map(range).transpose()?;
     let until = match raw.until {
         None => None,
         Some(Until::Text(text)) => Some(text),
@@ -229,6 +228,42 @@ fn exception(raw: RawException, now: Timestamp) -> Result<Exception, String> {
         until,
         is_used: false,
     })
+}
+
+/// Parses an npm range. Because the parser skips what it does not understand, each version is parsed alone too. The
+/// comparators of one alternative must have a version in common: the parser takes them for alternatives if they have none.
+fn range(text: &str) -> Result<Range, String> {
+    let is_valid = |alternative: &str| {
+        let comparators = comparators(alternative)?.into_iter();
+        comparators
+            .map(|text| Range::parse(text).ok())
+            .try_fold(Range::any(), |all, next| all.intersect(&next?))
+    };
+    let range = Range::parse(text).ok();
+    let range = range.filter(|_| text.split("||").all(|part| is_valid(part).is_some()));
+    range
+        .ok_or_else(|| "`versions` is not an npm range, or has a part without a version".to_owned())
+}
+
+/// Splits `>=1.2 < 2` and `1.2 - 2` into comparators. An operator belongs to the version behind it, and a hyphen to the
+/// versions on both sides.
+fn comparators(alternative: &str) -> Option<Vec<String>> {
+    let mut comparators: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for token in alternative.split_whitespace() {
+        let is_operator = token == "-" || token.chars().all(|letter| "<>=~^".contains(letter));
+        if is_operator && is_open || !is_operator && Range::parse(token).is_err() {
+            return None;
+        }
+        if is_open || token == "-" {
+            let last = comparators.last_mut()?;
+            *last = format!("{last} {token}");
+        } else {
+            comparators.push(token.to_owned());
+        }
+        is_open = is_operator;
+    }
+    (!is_open).then_some(comparators)
 }
 
 /// The last microsecond of a day in UTC.

@@ -13,7 +13,7 @@ use model::{PublicationId, Timestamp};
 use crate::cli::{Cli, OutputFormat};
 use crate::client::{Answered, Client, Endpoint, Unanswered, ask_all};
 use crate::exit::Exit;
-use crate::location::{RegistryHost, RegistryHosts};
+use crate::location::{Kind, RegistryHost, RegistryHosts};
 use crate::lockfile::{self, DEFAULT_NAMES, Lockfile};
 use crate::policy::Policy;
 use crate::report::{self, Report};
@@ -67,7 +67,7 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
     let address = cli.url.as_deref().filter(|url| !url.is_empty());
     let address = address.context("no service is named: give --url or PUBLICATION_INSIGHTS_URL")?;
     let token = cli.token_file.as_deref().map(token).transpose()?;
-    let endpoint = Endpoint::new(address, token.as_deref())?;
+    let endpoint = Endpoint::new(address, token.as_deref(), &surroundings.environment)?;
     let hosts = cli
         .registry
         .iter()
@@ -83,6 +83,7 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
     }
     if !select::has_candidates(&lockfiles) {
         report.add_not_audited(&lockfiles);
+        has_places(&report)?;
         return Ok(report);
     }
     let settings: Vec<Settings> = lockfiles
@@ -102,7 +103,19 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
         report.hint = Some(hosts_hint(&lockfiles));
     }
     ask(&client, cli, selection, surroundings.now, &mut report);
+    has_places(&report)?;
     Ok(report)
+}
+
+/// Refuses SBOMs of which nothing could be asked because they lead to sources. That is not the same as an SBOM without
+/// packages of the registry.
+fn has_places(report: &Report) -> anyhow::Result<()> {
+    let has_sources = report.not_audited.iter().any(|entry| entry.kind == Kind::Sources);
+    anyhow::ensure!(
+        report.asked > 0 || !has_sources,
+        "the SBOM does not say where its packages come from, but where their sources are; audit the lockfile"
+    );
+    Ok(())
 }
 
 /// The deployment's registry. `None` when the service did not answer, which the report then records.

@@ -118,6 +118,21 @@ test("a batch over a limit goes in halves, and what passes is tried again", asyn
   expect(server.asked.length).toBe(50);
 });
 
+test("no Retry-After leads to a flood of requests", async () => {
+  // Longer than a timer of JavaScript can wait.
+  for (const seconds of ["0", "9999999"]) {
+    let requests = 0;
+    const server = service(["registry.example"], {}, (body) => {
+      if (!body.variables) return null;
+      requests += 1;
+      return new Response("", { status: 429, headers: { "retry-after": seconds } });
+    });
+    const found = await scan(server, [one("a", "1.0.0")], { TIMEOUT: "1" });
+    expect(levelsOf(found)).toEqual(["warn publication-insights"]);
+    expect(requests).toBeLessThan(5);
+  }
+});
+
 test("a token is sent to https or loopback alone", async () => {
   const file = `${import.meta.dir}/package.json`;
   const far = { url: "http://publications.example", stop: () => {} };

@@ -48,10 +48,14 @@ if [ -n "${AUDIT_BASE:-}" ]; then
 fi
 
 code=0
-publication-audit "${arguments[@]}" --format github -- "${files[@]}" || code=$?
+# Not "${arguments[@]}" alone: bash before 4.4, which macOS has, takes an empty list for an unset variable.
+audit() {
+    publication-audit ${arguments[@]+"${arguments[@]}"} "$@" -- ${files[@]+"${files[@]}"}
+}
+audit --format github || code=$?
 if [ -n "${AUDIT_SARIF:-}" ]; then
     # The same result for code scanning; it is written whatever the first run found.
-    publication-audit "${arguments[@]}" --format sarif --output "$AUDIT_SARIF" -- "${files[@]}" || true
+    audit --format sarif --output "$AUDIT_SARIF" || true
 fi
 echo "exit-code=$code" >>"${GITHUB_OUTPUT:-/dev/null}"
 if [ "$code" -eq 3 ]; then

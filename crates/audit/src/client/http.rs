@@ -9,7 +9,9 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 use url::Url;
 
+use super::proxy::proxy;
 use super::{Failure, InvalidEndpoint, Unanswered, is_loopback, retry_after};
+use crate::settings::Environment;
 
 /// The maximum size of an answer. 5,000 packages with history are about 4 MB.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
@@ -33,8 +35,13 @@ impl Endpoint {
     /// proxy.
     ///
     /// # Errors
-    /// [`InvalidEndpoint`] when the address is not a plain http(s) URL, or the token must not be sent to it.
-    pub fn new(address: &str, token: Option<&str>) -> Result<Self, InvalidEndpoint> {
+    /// [`InvalidEndpoint`] when the address is not a plain http(s) URL, the token must not be sent to it, or its proxy
+    /// cannot be used.
+    pub fn new(
+        address: &str,
+        token: Option<&str>,
+        environment: &Environment,
+    ) -> Result<Self, InvalidEndpoint> {
         let mut url = Url::parse(address).map_err(|_| InvalidEndpoint::Address)?;
         let is_plain = matches!(url.scheme(), "http" | "https")
             && url.host_str().is_some()
@@ -58,15 +65,13 @@ impl Endpoint {
         if token.is_some_and(|token| !is_token(token)) {
             return Err(InvalidEndpoint::Token);
         }
-        let mut config = Agent::config_builder()
+        let config = Agent::config_builder()
+            .proxy(proxy(&url, environment)?)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("publication-audit/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-        if is_local {
-            config = config.proxy(None);
-        }
         let authorization = token.map(|token| format!("Bearer {token}"));
         Ok(Self { agent: config.build().new_agent(), url, authorization })
     }

@@ -2,6 +2,7 @@
 
 mod batches;
 mod http;
+mod proxy;
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -218,6 +219,9 @@ pub enum InvalidEndpoint {
     /// The token cannot be sent in a header.
     #[error("--token-file does not hold one token")]
     Token,
+    /// The proxy speaks SOCKS, or its address is not valid.
+    #[error("the proxy in {0} is not a http or https address; SOCKS is not supported")]
+    Proxy(&'static str),
 }
 
 /// Whether the address is a loopback address.

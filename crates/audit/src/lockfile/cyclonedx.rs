@@ -69,7 +69,7 @@ fn entry(component: &Node) -> (Entry, bool) {
         .iter()
         .filter(|reference| reference.text_at("type") == Some("distribution"))
         .filter_map(|reference| reference.text_at("url"))
-        .map(Location::read);
+        .map(Location::of_artifact);
     let location = distributions.next().unwrap_or(Location::Unsaid);
     let has_reference = location != Location::Unsaid;
     let Ok(mut entry) = purls::entry(purl, location, line) else { return other() };

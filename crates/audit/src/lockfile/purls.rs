@@ -20,15 +20,19 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
         .collect()
 }
 
-/// The entry of a purl. `location` is the location that the SBOM gives. Without one, `download_url` is the location,
-/// and a `vcs_url` alone means that the package comes from a repository.
+/// The entry of a purl. `location` is the location that the SBOM gives. Without one, and if it is the address of sources,
+/// `download_url` is the location, and a `vcs_url` alone means that the package comes from a repository.
 pub(super) fn entry(text: &str, location: Location, line: u32) -> Result<Entry, InvalidPurl> {
     let purl = Purl::parse(text)?;
     let qualifiers = Qualifiers::read(text);
     let mut also: Vec<Location> = qualifiers.registry.iter().map(|text| registry(text)).collect();
     let location = match (location, qualifiers.download) {
-        (Location::Unsaid, Some(download)) => Location::read(&download),
-        (Location::Unsaid, None) if qualifiers.vcs => Location::Elsewhere(Kind::Git),
+        (Location::Unsaid | Location::Elsewhere(Kind::Sources), Some(download)) => {
+            Location::read(&download)
+        }
+        (Location::Unsaid | Location::Elsewhere(Kind::Sources), None) if qualifiers.vcs => {
+            Location::Elsewhere(Kind::Git)
+        }
         (location, download) => {
             also.extend(download.map(|download| Location::read(&download)));
             location

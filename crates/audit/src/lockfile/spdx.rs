@@ -45,7 +45,7 @@ fn entry(package: &Node) -> (Entry, bool) {
         .and_then(|reference| reference.text_at("referenceLocator"));
     let location = match package.text_at("downloadLocation") {
         None | Some("NOASSERTION" | "NONE") => Location::Unsaid,
-        Some(text) => Location::read(text),
+        Some(text) => Location::of_artifact(text),
     };
     let has_reference = location != Location::Unsaid;
     let entry = purl.and_then(|purl| purls::entry(purl, location, line).ok());

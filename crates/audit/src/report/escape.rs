@@ -10,6 +10,9 @@ fn is_hidden(letter: char) -> bool {
         || matches!(letter, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// The start of a workflow command in the old form, which GitHub reads anywhere in a line.
+const COMMAND: &str = "##[";
+
 fn escaped(text: &str, keeps_lines: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -19,7 +22,7 @@ fn escaped(text: &str, keeps_lines: bool) -> String {
             escaped.push(letter);
         }
     }
-    escaped
+    escaped.replace(COMMAND, "#\\u{23}[")
 }
 
 /// Escapes text for one line.
@@ -61,7 +64,7 @@ pub fn sarif(text: &str) -> String {
     escaped
 }
 
-/// Escapes hidden characters in a finished JSON document. They occur only in strings.
+/// Escapes hidden characters and commands in a finished JSON document. They occur only in strings.
 #[must_use]
 pub fn json(document: &str) -> String {
     let mut escaped = String::with_capacity(document.len());
@@ -74,7 +77,7 @@ pub fn json(document: &str) -> String {
             escaped.push(letter);
         }
     }
-    escaped
+    escaped.replace(COMMAND, "#\\u0023[")
 }
 
 /// Quotes text as a TOML basic string.
@@ -91,7 +94,7 @@ pub fn toml(text: &str) -> String {
         }
     }
     escaped.push('"');
-    escaped
+    escaped.replace(COMMAND, "#\\u0023[")
 }
 
 #[cfg(test)]
@@ -120,7 +123,7 @@ mod tests {
 
     #[test]
     fn json_keeps_its_meaning() {
-        let value = serde_json::json!({"a": "\u{9b}\u{202e}\u{e0041}\n\u{1b}é"});
+        let value = serde_json::json!({"a": "\u{9b}\u{202e}\u{e0041}\n\u{1b}é###[b]"});
         let document = json(&format!("{value:#}\n"));
         assert!(document.chars().all(|letter| letter == '\n' || !is_hidden(letter)));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&document).unwrap(), value);
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn toml_strings_read_back() {
-        for text in ["a\"b\\c", "a\nb", "\u{1b}é\u{202e}"] {
+        for text in ["a\"b\\c", "a\nb", "###[b]", "\u{1b}é\u{202e}"] {
             let table: toml::Table = format!("x = {}", super::toml(text)).parse().unwrap();
             assert_eq!(table["x"].as_str(), Some(text));
         }

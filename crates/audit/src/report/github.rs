@@ -42,6 +42,8 @@ pub fn write(report: &Report) -> String {
         let hint = report.hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default();
         let message = github_message(&format!("{failure}{hint}"));
         let _ = writeln!(out, "::error title=publication-audit::{message}");
+    } else if let Some(hint) = &report.hint {
+        let _ = writeln!(out, "::warning title=publication-audit::{}", github_message(hint));
     }
     let (errors, warnings) =
         (report.of_level(Level::Error).count(), report.of_level(Level::Warn).count());

@@ -74,8 +74,9 @@ fn names(finding: &Finding) -> (String, String) {
 fn finding(out: &mut String, finding: &Finding) -> std::fmt::Result {
     let (name, version) = names(finding);
     writeln!(out, "{:<5} {name} {version}: {}", finding.level.to_string(), finding.rule)?;
-    writeln!(out, "    {}", line(&finding.message))?;
-    writeln!(out, "    {}:{}", line(&finding.file), finding.line)
+    // Text from outside must not begin a line: a workflow would take `::` there for a command.
+    writeln!(out, "  - {}", line(&finding.message))?;
+    writeln!(out, "  - {}:{}", line(&finding.file), finding.line)
 }
 
 fn warnings(out: &mut String, report: &Report) -> std::fmt::Result {
@@ -90,7 +91,7 @@ fn warnings(out: &mut String, report: &Report) -> std::fmt::Result {
             let message = line(&finding.message);
             writeln!(
                 out,
-                "    {name} {version} ({}:{}): {message}",
+                "  - {name} {version} ({}:{}): {message}",
                 line(&finding.file),
                 finding.line
             )?;

@@ -1,14 +1,15 @@
 //! The package managers' settings, which decide the registry of a package without a location.
 
 mod files;
+mod formats;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::location::RegistryHosts;
 use crate::lockfile::Format;
 
-pub use files::SettingsError;
+pub use formats::SettingsError;
 
 /// The environment variables.
 #[derive(Debug, Clone, Default)]
@@ -28,55 +29,65 @@ impl Environment {
         )
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
 
-/// The registries in the settings: the default one, and one per scope. Also the location of npm's global settings.
+/// The settings of one file or of the environment, with keys as in `.npmrc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Registries {
-    default: Option<String>,
-    /// By scope, without `@`.
-    scopes: HashMap<String, String>,
-    /// npm's global settings file.
-    globalconfig: Option<String>,
-    /// The folder in which that file is `etc/npmrc`.
-    prefix: Option<String>,
-}
+struct Source(HashMap<String, String>);
 
-impl Registries {
-    /// Adds the registries of `other` that are not set yet, so that earlier settings take precedence.
-    fn or(&mut self, other: Self) {
-        self.default = self.default.take().or(other.default);
-        self.globalconfig = self.globalconfig.take().or(other.globalconfig);
-        self.prefix = self.prefix.take().or(other.prefix);
-        for (scope, registry) in other.scopes {
-            self.scopes.entry(scope).or_insert(registry);
-        }
+impl Source {
+    fn is_read(key: &str) -> bool {
+        matches!(key, "registry" | "globalconfig" | "prefix" | "userconfig" | "npmrc_auth_file")
+            || key.starts_with('@') && key.ends_with(":registry")
     }
 
+    /// Keeps a setting that names a registry or another settings file.
     fn set(&mut self, key: &str, value: String) {
-        if value.is_empty() {
-            return;
+        if Self::is_read(key) && !value.is_empty() {
+            self.0.insert(key.to_owned(), value);
         }
-        match key {
-            "registry" => self.default = Some(value),
-            "globalconfig" => self.globalconfig = Some(value),
-            "prefix" => self.prefix = Some(value),
-            _ => {
-                let scope = key.strip_prefix('@').and_then(|key| key.strip_suffix(":registry"));
-                if let Some(scope) = scope {
-                    self.scopes.insert(scope.to_owned(), value);
+    }
+}
+
+/// What a source does to those behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// Its values count, and those behind it do not.
+    Replaces,
+    /// Its values may count. That depends on the package manager's version, or on how it is called.
+    Adds,
+}
+
+/// The settings of one package manager, in the order in which they count.
+#[derive(Debug, Clone, Default)]
+struct Sources(Vec<(Effect, Source)>);
+
+impl Sources {
+    /// All values that a key may have, and whether the last of them excludes any other.
+    fn values(&self, key: &str) -> (Vec<&str>, bool) {
+        let mut values = Vec::new();
+        for (effect, source) in &self.0 {
+            if let Some(value) = source.0.get(key) {
+                values.push(&**value);
+                if *effect == Effect::Replaces {
+                    return (values, true);
                 }
             }
         }
+        (values, false)
     }
 
-    fn of(&self, name: &str) -> Option<&str> {
-        let scope = name.strip_prefix('@').and_then(|name| name.split('/').next());
-        let by_scope = scope.and_then(|scope| self.scopes.get(scope));
-        by_scope.or(self.default.as_ref()).map(String::as_str)
+    /// All registries that a package may come from, except the package manager's own default.
+    fn registries(&self, name: &str) -> Vec<&str> {
+        let scope = name.split_once('/').map(|(scope, _)| format!("{scope}:registry"));
+        let (mut registries, is_all) = scope.map(|key| self.values(&key)).unwrap_or_default();
+        if !is_all {
+            registries.extend(self.values("registry").0);
+        }
+        registries
     }
 }
 
@@ -90,13 +101,13 @@ pub(crate) enum Manager {
     Bun,
 }
 
-/// The settings for one lockfile, of each package manager that may have written it, and of each global file that may count.
+/// The settings for one lockfile, of each package manager that may have written it.
 #[derive(Debug, Clone, Default)]
-pub struct Settings(Vec<Registries>);
+pub struct Settings(Vec<Sources>);
 
 impl Settings {
-    /// Reads the settings in the lockfile's folder, in parent folders up to the repository's root, in the home folder,
-    /// in the global files, and in the environment.
+    /// Reads the settings in the lockfile's folder, in all folders above it, in the home folder, in the global files, and
+    /// in the environment.
     ///
     /// # Errors
     /// [`SettingsError`] when a file exists and cannot be read, because then private packages cannot be recognized.
@@ -116,30 +127,16 @@ impl Settings {
                 &[Manager::Npm, Manager::Pnpm, Manager::Yarn, Manager::Berry, Manager::Bun]
             }
         };
-        let folders = folders(folder);
-        let read = |manager: &Manager| files::registries(*manager, &folders, environment);
-        let all: Vec<Vec<Registries>> = managers.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Self(all.concat()))
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let folder = folder.canonicalize().unwrap_or(folder);
+        let read = |manager: &Manager| files::sources(*manager, &folder, environment);
+        Ok(Self(managers.iter().map(read).collect::<Result<_, _>>()?))
     }
 
-    /// Whether a package of that name would come from another registry.
+    /// Whether a package of that name may come from another registry.
     #[must_use]
     pub fn name_another(&self, name: &str, hosts: &RegistryHosts) -> bool {
-        let mut registries = self.0.iter().filter_map(|registries| registries.of(name));
+        let mut registries = self.0.iter().flat_map(|sources| sources.registries(name));
         registries.any(|registry| !hosts.has_registry(registry))
     }
-}
-
-/// The folder and its parents, up to the root of the repository.
-fn folders(folder: &Path) -> Vec<PathBuf> {
-    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    let folder = folder.canonicalize().unwrap_or(folder);
-    let mut folders = Vec::new();
-    for folder in folder.ancestors() {
-        folders.push(folder.to_owned());
-        if folder.join(".git").exists() {
-            break;
-        }
-    }
-    folders
 }

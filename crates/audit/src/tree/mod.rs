@@ -6,7 +6,7 @@ mod yaml;
 use std::collections::HashMap;
 
 pub use json::{json, json_with_trailing_commas};
-pub use yaml::yaml_documents;
+pub use yaml::{yaml_documents, yaml_with_aliases};
 
 /// The maximum nesting of objects and lists. Real lockfiles are far below it; deeper ones would overflow the stack.
 pub const MAX_DEPTH: usize = 128;
@@ -25,8 +25,8 @@ pub enum SyntaxError {
     /// The text is nested deeper than [`MAX_DEPTH`].
     #[error("line {0}: nested deeper than {MAX_DEPTH}")]
     TooDeep(u32),
-    /// The text has a YAML alias. Package managers write none, and aliases can expand to a huge document.
-    #[error("line {0}: a YAML alias, which no lockfile has")]
+    /// A YAML alias. Package managers write none into lockfiles, and aliases can expand to a huge document.
+    #[error("line {0}: a YAML alias, which is not supported here")]
     Alias(u32),
     /// A YAML mapping has a key twice, for example after a bad merge.
     #[error("line {0}: the same key twice in one mapping")]
@@ -63,6 +63,8 @@ pub enum Value {
     List(Vec<Node>),
     /// An object.
     Map(Map),
+    /// A YAML alias, which is not expanded.
+    Alias,
 }
 
 impl Node {
@@ -109,6 +111,17 @@ impl Node {
         match &self.value {
             Value::List(items) => items,
             _ => &[],
+        }
+    }
+
+    /// Whether the value is an alias or contains one.
+    #[must_use]
+    pub fn has_alias(&self) -> bool {
+        match &self.value {
+            Value::Alias => true,
+            Value::List(items) => items.iter().any(Self::has_alias),
+            Value::Map(map) => map.iter().any(|(_, node)| node.has_alias()),
+            _ => false,
         }
     }
 

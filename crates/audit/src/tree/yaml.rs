@@ -1,4 +1,4 @@
-//! YAML without aliases. Scalars stay text, as in YAML's failsafe schema: `1.10` must not become the number 1.1.
+//! YAML. Scalars stay text, as in YAML's failsafe schema: `1.10` must not become the number 1.1.
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
@@ -9,7 +9,18 @@ use super::{MAX_DEPTH, Map, Node, SyntaxError, Value};
 /// # Errors
 /// [`SyntaxError`] when the text is not YAML, is nested too deep, or has an alias or a duplicate key.
 pub fn yaml_documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
-    let mut builder = Builder::default();
+    parse(text, Builder::default())
+}
+
+/// Parses YAML in which aliases may be, which are not expanded.
+///
+/// # Errors
+/// [`SyntaxError`] as for [`yaml_documents`], but for aliases.
+pub fn yaml_with_aliases(text: &str) -> Result<Vec<Node>, SyntaxError> {
+    parse(text, Builder { keeps_aliases: true, ..Builder::default() })
+}
+
+fn parse(text: &str, mut builder: Builder) -> Result<Vec<Node>, SyntaxError> {
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| scan_error(&error))?;
         builder.take(event, line(&span.start))?;
@@ -34,6 +45,7 @@ enum Open {
 
 #[derive(Default)]
 struct Builder {
+    keeps_aliases: bool,
     documents: Vec<Node>,
     open: Vec<Open>,
 }
@@ -41,6 +53,7 @@ struct Builder {
 impl Builder {
     fn take(&mut self, event: Event<'_>, line: u32) -> Result<(), SyntaxError> {
         match event {
+            Event::Alias(_) if self.keeps_aliases => self.add(Node { line, value: Value::Alias }),
             Event::Alias(_) => Err(SyntaxError::Alias(line)),
             Event::Scalar(text, style, _, _) => {
                 let is_null = style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null");

@@ -208,3 +208,25 @@ fn a_message_about_a_file_stays_on_its_line() {
         }
     }
 }
+
+/// A workflow reads a command at the start of a line, behind blanks, and `##[command]` anywhere in a line.
+#[test]
+fn no_name_is_a_command_of_a_workflow() {
+    let names = ["::add-mask::e", "a##[add-mask]b"];
+    let lock = npm_lock(
+        &names
+            .iter()
+            .map(|name| (format!("node_modules/{name}"), json!({"version": "1.0.0"})))
+            .collect(),
+    );
+    let row = json!({"newPublisher": true, "publisherLast": "2020-01-01T00:00:00Z", "username": "::add-mask::e"});
+    let service = Service::of(&["registry.example"], rows(&[("*", row)]));
+    let policy = "[rules]\nreturning-publisher = \"error\"\n";
+    let folder = Folder::new(&[("package-lock.json", &lock), ("p.toml", policy)]);
+    for format in ["text", "json"] {
+        let run = folder.run(&service.url(), &["--policy", "p.toml", "--format", format]);
+        assert!(run.code == 1 && run.output.contains("::add-mask::e"), "{run:?}");
+        let is_command = |line: &str| line.trim_start().starts_with("::") || line.contains("##[");
+        assert_eq!(run.output.lines().find(|line| is_command(line)), None, "{run:?}");
+    }
+}

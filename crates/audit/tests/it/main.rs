@@ -8,3 +8,4 @@ mod formats;
 mod lockfiles;
 mod policy;
 mod selection;
+mod settings;

@@ -109,6 +109,17 @@ fn a_policy_that_has_no_meaning_ends_with_2() {
         "[rules]\nreturning-publisher = { days = -1 }".to_owned(),
         "[rules".to_owned(),
         exception("versions = \"not a range\""),
+        // npm refuses these, or no version is in them.
+        exception("versions = \">=1.2.0, <1.3.0\""),
+        exception("versions = \"1.2.3 other\""),
+        exception("versions = \"^1.2.0 || 1.2.3,\""),
+        exception("versions = \"1.2.0 - \""),
+        exception("versions = \"- 1.2.3\""),
+        exception("versions = \"1.2.0 - 1.3,\""),
+        exception("versions = \"1.2.0 >=\""),
+        exception("versions = \"> = 1.2\""),
+        exception("versions = \">=3 <2\""),
+        exception("versions = \"1.2.3 || >=3 <2\""),
         exception("until = \"soon\""),
         exception("until = 2026-02-30"),
         exception("until = 2026-01-01T00:00:00Z"),
@@ -132,6 +143,9 @@ fn exceptions_cover_a_range_until_a_day() {
         ("versions = \"1.2.3\"", true, 0, 0),
         ("versions = \"^1.0.0 || 3\"", true, 0, 0),
         ("versions = \">=2\"", false, 0, 1),
+        ("versions = \"3.x || > 1.1 < 2\"", true, 0, 0),
+        ("versions = \"1.2.4 - 1.3 || ~1.2.0 =1.2.3\"", true, 0, 0),
+        ("versions = \"*\"", true, 0, 0),
         ("until = \"2999-12-31\"", true, 0, 0),
         ("until = 2999-12-31", true, 0, 0),
         ("until = \"2020-01-01\"", false, 1, 0),
@@ -236,6 +250,23 @@ fn base_shows_only_what_is_new() {
     let folder = Folder::new(&[("package-lock.json", &old), ("broken.json", "{")]);
     for base in ["missing.json", "broken.json"] {
         assert_eq!(folder.run(&service.url(), &["--base", base]).code, 2, "{base}");
+    }
+}
+
+#[test]
+fn what_is_new_and_was_not_asked_about_is_not_nothing_new() {
+    let service = Service::of(&["registry.example"], rows(&[]));
+    let old = npm_lock(&json!({"node_modules/a": {"version": "1.0.0"}}));
+    for resolved in ["https://other.example/b/-/b-1.0.0.tgz", "git+ssh://git@x.example/b.git#0a"] {
+        let mut new: Value = serde_json::from_str(&old).unwrap();
+        new["packages"]["node_modules/new"] = json!({"version": "1.0.0", "resolved": resolved});
+        let folder = Folder::new(&[("package-lock.json", &new.to_string()), ("old.json", &old)]);
+        for format in ["text", "github"] {
+            let result = folder.run(&service.url(), &["--base", "old.json", "--format", format]);
+            assert_eq!(result.code, 3, "{result:?}");
+            let has_hint = result.output.contains("--registry other.example");
+            assert_eq!(has_hint, resolved.starts_with("https"), "{result:?}");
+        }
     }
 }
 

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use crate::common::{Folder, Run, Service, npm_lock, rows};
 
-fn service() -> Service {
+pub(crate) fn service() -> Service {
     Service::of(&["registry.example"], rows(&[("*", json!({}))]))
 }
 
 /// Audits one file together with some settings. Returns the requested packages and the number of others by kind.
-fn asked(file: (&str, &str), settings: &[(&str, &str)]) -> (Vec<String>, Value) {
+pub(crate) fn asked(file: (&str, &str), settings: &[(&str, &str)]) -> (Vec<String>, Value) {
     let service = service();
     let mut files = settings.to_vec();
     files.push(file);
@@ -18,7 +18,7 @@ fn asked(file: (&str, &str), settings: &[(&str, &str)]) -> (Vec<String>, Value) 
     (service.asked(), run.json()["counts"]["notAudited"].clone())
 }
 
-fn tarball(name: &str, version: &str) -> String {
+pub(crate) fn tarball(name: &str, version: &str) -> String {
     let base = name.rsplit('/').next().unwrap();
     format!("https://registry.example/{name}/-/{base}-{version}.tgz")
 }
@@ -74,188 +74,6 @@ fn npm_version_1_nests() {
     let (asked, rest) = asked(("npm-shrinkwrap.json", &lock.to_string()), &[]);
     assert_eq!(asked, ["@s/real 1.0.0", "a 1.0.0", "b 2.0.0", "real 1.0.0", "url 1.0.0"]);
     assert_eq!(rest, json!({"bundled": 1, "file": 1, "git": 2}));
-}
-
-#[test]
-fn settings_decide_where_no_location_is_said() {
-    let lock = npm_lock(&json!({
-        "node_modules/open": {"version": "1.0.0"},
-        "node_modules/@corp/secret": {"version": "1.0.0"},
-        "node_modules/alias": {"name": "@corp/other", "version": "1.0.0"},
-        "node_modules/@corp/placed": {"version": "1.0.0", "resolved": tarball("@corp/placed", "1.0.0")},
-    }));
-    let file = ("deep/app/package-lock.json", lock.as_str());
-    let corp = "; ours\n@corp:registry = \"https://npm.corp.example/\"\n//npm.corp.example/:_authToken=x\n";
-    let all = ["@corp/other 1.0.0", "@corp/placed 1.0.0", "@corp/secret 1.0.0", "open 1.0.0"];
-    let without_corp = ["@corp/placed 1.0.0", "open 1.0.0"];
-    assert_eq!(asked(file, &[]).0, all);
-    let user = "../home/.npmrc";
-    let global = "../prefix/etc/npmrc";
-    for name in ["deep/app/.npmrc", "deep/.npmrc", ".npmrc", user, global] {
-        assert_eq!(asked(file, &[(name, corp)]).0, without_corp, "{name}");
-    }
-    // Files above the repository and files of other package managers are not read.
-    let of_others = ["../home/.config/pnpm/rc", "../prefix/etc/yarnrc"];
-    for name in ["../.npmrc", "deep/app/bunfig.toml.bak", "deep/app/.yarnrc.yml"]
-        .into_iter()
-        .chain(of_others)
-    {
-        assert_eq!(asked(file, &[(name, corp)]).0, all, "{name}");
-    }
-    // The deployment's registry, named or by default, is not another registry.
-    let own = "@corp:registry=https://registry.example\nregistry=https://mirror.example/\n";
-    let expected = ["@corp/other 1.0.0", "@corp/placed 1.0.0", "@corp/secret 1.0.0"];
-    assert_eq!(asked(file, &[(".npmrc", own)]).0, expected);
-    // The nearest file takes precedence.
-    let near = "@corp:registry=https://registry.example/\n";
-    assert_eq!(asked(file, &[(".npmrc", corp), ("deep/app/.npmrc", near)]).0, all);
-    assert_eq!(asked(file, &[(global, corp), (user, near)]).0, all);
-    assert_eq!(asked(file, &[(global, near), (user, corp)]).0, without_corp);
-    // The user's file may name the global one, which is the only one then.
-    for (line, named) in [
-        ("prefix=~/npm\n", "../home/npm/etc/npmrc"),
-        ("globalconfig=${HOME}/npmrc\n", "../home/npmrc"),
-    ] {
-        assert_eq!(asked(file, &[(user, line), (named, corp)]).0, without_corp, "{line}");
-        assert_eq!(asked(file, &[(user, line), (global, corp)]).0, all, "{line}");
-    }
-    // An unset variable names no known registry.
-    let unset = "@corp:registry=${CORP_REGISTRY}\n";
-    assert_eq!(asked(file, &[(".npmrc", unset)]).0, without_corp);
-}
-
-#[test]
-fn the_environment_counts_before_files() {
-    let lock = npm_lock(&json!({
-        "node_modules/open": {"version": "1.0.0"},
-        "node_modules/@corp/secret": {"version": "1.0.0"},
-    }));
-    for (variable, value, expected) in [
-        ("npm_config_registry", "https://mirror.example/", vec![]),
-        ("NPM_CONFIG_REGISTRY", "https://mirror.example/", vec![]),
-        (
-            "NPM_CONFIG_REGISTRY",
-            "https://registry.example/",
-            vec!["@corp/secret 1.0.0", "open 1.0.0"],
-        ),
-        ("npm_config_@corp:registry", "https://npm.corp.example/", vec!["open 1.0.0"]),
-        (
-            "YARN_NPM_REGISTRY_SERVER",
-            "https://mirror.example",
-            vec!["@corp/secret 1.0.0", "open 1.0.0"],
-        ),
-        ("npm_config_globalconfig", "../other/etc/npmrc", vec!["open 1.0.0"]),
-        ("npm_config_prefix", "../other", vec!["open 1.0.0"]),
-        ("PREFIX", "../other", vec!["open 1.0.0"]),
-    ] {
-        let service = service();
-        let global = ("../other/etc/npmrc", "@corp:registry=https://npm.corp.example/\n");
-        let folder = Folder::new(&[("package-lock.json", &lock), global]);
-        folder.command(&service.url(), &[]).env(variable, value).output().unwrap();
-        assert_eq!(service.asked(), expected, "{variable}={value}");
-    }
-}
-
-/// A package in the scope `corp` and an open one, without locations.
-const PNPM: &str = "lockfileVersion: '9.0'\npackages:\n  open@1.0.0:\n    resolution: {integrity: sha512-AAAA}\n  '@corp/secret@1.0.0':\n    resolution: {integrity: sha512-AAAA}\n";
-const YARN: &str = "# yarn lockfile v1\n\n\n\"@corp/secret@^1.0.0\":\n  version \"1.0.0\"\n\nopen@^1.0.0:\n  version \"1.0.0\"\n";
-
-#[test]
-fn each_package_manager_has_its_own_settings() {
-    let berry = "__metadata:\n  version: 8\n\n\"@corp/secret@npm:^1.0.0\":\n  version: 1.0.0\n  resolution: \"@corp/secret@npm:1.0.0\"\n\n\"open@npm:^1.0.0\":\n  version: 1.0.0\n  resolution: \"open@npm:1.0.0\"\n";
-    let bun = "{\n  \"lockfileVersion\": 1,\n  \"workspaces\": {\"\": {\"name\": \"x\"}},\n  \"packages\": {\n    \"@corp/secret\": [\"@corp/secret@1.0.0\", \"\", {}, \"sha512-AAAA\"],\n    \"open\": [\"open@1.0.0\", \"\", {}, \"sha512-AAAA\"],\n  }\n}\n";
-    let npmrc = (".npmrc", "@corp:registry=https://npm.corp.example/\n");
-    for (file, settings) in [
-        (("pnpm-lock.yaml", PNPM), npmrc),
-        (
-            ("pnpm-lock.yaml", PNPM),
-            ("pnpm-workspace.yaml", "registries:\n  '@corp': https://npm.corp.example/\n"),
-        ),
-        (("yarn.lock", YARN), npmrc),
-        (("yarn.lock", YARN), (".yarnrc", "\"@corp:registry\" \"https://npm.corp.example\"\n")),
-        (
-            ("yarn.lock", berry),
-            (
-                ".yarnrc.yml",
-                "npmScopes:\n  corp:\n    npmRegistryServer: \"https://npm.corp.example\"\n",
-            ),
-        ),
-        (
-            ("bun.lock", bun),
-            (
-                "bunfig.toml",
-                "[install.scopes]\ncorp = { url = \"https://npm.corp.example\", token = \"$T\" }\n",
-            ),
-        ),
-        (
-            ("bun.lock", bun),
-            ("bunfig.toml", "[install.scopes]\n\"@corp\" = \"https://npm.corp.example\"\n"),
-        ),
-        (
-            ("bun.lock", bun),
-            ("../home/.bunfig.toml", "[install.scopes]\ncorp = \"https://npm.corp.example\"\n"),
-        ),
-        (("bun.lock", bun), npmrc),
-    ] {
-        assert_eq!(asked(file, &[settings]).0, ["open 1.0.0"], "{} {}", file.0, settings.0);
-        assert_eq!(asked(file, &[]).0, ["@corp/secret 1.0.0", "open 1.0.0"], "{}", file.0);
-    }
-    let default = [
-        (("yarn.lock", YARN), (".yarnrc", "registry \"https://mirror.example\"\n")),
-        (("yarn.lock", berry), (".yarnrc.yml", "npmRegistryServer: https://mirror.example\n")),
-        (("bun.lock", bun), ("bunfig.toml", "[install]\nregistry = \"https://mirror.example\"\n")),
-    ];
-    for (file, settings) in default {
-        assert_eq!(asked(file, &[settings]).0, [""; 0], "{} {}", file.0, settings.0);
-    }
-}
-
-#[test]
-fn global_settings_count_where_no_others_do() {
-    let (pnpm, yarn) = (("pnpm-lock.yaml", PNPM), ("yarn.lock", YARN));
-    let ini = "@corp:registry=https://npm.corp.example/\n";
-    let yaml = "registries:\n  '@corp': https://npm.corp.example/\n";
-    for (file, settings) in [
-        (pnpm, ("../prefix/etc/npmrc", ini)),
-        (pnpm, ("../home/.config/pnpm/rc", ini)),
-        (pnpm, ("../home/.config/pnpm/auth.ini", ini)),
-        (pnpm, ("../home/.config/pnpm/config.yaml", yaml)),
-        (yarn, ("../prefix/etc/npmrc", ini)),
-        (yarn, ("../prefix/etc/yarnrc", "\"@corp:registry\" \"https://npm.corp.example\"\n")),
-    ] {
-        assert_eq!(asked(file, &[settings]).0, ["open 1.0.0"], "{} {}", file.0, settings.0);
-    }
-    // Which of several global files counts is not known, so none may name another registry.
-    let own = ("../prefix/etc/npmrc", "@corp:registry=https://registry.example/\n");
-    let other = ("../home/.config/pnpm/rc", ini);
-    assert_eq!(asked(pnpm, &[own, other]).0, ["open 1.0.0"]);
-    // pnpm's own file of the user counts before npm's.
-    let own = ("../home/.npmrc", own.1);
-    assert_eq!(asked(pnpm, &[own, other]).0, ["@corp/secret 1.0.0", "open 1.0.0"]);
-    let other = ("../home/.config/pnpm/auth.ini", ini);
-    assert_eq!(asked(pnpm, &[own, other]).0, ["open 1.0.0"]);
-}
-
-#[test]
-fn broken_settings_ask_about_nothing() {
-    let lock = npm_lock(&json!({"node_modules/a": {"version": "1.0.0"}}));
-    let berry = "__metadata:\n  version: 8\n\n\"a@npm:1\":\n  version: 1.0.0\n  resolution: \"a@npm:1.0.0\"\n";
-    let bun = "{\"lockfileVersion\": 1, \"workspaces\": {}, \"packages\": {\"a\": [\"a@1.0.0\", \"\", {}, \"\"]}}";
-    let pnpm =
-        "lockfileVersion: '9.0'\npackages:\n  a@1.0.0:\n    resolution: {integrity: sha512-AAAA}\n";
-    for (file, settings) in [
-        (("yarn.lock", berry), (".yarnrc.yml", "npmScopes: {corp: [\n")),
-        (("bun.lock", bun), ("bunfig.toml", "[install\n")),
-        (("pnpm-lock.yaml", pnpm), ("../home/.config/pnpm/config.yaml", "registries: [\n")),
-        (("package-lock.json", &*lock), (".npmrc", "\u{0}")),
-    ] {
-        let service = service();
-        let run = Folder::new(&[file, settings]).run(&service.url(), &[file.0]);
-        match settings.0 {
-            ".npmrc" => assert_eq!(run.code, 0, "{run:?}"),
-            _ => assert_eq!((run.code, service.asked().len()), (2, 0), "{run:?}"),
-        }
-    }
 }
 
 #[test]
@@ -352,6 +170,67 @@ fn spdx_leaves_out_what_the_document_describes() {
     ]});
     let (found, rest) = asked(("x.spdx.json", &spdx.to_string()), &[]);
     assert_eq!((found, rest), (vec!["a 1.0.0".to_owned()], json!({"no-location": 1})));
+}
+
+/// Some tools write the address of the sources where the one of the artifact belongs.
+#[test]
+fn an_sbom_that_names_repositories_alone_ends_with_2() {
+    let cyclonedx = |urls: &[(&str, &str)]| {
+        let components: Vec<_> = urls
+            .iter()
+            .map(|(purl, url)| {
+                json!({"type": "library", "name": "n", "purl": purl,
+            "externalReferences": [{"type": "distribution", "url": url}]})
+            })
+            .collect();
+        json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components})
+            .to_string()
+    };
+    let spdx = |purl: &str, url: &str| {
+        json!({"spdxVersion": "SPDX-2.3", "packages": [{"SPDXID": "SPDXRef-a", "name": "a",
+        "downloadLocation": url, "externalRefs": [{"referenceType": "purl", "referenceLocator": purl}]}]}).to_string()
+    };
+    let tarball = tarball("b", "1.0.0");
+    for (sbom, code, asked) in [
+        (cyclonedx(&[("pkg:npm/a@1.0.0", "git+https://github.com/u/a.git")]), 2, 0),
+        (
+            cyclonedx(&[
+                ("pkg:npm/a@1.0.0", "https://github.com/u/a.git"),
+                ("pkg:npm/c@1.0.0", "git@x.example:u/c.git"),
+            ]),
+            2,
+            0,
+        ),
+        (spdx("pkg:npm/a@1.0.0", "git://github.com/u/a.git"), 2, 0),
+        // Others are asked about.
+        (
+            cyclonedx(&[
+                ("pkg:npm/a@1.0.0", "git+https://github.com/u/a.git"),
+                ("pkg:npm/b@1.0.0", &tarball),
+            ]),
+            0,
+            1,
+        ),
+        // These are said to be from a repository.
+        (cyclonedx(&[("pkg:npm/a@1.0.0", "git+https://github.com/u/a.git#0a1b")]), 3, 0),
+        (
+            cyclonedx(&[(
+                "pkg:npm/a@1.0.0?vcs_url=git%2Bhttps://x.example/a.git",
+                "git+https://x.example/a.git",
+            )]),
+            3,
+            0,
+        ),
+    ] {
+        let service = service();
+        let run = Folder::new(&[("bom.json", &sbom)]).run(&service.url(), &["bom.json"]);
+        assert_eq!((run.code, service.asked().len()), (code, asked), "{sbom} {run:?}");
+        assert_eq!(
+            run.errors.contains("does not say where its packages come from"),
+            code == 2,
+            "{run:?}"
+        );
+    }
 }
 
 #[test]
