@@ -27,4 +27,4 @@ pub use publication::{Publication, PublicationInfo};
 pub use purl::{InvalidPurl, Purl};
 pub use time::{InvalidTimestamp, Timestamp};
 pub use verdict::{Actor, Credential, TfaReason, TfaVerdict, TorReason, TorVerdict, UnknownWord};
-pub use visible::visible;
+pub use visible::{is_hidden, visible};

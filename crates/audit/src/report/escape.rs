@@ -2,46 +2,29 @@
 
 use std::fmt::Write as _;
 
-/// Characters that control a terminal or hide text: controls, and Unicode's direction and width marks.
-fn is_hidden(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}')
-        || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-        || matches!(letter, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
+use model::{is_hidden, visible};
 
 /// The start of a workflow command in the old form, which GitHub reads anywhere in a line.
 const COMMAND: &str = "##[";
 
-fn escaped(text: &str, keeps_lines: bool) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if is_hidden(letter) && !(keeps_lines && letter == '\n') {
-            let _ = write!(escaped, "\\u{{{:x}}}", u32::from(letter));
-        } else {
-            escaped.push(letter);
-        }
-    }
-    escaped.replace(COMMAND, "#\\u{23}[")
-}
-
 /// Escapes text for one line.
 #[must_use]
 pub fn line(text: &str) -> String {
-    escaped(text, false)
+    visible(text).replace(COMMAND, "#\\u{23}[")
 }
 
 /// Escapes text whose line feeds were added by this program.
 #[must_use]
 pub fn text(text: &str) -> String {
-    escaped(text, true)
+    let lines: Vec<String> = text.split('\n').map(line).collect();
+    lines.join("\n")
 }
 
 /// Escapes the message of a workflow command.
 #[must_use]
 pub fn github_message(text: &str) -> String {
     let text = text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-    escaped(&text, false)
+    line(&text)
 }
 
 /// Escapes a property of a workflow command.
