@@ -30,7 +30,8 @@ pub(super) fn sources(
         Manager::Berry => {
             let name = environment.get("YARN_RC_FILENAME").unwrap_or(".yarnrc.yml");
             files.project(name, Effect::Replaces, Reader::yarnrc_yml)?;
-            files.user(name, Reader::yarnrc_yml)?;
+            // The variable does not name the user's file.
+            files.user(".yarnrc.yml", Reader::yarnrc_yml)?;
         }
         Manager::Bun => files.bun()?,
     }

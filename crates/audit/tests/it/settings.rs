@@ -246,6 +246,13 @@ fn other_settings_files_can_be_named() {
         let output = folder.command(&service.url(), &[]).env(variable, value).output().unwrap();
         assert_eq!((output.status.code(), service.asked().len()), (Some(3), 0), "{variable}");
     }
+    // Yarn's file in the home folder keeps its name.
+    let service = service();
+    let home = ("../home/.yarnrc.yml", rc.1);
+    let folder = Folder::new(&[("yarn.lock", BERRY), home]);
+    let mut command = folder.command(&service.url(), &[]);
+    command.env("YARN_RC_FILENAME", "other.yml").output().unwrap();
+    assert_eq!(service.asked(), [""; 0]);
     let yaml = ("../home/.config/pnpm/config.yaml", "npmrcAuthFile: other/npmrc\n");
     assert_eq!(asked(("pnpm-lock.yaml", PNPM), &[other, yaml]).0, [""; 0]);
 }
