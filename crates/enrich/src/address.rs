@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 /// The usefulness of an event's address. The address is canonical: IPv4-mapped IPv6 has become IPv4.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
@@ -50,66 +52,49 @@ pub fn canonical(text: &str) -> Option<IpAddr> {
 #[must_use]
 pub fn is_global(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => {
-            let bits = u32::from(address);
-            !NOT_GLOBAL_V4.iter().any(|&(network, len)| within_v4(bits, network, len))
-        }
+        IpAddr::V4(address) => !NOT_GLOBAL_V4.iter().any(|network| network.contains(&address)),
         IpAddr::V6(address) => {
-            let bits = u128::from(address);
-            let in_table = |table: &[(Ipv6Addr, u8)]| {
-                table.iter().any(|&(network, len)| within_v6(bits, network, len))
-            };
+            let in_table = |table: &[Ipv6Net]| table.iter().any(|net| net.contains(&address));
             in_table(GLOBAL_V6) && !in_table(NOT_GLOBAL_V6)
         }
     }
 }
 
-const NOT_GLOBAL_V4: &[(Ipv4Addr, u8)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
-    (Ipv4Addr::new(10, 0, 0, 0), 8),
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
-    (Ipv4Addr::new(127, 0, 0, 0), 8),
-    (Ipv4Addr::new(169, 254, 0, 0), 16),
-    (Ipv4Addr::new(172, 16, 0, 0), 12),
-    (Ipv4Addr::new(192, 0, 0, 0), 24),
-    (Ipv4Addr::new(192, 0, 2, 0), 24),
-    (Ipv4Addr::new(192, 88, 99, 0), 24),
-    (Ipv4Addr::new(192, 168, 0, 0), 16),
-    (Ipv4Addr::new(198, 18, 0, 0), 15),
-    (Ipv4Addr::new(198, 51, 100, 0), 24),
-    (Ipv4Addr::new(203, 0, 113, 0), 24),
-    (Ipv4Addr::new(224, 0, 0, 0), 4),
-    (Ipv4Addr::new(240, 0, 0, 0), 4),
+const NOT_GLOBAL_V4: &[Ipv4Net] = &[
+    Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 88, 99, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
+    Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
+    Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
 /// Unicast space in use, and NAT64, whose addresses are the publisher's own as seen by the registry's edge.
-const GLOBAL_V6: &[(Ipv6Addr, u8)] = &[
-    (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3),
-    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
+const GLOBAL_V6: &[Ipv6Net] = &[
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3),
+    Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
 ];
 
 /// Exceptions within [`GLOBAL_V6`]: protocol assignments with Teredo, documentation, 6to4, documentation.
-const NOT_GLOBAL_V6: &[(Ipv6Addr, u8)] = &[
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+const NOT_GLOBAL_V6: &[Ipv6Net] = &[
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+    Ipv6Net::new_assert(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
 ];
-
-fn within_v4(bits: u32, network: Ipv4Addr, len: u8) -> bool {
-    (bits ^ u32::from(network)).checked_shr(32 - u32::from(len)).unwrap_or(0) == 0
-}
-
-fn within_v6(bits: u128, network: Ipv6Addr, len: u8) -> bool {
-    (bits ^ u128::from(network)).checked_shr(128 - u32::from(len)).unwrap_or(0) == 0
-}
 
 /// A configured network, for example `2405:8100:8000::/48`. A single address is a network too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Network {
-    address: IpAddr,
-    len: u8,
-}
+pub struct Network(IpNet);
 
 /// The text is not a network: no address, a length out of range, or bits set after the prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -118,21 +103,15 @@ pub struct InvalidNetwork;
 
 impl Network {
     /// Cloudflare's onion service. An origin server sees this network for a Tor user who connects without a Tor exit.
-    pub const CLOUDFLARE_ONION: Self =
-        Self { address: IpAddr::V6(Ipv6Addr::new(0x2405, 0x8100, 0x8000, 0, 0, 0, 0, 0)), len: 48 };
+    pub const CLOUDFLARE_ONION: Self = Self(IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0x2405, 0x8100, 0x8000, 0, 0, 0, 0, 0),
+        48,
+    )));
 
     /// Whether a canonical address is in the network.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                within_v4(address.into(), network, self.len)
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                within_v6(address.into(), network, self.len)
-            }
-            _ => false,
-        }
+        self.0.contains(&address)
     }
 }
 
@@ -145,42 +124,34 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| InvalidNetwork)?;
-        let max = if address.is_ipv4() { 32 } else { 128 };
-        let len = match len {
-            None => max,
+        let network = match len {
+            None => Ok(address.into()),
             // `u8::from_str` would accept `+8` and `08`.
             Some(len)
                 if len.bytes().all(|byte| byte.is_ascii_digit())
                     && (len == "0" || !len.starts_with('0')) =>
             {
-                len.parse().map_err(|_| InvalidNetwork)?
+                IpNet::new(address, len.parse().map_err(|_| InvalidNetwork)?)
             }
             Some(_) => return Err(InvalidNetwork),
         };
-        let behind_is_zero = match address {
-            IpAddr::V4(address) => {
-                len <= 32 && u32::from(address).checked_shl(len.into()).unwrap_or(0) == 0
-            }
-            IpAddr::V6(address) => {
-                len <= 128 && u128::from(address).checked_shl(len.into()).unwrap_or(0) == 0
-            }
-        };
-        if !behind_is_zero {
+        let network = network.map_err(|_| InvalidNetwork)?;
+        if network != network.trunc() {
             return Err(InvalidNetwork);
         }
         // Addresses are compared in canonical form, so a network of IPv4-mapped addresses becomes an IPv4 network.
-        match address.to_canonical() {
-            mapped @ IpAddr::V4(_) if address.is_ipv6() && len >= 96 => {
-                Ok(Self { address: mapped, len: len - 96 })
+        match (address.to_canonical(), network.prefix_len()) {
+            (mapped @ IpAddr::V4(_), len) if address.is_ipv6() && len >= 96 => {
+                IpNet::new(mapped, len - 96).map(Self).map_err(|_| InvalidNetwork)
             }
-            _ => Ok(Self { address, len }),
+            _ => Ok(Self(network)),
         }
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.len)
+        self.0.fmt(f)
     }
 }
 
