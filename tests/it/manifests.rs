@@ -148,11 +148,14 @@ fn kubernetes_and_containers_are_configured_with_keys_that_exist() {
         variables.iter_mut().for_each(|(_, value)| *value = interpolated(value));
         assert!(!variables.is_empty() && accepts(daemon, &variables, None), "{variables:?}");
         let image = fs::read_to_string(&dockerfile).unwrap();
-        // A variable in the image would have precedence over the files in a ConfigMap.
-        assert!(!image.contains(&format!("{}_", daemon.to_uppercase())));
-        let (_, file) = image.split_once(&format!("COPY <<EOF config/{daemon}.toml\n")).unwrap();
-        let (file, _) = file.split_once("EOF\n").unwrap();
-        assert!(file.contains("[admin]") && accepts(daemon, &[], Some(file)), "{file}");
+        let prefix = format!("{}_", daemon.to_uppercase());
+        let set = image.split_whitespace().filter(|word| word.starts_with(&prefix));
+        let set = set.filter_map(|word| word.split_once('='));
+        let set: Vec<_> = set.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        assert!(!set.is_empty() && accepts(daemon, &set, None), "{set:?}");
+        // The image's variables have precedence, so an address in a ConfigMap would change nothing.
+        let map = fs::read_to_string(deploy(&format!("kubernetes/{daemon}.yaml"))).unwrap();
+        assert!(!map.contains("listen ="), "{map}");
     }
     // The label that gives a ServiceMonitor the jobs that the rules ask for.
     let services = of_kind(&documents, "Service").into_iter();
