@@ -116,7 +116,10 @@ impl Location {
             }
             _ => false,
         };
-        match is_repository && !text.contains('#') {
+        // A commit is the fragment in npm's form, and follows an `@` in SPDX's.
+        let has_commit = text.contains('#')
+            || text.contains("://") && text.rsplit('/').next().is_some_and(|end| end.contains('@'));
+        match is_repository && !has_commit {
             true => Self::Elsewhere(Kind::Sources),
             false => location,
         }
@@ -359,6 +362,7 @@ mod tests {
         for text in [
             "",
             "git+https://x.example/a/b.git#0a1b",
+            "git+https://x.example/a/b.git@0a1b",
             "https://codeload.github.com/a/b/tar.gz/0",
             "https://github.com/a/b/releases/download/v1/b.tgz",
             "https://r.example/a/-/a-1.0.0.tgz",

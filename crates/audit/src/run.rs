@@ -83,7 +83,6 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
     }
     if !select::has_candidates(&lockfiles) {
         report.add_not_audited(&lockfiles);
-        has_places(&report)?;
         return Ok(report);
     }
     let settings: Vec<Settings> = lockfiles
@@ -112,7 +111,7 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
 fn has_places(report: &Report) -> anyhow::Result<()> {
     let has_sources = report.not_audited.iter().any(|entry| entry.kind == Kind::Sources);
     anyhow::ensure!(
-        report.asked > 0 || !has_sources,
+        report.asked > 0 || report.is_diff || !has_sources,
         "the SBOM does not say where its packages come from, but where their sources are; audit the lockfile"
     );
     Ok(())

@@ -114,11 +114,15 @@ pub fn hosts_of(lockfiles: &[Lockfile]) -> (BTreeMap<String, usize>, usize) {
     (hosts, unsaid)
 }
 
-/// Whether any package could be requested, whatever the registry's hosts are.
+/// Whether the service is needed: whether any package could be requested, whatever the registry's hosts are, or whether its
+/// ecosystem decides what an SBOM without places means.
 #[must_use]
 pub fn has_candidates(lockfiles: &[Lockfile]) -> bool {
     let (hosts, unsaid) = hosts_of(lockfiles);
-    unsaid > 0 || !hosts.is_empty()
+    let mut entries = lockfiles.iter().flat_map(|lockfile| &lockfile.entries);
+    unsaid > 0
+        || !hosts.is_empty()
+        || entries.any(|entry| matches!(entry.location, Location::Elsewhere(Kind::Sources)))
 }
 
 impl Selection {

@@ -118,16 +118,15 @@ impl<'a> Purl<'a> {
     }
 
     fn names_version(&self, own: &str, version: &str) -> bool {
-        // A gem for a platform is a version of its own, and its purl has the platform in the qualifiers.
+        // A gem for a platform is a version of its own, and its purl has the platform in the qualifiers, too or alone.
         let platform = (self.ecosystem == "gem").then(|| self.qualifier("platform")).flatten();
-        match platform.filter(|platform| platform != "ruby") {
-            Some(platform) => {
-                version == own
-                    || version.strip_prefix(own).and_then(|rest| rest.strip_prefix('-'))
-                        == Some(&platform)
-            }
-            None => version == own,
-        }
+        let Some(platform) = platform.filter(|platform| platform != "ruby") else {
+            return version == own;
+        };
+        version
+            .strip_suffix(&*platform)
+            .and_then(|head| head.strip_suffix('-'))
+            .is_some_and(|without| own == version || own == without)
     }
 }
 

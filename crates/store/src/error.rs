@@ -224,9 +224,12 @@ fn of_postgres(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 }
 
 /// Whether the message may quote a row: the row was refused, or the error comes from a function. PostgreSQL gives the context of
-/// such an error. Its own statements give a context too, which names a step (`while locking tuple …`, `COPY …, line 1`).
+/// such an error. Its own statements give a context too, which names a step (`while locking tuple …`, `COPY …, line 1`) or a
+/// worker. In another language such a context is not known, and the message is left out.
 fn may_quote(error: &PgDatabaseError) -> bool {
-    let is_own = |line: &str| line.starts_with("while ") || line.starts_with("COPY ");
+    let is_own = |line: &str| {
+        line.starts_with("while ") || line.starts_with("COPY ") || line == "parallel worker"
+    };
     let context = error.r#where().unwrap_or_default();
     matches!(sqlstate(error.code())("".into()), Error::Data(_)) || !context.lines().all(is_own)
 }

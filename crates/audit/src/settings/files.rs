@@ -179,6 +179,8 @@ impl<'e> Files<'e> {
             let mut source = Source::default();
             match (manager, key) {
                 (Manager::Berry, "npm_registry_server") => source.set("registry", value.clone()),
+                // No other variable of Yarn 2+ names a registry; `YARN_REGISTRY` is one of Yarn 1.
+                (Manager::Berry, _) => {}
                 // When pnpm cannot read this variable, it installs nothing.
                 (Manager::Pnpm, "_auth") => {
                     let _ = tree::json(value).map(|all| self.reader.routes(&all, &mut source));

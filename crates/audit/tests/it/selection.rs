@@ -172,20 +172,19 @@ fn spdx_leaves_out_what_the_document_describes() {
     assert_eq!((found, rest), (vec!["a 1.0.0".to_owned()], json!({"no-location": 1})));
 }
 
+/// A CycloneDX SBOM of purls with their distribution references.
+fn cyclonedx(components: &[(&str, &str)]) -> String {
+    let components = components.iter().map(|(purl, url)| {
+        json!({"type": "library", "name": "n", "purl": purl,
+            "externalReferences": [{"type": "distribution", "url": url}]})
+    });
+    let components: Vec<_> = components.collect();
+    json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components}).to_string()
+}
+
 /// Some tools write the address of the sources where the one of the artifact belongs.
 #[test]
 fn an_sbom_that_names_repositories_alone_ends_with_2() {
-    let cyclonedx = |urls: &[(&str, &str)]| {
-        let components: Vec<_> = urls
-            .iter()
-            .map(|(purl, url)| {
-                json!({"type": "library", "name": "n", "purl": purl,
-            "externalReferences": [{"type": "distribution", "url": url}]})
-            })
-            .collect();
-        json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components})
-            .to_string()
-    };
     let spdx = |purl: &str, url: &str| {
         json!({"spdxVersion": "SPDX-2.3", "packages": [{"SPDXID": "SPDXRef-a", "name": "a",
         "downloadLocation": url, "externalRefs": [{"referenceType": "purl", "referenceLocator": purl}]}]}).to_string()
@@ -211,6 +210,8 @@ fn an_sbom_that_names_repositories_alone_ends_with_2() {
             0,
             1,
         ),
+        // Another registry's packages are not looked for at all.
+        (cyclonedx(&[("pkg:golang/github.com/u/a@v1.0.0", "https://github.com/u/a")]), 3, 0),
         // These are said to be from a repository.
         (cyclonedx(&[("pkg:npm/a@1.0.0", "git+https://github.com/u/a.git#0a1b")]), 3, 0),
         (
@@ -231,6 +232,17 @@ fn an_sbom_that_names_repositories_alone_ends_with_2() {
             "{run:?}"
         );
     }
+}
+
+/// With a base, the SBOM as a whole says where its packages come from.
+#[test]
+fn what_is_new_may_lead_to_a_repository() {
+    let tarball = tarball("b", "1.0.0");
+    let b = ("pkg:npm/b@1.0.0", tarball.as_str());
+    let a = ("pkg:npm/a@1.0.0", "git+https://github.com/u/a.git");
+    let folder = Folder::new(&[("old.json", &cyclonedx(&[b])), ("new.json", &cyclonedx(&[b, a]))]);
+    let run = folder.run(&service().url(), &["--base", "old.json", "new.json"]);
+    assert_eq!(run.code, 3, "{run:?}");
 }
 
 #[test]

@@ -92,6 +92,12 @@ fn the_environment_counts_too() {
         folder.command(&service.url(), &[]).env(variable, value).output().unwrap();
         assert_eq!(service.asked(), expected, "{variable}={value}");
     }
+    // Yarn 2+ does not read the variable of Yarn 1.
+    let service = service();
+    let folder = Folder::new(&[("yarn.lock", BERRY)]);
+    let mut command = folder.command(&service.url(), &[]);
+    command.env("YARN_REGISTRY", "https://mirror.example/").output().unwrap();
+    assert_eq!(service.asked(), ["@corp/secret 1.0.0", "open 1.0.0"]);
 }
 
 #[test]

@@ -558,6 +558,7 @@ fn a_subject_is_compared_by_the_rules_of_its_type() {
         ("pkg:npm/jsonstream@1.0.0", "JSONStream", "1.0.0"),
         ("pkg:npm/a-b@1.0.0", "a_b", "1.0.0"),
         ("pkg:gem/nokogiri@1.16.0", "nokogiri", "1.16.0-java"),
+        ("pkg:gem/nokogiri@1.16.0?platform=java", "nokogiri", "1.16.0"),
         ("pkg:gem/nokogiri@1.16.0?platform=java", "nokogiri", "1.16.0-x86_64-linux"),
         ("pkg:gem/nokogiri@1.16.0?platform=java", "Nokogiri", "1.16.0-java"),
         ("pkg:npm/pg@7.12.0?platform=java", "pg", "7.12.0-java"),

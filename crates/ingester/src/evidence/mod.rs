@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use enrich::{Change, ExitHistory, Library, Places, Source};
+use enrich::{Change, ExitHistory, Library, Places, Refusal, Refused, Source};
 use model::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ impl EvidenceLoader {
     /// Reads all lists; refused files are counted and logged. Blocks.
     ///
     /// # Errors
-    /// When a configured directory or file is missing or cannot be read.
+    /// When a configured directory or file is missing, or it or one below it cannot be read.
     pub(crate) fn load(
         settings: &Settings,
         observer: Arc<dyn EvidenceObserver>,
@@ -60,6 +60,11 @@ impl EvidenceLoader {
         let mut loader = Self::new(settings, observer)?;
         let change = loader.library.refresh(now()).context("loading exit lists")?;
         loader.report(&change);
+        // A command has no later refresh, and verdicts without these lists could replace better ones.
+        let unreadable = change.refused.iter().find(|one| one.reason == Refusal::Unreadable);
+        if let Some(Refused { path, .. }) = unreadable {
+            anyhow::bail!("loading exit lists: {} cannot be read", path.display());
+        }
         Ok(loader)
     }
 

@@ -194,7 +194,12 @@ impl ports::DeadLetters for DeadLetters {
                 Ok(()) => fatal,
                 Err(error) => format!("{fatal}; and no new producer: {error}"),
             },
-            (None, Failed::Environment(error)) => producers.context.words(&error),
+            // The message about a broker may be an old one, because a producer lives long.
+            (None, Failed::Environment(error)) => {
+                let words = producers.context.words(&error);
+                let error = error.to_string();
+                if words == error { error } else { format!("{error}: {words}") }
+            }
             (None, Failed::EveryLetter(error)) => {
                 format!("the topic refuses every letter, even one without a value: {error}")
             }

@@ -232,9 +232,9 @@ impl Context {
             Ok(_) => self.state().unanswered.remove(partition),
             Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_answer) => {
                 let others = self.led_with(consumer, partition);
-                self.state().unanswered.add(&others);
+                self.state().unanswered.add(partition, &others);
             }
-            Err(_) => {}
+            Err(_) => self.state().unanswered.add(partition, &[]),
         }
         facts.watermarks =
             Some(watermarks.map_err(|error| format!("its ends are not known: {error}"))?);

@@ -204,15 +204,18 @@ impl KnownLog {
     }
 }
 
-/// Partitions whose leaders did not answer, the one that was asked last at the end. They are asked after all others,
-/// because the poll thread waits for each answer.
+/// Partitions without an answer, the one that was asked last at the end. They are asked after all others, because the poll
+/// thread waits for each answer.
 #[derive(Debug, Default)]
 pub(super) struct Unanswered(Vec<i32>);
 
 impl Unanswered {
-    pub(super) fn add(&mut self, partitions: &[i32]) {
-        self.0.retain(|known| !partitions.contains(known));
-        self.0.extend(partitions);
+    /// `partition` was asked; `others` have the same leader. It comes behind them, because it may be the only one that gets no
+    /// answer.
+    pub(super) fn add(&mut self, partition: i32, others: &[i32]) {
+        self.0.retain(|known| *known != partition && !others.contains(known));
+        self.0.extend(others.iter().filter(|other| **other != partition));
+        self.0.push(partition);
     }
 
     pub(super) fn remove(&mut self, partition: i32) {
@@ -451,12 +454,12 @@ mod tests {
             asked.map(|(partition, ())| partition)
         };
         let mut unanswered = Unanswered::default();
-        unanswered.add(&[0, 1]);
-        assert_eq!(order(&unanswered), [2, 3, 4, 0, 1]);
-        unanswered.add(&[3]);
-        assert_eq!(order(&unanswered), [2, 4, 0, 1, 3]);
-        unanswered.add(&[0, 1]);
-        assert_eq!(order(&unanswered), [2, 4, 3, 0, 1]);
+        unanswered.add(0, &[0, 1]);
+        assert_eq!(order(&unanswered), [2, 3, 4, 1, 0]);
+        unanswered.add(3, &[]);
+        assert_eq!(order(&unanswered), [2, 4, 1, 0, 3]);
+        unanswered.add(0, &[0, 1]);
+        assert_eq!(order(&unanswered), [2, 4, 3, 1, 0]);
         unanswered.remove(0);
         assert_eq!(order(&unanswered), [0, 2, 4, 3, 1]);
     }
