@@ -143,11 +143,11 @@ fn kubernetes_and_containers_are_configured_with_keys_that_exist() {
     let mounts = compose["ingester"]["volumes"].as_array().unwrap();
     assert!(mounts.contains(&"ingester-tmp:/tmp".into()), "{mounts:?}");
     assert!(documents[0]["volumes"].as_object().unwrap().contains_key("ingester-tmp"));
+    let image = fs::read_to_string(&dockerfile).unwrap();
     for daemon in ["ingester", "query"] {
         let mut variables = environment(&compose[daemon]["environment"]);
         variables.iter_mut().for_each(|(_, value)| *value = interpolated(value));
         assert!(!variables.is_empty() && accepts(daemon, &variables, None), "{variables:?}");
-        let image = fs::read_to_string(&dockerfile).unwrap();
         let prefix = format!("{}_", daemon.to_uppercase());
         let set = image.split_whitespace().filter(|word| word.starts_with(&prefix));
         let set = set.filter_map(|word| word.split_once('='));
@@ -190,11 +190,11 @@ fn kubernetes_and_containers_are_configured_with_keys_that_exist() {
         let file = map.unwrap()["data"][format!("{daemon}.toml")].as_str().unwrap();
         assert!(accepts(daemon, &environment(&container["env"]), Some(file)), "{daemon}");
         // An invalid key in the file would be detected.
-        assert!(!accepts(daemon, &[], Some(&file.replace("listen", "listens"))));
-        // The probes use the port on which the file lets the daemon listen.
+        assert!(!accepts(daemon, &[], Some(&file.replace("url_file", "url_files"))));
+        // The probes use the port on which the image lets the daemon listen.
         for port in container["ports"].as_array().unwrap() {
-            let listen = format!("listen = \"0.0.0.0:{}\"", port["containerPort"]);
-            assert!(file.contains(&listen), "{daemon}: {listen}");
+            let listen = format!("LISTEN=0.0.0.0:{}", port["containerPort"]);
+            assert!(image.contains(&listen), "{daemon}: {listen}");
         }
     }
 }
