@@ -40,15 +40,15 @@ impl<K: Hash + Eq, V: Clone> Generations<K, V> {
         }
         let (key, (value, bytes)) = tables.old.remove_entry(key)?;
         tables.old_bytes -= bytes;
-        tables.put(key, (value.clone(), bytes), self.capacity / 2);
+        tables.put(key, (value.clone(), bytes), self.capacity);
         Some(value)
     }
 
-    /// Adds a value of `bytes` bytes, unless it is larger than half of the capacity.
+    /// Adds a value of `bytes` bytes, unless it is larger than the capacity.
     pub(crate) fn insert(&self, key: K, value: V, bytes: usize) {
-        if bytes <= self.capacity / 2 {
+        if bytes <= self.capacity {
             let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-            tables.put(key, (value, bytes), self.capacity / 2);
+            tables.put(key, (value, bytes), self.capacity);
         }
     }
 
@@ -60,11 +60,16 @@ impl<K: Hash + Eq, V: Clone> Generations<K, V> {
 }
 
 impl<K: Hash + Eq, V> Tables<K, V> {
-    fn put(&mut self, key: K, value: (V, usize), half: usize) {
+    fn put(&mut self, key: K, value: (V, usize), capacity: usize) {
         let bytes = value.1;
-        if self.young_bytes + bytes > half {
+        if self.young_bytes + bytes > capacity / 2 {
             self.old = std::mem::take(&mut self.young);
             self.old_bytes = std::mem::take(&mut self.young_bytes);
+        }
+        // A value of more than half of the capacity.
+        if self.young_bytes + self.old_bytes + bytes > capacity {
+            self.old.clear();
+            self.old_bytes = 0;
         }
         // Two requests may have made the same value at the same time.
         if self.young.insert(key, value).is_none() {

@@ -31,7 +31,9 @@ exec 3<&0 </dev/null
   kill -s KILL $$
   rm -rf "$data"
 ) >/dev/null 2>&1 &
-exec env --default-signal=HUP "$@" 3<&-
+# Not every `env` has this option, and only a run under `nohup` needs it.
+env --default-signal=HUP true 2>/dev/null && set -- env --default-signal=HUP "$@"
+exec "$@" 3<&-
 "#;
 
 /// The signal that ends a server without a guard.

@@ -105,7 +105,10 @@ impl App {
             let bytes = i64::try_from(self.persisted.bytes()).unwrap_or(i64::MAX);
             self.executor.metrics.persisted_query_bytes.set(bytes);
         }
-        let work = self.admission.work(estimate(&text, variables), document.scans).await;
+        // More are refused when the request is planned.
+        let most = u64::from(self.executor.limits.max_refs);
+        let estimate = estimate(&text, variables).min(most);
+        let work = self.admission.work(estimate, document.scans).await;
         let plan = self.executor.plan(&document, operation_name.as_deref(), variables);
         Ok(Planned { document, operation_name, plan: plan.map_err(refused)?, work })
     }
