@@ -1,5 +1,7 @@
 //! Verdicts that are updated by new lists: later ones, older ones, broken ones, and lists that arrive while no ingester runs.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 use testkit::{DatabaseAdmin, Record, eventually};
 
@@ -14,6 +16,20 @@ const EXIT_ADDED: &str = "109.70.100.21";
 
 /// Puts the acts of these tests within the horizon.
 pub(crate) const ANY_AGE: (&str, &str) = ("INGESTER_TOR__SETTLE_HORIZON", "30years");
+
+const SNAPSHOTS: &str = "INGESTER_TOR__SNAPSHOTS";
+
+/// An empty folder.
+fn folder(scene: &Scene, name: &str) -> PathBuf {
+    let folder = scene.directory.path().join(name);
+    std::fs::create_dir(&folder).unwrap();
+    folder
+}
+
+/// The settings of an ingester that reads the lists of a folder every second, and settles acts of any age.
+fn followed<'p>(key: &'static str, lists: &'p Path) -> [(&'static str, &'p str); 3] {
+    [(key, lists.to_str().unwrap()), ("INGESTER_TOR__REFRESH_EVERY", "1s"), ANY_AGE]
+}
 
 /// A publication at the example's T, 2019-07-25T18:09:11.204Z, from this address.
 fn from(name: &str, address: &str) -> Value {
@@ -52,11 +68,8 @@ async fn become_these(scene: &Scene, running: &mut Running, expected: &[&str]) {
 #[tokio::test]
 async fn rows_change_when_lists_come_without_anybody_doing_anything() {
     let scene = Scene::new("settling", 2).await;
-    let lists = scene.directory.path().join("lists");
-    std::fs::create_dir(&lists).unwrap();
-    let path = lists.to_str().unwrap();
-    let environment =
-        [("INGESTER_TOR__SNAPSHOTS", path), ("INGESTER_TOR__REFRESH_EVERY", "1s"), ANY_AGE];
+    let lists = folder(&scene, "lists");
+    let environment = followed(SNAPSHOTS, &lists);
     let mut ingester = scene.ingester(&environment);
     let events = [
         from("exit", EXIT),
@@ -134,11 +147,8 @@ async fn rows_change_when_lists_come_without_anybody_doing_anything() {
 async fn a_database_that_went_back_is_settled_again_without_a_new_list() {
     let scene = Scene::new("settling-back", 1).await;
     let admin = DatabaseAdmin::of(&scene.store);
-    let lists = scene.directory.path().join("lists");
-    std::fs::create_dir(&lists).unwrap();
-    let path = lists.to_str().unwrap();
-    let environment =
-        [("INGESTER_TOR__SNAPSHOTS", path), ("INGESTER_TOR__REFRESH_EVERY", "1s"), ANY_AGE];
+    let lists = folder(&scene, "lists");
+    let environment = followed(SNAPSHOTS, &lists);
     write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
     let mut ingester = scene.ingester(&environment);
     scene.produce([structured(&from("exit", EXIT))]).await;
@@ -166,11 +176,8 @@ async fn databases_of_anonymous_addresses_are_evidence() {
     /// When that database was built: 2026-02-04T22:49:29Z.
     const BUILT: u32 = 1_770_245_369;
     let scene = Scene::new("settling-databases", 1).await;
-    let databases = scene.directory.path().join("databases");
-    std::fs::create_dir(&databases).unwrap();
-    let path = databases.to_str().unwrap();
-    let environment =
-        [("INGESTER_TOR__ANONYMOUS_IP", path), ("INGESTER_TOR__REFRESH_EVERY", "1s"), ANY_AGE];
+    let databases = folder(&scene, "databases");
+    let environment = followed("INGESTER_TOR__ANONYMOUS_IP", &databases);
     let mut ingester = scene.ingester(&environment);
     let at = |name: &str, address: &str| {
         with(from(name, address), "/data/publishedAt", json!("2026-02-05T12:00:00Z"))
@@ -198,9 +205,8 @@ async fn databases_of_anonymous_addresses_are_evidence() {
 #[tokio::test]
 async fn an_older_list_that_came_between_two_runs_is_not_missed() {
     let scene = Scene::new("settling-between", 1).await;
-    let lists = scene.directory.path().join("lists");
-    std::fs::create_dir(&lists).unwrap();
-    let environment = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap()), ANY_AGE];
+    let lists = folder(&scene, "lists");
+    let environment = [(SNAPSHOTS, lists.to_str().unwrap()), ANY_AGE];
     write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
     write_snapshot(&lists, "2019-07-25-22-00-00", &[]);
     let mut ingester = scene.ingester(&environment);
@@ -237,12 +243,10 @@ async fn an_older_list_that_came_between_two_runs_is_not_missed() {
 #[tokio::test]
 async fn a_pass_reads_and_writes_what_it_must_and_no_pass_is_run_for_nothing() {
     let scene = Scene::new("settling-cost", 2).await;
-    let lists = scene.directory.path().join("lists");
-    std::fs::create_dir(&lists).unwrap();
-    let path = lists.to_str().unwrap();
+    let lists = folder(&scene, "lists");
     write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
-    let fast = [("INGESTER_TOR__SNAPSHOTS", path), ("INGESTER_TOR__REFRESH_EVERY", "1s")];
-    let within = [fast[0], fast[1], ANY_AGE];
+    let within = followed(SNAPSHOTS, &lists);
+    let fast = [within[0], within[1]];
     let mut ingester = scene.ingester(&within);
     let others = (0..10).map(|n| structured(&from(&format!("other-{n}"), "71.160.223.45")));
     scene.produce(others.chain([structured(&from("exit", EXIT))])).await;
@@ -297,11 +301,7 @@ async fn a_pass_reads_and_writes_what_it_must_and_no_pass_is_run_for_nothing() {
 async fn a_folder_of_lists_that_is_missing_stops_no_record() {
     let scene = Scene::new("settling-folder", 1).await;
     let lists = scene.directory.path().join("lists");
-    let environment = [
-        ("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap()),
-        ("INGESTER_TOR__REFRESH_EVERY", "1s"),
-        ANY_AGE,
-    ];
+    let environment = followed(SNAPSHOTS, &lists);
     let mut ingester = scene.ingester(&environment);
     scene.produce([structured(&from("exit", EXIT))]).await;
     scene.caught_up(&mut ingester).await;
@@ -321,13 +321,12 @@ async fn a_folder_of_lists_that_is_missing_stops_no_record() {
 #[tokio::test]
 async fn questions_about_lists_are_answered_on_the_command_line() {
     let scene = Scene::without_topic("tor-command", "sqlite://unused.db".into());
-    let lists = scene.directory.path().join("lists");
-    std::fs::create_dir(&lists).unwrap();
+    let lists = folder(&scene, "lists");
     write_snapshot(&lists, "2019-07-25-17-00-00", &[EXIT]);
     std::fs::write(lists.join("2019-07-25-18-00-00"), "").unwrap();
     let run = |arguments: &[&str], code: i32| {
         let command = scene.ingester_command("tor", "127.0.0.1:0").args(arguments);
-        let mut daemon = command.env("INGESTER_TOR__SNAPSHOTS", &lists).spawn();
+        let mut daemon = command.env(SNAPSHOTS, &lists).spawn();
         let status = daemon.wait_exit(crate::support::PATIENCE);
         assert_eq!(status.code(), Some(code), "{arguments:?}:\n{}", daemon.log());
         daemon.log()

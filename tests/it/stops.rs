@@ -118,6 +118,18 @@ async fn a_daemon_that_is_to_outlive_its_terminal_does() {
 }
 
 #[tokio::test]
+async fn the_end_of_its_terminal_stops_a_daemon_in_order() {
+    let scene = Scene::new("hangup", 1).await;
+    let ingester = scene.ingester(&[]);
+    let query = Query::start(&scene.store, &[]);
+    for mut daemon in [ingester.daemon, query.running.daemon] {
+        send("HUP", &daemon);
+        assert_eq!(daemon.wait_exit(STOP).code(), Some(0), "{}", daemon.log());
+        assert!(daemon.log().contains("SIGHUP"), "{}", daemon.log());
+    }
+}
+
+#[tokio::test]
 async fn a_second_interrupt_ends_both_daemons_at_once() {
     let scene = Scene::new("interrupted", 1).await;
     let ingester = scene.ingester(&[("INGESTER_SHUTDOWN__GRACE", "1h")]);

@@ -21,8 +21,8 @@ const KEYWORDS: [&str; 6] =
 /// header: the time in its file name, or the time when it was fetched.
 ///
 /// Unknown keywords are ignored; a line with a known keyword must be complete. An entry without an `ExitAddress`, or an
-/// incomplete last line, means that the list was cut off; a second head, that another list begins. An IPv6 `ExitAddress`, which today's scanner does not write,
-/// counts as evidence, but the source covers IPv4 only.
+/// incomplete last line, means that the list was cut off; a second head, that another list begins. An IPv6 `ExitAddress`,
+/// which today's scanner does not write, counts as evidence, but the source covers IPv4 only.
 ///
 /// # Errors
 /// [`Refusal`] unless the bytes are a complete exit list with at least one address.

@@ -43,13 +43,13 @@ pub(crate) struct Access {
 /// Rows that were read for a client. They are charged when this is dropped, so also when the request fails or is given up. The
 /// client may go into debt: a refusal would make it read the rows again, and would never succeed where they cost more than a
 /// whole bucket.
-pub(crate) struct RowsRead<'a> {
+pub(crate) struct ChargedRows<'a> {
     access: &'a Access,
     client: Client,
     pub(crate) rows: u64,
 }
 
-impl Drop for RowsRead<'_> {
+impl Drop for ChargedRows<'_> {
     fn drop(&mut self) {
         if let Some(limiter) = &self.access.limiter {
             limiter.take_afterwards(self.client, self.rows);
@@ -91,8 +91,8 @@ impl Access {
     }
 
     /// Counts the rows that are read for a client's histories.
-    pub(crate) fn rows_read(&self, client: Client) -> RowsRead<'_> {
-        RowsRead { access: self, client, rows: 0 }
+    pub(crate) fn rows_read(&self, client: Client) -> ChargedRows<'_> {
+        ChargedRows { access: self, client, rows: 0 }
     }
 
     /// Reads the token file again every five seconds, for ever.

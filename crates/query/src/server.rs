@@ -63,15 +63,20 @@ pub struct Server {
     http_addr: SocketAddr,
 }
 
+/// Checks all settings. The tokens are read on the way.
+fn access(settings: &QuerySettings) -> Result<Access, ConfigError> {
+    settings.check()?;
+    admission::check(settings)?;
+    Access::new(settings)
+}
+
 impl Server {
     /// Checks the settings as [`Server::bind`] does, without binding or opening anything.
     ///
     /// # Errors
     /// [`ConfigError`] with the key.
     pub fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
-        settings.check()?;
-        admission::check(settings)?;
-        Access::new(settings).map(drop)
+        access(settings).map(drop)
     }
 
     /// Binds both listeners and opens the configured store, which need not answer yet.
@@ -92,9 +97,7 @@ impl Server {
         settings: QuerySettings,
         reader: Arc<dyn PublicationReader>,
     ) -> Result<Self, StartError> {
-        settings.check()?;
-        admission::check(&settings)?;
-        let access = Access::new(&settings)?;
+        let access = access(&settings)?;
         let admin = AdminServer::bind(settings.admin.listen).await?;
         let listener = admin::bind("http.listen", settings.http.listen).await?;
         let http_addr = listener.local_addr()?;

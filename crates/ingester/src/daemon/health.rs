@@ -17,8 +17,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident = $word:literal,)*) => {
-        /// The cause why nothing, or not everything, is read and written. The words are stable: the reason in `/readyz` begins with one, and
-        /// the runbook has an entry for each. The most serious cause comes first.
+        /// The cause why nothing, or not everything, is read and written. The words are stable: the reason in `/readyz`
+        /// begins with one, and the runbook has an entry for each. The most serious cause comes first.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum PauseCause { $($(#[$doc])* $cause,)* }
 

@@ -81,10 +81,14 @@ pub(super) fn ask<T>(
 
 impl Quiet {
     /// The text for an error. Where it only means "no answer": librdkafka's latest message about a broker.
-    pub(super) fn words(&self, error: &KafkaError) -> String {
+    fn words(&self, error: &KafkaError) -> String {
+        self.behind(error).unwrap_or_else(|| error.to_string())
+    }
+
+    /// librdkafka's latest message about a broker, which may be the cause of an error that only means "no answer".
+    pub(super) fn behind(&self, error: &KafkaError) -> Option<String> {
         let is_no_answer = error.rdkafka_error_code().is_some_and(config::is_no_answer);
-        let words = self.0.trouble.words().filter(|_| is_no_answer);
-        words.unwrap_or_else(|| error.to_string())
+        self.0.trouble.words().filter(|_| is_no_answer)
     }
 
     /// Takes the first offset of the last batch that could not be read, if there was one.

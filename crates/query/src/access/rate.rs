@@ -75,10 +75,10 @@ impl Limiter {
     fn take_at(&self, client: Client, cost: u64, now: u64) -> Result<(), Duration> {
         let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let buckets = self.buckets(&table, client, cost, now);
-        let latest = now + self.quota * self.interval;
-        let fullest = buckets.iter().map(|(_, after)| *after).max().unwrap_or(now);
-        if fullest > latest {
-            return Err(Duration::from_nanos(fullest - latest));
+        let fullest = buckets.iter().flatten().map(|(_, after)| *after).max().unwrap_or(now);
+        let missing = fullest.saturating_sub(self.latest(now));
+        if missing > 0 {
+            return Err(Duration::from_nanos(missing));
         }
         self.keep(&mut table, buckets, cost, now);
         Ok(())
@@ -93,7 +93,7 @@ impl Limiter {
     fn take_afterwards_at(&self, client: Client, cost: u64, now: u64) {
         let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buckets = self.buckets(&table, client, cost, now);
-        for (_, after) in &mut buckets {
+        for (_, after) in buckets.iter_mut().flatten() {
             *after = (*after).min(now + 2 * self.quota * self.interval);
         }
         self.keep(&mut table, buckets, cost, now);
@@ -106,12 +106,17 @@ impl Limiter {
         client: Client,
         cost: u64,
         now: u64,
-    ) -> Vec<(Client, u64)> {
-        let bucket = |(own, times)| {
-            let full_at = table.get(&own).map_or(now, |full_at| (*full_at).max(now));
-            (own, full_at.saturating_add(cost.saturating_mul(self.interval_of(times))))
-        };
-        of(client).map(bucket).collect()
+    ) -> [Option<(Client, u64)>; 2] {
+        of(client).map(|bucket| {
+            let (own, times) = bucket?;
+            let after = cost.saturating_mul(self.interval_of(times));
+            Some((own, full_at(table, own, now).saturating_add(after)))
+        })
+    }
+
+    /// The latest time at which a bucket that is not overdrawn is full again.
+    fn latest(&self, now: u64) -> u64 {
+        now + self.quota * self.interval
     }
 
     /// Nanoseconds until one publication is refilled in a bucket that is so many times as large as a client's.
@@ -122,14 +127,14 @@ impl Limiter {
     fn keep(
         &self,
         table: &mut HashMap<Client, u64>,
-        buckets: Vec<(Client, u64)>,
+        buckets: [Option<(Client, u64)>; 2],
         cost: u64,
         now: u64,
     ) {
         if cost == 0 {
             return;
         }
-        table.extend(buckets);
+        table.extend(buckets.into_iter().flatten());
         if table.len() > self.capacity {
             forget(table, self.capacity, now);
         }
@@ -141,11 +146,10 @@ impl Limiter {
 
     fn status_at(&self, client: Client, now: u64) -> RateStatus {
         let table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = now + self.quota * self.interval;
         let mut status = RateStatus { remaining: self.quota, reset: 0 };
-        for (own, times) in of(client) {
-            let full_at = table.get(&own).map_or(now, |full_at| (*full_at).max(now));
-            let remaining = latest.saturating_sub(full_at) / self.interval_of(times);
+        for (own, times) in of(client).into_iter().flatten() {
+            let full_at = full_at(&table, own, now);
+            let remaining = self.latest(now).saturating_sub(full_at) / self.interval_of(times);
             status.remaining = status.remaining.min(remaining);
             status.reset = status.reset.max((full_at - now).div_ceil(1_000_000_000));
         }
@@ -171,8 +175,13 @@ impl RateStatus {
 }
 
 /// A client's buckets and their sizes, as multiples of the quota: its own, and that of its /48 network.
-fn of(client: Client) -> impl Iterator<Item = (Client, u64)> {
-    std::iter::once((client, 1)).chain(client.site().map(|site| (site, SITE)))
+fn of(client: Client) -> [Option<(Client, u64)>; 2] {
+    [Some((client, 1)), client.site().map(|site| (site, SITE))]
+}
+
+/// When a bucket is full.
+fn full_at(table: &HashMap<Client, u64>, own: Client, now: u64) -> u64 {
+    table.get(&own).map_or(now, |full_at| (*full_at).max(now))
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -195,11 +195,10 @@ impl ports::DeadLetters for DeadLetters {
                 Err(error) => format!("{fatal}; and no new producer: {error}"),
             },
             // The message about a broker may be an old one, because a producer lives long.
-            (None, Failed::Environment(error)) => {
-                let words = producers.context.words(&error);
-                let error = error.to_string();
-                if words == error { error } else { format!("{error}: {words}") }
-            }
+            (None, Failed::Environment(error)) => match producers.context.behind(&error) {
+                Some(words) => format!("{error}: {words}"),
+                None => error.to_string(),
+            },
             (None, Failed::EveryLetter(error)) => {
                 format!("the topic refuses every letter, even one without a value: {error}")
             }

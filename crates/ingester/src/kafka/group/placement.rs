@@ -102,7 +102,7 @@ impl Context {
         }
         let committed = self.committed(consumer, &partitions)?;
         let mut asked: Vec<_> = partitions.into_iter().zip(committed).collect();
-        self.state().unanswered.sort(&mut asked);
+        self.state().asked_last.sort(&mut asked);
         let began = Instant::now();
         for (partition, committed) in asked {
             self.observer.polled();
@@ -229,12 +229,12 @@ impl Context {
         }
         let watermarks = consumer.fetch_watermarks(&self.topic, partition, QUESTION);
         match &watermarks {
-            Ok(_) => self.state().unanswered.remove(partition),
+            Ok(_) => self.state().asked_last.remove(partition),
             Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_answer) => {
                 let others = self.led_with(consumer, partition);
-                self.state().unanswered.add(partition, &others);
+                self.state().asked_last.add(partition, &others);
             }
-            Err(_) => self.state().unanswered.add(partition, &[]),
+            Err(_) => self.state().asked_last.add(partition, &[]),
         }
         facts.watermarks =
             Some(watermarks.map_err(|error| format!("its ends are not known: {error}"))?);

@@ -70,7 +70,7 @@ pub(super) struct PollState {
     /// The gaps that were reported, by partition, until an offset after them is committed.
     pub(super) reported: BTreeMap<i32, Gap>,
     /// The partitions whose leaders did not answer.
-    pub(super) unanswered: Unanswered,
+    pub(super) asked_last: AskedLast,
     /// The earliest time of the next attempt to find start offsets.
     pub(super) ask_at: Instant,
     /// The reason why the group refuses this member, in librdkafka's words.
@@ -207,9 +207,9 @@ impl KnownLog {
 /// Partitions without an answer, the one that was asked last at the end. They are asked after all others, because the poll
 /// thread waits for each answer.
 #[derive(Debug, Default)]
-pub(super) struct Unanswered(Vec<i32>);
+pub(super) struct AskedLast(Vec<i32>);
 
-impl Unanswered {
+impl AskedLast {
     /// `partition` was asked; `others` have the same leader. It comes behind them, because it may be the only one that gets no
     /// answer.
     pub(super) fn add(&mut self, partition: i32, others: &[i32]) {
@@ -248,7 +248,7 @@ impl PollState {
             refusals: Vec::new(),
             unreadable: BTreeSet::new(),
             reported: BTreeMap::new(),
-            unanswered: Unanswered::default(),
+            asked_last: AskedLast::default(),
             ask_at: Instant::now(),
             group_trouble: None,
             client_since: Instant::now(),
@@ -448,20 +448,20 @@ mod tests {
 
     #[test]
     fn a_leader_that_does_not_answer_is_asked_last() {
-        let order = |unanswered: &Unanswered| {
+        let order = |last: &AskedLast| {
             let mut asked = [(0, ()), (1, ()), (2, ()), (3, ()), (4, ())];
-            unanswered.sort(&mut asked);
+            last.sort(&mut asked);
             asked.map(|(partition, ())| partition)
         };
-        let mut unanswered = Unanswered::default();
-        unanswered.add(0, &[0, 1]);
-        assert_eq!(order(&unanswered), [2, 3, 4, 1, 0]);
-        unanswered.add(3, &[]);
-        assert_eq!(order(&unanswered), [2, 4, 1, 0, 3]);
-        unanswered.add(0, &[0, 1]);
-        assert_eq!(order(&unanswered), [2, 4, 3, 1, 0]);
-        unanswered.remove(0);
-        assert_eq!(order(&unanswered), [0, 2, 4, 3, 1]);
+        let mut last = AskedLast::default();
+        last.add(0, &[0, 1]);
+        assert_eq!(order(&last), [2, 3, 4, 1, 0]);
+        last.add(3, &[]);
+        assert_eq!(order(&last), [2, 4, 1, 0, 3]);
+        last.add(0, &[0, 1]);
+        assert_eq!(order(&last), [2, 4, 3, 1, 0]);
+        last.remove(0);
+        assert_eq!(order(&last), [0, 2, 4, 3, 1]);
     }
 
     #[test]
