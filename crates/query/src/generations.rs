@@ -3,7 +3,8 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 /// A cache of two generations. A value that is used moves to the young one. When that holds half of the capacity, it
 /// replaces the old one. This keeps recent values without an order or a search.
@@ -34,7 +35,7 @@ impl<K: Hash + Eq, V: Clone> Generations<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.tables.lock();
         if let Some((value, _)) = tables.young.get(key) {
             return Some(value.clone());
         }
@@ -47,14 +48,14 @@ impl<K: Hash + Eq, V: Clone> Generations<K, V> {
     /// Adds a value of `bytes` bytes, unless it is larger than the capacity.
     pub(crate) fn insert(&self, key: K, value: V, bytes: usize) {
         if bytes <= self.capacity {
-            let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tables = self.tables.lock();
             tables.put(key, (value, bytes), self.capacity);
         }
     }
 
     /// The size of all values, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.tables.lock();
         tables.young_bytes + tables.old_bytes
     }
 }

@@ -1,14 +1,15 @@
 //! A small in-memory store for the unit tests of this crate. The workspace's tests use the real databases.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use model::{
     Actor, Credential, EventIdentity, PackageName, Past, Publication, PublicationId,
     PublicationInfo, TfaReason, Timestamp, TorReason, Username,
 };
+use parking_lot::Mutex;
 use service::metrics::Registry;
 use service::quiet::Quiet;
 use store::{Cursor, EachPackage, Error, Filter, Order, PublicationReader, RowsRead};
@@ -61,7 +62,7 @@ impl PublicationReader for Memory {
             std::future::pending::<()>().await;
         }
         self.answer()?;
-        *self.filter.lock().unwrap() = Some(filter.clone());
+        *self.filter.lock() = Some(filter.clone());
         let mut rows = self.rows.clone();
         rows.retain(|row| filter.name.as_ref().is_none_or(|name| row.id.name == *name));
         let key = |row: &Publication| (row.info.created, row.id.clone());

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -10,6 +10,7 @@ use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use parking_lot::Mutex;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
@@ -115,7 +116,7 @@ impl Status {
     /// hands over partitions continues with the others. `since` changes only with the state or the reason, and
     /// [`State::Stopping`] is final.
     pub fn set(&self, state: State, reason: Option<String>) {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.lock();
         let changed = current.state != state || current.reason != reason;
         if changed && current.state != State::Stopping {
             let ready = matches!(state, State::Ready | State::Rebalancing);
@@ -130,7 +131,7 @@ impl Health for Status {
     }
 
     fn ready(&self) -> Readiness {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Limits a log line that many requests would write at the same time: the line is written once per interval, with the
 //! number of suppressed lines.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// The minimum time between two lines.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -18,7 +19,7 @@ impl Quiet {
     }
 
     fn next_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let (last, left_out) = &mut *state;
         if last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
             *left_out += 1;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use store::JobProgress;
 
@@ -75,21 +76,21 @@ impl Counts {
 
     /// The progress of exactly the records written so far, and of those left out before them.
     pub(crate) fn progress(&self) -> JobProgress {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.count_left_out(false);
         inner.progress.clone()
     }
 
     /// The progress of a range that was read to its end, with everything that was left out.
     pub(crate) fn whole(&self) -> JobProgress {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.count_left_out(true);
         inner.progress.clone()
     }
 
     /// Counts records that are not read into the table, once the position is behind them.
     pub(crate) fn leave_out(&self, reason: &'static str, partition: i32, offsets: Range<i64>) {
-        let left_out = &mut self.lock().left_out;
+        let left_out = &mut self.0.lock().left_out;
         match left_out.last_mut() {
             Some(last)
                 if (last.reason, last.partition, last.offsets.end)
@@ -103,17 +104,13 @@ impl Counts {
 
     /// A few rejected records of each code.
     pub(crate) fn examples(&self) -> Vec<Rejected> {
-        self.lock().examples.values().flatten().cloned().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().examples.values().flatten().cloned().collect()
     }
 }
 
 impl BatchObserver for Counts {
     fn written(&mut self, written: &WrittenBatch) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let Inner { progress, examples, .. } = &mut *inner;
         progress.counts.add(&written.recorded);
         progress.counts.skipped += written.batch.skipped;
@@ -156,7 +153,7 @@ mod tests {
         let mut saved = JobProgress::default();
         for (start, next, before) in [(0, 3, 2), (3, 8, 6)] {
             let counts = run(&saved, start);
-            counts.lock().progress.position.insert(4, next);
+            counts.0.lock().progress.position.insert(4, next);
             saved = counts.progress();
             assert_eq!(saved.counts.left_out, [("max_attempts".to_owned(), before)].into());
             assert_eq!(counts.progress(), saved, "each once");

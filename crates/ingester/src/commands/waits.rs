@@ -1,8 +1,8 @@
 //! The waits of a command: logged once when they begin and when they end, and shown with the progress.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use store::{Error, WaitCause, WaitObserver};
 
 use crate::pipeline::ports::{DeliveryObserver, Undelivered};
@@ -26,11 +26,11 @@ struct Waiting {
 impl Waits {
     /// The reason why nothing is written at present, if there is one.
     pub(crate) fn reason(&self) -> Option<String> {
-        self.lock().values().next().map(|waiting| waiting.reason.clone())
+        self.0.lock().values().next().map(|waiting| waiting.reason.clone())
     }
 
     fn begin(&self, cause: Cause, reason: String) {
-        let mut waits = self.lock();
+        let mut waits = self.0.lock();
         if let Some(waiting) = waits.get_mut(&cause) {
             waiting.operations += 1;
             waiting.reason = reason;
@@ -41,7 +41,7 @@ impl Waits {
     }
 
     fn end(&self, cause: Cause) {
-        let mut waits = self.lock();
+        let mut waits = self.0.lock();
         let Some(waiting) = waits.get_mut(&cause) else { return };
         waiting.operations -= 1;
         if waiting.operations == 0
@@ -49,10 +49,6 @@ impl Waits {
         {
             tracing::info!(reason = over.reason, "no longer waiting");
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Cause, Waiting>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use service::admin::{Health as AdminHealth, Readiness, State};
 use store::WaitCause;
@@ -205,14 +205,14 @@ impl Health {
 
     /// Replaces the reason of a pause, if there is one.
     pub(crate) fn reword(&self, cause: PauseCause, reason: impl FnOnce() -> String) {
-        if let Some(pause) = self.lock().pauses.get_mut(&cause) {
+        if let Some(pause) = self.parts.lock().pauses.get_mut(&cause) {
             pause.reason = reason();
         }
     }
 
     /// The pauses that have lasted at least this long, the most serious first.
     pub(crate) fn lasting(&self, at_least: Duration) -> Vec<Lasting> {
-        let parts = self.lock();
+        let parts = self.parts.lock();
         let lasting = parts.pauses.iter().map(|(&cause, pause)| Lasting {
             cause,
             reason: pause.reason.clone(),
@@ -240,7 +240,7 @@ impl Health {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Parts) -> T) -> T {
-        let mut parts = self.lock();
+        let mut parts = self.parts.lock();
         let answer = change(&mut parts);
         self.paused.set((!parts.pauses.is_empty()).into());
         let state = parts.state();
@@ -249,10 +249,6 @@ impl Health {
             parts.since = SystemTime::now();
         }
         answer
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Parts> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -290,7 +286,7 @@ impl AdminHealth for Health {
     }
 
     fn ready(&self) -> Readiness {
-        let parts = self.lock();
+        let parts = self.parts.lock();
         let gravest = parts.pauses.first_key_value();
         Readiness {
             state: parts.shown,

@@ -1,8 +1,9 @@
 //! The lag of each partition, in records and in seconds.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
 
 use crate::daemon::metrics::IngesterMetrics;
 use crate::daemon::partition_state::Window;
@@ -37,7 +38,7 @@ impl Lag {
     pub(crate) fn read(&self, records: &[Record]) {
         let by_partition =
             records.chunk_by(|one, next| one.position.partition == next.position.partition);
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         for last in by_partition.filter_map(<[Record]>::last) {
             inner.read.insert(last.position.partition, last.position.offset + 1);
         }
@@ -45,12 +46,12 @@ impl Lag {
 
     /// A batch was sent to the database.
     pub(crate) fn sent(&self, oldest: Oldest) {
-        self.lock().on_the_way.push_back(oldest);
+        self.0.lock().on_the_way.push_back(oldest);
     }
 
     /// The oldest batch in flight was written.
     pub(crate) fn written(&self, offsets: &WrittenOffsets) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let oldest = inner.on_the_way.pop_front().unwrap_or_default();
         for (partition, offset) in offsets.iter() {
             if inner.since.get(&partition).is_some_and(|&since| offset.assignment < since) {
@@ -63,7 +64,7 @@ impl Lag {
 
     /// A partition is read from offset `next` on.
     pub(crate) fn start_at(&self, partition: i32, next: i64, assignment: AssignmentId) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.since.insert(partition, assignment);
         inner.written.insert(partition, (next, i64::MAX));
         inner.read.remove(&partition);
@@ -71,7 +72,7 @@ impl Lag {
 
     /// Forgets the offsets of a partition that reads another log now.
     pub(crate) fn forget(&self, partition: i32) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.written.remove(&partition);
         inner.read.remove(&partition);
     }
@@ -81,7 +82,7 @@ impl Lag {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let (looked, paused) = (Instant::now(), metrics.paused.get() != 0);
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         for end in ends {
             let label = end.partition.to_string();
             let (next, records, oldest) = inner.behind(end);
@@ -115,10 +116,6 @@ impl Lag {
             positions.remove(gone);
         }
         inner.shown = assigned;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -200,7 +197,7 @@ mod tests {
         let lag = Lag::default();
         lag.start_at(0, 10, AssignmentId(1));
         lag.show(&metrics, "t", &[end()]);
-        lag.lock().positions.insert(0, (10, Instant::now() - Duration::from_secs(3_600)));
+        lag.0.lock().positions.insert(0, (10, Instant::now() - Duration::from_secs(3_600)));
         lag.show(&metrics, "t", &[end()]);
         lag.show(&metrics, "t", &[PartitionEnd { end: Some(11), ..end() }]);
         let seconds = metrics.lag_seconds.with_label_values(&["t", "0"]).get();

@@ -2,10 +2,11 @@
 //! whether to run them again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use store::{Job, JobState, Jobs};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ impl Replays {
 
     /// The database went back in time. `last`: the last finished replay according to the commit.
     pub(crate) fn went_back(&self, last: Option<i64>) {
-        let mut known = self.went_back.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.went_back.lock();
         *known = (*known).max(last);
         self.notify.notify_one();
     }
@@ -60,8 +61,7 @@ impl Replays {
                 None => return Ok(()),
                 Some((true, Ok(now))) => {
                     let committed = {
-                        let mut went_back =
-                            self.went_back.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut went_back = self.went_back.lock();
                         went_back.take()
                     };
                     for replay in known.went_back(&now, committed) {

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use enrich::ExitHistory;
 use model::{Publication, Timestamp};
+use parking_lot::Mutex;
 use store::{Error, PublicationReader, PublicationTable, Written};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,7 @@ pub(crate) struct SettledPartitions {
     history: watch::Receiver<Arc<ExitHistory>>,
     partitions: Mutex<BTreeMap<i32, Partition>>,
     /// The earliest publication that a change can concern since the evidence of the oldest batch that is not written yet,
-    /// if a list older than the known evidence came.
+    /// if a list older than the known evidence came. Locked before `partitions`.
     changed_from: Mutex<Option<Timestamp>>,
     /// The number of assignments so far.
     assignments: AtomicU64,
@@ -75,9 +76,9 @@ impl SettledPartitions {
     /// The set of valid lists changed. `from`: the earliest publication that the change can concern, if a list older than
     /// the known evidence came.
     pub(crate) fn evidence_changed(&self, from: Option<Timestamp>) {
-        let mut changed_from = self.lock_changed_from();
+        let mut changed_from = self.changed_from.lock();
         *changed_from = earliest(*changed_from, from);
-        for partition in self.lock().values_mut() {
+        for partition in self.partitions.lock().values_mut() {
             partition.begins_at(from);
         }
         self.notify.notify_one();
@@ -86,13 +87,13 @@ impl SettledPartitions {
     /// A batch was written, all earlier ones are. `oldest`: the evidence for its first record. If it is not the present
     /// one, a pass that began meanwhile may have missed these rows.
     fn written_with(&self, oldest: &Arc<ExitHistory>) {
-        let mut changed_from = self.lock_changed_from();
+        let mut changed_from = self.changed_from.lock();
         // A change is shown before it is told here, so one that is not shown yet is told after this lock.
         if self.is_present(oldest) {
             *changed_from = None;
             return;
         }
-        for partition in self.lock().values_mut() {
+        for partition in self.partitions.lock().values_mut() {
             (partition.has_older_rows, partition.settled_by) = (true, None);
             partition.begins_at(*changed_from);
         }
@@ -107,14 +108,14 @@ impl SettledPartitions {
         let assignment = self.assignments.fetch_add(1, Ordering::Relaxed);
         let mut partition = Partition { settled_by, assignment, ..Partition::default() };
         partition.begins_at(from);
-        self.lock().insert(number, partition);
+        self.partitions.lock().insert(number, partition);
         self.notify.notify_one();
     }
 
     /// Takes the partitions that are not settled by this evidence. None if it is no longer the present one, of which the
     /// loop is notified: a pass by it would take the start that a newer list has set.
     fn due(&self, history: &Arc<ExitHistory>, fingerprint: &str) -> BTreeMap<i32, Partition> {
-        let mut partitions = self.lock();
+        let mut partitions = self.partitions.lock();
         if !self.is_present(history) {
             return BTreeMap::new();
         }
@@ -153,7 +154,7 @@ impl SettledPartitions {
         taken: &BTreeMap<i32, Partition>,
         mut act: impl FnMut(&mut Partition, &Partition),
     ) {
-        let mut partitions = self.lock();
+        let mut partitions = self.partitions.lock();
         for (number, taken) in taken {
             if let Some(partition) = partitions.get_mut(number)
                 && partition.assignment == taken.assignment
@@ -161,15 +162,6 @@ impl SettledPartitions {
                 act(partition, taken);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Partition>> {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Taken before [`Self::lock`].
-    fn lock_changed_from(&self) -> MutexGuard<'_, Option<Timestamp>> {
-        self.changed_from.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -200,11 +192,11 @@ impl SettledEvidence for SettledPartitions {
     }
 
     fn revoked(&self, partition: i32) {
-        self.lock().remove(&partition);
+        self.partitions.lock().remove(&partition);
     }
 
     fn fingerprint(&self, partition: i32) -> Option<String> {
-        self.lock().get(&partition)?.settled_by.clone()
+        self.partitions.lock().get(&partition)?.settled_by.clone()
     }
 }
 

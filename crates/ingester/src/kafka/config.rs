@@ -1,8 +1,8 @@
 //! The settings for librdkafka, and its log lines written to the ingester's log.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -151,7 +151,7 @@ impl Repeated {
         {
             return false;
         }
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.0.lock();
         said.retain(|(_, at)| at.elapsed() <= QUIET);
         let news = said.iter().all(|(known, _)| *known != code);
         if news {
@@ -177,7 +177,7 @@ impl Trouble {
     /// answer. An error is more precise, so a line counts only if there was no recent message.
     pub(super) fn line(&self, facility: &str, message: &str) {
         let is_of_a_broker = ["FAIL", "REQTMOUT"].contains(&facility);
-        let is_news = self.lock().as_ref().is_none_or(|(_, at)| at.elapsed() >= RECENT);
+        let is_news = self.0.lock().as_ref().is_none_or(|(_, at)| at.elapsed() >= RECENT);
         if is_of_a_broker && is_news {
             // The line begins with the name of a thread.
             self.set(message.split_once("]: ").map_or(message, |(_, words)| words));
@@ -186,15 +186,11 @@ impl Trouble {
 
     /// The latest message; `None` if there was none.
     pub(super) fn words(&self) -> Option<String> {
-        self.lock().as_ref().map(|(words, _)| words.clone())
+        self.0.lock().as_ref().map(|(words, _)| words.clone())
     }
 
     fn set(&self, words: &str) {
-        *self.lock() = Some((words.to_owned(), Instant::now()));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<(String, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock() = Some((words.to_owned(), Instant::now()));
     }
 }
 
@@ -236,7 +232,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
     let what = message.split(" (after ").next().unwrap_or(message);
     let line = format!("{facility} {what}");
-    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lines = LINES.lock();
     lines.retain(|(_, at)| now.saturating_duration_since(*at) < QUIET);
     let is_new = lines.iter().all(|(said, _)| *said != line);
     if is_new {

@@ -1,8 +1,9 @@
 //! The callbacks of clients outside of the group.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -93,7 +94,7 @@ impl Quiet {
 
     /// Takes the first offset of the last batch that could not be read, if there was one.
     pub(super) fn take_unreadable(&self) -> Option<i64> {
-        self.0.unreadable.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.unreadable.lock().take()
     }
 }
 
@@ -108,7 +109,7 @@ impl ClientContext for Quiet {
             return;
         }
         if let Some(offset) = unreadable_batch(reason) {
-            *self.0.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
+            *self.0.unreadable.lock() = Some(offset);
         }
         self.0.trouble.error(&error, reason);
         if self.0.repeated.is_news(&error) {

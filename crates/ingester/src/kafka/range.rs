@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use model::Timestamp;
+use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -366,11 +367,11 @@ impl RateLimit {
 
     /// The offsets that were deleted before they were read, since the last call.
     pub(crate) fn take_gone(&self) -> Gone {
-        std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.gone.lock())
     }
 
     fn lose(&self, partition: i32, offsets: Range<i64>) {
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner).push((partition, offsets));
+        self.gone.lock().push((partition, offsets));
     }
 
     /// The time of the next chunk, after a chunk of `gone` records that was allowed at `free`. Idle time does not add up:

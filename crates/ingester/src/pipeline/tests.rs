@@ -2,11 +2,11 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use enrich::{ExitHistory, TfaRules, TorRules, format};
 use model::{Position, Publication, Timestamp, TorReason};
+use parking_lot::Mutex;
 use store::{Error, PublicationWriter, Recorded, Retrying, WaitCause, WaitObserver};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -35,11 +35,11 @@ struct Story(Arc<Mutex<Vec<String>>>);
 
 impl Story {
     fn tell(&self, what: impl Into<String>) {
-        self.0.lock().unwrap().push(what.into());
+        self.0.lock().push(what.into());
     }
 
     fn told(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     /// The rest of each line that begins with this word.
@@ -121,14 +121,14 @@ impl Table {
     }
 
     async fn write_once(&self, rows: &[Publication]) -> Result<Recorded, Error> {
-        let (takes, result) = self.script.lock().unwrap().pop_front().unwrap_or((1, Ok(())));
+        let (takes, result) = self.script.lock().pop_front().unwrap_or((1, Ok(())));
         {
-            let mut under_way = self.under_way.lock().unwrap();
+            let mut under_way = self.under_way.lock();
             under_way.0 += 1;
             under_way.1 = under_way.1.max(under_way.0);
         }
         sleep(Duration::from_millis(takes)).await;
-        self.under_way.lock().unwrap().0 -= 1;
+        self.under_way.lock().0 -= 1;
         result?;
         let names: Vec<_> = rows.iter().map(|row| row.id.name.as_str()).collect();
         if names.iter().any(|name| Some(*name) == self.refused) {
@@ -171,7 +171,7 @@ struct Topic {
 #[async_trait]
 impl DeadLetters for Topic {
     async fn deliver(&self, rejection: &Rejection, record: &Record) -> Result<(), Undelivered> {
-        let mut unacknowledged = self.unacknowledged.lock().unwrap();
+        let mut unacknowledged = self.unacknowledged.lock();
         if *unacknowledged > 0 {
             *unacknowledged -= 1;
             let (position, reason) = (record.position.clone(), "no answer".to_owned());
@@ -255,7 +255,7 @@ async fn batches_are_written_at_once_and_told_in_order() {
     let told = story.told();
     let place = |line: &str| told.iter().position(|told| told == line).unwrap();
     assert!(place("rows p0 p1") < place("written 0@2 of 1"), "{told:?}");
-    assert_eq!(table.under_way.lock().unwrap().1, LIMITS.in_flight);
+    assert_eq!(table.under_way.lock().1, LIMITS.in_flight);
 }
 
 #[tokio::test(start_paused = true)]
@@ -421,7 +421,7 @@ async fn what_the_table_refuses_for_good_ends_the_loop_and_nothing_behind_it_is_
     let story = Story::default();
     let table = Table::taking(&story, &[]);
     let fatal = Err(Error::Fatal("permission denied".into()));
-    *table.script.lock().unwrap() = [(5, Ok(())), (10, fatal), (1, Ok(()))].into();
+    *table.script.lock() = [(5, Ok(())), (10, fatal), (1, Ok(()))].into();
     let events = [chunk(1, (0..6).map(record)), SourceEvent::Ended];
     let ended = run(ingest(&story, Arc::new(table)), events).await;
     assert!(matches!(ended, Err(IngestError::Store(Error::Fatal(_)))), "{ended:?}");
@@ -443,7 +443,7 @@ async fn a_table_that_writes_one_by_one_is_written_one_by_one() {
     let events = [chunk(1, (0..12).map(record)), SourceEvent::Ended];
     run(ingest(&story, table.clone()), events).await.unwrap();
     assert_eq!(story.of("written"), ["0@6 of 1", "0@12 of 1"]);
-    assert_eq!(table.under_way.lock().unwrap().1, 1);
+    assert_eq!(table.under_way.lock().1, 1);
 }
 
 /// A table that keeps all rows.
@@ -453,7 +453,7 @@ struct Rows(Mutex<Vec<Publication>>);
 #[async_trait]
 impl RowStore for Rows {
     async fn write(&self, rows: &[Publication]) -> Result<store::Written, Error> {
-        self.0.lock().unwrap().extend_from_slice(rows);
+        self.0.lock().extend_from_slice(rows);
         Ok(store::Written::default())
     }
 
@@ -503,7 +503,7 @@ async fn no_lookup_is_wrong_while_the_evidence_is_swapped_a_hundred_times() {
     }
     source.send(SourceEvent::Ended).await.unwrap();
     running.await.unwrap();
-    let rows = rows.0.lock().unwrap();
+    let rows = rows.0.lock();
     assert_eq!(rows.len(), 5_000);
     for row in rows.iter() {
         let number: i64 = row.id.name.as_str()[1..].parse().unwrap();

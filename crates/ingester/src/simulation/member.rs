@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::process::{Process, Queue};
-use super::world::{CommitRequest, Committed, Shared, TableMode, World, lock};
+use super::world::{CommitRequest, Committed, Shared, TableMode, World};
 use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::{Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict};
 use crate::pipeline::ports::{Chunk, SourceEvent};
@@ -71,7 +71,7 @@ impl Member {
         let process = Process::start(world);
         let (places, sent) = (BTreeMap::new(), Vec::new());
         // Different members must have different owner tokens.
-        let claims = lock(world).rng.below(1 << 40) << 20;
+        let claims = world.lock().rng.below(1 << 40) << 20;
         Self { world: world.clone(), process, places, pending: None, sent, claims }
     }
 
@@ -81,7 +81,7 @@ impl Member {
 
     /// Assigns partitions.
     pub(super) fn assign(&mut self, partitions: &[i32]) {
-        lock(&self.world).generation += 1;
+        self.world.lock().generation += 1;
         self.process.queue.with(|queue| queue.assign(partitions.iter().copied()));
         for &partition in partitions {
             self.places.insert(partition, Place::default());
@@ -91,7 +91,7 @@ impl Member {
 
     /// Chooses starts for partitions that have none, or whose topic was created again.
     pub(super) fn choose_starts(&mut self) {
-        let world = lock(&self.world);
+        let world = self.world.lock();
         if world.is_coordinator_silent {
             return;
         }
@@ -126,7 +126,7 @@ impl Member {
     }
 
     fn read(&mut self, most: u64) {
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         let mut records = Vec::new();
         for (&partition, place) in &mut self.places {
             // A fetch has the topic's id: a new topic is not read at an old position.
@@ -160,7 +160,7 @@ impl Member {
 
     /// Whether everything was read and sent.
     pub(super) fn is_at_end(&self) -> bool {
-        let world = lock(&self.world);
+        let world = self.world.lock();
         self.pending.is_none()
             && self.places.iter().all(|(&partition, place)| {
                 place.topic_id == Some(world.topic_id)
@@ -184,7 +184,7 @@ impl Member {
         if offsets.is_empty() {
             return;
         }
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         if world.is_coordinator_silent && fate == CommitFate::Arrives {
             return self.process.queue.with(|queue| queue.not_sent(&offsets));
         }
@@ -210,7 +210,7 @@ impl Member {
 
     /// Stores the written offsets in the account; with `all` also those that did not change.
     pub(super) fn store(&mut self, all: bool) {
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         if world.mode != TableMode::Serves {
             return;
         }
@@ -253,7 +253,7 @@ impl Member {
 
     /// The pending commits arrive at the coordinator in order, and the member sees the group's offsets.
     pub(super) fn commits_arrive(&mut self) {
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         if world.is_coordinator_silent {
             return;
         }
@@ -277,7 +277,7 @@ impl Member {
 
     /// Takes partitions away without a revocation, as after the end of the session.
     pub(super) fn lose(&mut self, partitions: &[i32]) {
-        lock(&self.world).generation += 1;
+        self.world.lock().generation += 1;
         self.process.queue.with(|queue| queue.revoke(partitions.iter().copied()));
         for partition in partitions {
             self.places.remove(partition);
@@ -310,7 +310,7 @@ impl Member {
         let _ = timeout_at(deadline, self.process.events.send(SourceEvent::Ended)).await;
         let ended = timeout_at(deadline, &mut self.process.running).await;
         self.commit(CommitFate::Arrives);
-        lock(&self.world).generation += 1;
+        self.world.lock().generation += 1;
         match ended {
             Ok(Ok(Ok(()))) => match service::admin::Health::ready(&*self.process.health).reason {
                 Some(reason) => Err(format!("something waits after the end: {reason}")),
@@ -334,7 +334,7 @@ impl Member {
 
     /// Dies.
     pub(super) fn kill(self, writes_go_on: bool) {
-        lock(&self.world).generation += 1;
+        self.world.lock().generation += 1;
         self.process.kill(writes_go_on);
     }
 }

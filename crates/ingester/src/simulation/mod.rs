@@ -19,8 +19,9 @@ mod topic;
 mod world;
 
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use schedule::{Kind, Outcome};
 
@@ -73,12 +74,12 @@ fn simulate(seeds: Range<u64>) -> Summary {
                         break;
                     }
                     let outcome = schedule::run(seed);
-                    summary.lock().unwrap().add(seed, outcome);
+                    summary.lock().add(seed, outcome);
                 }
             });
         }
     });
-    let mut summary = summary.into_inner().unwrap();
+    let mut summary = summary.into_inner();
     summary.failed.sort_unstable();
     summary
 }

@@ -2,19 +2,20 @@
 //! topic. The writes of a killed process end with it, except those that the database continues.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use model::{EventIdentity, Publication};
+use parking_lot::Mutex;
 use service::metrics::Registry;
 use store::{Error, PublicationWriter, Recorded, Retrying, WaitCause};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::schedule::Kind;
-use super::world::{Shared, TableMode, WriteFault, evaluator, lock};
+use super::world::{Shared, TableMode, WriteFault, evaluator};
 use crate::daemon::health::Health;
 use crate::daemon::lag::Lag;
 use crate::daemon::metrics::IngesterMetrics;
@@ -90,7 +91,7 @@ pub(super) struct Queue(Arc<Mutex<CommitQueue>>);
 
 impl Queue {
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut CommitQueue) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.0.lock())
     }
 }
 
@@ -164,10 +165,10 @@ struct Rows {
 #[async_trait]
 impl RowStore for Rows {
     async fn write(&self, rows: &[Publication]) -> Result<store::Written, Error> {
-        lock(&self.world).batched(rows);
+        self.world.lock().batched(rows);
         let batch: Vec<_> = rows.iter().map(|row| row.identity).collect();
         let with = |act: &dyn Fn(&mut VecDeque<Vec<EventIdentity>>)| {
-            act(&mut self.batches.lock().unwrap_or_else(PoisonError::into_inner));
+            act(&mut self.batches.lock());
         };
         with(&|batches| batches.push_back(batch.clone()));
         let written = self.store.write(rows).await;
@@ -193,17 +194,17 @@ impl Table {
     /// Checks that all rows of a statement are consecutive rows of one batch.
     fn check(&self, rows: &[Publication]) {
         let asked: Vec<_> = rows.iter().map(|row| row.identity).collect();
-        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        let batches = self.batches.lock();
         let is_part = |batch: &Vec<EventIdentity>| {
             asked.is_empty() || batch.windows(asked.len()).any(|part| part == asked)
         };
         if !batches.iter().any(is_part) {
-            lock(&self.world).violated("rows are written outside of their batch");
+            self.world.lock().violated("rows are written outside of their batch");
         }
     }
 
     fn mode(&self) -> Result<(), Error> {
-        match lock(&self.world).mode {
+        match self.world.lock().mode {
             TableMode::Serves => Ok(()),
             TableMode::Away => Err(Error::Transient("connection refused".into())),
             TableMode::Refuses => Err(Error::Fatal("permission denied".into())),
@@ -212,7 +213,7 @@ impl Table {
 
     async fn takes(&self, fault: Option<WriteFault>) {
         let most = if fault == Some(WriteFault::Slow) { 8_000 } else { 40 };
-        let takes = lock(&self.world).rng.below(most);
+        let takes = self.world.lock().rng.below(most);
         tokio::time::sleep(Duration::from_millis(takes)).await;
     }
 
@@ -222,7 +223,7 @@ impl Table {
         if is_over && !self.life.writes_go_on.load(Ordering::Relaxed) {
             return Ok(Recorded::default());
         }
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         if world.refuses(rows) {
             return Err(Error::Data("violates a constraint".into()));
         }
@@ -236,7 +237,7 @@ impl PublicationWriter for Table {
         self.life.goes_on().await;
         self.check(rows);
         self.mode()?;
-        let fault = lock(&self.world).next_fault();
+        let fault = self.world.lock().next_fault();
         if let Some(WriteFault::Fails(cause)) = fault {
             self.takes(None).await;
             return Err(error(cause));
@@ -288,14 +289,14 @@ struct DeadLetterTopic {
 impl DeadLetters for DeadLetterTopic {
     async fn deliver(&self, _: &Rejection, record: &Record) -> Result<(), Undelivered> {
         self.life.goes_on().await;
-        let takes = lock(&self.world).rng.below(20);
+        let takes = self.world.lock().rng.below(20);
         tokio::time::sleep(Duration::from_millis(takes)).await;
         self.life.goes_on().await;
         let undelivered = || Undelivered {
             position: record.position.clone(),
             reason: "no acknowledgement".into(),
         };
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         if world.dead_letters_away {
             return Err(undelivered());
         }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::member::{CommitFate, Member};
 use super::rng::Rng;
 use super::topic::Expected;
-use super::world::{Backup, PARTITIONS, Shared, TableMode, World, WriteFault, lock};
+use super::world::{Backup, PARTITIONS, Shared, TableMode, World, WriteFault};
 
 /// Fewer steps find few errors.
 const LEAST_STEPS: u64 = 200;
@@ -64,12 +64,12 @@ pub(super) fn run(seed: u64) -> Outcome {
         let steps = LEAST_STEPS + schedule.rng.below(50);
         for _ in 0..steps {
             schedule.step().await;
-            if lock(&schedule.world).violation.is_some() {
+            if schedule.world.lock().violation.is_some() {
                 break;
             }
         }
         schedule.end().await;
-        let mut world = lock(&schedule.world);
+        let mut world = schedule.world.lock();
         Outcome {
             kinds: std::mem::take(&mut world.kinds),
             steps,
@@ -80,7 +80,7 @@ pub(super) fn run(seed: u64) -> Outcome {
 
 impl Schedule {
     fn happened(&self, kind: Kind) {
-        lock(&self.world).happened(kind);
+        self.world.lock().happened(kind);
     }
 
     async fn step(&mut self) {
@@ -90,7 +90,7 @@ impl Schedule {
         match self.rng.below(100) {
             0..22 => {
                 for _ in 0..=self.rng.below(3) {
-                    lock(&self.world).produce();
+                    self.world.lock().produce();
                 }
             }
             22..58 => self.poll(),
@@ -99,7 +99,7 @@ impl Schedule {
             75..79 => self.others_read(),
             _ => self.fault().await,
         }
-        let is_refusing = lock(&self.world).mode == TableMode::Refuses;
+        let is_refusing = self.world.lock().mode == TableMode::Refuses;
         if self.member.is_none() && !is_refusing && self.rng.one_in(4) {
             self.join();
         }
@@ -113,7 +113,7 @@ impl Schedule {
         let Some(member) = &mut self.member else { return };
         if !member.poll(most) {
             if member.process.running.is_finished() {
-                lock(&self.world).violated("the loop ended by itself");
+                self.world.lock().violated("the loop ended by itself");
             }
             self.happened(Kind::ReadingPaused);
         }
@@ -179,7 +179,7 @@ impl Schedule {
             16 => self.write_fault(WriteFault::Slow, Kind::SlowWrite),
             17 => self.write_fault(WriteFault::AnswerLost, Kind::AnswerLost),
             18 if self.rng.one_in(4) => self.write_fault(WriteFault::Endless, Kind::EndlessWrite),
-            19 => lock(&self.world).lost_acknowledgements += 1,
+            19 => self.world.lock().lost_acknowledgements += 1,
             20 if self.rng.one_in(2) => self.stop().await,
             21 => self.crash(),
             22 => self.cut(),
@@ -212,13 +212,13 @@ impl Schedule {
     }
 
     fn recreate_topic(&mut self) {
-        lock(&self.world).recreate_topic();
+        self.world.lock().recreate_topic();
         self.happened(Kind::TopicRecreated);
     }
 
     fn delete_records(&mut self) {
         let partition = i32::try_from(self.rng.below(PARTITIONS.unsigned_abs().into())).unwrap();
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         let (low, high) = (world.log(partition).low, world.log(partition).high());
         let to = low + i64::try_from(self.rng.below((high - low + 1).unsigned_abs())).unwrap();
         world.delete_before(partition, to);
@@ -234,7 +234,7 @@ impl Schedule {
         let has_served =
             self.member.as_ref().is_some_and(|member| member.process.life.has_served());
         self.mended_at = Some(Instant::now() + seconds);
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         match kind {
             Kind::CoordinatorSilent => world.is_coordinator_silent = true,
             Kind::DatabaseAway => world.mode = TableMode::Away,
@@ -249,7 +249,7 @@ impl Schedule {
 
     fn mend(&mut self) {
         self.mended_at = None;
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         world.mode = TableMode::Serves;
         world.is_coordinator_silent = false;
         world.dead_letters_away = false;
@@ -257,7 +257,7 @@ impl Schedule {
 
     /// Sets a fault for the next write. It has happened when a write takes it.
     fn write_fault(&self, fault: WriteFault, kind: Kind) {
-        lock(&self.world).faults.push((fault, kind));
+        self.world.lock().faults.push((fault, kind));
     }
 
     async fn stop(&mut self) {
@@ -288,7 +288,7 @@ impl Schedule {
 
     fn cut(&mut self) {
         let partition = i32::try_from(self.rng.below(PARTITIONS.unsigned_abs().into())).unwrap();
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         let (low, high) = (world.log(partition).low, world.log(partition).high());
         // Two truncations without a read in between cannot be distinguished from one.
         let low = low.max(world.log(partition).last_cut());
@@ -299,7 +299,7 @@ impl Schedule {
     }
 
     fn put_back(&mut self) {
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         match self.backup.take() {
             None => self.backup = Some(world.back_up()),
             Some(backup) => {
@@ -314,7 +314,7 @@ impl Schedule {
     fn others_read(&mut self) {
         let partition = i32::try_from(self.rng.below(PARTITIONS.unsigned_abs().into())).unwrap();
         let most = 1 + i64::try_from(self.rng.below(6)).unwrap();
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         let is_ours = self.member.as_ref().is_some_and(|member| member.owns(partition));
         let is_away = world.is_coordinator_silent || world.mode != TableMode::Serves;
         if is_ours || is_away || world.log(partition).epoch() > 0 {
@@ -350,8 +350,8 @@ impl Schedule {
     /// The phase without faults: everything is read to the end.
     async fn end(&mut self) {
         self.mend();
-        lock(&self.world).faults.clear();
-        lock(&self.world).lost_acknowledgements = 0;
+        self.world.lock().faults.clear();
+        self.world.lock().lost_acknowledgements = 0;
         let is_stuck = |member: &Member| {
             member.process.life.has_endless_write.load(std::sync::atomic::Ordering::Relaxed)
         };
@@ -374,7 +374,7 @@ impl Schedule {
         }
         let ended = if member.is_at_end() { Ok(()) } else { Err("reading does not end".into()) };
         let stopped = member.stop(END).await;
-        let mut world = lock(&self.world);
+        let mut world = self.world.lock();
         world.kinds[Kind::RowRefused as usize] = world.refused_rows();
         ended.and(stopped).unwrap_or_else(|what| world.violated(what));
         world.check_end();

@@ -2,10 +2,11 @@
 //! invariants. The first violation fails the schedule.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 
 use enrich::{ExitHistory, TfaRules, TorRules};
 use model::{EventIdentity, Position, Publication, PublicationId};
+use parking_lot::Mutex;
 use store::{Account, Advance, DatabaseId, Recorded, TablePosition, WaitCause};
 
 use super::rng::Rng;
@@ -114,10 +115,6 @@ pub(super) struct World {
 
 /// The world, shared by the schedule, the member and its process.
 pub(super) type Shared = Arc<Mutex<World>>;
-
-pub(super) fn lock(world: &Shared) -> MutexGuard<'_, World> {
-    world.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {

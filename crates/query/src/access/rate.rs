@@ -4,9 +4,9 @@
 //! client whose time has passed needs no entry, so full buckets are removed first.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use service::config::ConfigError;
 
 use super::client::Client;
@@ -73,7 +73,7 @@ impl Limiter {
     }
 
     fn take_at(&self, client: Client, cost: u64, now: u64) -> Result<(), Duration> {
-        let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.full_at.lock();
         let buckets = self.buckets(&table, client, cost, now);
         let fullest = buckets.iter().flatten().map(|(_, after)| *after).max().unwrap_or(now);
         let missing = fullest.saturating_sub(self.latest(now));
@@ -91,7 +91,7 @@ impl Limiter {
     }
 
     fn take_afterwards_at(&self, client: Client, cost: u64, now: u64) {
-        let mut table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.full_at.lock();
         let mut buckets = self.buckets(&table, client, cost, now);
         for (_, after) in buckets.iter_mut().flatten() {
             *after = (*after).min(now + 2 * self.quota * self.interval);
@@ -145,7 +145,7 @@ impl Limiter {
     }
 
     fn status_at(&self, client: Client, now: u64) -> RateStatus {
-        let table = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.full_at.lock();
         let mut status = RateStatus { remaining: self.quota, reset: 0 };
         for (own, times) in of(client).into_iter().flatten() {
             let full_at = full_at(&table, own, now);
@@ -163,7 +163,7 @@ impl Limiter {
 
     /// How many clients are in the table.
     pub(crate) fn clients(&self) -> usize {
-        self.full_at.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.full_at.lock().len()
     }
 }
 

@@ -2,9 +2,10 @@
 //! can be neither guessed nor reversed.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use parking_lot::RwLock;
 use service::config::ConfigError;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -70,14 +71,14 @@ impl Tokens {
     pub(super) fn read_again(&self, file: &Path) -> Result<bool, ConfigError> {
         let mut tokens = if file.as_os_str().is_empty() { Vec::new() } else { of_file(file)? };
         tokens.extend_from_slice(&self.listed);
-        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.write();
         let changed = **all != *tokens;
         *all = tokens.into();
         Ok(changed)
     }
 
     fn all(&self) -> Arc<[Token]> {
-        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.all.read().clone()
     }
 
     pub(super) fn is_empty(&self) -> bool {

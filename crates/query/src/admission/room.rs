@@ -1,10 +1,11 @@
 //! A shared budget of bytes, and the rule that chooses which holder is evicted.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use service::connection::Peer;
 use tokio::sync::Notify;
 
@@ -92,7 +93,7 @@ impl Room {
 
     /// A place with 0 bytes.
     pub(super) fn enter(self: &Arc<Self>, guest: Guest, client: Client) -> Place {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let id = state.next;
         state.next += 1;
         let evicted = Arc::<Evicted>::default();
@@ -111,7 +112,7 @@ impl Room {
 
     /// Takes the bytes and returns true, or evicts at most one guest and returns false.
     fn try_grow(&self, id: u64, bytes: u64) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(client) = state.guests.get(&id).map(|own| own.client) else { return false };
         let fits = state.used + bytes <= self.total;
         // Shares are not enforced while less than half of the budget is used.
@@ -135,10 +136,6 @@ impl Room {
             state.going += 1;
         }
         false
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,7 +261,7 @@ impl Place {
 
     /// The body has arrived. From now on it waits for this daemon, and is not evicted.
     pub(crate) fn arrived(&mut self) -> Result<(), GivenUp> {
-        let mut state = self.room.lock();
+        let mut state = self.room.state.lock();
         if self.evicted.flag.load(Ordering::Relaxed) {
             return Err(GivenUp);
         }
@@ -282,7 +279,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.room.lock().leave(self.id);
+        self.room.state.lock().leave(self.id);
         self.room.freed.notify_waiters();
     }
 }

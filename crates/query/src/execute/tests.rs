@@ -298,11 +298,11 @@ async fn a_filter_reaches_the_store_whole() {
         created_before: None,
         order: Order::NewestFirst,
     };
-    assert_eq!(*memory.filter.lock().unwrap(), Some(expected.clone()));
+    assert_eq!(*memory.filter.lock(), Some(expected.clone()));
     let query = "query ($f: PublicationFilter!) { publications(first: 1, filter: $f) { edges { cursor } } }";
     let variables = r#"{"f":{"name":"pg","username":"brianc","tor":"UNKNOWN","tfa":"NO","disputed":true,"createdAfter":"2019-07-25T00:00:00Z","createdBefore":null}}"#;
     run(&executor, query, variables).await.unwrap();
-    assert_eq!(*memory.filter.lock().unwrap(), Some(expected));
+    assert_eq!(*memory.filter.lock(), Some(expected));
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Bounds;
@@ -62,7 +63,7 @@ impl Crowd {
 
     /// Whether there is no place for another connection, because all are open and none is idle.
     pub(super) fn is_full(&self) -> bool {
-        let all = lock(&self.connections);
+        let all = self.connections.lock();
         all.len() >= self.bounds.max_connections && !all.values().any(|other| other.is_idle())
     }
 
@@ -71,7 +72,7 @@ impl Crowd {
     pub(super) fn admit(&self, address: IpAddr) -> Option<Arc<Connection>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection::new(id, address, &self.bounds));
-        let mut all = lock(&self.connections);
+        let mut all = self.connections.lock();
         let share = self.bounds.max_per_address;
         let is_exempt = self.bounds.exempt.iter().any(|network| network.contains(&address));
         if all.len() >= share && !is_exempt {
@@ -92,14 +93,14 @@ impl Crowd {
     }
 
     pub(super) fn leave(&self, connection: &Connection) {
-        lock(&self.connections).remove(&connection.id);
+        self.connections.lock().remove(&connection.id);
         self.head_ended(connection);
     }
 
     /// Counts bytes that arrived while no request is in progress, because they belong to a head. If there are too many
     /// long heads, closes the connection with the oldest of them.
     pub(super) fn head_grew(&self, connection: &Connection, bytes: usize) {
-        let mut activity = lock(&connection.state);
+        let mut activity = connection.state.lock();
         if activity.is_answering {
             return;
         }
@@ -110,9 +111,9 @@ impl Crowd {
         if was_short && is_long {
             let before = self.long_heads.fetch_add(1, Ordering::Relaxed);
             if before >= self.bounds.max_long_heads {
-                let all = lock(&self.connections);
+                let all = self.connections.lock();
                 let others = all.values().filter(|other| other.id != connection.id);
-                let long = others.filter(|other| lock(&other.state).head > SHORT_HEAD);
+                let long = others.filter(|other| other.state.lock().head > SHORT_HEAD);
                 if let Some(other) = oldest(long).and_then(|id| all.get(&id)) {
                     other.cut();
                 }
@@ -122,7 +123,7 @@ impl Crowd {
 
     /// The head has become a request, or the connection ended before.
     pub(super) fn head_ended(&self, connection: &Connection) {
-        let head = std::mem::take(&mut lock(&connection.state).head);
+        let head = std::mem::take(&mut connection.state.lock().head);
         if head > SHORT_HEAD {
             self.long_heads.fetch_sub(1, Ordering::Relaxed);
         }
@@ -172,14 +173,14 @@ impl Connection {
 
     /// A request was read.
     pub(super) fn asked(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.is_answering = true;
         state.reckoned = None;
     }
 
     /// The response is ready.
     pub(super) fn answered(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.is_answering = false;
         state.since = Instant::now();
     }
@@ -189,13 +190,13 @@ impl Connection {
     }
 
     fn idle_since(&self) -> Option<Instant> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (!state.is_answering && !state.is_sending).then_some(state.since)
     }
 
     /// The client received this many bytes of its response.
     pub(super) fn took(&self, bytes: usize) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.is_sending = false;
         if state.reckoned.is_some() {
             let credit = self.credit(&state) + bytes as f64;
@@ -206,7 +207,7 @@ impl Connection {
 
     /// The client does not receive bytes at present. Returns how far it is behind.
     pub(super) fn waits(&self) -> Duration {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.is_sending = true;
         if state.reckoned.is_none() {
             state.credit = self.most_credit();
@@ -216,7 +217,7 @@ impl Connection {
     }
 
     pub(super) fn behind(&self) -> Duration {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         if state.is_sending { self.behind_by(&state) } else { Duration::ZERO }
     }
 
@@ -239,8 +240,4 @@ impl Connection {
     pub(super) const fn most_behind(&self) -> Duration {
         self.most_behind
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,9 +6,10 @@
 //! queue is empty.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use model::{Publication, PublicationId};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -65,7 +66,7 @@ impl LookupCoalescer {
 impl Shared {
     /// Queues a look-up if no slot is free; else takes a slot and returns `None`.
     fn wait(&self, ids: &[PublicationId]) -> Option<oneshot::Receiver<Answer>> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.used < SLOTS {
             queue.used += 1;
             return None;
@@ -73,10 +74,6 @@ impl Shared {
         let (answer, answered) = oneshot::channel();
         queue.waiting.push_back(Call { ids: ids.to_vec(), answer });
         Some(answered)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,7 +93,7 @@ struct Alone<'a>(&'a Arc<Shared>);
 /// Passes the slot on, also if the caller is cancelled.
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        let mut queue = self.0.lock();
+        let mut queue = self.0.queue.lock();
         match Handle::try_current() {
             Ok(runtime) if !queue.waiting.is_empty() => {
                 drop(queue);
@@ -129,7 +126,7 @@ impl BatchTask {
 
     /// Takes as many waiting look-ups as fit into a batch. If there are none, releases the slot and returns `None`.
     fn take_batch(&mut self) -> Option<Vec<Call>> {
-        let mut queue = self.shared.lock();
+        let mut queue = self.shared.queue.lock();
         let (mut calls, mut keys) = (Vec::new(), 0);
         let fits = |call: &Call, keys: usize| keys == 0 || keys + call.ids.len() <= BATCH;
         while let Some(call) = queue.waiting.pop_front_if(|call| fits(call, keys)) {
@@ -181,7 +178,7 @@ impl BatchTask {
 impl Drop for BatchTask {
     fn drop(&mut self) {
         if !self.is_released {
-            self.shared.lock().release();
+            self.shared.queue.lock().release();
         }
     }
 }

@@ -2,9 +2,9 @@
 //! trips of one. It has no time limit for a statement, and does not say why it has no free connection.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sqlx::Connection;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
@@ -166,7 +166,7 @@ impl Connections {
         let url = self.url();
         let limit = self.settings.statement_timeout;
         let session = Session::open(&url, &self.settings, Some(limit)).await?;
-        let mut idle = self.lock();
+        let mut idle = self.idle.lock();
         if self.follows && idle.server != session.server {
             idle.sessions.clear();
             idle.server.clone_from(&session.server);
@@ -183,7 +183,7 @@ impl Connections {
 
     /// The URL, read again if it is in a file.
     fn url(&self) -> PostgresUrl {
-        let mut url = self.url.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut url = self.url.lock();
         if self.settings.has_url_file() {
             // A read may fail while the file is being replaced; the next connect reads the new URL.
             if let Ok(Database::Postgres(newest)) = self.settings.database() {
@@ -233,7 +233,7 @@ impl Connections {
     /// Takes an idle session that still answers.
     async fn idle(&self) -> Option<Session> {
         loop {
-            let mut session = self.lock().sessions.pop()?;
+            let mut session = self.idle.lock().sessions.pop()?;
             if session.made.elapsed() >= LIFETIME {
                 continue;
             }
@@ -249,16 +249,12 @@ impl Connections {
 
     fn put_back(&self, mut session: Session) {
         session.used = Instant::now();
-        let mut idle = self.lock();
+        let mut idle = self.idle.lock();
         if !self.follows || idle.server == session.server {
             // The session used last is used next, so that sessions that are not needed stay idle and are closed.
             idle.sessions.retain(|session| session.used.elapsed() < SPARE);
             idle.sessions.push(session);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -321,7 +317,7 @@ impl Tries<'_> {
             }
             Some(Err(error)) => Error::from(error),
             None => {
-                connections.lock().sessions.clear();
+                connections.idle.lock().sessions.clear();
                 connections.end(session).await;
                 let limit = connections.settings.statement_timeout;
                 let said = format!("no answer within {limit:?} (store.statement_timeout)");
@@ -333,7 +329,7 @@ impl Tries<'_> {
             return Some(Err(error));
         }
         // The idle sessions date from the same time and may have the same fault, so they are discarded.
-        connections.lock().sessions.clear();
+        connections.idle.lock().sessions.clear();
         if self.was_used { None } else { Some(Err(error)) }
     }
 }

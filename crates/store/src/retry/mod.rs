@@ -4,11 +4,12 @@
 mod rows;
 mod wait;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use model::{PackageName, Publication, PublicationId, Timestamp};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::Publication;
@@ -178,8 +177,8 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         let error = match self.watched(self.inner.record(rows), wait).await {
             Ok(recorded) => {
                 self.has_served();
-                *self.ended() = Some(Instant::now());
-                self.recent().accept(rows.len());
+                *self.ended.lock() = Some(Instant::now());
+                self.rows.lock().accept(rows.len());
                 return Ok(Verdict::Written(recorded));
             }
             Err(error) => error,
@@ -208,19 +207,15 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
     async fn watched<T>(&self, write: impl Future<Output = T>, wait: &mut Wait<'_>) -> T {
         let (mut write, began) = (pin!(write), Instant::now());
         loop {
-            let due = self.ended().map_or(began, |ended| ended.max(began)) + PATIENCE;
+            let due = self.ended.lock().map_or(began, |ended| ended.max(began)) + PATIENCE;
             if let Ok(done) = tokio::time::timeout_at(due, &mut write).await {
                 return done;
             }
-            if self.ended().is_none_or(|ended| ended + PATIENCE <= due) {
+            if self.ended.lock().is_none_or(|ended| ended + PATIENCE <= due) {
                 wait.stalled();
                 return write.await;
             }
         }
-    }
-
-    fn ended(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Decides the next step for rows that the database refused, by testing whether a typical row passes.
@@ -230,7 +225,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
             Ok(()) if !std::mem::replace(&mut part.was_refused, true) => {
                 Ok(Verdict::RetryNow(error))
             }
-            Ok(()) if self.recent().refuse() => Ok(Verdict::Refused(error.to_string())),
+            Ok(()) if self.rows.lock().refuse() => Ok(Verdict::Refused(error.to_string())),
             Ok(()) => Ok(Verdict::RetryLater(Error::fatal(format!(
                 "more than half of the last {RECENT} rows were refused, so the table is taken to be at fault: {error}"
             )))),
@@ -242,9 +237,5 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
 
     async fn passes(&self) -> bool {
         self.inner.probe().await.is_ok()
-    }
-
-    pub(super) fn recent(&self) -> MutexGuard<'_, RecentRows> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

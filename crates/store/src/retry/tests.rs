@@ -13,27 +13,27 @@ struct Observed(Mutex<(BTreeMap<WaitCause, i32>, Vec<String>, u32)>);
 
 impl WaitObserver for Observed {
     fn waiting(&self, cause: WaitCause, error: &Error) {
-        let mut seen = self.0.lock().unwrap();
+        let mut seen = self.0.lock();
         *seen.0.entry(cause).or_default() += 1;
         seen.1.push(format!("{cause:?}: {error}"));
     }
 
     fn recovered(&self, cause: WaitCause) {
-        *self.0.lock().unwrap().0.entry(cause).or_default() -= 1;
+        *self.0.lock().0.entry(cause).or_default() -= 1;
     }
 
     fn retried(&self, _: WaitCause, _: &Error) {
-        self.0.lock().unwrap().2 += 1;
+        self.0.lock().2 += 1;
     }
 }
 
 impl Observed {
     fn told(&self) -> Vec<String> {
-        self.0.lock().unwrap().1.clone()
+        self.0.lock().1.clone()
     }
 
     fn waiters(&self, cause: WaitCause) -> i32 {
-        self.0.lock().unwrap().0.get(&cause).copied().unwrap_or_default()
+        self.0.lock().0.get(&cause).copied().unwrap_or_default()
     }
 }
 
@@ -51,18 +51,18 @@ struct Scripted {
 #[async_trait]
 impl PublicationWriter for Scripted {
     async fn record(&self, records: &[Publication]) -> Result<Recorded, Error> {
-        self.tries.lock().unwrap().push(records.len());
-        if let Some(error) = self.script.lock().unwrap().pop_front() {
+        self.tries.lock().push(records.len());
+        if let Some(error) = self.script.lock().pop_front() {
             return Err(error);
         }
-        (self.rule.lock().unwrap())(records)?;
+        (self.rule.lock())(records)?;
         let names = records.iter().map(|row| row.id.name.as_str().to_owned());
-        self.rows.lock().unwrap().extend(names);
+        self.rows.lock().extend(names);
         Ok(Recorded { inserted: records.len() as u64, ..Recorded::default() })
     }
 
     async fn probe(&self) -> Result<(), Error> {
-        (self.probe.lock().unwrap())()
+        (self.probe.lock())()
     }
 }
 
@@ -114,7 +114,7 @@ async fn what_passes_is_tried_again_and_told_once() {
     assert_eq!(began.elapsed(), Duration::from_millis(50 + 100 + 200 + 400 + 800));
     assert_eq!(scene.observed.told(), ["Away: the database is not available: connection refused"]);
     assert_eq!(scene.observed.waiters(WaitCause::Away), 0);
-    assert_eq!(scene.observed.0.lock().unwrap().2, 5, "each try is counted");
+    assert_eq!(scene.observed.0.lock().2, 5, "each try is counted");
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,7 +145,7 @@ async fn each_waiter_is_counted_until_its_own_end() {
     given_up.abort();
     assert!(given_up.await.is_err());
     assert_eq!(scene.observed.waiters(WaitCause::Away), 3);
-    *scene.store.rule.lock().unwrap() = Box::new(|_| Ok(()));
+    *scene.store.rule.lock() = Box::new(|_| Ok(()));
     for writer in writers {
         writer.await.unwrap().unwrap();
     }
@@ -161,7 +161,7 @@ async fn a_batch_that_runs_into_a_time_limit_goes_in_halves() {
     let scene = scene([], rule);
     let written = scene.retrying.write(&rows(37)).await.unwrap();
     assert_eq!(written.recorded.inserted, 37);
-    assert_eq!(*scene.store.tries.lock().unwrap(), [37, 18, 9, 9, 19, 9, 10]);
+    assert_eq!(*scene.store.tries.lock(), [37, 18, 9, 9, 19, 9, 10]);
     assert!(scene.observed.told().is_empty());
 }
 
@@ -180,7 +180,7 @@ async fn a_row_that_is_refused_alone_is_told_with_its_place() {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_refuses_a_typical_row_too_is_waited_for() {
     let scene = scene([], |_| Err(data()));
-    *scene.store.probe.lock().unwrap() =
+    *scene.store.probe.lock() =
         || Err(Error::Data("null value in column \"x\" (SQLSTATE 23502)".into()));
     let error = scene.retrying.write(&rows(9)).await.unwrap_err();
     assert!(error.to_string().contains("23502"), "before anything succeeded: {error}");
@@ -193,8 +193,8 @@ async fn a_table_that_refuses_a_typical_row_too_is_waited_for() {
     let told = scene.observed.told();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].starts_with("Refused") && told[0].contains("column \"x\""), "{told:?}");
-    assert!(scene.store.tries.lock().unwrap().iter().all(|&tried| tried == 9), "not bisected");
-    *scene.store.rule.lock().unwrap() = Box::new(|_| Ok(()));
+    assert!(scene.store.tries.lock().iter().all(|&tried| tried == 9), "not bisected");
+    *scene.store.rule.lock() = Box::new(|_| Ok(()));
     assert_eq!(writing.await.unwrap().recorded.inserted, 9);
 }
 
@@ -208,7 +208,7 @@ async fn too_many_refused_rows_are_the_tables_fault() {
     assert_eq!((written.refused.len(), written.recorded.inserted), (BAD.len(), 187));
     // All rows are bad: at most ten of the last twenty are refused.
     let all = scene([], |_| Err(data()));
-    all.retrying.recent().accept(1_000);
+    all.retrying.rows.lock().accept(1_000);
     let batch = rows(50);
     let waited = tokio::time::timeout(Duration::from_secs(60), all.retrying.write(&batch)).await;
     assert!(waited.is_err());
@@ -229,11 +229,11 @@ async fn a_row_that_fails_by_what_passes_is_refused_after_five_minutes_while_oth
         assert_eq!(written.refused.iter().map(|it| it.place).collect::<Vec<_>>(), [3]);
         assert!(began.elapsed() >= Duration::from_secs(300), "{:?}", began.elapsed());
         assert!(began.elapsed() < Duration::from_secs(330), "{:?}", began.elapsed());
-        assert_eq!(scene.store.rows.lock().unwrap().len(), 19);
+        assert_eq!(scene.store.rows.lock().len(), 19);
     }
     // While a typical row fails too, no row is refused.
     let scene = scene([], |_| Err(Error::transient("connection refused")));
-    *scene.store.probe.lock().unwrap() = || Err(Error::transient("connection refused"));
+    *scene.store.probe.lock() = || Err(Error::transient("connection refused"));
     let batch = rows(1);
     let waited =
         tokio::time::timeout(Duration::from_secs(3600), scene.retrying.write(&batch)).await;

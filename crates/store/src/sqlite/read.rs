@@ -1,11 +1,11 @@
 //! Reads publications.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use model::{Credential, PackageName, Past, Publication, PublicationId, PublishMethod, Timestamp};
+use parking_lot::Mutex;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 
@@ -62,7 +62,7 @@ impl SqliteReader {
     /// The connections to the file that is there now. SQLite would continue to read from a file that was replaced.
     fn pool(&self) -> Result<SqlitePool, Error> {
         let file = file(self.options.get_filename())?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if let Some((known, pool)) = &*open
             && *known == file
         {

@@ -1,6 +1,8 @@
 //! Completes letters with omitted parts, by reading their original records.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::DeadLetter;
 use crate::kafka::{self, RangeReader};
@@ -43,7 +45,7 @@ impl Originals {
     }
 
     fn find(&self, topic: &str, partition: i32, offset: i64) -> anyhow::Result<Option<Record>> {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = self.reader.lock();
         let reader = match &mut *reader {
             Some(reader) => reader,
             none => none.insert(RangeReader::open(&self.settings, BUFFER).map_err(kafka::refused)?),

@@ -4,11 +4,12 @@
 mod letter;
 mod topic;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use model::Timestamp;
+use parking_lot::Mutex;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -79,12 +80,12 @@ impl DeadLetters {
     }
 
     fn producers(&self) -> Arc<Producers> {
-        self.producers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.producers.lock().clone()
     }
 
     /// Replaces producers that had a fatal error, so that letters are sent again when the cause is over.
     fn renew(&self, failed: &Arc<Producers>) -> KafkaResult<()> {
-        let mut current = self.producers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.producers.lock();
         if Arc::ptr_eq(&current, failed) {
             *current = Arc::new(Producers::open(&self.config)?);
         }

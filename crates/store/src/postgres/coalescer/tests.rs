@@ -59,7 +59,7 @@ impl Scene {
     }
 
     async fn is_released(&self) {
-        let is_released = async || self.coalescer.shared.lock().used == 0;
+        let is_released = async || self.coalescer.shared.queue.lock().used == 0;
         eventually("all slots to be released", PATIENCE, is_released).await;
     }
 
@@ -130,7 +130,7 @@ async fn one_after_another_each_leaves_at_once() {
             scene.coalescer.find(std::slice::from_ref(&row.id)).await.unwrap(),
             [Some(row.clone())]
         );
-        assert_eq!(scene.coalescer.shared.lock().used, 0);
+        assert_eq!(scene.coalescer.shared.queue.lock().used, 0);
     }
 }
 
