@@ -39,7 +39,9 @@ pub struct Access {
 pub async fn access(settings: &StoreSettings) -> Result<Access, Error> {
     match settings.database()? {
         Database::Postgres(url) => {
-            ask_postgres(postgres::connect(&url, settings).await?, &settings.schema).await
+            let connection = postgres::connect(&url, settings).await?;
+            let asking = ask_postgres(connection, &settings.schema);
+            postgres::limited(settings.statement_timeout, asking).await
         }
         Database::Sqlite(options) => ask_sqlite(options).await,
     }

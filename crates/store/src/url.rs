@@ -72,13 +72,41 @@ fn invalid(parameter: &str) -> Problem {
     format!("has a value of {parameter} that cannot be used").into()
 }
 
-fn unsupported(parameter: &str) -> Problem {
-    // A key that is malformed may be a value, such as a password.
-    let is_name = parameter.len() <= 40
-        && parameter.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-[].".contains(&byte));
-    let name = if is_name { parameter } else { "[not a name]" };
-    format!("has the parameter {name}, which is not supported").into()
+fn unsupported(parameter: &str, known: &[&str]) -> Problem {
+    if known.contains(&parameter) {
+        return format!("has the parameter {parameter}, which is not supported").into();
+    }
+    // The rest of a password that has an `&` of its own looks like a parameter.
+    "has a parameter that is not known; if the password has an &, write %26".into()
 }
+
+/// libpq's other parameters (PostgreSQL manual, "Parameter Key Words").
+const UNSUPPORTED: [&str; 24] = [
+    "fallback_application_name",
+    "gssdelegation",
+    "gsslib",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "passfile",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "service",
+    "servicefile",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkeylogfile",
+    "sslpassword",
+    "sslsni",
+    "tcp_user_timeout",
+];
 
 /// Parameters that are passed to sqlx, which treats them as libpq does.
 const HANDED_ON: [&str; 9] = [
@@ -126,17 +154,31 @@ impl PostgresUrl {
         let (mut mode, mut root) = (None, None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (key, raw) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let value = decode(raw).ok_or_else(|| invalid(key))?;
+            let value = percent_decode_str(raw).decode_utf8();
+            let value =
+                value.map_err(|_| Problem::Borrowed("has a parameter that is not UTF-8"))?;
             match key {
                 "host" | "hostaddr" | "port" if value.contains(',') => {
                     return Err("names several hosts, which is not supported".into());
                 }
                 "sslmode" | "ssl-mode" => {
-                    mode = Some(PgSslMode::from_str(&value).map_err(|_| invalid(key))?);
+                    let word = PgSslMode::from_str(&value).map_err(|_| invalid(key))?;
+                    // sqlx would never try TLS.
+                    if matches!(word, PgSslMode::Allow) {
+                        return Err("asks for sslmode=allow, which is not supported".into());
+                    }
+                    mode = Some(word);
                 }
                 "sslrootcert" | "ssl-root-cert" | "ssl-ca" => root = Some(value),
                 "sslcert" | "ssl-cert" | "sslkey" | "ssl-key" => {
-                    readable(key, &value)?;
+                    let text = readable(key, &value)?;
+                    let is_key = key.ends_with("key");
+                    let begin = if is_key { "PRIVATE KEY-----" } else { "-----BEGIN CERTIFICATE" };
+                    if !text.contains(begin) || is_key && text.contains("ENCRYPTED") {
+                        let what =
+                            if is_key { "private key without a password" } else { "certificate" };
+                        return Err(format!("names in {key} {value}, which holds no {what}").into());
+                    }
                     handed_on.push(parameter);
                 }
                 "connect_timeout" => {
@@ -145,22 +187,30 @@ impl PostgresUrl {
                     connect_timeout = Some(Duration::from_secs(seconds));
                 }
                 "target_session_attrs" => target = SessionKind::parse(&value)?,
-                _ if HANDED_ON.contains(&key) || key.starts_with("options[") => {
+                _ if HANDED_ON.contains(&key)
+                    || key.starts_with("options[") && key.ends_with(']') =>
+                {
                     handed_on.push(parameter);
                 }
                 _ => {
                     let known = WITHOUT_EFFECT.iter().find(|(known, _)| *known == key);
-                    let (_, values) = known.ok_or_else(|| unsupported(key))?;
+                    let (_, values) = known.ok_or_else(|| unsupported(key, &UNSUPPORTED))?;
                     if !values.contains(&&*value) {
                         return Err(format!("asks for a {key} that is not supported").into());
                     }
                 }
             }
         }
-        let url = format!("{base}?{}", handed_on.join("&"));
+        // sqlx would read a plus as a space, which libpq does not.
+        let url = format!("{base}?{}", handed_on.join("&").replace('+', "%2B"));
         // sqlx's error message would quote the value.
         let unreadable = |_| Problem::Borrowed("cannot be read as a database URL");
         let mut options = PgConnectOptions::from_str(&url).map_err(unreadable)?;
+        // The URL's parser keeps the brackets of an IPv6 address, which the resolver does not know.
+        let host = options.get_host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if options.get_socket().is_none() {
+            options = options.host(&host);
+        }
         options = secured(options, mode, root.as_deref())?;
         if options.get_application_name().is_none() {
             options = options.application_name("publication");
@@ -189,8 +239,15 @@ fn secured(
                     format!("names in sslrootcert {path}, which holds no certificate").into()
                 );
             }
-            let is_required = matches!(mode, PgSslMode::Require);
-            let mode = if is_required { PgSslMode::VerifyCa } else { mode };
+            let mode = match mode {
+                PgSslMode::Require | PgSslMode::VerifyCa => PgSslMode::VerifyCa,
+                PgSslMode::VerifyFull => mode,
+                _ => {
+                    return Err(
+                        "has sslrootcert without an sslmode that verifies: use verify-full".into(),
+                    );
+                }
+            };
             Ok(options.ssl_mode(mode).ssl_root_cert(path))
         }
         None => Ok(options.ssl_mode(mode)),
@@ -211,12 +268,6 @@ fn authority(url: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-/// Decodes a value as sqlx does, which reads a plus as a space.
-fn decode(raw: &str) -> Option<String> {
-    let spaced = raw.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
-}
-
 /// Parses a `sqlite://` URL.
 pub(crate) fn sqlite(url: &str) -> Result<SqliteConnectOptions, Problem> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
@@ -227,7 +278,9 @@ pub(crate) fn sqlite(url: &str) -> Result<SqliteConnectOptions, Problem> {
             (key @ ("mode" | "cache"), _) => {
                 return Err(format!("asks for a {key} that is not supported").into());
             }
-            (key, _) => return Err(unsupported(key)),
+            (key, _) => {
+                return Err(unsupported(key, &["immutable", "key", "psow", "nolock", "vfs"]));
+            }
         }
     }
     let options = SqliteConnectOptions::from_str(url);
@@ -262,10 +315,16 @@ mod tests {
             ("connect_timeout=hunter2", "connect_timeout"),
             ("connect_timeout=0", "connect_timeout"),
             ("sslmode=hunter2", "sslmode"),
+            ("sslmode=allow", "allow"),
+            ("options[work_mem=hunter2", "not known"),
+            ("password=x&hunter2", "%26"),
+            ("password=x&hunter2=y", "%26"),
             ("keepalives=1", "keepalives"),
-            ("hunter2%20is%20secret=1", "[not a name]"),
             ("host=a,b", "several hosts"),
-            ("sslrootcert=/no/such/file", "/no/such/file"),
+            ("sslmode=require&sslrootcert=/no/such/file", "/no/such/file"),
+            ("sslrootcert=Cargo.toml", "Cargo.toml"),
+            ("sslcert=Cargo.toml", "no certificate"),
+            ("sslkey=Cargo.toml", "no private key"),
             ("sslrootcert=system", "verify-full"),
             ("sslcert=/no/such/file", "sslcert"),
         ] {
@@ -309,6 +368,9 @@ mod tests {
         assert_eq!(read.address(), "h:5432");
         let socket = PostgresUrl::parse("postgres://u@%2Frun%2Fpg:5433/db").unwrap();
         assert_eq!(socket.address(), "/run/pg port 5433");
+        let six = PostgresUrl::parse("postgres://u@[::1]:5433/db?application_name=a+b").unwrap();
+        assert_eq!(six.address(), "::1:5433");
+        assert_eq!(six.options.get_application_name(), Some("a+b"));
         assert!(!read.target.takes(true, true) && read.target.takes(false, false));
         let plain = PostgresUrl::parse("postgres://u@h/db").unwrap();
         assert_eq!(plain.options.get_application_name(), Some("publication"));
@@ -325,5 +387,7 @@ mod tests {
         let url = format!("postgres://u@h/db?{parameters}");
         let read = PostgresUrl::parse(&url).unwrap();
         assert!(matches!(read.options.get_ssl_mode(), PgSslMode::VerifyCa), "as libpq has it");
+        let parameters = parameters.replace("require", "prefer");
+        assert!(problem(&parameters).unwrap().contains("verify-full"));
     }
 }

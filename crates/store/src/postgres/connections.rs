@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sqlx::Connection;
-use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
+use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use super::session::{Session, connect};
+use super::session::{Session, connect, silent};
 use crate::settings::{Database, PostgresUrl};
 use crate::{Error, StoreSettings};
 
@@ -111,7 +111,7 @@ impl Connections {
         &self,
         work: impl Future<Output = sqlx::Result<T>>,
     ) -> Option<sqlx::Result<T>> {
-        tokio::time::timeout(self.settings.statement_timeout, work).await.ok()
+        tokio::time::timeout(self.limit(), work).await.ok()
     }
 
     /// Checks that each connection has a session of its own. Checked once, because poolers are rarely reconfigured.
@@ -123,10 +123,14 @@ impl Connections {
         Ok(())
     }
 
-    /// Opens a session without a time limit, outside the pool.
-    pub(super) async fn unlimited(&self) -> Result<PgConnection, Error> {
-        let url = self.url();
-        Ok(Session::open(&url, &self.settings, None).await?.connection)
+    /// Opens a session outside the pool, for statements that may take up to `limit`; `None` for no limit.
+    pub(super) async fn apart(&self, limit: Option<Duration>) -> Result<Session, Error> {
+        Session::open(&self.url(), &self.settings, limit).await
+    }
+
+    /// `store.statement_timeout`.
+    pub(super) fn limit(&self) -> Duration {
+        self.settings.statement_timeout
     }
 
     async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
@@ -143,7 +147,7 @@ impl Connections {
     }
 
     /// Ends a session that does not answer, from another session: its server process may hold locks, such as those of a `COPY`.
-    async fn end(&self, session: Session) {
+    pub(super) async fn end(&self, session: Session) {
         let ended = async {
             let mut connection = self.connect().await?;
             let ended = session.backend.end(&mut connection.connection).await?;
@@ -164,8 +168,7 @@ impl Connections {
 
     async fn connect(&self) -> Result<Session, Error> {
         let url = self.url();
-        let limit = self.settings.statement_timeout;
-        let session = Session::open(&url, &self.settings, Some(limit)).await?;
+        let session = Session::open(&url, &self.settings, Some(self.limit())).await?;
         let mut idle = self.idle.lock();
         if self.follows && idle.server != session.server {
             idle.sessions.clear();
@@ -319,9 +322,7 @@ impl Tries<'_> {
             None => {
                 connections.idle.lock().sessions.clear();
                 connections.end(session).await;
-                let limit = connections.settings.statement_timeout;
-                let said = format!("no answer within {limit:?} (store.statement_timeout)");
-                return Some(Err(Error::TimedOut(said.into())));
+                return Some(Err(silent(connections.limit())));
             }
         };
         if !matches!(error, Error::Transient(_) | Error::Fatal(_)) {

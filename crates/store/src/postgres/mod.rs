@@ -8,6 +8,7 @@ mod history;
 mod inspect;
 mod jobs;
 mod lookup;
+mod migrate;
 mod positions;
 mod read;
 mod row;
@@ -19,6 +20,6 @@ pub use read::PostgresReader;
 pub use write::PostgresWriter;
 
 pub(crate) use inspect::inspect;
-pub(crate) use session::connect;
+pub(crate) use session::{connect, limited};
 
 pub(crate) use crate::migrations::POSTGRES as MIGRATOR;

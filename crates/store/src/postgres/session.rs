@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
+use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
 
 use crate::settings::{PostgresUrl, SessionKind};
@@ -53,6 +54,15 @@ pub(super) struct Backend {
     start: Option<String>,
     /// The unique mark that was set in the session.
     mark: String,
+}
+
+/// What a server process does.
+pub(super) struct Activity {
+    /// Whether it executes a statement.
+    pub(super) is_active: bool,
+    /// The time of the last change of that.
+    pub(super) since: String,
+    pub(super) waits_for_a_lock: bool,
 }
 
 impl Session {
@@ -120,6 +130,19 @@ impl Session {
 }
 
 impl Backend {
+    /// Looks at what the server process does; without a row if it has ended.
+    pub(super) fn activity(&self) -> Query<'static, Postgres, PgArguments> {
+        let sql = "SELECT state = 'active', state_change::text, wait_event_type IS NOT DISTINCT FROM 'Lock' \
+                   FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2";
+        sqlx::query(sql).bind(self.pid).bind(self.start.clone()).persistent(false)
+    }
+
+    /// The row of [`Backend::activity`].
+    pub(super) fn activity_of(row: &PgRow) -> Result<Activity, Error> {
+        let (is_active, waits_for_a_lock) = (row.try_get(0)?, row.try_get(2)?);
+        Ok(Activity { is_active, since: row.try_get(1)?, waits_for_a_lock })
+    }
+
     /// Terminates the server process, which may hold the locks of an abandoned statement. An idle process holds no
     /// locks, and behind a pooler may serve another client by now, so it is left alone.
     pub(super) async fn end(&self, connection: &mut PgConnection) -> sqlx::Result<bool> {
@@ -145,9 +168,29 @@ pub(crate) async fn connect(
 ) -> Result<PgConnection, Error> {
     let open = || Session::open(url, settings, Some(settings.statement_timeout));
     let (mut one, mut other) = (open().await?, open().await?);
-    // In a transaction the second connection keeps its session, so the first gets another session, or gets the second's mark.
-    sqlx::raw_sql("BEGIN").execute(&mut other.connection).await?;
-    if one.is_own().await? && other.is_own().await? { Ok(one.connection) } else { Err(shared()) }
+    let are_own = async {
+        // In a transaction the second connection keeps its session, so the first gets another session, or gets the second's mark.
+        sqlx::raw_sql("BEGIN").execute(&mut other.connection).await?;
+        Ok(one.is_own().await? && other.is_own().await?)
+    };
+    if limited(settings.statement_timeout, are_own).await? {
+        Ok(one.connection)
+    } else {
+        Err(shared())
+    }
+}
+
+/// Waits for work with a session, but no longer than `limit`.
+pub(crate) async fn limited<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(silent(limit)))
+}
+
+/// The error for a server that does not answer in time.
+pub(super) fn silent(limit: Duration) -> Error {
+    Error::TimedOut(format!("no answer within {limit:?} (store.statement_timeout)").into())
 }
 
 /// The error for a pooler that shares sessions between clients.

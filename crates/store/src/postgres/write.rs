@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use async_trait::async_trait;
 use model::{Publication, Timestamp, merge_all};
-use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::connections::Connections;
+use super::copy;
 use super::fresh::FreshKeys;
+use super::migrate::migrate;
 use super::values::Time;
-use super::{MIGRATOR, copy, inspect};
 use crate::columns::{COLUMNS, Kind, list, names};
 use crate::merge::POSTGRES;
 use crate::settings::PostgresUrl;
@@ -176,22 +176,7 @@ impl PublicationWriter for PostgresWriter {
 #[async_trait]
 impl PublicationTable for PostgresWriter {
     async fn migrate(&self) -> Result<(), Error> {
-        self.connections.check_sessions().await?;
-        // Waiting for another session's lock, and the migration itself, may take long.
-        let mut connection = self.connections.unlimited().await?;
-        inspect(&mut connection, &self.schema).await?;
-        let pending = pending(&mut connection).await?;
-        if pending.is_empty() {
-            return Ok(());
-        }
-        let create = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
-        let may_create: bool = sqlx::query_scalar(create).fetch_one(&mut connection).await?;
-        if !may_create {
-            return Err(Error::fatal(format!(
-                "migrations {pending:?} are to run: run `migrate` as the owner of the schema"
-            )));
-        }
-        Ok(MIGRATOR.run_direct(None, &mut connection, false).await?)
+        migrate(&self.connections, &self.schema).await
     }
 
     async fn generation(&self) -> Result<u32, Error> {
@@ -212,32 +197,6 @@ impl PublicationTable for PostgresWriter {
         self.connections.fetch_all(|| sqlx::query("SELECT 1 FROM publication LIMIT 0")).await?;
         Ok(())
     }
-}
-
-/// The migrations that have not run yet. The migrator itself would first create its table, which a role that may only read
-/// and write rows has no right to do.
-///
-/// # Errors
-/// [`Error::Fatal`] if a migration was applied that this build does not have, or has in another form.
-async fn pending(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
-    let made = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
-    let applied = match sqlx::query_as::<_, (i64, Vec<u8>)>(made).fetch_all(connection).await {
-        Ok(rows) => rows,
-        // 42P01: undefined_table.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
-    for (version, checksum) in &applied {
-        match MIGRATOR.iter().find(|known| known.version == *version) {
-            None => return Err(MigrateError::VersionMissing(*version).into()),
-            Some(known) if *known.checksum != **checksum => {
-                return Err(MigrateError::VersionMismatch(*version).into());
-            }
-            Some(_) => {}
-        }
-    }
-    let is_pending = |version: &i64| applied.iter().all(|(applied, _)| applied != version);
-    Ok(MIGRATOR.iter().map(|known| known.version).filter(is_pending).collect())
 }
 
 /// The SQL of the given rows, as a table.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use model::Publication;
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 use testkit::{Postgres, eventually, postgres};
 
