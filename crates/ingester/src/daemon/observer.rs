@@ -192,9 +192,13 @@ impl GroupObserver for GroupWatch {
         self.metrics.offset_gap_records_total.inc_by(records);
     }
 
-    fn went_back(&self, records: u64, replay: Option<i64>) {
+    fn went_back(&self, records: u64) {
         self.metrics.store_rewound_records_total.inc_by(records);
-        self.replays.went_back(replay);
+        self.replays.went_back();
+    }
+
+    fn committed_replay(&self, last: i64) {
+        self.replays.committed(last);
     }
 
     fn last_replay(&self) -> Option<i64> {

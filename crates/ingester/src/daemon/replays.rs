@@ -3,10 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use store::{Job, JobState, Jobs};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +20,10 @@ const REMEMBERED: u32 = 100;
 pub(crate) struct Replays {
     /// The number of the last finished replay; 0 where none is known.
     last: AtomicI64,
-    /// The last finished replay according to the group's commit, set when the database went back in time.
-    went_back: Mutex<Option<i64>>,
+    /// The last finished replay according to the group's commits; 0 where they name none.
+    committed: AtomicI64,
+    /// Whether the database went back in time since the last read.
+    went_back: AtomicBool,
     notify: Notify,
 }
 
@@ -32,14 +33,20 @@ impl Replays {
         Some(self.last.load(Ordering::Relaxed)).filter(|&last| last > 0)
     }
 
-    /// The database went back in time. `last`: the last finished replay according to the commit.
-    pub(crate) fn went_back(&self, last: Option<i64>) {
-        let mut known = self.went_back.lock();
-        *known = (*known).max(last);
+    /// The group's commit says that this replay has finished.
+    pub(crate) fn committed(&self, last: i64) {
+        self.committed.fetch_max(last, Ordering::Relaxed);
         self.notify.notify_one();
     }
 
-    /// Reads the replays until `stop` is cancelled. After the database went back in time, logs those that it lost.
+    /// The database went back in time.
+    pub(crate) fn went_back(&self) {
+        self.went_back.store(true, Ordering::Relaxed);
+        self.notify.notify_one();
+    }
+
+    /// Reads the replays until `stop` is cancelled, and logs those that the database has lost. That shows here alone if no new
+    /// record was written since, so that no position went back.
     pub(crate) async fn watch(
         self: Arc<Self>,
         jobs: Arc<dyn Jobs>,
@@ -51,33 +58,28 @@ impl Replays {
         loop {
             let pause = std::mem::replace(&mut wait, READ_EVERY);
             let read = async {
-                let went_back = tokio::select! {
-                    () = self.notify.notified() => true,
-                    () = tokio::time::sleep(pause) => false,
-                };
-                (went_back, jobs.jobs(REMEMBERED).await)
+                // Either way the table is read.
+                drop(tokio::time::timeout(pause, self.notify.notified()).await);
+                jobs.jobs(REMEMBERED).await
             };
             match stop.run_until_cancelled(read).await {
                 None => return Ok(()),
-                Some((true, Ok(now))) => {
-                    let committed = {
-                        let mut went_back = self.went_back.lock();
-                        went_back.take()
-                    };
-                    for replay in known.went_back(&now, committed) {
+                Some(Ok(now)) => {
+                    let went_back = self.went_back.swap(false, Ordering::Relaxed);
+                    for replay in
+                        known.read(&now, self.committed.load(Ordering::Relaxed), went_back)
+                    {
                         tracing::warn!(
                             replay,
                             "the database went back to before the end of a replay: what it wrote since is missing; run it again"
                         );
                     }
                 }
-                Some((false, Ok(now))) => known.read(&now),
                 // The writers report the errors of the database.
-                Some((went_back, Err(error))) => {
+                Some(Err(error)) => {
                     tracing::debug!(%error, "replays cannot be read");
-                    if went_back {
-                        self.notify.notify_one();
-                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    if self.went_back.load(Ordering::Relaxed) {
+                        wait = Duration::from_secs(1);
                     }
                 }
             }
@@ -96,21 +98,16 @@ struct KnownReplays {
 }
 
 impl KnownReplays {
-    fn read(&mut self, now: &[Job]) {
-        let there = finished(now);
-        self.named.retain(|id| !there.contains(id));
-        self.done.extend(there);
-        // The table has older ones too, which are not read.
-        let oldest = now.iter().map(|job| job.id).min().unwrap_or(0);
-        self.done.retain(|&id| id >= oldest);
-    }
-
-    /// Reads a table that went back in time; returns the replays that it lost and that are not named yet.
-    fn went_back(&mut self, now: &[Job], committed: Option<i64>) -> Vec<i64> {
+    /// Takes in the table. Returns the replays that it has lost and that are not named yet; after the database went back in time
+    /// also those that run, because it lacks a part of their rows.
+    fn read(&mut self, now: &[Job], committed: i64, went_back: bool) -> Vec<i64> {
         let there = finished(now);
         // A number is given again after the table has lost it, and its new replay can be lost too.
         self.named.retain(|id| !there.contains(id));
-        let running = now.iter().filter(|job| job.state == JobState::Running);
+        // The table has older ones too, which are not read.
+        let oldest = now.iter().map(|job| job.id).min().unwrap_or(0);
+        self.done.retain(|&id| id >= oldest);
+        let running = now.iter().filter(|job| went_back && job.state == JobState::Running);
         let lost = lost(&self.done, &there, committed).chain(running.map(|job| job.id));
         let news = lost.filter(|&replay| self.named.insert(replay)).collect();
         self.done = there;
@@ -127,12 +124,10 @@ fn finished(jobs: &[Job]) -> BTreeSet<i64> {
 fn lost<'a>(
     known: &'a BTreeSet<i64>,
     there: &'a BTreeSet<i64>,
-    committed: Option<i64>,
+    committed: i64,
 ) -> impl Iterator<Item = i64> + 'a {
     let newest = there.last().max(known.last()).copied().unwrap_or(0);
-    let by_commit = committed
-        .into_iter()
-        .flat_map(move |last| (newest + 1).max(last - i64::from(REMEMBERED))..=last);
+    let by_commit = (newest + 1).max(committed - i64::from(REMEMBERED))..=committed;
     known.difference(there).copied().chain(by_commit)
 }
 
@@ -149,10 +144,10 @@ mod tests {
             let (known, there) = (known.iter().copied().collect(), there.iter().copied().collect());
             lost(&known, &there, committed).collect::<Vec<_>>()
         };
-        assert_eq!(lost(&[1, 2, 4], &[1, 2], Some(4)), [4]);
-        assert_eq!(lost(&[], &[1, 2], Some(4)), [3, 4], "after a restart the commit says it");
-        assert_eq!(lost(&[], &[1, 2, 4], Some(4)), [0; 0]);
-        assert_eq!(lost(&[1], &[1], None), [0; 0]);
+        assert_eq!(lost(&[1, 2, 4], &[1, 2], 4), [4]);
+        assert_eq!(lost(&[], &[1, 2], 4), [3, 4], "after a restart the commit says it");
+        assert_eq!(lost(&[], &[1, 2, 4], 4), [0; 0]);
+        assert_eq!(lost(&[1], &[1], 0), [0; 0]);
     }
 
     #[test]
@@ -172,15 +167,22 @@ mod tests {
             jobs.iter().map(job).collect()
         };
         let mut known = KnownReplays::default();
-        known.read(&table(&[(6, JobState::Done), (7, JobState::Done)]));
+        assert_eq!(
+            known.read(&table(&[(6, JobState::Done), (7, JobState::Done)]), 0, false),
+            [0; 0]
+        );
         let restored = table(&[(6, JobState::Done)]);
-        assert_eq!(known.went_back(&restored, None), [7]);
-        assert_eq!(known.went_back(&restored, Some(7)), [0; 0], "each loss is named once");
+        assert_eq!(known.read(&restored, 0, false), [7], "no position needs to go back");
+        assert_eq!(known.read(&restored, 7, true), [0; 0], "each loss is named once");
         // The operator runs it again, under the same number.
         let running = table(&[(6, JobState::Done), (7, JobState::Running)]);
-        known.read(&running);
-        assert_eq!(known.went_back(&running, None), [0; 0]);
-        known.read(&table(&[(6, JobState::Done), (7, JobState::Done)]));
-        assert_eq!(known.went_back(&restored, None), [7]);
+        assert_eq!(known.read(&running, 7, false), [0; 0]);
+        assert_eq!(
+            known.read(&table(&[(6, JobState::Done), (7, JobState::Done)]), 7, false),
+            [0; 0]
+        );
+        assert_eq!(known.read(&restored, 7, true), [7]);
+        let half = table(&[(6, JobState::Done), (8, JobState::Running)]);
+        assert_eq!(known.read(&half, 7, true), [8], "a part of its rows is gone");
     }
 }

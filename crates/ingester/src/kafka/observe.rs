@@ -62,9 +62,11 @@ pub(crate) trait GroupObserver: Send + Sync {
     /// Records were lost before they were read.
     fn lost(&self, records: u64);
 
-    /// The database went back in time and lacks this many written records. `replay`: the number of the last replay that
-    /// was finished when the group's offset was committed, if the commit has it.
-    fn went_back(&self, records: u64, replay: Option<i64>);
+    /// The database went back in time and lacks this many written records.
+    fn went_back(&self, records: u64);
+
+    /// The number of the last replay that was finished when the group's offset was committed.
+    fn committed_replay(&self, last: i64);
 
     /// The number of the last finished replay that is known. It is committed with the offsets.
     fn last_replay(&self) -> Option<i64>;

@@ -428,6 +428,9 @@ fn choose_start(
         if facts.is_written_before(start) {
             queue.starts_as_written(partition, at, facts.committed == Some(start.position));
         }
+        if let Some(skipped) = start.skipped() {
+            queue.starts_behind(partition, skipped);
+        }
     });
     (place.position, place.start) = (Some(at), Some(start.position));
     (place.topic_id, place.proved, place.validated) = (Some(world.topic_id), None, None);

@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use store::{Advance, PositionKey, Positions, TablePosition};
+use store::{Advance, Claimed, PositionKey, Positions, TablePosition};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::account::{Answer, Claim, Held, PATIENCE, Request, Verdict, verdict};
@@ -40,6 +40,7 @@ async fn answer(store: &dyn Positions, request: Request) -> Result<Answer, store
         Request::Claim { key, owner, partitions } => {
             let numbers: Vec<i32> = partitions.iter().map(|&(number, _)| number).collect();
             let claimed = store.claim(&key, &owner, &numbers).await?;
+            tell_of_another_topic(store, &key, &claimed).await?;
             Ok(Answer::Claimed { topic_id: key.topic_id, owner, partitions, claimed })
         }
         Request::Advance { key, positions } => {
@@ -48,6 +49,30 @@ async fn answer(store: &dyn Positions, request: Request) -> Result<Answer, store
             Ok(Answer::Advanced { positions, advanced })
         }
     }
+}
+
+/// A broker forgets the group's offsets when a topic is deleted. Where this one was made again while no ingester ran, only the
+/// table shows that there was another.
+async fn tell_of_another_topic(
+    store: &dyn Positions,
+    key: &PositionKey,
+    claimed: &Claimed,
+) -> Result<(), store::Error> {
+    let new = claimed.accounts.iter().filter(|account| account.position.is_none());
+    let new: Vec<i32> = new.map(|account| account.partition).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let accounts = store.accounts(&key.group).await?;
+    let others = accounts.iter().filter(|other| other.topic_id != key.topic_id);
+    let mut others = others.map(|other| &other.account);
+    if others.any(|other| other.position.is_some() && new.contains(&other.partition)) {
+        tracing::warn!(
+            partitions = ?new,
+            "the group has read another topic before: if that was this one, deleted and made again, what was unread in it is lost"
+        );
+    }
+    Ok(())
 }
 
 impl PollState {
@@ -244,6 +269,10 @@ impl Context {
         if doubted.is_empty() {
             return;
         }
+        tracing::info!(
+            topic = %self.topic, partitions = ?doubted,
+            "the database's account is not as it was left (another database, or another owner): it is claimed again"
+        );
         let list = self.list(doubted.iter().map(|&partition| (partition, 0)));
         if self.fatal(list.and_then(|list| consumer.pause(&list))).is_none() {
             return;
@@ -266,7 +295,7 @@ impl Context {
     }
 
     /// Logs the note of a start, and counts its records.
-    pub(super) fn say(&self, partition: i32, note: Note, replay: Option<i64>) {
+    pub(super) fn say(&self, partition: i32, note: Note) {
         let topic = &self.topic;
         let count = |from: i64, to: i64| to.saturating_sub(from).max(0).cast_unsigned();
         match note {
@@ -276,7 +305,7 @@ impl Context {
                     %topic, partition, from, to, records,
                     "the database went back in time: what it lacks is read again from the topic"
                 );
-                self.observer.went_back(records, replay);
+                self.observer.went_back(records);
             }
             Note::AccountGone { from, to } => {
                 let records = count(from, to);
@@ -284,7 +313,7 @@ impl Context {
                     %topic, partition, from, to, records,
                     "the database has no account of this group, although there was one: the topic is read again from its first record"
                 );
-                self.observer.went_back(records, replay);
+                self.observer.went_back(records);
             }
             Note::Reset { from, to } if to > from => {
                 let skipped = count(from, to);

@@ -24,6 +24,8 @@ struct Ownership {
     start: Option<i64>,
     /// The largest written offset.
     written: Option<i64>,
+    /// Offsets that are lost: the first, and one more than the last.
+    lost: Option<(i64, i64)>,
     /// The offset in the table's account.
     stored: Option<i64>,
     /// The metadata has changed: the offset must be stored again before it is committed.
@@ -49,6 +51,7 @@ impl CommitQueue {
                 since,
                 start: None,
                 written: None,
+                lost: None,
                 stored: None,
                 is_changed: false,
                 sent: None,
@@ -72,6 +75,7 @@ impl CommitQueue {
             return false;
         }
         owned.written = owned.written.max(Some(offset.next));
+        owned.pass_lost();
         true
     }
 
@@ -99,6 +103,16 @@ impl CommitQueue {
         {
             owned.written = Some(next);
             owned.sent = Some(next).filter(|_| is_committed);
+        }
+    }
+
+    /// A partition starts behind lost offsets, which no record will complete: where everything before the first of them is
+    /// written, so is everything before `to`. Else each start would lose them again, until a new record comes.
+    pub(crate) fn starts_behind(&mut self, partition: i32, (from, to): (i64, i64)) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            let first = owned.lost.filter(|&(_, end)| end == from).map_or(from, |(first, _)| first);
+            owned.lost = Some((first, to));
+            owned.pass_lost();
         }
     }
 
@@ -172,6 +186,17 @@ impl CommitQueue {
             owned.sent = None;
         }
         owned.confirmed
+    }
+}
+
+impl Ownership {
+    fn pass_lost(&mut self) {
+        if let Some((from, to)) = self.lost
+            && self.written.or(self.start) >= Some(from)
+        {
+            self.written = self.written.max(Some(to));
+            self.lost = None;
+        }
     }
 }
 
@@ -267,6 +292,21 @@ mod tests {
         queue.not_sent(&[(0, 12)]);
         queue.assign([0]);
         assert_eq!(take(&mut queue), []);
+    }
+
+    #[test]
+    fn lost_offsets_are_committed_after_what_is_before_them() {
+        let mut queue = CommitQueue::default();
+        queue.assign([0, 1]);
+        queue.starts_after(0, Some(3));
+        queue.starts_behind(0, (3, 9));
+        assert_eq!(take(&mut queue), [(0, 9)], "no new record is needed");
+        queue.starts_after(1, Some(5));
+        queue.written(1, at(1, 6));
+        queue.starts_behind(1, (8, 20));
+        assert_eq!(take(&mut queue), [(1, 6)], "the records before the gap are not written yet");
+        queue.written(1, at(1, 8));
+        assert_eq!(take(&mut queue), [(1, 20)]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::account::Claim;
 use super::callbacks::{Context, NOWHERE};
 use super::start_offsets::{Decision, Facts, Gap, GapCause, LogPosition, Start};
-use super::state::{Partition, Reading};
+use super::state::{Partition, Reading, Taking};
 use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::config;
 use crate::kafka::ffi::{self, TopicIds};
@@ -23,9 +23,16 @@ use crate::settings::OnGap;
 const QUESTION: Duration = Duration::from_secs(2);
 /// The delay before a request without an answer is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long librdkafka may take to start an assigned partition. It first stops the old fetch. A partition that it stopped
-/// at [`NOWHERE`] never starts by itself.
-const TAKE: Duration = Duration::from_secs(5);
+/// How long librdkafka may take to start an assigned partition, at first and at most. It first stops the old fetch. A partition
+/// whose fetch at [`NOWHERE`] it sent before the pause is stopped by the broker's answer, and never starts by itself.
+const TAKE: Duration = Duration::from_millis(500);
+const TAKE_AT_MOST: Duration = Duration::from_secs(5);
+
+impl Taking {
+    fn new() -> Self {
+        Self { since: Instant::now(), limit: TAKE }
+    }
+}
 
 /// The group's commit for a partition.
 #[derive(Debug, Clone, Default)]
@@ -274,7 +281,10 @@ impl Context {
         }
         let assignment = self.take_in_start(number, facts, start);
         if let Some(note) = start.note {
-            self.say(number, note, facts.metadata.replay);
+            self.say(number, note);
+        }
+        if let Some(last) = facts.metadata.replay.filter(|_| !facts.is_mirrored()) {
+            self.observer.committed_replay(last);
         }
         if start.other_log {
             self.observer.forget(number);
@@ -322,7 +332,7 @@ impl Context {
             held.at_least = stood.filter(|_| !start.other_log);
         }
         let partition = Partition {
-            reading: Reading::Starts(start.position, Instant::now()),
+            reading: Reading::Starts(start.position, Taking::new()),
             start: Some(start.position),
             next: None,
             settled_by: facts.settled_by(start.note),
@@ -335,6 +345,9 @@ impl Context {
             let is_committed = facts.committed == Some(start.position)
                 && (facts.metadata.has_account || !facts.is_account_kept);
             state.commits.starts_as_written(number, at, is_committed);
+        }
+        if let Some(skipped) = start.skipped() {
+            state.commits.starts_behind(number, skipped);
         }
         state.commits.assignment()
     }
@@ -351,12 +364,12 @@ impl Context {
     /// Makes librdkafka go to the chosen starts by a seek: the broker checks the epoch of a seek, but not that of an
     /// assignment.
     fn take_starts(&self, consumer: &BaseConsumer<Self>) -> KafkaResult<()> {
-        let starting: Vec<(i32, LogPosition, Instant)> = {
+        let starting: Vec<(i32, LogPosition)> = {
             let state = self.state();
             let starting =
                 state.partitions.iter().filter_map(|(&number, partition)| {
                     match partition.reading {
-                        Reading::Starts(position, since) => Some((number, position, since)),
+                        Reading::Starts(position, _) => Some((number, position)),
                         _ => None,
                     }
                 });
@@ -365,7 +378,7 @@ impl Context {
         if starting.is_empty() {
             return Ok(());
         }
-        let mut list = self.list(starting.iter().map(|&(number, at, _)| (number, at.offset)))?;
+        let mut list = self.list(starting.iter().map(|&(number, at)| (number, at.offset)))?;
         ffi::set_leader_epochs(&mut list, |partition, _| {
             starting.iter().find(|(number, ..)| *number == partition)?.1.epoch
         });
@@ -381,27 +394,33 @@ impl Context {
         let mut read = Vec::new();
         for element in sought.elements() {
             let number = element.partition();
-            let since =
-                starting.iter().find(|(other, ..)| *other == number).map(|&(.., since)| since);
             match element.error() {
                 Ok(()) => read.push(number),
-                Err(error) if since.is_some_and(|since| since.elapsed() > TAKE) => {
-                    tracing::warn!(%error, partition = number, "librdkafka does not start a partition; it is assigned again");
-                    self.assign_anew(consumer, number)?;
-                    self.restart_clock(number);
-                }
-                Err(error) => tracing::debug!(%error, partition = number, "not started yet"),
+                Err(error) => match self.exceeded(number) {
+                    None => tracing::debug!(%error, partition = number, "not started yet"),
+                    Some(limit) => {
+                        if limit >= TAKE_AT_MOST {
+                            tracing::warn!(%error, partition = number, "librdkafka does not start a partition; it is assigned again");
+                        }
+                        self.assign_anew(consumer, number)?;
+                    }
+                },
             }
         }
         self.read_on(consumer, &read)
     }
 
-    fn restart_clock(&self, number: i32) {
-        if let Some(partition) = self.state().partitions.get_mut(&number)
-            && let Reading::Starts(_, since) = &mut partition.reading
-        {
-            *since = Instant::now();
+    /// The time that librdkafka has had to start the partition, if that has passed. It begins again then, twice as long.
+    fn exceeded(&self, number: i32) -> Option<Duration> {
+        let mut state = self.state();
+        let partition = state.partitions.get_mut(&number)?;
+        let Reading::Starts(_, taking) = &mut partition.reading else { return None };
+        let limit = taking.limit;
+        if taking.since.elapsed() <= limit {
+            return None;
         }
+        *taking = Taking { since: Instant::now(), limit: (limit * 2).min(TAKE_AT_MOST) };
+        Some(limit)
     }
 
     fn read_on(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {

@@ -263,7 +263,7 @@ impl Facts {
     }
 
     /// Whether a mirror copied the commit from another cluster.
-    fn is_mirrored(&self) -> bool {
+    pub(crate) fn is_mirrored(&self) -> bool {
         let clusters = (&self.metadata.cluster, &self.cluster);
         matches!(clusters, (Some(committed), Some(now)) if committed != now)
     }
@@ -296,6 +296,14 @@ impl LogPosition {
 }
 
 impl Start {
+    /// The offsets that this start skips: the first that is lost and the one to read next. Of another log nothing is before the
+    /// start.
+    pub(crate) fn skipped(&self) -> Option<(i64, i64)> {
+        let at = self.position.offset;
+        let range = self.gap?.range.filter(|_| !self.other_log);
+        Some((range.map_or(at, |(from, _)| from), at))
+    }
+
     const fn plain(position: LogPosition) -> Self {
         Self { position, gap: None, other_log: false, note: None }
     }

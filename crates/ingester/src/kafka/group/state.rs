@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -145,10 +145,17 @@ pub(super) enum Reading {
     NoStart,
     /// Paused, because librdkafka refused the position.
     Refused(Refusal),
-    /// Paused: the start is known, but librdkafka has not begun there yet. With the time of the decision.
-    Starts(LogPosition, Instant),
+    /// Paused: the start is known, but librdkafka has not begun there yet.
+    Starts(LogPosition, Taking),
     /// It is being read, or it is paused with all others while the loop is full.
     Reads,
+}
+
+/// Since when librdkafka has been starting a partition, and for how long it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taking {
+    pub(super) since: Instant,
+    pub(super) limit: Duration,
 }
 
 /// Known facts about a partition's log.

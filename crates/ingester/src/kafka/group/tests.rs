@@ -70,7 +70,9 @@ impl GroupObserver for Seen {
     fn lost(&self, records: u64) {
         self.told().lost += records;
     }
-    fn went_back(&self, _: u64, _: Option<i64>) {}
+    fn went_back(&self, _: u64) {}
+
+    fn committed_replay(&self, _: i64) {}
     fn last_replay(&self) -> Option<i64> {
         None
     }
