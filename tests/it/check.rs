@@ -129,7 +129,7 @@ async fn what_is_unsafe_is_named_and_fails() {
         "problem source.retention",
         "warning source.retention_bytes",
         "warning source.replication",
-        "problem dead_letters.replication",
+        "warning dead_letters.replication",
         "warning dead_letters.retention",
         "warning dead_letters.size",
         "warning dead_letters.segment",

@@ -27,8 +27,10 @@ pub(crate) struct TopicFacts {
     pub(crate) partitions: usize,
     /// The replica count of the partition with the fewest replicas.
     pub(crate) replicas: usize,
-    /// The topic's settings; empty where the user may not read them.
+    /// The topic's settings; empty where they cannot be read.
     pub(crate) config: BTreeMap<String, String>,
+    /// The reason why they cannot be read.
+    pub(crate) unread: Option<String>,
 }
 
 impl TopicFacts {
@@ -102,7 +104,10 @@ pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> 
         (&settings.kafka.dead_letter_topic, &mut inspected.dead_letters),
     ] {
         if let Ok(facts) = facts {
-            facts.config = config(&admin, topic).await.unwrap_or_default();
+            match config(&admin, topic).await {
+                Ok(config) => facts.config = config,
+                Err(error) => facts.unread = Some(error),
+            }
         }
     }
     inspected.write = match &inspected.dead_letters {
@@ -217,7 +222,7 @@ fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, Stri
     Ok(TopicFacts {
         partitions: found.partitions().len(),
         replicas: replicas.unwrap_or(0),
-        config: BTreeMap::new(),
+        ..TopicFacts::default()
     })
 }
 
@@ -274,23 +279,27 @@ fn is_unauthorized(error: &KafkaError) -> bool {
     )
 }
 
-/// The topic's settings; `None` where the user may not read them.
+/// The topic's settings.
+///
+/// # Errors
+/// The reason why they cannot be read, such as the missing right.
 pub(super) async fn config(
     admin: &AdminClient<impl ClientContext>,
     topic: &str,
-) -> Option<BTreeMap<String, String>> {
+) -> Result<BTreeMap<String, String>, String> {
     let options = AdminOptions::new().request_timeout(Some(QUESTION));
     let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
-    let resource = described.ok()?.into_iter().next()?.ok()?;
+    let described = described.map_err(|error| error.to_string())?.into_iter().next();
+    let resource = described.ok_or("no answer")?.map_err(|code| code.to_string())?;
     let entries = resource.entries.into_iter();
-    Some(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
 /// Sends a record that the broker must refuse for its timestamp: the broker checks the right first and writes nothing
 /// in either case.
 async fn can_write(settings: &Settings, facts: &TopicFacts) -> KafkaResult<Right> {
     if facts.config.is_empty() {
-        return Ok(Right::Unknown("its settings may not be read, so a try might be written"));
+        return Ok(Right::Unknown("its settings cannot be read, so a try might be written"));
     }
     let create_time =
         facts.config.get("message.timestamp.type").is_some_and(|kind| kind == "CreateTime");

@@ -109,11 +109,15 @@ impl Check {
         let mut findings = Findings::default();
         // The configuration is valid, else the command would have ended with exit code 78.
         findings.ok("configuration", "every key is known and of its type");
+        unverified(&mut findings, &settings);
         let mut guarantee = Vec::new();
         let access = ::store::access(&settings.store).await;
         match kafka::inspect(&settings).await {
             Ok(inspected) => {
-                findings.ok("kafka", format!("{} brokers answer", inspected.brokers));
+                findings.ok(
+                    "kafka",
+                    format!("the cluster answers, and names {} brokers", inspected.brokers),
+                );
                 topics::check(&mut findings, &settings, &inspected);
                 members::check(&mut findings, &settings.kafka, &inspected.members);
                 if let Ok(access) = &access {
@@ -142,6 +146,20 @@ impl Check {
         output.print("check", &findings, &findings.describe())?;
         let allowed = if self.strict { Level::Ok } else { Level::Warning };
         Ok(findings.worst() <= allowed)
+    }
+}
+
+/// Warns of settings with which any server can pass for the broker.
+fn unverified(findings: &mut Findings, settings: &Settings) {
+    for (key, value) in [
+        ("enable.ssl.certificate.verification", "false"),
+        ("ssl.endpoint.identification.algorithm", "none"),
+    ] {
+        if settings.kafka.client.get(key).is_some_and(|given| given == value) {
+            let what =
+                format!("kafka.client.{key} is {value}: another server can pass for the broker");
+            findings.warning("kafka.tls", what);
+        }
     }
 }
 

@@ -26,13 +26,15 @@ pub(super) async fn check(
     if let Some(problem) = misled(positions, access) {
         return findings.problem(WHAT, problem);
     }
-    let accounts = if access.pending.is_empty() {
-        accounts(settings, inspected.topic_id.as_deref()).await
-    } else {
+    if !access.pending.is_empty() {
         // The table of positions does not exist yet, or must be migrated.
-        Ok(BTreeMap::new())
-    };
-    let accounts = match accounts {
+        for GroupPosition { partition, committed, end, .. } in positions {
+            let committed = shown(*committed);
+            findings.ok(WHAT, format!("partition {partition}: committed {committed}, end {end}"));
+        }
+        return;
+    }
+    let accounts = match accounts(settings, inspected.topic_id.as_deref()).await {
         Ok(accounts) => accounts,
         Err(error) => {
             return findings.problem(WHAT, format!("the table's account cannot be read: {error}"));
@@ -76,8 +78,11 @@ async fn accounts(
         .collect())
 }
 
+fn shown(offset: Option<i64>) -> String {
+    offset.map_or("none".to_owned(), |offset| offset.to_string())
+}
+
 fn compare(findings: &mut Findings, position: &GroupPosition, account: Option<i64>) {
-    let shown = |offset: Option<i64>| offset.map_or("none".to_owned(), |offset| offset.to_string());
     let GroupPosition { partition, committed, has_account, end } = *position;
     let line = format!(
         "partition {partition}: account {}, committed {}, end {end}",
@@ -85,8 +90,12 @@ fn compare(findings: &mut Findings, position: &GroupPosition, account: Option<i6
         shown(committed)
     );
     match (account, committed) {
+        (_, Some(committed)) if committed > end => {
+            let what = "the log ends before the group's offset: it was cut, or somebody else set the offset; `run` says which";
+            findings.warning(WHAT, format!("{line}: {what}"));
+        }
         (Some(account), Some(committed)) if account < committed => {
-            let what = "the database went back, or somebody else set the group's offset: `run` says which, and reads again what the table lacks";
+            let what = "the database went back, and `run` reads again what it lost; or somebody else set the group's offset, and `run` obeys";
             findings.warning(WHAT, format!("{line}: {what}"));
         }
         (None, Some(_)) if has_account => {

@@ -112,7 +112,6 @@ fn durability(findings: &mut Findings, access: &Access) -> Option<String> {
     let mut lossy = false;
     for (name, what) in [
         ("fsync", "a crash of its machine may lose or break rows whose offsets are committed"),
-        ("synchronous_commit", "a crash may lose the last rows, whose offsets are committed"),
         ("full_page_writes", "a crash of its machine may break pages"),
     ] {
         if is_off(name) {

@@ -46,12 +46,8 @@ fn right(findings: &mut Findings, what: &'static str, subject: &str, right: &Rig
 }
 
 fn check_source(findings: &mut Findings, settings: &Settings, source: &TopicFacts) {
-    if source.config.is_empty() {
-        findings.warning(
-            "source.settings",
-            "the topic's settings may not be read (DescribeConfigs), so they are not checked",
-        );
-        return;
+    if let Some(error) = &source.unread {
+        return findings.warning("source.settings", unread(error));
     }
     if is_compacted(source) {
         findings.problem(
@@ -76,6 +72,10 @@ fn check_source(findings: &mut Findings, settings: &Settings, source: &TopicFact
             format!("the topic takes records of {} bytes; those over limits.max_event_bytes ({limit}) are rejected as too_large", max.unwrap_or(0)),
         );
     }
+}
+
+fn unread(error: &str) -> String {
+    format!("the topic's settings (DescribeConfigs) are not checked: {error}")
 }
 
 fn is_compacted(topic: &TopicFacts) -> bool {
@@ -128,12 +128,11 @@ fn replication(findings: &mut Findings, what: &'static str, topic: &TopicFacts) 
         .and_then(|least| usize::try_from(least).ok())
         .unwrap_or(1);
     let replicas = topic.replicas;
-    if replicas < in_sync {
-        findings.problem(what, format!("{replicas} replicas, fewer than min.insync.replicas ({in_sync}): nothing can be written with acks=all"));
-    } else if replicas == 1 {
+    if replicas == 1 {
         findings.warning(what, "one replica: a broker's disk is all there is of these records");
-    } else if replicas == in_sync {
-        findings.warning(what, format!("{replicas} replicas, as many as min.insync.replicas: one broker away, and nothing can be written"));
+    } else if replicas <= in_sync {
+        // A broker takes the number of replicas for a larger min.insync.replicas.
+        findings.warning(what, format!("{replicas} replicas, and min.insync.replicas is {in_sync}: one broker away, and nothing can be written"));
     } else if in_sync == 1 {
         findings.warning(what, format!("{replicas} replicas, but min.insync.replicas is 1: what one broker acknowledged alone is lost with it"));
     } else {
@@ -145,12 +144,8 @@ fn replication(findings: &mut Findings, what: &'static str, topic: &TopicFacts) 
 }
 
 fn check_letters(findings: &mut Findings, source: Option<&TopicFacts>, letters: &TopicFacts) {
-    if letters.config.is_empty() {
-        findings.warning(
-            "dead_letters.settings",
-            "the topic's settings may not be read (DescribeConfigs), so they are not checked",
-        );
-        return;
+    if let Some(error) = &letters.unread {
+        return findings.warning("dead_letters.settings", unread(error));
     }
     if is_compacted(letters) {
         findings.problem(
@@ -226,7 +221,7 @@ mod tests {
 
     fn topic(replicas: usize, config: &[(&str, &str)]) -> TopicFacts {
         let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        TopicFacts { partitions: 1, replicas, config: config.collect() }
+        TopicFacts { partitions: 1, replicas, config: config.collect(), unread: None }
     }
 
     fn found(act: impl FnOnce(&mut Findings)) -> Vec<(Level, &'static str)> {
@@ -247,7 +242,8 @@ mod tests {
         assert_eq!(of(3, "1"), [(Level::Warning, "r")]);
         assert_eq!(of(2, "2"), [(Level::Warning, "r")]);
         assert_eq!(of(1, "1"), [(Level::Warning, "r")]);
-        assert_eq!(of(1, "2"), [(Level::Problem, "r")]);
+        assert_eq!(of(1, "2"), [(Level::Warning, "r")]);
+        assert_eq!(of(2, "3"), [(Level::Warning, "r")]);
     }
 
     #[test]
