@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use service::config::{ConfigError, Settings as LayeredSettings};
 use service::telemetry::LogSettings;
 use store::StoreSettings;
+use ureq::http::Uri;
 
 use crate::decode::DecodeRules;
 #[cfg(test)]
 pub(crate) use kafka_client::LOGINS;
+pub(crate) use kafka_client::{QUEUED_MESSAGES, queued_kbytes};
 
 /// All of the ingester's settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,10 +75,10 @@ pub struct Kafka {
     /// The topic for whole rejected records.
     pub dead_letter_topic: String,
     /// How often written offsets are committed.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub commit_interval: Duration,
     /// How long a revocation waits for the write of the records that were read.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub revoke_timeout: Duration,
     /// The reaction to records that were lost before they were read.
     pub on_gap: OnGap,
@@ -147,7 +149,7 @@ pub struct Batch {
     /// The largest number of bytes in a write.
     pub max_bytes: ByteSize,
     /// How long a record waits for more records in its batch.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub linger: Duration,
     /// The number of parallel writes.
     pub in_flight: usize,
@@ -174,32 +176,32 @@ pub struct Tor {
     /// Networks whose addresses always count as Tor.
     pub prefixes: Vec<String>,
     /// How long after a sighting an address counts as an exit.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub window: Duration,
     /// The largest age of the newest list at which a missing address means "not Tor".
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub coverage: Duration,
     /// How long after a publication a list can still concern it.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub settle_after: Duration,
     /// Window and coverage of an Anonymous IP database.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub max_age: Duration,
     /// The smallest number of distinct addresses in a valid list.
     pub min_addresses: usize,
     /// The URL of the newest exit list, which is stored in `exit_lists`; empty = no fetch.
     pub poll_url: String,
     /// The interval of the fetches.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub poll_every: Duration,
     /// The time limit of a fetch.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub poll_timeout: Duration,
     /// The interval of the checks of the directories for new lists.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub refresh_every: Duration,
     /// How old a publication may be for new evidence to change it automatically; older ones need a replay.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub settle_horizon: Duration,
 }
 
@@ -226,7 +228,7 @@ pub struct Admin {
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
     /// The time from the signal to the end of the process at the latest.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub grace: Duration,
 }
 
@@ -318,6 +320,11 @@ impl Kafka {
         protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
     }
 
+    /// The name by which brokers list this program's clients.
+    pub(crate) fn client_id(&self) -> &str {
+        self.client.get("client.id").map_or("publication-ingester", String::as_str)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         for (key, name) in
             [("kafka.topic", &self.topic), ("kafka.dead_letter_topic", &self.dead_letter_topic)]
@@ -338,6 +345,11 @@ impl Kafka {
             .map_err(|reason| ConfigError::invalid("kafka.brokers", reason))?;
         kafka_client::check(&self.client)
     }
+}
+
+fn is_web_address(text: &str) -> bool {
+    text.parse::<Uri>()
+        .is_ok_and(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")))
 }
 
 /// Kafka's own rule (`org.apache.kafka.common.internals.Topic`). librdkafka treats a name that begins with `^` as a
@@ -390,6 +402,8 @@ impl LayeredSettings for Settings {
             return Err(ConfigError::invalid("enrich.generation", "must be at most 2147483647"));
         }
         self.kafka.check()?;
+        let buffered = self.limits.max_buffered_bytes.as_u64();
+        kafka_client::check_sizes(&self.kafka.client, buffered)?;
         self.limits.check()?;
         self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
         // With no grace time, a stop would interrupt all writes and commits.
@@ -401,6 +415,9 @@ impl LayeredSettings for Settings {
                 "tor.poll_url",
                 "needs tor.exit_lists to file what it fetches",
             ));
+        }
+        if !self.tor.poll_url.is_empty() && !is_web_address(&self.tor.poll_url) {
+            return Err(ConfigError::invalid("tor.poll_url", "must be an http or https URL"));
         }
         for (key, span) in
             [("tor.poll_every", self.tor.poll_every), ("tor.refresh_every", self.tor.refresh_every)]
@@ -489,6 +506,17 @@ mod tests {
             (|settings| settings.kafka.group.clear(), "kafka.group"),
             (|settings| settings.store.max_connections = 0, "store.max_connections"),
             (|settings| settings.shutdown.grace = Duration::ZERO, "shutdown.grace"),
+            (
+                |settings| settings.store.statement_timeout = Duration::from_secs(1 << 40),
+                "store.statement_timeout",
+            ),
+            (
+                |settings| {
+                    settings.tor.exit_lists = "lists".into();
+                    settings.tor.poll_url = "onionoo.example/secret".into();
+                },
+                "tor.poll_url",
+            ),
             (
                 |settings| settings.limits.max_event_bytes = ByteSize(u64::MAX),
                 "limits.max_event_bytes",

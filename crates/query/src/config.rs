@@ -53,15 +53,15 @@ pub struct HttpSettings {
     /// exempt.
     pub max_connections_per_address: usize,
     /// A connection that sends no complete request head for so long is closed.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub idle_timeout: Duration,
     /// A client is cut off when it is this far behind `min_rate` in receiving its answer.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub write_timeout: Duration,
     /// Bytes of an answer that a client must receive per second.
     pub min_rate: ByteSize,
     /// Maximum time from the end of a request's head to its answer.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub request_timeout: Duration,
     /// Whether the log has a line for each request.
     pub access_log: bool,
@@ -154,10 +154,10 @@ pub struct CacheSettings {
     /// Memory for the texts of persisted queries; 0 turns them off.
     pub persisted_queries: ByteSize,
     /// `max-age` of the answer to a GET request when every row is settled.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub settled_max_age: Duration,
     /// The same for answers with rows that are unsettled or missing, and for pages.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub unsettled_max_age: Duration,
 }
 
@@ -184,7 +184,7 @@ pub struct AccessSettings {
     /// Publications that a client may ask for within `rate_window`; 0 = no limit.
     pub rate_limit: u32,
     /// The time in which an empty bucket fills.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub rate_window: Duration,
     /// Clients that are counted at the same time.
     pub rate_clients: usize,
@@ -217,7 +217,7 @@ impl fmt::Debug for AccessSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct ShutdownSettings {
     /// How long requests in progress may take after SIGTERM.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "service::config::duration")]
     pub grace: Duration,
 }
 

@@ -4,6 +4,7 @@
 //! `QUERY_STORE__URL`. Its value is parsed as TOML if possible, else it is a string; if the key's default is a string, only a
 //! quoted TOML string is parsed as TOML. An error names the key and never quotes a value, because a value may be a secret.
 
+pub mod duration;
 mod error;
 mod layers;
 #[cfg(test)]

@@ -68,6 +68,9 @@ pub(crate) enum Database {
 /// An upper bound above any server's configuration, because memory for all connections is reserved at start.
 const MAX_CONNECTIONS: u32 = 1_000;
 
+/// PostgreSQL counts the milliseconds of a time limit in 32 bits.
+const LONGEST: Duration = Duration::from_secs(24 * 86_400);
+
 impl StoreSettings {
     /// Checks the numbers, the URL and, if it can be read, the URL in `url_file`.
     ///
@@ -82,8 +85,8 @@ impl StoreSettings {
             ("store.connect_timeout", self.connect_timeout),
             ("store.statement_timeout", self.statement_timeout),
         ] {
-            if time.is_zero() {
-                return Err((key, "must be greater than 0s".into()));
+            if time.is_zero() || time > LONGEST {
+                return Err((key, "must be greater than 0s, and at most 24days".into()));
             }
         }
         if self.schema.is_empty() || self.schema.contains('\0') {

@@ -26,6 +26,8 @@ const MAX_BYTES: u64 = 16 << 20;
 enum PollError {
     #[error("fetching failed: {0}")]
     Fetch(#[from] ureq::Error),
+    #[error("fetching failed: the server breaks the protocol, or redirects to what is no URL")]
+    Protocol,
     #[error("it {0}")]
     Refused(#[from] enrich::Refusal),
     #[error("filing it failed: {0}")]
@@ -91,7 +93,11 @@ impl ListPoller {
         for (name, value) in &self.validators {
             request = request.header(name, value);
         }
-        let mut response = request.call()?;
+        let mut response = request.call().map_err(|error| match error {
+            // Its text has the address, of which a part may be a secret.
+            ureq::Error::BadUri(_) | ureq::Error::Protocol(_) => PollError::Protocol,
+            error => error.into(),
+        })?;
         if response.status() == StatusCode::NOT_MODIFIED {
             return Ok(None);
         }

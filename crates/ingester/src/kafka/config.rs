@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use service::config::ConfigError;
 
-use crate::settings::{OUR_ASSIGNOR, Settings};
+use crate::settings::{OUR_ASSIGNOR, QUEUED_MESSAGES, Settings, queued_kbytes};
 
 /// The version of the linked librdkafka.
 pub(crate) fn version() -> String {
@@ -21,17 +21,16 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
     config
         .set("bootstrap.servers", &settings.kafka.brokers)
         .set("group.id", &settings.kafka.group)
-        .set("client.id", "publication-ingester")
+        .set("client.id", settings.kafka.client_id())
         // New partitions, and a topic created after the start, are seen within this time.
         .set("topic.metadata.refresh.interval.ms", "10000")
-        // librdkafka's own buffer: a third of `limits.max_buffered_bytes`. Its default is 64 MiB.
+        // A connection that does not answer is replaced after this time. The default is a minute.
+        .set("socket.timeout.ms", "20000")
         .set(
             "queued.max.messages.kbytes",
-            (settings.limits.max_buffered_bytes.as_u64() / 3 / 1024).max(1024).to_string(),
+            queued_kbytes(settings.limits.max_buffered_bytes.as_u64()).to_string(),
         )
-        // Enough for 50 ms of the fastest reading. The default of 100,000 holds a whole backlog of small records, and
-        // librdkafka needs about 500 bytes more for each of them than its size.
-        .set("queued.min.messages", "10000")
+        .set("queued.min.messages", QUEUED_MESSAGES.to_string())
         // The interval after which a full buffer is checked again. The default of 1 s starves a small buffer.
         .set("fetch.queue.backoff.ms", "20")
         // The limit of an unpacked batch. The default of 100 MB is too small for some batches that other clients can
@@ -62,7 +61,7 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &settings.kafka.brokers)
-        .set("client.id", "publication-ingester")
+        .set("client.id", settings.kafka.client_id())
         .set("linger.ms", "5")
         // The broker checks the size, not the client: a letter that it refuses is sent again with less content.
         .set("message.max.bytes", "1000000000")

@@ -95,6 +95,57 @@ const INSTEAD: [(&[&str], &str); 13] = [
 const OTHERWISE: &str = "is not taken: set by kafka.client are security, connection, session, fetching and compression; \
                          crates/ingester/README.md lists the keys";
 
+/// The least values, and why.
+const AT_LEAST: [(&str, u64, &str); 2] = [
+    (
+        "receive.message.max.bytes",
+        268_435_456,
+        "with less, batches that other clients can read would be lost",
+    ),
+    (
+        "message.max.bytes",
+        1_000_000_000,
+        "with less, dead letters would be cut that their topic takes",
+    ),
+];
+
+/// Checks the sizes. `buffered`: the bytes of `limits.max_buffered_bytes`.
+///
+/// # Errors
+/// The first value that is out of its range. librdkafka refuses what is no number.
+pub(super) fn check_sizes(
+    client: &BTreeMap<String, String>,
+    buffered: u64,
+) -> Result<(), ConfigError> {
+    let value = |key: &str| client.get(key).and_then(|value| value.trim().parse::<u64>().ok());
+    for (key, least, why) in AT_LEAST {
+        if value(key).is_some_and(|value| value < least) {
+            let reason = format!("must be at least {least}: {why}");
+            return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
+        }
+    }
+    for (key, most) in [
+        ("queued.max.messages.kbytes", queued_kbytes(buffered)),
+        ("queued.min.messages", QUEUED_MESSAGES),
+    ] {
+        if value(key).is_some_and(|value| value > most) {
+            let reason =
+                format!("must be at most {most}, which follows from limits.max_buffered_bytes");
+            return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
+        }
+    }
+    Ok(())
+}
+
+/// librdkafka's own buffer: a third of `limits.max_buffered_bytes`. Its default is 64 MiB.
+pub(crate) fn queued_kbytes(buffered: u64) -> u64 {
+    (buffered / 3 / 1024).max(1024)
+}
+
+/// Enough for 50 ms of the fastest reading. The default of 100,000 holds a whole backlog of small records, and librdkafka needs
+/// about 500 bytes more for each of them than its size.
+pub(crate) const QUEUED_MESSAGES: u64 = 10_000;
+
 /// # Errors
 /// The first key that is not permitted, with its alternative.
 pub(super) fn check(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
@@ -269,6 +320,23 @@ mod tests {
         for [one, other] in SPELLINGS {
             let said = refused(&[(one, "1"), (other, "1")]).unwrap();
             assert!(said.contains(one) && said.contains(other), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_would_lose_records_or_take_more_memory_is_refused() {
+        let of = |key: &str, value: &str| {
+            let client = [(key.to_owned(), value.to_owned())].into();
+            check_sizes(&client, 48 * 1024 * 1024).err().map(|error| error.to_string())
+        };
+        for (key, bad, good) in [
+            ("receive.message.max.bytes", "67109376", "268435456"),
+            ("message.max.bytes", "1000", "1000000000"),
+            ("queued.max.messages.kbytes", "16385", "16384"),
+            ("queued.min.messages", "1000000", "10000"),
+        ] {
+            assert!(of(key, bad).unwrap().contains(key), "{key}");
+            assert_eq!(of(key, good), None, "{key}");
         }
     }
 

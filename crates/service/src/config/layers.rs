@@ -181,7 +181,6 @@ fn in_words(expected: &str) -> &str {
         }
         "a sequence" => "a list in brackets",
         "parsable string" => "a size, such as \"48MiB\"",
-        "a duration" => "a time with its unit, such as \"90s\"",
         "a boolean" => "true or false, without quotation marks",
         other => other,
     }

@@ -32,7 +32,7 @@ struct Store {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Limits {
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::config::duration")]
     window: Duration,
     max_bytes: ByteSize,
     rows: u32,
@@ -254,6 +254,7 @@ fn an_ill_typed_value_is_named_and_never_quoted() {
         ("[limits]\nrows = -1", "`limits.rows`"),
         ("[limits]\nwindow = 'hunter2'", "`limits.window`"),
         ("[limits]\nwindow = 5", "`limits.window`"),
+        ("[limits]\nwindow = '584542046090years'", "`limits.window`"),
         ("[limits]\nmax_bytes = 'hunter2'", "`limits.max_bytes`"),
         ("[limits]\ndirectories = ['a', 1]", "`limits.directories[1]`"),
         ("kafka = 'hunter2'", "`kafka`"),
