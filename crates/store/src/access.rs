@@ -87,7 +87,7 @@ async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Resul
         None => Some(Vec::new()),
     };
     let durability = "SELECT name, setting FROM pg_settings \
-                      WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')";
+                      WHERE name IN ('fsync', 'full_page_writes')";
     let durability = sqlx::query(durability).fetch_all(&mut *connection).await?;
     let durability = durability.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
     let (pending, unknown) = match &applied {

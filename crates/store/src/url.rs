@@ -130,11 +130,28 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
     ("client_encoding", &["utf8", "UTF8", "auto"]),
 ];
 
+/// libpq's variables for the security and the routing of a connection. sqlx reads some of them, and none as libpq does.
+const VARIABLES: [&str; 8] = [
+    "PGCHANNELBINDING",
+    "PGREQUIREAUTH",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGSSLMODE",
+    "PGSSLNEGOTIATION",
+    "PGSSLROOTCERT",
+    "PGTARGETSESSIONATTRS",
+];
+
 impl PostgresUrl {
     /// Parses a URL and checks that the certificate files that it names can be read.
     pub(crate) fn parse(url: &str) -> Result<Self, Problem> {
+        let is_set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        if let Some(name) = VARIABLES.iter().find(is_set) {
+            let hint = "write it into the URL and unset the variable";
+            return Err(format!("is not all: {name} is set, which is not followed; {hint}").into());
+        }
         if authority(url).contains(',') {
-            return Err("names several hosts, which is not supported".into());
+            return Err(Problem::Borrowed(SEVERAL));
         }
         // A `/` or `#` ends the user and password of a URL. The rest of the password would become the host, the port or the
         // database, and an error message would print it.
@@ -149,48 +166,70 @@ impl PostgresUrl {
         if query.contains('@') {
             return Err("has a ? in its password, or an @ in a parameter: write %3F, %40".into());
         }
-        let mut handed_on = Vec::new();
-        let (mut connect_timeout, mut target) = (None, SessionKind::Any);
-        let (mut mode, mut root) = (None, None);
+        let given = Given::of(query)?;
+        // The parser wants a host behind a user; the parameter `host` names it then. It would read a plus as a space.
+        let base = base.replacen("@/", "@localhost/", 1);
+        let url = format!("{base}?{}", given.handed_on.join("&").replace('+', "%2B"));
+        // sqlx's error message would quote the value.
+        let unreadable = |_| Problem::Borrowed("cannot be read as a database URL");
+        let mut options = PgConnectOptions::from_str(&url).map_err(unreadable)?;
+        // The parser keeps the brackets of an IPv6 address, which the resolver does not know.
+        let host = options.get_host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if options.get_socket().is_none() {
+            options = options.host(&host);
+        }
+        options = given.secured(options)?;
+        if options.get_application_name().is_none() {
+            options = options.application_name("publication");
+        }
+        // The metrics report slow statements; sqlx would log their full text. A pooler refuses `extra_float_digits`.
+        let options = options.disable_statement_logging().extra_float_digits(None);
+        Ok(Self { options, connect_timeout: given.connect_timeout, target: given.target })
+    }
+}
+
+const SEVERAL: &str = "names several hosts, which is not supported";
+
+/// The parameters of a URL.
+struct Given<'u> {
+    /// Those that sqlx reads.
+    handed_on: Vec<&'u str>,
+    connect_timeout: Option<Duration>,
+    target: SessionKind,
+    mode: PgSslMode,
+    root: Option<String>,
+}
+
+impl<'u> Given<'u> {
+    fn of(query: &'u str) -> Result<Self, Problem> {
+        let mut given = Self {
+            handed_on: Vec::new(),
+            connect_timeout: None,
+            target: SessionKind::Any,
+            mode: PgSslMode::Prefer,
+            root: None,
+        };
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (key, raw) = parameter.split_once('=').unwrap_or((parameter, ""));
             let value = percent_decode_str(raw).decode_utf8();
-            let value =
-                value.map_err(|_| Problem::Borrowed("has a parameter that is not UTF-8"))?;
+            let value = value.map_err(|_| "has a parameter that is not UTF-8")?;
             match key {
-                "host" | "hostaddr" | "port" if value.contains(',') => {
-                    return Err("names several hosts, which is not supported".into());
-                }
-                "sslmode" | "ssl-mode" => {
-                    let word = PgSslMode::from_str(&value).map_err(|_| invalid(key))?;
-                    // sqlx would never try TLS.
-                    if matches!(word, PgSslMode::Allow) {
-                        return Err("asks for sslmode=allow, which is not supported".into());
-                    }
-                    mode = Some(word);
-                }
-                "sslrootcert" | "ssl-root-cert" | "ssl-ca" => root = Some(value),
+                "host" | "hostaddr" | "port" if value.contains(',') => return Err(SEVERAL.into()),
+                "sslmode" | "ssl-mode" => given.mode = mode(key, &value)?,
+                "sslrootcert" | "ssl-root-cert" | "ssl-ca" => given.root = Some(value.into()),
                 "sslcert" | "ssl-cert" | "sslkey" | "ssl-key" => {
-                    let text = readable(key, &value)?;
-                    let is_key = key.ends_with("key");
-                    let begin = if is_key { "PRIVATE KEY-----" } else { "-----BEGIN CERTIFICATE" };
-                    if !text.contains(begin) || is_key && text.contains("ENCRYPTED") {
-                        let what =
-                            if is_key { "private key without a password" } else { "certificate" };
-                        return Err(format!("names in {key} {value}, which holds no {what}").into());
-                    }
-                    handed_on.push(parameter);
+                    certificate_or_key(key, &value)?;
+                    given.handed_on.push(parameter);
                 }
                 "connect_timeout" => {
                     let seconds = value.parse().ok().filter(|&seconds| seconds > 0);
                     let seconds = seconds.ok_or_else(|| invalid(key))?;
-                    connect_timeout = Some(Duration::from_secs(seconds));
+                    given.connect_timeout = Some(Duration::from_secs(seconds));
                 }
-                "target_session_attrs" => target = SessionKind::parse(&value)?,
-                _ if HANDED_ON.contains(&key)
-                    || key.starts_with("options[") && key.ends_with(']') =>
-                {
-                    handed_on.push(parameter);
+                "target_session_attrs" => given.target = SessionKind::parse(&value)?,
+                _ if HANDED_ON.contains(&key) => given.handed_on.push(parameter),
+                _ if key.starts_with("options[") && key.ends_with(']') => {
+                    given.handed_on.push(parameter);
                 }
                 _ => {
                     let known = WITHOUT_EFFECT.iter().find(|(known, _)| *known == key);
@@ -201,57 +240,66 @@ impl PostgresUrl {
                 }
             }
         }
-        // sqlx would read a plus as a space, which libpq does not.
-        let url = format!("{base}?{}", handed_on.join("&").replace('+', "%2B"));
-        // sqlx's error message would quote the value.
-        let unreadable = |_| Problem::Borrowed("cannot be read as a database URL");
-        let mut options = PgConnectOptions::from_str(&url).map_err(unreadable)?;
-        // The URL's parser keeps the brackets of an IPv6 address, which the resolver does not know.
-        let host = options.get_host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if options.get_socket().is_none() {
-            options = options.host(&host);
+        Ok(given)
+    }
+
+    fn has(&self, keys: &[&str]) -> bool {
+        let given = self.handed_on.iter().filter_map(|parameter| parameter.split('=').next());
+        given.into_iter().any(|key| keys.contains(&key))
+    }
+
+    /// Applies `sslmode` and the certificates.
+    fn secured(&self, options: PgConnectOptions) -> Result<PgConnectOptions, Problem> {
+        if self.has(&["sslcert", "ssl-cert"]) != self.has(&["sslkey", "ssl-key"]) {
+            return Err("has one of sslcert and sslkey, which belong together".into());
         }
-        options = secured(options, mode, root.as_deref())?;
-        if options.get_application_name().is_none() {
-            options = options.application_name("publication");
+        let is_verified = matches!(self.mode, PgSslMode::VerifyFull);
+        if is_verified && self.has(&["hostaddr"]) {
+            // sqlx would compare the address with the certificate, not the host's name.
+            return Err("has hostaddr with sslmode=verify-full, which is not supported".into());
         }
-        // The metrics report slow statements; sqlx would log their full text. A pooler refuses `extra_float_digits`.
-        let options = options.disable_statement_logging().extra_float_digits(None);
-        Ok(Self { options, connect_timeout, target })
+        let options = options.ssl_mode(self.mode);
+        match self.root.as_deref() {
+            None => Ok(options),
+            Some(_) if !is_verified => Err("has sslrootcert without sslmode=verify-full".into()),
+            // The system's root certificates, which are the default.
+            Some("system") => Ok(options),
+            Some(path) if readable("sslrootcert", path)?.contains(CERTIFICATE) => {
+                Ok(options.ssl_root_cert(path))
+            }
+            Some(path) => {
+                Err(format!("names in sslrootcert {path}, which holds no certificate").into())
+            }
+        }
     }
 }
 
-/// Applies `sslmode` and `sslrootcert` as libpq does.
-fn secured(
-    options: PgConnectOptions,
-    mode: Option<PgSslMode>,
-    root: Option<&str>,
-) -> Result<PgConnectOptions, Problem> {
-    let mode = mode.unwrap_or(options.get_ssl_mode());
-    match root {
-        // The system's root certificates, which are the default. libpq accepts `system` only with full verification.
-        Some("system") if matches!(mode, PgSslMode::VerifyFull) => Ok(options.ssl_mode(mode)),
-        Some("system") => Err("has sslrootcert=system without sslmode=verify-full".into()),
-        Some(path) => {
-            let text = readable("sslrootcert", path)?;
-            if !text.contains("-----BEGIN CERTIFICATE-----") {
-                return Err(
-                    format!("names in sslrootcert {path}, which holds no certificate").into()
-                );
-            }
-            let mode = match mode {
-                PgSslMode::Require | PgSslMode::VerifyCa => PgSslMode::VerifyCa,
-                PgSslMode::VerifyFull => mode,
-                _ => {
-                    return Err(
-                        "has sslrootcert without an sslmode that verifies: use verify-full".into(),
-                    );
-                }
-            };
-            Ok(options.ssl_mode(mode).ssl_root_cert(path))
+/// `sslmode`. sqlx has no real `allow`: it would never try TLS. It trusts the system's authorities beside `sslrootcert`, so that
+/// with `verify-ca` anybody's certificate would do.
+fn mode(key: &str, word: &str) -> Result<PgSslMode, Problem> {
+    match PgSslMode::from_str(word).map_err(|_| invalid(key))? {
+        PgSslMode::Allow => Err("asks for sslmode=allow, which is not supported".into()),
+        PgSslMode::VerifyCa => {
+            Err("asks for sslmode=verify-ca, which is not supported: use verify-full".into())
         }
-        None => Ok(options.ssl_mode(mode)),
+        mode => Ok(mode),
     }
+}
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+
+fn certificate_or_key(key: &str, path: &str) -> Result<(), Problem> {
+    let text = readable(key, path)?;
+    let (is_one, what) = if key.ends_with("key") {
+        let is_key = text.contains("PRIVATE KEY-----") && !text.contains("ENCRYPTED");
+        (is_key, "private key without a password")
+    } else {
+        (text.contains(CERTIFICATE), "certificate")
+    };
+    if is_one {
+        return Ok(());
+    }
+    Err(format!("names in {key} {path}, which holds no {what}").into())
 }
 
 fn readable(key: &str, path: &str) -> Result<String, Problem> {
@@ -316,13 +364,15 @@ mod tests {
             ("connect_timeout=0", "connect_timeout"),
             ("sslmode=hunter2", "sslmode"),
             ("sslmode=allow", "allow"),
+            ("hostaddr=127.0.0.1&sslmode=verify-full", "hostaddr"),
             ("options[work_mem=hunter2", "not known"),
             ("password=x&hunter2", "%26"),
             ("password=x&hunter2=y", "%26"),
             ("keepalives=1", "keepalives"),
             ("host=a,b", "several hosts"),
-            ("sslmode=require&sslrootcert=/no/such/file", "/no/such/file"),
-            ("sslrootcert=Cargo.toml", "Cargo.toml"),
+            ("sslmode=verify-full&sslrootcert=/no/such/file", "/no/such/file"),
+            ("sslmode=verify-full&sslrootcert=Cargo.toml", "Cargo.toml"),
+            ("sslmode=verify-ca", "verify-ca"),
             ("sslcert=Cargo.toml", "no certificate"),
             ("sslkey=Cargo.toml", "no private key"),
             ("sslrootcert=system", "verify-full"),
@@ -368,6 +418,8 @@ mod tests {
         assert_eq!(read.address(), "h:5432");
         let socket = PostgresUrl::parse("postgres://u@%2Frun%2Fpg:5433/db").unwrap();
         assert_eq!(socket.address(), "/run/pg port 5433");
+        let socket = PostgresUrl::parse("postgres://u@/db?host=/run/pg").unwrap();
+        assert_eq!(socket.address(), "/run/pg port 5432");
         let six = PostgresUrl::parse("postgres://u@[::1]:5433/db?application_name=a+b").unwrap();
         assert_eq!(six.address(), "::1:5433");
         assert_eq!(six.options.get_application_name(), Some("a+b"));
@@ -381,13 +433,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("root.pem");
         std::fs::write(&path, "hello").unwrap();
-        let parameters = format!("sslmode=require&sslrootcert={}", path.display());
+        let parameters = format!("sslmode=verify-full&sslrootcert={}", path.display());
         assert!(problem(&parameters).unwrap().contains("holds no certificate"));
         std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n").unwrap();
         let url = format!("postgres://u@h/db?{parameters}");
         let read = PostgresUrl::parse(&url).unwrap();
-        assert!(matches!(read.options.get_ssl_mode(), PgSslMode::VerifyCa), "as libpq has it");
-        let parameters = parameters.replace("require", "prefer");
-        assert!(problem(&parameters).unwrap().contains("verify-full"));
+        assert!(matches!(read.options.get_ssl_mode(), PgSslMode::VerifyFull));
+        for mode in ["prefer", "require", "verify-ca"] {
+            let parameters = parameters.replace("verify-full", mode);
+            assert!(problem(&parameters).unwrap().contains("verify-full"));
+        }
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use sqlx::Connection;
 use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OnceCell, Semaphore, SemaphorePermit};
 
 use super::session::{Session, connect, silent};
 use crate::settings::{Database, PostgresUrl};
@@ -33,6 +33,8 @@ pub(super) struct Connections {
     settings: StoreSettings,
     /// The URL as last read. Each connect reads a URL file again, because passwords change.
     url: Mutex<PostgresUrl>,
+    /// The problem with the URL file that was logged last.
+    said_url: Mutex<String>,
     places: Semaphore,
     idle: Mutex<Idle>,
     /// The number of sessions in use.
@@ -43,8 +45,8 @@ pub(super) struct Connections {
     follows: bool,
     /// Whether a warning was logged that the server does not limit statements.
     said_unlimited: AtomicBool,
-    /// Whether it is known that sessions are not shared between connections.
-    is_checked: AtomicBool,
+    /// Set once it is known that sessions are not shared between connections.
+    checked: OnceCell<()>,
 }
 
 /// Sessions that are not in use.
@@ -60,13 +62,14 @@ impl Connections {
         Self {
             settings: settings.clone(),
             url: Mutex::new(url),
+            said_url: Mutex::default(),
             places: Semaphore::new(settings.max_connections.max(1) as usize),
             idle: Mutex::default(),
             working: AtomicUsize::new(0),
             given_back: Notify::new(),
             follows: false,
             said_unlimited: AtomicBool::new(false),
-            is_checked: AtomicBool::new(false),
+            checked: OnceCell::new(),
         }
     }
 
@@ -116,11 +119,8 @@ impl Connections {
 
     /// Checks that each connection has a session of its own. Checked once, because poolers are rarely reconfigured.
     pub(super) async fn check_sessions(&self) -> Result<(), Error> {
-        if !self.is_checked.load(Ordering::Relaxed) {
-            connect(&self.url(), &self.settings).await?;
-            self.is_checked.store(true, Ordering::Relaxed);
-        }
-        Ok(())
+        let check = async || connect(&self.url(), &self.settings).await.map(drop);
+        self.checked.get_or_try_init(check).await.copied()
     }
 
     /// Opens a session outside the pool, for statements that may take up to `limit`; `None` for no limit.
@@ -167,6 +167,8 @@ impl Connections {
     }
 
     async fn connect(&self) -> Result<Session, Error> {
+        // Behind a pooler that shares sessions a statement could run with another client's settings.
+        self.check_sessions().await?;
         let url = self.url();
         let session = Session::open(&url, &self.settings, Some(self.limit())).await?;
         let mut idle = self.idle.lock();
@@ -189,9 +191,19 @@ impl Connections {
         let mut url = self.url.lock();
         if self.settings.has_url_file() {
             // A read may fail while the file is being replaced; the next connect reads the new URL.
-            if let Ok(Database::Postgres(newest)) = self.settings.database() {
-                *url = newest;
+            let problem = match self.settings.database() {
+                Ok(Database::Postgres(newest)) => {
+                    *url = newest;
+                    String::new()
+                }
+                Ok(Database::Sqlite(_)) => "it names another kind of database".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let mut said = self.said_url.lock();
+            if *said != problem && !problem.is_empty() {
+                tracing::warn!(%problem, "store.url_file cannot be used; the earlier URL is");
             }
+            *said = problem;
         }
         url.clone()
     }

@@ -35,6 +35,7 @@ pub(super) async fn migrate(connections: &Connections, schema: &str) -> Result<(
             "migrations {pending:?} are to run: run `migrate` as the owner of the schema"
         )));
     }
+    tracing::info!(migrations = ?pending, "migrating the schema");
     let mut session = connections.apart(None).await?;
     let backend = session.backend.clone();
     let lost = tokio::select! {

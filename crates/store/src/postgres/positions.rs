@@ -12,15 +12,13 @@ use crate::{
 };
 
 /// [`DatabaseId`]: a restored database has another OID, and a promoted standby another timeline, even if it has taken over the
-/// address. A restarted server keeps its identity, unless `synchronous_commit` is off: a crash may then lose commits.
+/// address. A restarted server keeps its identity.
 macro_rules! database {
     () => {
         "((SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || \
           coalesce(host(inet_server_addr()) || ':' || inet_server_port(), '') || \
           CASE current_setting('publication.timeline', true) WHEN 'on' \
-              THEN '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) ELSE '' END || \
-          CASE current_setting('synchronous_commit') WHEN 'off' \
-              THEN '/' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint ELSE '' END)"
+              THEN '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) ELSE '' END)"
     };
 }
 

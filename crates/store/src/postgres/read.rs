@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{PackageName, Publication, PublicationId};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::coalescer::LookupCoalescer;
 use super::connections::Connections;
@@ -19,6 +19,12 @@ use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, Sto
 
 /// Look-ups of up to this many keys share a statement; for more keys, the cost of a separate statement is negligible.
 const SMALL: usize = 64;
+
+/// Whether row level security applies to this role without a policy for it, so that no row would be found. The role 0 is all.
+const HIDDEN: &str = "SELECT row_security_active('publication') AND NOT EXISTS ( \
+    SELECT FROM pg_policy, unnest(polroles) AS role \
+    WHERE polrelid = 'publication'::regclass AND polcmd IN ('*', 'r') \
+    AND CASE WHEN role = 0 THEN true ELSE pg_has_role(role, 'USAGE') END)";
 
 /// Reads from PostgreSQL.
 #[derive(Debug)]
@@ -114,6 +120,11 @@ impl PublicationReader for PostgresReader {
         self.lookup.connections.check_sessions().await?;
         // Runs the statements that serve requests, so that a missing column fails here too.
         self.lookup.find(std::iter::empty()).await?;
+        let hidden = self.lookup.connections.fetch_one(|| sqlx::query(HIDDEN)).await?;
+        if hidden.try_get(0)? {
+            let said = "row level security hides all rows of publication from this role: no policy lets it select";
+            return Err(Error::fatal(said));
+        }
         self.list(&Filter::default(), None, 1).await?;
         self.history(&[], 0, &mut |_, _| {}).await?;
         Ok(())

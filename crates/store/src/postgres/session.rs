@@ -17,9 +17,11 @@ const SOONER: Duration = Duration::from_secs(1);
 /// table; by default the planner scans the whole table for a long list. A server checks for a disconnected client only if it is
 /// configured to; without that check, abandoned statements continue beside those of the replacement connections. PostgreSQL
 /// before 14 and some platforms do not support the check, and work without it. `publication.timeline` says whether the server
-/// knows its timeline, which PostgreSQL-compatible services do not; a standby will know it after its promotion.
+/// knows its timeline, which PostgreSQL-compatible services do not; a standby will know it after its promotion. Without
+/// `synchronous_commit` the crash of any session would take rows whose offsets are committed.
 const SETTINGS: &str = "SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; \
     SET enable_hashjoin = off; SET enable_mergejoin = off; \
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
     DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '1s', false); \
     EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN END $$; \
     DO $$ BEGIN PERFORM set_config('publication.timeline', 'on', false), pg_walfile_name(pg_current_wal_lsn()); \
@@ -167,17 +169,17 @@ pub(crate) async fn connect(
     settings: &StoreSettings,
 ) -> Result<PgConnection, Error> {
     let open = || Session::open(url, settings, Some(settings.statement_timeout));
-    let (mut one, mut other) = (open().await?, open().await?);
+    let mut one = open().await?;
+    let second = "a second session, which shows whether a pooler shares them";
+    let mut other = open().await.map_err(|error| error.within(second))?;
     let are_own = async {
         // In a transaction the second connection keeps its session, so the first gets another session, or gets the second's mark.
         sqlx::raw_sql("BEGIN").execute(&mut other.connection).await?;
         Ok(one.is_own().await? && other.is_own().await?)
     };
-    if limited(settings.statement_timeout, are_own).await? {
-        Ok(one.connection)
-    } else {
-        Err(shared())
-    }
+    // A pooler in transaction mode that has one session does not answer.
+    let are_own = limited(settings.statement_timeout, are_own).await;
+    if are_own.map_err(|error| error.within(second))? { Ok(one.connection) } else { Err(shared()) }
 }
 
 /// Waits for work with a session, but no longer than `limit`.

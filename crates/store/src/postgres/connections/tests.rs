@@ -236,7 +236,18 @@ async fn a_row_that_a_trigger_swallows_is_refused() {
 }
 
 #[tokio::test]
-async fn row_level_security_refuses_copy_and_takes_the_upsert() {
+async fn a_commit_is_on_the_disk_whatever_the_database_prefers() {
+    let mut scene = Scene::new().await;
+    let database = scene.settings.url.rsplit('/').next().unwrap().to_owned();
+    scene.execute(format!("ALTER DATABASE \"{database}\" SET synchronous_commit = off")).await;
+    let url = PostgresUrl::parse(&scene.settings.url).unwrap();
+    let connections = Connections::new(url, &scene.settings);
+    let shown = connections.fetch_one(|| sqlx::query("SHOW synchronous_commit")).await.unwrap();
+    assert_eq!(shown.get::<&str, _>(0), "on");
+}
+
+#[tokio::test]
+async fn row_level_security_refuses_copy_takes_the_upsert_and_hides_no_row_silently() {
     let mut scene = Scene::new().await;
     let role = testkit::unique("role").replace('-', "_");
     scene
@@ -248,7 +259,8 @@ async fn row_level_security_refuses_copy_and_takes_the_upsert() {
         ))
         .await;
     let url = scene.settings.url.replace("postgres@", &format!("{role}@"));
-    let writer = crate::open(&StoreSettings { url, ..scene.settings.clone() }).unwrap().table;
+    let settings = StoreSettings { url, ..scene.settings.clone() };
+    let writer = crate::open(&settings).unwrap().table;
     let mut many: Vec<_> = (0..2_000).map(|number| row(&format!("p{number}"), 1)).collect();
     assert_eq!(writer.record(&many).await.unwrap().inserted, 2_000);
     many[7] = row("bad7", 1);
@@ -256,6 +268,11 @@ async fn row_level_security_refuses_copy_and_takes_the_upsert() {
     let written = retrying.write(&many).await.unwrap();
     assert_eq!(written.refused.len(), 1);
     assert!(written.refused[0].reason.contains("42501"), "{:?}", written.refused);
+    let reader = crate::open_reader(&settings).unwrap();
+    reader.ready().await.unwrap();
+    scene.execute("DROP POLICY all_rows ON publication").await;
+    let error = reader.ready().await.unwrap_err();
+    assert!(error.to_string().contains("row level security"), "{error}");
     scene.execute(format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
