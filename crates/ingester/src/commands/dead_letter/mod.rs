@@ -114,7 +114,7 @@ impl DeadLetter<'_> {
     }
 
     /// The original record's timestamp in milliseconds, if the letter's own differs.
-    fn timestamp(&self) -> Option<i64> {
+    pub(crate) fn timestamp(&self) -> Option<i64> {
         self.text("publication.record.timestamp")?.parse().ok()
     }
 

@@ -10,7 +10,7 @@ use tempfile::TempPath;
 use tokio_util::sync::CancellationToken;
 
 use super::{each, mask};
-use crate::commands::dead_letter::Selection;
+use crate::commands::dead_letter::{DeadLetter, Selection};
 use crate::commands::record_file::{Bytes, Line};
 use crate::record::{Header, Record};
 use crate::settings::Settings;
@@ -54,7 +54,9 @@ async fn write(
     with_addresses: bool,
     to: &mut (impl Write + Send),
 ) -> anyhow::Result<()> {
-    each(settings, selection, CancellationToken::new(), async |record| {
+    each(settings, selection, CancellationToken::new(), async |mut record| {
+        // A replay of the file evaluates the record as it was.
+        record.timestamp = DeadLetter(&record).timestamp().or(record.timestamp);
         let record = if with_addresses { Line::from(&record) } else { without_addresses(&record) };
         serde_json::to_writer(&mut *to, &record).map_err(io::Error::from)?;
         Ok(to.write_all(b"\n")?)

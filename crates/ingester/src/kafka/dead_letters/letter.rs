@@ -13,6 +13,15 @@ const ATTEMPTS: &str = "publication.error.attempts";
 /// The record's own timestamp in milliseconds since 1970, where the letter has another one.
 const TIMESTAMP: &str = "publication.record.timestamp";
 
+/// The headers that show what a letter lacks: the record's headers, its value, its key.
+const OMITTED: [&str; 3] =
+    ["publication.headers.omitted", "publication.value.omitted", "publication.key.omitted"];
+
+/// Whether a header describes how a letter differs from its record.
+fn is_ours(header: &str) -> bool {
+    header == TIMESTAMP || OMITTED.contains(&header)
+}
+
 /// The changes of a letter to its record. Each is made only after a letter without it was refused when sent alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Changes {
@@ -92,7 +101,8 @@ impl<'r> Letter<'r> {
         let key =
             if changes.key { Some(place().into()) } else { record.key.as_deref().map(Into::into) };
         let value = if changes.value { Some(&b""[..]) } else { record.value.as_deref() };
-        let own = record.headers.iter().filter(|_| !changes.headers);
+        // A record may be a copied letter, or have headers of these names: they would speak of this letter.
+        let own = record.headers.iter().filter(|header| !changes.headers && !is_ours(&header.name));
         let own = own.map(|header| {
             (header.name.to_string(), header.value.as_ref().map(|value| value.to_vec()))
         });
@@ -102,13 +112,10 @@ impl<'r> Letter<'r> {
         if let Some(timestamp) = record.timestamp.filter(|_| changes.timestamp) {
             headers.push(text((TIMESTAMP, timestamp.to_string())));
         }
-        let omitted = [
-            (changes.headers && !record.headers.is_empty(), "publication.headers.omitted"),
-            (changes.value, "publication.value.omitted"),
-            (changes.key, "publication.key.omitted"),
-        ];
-        let omitted = omitted.into_iter().filter(|(is_omitted, _)| *is_omitted);
-        headers.extend(omitted.map(|(_, name)| text((name, "true".to_owned()))));
+        let is_omitted =
+            [changes.headers && !record.headers.is_empty(), changes.value, changes.key];
+        let omitted = OMITTED.into_iter().zip(is_omitted).filter(|(_, is_omitted)| *is_omitted);
+        headers.extend(omitted.map(|(name, _)| text((name, "true".to_owned()))));
         let timestamp = record.timestamp.filter(|_| !changes.timestamp);
         Self { timestamp, key, value, headers }
     }
@@ -174,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_letter_is_the_whole_record_where_the_broker_takes_it() {
-        let record = record(Some(5), &["a", ATTEMPTS]);
+        let record = record(Some(5), &["a", ATTEMPTS, TIMESTAMP, OMITTED[1]]);
         let letter = letter(&record, needed(&record));
         assert_eq!((letter.timestamp, letter.value), (Some(5), Some(&b"{"[..])));
         assert_eq!(letter.key.as_deref(), Some(&b"k"[..]));
@@ -182,7 +189,11 @@ mod tests {
         assert_eq!(header(&letter, "__connect.errors.offset").as_deref(), Some("7"));
         assert_eq!(header(&letter, ATTEMPTS).as_deref(), Some("1"), "no number before");
         assert!(letter.headers.iter().all(|(name, _)| !name.ends_with(".omitted")));
-        assert_eq!(header(&letter, TIMESTAMP), None);
+        assert_eq!(
+            header(&letter, TIMESTAMP),
+            None,
+            "the record's own says nothing of this letter"
+        );
     }
 
     #[test]
