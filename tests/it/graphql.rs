@@ -34,7 +34,7 @@ async fn packages_are_found_by_their_exact_names() {
         }))
         .await;
     stop(&scene, scene.ingester(&[])).await;
-    let query = scene.query();
+    let query = Query::start(&scene.store, &[("QUERY_HTTP__ACCESS_LOG", "true")]);
 
     let one = "query($n: String!, $v: String!) { package(name: $n, version: $v) { name purl publicationInfo { username } } }";
     for (name, version, purl) in [
@@ -72,6 +72,13 @@ async fn packages_are_found_by_their_exact_names() {
     ]);
     let expected = json!({"packages": [refs[0], null, refs[2], refs[3], null]});
     assert_eq!(query.ask(many, json!({ "refs": refs })), expected);
+
+    // A line of the access log names its request, as the answer's header does.
+    let names_them = async || query.running.daemon.log().contains("keys=5");
+    eventually("the access log to have the request", PATIENCE, names_them).await;
+    let log = query.running.daemon.log();
+    let line = log.lines().find(|line| line.contains("keys=5")).unwrap();
+    assert!(line.contains("request_id=\"") && line.contains("method=\"POST\""), "{line}");
 
     let purls = "query($purls: [String!]!) { packagesByPurl(purls: $purls) { name version } }";
     let found = query.ask(purls, json!({"purls": [

@@ -89,8 +89,9 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The HTTP client logs whole URLs, and the query of one may have a secret. Its errors are logged by its callers.
-const SILENT: &str = ",ureq=off,ureq_proto=off";
+/// The HTTP client logs whole URLs, and the query of one may have a secret. Its errors are logged by its callers. The reader of
+/// `.pgpass` logs the lines that it cannot read.
+const SILENT: &str = ",ureq=off,ureq_proto=off,sqlx_postgres::options::pgpass=off";
 
 /// Parses `log.filter`. `EnvFilter` takes a word that is not a level for the name of a target: with `warning` for `warn` the log
 /// would be empty.
@@ -101,8 +102,9 @@ fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
         let reason = format!("must be a level ({levels}), or target=level pairs");
         return Err(ConfigError::invalid("log.filter", reason));
     }
-    if text.split(',').any(|part| part.trim_start().starts_with("ureq")) {
-        let reason = "must not name ureq: it logs whole URLs, which may have a secret";
+    let prints_secrets = |part: &str| part.starts_with("ureq") || part.contains("::pgpass");
+    if text.split(',').any(|part| prints_secrets(part.trim_start())) {
+        let reason = "must name neither ureq nor pgpass, which log secrets";
         return Err(ConfigError::invalid("log.filter", reason));
     }
     EnvFilter::try_new(format!("{text}{SILENT}"))

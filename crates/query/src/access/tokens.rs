@@ -136,11 +136,11 @@ fn wrong(key: &'static str, part: &str, index: usize) -> ConfigError {
     ConfigError::invalid(key, message)
 }
 
-/// Parses `name hash`, where `hash` is the output of `sha256sum`.
+/// Parses `name hash`, where `hash` is the output of `sha256sum`, with or without its file name `-`.
 fn token(text: &str) -> Option<Token> {
     let (name, digits) = text.split_once(char::is_whitespace)?;
     let mut hash = [0; 32];
-    hex::decode_to_slice(digits.trim(), &mut hash).ok()?;
+    hex::decode_to_slice(digits.trim_end_matches('-').trim(), &mut hash).ok()?;
     Some(Token { name: name.into(), hash })
 }
 
@@ -180,6 +180,8 @@ mod tests {
         }
         assert_eq!(owner(&tokens, "Basic secret"), Err(Unauthenticated::Missing));
         assert_eq!(tokens.owner(&HeaderMap::new()), Err(Unauthenticated::Missing));
+        let as_printed = list(&[&format!("ci {HASH}  -")]).unwrap();
+        assert_eq!(owner(&as_printed, "Bearer secret").as_deref(), Ok("ci"));
         assert!(list(&[]).unwrap().is_empty());
     }
 

@@ -79,6 +79,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 /// Counts and logs responses with an [`Outcome`]: all except the files of GraphiQL and the schema.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (method, started) = (request.method().clone(), Instant::now());
+    let id = request.extensions().get::<RequestId>().map(|id| id.header_value().clone());
     let mut response = next.run(request).await;
     let nosniff = HeaderValue::from_static("nosniff");
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
@@ -97,11 +98,10 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let seconds = started.elapsed().as_secs_f64();
     metrics.request_seconds.with_label_values(&[outcome]).observe(seconds);
     if app.settings.http.access_log {
-        let id = response.extensions().get::<RequestId>().map(RequestId::header_value);
         // The log line has no document, variable or address.
         tracing::info!(
             target: "access",
-            request_id = id.and_then(|id| id.to_str().ok()),
+            request_id = id.as_ref().and_then(|id| id.to_str().ok()),
             method = method.as_str(),
             status = status.as_u16(),
             outcome,

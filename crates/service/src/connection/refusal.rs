@@ -42,7 +42,7 @@ pub(super) fn with_body(written: &[u8]) -> Option<Bytes> {
         "414" => ("URI_TOO_LONG", "the URL is too long; send the query by POST"),
         "431" => (
             "HEAD_TOO_LARGE",
-            "the request's URL and headers are longer than 16384 bytes; send the query by POST",
+            "the URL and headers are longer than 16384 bytes, or there are over 100 headers; send the query by POST",
         ),
         "400" => ("BAD_REQUEST", "the request is not HTTP/1.1"),
         _ => return None,
