@@ -2,11 +2,12 @@
 //! name. No parameter is ignored silently, and no value is printed.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -109,8 +110,7 @@ const UNSUPPORTED: [&str; 24] = [
 ];
 
 /// Parameters that are passed to sqlx, which treats them as libpq does.
-const HANDED_ON: [&str; 9] = [
-    "hostaddr",
+const HANDED_ON: [&str; 7] = [
     "port",
     "dbname",
     "user",
@@ -118,7 +118,6 @@ const HANDED_ON: [&str; 9] = [
     "application_name",
     "options",
     "statement-cache-capacity",
-    "host",
 ];
 
 /// Parameters that are accepted with these values only, because the values are this program's behaviour anyway.
@@ -131,11 +130,21 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
 ];
 
 /// libpq's variables for the security and the routing of a connection. sqlx reads some of them, and none as libpq does.
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 18] = [
     "PGCHANNELBINDING",
+    "PGGSSENCMODE",
+    "PGHOSTADDR",
     "PGREQUIREAUTH",
+    "PGREQUIREPEER",
+    "PGSERVICE",
+    "PGSERVICEFILE",
     "PGSSLCERT",
+    "PGSSLCERTMODE",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
     "PGSSLKEY",
+    "PGSSLMAXPROTOCOLVERSION",
+    "PGSSLMINPROTOCOLVERSION",
     "PGSSLMODE",
     "PGSSLNEGOTIATION",
     "PGSSLROOTCERT",
@@ -167,13 +176,13 @@ impl PostgresUrl {
             return Err("has a ? in its password, or an @ in a parameter: write %3F, %40".into());
         }
         let given = Given::of(query)?;
-        // The parser wants a host behind a user; the parameter `host` names it then. It would read a plus as a space.
-        let base = base.replacen("@/", "@localhost/", 1);
-        let url = format!("{base}?{}", given.handed_on.join("&").replace('+', "%2B"));
+        // sqlx would read a plus as a space, which libpq does not.
+        let parameters = given.handed_on.join("&").replace('+', "%2B");
+        let url = format!("{}?{parameters}", given.with_host(base)?);
         // sqlx's error message would quote the value.
         let unreadable = |_| Problem::Borrowed("cannot be read as a database URL");
         let mut options = PgConnectOptions::from_str(&url).map_err(unreadable)?;
-        // The parser keeps the brackets of an IPv6 address, which the resolver does not know.
+        // The URL's parser keeps the brackets of an IPv6 address, which the resolver does not know.
         let host = options.get_host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if options.get_socket().is_none() {
             options = options.host(&host);
@@ -194,6 +203,8 @@ const SEVERAL: &str = "names several hosts, which is not supported";
 struct Given<'u> {
     /// Those that sqlx reads.
     handed_on: Vec<&'u str>,
+    host: Option<String>,
+    hostaddr: Option<String>,
     connect_timeout: Option<Duration>,
     target: SessionKind,
     mode: PgSslMode,
@@ -204,6 +215,8 @@ impl<'u> Given<'u> {
     fn of(query: &'u str) -> Result<Self, Problem> {
         let mut given = Self {
             handed_on: Vec::new(),
+            host: None,
+            hostaddr: None,
             connect_timeout: None,
             target: SessionKind::Any,
             mode: PgSslMode::Prefer,
@@ -215,6 +228,11 @@ impl<'u> Given<'u> {
             let value = value.map_err(|_| "has a parameter that is not UTF-8")?;
             match key {
                 "host" | "hostaddr" | "port" if value.contains(',') => return Err(SEVERAL.into()),
+                "host" => given.host = Some(value.into()),
+                "hostaddr" => {
+                    value.parse::<IpAddr>().map_err(|_| invalid(key))?;
+                    given.hostaddr = Some(value.into());
+                }
                 "sslmode" | "ssl-mode" => given.mode = mode(key, &value)?,
                 "sslrootcert" | "ssl-root-cert" | "ssl-ca" => given.root = Some(value.into()),
                 "sslcert" | "ssl-cert" | "sslkey" | "ssl-key" => {
@@ -243,6 +261,31 @@ impl<'u> Given<'u> {
         Ok(given)
     }
 
+    /// The URL with the host that libpq would connect to: `hostaddr`, else `host`, else the URL's own, else that of `PGHOST`, else
+    /// this machine's socket.
+    fn with_host(&self, base: &str) -> Result<String, Problem> {
+        let named = self.hostaddr.clone().or_else(|| self.host.clone());
+        let (scheme, rest) = base.split_once("://").ok_or("cannot be read as a database URL")?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (user, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let port = place.rfind(':').filter(|&at| !place[at..].contains(']'));
+        let (own, port) = place.split_at(port.unwrap_or(place.len()));
+        let host = match named {
+            Some(host) => host,
+            None if !own.is_empty() => return Ok(base.to_owned()),
+            None => PgConnectOptions::new_without_pgpass().get_host().to_owned(),
+        };
+        if host.contains(',') {
+            return Err(SEVERAL.into());
+        }
+        let host = match host.parse::<Ipv6Addr>() {
+            Ok(address) => format!("[{address}]"),
+            Err(_) => utf8_percent_encode(&host, NON_ALPHANUMERIC).to_string(),
+        };
+        let at = if user.is_empty() { "" } else { "@" };
+        Ok(format!("{scheme}://{user}{at}{host}{port}{path}"))
+    }
+
     fn has(&self, keys: &[&str]) -> bool {
         let given = self.handed_on.iter().filter_map(|parameter| parameter.split('=').next());
         given.into_iter().any(|key| keys.contains(&key))
@@ -254,7 +297,7 @@ impl<'u> Given<'u> {
             return Err("has one of sslcert and sslkey, which belong together".into());
         }
         let is_verified = matches!(self.mode, PgSslMode::VerifyFull);
-        if is_verified && self.has(&["hostaddr"]) {
+        if is_verified && self.hostaddr.is_some() {
             // sqlx would compare the address with the certificate, not the host's name.
             return Err("has hostaddr with sslmode=verify-full, which is not supported".into());
         }
@@ -418,8 +461,16 @@ mod tests {
         assert_eq!(read.address(), "h:5432");
         let socket = PostgresUrl::parse("postgres://u@%2Frun%2Fpg:5433/db").unwrap();
         assert_eq!(socket.address(), "/run/pg port 5433");
-        let socket = PostgresUrl::parse("postgres://u@/db?host=/run/pg").unwrap();
-        assert_eq!(socket.address(), "/run/pg port 5432");
+        for (url, address) in [
+            ("postgres://u@/db?host=/run/pg", "/run/pg port 5432"),
+            ("postgres://u@%2Frun%2Fpg:5433/db?host=real.example", "real.example:5433"),
+            ("postgres://u@h:5433/db?host=other-1.example", "other-1.example:5433"),
+            ("postgres://u@h/db?hostaddr=10.0.0.1&host=other", "10.0.0.1:5432"),
+            ("postgres://[::1]/db", "::1:5432"),
+            ("postgres://u@h/db?hostaddr=fd00::1", "fd00::1:5432"),
+        ] {
+            assert_eq!(PostgresUrl::parse(url).unwrap().address(), address, "{url}");
+        }
         let six = PostgresUrl::parse("postgres://u@[::1]:5433/db?application_name=a+b").unwrap();
         assert_eq!(six.address(), "::1:5433");
         assert_eq!(six.options.get_application_name(), Some("a+b"));

@@ -58,17 +58,16 @@ impl Replays {
         loop {
             let pause = std::mem::replace(&mut wait, READ_EVERY);
             let read = async {
-                // Either way the table is read.
+                // Either way the table is read, after what it is compared with.
                 drop(tokio::time::timeout(pause, self.notify.notified()).await);
-                jobs.jobs(REMEMBERED).await
+                let went_back = self.went_back.swap(false, Ordering::Relaxed);
+                let committed = self.committed.load(Ordering::Relaxed);
+                (went_back, committed, jobs.jobs(REMEMBERED).await)
             };
             match stop.run_until_cancelled(read).await {
                 None => return Ok(()),
-                Some(Ok(now)) => {
-                    let went_back = self.went_back.swap(false, Ordering::Relaxed);
-                    for replay in
-                        known.read(&now, self.committed.load(Ordering::Relaxed), went_back)
-                    {
+                Some((went_back, committed, Ok(now))) => {
+                    for replay in known.read(&now, committed, went_back) {
                         tracing::warn!(
                             replay,
                             "the database went back to before the end of a replay: what it wrote since is missing; run it again"
@@ -76,9 +75,10 @@ impl Replays {
                     }
                 }
                 // The writers report the errors of the database.
-                Some(Err(error)) => {
+                Some((went_back, _, Err(error))) => {
                     tracing::debug!(%error, "replays cannot be read");
-                    if self.went_back.load(Ordering::Relaxed) {
+                    if went_back {
+                        self.went_back.store(true, Ordering::Relaxed);
                         wait = Duration::from_secs(1);
                     }
                 }
@@ -108,7 +108,10 @@ impl KnownReplays {
         let oldest = now.iter().map(|job| job.id).min().unwrap_or(0);
         self.done.retain(|&id| id >= oldest);
         let running = now.iter().filter(|job| went_back && job.state == JobState::Running);
-        let lost = lost(&self.done, &there, committed).chain(running.map(|job| job.id));
+        // If older rows were not read, the commit may speak of one of them.
+        let first = if now.len() < REMEMBERED as usize { 0 } else { oldest };
+        let lost = lost(&self.done, &there, committed).filter(|&replay| replay >= first);
+        let lost = lost.chain(running.map(|job| job.id));
         let news = lost.filter(|&replay| self.named.insert(replay)).collect();
         self.done = there;
         news

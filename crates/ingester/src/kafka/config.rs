@@ -24,8 +24,10 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         .set("client.id", settings.kafka.client_id())
         // New partitions, and a topic created after the start, are seen within this time.
         .set("topic.metadata.refresh.interval.ms", "10000")
-        // A connection that does not answer is replaced after this time. The default is a minute.
+        // A connection that does not answer is replaced after this time. The default is a minute. A whole answer must arrive
+        // within it, so the most of an answer is less than the default of 50 MB, too.
         .set("socket.timeout.ms", "20000")
+        .set("fetch.max.bytes", "16777216")
         .set(
             "queued.max.messages.kbytes",
             queued_kbytes(settings.limits.max_buffered_bytes.as_u64()).to_string(),

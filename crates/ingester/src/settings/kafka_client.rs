@@ -112,14 +112,14 @@ const AT_LEAST: [(&str, u64, &str); 2] = [
 /// Checks the sizes. `buffered`: the bytes of `limits.max_buffered_bytes`.
 ///
 /// # Errors
-/// The first value that is out of its range. librdkafka refuses what is no number.
+/// The first value that is out of its range, or not a decimal number, which librdkafka may take in another base.
 pub(super) fn check_sizes(
     client: &BTreeMap<String, String>,
     buffered: u64,
 ) -> Result<(), ConfigError> {
-    let value = |key: &str| client.get(key).and_then(|value| value.trim().parse::<u64>().ok());
+    let value = |key: &str| client.get(key).map(|value| value.trim().parse::<u64>().ok());
     for (key, least, why) in AT_LEAST {
-        if value(key).is_some_and(|value| value < least) {
+        if value(key).is_some_and(|value| value.is_none_or(|value| value < least)) {
             let reason = format!("must be at least {least}: {why}");
             return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
         }
@@ -128,7 +128,7 @@ pub(super) fn check_sizes(
         ("queued.max.messages.kbytes", queued_kbytes(buffered)),
         ("queued.min.messages", QUEUED_MESSAGES),
     ] {
-        if value(key).is_some_and(|value| value > most) {
+        if value(key).is_some_and(|value| value.is_none_or(|value| value > most)) {
             let reason =
                 format!("must be at most {most}, which follows from limits.max_buffered_bytes");
             return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
@@ -334,6 +334,7 @@ mod tests {
             ("message.max.bytes", "1000", "1000000000"),
             ("queued.max.messages.kbytes", "16385", "16384"),
             ("queued.min.messages", "1000000", "10000"),
+            ("queued.min.messages", "0xFFFFF", "10000"),
         ] {
             assert!(of(key, bad).unwrap().contains(key), "{key}");
             assert_eq!(of(key, good), None, "{key}");

@@ -428,7 +428,7 @@ fn choose_start(
         if facts.is_written_before(start) {
             queue.starts_as_written(partition, at, facts.committed == Some(start.position));
         }
-        if let Some(skipped) = start.skipped() {
+        if let Some(skipped) = facts.skipped(start) {
             queue.starts_behind(partition, skipped);
         }
     });

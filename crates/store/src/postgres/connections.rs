@@ -1,6 +1,7 @@
 //! The connection pool. sqlx's own pool checks a connection before and after each statement, which makes three round
 //! trips of one. It has no time limit for a statement, and does not say why it has no free connection.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 use sqlx::Connection;
 use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
-use tokio::sync::{Notify, OnceCell, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::session::{Session, connect, silent};
 use crate::settings::{Database, PostgresUrl};
@@ -46,7 +47,7 @@ pub(super) struct Connections {
     /// Whether a warning was logged that the server does not limit statements.
     said_unlimited: AtomicBool,
     /// Set once it is known that sessions are not shared between connections.
-    checked: OnceCell<()>,
+    checked: OnceLock<()>,
 }
 
 /// Sessions that are not in use.
@@ -69,7 +70,7 @@ impl Connections {
             given_back: Notify::new(),
             follows: false,
             said_unlimited: AtomicBool::new(false),
-            checked: OnceCell::new(),
+            checked: OnceLock::new(),
         }
     }
 
@@ -119,8 +120,12 @@ impl Connections {
 
     /// Checks that each connection has a session of its own. Checked once, because poolers are rarely reconfigured.
     pub(super) async fn check_sessions(&self) -> Result<(), Error> {
-        let check = async || connect(&self.url(), &self.settings).await.map(drop);
-        self.checked.get_or_try_init(check).await.copied()
+        // Two that check at once do no harm; one that waited for the other would wait twice as long.
+        if self.checked.get().is_none() {
+            connect(&self.url(), &self.settings).await?;
+            let _ = self.checked.set(());
+        }
+        Ok(())
     }
 
     /// Opens a session outside the pool, for statements that may take up to `limit`; `None` for no limit.

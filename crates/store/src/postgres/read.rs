@@ -23,7 +23,7 @@ const SMALL: usize = 64;
 /// Whether row level security applies to this role without a policy for it, so that no row would be found. The role 0 is all.
 const HIDDEN: &str = "SELECT row_security_active('publication') AND NOT EXISTS ( \
     SELECT FROM pg_policy, unnest(polroles) AS role \
-    WHERE polrelid = 'publication'::regclass AND polcmd IN ('*', 'r') \
+    WHERE polrelid = 'publication'::regclass AND polpermissive AND polcmd IN ('*', 'r') \
     AND CASE WHEN role = 0 THEN true ELSE pg_has_role(role, 'USAGE') END)";
 
 /// Reads from PostgreSQL.

@@ -26,7 +26,7 @@ pub(super) fn check(findings: &mut Findings, kafka: &Kafka, group: &Result<Group
             return findings.ok(WHAT, line);
         }
         let what = format!(
-            "not all are {ours}, and what another program reads of this group's partitions is not ingested"
+            "not all are {ours}: what another program reads of this group's partitions is not ingested"
         );
         return findings.warning(WHAT, format!("{line}; {what}"));
     }

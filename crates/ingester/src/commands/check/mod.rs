@@ -151,11 +151,17 @@ impl Check {
 
 /// Warns of settings with which any server can pass for the broker.
 fn unverified(findings: &mut Findings, settings: &Settings) {
-    for (key, value) in [
-        ("enable.ssl.certificate.verification", "false"),
-        ("ssl.endpoint.identification.algorithm", "none"),
+    let client = &settings.kafka.client;
+    let given = |key: &str| client.get(key).map(|value| value.trim().to_ascii_lowercase());
+    if !given("security.protocol").is_some_and(|protocol| protocol.ends_with("ssl")) {
+        return;
+    }
+    // The words of librdkafka for a boolean that is off.
+    for (key, off) in [
+        ("enable.ssl.certificate.verification", &["false", "f", "0"][..]),
+        ("ssl.endpoint.identification.algorithm", &["none"]),
     ] {
-        if settings.kafka.client.get(key).is_some_and(|given| given == value) {
+        if let Some(value) = given(key).filter(|value| off.contains(&value.as_str())) {
             let what =
                 format!("kafka.client.{key} is {value}: another server can pass for the broker");
             findings.warning("kafka.tls", what);

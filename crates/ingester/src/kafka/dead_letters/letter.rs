@@ -19,7 +19,8 @@ const OMITTED: [&str; 3] =
 
 /// Whether a header describes how a letter differs from its record.
 fn is_ours(header: &str) -> bool {
-    header == TIMESTAMP || OMITTED.contains(&header)
+    let is = |name: &str| header.eq_ignore_ascii_case(name);
+    is(TIMESTAMP) || OMITTED.into_iter().any(is)
 }
 
 /// The changes of a letter to its record. Each is made only after a letter without it was refused when sent alone.
@@ -181,14 +182,15 @@ mod tests {
 
     #[test]
     fn a_letter_is_the_whole_record_where_the_broker_takes_it() {
-        let record = record(Some(5), &["a", ATTEMPTS, TIMESTAMP, OMITTED[1]]);
+        let record = record(Some(5), &["a", ATTEMPTS, TIMESTAMP, "Publication.Value.Omitted"]);
         let letter = letter(&record, needed(&record));
         assert_eq!((letter.timestamp, letter.value), (Some(5), Some(&b"{"[..])));
         assert_eq!(letter.key.as_deref(), Some(&b"k"[..]));
         assert_eq!(header(&letter, "a").as_deref(), Some("v"));
         assert_eq!(header(&letter, "__connect.errors.offset").as_deref(), Some("7"));
         assert_eq!(header(&letter, ATTEMPTS).as_deref(), Some("1"), "no number before");
-        assert!(letter.headers.iter().all(|(name, _)| !name.ends_with(".omitted")));
+        let is_omitted = |name: &str| name.to_lowercase().ends_with(".omitted");
+        assert!(letter.headers.iter().all(|(name, _)| !is_omitted(name)));
         assert_eq!(
             header(&letter, TIMESTAMP),
             None,

@@ -68,8 +68,8 @@ async fn tell_of_another_topic(
     let mut others = others.map(|other| &other.account);
     if others.any(|other| other.position.is_some() && new.contains(&other.partition)) {
         tracing::warn!(
-            partitions = ?new,
-            "the group has read another topic before: if that was this one, deleted and made again, what was unread in it is lost"
+            group = key.group, topic_id = key.topic_id, partitions = ?new,
+            "the group has read another topic before: if that was this one, deleted and made again while no ingester ran, what was unread in it is lost"
         );
     }
     Ok(())

@@ -346,7 +346,7 @@ impl Context {
                 && (facts.metadata.has_account || !facts.is_account_kept);
             state.commits.starts_as_written(number, at, is_committed);
         }
-        if let Some(skipped) = start.skipped() {
+        if let Some(skipped) = facts.skipped(start) {
             state.commits.starts_behind(number, skipped);
         }
         state.commits.assignment()

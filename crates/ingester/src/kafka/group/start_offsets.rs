@@ -213,6 +213,14 @@ impl Facts {
         is_asked && start.gap.is_none() && known.into_iter().any(|it| it == start.position)
     }
 
+    /// The offsets that a start skips: the first behind what was read, and the one to read next. Of another log nothing is before
+    /// the start.
+    pub(crate) fn skipped(&self, start: Start) -> Option<(i64, i64)> {
+        let at = start.position.offset;
+        let lost = start.gap?.range.filter(|_| !start.other_log).map_or(at, |(from, _)| from);
+        Some((self.position.map_or(lost, |position| position.offset.min(lost)), at))
+    }
+
     fn after(&self, refusal: Refusal, low: i64, high: i64) -> Start {
         let Some(next) = self.position.or(self.committed) else {
             return Start::plain(LogPosition::unproved(low));
@@ -296,14 +304,6 @@ impl LogPosition {
 }
 
 impl Start {
-    /// The offsets that this start skips: the first that is lost and the one to read next. Of another log nothing is before the
-    /// start.
-    pub(crate) fn skipped(&self) -> Option<(i64, i64)> {
-        let at = self.position.offset;
-        let range = self.gap?.range.filter(|_| !self.other_log);
-        Some((range.map_or(at, |(from, _)| from), at))
-    }
-
     const fn plain(position: LogPosition) -> Self {
         Self { position, gap: None, other_log: false, note: None }
     }

@@ -29,7 +29,7 @@ impl Context {
                     let end =
                         probe.end_of_unreadable(partition, from, || self.observer.polled())?;
                     if let Some(end) = end {
-                        return Ok(Some((partition, from, end)));
+                        return Ok(Some((partition, next, (from, end))));
                     }
                 }
                 Ok(None)
@@ -44,7 +44,12 @@ impl Context {
         }
     }
 
-    fn start_behind(&self, consumer: &BaseConsumer<Self>, (partition, from, end): (i32, i64, i64)) {
+    /// `next`: where the partition is read to. What lies between it and the batch is no record, such as a transaction's end.
+    fn start_behind(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        (partition, next, range): (i32, i64, (i64, i64)),
+    ) {
         let list = self.list([(partition, 0)]);
         if self.fatal(list.and_then(|list| consumer.pause(&list))).is_none() {
             return;
@@ -56,10 +61,10 @@ impl Context {
             (state.log(partition).topic_id.clone(), settled_by)
         };
         let mut facts = Facts { topic_id, ..Facts::default() };
-        facts.position = Some(LogPosition::unproved(from));
+        facts.position = Some(LogPosition::unproved(next));
         facts.metadata.settled_by = settled_by;
-        let gap = Some(Gap { cause: GapCause::Unreadable, range: Some((from, end)) });
-        let position = LogPosition::unproved(end);
+        let gap = Some(Gap { cause: GapCause::Unreadable, range: Some(range) });
+        let position = LogPosition::unproved(range.1);
         self.start(
             consumer,
             partition,

@@ -270,7 +270,12 @@ async fn row_level_security_refuses_copy_takes_the_upsert_and_hides_no_row_silen
     assert!(written.refused[0].reason.contains("42501"), "{:?}", written.refused);
     let reader = crate::open_reader(&settings).unwrap();
     reader.ready().await.unwrap();
-    scene.execute("DROP POLICY all_rows ON publication").await;
+    scene
+        .execute(
+            "DROP POLICY all_rows ON publication; \
+             CREATE POLICY less ON publication AS RESTRICTIVE USING (true)",
+        )
+        .await;
     let error = reader.ready().await.unwrap_err();
     assert!(error.to_string().contains("row level security"), "{error}");
     scene.execute(format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
