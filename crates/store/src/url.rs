@@ -280,7 +280,17 @@ impl<'u> Given<'u> {
         }
         let host = match host.parse::<Ipv6Addr>() {
             Ok(address) => format!("[{address}]"),
-            Err(_) => utf8_percent_encode(&host, NON_ALPHANUMERIC).to_string(),
+            Err(_) if host.starts_with('/') => {
+                utf8_percent_encode(&host, NON_ALPHANUMERIC).to_string()
+            }
+            Err(_)
+                if host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) =>
+            {
+                host
+            }
+            Err(_) => return Err(invalid("host")),
         };
         let at = if user.is_empty() { "" } else { "@" };
         Ok(format!("{scheme}://{user}{at}{host}{port}{path}"))
@@ -466,6 +476,7 @@ mod tests {
             ("postgres://u@%2Frun%2Fpg:5433/db?host=real.example", "real.example:5433"),
             ("postgres://u@h:5433/db?host=other-1.example", "other-1.example:5433"),
             ("postgres://u@h/db?hostaddr=10.0.0.1&host=other", "10.0.0.1:5432"),
+            ("postgres://u@h/db?host=%2Frun%2Fpg-1", "/run/pg-1 port 5432"),
             ("postgres://[::1]/db", "::1:5432"),
             ("postgres://u@h/db?hostaddr=fd00::1", "fd00::1:5432"),
         ] {

@@ -32,6 +32,8 @@ struct Ownership {
     is_changed: bool,
     /// The offset of the last commit request.
     sent: Option<i64>,
+    /// The offset that was committed before the partition started again. The broker may show it for a while.
+    old: Option<i64>,
     /// Whether the broker has confirmed `sent`, or there is nothing to confirm.
     confirmed: bool,
 }
@@ -47,6 +49,7 @@ impl CommitQueue {
         self.assignment = AssignmentId(self.assignment.0 + 1);
         for partition in partitions {
             let since = self.assignment;
+            let old = self.owned.get(&partition).and_then(|before| before.sent.max(before.old));
             let new = Ownership {
                 since,
                 start: None,
@@ -55,6 +58,7 @@ impl CommitQueue {
                 stored: None,
                 is_changed: false,
                 sent: None,
+                old,
                 confirmed: true,
             };
             self.owned.insert(partition, new);
@@ -181,7 +185,8 @@ impl CommitQueue {
         let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.confirmed) else {
             return false;
         };
-        owned.confirmed = owned.sent.is_some_and(|sent| committed >= sent);
+        let is_old = owned.old.is_some_and(|old| committed >= old && owned.sent < Some(old));
+        owned.confirmed = !is_old && owned.sent.is_some_and(|sent| committed >= sent);
         if !owned.confirmed {
             owned.sent = None;
         }
@@ -267,6 +272,9 @@ mod tests {
         assert!(!queue.written(0, at(1, 20)), "of the old log");
         assert!(queue.written(0, at(2, 2)));
         assert_eq!(take(&mut queue), [(0, 2)]);
+        assert!(!queue.shown(0, 9), "the commit for the old log");
+        assert_eq!(take(&mut queue), [(0, 2)]);
+        assert!(queue.shown(0, 2));
     }
 
     #[test]
