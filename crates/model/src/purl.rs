@@ -45,16 +45,14 @@ impl<'a> Purl<'a> {
         if !is_type(ecosystem) {
             return Err(InvalidPurl);
         }
-        let path = path.trim_end_matches('/');
-        // The version begins at the last `@`. An `@` after a slash, or at the start, begins an npm scope instead.
+        let path = path.trim_matches('/');
+        // The version begins at the last `@`. One at the start begins an npm scope instead.
         let (path, version) = match path.rfind('@') {
-            Some(at) if at > 0 && !path[..at].ends_with('/') && !path[at..].contains('/') => {
-                (&path[..at], Some(&path[at + 1..]))
-            }
+            Some(at) if at > 0 && !path[at..].contains('/') => (&path[..at], Some(&path[at + 1..])),
             _ => (path, None),
         };
         let version = version.filter(|version| !version.is_empty()).map(decode).transpose()?;
-        let name = name(path.trim_matches('/'))?;
+        let name = name(path.trim_end_matches('/'))?;
         Ok(Self { ecosystem: lower(ecosystem), name, version, qualifiers })
     }
 
@@ -224,6 +222,20 @@ mod tests {
         );
         assert_eq!(parsed("pkg:npm/JSONStream@"), npm("JSONStream", None));
         assert_eq!(parsed("pkg:npm/x@1.0.0//?a=b"), npm("x", Some("1.0.0")));
+    }
+
+    #[test]
+    fn slashes_around_the_name_mean_nothing() {
+        for text in ["pkg:npm/pg/@7.12.0", "pkg:npm//pg//@7.12.0", "pkg:npm/pg@7.12.0/"] {
+            assert_eq!(parsed(text), npm("pg", Some("7.12.0")), "{text}");
+        }
+        for text in
+            ["pkg:npm/%40scope/x/@1.0.0", "pkg:npm/@scope/x/@1.0.0", "pkg:npm//@scope/x@1.0.0"]
+        {
+            assert_eq!(parsed(text), npm("@scope/x", Some("1.0.0")), "{text}");
+        }
+        assert_eq!(parsed("pkg:npm//@scope/x"), npm("@scope/x", None));
+        assert_eq!(parsed("pkg:npm/@1.0.0"), npm("@1.0.0", None), "a name, and no version");
     }
 
     #[test]
