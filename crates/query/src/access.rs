@@ -100,18 +100,49 @@ impl Access {
         if self.tokens_file.as_os_str().is_empty() {
             return;
         }
-        let mut was_good = true;
+        let mut told = None;
         loop {
             tokio::time::sleep(TOKENS_INTERVAL).await;
             let read = self.tokens.read_again(&self.tokens_file);
-            match &read {
-                Ok(true) => tracing::info!("the file of the API tokens has changed and was read"),
-                Err(error) if was_good => {
-                    tracing::error!(%error, "the API tokens stay what they were");
-                }
-                Ok(false) | Err(_) => {}
+            if let Ok(true) = read {
+                tracing::info!("the file of the API tokens has changed and was read");
             }
-            was_good = read.is_ok();
+            if let Some(error) = new_cause(&mut told, read.err()) {
+                tracing::error!(error, "the API tokens stay what they were");
+            }
+        }
+    }
+}
+
+/// The cause why the token file cannot be used, if it is another than the one before.
+fn new_cause(told: &mut Option<String>, error: Option<ConfigError>) -> Option<&str> {
+    let cause = error.map(|error| error.to_string());
+    if *told == cause {
+        return None;
+    }
+    *told = cause;
+    told.as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_new_cause_is_told_once() {
+        let error = |cause: &str| Some(ConfigError::invalid("access.tokens_file", cause));
+        let mut told = None;
+        for (read, expected) in [
+            (None, None),
+            (error("holds no token"), Some("holds no token")),
+            (error("holds no token"), None),
+            (error("cannot be read"), Some("cannot be read")),
+            (None, None),
+            (error("cannot be read"), Some("cannot be read")),
+        ] {
+            let cause = new_cause(&mut told, read);
+            assert_eq!(cause.is_some(), expected.is_some(), "{cause:?}");
+            assert!(expected.is_none_or(|part| cause.unwrap().contains(part)), "{cause:?}");
         }
     }
 }
