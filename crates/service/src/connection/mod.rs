@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
+use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -178,24 +179,33 @@ impl Served {
             () = self.connection.is_cut() => {}
             () = stop.cancelled() => {}
             // Before the first byte, no buffer is allocated.
-            begun = tokio::time::timeout(idle, refusal::begins_as_http2(&stream)) => match begun {
-                Ok(Ok(false)) => self.answer(stream, router, stop.clone()).await,
-                Ok(Ok(true)) => refusal::refuse_http2(&mut stream).await,
+            begun = tokio::time::timeout(idle, refusal::first_bytes(&mut stream)) => match begun {
+                Ok(Ok(Some(first))) => self.answer(stream, first, router, stop.clone()).await,
+                Ok(Ok(None)) => refusal::refuse_http2(&mut stream).await,
                 Ok(Err(_)) | Err(_) => {}
             },
         }
     }
 
-    async fn answer(&self, stream: TcpStream, router: Router, stop: CancellationToken) {
+    async fn answer(
+        &self,
+        stream: TcpStream,
+        first: Bytes,
+        router: Router,
+        stop: CancellationToken,
+    ) {
         let routes = TowerToHyperService::new(router);
         let service = service_fn(|mut request: Request<Incoming>| {
             let peer = Peer(self.connection.clone());
             self.crowd.head_ended(&peer.0);
             peer.0.asked();
             request.extensions_mut().insert(peer.clone());
-            let answer = routes.call(request);
+            let answer = (!refusal::is_host_wrong(&request)).then(|| routes.call(request));
             async move {
-                let mut answer = answer.await;
+                let mut answer = match answer {
+                    Some(answer) => answer.await,
+                    None => Ok(refusal::wrong_host()),
+                };
                 peer.0.answered();
                 // RFC 9110, section 8.6: the length would be that of the client's copy, but axum sets it to 0.
                 if let Ok(answer) = &mut answer
@@ -206,7 +216,7 @@ impl Served {
                 answer
             }
         });
-        let stream = Guarded::new(stream, self.crowd.clone(), self.connection.clone());
+        let stream = Guarded::new(stream, first, self.crowd.clone(), self.connection.clone());
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -2,25 +2,35 @@
 
 use std::io;
 
+use axum::body::Body;
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use bytes::Bytes;
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+const JSON: &str = "application/json; charset=utf-8";
 /// The start of HTTP/2's connection preface (RFC 9113, section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0";
 /// An empty SETTINGS frame, then GOAWAY for the reason HTTP_1_1_REQUIRED (RFC 9113, sections 6.5, 6.8 and 7).
 const GO_AWAY: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\
     \x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0d";
 
-/// Waits for the first bytes and returns whether they are an HTTP/2 client's; they stay unread. An error if the client
-/// has disconnected.
-pub(super) async fn begins_as_http2(stream: &TcpStream) -> io::Result<bool> {
+/// Reads the first bytes, until they are the start of HTTP/2's preface or differ from it. `None` for an HTTP/2 client, else
+/// the bytes. An error if the client has disconnected.
+pub(super) async fn first_bytes(stream: &mut TcpStream) -> io::Result<Option<Bytes>> {
     let mut first = [0; HTTP2.len()];
-    stream.ready(Interest::READABLE).await?;
-    match stream.peek(&mut first).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        count => Ok(&first[..count] == HTTP2),
+    let mut count = 0;
+    while HTTP2.starts_with(&first[..count]) {
+        if count == HTTP2.len() {
+            return Ok(None);
+        }
+        match stream.read(&mut first[count..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => count += more,
+        }
     }
+    Ok(Some(Bytes::copy_from_slice(&first[..count])))
 }
 
 /// Tells an HTTP/2 client, in HTTP/2 frames, that this server supports only HTTP/1.1.
@@ -47,11 +57,40 @@ pub(super) fn with_body(written: &[u8]) -> Option<Bytes> {
         "400" => ("BAD_REQUEST", "the request is not HTTP/1.1"),
         _ => return None,
     };
-    let body =
-        format!(r#"{{"errors":[{{"message":"{message}","extensions":{{"code":"{code}"}}}}]}}"#);
+    let body = body(code, message);
     let length = body.len();
     Some(Bytes::from(format!(
-        "{line}\r\nconnection: close\r\ncontent-type: application/json; charset=utf-8\r\n\
+        "{line}\r\nconnection: close\r\ncontent-type: {JSON}\r\n\
          cache-control: no-store\r\ncontent-length: {length}\r\n\r\n{body}"
     )))
+}
+
+/// Whether the request breaks RFC 9112, section 3.2: there is one `Host`, with a valid value. HTTP/1.0 needs none.
+pub(super) fn is_host_wrong<T>(request: &Request<T>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() == Version::HTTP_11,
+        (Some(b""), None) => false,
+        (Some(host), None) => host.contains(&b'@') || Authority::try_from(host).is_err(),
+        (Some(_), Some(_)) => true,
+    }
+}
+
+/// The answer to a request whose `Host` is wrong.
+pub(super) fn wrong_host() -> Response<Body> {
+    let message = "the request must have one header Host, with the name of a host";
+    let mut answer = Response::new(Body::from(body("BAD_REQUEST", message)));
+    *answer.status_mut() = StatusCode::BAD_REQUEST;
+    for (name, value) in [
+        (header::CONNECTION, "close"),
+        (header::CONTENT_TYPE, JSON),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+fn body(code: &str, message: &str) -> String {
+    format!(r#"{{"errors":[{{"message":"{message}","extensions":{{"code":"{code}"}}}}]}}"#)
 }

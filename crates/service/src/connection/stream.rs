@@ -21,6 +21,8 @@ const LINGER: (usize, Duration) = (64 << 20, Duration::from_secs(1));
 
 pub(super) struct Guarded {
     stream: TcpStream,
+    /// Bytes of the client's that were read before.
+    first: Bytes,
     crowd: Arc<Crowd>,
     connection: Arc<Connection>,
     deadline: Pin<Box<Sleep>>,
@@ -31,9 +33,14 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    pub(super) fn new(stream: TcpStream, crowd: Arc<Crowd>, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        first: Bytes,
+        crowd: Arc<Crowd>,
+        connection: Arc<Connection>,
+    ) -> Self {
         let deadline = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Self { stream, crowd, connection, deadline, replacement: None, lingered: None }
+        Self { stream, first, crowd, connection, deadline, replacement: None, lingered: None }
     }
 
     /// Writes with `write`; while the client receives no data, its time limit runs.
@@ -93,7 +100,12 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let known = self.first.len().min(buffer.remaining());
+        if known > 0 {
+            buffer.put_slice(&self.first.split_to(known));
+        } else {
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        }
         self.crowd.head_grew(&self.connection, buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }

@@ -173,11 +173,15 @@ async fn a_head_that_cannot_be_read_is_refused_with_a_body() {
         (format!("GET /{long} HTTP/1.1\r\n\r\n"), "431", "HEAD_TOO_LARGE"),
         ("GET / HTTP/1.1\r\na b: c\r\n\r\n".to_owned(), "400", "BAD_REQUEST"),
         ("\0\0\0\0\r\n\r\n".to_owned(), "400", "BAD_REQUEST"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "400", "BAD_REQUEST"),
+        ("GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n".to_owned(), "400", "BAD_REQUEST"),
+        ("GET / HTTP/1.1\r\nhost: a b\r\n\r\n".to_owned(), "400", "BAD_REQUEST"),
+        ("GET / HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n".to_owned(), "400", "BAD_REQUEST"),
     ] {
         let mut stream = connect(running.address, sent.as_bytes()).await;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(answer.get(8..13), Some(&*format!(" {status} ")), "{answer}");
         let body = answer.split_once("\r\n\r\n").unwrap().1;
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["errors"][0]["extensions"]["code"], code, "{answer}");
@@ -200,14 +204,44 @@ async fn the_routers_own_refusals_stay_as_they_are() {
 }
 
 #[tokio::test]
+async fn a_host_may_be_empty_and_http_1_0_needs_none() {
+    let running = start(short(), bounds()).await;
+    for sent in [
+        "GET / HTTP/1.1\r\nhost:\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: [::1]:80\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: publication_query\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+    ] {
+        answered(&mut connect(running.address, sent.as_bytes()).await).await;
+    }
+}
+
+#[tokio::test]
 async fn an_http2_client_is_told_to_use_http_1_1() {
     let running = start(short(), bounds()).await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let mut stream = connect(running.address, preface).await;
-    let mut answer = [0; 26];
-    stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!(answer[3], 4, "SETTINGS");
-    assert_eq!((answer[12], answer[25]), (7, 0x0d), "GOAWAY, HTTP_1_1_REQUIRED");
+    for first in [preface.len(), 1, 8, 14] {
+        let mut stream = connect(running.address, &preface[..first]).await;
+        // When a later connection has been answered, the first bytes have been read.
+        answered(&mut connect(running.address, HEAD).await).await;
+        stream.write_all(&preface[first..]).await.unwrap();
+        let mut answer = [0; 26];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer[3], 4, "SETTINGS");
+        assert_eq!((answer[12], answer[25]), (7, 0x0d), "GOAWAY, HTTP_1_1_REQUIRED");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_begins_as_http2_would_is_answered() {
+    let running = start(short(), bounds()).await;
+    let mut stream = connect(running.address, b"P").await;
+    answered(&mut connect(running.address, HEAD).await).await;
+    stream.write_all(b"OST / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    answered(&mut stream).await;
+    let mut stream = connect(running.address, b"PRI").await;
+    stream.shutdown().await.unwrap();
+    assert!(is_ended(&mut stream).await);
 }
 
 #[tokio::test]
