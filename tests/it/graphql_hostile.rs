@@ -4,11 +4,12 @@
 use std::net::TcpStream;
 
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgPool, SqlitePool};
+use tempfile::TempDir;
 use testkit::Daemon;
-use testkit::hostile::{AttackResult, Target, WitnessResult, attacks, run_attack};
+use testkit::hostile::{Attack, AttackResult, Target, WitnessResult, attacks, bulk, run_attack};
 
-use crate::graphql_bulk::{add, migrated};
+use crate::graphql_bulk::{add, migrate, migrated};
 use crate::support::Query;
 
 /// The default of `limits.max_memory`.
@@ -16,6 +17,13 @@ const MEMORY: u64 = 128 << 20;
 /// Factor on the allowed wait of a witness, because a debug build on a shared machine is slower than the release build.
 /// A starved witness waits longer than that. The bench has the exact figures.
 const SLACK: u32 = 5;
+/// `package-0` to `package-4999` with fields of the greatest lengths.
+const ROWS_ON_SQLITE: &str = "INSERT INTO publication (name, version, created, revision, generation, tor_reason, tfa_reason,
+        credential, actor, tor_settled, disputed, tor, tfa, username, event_identity, integrity)
+    WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < 4999)
+    SELECT 'package-' || n, '1.0.0', '2024-01-01T00:00:00.000000Z', 0, 0, 'not_listed', 'second_factor', 'session_token',
+        'user', 1, 0, 0, 1, hex(zeroblob(128)), zeroblob(16), NULL
+    FROM numbers";
 /// Parts of answers that no client may get.
 const WRONG: [&str; 3] = ["500", "INTERNAL_SERVER_ERROR", "no answer"];
 
@@ -25,15 +33,41 @@ async fn hostile_requests_hurt_nobody() {
     let pool = PgPool::connect(&store).await.unwrap();
     add(&pool, 0, 4_999, 1_000).await;
     pool.close().await;
-    let mut query = Query::start(&store, &[]);
+    attacked(Query::start(&store, &[]), &attacks(20_000));
+}
+
+/// SQLite runs inside the daemon, so its rows and its threads take the daemon's memory.
+#[tokio::test]
+async fn hostile_requests_hurt_nobody_on_sqlite() {
+    let (store, _directory) = on_sqlite();
+    let pool = SqlitePool::connect(&store).await.unwrap();
+    sqlx::raw_sql(ROWS_ON_SQLITE).execute(&pool).await.unwrap();
+    pool.close().await;
+    let reads_rows = |attack: &Attack| {
+        ["answers", "references, all", "pages of 100"].iter().any(|part| attack.name.contains(part))
+    };
+    let mut reading: Vec<_> = attacks(20_000).into_iter().filter(reads_rows).collect();
+    reading.push(bulk(12));
+    attacked(Query::start(&store, &[]), &reading);
+}
+
+/// A migrated file.
+fn on_sqlite() -> (String, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = format!("sqlite://{}", directory.path().join("publications.db").display());
+    migrate(&store);
+    (store, directory)
+}
+
+fn attacked(mut query: Query, attacks: &[Attack]) {
     let target = Target {
         http: query.http.parse().unwrap(),
         admin: query.running.admin.parse().unwrap(),
         pid: query.running.daemon.pid(),
     };
     let mut harm = Vec::new();
-    for attack in attacks(20_000) {
-        let result = run_attack(&attack, target);
+    for attack in attacks {
+        let result = run_attack(attack, target);
         let log = query.running.daemon.log();
         assert!(query.running.daemon.is_running(), "{}:\n{log}", attack.name);
         let wrong = WRONG

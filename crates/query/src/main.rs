@@ -8,7 +8,7 @@ use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server};
 use service::{allocation, config, lifecycle, notify, telemetry};
 
 fn main() -> ExitCode {
-    allocation::return_large_blocks();
+    allocation::keep_little_free();
     lifecycle::program(run)
 }
 

@@ -19,7 +19,7 @@ use nix::sys::socket::{
 use crate::daemon::peak_memory;
 use crate::http::http_request;
 
-pub use attacks::attacks;
+pub use attacks::{attacks, bulk};
 use attacks::{framed, references};
 
 /// How long connections are held open.
@@ -36,6 +36,8 @@ enum Kind {
     Chunked(Vec<u8>),
     /// Connections that each send a part of a request, or a whole one, and then neither send nor read.
     Held(Crowd, Vec<u8>),
+    /// This many clients, each with its own address, that send a request again whenever it was answered.
+    Repeated(usize, Vec<u8>),
     /// This many connections that each send a request and read its answer slowly, a kilobyte at a time.
     SlowlyRead(usize, Vec<u8>),
 }
@@ -137,6 +139,7 @@ pub fn run_attack(attack: &Attack, target: Target) -> AttackResult {
                 chunks.extend_from_slice(b"0\r\n\r\n");
                 exchange(http, &framed(&chunks, "transfer-encoding: chunked"))
             }
+            Kind::Repeated(clients, request) => repeat(http, *clients, request),
             Kind::Held(crowd, part) => hold(http, *crowd, part),
             Kind::SlowlyRead(count, request) => read_slowly(http, *count, request),
         };
@@ -271,6 +274,28 @@ fn connect_from(source: Ipv4Addr, http: SocketAddr) -> io::Result<TcpStream> {
     bind(own.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(source, 0)))?;
     connect(own.as_raw_fd(), &SockaddrIn::from(http))?;
     Ok(TcpStream::from(own))
+}
+
+/// Sends the request from each address again and again.
+fn repeat(http: SocketAddr, clients: usize, request: &[u8]) -> (usize, String) {
+    let until = Instant::now() + HELD;
+    let ask = |source| {
+        let mut answers = 0;
+        while Instant::now() < until {
+            let mut stream = connect_from(source, http).expect("the server accepts");
+            let _ = stream.write_all(request);
+            let _ = io::copy(&mut stream, &mut io::sink());
+            answers += 1;
+        }
+        answers
+    };
+    let answers: usize = thread::scope(|scope| {
+        let sources = (Ipv4Addr::new(127, 0, 1, 1).to_bits()..).map(Ipv4Addr::from_bits);
+        let asking = sources.take(clients).map(|source| scope.spawn(move || ask(source)));
+        let asking: Vec<_> = asking.collect();
+        asking.into_iter().filter_map(|asking| asking.join().ok()).sum()
+    });
+    (answers * request.len(), format!("{answers} answers"))
 }
 
 /// Opens the connections, sends the part on each, and reads nothing for a while.

@@ -195,6 +195,14 @@ fn caps() -> Vec<Attack> {
     ]
 }
 
+/// Clients that each ask for 5,000 rows with all fields, again and again.
+pub fn bulk(clients: usize) -> Attack {
+    let request = references(5_000);
+    let whole = framed(&request, &format!("content-length: {}", request.len()));
+    let name = format!("{clients} clients that repeat 5,000 references");
+    Attack { name, kind: Kind::Repeated(clients, whole) }
+}
+
 /// A request with 5,000 references and `purls` purls for each.
 fn wide(purls: usize) -> Vec<u8> {
     let fields: String = (0..purls).map(|n| format!("a{n}:purl ")).collect();
