@@ -1,6 +1,7 @@
 //! Hostile requests to the API are refused or answered, and other clients are not affected. `cargo xtask bench hostile`
 //! runs them in full size; here some are smaller.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::json;
@@ -93,6 +94,44 @@ fn line(name: &str, result: &AttackResult) -> String {
     });
     let peak = result.peak as f64 / 1e6;
     format!("{name} | {} | {peak:.0} MB | {}", result.answer, waits.collect::<Vec<_>>().join(", "))
+}
+
+#[test]
+fn bodies_of_one_address_that_come_in_parts_are_answered() {
+    /// Their bodies are twice the share of an address.
+    const CLIENTS: usize = 40;
+    const FIRST: usize = 150_000;
+    let (store, _directory) = on_sqlite();
+    let query = Query::start(&store, &[("QUERY_HTTP__REQUEST_TIMEOUT", "30s")]);
+    let refs: Vec<_> = (0..5_000)
+        .map(|n| json!({"name": format!("package-{n:05}"), "version": "1.0.0"}))
+        .collect();
+    let document = "query($r: [PackageRef!]!) { packages(refs: $r) { purl } }";
+    let body = json!({"query": document, "variables": {"r": refs}}).to_string();
+    let head = format!(
+        "POST /graphql HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let begin = |_| {
+        let mut stream = TcpStream::connect(&query.http).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body.as_bytes()[..FIRST]).unwrap();
+        stream
+    };
+    let mut streams: Vec<_> = (0..CLIENTS).map(begin).collect();
+    for stream in &mut streams {
+        stream.write_all(&body.as_bytes()[FIRST..]).unwrap();
+    }
+    let status = |mut stream: TcpStream| {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].to_owned()
+    };
+    let statuses: Vec<_> = streams.into_iter().map(status).collect();
+    // On a machine that is busy otherwise, a body may be late and have to come again.
+    let answered = statuses.iter().filter(|status| *status == "200").count();
+    assert!(answered >= CLIENTS * 9 / 10, "{statuses:?}");
+    query.running.stop();
 }
 
 #[tokio::test]

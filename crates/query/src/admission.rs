@@ -127,9 +127,9 @@ impl Admission {
         }
     }
 
-    /// Registers a body that is about to arrive, with 0 bytes. The place grows with each chunk.
-    pub(crate) fn body(&self, client: Client) -> Place {
-        self.bodies.enter(Guest::Arriving, client)
+    /// Registers a body of at most `most` bytes that is about to arrive, with 0 bytes. The place grows with each chunk.
+    pub(crate) fn body(&self, client: Client, most: u64) -> Place {
+        self.bodies.enter(Guest::Arriving(most), client)
     }
 
     /// Waits until the answer fits beside the answers that are being sent. `None` if too many bytes wait already.

@@ -24,8 +24,8 @@ const LOOK: Duration = Duration::from_millis(25);
 /// A holder of bytes.
 #[derive(Debug, Clone)]
 pub(crate) enum Guest {
-    /// A body that is being read.
-    Arriving,
+    /// A body that is being read, of at most so many bytes.
+    Arriving(u64),
     /// An answer that is being sent to this peer.
     Leaving(Peer),
     /// Bytes that wait for this daemon: nobody can be evicted for them.
@@ -58,11 +58,21 @@ struct Entry {
     client: Client,
     bytes: u64,
     since: Instant,
+    /// Its place in the order in which the guests got their first bytes.
+    turn: Option<u64>,
     /// Total time it waited for room. This time does not count as lateness.
     waited: Duration,
-    /// Since when it waits now, and for how many bytes.
-    waits_for: Option<(Instant, u64)>,
+    /// What it waits for now.
+    waits_for: Option<Wanted>,
     evicted: Arc<Evicted>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    since: Instant,
+    bytes: u64,
+    /// How many bytes must be free in the room for it to get them; `None` while its client's share is full.
+    free: Option<u64>,
 }
 
 /// Whether a guest was evicted.
@@ -102,6 +112,7 @@ impl Room {
             client,
             bytes: 0,
             since: Instant::now(),
+            turn: None,
             waited: Duration::ZERO,
             waits_for: None,
             evicted: evicted.clone(),
@@ -114,14 +125,20 @@ impl Room {
     fn try_grow(&self, id: u64, bytes: u64) -> bool {
         let mut state = self.state.lock();
         let Some(client) = state.guests.get(&id).map(|own| own.client) else { return false };
-        let fits = state.used + bytes <= self.total;
-        // Shares are not enforced while less than half of the budget is used.
-        let is_share =
-            state.used + bytes <= self.total / 2 || state.bytes_of(client) + bytes <= self.share;
+        let held = state.bytes_of(client);
+        // A full room is asked many times a second, so it is not searched.
+        let is_full = state.used + bytes > self.total || held + bytes > self.share;
+        let (kept_of_client, kept) = if is_full { (0, 0) } else { state.kept_for_earlier(id) };
+        let free = bytes + kept;
+        let is_share = held + bytes + kept_of_client <= self.share;
+        let fits = state.used + free <= self.total;
         if fits && is_share && !state.has_smaller_waiting(client, bytes, self.total) {
             state.used += bytes;
             *state.by_client.entry(client).or_default() += bytes;
+            let turn = state.next;
+            state.next += 1;
             if let Some(own) = state.guests.get_mut(&id) {
+                own.turn.get_or_insert(turn);
                 own.bytes += bytes;
                 own.waited += own.waits(Instant::now());
                 own.waits_for = None;
@@ -129,7 +146,8 @@ impl Room {
             return true;
         }
         if let Some(own) = state.guests.get_mut(&id) {
-            own.waits_for.get_or_insert_with(|| (Instant::now(), bytes));
+            let since = own.waits_for.map_or_else(Instant::now, |wanted| wanted.since);
+            own.waits_for = Some(Wanted { since, bytes, free: is_share.then_some(free) });
         }
         if let Some(entry) = state.in_the_way(id, bytes, is_share) {
             entry.evict();
@@ -142,6 +160,25 @@ impl Room {
 impl State {
     fn bytes_of(&self, client: Client) -> u64 {
         self.by_client.get(&client).copied().unwrap_or_default()
+    }
+
+    /// How many bytes the guest must leave free, of its client's share and of the whole, so that each body that began
+    /// before it can be finished. Without this, bodies that each hold a part could fill the room and wait for each other.
+    fn kept_for_earlier(&self, id: u64) -> (u64, u64) {
+        let mut kept = (0, 0);
+        let Some(own) = self.guests.get(&id) else { return kept };
+        for other in self.guests.values() {
+            if let Guest::Arriving(most) = other.guest
+                && other.turn.is_some_and(|turn| own.turn.is_none_or(|own| turn < own))
+            {
+                let rest = most.saturating_sub(other.bytes);
+                kept.1 = rest.max(kept.1);
+                if other.client == own.client {
+                    kept.0 = rest.max(kept.0);
+                }
+            }
+        }
+        kept
     }
 
     fn leave(&mut self, id: u64) {
@@ -162,14 +199,15 @@ impl State {
             .guests
             .values()
             .filter(|other| other.client != client)
-            .filter_map(|other| Some((other.client, other.waits_for?.1)))
+            .filter_map(|other| Some((other.client, other.waits_for?)))
             .peekable();
         if waiting.peek().is_none() {
             return false;
         }
         let own = self.bytes_of(client) + bytes;
         waiting.any(|(other, wanted)| {
-            self.used + wanted <= total && self.bytes_of(other) + wanted < own
+            wanted.free.is_some_and(|free| self.used + free <= total)
+                && self.bytes_of(other) + wanted.bytes < own
         })
     }
 
@@ -213,14 +251,14 @@ impl State {
 impl Entry {
     /// How long it has been waiting now.
     fn waits(&self, now: Instant) -> Duration {
-        self.waits_for.map_or(Duration::ZERO, |(since, _)| now.saturating_duration_since(since))
+        self.waits_for.map_or(Duration::ZERO, |wanted| now.saturating_duration_since(wanted.since))
     }
 
     fn late(&self, now: Instant) -> Duration {
         match &self.guest {
             Guest::Leaving(peer) => peer.behind(),
             Guest::Fixed => Duration::ZERO,
-            Guest::Arriving => {
+            Guest::Arriving(_) => {
                 let due = Duration::from_secs_f64(self.bytes as f64 / BODY_RATE);
                 let here = now.saturating_duration_since(self.since);
                 here.saturating_sub(self.waited + self.waits(now) + due)
@@ -231,7 +269,7 @@ impl Entry {
     fn evict(&self) {
         match &self.guest {
             Guest::Leaving(peer) => peer.cut(),
-            Guest::Arriving => self.evicted.notify.notify_one(),
+            Guest::Arriving(_) => self.evicted.notify.notify_one(),
             Guest::Fixed => {}
         }
         self.evicted.flag.store(true, Ordering::Relaxed);
@@ -268,7 +306,16 @@ impl Place {
         if let Some(own) = state.guests.get_mut(&self.id) {
             own.guest = Guest::Fixed;
         }
+        drop(state);
+        // Nothing is kept free for it any longer.
+        self.room.freed.notify_waiters();
         Ok(())
+    }
+
+    /// Whether it ever waited for room.
+    pub(crate) fn has_waited(&self) -> bool {
+        let state = self.room.state.lock();
+        state.guests.get(&self.id).is_some_and(|own| !own.waited.is_zero())
     }
 
     /// Waits until this guest is evicted.
@@ -301,9 +348,9 @@ mod tests {
     #[tokio::test]
     async fn a_client_has_its_share_and_no_more() {
         let room = Room::new(100, 10);
-        let mut first = room.enter(Guest::Arriving, client(1));
-        let mut second = room.enter(Guest::Arriving, client(1));
-        let mut other = room.enter(Guest::Arriving, client(2));
+        let mut first = room.enter(Guest::Arriving(50), client(1));
+        let mut second = room.enter(Guest::Arriving(50), client(1));
+        let mut other = room.enter(Guest::Arriving(50), client(2));
         assert!(fits(&mut first, 50).await);
         assert!(!fits(&mut second, 1).await);
         assert!(fits(&mut other, 50).await);
@@ -313,13 +360,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn bodies_that_fill_the_room_together_are_all_finished() {
+        for clients in [1, 30] {
+            let room = Room::new(100, 10);
+            let mut bodies = tokio::task::JoinSet::new();
+            for number in 0..30 {
+                let mut place = room.enter(Guest::Arriving(10), client(number % clients));
+                bodies.spawn(async move {
+                    for _ in 0..5 {
+                        place.grow(2).await?;
+                        tokio::task::yield_now().await;
+                    }
+                    place.arrived()
+                });
+            }
+            let finished = timeout(Duration::from_secs(5), bodies.join_all()).await.unwrap();
+            assert_eq!(finished, [Ok(()); 30], "{clients} clients");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_announced_and_not_begun_takes_no_room() {
+        let room = Room::new(100, 100);
+        let _announced = room.enter(Guest::Arriving(100), client(1));
+        let mut begun = room.enter(Guest::Arriving(100), client(1));
+        assert!(fits(&mut begun, 1).await);
+        let mut later = room.enter(Guest::Arriving(100), client(1));
+        assert!(!fits(&mut later, 1).await, "the rest of the first is kept free");
+        assert!(fits(&mut begun, 99).await);
+    }
+
+    #[tokio::test]
     async fn who_holds_the_most_gives_way_to_who_has_waited() {
         let room = Room::new(100, 100);
-        let mut large = room.enter(Guest::Arriving, client(1));
+        let mut large = room.enter(Guest::Arriving(100), client(1));
         assert!(fits(&mut large, 60).await);
-        let mut small = room.enter(Guest::Arriving, client(2));
-        assert!(fits(&mut small, 20).await);
-        // Both are waiting, so neither is late. Without a rule they would deadlock.
+        let mut small = room.enter(Guest::Arriving(25), client(2));
+        // Both are waiting, so neither is late.
         let more = tokio::spawn(async move { large.grow(60).await });
         let growing = tokio::spawn(async move { small.grow(25).await });
         assert_eq!(timeout(Duration::from_secs(5), more).await.unwrap().unwrap(), Err(GivenUp));
@@ -329,9 +406,9 @@ mod tests {
     #[tokio::test]
     async fn who_is_late_gives_way_to_who_waits() {
         let room = Room::new(100, 100);
-        let mut slow = room.enter(Guest::Arriving, client(1));
+        let mut slow = room.enter(Guest::Arriving(100), client(1));
         assert!(fits(&mut slow, 100).await);
-        let mut waiting = room.enter(Guest::Arriving, client(2));
+        let mut waiting = room.enter(Guest::Arriving(100), client(2));
         let growing = tokio::spawn(async move { waiting.grow(80).await });
         timeout(Duration::from_secs(5), slow.is_evicted()).await.unwrap();
         assert!(!growing.is_finished());
@@ -344,12 +421,12 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_has_arrived_is_not_evicted_in_the_place_of_a_slow_one() {
         let room = Room::new(100, 100);
-        let mut whole = room.enter(Guest::Arriving, client(1));
+        let mut whole = room.enter(Guest::Arriving(100), client(1));
         assert!(fits(&mut whole, 60).await);
         whole.arrived().unwrap();
-        let mut slow = room.enter(Guest::Arriving, client(2));
+        let mut slow = room.enter(Guest::Arriving(100), client(2));
         assert!(fits(&mut slow, 40).await);
-        let mut waiting = room.enter(Guest::Arriving, client(3));
+        let mut waiting = room.enter(Guest::Arriving(100), client(3));
         let growing = tokio::spawn(async move { waiting.grow(30).await });
         timeout(Duration::from_secs(5), slow.is_evicted()).await.unwrap();
         assert_eq!(slow.arrived(), Err(GivenUp));

@@ -1,5 +1,7 @@
 //! The parameters of a request, from its body or its URL.
 
+use std::time::Duration;
+
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -13,6 +15,9 @@ use super::persisted::{self, Hash};
 use super::response::Refusal;
 use crate::admission::Place;
 use crate::error::{Code, Exceeded, QueryError};
+
+/// How long before the deadline of the whole answer a body must have arrived: that one says less of what was waited for.
+const BEFORE_THE_END: Duration = Duration::from_millis(10);
 
 /// Refuses a body whose headers do not say JSON in UTF-8. This includes the content types that a page of another site
 /// may send without a preflight (`text/plain`, forms, none).
@@ -57,9 +62,14 @@ pub(super) async fn body(
     if body.size_hint().lower() > maximum {
         return Err(too_long());
     }
-    let mut place = app.admission.body(context.client);
+    let until = context.until - BEFORE_THE_END;
+    let most = body.size_hint().upper().unwrap_or(maximum);
+    let mut place = app.admission.body(context.client, most);
     let mut read = Vec::new();
-    let late = || {
+    let late = |place: &Place| {
+        if place.has_waited() {
+            return Refusal::busy();
+        }
         let message = "the body did not come in time (http.request_timeout)";
         Refusal::new(QueryError::new(Code::Timeout, message)).status(StatusCode::REQUEST_TIMEOUT)
     };
@@ -67,9 +77,9 @@ pub(super) async fn body(
         let frame = tokio::select! {
             biased;
             () = place.is_evicted() => return Err(Refusal::busy()),
-            frame = tokio::time::timeout_at(context.until, body.frame()) => frame,
+            frame = tokio::time::timeout_at(until, body.frame()) => frame,
         };
-        let Some(frame) = frame.map_err(|_| late())? else {
+        let Some(frame) = frame.map_err(|_| late(&place))? else {
             place.arrived().map_err(|_| Refusal::busy())?;
             return Ok((read, place));
         };
@@ -81,7 +91,7 @@ pub(super) async fn body(
         if read.len() as u64 + data.len() as u64 > maximum {
             return Err(too_long());
         }
-        let grown = tokio::time::timeout_at(context.until, place.grow(data.len() as u64));
+        let grown = tokio::time::timeout_at(until, place.grow(data.len() as u64));
         if !matches!(grown.await, Ok(Ok(()))) {
             return Err(Refusal::busy());
         }

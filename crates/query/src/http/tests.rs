@@ -245,6 +245,34 @@ async fn a_client_that_sends_nothing_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_body_that_had_to_wait_for_room_is_told_to_come_again() {
+    let running = start(|settings| {
+        settings.http.request_timeout = std::time::Duration::from_secs(1);
+        settings.limits.max_body = bytesize::ByteSize::kib(1);
+        settings.limits.max_bodies = bytesize::ByteSize::kib(1);
+        settings.access.trusted_proxies = vec!["127.0.0.0/8".into()];
+    })
+    .await;
+    let mut streams = Vec::new();
+    for client in ["192.0.2.1", "192.0.2.2"] {
+        let mut stream = TcpStream::connect(running.http).await.unwrap();
+        let part = format!(
+            "POST /graphql HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{JSON}\r\nx-forwarded-for: {client}\r\n\
+             content-length: 1000\r\n\r\n{:600}",
+            ""
+        );
+        stream.write_all(part.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    for mut stream in streams {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"BUSY\""), "{answer}");
+        assert!(answer.contains("retry-after: "), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn who_announces_too_much_is_not_waited_for() {
     let running =
         start(|settings| settings.http.request_timeout = std::time::Duration::from_secs(3_600))
