@@ -68,6 +68,22 @@ fn each_line_is_answered_by_a_row_a_reason_or_skipped() {
     assert!(schema.code == Some(0) && schema.log.contains("json-schema.org"), "{}", schema.log);
 }
 
+/// A full disk must not look like events that are rejected.
+#[test]
+fn an_output_that_cannot_be_written_ends_with_2() {
+    let scene = Scene::without_topic("event-check", "sqlite://unused.db".into());
+    let file = scene.directory.path().join("events.ndjson");
+    std::fs::write(&file, event("pg", "7.12.0").to_string()).unwrap();
+    for arguments in
+        [&["event", "check", file.to_str().unwrap()][..], &["event", "check", "--schema"]]
+    {
+        let program = Daemon::started_by("exec \"$@\" >/dev/full", "publication-ingester");
+        let command = scene.configured(program.args(arguments), "127.0.0.1:0");
+        let checked = Answer::of(command.spawn());
+        assert_eq!(checked.code, Some(2), "{arguments:?}: {}", checked.log);
+    }
+}
+
 /// Python's `$` matches before a last line feed too, and other languages read no `\u` in a pattern.
 #[test]
 fn validators_of_other_languages_refuse_what_the_decoder_refuses() {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::bound::InvalidRange;
 use crate::commands::check::Check;
 use crate::commands::dead_letters::DeadLettersCommand;
-use crate::commands::event::{EventCommand, UnreadableFile};
+use crate::commands::event::{EventCommand, UnreadableFile, UnwritableOutput};
 use crate::commands::migrate;
 use crate::commands::output::stdout;
 use crate::commands::reconcile::Reconcile;
@@ -148,7 +148,8 @@ impl Command {
 
 /// The errors of the source have their own exit codes.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<InvalidRange>() || error.is::<UnreadableFile>() {
+    if error.is::<InvalidRange>() || error.is::<UnreadableFile>() || error.is::<UnwritableOutput>()
+    {
         return ExitCode::from(lifecycle::exit::USAGE);
     }
     match error.downcast_ref() {

@@ -47,6 +47,11 @@ pub(crate) struct UnreadableFile {
     reason: String,
 }
 
+/// The output cannot be written, which must not look like events that are rejected.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output")]
+pub(crate) struct UnwritableOutput(#[from] std::io::Error);
+
 /// The result of a line.
 #[derive(Debug, Serialize)]
 struct Checked<'a> {
@@ -90,11 +95,13 @@ impl EventCommand {
     /// Prints a line for each event. `false` if an event was rejected.
     ///
     /// # Errors
-    /// [`UnreadableFile`]; also if the output cannot be written.
+    /// [`UnreadableFile`] or [`UnwritableOutput`].
     pub(crate) fn run(self, settings: &Settings) -> anyhow::Result<bool> {
         let Self::Check(check) = self;
         if check.schema {
-            write!(stdout(), "{EVENT_SCHEMA}")?;
+            let mut out = stdout();
+            let written = write!(out, "{EVENT_SCHEMA}").and_then(|()| out.flush());
+            written.map_err(UnwritableOutput)?;
             return Ok(true);
         }
         let history = ExitHistory::new(settings.tor_rules()?);
@@ -128,7 +135,8 @@ fn print(
     let is_good = !matches!(result, CheckedEvent::Rejected { .. });
     let line = record.position.offset + 1;
     let text = format!("{}:{line}: {}", file.display(), result.describe());
-    output.print("event", &Checked { file, line, result }, &text)?;
+    let checked = Checked { file, line, result };
+    output.print("event", &checked, &text).map_err(UnwritableOutput)?;
     Ok(is_good)
 }
 

@@ -125,6 +125,8 @@ struct Checked<'a> {
     identity: EventIdentity,
     subject: Option<Cow<'a, str>>,
     time: Option<Cow<'a, str>>,
+    /// What is missing if there is no ecosystem: it, or what would contain it.
+    without_ecosystem: &'static str,
     ecosystem: Option<Cow<'a, str>>,
     name: Option<PackageName>,
     version: Option<PackageVersion>,
@@ -138,6 +140,11 @@ struct Checked<'a> {
 impl<'a> Checked<'a> {
     fn new(identity: EventIdentity, event: &mut fields::Event<'a>) -> Result<Self, Rejection> {
         event.datacontenttype.take("datacontenttype")?;
+        let without_ecosystem = match &event.data {
+            Field::Missing => "data",
+            Field::There(data) if matches!(data.package, Field::Missing) => "data.package",
+            _ => "data.package.ecosystem",
+        };
         let data = event.data.object("data")?;
         let package = data.package.object("data.package")?;
         let staged = data.staged.take("data.staged")?;
@@ -150,6 +157,7 @@ impl<'a> Checked<'a> {
             identity,
             subject: event.subject.take("subject")?,
             time: event.time.take("time")?,
+            without_ecosystem,
             ecosystem: package.ecosystem.take("data.package.ecosystem")?,
             name: named(&mut package.name, "data.package.name", PackageName::new)?,
             version: named(&mut package.version, "data.package.version", PackageVersion::new)?,
@@ -170,7 +178,7 @@ impl<'a> Checked<'a> {
         let missing = |path: &'static str| {
             move || Rejection::of_field(Code::MissingField, path, "is missing")
         };
-        let ecosystem = self.ecosystem.ok_or_else(missing("data.package.ecosystem"))?;
+        let ecosystem = self.ecosystem.ok_or_else(missing(self.without_ecosystem))?;
         let id = PublicationId {
             name: self.name.ok_or_else(missing("data.package.name"))?,
             version: self.version.ok_or_else(missing("data.package.version"))?,

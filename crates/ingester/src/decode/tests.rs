@@ -393,6 +393,10 @@ fn a_rejection_points_to_its_field() {
         assert_eq!(pointer(changed("/data/staged", staged)).as_deref(), Some(at));
     }
     assert_eq!(pointer(json!([])), None);
+    for missing in ["/data", "/data/package", "/data/package/ecosystem", "/data/package/version"] {
+        let event = changed(missing, Value::Null);
+        assert_eq!(pointer(event).as_deref(), Some(missing));
+    }
 }
 
 #[test]
