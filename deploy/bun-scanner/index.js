@@ -10,15 +10,15 @@ export const scanner = {
   async scan({ packages }) {
     const { url, token, registry, unanswered, rules, timeout } = settings(process.env);
     const levelOf = levels(rules);
-    const signal = AbortSignal.timeout(timeout);
+    const limit = { signal: AbortSignal.timeout(timeout), until: Date.now() + timeout };
     const found = [];
     try {
-      const hosts = [...registry, ...(await hostsOf(url, token, signal))];
+      const hosts = [...registry, ...(await hostsOf(url, token, limit))];
       if (hosts.length === 0) {
         throw new Unanswered("neither the service nor PUBLICATION_INSIGHTS_REGISTRY names a host of the registry");
       }
       const subjects = subjectsOf(packages, hosts);
-      const answers = await ask(url, token, [...subjects.values()], signal);
+      const answers = await ask(url, token, [...subjects.values()], limit);
       for (const [index, subject] of [...subjects.values()].entries()) {
         if (answers[index] instanceof Unanswered) {
           found.push(missing(subject.name, unanswered, answers[index]));

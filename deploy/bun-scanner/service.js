@@ -6,9 +6,8 @@ import { host } from "./tarball.js";
 const BATCH = 1_000;
 const AT_ONCE = 4;
 const TRIES = 4;
-// The longest pause in milliseconds that the service did not ask for, and the longest that a timer can have.
+// The longest pause in milliseconds that the service did not ask for.
 const LONGEST_WAIT = 5_000;
-const LONGEST_TIMER = 2 ** 31 - 1;
 const REGISTRY = "query BunScannerRegistry { registry { ecosystem hosts } }";
 const PACKAGES = `query BunScanner($refs: [PackageRef!]!) { packages(refs: $refs) { name version
   publicationInfo { username created tor tfa disputed }
@@ -43,22 +42,22 @@ export function settings(variables) {
   return { url, token, registry, unanswered, rules, timeout: seconds * 1_000 };
 }
 
-// The registry's hosts, as the service names them.
-export async function hostsOf(url, token, signal) {
-  const { registry } = await post(url, token, { query: REGISTRY }, signal);
+// The registry's hosts, as the service names them. `limit` has the end of the time for all questions, as `until` and as `signal`.
+export async function hostsOf(url, token, limit) {
+  const { registry } = await post(url, token, { query: REGISTRY }, limit);
   if (registry?.ecosystem !== "npm") throw new Unanswered("the service is not for npm packages");
   return registry.hosts.map(host);
 }
 
 // The answers for { name, version } in the same order: an object, null without a record, or Unanswered.
-export async function ask(url, token, subjects, signal) {
+export async function ask(url, token, subjects, limit) {
   const batches = [];
   for (let at = 0; at < subjects.length; at += BATCH) batches.push([at, subjects.slice(at, at + BATCH)]);
   const answers = new Array(subjects.length);
   const work = async () => {
     for (let next = batches.shift(); next; next = batches.shift()) {
       const [at, batch] = next;
-      const found = await answersOf(url, token, batch, signal);
+      const found = await answersOf(url, token, batch, limit);
       for (const [index, answer] of found.entries()) answers[at + index] = answer;
     }
   };
@@ -66,10 +65,10 @@ export async function ask(url, token, subjects, signal) {
   return answers;
 }
 
-async function answersOf(url, token, batch, signal) {
+async function answersOf(url, token, batch, limit) {
   const refs = batch.map(({ name, version }) => ({ name, version }));
   try {
-    const { packages } = await post(url, token, { query: PACKAGES, variables: { refs } }, signal);
+    const { packages } = await post(url, token, { query: PACKAGES, variables: { refs } }, limit);
     const fits = (answer, at) => answer === null || (answer.name === refs[at].name && answer.version === refs[at].version);
     if (!Array.isArray(packages) || packages.length !== refs.length || !packages.every(fits)) {
       throw new Unanswered("the answer is not for the packages that were asked about");
@@ -78,39 +77,39 @@ async function answersOf(url, token, batch, signal) {
   } catch (error) {
     if (error instanceof TooLarge && batch.length > 1) {
       const half = Math.floor(batch.length / 2);
-      const one = await answersOf(url, token, batch.slice(0, half), signal);
-      return [...one, ...(await answersOf(url, token, batch.slice(half), signal))];
+      const one = await answersOf(url, token, batch.slice(0, half), limit);
+      return [...one, ...(await answersOf(url, token, batch.slice(half), limit))];
     }
     if (!(error instanceof Unanswered || error instanceof TooLarge)) throw error;
     return batch.map(() => new Unanswered(error.message));
   }
 }
 
-async function post(url, token, body, signal) {
+async function post(url, token, body, limit) {
   let wait = 200;
   for (let tries = 1; ; tries += 1) {
-    const { data, why, after } = await once(url, token, body, signal);
+    const { data, why, after } = await once(url, token, body, limit);
     if (data) return data;
     if (after === null && tries >= TRIES) throw new Unanswered(why);
-    // `Retry-After: 0` must not lead to a flood of requests, nor a time that is too long for a timer.
-    await pause(Math.min(Math.max(after ?? 0, wait), LONGEST_TIMER), signal, why);
+    // `Retry-After: 0` must not lead to a flood of requests.
+    await pause(Math.max(after ?? 0, wait), limit, why);
     wait = Math.min(wait * 2, LONGEST_WAIT);
   }
 }
 
 // { data }, or { why, after } for a transient failure; `after` is the wait in milliseconds, null for the default.
-async function once(url, token, body, signal) {
+async function once(url, token, body, limit) {
   const headers = { "content-type": "application/json", accept: "application/graphql-response+json, application/json;q=0.9" };
   if (token) headers.authorization = `Bearer ${token}`;
   let response;
   let text;
   try {
     // Neither the token nor the names may go to the target of a redirect.
-    const options = { method: "POST", headers, body: JSON.stringify(body), redirect: "manual", signal };
+    const options = { method: "POST", headers, body: JSON.stringify(body), redirect: "manual", signal: limit.signal };
     response = await fetch(new URL("graphql", url), options);
     text = await response.text();
   } catch {
-    if (signal.aborted) throw new Unanswered("the service did not answer in time");
+    if (limit.signal.aborted) throw new Unanswered("the service did not answer in time");
     return { why: "the service is away, or its answer was cut off", after: null };
   }
   const seconds = Number(response.headers.get("retry-after") ?? NaN);
@@ -123,7 +122,7 @@ async function once(url, token, body, signal) {
   if (code === "LIMIT_EXCEEDED") throw new TooLarge("over a limit of the service");
   if (code === "GRAPHQL_VALIDATION_FAILED") throw new Unanswered("the service is too old: it has no `registry` or no `history`");
   if (response.status >= 500) return { why: `the service answers with status ${response.status}`, after };
-  if (!response.ok || !answer?.data || answer.errors) throw new Unanswered("the answer is not that of the query API");
+  if (!response.ok || !answer?.data || answer.errors?.length > 0) throw new Unanswered("the answer is not that of the query API");
   return { data: answer.data };
 }
 
@@ -135,10 +134,11 @@ function parsed(text) {
   }
 }
 
-function pause(milliseconds, signal, why) {
+// Gives up at once if the pause would outlast the time for all questions.
+function pause(milliseconds, { signal, until }, why) {
   return new Promise((resolve, reject) => {
     const stop = () => reject(new Unanswered(why));
-    if (signal.aborted) return stop();
+    if (signal.aborted || Date.now() + milliseconds >= until) return stop();
     const timer = setTimeout(() => {
       signal.removeEventListener("abort", stop);
       resolve();

@@ -3,12 +3,26 @@
 
 // "HOST[:PORT][/PATH]" or an address, as { host, port, path }; the default port is "".
 export function host(text) {
-  const url = URL.parse(text.includes("://") ? text.trim() : `https://${text.trim()}`);
+  const hasScheme = text.includes("://");
+  const url = URL.parse(hasScheme ? text.trim() : `http://${text.trim()}`);
   if (!url || !isHttp(url) || !url.hostname || url.username || url.password || url.search || url.hash) {
     throw new Error(`publication-insights: not a registry's host: ${JSON.stringify(text)}`);
   }
-  const path = url.pathname.endsWith("/") ? url.pathname : `${url.pathname}/`;
-  return { host: url.hostname, port: url.port, path };
+  // Without a scheme, the default ports are those of both.
+  const port = hasScheme || url.port !== "443" ? url.port : "";
+  return { host: withoutDot(url.hostname), port, path: segments(url.pathname) };
+}
+
+function withoutDot(hostname) {
+  return hostname.replace(/\.$/, "");
+}
+
+// The decoded parts of a path, as servers read it: neither `%65` for `e` nor a second slash leads elsewhere.
+function segments(path) {
+  const bytes = path.replace(/(%[0-9a-f]{2})+/gi, (text) =>
+    new TextDecoder().decode(Uint8Array.from(text.slice(1).split("%"), (byte) => parseInt(byte, 16))),
+  );
+  return bytes.split("/").filter((segment) => segment !== "");
 }
 
 function isHttp(url) {
@@ -19,9 +33,13 @@ function isHttp(url) {
 function restOf(tarball, hosts) {
   const url = typeof tarball === "string" ? URL.parse(tarball) : null;
   if (!url || !isHttp(url)) return null;
+  const parts = segments(url.pathname);
+  // An encoded `..` may lead out of the registry's path.
+  if (parts.some((part) => part === "." || part === "..")) return null;
+  const isBelow = (path) => path.every((part, at) => part === parts[at]);
   const rests = hosts
-    .filter(({ host, port, path }) => url.hostname === host && url.port === port && url.pathname.startsWith(path))
-    .map(({ path }) => url.pathname.slice(path.length))
+    .filter(({ host, port, path }) => withoutDot(url.hostname) === host && url.port === port && isBelow(path))
+    .map(({ path }) => parts.slice(path.length))
     .sort((one, other) => one.length - other.length);
   return rests.length > 0 ? rests[0] : null;
 }
@@ -32,24 +50,18 @@ export function isFrom(tarball, hosts) {
 
 // { name, version } of NAME/-/NAME-VERSION.tgz or download/@SCOPE/NAME/VERSION/…; null for any other path.
 export function packageOf(tarball, hosts) {
-  let segments;
-  try {
-    segments = restOf(tarball, hosts).split("/").filter((segment) => segment !== "").map(decodeURIComponent);
-  } catch {
-    return null;
-  }
-  const download = segments.findIndex((segment, at) => segment === "download" && segments[at + 1]?.startsWith("@"));
-  if (download >= 0 && segments.length >= download + 5) {
-    const [scope, name, version] = segments.slice(download + 1);
+  const rest = restOf(tarball, hosts);
+  const download = rest.findIndex((part, at) => part === "download" && rest[at + 1]?.startsWith("@"));
+  if (download >= 0 && rest.length >= download + 5) {
+    const [scope, name, version] = rest.slice(download + 1);
     return { name: `${scope}/${name}`, version };
   }
-  const dash = segments.lastIndexOf("-");
-  if (dash < 1 || dash === segments.length - 1) return null;
-  const scope = segments[dash - 2];
-  const last = segments[dash - 1];
-  const name = scope?.startsWith("@") && !last.includes("/") ? `${scope}/${last}` : last;
-  const base = name.slice(name.lastIndexOf("/") + 1);
-  const file = segments.at(-1).split("/").at(-1);
+  const dash = rest.lastIndexOf("-");
+  if (dash < 1 || dash === rest.length - 1) return null;
+  const scope = rest[dash - 2];
+  const base = rest[dash - 1];
+  const name = scope?.startsWith("@") ? `${scope}/${base}` : base;
+  const file = rest.at(-1);
   const stem = file.endsWith(".tgz") ? file.slice(0, -4) : file.endsWith(".tar.gz") ? file.slice(0, -7) : null;
   if (stem === null || !stem.startsWith(`${base}-`)) return null;
   const version = stem.slice(base.length + 1);

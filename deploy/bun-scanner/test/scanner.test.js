@@ -38,6 +38,29 @@ test("only tarballs of the registry are asked about, each once", async () => {
   expect(server.asked).toEqual(["a 1.0.0", "@s/x 1.0.0"]);
 });
 
+test("one host is written in several ways", async () => {
+  for (const [hosts, at, isAsked] of [
+    ["registry.example:80", "http://registry.example/a/-/a-1.0.0.tgz", true],
+    ["registry.example:80", "http://registry.example:80/a/-/a-1.0.0.tgz", true],
+    ["registry.example:443", "https://registry.example/a/-/a-1.0.0.tgz", true],
+    ["http://registry.example:443", "https://registry.example/a/-/a-1.0.0.tgz", false],
+    ["registry.example/npm", "https://registry.example.//npm//a/-/a-1.0.0.tgz", true],
+    ["registry.example/npm", "https://registry.example/n%70m/%61/-/a-1.0.0.tgz", true],
+    ["registry.example/npm", "https://registry.example/npm/x%2f..%2f..%2fa/-/a-1.0.0.tgz", false],
+    ["registry.example/npm", "https://registry.example/npmx/a/-/a-1.0.0.tgz", false],
+  ]) {
+    const server = service([hosts], {});
+    await scan(server, [one("a", "1.0.0", at)]);
+    expect([at, server.asked]).toEqual([at, isAsked ? ["a 1.0.0"] : []]);
+  }
+});
+
+test("an empty list of errors is no error", async () => {
+  const data = { registry: { ecosystem: "npm", hosts: ["registry.example"] } };
+  const server = service([], { "a 1.0.0": {} }, (body) => (body.variables ? null : Response.json({ data, errors: [] })));
+  expect(await scan(server, [one("a", "1.0.0")])).toEqual([]);
+});
+
 test("each rule has the level of the audit", async () => {
   for (const [row, expected] of [
     [{}, []],
@@ -119,17 +142,19 @@ test("a batch over a limit goes in halves, and what passes is tried again", asyn
 });
 
 test("no Retry-After leads to a flood of requests", async () => {
-  // Longer than a timer of JavaScript can wait.
-  for (const seconds of ["0", "9999999"]) {
+  // The latter is longer than a timer of JavaScript can wait.
+  for (const [seconds, timeout, longest] of [["0", 1, 5_000], ["60", 30, 2_000], ["9999999", 30, 2_000]]) {
     let requests = 0;
+    const started = Date.now();
     const server = service(["registry.example"], {}, (body) => {
       if (!body.variables) return null;
       requests += 1;
       return new Response("", { status: 429, headers: { "retry-after": seconds } });
     });
-    const found = await scan(server, [one("a", "1.0.0")], { TIMEOUT: "1" });
+    const found = await scan(server, [one("a", "1.0.0")], { TIMEOUT: `${timeout}` });
     expect(levelsOf(found)).toEqual(["warn publication-insights"]);
     expect(requests).toBeLessThan(5);
+    expect(Date.now() - started).toBeLessThan(longest);
   }
 });
 

@@ -131,5 +131,9 @@ fn the_gitlab_job_audits_what_a_merge_request_changes() {
     // Options are several words.
     let options = [("PUBLICATION_AUDIT_OPTIONS", "--policy none.toml"), (BASE, "HEAD")];
     assert_eq!(gitlab(&folder, &service, &options).code, 2);
-    assert_eq!(gitlab(&folder, &service, &[(BASE, MISSING)]).code, 2);
+    let without_base = gitlab(&folder, &service, &[(BASE, MISSING)]);
+    assert!(
+        without_base.code == 2 && without_base.errors.contains("base revision"),
+        "{without_base:?}"
+    );
 }
