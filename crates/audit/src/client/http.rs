@@ -1,6 +1,6 @@
 //! One HTTP request: its endpoint, and how its response is read.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
@@ -16,6 +16,8 @@ use crate::settings::Environment;
 /// The maximum size of an answer. 5,000 packages with history are about 4 MB.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 const UNTRUSTED: &str = "its certificate is not trusted (SSL_CERT_FILE), or it does not speak TLS";
+/// How the standard library's error begins for a host name without an address.
+const NO_LOOKUP: &str = "failed to lookup address information";
 /// Timeout of one request, after which it is sent again.
 const ONE_REQUEST: Duration = Duration::from_secs(30);
 /// Maximum number of redirects, all within the same origin.
@@ -104,7 +106,39 @@ impl Endpoint {
         }
         let timeout = left.min(ONE_REQUEST);
         let request = request.config().timeout_global(Some(timeout)).build();
-        request.send(body).map_err(|error| Failure::Passing(transport(&error), None))
+        request.send(body).map_err(|error| Failure::Passing(self.transport(&error), None))
+    }
+
+    /// A failure below HTTP. Until the connection stands, it is the proxy's if there is one, which is named without its
+    /// user. The service's address is not repeated.
+    fn transport(&self, error: &ureq::Error) -> Unanswered {
+        let proxy = self.agent.config().proxy();
+        let proxy = proxy.map(|proxy| format!("the proxy {}:{}", proxy.host(), proxy.port()));
+        let whose = proxy.as_deref().unwrap_or("it");
+        let unknown = match &proxy {
+            Some(proxy) => format!("the host of {proxy} is not known"),
+            None => "its host is not known".to_owned(),
+        };
+        Unanswered::Away(match error {
+            _ if is_time_out(error) => return Unanswered::TimeOut,
+            ureq::Error::HostNotFound => unknown,
+            ureq::Error::ConnectProxyFailed(reason) => {
+                let status = reason.rsplit('/').next().unwrap_or_default();
+                match status.parse::<u16>() {
+                    Ok(status) => format!("{whose} answers CONNECT with status {status}"),
+                    Err(_) => format!("{whose} does not answer CONNECT"),
+                }
+            }
+            ureq::Error::Io(error) => match error.kind() {
+                ErrorKind::ConnectionRefused => format!("{whose} refuses connections"),
+                ErrorKind::InvalidData => UNTRUSTED.to_owned(),
+                // The kind of the error says nothing then.
+                _ if error.to_string().starts_with(NO_LOOKUP) => unknown,
+                kind => format!("the connection failed ({kind})"),
+            },
+            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => UNTRUSTED.to_owned(),
+            _ => "the connection failed".to_owned(),
+        })
     }
 
     /// The target of a redirect. Neither the token nor package names may go to another origin.
@@ -124,21 +158,14 @@ impl Endpoint {
     }
 }
 
-/// A failure below HTTP, without the address.
-fn transport(error: &ureq::Error) -> Unanswered {
+fn is_time_out(error: &ureq::Error) -> bool {
+    let is_of_socket = |error: &std::io::Error| {
+        matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
+    };
     match error {
-        ureq::Error::Timeout(_) => Unanswered::TimeOut,
-        ureq::Error::HostNotFound => Unanswered::Away("its host is not known".into()),
-        ureq::Error::Io(error) => Unanswered::Away(match error.kind() {
-            std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
-                return Unanswered::TimeOut;
-            }
-            std::io::ErrorKind::ConnectionRefused => "it refuses connections".into(),
-            std::io::ErrorKind::InvalidData => UNTRUSTED.into(),
-            kind => format!("the connection failed ({kind})"),
-        }),
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => Unanswered::Away(UNTRUSTED.into()),
-        _ => Unanswered::Away("the connection failed".into()),
+        ureq::Error::Timeout(_) => true,
+        ureq::Error::Io(error) => is_of_socket(error),
+        _ => false,
     }
 }
 
@@ -176,7 +203,7 @@ fn read<T: for<'de> Deserialize<'de>>(mut response: Response<Body>) -> Result<T,
     let after = header.and_then(|header| retry_after(header, SystemTime::now()));
     let reader = response.body_mut().with_config().limit(MAX_ANSWER).reader();
     let mut text = Vec::new();
-    let cut = std::io::BufReader::new(reader).read_to_end(&mut text).is_err();
+    let end = std::io::BufReader::new(reader).read_to_end(&mut text).map_err(ureq::Error::from);
     match status.as_u16() {
         401 | 403 => return Err(Failure::Final(Unanswered::Refused(status.as_u16()))),
         413 => return Err(Failure::TooLarge(limit_of(&text))),
@@ -184,7 +211,10 @@ fn read<T: for<'de> Deserialize<'de>>(mut response: Response<Body>) -> Result<T,
             let after = after.or_else(|| Some(Duration::from_secs(1)));
             return Err(Failure::Passing(Unanswered::RateLimited, after));
         }
-        _ if cut => {
+        _ if end.as_ref().is_err_and(is_time_out) => {
+            return Err(Failure::Passing(Unanswered::TimeOut, after));
+        }
+        _ if end.is_err() => {
             return Err(Failure::Passing(Unanswered::Away("its answer was cut off".into()), after));
         }
         _ => {}

@@ -102,6 +102,15 @@ fn away_and_slow_end_with_4_in_time() {
     let run = folder_of(1).run("http://127.0.0.1:1", &[]);
     assert!(run.code == 4 && run.output.contains("refuses connections"), "{run:?}");
 
+    let run = folder_of(1).run("http://audit.invalid", &["--timeout", "5"]);
+    assert!(run.code == 4 && run.output.contains("its host is not known"), "{run:?}");
+
+    // The head comes, and of the body only the beginning.
+    let slow =
+        Service::with(|_| (200, "content-length: 9999\r\n".to_owned(), "{\"data\"".to_owned()));
+    let run = folder_of(1).run(&slow.url(), &["--timeout", "1"]);
+    assert!(run.code == 4 && run.output.contains("--timeout"), "{run:?}");
+
     // The listener accepts connections and never answers.
     let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://127.0.0.1:{}", mute.local_addr().unwrap().port());
@@ -287,8 +296,15 @@ fn a_proxy_of_the_environment_is_asked_to_connect() {
     folder.write("repository/token", "secret-token\n");
     let proxy = Service::with(|_| (403, String::new(), String::new()));
     let mut command = folder.command("https://audit.invalid", &["--token-file", "token"]);
-    let run = Run::of(command.env("HTTPS_PROXY", proxy.url()).output().unwrap());
+    let address = proxy.url().replace("http://", "http://user:of-the-proxy@");
+    let run = Run::of(command.env("HTTPS_PROXY", address).output().unwrap());
     assert_eq!(run.code, 4, "{run:?}");
+    let refusal = format!("the proxy 127.0.0.1:{} answers CONNECT with status 403", proxy.port);
+    assert!(run.output.contains(&refusal), "{run:?}");
+    assert!(!run.output.contains("of-the-proxy"), "{run:?}");
+    let mut command = folder.command("https://audit.invalid", &[]);
+    let run = Run::of(command.env("HTTPS_PROXY", NOBODY).output().unwrap());
+    assert!(run.output.contains("the proxy 127.0.0.1:1 refuses connections"), "{run:?}");
     let requests = proxy.requests();
     assert!(!requests.is_empty());
     for request in requests {
