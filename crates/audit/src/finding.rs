@@ -15,6 +15,8 @@ pub struct Finding {
     pub level: Level,
     /// The package.
     pub id: PublicationId,
+    /// The name and version of the entry, if its location is that of this other package. An exception names the entry.
+    pub entry: Option<(String, String)>,
     /// The lockfile.
     pub file: Arc<str>,
     /// The line of the package, from 1.
@@ -23,4 +25,15 @@ pub struct Finding {
     pub message: String,
     /// The reason of the exception that matches it.
     pub excepted: Option<String>,
+}
+
+impl Finding {
+    /// The name and version under which an exception accepts the finding.
+    #[must_use]
+    pub fn accepted_as(&self) -> (&str, &str) {
+        match &self.entry {
+            Some((name, version)) => (name, version),
+            None => (self.id.name.as_str(), self.id.version.as_str()),
+        }
+    }
 }

@@ -64,8 +64,13 @@ pub enum Location {
     Unsaid,
     /// The URL of a tarball.
     Tarball(Url),
+    /// The URL of a tarball in the form of a repository, which it is unless its host is a registry's.
+    Repository(Url),
     /// The URL of a registry, without a tarball.
     Registry(Url),
+    /// A package that is asked for by name, or by a path, in the registry of the package manager's settings. `None` if
+    /// that does not name one version.
+    Request(Option<(String, String)>),
     /// Outside of any registry.
     Elsewhere(Kind),
 }
@@ -84,7 +89,10 @@ impl Location {
             return Self::Elsewhere(if is_git { Kind::Git } else { Kind::File });
         };
         match url.scheme() {
-            "http" | "https" if is_git(&url) => Self::Elsewhere(Kind::Git),
+            "http" | "https" if is_git(&url) => match has_tarball(&url) {
+                true => Self::Repository(url),
+                false => Self::Elsewhere(Kind::Git),
+            },
             "http" | "https" if url.host_str().is_some() => Self::Tarball(url),
             "link" | "portal" => Self::Elsewhere(Kind::Link),
             "workspace" => Self::Elsewhere(Kind::Workspace),
@@ -106,7 +114,9 @@ impl Location {
                 && ![".tgz", ".gz", ".zip"].iter().any(|end| path.ends_with(end))
         };
         let is_repository = match &location {
-            Self::Elsewhere(Kind::Git) => !text.contains("codeload.github.com"),
+            Self::Elsewhere(Kind::Git) | Self::Repository(_) => {
+                !text.contains("codeload.github.com")
+            }
             Self::Tarball(url) => is_forge(url),
             // `user/repository`
             Self::Elsewhere(Kind::File) => {
@@ -129,8 +139,8 @@ impl Location {
     #[must_use]
     pub const fn url(&self) -> Option<&Url> {
         match self {
-            Self::Tarball(url) | Self::Registry(url) => Some(url),
-            Self::Unsaid | Self::Elsewhere(_) => None,
+            Self::Tarball(url) | Self::Repository(url) | Self::Registry(url) => Some(url),
+            Self::Unsaid | Self::Request(_) | Self::Elsewhere(_) => None,
         }
     }
 }
@@ -140,6 +150,14 @@ fn is_git(url: &Url) -> bool {
     matches!(url.host_str(), Some("codeload.github.com"))
         || url.path().ends_with(".git")
         || url.fragment().is_some_and(|fragment| fragment.contains("commit="))
+}
+
+/// Whether the URL's path is that of a tarball. A fragment does not change what is downloaded from there.
+fn has_tarball(url: &Url) -> bool {
+    let path = segments(url.path());
+    let is_archive =
+        |file: &String| [".tgz", ".tar.gz", ".tar"].iter().any(|end| file.ends_with(end));
+    path.last().is_some_and(is_archive) || package_of(&path).is_some()
 }
 
 /// `host` or `host:port` of a URL, as an argument for `--registry`.
@@ -159,8 +177,7 @@ pub struct InvalidHost;
 pub struct RegistryHost {
     host: String,
     port: Option<u16>,
-    /// The path, with a slash at both ends.
-    path: String,
+    path: Vec<String>,
 }
 
 impl RegistryHost {
@@ -170,7 +187,8 @@ impl RegistryHost {
     /// [`InvalidHost`] for anything else.
     pub fn parse(text: &str) -> Result<Self, InvalidHost> {
         let text = text.trim();
-        let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+        let has_scheme = text.contains("://");
+        let text = if has_scheme { text.to_owned() } else { format!("http://{text}") };
         let url = Url::parse(&text).map_err(|_| InvalidHost)?;
         let is_plain = matches!(url.scheme(), "http" | "https")
             && url.username().is_empty()
@@ -178,20 +196,34 @@ impl RegistryHost {
             && url.query().is_none()
             && url.fragment().is_none();
         let host = url.host_str().filter(|_| is_plain).ok_or(InvalidHost)?;
-        Ok(Self { host: host.to_owned(), port: url.port(), path: with_slash(url.path()) })
+        // Without a scheme, the default ports are those of both.
+        let port = url.port().filter(|&port| has_scheme || port != 443);
+        Ok(Self { host: without_dot(host).to_owned(), port, path: segments(url.path()) })
     }
 
     /// The part of the URL's path after this registry's path. `None` when the URL is elsewhere.
-    fn rest<'u>(&self, url: &'u Url) -> Option<&'u str> {
+    fn rest(&self, url: &Url) -> Option<Vec<String>> {
         let is_here = matches!(url.scheme(), "http" | "https")
-            && url.host_str() == Some(&self.host)
+            && url.host_str().map(without_dot) == Some(&self.host)
             && url.port() == self.port;
-        url.path().strip_prefix(&*self.path).filter(|_| is_here)
+        let path = segments(url.path());
+        // An encoded `..` may lead out of the registry's path.
+        let leads_away = path.iter().any(|segment| matches!(&**segment, "." | ".."));
+        let rest = path.strip_prefix(&*self.path)?;
+        (is_here && !leads_away).then(|| rest.to_vec())
     }
 }
 
-fn with_slash(path: &str) -> String {
-    if path.ends_with('/') { path.to_owned() } else { format!("{path}/") }
+/// A host name without the dot of the root domain, which changes nothing.
+fn without_dot(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// The decoded parts of a path, as servers read it: neither `%65` for `e` nor a second slash leads elsewhere.
+#[must_use]
+pub fn segments(path: &str) -> Vec<String> {
+    let path = percent_decode_str(path).decode_utf8_lossy();
+    path.split('/').filter(|segment| !segment.is_empty()).map(Into::into).collect()
 }
 
 /// All hosts of the deployment's registry.
@@ -208,31 +240,23 @@ impl RegistryHosts {
     /// Whether the registry URL of a setting is one of these hosts.
     #[must_use]
     pub fn has_registry(&self, address: &str) -> bool {
-        let Ok(mut url) = Url::parse(address.trim()) else { return false };
-        let path = with_slash(url.path());
-        url.set_path(&path);
+        let Ok(url) = Url::parse(address.trim()) else { return false };
         self.0.iter().any(|host| host.rest(&url).is_some())
     }
 
     /// The part of the tarball URL's path after the registry's path. `None` when it is not in the registry.
     #[must_use]
-    pub fn tarball_path<'u>(&self, url: &'u Url) -> Option<&'u str> {
+    pub fn tarball_path(&self, url: &Url) -> Option<Vec<String>> {
         let rests = self.0.iter().filter_map(|host| host.rest(url));
         // When several hosts match, the longest path counts, independent of their order.
-        rests.min_by_key(|rest| rest.len())
+        rests.min_by_key(Vec::len)
     }
 }
 
 /// The name and version in a tarball's path: `NAME/-/NAME-VERSION.tgz` as in npm and most registries, or
 /// `download/@SCOPE/NAME/VERSION/…` as in GitHub Packages.
 #[must_use]
-pub fn package_of(path: &str) -> Option<(String, String)> {
-    let segments: Option<Vec<String>> = path
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .map(|segment| percent_decode_str(segment).decode_utf8().ok().map(Into::into))
-        .collect();
-    let segments = segments?;
+pub fn package_of(segments: &[String]) -> Option<(String, String)> {
     if let Some([_, scope, name, version, ..]) =
         segments.windows(5).find(|part| part[0] == "download" && part[1].starts_with('@'))
     {
@@ -242,12 +266,11 @@ pub fn package_of(path: &str) -> Option<(String, String)> {
     let (name, file) = (segments.get(dash.checked_sub(1)?)?, segments.last()?);
     let scope = dash.checked_sub(2).and_then(|at| segments.get(at));
     let name = match scope {
-        Some(scope) if scope.starts_with('@') && !name.contains('/') => format!("{scope}/{name}"),
+        Some(scope) if scope.starts_with('@') => format!("{scope}/{name}"),
         _ => name.clone(),
     };
     let base = name.rsplit('/').next()?;
     let file = file.strip_suffix(".tgz").or_else(|| file.strip_suffix(".tar.gz"))?;
-    let file = file.rsplit('/').next()?;
     let version = file.strip_prefix(base)?.strip_prefix('-')?;
     (!version.is_empty()).then(|| (name.clone(), version.to_owned()))
 }
@@ -285,6 +308,17 @@ mod tests {
             ("r.example/npm", "https://r.example/npmx/a", false),
             ("r.example/npm", "https://r.example/npm/../x/a", false),
             ("r.example/npm", "https://r.example/npm/%2e%2e/x/a", false),
+            ("r.example/npm", "https://r.example/npm/x%2f..%2f..%2fx/a", false),
+            ("r.example/npm", "https://r.example//npm//a", true),
+            ("r.example/npm", "https://r.example/n%70m/a", true),
+            ("r.example/n%70m", "https://r.example/npm/a", true),
+            ("r.example", "https://r.example./a", true),
+            ("r.example:80", "http://r.example/a", true),
+            ("r.example:80", "http://r.example:80/a", true),
+            ("r.example:443", "https://r.example/a", true),
+            ("https://r.example:443", "https://r.example:443/a", true),
+            ("http://r.example:80/", "http://r.example/a", true),
+            ("http://r.example:443", "https://r.example/a", false),
             ("[::1]:4873", "http://[::1]:4873/a", true),
             ("http://localhost:4873", "http://localhost:4873/a", true),
         ] {
@@ -319,7 +353,7 @@ mod tests {
             ("-/x-1.0.0.tgz", None),
             ("x/-/%FF-1.tgz", None),
         ] {
-            let found = package_of(path);
+            let found = package_of(&segments(path));
             let expected = expected.map(|(name, version)| (name.to_owned(), version.to_owned()));
             assert_eq!(found, expected, "{path}");
         }
@@ -344,6 +378,15 @@ mod tests {
             assert_eq!(Location::read(text), Location::Elsewhere(kind), "{text}");
         }
         assert_eq!(Location::read(""), Location::Unsaid);
+        // Only its host says whether the tarball is a repository's.
+        for text in [
+            "https://r.example/x/-/x-1.0.0.tgz#commit=1",
+            "https://r.example/files/7.tar.gz#commit=1",
+            "https://r.example/download/@s/x/1.0.0/0a#commit=1",
+        ] {
+            let url = Url::parse(text).unwrap();
+            assert_eq!(Location::read(text), Location::Repository(url), "{text}");
+        }
     }
 
     #[test]

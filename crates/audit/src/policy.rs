@@ -1,6 +1,6 @@
 //! The policy: the levels of the rules, and the exceptions.
 
-use model::{PublicationId, Timestamp};
+use model::Timestamp;
 use nodejs_semver::{Range, Version};
 use serde::Deserialize;
 
@@ -46,7 +46,10 @@ struct File {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a rule is `error`, `warn` or `off`, or a table of `level`, `days` and `minutes`"
+)]
 enum Setting {
     Level(Level),
     Table(Table),
@@ -98,8 +101,8 @@ pub struct Exception {
 }
 
 impl Exception {
-    fn covers(&self, rule: Rule, id: &PublicationId) -> bool {
-        let version = id.version.as_str();
+    fn covers(&self, finding: &Finding) -> bool {
+        let (name, version) = finding.accepted_as();
         let is_version = match (&self.range, &self.versions) {
             (Some(range), Some(text)) => {
                 // A version that is not SemVer is in no range, but can be listed itself.
@@ -108,7 +111,7 @@ impl Exception {
             }
             _ => true,
         };
-        self.rule == rule && self.package == id.name.as_str() && is_version
+        self.rule == finding.rule && self.package == name && is_version
     }
 }
 
@@ -195,7 +198,7 @@ impl Policy {
     pub fn except(&mut self, findings: &mut [Finding]) {
         for finding in findings {
             for exception in &mut self.exceptions {
-                if !exception.is_outdated && exception.covers(finding.rule, &finding.id) {
+                if !exception.is_outdated && exception.covers(finding) {
                     exception.is_used = true;
                     finding.excepted.get_or_insert_with(|| exception.reason.clone());
                 }

@@ -48,6 +48,11 @@ pub fn evaluate(
         rule,
         level: policy.level(rule),
         id: id.clone(),
+        entry: at
+            .disagreement
+            .as_ref()
+            .filter(|_| rule == Rule::Location)
+            .and_then(|it| it.entry(id)),
         file: at.file.clone(),
         line: at.line,
         message,
@@ -58,10 +63,13 @@ pub fn evaluate(
 
 fn location(disagreement: &Disagreement, id: &PublicationId) -> String {
     match disagreement {
-        Disagreement::Other { listed } => format!(
-            "The lockfile lists it as {listed}, but the location is the tarball of {} {}.",
-            id.name, id.version
-        ),
+        Disagreement::Other { name, version } => {
+            let version = version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+            format!(
+                "The lockfile lists it as {name}{version}, but the location is the tarball of {} {}.",
+                id.name, id.version
+            )
+        }
         Disagreement::Unreadable => "The location does not say which package it is.".to_owned(),
     }
 }

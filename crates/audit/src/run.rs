@@ -211,7 +211,8 @@ fn lockfiles(cli: &Cli, input: &mut dyn Read) -> anyhow::Result<Vec<Lockfile>> {
     }
     if files.is_empty() {
         let names = DEFAULT_NAMES.iter().map(PathBuf::from);
-        files.extend(names.filter(|name| name.exists()));
+        // Also a link that leads nowhere, because it is not the same as no lockfile.
+        files.extend(names.filter(|name| name.symlink_metadata().is_ok()));
         if files.is_empty() && Path::new("bun.lockb").exists() {
             files.push("bun.lockb".into());
         }

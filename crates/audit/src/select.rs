@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use model::{InvalidName, PublicationId};
+use url::Url;
 
 use crate::location::{Kind, Location, RegistryHosts, host_of, package_of};
-use crate::lockfile::{Entry, Lockfile};
+use crate::lockfile::{Entry, Format, Lockfile};
 use crate::settings::Settings;
 
 /// The deployment's registry.
@@ -23,11 +24,27 @@ pub struct Registry {
 pub enum Disagreement {
     /// It is the tarball of another package or version. That one is requested.
     Other {
-        /// The package that the entry names.
-        listed: String,
+        /// The name of the entry.
+        name: String,
+        /// The version of the entry, if it has one.
+        version: Option<String>,
     },
     /// The location does not name a package.
     Unreadable,
+}
+
+impl Disagreement {
+    /// The entry's name and version, if they are not those of `id`.
+    #[must_use]
+    pub fn entry(&self, id: &PublicationId) -> Option<(String, String)> {
+        match self {
+            Self::Other { name, version } => {
+                let version = version.as_deref().unwrap_or(id.version.as_str());
+                Some((name.clone(), version.to_owned()))
+            }
+            Self::Unreadable => None,
+        }
+    }
 }
 
 /// One position of a package in a file.
@@ -104,8 +121,8 @@ pub fn hosts_of(lockfiles: &[Lockfile]) -> (BTreeMap<String, usize>, usize) {
     let mut unsaid = 0;
     for entry in lockfiles.iter().flat_map(|lockfile| &lockfile.entries) {
         match &entry.location {
-            Location::Unsaid => unsaid += 1,
-            Location::Elsewhere(_) => {}
+            Location::Unsaid | Location::Request(_) => unsaid += 1,
+            Location::Elsewhere(_) | Location::Repository(_) => {}
             Location::Tarball(url) | Location::Registry(url) => {
                 *hosts.entry(host_of(url)).or_insert(0) += 1;
             }
@@ -122,7 +139,9 @@ pub fn has_candidates(lockfiles: &[Lockfile]) -> bool {
     let mut entries = lockfiles.iter().flat_map(|lockfile| &lockfile.entries);
     unsaid > 0
         || !hosts.is_empty()
-        || entries.any(|entry| matches!(entry.location, Location::Elsewhere(Kind::Sources)))
+        || entries.any(|entry| {
+            matches!(entry.location, Location::Elsewhere(Kind::Sources) | Location::Repository(_))
+        })
 }
 
 impl Selection {
@@ -139,7 +158,7 @@ impl Selection {
         let file: Arc<str> = lockfile.path.as_str().into();
         for entry in &lockfile.entries {
             let line = entry.line;
-            match decide(entry, settings, registry) {
+            match decide(entry, lockfile.format, settings, registry) {
                 Ok((name, version, disagreement)) => {
                     let id = PublicationId::new(&name, &version)
                         .map_err(|error| InvalidLocation { file: file.clone(), line, error })?;
@@ -166,49 +185,71 @@ impl Selection {
 
 type Asked = (String, String, Option<Disagreement>);
 
-fn decide(entry: &Entry, settings: &Settings, registry: &Registry) -> Result<Asked, Kind> {
+fn decide(
+    entry: &Entry,
+    format: Format,
+    settings: &Settings,
+    registry: &Registry,
+) -> Result<Asked, Kind> {
     if entry.ecosystem != registry.ecosystem {
         return Err(Kind::OtherEcosystem);
     }
     for place in &entry.also {
         match place {
             Location::Elsewhere(kind) => return Err(*kind),
-            Location::Registry(url) | Location::Tarball(url)
-                if !registry.hosts.has_registry(url.as_str()) =>
-            {
+            _ if place.url().is_some_and(|url| !registry.hosts.has_registry(url.as_str())) => {
                 return Err(Kind::OtherRegistry);
             }
             _ => {}
         }
     }
-    let by_entry = |disagreement| {
-        let version = entry.version.clone().ok_or(Kind::NoVersion)?;
-        Ok((entry.name.clone(), version, disagreement))
-    };
-    match &entry.location {
+    let asked = match &entry.location {
         Location::Elsewhere(kind) => Err(*kind),
-        Location::Unsaid if settings.name_another(&entry.name, &registry.hosts) => {
-            Err(Kind::OtherRegistry)
+        Location::Unsaid => by_entry(entry, None),
+        Location::Request(None) => by_entry(entry, Some(Disagreement::Unreadable)),
+        Location::Request(Some((name, version))) => Ok(by_location(entry, name, version)),
+        Location::Registry(url) if registry.hosts.has_registry(url.as_str()) => {
+            by_entry(entry, None)
         }
-        Location::Unsaid => by_entry(None),
-        Location::Registry(url) if registry.hosts.has_registry(url.as_str()) => by_entry(None),
         Location::Registry(_) => Err(Kind::OtherRegistry),
-        Location::Tarball(url) => {
-            let Some(path) = registry.hosts.tarball_path(url) else {
-                let is_registry = url.path().contains("/-/");
-                return Err(if is_registry { Kind::OtherRegistry } else { Kind::Tarball });
-            };
-            let Some((name, version)) = package_of(path) else {
-                return by_entry(Some(Disagreement::Unreadable));
-            };
-            let agrees = name == entry.name
-                && entry.version.as_ref().is_none_or(|listed| *listed == version);
-            let listed = || match &entry.version {
-                Some(version) => format!("{} {version}", entry.name),
-                None => entry.name.clone(),
-            };
-            let disagreement = (!agrees).then(|| Disagreement::Other { listed: listed() });
-            Ok((name, version, disagreement))
+        Location::Tarball(url) | Location::Repository(url) => {
+            let path = registry.hosts.tarball_path(url);
+            let path = path.ok_or_else(|| kind_of_tarball(&entry.location, url))?;
+            match package_of(&path) {
+                Some((name, version)) => Ok(by_location(entry, &name, &version)),
+                None => by_entry(entry, Some(Disagreement::Unreadable)),
+            }
         }
+    }?;
+    // Some tools write into an SBOM the address that a package has in the default registry, whatever the settings are.
+    let is_by_settings = entry.location.url().is_none() || format == Format::Sbom;
+    let is_private = |name: &str| settings.name_another(name, &registry.hosts);
+    if is_by_settings && (is_private(&entry.name) || is_private(&asked.0)) {
+        return Err(Kind::OtherRegistry);
     }
+    Ok(asked)
+}
+
+/// The kind of a tarball outside of the registry.
+fn kind_of_tarball(location: &Location, url: &Url) -> Kind {
+    match location {
+        Location::Repository(_) => Kind::Git,
+        _ if url.path().contains("/-/") => Kind::OtherRegistry,
+        _ => Kind::Tarball,
+    }
+}
+
+fn by_entry(entry: &Entry, disagreement: Option<Disagreement>) -> Result<Asked, Kind> {
+    let version = entry.version.clone().ok_or(Kind::NoVersion)?;
+    Ok((entry.name.clone(), version, disagreement))
+}
+
+/// The package that the location names. Some tools leave out the build of a version, which does not tell versions apart.
+fn by_location(entry: &Entry, name: &str, version: &str) -> Asked {
+    let without_build = version.split_once('+').map_or(version, |(version, _)| version);
+    let is_version = |listed: &String| listed == version || listed == without_build;
+    let agrees = name == entry.name && entry.version.as_ref().is_none_or(is_version);
+    let disagreement = (!agrees)
+        .then(|| Disagreement::Other { name: entry.name.clone(), version: entry.version.clone() });
+    (name.to_owned(), version.to_owned(), disagreement)
 }

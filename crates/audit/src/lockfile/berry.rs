@@ -2,9 +2,9 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::{Entry, LockfileError};
+use super::{Entry, LockfileError, Names};
 use crate::location::{Kind, Location};
-use crate::tree::Node;
+use crate::tree::{Map, Node};
 
 /// The packages of a lockfile.
 pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
@@ -31,6 +31,7 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
         return Err(LockfileError::structure(last.line, message));
     }
     let mut entries = Vec::new();
+    let mut names = Names::default();
     for (key, node) in map.iter().filter(|(key, _)| *key != "__metadata") {
         let broken = |what: &str| {
             LockfileError::structure(node.line, format!("{what}; was the file cut off?"))
@@ -42,8 +43,25 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
         let resolution = resolution.ok_or_else(|| broken("an entry without a resolution"))?;
         let entry = entry(resolution, node.line);
         entries.push(entry.ok_or_else(|| broken("a resolution that is not NAME@REFERENCE"))?);
+        names.entry(key.split(", "));
+        names.needed.extend(dependencies(node).map(|(name, line)| (name.to_owned(), line)));
     }
+    names.none_is_cut_off()?;
     Ok(entries)
+}
+
+/// The dependencies of an entry, without those that may be missing.
+fn dependencies(node: &Node) -> impl Iterator<Item = (&str, u32)> {
+    let map = |key: &str| node.get(key).and_then(Node::map);
+    let meta = map("dependenciesMeta");
+    let is_optional = move |name: &str| {
+        let meta = meta.and_then(|meta| meta.get(name));
+        meta.and_then(|meta| meta.get("optional")).is_some_and(Node::is_true)
+    };
+    let dependencies = map("dependencies").into_iter().flat_map(Map::iter);
+    dependencies
+        .map(|(name, dependency)| (name, dependency.line))
+        .filter(move |(name, _)| !is_optional(name))
 }
 
 fn entry(resolution: &str, line: u32) -> Option<Entry> {

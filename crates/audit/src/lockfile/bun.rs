@@ -1,5 +1,7 @@
 //! bun.lock, versions 1 and 2: JSON with trailing commas, where each package is a list.
 
+use nodejs_semver::Version;
+
 use super::{Entry, LockfileError};
 use crate::location::{Kind, Location};
 use crate::tree::{Map, Node, Value};
@@ -28,11 +30,11 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     let packages = packages
         .map()
         .ok_or_else(|| LockfileError::structure(packages.line, "packages is not an object"))?;
-    packages.iter().filter_map(|(_, package)| entry(package).transpose()).collect()
+    packages.iter().filter_map(|(key, package)| entry(key, package).transpose()).collect()
 }
 
 /// `["NAME@VERSION", "REGISTRY OR TARBALL", {…}, "sha512-…"]` for a registry, `["NAME@PLACE", {…}, …]` otherwise.
-fn entry(package: &Node) -> Result<Option<Entry>, LockfileError> {
+fn entry(key: &str, package: &Node) -> Result<Option<Entry>, LockfileError> {
     let broken =
         || LockfileError::structure(package.line, "a package that is not [NAME@VERSION, …]");
     let items = package.items();
@@ -43,21 +45,27 @@ fn entry(package: &Node) -> Result<Option<Entry>, LockfileError> {
         return Ok(None);
     }
     let entry = Entry::npm(name, package.line);
-    if version.contains([':', '/']) {
+    // The place of a tarball beside package.json is its name alone.
+    let is_file = items.get(1).is_some_and(|item| item.map().is_some());
+    let is_file = is_file && Version::parse(version).is_err();
+    if is_file || version.contains([':', '/']) {
         let location = Location::read(version);
         let integrity = items.iter().skip(1).filter_map(Node::text).find(|text| is_sri(text));
         return Ok(Some(entry.at(location).integrity(integrity)));
     }
     let tarball = items.get(1).and_then(Node::text).ok_or_else(broken)?;
     let details = items.get(2).and_then(Node::map);
-    let is_bundled =
-        details.and_then(|details: &Map| details.get("bundled")).is_some_and(Node::is_true);
+    // The key of a bundled package is below that of the package that contains it.
+    let is_nested = key.matches('/').count() > usize::from(key.starts_with('@'));
+    let is_bundled = is_nested
+        && details.and_then(|details: &Map| details.get("bundled")).is_some_and(Node::is_true);
     let location = match Location::read(tarball) {
         Location::Unsaid if is_bundled => Location::Elsewhere(Kind::Bundled),
         // For another registry, bun may write its URL without a tarball.
         Location::Tarball(url) if !url.path().contains("/-/") && !url.path().ends_with(".tgz") => {
             Location::Registry(url)
         }
+        Location::Elsewhere(kind) if kind != Kind::Git => return Err(broken()),
         location => location,
     };
     let integrity = items.get(3).and_then(Node::text);

@@ -9,6 +9,7 @@ mod purls;
 mod spdx;
 mod yarn;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -116,7 +117,7 @@ pub struct Lockfile {
 #[derive(Debug, thiserror::Error)]
 pub enum LockfileError {
     /// The file does not exist or is not readable.
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read")]
     Io(#[from] std::io::Error),
     /// The file is larger than [`MAX_BYTES`].
     #[error("is larger than {} MiB", MAX_BYTES / 1024 / 1024)]
@@ -127,6 +128,9 @@ pub enum LockfileError {
     /// The file is not UTF-8.
     #[error("is not UTF-8 text{0}")]
     NotText(&'static str),
+    /// The file is XML or HTML.
+    #[error("is XML or HTML; of SBOMs, those in JSON are read")]
+    Xml,
     /// The file has Git conflict markers.
     #[error("line {0}: a merge conflict that is not resolved")]
     Conflict(u32),
@@ -176,11 +180,12 @@ impl LockfileError {
 pub fn read(path: &Path) -> Result<Lockfile, LockfileError> {
     let text = text_of(File::open(path)?)?;
     let is_bun = path.file_name().is_some_and(|name| name == "bun.lock");
-    let (format, entries) = parse(&text, is_bun)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let (format, entries) = parse(&text, is_bun, folder)?;
     Ok(Lockfile {
         path: path.display().to_string(),
-        folder: folder.unwrap_or(Path::new(".")).to_owned(),
+        folder: folder.to_owned(),
         format,
         entries: checked(entries)?,
     })
@@ -198,6 +203,44 @@ pub fn read_purls(input: impl Read) -> Result<Lockfile, LockfileError> {
         format: Format::Purls,
         entries: checked(entries)?,
     })
+}
+
+/// The names in a yarn.lock, to recognize one that was cut off between two entries: what is left of it has no error.
+#[derive(Default)]
+struct Names {
+    /// The patterns of the last entry. Yarn sorts the entries by these.
+    last: String,
+    known: HashSet<String>,
+    /// The dependencies of all entries, with their lines.
+    needed: Vec<(String, u32)>,
+}
+
+impl Names {
+    /// Adds an entry by its patterns, `NAME@RANGE, …`.
+    fn entry<'p>(&mut self, patterns: impl Iterator<Item = &'p str>) {
+        let mut patterns = patterns.peekable();
+        self.last = patterns.peek().copied().unwrap_or_default().to_owned();
+        self.known.extend(patterns.map(|pattern| name_of(pattern).to_owned()));
+    }
+
+    /// Refuses the file if a dependency is missing that would be behind the last entry. Others may be missing: Yarn 1 has
+    /// no entries for the workspaces.
+    fn none_is_cut_off(&self) -> Result<(), LockfileError> {
+        let is_cut = |name: &str| !self.known.contains(name) && format!("{name}@") > self.last;
+        match self.needed.iter().find(|(name, _)| is_cut(name)) {
+            Some((_, line)) => Err(LockfileError::structure(
+                *line,
+                "a dependency has no entry; was the file cut off?",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The name in `NAME@RANGE`.
+fn name_of(pattern: &str) -> &str {
+    let at = pattern.char_indices().skip(1).find(|&(_, letter)| letter == '@');
+    at.map_or(pattern, |(at, _)| &pattern[..at])
 }
 
 fn text_of(input: impl Read) -> Result<String, LockfileError> {
@@ -219,7 +262,7 @@ fn text_of(input: impl Read) -> Result<String, LockfileError> {
     Ok(text)
 }
 
-fn parse(text: &str, is_bun: bool) -> Result<(Format, Vec<Entry>), LockfileError> {
+fn parse(text: &str, is_bun: bool, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError> {
     let is_marker = |line: &str| {
         line == "======="
             || ["<<<<<<<", "|||||||", ">>>>>>>"].iter().any(|mark| line.starts_with(mark))
@@ -230,11 +273,14 @@ fn parse(text: &str, is_bun: bool) -> Result<(Format, Vec<Entry>), LockfileError
     if text.starts_with("#!/usr/bin/env bun") {
         return Err(LockfileError::NotText("; `bun install --save-text-lockfile` writes bun.lock"));
     }
+    if text.trim_start().starts_with('<') {
+        return Err(LockfileError::Xml);
+    }
     if is_bun {
         return Ok((Format::Bun, bun::entries(&tree::json_with_trailing_commas(text)?)?));
     }
     if text.trim_start().starts_with(['{', '/']) {
-        return json(text);
+        return json(text, folder);
     }
     let has_line = |head: &str| text.lines().any(|line| line.starts_with(head));
     if has_line("__metadata:") {
@@ -246,7 +292,7 @@ fn parse(text: &str, is_bun: bool) -> Result<(Format, Vec<Entry>), LockfileError
     Ok((Format::Yarn, yarn::entries(text)?))
 }
 
-fn json(text: &str) -> Result<(Format, Vec<Entry>), LockfileError> {
+fn json(text: &str, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError> {
     let document = match tree::json(text) {
         Ok(document) => document,
         // Only bun writes trailing commas.
@@ -267,7 +313,7 @@ fn json(text: &str) -> Result<(Format, Vec<Entry>), LockfileError> {
     if bun::is_bun(&document) {
         return Ok((Format::Bun, bun::entries(&document)?));
     }
-    Ok((Format::Npm, npm::entries(&document)?))
+    Ok((Format::Npm, npm::entries(&document, folder)?))
 }
 
 /// Refuses names and versions that are not allowed, so that they reach no request and no report.
@@ -331,7 +377,7 @@ mod tests {
                 }
             }
             let entries = text_of(&*bytes)
-                .and_then(|text| parse(&text, index == 6))
+                .and_then(|text| parse(&text, index == 6, Path::new(".")))
                 .and_then(|(_, entries)| checked(entries));
             for entry in entries.unwrap_or_default() {
                 let is_asked = !matches!(entry.location, Location::Elsewhere(_));

@@ -1,6 +1,9 @@
 //! package-lock.json and npm-shrinkwrap.json, versions 1 to 3.
 
 use std::collections::HashSet;
+use std::path::{Component, Path};
+
+use nodejs_semver::Version;
 
 use super::{Entry, LockfileError};
 use crate::location::{Kind, Location};
@@ -8,8 +11,8 @@ use crate::tree::{Map, Node, Value};
 
 const FOLDER: &str = "/node_modules/";
 
-/// The packages of a lockfile. Version 2 lists them twice; as in npm 7 and later, only `packages` is read.
-pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
+/// The packages of the lockfile in `folder`. Version 2 lists them twice; as in npm 7 and later, only `packages` is read.
+pub(super) fn entries(document: &Node, folder: &Path) -> Result<Vec<Entry>, LockfileError> {
     let version = document.get("lockfileVersion").and_then(|node| match &node.value {
         Value::Number(number) => Some(number.as_str()),
         _ => None,
@@ -24,11 +27,12 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     if version != Some("1")
         && let Some(packages) = document.get("packages")
     {
-        return of_packages(map(packages, "packages")?);
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        return of_packages(map(packages, "packages")?, &folder);
     }
     let mut entries = Vec::new();
     if let Some(dependencies) = document.get("dependencies") {
-        of_dependencies(map(dependencies, "dependencies")?, &mut entries)?;
+        of_dependencies(map(dependencies, "dependencies")?, true, &mut entries)?;
     } else if version != Some("1") {
         return Err(LockfileError::structure(document.line, "`packages` is missing"));
     }
@@ -40,7 +44,7 @@ fn map<'a>(node: &'a Node, what: &str) -> Result<&'a Map, LockfileError> {
         .ok_or_else(|| LockfileError::structure(node.line, format!("{what} is not an object")))
 }
 
-fn of_packages(packages: &Map) -> Result<Vec<Entry>, LockfileError> {
+fn of_packages(packages: &Map, project: &Path) -> Result<Vec<Entry>, LockfileError> {
     let is = |package: &Node, key| package.get(key).is_some_and(Node::is_true);
     let links = packages.iter().filter(|(_, package)| is(package, "link"));
     let targets: HashSet<&str> =
@@ -51,27 +55,44 @@ fn of_packages(packages: &Map) -> Result<Vec<Entry>, LockfileError> {
         if path.is_empty() {
             continue;
         }
-        let resolved = package.text_at("resolved").map_or(Location::Unsaid, Location::read);
         // A link may lead to a folder below the node_modules of another project. What is there without a location need
-        // not come from a registry.
-        let is_outside = path.starts_with("../") && resolved == Location::Unsaid;
-        let folder = installed_in(path).filter(|_| !targets.contains(path) && !is_outside);
-        let Some(folder) = folder else {
+        // not come from a registry. npm itself installs what is below a package of this project.
+        let is_installed = parent(path).is_none_or(|parent| packages.get(parent).is_some());
+        let is_outside = leads_out(path, project) || targets.contains(path) && !is_installed;
+        let has_place = package.text_at("resolved").is_some_and(|resolved| !resolved.is_empty());
+        let Some(folder) = installed_in(path).filter(|_| has_place || !is_outside) else {
             let name = package.text_at("name").unwrap_or(path);
             entries.push(Entry::npm(name, package.line).elsewhere(Kind::Workspace));
             continue;
         };
         let name = package.text_at("name").unwrap_or(folder);
+        let resolved = package.text_at("resolved").unwrap_or_default();
         let entry = Entry::npm(name, package.line)
             .version(package.text_at("version"))
             .integrity(package.text_at("integrity"));
-        entries.push(match resolved {
+        entries.push(match location(name, resolved) {
             _ if is(package, "link") => entry.elsewhere(Kind::Link),
-            Location::Unsaid if is(package, "inBundle") => entry.elsewhere(Kind::Bundled),
+            Location::Unsaid if is(package, "inBundle") && is_bundled(path, packages) => {
+                entry.elsewhere(Kind::Bundled)
+            }
             location => entry.at(location),
         });
     }
     Ok(entries)
+}
+
+/// Whether the path is outside of the project. `../NAME` leads back into a project in a folder of that name.
+fn leads_out(path: &str, project: &Path) -> bool {
+    let mut place = project.to_owned();
+    for part in Path::new(path).components() {
+        match part {
+            Component::ParentDir => {
+                place.pop();
+            }
+            part => place.push(part),
+        }
+    }
+    !place.starts_with(project)
 }
 
 /// The part of the path after the last `node_modules` folder.
@@ -80,26 +101,67 @@ fn installed_in(path: &str) -> Option<&str> {
     nested.or_else(|| path.strip_prefix(&FOLDER[1..]))
 }
 
+/// The package in whose node_modules folder the path is. `None` for the project itself.
+fn parent(path: &str) -> Option<&str> {
+    path.rsplit_once(FOLDER).map(|(parent, _)| parent)
+}
+
+/// Whether a package above the path says that it contains others. npm downloads what is only marked as bundled, and the
+/// packages that the project itself bundles.
+fn is_bundled(path: &str, packages: &Map) -> bool {
+    let mut parents = std::iter::successors(parent(path), |path| parent(path));
+    parents.any(|parent| {
+        let bundled = packages.get(parent).and_then(|package| package.get("bundleDependencies"));
+        bundled.is_some_and(|bundled| !bundled.items().is_empty())
+    })
+}
+
+/// The location in `resolved`, which npm reads like the specifier of a dependency: it may also be a version, a range, a
+/// tag or an alias, all of which npm asks the registry for.
+fn location(name: &str, resolved: &str) -> Location {
+    let resolved = resolved.trim();
+    let is_alias = resolved.get(..4).is_some_and(|head| head.eq_ignore_ascii_case("npm:"));
+    let specifier = if is_alias { &resolved[4..] } else { resolved };
+    let is_file = [".tgz", ".tar.gz", ".tar"].iter().any(|end| resolved.ends_with(end));
+    let is_by_name = is_alias
+        || !is_file && !specifier.starts_with('.') && !specifier.contains([':', '/', '\\']);
+    if specifier.is_empty() || !is_by_name {
+        return Location::read(resolved);
+    }
+    let (name, version) = match specifier.char_indices().skip(1).find(|&(_, c)| c == '@') {
+        Some((at, _)) => (&specifier[..at], &specifier[at + 1..]),
+        None if is_alias => (specifier, ""),
+        None => (name, specifier),
+    };
+    let is_version = Version::parse(version).is_ok();
+    Location::Request(is_version.then(|| (name.to_owned(), version.to_owned())))
+}
+
 /// Collects the entries of version 1 recursively. Documents are at most 128 deep.
-fn of_dependencies(dependencies: &Map, entries: &mut Vec<Entry>) -> Result<(), LockfileError> {
+fn of_dependencies(
+    dependencies: &Map,
+    is_top: bool,
+    entries: &mut Vec<Entry>,
+) -> Result<(), LockfileError> {
     for (folder, package) in dependencies.iter() {
         map(package, "a dependency")?;
-        entries.push(of_dependency(folder, package));
+        entries.push(of_dependency(folder, package, is_top));
         if let Some(nested) = package.get("dependencies") {
-            of_dependencies(map(nested, "dependencies")?, entries)?;
+            of_dependencies(map(nested, "dependencies")?, false, entries)?;
         }
     }
     Ok(())
 }
 
-fn of_dependency(folder: &str, package: &Node) -> Entry {
+fn of_dependency(folder: &str, package: &Node, is_top: bool) -> Entry {
     let specifier = package.text_at("version").unwrap_or_default();
     // An alias: `npm:NAME@VERSION`.
     let alias = specifier.strip_prefix("npm:").and_then(|real| real.rsplit_once('@'));
     let (name, version) = alias.filter(|(name, _)| !name.is_empty()).unwrap_or((folder, specifier));
     let entry = Entry::npm(name, package.line).integrity(package.text_at("integrity"));
-    let is_bundled = package.get("bundled").is_some_and(Node::is_true);
-    let resolved = package.text_at("resolved").map_or(Location::Unsaid, Location::read);
+    // Nothing above a package at the top can contain it.
+    let is_bundled = !is_top && package.get("bundled").is_some_and(Node::is_true);
+    let resolved = location(name, package.text_at("resolved").unwrap_or_default());
     // For packages outside of a registry, `version` holds the location.
     let has_place = version.contains([':', '/']);
     match resolved {

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::{Entry, LockfileError};
-use crate::location::{Kind, Location};
+use crate::location::{Kind, Location, package_of, segments};
 use crate::tree::{Map, Node};
 
 /// The packages of all documents. pnpm 11 and later list the tools that pnpm installs itself in a separate document.
@@ -71,32 +71,42 @@ fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError
     let name = package.text_at("name").filter(|_| !is_plain).unwrap_or(key.name);
     let version = if is_plain { Some(key.version) } else { package.text_at("version") };
     let entry = Entry::npm(name, line).version(version).integrity(resolution.text_at("integrity"));
+    // pnpm 8 and later do not read it.
+    let registry = resolution.text_at("registry").filter(|_| style == Style::Slash);
     let location = match resolution.text_at("type") {
         Some("git") => Location::Elsewhere(Kind::Git),
         Some("directory") => Location::Elsewhere(Kind::File),
         Some(_) => Location::Elsewhere(Kind::Other),
-        None if resolution.get("gitHosted").is_some_and(Node::is_true) => {
-            Location::Elsewhere(Kind::Git)
-        }
         None => match resolution.text_at("tarball") {
-            Some(tarball) => tarball_at(tarball, resolution.text_at("registry")),
-            None => resolution
-                .text_at("registry")
-                .and_then(|registry| Url::parse(registry).ok())
-                .map_or(key.location, Location::Registry),
+            // pnpm downloads it from there, whatever the mark says.
+            Some(tarball) if resolution.get("gitHosted").is_some_and(Node::is_true) => {
+                match tarball_at(tarball, registry) {
+                    Location::Tarball(url) => Location::Repository(url),
+                    location => location,
+                }
+            }
+            Some(tarball) => tarball_at(tarball, registry),
+            None => match registry.and_then(|registry| Url::parse(registry).ok()) {
+                Some(registry) => Location::Registry(registry),
+                // Without either, pnpm asks the registry, unless the key leads to a file.
+                None if matches!(key.location, Location::Elsewhere(kind) if kind != Kind::File) => {
+                    return Err(LockfileError::structure(line, "a resolution without a place"));
+                }
+                None => key.location,
+            },
         },
     };
     Ok(entry.at(location))
 }
 
-/// The location of a tarball. Old versions write its URL relative to the registry's.
+/// The location of a tarball. Old versions write its URL relative to the registry's, which newer ones take from the
+/// settings.
 fn tarball_at(tarball: &str, registry: Option<&str>) -> Location {
-    if !tarball.contains(':')
-        && let Some(url) = registry.and_then(|base| Url::parse(base).ok()?.join(tarball).ok())
-    {
-        return Location::Tarball(url);
+    if tarball.contains(':') {
+        return Location::read(tarball);
     }
-    Location::read(tarball)
+    let url = registry.and_then(|base| Url::parse(base).ok()?.join(tarball).ok());
+    url.map_or_else(|| Location::Request(package_of(&segments(tarball))), Location::Tarball)
 }
 
 struct Key<'k> {

@@ -1,6 +1,6 @@
 //! yarn.lock of Yarn 1, which has its own format. The existing crates for it return no line numbers.
 
-use super::{Entry, LockfileError};
+use super::{Entry, LockfileError, Names};
 use crate::location::{Kind, Location};
 
 const CUT: &str = "was the file cut off?";
@@ -8,6 +8,7 @@ const CUT: &str = "was the file cut off?";
 /// The packages of a lockfile.
 pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
     let mut entries = Vec::new();
+    let mut names = Names::default();
     let mut block: Option<Block> = None;
     for (index, line) in text.lines().enumerate() {
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
@@ -29,7 +30,7 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
         }
         let indent = line.len() - line.trim_start_matches(' ').len();
         if indent == 0 {
-            block.take().map_or(Ok(()), |block| block.finish(&mut entries))?;
+            block.take().map_or(Ok(()), |block| block.finish(&mut entries, &mut names))?;
             block = Some(Block::open(content, number)?);
         } else {
             let open = block.as_mut().ok_or_else(|| {
@@ -44,11 +45,13 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
     if !text.ends_with('\n') {
         block.ends_whole(&entries)?;
     }
-    block.finish(&mut entries)?;
+    block.finish(&mut entries, &mut names)?;
+    names.none_is_cut_off()?;
     Ok(entries)
 }
 
 /// One entry: `PATTERN, PATTERN:` and the indented lines after it.
+#[derive(Default)]
 struct Block {
     patterns: Vec<String>,
     line: u32,
@@ -56,6 +59,12 @@ struct Block {
     version: Option<String>,
     resolved: Option<String>,
     integrity: Option<String>,
+    /// The heading above the present line, without its colon.
+    section: String,
+    /// The dependencies with their lines.
+    dependencies: Vec<(String, u32)>,
+    /// The optional dependencies, which npm lists among the others too. They may be missing.
+    optional: Vec<String>,
 }
 
 impl Block {
@@ -80,11 +89,12 @@ impl Block {
         if patterns.is_empty() || !patterns.iter().all(is_pattern) {
             return Err(LockfileError::structure(line, "an entry that is not NAME@RANGE"));
         }
-        Ok(Self { patterns, line, name: None, version: None, resolved: None, integrity: None })
+        Ok(Self { patterns, line, ..Self::default() })
     }
 
     fn property(&mut self, content: &str, indent: usize, line: u32) -> Result<(), LockfileError> {
-        if content.ends_with(':') {
+        if let Some(section) = content.strip_suffix(':') {
+            section.clone_into(&mut self.section);
             return Ok(());
         }
         let (key, behind) = token(content, line)?;
@@ -93,8 +103,13 @@ impl Block {
             return Err(LockfileError::structure(line, format!("{key} without a value; {CUT}")));
         }
         if indent > 2 {
-            // Dependencies have their own entries. Here only their syntax is checked.
-            return token(behind, line).map(|_| ());
+            token(behind, line)?;
+            match self.section.as_str() {
+                "dependencies" => self.dependencies.push((key, line)),
+                "optionalDependencies" => self.optional.push(key),
+                _ => {}
+            }
+            return Ok(());
         }
         let slot = match key.as_str() {
             "name" => &mut self.name,
@@ -124,11 +139,14 @@ impl Block {
         Ok(())
     }
 
-    fn finish(self, entries: &mut Vec<Entry>) -> Result<(), LockfileError> {
+    fn finish(self, entries: &mut Vec<Entry>, seen: &mut Names) -> Result<(), LockfileError> {
         let Some(version) = self.version else {
             let message = format!("an entry without a version; {CUT}");
             return Err(LockfileError::structure(self.line, message));
         };
+        seen.entry(self.patterns.iter().map(String::as_str));
+        let needed = self.dependencies.into_iter();
+        seen.needed.extend(needed.filter(|(name, _)| !self.optional.contains(name)));
         let resolved = self.resolved.as_deref().map_or(Location::Unsaid, Location::read);
         let mut names: Vec<String> = Vec::new();
         for pattern in &self.patterns {

@@ -141,7 +141,9 @@ impl Report {
             Exit::Unanswered
         } else if self.of_level(Level::Error).next().is_some() {
             Exit::Broken
-        } else if self.asked == 0 && !(self.is_diff && self.not_audited.is_empty()) {
+        } else if self.asked == 0
+            && (self.files.is_empty() || !self.is_diff || !self.not_audited.is_empty())
+        {
             Exit::Nothing
         } else {
             Exit::Clean

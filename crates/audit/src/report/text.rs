@@ -35,8 +35,9 @@ fn sections(out: &mut String, report: &Report, now: Timestamp) -> std::fmt::Resu
         writeln!(out, "    To do: {}", finding.rule.advice())?;
         writeln!(out, "    To accept it, give a reason and add to the policy:")?;
         writeln!(out, "      [[exception]]")?;
-        writeln!(out, "      package = {}", toml(finding.id.name.as_str()))?;
-        writeln!(out, "      versions = {}", toml(finding.id.version.as_str()))?;
+        let (package, version) = finding.accepted_as();
+        writeln!(out, "      package = {}", toml(package))?;
+        writeln!(out, "      versions = {}", toml(version))?;
         writeln!(out, "      rule = \"{}\"", finding.rule)?;
         writeln!(out, "      reason = \"\"")?;
         writeln!(out, "      until = \"{until}\"\n")?;

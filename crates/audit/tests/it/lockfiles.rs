@@ -142,10 +142,6 @@ fn a_lockfile_that_was_cut_off_is_not_audited() {
         for part in 10..30 {
             let end = text.len() * part / 40;
             let cut = &text[..end];
-            // A yarn.lock cut between two entries cannot be recognized.
-            if name == "yarn1.yarn.lock" && (cut.ends_with('\n') || cut.ends_with('"')) {
-                continue;
-            }
             let service = Service::of(&hosts(), rows(&[("*", json!({}))]));
             let run = Folder::new(&[(as_name, cut)]).run(&service.url(), &[as_name]);
             let tail = &cut[cut.len() - 60..];

@@ -5,6 +5,7 @@ mod ci;
 mod common;
 mod faults;
 mod formats;
+mod hiding;
 mod lockfiles;
 mod policy;
 mod selection;

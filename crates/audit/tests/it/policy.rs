@@ -131,6 +131,8 @@ fn a_policy_that_has_no_meaning_ends_with_2() {
         assert_eq!(result.code, 2, "{policy}: {result:?}");
         assert!(result.errors.contains("policy.toml"), "{result:?}");
     }
+    let words = run(&service, &folder, "[rules]\ntor = \"Error\"").errors;
+    assert!(words.contains("`error`, `warn` or `off`"), "{words}");
     assert_eq!(folder.run(&service.url(), &["--policy", "missing.toml"]).code, 2);
     assert!(service.requests().is_empty());
 }
@@ -164,6 +166,29 @@ fn exceptions_cover_a_range_until_a_day() {
     folder.write("repository/policy.toml", other);
     let text = folder.run(&service.url(), &["--policy", "policy.toml"]);
     assert!(text.output.contains("for a (all versions), weaker is not used"), "{text:?}");
+}
+
+/// Two entries may lead to the same tarball, and the one is not accepted with the other.
+#[test]
+fn an_exception_for_a_location_names_the_entry() {
+    let service = Service::of(&["registry.example"], rows(&[("*", json!({}))]));
+    let evil = "https://registry.example/evil/-/evil-1.0.0.tgz";
+    let lock = npm_lock(&json!({
+        "node_modules/a": {"version": "1.0.0", "resolved": evil},
+        "node_modules/b": {"version": "2.0.0", "resolved": evil},
+    }));
+    let folder = Folder::new(&[("package-lock.json", &lock)]);
+    let suggested = folder.run(&service.url(), &[]).output;
+    assert!(suggested.contains("package = \"b\"\n      versions = \"2.0.0\""), "{suggested}");
+    for (package, accepted) in [("a", 1), ("evil", 0)] {
+        let policy = format!(
+            "[[exception]]\npackage = \"{package}\"\nrule = \"location\"\nreason = \"x\"\n"
+        );
+        let result = run(&service, &folder, &policy);
+        let findings = result.json()["findings"].as_array().cloned().unwrap();
+        let count = findings.iter().filter(|found| !found["exception"].is_null()).count();
+        assert_eq!((result.code, findings.len(), count), (1, 2, accepted), "{package} {result:?}");
+    }
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn npm_asks_about_what_comes_from_the_registry_alone() {
         "node_modules/user": {"version": "1.0.0", "resolved": "https://registry.example@other.example/user/-/user-1.0.0.tgz"},
         "node_modules/git": {"version": "1.0.0", "resolved": "git+ssh://git@registry.example/u/git.git#0a"},
         "node_modules/file": {"version": "1.0.0", "resolved": "file:file-1.0.0.tgz"},
+        "node_modules/b": {"version": "1.0.0", "resolved": tarball("b", "1.0.0"), "bundleDependencies": ["bundled"]},
         "node_modules/b/node_modules/bundled": {"version": "1.0.0", "inBundle": true},
         "node_modules/b/node_modules/placed": {"version": "1.0.0", "inBundle": true, "resolved": tarball("placed", "1.0.0")},
         "node_modules/unsaid": {"version": "3.0.0"},
@@ -50,7 +51,8 @@ fn npm_asks_about_what_comes_from_the_registry_alone() {
         "my_node_modules/secret-4": {"version": "1.0.0"},
     }));
     let (asked, rest) = asked(("package-lock.json", &lock), &[]);
-    let expected = ["@s/real 2.0.0", "a 1.0.0", "c 1.0.0", "placed 1.0.0", "unsaid 3.0.0"];
+    let expected =
+        ["@s/real 2.0.0", "a 1.0.0", "b 1.0.0", "c 1.0.0", "placed 1.0.0", "unsaid 3.0.0"];
     assert_eq!(asked, expected);
     let expected = json!({"bundled": 1, "file": 1, "git": 1, "link": 3, "no-version": 1,
         "other-registry": 3, "tarball": 1, "workspace": 5});
@@ -267,11 +269,16 @@ fn the_location_says_which_package_it_is() {
         "node_modules/lodash": {"version": "4.17.21", "resolved": tarball("evil", "1.0.0")},
         "node_modules/ms": {"version": "2.1.3", "resolved": tarball("ms", "2.1.2")},
         "node_modules/odd": {"version": "1.0.0", "resolved": "https://registry.example/files/7.tgz"},
+        // Yarn 1 leaves out the build.
+        "node_modules/build": {"version": "1.0.0", "resolved": tarball("build", "1.0.0+b")},
     }));
     let folder = Folder::new(&[("package-lock.json", &lock)]);
     let run = folder.run(&service.url(), &["--format", "json"]);
     assert_eq!(run.code, 1, "{run:?}");
-    assert_eq!(service.asked(), ["evil 1.0.0", "good 1.0.0", "ms 2.1.2", "odd 1.0.0"]);
+    assert_eq!(
+        service.asked(),
+        ["build 1.0.0+b", "evil 1.0.0", "good 1.0.0", "ms 2.1.2", "odd 1.0.0"]
+    );
     let expected = ["location evil 1.0.0", "location ms 2.1.2", "location odd 1.0.0"];
     assert_eq!(run.broken(), expected);
 }
@@ -369,6 +376,7 @@ fn unknown_versions_and_cut_files_of_the_other_tools_end_with_2() {
         ("bun.lock", "{\"lockfileVersion\": 0, \"packages\": {}}"),
         ("bun.lock", "{\"lockfileVersion\": 3, \"packages\": {}}"),
         ("bun.lock", "{\"lockfileVersion\": 1, \"packages\": {\"a\": [\"a@1.0.0\", \"\", {"),
+        ("bom.xml", "<?xml version=\"1.0\"?>\n<bom xmlns=\"http://cyclonedx.example\"/>\n"),
         (
             "bom.json",
             "{\"bomFormat\": \"CycloneDX\", \"specVersion\": \"1.3\", \"components\": []}",
@@ -399,6 +407,14 @@ fn the_lockfiles_of_the_present_folder_are_the_default() {
     assert_eq!(folder.run(&service.url(), &[]).code, 0);
     assert_eq!(service.asked(), ["a 1.0.0", "b 1.0.0"]);
     assert_eq!(Folder::new(&[]).run(&service.url(), &[]).code, 3);
+    let without = Folder::new(&[("old.json", &lock)]).run(&service.url(), &["--base", "old.json"]);
+    assert!(without.code == 3 && without.output.contains("there is no lockfile"), "{without:?}");
+    // A link that leads nowhere is a lockfile that cannot be read.
+    let dangling = Folder::new(&[]);
+    std::os::unix::fs::symlink("nowhere", dangling.path().join("yarn.lock")).unwrap();
+    let run = dangling.run(&service.url(), &[]);
+    assert!(run.code == 2 && run.errors.contains("yarn.lock"), "{run:?}");
+    assert_eq!(run.errors.matches("os error 2").count(), 1, "{run:?}");
     assert_eq!(
         Folder::new(&[("bun.lockb", "#!/usr/bin/env bun\n\0")]).run(&service.url(), &[]).code,
         2

@@ -1,0 +1,220 @@
+//! Lockfiles in which one edit hides where a package comes from: what the package manager would install is requested.
+
+use serde_json::{Value, json};
+
+use crate::common::{Folder, Service, npm_lock, rows};
+use crate::selection::{asked, service, tarball};
+
+/// The requests for one package below node_modules, beside others.
+fn asked_for(package: Value, others: Value) -> (Vec<String>, Value) {
+    let mut packages = others;
+    packages["node_modules/x"] = package;
+    asked(("package-lock.json", &npm_lock(&packages)), &[])
+}
+
+#[test]
+fn a_link_makes_no_workspace_of_what_npm_installs() {
+    let link = json!({"node_modules/y": {"resolved": "node_modules/x", "link": true}});
+    for package in [
+        json!({"version": "1.0.0", "resolved": tarball("x", "1.0.0")}),
+        json!({"version": "1.0.0"}),
+    ] {
+        let (found, rest) = asked_for(package.clone(), link.clone());
+        assert_eq!(found, ["x 1.0.0"], "{package}");
+        assert_eq!(rest, json!({"link": 1}), "{package}");
+    }
+}
+
+/// The folder of the project is named `repository`.
+#[test]
+fn a_path_that_leads_back_into_the_project_is_not_outside() {
+    let lock = npm_lock(&json!({
+        "../repository/node_modules/x": {"version": "1.0.0"},
+        "../other/node_modules/secret": {"version": "1.0.0"},
+    }));
+    let (found, rest) = asked(("package-lock.json", &lock), &[]);
+    assert_eq!((found, rest), (vec!["x 1.0.0".to_owned()], json!({"workspace": 1})));
+}
+
+#[test]
+fn a_fragment_makes_no_repository_of_a_tarball() {
+    for end in ["#commit=1", "#0a1bcommit=1", "?x=.git#commit=1", "#commit=1.git"] {
+        let place = format!("{}{end}", tarball("x", "1.0.0"));
+        let (found, rest) = asked_for(json!({"version": "1.0.0", "resolved": place}), json!({}));
+        assert_eq!((found, rest), (vec!["x 1.0.0".to_owned()], json!({})), "{end}");
+        let yarn = format!(
+            "# yarn lockfile v1\n\n\nx@^1.0.0:\n  version \"1.0.0\"\n  resolved \"{place}\"\n"
+        );
+        assert_eq!(asked(("yarn.lock", &yarn), &[]).0, ["x 1.0.0"], "{end}");
+        let pnpm = format!(
+            "lockfileVersion: '9.0'\npackages:\n  x@1.0.0:\n    resolution: {{integrity: sha512-AAAA, tarball: '{place}'}}\n"
+        );
+        assert_eq!(asked(("pnpm-lock.yaml", &pnpm), &[]).0, ["x 1.0.0"], "{end}");
+    }
+    // Elsewhere it is a repository, and so is what has no tarball's path.
+    for place in [
+        "https://git.example/u/x.tgz#commit=1",
+        "https://registry.example/u/x.git",
+        "https://registry.example/u/x#commit=1",
+    ] {
+        let (found, rest) = asked_for(json!({"version": "1.0.0", "resolved": place}), json!({}));
+        assert_eq!((found, rest), (Vec::<String>::new(), json!({"git": 1})), "{place}");
+    }
+}
+
+#[test]
+fn only_what_a_package_contains_is_bundled() {
+    let parent = |bundles: Value| json!({"version": "1.0.0", "resolved": tarball("p", "1.0.0"), "bundleDependencies": bundles});
+    let bundled = json!({"version": "1.0.0", "inBundle": true});
+    for (path, bundles, expected) in [
+        ("node_modules/x", json!(["x"]), true),
+        ("node_modules/p/node_modules/x", json!([]), true),
+        ("node_modules/p/node_modules/x", json!(["x"]), false),
+        ("node_modules/p/node_modules/q/node_modules/x", json!(["q"]), false),
+    ] {
+        let lock = npm_lock(&json!({
+            "": {"name": "root", "bundleDependencies": ["x"]},
+            "node_modules/p": parent(bundles.clone()),
+            path: bundled.clone(),
+        }));
+        let (found, _) = asked(("package-lock.json", &lock), &[]);
+        assert_eq!(found.contains(&"x 1.0.0".to_owned()), expected, "{path} {bundles}");
+    }
+    let old =
+        json!({"lockfileVersion": 1, "dependencies": {"x": {"version": "1.0.0", "bundled": true}}});
+    assert_eq!(asked(("package-lock.json", &old.to_string()), &[]).0, ["x 1.0.0"]);
+    let bun = "{\"lockfileVersion\": 1, \"packages\": {\"x\": [\"x@1.0.0\", \"\", {\"bundled\": true}, \"\"], \"@s/p/x\": [\"x@2.0.0\", \"\", {\"bundled\": true}, \"\"]}}";
+    let expected = (vec!["x 1.0.0".to_owned()], json!({"bundled": 1}));
+    assert_eq!(asked(("bun.lock", bun), &[]), expected);
+}
+
+/// npm reads `resolved` like the specifier of a dependency.
+#[test]
+fn a_location_by_name_is_asked_for_in_the_registry() {
+    let service = Service::of(&["registry.example"], rows(&[("*", json!({}))]));
+    for (resolved, asked, broken) in [
+        ("1.0.0", "x 1.0.0", ""),
+        ("npm:x@1.0.0", "x 1.0.0", ""),
+        ("x@1.0.0", "x 1.0.0", ""),
+        ("1.0.1", "x 1.0.1", "location x 1.0.1"),
+        ("npm:@s/evil@1.0.0", "@s/evil 1.0.0", "location @s/evil 1.0.0"),
+        ("NPM:evil@1.0.0", "evil 1.0.0", "location evil 1.0.0"),
+        // The registry decides which version that is.
+        ("latest", "x 1.0.0", "location x 1.0.0"),
+        ("^1.0.0", "x 1.0.0", "location x 1.0.0"),
+        ("npm:x", "x 1.0.0", "location x 1.0.0"),
+    ] {
+        let lock = npm_lock(&json!({"node_modules/x": {"version": "1.0.0", "resolved": resolved}}));
+        let folder = Folder::new(&[("package-lock.json", &lock)]);
+        let before = service.asked().len();
+        let run = folder.run(&service.url(), &["--format", "json"]);
+        let broken: Vec<_> = Some(broken).into_iter().filter(|text| !text.is_empty()).collect();
+        assert_eq!(run.broken(), broken, "{resolved}");
+        let requests = service.requests();
+        let last = requests.last().map(crate::common::refs).unwrap_or_default();
+        assert_eq!(last, [asked], "{resolved} {before}");
+    }
+    let npmrc = (".npmrc", "@corp:registry=https://npm.corp.example/\n");
+    for resolved in ["npm:@corp/secret@1.0.0", "x-1.0.0.tgz", "./x", "u/x", "git@x.example:u/x"] {
+        let lock = npm_lock(&json!({"node_modules/x": {"version": "1.0.0", "resolved": resolved}}));
+        assert_eq!(self::asked(("package-lock.json", &lock), &[npmrc]).0, [""; 0], "{resolved}");
+    }
+}
+
+#[test]
+fn pnpm_reads_neither_its_mark_of_a_repository_nor_a_registry() {
+    for resolution in [
+        format!("integrity: sha512-AAAA, tarball: '{}', gitHosted: true", tarball("x", "1.0.0")),
+        "integrity: sha512-AAAA, tarball: x/-/x-1.0.0.tgz".to_owned(),
+        "integrity: sha512-AAAA, tarball: /x/-/x-1.0.0.tgz, registry: 'https://other.example/'"
+            .to_owned(),
+        "integrity: sha512-AAAA, registry: 'https://other.example/'".to_owned(),
+    ] {
+        let lock = format!(
+            "lockfileVersion: '9.0'\npackages:\n  x@1.0.0:\n    resolution: {{{resolution}}}\n"
+        );
+        let (found, rest) = asked(("pnpm-lock.yaml", &lock), &[]);
+        assert_eq!((found, rest), (vec!["x 1.0.0".to_owned()], json!({})), "{resolution}");
+    }
+    let hosted = "lockfileVersion: '9.0'\npackages:\n  x@1.0.0:\n    resolution: {tarball: 'https://git.example/u/x/archive.tar.gz', gitHosted: true}\n";
+    assert_eq!(asked(("pnpm-lock.yaml", hosted), &[]).1, json!({"git": 1}));
+    let nowhere = "lockfileVersion: '9.0'\npackages:\n  x@git+ssh://git@x.example/u/x:\n    resolution: {integrity: sha512-AAAA}\n    version: 1.0.0\n";
+    let run = Folder::new(&[("pnpm-lock.yaml", nowhere)]).run(&service().url(), &[]);
+    assert_eq!(run.code, 2, "{run:?}");
+}
+
+#[test]
+fn a_host_is_recognized_however_its_address_is_written() {
+    for place in [
+        "https://registry.example//x/-/x-1.0.0.tgz",
+        "https://registry.example./x/-/x-1.0.0.tgz",
+        "https://registry.example/%78/-/%78-1.0.0.tgz",
+        "HTTPS:\\\\registry.example\\x\\-\\x-1.0.0.tgz",
+    ] {
+        let (found, _) = asked_for(json!({"version": "1.0.0", "resolved": place}), json!({}));
+        assert_eq!(found, ["x 1.0.0"], "{place}");
+    }
+}
+
+/// Some tools write the address of the default registry for the packages of every registry.
+#[test]
+fn the_settings_count_for_an_sbom_with_locations_too() {
+    let place = tarball("@corp/secret", "1.0.0");
+    let cyclonedx = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [
+        {"name": "secret", "purl": "pkg:npm/%40corp/secret@1.0.0",
+            "externalReferences": [{"type": "distribution", "url": place}]},
+        {"name": "a", "purl": "pkg:npm/a@1.0.0",
+            "externalReferences": [{"type": "distribution", "url": tarball("a", "1.0.0")}]},
+    ]});
+    let spdx = json!({"spdxVersion": "SPDX-2.3", "packages": [
+        {"SPDXID": "SPDXRef-1", "downloadLocation": place, "externalRefs": [
+            {"referenceType": "purl", "referenceLocator": "pkg:npm/%40corp/secret@1.0.0"}]},
+        {"SPDXID": "SPDXRef-2", "downloadLocation": tarball("a", "1.0.0"), "externalRefs": [
+            {"referenceType": "purl", "referenceLocator": "pkg:npm/a@1.0.0"}]},
+    ]});
+    for sbom in [cyclonedx.to_string(), spdx.to_string()] {
+        let of_scope = (".npmrc", "@corp:registry=https://npm.corp.example/\n");
+        let (found, rest) = asked(("bom.json", &sbom), &[of_scope]);
+        assert_eq!((found, rest), (vec!["a 1.0.0".to_owned()], json!({"other-registry": 1})));
+        let of_all = ("pnpm-workspace.yaml", "registries:\n  default: https://npm.corp.example/\n");
+        let (found, rest) = asked(("bom.json", &sbom), &[of_all]);
+        assert_eq!((found, rest), (vec![], json!({"other-registry": 2})));
+        assert_eq!(asked(("bom.json", &sbom), &[]).0.len(), 2);
+    }
+}
+
+#[test]
+fn a_yarn_lock_that_ends_between_two_entries_is_not_audited() {
+    let yarn_1 = "# yarn lockfile v1\n\n\na@^1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    b \"^1.0.0\"\n    \"@s/workspace\" \"^1.0.0\"\n    o \"^1.0.0\"\n  optionalDependencies:\n    o \"^1.0.0\"\n\nb@^1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    c-alias \"npm:c@^1.0.0\"\n\n\"c-alias@npm:c@^1.0.0\":\n  version \"1.0.0\"\n";
+    let berry = "__metadata:\n  version: 8\n\n\"a@npm:^1.0.0, a@npm:~1.0.0\":\n  version: 1.0.0\n  resolution: \"a@npm:1.0.0\"\n  dependencies:\n    b: \"npm:^1.0.0\"\n    o: \"npm:^1.0.0\"\n  dependenciesMeta:\n    o:\n      optional: true\n  peerDependencies:\n    p: \"*\"\n  linkType: hard\n\n\"b@npm:^1.0.0\":\n  version: 1.0.0\n  resolution: \"b@npm:1.0.0\"\n  dependencies:\n    c-alias: \"npm:c@^1.0.0\"\n  linkType: hard\n\n\"c-alias@npm:c@^1.0.0\":\n  version: 1.0.0\n  resolution: \"c@npm:1.0.0\"\n  linkType: hard\n";
+    for text in [yarn_1, berry] {
+        assert_eq!(asked(("yarn.lock", text), &[]).0, ["a 1.0.0", "b 1.0.0", "c 1.0.0"], "{text}");
+        for entry in ["\nb@", "\n\"b@", "\n\"c-alias"] {
+            let Some((head, _)) = text.split_once(entry) else { continue };
+            let service = service();
+            let run = Folder::new(&[("yarn.lock", head)]).run(&service.url(), &[]);
+            assert!(run.code == 2 && run.errors.contains("cut off"), "{run:?} {head}");
+            assert_eq!(service.asked(), [""; 0]);
+        }
+    }
+}
+
+/// A workspace, of which Yarn 1 has no entry, is not taken for one that was cut off.
+#[test]
+fn a_yarn_lock_of_a_project_with_workspaces_is_whole() {
+    let text = "# yarn lockfile v1\n\n\na@^1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    b-workspace \"^1.0.0\"\n\nc@^1.0.0:\n  version \"1.0.0\"\n";
+    assert_eq!(asked(("yarn.lock", text), &[]).0, ["a 1.0.0", "c 1.0.0"]);
+}
+
+#[test]
+fn a_tarball_beside_package_json_is_a_file_in_bun_lock() {
+    let bun = "{\"lockfileVersion\": 1, \"packages\": {\"v1\": [\"vend@a.tgz\", {}, \"sha512-AAAA\"], \"a\": [\"a@1.0.0\", \"\", {}, \"\"]}}";
+    let expected = (vec!["a 1.0.0".to_owned()], json!({"file": 1}));
+    assert_eq!(asked(("bun.lock", bun), &[]), expected);
+    // A version is no name of a file, and a registry has an address.
+    for package in ["[\"a@1.0.0\", {}, \"sha512-AAAA\"]", "[\"a@1.0.0\", \"x\", {}, \"\"]"] {
+        let bun = format!("{{\"lockfileVersion\": 1, \"packages\": {{\"a\": {package}}}}}");
+        let run = Folder::new(&[("bun.lock", &bun)]).run(&service().url(), &[]);
+        assert_eq!(run.code, 2, "{package} {run:?}");
+    }
+}
