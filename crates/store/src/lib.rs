@@ -75,8 +75,8 @@ pub trait PublicationWriter: Send + Sync {
     /// neither a retry nor a rejection helps.
     async fn record(&self, records: &[Publication]) -> Result<Recorded, Error>;
 
-    /// Tests whether the table accepts a typical row: every field set, at its maximum length, with non-ASCII letters.
-    /// The row is not kept. If a row is refused while this test passes, the row's data is at fault, else the table. A
+    /// Tests whether the table accepts and keeps a typical row (every field set, at its maximum length, with non-ASCII
+    /// letters), and then the same row with a higher revision. Nothing is kept after the test. If a row is refused while this test passes, the row's data is at fault, else the table. A
     /// store that never refuses a row has nothing to test.
     ///
     /// # Errors

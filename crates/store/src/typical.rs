@@ -10,9 +10,25 @@ use crate::Error;
 /// Letters of one to four bytes in UTF-8.
 const LETTERS: &str = "typical row é ж 漢 𝒳 ";
 
+/// The typical row, and the same publication with a higher revision, which must replace it.
+pub(crate) fn typical_rows() -> Result<[Publication; 2], Error> {
+    let row = typical_row()?;
+    Ok([row.clone(), Publication { revision: row.revision + 1, ..row }])
+}
+
+/// The error when one of [`typical_rows`] is not in the table after it was written.
+pub(crate) fn dropped(row: &Publication) -> Error {
+    let words = if row.revision == 0 {
+        "a row is not in the table publication after it was written: a trigger drops it"
+    } else {
+        "a row of the table publication is not changed by a higher revision: a trigger drops the change"
+    };
+    Error::Data(words.into())
+}
+
 /// A row with every field set, at its maximum length, with non-ASCII letters. No package can have its name, which has
 /// the maximum length and begins with these letters.
-pub(crate) fn typical_row() -> Result<Publication, Error> {
+fn typical_row() -> Result<Publication, Error> {
     let invalid = |_: InvalidName| Error::fatal("the typical row is not a row");
     let created = Timestamp::from_millis(1_564_078_151_204);
     Ok(Publication {

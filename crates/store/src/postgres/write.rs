@@ -15,7 +15,7 @@ use super::values::Time;
 use crate::columns::{COLUMNS, Kind, list, names};
 use crate::merge::POSTGRES;
 use crate::settings::PostgresUrl;
-use crate::typical::typical_row;
+use crate::typical::{self, typical_rows};
 use crate::{Error, PublicationTable, PublicationWriter, Recorded, StoreSettings};
 
 /// For fewer rows than this, the single round trip of an upsert is faster than the three of `COPY`.
@@ -85,31 +85,44 @@ impl PostgresWriter {
         }
     }
 
-    /// Writes a row by the upsert and rolls it back; returns the number of rows written.
-    async fn rolled_back(
+    /// Writes rows of one key by the upsert, one after the other, and rolls them back; returns the first that is not in the
+    /// table after it was written.
+    async fn rolled_back<'r>(
         &self,
         connection: &mut PgConnection,
-        row: &Publication,
-    ) -> sqlx::Result<i64> {
+        rows: &'r [Publication],
+    ) -> sqlx::Result<Option<&'r Publication>> {
         let mut transaction = connection.begin().await?;
-        let written = self.written_in(&mut transaction, row).await;
+        let mut dropped = Ok(None);
+        for row in rows {
+            dropped = self.is_kept(&mut transaction, row).await.map(|kept| (!kept).then_some(row));
+            if !matches!(dropped, Ok(None)) {
+                break;
+            }
+        }
         // Roll back at once, also after an error: a dropped transaction holds its locks until the connection is used again.
         transaction.rollback().await?;
-        written
+        dropped
     }
 
-    async fn written_in(
+    async fn is_kept(
         &self,
         transaction: &mut PgConnection,
         row: &Publication,
-    ) -> sqlx::Result<i64> {
-        let written = sqlx::query(AssertSqlSafe(self.upsert.as_str()))
+    ) -> sqlx::Result<bool> {
+        sqlx::query(AssertSqlSafe(self.upsert.as_str()))
             .bind(vec![super::row::Row(row)])
             .fetch_one(&mut *transaction)
             .await?;
         // Run the checks that are deferred to the commit.
         sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *transaction).await?;
-        written.try_get(2)
+        let sql = "SELECT revision FROM publication WHERE name = $1 AND version = $2";
+        let kept: Option<i32> = sqlx::query_scalar(sql)
+            .bind(row.id.name.as_str())
+            .bind(row.id.version.as_str())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        Ok(kept.is_some_and(|revision| revision.cast_unsigned() == row.revision))
     }
 }
 
@@ -149,12 +162,12 @@ impl PublicationWriter for PostgresWriter {
     }
 
     async fn probe(&self) -> Result<(), Error> {
-        let row = typical_row()?;
+        let rows = typical_rows()?;
         let mut tries = self.connections.tries().await?;
         loop {
             let mut session = tries.session().await?;
             let probing = async {
-                match self.rolled_back(&mut session.connection, &row).await {
+                match self.rolled_back(&mut session.connection, &rows).await {
                     // The row is synthetic, so the database's message reveals no data. Other errors concern the session.
                     Err(error) if Error::is_about_the_row(&error) => {
                         Ok(Err(Error::with_its_words(&error)))
@@ -163,11 +176,8 @@ impl PublicationWriter for PostgresWriter {
                 }
             };
             let done = self.connections.limited(probing).await;
-            if let Some(written) = tries.ended(session, done).await {
-                return match written?? {
-                    0 => Err(swallowed(1)),
-                    _ => Ok(()),
-                };
+            if let Some(dropped) = tries.ended(session, done).await {
+                return dropped??.map_or(Ok(()), |row| Err(typical::dropped(row)));
             }
         }
     }

@@ -11,7 +11,7 @@ use super::connection::WriterConnection;
 use super::{MIGRATOR, check_folder, of_file, time, tuned};
 use crate::columns::names;
 use crate::merge::SQLITE;
-use crate::typical::typical_row;
+use crate::typical::{self, typical_rows};
 use crate::{Error, PublicationTable, PublicationWriter, Recorded};
 
 /// Writes to SQLite.
@@ -94,11 +94,20 @@ impl PublicationWriter for SqliteWriter {
     }
 
     async fn probe(&self) -> Result<(), Error> {
-        let row = typical_row()?;
+        let rows = typical_rows()?;
         let try_it = |connection: &mut Connection| {
             // Dropping the transaction at the end rolls it back.
             let transaction = Self::begin(connection)?;
-            self.write(&transaction, &[Cow::Borrowed(&row)]).map(drop)
+            let sql = "SELECT revision FROM publication WHERE name = ? AND version = ?";
+            for row in &rows {
+                self.write(&transaction, &[Cow::Borrowed(row)])?;
+                let key = (row.id.name.as_str(), row.id.version.as_str());
+                let kept = transaction.query_row(sql, key, |kept| kept.get(0)).optional()?;
+                if kept != Some(row.revision) {
+                    return Err(typical::dropped(row));
+                }
+            }
+            Ok(())
         };
         self.connection.with(try_it).await
     }
@@ -240,6 +249,28 @@ mod tests {
         let said = error.to_string();
         assert!(said.contains("SQLITE_CONSTRAINT_TRIGGER") && !said.contains("bad"), "{said}");
         writer.record(&[row("good", 1)]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_table_that_keeps_no_row_or_no_change_fails_the_test() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("there.db");
+        let writer = SqliteWriter::open(SqliteConnectOptions::new().filename(&path));
+        writer.migrate().await.unwrap();
+        writer.probe().await.unwrap();
+        for (when, what, word) in [
+            ("AFTER INSERT", "DELETE FROM publication WHERE name = NEW.name", "drops it"),
+            ("BEFORE UPDATE", "SELECT RAISE(IGNORE)", "drops the change"),
+            ("BEFORE UPDATE", "SELECT RAISE(ABORT, 'no')", "CONSTRAINT_TRIGGER"),
+        ] {
+            let trigger = format!("CREATE TRIGGER meddle {when} ON publication BEGIN {what}; END");
+            Connection::open(&path).unwrap().execute_batch(&trigger).unwrap();
+            let error = writer.probe().await.unwrap_err();
+            assert!(matches!(error, Error::Data(_)), "{error}");
+            assert!(error.to_string().contains(word), "{error}");
+            Connection::open(&path).unwrap().execute_batch("DROP TRIGGER meddle").unwrap();
+        }
+        writer.probe().await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

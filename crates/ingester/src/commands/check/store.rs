@@ -42,7 +42,7 @@ async fn statements(findings: &mut Findings, settings: &Settings, opened: &Opene
         opened.positions.accounts(&settings.kafka.group).await.map(drop)
     };
     for (what, result) in [
-        ("writing a row, which was rolled back,", opened.table.probe().await),
+        ("writing a row and a higher revision of it (rolled back)", opened.table.probe().await),
         ("reading rows", reading.await),
         ("the account of positions", account.await),
         ("the list of replays", opened.jobs.jobs(1).await.map(drop)),
