@@ -6,7 +6,7 @@ use serde_json::Value;
 use testkit::Daemon;
 
 use crate::replay::Answer;
-use crate::support::{Scene, event, free_address, structured, write_snapshot};
+use crate::support::{Scene, event, free_address, generated, structured, write_snapshot};
 
 /// `level what` of every finding that is not ok, and the whole answer.
 fn found(answer: &Answer) -> (BTreeSet<String>, Value) {
@@ -169,6 +169,36 @@ async fn a_user_without_rights_is_told_so() {
     assert!(refused.log.contains("INSERT on publication"), "{}", refused.log);
 }
 
+/// What `run` would lose at once, and what it will not read before a transaction ends.
+#[tokio::test]
+async fn records_that_cannot_be_read_are_named() {
+    let scene = Scene::new("check-positions", 1).await;
+    scene.produce((0..30).map(|n| generated(n, 0))).await;
+    scene.ingest(&[]).await;
+    let positions = || {
+        let checked = scene.ask("check", &["--json"], &[]);
+        let (wrong, check) = found(&checked);
+        (wrong.contains("warning positions"), check.to_string())
+    };
+    assert!(!positions().0, "{}", positions().1);
+    let transaction = testkit::Transaction::begin(&scene.brokers, &scene.topic).await;
+    transaction.produce(&scene.topic, (30..35).map(|n| generated(n, 0))).await;
+    scene.produce((35..100).map(|n| generated(n, 0))).await;
+    let (warned, said) = positions();
+    assert!(warned && said.contains("from offset 30 to the end 100"), "{said}");
+    assert!(said.contains("committed 30, end 100"), "{said}");
+    for command in ["replay", "reconcile"] {
+        let asked = scene.ask(command, &["--from", "50"], &[]);
+        assert_eq!(asked.code, Some(2), "{}", asked.log);
+        assert!(asked.log.contains("an open transaction begins at 30"), "{}", asked.log);
+    }
+    transaction.end(true).await;
+    assert!(!positions().0, "{}", positions().1);
+    testkit::delete_records(&scene.brokers, &scene.topic, 0, 80).await;
+    let (warned, said) = positions();
+    assert!(warned && said.contains("begins at 80: the 50 records"), "{said}");
+}
+
 #[tokio::test]
 async fn a_database_that_takes_no_writes_fails() {
     let scene = Scene::new("check-read-only", 1).await;
@@ -219,9 +249,28 @@ async fn a_broker_that_refuses_a_right_is_quoted_and_nothing_is_written_to_find_
         "{}",
         checked.log
     );
+    assert!(checked.log.contains("TopicAuthorizationFailed"), "{}", checked.log);
+    // A group that the user may not even describe says nothing about the topic.
+    let hidden = [("INGESTER_KAFKA__GROUP", "check-acls-hidden")];
+    let delete = ["--add", "--allow-principal", "User:*", "--operation", "Delete"];
+    testkit::acls(&scene.brokers, &[&delete[..], &["--group", hidden[0].1]].concat());
+    let checked = scene.ask("check", &["--json"], &hidden);
+    assert_eq!(
+        refused(&checked),
+        ["problem dead_letters.write", "problem group"],
+        "{}",
+        checked.log
+    );
     testkit::acls(&scene.brokers, &[&allow[..], &["--topic", &scene.topic]].concat());
-    let checked = scene.ask("check", &["--json"], &[]);
-    assert!(refused(&checked).contains(&"problem source.read".to_owned()), "{}", checked.log);
+    // The user's own group, so that the topic's right is the only one that is missing beside the dead letters'.
+    let own = [("INGESTER_KAFKA__GROUP", "check-acls-own")];
+    let checked = scene.ask("check", &["--json"], &own);
+    assert_eq!(
+        refused(&checked),
+        ["problem dead_letters.write", "problem source.read"],
+        "{}",
+        checked.log
+    );
     assert_eq!(checked.code, Some(1));
     let replay = scene.ask("replay", &["--from", "earliest"], &[]);
     assert!(
@@ -257,6 +306,17 @@ async fn a_database_whose_statements_fail_is_a_problem() {
     let [forgotten, known] = without("ingest_position", "evidence");
     let [unheard, heard] = without("replay_job", "reason");
     let hidden = "ALTER TABLE _sqlx_migrations RENAME TO hidden";
+    let trigger = |when: &str, what: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {what}; RETURN NULL; END $$; \
+             CREATE TRIGGER meddle {when} ON publication FOR EACH ROW EXECUTE FUNCTION meddle()"
+        )
+    };
+    let delete = "DELETE FROM publication WHERE name = NEW.name AND version = NEW.version";
+    let deleting = trigger("AFTER INSERT", delete);
+    let dropping = trigger("BEFORE UPDATE", "NULL");
+    let raising = trigger("BEFORE UPDATE", "RAISE EXCEPTION 'no corrections'");
+    let no_meddling = "DROP TRIGGER meddle ON publication";
     for (breaking, mending, expected, word) in [
         (
             refusing,
@@ -264,6 +324,9 @@ async fn a_database_whose_statements_fail_is_a_problem() {
             "problem store.statements",
             "closed for the winter",
         ),
+        (&*deleting, no_meddling, "problem store.statements", "a trigger drops it"),
+        (&*dropping, no_meddling, "problem store.statements", "a trigger drops the change"),
+        (&*raising, no_meddling, "problem store.statements", "no corrections"),
         (&*dropped, &*added, "problem store.statements", "integrity"),
         (&*forgotten, &*known, "problem store.statements", "evidence"),
         (&*unheard, &*heard, "problem store.statements", "reason"),

@@ -191,7 +191,7 @@ async fn a_log_in_json_has_nothing_else() {
     let lists = folder.path().join("lists");
     fs::create_dir(&lists).unwrap();
     fs::write(lists.join("Tor\u{92}s exits"), "no list").unwrap();
-    let ingester = somewhere(folder.path()).env("INGESTER_LOG__FORMAT", "json");
+    let ingester = somewhere(folder.path(), "run").env("INGESTER_LOG__FORMAT", "json");
     let mut ingester = ingester.env("INGESTER_TOR__SNAPSHOTS", lists).spawn();
     eventually("the refusal", PATIENCE, async || ingester.log().contains("s exits")).await;
     ingester.terminate();
@@ -363,16 +363,16 @@ async fn secrets_are_never_printed() {
     for url in
         ["postgres://somebody:geheimnis@host:notaport/db", "mysql://somebody:geheimnis@host/db"]
     {
-        let (code, log) = outcome(somewhere(file.path()).env("INGESTER_STORE__URL", url));
+        let (code, log) = outcome(somewhere(file.path(), "run").env("INGESTER_STORE__URL", url));
         assert!(!matches!(code, None | Some(0)), "{url}: {log}");
         assert!(!log.contains(SECRET), "{log}");
     }
 }
 
 /// An ingester whose broker is unreachable.
-fn somewhere(directory: &Path) -> DaemonBuilder {
+fn somewhere(directory: &Path, command: &str) -> DaemonBuilder {
     Daemon::command("publication-ingester")
-        .arg("run")
+        .arg(command)
         .env("INGESTER_STORE__URL", format!("sqlite://{}", directory.join("y.db").display()))
         .env("INGESTER_KAFKA__BROKERS", free_address())
         .env("INGESTER_ADMIN__LISTEN", free_address())
@@ -388,9 +388,12 @@ fn what_librdkafka_refuses_is_named_and_not_repeated() {
         ("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "security.protocol"),
         ("INGESTER_KAFKA__CLIENT__SESSION_TIMEOUT_MS", "session.timeout.ms"),
     ] {
-        let (code, log) = outcome(somewhere(directory.path()).env(variable, SECRET));
-        assert!(log.contains(key), "{variable}: {log}");
-        assert!(!log.contains(SECRET), "{variable}: {log}");
-        assert_eq!(code, Some(78), "{variable}: {log}");
+        for command in ["run", "check", "migrate"] {
+            let daemon = somewhere(directory.path(), command).env(variable, SECRET);
+            let (code, log) = outcome(daemon);
+            assert!(log.contains(key), "{command} {variable}: {log}");
+            assert!(!log.contains(SECRET), "{command} {variable}: {log}");
+            assert_eq!(code, Some(78), "{command} {variable}: {log}");
+        }
     }
 }

@@ -335,7 +335,9 @@ async fn a_file_of_events_is_replayed_and_a_raised_generation_takes_verdicts_bac
     crate::support::write_snapshot(&lists, "2019-07-25-18-00-00", &["71.160.223.45"]);
     let file = ["--file", archive.to_str().unwrap()];
     let poisoned = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())];
-    let done = scene.ask("replay", &file, &poisoned).last("done");
+    let replayed = scene.ask("replay", &file, &poisoned);
+    assert_eq!(replayed.code, Some(1), "a line is rejected: {}", replayed.log);
+    let done = replayed.last("done");
     assert_eq!(done["counts"]["inserted"], 100);
     assert_eq!(done["counts"]["rejected"], json!({"not_json": 1}));
     assert_eq!(done["rejected"][0]["offset"], 100, "by line");
@@ -429,10 +431,16 @@ async fn what_cannot_be_replayed_is_said_before_there_is_a_job() {
     asked(&["--from", "31"], 2, "offset 31 is still to come");
     let jobs = scene.must("replay", &["list"]);
     assert!(jobs.lines.iter().all(|line| line.get("job").is_none()), "{}", jobs.log);
-    let backwards = scene.ask("reconcile", &["--from", "5", "--until", "2"], &[]);
-    assert_eq!(backwards.code, Some(2), "{}", backwards.log);
-    let backwards = ["list", "--since", "1h", "--until", "2h"];
-    assert_eq!(scene.ask("dead-letters", &backwards, &[]).code, Some(2));
+    for (command, arguments) in [
+        ("reconcile", &["--from", "5", "--until", "2"][..]),
+        ("reconcile", &["--from", "31"]),
+        ("dead-letters", &["list", "--since", "1h", "--until", "2h"]),
+        ("dead-letters", &["list", "--since", "2099-01-01T00:00:00Z"]),
+        ("dead-letters", &["redrive", "--since", "2099-01-01T00:00:00Z"]),
+    ] {
+        let refused = scene.ask(command, arguments, &[]);
+        assert_eq!(refused.code, Some(2), "{command} {arguments:?}: {}", refused.log);
+    }
 
     // A file without any event is probably the wrong file. A damaged export is not an event either.
     let file = scene.directory.path().join("rubbish");
@@ -443,6 +451,12 @@ async fn what_cannot_be_replayed_is_said_before_there_is_a_job() {
     assert_eq!(rubbish.code, Some(1), "{}", rubbish.log);
     assert!(rubbish.log.contains("no line of the file is an event"), "{}", rubbish.log);
     assert_eq!(rubbish.last("done")["counts"]["rejected"], json!({"not_json": 2}));
+    for empty in ["", "\n \n"] {
+        std::fs::write(&file, empty).unwrap();
+        let empty = scene.ask("replay", &["--file", file.to_str().unwrap()], &[]);
+        assert_eq!(empty.code, Some(1), "{}", empty.log);
+        assert!(empty.log.contains("the file has no event"), "{}", empty.log);
+    }
     let damaged = json!({"topic": "t", "partition": 0, "offset": 7, "timestamp": null, "key": null, "headers": [],
         "value": {"hex": "ff0"}});
     std::fs::write(&file, damaged.to_string()).unwrap();

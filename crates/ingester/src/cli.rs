@@ -21,6 +21,7 @@ use crate::commands::reconcile::Reconcile;
 use crate::commands::replay::Replay;
 use crate::commands::tor::TorCommand;
 use crate::daemon::Ingester;
+use crate::kafka;
 use crate::pipeline::IngestError;
 use crate::settings::Settings;
 
@@ -91,6 +92,7 @@ impl Cli {
         let default = Path::new("config/ingester.toml");
         let settings: Settings =
             config::load("INGESTER_", self.config.as_deref(), default, std::env::vars_os())?;
+        kafka::check_settings(&settings)?;
         telemetry::init(&settings.log)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -93,10 +93,18 @@ impl Context {
     /// The offsets of the source topic between two bounds.
     ///
     /// # Errors
-    /// If the broker does not answer, or does not have the topic.
+    /// If the broker does not answer, does not have the topic, or has not reached the first offset.
     pub(crate) async fn find_ranges(&self, bounds: (Bound, Bound)) -> anyhow::Result<OffsetRanges> {
         let topic = self.settings.kafka.topic.clone();
-        ranges::find(&self.settings, topic, Vec::new(), bounds).await
+        ranges::ask(&self.settings, move |reader| {
+            let partitions = reader.partitions(&topic, &[])?;
+            let found = ranges::spans(reader, &topic, &partitions, bounds)?;
+            if found.partitions.is_empty() {
+                ranges::not_still_to_come(reader, &topic, &partitions, bounds.0)?;
+            }
+            Ok(found)
+        })
+        .await
     }
 
     /// The ingest loop that writes to these rows; rejected records are only counted.

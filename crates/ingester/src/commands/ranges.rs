@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::bound::InvalidRange;
 use crate::kafka::{self, Bound, OffsetRanges, RangeReader, RateLimit};
 use crate::pipeline::ports::SourceEvent;
 use crate::settings::Settings;
@@ -58,6 +59,32 @@ pub(crate) fn spans(
         .spans(topic, partitions, bounds)
         .with_context(|| format!("asking for the offsets of topic {topic}"))?;
     Ok(OffsetRanges { topic_id, ..spans })
+}
+
+/// Refuses an offset that no partition has reached. Blocks, so call it on a blocking thread.
+///
+/// # Errors
+/// [`InvalidRange`]; also if the broker does not answer.
+pub(crate) fn not_still_to_come(
+    reader: &RangeReader,
+    topic: &str,
+    partitions: &[i32],
+    from: Bound,
+) -> anyhow::Result<()> {
+    let Bound::Offset(from) = from else { return Ok(()) };
+    let (mut readable, mut end) = (0, 0);
+    for &partition in partitions {
+        readable = readable.max(reader.bounds(topic, partition)?.1);
+        end = end.max(reader.high(topic, partition)?);
+    }
+    let why = if from <= readable {
+        return Ok(());
+    } else if from <= end {
+        format!("cannot be read yet: an open transaction begins at {readable}")
+    } else {
+        format!("is still to come: the topic ends before {end}")
+    };
+    Err(InvalidRange(format!("offset {from} {why}")).into())
 }
 
 /// Reads ranges, with a third of `limits.max_buffered_bytes` as buffer.

@@ -16,6 +16,9 @@ const TOPIC: &str = "file";
 /// The maximum length of a line, in bytes: more than any known record, with every byte escaped.
 const MAX_LINE: u64 = 64 << 20;
 
+/// Some programs write it before the first line.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Opens a file of records; `-` is standard input.
 ///
 /// # Errors
@@ -47,8 +50,8 @@ impl<R: BufRead> RecordFile<R> {
     /// The next record, with its line's number from 0 as offset. Skips empty lines. `None` at the end of the file.
     ///
     /// # Errors
-    /// If the file cannot be read; if a line is too long, is a damaged export, or was exported without addresses,
-    /// because its event would have an invalid address.
+    /// If the file cannot be read; if a line is too long, begins a JSON array, is a damaged export, or was exported
+    /// without addresses, because its event would have an invalid address.
     pub(crate) fn next(&mut self) -> io::Result<Option<Record>> {
         loop {
             let number = self.next + 1;
@@ -63,9 +66,17 @@ impl<R: BufRead> RecordFile<R> {
                 let message = format!("line {number} is longer than {} MiB", MAX_LINE >> 20);
                 return Err(io::Error::other(message));
             }
-            let text = self.line.trim_ascii();
+            let mut text = self.line.trim_ascii();
+            if self.next == 0 {
+                text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+            }
             let position = Position { topic: self.topic.clone(), partition: 0, offset: self.next };
             self.next = number;
+            if text.first() == Some(&b'[') {
+                let message =
+                    format!("line {number} begins a JSON array: one event a line is expected");
+                return Err(io::Error::other(message));
+            }
             if !text.is_empty() {
                 return record(text, position).map(Some);
             }
@@ -236,9 +247,14 @@ mod tests {
         assert_eq!(records.next().unwrap().unwrap().position.offset, 0);
         let refused = records.next().unwrap_err();
         assert_eq!(refused.to_string(), "line 3 is longer than 64 MiB");
-        let mut short = RecordFile::new(&b"a\n \nb"[..]);
+        let mut short = RecordFile::new("\u{feff}a\n \nb".as_bytes());
         let offset = |record: Option<Record>| record.map(|record| record.position.offset);
         let mut next = || offset(short.next().unwrap());
         assert_eq!((next(), next(), next()), (Some(0), Some(2), None));
+        for array in ["[{},{}]", " [\n{}\n]", "[1,2,3]"] {
+            let refused = RecordFile::new(array.as_bytes()).next().unwrap_err();
+            let said = "line 1 begins a JSON array: one event a line is expected";
+            assert_eq!(refused.to_string(), said, "{array}");
+        }
     }
 }

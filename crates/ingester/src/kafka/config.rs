@@ -77,6 +77,19 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
     config
 }
 
+/// Checks the types of all settings, so that every command refuses the same ones.
+///
+/// # Errors
+/// The first setting that librdkafka refuses.
+pub(crate) fn check(settings: &Settings) -> Result<(), ConfigError> {
+    for config in [consumer(settings), producer(settings)] {
+        if let Err(error) = config.create_native_config() {
+            return refused_setting(&error).map_or(Ok(()), Err);
+        }
+    }
+    Ok(())
+}
+
 /// The error when a client cannot be created: a configuration error where librdkafka refused a setting.
 pub(crate) fn refused(error: KafkaError) -> anyhow::Error {
     match refused_setting(&error) {
@@ -133,6 +146,7 @@ pub(super) fn is_no_answer(code: RDKafkaErrorCode) -> bool {
             | Code::RequestTimedOut
             | Code::MessageTimedOut
             | Code::AllBrokersDown
+            | Code::DestroyBroker
             | Code::QueueFull
             | Code::Resolve
     )
@@ -230,7 +244,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 }
 
 /// Whether no such line was written within the last minute. The time in it ("(after …") is not compared.
-fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
+pub(super) fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
     let what = message.split(" (after ").next().unwrap_or(message);
     let line = format!("{facility} {what}");
     let mut lines = LINES.lock();

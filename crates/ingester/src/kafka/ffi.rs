@@ -179,6 +179,10 @@ impl TopicIds {
 
     /// Sends a request. It is answered or fails within `patience`.
     pub(super) fn ask(&self, patience: Duration) {
+        self.send(patience, false);
+    }
+
+    fn send(&self, patience: Duration, with_rights: bool) {
         let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
         let mut names = [self.topic.as_ptr()];
         let mut reason = [0; 128];
@@ -195,6 +199,13 @@ impl TopicIds {
                 reason.as_mut_ptr(),
                 reason.len(),
             );
+            let refused = c::rd_kafka_AdminOptions_set_include_authorized_operations(
+                options,
+                i32::from(with_rights),
+            );
+            if !refused.is_null() {
+                c::rd_kafka_error_destroy(refused);
+            }
             c::rd_kafka_DescribeTopics(self.client, topics, options, self.queue);
             c::rd_kafka_AdminOptions_destroy(options);
             c::rd_kafka_TopicCollection_destroy(topics);
@@ -204,6 +215,16 @@ impl TopicIds {
     /// Waits up to `patience` for an answer: the id in librdkafka's base64, `None` from a broker without topic ids, or
     /// the broker's error message. The outer `None`: no answer yet.
     pub(super) fn answer(&self, patience: Duration) -> Option<Result<Option<String>, String>> {
+        // SAFETY: the description is alive while `id_of` runs.
+        self.described(patience, |topic| unsafe { id_of(topic) })
+    }
+
+    /// Waits for an answer and reads it. A broker too old for the request counts as one that does not say it.
+    fn described<T>(
+        &self,
+        patience: Duration,
+        read: impl Fn(*const c::rd_kafka_TopicDescription_t) -> Option<T>,
+    ) -> Option<Result<Option<T>, String>> {
         let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: `self` owns the queue; the event is destroyed after all data was copied out of it.
         unsafe {
@@ -211,11 +232,34 @@ impl TopicIds {
             if event.is_null() {
                 return None;
             }
-            let id = topic_id(event);
+            let answer = description(event).map(|topic| topic.and_then(read));
             c::rd_kafka_event_destroy(event);
-            Some(id)
+            Some(answer)
         }
     }
+}
+
+/// Whether the user may write to the topic (KIP-430); `None` where the broker does not say it.
+///
+/// # Errors
+/// The broker's message, or no answer within `patience`.
+pub(super) fn may_write<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    patience: Duration,
+) -> Result<Option<bool>, String> {
+    let Some(topics) = TopicIds::new(client, topic) else { return Ok(None) };
+    topics.send(patience, true);
+    // SAFETY: the description is alive while the closure runs; librdkafka gives `count` operations, or a null pointer.
+    let answer = topics.described(patience, |topic| unsafe {
+        let mut count = 0;
+        let operations = c::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
+        (!operations.is_null()).then(|| {
+            let write = c::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_WRITE;
+            (0..count).any(|index| *operations.add(index) == write)
+        })
+    });
+    answer.unwrap_or_else(|| Err("no answer in time".to_owned()))
 }
 
 impl Drop for TopicIds {
@@ -225,14 +269,17 @@ impl Drop for TopicIds {
     }
 }
 
+/// The description of the topic in an answer, which lives as long as the event; `None` from a broker too old for it.
+///
 /// # Safety
 /// `event` must be a live event.
-unsafe fn topic_id(event: *mut c::rd_kafka_event_t) -> Result<Option<String>, String> {
+unsafe fn description(
+    event: *mut c::rd_kafka_event_t,
+) -> Result<Option<*const c::rd_kafka_TopicDescription_t>, String> {
     // SAFETY: every pointer is tested before it is used and belongs to the event, which outlives this function.
     unsafe {
         match c::rd_kafka_event_error(event) {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
-            // The broker is too old for topic ids.
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE => return Ok(None),
             _ => return Err(text(c::rd_kafka_event_error_string(event)).unwrap_or_default()),
         }
@@ -252,11 +299,17 @@ unsafe fn topic_id(event: *mut c::rd_kafka_event_t) -> Result<Option<String>, St
         {
             return Err(text(c::rd_kafka_error_string(error)).unwrap_or_default());
         }
+        Ok(Some(topic))
+    }
+}
+
+/// # Safety
+/// `topic` must be a live description.
+unsafe fn id_of(topic: *const c::rd_kafka_TopicDescription_t) -> Option<String> {
+    // SAFETY: the id is tested before it is used and belongs to the description.
+    unsafe {
         let id = c::rd_kafka_TopicDescription_topic_id(topic);
-        if id.is_null() {
-            return Ok(None);
-        }
-        Ok(text(c::rd_kafka_Uuid_base64str(id)))
+        if id.is_null() { None } else { text(c::rd_kafka_Uuid_base64str(id)) }
     }
 }
 

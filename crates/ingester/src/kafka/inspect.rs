@@ -1,15 +1,13 @@
 //! Asks the broker about the topics and the user's rights, without changing anything.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::commit_metadata::CommitMetadata;
@@ -19,7 +17,6 @@ use super::quiet::{Quiet, Unanswered, ask};
 use crate::settings::Settings;
 
 const QUESTION: Duration = Duration::from_secs(10);
-const DAY_MILLIS: i64 = 24 * 3_600 * 1_000;
 
 /// The state of a topic.
 #[derive(Debug, Clone, Default)]
@@ -45,8 +42,8 @@ impl TopicFacts {
 pub(crate) enum Right {
     Given,
     Refused(String),
-    /// The right cannot be tested without a write.
-    Unknown(&'static str),
+    /// The broker does not say it.
+    Unknown(String),
 }
 
 /// All answers. Errors have the broker's message.
@@ -72,8 +69,12 @@ pub(crate) struct GroupPosition {
     pub(crate) committed: Option<i64>,
     /// Whether the commit's metadata says that the table has an account.
     pub(crate) has_account: bool,
+    /// The first offset of the log.
+    pub(crate) start: i64,
     /// The high watermark: one more than the last offset.
     pub(crate) end: i64,
+    /// The last stable offset: what is behind it waits for the end of a transaction.
+    pub(crate) stable: i64,
 }
 
 /// The reason why the broker could not be asked, in librdkafka's words.
@@ -98,7 +99,8 @@ pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> 
     let owned = settings.clone();
     let asked = tokio::task::spawn_blocking(move || ask_all(&owned)).await;
     let mut inspected = asked.map_err(|error| NotAsked(error.to_string()))??;
-    let admin: AdminClient<DefaultClientContext> = config::producer(settings).create()?;
+    let admin: AdminClient<Quiet> =
+        config::producer(settings).create_with_context(Quiet::default())?;
     for (topic, facts) in [
         (&settings.kafka.topic, &mut inspected.source),
         (&settings.kafka.dead_letter_topic, &mut inspected.dead_letters),
@@ -110,10 +112,6 @@ pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> 
             }
         }
     }
-    inspected.write = match &inspected.dead_letters {
-        Ok(facts) => can_write(settings, facts).await?,
-        Err(_) => Right::Unknown("the topic is not there"),
-    };
     Ok(inspected)
 }
 
@@ -143,22 +141,31 @@ fn ask_all(settings: &Settings) -> Result<Inspected, NotAsked> {
     let count = source.as_ref().map_or(0, |source| source.partitions);
     Ok(Inspected {
         topic_id: TopicIds::of(consumer.client(), &settings.kafka.topic, QUESTION).ok().flatten(),
-        positions: positions(&consumer, &settings.kafka.topic, count),
+        positions: positions(settings, &consumer, count),
         brokers,
         read,
         source,
         group: can_use_group(&consumer, &settings.kafka.topic),
         members: ffi::describe_group(consumer.client(), &settings.kafka.group, QUESTION),
         dead_letters: facts(&consumer, &settings.kafka.dead_letter_topic),
-        write: Right::Unknown("not asked"),
+        write: can_write(&consumer, &settings.kafka.dead_letter_topic),
     })
 }
 
+/// A consumer that sees the records of open transactions, and so the high watermark. `probe` has the settings of [`probe`].
+pub(super) fn uncommitted(probe: &ClientConfig) -> KafkaResult<BaseConsumer<Quiet>> {
+    let mut config = probe.clone();
+    config.set("isolation.level", "read_uncommitted");
+    config.create_with_context(Quiet::default())
+}
+
 fn positions(
+    settings: &Settings,
     consumer: &BaseConsumer<Quiet>,
-    topic: &str,
     count: usize,
 ) -> Result<Vec<GroupPosition>, String> {
+    let topic = &settings.kafka.topic;
+    let all = uncommitted(&probe(settings)).map_err(|error| error.to_string())?;
     let count = i32::try_from(count).unwrap_or(i32::MAX);
     let mut wanted = TopicPartitionList::new();
     if count > 0 {
@@ -170,15 +177,20 @@ fn positions(
     let positions = elements.iter().map(|element| {
         element.error().map_err(|error| error.to_string())?;
         let partition = element.partition();
-        let ends =
-            ask(consumer, QUESTION, |time| consumer.fetch_watermarks(topic, partition, time));
-        let (_, end) = ends.map_err(|error| error.to_string())?;
+        let bounds = |consumer: &BaseConsumer<Quiet>| {
+            let asked =
+                ask(consumer, QUESTION, |time| consumer.fetch_watermarks(topic, partition, time));
+            asked.map_err(|error| error.to_string())
+        };
+        // In this order: records that come in between must not pass for those of a transaction.
+        let (start, end) = bounds(&all)?;
+        let (_, stable) = bounds(consumer)?;
         let committed = match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         };
         let has_account = CommitMetadata::parse(element.metadata()).has_account;
-        Ok(GroupPosition { partition, committed, has_account, end })
+        Ok(GroupPosition { partition, committed, has_account, start, end, stable })
     });
     positions.collect()
 }
@@ -241,8 +253,8 @@ fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
             Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => return Right::Given,
             Some(Err(error)) => {
                 let is_missing = error.rdkafka_error_code().is_some_and(config::is_no_topic);
-                words = error.to_string();
-                if is_missing || is_unauthorized(&error) {
+                words = consumer.context().words(&error);
+                if is_missing || is_refused(&error, RDKafkaErrorCode::TopicAuthorizationFailed) {
                     return Right::Refused(words);
                 }
             }
@@ -257,26 +269,26 @@ fn can_use_group(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, 0);
     let answer = ask(consumer, QUESTION, |time| consumer.committed_offsets(asked.clone(), time));
-    if let Err(error) = answer {
-        return Right::Refused(error.to_string());
+    match answer {
+        // That is the topic's right, which is a finding of its own.
+        Err(error) if error.code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {}
+        Err(error) => return Right::Refused(error.to_string()),
+        Ok(_) => {}
     }
     let nowhere = config::place(topic, i32::MAX, Offset::Offset(0));
     let committed = nowhere.and_then(|nowhere| consumer.commit(&nowhere, CommitMode::Sync));
     match committed {
-        Err(error) if is_unauthorized(&error) => Right::Refused(error.to_string()),
+        Err(error) if is_refused(&error, RDKafkaErrorCode::GroupAuthorizationFailed) => {
+            Right::Refused(error.to_string())
+        }
         _ => Right::Given,
     }
 }
 
-fn is_unauthorized(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::GroupAuthorizationFailed
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::ClusterAuthorizationFailed
-        )
-    )
+/// Whether the user lacks this right, or every right in the cluster.
+fn is_refused(error: &KafkaError, right: RDKafkaErrorCode) -> bool {
+    let code = error.rdkafka_error_code();
+    code == Some(right) || code == Some(RDKafkaErrorCode::ClusterAuthorizationFailed)
 }
 
 /// The topic's settings.
@@ -284,43 +296,26 @@ fn is_unauthorized(error: &KafkaError) -> bool {
 /// # Errors
 /// The reason why they cannot be read, such as the missing right.
 pub(super) async fn config(
-    admin: &AdminClient<impl ClientContext>,
+    admin: &AdminClient<Quiet>,
     topic: &str,
 ) -> Result<BTreeMap<String, String>, String> {
     let options = AdminOptions::new().request_timeout(Some(QUESTION));
     let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
-    let described = described.map_err(|error| error.to_string())?.into_iter().next();
+    let context = admin.inner().context();
+    let described = described.map_err(|error| context.words(&error))?.into_iter().next();
     let resource = described.ok_or("no answer")?.map_err(|code| code.to_string())?;
     let entries = resource.entries.into_iter();
     Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
-/// Sends a record that the broker must refuse for its timestamp: the broker checks the right first and writes nothing
-/// in either case.
-async fn can_write(settings: &Settings, facts: &TopicFacts) -> KafkaResult<Right> {
-    if facts.config.is_empty() {
-        return Ok(Right::Unknown("its settings cannot be read, so a try might be written"));
+/// Asks the broker for the user's rights (KIP-430). A letter that is sent to try it would stay.
+fn can_write(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
+    match ffi::may_write(consumer.client(), topic, QUESTION) {
+        Ok(Some(true)) => Right::Given,
+        Ok(Some(false)) => Right::Refused(
+            KafkaError::MessageProduction(RDKafkaErrorCode::TopicAuthorizationFailed).to_string(),
+        ),
+        Ok(None) => Right::Unknown("the broker does not say the user's rights".to_owned()),
+        Err(error) => Right::Unknown(error),
     }
-    let create_time =
-        facts.config.get("message.timestamp.type").is_some_and(|kind| kind == "CreateTime");
-    let Some(after) = facts
-        .number("message.timestamp.after.max.ms")
-        .filter(|after| create_time && *after < 365 * DAY_MILLIS)
-    else {
-        return Ok(Right::Unknown("it takes records of any time, so a try would be written"));
-    };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let timestamp = i64::try_from(now.as_millis()).unwrap_or(i64::MAX) + after + DAY_MILLIS;
-    let producer: FutureProducer = config::producer(settings).create()?;
-    let record: FutureRecord<'_, (), ()> =
-        FutureRecord::to(&settings.kafka.dead_letter_topic).timestamp(timestamp);
-    Ok(match producer.send(record, QUESTION).await {
-        Err((error, _))
-            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidTimestamp) =>
-        {
-            Right::Given
-        }
-        Err((error, _)) => Right::Refused(error.to_string()),
-        Ok(_) => Right::Given,
-    })
 }

@@ -14,7 +14,7 @@ mod quiet;
 mod range;
 mod record_arena;
 
-pub(crate) use config::{refused, version};
+pub(crate) use config::{check as check_settings, refused, version};
 pub(crate) use dead_letters::{DeadLetters, create_topic};
 pub(crate) use ffi::Group;
 pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};

@@ -82,7 +82,7 @@ pub(super) fn ask<T>(
 
 impl Quiet {
     /// The text for an error. Where it only means "no answer": librdkafka's latest message about a broker.
-    fn words(&self, error: &KafkaError) -> String {
+    pub(super) fn words(&self, error: &KafkaError) -> String {
         self.behind(error).unwrap_or_else(|| error.to_string())
     }
 
@@ -112,7 +112,9 @@ impl ClientContext for Quiet {
             *self.0.unreadable.lock() = Some(offset);
         }
         self.0.trouble.error(&error, reason);
-        if self.0.repeated.is_news(&error) {
+        // Clients are made again while something is missing, each with errors of its own.
+        let is_news = self.0.repeated.is_news(&error);
+        if is_news && config::is_new_line("ERROR", reason, Instant::now()) {
             tracing::warn!(%error, reason, "kafka, outside of the group");
         }
     }

@@ -156,7 +156,7 @@ impl RangeReader {
         Ok(wanted)
     }
 
-    /// The first offset of a partition and one more than its last.
+    /// The first offset of a partition and one more than the last that can be read: an open transaction ends it.
     ///
     /// # Errors
     /// An error of the broker; a partition without a leader; with [`config::is_no_topic`], a partition that does not exist.
@@ -172,6 +172,16 @@ impl RangeReader {
         }
         let words = inspect::no_leader(topic, &[partition]);
         Err(Unanswered::saying(words, RDKafkaErrorCode::LeaderNotAvailable))
+    }
+
+    /// One more than the last offset of a partition, also where that is behind an open transaction.
+    ///
+    /// # Errors
+    /// As [`Self::bounds`].
+    pub(crate) fn high(&self, topic: &str, partition: i32) -> Result<i64, Unanswered> {
+        let all = inspect::uncommitted(&self.probe)?;
+        let question = |time| all.fetch_watermarks(topic, partition, time);
+        ask(&all, QUESTION, question).map(|(_, high)| high)
     }
 
     /// The topic's id; `None` where the broker does not say it.
@@ -352,7 +362,7 @@ pub(crate) struct RateLimit {
     pub(crate) rate: Option<u64>,
     /// Records read so far, including those that the time filter drops.
     pub(crate) read: Arc<AtomicU64>,
-    /// Offsets of the range that were deleted before they were read.
+    /// Offsets of the range that were deleted before they were read, or are in a batch that cannot be read.
     pub(crate) gone: Arc<Mutex<Gone>>,
     /// How long the reader waits for the next record; `None`: without a limit.
     pub(crate) patience: Option<Duration>,
@@ -365,7 +375,7 @@ impl RateLimit {
         usize::try_from(chunk).unwrap_or(usize::MAX).min(CHUNK_RECORDS)
     }
 
-    /// The offsets that were deleted before they were read, since the last call.
+    /// The offsets of [`Self::gone`] since the last call.
     pub(crate) fn take_gone(&self) -> Gone {
         std::mem::take(&mut *self.gone.lock())
     }

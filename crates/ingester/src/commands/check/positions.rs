@@ -83,13 +83,30 @@ fn shown(offset: Option<i64>) -> String {
 }
 
 fn compare(findings: &mut Findings, position: &GroupPosition, account: Option<i64>) {
-    let GroupPosition { partition, committed, has_account, end } = *position;
+    let GroupPosition { partition, committed, has_account, start, end, stable } = *position;
     let line = format!(
         "partition {partition}: account {}, committed {}, end {end}",
         shown(account),
         shown(committed)
     );
+    // Where the account is gone, reading begins with the first record.
+    let reached = account.into_iter().chain(committed).min();
+    let reached = reached.filter(|_| account.is_some() || !has_account);
+    let lost = reached.map_or(0, |reached| start - reached);
+    if stable < end {
+        let what = "an open transaction: the records from offset";
+        findings.warning(
+            WHAT,
+            format!("partition {partition}: {what} {stable} to the end {end} are not read before it ends"),
+        );
+    }
     match (account, committed) {
+        _ if lost > 0 => {
+            let what = format!(
+                "the log begins at {start}: the {lost} records before it are lost, and `run` counts them as a gap"
+            );
+            findings.warning(WHAT, format!("{line}; {what}"));
+        }
         (_, Some(committed)) if committed > end => {
             let what = "the log ends before the group's offset: it was cut, or somebody else set the offset; `run` says which";
             findings.warning(WHAT, format!("{line}: {what}"));
@@ -111,10 +128,19 @@ mod tests {
     use super::*;
     use crate::commands::check::Level;
 
+    const POSITION: GroupPosition = GroupPosition {
+        partition: 0,
+        committed: None,
+        has_account: true,
+        start: 0,
+        end: 9,
+        stable: 9,
+    };
+
     #[test]
     fn an_empty_database_of_a_group_that_has_written_is_named() {
         let position =
-            |has_account| [GroupPosition { partition: 0, committed: Some(7), has_account, end: 9 }];
+            |has_account| [GroupPosition { committed: Some(7), has_account, ..POSITION }];
         let empty = Access::default();
         assert_eq!(
             misled(&position(false), &empty),
@@ -132,7 +158,7 @@ mod tests {
     fn a_table_that_is_behind_its_group_is_named() {
         let level = |account, committed, has_account| {
             let mut findings = Findings::default();
-            let position = GroupPosition { partition: 0, committed, has_account, end: 9 };
+            let position = GroupPosition { committed, has_account, ..POSITION };
             compare(&mut findings, &position, account);
             (findings.findings[0].level, findings.findings.remove(0).message)
         };
@@ -143,5 +169,21 @@ mod tests {
         assert_eq!(level(None, Some(7), false).0, Level::Ok, "of an earlier version");
         assert_eq!(level(None, Some(7), true).0, Level::Warning);
         assert_eq!(level(Some(6), Some(7), true).0, Level::Warning);
+    }
+
+    #[test]
+    fn records_that_are_lost_or_cannot_be_read_yet_are_named() {
+        let found = |start, stable| {
+            let mut findings = Findings::default();
+            let position = GroupPosition { committed: Some(7), start, stable, ..POSITION };
+            compare(&mut findings, &position, Some(6));
+            let found = findings.findings.iter();
+            found.map(|found| format!("{:?} {}", found.level, found.message)).collect::<Vec<_>>()
+        };
+        let lost = &found(8, 9)[0];
+        assert!(lost.starts_with("Warning") && lost.contains("the 2 records before"), "{lost}");
+        let open = &found(0, 7)[0];
+        assert!(open.starts_with("Warning") && open.contains("from offset 7"), "{open}");
+        assert_eq!(found(6, 9).len(), 1);
     }
 }

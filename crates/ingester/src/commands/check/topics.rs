@@ -41,7 +41,9 @@ fn right(findings: &mut Findings, what: &'static str, subject: &str, right: &Rig
     match right {
         Right::Given => findings.ok(what, format!("{subject} is allowed")),
         Right::Refused(error) => findings.problem(what, format!("{subject}: {error}")),
-        Right::Unknown(why) => findings.ok(what, format!("{subject} was not tried: {why}")),
+        Right::Unknown(why) => {
+            findings.warning(what, format!("whether {subject} is allowed is not known: {why}"));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::bound::{BoundArgument, InvalidRange};
 use crate::decode::rejection::Code;
+use crate::evidence;
 use crate::kafka::Bound;
 use crate::record::Record;
 
@@ -54,10 +55,14 @@ fn time(text: &str) -> Result<i64, String> {
 }
 
 impl Selection {
-    /// Refuses a selection that ends before it begins.
+    /// Refuses a selection that ends before it begins, or begins in the future.
     pub(crate) fn check_order(&self) -> Result<(), InvalidRange> {
         if self.since.zip(self.until).is_some_and(|(since, until)| since > until) {
             return Err(InvalidRange("--since is later than --until".to_owned()));
+        }
+        let now = evidence::now().as_micros().div_euclid(1_000);
+        if self.since.is_some_and(|since| since > now) {
+            return Err(InvalidRange("--since is still to come".to_owned()));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::commands::record_file::{Bytes, Line};
 use crate::record::{Header, Record};
 use crate::settings::Settings;
 
-/// Writes the selected letters to the file, or to standard output.
+/// Writes the selected letters to the file, or to standard output. `false` if letters are gone.
 ///
 /// # Errors
 /// If the topic cannot be read, or the file cannot be written, which then stays as it was.
@@ -24,14 +24,14 @@ pub(super) async fn run(
     selection: Selection,
     with_addresses: bool,
     file: Option<&Path>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let written = match file {
         Some(path) => write_file(settings, selection, with_addresses, path).await,
         None => write(settings, selection, with_addresses, &mut io::stdout()).await,
     };
     match written {
         // The reader has closed the pipe: `dead-letters export | head`.
-        Err(error) if is_broken_pipe(&error) => Ok(()),
+        Err(error) if is_broken_pipe(&error) => Ok(true),
         written => written,
     }
 }
@@ -41,11 +41,12 @@ async fn write_file(
     selection: Selection,
     with_addresses: bool,
     path: &Path,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let creating = || format!("creating {}", path.display());
     let mut target = Target::open(path, with_addresses).with_context(creating)?;
-    write(settings, selection, with_addresses, &mut target.out).await?;
-    target.finish().with_context(|| format!("writing {}", path.display()))
+    let is_whole = write(settings, selection, with_addresses, &mut target.out).await?;
+    target.finish().with_context(|| format!("writing {}", path.display()))?;
+    Ok(is_whole)
 }
 
 async fn write(
@@ -53,8 +54,8 @@ async fn write(
     selection: Selection,
     with_addresses: bool,
     to: &mut (impl Write + Send),
-) -> anyhow::Result<()> {
-    each(settings, selection, CancellationToken::new(), async |mut record| {
+) -> anyhow::Result<bool> {
+    let is_whole = each(settings, selection, CancellationToken::new(), async |mut record| {
         // A replay of the file evaluates the record as it was.
         record.timestamp = DeadLetter(&record).timestamp().or(record.timestamp);
         let record = if with_addresses { Line::from(&record) } else { without_addresses(&record) };
@@ -62,7 +63,8 @@ async fn write(
         Ok(to.write_all(b"\n")?)
     })
     .await?;
-    Ok(to.flush()?)
+    to.flush()?;
+    Ok(is_whole)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -48,7 +48,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<bool> {
     let mut groups = Groups::default();
     let originals = Originals::new(&context.settings);
-    each(&context.settings, selection, stop.clone(), async |record| {
+    let is_whole = each(&context.settings, selection, stop.clone(), async |record| {
         let letter = DeadLetter(&record);
         let code = letter.code().unwrap_or_else(|| "none".to_owned());
         let whole = originals.whole(&record).await?;
@@ -76,7 +76,7 @@ pub(super) async fn run(
     if groups.by_code.is_empty() && output == Output::Text {
         output.print("", &(), "no dead letters")?;
     }
-    Ok(!stop.is_cancelled())
+    Ok(is_whole && !stop.is_cancelled())
 }
 
 impl Groups {

@@ -88,7 +88,7 @@ pub(crate) struct Redrive {
 }
 
 impl DeadLettersCommand {
-    /// Runs the command. `false` if it was stopped before its end.
+    /// Runs the command. `false` if it was stopped before its end, or letters are gone.
     ///
     /// # Errors
     /// If the topic cannot be read, or the database cannot be used.
@@ -105,7 +105,8 @@ impl DeadLettersCommand {
             }
             Self::Show { partition, offset, output } => {
                 let output = Output::chosen(output);
-                unless_stopped(&stop, show(&settings, (partition, offset), output)).await
+                let shown = show(&settings, (partition, offset), output);
+                unless_stopped(&stop, shown).await.map(|()| true)
             }
             Self::Redrive(redrive) => redrive.run(settings, stop).await,
             Self::Export { selection, with_addresses, file } => {
@@ -146,26 +147,27 @@ impl Redrive {
 }
 
 /// Runs work that does not write to a database, until it ends or `stop` is cancelled.
-async fn unless_stopped(
+async fn unless_stopped<T>(
     stop: &CancellationToken,
-    work: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<bool> {
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     let done = stop.run_until_cancelled(work).await;
-    done.unwrap_or_else(|| Err(anyhow!("stopped before its end"))).map(|()| true)
+    done.unwrap_or_else(|| Err(anyhow!("stopped before its end")))
 }
 
-/// Calls `act` for every selected letter.
+/// Calls `act` for every selected letter. `false` if letters are gone: deleted meanwhile, or in a batch that cannot be read.
 async fn each(
     settings: &Settings,
     selection: Selection,
     stop: CancellationToken,
     act: impl AsyncFnMut(Record) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let ranges = dead_letter::find(settings, selection.partitions.clone(), EVERYTHING).await?;
     let letters = DeadLetterRanges { ranges, selection, max_attempts: None };
     let (limit, counts) = (RateLimit::default(), Counts::default());
-    let records = dead_letter::read(settings, letters, limit, counts, stop)?;
-    each_record(records, act).await
+    let records = dead_letter::read(settings, letters, limit.clone(), counts, stop)?;
+    each_record(records, act).await?;
+    Ok(limit.take_gone().is_empty())
 }
 
 async fn show(

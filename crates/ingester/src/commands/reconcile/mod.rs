@@ -63,7 +63,7 @@ struct Summary {
     extra: u64,
     unproven: u64,
     repaired: u64,
-    /// The number of records of the range that were deleted before they were read.
+    /// The number of records of the range that were deleted before they were read, or are in a batch that cannot be read.
     gone: u64,
 }
 
@@ -93,7 +93,7 @@ impl Reconcile {
         })
         .await?;
         let text = format!(
-            "{} records: {} missing, {} different, {} extra, {} unproven, {} repaired, {} gone before they were read",
+            "{} records: {} missing, {} different, {} extra, {} unproven, {} repaired, {} gone or damaged before they were read",
             summary.records,
             summary.missing,
             summary.different,
@@ -108,7 +108,7 @@ impl Reconcile {
     }
 
     /// Merges the records of the ranges into a temporary table. Returns the number of records, and the number of
-    /// offsets that were deleted before they were read.
+    /// offsets that are gone.
     async fn read(
         &self,
         context: &Context,

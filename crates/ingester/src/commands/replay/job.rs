@@ -30,7 +30,7 @@ const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// How long a job that was stopped by a signal may write the records it has read.
 const WRITE_OUT: Duration = Duration::from_millis(500);
 
-/// The reason for a record of the range that was deleted before it was read.
+/// The reason for a record of the range that was deleted before it was read, or is in a batch that cannot be read.
 const GONE: &str = "gone";
 
 /// A job that this process runs.
@@ -49,9 +49,9 @@ pub(crate) struct Ended {
     #[serde(serialize_with = "word")]
     pub(crate) state: JobState,
     pub(crate) counts: JobCounts,
-    /// Whether the lines of a file contain no event.
+    /// What is wrong with the lines of a file.
     #[serde(skip)]
-    pub(crate) has_no_event: bool,
+    pub(crate) fault: Option<&'static str>,
     /// A few rejected records.
     pub(crate) rejected: Vec<Rejected>,
     /// The number of selected records that were skipped, by reason.
@@ -204,7 +204,7 @@ impl Run {
         Ok(Ended {
             job: self.id,
             state,
-            has_no_event: has_no_event(&self.task, &progress.counts),
+            fault: fault(&self.task, &progress.counts).filter(|_| is_done),
             left_out: progress.counts.left_out.clone(),
             counts: progress.counts,
             rejected: counts.examples(),
@@ -245,18 +245,27 @@ fn decision(saved: Result<Option<JobState>, Error>) -> Option<JobState> {
     }
 }
 
-fn has_no_event(task: &Task, counts: &JobCounts) -> bool {
-    let rejected = counts.all_rejected();
-    matches!(task.source, Source::File(_)) && rejected > 0 && counts.read() == rejected
+/// What is wrong with the lines of a file. A rejected record of a topic has been a dead letter since it was ingested; a
+/// rejected line of a file is one only with `--dead-letter`.
+fn fault(task: &Task, counts: &JobCounts) -> Option<&'static str> {
+    let (read, rejected) = (counts.read(), counts.all_rejected());
+    match task.source {
+        Source::File(_) if read == 0 => Some("the file has no event"),
+        Source::File(_) if read == rejected => Some("no line of the file is an event"),
+        Source::File(_) if rejected > 0 && !task.dead_letter => {
+            Some("lines of the file were rejected")
+        }
+        _ => None,
+    }
 }
 
-/// Whether a run that reached its end succeeds: nothing of its range was lost, and its file was not the wrong one.
-pub(super) fn succeeds(left_out: &BTreeMap<String, u64>, has_no_event: bool) -> bool {
-    if has_no_event {
-        tracing::error!("no line of the file is an event");
+/// Whether a run that reached its end succeeds: nothing of its range was lost, and there is no [`fault`].
+pub(super) fn succeeds(left_out: &BTreeMap<String, u64>, fault: Option<&str>) -> bool {
+    if let Some(fault) = fault {
+        tracing::error!("{fault}");
     }
     let is_whole = [ORIGINAL_GONE, GONE].iter().all(|why| !left_out.contains_key(*why));
-    is_whole && !has_no_event
+    is_whole && fault.is_none()
 }
 
 fn count_gone(limit: &RateLimit, counts: &Counts) {
@@ -322,13 +331,13 @@ pub(crate) async fn dry_run(
     drop(progress);
     count_gone(&limit, &counts);
     let counted = counts.whole().counts;
-    let has_no_event = has_no_event(task, &counted);
+    let fault = fault(task, &counted);
     let result = Predicted::new(preview.changes().await?, counted, counts.examples());
     output.print("dry_run", &result, &result.describe())?;
     if stop.is_cancelled() {
         anyhow::bail!("stopped before the end of the range: the rest of it is not in these counts");
     }
-    Ok(succeeds(&result.left_out, has_no_event))
+    Ok(succeeds(&result.left_out, fault))
 }
 
 /// The predicted results of a run.

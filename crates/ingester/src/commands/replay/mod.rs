@@ -163,7 +163,7 @@ pub(crate) fn finish(ended: Ended, output: Output) -> anyhow::Result<bool> {
         text.push_str(&format!("\n`replay resume {}` goes on with it", ended.job));
     }
     output.print("done", &ended, &text)?;
-    Ok(job::succeeds(&ended.left_out, ended.has_no_event) && done)
+    Ok(job::succeeds(&ended.left_out, ended.fault) && done)
 }
 
 /// Asks for confirmation at the terminal.

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use store::PublicationWriter as _;
 
 use super::{RangeArguments, file};
-use crate::commands::bound::InvalidRange;
 use crate::commands::context::Context;
 use crate::commands::dead_letter::DeadLetterRanges;
 use crate::commands::ranges;
@@ -95,7 +94,7 @@ pub(super) async fn make(context: &Context, asked: &RangeArguments) -> anyhow::R
             return Ok((ranges, removed_before, size));
         }
         // In an empty range there is no first record to wait for.
-        not_still_to_come(reader, &topic, &partitions, bounds.0)?;
+        ranges::not_still_to_come(reader, &topic, &partitions, bounds.0)?;
         Ok((ranges, removed_before, None))
     })
     .await?;
@@ -108,25 +107,6 @@ pub(super) async fn make(context: &Context, asked: &RangeArguments) -> anyhow::R
         estimated_seconds: Some(records.div_ceil(rate.unwrap_or(usual))),
         ..Plan::of(Task { from, until, ..task(Source::Topic(ranges)) })
     })
-}
-
-/// Refuses an offset that no partition has reached.
-fn not_still_to_come(
-    reader: &RangeReader,
-    topic: &str,
-    partitions: &[i32],
-    from: Bound,
-) -> anyhow::Result<()> {
-    let Bound::Offset(from) = from else { return Ok(()) };
-    let mut reached = 0;
-    for &partition in partitions {
-        reached = reached.max(reader.bounds(topic, partition)?.1);
-    }
-    if from > reached {
-        let message = format!("offset {from} is still to come: the topic ends before {reached}");
-        return Err(InvalidRange(message).into());
-    }
-    Ok(())
 }
 
 /// The first available offset of each partition for which older offsets are requested.

@@ -80,7 +80,7 @@ impl Range {
                     self.go_on_behind_gone(&mut ends, &mut next_offsets)?;
                 }
                 Some(Err(error)) if is_final(&error) => return Err(error.into()),
-                Some(Err(_)) if self.pass_unreadable(&mut next_offsets)? => {}
+                Some(Err(_)) if self.pass_unreadable(&ends, &mut next_offsets)? => {}
                 // librdkafka recovers from all other errors by itself, or repeats them for ever.
                 Some(Err(_)) | None if chunk.is_empty() => {
                     watch.nothing_came()?;
@@ -114,9 +114,13 @@ impl Range {
         }
     }
 
-    /// Skips an unreadable batch and logs it. It is not counted: live ingest counted it as a gap when it read there. `false`
-    /// where there is none, or its end is not found now: librdkafka then reports it again.
-    fn pass_unreadable(&self, next_offsets: &mut BTreeMap<i32, i64>) -> KafkaResult<bool> {
+    /// Skips an unreadable batch, logs it, and counts those of its offsets that lie in the range. `false` where there is none,
+    /// or its end is not found now: librdkafka then reports it again.
+    fn pass_unreadable(
+        &self,
+        ends: &BTreeMap<i32, i64>,
+        next_offsets: &mut BTreeMap<i32, i64>,
+    ) -> KafkaResult<bool> {
         let Some(batch) = self.consumer.context().take_unreadable() else { return Ok(false) };
         let probe = Probe::open(&self.probe, &self.topic)?;
         let mut nearest: Vec<(i32, i64)> =
@@ -130,6 +134,9 @@ impl Range {
                     "a batch is damaged on the broker's disk or cannot be unpacked: it is passed over"
                 );
                 next_offsets.insert(partition, end);
+                if let Some(&end_of_range) = ends.get(&partition).filter(|last| **last > from) {
+                    self.pace.lose(partition, from..end.min(end_of_range));
+                }
                 let list = config::place(&self.topic, partition, Offset::Offset(end))?;
                 self.consumer.seek_partitions(list, QUESTION)?;
                 return Ok(true);
