@@ -279,6 +279,20 @@ async fn a_broker_that_refuses_a_right() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_is_left_open() {
+    let scene = Scene::new("runbook-transaction", 1).await;
+    let ingester = scene.ingester(&[]);
+    let transaction = testkit::Transaction::begin(&scene.brokers, &scene.topic).await;
+    transaction.produce(&scene.topic, [generated(0, 0)]).await;
+    scene.produce([generated(1, 0)]).await;
+    let shell = Shell::new(&scene).ingester(&ingester);
+    let words = ["Ongoing", "from offset 0", "CurrentTransactionStartOffset"];
+    shell.shows("PublicationPartitionStopped", &words);
+    transaction.end(true).await;
+    ingester.stop();
+}
+
+#[tokio::test]
 async fn nothing_but_rejections() {
     let scene = Scene::new("runbook-rejections", 1).await;
     let mut ingester = scene.ingester(&[("INGESTER_REJECT__MAX_CONSECUTIVE", "3")]);

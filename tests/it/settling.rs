@@ -311,7 +311,9 @@ async fn a_folder_of_lists_that_is_missing_stops_no_record() {
         "{}",
         ingester.daemon.log()
     );
+    // The alert on a source without a list compares these.
     assert_eq!(ingester.metrics().family("exit_list_age_seconds").len(), 0);
+    assert_eq!(ingester.metrics().family("exit_lists_refused_total").len(), 1);
     std::fs::create_dir(&lists).unwrap();
     write_snapshot(&lists, "2019-07-25-18-00-00", &[EXIT]);
     become_these(&scene, &mut ingester, &["exit true snapshot settled"]).await;

@@ -36,10 +36,11 @@ pub fn produce_in_1970(brokers: &str, topic: &str) {
 }
 
 /// Kafka's command-line tools: script name and class. The tests have only the jars.
-const TOOLS: [(&str, &str); 3] = [
+const TOOLS: [(&str, &str); 4] = [
     ("kafka-consumer-groups.sh", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
     ("kafka-get-offsets.sh", "org.apache.kafka.tools.GetOffsetShell"),
     ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
+    ("kafka-transactions.sh", "org.apache.kafka.tools.TransactionsCommand"),
 ];
 
 /// Writes scripts for the tools into a folder, which a test adds to its `PATH`.

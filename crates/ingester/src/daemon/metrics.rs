@@ -23,7 +23,7 @@ service::metrics! {
     pub struct IngesterMetrics "publication_ingester_" {
         /// Records read and done with, by what became of them; a record merged away within a batch is unchanged, and a publication that two batches write at the same time may be inserted in both.
         pub records_total: IntCounterVec["outcome" = OUTCOMES],
-        /// Records of an assigned partition not yet written.
+        /// Records of an assigned partition not yet written; -1 while its end is not known.
         pub lag_records: IntGaugeVec["topic", "partition"],
         /// Age in seconds of the oldest record of an assigned partition not yet written; 0 when all are.
         pub lag_seconds: GaugeVec["topic", "partition"],
@@ -55,9 +55,9 @@ service::metrics! {
         pub tor_verdicts_total: IntCounterVec["verdict", "reason"],
         /// Verdicts on the second factor, by verdict (true, false, null) and reason.
         pub tfa_verdicts_total: IntCounterVec["verdict", "reason"],
-        /// Age in seconds of the newest valid exit list or database, by source; no series without any.
+        /// Age in seconds of the newest valid exit list or database, by source; 0 for one of a time in the future, no series without any.
         pub exit_list_age_seconds: GaugeVec["source"],
-        /// Exit lists and databases refused, by source.
+        /// Exit lists and databases refused, by source; a series for each source that is set.
         pub exit_lists_refused_total: IntCounterVec["source"],
         /// Publications that became disputed.
         pub disputed_total: IntCounter,
@@ -83,10 +83,14 @@ impl IngesterMetrics {
         for code in Code::ALL {
             metrics.dead_letters_total.with_label_values(&[code.as_str()]);
         }
-        for source in Source::ALL {
-            metrics.exit_lists_refused_total.with_label_values(&[source.as_str()]);
-        }
         Ok(metrics)
+    }
+
+    /// Shows these sources of exit lists from the start: the alert on a source without a list compares with them.
+    pub(crate) fn show_sources(&self, sources: impl Iterator<Item = Source>) {
+        for source in sources {
+            self.exit_lists_refused_total.with_label_values(&[source.as_str()]);
+        }
     }
 
     pub(crate) fn verdicts(&self) -> Verdicts {

@@ -56,6 +56,7 @@ impl Ingester {
     pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let metrics = Arc::new(IngesterMetrics::create(&registry, &kafka::version())?);
+        metrics.show_sources(crate::evidence::configured(&settings));
         let health = Arc::new(Health::new(settings.kafka.revoke_timeout, metrics.paused.clone()));
         let admin = AdminServer::bind(settings.admin.listen).await?;
         Ok(Self { settings, admin, registry, metrics, health })

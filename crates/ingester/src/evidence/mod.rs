@@ -6,7 +6,7 @@ pub(crate) mod settle;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use enrich::{Change, ExitHistory, Library, Places, Refusal, Refused, Source};
@@ -19,6 +19,8 @@ use crate::settings::Settings;
 
 /// How often the ages of the lists are told while a refresh runs.
 const TELL_AGES: Duration = Duration::from_secs(10);
+/// How often an error of the refreshes is repeated in the log while it lasts.
+const REMIND: Duration = Duration::from_secs(60);
 /// A refresh that takes longer is probably stuck in a file system, such as a mount whose server is away. Six years of lists
 /// take a quarter of a minute.
 const LONG: Duration = Duration::from_secs(60);
@@ -44,8 +46,8 @@ pub(crate) struct EvidenceLoader {
     library: Library,
     observer: Arc<dyn EvidenceObserver>,
     settings: Settings,
-    /// The last error of a refresh, so that it is logged once.
-    trouble: Option<String>,
+    /// The error of the last refresh, and when it was logged.
+    trouble: Option<(String, Instant)>,
 }
 
 impl EvidenceLoader {
@@ -128,21 +130,29 @@ impl EvidenceLoader {
         Ok(())
     }
 
-    /// Refreshes the lists of all sources that can be read. An error is logged when it begins and when it ends.
+    /// Refreshes the lists of all sources that can be read. An error is logged when it begins, once a minute while it lasts,
+    /// and when it ends.
     fn refresh(&mut self) -> Change {
         let (change, unreadable) = self.library.refresh_readable(now());
         let reason = unreadable.map(|error| format!("{:#}", anyhow::Error::from(error)));
-        match &reason {
-            Some(reason) if self.trouble.as_ref() != Some(reason) => tracing::error!(
-                reason,
-                "exit lists cannot be looked through: verdicts lack them until they can"
-            ),
-            None if self.trouble.is_some() => {
-                tracing::info!("exit lists can be looked through again");
+        let last = self.trouble.take();
+        self.trouble = match (reason, last) {
+            (Some(reason), Some((said, at))) if said == reason && at.elapsed() < REMIND => {
+                Some((said, at))
             }
-            _ => {}
-        }
-        self.trouble = reason;
+            (Some(reason), _) => {
+                tracing::error!(
+                    reason,
+                    "exit lists cannot be looked through: verdicts lack them until they can"
+                );
+                Some((reason, Instant::now()))
+            }
+            (None, Some(_)) => {
+                tracing::info!("exit lists can be looked through again");
+                None
+            }
+            (None, None) => None,
+        };
         self.report(&change);
         change
     }
@@ -171,7 +181,9 @@ impl EvidenceLoader {
 
 fn tell_ages(observer: &dyn EvidenceObserver, newest: [(Source, Option<Timestamp>); 3]) {
     for (source, newest) in newest {
-        observer.newest(source, newest.map(|newest| now().micros_since(newest) as f64 / 1e6));
+        // A list may be of a time up to an hour in the future.
+        let age = |newest| now().micros_since(newest).max(0) as f64 / 1e6;
+        observer.newest(source, newest.map(age));
     }
 }
 
@@ -201,6 +213,16 @@ pub(crate) fn places(settings: &Settings) -> Places {
         snapshots: configured(&settings.tor.snapshots),
         anonymous_ip: configured(&settings.tor.anonymous_ip),
     }
+}
+
+/// The sources that are configured.
+pub(crate) fn configured(settings: &Settings) -> impl Iterator<Item = Source> {
+    let places = places(settings);
+    Source::ALL.into_iter().filter(move |source| match source {
+        Source::ExitList => places.exit_lists.is_some(),
+        Source::Snapshot => places.snapshots.is_some(),
+        Source::AnonymousIp => places.anonymous_ip.is_some(),
+    })
 }
 
 /// The clock for lists; it is never used for records.

@@ -9,13 +9,7 @@ use crate::evidence;
 use crate::settings::Settings;
 
 pub(super) fn check(findings: &mut Findings, settings: &Settings) {
-    let places = evidence::places(settings);
-    let configured = [
-        (Source::ExitList, places.exit_lists.is_some()),
-        (Source::Snapshot, places.snapshots.is_some()),
-        (Source::AnonymousIp, places.anonymous_ip.is_some()),
-    ];
-    if configured.iter().all(|(_, configured)| !configured) {
+    if evidence::configured(settings).next().is_none() {
         findings.warning(
             "lists",
             "neither tor.exit_lists nor tor.snapshots nor tor.anonymous_ip is set: tor is null but where the edge or a prefix says otherwise",
@@ -26,13 +20,13 @@ pub(super) fn check(findings: &mut Findings, settings: &Settings) {
         Ok(rules) => rules,
         Err(error) => return findings.problem("lists", error.to_string()),
     };
-    let mut library = Library::new(places, rules);
+    let mut library = Library::new(evidence::places(settings), rules);
     if let Err(error) = library.refresh(evidence::now()) {
         // `{:#}` adds the operating system's error.
         return findings.problem("lists", format!("{:#}", anyhow::Error::from(error)));
     }
-    for (source, _) in configured.iter().filter(|(_, configured)| *configured) {
-        age(findings, settings, &library, *source);
+    for source in evidence::configured(settings) {
+        age(findings, settings, &library, source);
     }
     let refused = library.refused();
     if let Some(first) = refused.first() {

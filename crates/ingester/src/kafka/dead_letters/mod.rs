@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use model::Timestamp;
 use parking_lot::Mutex;
 use rdkafka::config::ClientConfig;
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
@@ -59,10 +59,19 @@ impl Producers {
         })
     }
 
-    /// The message of the fatal error of either producer.
-    fn fatal(&self) -> Option<String> {
+    /// The message of the fatal error of either producer. `topic`: the topic that they write to.
+    fn fatal(&self, topic: &str) -> Option<String> {
         let both = [&self.batched, &self.single];
-        both.into_iter().find_map(|producer| Some(producer.client().fatal_error()?.1))
+        let (code, words) =
+            both.into_iter().find_map(|producer| producer.client().fatal_error())?;
+        // Who may write to any topic needs no right of the cluster (KIP-679).
+        let is_no_right = code == RDKafkaErrorCode::ClusterAuthorizationFailed;
+        let why = if is_no_right {
+            format!("; the right to write {topic} is missing")
+        } else {
+            String::new()
+        };
+        Some(words + &why)
     }
 }
 
@@ -190,7 +199,7 @@ impl ports::DeadLetters for DeadLetters {
         {
             self.create_again().await;
         }
-        let reason = match (producers.fatal(), failed) {
+        let reason = match (producers.fatal(&self.settings.kafka.dead_letter_topic), failed) {
             (Some(fatal), _) => match self.renew(&producers) {
                 Ok(()) => fatal,
                 Err(error) => format!("{fatal}; and no new producer: {error}"),

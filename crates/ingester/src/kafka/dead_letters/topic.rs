@@ -1,7 +1,7 @@
 //! Creates the dead-letter topic where it does not exist.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
@@ -34,7 +34,10 @@ pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
         Ok(Some(Ok(_))) => tracing::info!(topic = name, "made the dead-letter topic"),
         Ok(None) => {}
         Ok(Some(Err((_, error)))) => {
-            tracing::warn!(topic = name, %error, "the dead-letter topic was not made");
+            // While letters wait, this is tried every few seconds.
+            if config::is_new_line("CREATE", &format!("{name}: {error}"), Instant::now()) {
+                tracing::warn!(topic = name, %error, "the dead-letter topic was not made");
+            }
         }
         Err(error) => return Err(error),
     }

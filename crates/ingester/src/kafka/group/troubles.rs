@@ -50,7 +50,11 @@ impl Context {
         let words = self.trouble.words().unwrap_or_else(|| "none yet".to_owned());
         let (away_for, joining_for, trouble) = {
             let mut state = self.state();
-            let is_joining = is_up && !is_member && state.partitions.is_empty();
+            // Without the topic there is nothing to join for, and its absence is told.
+            let is_joining = is_up
+                && !is_member
+                && state.partitions.is_empty()
+                && !state.told.contains(&GroupWait::Topic);
             let now = Instant::now();
             state.coordinator_away =
                 state.coordinator_away.or(is_connected.then_some(now)).filter(|_| !is_up);
