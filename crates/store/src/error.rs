@@ -24,6 +24,9 @@ pub enum Error {
     /// The database refuses the content of a record. The message has only SQLSTATE, table, column and constraint.
     #[error("the database refused the data: {0}")]
     Data(Cow<'static, str>),
+    /// A partitioned table has no partition for the record, such as one that was detached. Others may have theirs.
+    #[error("the database cannot store the data: {0}")]
+    NoPartition(Cow<'static, str>),
     /// Neither a retry nor a rejection helps: the caller stops and reports the error.
     #[error("the database cannot be used: {0}")]
     Fatal(Cow<'static, str>),
@@ -39,14 +42,14 @@ impl Error {
             Self::TimedOut(_) => "timed_out",
             Self::Busy(_) => "busy",
             Self::Data(_) => "data",
-            Self::Fatal(_) => "fatal",
+            Self::NoPartition(_) | Self::Fatal(_) => "fatal",
         }
     }
 
     /// Whether the condition is transient, so that the caller should retry.
     #[must_use]
     pub const fn passes(&self) -> bool {
-        !matches!(self, Self::Data(_) | Self::Fatal(_))
+        !matches!(self, Self::Data(_) | Self::NoPartition(_) | Self::Fatal(_))
     }
 
     pub(crate) fn fatal(message: impl Into<Cow<'static, str>>) -> Self {
@@ -69,7 +72,7 @@ impl Error {
         match of_postgres(error) {
             Some(postgres) => {
                 let message = format!("{} ({})", postgres.message(), names(postgres));
-                sqlstate(postgres.code())(message.into())
+                class_of(postgres)(message.into())
             }
             None => Self::fatal(plain(error)),
         }
@@ -82,6 +85,7 @@ impl Error {
         | Self::TimedOut(words)
         | Self::Busy(words)
         | Self::Data(words)
+        | Self::NoPartition(words)
         | Self::Fatal(words)) = &mut self;
         *words = format!("{what}: {words}").into();
         self
@@ -93,10 +97,9 @@ impl From<sqlx::Error> for Error {
         let class: Class = match &error {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
-                if database.try_downcast_ref::<PgDatabaseError>().is_some() {
-                    sqlstate(&code)
-                } else {
-                    code.parse().map_or(Error::Fatal, sqlite_code)
+                match database.try_downcast_ref::<PgDatabaseError>() {
+                    Some(postgres) => class_of(postgres),
+                    None => code.parse().map_or(Error::Fatal, sqlite_code),
                 }
             }
             // A connection that broke within its protocol is replaced by a new connection.
@@ -153,6 +156,15 @@ impl From<sqlx::migrate::MigrateError> for Error {
 
 /// Makes an error of one class of its message.
 type Class = fn(Cow<'static, str>) -> Error;
+
+/// Classifies an error of PostgreSQL. That no partition takes a row has the code of a violated check, so it is known by the
+/// function of the server that raises it.
+fn class_of(error: &PgDatabaseError) -> Class {
+    match (error.code(), error.routine()) {
+        ("23514", Some("ExecFindPartition")) => Error::NoPartition,
+        (code, _) => sqlstate(code),
+    }
+}
 
 /// Classifies PostgreSQL's SQLSTATE (PostgreSQL manual, appendix A). Longer prefixes are tested before shorter ones.
 fn sqlstate(code: &str) -> Class {
@@ -231,7 +243,7 @@ fn may_quote(error: &PgDatabaseError) -> bool {
         line.starts_with("while ") || line.starts_with("COPY ") || line == "parallel worker"
     };
     let context = error.r#where().unwrap_or_default();
-    matches!(sqlstate(error.code())("".into()), Error::Data(_)) || !context.lines().all(is_own)
+    matches!(class_of(error)("".into()), Error::Data(_)) || !context.lines().all(is_own)
 }
 
 /// The SQLSTATE and the names of the objects that refused a row.

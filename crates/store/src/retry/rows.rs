@@ -12,13 +12,17 @@ use super::Retrying;
 use super::wait::{PATIENCE, Wait};
 use crate::{Error, PublicationWriter, Recorded};
 
-/// A row that fails alone with a transient error is refused only after this long, and only if a typical row passes
-/// (crates/ingester/README.md, Dead letters).
+/// A row that fails alone with a transient error is refused only after this long, and only if other rows were written
+/// meanwhile (crates/model/README.md, Rejections).
 const ROW_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// The number of recent rows whose results are kept. If the database refused more than half of them, the table is at
 /// fault although a typical row passes (crates/ingester/README.md, Dead letters).
 const RECENT: u32 = 20;
+
+/// The number of rows that a daemon refuses before any row was accepted. Otherwise each restart would make more dead letters of a
+/// table that refuses every row but the typical one.
+const REFUSED_AT_START: u32 = 2;
 
 /// The result of writing rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,15 +56,22 @@ impl RecentRows {
         self.known = (self.known + rows).min(RECENT);
     }
 
-    /// Counts a refused row. If more than half of the recent rows would be refused then, returns `false` and does not count it.
-    fn refuse(&mut self) -> bool {
+    /// Counts a refused row.
+    ///
+    /// # Errors
+    /// Why the table is at fault instead: more than half of the recent rows would be refused then, or none was accepted and more
+    /// than `at_start` would be refused. The row is not counted.
+    fn refuse(&mut self, at_start: u32) -> Result<(), String> {
         let refused = ((self.refused << 1) | 1) & ((1 << RECENT) - 1);
         let known = (self.known + 1).min(RECENT);
         if known == RECENT && refused.count_ones() > RECENT / 2 {
-            return false;
+            return Err(format!("more than half of the last {RECENT} rows were refused"));
+        }
+        if known == refused.count_ones() && known > at_start {
+            return Err(format!("{known} rows were refused and none was accepted since the start"));
         }
         (self.refused, self.known) = (refused, known);
-        true
+        Ok(())
     }
 }
 
@@ -84,7 +95,9 @@ struct Part {
     rows: Range<usize>,
     /// Whether one of the rows is suspected to be at fault, because a typical row passed while they failed.
     suspect: bool,
-    /// For a single row: when it first failed.
+    /// When the rows first failed, alone or among others.
+    failed: Option<Instant>,
+    /// For a single row: when it first failed alone.
     failed_alone: Option<Instant>,
     /// For a single row: whether the database refused it before a typical row passed.
     was_refused: bool,
@@ -92,12 +105,12 @@ struct Part {
 
 impl Part {
     const fn new(rows: Range<usize>, suspect: bool) -> Self {
-        Self { rows, suspect, failed_alone: None, was_refused: false }
+        Self { rows, suspect, failed: None, failed_alone: None, was_refused: false }
     }
 
     fn halves(self) -> [Self; 2] {
         let middle = self.rows.start.midpoint(self.rows.end);
-        let part = |rows| Self::new(rows, self.suspect);
+        let part = |rows| Self { failed: self.failed, ..Self::new(rows, self.suspect) };
         [part(self.rows.start..middle), part(middle..self.rows.end)]
     }
 }
@@ -110,8 +123,9 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
     ///   that keeps failing with another transient error while a typical row passes.
     /// - A row is refused because of its data if the database refuses it before and after a typical row passes
     ///   ([`PublicationWriter::probe`]).
-    /// - If the typical row fails too, or most of the last rows were refused, the table is at fault: no row is refused,
-    ///   and the rows wait until an operator has repaired the table.
+    /// - If the typical row fails too, most of the last rows were refused, or no partition takes a row, the table is at fault: no
+    ///   row is refused, and the rows wait until an operator has repaired the table. So do rows of this call that were refused
+    ///   before, because the table may have refused them too.
     ///
     /// # Errors
     /// An error of the database before any operation has succeeded, if a typical row is refused too: the configuration
@@ -153,6 +167,10 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
                 }
                 Verdict::RetryLater(error) | Verdict::Wait(error) => {
                     wait.failed(&error);
+                    if !error.passes() {
+                        let places = written.refused.drain(..).map(|refused| refused.place);
+                        parts.extend(places.map(|place| Part::new(place..place + 1, true)));
+                    }
                     wait.pass().await;
                     failed = 0;
                     parts.push_front(part);
@@ -184,6 +202,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
             Err(error) => error,
         };
         let has_many = rows.len() > 1;
+        let failed = *part.failed.get_or_insert_with(Instant::now);
         if !error.passes() {
             return self.refused(error, part).await;
         }
@@ -195,8 +214,9 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
             return Ok(if split { Verdict::Split(error) } else { Verdict::Wait(error) });
         }
         let since = *part.failed_alone.get_or_insert_with(Instant::now);
-        if since.elapsed() >= ROW_PATIENCE && self.passes().await {
-            return Ok(Verdict::Refused(error.to_string()));
+        let have_others_passed = self.ended.lock().is_some_and(|ended| ended >= failed);
+        if since.elapsed() >= ROW_PATIENCE && have_others_passed && self.passes().await {
+            return Ok(self.refuse(&error));
         }
         let is_for_all = matches!(error, Error::Transient(_) | Error::Busy(_)) && !part.suspect;
         Ok(if is_for_all { Verdict::Wait(error) } else { Verdict::RetryLater(error) })
@@ -220,18 +240,31 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
 
     /// Decides the next step for rows that the database refused, by testing whether a typical row passes.
     async fn refused(&self, error: Error, part: &mut Part) -> Result<Verdict, Error> {
-        match self.inner.probe().await {
+        // The typical row may have its partition.
+        let probed = match error {
+            Error::NoPartition(_) => Err(error.clone()),
+            _ => self.inner.probe().await,
+        };
+        match probed {
             Ok(()) if part.rows.len() > 1 => Ok(Verdict::Split(error)),
             Ok(()) if !std::mem::replace(&mut part.was_refused, true) => {
                 Ok(Verdict::RetryNow(error))
             }
-            Ok(()) if self.rows.lock().refuse() => Ok(Verdict::Refused(error.to_string())),
-            Ok(()) => Ok(Verdict::RetryLater(Error::fatal(format!(
-                "more than half of the last {RECENT} rows were refused, so the table is taken to be at fault: {error}"
-            )))),
+            Ok(()) => Ok(self.refuse(&error)),
             Err(passing) if passing.passes() => Ok(Verdict::Wait(passing)),
             Err(refused) if self.has_ever_served() => Ok(Verdict::Wait(refused)),
             Err(refused) => Err(refused),
+        }
+    }
+
+    /// Refuses a row, unless too many were refused already.
+    fn refuse(&self, error: &Error) -> Verdict {
+        let at_start = if self.outlasts_refusals { REFUSED_AT_START } else { RECENT };
+        match self.rows.lock().refuse(at_start) {
+            Ok(()) => Verdict::Refused(error.to_string()),
+            Err(reason) => Verdict::RetryLater(Error::fatal(format!(
+                "{reason}, so the table is taken to be at fault: {error}"
+            ))),
         }
     }
 

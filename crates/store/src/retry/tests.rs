@@ -210,8 +210,19 @@ async fn too_many_refused_rows_are_the_tables_fault() {
     let all = scene([], |_| Err(data()));
     all.retrying.rows.lock().accept(1_000);
     let batch = rows(50);
-    let waited = tokio::time::timeout(Duration::from_secs(60), all.retrying.write(&batch)).await;
-    assert!(waited.is_err());
+    {
+        let mut writing = std::pin::pin!(all.retrying.write(&batch));
+        let waited = tokio::time::timeout(Duration::from_secs(60), &mut writing).await;
+        assert!(waited.is_err());
+        // Those that were refused before the table was known to be at fault are written too.
+        *all.store.rule.lock() = Box::new(|_| Ok(()));
+        let written = writing.await.unwrap();
+        assert_eq!((written.recorded.inserted, written.refused), (50, vec![]));
+        *all.store.rule.lock() = Box::new(|_| Err(data()));
+        let waited =
+            tokio::time::timeout(Duration::from_secs(60), all.retrying.write(&batch)).await;
+        assert!(waited.is_err());
+    }
     assert!(all.observed.told()[0].contains("more than half"), "{:?}", all.observed.told());
     assert_eq!(all.observed.waiters(WaitCause::Refused), 0, "given up");
 }
@@ -238,6 +249,85 @@ async fn a_row_that_fails_by_what_passes_is_refused_after_five_minutes_while_oth
     let waited =
         tokio::time::timeout(Duration::from_secs(3600), scene.retrying.write(&batch)).await;
     assert!(waited.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passes_by_itself_makes_no_letter_while_no_other_row_is_written() {
+    let full = || Error::transient("could not extend file (SQLSTATE 53100)");
+    let scene = scene([], |_| Ok(()));
+    scene.retrying.write(&rows(3)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The typical row passes, and no other.
+    *scene.store.rule.lock() = Box::new(move |_| Err(full()));
+    let batch = rows(20);
+    let mut writing = std::pin::pin!(scene.retrying.write(&batch));
+    let waited = tokio::time::timeout(Duration::from_secs(3600), &mut writing).await;
+    assert!(waited.is_err(), "{waited:?}");
+    *scene.store.rule.lock() = Box::new(|_| Ok(()));
+    let written = writing.await.unwrap();
+    assert_eq!((written.recorded.inserted, written.refused), (20, vec![]));
+    // Most rows fail, and a few are written: the table is at fault, as with any other error.
+    let few = |records: &[Publication]| records.iter().all(|row| row.id.name.as_str() < "p2");
+    *scene.store.rule.lock() =
+        Box::new(move |records| if few(records) { Ok(()) } else { Err(full()) });
+    let batch = rows(60);
+    let mut writing = std::pin::pin!(scene.retrying.write(&batch));
+    let waited = tokio::time::timeout(Duration::from_secs(3600), &mut writing).await;
+    assert!(waited.is_err(), "{waited:?}");
+    let told = scene.observed.told();
+    assert!(told.iter().any(|told| told.contains("more than half")), "{told:?}");
+    *scene.store.rule.lock() = Box::new(|_| Ok(()));
+    assert_eq!(writing.await.unwrap().refused, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_partition_is_waited_for_although_a_typical_row_passes() {
+    let missing = || Error::NoPartition("no partition of relation \"publication\"".into());
+    let scene = scene([], move |_| Err(missing()));
+    let batch = rows(9);
+    scene.retrying.write(&batch).await.unwrap_err();
+    scene.retrying.retry(|| async { Ok(()) }).await.unwrap();
+    let mut writing = std::pin::pin!(scene.retrying.write(&batch));
+    let waited = tokio::time::timeout(Duration::from_secs(3600), &mut writing).await;
+    assert!(waited.is_err(), "{waited:?}");
+    let told = scene.observed.told();
+    assert!(told.len() == 1 && told[0].starts_with("Refused: "), "{told:?}");
+    assert!(told[0].contains("no partition of relation"), "{told:?}");
+    *scene.store.rule.lock() = Box::new(|_| Ok(()));
+    let written = writing.await.unwrap();
+    assert_eq!((written.recorded.inserted, written.refused), (9, vec![]));
+}
+
+/// A table that refuses every row but the typical one, and a daemon that is started again and again.
+#[tokio::test(start_paused = true)]
+async fn a_restart_makes_few_letters_of_a_table_that_refuses_every_row() {
+    let start = || {
+        let scene = scene([], |_| Err(data()));
+        let daemon = Retrying::new(scene.store.clone(), scene.observed.clone());
+        (scene, daemon.outlasting_refusals())
+    };
+    // Of a batch nothing is refused, and all of it is written after the repair.
+    let (scene, daemon) = start();
+    let batch = rows(50);
+    let mut writing = std::pin::pin!(daemon.write(&batch));
+    let waited = tokio::time::timeout(Duration::from_secs(60), &mut writing).await;
+    assert!(waited.is_err(), "{waited:?}");
+    let told = scene.observed.told();
+    assert!(told[0].contains("none was accepted since the start"), "{told:?}");
+    *scene.store.rule.lock() = Box::new(|_| Ok(()));
+    let written = writing.await.unwrap();
+    assert_eq!((written.recorded.inserted, written.refused), (50, vec![]));
+    // Of rows that come one at a time the first two are refused.
+    let (scene, daemon) = start();
+    for row in &batch[..2] {
+        assert_eq!(daemon.write(std::slice::from_ref(row)).await.unwrap().refused.len(), 1);
+    }
+    let third = daemon.write(&batch[2..3]);
+    assert!(tokio::time::timeout(Duration::from_secs(60), third).await.is_err());
+    // A row is accepted: those that are refused are at fault again.
+    *scene.store.rule.lock() = refusing(&["p2", "p3", "p4"], data);
+    let written = daemon.write(&batch[1..6]).await.unwrap();
+    assert_eq!((written.recorded.inserted, written.refused.len()), (2, 3));
 }
 
 #[tokio::test(start_paused = true)]

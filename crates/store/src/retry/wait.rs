@@ -37,7 +37,7 @@ impl WaitCause {
             Error::Conflict(_) => Self::Conflict,
             Error::TimedOut(_) => Self::TimeLimit,
             Error::Busy(_) => Self::Busy,
-            Error::Data(_) | Error::Fatal(_) => Self::Refused,
+            Error::Data(_) | Error::NoPartition(_) | Error::Fatal(_) => Self::Refused,
         }
     }
 
