@@ -2,6 +2,7 @@
 
 mod positions;
 mod reading;
+mod tables;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::{
 
 use positions::*;
 use reading::*;
+use tables::*;
 
 /// An empty database with its schema, dropped at the end of the test.
 struct Store {
@@ -108,6 +110,7 @@ on_both! {
     integrity_is_merged_by_itself
     a_typical_row_passes_and_leaves_nothing
     a_reader_is_ready_while_its_statements_work
+    a_row_that_is_not_there_after_it_was_written_is_refused
 }
 
 /// Samples of a strategy, the same in every run.

@@ -11,7 +11,8 @@ use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use super::session::{Session, connect, silent};
+use super::inspect;
+use super::session::{Session, connect, limited, silent};
 use crate::settings::{Database, PostgresUrl};
 use crate::{Error, StoreSettings};
 
@@ -175,7 +176,12 @@ impl Connections {
         // Behind a pooler that shares sessions a statement could run with another client's settings.
         self.check_sessions().await?;
         let url = self.url();
-        let session = Session::open(&url, &self.settings, Some(self.limit())).await?;
+        let mut session = Session::open(&url, &self.settings, Some(self.limit())).await?;
+        if self.follows {
+            // Since the start an operator may have changed the table in a way that shows in no error.
+            let inspecting = inspect(&mut session.connection, &self.settings.schema);
+            limited(self.limit(), inspecting).await?;
+        }
         let mut idle = self.idle.lock();
         if self.follows && idle.server != session.server {
             idle.sessions.clear();

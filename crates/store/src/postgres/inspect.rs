@@ -1,49 +1,117 @@
-//! Checks, when a daemon starts, for database objects that this program cannot work with.
+//! Looks for database objects that this program cannot work with.
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::Error;
+use crate::columns::{COLUMNS, Kind};
 
-/// Refuses, by name, objects that would cause a silent failure later: a table with rules, which `COPY` bypasses;
-/// unlogged tables, which a crash empties; and a database whose table is in another schema than the configured one.
+/// The SQL of the oid of `publication` and of each of its partitions, for `WITH RECURSIVE partitions AS (…)`. It waits for no lock
+/// on them, unlike `pg_partition_tree`.
+pub(super) const PARTITIONS: &str = "SELECT to_regclass('publication')::oid AS relid UNION ALL \
+    SELECT inhrelid FROM pg_inherits JOIN partitions ON inhparent = relid";
+
+/// Refuses, by name, objects that would cause a silent failure later:
+///
+/// - a table with rules, which `COPY` bypasses;
+/// - unlogged tables, which a crash empties;
+/// - a database whose table is in another schema than the configured one;
+/// - hash partitions that are not complete, so that some rows have none;
+/// - a column of a type that changes values, or under whose collation different keys are equal.
 ///
 /// # Errors
 /// [`Error::Fatal`] with the object's name.
 pub(crate) async fn inspect(connection: &mut PgConnection, schema: &str) -> Result<(), Error> {
-    let rules = "SELECT string_agg(rulename::text, ', ' ORDER BY rulename) FROM pg_rules \
-                 WHERE schemaname = $1 AND tablename = 'publication'";
-    let rules: Option<String> =
-        sqlx::query_scalar(rules).bind(schema).fetch_one(&mut *connection).await?;
-    if let Some(rules) = rules {
-        return Err(Error::fatal(format!(
+    let sql = format!(
+        "WITH RECURSIVE partitions AS ({PARTITIONS}) \
+         SELECT ({RULES}), ({UNLOGGED}), ({SCHEMAS}), ({INCOMPLETE}), ({})",
+        misfits()
+    );
+    let found = sqlx::query(AssertSqlSafe(sql))
+        .bind(schema)
+        .persistent(false)
+        .fetch_one(connection)
+        .await?;
+    problem(&found, schema)?.map_or(Ok(()), |problem| Err(Error::fatal(problem)))
+}
+
+const RULES: &str = "SELECT string_agg(rulename::text, ', ' ORDER BY rulename) FROM pg_rules \
+    WHERE schemaname = $1 AND tablename = 'publication'";
+
+const UNLOGGED: &str = "SELECT string_agg(relname::text, ', ' ORDER BY relname) FROM pg_class \
+    WHERE relpersistence = 'u' AND (oid IN (SELECT relid FROM partitions) OR oid = to_regclass('ingest_position')::oid)";
+
+const SCHEMAS: &str = "SELECT array_agg(n.nspname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'event_identity' \
+    WHERE c.relname = 'publication' AND c.relkind IN ('r', 'p')";
+
+/// Partitions with the moduli m are complete if the sum of 1/m is 1. PostgreSQL's function that shows a bound waits for a lock.
+const INCOMPLETE: &str = "SELECT string_agg(relname, ', ' ORDER BY relname) FROM ( \
+    SELECT whole.relname::text FROM partitions \
+    JOIN pg_partitioned_table ON partrelid = relid AND partstrat = 'h' JOIN pg_class AS whole ON whole.oid = relid \
+    LEFT JOIN pg_inherits ON inhparent = relid LEFT JOIN pg_class AS part ON part.oid = inhrelid \
+    GROUP BY whole.oid, whole.relname \
+    HAVING coalesce(sum(1 / substring(part.relpartbound::text FROM ':modulus (\\d+)')::numeric), 0) < 0.999999999 \
+    ) AS incomplete";
+
+/// The SQL of the columns that do not keep what is written to them.
+fn misfits() -> String {
+    let types: Vec<String> =
+        COLUMNS.iter().map(|it| format!("('{}', '{}')", it.name, types(it.kind))).collect();
+    // The lengths of varchar and the digits of a time are those of the column or of its domain; -1 is no limit.
+    format!(
+        "SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)) || coalesce(' COLLATE ' || \
+             CASE WHEN NOT collisdeterministic THEN quote_ident(collname) END, ''), ', ' ORDER BY attname) \
+         FROM (VALUES {}) AS wanted (attribute, types) \
+         JOIN pg_attribute ON attname = attribute AND attrelid = to_regclass('publication') AND NOT attisdropped \
+         JOIN pg_type AS own ON own.oid = atttypid \
+         JOIN pg_type AS base ON base.oid = CASE own.typtype WHEN 'd' THEN own.typbasetype ELSE own.oid END \
+         LEFT JOIN pg_collation ON pg_collation.oid = attcollation \
+         WHERE NOT base.typname = ANY(string_to_array(types, ' ')) OR NOT coalesce(collisdeterministic, true) \
+             OR base.typname = 'timestamptz' AND greatest(atttypmod, own.typtypmod) NOT IN (-1, 6)",
+        types.join(", ")
+    )
+}
+
+/// The types that keep a column's values.
+const fn types(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "text varchar",
+        Kind::Time => "timestamptz",
+        Kind::Flag => "bool",
+        Kind::Word(words, _) => words,
+        Kind::Number => "int4",
+        Kind::Bytes => "bytea",
+    }
+}
+
+/// The first problem among what was found.
+fn problem(found: &PgRow, schema: &str) -> Result<Option<String>, Error> {
+    if let Some(rules) = found.try_get::<Option<&str>, _>(0)? {
+        return Ok(Some(format!(
             "the table publication has rules ({rules}), which rows by COPY pass by: drop them, or make triggers of them"
         )));
     }
-    let unlogged = "SELECT string_agg(c.relname::text, ', ' ORDER BY c.relname) FROM pg_class c \
-                    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relpersistence = 'u' \
-                    AND (c.relname IN ('publication', 'ingest_position') OR c.oid IN \
-                    (SELECT relid FROM pg_partition_tree(to_regclass(format('%I.publication', $1)))))";
-    let unlogged: Option<String> =
-        sqlx::query_scalar(unlogged).bind(schema).fetch_one(&mut *connection).await?;
-    if let Some(tables) = unlogged {
-        return Err(Error::fatal(format!(
+    if let Some(tables) = found.try_get::<Option<&str>, _>(1)? {
+        return Ok(Some(format!(
             "unlogged are {tables}, which a crash empties: ALTER TABLE … SET LOGGED"
         )));
     }
-    let elsewhere = "SELECT array_agg(n.nspname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'event_identity' \
-                     WHERE c.relname = 'publication' AND c.relkind IN ('r', 'p')";
-    let schemas: Option<Vec<String>> =
-        sqlx::query(AssertSqlSafe(elsewhere)).fetch_one(&mut *connection).await?.try_get(0)?;
-    let schemas = schemas.unwrap_or_default();
-    if schemas.is_empty() || schemas.iter().any(|found| found == schema) {
-        return Ok(());
+    let schemas: Vec<String> = found.try_get::<Option<_>, _>(2)?.unwrap_or_default();
+    if !schemas.is_empty() && schemas.iter().all(|found| found != schema) {
+        return Ok(Some(format!(
+            "the table publication is in schema {}, and store.schema is {schema}: name the one that holds the rows",
+            schemas.join(", ")
+        )));
     }
-    Err(Error::fatal(format!(
-        "the table publication is in schema {}, and store.schema is {schema}: name the one that holds the rows",
-        schemas.join(", ")
-    )))
+    if let Some(tables) = found.try_get::<Option<&str>, _>(3)? {
+        return Ok(Some(format!(
+            "a hash partition is missing from {tables}, so that some rows have none: ATTACH PARTITION"
+        )));
+    }
+    Ok(found.try_get::<Option<&str>, _>(4)?.map(|columns| {
+        format!("columns of the table publication do not keep what is written to them: {columns}")
+    }))
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! Writes one statement per batch: by `COPY` while every publication is new, else by an upsert with the merge rule.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use model::{Publication, Timestamp, merge_all};
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::connections::Connections;
 use super::copy;
 use super::fresh::FreshKeys;
+use super::inspect::PARTITIONS;
 use super::migrate::migrate;
 use super::values::Time;
 use crate::columns::{COLUMNS, Kind, list, names};
@@ -27,8 +29,13 @@ pub struct PostgresWriter {
     pub(super) connections: Connections,
     schema: String,
     upsert: String,
+    /// The upsert, which writes no row if the table has triggers.
+    upsert_without_triggers: String,
     unwritten: String,
+    bypassed: String,
     fresh: FreshKeys,
+    /// Whether the table had triggers when it was last looked at.
+    has_triggers: AtomicBool,
 }
 
 impl PostgresWriter {
@@ -36,36 +43,84 @@ impl PostgresWriter {
         Self {
             connections: Connections::new(url, settings).following(),
             schema: settings.schema.clone(),
-            upsert: upsert(),
+            upsert: upsert("true"),
+            upsert_without_triggers: upsert("(SELECT names IS NULL FROM triggers)"),
             unwritten: unwritten(),
+            bypassed: bypassed(),
             fresh: FreshKeys::default(),
+            has_triggers: AtomicBool::new(false),
         }
     }
 
+    /// Writes the rows by one statement. A trigger may change or remove a row that the statement wrote, so if the table has one,
+    /// or fewer rows were written than were meant, looks for the rows before the commit.
     async fn upsert(&self, rows: &[Cow<'_, Publication>]) -> Result<Recorded, Error> {
-        let given = || rows.iter().map(|row| super::row::Row(row)).collect::<Vec<_>>();
-        let upsert = || sqlx::query(AssertSqlSafe(self.upsert.as_str())).bind(given());
-        let written = self.connections.fetch_one(upsert).await?;
-        let count = |index| Ok::<u64, Error>(written.try_get::<i64, _>(index)?.cast_unsigned());
-        let (changing, new, written_rows, disputed) = (count(0)?, count(1)?, count(2)?, count(3)?);
-        if written_rows < changing {
-            // Another writer may have written the same rows meanwhile, or a trigger drops them.
-            let unwritten = || sqlx::query(AssertSqlSafe(self.unwritten.as_str())).bind(given());
-            let left: i64 = self.connections.fetch_one(unwritten).await?.try_get(0)?;
-            if left > 0 {
-                return Err(swallowed(left));
+        if self.has_triggers.load(Ordering::Relaxed) {
+            return self.upsert_and_look(rows).await;
+        }
+        let upsert =
+            || sqlx::query(AssertSqlSafe(&*self.upsert_without_triggers)).bind(given(rows));
+        let upserted = Upserted::of(&self.connections.fetch_one(upsert).await?)?;
+        self.has_triggers.store(upserted.triggers.is_some(), Ordering::Relaxed);
+        let mut recorded = upserted.recorded();
+        if upserted.triggers.is_some() || upserted.written < upserted.meant {
+            recorded += self.upsert_and_look(rows).await?;
+        }
+        Ok(recorded)
+    }
+
+    /// Writes the rows, and looks whether they are in the table then. If one is not, none is written.
+    async fn upsert_and_look(&self, rows: &[Cow<'_, Publication>]) -> Result<Recorded, Error> {
+        let mut tries = self.connections.tries().await?;
+        loop {
+            let mut session = tries.session().await?;
+            let writing = self.upsert_and_look_in(&mut session.connection, rows);
+            let done = self.connections.limited(writing).await;
+            if let Some(written) = tries.ended(session, done).await {
+                let (upserted, missing) = written?;
+                self.has_triggers.store(upserted.triggers.is_some(), Ordering::Relaxed);
+                return match missing {
+                    0 => Ok(upserted.recorded()),
+                    _ => Err(swallowed(missing, upserted.triggers.as_deref())),
+                };
             }
         }
-        let inserted = new.min(written_rows);
-        Ok(Recorded { inserted, updated: written_rows - inserted, unchanged: 0, disputed })
     }
 
-    /// Tries to insert the rows by `COPY`; returns the number of rows inserted, or that `COPY` refused them.
+    async fn upsert_and_look_in(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Cow<'_, Publication>],
+    ) -> sqlx::Result<(Upserted, i64)> {
+        let mut transaction = connection.begin().await?;
+        let looking = async {
+            let upsert = sqlx::query(AssertSqlSafe(&*self.upsert)).bind(given(rows));
+            let upserted = Upserted::of(&upsert.fetch_one(&mut *transaction).await?)?;
+            // Run the triggers that are deferred to the commit.
+            sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *transaction).await?;
+            let unwritten = sqlx::query_scalar(AssertSqlSafe(&*self.unwritten)).bind(given(rows));
+            Ok((upserted, unwritten.fetch_one(&mut *transaction).await?))
+        };
+        let looked = looking.await;
+        // Roll back at once: a dropped transaction holds its locks until the connection is used again.
+        match &looked {
+            Ok((_, 0)) => transaction.commit().await?,
+            _ => transaction.rollback().await?,
+        }
+        looked
+    }
+
+    /// Tries to insert the rows by `COPY`; returns the number of rows inserted, or that `COPY` refused them. `COPY` does not
+    /// report which rows a trigger changed or removed, and rules do not apply to it.
     async fn copy(&self, rows: &[Cow<'_, Publication>]) -> Result<Copied, Error> {
         let mut tries = self.connections.tries().await?;
         loop {
             let mut session = tries.session().await?;
             let copying = async {
+                let bypassed = sqlx::query_scalar(AssertSqlSafe(&*self.bypassed));
+                if bypassed.fetch_one(&mut session.connection).await? {
+                    return Ok(Copied::Refused);
+                }
                 match copy::copy_in(&mut session.connection, rows).await {
                     Ok(written) => Ok(Copied::Rows(written)),
                     // 23505: unique_violation, a key exists already. 0A000: the table has row level security, which
@@ -134,8 +189,41 @@ enum Copied {
     Refused,
 }
 
-fn swallowed(rows: i64) -> Error {
-    Error::Data(format!("{rows} rows are not in the table publication after they were written: a trigger drops them").into())
+/// The answer of the upsert.
+struct Upserted {
+    /// The rows that should change the table, and the new rows among them.
+    meant: u64,
+    new: u64,
+    written: u64,
+    disputed: u64,
+    /// The names of the table's triggers.
+    triggers: Option<String>,
+}
+
+impl Upserted {
+    fn of(row: &PgRow) -> sqlx::Result<Self> {
+        let count = |index| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(index)?.cast_unsigned());
+        let (meant, new, written, disputed) = (count(0)?, count(1)?, count(2)?, count(3)?);
+        Ok(Self { meant, new, written, disputed, triggers: row.try_get(4)? })
+    }
+
+    fn recorded(&self) -> Recorded {
+        let inserted = self.new.min(self.written);
+        let updated = self.written - inserted;
+        Recorded { inserted, updated, unchanged: 0, disputed: self.disputed }
+    }
+}
+
+fn given<'r>(rows: &'r [Cow<'_, Publication>]) -> Vec<super::row::Row<'r>> {
+    rows.iter().map(|row| super::row::Row(row)).collect()
+}
+
+fn swallowed(rows: i64, triggers: Option<&str>) -> Error {
+    let triggers = triggers.map(|names| format!("; its triggers are {names}")).unwrap_or_default();
+    Error::Data(
+        format!("{rows} rows are not in the table publication as they were written{triggers}")
+            .into(),
+    )
 }
 
 #[async_trait]
@@ -146,14 +234,15 @@ impl PublicationWriter for PostgresWriter {
         }
         let rows = merge_all(records);
         let mut recorded = Recorded::default();
-        if rows.len() >= COPY_MIN_ROWS && self.fresh.expected() {
+        let has_triggers = self.has_triggers.load(Ordering::Relaxed);
+        if rows.len() >= COPY_MIN_ROWS && !has_triggers && self.fresh.expected() {
             if let Copied::Rows(written) = self.copy(&rows).await? {
                 recorded.inserted = written;
                 recorded.disputed = rows.iter().filter(|row| row.info.disputed).count() as u64;
             }
             self.fresh.learn(recorded.inserted > 0);
         }
-        // Also if COPY wrote all but a few rows that a trigger dropped: the upsert finds out.
+        // Also if COPY wrote all but a few rows that a new trigger dropped: the upsert finds out.
         if recorded.inserted < rows.len() as u64 {
             recorded += self.upsert(&rows).await?;
         }
@@ -225,17 +314,19 @@ fn changing() -> String {
     format!(
         "SELECT incoming.*, kept.name IS NULL AS is_new \
          FROM incoming LEFT JOIN publication AS kept USING (name, version) \
-         WHERE kept.name IS NULL OR {}",
+         WHERE (kept.name IS NULL OR {})",
         POSTGRES.changes("kept", "incoming")
     )
 }
 
 /// The upsert. Rows that would not change are excluded before `ON CONFLICT` sees them, because it locks, and so writes,
 /// each row it meets. The counts are: rows that should change the table, the new rows among them, rows written, and
-/// rows that became disputed. All counts except the third read the table as it was before the statement.
-fn upsert() -> String {
+/// rows that became disputed. All counts except the third read the table as it was before the statement. The last value are the
+/// names of the table's triggers. If the condition does not hold, no row is written.
+fn upsert(condition: &str) -> String {
     format!(
-        "WITH incoming AS ({incoming}), meant AS MATERIALIZED ({meant}), written AS (
+        "WITH RECURSIVE partitions AS ({PARTITIONS}), triggers AS MATERIALIZED ({TRIGGERS}), incoming AS ({incoming}),
+         meant AS MATERIALIZED ({meant} AND {condition}), written AS (
              INSERT INTO publication ({columns}) SELECT {columns} FROM meant
              {on_conflict}
              RETURNING name, version, disputed
@@ -243,12 +334,28 @@ fn upsert() -> String {
          SELECT (SELECT count(*) FROM meant), (SELECT count(*) FROM meant WHERE is_new), count(*),
              count(*) FILTER (WHERE disputed AND NOT EXISTS (
                  SELECT FROM publication AS before
-                 WHERE before.name = written.name AND before.version = written.version AND before.disputed))
+                 WHERE before.name = written.name AND before.version = written.version AND before.disputed)),
+             (SELECT names FROM triggers)
          FROM written",
         incoming = incoming(),
         meant = changing(),
         columns = names(),
         on_conflict = POSTGRES.on_conflict(),
+    )
+}
+
+/// The SQL of the names of the triggers that run for an insert or an update of `publication` or one of its partitions, without
+/// those of constraints.
+const TRIGGERS: &str = "SELECT string_agg(DISTINCT tgname::text, ', ') AS names \
+    FROM partitions JOIN pg_trigger ON tgrelid = partitions.relid \
+    WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 20 <> 0";
+
+/// The SQL of whether the table has triggers or rules.
+fn bypassed() -> String {
+    format!(
+        "WITH RECURSIVE partitions AS ({PARTITIONS}), triggers AS ({TRIGGERS}) \
+         SELECT triggers.names IS NOT NULL OR relhasrules FROM triggers, pg_class \
+         WHERE pg_class.oid = to_regclass('publication')"
     )
 }
 

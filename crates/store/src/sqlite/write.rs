@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use super::connection::WriterConnection;
 use super::{MIGRATOR, check_folder, of_file, time, tuned};
-use crate::columns::names;
+use crate::columns::{COLUMNS, names};
 use crate::merge::SQLITE;
 use crate::typical::{self, typical_rows};
 use crate::{Error, PublicationTable, PublicationWriter, Recorded};
@@ -22,6 +22,8 @@ pub struct SqliteWriter {
     insert: String,
     /// Merges a row into the existing row. Returns whether that is disputed then, and no row if nothing changes.
     merge: String,
+    /// Whether a row would still change the table after it was written.
+    unwritten: String,
 }
 
 impl SqliteWriter {
@@ -33,7 +35,14 @@ impl SqliteWriter {
         );
         let merge = format!("{insert} {} RETURNING disputed", SQLITE.on_conflict());
         let insert = format!("{insert} ON CONFLICT (name, version) DO NOTHING");
-        Self { connection: WriterConnection::new(options), insert, merge }
+        let given: Vec<String> = COLUMNS.iter().map(|it| format!("? AS {}", it.name)).collect();
+        let unwritten = format!(
+            "SELECT kept.name IS NULL OR {} FROM (SELECT {}) AS incoming \
+             LEFT JOIN publication AS kept USING (name, version)",
+            SQLITE.changes("kept", "incoming"),
+            given.join(", ")
+        );
+        Self { connection: WriterConnection::new(options), insert, merge, unwritten }
     }
 
     /// Begins an IMMEDIATE transaction, in which a value that was read stays true until the commit.
@@ -60,10 +69,7 @@ impl SqliteWriter {
             }
             let key = (row.id.name.as_str(), row.id.version.as_str());
             let before = disputed.query_row(key, |row| row.get::<_, bool>(0)).optional()?;
-            let Some(before) = before else {
-                let said = "a row is not in the table publication after it was written: a trigger drops it";
-                return Err(Error::Data(said.into()));
-            };
+            let Some(before) = before else { return Err(swallowed()) };
             bind_row(&mut merge, 1, row)?;
             let mut changed = merge.raw_query();
             if let Some(after) = changed.next()? {
@@ -71,8 +77,40 @@ impl SqliteWriter {
                 recorded.disputed += u64::from(after.get(0)? && !before);
             }
         }
+        look_for(transaction, &self.unwritten, rows)?;
         Ok(recorded)
     }
+}
+
+/// If the table has triggers, looks whether the rows are in it, because a trigger may change or remove a row after it was written.
+fn look_for(
+    transaction: &Transaction<'_>,
+    unwritten: &str,
+    rows: &[Cow<'_, Publication>],
+) -> Result<(), Error> {
+    let triggers = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'publication' COLLATE NOCASE)";
+    let has_triggers: bool =
+        transaction.prepare_cached(triggers)?.query_row([], |row| row.get(0))?;
+    if !has_triggers {
+        return Ok(());
+    }
+    let mut unwritten = transaction.prepare_cached(unwritten)?;
+    for row in rows {
+        bind_row(&mut unwritten, 1, row)?;
+        let mut found = unwritten.raw_query();
+        let is_missing = found.next()?.map(|row| row.get::<_, bool>(0)).transpose()?;
+        if is_missing != Some(false) {
+            return Err(swallowed());
+        }
+    }
+    Ok(())
+}
+
+/// The error for a row that is not there. Only a trigger can do that in SQLite.
+fn swallowed() -> Error {
+    let said =
+        "a row is not in the table publication as it was written: a trigger drops or changes it";
+    Error::Data(said.into())
 }
 
 #[async_trait]
