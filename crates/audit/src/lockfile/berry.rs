@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::{Entry, LockfileError, Names};
-use crate::location::{Kind, Location};
+use crate::location::{Kind, Location, package_of, segments};
 use crate::tree::{Map, Node};
 
 /// The packages of a lockfile.
@@ -86,7 +86,14 @@ fn entry(resolution: &str, line: u32) -> Option<Entry> {
     };
     let archive = bindings.split('&').find_map(|binding| binding.strip_prefix("__archiveUrl="));
     let location = match archive {
-        Some(archive) => Location::read(&percent_decode_str(archive).decode_utf8().ok()?),
+        Some(archive) => {
+            let archive = percent_decode_str(archive).decode_utf8().ok()?;
+            match archive.contains(':') {
+                true => Location::read(&archive),
+                // A path in the registry of the settings.
+                false => Location::Request(package_of(&segments(&archive))),
+            }
+        }
         None => Location::Unsaid,
     };
     // An alias in a reference: `npm:NAME@VERSION`.
@@ -134,6 +141,12 @@ mod tests {
                 "x",
                 Some("1.0.0"),
                 Location::read("https://r.example/x/-/x-1.0.0.tgz"),
+            ),
+            (
+                "x@npm:1.0.0::__archiveUrl=%2Fx%2F-%2Fx-1.0.0.tgz",
+                "x",
+                Some("1.0.0"),
+                Location::Request(Some(("x".to_owned(), "1.0.0".to_owned()))),
             ),
             ("a@workspace:packages/a", "a", None, Location::Elsewhere(Kind::Workspace)),
             ("a@link:../a::locator=b", "a", None, Location::Elsewhere(Kind::Link)),

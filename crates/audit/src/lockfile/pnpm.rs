@@ -88,15 +88,23 @@ fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError
             Some(tarball) => tarball_at(tarball, registry),
             None => match registry.and_then(|registry| Url::parse(registry).ok()) {
                 Some(registry) => Location::Registry(registry),
-                // Without either, pnpm asks the registry, unless the key leads to a file.
-                None if matches!(key.location, Location::Elsewhere(kind) if kind != Kind::File) => {
+                // Without a place pnpm 10 asks the registry, whatever the key says.
+                None if !is_plain => {
                     return Err(LockfileError::structure(line, "a resolution without a place"));
                 }
-                None => key.location,
+                None => of_version(&key, package.text_at("version")),
             },
         },
     };
     Ok(entry.at(location))
+}
+
+/// The location of a package that the key names. pnpm 10 takes its version from a field that is usually not there.
+fn of_version(key: &Key, version: Option<&str>) -> Location {
+    match version.filter(|version| *version != key.version) {
+        Some(version) => Location::Request(Some((key.name.to_owned(), version.to_owned()))),
+        None => key.location.clone(),
+    }
 }
 
 /// The location of a tarball. Old versions write its URL relative to the registry's, which newer ones take from the

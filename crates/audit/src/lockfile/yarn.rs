@@ -1,7 +1,7 @@
 //! yarn.lock of Yarn 1, which has its own format. The existing crates for it return no line numbers.
 
 use super::{Entry, LockfileError, Names};
-use crate::location::{Kind, Location};
+use crate::location::{Kind, Location, package_of, segments};
 
 const CUT: &str = "was the file cut off?";
 
@@ -147,11 +147,13 @@ impl Block {
         seen.entry(self.patterns.iter().map(String::as_str));
         let needed = self.dependencies.into_iter();
         seen.needed.extend(needed.filter(|(name, _)| !self.optional.contains(name)));
-        let resolved = self.resolved.as_deref().map_or(Location::Unsaid, Location::read);
+        let resolved = self.resolved.as_deref().map_or(Location::Unsaid, location);
         let mut names: Vec<String> = Vec::new();
         for pattern in &self.patterns {
             let (name, range) = real(pattern);
-            let name = self.name.as_deref().unwrap_or(name);
+            // Yarn asks the registry by the pattern, and writes the name for packages from elsewhere.
+            let is_asked_for = resolved == Location::Unsaid && place(range) == Location::Unsaid;
+            let name = self.name.as_deref().filter(|_| !is_asked_for).unwrap_or(name);
             if names.iter().any(|known| known == name) {
                 continue;
             }
@@ -167,6 +169,16 @@ impl Block {
             entries.push(entry.integrity(self.integrity.as_deref()));
         }
         Ok(())
+    }
+}
+
+/// The location in `resolved`. What has no host and is not in the folder of an offline mirror is a path in the registry.
+fn location(resolved: &str) -> Location {
+    let path = resolved.split('#').next().unwrap_or_default();
+    let is_path = !path.contains(':') && !path.starts_with(['.', '/']);
+    match package_of(&segments(path)).filter(|_| is_path) {
+        Some(package) => Location::Request(Some(package)),
+        None => Location::read(resolved),
     }
 }
 

@@ -121,6 +121,25 @@ fn a_location_by_name_is_asked_for_in_the_registry() {
     }
 }
 
+/// Yarn 1 looks for a path in the registry, and asks there by the pattern.
+#[test]
+fn yarn_1_asks_the_registry_by_a_path_and_by_the_pattern() {
+    let yarn =
+        |lines: &str| format!("# yarn lockfile v1\n\n\nx@^1.0.0:\n  version \"1.0.0\"\n{lines}\n");
+    for (lines, expected) in [
+        ("  resolved \"x/-/x-1.0.0.tgz#0a\"", "x 1.0.0"),
+        ("  name other", "x 1.0.0"),
+        ("  resolved \"evil/-/evil-1.0.0.tgz\"\n  name other", "evil 1.0.0"),
+    ] {
+        let service = service();
+        Folder::new(&[("yarn.lock", &yarn(lines))]).run(&service.url(), &[]);
+        assert_eq!(service.asked(), [expected], "{lines}");
+    }
+    for lines in ["  resolved x-1.0.0.tgz#0a", "  resolved \"./x/-/x-1.0.0.tgz\""] {
+        assert_eq!(asked(("yarn.lock", &yarn(lines)), &[]).1, json!({"file": 1}), "{lines}");
+    }
+}
+
 #[test]
 fn pnpm_reads_neither_its_mark_of_a_repository_nor_a_registry() {
     for resolution in [
@@ -138,9 +157,19 @@ fn pnpm_reads_neither_its_mark_of_a_repository_nor_a_registry() {
     }
     let hosted = "lockfileVersion: '9.0'\npackages:\n  x@1.0.0:\n    resolution: {tarball: 'https://git.example/u/x/archive.tar.gz', gitHosted: true}\n";
     assert_eq!(asked(("pnpm-lock.yaml", hosted), &[]).1, json!({"git": 1}));
-    let nowhere = "lockfileVersion: '9.0'\npackages:\n  x@git+ssh://git@x.example/u/x:\n    resolution: {integrity: sha512-AAAA}\n    version: 1.0.0\n";
-    let run = Folder::new(&[("pnpm-lock.yaml", nowhere)]).run(&service().url(), &[]);
-    assert_eq!(run.code, 2, "{run:?}");
+    for place in ["git+ssh://git@x.example/u/x", "file:x", "https://x.example/x.tgz"] {
+        let nowhere = format!(
+            "lockfileVersion: '9.0'\npackages:\n  x@{place}:\n    resolution: {{integrity: sha512-AAAA}}\n    version: 1.0.0\n"
+        );
+        let run = Folder::new(&[("pnpm-lock.yaml", &nowhere)]).run(&service().url(), &[]);
+        assert!(run.code == 2 && run.errors.contains("without a place"), "{place} {run:?}");
+    }
+    let other = "lockfileVersion: '9.0'\npackages:\n  x@1.0.0:\n    resolution: {integrity: sha512-AAAA}\n    version: 2.0.0\n";
+    let service = service();
+    let folder = Folder::new(&[("pnpm-lock.yaml", other)]);
+    let run = folder.run(&service.url(), &["--format", "json"]);
+    assert_eq!((run.code, run.broken()), (1, vec!["location x 2.0.0".to_owned()]), "{run:?}");
+    assert_eq!(service.asked(), ["x 2.0.0"]);
 }
 
 #[test]
