@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::deploy::deploy;
+use crate::store_faults::{letters, paused_by};
 use crate::support::{STOP, Scene, free_address, generated};
 
 #[tokio::test]
@@ -61,4 +62,29 @@ async fn the_daemons_work_on_a_partitioned_table() {
         })
     );
     query.running.stop();
+}
+
+/// The typical row and most others still have their partitions.
+#[tokio::test]
+async fn a_partition_that_is_detached_pauses_and_no_record_pays_for_it() {
+    let scene = Scene::new("detached", 1).await;
+    scene.must("migrate", &[]);
+    let sql = fs::read_to_string(deploy("postgresql/partitioned.sql")).unwrap();
+    scene.execute(&format!("BEGIN;\n{sql}\nCOMMIT;")).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.produce((0..10).map(|n| generated(n, 0))).await;
+    scene.caught_up(&mut ingester).await;
+    scene.execute("ALTER TABLE publication DETACH PARTITION publication_p3").await;
+    scene.produce((10..210).map(|n| generated(n, 0))).await;
+    let reason = paused_by(&mut ingester, "partition").await;
+    assert!(reason.starts_with("database_refuses: "), "{reason}");
+    let checked = scene.ask("check", &["--json"], &[]);
+    assert!(checked.code == Some(1) && checked.log.contains("hash partition"), "{}", checked.log);
+    scene
+        .execute("ALTER TABLE publication ATTACH PARTITION publication_p3 FOR VALUES WITH (MODULUS 16, REMAINDER 3)")
+        .await;
+    scene.caught_up(&mut ingester).await;
+    ingester.shows("ready").await;
+    ingester.stop();
+    assert_eq!((scene.count().await, letters(&scene).await), (210, vec![]));
 }

@@ -117,8 +117,8 @@ impl PostgresWriter {
         loop {
             let mut session = tries.session().await?;
             let copying = async {
-                let bypassed = sqlx::query_scalar(AssertSqlSafe(&*self.bypassed));
-                if bypassed.fetch_one(&mut session.connection).await? {
+                let bypassed = sqlx::query_scalar::<_, bool>(AssertSqlSafe(&*self.bypassed));
+                if bypassed.fetch_optional(&mut session.connection).await? == Some(true) {
                     return Ok(Copied::Refused);
                 }
                 match copy::copy_in(&mut session.connection, rows).await {
@@ -325,7 +325,7 @@ fn changing() -> String {
 /// names of the table's triggers. If the condition does not hold, no row is written.
 fn upsert(condition: &str) -> String {
     format!(
-        "WITH RECURSIVE partitions AS ({PARTITIONS}), triggers AS MATERIALIZED ({TRIGGERS}), incoming AS ({incoming}),
+        "WITH incoming AS ({incoming}), triggers AS MATERIALIZED ({triggers}),
          meant AS MATERIALIZED ({meant} AND {condition}), written AS (
              INSERT INTO publication ({columns}) SELECT {columns} FROM meant
              {on_conflict}
@@ -338,6 +338,7 @@ fn upsert(condition: &str) -> String {
              (SELECT names FROM triggers)
          FROM written",
         incoming = incoming(),
+        triggers = triggers(),
         meant = changing(),
         columns = names(),
         on_conflict = POSTGRES.on_conflict(),
@@ -346,16 +347,20 @@ fn upsert(condition: &str) -> String {
 
 /// The SQL of the names of the triggers that run for an insert or an update of `publication` or one of its partitions, without
 /// those of constraints.
-const TRIGGERS: &str = "SELECT string_agg(DISTINCT tgname::text, ', ') AS names \
-    FROM partitions JOIN pg_trigger ON tgrelid = partitions.relid \
-    WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 20 <> 0";
+fn triggers() -> String {
+    format!(
+        "WITH RECURSIVE partitions AS ({PARTITIONS}) SELECT string_agg(DISTINCT tgname::text, ', ') AS names \
+         FROM partitions JOIN pg_trigger ON tgrelid = partitions.relid \
+         WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 20 <> 0"
+    )
+}
 
 /// The SQL of whether the table has triggers or rules.
 fn bypassed() -> String {
     format!(
-        "WITH RECURSIVE partitions AS ({PARTITIONS}), triggers AS ({TRIGGERS}) \
-         SELECT triggers.names IS NOT NULL OR relhasrules FROM triggers, pg_class \
-         WHERE pg_class.oid = to_regclass('publication')"
+        "SELECT triggers.names IS NOT NULL OR relhasrules FROM ({}) AS triggers, pg_class \
+         WHERE pg_class.oid = to_regclass('publication')",
+        triggers()
     )
 }
 

@@ -20,9 +20,9 @@ const ROW_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// fault although a typical row passes (crates/ingester/README.md, Dead letters).
 const RECENT: u32 = 20;
 
-/// The number of rows that a daemon refuses before any row was accepted. Otherwise each restart would make more dead letters of a
-/// table that refuses every row but the typical one.
-const REFUSED_AT_START: u32 = 2;
+/// The number of rows that a daemon refuses before any row was accepted: a table that refuses every row but the typical one need
+/// not have refused twenty.
+const REFUSED_AT_START: u32 = RECENT / 2;
 
 /// The result of writing rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -252,7 +252,11 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
             }
             Ok(()) => Ok(self.refuse(&error)),
             Err(passing) if passing.passes() => Ok(Verdict::Wait(passing)),
-            Err(refused) if self.has_ever_served() => Ok(Verdict::Wait(refused)),
+            Err(refused) if self.has_ever_served() => {
+                // Rows that were refused shortly before are tried again, and count then.
+                *self.rows.lock() = RecentRows::default();
+                Ok(Verdict::Wait(refused))
+            }
             Err(refused) => Err(refused),
         }
     }

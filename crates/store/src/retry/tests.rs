@@ -317,17 +317,41 @@ async fn a_restart_makes_few_letters_of_a_table_that_refuses_every_row() {
     *scene.store.rule.lock() = Box::new(|_| Ok(()));
     let written = writing.await.unwrap();
     assert_eq!((written.recorded.inserted, written.refused), (50, vec![]));
-    // Of rows that come one at a time the first two are refused.
+    // Of rows that come one at a time the first ten are refused.
     let (scene, daemon) = start();
-    for row in &batch[..2] {
+    for row in &batch[..10] {
         assert_eq!(daemon.write(std::slice::from_ref(row)).await.unwrap().refused.len(), 1);
     }
-    let third = daemon.write(&batch[2..3]);
-    assert!(tokio::time::timeout(Duration::from_secs(60), third).await.is_err());
-    // A row is accepted: those that are refused are at fault again.
-    *scene.store.rule.lock() = refusing(&["p2", "p3", "p4"], data);
-    let written = daemon.write(&batch[1..6]).await.unwrap();
-    assert_eq!((written.recorded.inserted, written.refused.len()), (2, 3));
+    let another = daemon.write(&batch[10..11]);
+    assert!(tokio::time::timeout(Duration::from_secs(60), another).await.is_err());
+    // Rows are accepted: those that are refused are at fault again.
+    *scene.store.rule.lock() = refusing(&["p12", "p13", "p14"], data);
+    let written = daemon.write(&batch[11..]).await.unwrap();
+    assert_eq!((written.recorded.inserted, written.refused.len()), (36, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_tried_again_after_a_fault_of_the_table_count_once() {
+    static IS_BROKEN: AtomicBool = AtomicBool::new(false);
+    const BAD: &[&str] = &["p0", "p1", "p2", "p3", "p4", "p5"];
+    // The last row finds the table broken, after the others were refused.
+    let scene = scene([], |records| {
+        IS_BROKEN.fetch_or(records[0].id.name.as_str() == "p6", Ordering::Relaxed);
+        Err(data())
+    });
+    *scene.store.probe.lock() =
+        || if IS_BROKEN.load(Ordering::Relaxed) { Err(data()) } else { Ok(()) };
+    scene.retrying.has_served();
+    scene.retrying.rows.lock().accept(8);
+    let batch = rows(7);
+    let mut writing = std::pin::pin!(scene.retrying.write(&batch));
+    let waited = tokio::time::timeout(Duration::from_secs(60), &mut writing).await;
+    assert!(waited.is_err() && IS_BROKEN.load(Ordering::Relaxed), "{waited:?}");
+    *scene.store.rule.lock() = refusing(BAD, data);
+    *scene.store.probe.lock() = || Ok(());
+    let mended = tokio::time::timeout(Duration::from_secs(60), writing).await;
+    let written = mended.expect("the table is not at fault").unwrap();
+    assert_eq!((written.recorded.inserted, written.refused.len()), (1, BAD.len()));
 }
 
 #[tokio::test(start_paused = true)]
