@@ -185,12 +185,8 @@ impl Context {
             state.topic_is_missing &= state.partitions.is_empty();
             state.topic_is_missing
         };
-        if is_missing {
-            let reason = format!("there is no topic {}", self.topic);
-            self.observer.waits_for(GroupWait::Topic, reason);
-        } else {
-            self.observer.has(GroupWait::Topic);
-        }
+        let reason = is_missing.then(|| format!("there is no topic {}", self.topic));
+        self.show(GroupWait::Topic, reason);
     }
 
     /// Commits a changed evidence fingerprint even when no record of the partition is read.

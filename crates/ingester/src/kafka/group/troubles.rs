@@ -51,10 +51,8 @@ impl Context {
         let (away_for, joining_for, trouble) = {
             let mut state = self.state();
             // Without the topic there is nothing to join for, and its absence is told.
-            let is_joining = is_up
-                && !is_member
-                && state.partitions.is_empty()
-                && !state.told.contains(&GroupWait::Topic);
+            let is_joining =
+                is_up && !is_member && state.partitions.is_empty() && !state.topic_is_missing;
             let now = Instant::now();
             state.coordinator_away =
                 state.coordinator_away.or(is_connected.then_some(now)).filter(|_| !is_up);
