@@ -23,5 +23,5 @@ fn a_real_bun_installs_what_the_scanner_lets_pass() {
     let tests = directory.path().join("test");
     npm_install(&tests);
     let report = run(bun(&tests.join("node_modules")), &["test"], directory.path());
-    assert!(report.contains("14 pass") && report.contains("0 fail"), "{report}");
+    assert!(report.contains("16 pass") && report.contains("0 fail"), "{report}");
 }

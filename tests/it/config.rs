@@ -222,7 +222,7 @@ fn what_cannot_be_written_is_no_success() {
         ("publication-ingester", &["--help"][..], 1),
         ("publication-ingester", &["--version"], 1),
         ("publication-ingester", &["replay", "--help"], 1),
-        ("publication-ingester", &["event", "check", "--schema"], 1),
+        ("publication-ingester", &["event", "check", "--schema"], 2),
         ("publication-query", &["--help"], 1),
         ("publication-query", &["schema"], 1),
         ("publication-audit", &["--help"], 2),
