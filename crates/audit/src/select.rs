@@ -216,6 +216,8 @@ fn decide(
             let path = registry.hosts.tarball_path(url);
             let path = path.ok_or_else(|| kind_of_tarball(&entry.location, url))?;
             match package_of(&path) {
+                // A forge that is a registry too serves its archives of repositories.
+                _ if is_archive(&entry.location, &path) => Err(Kind::Git),
                 Some((name, version)) => Ok(by_location(entry, &name, &version)),
                 None => by_entry(entry, Some(Disagreement::Unreadable)),
             }
@@ -228,6 +230,12 @@ fn decide(
         return Err(Kind::OtherRegistry);
     }
     Ok(asked)
+}
+
+fn is_archive(location: &Location, path: &[String]) -> bool {
+    let file = path.last().map_or("", String::as_str);
+    matches!(location, Location::Repository(_))
+        && (file.starts_with("archive.") || path.iter().any(|part| part == "archive"))
 }
 
 /// The kind of a tarball outside of the registry.

@@ -106,14 +106,46 @@ fn parent(path: &str) -> Option<&str> {
     path.rsplit_once(FOLDER).map(|(parent, _)| parent)
 }
 
-/// Whether a package above the path says that it contains others. npm downloads what is only marked as bundled, and the
-/// packages that the project itself bundles.
+/// Whether a package above the path contains it. npm downloads what is only marked as bundled, and the packages that the project
+/// itself bundles (arborist's `getBundler`).
 fn is_bundled(path: &str, packages: &Map) -> bool {
-    let mut parents = std::iter::successors(parent(path), |path| parent(path));
-    parents.any(|parent| {
-        let bundled = packages.get(parent).and_then(|package| package.get("bundleDependencies"));
-        bundled.is_some_and(|bundled| !bundled.items().is_empty())
-    })
+    let (Some(parent), Some(folder)) = (parent(path), installed_in(path)) else { return false };
+    contents(parent, packages).contains(folder) || is_bundled(parent, packages)
+}
+
+/// The folders below a package's node_modules that it contains: those that its list names, and what they depend on.
+fn contents<'a>(parent: &str, packages: &'a Map) -> HashSet<&'a str> {
+    let below = format!("{parent}{FOLDER}");
+    let children: Vec<(&str, &Node)> = packages
+        .iter()
+        .filter_map(|(path, package)| Some((path.strip_prefix(&*below)?, package)))
+        .collect();
+    let owner = packages.get(parent);
+    let list = owner.and_then(|owner| owner.get("bundleDependencies"));
+    let mut contained = HashSet::new();
+    let mut wanted: Vec<&str> =
+        list.into_iter().flat_map(Node::items).filter_map(Node::text).collect();
+    if list.is_some_and(Node::is_true) {
+        let all = owner.and_then(|owner| owner.get("dependencies")).and_then(Node::map);
+        wanted.extend(all.into_iter().flat_map(|all| all.iter()).map(|(name, _)| name));
+    }
+    while let Some(name) = wanted.pop() {
+        // A folder of the name may be missing, because the dependency is met further up.
+        if !children.iter().any(|(child, _)| *child == name) || !contained.insert(name) {
+            continue;
+        }
+        let inner = format!("{name}{FOLDER}");
+        let parts =
+            children.iter().filter(|(child, _)| *child == name || child.starts_with(&*inner));
+        for (_, package) in parts {
+            for key in ["dependencies", "optionalDependencies", "peerDependencies"] {
+                let needs = package.get(key).and_then(Node::map);
+                wanted
+                    .extend(needs.into_iter().flat_map(|needs| needs.iter()).map(|(name, _)| name));
+            }
+        }
+    }
+    contained
 }
 
 /// The location in `resolved`, which npm reads like the specifier of a dependency: it may also be a version, a range, a

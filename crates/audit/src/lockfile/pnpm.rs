@@ -102,8 +102,10 @@ fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError
 /// The location of a package that the key names. pnpm 10 takes its version from a field that is usually not there.
 fn of_version(key: &Key, version: Option<&str>) -> Location {
     match version.filter(|version| *version != key.version) {
-        Some(version) => Location::Request(Some((key.name.to_owned(), version.to_owned()))),
-        None => key.location.clone(),
+        Some(version) if matches!(key.location, Location::Unsaid) => {
+            Location::Request(Some((key.name.to_owned(), version.to_owned())))
+        }
+        _ => key.location.clone(),
     }
 }
 

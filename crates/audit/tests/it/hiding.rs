@@ -70,11 +70,15 @@ fn only_what_a_package_contains_is_bundled() {
         ("node_modules/x", json!(["x"]), true),
         ("node_modules/p/node_modules/x", json!([]), true),
         ("node_modules/p/node_modules/x", json!(["x"]), false),
-        ("node_modules/p/node_modules/q/node_modules/x", json!(["q"]), false),
+        ("node_modules/p/node_modules/x", json!(["q"]), true),
+        // What a contained package depends on is contained too.
+        ("node_modules/p/node_modules/x", json!(["b"]), false),
+        ("node_modules/p/node_modules/b/node_modules/x", json!(["b"]), false),
     ] {
         let lock = npm_lock(&json!({
             "": {"name": "root", "bundleDependencies": ["x"]},
             "node_modules/p": parent(bundles.clone()),
+            "node_modules/p/node_modules/b": {"version": "1.0.0", "inBundle": true, "dependencies": {"x": "^1.0.0"}},
             path: bundled.clone(),
         }));
         let (found, _) = asked(("package-lock.json", &lock), &[]);

@@ -75,6 +75,12 @@ impl Context {
         })
     }
 
+    /// For rows that were refused before (see [`Retrying::judging_rows_alone`]).
+    pub(crate) fn judging_rows_alone(self) -> Self {
+        let table = Retrying::new(self.store.inner().clone(), self.waits.clone());
+        Self { store: Arc::new(table.judging_rows_alone()), ..self }
+    }
+
     /// The highest generation in the table.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use super::quiet::{Quiet, Unanswered, ask};
 use crate::settings::Settings;
 
 const QUESTION: Duration = Duration::from_secs(10);
+/// How long an ordinary transaction may take.
+const TRANSACTION: Duration = Duration::from_secs(3);
 
 /// The state of a topic.
 #[derive(Debug, Clone, Default)]
@@ -182,9 +184,14 @@ fn positions(
                 ask(consumer, QUESTION, |time| consumer.fetch_watermarks(topic, partition, time));
             asked.map_err(|error| error.to_string())
         };
-        // In this order: records that come in between must not pass for those of a transaction.
+        // In this order: records that come in between must not pass for those of a transaction. One that is not left open ends soon.
         let (start, end) = bounds(&all)?;
-        let (_, stable) = bounds(consumer)?;
+        let deadline = Instant::now() + TRANSACTION;
+        let mut stable = bounds(consumer)?.1;
+        while stable < end && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(200));
+            stable = bounds(consumer)?.1;
+        }
         let committed = match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,

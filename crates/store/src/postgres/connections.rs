@@ -180,7 +180,12 @@ impl Connections {
         if self.follows {
             // Since the start an operator may have changed the table in a way that shows in no error.
             let inspecting = inspect(&mut session.connection, &self.settings.schema);
-            limited(self.limit(), inspecting).await?;
+            // Its time says nothing about the statement that follows.
+            let inspected = limited(self.limit(), inspecting).await;
+            inspected.map_err(|error| match error {
+                Error::TimedOut(words) => Error::Transient(words),
+                error => error,
+            })?;
         }
         let mut idle = self.idle.lock();
         if self.follows && idle.server != session.server {

@@ -67,7 +67,7 @@ fn misfits() -> String {
          JOIN pg_type AS own ON own.oid = atttypid \
          JOIN pg_type AS base ON base.oid = CASE own.typtype WHEN 'd' THEN own.typbasetype ELSE own.oid END \
          LEFT JOIN pg_collation ON pg_collation.oid = attcollation \
-         WHERE NOT base.typname = ANY(string_to_array(types, ' ')) OR NOT coalesce(collisdeterministic, true) \
+         WHERE base.typtype <> 'd' AND NOT base.typname = ANY(string_to_array(types, ' ')) OR NOT coalesce(collisdeterministic, true) \
              OR base.typname = 'timestamptz' AND greatest(atttypmod, own.typtypmod) NOT IN (-1, 6)",
         types.join(", ")
     )

@@ -171,13 +171,9 @@ impl PostgresWriter {
             .await?;
         // Run the checks that are deferred to the commit.
         sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *transaction).await?;
-        let sql = "SELECT revision FROM publication WHERE name = $1 AND version = $2";
-        let kept: Option<i32> = sqlx::query_scalar(sql)
-            .bind(row.id.name.as_str())
-            .bind(row.id.version.as_str())
-            .fetch_optional(&mut *transaction)
-            .await?;
-        Ok(kept.is_some_and(|revision| revision.cast_unsigned() == row.revision))
+        let unwritten = sqlx::query_scalar::<_, i64>(AssertSqlSafe(self.unwritten.as_str()));
+        let left = unwritten.bind(vec![super::row::Row(row)]).fetch_one(&mut *transaction).await?;
+        Ok(left == 0)
     }
 }
 

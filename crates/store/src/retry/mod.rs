@@ -36,6 +36,8 @@ pub struct Retrying<S: ?Sized> {
     served: AtomicBool,
     /// Whether to wait until such a refusal ends.
     outlasts_refusals: bool,
+    /// Whether many refused rows show nothing about the table.
+    judges_rows_alone: bool,
     rows: Mutex<RecentRows>,
     /// When the last write ended.
     ended: Mutex<Option<Instant>>,
@@ -50,6 +52,7 @@ impl<S: ?Sized> Retrying<S> {
             observer,
             served: AtomicBool::new(false),
             outlasts_refusals: false,
+            judges_rows_alone: false,
             rows: Mutex::default(),
             ended: Mutex::default(),
         }
@@ -59,6 +62,13 @@ impl<S: ?Sized> Retrying<S> {
     #[must_use]
     pub fn outlasting_refusals(self) -> Self {
         Self { outlasts_refusals: true, ..self }
+    }
+
+    /// For rows that were refused before, such as those of dead letters: that most of them are refused again does not mean that
+    /// the table is at fault.
+    #[must_use]
+    pub fn judging_rows_alone(self) -> Self {
+        Self { judges_rows_alone: true, ..self }
     }
 
     /// The wrapped store.

@@ -216,6 +216,10 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         let since = *part.failed_alone.get_or_insert_with(Instant::now);
         let have_others_passed = self.ended.lock().is_some_and(|ended| ended >= failed);
         if since.elapsed() >= ROW_PATIENCE && have_others_passed && self.passes().await {
+            // The database may have come back between the row and the typical row.
+            if !std::mem::replace(&mut part.was_refused, true) {
+                return Ok(Verdict::RetryNow(error));
+            }
             return Ok(self.refuse(&error));
         }
         let is_for_all = matches!(error, Error::Transient(_) | Error::Busy(_)) && !part.suspect;
@@ -263,6 +267,9 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
 
     /// Refuses a row, unless too many were refused already.
     fn refuse(&self, error: &Error) -> Verdict {
+        if self.judges_rows_alone {
+            return Verdict::Refused(error.to_string());
+        }
         let at_start = if self.outlasts_refusals { REFUSED_AT_START } else { RECENT };
         match self.rows.lock().refuse(at_start) {
             Ok(()) => Verdict::Refused(error.to_string()),

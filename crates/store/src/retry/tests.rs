@@ -355,6 +355,37 @@ async fn rows_that_are_tried_again_after_a_fault_of_the_table_count_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rows_that_were_refused_before_are_judged_alone() {
+    let scene = scene([], |_| Err(data()));
+    let again = Retrying::new(scene.store.clone(), scene.observed.clone()).judging_rows_alone();
+    assert_eq!(again.write(&rows(30)).await.unwrap().refused.len(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_is_tried_once_more_after_the_typical_row_has_passed() {
+    static IS_BACK: AtomicBool = AtomicBool::new(false);
+    let away = || Error::transient("connection refused");
+    let scene = scene([], |_| Ok(()));
+    scene.retrying.write(&rows(3)).await.unwrap();
+    *scene.store.rule.lock() =
+        Box::new(move |_| if IS_BACK.load(Ordering::Relaxed) { Ok(()) } else { Err(away()) });
+    *scene.store.probe.lock() = || Err(Error::transient("connection refused"));
+    let batch = rows(1);
+    let mut writing = std::pin::pin!(scene.retrying.write(&batch));
+    let waited = tokio::time::timeout(Duration::from_millis(1), &mut writing).await;
+    assert!(waited.is_err());
+    *scene.retrying.ended.lock() = Some(Instant::now());
+    let waited = tokio::time::timeout(Duration::from_secs(6 * 60), &mut writing).await;
+    assert!(waited.is_err());
+    // The database comes back after the row has failed once more.
+    *scene.store.probe.lock() = || {
+        IS_BACK.store(true, Ordering::Relaxed);
+        Ok(())
+    };
+    assert_eq!(writing.await.unwrap().refused, []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_daemon_outlasts_what_is_refused_after_it_has_been_served() {
     let store = Arc::new(Scripted {
         script: Mutex::default(),

@@ -21,6 +21,7 @@ use crate::commands::dead_letter::{self, ORIGINAL_GONE};
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Changes, Preview};
 use crate::commands::ranges;
+use crate::decode::rejection::Code;
 use crate::evidence;
 use crate::kafka::RateLimit;
 use crate::pipeline::ports::SourceEvent;
@@ -245,8 +246,8 @@ fn decision(saved: Result<Option<JobState>, Error>) -> Option<JobState> {
     }
 }
 
-/// What is wrong with the lines of a file. A rejected record of a topic has been a dead letter since it was ingested; a
-/// rejected line of a file is one only with `--dead-letter`.
+/// What is wrong with rejected records. One of a topic has been a dead letter since it was ingested, unless the database refuses
+/// it only now; a line of a file is one only with `--dead-letter`.
 fn fault(task: &Task, counts: &JobCounts) -> Option<&'static str> {
     let (read, rejected) = (counts.read(), counts.all_rejected());
     match task.source {
@@ -254,6 +255,10 @@ fn fault(task: &Task, counts: &JobCounts) -> Option<&'static str> {
         Source::File(_) if read == rejected => Some("no line of the file is an event"),
         Source::File(_) if rejected > 0 && !task.dead_letter => {
             Some("lines of the file were rejected")
+        }
+        Source::File(_) => None,
+        _ if counts.rejected.contains_key(Code::RefusedByStore.as_str()) && !task.dead_letter => {
+            Some("the database refused rows")
         }
         _ => None,
     }
