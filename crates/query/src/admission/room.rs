@@ -168,10 +168,8 @@ impl State {
         let mut kept = (0, 0);
         let Some(own) = self.guests.get(&id) else { return kept };
         for other in self.guests.values() {
-            if let Guest::Arriving(most) = other.guest
-                && other.turn.is_some_and(|turn| own.turn.is_none_or(|own| turn < own))
-            {
-                let rest = most.saturating_sub(other.bytes);
+            if other.turn.is_some_and(|turn| own.turn.is_none_or(|own| turn < own)) {
+                let rest = other.rest();
                 kept.1 = rest.max(kept.1);
                 if other.client == own.client {
                     kept.0 = rest.max(kept.0);
@@ -228,9 +226,10 @@ impl State {
             })
         };
         let wanted = self.bytes_of(own.client) + bytes;
-        // Clients that hold less than the waiting one get more time, because on a busy machine every guest is late.
+        // Clients that take less room than the waiting one get more time, because on a busy machine every guest is late.
         let patience = |entry: &Entry| {
-            if self.bytes_of(entry.client) < wanted { LONG_PATIENCE } else { PATIENCE }
+            let takes = self.bytes_of(entry.client) + entry.rest();
+            if takes < wanted { LONG_PATIENCE } else { PATIENCE }
         };
         let late = others().map(|(_, entry)| (entry.late(now), entry));
         let late = late.filter(|(late, _)| *late >= PATIENCE);
@@ -249,6 +248,14 @@ impl State {
 }
 
 impl Entry {
+    /// The bytes that a body may still get, which others leave free for it.
+    fn rest(&self) -> u64 {
+        match self.guest {
+            Guest::Arriving(most) => most.saturating_sub(self.bytes),
+            Guest::Leaving(_) | Guest::Fixed => 0,
+        }
+    }
+
     /// How long it has been waiting now.
     fn waits(&self, now: Instant) -> Duration {
         self.waits_for.map_or(Duration::ZERO, |wanted| now.saturating_duration_since(wanted.since))
@@ -303,12 +310,16 @@ impl Place {
         if self.evicted.flag.load(Ordering::Relaxed) {
             return Err(GivenUp);
         }
+        let mut rest = 0;
         if let Some(own) = state.guests.get_mut(&self.id) {
+            rest = own.rest();
             own.guest = Guest::Fixed;
         }
         drop(state);
-        // Nothing is kept free for it any longer.
-        self.room.freed.notify_waiters();
+        if rest > 0 {
+            // It was shorter than it might have been, and what was kept free for it is free.
+            self.room.freed.notify_waiters();
+        }
         Ok(())
     }
 
@@ -388,6 +399,19 @@ mod tests {
         let mut later = room.enter(Guest::Arriving(100), client(1));
         assert!(!fits(&mut later, 1).await, "the rest of the first is kept free");
         assert!(fits(&mut begun, 99).await);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_keeps_room_free_and_stalls_gives_way_soon() {
+        let room = Room::new(100, 100);
+        let mut stalled = room.enter(Guest::Arriving(100), client(1));
+        assert!(fits(&mut stalled, 1).await);
+        let mut waiting = room.enter(Guest::Arriving(10), client(2));
+        let growing = tokio::spawn(async move { waiting.grow(10).await });
+        let soon = LONG_PATIENCE / 2;
+        timeout(soon, stalled.is_evicted()).await.unwrap();
+        drop(stalled);
+        assert_eq!(timeout(soon, growing).await.unwrap().unwrap(), Ok(()));
     }
 
     #[tokio::test]
