@@ -213,6 +213,8 @@ struct Names {
     known: HashSet<String>,
     /// The dependencies of all entries, with their lines.
     needed: Vec<(String, u32)>,
+    /// The lines of the entries whose `uid` is empty, as Yarn 1 writes it for links.
+    without_uid: HashSet<u32>,
 }
 
 impl Names {
@@ -289,7 +291,13 @@ fn parse(text: &str, is_bun: bool, folder: &Path) -> Result<(Format, Vec<Entry>)
     if has_line("lockfileVersion:") {
         return Ok((Format::Pnpm, pnpm::entries(&tree::yaml_documents(text)?)?));
     }
-    Ok((Format::Yarn, yarn::entries(text)?))
+    Ok((Format::Yarn, yarn::entries(text, has_workspaces(folder))?))
+}
+
+fn has_workspaces(folder: &Path) -> bool {
+    let text = std::fs::read_to_string(folder.join("package.json"));
+    let project = text.ok().and_then(|text| tree::json(&text).ok());
+    project.is_some_and(|project| project.get("workspaces").is_some())
 }
 
 fn json(text: &str, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError> {

@@ -1,12 +1,15 @@
 //! yarn.lock of Yarn 1, which has its own format. The existing crates for it return no line numbers.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{Entry, LockfileError, Names};
 use crate::location::{Kind, Location, package_of, segments};
 
 const CUT: &str = "was the file cut off?";
 
-/// The packages of a lockfile.
-pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
+/// The packages of a lockfile. `has_workspaces`: whether the project builds packages of its own, which have no entry, so that a
+/// dependency without one need not be cut off.
+pub(super) fn entries(text: &str, has_workspaces: bool) -> Result<Vec<Entry>, LockfileError> {
     let mut entries = Vec::new();
     let mut names = Names::default();
     let mut block: Option<Block> = None;
@@ -46,8 +49,26 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, LockfileError> {
         block.ends_whole(&entries)?;
     }
     block.finish(&mut entries, &mut names)?;
-    names.none_is_cut_off()?;
+    if !has_workspaces {
+        names.none_is_cut_off()?;
+    }
+    are_one(&mut entries, &names.without_uid);
     Ok(entries)
+}
+
+/// A resolution to a link writes an entry for the range too, without a location and with an empty `uid`: it is the link.
+fn are_one(entries: &mut [Entry], without_uid: &HashSet<u32>) {
+    let elsewhere = entries.iter().filter_map(|entry| match entry.location {
+        Location::Elsewhere(kind) => Some((entry.name.clone(), kind)),
+        _ => None,
+    });
+    let elsewhere: HashMap<_, _> = elsewhere.collect();
+    let ranges = entries.iter_mut().filter(|entry| without_uid.contains(&entry.line));
+    for entry in ranges.filter(|entry| entry.location == Location::Unsaid) {
+        if let Some(kind) = elsewhere.get(&entry.name) {
+            entry.location = Location::Elsewhere(*kind);
+        }
+    }
 }
 
 /// One entry: `PATTERN, PATTERN:` and the indented lines after it.
@@ -58,6 +79,7 @@ struct Block {
     name: Option<String>,
     version: Option<String>,
     resolved: Option<String>,
+    uid: Option<String>,
     integrity: Option<String>,
     /// The heading above the present line, without its colon.
     section: String,
@@ -115,6 +137,7 @@ impl Block {
             "name" => &mut self.name,
             "version" => &mut self.version,
             "resolved" => &mut self.resolved,
+            "uid" => &mut self.uid,
             // Several digests stand on one line, in quotes.
             "integrity" => &mut self.integrity,
             _ => return Ok(()),
@@ -144,10 +167,20 @@ impl Block {
             let message = format!("an entry without a version; {CUT}");
             return Err(LockfileError::structure(self.line, message));
         };
+        if self.uid.as_deref() == Some("") {
+            seen.without_uid.insert(self.line);
+        }
         seen.entry(self.patterns.iter().map(String::as_str));
         let needed = self.dependencies.into_iter();
         seen.needed.extend(needed.filter(|(name, _)| !self.optional.contains(name)));
         let resolved = self.resolved.as_deref().map_or(Location::Unsaid, location);
+        // The patterns of an entry are one package. A resolution may add the place where that is.
+        let mut places = self.patterns.iter().map(|pattern| place(real(pattern).1));
+        let common = places.find(|place| *place != Location::Unsaid);
+        let resolved = match resolved {
+            Location::Unsaid => common.unwrap_or(Location::Unsaid),
+            resolved => resolved,
+        };
         let mut names: Vec<String> = Vec::new();
         for pattern in &self.patterns {
             let (name, range) = real(pattern);

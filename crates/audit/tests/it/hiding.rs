@@ -237,6 +237,29 @@ fn a_yarn_lock_that_ends_between_two_entries_is_not_audited() {
 fn a_yarn_lock_of_a_project_with_workspaces_is_whole() {
     let text = "# yarn lockfile v1\n\n\na@^1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    b-workspace \"^1.0.0\"\n\nc@^1.0.0:\n  version \"1.0.0\"\n";
     assert_eq!(asked(("yarn.lock", text), &[]).0, ["a 1.0.0", "c 1.0.0"]);
+    // Behind the last entry it looks like a part that was cut off, unless the project says that it has workspaces.
+    let text = text.replace("b-workspace", "z-workspace");
+    let run = Folder::new(&[("yarn.lock", &text)]).run(&service().url(), &[]);
+    assert_eq!(run.code, 2, "{run:?}");
+    let project = ("package.json", "{\"workspaces\": [\"packages/*\"]}");
+    let run = Folder::new(&[("yarn.lock", &text), project]).run(&service().url(), &[]);
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+/// Yarn 1 writes the range of the dependency beside the place to which a resolution leads it.
+#[test]
+fn a_resolution_to_a_place_is_there_for_each_of_its_patterns() {
+    for (text, expected) in [
+        ("s@^1.0.0, \"s@file:../s\":\n  version \"1.2.0\"\n", json!({"file": 1})),
+        (
+            "s@^1.0.0:\n  version \"0.0.0\"\n  uid \"\"\n\n\"s@link:../s\":\n  version \"0.0.0\"\n  uid \"\"\n",
+            json!({"link": 2}),
+        ),
+    ] {
+        let text = format!("# yarn lockfile v1\n\n\n{text}");
+        let (found, left_out) = asked(("yarn.lock", &text), &[]);
+        assert_eq!((found, left_out), (Vec::<String>::new(), expected), "{text}");
+    }
 }
 
 #[test]

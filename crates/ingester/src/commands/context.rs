@@ -75,10 +75,10 @@ impl Context {
         })
     }
 
-    /// For rows that were refused before (see [`Retrying::judging_rows_alone`]).
-    pub(crate) fn judging_rows_alone(self) -> Self {
+    /// For rows that were refused before (see [`Retrying::evaluating_rows_alone`]).
+    pub(crate) fn evaluating_rows_alone(self) -> Self {
         let table = Retrying::new(self.store.inner().clone(), self.waits.clone());
-        Self { store: Arc::new(table.judging_rows_alone()), ..self }
+        Self { store: Arc::new(table.evaluating_rows_alone()), ..self }
     }
 
     /// The highest generation in the table.

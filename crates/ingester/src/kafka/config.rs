@@ -100,8 +100,16 @@ pub(crate) fn refused(error: KafkaError) -> anyhow::Error {
 
 /// The setting that librdkafka refused. Its own message is left out: it quotes the value, which may be a secret.
 pub(super) fn refused_setting(error: &KafkaError) -> Option<ConfigError> {
-    let KafkaError::ClientConfig(_, _, key, _) = error else { return None };
-    Some(ConfigError::invalid(format!("kafka.client.{key}"), "is refused by librdkafka"))
+    match error {
+        KafkaError::ClientConfig(_, _, key, _) => {
+            Some(ConfigError::invalid(format!("kafka.client.{key}"), "is refused by librdkafka"))
+        }
+        // Two settings that contradict each other. Messages of this form have their names alone.
+        KafkaError::ClientCreation(words) if words.contains(" must be ") => {
+            Some(ConfigError::invalid("kafka.client", words.clone()))
+        }
+        _ => None,
+    }
 }
 
 fn pass_through(config: &mut ClientConfig, settings: &Settings) {

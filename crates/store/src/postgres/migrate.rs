@@ -108,6 +108,8 @@ mod tests {
     use testkit::{Proxy, eventually, postgres};
 
     use super::*;
+    use crate::postgres::session::Session;
+    use crate::settings::PostgresUrl;
     use crate::{PublicationTable, StoreSettings, open};
 
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -163,5 +165,17 @@ mod tests {
         assert!(matches!(error, Error::Transient(_)), "{error}");
         table.migrate().await.unwrap();
         table.answers().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_idle_process_is_ended_only_for_its_advisory_lock() {
+        let url = postgres().database().await.url;
+        let settings = StoreSettings { url: url.clone(), ..StoreSettings::default() };
+        let url = PostgresUrl::parse(&url).unwrap();
+        let mut one = Session::open(&url, &settings, None).await.unwrap();
+        let mut other = Session::open(&url, &settings, None).await.unwrap();
+        assert!(!one.backend.end(&mut other.connection).await.unwrap());
+        one.connection.execute("SELECT pg_advisory_lock(7)").await.unwrap();
+        assert!(one.backend.end(&mut other.connection).await.unwrap());
     }
 }

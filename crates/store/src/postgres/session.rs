@@ -145,11 +145,12 @@ impl Backend {
         Ok(Activity { is_active, since: row.try_get(1)?, waits_for_a_lock })
     }
 
-    /// Terminates the server process, which may hold the locks of an abandoned statement. An idle process holds no
-    /// locks, and behind a pooler may serve another client by now, so it is left alone.
+    /// Terminates the server process, which may hold the locks of an abandoned statement. An idle process holds no locks but a
+    /// migration's advisory lock, and behind a pooler may serve another client by now, so it is left alone without that.
     pub(super) async fn end(&self, connection: &mut PgConnection) -> sqlx::Result<bool> {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                   WHERE pid = $1 AND backend_start::text = $2 AND state <> 'idle'";
+                   WHERE pid = $1 AND backend_start::text = $2 AND (state <> 'idle' OR EXISTS ( \
+                   SELECT FROM pg_locks WHERE pg_locks.pid = $1 AND locktype = 'advisory' AND granted))";
         let ended: Option<bool> = sqlx::query_scalar(sql)
             .bind(self.pid)
             .bind(&self.start)

@@ -37,7 +37,7 @@ pub struct Retrying<S: ?Sized> {
     /// Whether to wait until such a refusal ends.
     outlasts_refusals: bool,
     /// Whether many refused rows show nothing about the table.
-    judges_rows_alone: bool,
+    evaluates_rows_alone: bool,
     rows: Mutex<RecentRows>,
     /// When the last write ended.
     ended: Mutex<Option<Instant>>,
@@ -52,7 +52,7 @@ impl<S: ?Sized> Retrying<S> {
             observer,
             served: AtomicBool::new(false),
             outlasts_refusals: false,
-            judges_rows_alone: false,
+            evaluates_rows_alone: false,
             rows: Mutex::default(),
             ended: Mutex::default(),
         }
@@ -67,8 +67,8 @@ impl<S: ?Sized> Retrying<S> {
     /// For rows that were refused before, such as those of dead letters: that most of them are refused again does not mean that
     /// the table is at fault.
     #[must_use]
-    pub fn judging_rows_alone(self) -> Self {
-        Self { judges_rows_alone: true, ..self }
+    pub fn evaluating_rows_alone(self) -> Self {
+        Self { evaluates_rows_alone: true, ..self }
     }
 
     /// The wrapped store.
@@ -84,7 +84,7 @@ impl<S: ?Sized> Retrying<S> {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let mut wait = Wait::new(&*self.observer);
+        let mut wait = Wait::new(&*self.observer).begins();
         loop {
             match attempt().await {
                 Ok(value) => {

@@ -267,7 +267,7 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
 
     /// Refuses a row, unless too many were refused already.
     fn refuse(&self, error: &Error) -> Verdict {
-        if self.judges_rows_alone {
+        if self.evaluates_rows_alone {
             return Verdict::Refused(error.to_string());
         }
         let at_start = if self.outlasts_refusals { REFUSED_AT_START } else { RECENT };

@@ -355,9 +355,9 @@ async fn rows_that_are_tried_again_after_a_fault_of_the_table_count_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_that_were_refused_before_are_judged_alone() {
+async fn rows_that_were_refused_before_are_evaluated_alone() {
     let scene = scene([], |_| Err(data()));
-    let again = Retrying::new(scene.store.clone(), scene.observed.clone()).judging_rows_alone();
+    let again = Retrying::new(scene.store.clone(), scene.observed.clone()).evaluating_rows_alone();
     assert_eq!(again.write(&rows(30)).await.unwrap().refused.len(), 30);
 }
 

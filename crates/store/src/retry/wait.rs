@@ -76,6 +76,12 @@ impl<'o> Wait<'o> {
         Self { observer, began: None, next: FIRST, told: None }
     }
 
+    /// From now on an operation tries, which may take long until its first failure.
+    pub(super) fn begins(mut self) -> Self {
+        self.began = Some(Instant::now());
+        self
+    }
+
     /// The time since the first failed try; zero before that.
     pub(super) fn elapsed(&self) -> Duration {
         self.began.map_or(Duration::ZERO, |began| began.elapsed())

@@ -123,7 +123,7 @@ impl Redrive {
         let output = Output::chosen(self.output);
         let selection = self.selection;
         selection.check_order()?;
-        let context = Context::load(settings).await?.judging_rows_alone();
+        let context = Context::load(settings).await?.evaluating_rows_alone();
         if !self.dry_run {
             context.store.migrate().await?;
         }
