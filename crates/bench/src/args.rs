@@ -13,6 +13,9 @@ pub(crate) struct Args {
     /// Events in the topic
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10_000..))]
     pub(crate) records: u32,
+    /// Rows that the table has before the measurement of a large table, in `growth`
+    #[arg(long, default_value_t = 4_000_000)]
+    pub(crate) table_rows: u32,
     /// How often each contender of `peers` runs
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
@@ -33,7 +36,7 @@ pub(crate) enum Part {
     Peers,
     /// From Kafka into PostgreSQL and SQLite
     Ingest,
-    /// The same with 1, 2 and 4 times the records, and with 1, 2 and 4 ingesters
+    /// The same with 1, 2 and 4 times the records, with 1, 2 and 4 ingesters, a large table, and 64 partitions
     Growth,
     /// Decoding and both verdicts, on one core
     Decode,

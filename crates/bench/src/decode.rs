@@ -96,6 +96,7 @@ struct BarePackage<'a> {
     ecosystem: &'a str,
     name: &'a str,
     version: &'a str,
+    integrity: Option<&'a str>,
 }
 
 #[derive(Deserialize)]

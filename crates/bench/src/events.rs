@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use model::Timestamp;
 
 use crate::exits::{HOUR, Random};
@@ -66,6 +68,12 @@ impl Events {
         (name(index), version)
     }
 
+    /// A digest as npm's lockfiles write it: SHA-512 in base64, which compresses as badly as a real one.
+    fn integrity(&mut self) -> String {
+        let digest: [u8; 64] = std::array::from_fn(|_| self.random.below(256).to_le_bytes()[0]);
+        format!("sha512-{}", BASE64_STANDARD.encode(digest))
+    }
+
     fn auth(&mut self, at: &str) -> (&'static str, String) {
         match self.random.below(20) {
             0..12 => (
@@ -103,18 +111,20 @@ impl Iterator for Events {
         } else {
             self.random.address()
         };
+        let integrity = self.integrity();
         let key = format!("pkg:npm/{}", name.replacen('@', "%40", 1));
         let value = format!(
             concat!(
                 r#"{{"specversion":"1.0","id":"01J3YQ{:010X}","source":"/registry/npm/publish","#,
                 r#""type":"registry.package.published.v1","time":"{at}","#,
-                r#""data":{{"package":{{"ecosystem":"npm","name":"{name}","version":"{version}"}},"publishedAt":"{at}","#,
+                r#""data":{{"package":{{"ecosystem":"npm","name":"{name}","version":"{version}","integrity":"{integrity}"}},"publishedAt":"{at}","#,
                 r#""actor":{{"kind":"{kind}","username":"{username}"}},"request":{{"ip":"{ip}"}},"auth":{{{auth}}}}}}}"#
             ),
             self.next,
             at = at,
             name = name,
             version = version,
+            integrity = integrity,
             kind = kind,
             username = username,
             ip = ip,

@@ -30,7 +30,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         ingest::run(workspace, &mut report, args.records, now)?;
     }
     if wanted(Part::Growth) {
-        growth::run(workspace, &mut report, args.records, now)?;
+        growth::run(workspace, &mut report, args, now)?;
     }
     if wanted(Part::Query) {
         let served = query::run(workspace, &mut report)?;

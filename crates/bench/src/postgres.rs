@@ -63,6 +63,13 @@ pub(crate) async fn count(url: &str) -> Result<i64> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM publication").fetch_one(&mut connection).await?)
 }
 
+/// The bytes of the table and its indexes together.
+pub(crate) async fn size(url: &str) -> Result<f64> {
+    let mut connection = PgConnection::connect(url).await?;
+    let bytes = "SELECT pg_total_relation_size('publication')::float8";
+    Ok(sqlx::query_scalar(bytes).fetch_one(&mut connection).await?)
+}
+
 /// Executes statements, each in its own transaction, so that later writes are logged as usual. Then runs a checkpoint.
 pub(crate) async fn execute(url: &str, statements: &[&'static str]) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;

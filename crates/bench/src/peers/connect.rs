@@ -34,7 +34,7 @@ const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
 /// The fields that become columns. The converter skips the others.
 const SCHEMA: &str = concat!(
     r#"{"type":"struct","fields":[{"field":"data","type":"struct","fields":["#,
-    r#"{"field":"package","type":"struct","fields":[{"field":"name","type":"string"},{"field":"version","type":"string"}]},"#,
+    r#"{"field":"package","type":"struct","fields":[{"field":"name","type":"string"},{"field":"version","type":"string"},{"field":"integrity","type":"string"}]},"#,
     r#"{"field":"publishedAt","type":"string","name":"io.debezium.time.ZonedTimestamp"},"#,
     r#"{"field":"actor","type":"struct","fields":[{"field":"kind","type":"string"},{"field":"username","type":"string"}]},"#,
     r#"{"field":"auth","type":"struct","fields":[{"field":"credential","type":"string"}]}]}]}"#

@@ -116,6 +116,8 @@ impl Rows {
         let text = "  PostgreSQL's processor time a million";
         report.add("fresh_postgres_cpu", text, fresh.postgres / self.million(), "s");
         report.add("fresh_peak", "  peak memory", fresh.peak, "MiB");
+        let size = bench.runtime.block_on(postgres::size(&database))?;
+        report.add("row_size", "  a row, indexes included", size / rows as f64, "bytes");
         bench.runtime.block_on(postgres::settle(&database))?;
         let known = ingest(&place, &format!("known-{round}"), 1, bench.records, bench.processes())?;
         report.add("known", "ours: rows already there", known.rate, "rows/s");

@@ -15,8 +15,8 @@ const SQL: &str = "SELECT i.name, h.versions, h.usernames, h.created, h.methods 
     FROM unnest($1::text[]) WITH ORDINALITY AS i(name, place) CROSS JOIN LATERAL ( \
         SELECT string_agg(version, E'\\n') AS versions, \
             string_agg(coalesce(username, E'\\t'), E'\\n') AS usernames, \
-            string_agg(timestamptz_send(created), '') AS created, \
-            string_agg(CASE WHEN tfa THEN 's' WHEN credential = 'oidc' THEN 'o' WHEN NOT tfa THEN 'f' ELSE 'u' END, '') \
+            string_agg(timestamptz_send(created), NULL) AS created, \
+            string_agg(CASE WHEN tfa THEN 's' WHEN credential = 'oidc' THEN 'o' WHEN NOT tfa THEN 'f' ELSE 'u' END, NULL) \
                 AS methods \
         FROM (SELECT version, username, created, tfa, credential FROM publication AS p \
             WHERE p.name = i.name LIMIT $2) AS p \
