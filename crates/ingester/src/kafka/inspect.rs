@@ -322,7 +322,9 @@ fn can_write(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
 
 #[cfg(test)]
 mod tests {
-    use testkit::{Kafka, NetworkFault, Proxy, unique};
+    use std::sync::Arc;
+
+    use testkit::{Kafka, NetworkFault, Proxy, eventually, unique};
 
     use super::*;
 
@@ -334,19 +336,22 @@ mod tests {
         let proxy = Proxy::start();
         let kafka = Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(proxy.port())).start();
         proxy.forward_to(&kafka.listener("PROXIED"));
-        proxy.set(NetworkFault::RequestsLost(OFFSET_COMMIT));
         let topic = unique("silent");
         testkit::topic(&kafka.brokers(), &topic, 1, &[]).await;
         let mut settings = Settings::default();
         settings.kafka.brokers = proxy.address();
-        let asking = tokio::task::spawn_blocking(move || {
-            let consumer = probe(&settings).create_with_context(Quiet::default()).unwrap();
-            let right = can_use_group(&consumer, &topic);
-            // Closing a consumer would wait for the answer, too.
-            std::mem::forget(consumer);
-            right
-        });
-        let right = tokio::time::timeout(QUESTION * 2, asking).await.unwrap().unwrap();
+        let consumer: Arc<BaseConsumer<Quiet>> =
+            Arc::new(probe(&settings).create_with_context(Quiet::default()).unwrap());
+        let ask = || {
+            let (consumer, topic) = (consumer.clone(), topic.clone());
+            tokio::task::spawn_blocking(move || can_use_group(&consumer, &topic))
+        };
+        eventually("a coordinator", QUESTION * 6, async || ask().await.unwrap() == Right::Given)
+            .await;
+        proxy.set(NetworkFault::RequestsLost(OFFSET_COMMIT));
+        let right = tokio::time::timeout(QUESTION * 2, ask()).await.unwrap().unwrap();
+        // Closing a consumer waits for the answer, too.
+        proxy.set(NetworkFault::None);
         assert!(matches!(&right, Right::Refused(words) if words.contains("commit")), "{right:?}");
     }
 }
