@@ -155,9 +155,9 @@ fn is_git(url: &Url) -> bool {
 /// Whether the URL's path is that of a tarball. A fragment does not change what is downloaded from there.
 fn has_tarball(url: &Url) -> bool {
     let path = segments(url.path());
-    let is_archive =
+    let is_tarball =
         |file: &String| [".tgz", ".tar.gz", ".tar"].iter().any(|end| file.ends_with(end));
-    path.last().is_some_and(is_archive) || package_of(&path).is_some()
+    path.last().is_some_and(is_tarball) || package_of(&path).is_some()
 }
 
 /// `host` or `host:port` of a URL, as an argument for `--registry`.

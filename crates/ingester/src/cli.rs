@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use service::{config, lifecycle, notify, telemetry};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -64,13 +64,10 @@ enum Command {
     /// Bring the database's schema up to this build's
     Migrate,
     /// Ask the exit lists: explain a verdict, show what they cover, check a directory
-    Tor(Tor),
-}
-
-#[derive(Debug, Args)]
-struct Tor {
-    #[command(subcommand)]
-    command: TorCommand,
+    Tor {
+        #[command(subcommand)]
+        command: TorCommand,
+    },
 }
 
 impl Cli {
@@ -142,7 +139,7 @@ impl Command {
             Self::Reconcile(reconcile) => reconcile.run(settings, stop).await,
             Self::Check(check) => check.run(settings).await,
             Self::Event { command } => command.run(&settings),
-            Self::Tor(tor) => tor.command.run(&settings, &mut stdout()),
+            Self::Tor { command } => command.run(&settings, &mut stdout()),
             Self::Migrate => migrate(&settings).await.map(|()| true),
         }
     }

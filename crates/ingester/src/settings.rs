@@ -20,7 +20,7 @@ use ureq::http::Uri;
 use crate::decode::DecodeRules;
 #[cfg(test)]
 pub(crate) use kafka_client::LOGINS;
-pub(crate) use kafka_client::{QUEUED_MESSAGES, queued_kbytes};
+pub(crate) use kafka_client::{BATCH_BYTES, DEAD_LETTER_BYTES, QUEUED_MESSAGES};
 
 /// All of the ingester's settings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -310,6 +310,9 @@ impl Default for Shutdown {
     }
 }
 
+/// `session.timeout.ms`, if it is not set.
+pub(crate) const SESSION_MILLIS: u64 = 10_000;
+
 /// The assignor, by which the members share the partitions.
 pub(crate) const OUR_ASSIGNOR: &str = "cooperative-sticky";
 
@@ -318,6 +321,18 @@ impl Kafka {
     pub(crate) fn is_broker_assigned(&self) -> bool {
         let protocol = self.client.get("group.protocol");
         protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
+    }
+
+    /// How long the group waits for a member's heartbeat. Where the broker decides: the broker's default.
+    pub(crate) fn session_timeout(&self) -> Duration {
+        let millis = self.client.get("session.timeout.ms").and_then(|text| text.parse().ok());
+        let default = if self.is_broker_assigned() { 45_000 } else { SESSION_MILLIS };
+        Duration::from_millis(millis.unwrap_or(default))
+    }
+
+    /// Whether the connections to the brokers use TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        kafka_client::has_tls(&self.client)
     }
 
     /// The name by which brokers list this program's clients.
@@ -347,6 +362,11 @@ impl Kafka {
     }
 }
 
+/// A size as a number of bytes in memory.
+pub(crate) fn in_memory(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
 fn is_web_address(text: &str) -> bool {
     text.parse::<Uri>()
         .is_ok_and(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")))
@@ -366,6 +386,16 @@ impl Limits {
     const GREATEST_BUFFER: ByteSize = ByteSize::gib(4);
     /// Kafka stores a record's size in 31 bits.
     const GREATEST_EVENT: ByteSize = ByteSize::gib(2);
+
+    /// librdkafka's own buffer, in KiB: a third of the limit. Its default is 64 MiB.
+    pub(crate) fn client_kib(&self) -> u64 {
+        (self.max_buffered_bytes.as_u64() / 3 / 1024).max(1024)
+    }
+
+    /// The bytes that are left for the ingester's own batches.
+    pub(crate) fn own_bytes(&self) -> usize {
+        in_memory(self.max_buffered_bytes) / 3 * 2
+    }
 
     fn check(&self) -> Result<(), ConfigError> {
         if self.max_event_bytes > Self::GREATEST_EVENT {
@@ -402,8 +432,7 @@ impl LayeredSettings for Settings {
             return Err(ConfigError::invalid("enrich.generation", "must be at most 2147483647"));
         }
         self.kafka.check()?;
-        let buffered = self.limits.max_buffered_bytes.as_u64();
-        kafka_client::check_sizes(&self.kafka.client, buffered)?;
+        kafka_client::check_sizes(&self.kafka.client, &self.limits)?;
         self.limits.check()?;
         self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
         // With no grace time, a stop would interrupt all writes and commits.
@@ -462,8 +491,7 @@ impl Settings {
         DecodeRules {
             ecosystem: self.registry.ecosystem.clone(),
             event_type: self.events.kind.clone(),
-            max_event_bytes: usize::try_from(self.limits.max_event_bytes.as_u64())
-                .unwrap_or(usize::MAX),
+            max_event_bytes: in_memory(self.limits.max_event_bytes),
         }
     }
 }

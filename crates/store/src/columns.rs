@@ -1,8 +1,8 @@
 //! The columns of a row in the databases: their types, and a publication from a row's values.
 
 use model::{
-    Actor, COLUMN_COUNT, Credential, EventIdentity, Integrity, InvalidName, PackageName,
-    Publication, PublicationId, PublicationInfo, TfaReason, Timestamp, TorReason, Username,
+    Actor, COLUMN_COUNT, Credential, EventIdentity, Integrity, PackageName, Publication,
+    PublicationId, PublicationInfo, TfaReason, Timestamp, TorReason, Username,
 };
 
 use crate::Error;
@@ -85,7 +85,7 @@ pub(crate) trait Source {
 
 /// The publication with the key `id`, from a row.
 pub(crate) fn publication(source: &impl Source, id: PublicationId) -> Result<Publication, Error> {
-    let name = source.text(2)?.map(Username::new).transpose().map_err(inconsistent)?;
+    let name = source.text(2)?.map(Username::new).transpose()?;
     let identity = source.bytes(14)?.try_into().map_err(|_| null(14))?;
     Ok(Publication {
         id,
@@ -100,7 +100,7 @@ pub(crate) fn publication(source: &impl Source, id: PublicationId) -> Result<Pub
             credential: Credential::parse(there(source.text(10)?, 10)?)?,
             actor: Actor::parse(there(source.text(11)?, 11)?)?,
             disputed: there(source.flag(15)?, 15)?,
-            integrity: source.text(16)?.map(Integrity::new).transpose().map_err(inconsistent)?,
+            integrity: source.text(16)?.map(Integrity::new).transpose()?,
         },
         tor_evidence_until: source.time(8)?,
         revision: source.number(12)?,
@@ -111,13 +111,13 @@ pub(crate) fn publication(source: &impl Source, id: PublicationId) -> Result<Pub
 
 /// The package name in a row.
 pub(crate) fn name(text: &str) -> Result<PackageName, Error> {
-    PackageName::new(text).map_err(inconsistent)
+    Ok(PackageName::new(text)?)
 }
 
 /// The key of a row.
 pub(crate) fn id(source: &impl Source) -> Result<PublicationId, Error> {
     let (name, version) = (there(source.text(0)?, 0)?, there(source.text(1)?, 1)?);
-    PublicationId::new(name, version).map_err(inconsistent)
+    Ok(PublicationId::new(name, version)?)
 }
 
 fn there<T>(value: Option<T>, column: usize) -> Result<T, Error> {
@@ -127,10 +127,6 @@ fn there<T>(value: Option<T>, column: usize) -> Result<T, Error> {
 fn null(column: usize) -> Error {
     let name = COLUMNS[column].name;
     Error::fatal(format!("a row's {name} holds what no event can have"))
-}
-
-fn inconsistent(_: InvalidName) -> Error {
-    Error::fatal("a row holds a value that no event can have")
 }
 
 #[cfg(test)]

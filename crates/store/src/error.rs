@@ -56,6 +56,11 @@ impl Error {
         Self::Fatal(message.into())
     }
 
+    /// A row that this build or an earlier one did not write.
+    pub(crate) const fn inconsistent() -> Self {
+        Self::Fatal(Cow::Borrowed("a row holds a value that no event can have"))
+    }
+
     pub(crate) fn transient(message: impl Into<Cow<'static, str>>) -> Self {
         Self::Transient(message.into())
     }
@@ -128,6 +133,12 @@ impl From<rusqlite::Error> for Error {
             _ => Error::Fatal,
         };
         class(error.to_string().into())
+    }
+}
+
+impl From<model::InvalidName> for Error {
+    fn from(_: model::InvalidName) -> Self {
+        Self::inconsistent()
     }
 }
 

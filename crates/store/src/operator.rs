@@ -140,6 +140,18 @@ pub struct JobUpdate {
     pub end: Option<(JobState, Option<String>)>,
 }
 
+impl JobUpdate {
+    /// The columns: position, counts, and at the end the state and its reason.
+    pub(crate) fn columns(&self) -> Result<JobColumns<'_>, Error> {
+        let JobProgress { position, counts } = &self.progress;
+        let end = self.end.as_ref().map(|(state, note)| (state.as_str(), note.as_deref()));
+        let (state, note) = end.unzip();
+        Ok((write(position)?, write(counts)?, state, note.flatten()))
+    }
+}
+
+type JobColumns<'u> = (String, String, Option<&'static str>, Option<&'u str>);
+
 /// Stores the jobs of replays. The caller supplies the times.
 #[async_trait]
 pub trait Jobs: Send + Sync {
@@ -212,7 +224,7 @@ fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
         .map_err(|error| Error::fatal(format!("a replay job cannot be read: {error}")))
 }
 
-pub(crate) fn write(value: &impl Serialize) -> Result<String, Error> {
+fn write(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value)
         .map_err(|error| Error::fatal(format!("a replay job cannot be written: {error}")))
 }

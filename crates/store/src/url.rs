@@ -159,9 +159,6 @@ impl PostgresUrl {
             let hint = "write it into the URL and unset the variable";
             return Err(format!("is not all: {name} is set, which is not followed; {hint}").into());
         }
-        if authority(url).contains(',') {
-            return Err(Problem::Borrowed(SEVERAL));
-        }
         // A `/` or `#` ends the user and password of a URL. The rest of the password would become the host, the port or the
         // database, and an error message would print it.
         let path = url.split('?').next().and_then(|url| url.splitn(4, '/').nth(3));
@@ -264,14 +261,14 @@ impl<'u> Given<'u> {
     /// The URL with the host that libpq would connect to: `hostaddr`, else `host`, else the URL's own, else that of `PGHOST`, else
     /// this machine's socket.
     fn with_host(&self, base: &str) -> Result<String, Problem> {
-        let named = self.hostaddr.clone().or_else(|| self.host.clone());
         let (scheme, rest) = base.split_once("://").ok_or("cannot be read as a database URL")?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (user, place) = authority.rsplit_once('@').unwrap_or(("", authority));
         let port = place.rfind(':').filter(|&at| !place[at..].contains(']'));
         let (own, port) = place.split_at(port.unwrap_or(place.len()));
-        let host = match named {
-            Some(host) => host,
+        let host = match self.hostaddr.as_ref().or(self.host.as_ref()) {
+            _ if place.contains(',') => return Err(SEVERAL.into()),
+            Some(host) => host.clone(),
             None if !own.is_empty() => return Ok(base.to_owned()),
             None => PgConnectOptions::new_without_pgpass().get_host().to_owned(),
         };
@@ -359,14 +356,6 @@ fn readable(key: &str, path: &str) -> Result<String, Problem> {
     let bytes = std::fs::read(Path::new(path))
         .map_err(|error| format!("names in {key} {path}, which cannot be read: {error}"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// The host and port of a URL, not decoded.
-fn authority(url: &str) -> &str {
-    let behind = url.split_once("://").map_or("", |(_, behind)| behind);
-    let end = behind.find(['/', '?', '#']).unwrap_or(behind.len());
-    let authority = &behind[..end];
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// Parses a `sqlite://` URL.

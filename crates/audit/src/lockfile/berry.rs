@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::{Entry, LockfileError, Names};
+use super::{Entry, LockfileError, Names, split_name};
 use crate::location::{Kind, Location, package_of, segments};
 use crate::tree::{Map, Node};
 
@@ -65,7 +65,7 @@ fn dependencies(node: &Node) -> impl Iterator<Item = (&str, u32)> {
 }
 
 fn entry(resolution: &str, line: u32) -> Option<Entry> {
-    let (name, reference) = split(resolution)?;
+    let (name, reference) = split_name(resolution)?;
     // `virtual:HASH#REFERENCE` is the same package with other peer dependencies.
     let reference = match reference.strip_prefix("virtual:") {
         Some(virtual_reference) => virtual_reference.split_once('#')?.1,
@@ -97,14 +97,8 @@ fn entry(resolution: &str, line: u32) -> Option<Entry> {
         None => Location::Unsaid,
     };
     // An alias in a reference: `npm:NAME@VERSION`.
-    let (name, version) = split(version).unwrap_or((name, version));
+    let (name, version) = split_name(version).unwrap_or((name, version));
     Some(Entry::npm(name, line).version(Some(version)).at(location))
-}
-
-/// Splits a locator into the name and the text after its `@`.
-fn split(locator: &str) -> Option<(&str, &str)> {
-    let (at, _) = locator.char_indices().skip(1).find(|&(_, letter)| letter == '@')?;
-    Some((&locator[..at], &locator[at + 1..]))
 }
 
 #[cfg(test)]

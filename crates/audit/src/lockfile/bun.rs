@@ -2,7 +2,7 @@
 
 use nodejs_semver::Version;
 
-use super::{Entry, LockfileError};
+use super::{Entry, LockfileError, split_name};
 use crate::location::{Kind, Location};
 use crate::tree::{Map, Node, Value};
 
@@ -39,8 +39,7 @@ fn entry(key: &str, package: &Node) -> Result<Option<Entry>, LockfileError> {
         || LockfileError::structure(package.line, "a package that is not [NAME@VERSION, …]");
     let items = package.items();
     let spec = items.first().and_then(Node::text).ok_or_else(broken)?;
-    let at = spec.char_indices().skip(1).find(|&(_, letter)| letter == '@').ok_or_else(broken)?.0;
-    let (name, version) = (&spec[..at], &spec[at + 1..]);
+    let (name, version) = split_name(spec).ok_or_else(broken)?;
     if version.starts_with("root:") {
         return Ok(None);
     }

@@ -222,7 +222,8 @@ impl Names {
     fn entry<'p>(&mut self, patterns: impl Iterator<Item = &'p str>) {
         let mut patterns = patterns.peekable();
         self.last = patterns.peek().copied().unwrap_or_default().to_owned();
-        self.known.extend(patterns.map(|pattern| name_of(pattern).to_owned()));
+        let names = patterns.map(|pattern| split_name(pattern).map_or(pattern, |(name, _)| name));
+        self.known.extend(names.map(ToOwned::to_owned));
     }
 
     /// Refuses the file if a dependency is missing that would be behind the last entry. Others may be missing: Yarn 1 has
@@ -239,10 +240,10 @@ impl Names {
     }
 }
 
-/// The name in `NAME@RANGE`.
-fn name_of(pattern: &str) -> &str {
-    let at = pattern.char_indices().skip(1).find(|&(_, letter)| letter == '@');
-    at.map_or(pattern, |(at, _)| &pattern[..at])
+/// The name in `NAME@REST`, and the rest. The `@` of a scope is part of the name.
+fn split_name(text: &str) -> Option<(&str, &str)> {
+    let (at, _) = text.char_indices().skip(1).find(|&(_, letter)| letter == '@')?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 fn text_of(input: impl Read) -> Result<String, LockfileError> {

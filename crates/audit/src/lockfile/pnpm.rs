@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{Entry, LockfileError};
+use super::{Entry, LockfileError, split_name};
 use crate::location::{Kind, Location, package_of, segments};
 use crate::tree::{Map, Node};
 
@@ -148,11 +148,8 @@ impl<'k> Key<'k> {
 
     /// Reads keys with a location: `name@file:x`, `file:x`, `github.com/user/repository/0123`, `@git+ssh…`.
     fn placed(key: &'k str) -> Self {
-        let at = key.char_indices().skip(1).find(|&(_, letter)| letter == '@');
-        let (name, place) = match at {
-            Some((at, _)) if !key[..at].contains(':') => (&key[..at], &key[at + 1..]),
-            _ => (key, key),
-        };
+        let named = split_name(key).filter(|(name, _)| !name.contains(':'));
+        let (name, place) = named.unwrap_or((key, key));
         let place = place.split('(').next().unwrap_or(place);
         let location = match Location::read(place) {
             // Without a scheme, in old versions: a repository or another host.

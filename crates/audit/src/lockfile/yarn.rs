@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Entry, LockfileError, Names};
+use super::{Entry, LockfileError, Names, split_name};
 use crate::location::{Kind, Location, package_of, segments};
 
 const CUT: &str = "was the file cut off?";
@@ -217,15 +217,9 @@ fn location(resolved: &str) -> Location {
 
 /// The real name and the range of a pattern: `alias@npm:name@range` has the name `name`.
 fn real(pattern: &str) -> (&str, &str) {
-    let split =
-        |text: &'_ str| text.char_indices().skip(1).find(|&(_, c)| c == '@').map(|(at, _)| at);
-    let Some(at) = split(pattern) else { return (pattern, "") };
-    let (name, range) = (&pattern[..at], &pattern[at + 1..]);
+    let (name, range) = split_name(pattern).unwrap_or((pattern, ""));
     match range.strip_prefix("npm:") {
-        Some(target) => match split(target) {
-            Some(at) => (&target[..at], &target[at + 1..]),
-            None => (target, ""),
-        },
+        Some(target) => split_name(target).unwrap_or((target, "")),
         None => (name, range),
     }
 }

@@ -11,19 +11,11 @@ use std::sync::Arc;
 use model::Timestamp;
 
 use super::Near;
-use crate::{Family, List, Refusal, TorRules};
+use super::version::Version;
+use crate::{Family, List, TorRules};
 
 /// 30 days: a month of hourly lists, some 700, is evaluated and merged in a few milliseconds.
 pub(super) const BUCKET_MICROS: i64 = 30 * 86_400 * 1_000_000;
-
-/// The result of a list's validation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// Not evaluated yet.
-    New,
-    Valid,
-    Refused(Refusal),
-}
 
 /// One list.
 #[derive(Clone)]
@@ -32,16 +24,10 @@ pub(super) struct Entry {
     pub(super) time: Timestamp,
     /// The time up to which the list is evidence; it decides coverage and settling ([`List::as_of`]).
     pub(super) as_of: Timestamp,
-    pub(super) origin: Arc<Path>,
-    /// Increases with every list added; of two lists of one origin the higher serial is the current list.
-    pub(super) serial: u64,
+    pub(super) version: Version,
     pub(super) distinct: [usize; 2],
     /// [`List::digest`].
     pub(super) digest: u64,
-    /// The state after the last evaluation.
-    pub(super) state: State,
-    /// The state before the current update.
-    pub(super) before: State,
     /// Sightings in the format of [`pack`].
     sightings: Arc<[u8]>,
 }
@@ -86,17 +72,14 @@ impl Bucket {
         let entry = Entry {
             time: list.time(),
             as_of: list.as_of(),
-            origin,
-            serial,
+            version: Version::new(origin, serial),
             distinct: Family::ALL.map(|family| list.distinct(family)),
             digest: list.digest(),
-            state: State::New,
-            before: State::New,
             sightings: pack(list.time(), &numbered).into(),
         };
         let at = self
             .entries
-            .partition_point(|other| (other.time, other.serial) <= (entry.time, serial));
+            .partition_point(|other| (other.time, other.version.serial) <= (entry.time, serial));
         self.entries.insert(at, entry);
     }
 
@@ -104,7 +87,7 @@ impl Bucket {
     pub(super) fn rebuild(&mut self, window: i64) {
         let mut runs: Vec<Vec<Run>> = vec![Vec::new(); self.numbers.len()];
         self.range = None;
-        for entry in self.entries.iter().filter(|entry| entry.state == State::Valid) {
+        for entry in self.entries.iter().filter(|entry| entry.version.is_valid()) {
             for (number, seen) in unpack(entry.time, &entry.sightings) {
                 if let Some(runs) = runs.get_mut(number as usize) {
                     extend(runs, seen, window);

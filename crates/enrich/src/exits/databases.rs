@@ -7,19 +7,16 @@ use std::sync::Arc;
 
 use model::Timestamp;
 
-use super::bucket::State;
 use super::change::Change;
 use super::lists::AHEAD;
+use super::version::{State, Version, outdated};
 use super::{Near, any_within};
 use crate::{Database, Family, Refusal, Refused, Source};
 
 #[derive(Clone)]
 struct Entry {
     database: Arc<Database>,
-    origin: Arc<Path>,
-    serial: u64,
-    state: State,
-    before: State,
+    version: Version,
 }
 
 #[derive(Clone, Default)]
@@ -84,10 +81,10 @@ impl DatabaseHistory {
     ) -> impl Iterator<Item = (Timestamp, &Arc<Path>)> {
         self.entries
             .iter()
-            .filter(|entry| entry.state == State::Valid)
+            .filter(|entry| entry.version.is_valid())
             .filter(move |entry| entry.database.time() > since && entry.database.time() <= until)
             .filter(move |entry| entry.database.contains(address))
-            .map(|entry| (entry.database.time(), &entry.origin))
+            .map(|entry| (entry.database.time(), &entry.version.origin))
     }
 
     pub(super) const fn serial(&self) -> u64 {
@@ -96,15 +93,9 @@ impl DatabaseHistory {
 
     pub(super) fn insert(&mut self, database: Database, origin: Arc<Path>) {
         self.serial += 1;
-        let entry = Entry {
-            database: Arc::new(database),
-            origin,
-            serial: self.serial,
-            state: State::New,
-            before: State::New,
-        };
-        self.entries.push(entry);
-        self.entries.sort_by_key(|entry| (entry.database.time(), entry.serial));
+        let version = Version::new(origin, self.serial);
+        self.entries.push(Entry { database: Arc::new(database), version });
+        self.entries.sort_by_key(|entry| (entry.database.time(), entry.version.serial));
     }
 
     /// Evaluates the databases at the clock's time `now`, and drops removed ones. As for lists, drops replaced versions
@@ -119,27 +110,17 @@ impl DatabaseHistory {
         let latest = now.after(AHEAD);
         for entry in &mut self.entries {
             let ahead = entry.database.time() > latest;
-            entry.state = if ahead { State::Refused(Refusal::AheadOfClock) } else { State::Valid };
+            let refused = State::Refused(Refusal::AheadOfClock);
+            entry.version.state = if ahead { refused } else { State::Valid };
         }
-        let outdated = self.outdated();
-        self.entries.retain(|entry| {
-            let gone = outdated.contains(&entry.serial)
-                || (entry.serial <= known && removed.contains(&*entry.origin));
-            change.changed |= gone && entry.before == State::Valid;
+        let outdated = outdated(self.entries.iter().map(|entry| &entry.version));
+        self.entries.retain(|Entry { version, .. }| {
+            let gone = outdated.contains(&version.serial) || version.is_removed(removed, known);
+            change.changed |= gone && version.before == State::Valid;
             !gone
         });
-        for entry in self.entries.iter_mut().filter(|entry| entry.state != entry.before) {
-            change.changed |= State::Valid == entry.state || State::Valid == entry.before;
-            match entry.state {
-                State::Valid => change.became_valid(entry.database.time()),
-                State::Refused(reason) => change.refused.push(Refused {
-                    source: Source::AnonymousIp,
-                    path: entry.origin.to_path_buf(),
-                    reason,
-                }),
-                State::New => {}
-            }
-            entry.before = entry.state;
+        for Entry { database, version } in &mut self.entries {
+            change.changed |= version.settle(Source::AnonymousIp, database.time(), &mut change);
         }
         if change.changed {
             self.index();
@@ -147,27 +128,8 @@ impl DatabaseHistory {
         change
     }
 
-    fn outdated(&self) -> HashSet<u64> {
-        let mut outdated = HashSet::new();
-        for entry in &self.entries {
-            let newer = self
-                .entries
-                .iter()
-                .filter(|other| other.origin == entry.origin && other.serial > entry.serial);
-            let (mut is_current, mut is_superseded) = (true, false);
-            for other in newer {
-                is_current = false;
-                is_superseded |= other.state == State::Valid;
-            }
-            if !is_current && (is_superseded || entry.state != State::Valid) {
-                outdated.insert(entry.serial);
-            }
-        }
-        outdated
-    }
-
     fn index(&mut self) {
-        let valid = self.entries.iter().filter(|entry| entry.state == State::Valid);
+        let valid = self.entries.iter().filter(|entry| entry.version.is_valid());
         self.valid = valid.map(|entry| Arc::clone(&entry.database)).collect();
         self.covering = Family::ALL.map(|family| {
             let covering = self.valid.iter().filter(|database| database.covers(family));
@@ -176,13 +138,6 @@ impl DatabaseHistory {
     }
 
     pub(super) fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
-        self.entries.iter().filter_map(|entry| match entry.state {
-            State::Refused(reason) => Some(Refused {
-                source: Source::AnonymousIp,
-                path: entry.origin.to_path_buf(),
-                reason,
-            }),
-            State::Valid | State::New => None,
-        })
+        self.entries.iter().filter_map(|entry| entry.version.refused(Source::AnonymousIp))
     }
 }

@@ -1,6 +1,6 @@
 //! The lists of one source over time: their validity, their evidence, their coverage.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use model::Timestamp;
 
-use super::bucket::{BUCKET_MICROS, Bucket, Entry, State};
+use super::bucket::{BUCKET_MICROS, Bucket, Entry};
 use super::change::Change;
+use super::version::{State, Version, outdated};
 use super::{Near, any_within};
 use crate::{Family, List, Refusal, Refused, Source, TorRules};
 
@@ -59,7 +60,7 @@ impl ListHistory {
     /// Source, time (see [`List::as_of`]) and digest of the valid lists.
     pub(super) fn known(&self) -> impl Iterator<Item = (Source, Timestamp, u64)> {
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
-        let valid = entries.filter(|entry| entry.state == State::Valid);
+        let valid = entries.filter(|entry| entry.version.is_valid());
         valid.map(|entry| (self.source, entry.as_of, entry.digest))
     }
 
@@ -119,14 +120,13 @@ impl ListHistory {
     ) -> Change {
         let mut dirty = HashSet::new();
         if !removed.is_empty() {
-            self.drop_where(&mut dirty, |entry| {
-                entry.serial <= known && removed.contains(&*entry.origin)
-            });
+            self.drop_where(&mut dirty, |version| version.is_removed(removed, known));
         }
         self.evaluate(rules, now);
-        let outdated = self.outdated();
+        let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
+        let outdated = outdated(entries.map(|entry| &entry.version));
         if !outdated.is_empty() {
-            self.drop_where(&mut dirty, |entry| outdated.contains(&entry.serial));
+            self.drop_where(&mut dirty, |version| outdated.contains(&version.serial));
             self.evaluate(rules, now);
         }
         let mut change = self.settle(&mut dirty);
@@ -145,15 +145,17 @@ impl ListHistory {
     }
 
     /// Drops lists, and adds the buckets that lose a valid list to `dirty`.
-    fn drop_where(&mut self, dirty: &mut HashSet<i64>, drop: impl Fn(&Entry) -> bool) {
+    fn drop_where(&mut self, dirty: &mut HashSet<i64>, drop: impl Fn(&Version) -> bool) {
         for (&key, bucket) in &mut self.buckets {
-            if !bucket.entries.iter().any(&drop) {
+            let mut dropped =
+                bucket.entries.iter().map(|entry| &entry.version).filter(|it| drop(it)).peekable();
+            if dropped.peek().is_none() {
                 continue;
             }
-            if bucket.entries.iter().any(|entry| entry.before == State::Valid && drop(entry)) {
+            if dropped.any(|version| version.before == State::Valid) {
                 dirty.insert(key);
             }
-            Arc::make_mut(bucket).entries.retain(|entry| !drop(entry));
+            Arc::make_mut(bucket).entries.retain(|entry| !drop(&entry.version));
         }
     }
 
@@ -166,59 +168,32 @@ impl ListHistory {
                 .chunk_by(|a, b| a.time == b.time)
                 .flat_map(|entries| evaluator.of_one_time(entries))
                 .collect();
-            if bucket.entries.iter().zip(&states).any(|(entry, state)| entry.state != *state) {
+            if bucket
+                .entries
+                .iter()
+                .zip(&states)
+                .any(|(entry, state)| entry.version.state != *state)
+            {
                 let entries = &mut Arc::make_mut(bucket).entries;
-                entries.iter_mut().zip(states).for_each(|(entry, state)| entry.state = state);
+                entries
+                    .iter_mut()
+                    .zip(states)
+                    .for_each(|(entry, state)| entry.version.state = state);
             }
         }
-    }
-
-    /// The serials of outdated versions. Of an origin with several versions, the newest is kept, and the newest valid
-    /// one as well, because a corrupt replacement must not displace a valid list. The others are outdated.
-    fn outdated(&self) -> HashSet<u64> {
-        let mut versions: HashMap<&Path, Vec<&Entry>> = HashMap::new();
-        for entry in self.buckets.values().flat_map(|bucket| &bucket.entries) {
-            versions.entry(&entry.origin).or_default().push(entry);
-        }
-        let mut outdated = HashSet::new();
-        for mut of_origin in versions.into_values().filter(|of_origin| of_origin.len() > 1) {
-            of_origin.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.serial));
-            let kept = of_origin.iter().position(|entry| entry.state == State::Valid);
-            for (position, entry) in of_origin.iter().enumerate() {
-                if position != 0 && Some(position) != kept {
-                    outdated.insert(entry.serial);
-                }
-            }
-        }
-        outdated
     }
 
     /// Collects the changes of the evaluation.
     fn settle(&mut self, dirty: &mut HashSet<i64>) -> Change {
         let mut change = Change::default();
         for (&key, bucket) in &mut self.buckets {
-            if bucket.entries.iter().all(|entry| entry.state == entry.before) {
+            if bucket.entries.iter().all(|Entry { version, .. }| version.state == version.before) {
                 continue;
             }
             for entry in &mut Arc::make_mut(bucket).entries {
-                if entry.state == entry.before {
-                    continue;
+                if entry.version.settle(self.source, entry.as_of, &mut change) {
+                    dirty.insert(key);
                 }
-                match entry.state {
-                    State::Valid => {
-                        dirty.insert(key);
-                        change.became_valid(entry.as_of);
-                    }
-                    State::Refused(reason) => {
-                        if entry.before == State::Valid {
-                            dirty.insert(key);
-                        }
-                        let path = entry.origin.to_path_buf();
-                        change.refused.push(Refused { source: self.source, path, reason });
-                    }
-                    State::New => {}
-                }
-                entry.before = entry.state;
             }
         }
         change
@@ -232,7 +207,7 @@ impl ListHistory {
         let mut covering = [Vec::new(), Vec::new()];
         (self.newest, self.valid) = (None, 0);
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
-        for entry in entries.filter(|entry| entry.state == State::Valid) {
+        for entry in entries.filter(|entry| entry.version.is_valid()) {
             for family in Family::ALL {
                 // The exit scanner finds IPv4 exits only.
                 let may_cover = family == Family::V4 || self.source == Source::Snapshot;
@@ -251,12 +226,7 @@ impl ListHistory {
     /// The lists that the evaluation refused.
     pub(super) fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
-        entries.filter_map(|entry| match entry.state {
-            State::Refused(reason) => {
-                Some(Refused { source: self.source, path: entry.origin.to_path_buf(), reason })
-            }
-            State::Valid | State::New => None,
-        })
+        entries.filter_map(|entry| entry.version.refused(self.source))
     }
 }
 

@@ -17,6 +17,7 @@ mod fingerprint;
 mod lists;
 mod sightings;
 mod update;
+mod version;
 
 use std::fmt;
 use std::net::IpAddr;

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use model::Timestamp;
 
 use super::ExitHistory;
-use super::bucket::State;
 use crate::{Family, Source};
 
 /// Evidence that a source saw the address as an exit.
@@ -37,12 +36,12 @@ impl ExitHistory {
         let mut found = Vec::new();
         for lists in self.lists() {
             for bucket in lists.slots_within(since, until) {
-                let valid = bucket.entries.iter().filter(|entry| entry.state == State::Valid);
+                let valid = bucket.entries.iter().filter(|entry| entry.version.is_valid());
                 for entry in valid {
                     let seen = bucket.seen_by(entry, address);
                     let counting = seen.filter(|&time| time > since && time <= until);
                     found.extend(counting.map(|time| {
-                        let path = entry.origin.to_path_buf();
+                        let path = entry.version.origin.to_path_buf();
                         (entry.time, Evidence { time, source: lists.source(), path })
                     }));
                 }

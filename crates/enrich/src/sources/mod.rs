@@ -154,8 +154,7 @@ impl Library {
                 }
                 let Some(read) = read(source, path, *stamp, &mut update) else { continue };
                 let read = read.after(before, source, &mut update);
-                let was_refused = before.map_or(&[][..], |before| &before.refused);
-                refused.extend(read.newly_refused(was_refused, *stamp, before, source));
+                refused.extend(read.refused_since(before, source));
                 known.insert(Arc::clone(path), read);
             }
         }
@@ -171,12 +170,8 @@ impl Library {
     pub fn refused(&self) -> Vec<Refused> {
         let mut refused: Vec<Refused> = self.history.refused().collect();
         for source in Source::ALL {
-            let known = self.known[source as usize].values().flat_map(|known| &known.refused);
-            refused.extend(known.map(|(path, reason)| Refused {
-                source,
-                path: path.to_path_buf(),
-                reason: *reason,
-            }));
+            let known = self.known[source as usize].values();
+            refused.extend(known.flat_map(|known| known.refused_since(None, source)));
         }
         refused.sort_unstable();
         refused
@@ -226,17 +221,13 @@ impl KnownFile {
         self
     }
 
-    /// The refusals to report: without those that the same unchanged file had for the same reason before.
-    fn newly_refused(
-        &self,
-        was_refused: &[(Arc<Path>, Refusal)],
-        stamp: Stamp,
-        before: Option<&Self>,
-        source: Source,
-    ) -> Vec<Refused> {
-        let unchanged = before.is_some_and(|before| before.stamp == stamp);
-        let new =
-            self.refused.iter().filter(|refused| !unchanged || !was_refused.contains(refused));
+    /// The refusals, without those that the same unchanged file had for the same reason before.
+    fn refused_since(&self, before: Option<&Self>, source: Source) -> Vec<Refused> {
+        let unchanged = before.filter(|before| before.stamp == self.stamp);
+        let is_new = |refused: &&(Arc<Path>, Refusal)| {
+            unchanged.is_none_or(|before| !before.refused.contains(refused))
+        };
+        let new = self.refused.iter().filter(is_new);
         new.map(|(path, reason)| Refused { source, path: path.to_path_buf(), reason: *reason })
             .collect()
     }

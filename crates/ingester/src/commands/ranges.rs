@@ -72,14 +72,15 @@ pub(crate) fn not_still_to_come(
     from: Bound,
 ) -> anyhow::Result<()> {
     let Bound::Offset(from) = from else { return Ok(()) };
-    let (mut readable, mut end) = (0, 0);
+    let mut readable = 0;
     for &partition in partitions {
         readable = readable.max(reader.bounds(topic, partition)?.1);
-        end = end.max(reader.high(topic, partition)?);
     }
-    let why = if from <= readable {
+    if from <= readable {
         return Ok(());
-    } else if from <= end {
+    }
+    let end = reader.end(topic, partitions)?;
+    let why = if from <= end {
         format!("cannot be read yet: an open transaction begins at {readable}")
     } else {
         format!("is still to come: the topic ends before {end}")
@@ -97,7 +98,6 @@ pub(crate) fn read(
     limit: RateLimit,
     stop: CancellationToken,
 ) -> anyhow::Result<Receiver<SourceEvent>> {
-    let kib = settings.limits.max_buffered_bytes.as_u64() / 3 / 1_024;
-    let reader = RangeReader::open(settings, kib.max(QUESTION_KIB));
+    let reader = RangeReader::open(settings, settings.limits.client_kib());
     reader.and_then(|reader| reader.read(ranges, limit, stop)).map_err(kafka::refused)
 }

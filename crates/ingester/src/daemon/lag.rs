@@ -21,16 +21,21 @@ pub(crate) struct Lag(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     on_the_way: VecDeque<Oldest>,
-    /// By partition, the next offset and the last written record's timestamp.
-    written: BTreeMap<i32, (i64, i64)>,
-    /// By partition, the assignment of its start: offsets of an earlier assignment do not count.
-    since: BTreeMap<i32, AssignmentId>,
-    /// By partition, one more than the offset of the last record read.
-    read: BTreeMap<i32, i64>,
-    shown: BTreeSet<i32>,
-    windows: BTreeMap<i32, Window>,
-    /// By partition, the next offset to be written, and the time since which it has not changed.
-    positions: BTreeMap<i32, (i64, Instant)>,
+    partitions: BTreeMap<i32, Partition>,
+}
+
+/// What is known of a partition.
+#[derive(Debug, Default)]
+struct Partition {
+    /// The assignment of its start: offsets of an earlier assignment do not count.
+    since: AssignmentId,
+    /// The next offset to be written.
+    written: Option<i64>,
+    /// One more than the offset of the last record read.
+    read: Option<i64>,
+    window: Window,
+    /// The next offset to be written as shown last, and the time since which it has not changed.
+    shown: Option<(i64, Instant)>,
 }
 
 impl Lag {
@@ -40,7 +45,7 @@ impl Lag {
             records.chunk_by(|one, next| one.position.partition == next.position.partition);
         let mut inner = self.0.lock();
         for last in by_partition.filter_map(<[Record]>::last) {
-            inner.read.insert(last.position.partition, last.position.offset + 1);
+            inner.partition(last.position.partition).read = Some(last.position.offset + 1);
         }
     }
 
@@ -52,29 +57,27 @@ impl Lag {
     /// The oldest batch in flight was written.
     pub(crate) fn written(&self, offsets: &WrittenOffsets) {
         let mut inner = self.0.lock();
-        let oldest = inner.on_the_way.pop_front().unwrap_or_default();
-        for (partition, offset) in offsets.iter() {
-            if inner.since.get(&partition).is_some_and(|&since| offset.assignment < since) {
-                continue;
+        inner.on_the_way.pop_front();
+        for (number, offset) in offsets.iter() {
+            let partition = inner.partition(number);
+            if offset.assignment >= partition.since {
+                partition.written = Some(offset.next);
             }
-            let last = oldest.get(&partition).copied().unwrap_or(i64::MAX);
-            inner.written.insert(partition, (offset.next, last));
         }
     }
 
     /// A partition is read from offset `next` on.
     pub(crate) fn start_at(&self, partition: i32, next: i64, assignment: AssignmentId) {
         let mut inner = self.0.lock();
-        inner.since.insert(partition, assignment);
-        inner.written.insert(partition, (next, i64::MAX));
-        inner.read.remove(&partition);
+        let partition = inner.partition(partition);
+        (partition.since, partition.written, partition.read) = (assignment, Some(next), None);
     }
 
     /// Forgets the offsets of a partition that reads another log now.
     pub(crate) fn forget(&self, partition: i32) {
         let mut inner = self.0.lock();
-        inner.written.remove(&partition);
-        inner.read.remove(&partition);
+        let partition = inner.partition(partition);
+        (partition.written, partition.read) = (None, None);
     }
 
     /// Sets the lag metrics of the assigned partitions, and removes those of all others.
@@ -85,63 +88,54 @@ impl Lag {
         let mut inner = self.0.lock();
         for end in ends {
             let label = end.partition.to_string();
-            let (next, records, oldest) = inner.behind(end);
-            let window = inner.windows.entry(end.partition).or_default();
-            let state = window.look(looked, next, records, paused);
+            let oldest = inner.on_the_way.iter().find_map(|oldest| oldest.get(&end.partition));
+            let oldest = oldest.copied();
+            let partition = inner.partition(end.partition);
+            let (next, records) = partition.behind(end);
+            let state = partition.window.look(looked, next, records, paused);
             metrics.partition_state.with_label_values(&[topic, &label]).set(state as i64);
-            if records == 0 {
+            let since = match partition.shown {
+                Some((position, since)) if position == next && records != 0 => since,
                 // The time without records is no delay of the next one.
-                inner.positions.remove(&end.partition);
-            }
-            let unchanged = inner.unchanged_for(end.partition, next, looked);
-            let seconds = oldest
-                .map_or(unchanged, |oldest| now.saturating_sub(oldest).max(0) as f64 / 1_000.0);
-            let seconds = if records == 0 { 0.0 } else { seconds };
+                _ => looked,
+            };
+            partition.shown = Some((next, since));
+            let seconds = match oldest {
+                _ if records == 0 => 0.0,
+                Some(oldest) => now.saturating_sub(oldest).max(0) as f64 / 1_000.0,
+                None => looked.duration_since(since).as_secs_f64(),
+            };
             metrics.lag_records.with_label_values(&[topic, &label]).set(records);
             metrics.lag_seconds.with_label_values(&[topic, &label]).set(seconds);
         }
         let assigned: BTreeSet<i32> = ends.iter().map(|end| end.partition).collect();
-        for gone in inner.shown.difference(&assigned) {
-            let label = gone.to_string();
+        for (number, partition) in &mut inner.partitions {
+            if partition.shown.is_none() || assigned.contains(number) {
+                continue;
+            }
+            let label = number.to_string();
             // An error only means that there is no such series.
             let _ = metrics.lag_records.remove_label_values(&[topic, &label]);
             let _ = metrics.lag_seconds.remove_label_values(&[topic, &label]);
             let _ = metrics.partition_state.remove_label_values(&[topic, &label]);
+            *partition = Partition { since: partition.since, ..Partition::default() };
         }
-        let Inner { shown, written, read, windows, positions, .. } = &mut *inner;
-        for gone in shown.difference(&assigned) {
-            written.remove(gone);
-            read.remove(gone);
-            windows.remove(gone);
-            positions.remove(gone);
-        }
-        inner.shown = assigned;
     }
 }
 
 impl Inner {
-    /// How many seconds ago the next offset to be written changed last.
-    fn unchanged_for(&mut self, partition: i32, next: i64, now: Instant) -> f64 {
-        let (position, since) = self.positions.entry(partition).or_insert((next, now));
-        if *position != next {
-            (*position, *since) = (next, now);
-        }
-        now.duration_since(*since).as_secs_f64()
+    fn partition(&mut self, number: i32) -> &mut Partition {
+        self.partitions.entry(number).or_default()
     }
+}
 
-    /// The next offset to be written, the number of records from it to the end, and the timestamp of the oldest record
-    /// that was read but not written. The number is -1, not 0, where the end is unknown.
-    fn behind(&self, end: &PartitionEnd) -> (i64, i64, Option<i64>) {
-        let written = self.written.get(&end.partition);
-        let next = written.map_or(
-            if end.committed >= 0 { end.committed } else { end.start.max(0) },
-            |&(next, _)| next,
-        );
-        let on_the_way =
-            self.on_the_way.iter().find_map(|oldest| oldest.get(&end.partition)).copied();
-        let last_read = self.read.get(&end.partition).copied().unwrap_or(next);
-        let end = if end.is_read { Some(last_read) } else { end.end };
-        (next, end.map_or(-1, |end| (end - next).max(0)), on_the_way)
+impl Partition {
+    /// The next offset to be written, and the number of records from it to the end: -1, not 0, where the end is unknown.
+    fn behind(&self, end: &PartitionEnd) -> (i64, i64) {
+        let committed = if end.committed >= 0 { end.committed } else { end.start.max(0) };
+        let next = self.written.unwrap_or(committed);
+        let end = if end.is_read { Some(self.read.unwrap_or(next)) } else { end.end };
+        (next, end.map_or(-1, |end| (end - next).max(0)))
     }
 }
 
@@ -197,7 +191,8 @@ mod tests {
         let lag = Lag::default();
         lag.start_at(0, 10, AssignmentId(1));
         lag.show(&metrics, "t", &[end()]);
-        lag.0.lock().positions.insert(0, (10, Instant::now() - Duration::from_secs(3_600)));
+        let hour_ago = Instant::now() - Duration::from_secs(3_600);
+        lag.0.lock().partition(0).shown = Some((10, hour_ago));
         lag.show(&metrics, "t", &[end()]);
         lag.show(&metrics, "t", &[PartitionEnd { end: Some(11), ..end() }]);
         let seconds = metrics.lag_seconds.with_label_values(&["t", "0"]).get();

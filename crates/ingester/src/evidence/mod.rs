@@ -218,11 +218,7 @@ pub(crate) fn places(settings: &Settings) -> Places {
 /// The sources that are configured.
 pub(crate) fn configured(settings: &Settings) -> impl Iterator<Item = Source> {
     let places = places(settings);
-    Source::ALL.into_iter().filter(move |source| match source {
-        Source::ExitList => places.exit_lists.is_some(),
-        Source::Snapshot => places.snapshots.is_some(),
-        Source::AnonymousIp => places.anonymous_ip.is_some(),
-    })
+    Source::ALL.into_iter().filter(move |source| places.of(*source).is_some())
 }
 
 /// The clock for lists; it is never used for records.

@@ -8,7 +8,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use service::config::ConfigError;
 
-use crate::settings::{OUR_ASSIGNOR, QUEUED_MESSAGES, Settings, queued_kbytes};
+use crate::settings::{
+    BATCH_BYTES, DEAD_LETTER_BYTES, OUR_ASSIGNOR, QUEUED_MESSAGES, SESSION_MILLIS, Settings,
+};
 
 /// The version of the linked librdkafka.
 pub(crate) fn version() -> String {
@@ -28,20 +30,17 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         // within it, so the most of an answer is less than the default of 50 MB, too.
         .set("socket.timeout.ms", "20000")
         .set("fetch.max.bytes", "16777216")
-        .set(
-            "queued.max.messages.kbytes",
-            queued_kbytes(settings.limits.max_buffered_bytes.as_u64()).to_string(),
-        )
+        .set("queued.max.messages.kbytes", settings.limits.client_kib().to_string())
         .set("queued.min.messages", QUEUED_MESSAGES.to_string())
         // The interval after which a full buffer is checked again. The default of 1 s starves a small buffer.
         .set("fetch.queue.backoff.ms", "20")
         // The limit of an unpacked batch. The default of 100 MB is too small for some batches that other clients can
         // read: librdkafka starts with twice the packed size and triples it.
-        .set("receive.message.max.bytes", "268435456");
+        .set("receive.message.max.bytes", BATCH_BYTES.to_string());
     if !settings.kafka.is_broker_assigned() {
         config
             // A killed member is noticed sooner than with Kafka's 45 s, so its partitions stop for a shorter time.
-            .set("session.timeout.ms", "10000")
+            .set("session.timeout.ms", SESSION_MILLIS.to_string())
             .set("partition.assignment.strategy", OUR_ASSIGNOR);
     }
     pass_through(&mut config, settings);
@@ -66,7 +65,7 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
         .set("client.id", settings.kafka.client_id())
         .set("linger.ms", "5")
         // The broker checks the size, not the client: a letter that it refuses is sent again with less content.
-        .set("message.max.bytes", "1000000000")
+        .set("message.max.bytes", DEAD_LETTER_BYTES.to_string())
         .set("message.timeout.ms", "10000");
     pass_through(&mut config, settings);
     config
@@ -99,7 +98,7 @@ pub(crate) fn refused(error: KafkaError) -> anyhow::Error {
 }
 
 /// The setting that librdkafka refused. Its own message is left out: it quotes the value, which may be a secret.
-pub(super) fn refused_setting(error: &KafkaError) -> Option<ConfigError> {
+fn refused_setting(error: &KafkaError) -> Option<ConfigError> {
     match error {
         KafkaError::ClientConfig(_, _, key, _) => {
             Some(ConfigError::invalid(format!("kafka.client.{key}"), "is refused by librdkafka"))
@@ -160,9 +159,35 @@ pub(super) fn is_no_answer(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Limits errors that librdkafka repeats while it recovers by itself: each error code is logged once a minute.
-#[derive(Debug, Default)]
-pub(super) struct Repeated(Mutex<Vec<(RDKafkaErrorCode, Instant)>>);
+/// What was logged within the last minute. librdkafka repeats itself while it recovers.
+#[derive(Debug)]
+struct Logged<T>(Mutex<Vec<(T, Instant)>>);
+
+/// A repeated line is dropped for this time.
+const QUIET: Duration = Duration::from_secs(60);
+
+impl<T: PartialEq> Logged<T> {
+    /// Whether this was not logged within the last minute; it counts as logged from now on.
+    fn is_news(&self, line: T, now: Instant) -> bool {
+        let mut logged = self.0.lock();
+        logged.retain(|(_, at)| now.saturating_duration_since(*at) < QUIET);
+        let is_news = logged.iter().all(|(known, _)| *known != line);
+        if is_news {
+            logged.push((line, now));
+        }
+        is_news
+    }
+}
+
+/// Limits errors that librdkafka repeats: each error code is logged once a minute.
+#[derive(Debug)]
+pub(super) struct Repeated(Logged<RDKafkaErrorCode>);
+
+impl Default for Repeated {
+    fn default() -> Self {
+        Self(Logged(Mutex::default()))
+    }
+}
 
 impl Repeated {
     /// Whether this error was not logged within the last minute. Always `false` for errors of a broker's
@@ -174,13 +199,7 @@ impl Repeated {
         {
             return false;
         }
-        let mut said = self.0.lock();
-        said.retain(|(_, at)| at.elapsed() <= QUIET);
-        let news = said.iter().all(|(known, _)| *known != code);
-        if news {
-            said.push((code, Instant::now()));
-        }
-        news
+        self.0.is_news(code, Instant::now())
     }
 }
 
@@ -222,9 +241,7 @@ const RECENT: Duration = Duration::from_secs(20);
 
 /// librdkafka's log lines of the last minute, for all clients of the process. Each client writes several lines a second
 /// about a broker that it cannot reach.
-static LINES: Mutex<Vec<(String, Instant)>> = Mutex::new(Vec::new());
-/// A repeated line is dropped for this time.
-const QUIET: Duration = Duration::from_secs(60);
+static LINES: Logged<String> = Logged(Mutex::new(Vec::new()));
 
 /// Writes a log line of librdkafka to the ingester's log, at most once a minute. Warnings that a producer ignores
 /// consumer settings, or the reverse, are dropped, because `kafka.client` is for both.
@@ -254,14 +271,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Whether no such line was written within the last minute. The time in it ("(after …") is not compared.
 pub(super) fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
     let what = message.split(" (after ").next().unwrap_or(message);
-    let line = format!("{facility} {what}");
-    let mut lines = LINES.lock();
-    lines.retain(|(_, at)| now.saturating_duration_since(*at) < QUIET);
-    let is_new = lines.iter().all(|(said, _)| *said != line);
-    if is_new {
-        lines.push((line, now));
-    }
-    is_new
+    LINES.is_news(format!("{facility} {what}"), now)
 }
 
 /// Whether an error says that the group refuses the member.

@@ -89,11 +89,78 @@ pub(super) fn leader_epochs(list: &TopicPartitionList) -> Vec<Option<i32>> {
     }
 }
 
-/// The answer to a commit, on a separate queue, because librdkafka's synchronous commit has no time limit.
-pub(super) struct CommitAnswer(*mut c::rd_kafka_queue_t);
+/// A queue for the answers to requests, so that a request neither blocks nor has its answer among the client's own events.
+struct Answers(*mut c::rd_kafka_queue_t);
 
 // SAFETY: librdkafka's queues have locks, and may be used and destroyed by any thread.
-unsafe impl Send for CommitAnswer {}
+unsafe impl Send for Answers {}
+
+impl Answers {
+    /// The client must outlive the result.
+    fn new<C: ClientContext>(client: &Client<C>) -> Self {
+        // SAFETY: the client lives; `Drop` destroys the queue before the client.
+        Self(unsafe { c::rd_kafka_queue_new(client.native_ptr()) })
+    }
+
+    /// Waits up to `patience` for an answer, and reads it. `None`: no answer yet.
+    fn next<T>(
+        &self,
+        patience: Duration,
+        read: impl FnOnce(*mut c::rd_kafka_event_t) -> T,
+    ) -> Option<T> {
+        // SAFETY: `self` owns the queue; the event is destroyed here, once, after all data was copied out of it.
+        unsafe {
+            let event = c::rd_kafka_queue_poll(self.0, millis(patience));
+            if event.is_null() {
+                return None;
+            }
+            let answer = read(event);
+            c::rd_kafka_event_destroy(event);
+            Some(answer)
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed once; librdkafka drops answers that come later.
+        unsafe { c::rd_kafka_queue_destroy(self.0) };
+    }
+}
+
+fn millis(patience: Duration) -> i32 {
+    i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)
+}
+
+fn in_time<T>(answer: Option<Result<T, String>>) -> Result<T, String> {
+    answer.unwrap_or_else(|| Err("no answer in time".to_owned()))
+}
+
+/// Options of a request that is answered or fails within `patience`.
+///
+/// # Safety
+/// `client` must live. The caller destroys the options.
+unsafe fn options(
+    client: *mut c::rd_kafka_t,
+    request: c::rd_kafka_admin_op_t,
+    patience: Duration,
+) -> *mut c::rd_kafka_AdminOptions_t {
+    let mut reason = [0; 128];
+    // SAFETY: the caller guarantees the client; librdkafka writes at most the buffer's length.
+    unsafe {
+        let options = c::rd_kafka_AdminOptions_new(client, request);
+        c::rd_kafka_AdminOptions_set_request_timeout(
+            options,
+            millis(patience),
+            reason.as_mut_ptr(),
+            reason.len(),
+        );
+        options
+    }
+}
+
+/// The answer to a commit, because librdkafka's synchronous commit has no time limit.
+pub(super) struct CommitAnswer(Answers);
 
 impl CommitAnswer {
     /// Sends the commit. The client must outlive the result.
@@ -101,56 +168,39 @@ impl CommitAnswer {
         client: &Client<C>,
         list: &TopicPartitionList,
     ) -> KafkaResult<Self> {
-        // SAFETY: the client lives; librdkafka copies the list before it returns; `Drop` destroys the queue.
-        unsafe {
-            let answer = Self(c::rd_kafka_queue_new(client.native_ptr()));
-            let (no_callback, opaque) = (None, std::ptr::null_mut());
-            let asked = c::rd_kafka_commit_queue(
+        let answers = Answers::new(client);
+        let (no_callback, opaque) = (None, std::ptr::null_mut());
+        // SAFETY: the client lives; librdkafka copies the list before it returns.
+        let asked = unsafe {
+            c::rd_kafka_commit_queue(
                 client.native_ptr(),
                 list.ptr(),
-                answer.0,
+                answers.0,
                 no_callback,
                 opaque,
-            );
-            match asked {
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(answer),
-                error => Err(KafkaError::ConsumerCommit(error.into())),
-            }
-        }
+            )
+        };
+        committed(asked).map(|()| Self(answers))
     }
 
     /// Waits up to `patience` for the answer. `None`: no answer yet.
     pub(super) fn get(&self, patience: Duration) -> Option<KafkaResult<()>> {
-        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: `self` owns the queue; the event is destroyed here, once.
-        let error = unsafe {
-            let event = c::rd_kafka_queue_poll(self.0, millis);
-            if event.is_null() {
-                return None;
-            }
-            let error = c::rd_kafka_event_error(event);
-            c::rd_kafka_event_destroy(event);
-            error
-        };
-        Some(match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-            error => Err(KafkaError::ConsumerCommit(error.into())),
-        })
+        // SAFETY: the event lives while it is read.
+        self.0.next(patience, |event| committed(unsafe { c::rd_kafka_event_error(event) }))
     }
 }
 
-impl Drop for CommitAnswer {
-    fn drop(&mut self) {
-        // SAFETY: created in `ask`, destroyed once; librdkafka drops an answer that comes later.
-        unsafe { c::rd_kafka_queue_destroy(self.0) };
+fn committed(error: RDKafkaRespErr) -> KafkaResult<()> {
+    match error {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        error => Err(KafkaError::ConsumerCommit(error.into())),
     }
 }
 
-/// Requests for a topic's id, which changes when a topic is deleted and created again with the same name (KIP-516). The
-/// answers come on a separate queue, so that a request does not block.
+/// Requests for a topic's id, which changes when a topic is deleted and created again with the same name (KIP-516).
 pub(super) struct TopicIds {
     client: *mut c::rd_kafka_t,
-    queue: *mut c::rd_kafka_queue_t,
+    answers: Answers,
     topic: CString,
 }
 
@@ -158,9 +208,7 @@ impl TopicIds {
     /// `client` must outlive the result. `None` for a name that no topic can have.
     pub(super) fn new<C: ClientContext>(client: &Client<C>, topic: &str) -> Option<Self> {
         let topic = CString::new(topic).ok()?;
-        // SAFETY: the client lives; `Drop` destroys the queue before the client.
-        let queue = unsafe { c::rd_kafka_queue_new(client.native_ptr()) };
-        Some(Self { client: client.native_ptr(), queue, topic })
+        Some(Self { client: client.native_ptr(), answers: Answers::new(client), topic })
     }
 
     /// The topic's id, from a queue of its own: an answer to an earlier request may be about an earlier topic.
@@ -174,7 +222,7 @@ impl TopicIds {
     ) -> Result<Option<String>, String> {
         let Some(ids) = Self::new(client, topic) else { return Ok(None) };
         ids.ask(patience);
-        ids.answer(patience).unwrap_or_else(|| Err("no answer in time".to_owned()))
+        in_time(ids.answer(patience))
     }
 
     /// Sends a request. It is answered or fails within `patience`.
@@ -183,22 +231,12 @@ impl TopicIds {
     }
 
     fn send(&self, patience: Duration, with_rights: bool) {
-        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
         let mut names = [self.topic.as_ptr()];
-        let mut reason = [0; 128];
         // SAFETY: librdkafka copies the names and the options before it returns; both are freed here once.
         unsafe {
             let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
-            let options = c::rd_kafka_AdminOptions_new(
-                self.client,
-                c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-            );
-            c::rd_kafka_AdminOptions_set_request_timeout(
-                options,
-                millis,
-                reason.as_mut_ptr(),
-                reason.len(),
-            );
+            let describe = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+            let options = options(self.client, describe, patience);
             let refused = c::rd_kafka_AdminOptions_set_include_authorized_operations(
                 options,
                 i32::from(with_rights),
@@ -206,7 +244,7 @@ impl TopicIds {
             if !refused.is_null() {
                 c::rd_kafka_error_destroy(refused);
             }
-            c::rd_kafka_DescribeTopics(self.client, topics, options, self.queue);
+            c::rd_kafka_DescribeTopics(self.client, topics, options, self.answers.0);
             c::rd_kafka_AdminOptions_destroy(options);
             c::rd_kafka_TopicCollection_destroy(topics);
         }
@@ -225,17 +263,10 @@ impl TopicIds {
         patience: Duration,
         read: impl Fn(*const c::rd_kafka_TopicDescription_t) -> Option<T>,
     ) -> Option<Result<Option<T>, String>> {
-        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: `self` owns the queue; the event is destroyed after all data was copied out of it.
-        unsafe {
-            let event = c::rd_kafka_queue_poll(self.queue, millis);
-            if event.is_null() {
-                return None;
-            }
-            let answer = description(event).map(|topic| topic.and_then(read));
-            c::rd_kafka_event_destroy(event);
-            Some(answer)
-        }
+        self.answers.next(patience, |event| {
+            // SAFETY: the event lives while it is read.
+            unsafe { description(event) }.map(|topic| topic.and_then(read))
+        })
     }
 }
 
@@ -259,14 +290,7 @@ pub(super) fn may_write<C: ClientContext>(
             (0..count).any(|index| *operations.add(index) == write)
         })
     });
-    answer.unwrap_or_else(|| Err("no answer in time".to_owned()))
-}
-
-impl Drop for TopicIds {
-    fn drop(&mut self) {
-        // SAFETY: created in `new`, destroyed once; librdkafka drops answers that come later.
-        unsafe { c::rd_kafka_queue_destroy(self.queue) };
-    }
+    in_time(answer)
 }
 
 /// The description of the topic in an answer, which lives as long as the event; `None` from a broker too old for it.
@@ -348,35 +372,17 @@ pub(super) fn describe_group<C: ClientContext>(
     patience: Duration,
 ) -> Result<Group, String> {
     let name = CString::new(group).map_err(|error| error.to_string())?;
-    let (client, mut names, mut reason) = (client.native_ptr(), [name.as_ptr()], [0; 128]);
-    let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: librdkafka copies the names and the options before it returns. The options, the event (after all data was
-    // copied out of it) and the queue are destroyed here, once; the client lives longer.
+    let (answers, mut names) = (Answers::new(client), [name.as_ptr()]);
+    let client = client.native_ptr();
+    // SAFETY: librdkafka copies the names and the options before it returns; the options are destroyed here, once.
     unsafe {
-        let queue = c::rd_kafka_queue_new(client);
-        let options = c::rd_kafka_AdminOptions_new(
-            client,
-            c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
-        );
-        c::rd_kafka_AdminOptions_set_request_timeout(
-            options,
-            millis,
-            reason.as_mut_ptr(),
-            reason.len(),
-        );
-        c::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, queue);
+        let describe = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let options = options(client, describe, patience);
+        c::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, answers.0);
         c::rd_kafka_AdminOptions_destroy(options);
-        let event = c::rd_kafka_queue_poll(queue, millis);
-        let group = if event.is_null() {
-            Err("no answer in time".to_owned())
-        } else {
-            let group = group_of(event);
-            c::rd_kafka_event_destroy(event);
-            group
-        };
-        c::rd_kafka_queue_destroy(queue);
-        group
     }
+    // SAFETY: the event lives while it is read.
+    in_time(answers.next(patience, |event| unsafe { group_of(event) }))
 }
 
 /// # Safety

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::commit_metadata::CommitMetadata;
 use super::config;
-use super::ffi::{self, Group, TopicIds};
+use super::ffi::{self, CommitAnswer, Group, TopicIds};
 use super::quiet::{Quiet, Unanswered, ask};
 use crate::settings::Settings;
 
@@ -79,30 +79,16 @@ pub(crate) struct GroupPosition {
     pub(crate) stable: i64,
 }
 
-/// The reason why the broker could not be asked, in librdkafka's words.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct NotAsked(String);
-
-impl From<KafkaError> for NotAsked {
-    fn from(error: KafkaError) -> Self {
-        Self(
-            config::refused_setting(&error)
-                .map_or(error.to_string(), |refused| refused.to_string()),
-        )
-    }
-}
-
 /// Asks the broker for all facts of a check.
 ///
 /// # Errors
 /// When the broker does not answer, or librdkafka refuses a setting.
-pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> {
+pub(crate) async fn inspect(settings: &Settings) -> anyhow::Result<Inspected> {
     let owned = settings.clone();
-    let asked = tokio::task::spawn_blocking(move || ask_all(&owned)).await;
-    let mut inspected = asked.map_err(|error| NotAsked(error.to_string()))??;
-    let admin: AdminClient<Quiet> =
-        config::producer(settings).create_with_context(Quiet::default())?;
+    let mut inspected = tokio::task::spawn_blocking(move || ask_all(&owned)).await??;
+    let admin: AdminClient<Quiet> = config::producer(settings)
+        .create_with_context(Quiet::default())
+        .map_err(config::refused)?;
     for (topic, facts) in [
         (&settings.kafka.topic, &mut inspected.source),
         (&settings.kafka.dead_letter_topic, &mut inspected.dead_letters),
@@ -117,9 +103,10 @@ pub(crate) async fn inspect(settings: &Settings) -> Result<Inspected, NotAsked> 
     Ok(inspected)
 }
 
-/// The settings of a consumer that only tests rights.
+/// The settings of a consumer outside of the group.
 pub(super) fn probe(settings: &Settings) -> ClientConfig {
     let mut config = config::consumer(settings);
+    // librdkafka then reports an end even where the last offsets have no record (transaction markers, compaction).
     config.set("enable.partition.eof", "true").set("statistics.interval.ms", "0");
     config.remove("group.instance.id");
     config
@@ -131,10 +118,10 @@ pub(super) fn may_read(probe: &ClientConfig, topic: &str) -> bool {
     consumer.is_ok_and(|consumer| can_read(&consumer, topic) == Right::Given)
 }
 
-fn ask_all(settings: &Settings) -> Result<Inspected, NotAsked> {
-    let consumer: BaseConsumer<Quiet> = probe(settings).create_with_context(Quiet::default())?;
-    let metadata = metadata(&consumer, &settings.kafka.topic);
-    let brokers = metadata.map_err(|error| NotAsked(error.to_string()))?.brokers().len();
+fn ask_all(settings: &Settings) -> anyhow::Result<Inspected> {
+    let consumer: BaseConsumer<Quiet> =
+        probe(settings).create_with_context(Quiet::default()).map_err(config::refused)?;
+    let brokers = metadata(&consumer, &settings.kafka.topic)?.brokers().len();
     let source = facts(&consumer, &settings.kafka.topic);
     let read = match &source {
         Ok(_) => can_read(&consumer, &settings.kafka.topic),
@@ -175,31 +162,34 @@ fn positions(
     }
     let answer = ask(consumer, QUESTION, |time| consumer.committed_offsets(wanted.clone(), time));
     let answer = answer.map_err(|error| error.to_string())?;
-    let elements = answer.elements();
-    let positions = elements.iter().map(|element| {
+    let bounds = |consumer: &BaseConsumer<Quiet>, partition| {
+        let asked =
+            ask(consumer, QUESTION, |time| consumer.fetch_watermarks(topic, partition, time));
+        asked.map_err(|error| error.to_string())
+    };
+    // All ends before the first stable offset: records that come in between must not pass for those of a transaction.
+    let mut positions = Vec::new();
+    for element in answer.elements() {
         element.error().map_err(|error| error.to_string())?;
         let partition = element.partition();
-        let bounds = |consumer: &BaseConsumer<Quiet>| {
-            let asked =
-                ask(consumer, QUESTION, |time| consumer.fetch_watermarks(topic, partition, time));
-            asked.map_err(|error| error.to_string())
-        };
-        // In this order: records that come in between must not pass for those of a transaction. One that is not left open ends soon.
-        let (start, end) = bounds(&all)?;
-        let deadline = Instant::now() + TRANSACTION;
-        let mut stable = bounds(consumer)?.1;
-        while stable < end && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(200));
-            stable = bounds(consumer)?.1;
-        }
+        let (start, end) = bounds(&all, partition)?;
         let committed = match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         };
         let has_account = CommitMetadata::parse(element.metadata()).has_account;
-        Ok(GroupPosition { partition, committed, has_account, start, end, stable })
-    });
-    positions.collect()
+        positions.push(GroupPosition { partition, committed, has_account, start, end, stable: 0 });
+    }
+    // A transaction that is not left open ends soon.
+    let deadline = Instant::now() + TRANSACTION;
+    for position in &mut positions {
+        position.stable = bounds(consumer, position.partition)?.1;
+        while position.stable < position.end && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(200));
+            position.stable = bounds(consumer, position.partition)?.1;
+        }
+    }
+    Ok(positions)
 }
 
 /// A message that names those of the wanted partitions that have no leader; `None` where all have one.
@@ -283,11 +273,14 @@ fn can_use_group(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
         Ok(_) => {}
     }
     let nowhere = config::place(topic, i32::MAX, Offset::Offset(0));
-    let committed = nowhere.and_then(|nowhere| consumer.commit(&nowhere, CommitMode::Sync));
-    match committed {
-        Err(error) if is_refused(&error, RDKafkaErrorCode::GroupAuthorizationFailed) => {
+    let asked = nowhere.and_then(|nowhere| CommitAnswer::ask(consumer.client(), &nowhere));
+    match asked.map(|answer| answer.get(QUESTION)) {
+        Ok(Some(Err(error))) | Err(error)
+            if is_refused(&error, RDKafkaErrorCode::GroupAuthorizationFailed) =>
+        {
             Right::Refused(error.to_string())
         }
+        Ok(None) => Right::Refused(format!("no answer to a commit within {QUESTION:?}")),
         _ => Right::Given,
     }
 }
@@ -324,5 +317,41 @@ fn can_write(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
         ),
         Ok(None) => Right::Unknown("the broker does not say the user's rights".to_owned()),
         Err(error) => Right::Unknown(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use testkit::{Kafka, NetworkFault, Proxy, eventually, unique};
+
+    use super::*;
+
+    /// Kafka's API key of OffsetCommit requests.
+    const OFFSET_COMMIT: u16 = 8;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_without_an_answer_does_not_keep_the_check_waiting() {
+        let proxy = Proxy::start();
+        let kafka = Kafka::builder().listener("PROXIED", "PLAINTEXT", Some(proxy.port())).start();
+        proxy.forward_to(&kafka.listener("PROXIED"));
+        let topic = unique("silent");
+        testkit::topic(&kafka.brokers(), &topic, 1, &[]).await;
+        let mut settings = Settings::default();
+        settings.kafka.brokers = proxy.address();
+        let consumer: Arc<BaseConsumer<Quiet>> =
+            Arc::new(probe(&settings).create_with_context(Quiet::default()).unwrap());
+        let ask = || {
+            let (consumer, topic) = (consumer.clone(), topic.clone());
+            tokio::task::spawn_blocking(move || can_use_group(&consumer, &topic))
+        };
+        eventually("a coordinator", QUESTION * 6, async || ask().await.unwrap() == Right::Given)
+            .await;
+        proxy.set(NetworkFault::RequestsLost(OFFSET_COMMIT));
+        let right = tokio::time::timeout(QUESTION * 2, ask()).await.unwrap().unwrap();
+        // Closing a consumer waits for the answer, too.
+        proxy.set(NetworkFault::None);
+        assert!(matches!(&right, Right::Refused(words) if words.contains("commit")), "{right:?}");
     }
 }

@@ -15,7 +15,7 @@ mod range;
 mod record_arena;
 
 pub(crate) use config::{check as check_settings, refused, version};
-pub(crate) use dead_letters::{DeadLetters, create_topic};
+pub(crate) use dead_letters::{DeadLetters, HEADER_ROOM, create_topic};
 pub(crate) use ffi::Group;
 pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
 /// The pure parts that the simulation runs.
@@ -25,4 +25,4 @@ pub(crate) use group::{
 };
 pub(crate) use inspect::{GroupPosition, Inspected, Right, TopicFacts, inspect};
 pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
-pub(crate) use range::{Bound, OffsetRanges, RangeReader, RateLimit, read_since};
+pub(crate) use range::{BACKGROUND_KIB, Bound, OffsetRanges, RangeReader, RateLimit, read_since};

@@ -35,6 +35,8 @@ const QUESTION: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
 /// How long [`read_since`] waits for a partition whose leader went away, before the caller tries again without it.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The buffer of [`read_since`], which is small because it runs beside live ingest.
+pub(crate) const BACKGROUND_KIB: u64 = 4_096;
 /// The limits of the sample for an estimate: time and records.
 const SAMPLE: Duration = Duration::from_secs(3);
 const SAMPLE_RECORDS: u64 = 200;
@@ -116,19 +118,16 @@ impl RangeReader {
     /// # Errors
     /// When librdkafka refuses a setting.
     pub(crate) fn open(settings: &Settings, buffer_kib: u64) -> KafkaResult<Self> {
-        let mut config = config::consumer(settings);
-        // librdkafka then reports an end even where the last offsets have no record (transaction markers, compaction).
+        let probe = inspect::probe(settings);
+        let mut config = probe.clone();
         config
-            .set("enable.partition.eof", "true")
-            .set("statistics.interval.ms", "0")
             .set("queued.max.messages.kbytes", buffer_kib.to_string())
             // So that several fetches fit into the buffer.
             .set("fetch.message.max.bytes", (buffer_kib * 64).min(1_048_576).to_string());
-        config.remove("group.instance.id");
         // Another name of `fetch.message.max.bytes`.
         config.remove("max.partition.fetch.bytes");
         let consumer = config.create_with_context(Quiet::default())?;
-        Ok(Self { consumer, probe: inspect::probe(settings) })
+        Ok(Self { consumer, probe })
     }
 
     /// The partitions to read, ascending and without duplicates: those in `asked`, or all where it is empty.
@@ -174,14 +173,18 @@ impl RangeReader {
         Err(Unanswered::saying(words, RDKafkaErrorCode::LeaderNotAvailable))
     }
 
-    /// One more than the last offset of a partition, also where that is behind an open transaction.
+    /// One more than the last offset of these partitions, also where that is behind an open transaction.
     ///
     /// # Errors
     /// As [`Self::bounds`].
-    pub(crate) fn high(&self, topic: &str, partition: i32) -> Result<i64, Unanswered> {
+    pub(crate) fn end(&self, topic: &str, partitions: &[i32]) -> Result<i64, Unanswered> {
         let all = inspect::uncommitted(&self.probe)?;
-        let question = |time| all.fetch_watermarks(topic, partition, time);
-        ask(&all, QUESTION, question).map(|(_, high)| high)
+        let mut end = 0;
+        for &partition in partitions {
+            let question = |time| all.fetch_watermarks(topic, partition, time);
+            end = end.max(ask(&all, QUESTION, question)?.1);
+        }
+        Ok(end)
     }
 
     /// The topic's id; `None` where the broker does not say it.
@@ -412,8 +415,7 @@ pub(crate) fn read_since(
     left_out: Arc<OnceLock<Vec<i32>>>,
     stop: CancellationToken,
 ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
-    // A small buffer, because it runs beside live ingest.
-    let reader = RangeReader::open(settings, 4_096)?;
+    let reader = RangeReader::open(settings, BACKGROUND_KIB)?;
     let topic = settings.kafka.topic.clone();
     let start = Bound::Time(start.as_micros().div_euclid(1_000).max(0));
     let spans = move |reader: &RangeReader| {

@@ -22,7 +22,7 @@ use crate::pipeline::batch::{Batch, WrittenBatch};
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::ports::{BatchObserver, Chunk, Evidence, SourceError, SourceEvent};
 use crate::pipeline::write::Writer;
-use crate::settings::Settings;
+use crate::settings::{Settings, in_memory};
 
 /// The reason why the loop ended before its source.
 #[derive(Debug, thiserror::Error)]
@@ -78,14 +78,12 @@ impl BatchLimits {
 
 impl From<&Settings> for BatchLimits {
     fn from(settings: &Settings) -> Self {
-        let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         Self {
             max_rows: settings.batch.max_rows,
-            max_bytes: bytes(settings.batch.max_bytes),
+            max_bytes: in_memory(settings.batch.max_bytes),
             linger: settings.batch.linger,
             in_flight: settings.batch.in_flight,
-            // The other third is librdkafka's own buffer (see `kafka::config`).
-            max_buffered_bytes: bytes(settings.limits.max_buffered_bytes) / 3 * 2,
+            max_buffered_bytes: settings.limits.own_bytes(),
         }
     }
 }

@@ -26,14 +26,9 @@ impl WrittenOffsets {
     /// Counts a record as written. Within an assignment the offset never decreases; an offset of a newer assignment
     /// replaces that of an older one.
     pub(crate) fn include(&mut self, position: &Position, assignment: AssignmentId) {
-        let next = position.offset + 1;
-        self.advance(position.partition, WrittenOffset { next, assignment });
-    }
-
-    fn advance(&mut self, partition: i32, to: WrittenOffset) {
-        let known = self.0.entry(partition).or_insert(to);
-        let is_ahead = (to.assignment, to.next) > (known.assignment, known.next);
-        if is_ahead {
+        let to = WrittenOffset { next: position.offset + 1, assignment };
+        let known = self.0.entry(position.partition).or_insert(to);
+        if (to.assignment, to.next) > (known.assignment, known.next) {
             *known = to;
         }
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use service::config::ConfigError;
 
+use super::Limits;
+
 /// The permitted keys; an entry that ends with a dot permits all keys with that prefix.
 pub(crate) const TAKEN: [&str; 30] = [
     "security.protocol",
@@ -95,27 +97,32 @@ const INSTEAD: [(&[&str], &str); 13] = [
 const OTHERWISE: &str = "is not taken: set by kafka.client are security, connection, session, fetching and compression; \
                          crates/ingester/README.md lists the keys";
 
+/// The limit of an unpacked batch.
+pub(crate) const BATCH_BYTES: u64 = 256 * 1024 * 1024;
+/// The limit of a dead letter.
+pub(crate) const DEAD_LETTER_BYTES: u64 = 1_000_000_000;
+
 /// The least values, and why.
 const AT_LEAST: [(&str, u64, &str); 2] = [
     (
         "receive.message.max.bytes",
-        268_435_456,
+        BATCH_BYTES,
         "with less, batches that other clients can read would be lost",
     ),
     (
         "message.max.bytes",
-        1_000_000_000,
+        DEAD_LETTER_BYTES,
         "with less, dead letters would be cut that their topic takes",
     ),
 ];
 
-/// Checks the sizes. `buffered`: the bytes of `limits.max_buffered_bytes`.
+/// Checks the sizes.
 ///
 /// # Errors
 /// The first value that is out of its range, or not a decimal number, which librdkafka may take in another base.
 pub(super) fn check_sizes(
     client: &BTreeMap<String, String>,
-    buffered: u64,
+    limits: &Limits,
 ) -> Result<(), ConfigError> {
     let value = |key: &str| client.get(key).map(|value| value.trim().parse::<u64>().ok());
     for (key, least, why) in AT_LEAST {
@@ -125,7 +132,7 @@ pub(super) fn check_sizes(
         }
     }
     for (key, most) in [
-        ("queued.max.messages.kbytes", queued_kbytes(buffered)),
+        ("queued.max.messages.kbytes", limits.client_kib()),
         ("queued.min.messages", QUEUED_MESSAGES),
     ] {
         if value(key).is_some_and(|value| value.is_none_or(|value| value > most)) {
@@ -135,11 +142,6 @@ pub(super) fn check_sizes(
         }
     }
     Ok(())
-}
-
-/// librdkafka's own buffer: a third of `limits.max_buffered_bytes`. Its default is 64 MiB.
-pub(crate) fn queued_kbytes(buffered: u64) -> u64 {
-    (buffered / 3 / 1024).max(1024)
 }
 
 /// Enough for 50 ms of the fastest reading. The default of 100,000 holds a whole backlog of small records, and librdkafka needs
@@ -193,12 +195,19 @@ const FILES: [&str; 5] = [
     "ssl.crl.location",
 ];
 
+/// `security.protocol`, in lower case and without outer blanks, which librdkafka ignores.
 fn protocol(client: &BTreeMap<String, String>) -> String {
-    client.get("security.protocol").map_or_else(String::new, |name| name.to_ascii_lowercase())
+    let protocol = client.get("security.protocol").map_or("", String::as_str);
+    protocol.trim().to_ascii_lowercase()
+}
+
+/// Whether the connections to the brokers use TLS.
+pub(super) fn has_tls(client: &BTreeMap<String, String>) -> bool {
+    protocol(client).ends_with("ssl")
 }
 
 fn check_files(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
-    if !protocol(client).ends_with("ssl") {
+    if !has_tls(client) {
         return Ok(());
     }
     for key in FILES {
@@ -327,7 +336,7 @@ mod tests {
     fn a_size_that_would_lose_records_or_take_more_memory_is_refused() {
         let of = |key: &str, value: &str| {
             let client = [(key.to_owned(), value.to_owned())].into();
-            check_sizes(&client, 48 * 1024 * 1024).err().map(|error| error.to_string())
+            check_sizes(&client, &Limits::default()).err().map(|error| error.to_string())
         };
         for (key, bad, good) in [
             ("receive.message.max.bytes", "67109376", "268435456"),
@@ -384,6 +393,7 @@ mod tests {
             (&[("sasl.mechanisms", "hunter2")][..], "sasl.mechanisms"),
             (&[("sasl.mechanisms", "GSSAPI"), sasl], "sasl.mechanisms"),
             (&[sasl, name, password], "sasl.mechanisms"),
+            (&[("security.protocol", " Sasl_Ssl\t"), name, password], "sasl.mechanisms"),
             (&[sasl, plain, password], "sasl.username"),
             (&[sasl, plain, name], "sasl.password"),
             (&[sasl, token, name, password], "sasl.mechanisms"),
@@ -408,6 +418,7 @@ mod tests {
             refused_file.contains("/no/such/ca.pem, which cannot be read: No such"),
             "{refused_file}"
         );
+        assert!(refused(&[("security.protocol", " SSL"), place]).is_some());
         assert_eq!(refused(&[place]), None, "it is not used");
         assert_eq!(refused(&[("security.protocol", "ssl"), ("ssl.ca.location", "probe")]), None);
     }

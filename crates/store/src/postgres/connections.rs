@@ -11,8 +11,7 @@ use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use super::inspect;
-use super::session::{Session, connect, limited, silent};
+use super::session::{Session, connect, silent};
 use crate::settings::{Database, PostgresUrl};
 use crate::{Error, StoreSettings};
 
@@ -131,7 +130,8 @@ impl Connections {
 
     /// Opens a session outside the pool, for statements that may take up to `limit`; `None` for no limit.
     pub(super) async fn apart(&self, limit: Option<Duration>) -> Result<Session, Error> {
-        Session::open(&self.url(), &self.settings, limit).await
+        // Since the start an operator may have changed the table in a way that shows in no error.
+        Session::open(&self.url(), &self.settings, limit, self.follows).await
     }
 
     /// `store.statement_timeout`.
@@ -175,18 +175,7 @@ impl Connections {
     async fn connect(&self) -> Result<Session, Error> {
         // Behind a pooler that shares sessions a statement could run with another client's settings.
         self.check_sessions().await?;
-        let url = self.url();
-        let mut session = Session::open(&url, &self.settings, Some(self.limit())).await?;
-        if self.follows {
-            // Since the start an operator may have changed the table in a way that shows in no error.
-            let inspecting = inspect(&mut session.connection, &self.settings.schema);
-            // Its time says nothing about the statement that follows.
-            let inspected = limited(self.limit(), inspecting).await;
-            inspected.map_err(|error| match error {
-                Error::TimedOut(words) => Error::Transient(words),
-                error => error,
-            })?;
-        }
+        let session = self.apart(Some(self.limit())).await?;
         let mut idle = self.idle.lock();
         if self.follows && idle.server != session.server {
             idle.sessions.clear();

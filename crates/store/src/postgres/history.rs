@@ -71,16 +71,17 @@ fn package(row: &PgRow) -> Result<Option<(PackageName, Vec<Past<'_>>)>, Error> {
     let (mut versions, mut usernames) = (versions.split('\n'), usernames.split('\n'));
     let mut past = Vec::with_capacity(methods.len());
     for (created, method) in created.iter().zip(methods.bytes()) {
-        let (version, username) = versions.next().zip(usernames.next()).ok_or_else(inconsistent)?;
+        let (version, username) =
+            versions.next().zip(usernames.next()).ok_or_else(Error::inconsistent)?;
         let username = (username != "\t").then_some(username);
         let (created, method) = (Time::from_wire(*created).0, self::method(method)?);
-        past.push(Past::new(version, created, method, username).map_err(|_| inconsistent())?);
+        past.push(Past::new(version, created, method, username)?);
     }
     let is_whole = rest.is_empty() && created.len() == methods.len();
     if !is_whole || versions.next().is_some() || usernames.next().is_some() {
-        return Err(inconsistent());
+        return Err(Error::inconsistent());
     }
-    Ok(Some((PackageName::new(name).map_err(|_| inconsistent())?, past)))
+    Ok(Some((PackageName::new(name)?, past)))
 }
 
 /// The method for a letter of the statement, which computes [`PublishMethod::of`] in SQL.
@@ -90,10 +91,6 @@ fn method(letter: u8) -> Result<PublishMethod, Error> {
         b'o' => PublishMethod::TrustedPublisher,
         b'f' => PublishMethod::SingleFactor,
         b'u' => PublishMethod::Unknown,
-        _ => return Err(inconsistent()),
+        _ => return Err(Error::inconsistent()),
     })
-}
-
-fn inconsistent() -> Error {
-    Error::fatal("a row holds a value that no event can have")
 }

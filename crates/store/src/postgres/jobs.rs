@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::PostgresWriter;
 use super::values::Time;
-use crate::operator::{JobText, job, write};
+use crate::operator::{JobText, job};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
 
 const SELECT: &str = "SELECT id, who, reason, what::text, position::text, counts::text, state, note, started, updated \
@@ -36,12 +36,7 @@ impl Jobs for PostgresWriter {
         let sql = "UPDATE replay_job SET position = $3::text::jsonb, counts = $4::text::jsonb, updated = $5, \
                    state = CASE WHEN state = 'running' THEN coalesce($6, state) ELSE state END, \
                    note = coalesce($7, note) WHERE id = $1 AND runner = $2 RETURNING state";
-        let (state, note) = update
-            .end
-            .as_ref()
-            .map_or((None, None), |(state, note)| (Some(state.as_str()), note.as_deref()));
-        let (position, counts) =
-            (write(&update.progress.position)?, write(&update.progress.counts)?);
+        let (position, counts, state, note) = update.columns()?;
         let save = || {
             sqlx::query(sql)
                 .bind(update.id)

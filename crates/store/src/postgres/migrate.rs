@@ -6,22 +6,21 @@ use std::time::Duration;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgConnection;
 
+use super::MIGRATOR;
 use super::connections::Connections;
 use super::session::{Backend, limited};
-use super::{MIGRATOR, inspect};
 use crate::Error;
 
 /// A migration that goes on is logged once in this many looks.
 const SAID_EACH: u32 = 4;
 
 /// As [`crate::PublicationTable::migrate`].
-pub(super) async fn migrate(connections: &Connections, schema: &str) -> Result<(), Error> {
+pub(super) async fn migrate(connections: &Connections) -> Result<(), Error> {
     connections.check_sessions().await?;
     let limit = connections.limit();
     let mut session = connections.apart(Some(limit)).await?;
     let looking = async {
         let connection = &mut session.connection;
-        inspect(connection, schema).await?;
         let create = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
         let may_create: bool = sqlx::query_scalar(create).fetch_one(&mut *connection).await?;
         Ok((pending(connection).await?, may_create))
@@ -172,8 +171,8 @@ mod tests {
         let url = postgres().database().await.url;
         let settings = StoreSettings { url: url.clone(), ..StoreSettings::default() };
         let url = PostgresUrl::parse(&url).unwrap();
-        let mut one = Session::open(&url, &settings, None).await.unwrap();
-        let mut other = Session::open(&url, &settings, None).await.unwrap();
+        let mut one = Session::open(&url, &settings, None, false).await.unwrap();
+        let mut other = Session::open(&url, &settings, None, false).await.unwrap();
         assert!(!one.backend.end(&mut other.connection).await.unwrap());
         one.connection.execute("SELECT pg_advisory_lock(7)").await.unwrap();
         assert!(one.backend.end(&mut other.connection).await.unwrap());

@@ -6,6 +6,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
 
+use super::inspect;
 use crate::settings::{PostgresUrl, SessionKind};
 use crate::{Error, StoreSettings};
 
@@ -68,11 +69,13 @@ pub(super) struct Activity {
 }
 
 impl Session {
-    /// Connects and sets the session up, for statements that may take up to `limit`; `None` for no limit.
+    /// Connects and sets the session up, for statements that may take up to `limit`; `None` for no limit. `inspects`: looks for
+    /// database objects that this program cannot work with.
     pub(super) async fn open(
         url: &PostgresUrl,
         settings: &StoreSettings,
         limit: Option<Duration>,
+        inspects: bool,
     ) -> Result<Self, Error> {
         let opening = async {
             let mut connection = url.options.connect().await?;
@@ -84,13 +87,24 @@ impl Session {
                 let schema = &settings.schema;
                 return Err(Error::fatal(format!("it has no schema {schema:?} (store.schema)")));
             }
-            Self::of(connection, &facts, mark, url.target)
+            let mut session = Self::of(connection, &facts, mark, url.target)?;
+            if inspects {
+                inspect(&mut session.connection, &settings.schema).await?;
+            }
+            Ok(session)
         };
         let timeout = url.connect_timeout.unwrap_or(settings.connect_timeout);
         let opened = tokio::time::timeout(timeout, opening).await;
         let opened = opened
             .unwrap_or_else(|_| Err(Error::transient(format!("no session within {timeout:?}"))));
-        opened.map_err(|error| error.within(&url.address()))
+        opened.map_err(|error| {
+            let error = match error {
+                // The time that opening takes says nothing about the statement that follows.
+                Error::TimedOut(words) => Error::Transient(words),
+                error => error,
+            };
+            error.within(&url.address())
+        })
     }
 
     fn of(
@@ -169,7 +183,7 @@ pub(crate) async fn connect(
     url: &PostgresUrl,
     settings: &StoreSettings,
 ) -> Result<PgConnection, Error> {
-    let open = || Session::open(url, settings, Some(settings.statement_timeout));
+    let open = || Session::open(url, settings, Some(settings.statement_timeout), false);
     let mut one = open().await?;
     let second = "a second session, which shows whether a pooler shares them";
     let mut other = open().await.map_err(|error| error.within(second))?;

@@ -13,6 +13,7 @@ use super::copy;
 use super::fresh::FreshKeys;
 use super::inspect::PARTITIONS;
 use super::migrate::migrate;
+use super::row::Row as RowValue;
 use super::values::Time;
 use crate::columns::{COLUMNS, Kind, list, names};
 use crate::merge::POSTGRES;
@@ -27,7 +28,6 @@ const COPY_MIN_ROWS: usize = 1_000;
 #[derive(Debug)]
 pub struct PostgresWriter {
     pub(super) connections: Connections,
-    schema: String,
     upsert: String,
     /// The upsert, which writes no row if the table has triggers.
     upsert_without_triggers: String,
@@ -42,7 +42,6 @@ impl PostgresWriter {
     pub(crate) fn open(url: PostgresUrl, settings: &StoreSettings) -> Self {
         Self {
             connections: Connections::new(url, settings).following(),
-            schema: settings.schema.clone(),
             upsert: upsert("true"),
             upsert_without_triggers: upsert("(SELECT names IS NULL FROM triggers)"),
             unwritten: unwritten(),
@@ -74,7 +73,16 @@ impl PostgresWriter {
         let mut tries = self.connections.tries().await?;
         loop {
             let mut session = tries.session().await?;
-            let writing = self.upsert_and_look_in(&mut session.connection, rows);
+            let writing = async {
+                let mut transaction = session.connection.begin().await?;
+                let looked = self.write_and_look(&mut transaction, rows).await;
+                // Roll back at once: a dropped transaction holds its locks until the connection is used again.
+                match &looked {
+                    Ok((_, 0)) => transaction.commit().await?,
+                    _ => transaction.rollback().await?,
+                }
+                looked
+            };
             let done = self.connections.limited(writing).await;
             if let Some(written) = tries.ended(session, done).await {
                 let (upserted, missing) = written?;
@@ -87,48 +95,39 @@ impl PostgresWriter {
         }
     }
 
-    async fn upsert_and_look_in(
+    /// Writes the rows in a transaction, and counts those that are not in the table then.
+    async fn write_and_look(
         &self,
-        connection: &mut PgConnection,
+        transaction: &mut PgConnection,
         rows: &[Cow<'_, Publication>],
     ) -> sqlx::Result<(Upserted, i64)> {
-        let mut transaction = connection.begin().await?;
-        let looking = async {
-            let upsert = sqlx::query(AssertSqlSafe(&*self.upsert)).bind(given(rows));
-            let upserted = Upserted::of(&upsert.fetch_one(&mut *transaction).await?)?;
-            // Run the triggers that are deferred to the commit.
-            sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *transaction).await?;
-            let unwritten = sqlx::query_scalar(AssertSqlSafe(&*self.unwritten)).bind(given(rows));
-            Ok((upserted, unwritten.fetch_one(&mut *transaction).await?))
-        };
-        let looked = looking.await;
-        // Roll back at once: a dropped transaction holds its locks until the connection is used again.
-        match &looked {
-            Ok((_, 0)) => transaction.commit().await?,
-            _ => transaction.rollback().await?,
-        }
-        looked
+        let upsert = sqlx::query(AssertSqlSafe(&*self.upsert)).bind(given(rows));
+        let upserted = Upserted::of(&upsert.fetch_one(&mut *transaction).await?)?;
+        // Run the triggers and checks that are deferred to the commit.
+        sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *transaction).await?;
+        let unwritten = sqlx::query_scalar(AssertSqlSafe(&*self.unwritten)).bind(given(rows));
+        Ok((upserted, unwritten.fetch_one(transaction).await?))
     }
 
-    /// Tries to insert the rows by `COPY`; returns the number of rows inserted, or that `COPY` refused them. `COPY` does not
-    /// report which rows a trigger changed or removed, and rules do not apply to it.
-    async fn copy(&self, rows: &[Cow<'_, Publication>]) -> Result<Copied, Error> {
+    /// Tries to insert the rows by `COPY`; returns the number of rows inserted. `None`: none was, and an upsert may succeed.
+    /// `COPY` does not report which rows a trigger changed or removed, and rules do not apply to it.
+    async fn copy(&self, rows: &[Cow<'_, Publication>]) -> Result<Option<u64>, Error> {
         let mut tries = self.connections.tries().await?;
         loop {
             let mut session = tries.session().await?;
             let copying = async {
                 let bypassed = sqlx::query_scalar::<_, bool>(AssertSqlSafe(&*self.bypassed));
                 if bypassed.fetch_optional(&mut session.connection).await? == Some(true) {
-                    return Ok(Copied::Refused);
+                    return Ok(None);
                 }
                 match copy::copy_in(&mut session.connection, rows).await {
-                    Ok(written) => Ok(Copied::Rows(written)),
+                    Ok(written) => Ok(Some(written)),
                     // 23505: unique_violation, a key exists already. 0A000: the table has row level security, which
                     // COPY does not support. COPY has written no row then.
                     Err(sqlx::Error::Database(error))
                         if matches!(error.code().as_deref(), Some("23505" | "0A000")) =>
                     {
-                        Ok(Copied::Refused)
+                        Ok(None)
                     }
                     Err(error) => Err(error),
                 }
@@ -140,49 +139,20 @@ impl PostgresWriter {
         }
     }
 
-    /// Writes rows of one key by the upsert, one after the other, and rolls them back; returns the first that is not in the
-    /// table after it was written.
-    async fn rolled_back<'r>(
-        &self,
-        connection: &mut PgConnection,
-        rows: &'r [Publication],
-    ) -> sqlx::Result<Option<&'r Publication>> {
-        let mut transaction = connection.begin().await?;
-        let mut dropped = Ok(None);
-        for row in rows {
-            dropped = self.is_kept(&mut transaction, row).await.map(|kept| (!kept).then_some(row));
-            if !matches!(dropped, Ok(None)) {
-                break;
-            }
-        }
-        // Roll back at once, also after an error: a dropped transaction holds its locks until the connection is used again.
-        transaction.rollback().await?;
-        dropped
-    }
-
-    async fn is_kept(
+    /// The first of these rows of one key that is not in the table after it was written, one after the other.
+    async fn first_dropped<'r>(
         &self,
         transaction: &mut PgConnection,
-        row: &Publication,
-    ) -> sqlx::Result<bool> {
-        sqlx::query(AssertSqlSafe(self.upsert.as_str()))
-            .bind(vec![super::row::Row(row)])
-            .fetch_one(&mut *transaction)
-            .await?;
-        // Run the checks that are deferred to the commit.
-        sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *transaction).await?;
-        let unwritten = sqlx::query_scalar::<_, i64>(AssertSqlSafe(self.unwritten.as_str()));
-        let left = unwritten.bind(vec![super::row::Row(row)]).fetch_one(&mut *transaction).await?;
-        Ok(left == 0)
+        rows: &'r [Publication],
+    ) -> sqlx::Result<Option<&'r Publication>> {
+        for row in rows {
+            let (_, missing) = self.write_and_look(transaction, &[Cow::Borrowed(row)]).await?;
+            if missing > 0 {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
     }
-}
-
-/// The result of a `COPY`.
-enum Copied {
-    /// The number of rows inserted.
-    Rows(u64),
-    /// No row was inserted; an upsert may succeed.
-    Refused,
 }
 
 /// The answer of the upsert.
@@ -210,8 +180,8 @@ impl Upserted {
     }
 }
 
-fn given<'r>(rows: &'r [Cow<'_, Publication>]) -> Vec<super::row::Row<'r>> {
-    rows.iter().map(|row| super::row::Row(row)).collect()
+fn given<'r>(rows: &'r [Cow<'_, Publication>]) -> Vec<RowValue<'r>> {
+    rows.iter().map(|row| RowValue(row)).collect()
 }
 
 fn swallowed(rows: i64, triggers: Option<&str>) -> Error {
@@ -232,7 +202,7 @@ impl PublicationWriter for PostgresWriter {
         let mut recorded = Recorded::default();
         let has_triggers = self.has_triggers.load(Ordering::Relaxed);
         if rows.len() >= COPY_MIN_ROWS && !has_triggers && self.fresh.expected() {
-            if let Copied::Rows(written) = self.copy(&rows).await? {
+            if let Some(written) = self.copy(&rows).await? {
                 recorded.inserted = written;
                 recorded.disputed = rows.iter().filter(|row| row.info.disputed).count() as u64;
             }
@@ -252,7 +222,11 @@ impl PublicationWriter for PostgresWriter {
         loop {
             let mut session = tries.session().await?;
             let probing = async {
-                match self.rolled_back(&mut session.connection, &rows).await {
+                let mut transaction = session.connection.begin().await?;
+                let dropped = self.first_dropped(&mut transaction, &rows).await;
+                // Roll back at once: a dropped transaction holds its locks until the connection is used again.
+                transaction.rollback().await?;
+                match dropped {
                     // The row is synthetic, so the database's message reveals no data. Other errors concern the session.
                     Err(error) if Error::is_about_the_row(&error) => {
                         Ok(Err(Error::with_its_words(&error)))
@@ -271,7 +245,7 @@ impl PublicationWriter for PostgresWriter {
 #[async_trait]
 impl PublicationTable for PostgresWriter {
     async fn migrate(&self) -> Result<(), Error> {
-        migrate(&self.connections, &self.schema).await
+        migrate(&self.connections).await
     }
 
     async fn generation(&self) -> Result<u32, Error> {

@@ -91,13 +91,19 @@ impl<S: ?Sized> Retrying<S> {
                     self.has_served();
                     return Ok(value);
                 }
-                Err(error) if error.passes() || self.is_outlasted(&error) => {
-                    wait.failed(&error);
-                    wait.pass().await;
-                }
-                Err(error) => return Err(error),
+                Err(error) => self.pause(&mut wait, error).await?,
             }
         }
+    }
+
+    /// Waits before the next try, if that helps; else returns the error.
+    async fn pause(&self, wait: &mut Wait<'_>, error: Error) -> Result<(), Error> {
+        if !error.passes() && !self.is_outlasted(&error) {
+            return Err(error);
+        }
+        wait.failed(&error);
+        wait.pass().await;
+        Ok(())
     }
 
     fn has_served(&self) {
@@ -176,10 +182,7 @@ impl<S: PublicationReader + ?Sized> PublicationReader for Retrying<S> {
         let mut wait = Wait::new(&*self.observer);
         loop {
             match self.inner.history(names, limit, &mut *each).await {
-                Err(error) if error.passes() || self.is_outlasted(&error) => {
-                    wait.failed(&error);
-                    wait.pass().await;
-                }
+                Err(error) => self.pause(&mut wait, error).await?,
                 read => return read,
             }
         }

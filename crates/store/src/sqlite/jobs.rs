@@ -5,7 +5,7 @@ use model::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{SqliteWriter, time};
-use crate::operator::{JobText, job, write};
+use crate::operator::{JobText, job};
 use crate::{Error, Job, JobState, JobUpdate, Jobs, NewJob};
 
 const SELECT: &str =
@@ -32,12 +32,7 @@ impl Jobs for SqliteWriter {
         let sql = "UPDATE replay_job SET position = ?3, counts = ?4, updated = ?5, \
                    state = CASE WHEN state = 'running' THEN coalesce(?6, state) ELSE state END, \
                    note = coalesce(?7, note) WHERE id = ?1 AND runner = ?2 RETURNING state";
-        let (state, note) = update
-            .end
-            .as_ref()
-            .map_or((None, None), |(state, note)| (Some(state.as_str()), note.as_deref()));
-        let position = write(&update.progress.position)?;
-        let counts = write(&update.progress.counts)?;
+        let (position, counts, state, note) = update.columns()?;
         let values =
             (update.id, &update.runner, position, counts, at.to_rfc3339_micros(), state, note);
         let saved = |connection: &mut Connection| {

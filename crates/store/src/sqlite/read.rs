@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use model::{Credential, PackageName, Past, Publication, PublicationId, PublishMethod, Timestamp};
 use parking_lot::Mutex;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    Sqlite, SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow,
+};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::connection::{FileIdentity, file};
@@ -76,6 +79,13 @@ impl SqliteReader {
         Ok(pool)
     }
 
+    async fn rows(
+        &self,
+        query: Query<'_, Sqlite, SqliteArguments>,
+    ) -> Result<Vec<SqliteRow>, Error> {
+        query.fetch_all(&self.pool()?).await.map_err(|error| self.failed(error))
+    }
+
     fn failed(&self, error: sqlx::Error) -> Error {
         of_file(error.into(), self.options.get_filename())
     }
@@ -86,8 +96,7 @@ impl PublicationReader for SqliteReader {
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
         let query = sqlx::query(AssertSqlSafe(self.find.as_str())).bind(keys(ids.iter()));
         let mut found = vec![None; ids.len()];
-        let pool = self.pool()?;
-        for row in query.fetch_all(&pool).await.map_err(|error| self.failed(error))? {
+        for row in self.rows(query).await? {
             let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
             if let Some(slot) = found.get_mut(place) {
                 *slot = Some(whole(&row, 1)?);
@@ -110,8 +119,7 @@ impl PublicationReader for SqliteReader {
                 Bound::Time(time) => query.bind(time.to_rfc3339_micros()),
             };
         }
-        let rows = query.fetch_all(&self.pool()?).await.map_err(|error| self.failed(error))?;
-        rows.iter().map(|row| whole(row, 0)).collect()
+        self.rows(query).await?.iter().map(|row| whole(row, 0)).collect()
     }
 
     async fn history(
@@ -165,8 +173,7 @@ impl PublicationReader for SqliteReader {
         let search = search(prefix, after, first);
         let query = sqlx::query(AssertSqlSafe(search.sql)).bind(search.from);
         let query = search.end.into_iter().fold(query, |query, end| query.bind(end));
-        let rows = query.fetch_all(&self.pool()?).await.map_err(|error| self.failed(error))?;
-        rows.iter().map(|row| columns::name(row.try_get(0)?)).collect()
+        self.rows(query).await?.iter().map(|row| columns::name(row.try_get(0)?)).collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {
@@ -231,8 +238,7 @@ impl Kept {
     }
 
     fn past(&self) -> Result<Past<'_>, Error> {
-        Past::new(&self.version, self.created, self.method, self.username.as_deref())
-            .map_err(|_| Error::fatal("a row holds a value that no event can have"))
+        Ok(Past::new(&self.version, self.created, self.method, self.username.as_deref())?)
     }
 }
 

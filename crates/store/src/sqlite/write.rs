@@ -61,7 +61,7 @@ impl SqliteWriter {
         let mut disputed = transaction
             .prepare_cached("SELECT disputed FROM publication WHERE name = ? AND version = ?")?;
         for row in rows {
-            bind_row(&mut insert, 1, row)?;
+            bind_row(&mut insert, row)?;
             if insert.raw_execute()? == 1 {
                 recorded.inserted += 1;
                 recorded.disputed += u64::from(row.info.disputed);
@@ -70,7 +70,7 @@ impl SqliteWriter {
             let key = (row.id.name.as_str(), row.id.version.as_str());
             let before = disputed.query_row(key, |row| row.get::<_, bool>(0)).optional()?;
             let Some(before) = before else { return Err(swallowed()) };
-            bind_row(&mut merge, 1, row)?;
+            bind_row(&mut merge, row)?;
             let mut changed = merge.raw_query();
             if let Some(after) = changed.next()? {
                 recorded.updated += 1;
@@ -96,7 +96,7 @@ fn look_for(
     }
     let mut unwritten = transaction.prepare_cached(unwritten)?;
     for row in rows {
-        bind_row(&mut unwritten, 1, row)?;
+        bind_row(&mut unwritten, row)?;
         let mut found = unwritten.raw_query();
         let is_missing = found.next()?.map(|row| row.get::<_, bool>(0)).transpose()?;
         if is_missing != Some(false) {
@@ -194,14 +194,9 @@ impl PublicationTable for SqliteWriter {
     }
 }
 
-/// Binds the values of a row to the parameters from `first` on, in the order of the columns.
-pub(super) fn bind_row(
-    statement: &mut Statement<'_>,
-    first: usize,
-    row: &Publication,
-) -> rusqlite::Result<()> {
-    for (index, value) in row.columns().into_iter().enumerate() {
-        let place = first + index;
+/// Binds the values of a row to the parameters, in the order of the columns.
+fn bind_row(statement: &mut Statement<'_>, row: &Publication) -> rusqlite::Result<()> {
+    for (place, value) in (1..).zip(row.columns()) {
         match value {
             ColumnValue::Text(text) => statement.raw_bind_parameter(place, text)?,
             ColumnValue::Time(time) => {

@@ -16,6 +16,7 @@ use service::telemetry::without_controls;
 
 use crate::commands::output::Output;
 use crate::kafka;
+use crate::pipeline::BatchLimits;
 use crate::settings::{OnGap, Settings};
 
 /// How to look.
@@ -151,11 +152,11 @@ impl Check {
 
 /// Warns of settings with which any server can pass for the broker.
 fn unverified(findings: &mut Findings, settings: &Settings) {
-    let client = &settings.kafka.client;
-    let given = |key: &str| client.get(key).map(|value| value.trim().to_ascii_lowercase());
-    if !given("security.protocol").is_some_and(|protocol| protocol.ends_with("ssl")) {
+    if !settings.kafka.has_tls() {
         return;
     }
+    let client = &settings.kafka.client;
+    let given = |key: &str| client.get(key).map(|value| value.trim().to_ascii_lowercase());
     // The words of librdkafka for a boolean that is off.
     for (key, off) in [
         ("enable.ssl.certificate.verification", &["false", "f", "0"][..]),
@@ -196,14 +197,13 @@ fn promises(settings: &Settings) -> Vec<String> {
 }
 
 fn memory(settings: &Settings) -> String {
-    let buffered = settings.limits.max_buffered_bytes.as_u64();
-    // A settling pass takes an eighth of the ingester's own part, and 4 MiB in librdkafka.
-    let settling = buffered / 3 * 2 / 8 + 4 * 1024 * 1024;
+    let own = BatchLimits::from(settings).background().max_buffered_bytes as u64;
+    let settling = own + kafka::BACKGROUND_KIB * 1024;
     format!(
         "records read and not written hold at most {} (limits.max_buffered_bytes), a settling pass {} more, and each of \
          these may pass its bound by a few hand-overs of half a MiB, or of one record; about 15 MiB the process itself, and the exit \
          lists come on top (about 25 MiB a year of hourly lists)",
-        ByteSize::b(buffered),
+        settings.limits.max_buffered_bytes,
         ByteSize::b(settling)
     )
 }

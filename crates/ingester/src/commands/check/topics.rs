@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use super::Findings;
-use crate::kafka::{Inspected, Right, TopicFacts};
+use crate::kafka::{HEADER_ROOM, Inspected, Right, TopicFacts};
 use crate::settings::Settings;
-
-/// Space for the headers that a dead letter has in addition to its record; the same as when the topic is created.
-const HEADER_ROOM: i64 = 64 * 1024;
 
 pub(super) fn check(findings: &mut Findings, settings: &Settings, inspected: &Inspected) {
     let kafka = &settings.kafka;

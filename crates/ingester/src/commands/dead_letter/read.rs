@@ -41,22 +41,8 @@ pub(crate) fn read(
     counts: Counts,
     stop: CancellationToken,
 ) -> anyhow::Result<Receiver<SourceEvent>> {
-    let mut all = ranges::read(settings, letters.ranges.clone(), limit, stop)?;
-    let (events, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
-        while let Some(mut event) = all.recv().await {
-            if let SourceEvent::Records(chunk) = &mut event {
-                chunk.records.retain(|record| letters.takes(DeadLetter(record), &counts));
-                if chunk.records.is_empty() {
-                    continue;
-                }
-            }
-            if events.send(event).await.is_err() {
-                break;
-            }
-        }
-    });
-    Ok(receiver)
+    let all = ranges::read(settings, letters.ranges.clone(), limit, stop)?;
+    Ok(select(all, letters, counts, None))
 }
 
 /// As [`read`], with omitted parts taken from the original record. If that no longer exists, the letter is skipped and counted.
@@ -67,24 +53,38 @@ pub(crate) fn read_whole(
     counts: Counts,
     stop: CancellationToken,
 ) -> anyhow::Result<Receiver<SourceEvent>> {
-    let mut read = read(settings, letters, limit, counts.clone(), stop)?;
+    let all = ranges::read(settings, letters.ranges.clone(), limit, stop)?;
+    Ok(select(all, letters, counts, Some(Originals::new(settings))))
+}
+
+/// Passes on the selected letters, complete if there are originals.
+fn select(
+    mut all: Receiver<SourceEvent>,
+    letters: DeadLetterRanges,
+    counts: Counts,
+    originals: Option<Originals>,
+) -> Receiver<SourceEvent> {
     let (events, receiver) = mpsc::channel(1);
-    let originals = Originals::new(settings);
     tokio::spawn(async move {
-        while let Some(event) = read.recv().await {
-            let event = match event {
-                SourceEvent::Records(chunk) => match whole(&originals, chunk, &counts).await {
+        while let Some(mut event) = all.recv().await {
+            if let SourceEvent::Records(mut chunk) = event {
+                chunk.records.retain(|record| letters.takes(DeadLetter(record), &counts));
+                let selected = match &originals {
+                    Some(originals) => whole(originals, chunk, &counts).await,
+                    None => Ok(chunk),
+                };
+                event = match selected {
+                    Ok(chunk) if chunk.records.is_empty() => continue,
                     Ok(chunk) => SourceEvent::Records(chunk),
                     Err(error) => SourceEvent::Failed(SourceError::Range(format!("{error:#}"))),
-                },
-                other => other,
-            };
+                };
+            }
             if events.send(event).await.is_err() {
                 break;
             }
         }
     });
-    Ok(receiver)
+    receiver
 }
 
 async fn whole(originals: &Originals, chunk: Chunk, counts: &Counts) -> anyhow::Result<Chunk> {

@@ -131,9 +131,9 @@ impl Run {
         };
         let reading = stop.child_token();
         let from = (&self.from, counts);
-        let source = open(context, &self.task, from, limit.clone(), reading.clone())?;
-        let mut progress = ProgressBar::new(output, Some(self.id), source.total);
-        let mut ingesting = ingest.start(source.records)?;
+        let (records, total) = open(context, &self.task, from, limit.clone(), reading.clone())?;
+        let mut progress = ProgressBar::new(output, Some(self.id), total);
+        let mut ingesting = ingest.start(records)?;
         let mut saving = None;
         let mut decided = None;
         let given_up = async {
@@ -279,39 +279,31 @@ fn count_gone(limit: &RateLimit, counts: &Counts) {
     }
 }
 
-/// A source of records and their number.
-struct Opened {
-    records: Receiver<SourceEvent>,
-    total: Option<u64>,
-}
-
+/// Opens the source. Also returns the number of its records, if that is known.
 fn open(
     context: &Context,
     task: &Task,
     (from, counts): (&JobProgress, &Counts),
     limit: RateLimit,
     stop: CancellationToken,
-) -> anyhow::Result<Opened> {
+) -> anyhow::Result<(Receiver<SourceEvent>, Option<u64>)> {
     Ok(match &task.source {
         Source::File(path) => {
             let first = from.position.get(&0).copied().unwrap_or(0);
-            let records = file::read(path.clone(), first, limit, stop)?;
-            Opened { records, total: None }
+            (file::read(path.clone(), first, limit, stop)?, None)
         }
         Source::Topic(ranges) => {
             let mut ranges = ranges.clone();
             ranges.behind(&from.position);
             let total = Some(ranges.len());
-            let records = ranges::read(&context.settings, ranges, limit, stop)?;
-            Opened { records, total }
+            (ranges::read(&context.settings, ranges, limit, stop)?, total)
         }
         Source::DeadLetters(letters) => {
             let mut letters = letters.clone();
             letters.ranges.behind(&from.position);
             let total = Some(letters.ranges.len());
             let (settings, counts) = (&context.settings, counts.clone());
-            let records = dead_letter::read_whole(settings, letters, limit, counts, stop)?;
-            Opened { records, total }
+            (dead_letter::read_whole(settings, letters, limit, counts, stop)?, total)
         }
     })
 }
@@ -329,9 +321,9 @@ pub(crate) async fn dry_run(
     let preview = Preview::create(rows).await?;
     let ingest = context.ingest(preview.range.clone(), Box::new(counts.clone()));
     let from = (&JobProgress::default(), &counts);
-    let source = open(context, task, from, limit.clone(), stop.child_token())?;
-    let mut progress = ProgressBar::new(output, None, source.total);
-    let running = ingest.start(source.records)?;
+    let (records, total) = open(context, task, from, limit.clone(), stop.child_token())?;
+    let mut progress = ProgressBar::new(output, None, total);
+    let running = ingest.start(records)?;
     progress.follow(running, &context.waits, &limit, &counts).await?;
     drop(progress);
     count_gone(&limit, &counts);

@@ -16,7 +16,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use self::letter::{Changes, Letter, is_letter_fault, needed, reduced};
-pub(crate) use self::topic::create_topic;
+pub(crate) use self::topic::{HEADER_ROOM, create_topic};
 use super::config;
 use super::quiet::Quiet;
 use crate::decode::rejection::Rejection;

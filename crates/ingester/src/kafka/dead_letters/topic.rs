@@ -12,9 +12,9 @@ use crate::kafka::quiet::Quiet;
 use crate::settings::Settings;
 
 /// The space for the headers that a dead letter has in addition to its record's.
-const HEADER_ROOM: u64 = 64 * 1024;
+pub(crate) const HEADER_ROOM: i64 = 64 * 1024;
 /// Kafka's default for `segment.bytes`, set because a cluster may have a lower one: a batch must fit into a segment.
-const SEGMENT_BYTES: u64 = 1024 * 1024 * 1024;
+const SEGMENT_BYTES: i64 = 1024 * 1024 * 1024;
 /// No limit on a timestamp's distance from the present, because letters keep their records' timestamps.
 const ANY_TIME: &str = "9223372036854775807";
 const QUESTION: Duration = Duration::from_secs(10);
@@ -29,51 +29,37 @@ const KEEPING: [&str; 3] = ["retention.ms", "retention.bytes", "cleanup.policy"]
 /// # Errors
 /// When the broker did not answer.
 pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
-    let name = &settings.kafka.dead_letter_topic;
-    match make(settings).await {
-        Ok(Some(Ok(_))) => tracing::info!(topic = name, "made the dead-letter topic"),
-        Ok(None) => {}
-        Ok(Some(Err((_, error)))) => {
-            // While letters wait, this is tried every few seconds.
-            if config::is_new_line("CREATE", &format!("{name}: {error}"), Instant::now()) {
-                tracing::warn!(topic = name, %error, "the dead-letter topic was not made");
-            }
-        }
-        Err(error) => return Err(error),
-    }
-    Ok(())
-}
-
-/// The broker's answer; `None` where the topic need not be created.
-type Made = Option<Result<String, (String, RDKafkaErrorCode)>>;
-
-async fn make(settings: &Settings) -> KafkaResult<Made> {
-    let Some(admin) = admin(settings).await? else { return Ok(None) };
+    let Some(admin) = admin(settings).await? else { return Ok(()) };
+    let topic = &settings.kafka.dead_letter_topic;
     let options = AdminOptions::new().operation_timeout(Some(QUESTION));
     let source = inspect::config(&admin, &settings.kafka.topic).await.unwrap_or_default();
     let fitting = fitting(source.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()));
     let create = async |own: &[(&'static str, String)]| {
-        let mut topic =
-            NewTopic::new(&settings.kafka.dead_letter_topic, -1, TopicReplication::Fixed(-1));
-        for (key, value) in own {
-            topic = topic.set(key, value);
-        }
-        KafkaResult::Ok(admin.create_topics([&topic], &options).await?.pop())
+        let new = NewTopic::new(topic, -1, TopicReplication::Fixed(-1));
+        let new = own.iter().fold(new, |new, (key, value)| new.set(key, value));
+        KafkaResult::Ok(admin.create_topics([&new], &options).await?.pop())
     };
-    match create(&fitting).await? {
-        Some(Err((name, RDKafkaErrorCode::TopicAlreadyExists))) => {
-            let there = inspect::config(&admin, &name).await.unwrap_or_default();
-            warn_of_deletion(&name, &there, &fitting);
-            Ok(None)
-        }
+    let mut made = create(&fitting).await?;
+    if let Some(Err((_, RDKafkaErrorCode::InvalidConfig))) = made {
         // A broker before version 3.6 does not know the timestamp limits by these names.
-        Some(Err((_, RDKafkaErrorCode::InvalidConfig))) => {
-            let known: Vec<_> =
-                fitting.into_iter().filter(|(key, _)| !key.ends_with(".max.ms")).collect();
-            create(&known).await
-        }
-        made => Ok(made),
+        let known = fitting.iter().filter(|(key, _)| !key.ends_with(".max.ms"));
+        made = create(&known.cloned().collect::<Vec<_>>()).await?;
     }
+    match made {
+        Some(Ok(_)) => tracing::info!(topic, "made the dead-letter topic"),
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
+            let there = inspect::config(&admin, topic).await.unwrap_or_default();
+            warn_of_deletion(topic, &there, &fitting);
+        }
+        // While letters wait, this is tried every few seconds.
+        Some(Err((_, error)))
+            if config::is_new_line("CREATE", &format!("{topic}: {error}"), Instant::now()) =>
+        {
+            tracing::warn!(topic, %error, "the dead-letter topic was not made");
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn warn_of_deletion(
@@ -106,7 +92,7 @@ async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<Quiet>>> {
 }
 
 /// The topic's settings with which a letter of every source record fits, whatever the cluster's defaults are.
-fn fitting(max_message_bytes: Option<u64>) -> Vec<(&'static str, String)> {
+fn fitting(max_message_bytes: Option<i64>) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("retention.ms", "-1".to_owned()),
         ("retention.bytes", "-1".to_owned()),
@@ -116,7 +102,7 @@ fn fitting(max_message_bytes: Option<u64>) -> Vec<(&'static str, String)> {
         ("message.timestamp.after.max.ms", ANY_TIME.to_owned()),
     ];
     if let Some(bytes) = max_message_bytes {
-        let bytes = (bytes + HEADER_ROOM).min(i32::MAX.unsigned_abs().into());
+        let bytes = bytes.saturating_add(HEADER_ROOM).min(i32::MAX.into());
         settings.push(("max.message.bytes", bytes.to_string()));
         settings.push(("segment.bytes", bytes.max(SEGMENT_BYTES).to_string()));
     } else {
@@ -151,7 +137,7 @@ mod tests {
         assert_eq!(value(Some(3_000_000), "segment.bytes").as_deref(), Some("1073741824"));
         assert_eq!(value(Some(2_000_000_000), "segment.bytes").as_deref(), Some("2000065536"));
         assert_eq!(
-            value(Some(u64::from(u32::MAX)), "segment.bytes").as_deref(),
+            value(Some(i64::from(u32::MAX)), "segment.bytes").as_deref(),
             Some("2147483647")
         );
         assert_eq!(value(None, "max.message.bytes"), None);

@@ -24,12 +24,12 @@ pub(super) enum Claim {
     /// The claim was sent at this time and is not answered yet.
     Asked(Instant),
     /// Claimed.
-    Held(Held),
+    Owned(OwnedAccount),
 }
 
 /// A claimed account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct OwnedAccount {
     pub(super) topic_id: String,
     pub(super) owner: String,
     pub(super) database: DatabaseId,

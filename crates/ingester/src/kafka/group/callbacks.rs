@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -19,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::account::Request;
 use super::start_offsets;
-use super::state::{PollState, Reading, Stage};
+use super::state::{Command, PollState, Reading, Stage};
 use super::wait::wait_for;
 use crate::kafka::config;
 use crate::kafka::damage::unreadable_batch;
@@ -45,6 +46,8 @@ impl Deref for Context {
 
 pub(super) struct Shared {
     pub(super) state: Mutex<PollState>,
+    /// Only the poll thread takes commands.
+    pub(super) commands: Mutex<Receiver<Command>>,
     pub(super) events: Sender<SourceEvent>,
     pub(super) observer: Arc<dyn GroupObserver>,
     pub(super) settled: Arc<dyn SettledEvidence>,
@@ -65,6 +68,15 @@ pub(super) struct Shared {
 impl Context {
     pub(super) fn state(&self) -> MutexGuard<'_, PollState> {
         self.state.lock()
+    }
+
+    /// Carries out the commands that came since the last call, and returns the state after them.
+    pub(super) fn obey(&self) -> MutexGuard<'_, PollState> {
+        let mut state = self.state();
+        while let Ok(command) = self.commands.lock().try_recv() {
+            state.take_in(command);
+        }
+        state
     }
 
     /// Sends the pending records to the loop; waits up to `patience` for room. `false` when there was no room in time:
@@ -132,7 +144,7 @@ impl Context {
                 "not everything that was read could be written in time; it is read again"
             );
         }
-        self.state().obey();
+        drop(self.obey());
         self.commit_and_wait(consumer, left().max(COMMIT));
     }
 

@@ -1,6 +1,6 @@
 //! The poll thread's work on the table's account: it claims the account before a partition starts, stores positions in it
 //! before each commit, and doubts it where the answer shows that the database went back in time. A separate task,
-//! [`keep`], asks the database; the poll thread waits for it only during a revocation and at the end.
+//! [`answer_requests`], asks the database; the poll thread waits for it only during a revocation and at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use store::{Advance, Claimed, PositionKey, Positions, TablePosition};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::account::{Answer, Claim, Held, PATIENCE, Request, Verdict, verdict};
+use super::account::{Answer, Claim, OwnedAccount, PATIENCE, Request, Verdict, verdict};
 use super::callbacks::Context;
 use super::start_offsets::{LogPosition, Note};
 use super::state::{Command, PollState, Reading};
@@ -22,7 +22,7 @@ use crate::pipeline::ports::{AssignmentId, SourceError};
 const FOREIGN: Duration = Duration::from_secs(4);
 
 /// Sends the requests to the database one at a time, until the poll thread has ended.
-pub(super) async fn keep(
+pub(super) async fn answer_requests(
     store: Arc<dyn Positions>,
     mut requests: UnboundedReceiver<Request>,
     answers: Sender<Command>,
@@ -86,7 +86,7 @@ impl PollState {
                     else {
                         continue;
                     };
-                    partition.claim = Claim::Held(Held {
+                    partition.claim = Claim::Owned(OwnedAccount {
                         topic_id: topic_id.clone(),
                         owner: owner.clone(),
                         database: claimed.database.clone(),
@@ -95,7 +95,7 @@ impl PollState {
                         foreign_since: None,
                     });
                 }
-                self.ask_at = Instant::now();
+                self.ask_at = None;
             }
             Answer::Advanced { positions, advanced } => {
                 self.is_storing = false;
@@ -120,19 +120,19 @@ impl PollState {
         }
         let is_present = self.commits.since(number) == Some(since);
         let partition = self.partitions.get_mut(&number).filter(|_| is_present);
-        let Some(Claim::Held(held)) = partition.map(|partition| &mut partition.claim) else {
+        let Some(Claim::Owned(owned)) = partition.map(|partition| &mut partition.claim) else {
             return;
         };
         match verdict {
             Verdict::Stored => {
-                held.at_least = Some(next);
-                held.foreign_since = None;
+                owned.at_least = Some(next);
+                owned.foreign_since = None;
             }
             Verdict::Doubted => {
                 self.doubted.insert(number);
             }
             Verdict::Foreign => {
-                let since = held.foreign_since.get_or_insert_with(Instant::now);
+                let since = owned.foreign_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= FOREIGN {
                     self.doubted.insert(number);
                 }
@@ -170,7 +170,7 @@ impl Context {
                         partition.claim = Claim::NotKept;
                         ready.push(number);
                     }
-                    Claim::Held(held) if Some(held.topic_id.as_str()) == topic_id => {
+                    Claim::Owned(owned) if Some(owned.topic_id.as_str()) == topic_id => {
                         ready.push(number);
                     }
                     Claim::Asked(since) if since.elapsed() >= PATIENCE => {
@@ -179,7 +179,7 @@ impl Context {
                     }
                     Claim::Asked(_) => {}
                     claim => {
-                        if let Claim::Held(_) = claim {
+                        if let Claim::Owned(_) = claim {
                             // Offsets of another topic are not valid in this one, whose account is claimed now.
                             state.commits.assign([number]);
                             since = state.commits.assignment();
@@ -210,8 +210,8 @@ impl Context {
             }
             for (number, since, next) in state.commits.to_store(all) {
                 let leader_epoch = state.log(number).epoch_before(next);
-                let held = match state.partitions.get(&number).map(|partition| &partition.claim) {
-                    Some(Claim::Held(held)) => held.clone(),
+                let owned = match state.partitions.get(&number).map(|partition| &partition.claim) {
+                    Some(Claim::Owned(owned)) => owned.clone(),
                     Some(Claim::NotKept) => {
                         state.commits.stored(number, since, next);
                         continue;
@@ -220,7 +220,7 @@ impl Context {
                 };
                 let evidence = self.settled.fingerprint(number);
                 let to = TablePosition { next_offset: next, leader_epoch, evidence };
-                let Held { topic_id, owner, database, at_least, .. } = held;
+                let OwnedAccount { topic_id, owner, database, at_least, .. } = owned;
                 let position = Advance { partition: number, owner, database, at_least, to };
                 by_topic.entry(topic_id).or_default().push((since, position));
             }
@@ -249,7 +249,7 @@ impl Context {
                     );
                     return;
                 }
-                let command = self.state().commands.recv_timeout(left.min(turn));
+                let command = self.commands.lock().recv_timeout(left.min(turn));
                 match command {
                     Ok(command) => self.state().take_in(command),
                     Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
@@ -291,7 +291,7 @@ impl Context {
             }
         }
         state.commits.assign(doubted);
-        state.ask_at = Instant::now();
+        state.ask_at = None;
     }
 
     /// Logs the note of a start, and counts its records.

@@ -16,7 +16,7 @@ pub(crate) struct CommitQueue {
 }
 
 /// The state of a partition since it was assigned.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Ownership {
     /// The first assignment of this ownership.
     since: AssignmentId,
@@ -50,17 +50,7 @@ impl CommitQueue {
         for partition in partitions {
             let since = self.assignment;
             let old = self.owned.get(&partition).and_then(|before| before.sent.max(before.old));
-            let new = Ownership {
-                since,
-                start: None,
-                written: None,
-                lost: None,
-                stored: None,
-                is_changed: false,
-                sent: None,
-                old,
-                confirmed: true,
-            };
+            let new = Ownership { since, old, confirmed: true, ..Ownership::default() };
             self.owned.insert(partition, new);
         }
     }

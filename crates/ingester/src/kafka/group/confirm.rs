@@ -21,6 +21,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(super) struct SentCommit {
     answer: CommitAnswer,
     at: Instant,
+    offsets: Vec<(i32, i64)>,
 }
 
 impl SentCommit {
@@ -41,7 +42,7 @@ impl Context {
         }
         let list = self.to_commit(&offsets);
         match list.and_then(|list| CommitAnswer::ask(consumer.client(), &list)) {
-            Ok(answer) => Some(SentCommit { answer, at: Instant::now() }),
+            Ok(answer) => Some(SentCommit { answer, at: Instant::now(), offsets }),
             Err(error) => {
                 tracing::warn!(%error, "offsets could not be committed");
                 self.state().commits.not_sent(&offsets);
@@ -54,32 +55,21 @@ impl Context {
     pub(super) fn commit_and_wait(&self, consumer: &BaseConsumer<Self>, patience: Duration) {
         let deadline = Instant::now() + patience;
         self.store_and_wait(deadline, TURN);
-        let offsets = self.state().commits.take();
-        if offsets.is_empty() {
-            return;
-        }
-        let list = self.to_commit(&offsets);
-        let answer = list.and_then(|list| CommitAnswer::ask(consumer.client(), &list));
-        let result = answer.map(|answer| {
-            loop {
-                self.observer.polled();
-                let left = deadline.saturating_duration_since(Instant::now());
-                if let Some(result) = answer.get(left.min(TURN)) {
-                    return Some(result);
-                }
-                if left.is_zero() {
-                    return None;
-                }
+        let Some(sent) = self.commit(consumer) else { return };
+        let answer = loop {
+            self.observer.polled();
+            let left = deadline.saturating_duration_since(Instant::now());
+            match sent.answer.get(left.min(TURN)) {
+                None if !left.is_zero() => {}
+                answer => break answer,
             }
-        });
-        match result {
-            Ok(Some(Ok(()))) => return,
-            Ok(Some(Err(error))) | Err(error) => {
-                tracing::warn!(%error, "offsets could not be committed");
-            }
-            Ok(None) => tracing::warn!(?patience, "no answer to a commit in time"),
+        };
+        match answer {
+            Some(Ok(())) => return,
+            Some(Err(error)) => tracing::warn!(%error, "offsets could not be committed"),
+            None => tracing::warn!(?patience, "no answer to a commit in time"),
         }
-        self.state().commits.not_sent(&offsets);
+        self.state().commits.not_sent(&sent.offsets);
     }
 
     /// The list to commit: the offsets, the leader epoch before each, and the metadata.

@@ -23,16 +23,6 @@ use crate::settings::OnGap;
 const QUESTION: Duration = Duration::from_secs(2);
 /// The delay before a request without an answer is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long librdkafka may take to start an assigned partition, at first and at most. It first stops the old fetch. A partition
-/// whose fetch at [`NOWHERE`] it sent before the pause is stopped by the broker's answer, and never starts by itself.
-const TAKE: Duration = Duration::from_millis(500);
-const TAKE_AT_MOST: Duration = Duration::from_secs(5);
-
-impl Taking {
-    fn new() -> Self {
-        Self { since: Instant::now(), limit: TAKE }
-    }
-}
 
 /// The group's commit for a partition.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +39,7 @@ impl Context {
             let without = state.partitions_that(|partition| {
                 matches!(partition.reading, Reading::NoStart | Reading::Refused(_))
             });
-            (without, Instant::now() >= state.ask_at)
+            (without, state.ask_at <= Some(Instant::now()))
         };
         if without.is_empty() {
             self.show(GroupWait::StartOffsets, None);
@@ -64,7 +54,7 @@ impl Context {
     }
 
     fn starts_are_not_known(&self, partitions: &[i32], reason: &str) {
-        self.state().ask_at = Instant::now() + ASK_AGAIN;
+        self.state().ask_at = Some(Instant::now() + ASK_AGAIN);
         let topic = &self.topic;
         let reason =
             format!("partitions {partitions:?} of {topic} wait for their start offsets: {reason}");
@@ -103,7 +93,7 @@ impl Context {
         }
         let (partitions, mut result) = self.claimed(partitions, topic_id.as_deref());
         if partitions.is_empty() {
-            self.state().ask_at = Instant::now() + ASK_AGAIN;
+            self.state().ask_at = Some(Instant::now() + ASK_AGAIN);
             // A pending answer of the database is seen in the next turn.
             return result;
         }
@@ -184,13 +174,13 @@ impl Context {
         let mut state = self.state();
         let partition = state.partitions.get(&number)?.clone();
         let Partition { reading, start, next, proved, claim, .. } = partition;
-        let is_account_kept = matches!(claim, Claim::Held(_));
+        let is_account_kept = matches!(claim, Claim::Owned(_));
         // After a gap the known end belongs to the new log, but a start at the group's position belongs to the old one.
         let is_replaced = next.is_none() && state.reported.contains_key(&number);
         // During reading the account is behind, so it counts only at the first start and after a doubt.
         let is_asked = start.is_none() || proved.is_some();
-        let held = match claim {
-            Claim::Held(held) if is_asked => held.position,
+        let owned = match claim {
+            Claim::Owned(owned) if is_asked => owned.position,
             _ => None,
         };
         let log = state.log(number);
@@ -207,12 +197,12 @@ impl Context {
                     log.topic_id.is_some() && topic_id.is_some() && log.topic_id != topic_id
                 },
             )),
-            account: held.as_ref().map(|position| LogPosition {
+            account: owned.as_ref().map(|position| LogPosition {
                 offset: position.next_offset,
                 epoch: position.leader_epoch,
             }),
             is_account_kept,
-            evidence: held.and_then(|position| position.evidence),
+            evidence: owned.and_then(|position| position.evidence),
             proved,
             metadata: committed.metadata,
             cluster,
@@ -326,10 +316,10 @@ impl Context {
             .get(&number)
             .map(|partition| partition.claim.clone())
             .unwrap_or_default();
-        if let Claim::Held(held) = &mut claim {
+        if let Claim::Owned(owned) = &mut claim {
             // Records that are read again are written again, so the account may go back to this offset.
-            let stood = held.position.as_ref().map(|position| position.next_offset.min(at));
-            held.at_least = stood.filter(|_| !start.other_log);
+            let stood = owned.position.as_ref().map(|position| position.next_offset.min(at));
+            owned.at_least = stood.filter(|_| !start.other_log);
         }
         let partition = Partition {
             reading: Reading::Starts(start.position, Taking::new()),
@@ -399,7 +389,7 @@ impl Context {
                 Err(error) => match self.exceeded(number) {
                     None => tracing::debug!(%error, partition = number, "not started yet"),
                     Some(limit) => {
-                        if limit >= TAKE_AT_MOST {
+                        if limit >= Taking::LAST {
                             tracing::warn!(%error, partition = number, "librdkafka does not start a partition; it is assigned again");
                         }
                         self.assign_anew(consumer, number)?;
@@ -410,17 +400,12 @@ impl Context {
         self.read_on(consumer, &read)
     }
 
-    /// The time that librdkafka has had to start the partition, if that has passed. It begins again then, twice as long.
+    /// The time that librdkafka has had to start the partition, if that has passed.
     fn exceeded(&self, number: i32) -> Option<Duration> {
-        let mut state = self.state();
-        let partition = state.partitions.get_mut(&number)?;
-        let Reading::Starts(_, taking) = &mut partition.reading else { return None };
-        let limit = taking.limit;
-        if taking.since.elapsed() <= limit {
-            return None;
+        match &mut self.state().partitions.get_mut(&number)?.reading {
+            Reading::Starts(_, taking) => taking.exceeded(),
+            _ => None,
         }
-        *taking = Taking { since: Instant::now(), limit: (limit * 2).min(TAKE_AT_MOST) };
-        Some(limit)
     }
 
     fn read_on(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {

@@ -1,7 +1,6 @@
 //! The poll thread's state: the assigned partitions, the offsets to commit, the pending records.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
@@ -36,9 +35,8 @@ pub(super) enum Command {
 /// It has one lock, because the callbacks (rebalances, statistics, errors) get the consumer's context by a shared
 /// reference. They run on the poll thread too, inside `poll`: so the lock is never contended, and it must not be held
 /// during a call to librdkafka.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PollState {
-    pub(super) commands: Receiver<Command>,
     pub(super) commits: CommitQueue,
     pub(super) partitions: BTreeMap<i32, Partition>,
     /// Known facts about the partitions' logs, also of revoked partitions.
@@ -71,12 +69,12 @@ pub(super) struct PollState {
     pub(super) reported: BTreeMap<i32, Gap>,
     /// The partitions whose leaders did not answer.
     pub(super) asked_last: AskedLast,
-    /// The earliest time of the next attempt to find start offsets.
-    pub(super) ask_at: Instant,
+    /// The earliest time of the next attempt to find start offsets; `None`: now.
+    pub(super) ask_at: Option<Instant>,
     /// The reason why the group refuses this member, in librdkafka's words.
     pub(super) group_trouble: Option<String>,
-    /// The time at which the present client was created.
-    pub(super) client_since: Instant,
+    /// The time at which the present client was created; `None` for the first.
+    pub(super) client_since: Option<Instant>,
     /// The time since which the group has had no coordinator, as far as a connected broker told.
     pub(super) coordinator_away: Option<Instant>,
     /// The topic's id as this client learned it first.
@@ -104,9 +102,10 @@ pub(super) struct PollState {
 }
 
 /// How far the poll thread is to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     /// Read.
+    #[default]
     Read,
     /// Send the records that were read.
     Stop,
@@ -154,8 +153,30 @@ pub(super) enum Reading {
 /// Since when librdkafka has been starting a partition, and for how long it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Taking {
-    pub(super) since: Instant,
-    pub(super) limit: Duration,
+    since: Instant,
+    limit: Duration,
+}
+
+impl Taking {
+    /// How long librdkafka may take to start an assigned partition, at first and at most. It first stops the old fetch. A
+    /// partition whose fetch at [`NOWHERE`](super::callbacks::NOWHERE) it sent before the pause is stopped by the broker's
+    /// answer, and never starts by itself.
+    const FIRST: Duration = Duration::from_millis(500);
+    pub(super) const LAST: Duration = Duration::from_secs(5);
+
+    pub(super) fn new() -> Self {
+        Self { since: Instant::now(), limit: Self::FIRST }
+    }
+
+    /// The time that librdkafka has had, if that has passed. It begins again then, twice as long.
+    pub(super) fn exceeded(&mut self) -> Option<Duration> {
+        let limit = self.limit;
+        if self.since.elapsed() <= limit {
+            return None;
+        }
+        *self = Self { since: Instant::now(), limit: (limit * 2).min(Self::LAST) };
+        Some(limit)
+    }
 }
 
 /// Known facts about a partition's log.
@@ -235,52 +256,6 @@ impl AskedLast {
 }
 
 impl PollState {
-    pub(super) fn new(commands: Receiver<Command>) -> Self {
-        Self {
-            commands,
-            commits: CommitQueue::default(),
-            partitions: BTreeMap::new(),
-            logs: BTreeMap::new(),
-            pending: VecDeque::new(),
-            stage: Stage::Read,
-            halted: false,
-            commit_soon: false,
-            is_storing: false,
-            commit_stored: false,
-            doubted: BTreeSet::new(),
-            is_full: false,
-            cluster: None,
-            topic_is_missing: false,
-            asked_for_start: false,
-            refusals: Vec::new(),
-            unreadable: BTreeSet::new(),
-            reported: BTreeMap::new(),
-            asked_last: AskedLast::default(),
-            ask_at: Instant::now(),
-            group_trouble: None,
-            client_since: Instant::now(),
-            coordinator_away: None,
-            topic_id: None,
-            is_recreated: false,
-            is_lost: false,
-            refused_for_good: None,
-            unconnected: None,
-            joining: None,
-            is_taken: false,
-            leaderless: BTreeMap::new(),
-            told: BTreeSet::new(),
-            was_allowed: false,
-            failed: None,
-        }
-    }
-
-    /// Carries out the commands that came since the last call.
-    pub(super) fn obey(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
-            self.take_in(command);
-        }
-    }
-
     pub(super) fn take_in(&mut self, command: Command) {
         match command {
             Command::Written(offsets) => {
@@ -369,7 +344,7 @@ impl PollState {
         for &partition in partitions {
             self.partitions.insert(partition, Partition::default());
         }
-        self.ask_at = Instant::now();
+        self.ask_at = None;
     }
 
     /// Removes revoked partitions.
@@ -399,7 +374,7 @@ impl PollState {
             }
             partition.reading =
                 Reading::Refused(matching_refusal(&self.refusals, partition.next_offset()));
-            self.ask_at = Instant::now();
+            self.ask_at = None;
         }
         self.refusals.clear();
     }
@@ -408,7 +383,7 @@ impl PollState {
     pub(super) fn metadata(&self, partition: i32) -> CommitMetadata {
         let topic_id = self.logs.get(&partition).and_then(|log| log.topic_id.clone());
         let claim = self.partitions.get(&partition).map(|partition| &partition.claim);
-        let has_account = matches!(claim, Some(Claim::Held(_)));
+        let has_account = matches!(claim, Some(Claim::Owned(_)));
         let cluster = self.cluster.clone();
         CommitMetadata { cluster, topic_id, has_account, ..CommitMetadata::default() }
     }
@@ -473,7 +448,7 @@ mod tests {
 
     #[test]
     fn what_another_member_reads_is_not_known_to_be_lost() {
-        let mut state = PollState::new(std::sync::mpsc::channel().1);
+        let mut state = PollState::default();
         state.assign(&[0, 1, 2]);
         for number in 0..3 {
             let log = state.log(number);

@@ -392,7 +392,8 @@ async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
     let (_say, commands) = std::sync::mpsc::channel();
     let seen = Arc::new(Seen::default());
     let context = Context(Arc::new(Shared {
-        state: Mutex::new(state::PollState::new(commands)),
+        state: Mutex::default(),
+        commands: Mutex::new(commands),
         events,
         observer: seen.clone(),
         settled: seen,

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -16,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::callbacks::{Context, Shared};
 use super::confirm::SentCommit;
-use super::state::{Command, PollState, Reading, Stage};
+use super::state::{Command, Reading, Stage};
 use super::{account, claims};
 use crate::kafka::config;
 use crate::kafka::ffi::{self, TopicIds};
@@ -75,8 +74,7 @@ impl SourceControl for PollControl {
 /// The handle of the poll thread. When it is dropped, the thread commits the written offsets, leaves the group and ends.
 pub(crate) struct PollThread {
     control: Arc<PollControl>,
-    ended: Option<oneshot::Receiver<()>>,
-    _thread: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl PollThread {
@@ -93,10 +91,8 @@ impl PollThread {
     /// Commits the written offsets and leaves the group. Returns when both are done.
     pub(crate) async fn close(mut self) {
         self.control.say(Command::Close);
-        if let Some(ended) = self.ended.take() {
-            // A receive error means that the thread has ended already.
-            let _ = ended.await;
-        }
+        // A receive error means that the thread has ended already.
+        let _ = (&mut self.ended).await;
     }
 }
 
@@ -127,11 +123,12 @@ pub(crate) fn start(
     let (say, commands) = std::sync::mpsc::channel();
     let requests = observers.positions.map(|positions| {
         let (requests, asked) = mpsc::unbounded_channel();
-        tokio::spawn(claims::keep(positions, asked, say.clone()));
+        tokio::spawn(claims::answer_requests(positions, asked, say.clone()));
         requests
     });
     let context = Context(Arc::new(Shared {
-        state: Mutex::new(PollState::new(commands)),
+        state: Mutex::default(),
+        commands: Mutex::new(commands),
         events,
         observer: observers.group,
         settled: observers.settled,
@@ -140,7 +137,7 @@ pub(crate) fn start(
         group: settings.kafka.group.clone(),
         topic: settings.kafka.topic.as_str().into(),
         revoke_timeout: settings.kafka.revoke_timeout,
-        session: session(settings),
+        session: settings.kafka.session_timeout(),
         on_gap: settings.kafka.on_gap,
         repeated: Default::default(),
         trouble: Default::default(),
@@ -166,7 +163,7 @@ pub(crate) fn start(
         group: settings.kafka.group.clone(),
         probe: inspect::probe(settings),
     };
-    let thread = std::thread::Builder::new()
+    std::thread::Builder::new()
         .name("kafka-poll".into())
         .spawn(move || {
             poller.run();
@@ -175,14 +172,7 @@ pub(crate) fn start(
         })
         .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
     let control = Arc::new(PollControl(say));
-    Ok((PollThread { control, ended: Some(ended), _thread: thread }, receiver))
-}
-
-/// How long the group waits for a member's heartbeat. Where the broker decides (KIP-848): the broker's default.
-fn session(settings: &Settings) -> Duration {
-    let millis = settings.kafka.client.get("session.timeout.ms").and_then(|text| text.parse().ok());
-    let default = if settings.kafka.is_broker_assigned() { 45_000 } else { 10_000 };
-    Duration::from_millis(millis.unwrap_or(default))
+    Ok((PollThread { control, ended }, receiver))
 }
 
 struct Poller {
@@ -256,7 +246,7 @@ impl Poller {
         {
             // The conditions that were reported stay reported until the new client sees their end.
             let mut state = context.state();
-            state.client_since = Instant::now();
+            state.client_since = Some(Instant::now());
             (state.topic_id, state.is_recreated) = (None, false);
             state.refused_for_good = None;
         }
@@ -268,19 +258,14 @@ impl Poller {
 
     fn goes_on(&self) -> bool {
         let context = self.consumer.context();
-        let mut state = context.state();
-        state.obey();
+        let state = context.obey();
         !state.is_stopping() && state.failed.is_none() && !context.events.is_closed()
     }
 
     /// Sends the records that were read and the last event, waits until they are written, commits and leaves the group.
     fn finish(self) {
         let context = self.consumer.context().clone();
-        let is_closing = || {
-            let mut state = context.state();
-            state.obey();
-            state.stage == Stage::Close
-        };
+        let is_closing = || context.obey().stage == Stage::Close;
         while !is_closing() && !context.hand_over(POLL) {
             context.observer.polled();
         }
@@ -294,7 +279,7 @@ impl Poller {
             context.observer.polled();
             std::thread::sleep(POLL);
         }
-        context.state().obey();
+        drop(context.obey());
         context.commit_and_wait(&self.consumer, LAST_COMMIT);
         // Dropping the consumer leaves the group.
     }
@@ -363,7 +348,7 @@ impl Poller {
         while count < CHUNK_RECORDS && bytes < CHUNK_BYTES {
             match self.consumer.poll(timeout) {
                 Some(Ok(message)) => {
-                    bytes += self.keep(&message);
+                    bytes += self.copy(&message);
                     count += 1;
                     timeout = Duration::ZERO;
                 }
@@ -386,7 +371,7 @@ impl Poller {
     }
 
     /// Copies a record out of librdkafka's memory; returns its size in bytes.
-    fn keep(&self, message: &BorrowedMessage<'_>) -> usize {
+    fn copy(&self, message: &BorrowedMessage<'_>) -> usize {
         let context = self.consumer.context();
         let record = self.arena.borrow_mut().copy(message);
         let size = record.size();
@@ -410,7 +395,7 @@ impl Poller {
             match self.consumer.poll(POLL) {
                 // A record of a partition that was started just before the pause.
                 Some(Ok(message)) => {
-                    self.keep(&message);
+                    self.copy(&message);
                 }
                 Some(Err(error)) => {
                     self.is_recoverable(&error);

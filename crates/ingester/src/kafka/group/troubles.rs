@@ -86,7 +86,7 @@ impl Context {
     pub(super) fn stuck_reason(&self) -> Option<&'static str> {
         let state = self.state();
         let is_over = |since: Option<Instant>, sessions| {
-            let since = since.map(|since| since.max(state.client_since));
+            let since = since.and(since.max(state.client_since));
             since.is_some_and(|since| since.elapsed() >= self.session * sessions)
         };
         if state.is_recreated {

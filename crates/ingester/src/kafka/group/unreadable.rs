@@ -6,7 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::callbacks::Context;
 use super::start_offsets::{Facts, Gap, GapCause, LogPosition, Start};
 use super::state::Reading;
-use crate::kafka::probe::Probe;
+use crate::kafka::probe::{Probe, Unreadable};
 
 impl Context {
     /// Finds the partitions of the unreadable batches and restarts each after its batch. librdkafka reports a batch again
@@ -21,21 +21,10 @@ impl Context {
             (unreadable, read)
         };
         for batch in unreadable {
-            let mut nearest = read.clone();
-            nearest.sort_by_key(|(_, next)| next.abs_diff(batch));
-            let found = Probe::open(probe, &self.topic).and_then(|probe| {
-                for (partition, next) in nearest {
-                    let from = next.max(batch);
-                    let end =
-                        probe.end_of_unreadable(partition, from, || self.observer.polled())?;
-                    if let Some(end) = end {
-                        return Ok(Some((partition, next, (from, end))));
-                    }
-                }
-                Ok(None)
-            });
+            let found = Probe::open(probe, &self.topic)
+                .and_then(|probe| probe.find(batch, read.clone(), || self.observer.polled()));
             match found {
-                Ok(Some(range)) => self.start_behind(consumer, range),
+                Ok(Some(found)) => self.start_behind(consumer, &found),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%error, batch, "a batch cannot be read, and its end is not known yet")
@@ -44,12 +33,8 @@ impl Context {
         }
     }
 
-    /// `next`: where the partition is read to. What lies between it and the batch is no record, such as a transaction's end.
-    fn start_behind(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        (partition, next, range): (i32, i64, (i64, i64)),
-    ) {
+    fn start_behind(&self, consumer: &BaseConsumer<Self>, found: &Unreadable) {
+        let partition = found.partition;
         let list = self.list([(partition, 0)]);
         if self.fatal(list.and_then(|list| consumer.pause(&list))).is_none() {
             return;
@@ -61,10 +46,11 @@ impl Context {
             (state.log(partition).topic_id.clone(), settled_by)
         };
         let mut facts = Facts { topic_id, ..Facts::default() };
-        facts.position = Some(LogPosition::unproved(next));
+        facts.position = Some(LogPosition::unproved(found.next));
         facts.metadata.settled_by = settled_by;
-        let gap = Some(Gap { cause: GapCause::Unreadable, range: Some(range) });
-        let position = LogPosition::unproved(range.1);
+        let range = Some((found.offsets.start, found.offsets.end));
+        let gap = Some(Gap { cause: GapCause::Unreadable, range });
+        let position = LogPosition::unproved(found.offsets.end);
         self.start(
             consumer,
             partition,

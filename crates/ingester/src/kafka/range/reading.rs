@@ -18,7 +18,7 @@ use super::{OffsetRanges, POLL, QUESTION, RateLimit, is_final, is_gone};
 use crate::kafka::config;
 use crate::kafka::ffi::TopicIds;
 use crate::kafka::group::CHUNK_BYTES;
-use crate::kafka::probe::Probe;
+use crate::kafka::probe::{Probe, Unreadable};
 use crate::kafka::quiet::Quiet;
 use crate::kafka::record_arena::RecordArena;
 use crate::pipeline::ports::{AssignmentId, Chunk, SourceEvent};
@@ -114,35 +114,30 @@ impl Range {
         }
     }
 
-    /// Skips an unreadable batch, logs it, and counts those of its offsets that lie in the range. `false` where there is none,
-    /// or its end is not found now: librdkafka then reports it again.
+    /// Skips an unreadable batch, logs it, and counts those of its offsets that lie in the range. `false` where there is none in
+    /// a partition that is still read. librdkafka may report a batch only once, so this waits for its broker.
     fn pass_unreadable(
         &self,
         ends: &BTreeMap<i32, i64>,
         next_offsets: &mut BTreeMap<i32, i64>,
     ) -> KafkaResult<bool> {
         let Some(batch) = self.consumer.context().take_unreadable() else { return Ok(false) };
-        let probe = Probe::open(&self.probe, &self.topic)?;
-        let mut nearest: Vec<(i32, i64)> =
-            next_offsets.iter().map(|(&partition, &next)| (partition, next)).collect();
-        nearest.sort_by_key(|(_, next)| next.abs_diff(batch));
-        for (partition, next) in nearest {
-            let from = next.max(batch);
-            if let Some(end) = probe.end_of_unreadable(partition, from, || {})? {
-                tracing::warn!(
-                    topic = %self.topic, partition, from, to = end - 1,
-                    "a batch is damaged on the broker's disk or cannot be unpacked: it is passed over"
-                );
-                next_offsets.insert(partition, end);
-                if let Some(&end_of_range) = ends.get(&partition).filter(|last| **last > from) {
-                    self.pace.lose(partition, from..end.min(end_of_range));
-                }
-                let list = config::place(&self.topic, partition, Offset::Offset(end))?;
-                self.consumer.seek_partitions(list, QUESTION)?;
-                return Ok(true);
-            }
+        let question = || {
+            let read = ends.keys().map(|partition| (*partition, next_offsets[partition])).collect();
+            Probe::open(&self.probe, &self.topic)?.find(batch, read, || {})
+        };
+        let Some(found) = self.answered(question, |_| false)?.flatten() else { return Ok(false) };
+        let Unreadable { partition, offsets, .. } = found;
+        tracing::warn!(
+            topic = %self.topic, partition, from = offsets.start, to = offsets.end - 1,
+            "a batch is damaged on the broker's disk or cannot be unpacked: it is passed over"
+        );
+        next_offsets.insert(partition, offsets.end);
+        self.place(partition, offsets.end)?;
+        if let Some(&end) = ends.get(&partition).filter(|end| **end > offsets.start) {
+            self.pace.lose(partition, offsets.start..offsets.end.min(end));
         }
-        Ok(false)
+        Ok(true)
     }
 
     /// Called after librdkafka stopped a partition because its position is not in the log. It does not say which
@@ -225,16 +220,28 @@ impl Range {
     /// # Errors
     /// When the topic or the partition does not exist; the end of [`RateLimit::patience`].
     fn bounds(&self, partition: i32) -> KafkaResult<Option<(i64, i64)>> {
+        let is_gone = |error: &KafkaError| {
+            error.rdkafka_error_code().is_some_and(config::is_no_topic)
+                && is_gone(&self.consumer, &self.topic, partition).unwrap_or(false)
+        };
+        let question = || self.consumer.fetch_watermarks(&self.topic, partition, QUESTION);
+        self.answered(question, is_gone)
+    }
+
+    /// Repeats a question until the broker answers; `None` after a stop.
+    ///
+    /// # Errors
+    /// An error that is final; the end of [`RateLimit::patience`].
+    fn answered<T>(
+        &self,
+        question: impl Fn() -> KafkaResult<T>,
+        is_final: impl Fn(&KafkaError) -> bool,
+    ) -> KafkaResult<Option<T>> {
         let began = Instant::now();
         while !self.stop.is_cancelled() {
-            match self.consumer.fetch_watermarks(&self.topic, partition, QUESTION) {
-                Ok(bounds) => return Ok(Some(bounds)),
-                Err(error)
-                    if error.rdkafka_error_code().is_some_and(config::is_no_topic)
-                        && is_gone(&self.consumer, &self.topic, partition).unwrap_or(false) =>
-                {
-                    return Err(error);
-                }
+            match question() {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(error) if is_final(&error) => return Err(error),
                 Err(error) if self.pace.patience.is_some_and(|most| began.elapsed() > most) => {
                     return Err(error);
                 }
@@ -329,5 +336,38 @@ impl Watch {
         let is_over = self.patience.is_some_and(|patience| waited > patience);
         ensure!(!is_over, "nothing has come for {} s", waited.as_secs());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::client::ClientContext;
+    use rdkafka::error::RDKafkaErrorCode as Code;
+
+    use super::*;
+    use crate::kafka::inspect;
+    use crate::settings::Settings;
+
+    #[test]
+    fn a_batch_whose_broker_is_away_is_not_forgotten() {
+        let mut settings = Settings::default();
+        // Nothing listens there.
+        settings.kafka.brokers = "127.0.0.1:1".to_owned();
+        let probe = inspect::probe(&settings);
+        let consumer: BaseConsumer<Quiet> = probe.create_with_context(Quiet::default()).unwrap();
+        let damaged = "MessageSet at offset 7 (82 bytes) failed CRC32C check (original 0x1 != calculated 0x2)";
+        consumer.context().error(KafkaError::Global(Code::BadMessage), damaged);
+        let range = Range {
+            consumer,
+            probe,
+            topic: "t".into(),
+            spans: OffsetRanges::default(),
+            // So that the first missing answer ends the reading.
+            pace: RateLimit { patience: Some(Duration::ZERO), ..RateLimit::default() },
+            events: mpsc::channel(1).0,
+            stop: CancellationToken::new(),
+        };
+        let error = range.pass_unreadable(&[(0, 9)].into(), &mut [(0, 3)].into()).unwrap_err();
+        assert_eq!(error.rdkafka_error_code(), Some(Code::OperationTimedOut));
     }
 }
