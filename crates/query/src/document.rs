@@ -97,7 +97,8 @@ pub(crate) fn prepare(
     Ok(Arc::new(Prepared { document, introspected, scans }))
 }
 
-fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Unfit> {
+/// Refuses a text that is too long. Requests check this before they wait for the permit to validate a document.
+pub(crate) fn check_length(limits: &Limits, text: &str) -> Result<(), QueryError> {
     let maximum = limits.max_document.as_u64();
     let length = text.len() as u64;
     if length > maximum {
@@ -105,8 +106,13 @@ fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Unfit> {
         let message = format!(
             "the document has {length} bytes, at most {maximum} are read (limits.max_document); pass values as variables"
         );
-        return Err(QueryError::limit(exceeded, message).into());
+        return Err(QueryError::limit(exceeded, message));
     }
+    Ok(())
+}
+
+fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Unfit> {
+    check_length(limits, text)?;
     let mut parser = Parser::new().token_limit(limits.max_tokens).recursion_limit(limits.max_depth);
     let parsed = parser.parse_ast(text, PATH);
     if parser.tokens_reached() > limits.max_tokens {

@@ -13,7 +13,6 @@ mod write;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use apollo_compiler::executable::Operation;
 use apollo_compiler::introspection;
 use apollo_compiler::response::{JsonMap, JsonValue};
 use apollo_compiler::validation::Valid;
@@ -73,7 +72,10 @@ impl Executor {
         operation_name: Option<&str>,
         variables: Option<&RawValue>,
     ) -> Result<Plan, QueryError> {
-        let operation = operation(prepared, operation_name)?;
+        let operation = prepared.document.operations.get(operation_name).map_err(|error| {
+            // It quotes the name, which can be as long as a body.
+            unresolved(error).cut(self.limits.max_error_length)
+        })?;
         let schema = &self.schema.valid;
         let variables = Variables::read(schema, operation, &self.limits, variables)?;
         let planner = Planner {
@@ -190,13 +192,6 @@ impl Executor {
         );
         QueryError::limit(exceeded, message)
     }
-}
-
-fn operation<'a>(
-    prepared: &'a Prepared,
-    operation_name: Option<&str>,
-) -> Result<&'a Operation, QueryError> {
-    prepared.document.operations.get(operation_name).map(|own| &**own).map_err(unresolved)
 }
 
 fn unresolved(error: apollo_compiler::request::RequestError) -> QueryError {

@@ -55,7 +55,7 @@ pub enum StartError {
 
 /// The daemon, bound to its addresses and ready to serve.
 pub struct Server {
-    app: Arc<App>,
+    pub(crate) app: Arc<App>,
     registry: Registry,
     status: Arc<Status>,
     admin: AdminServer,

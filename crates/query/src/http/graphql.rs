@@ -175,6 +175,7 @@ impl App {
             return Ok(document);
         }
         lookups.with_label_values(&["miss"]).inc();
+        document::check_length(&self.executor.limits, text)?;
         let _permit = self.admission.validation().await;
         // Another request may have validated it meanwhile.
         if let Some(document) = self.documents.get(text) {

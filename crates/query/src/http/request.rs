@@ -95,6 +95,10 @@ pub(super) async fn body(
         if !matches!(grown.await, Ok(Ok(()))) {
             return Err(Refusal::busy());
         }
+        if read.capacity() - read.len() < data.len() {
+            // By itself a vector doubles, so bodies would hold twice the bytes that are counted.
+            read.reserve_exact(data.len().max(read.len() / 4));
+        }
         read.extend_from_slice(&data);
     }
 }
