@@ -28,7 +28,7 @@ use self::variables::Variables;
 use self::write::{Found, Stop, Writer};
 use crate::config::{Limits, RegistrySettings};
 use crate::document::Prepared;
-use crate::error::{Code, Exceeded, QueryError, Segment};
+use crate::error::{Code, QueryError};
 use crate::metrics::QueryMetrics;
 use crate::schema::ApiSchema;
 use crate::schema::one_of;
@@ -127,7 +127,7 @@ impl Executor {
         })?;
         let errors = answer.errors.into_iter().map(|error| QueryError {
             locations: error.locations,
-            path: error.path.into_iter().map(Segment::from).collect(),
+            path: error.path,
             ..QueryError::new(Code::BadUserInput, error.message)
         });
         let errors = errors.collect();
@@ -186,11 +186,10 @@ impl Executor {
     /// The error for an answer longer than `limits.max_answer`.
     pub(crate) fn too_long(&self) -> QueryError {
         let maximum = self.limits.max_answer.as_u64();
-        let exceeded = Exceeded { limit: "limits.max_answer", maximum, actual: None };
         let message = format!(
             "the answer would be longer than {maximum} bytes (limits.max_answer); ask for less at once"
         );
-        QueryError::limit(exceeded, message)
+        QueryError::limit("limits.max_answer", maximum, None, message)
     }
 }
 

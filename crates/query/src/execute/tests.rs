@@ -4,6 +4,7 @@ use model::{PackageName, Username};
 use store::{Filter, Flag, Order};
 
 use super::*;
+use crate::error::Exceeded;
 use crate::testing::{Memory, executor, run};
 
 async fn data(text: &str, variables: &str) -> String {

@@ -18,7 +18,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 
 use crate::config::Limits;
-use crate::error::{Code, Exceeded, QueryError};
+use crate::error::{Code, QueryError};
 
 /// An input value of the declared type. Strings without escapes borrow from the request or the document.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,11 +140,11 @@ impl Wrong {
         let Self { path, message, too_many } = self;
         if let Some(actual) = too_many {
             let maximum = u64::from(limits.max_refs);
-            let exceeded = Exceeded { limit: "limits.max_refs", maximum, actual: Some(actual) };
             let message = format!(
                 "variable ${path} has {actual} items, at most {maximum} publications are answered in one operation (limits.max_refs)"
             );
-            return QueryError::limit(exceeded, message).cut(limits.max_error_length);
+            let error = QueryError::limit("limits.max_refs", maximum, too_many, message);
+            return error.cut(limits.max_error_length);
         }
         if path.is_empty() {
             return QueryError::new(Code::BadRequest, "parameter `variables` is not a JSON object");

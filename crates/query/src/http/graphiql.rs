@@ -98,7 +98,7 @@ pub(super) async fn file(uri: Uri, headers: HeaderMap) -> Response {
     }
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         let error = QueryError::new(Code::NotFound, "GraphiQL has no such file");
-        return Refusal::new(error).into_response();
+        return Refusal::from(error).into_response();
     };
     let common = [
         (header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type)),
