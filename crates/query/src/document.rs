@@ -1,6 +1,5 @@
 //! Documents: parsed within limits, measured, validated once, and cached by their text.
 
-mod cache;
 mod checks;
 mod measure;
 
@@ -14,15 +13,23 @@ use apollo_compiler::parser::Parser;
 use apollo_compiler::validation::{DiagnosticList, Valid};
 
 use crate::config::Limits;
-use crate::error::{Code, Exceeded, QueryError};
+use crate::error::{Code, QueryError};
 use crate::schema::{ApiSchema, one_of};
-
-pub(crate) use cache::{BYTES_PER_BYTE, DocumentCache};
 
 /// The file name that apollo-compiler requires for a document.
 const PATH: &str = "query";
 /// The fields whose statements may read many rows.
 const SCANS: [&str; 3] = ["publications", "search", "history"];
+
+/// Memory of a document per byte of text: dense documents were measured at 59.
+pub(crate) const BYTES_PER_BYTE: usize = 64;
+/// Memory of a document in addition, whatever its length.
+const BYTES_PER_DOCUMENT: usize = 4_096;
+
+/// The estimated memory of a validated document with this text, in bytes.
+pub(crate) fn weight(text: &str) -> usize {
+    text.len() * BYTES_PER_BYTE + BYTES_PER_DOCUMENT
+}
 
 /// A validated document.
 #[derive(Debug)]
@@ -40,51 +47,30 @@ impl Prepared {
     }
 }
 
-/// Why a document is not executed.
-#[derive(Debug)]
-pub(crate) enum Unfit {
-    /// It is invalid or too large.
-    Errors(Vec<QueryError>),
-    /// The operation is not a query, but the request is a GET.
-    NotAQuery,
-}
-
-impl From<QueryError> for Unfit {
-    fn from(error: QueryError) -> Self {
-        Self::Errors(vec![error])
-    }
-}
-
-/// The parts of the request that decide whether the document may be executed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked<'a> {
-    /// Whether the request is a GET.
-    pub(crate) safe_method: bool,
-    /// The operation to execute.
-    pub(crate) operation_name: Option<&'a str>,
-}
-
 /// Parses, measures and validates a document. Limits are checked first, because the validation is not linear in its
-/// size.
+/// size. `METHOD_NOT_ALLOWED` if the request is a GET and the operation to execute writes.
 pub(crate) fn prepare(
     schema: &ApiSchema,
     limits: &Limits,
     text: &str,
-    asked: Asked<'_>,
-) -> Result<Arc<Prepared>, Unfit> {
+    is_get: bool,
+    operation_name: Option<&str>,
+) -> Result<Arc<Prepared>, Vec<QueryError>> {
     let parsed = parse(limits, text)?;
-    if asked.safe_method && writes(&parsed, asked.operation_name) {
-        return Err(Unfit::NotAQuery);
+    if is_get && writes(&parsed, operation_name) {
+        let message = "GET executes queries only; use POST";
+        return Err(vec![QueryError::new(Code::MethodNotAllowed, message)]);
     }
-    measure::check(&parsed, limits)?;
-    let document = parsed.to_executable_validate(&schema.valid).map_err(|failed| {
-        Unfit::Errors(diagnostics(&failed.errors, Code::ValidationFailed, limits))
-    })?;
-    checks::check(&schema.valid, &document).map_err(|error| error.cut(limits.max_error_length))?;
+    measure::check(&parsed, limits).map_err(|error| vec![error])?;
+    let document = parsed
+        .to_executable_validate(&schema.valid)
+        .map_err(|failed| diagnostics(&failed.errors, Code::ValidationFailed, limits))?;
+    checks::check(&schema.valid, &document)
+        .map_err(|error| vec![error.cut(limits.max_error_length)])?;
     for operation in document.operations.iter() {
         introspection::check_max_depth(&document, operation).map_err(|error| {
-            QueryError::new(Code::ValidationFailed, error.message().to_string())
-                .at(error.location(), &document.sources)
+            let own = QueryError::new(Code::ValidationFailed, error.message().to_string());
+            vec![own.at(error.location(), &document.sources)]
         })?;
     }
     // Each replacement field is valid in its place, so the whole document is still valid.
@@ -97,30 +83,34 @@ pub(crate) fn prepare(
     Ok(Arc::new(Prepared { document, introspected, scans }))
 }
 
-fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Unfit> {
+/// Refuses a text that is too long. Requests check this before they wait for the permit to validate a document.
+pub(crate) fn check_length(limits: &Limits, text: &str) -> Result<(), QueryError> {
     let maximum = limits.max_document.as_u64();
     let length = text.len() as u64;
     if length > maximum {
-        let exceeded = Exceeded { limit: "limits.max_document", maximum, actual: Some(length) };
         let message = format!(
             "the document has {length} bytes, at most {maximum} are read (limits.max_document); pass values as variables"
         );
-        return Err(QueryError::limit(exceeded, message).into());
+        return Err(QueryError::limit("limits.max_document", maximum, Some(length), message));
     }
+    Ok(())
+}
+
+fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Vec<QueryError>> {
+    check_length(limits, text).map_err(|error| vec![error])?;
     let mut parser = Parser::new().token_limit(limits.max_tokens).recursion_limit(limits.max_depth);
     let parsed = parser.parse_ast(text, PATH);
     if parser.tokens_reached() > limits.max_tokens {
         let maximum = limits.max_tokens as u64;
-        let exceeded = Exceeded { limit: "limits.max_tokens", maximum, actual: None };
         let message = format!(
             "the document has more than {maximum} tokens, white space counted (limits.max_tokens); pass values as variables"
         );
-        return Err(QueryError::limit(exceeded, message).into());
+        return Err(vec![QueryError::limit("limits.max_tokens", maximum, None, message)]);
     }
     if parser.recursion_reached() > limits.max_depth {
-        return Err(measure::too_deep(limits).into());
+        return Err(vec![measure::too_deep(limits)]);
     }
-    parsed.map_err(|failed| Unfit::Errors(diagnostics(&failed.errors, Code::ParseFailed, limits)))
+    parsed.map_err(|failed| diagnostics(&failed.errors, Code::ParseFailed, limits))
 }
 
 /// Whether the operation to execute is a mutation or a subscription.

@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use apollo_compiler::parser::{LineColumn, SourceMap, SourceSpan};
-use apollo_compiler::response::ResponseDataPathSegment;
+/// A part of an error's path: a response key or a list index.
+pub(crate) use apollo_compiler::response::ResponseDataPathSegment as Segment;
 use serde::{Serialize, Serializer};
 
 /// The stable values of `extensions.code`. The first four are Apollo's, which clients know.
@@ -74,41 +75,49 @@ impl Code {
         "internal",
     ];
 
-    /// The code in the answer and the label value in the metrics.
-    const fn words(self) -> (&'static str, &'static str) {
+    /// The code in the answer, the label value in the metrics, and the status. Of a well-formed GraphQL request the status
+    /// is 200, and 400 for the newer media type.
+    const fn row(self) -> (&'static str, &'static str, u16) {
         match self {
-            Self::ParseFailed => ("GRAPHQL_PARSE_FAILED", "parse_failed"),
-            Self::ValidationFailed => ("GRAPHQL_VALIDATION_FAILED", "validation_failed"),
-            Self::BadUserInput => ("BAD_USER_INPUT", "bad_input"),
-            Self::OperationResolution => ("OPERATION_RESOLUTION_FAILURE", "no_operation"),
-            Self::LimitExceeded => ("LIMIT_EXCEEDED", "limited"),
-            Self::BadRequest => ("BAD_REQUEST", "bad_request"),
-            Self::NotFound => ("NOT_FOUND", "bad_request"),
-            Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", "bad_request"),
-            Self::UnsupportedMediaType => ("UNSUPPORTED_MEDIA_TYPE", "bad_request"),
-            Self::NotAcceptable => ("NOT_ACCEPTABLE", "bad_request"),
-            Self::CrossSite => ("CROSS_SITE_REFUSED", "cross_site"),
-            Self::Unauthenticated => ("UNAUTHENTICATED", "unauthenticated"),
-            Self::RateLimited => ("RATE_LIMITED", "rate_limited"),
-            Self::PersistedQueryNotFound => ("PERSISTED_QUERY_NOT_FOUND", "persisted_not_found"),
-            Self::PersistedQueryNotSupported => {
-                ("PERSISTED_QUERY_NOT_SUPPORTED", "persisted_not_found")
+            Self::ParseFailed => ("GRAPHQL_PARSE_FAILED", "parse_failed", 200),
+            Self::ValidationFailed => ("GRAPHQL_VALIDATION_FAILED", "validation_failed", 200),
+            Self::BadUserInput => ("BAD_USER_INPUT", "bad_input", 200),
+            Self::OperationResolution => ("OPERATION_RESOLUTION_FAILURE", "no_operation", 200),
+            Self::LimitExceeded => ("LIMIT_EXCEEDED", "limited", 200),
+            Self::BadRequest => ("BAD_REQUEST", "bad_request", 400),
+            Self::NotFound => ("NOT_FOUND", "bad_request", 404),
+            Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", "bad_request", 405),
+            Self::UnsupportedMediaType => ("UNSUPPORTED_MEDIA_TYPE", "bad_request", 415),
+            Self::NotAcceptable => ("NOT_ACCEPTABLE", "bad_request", 406),
+            Self::CrossSite => ("CROSS_SITE_REFUSED", "cross_site", 403),
+            Self::Unauthenticated => ("UNAUTHENTICATED", "unauthenticated", 401),
+            Self::RateLimited => ("RATE_LIMITED", "rate_limited", 429),
+            Self::PersistedQueryNotFound => {
+                ("PERSISTED_QUERY_NOT_FOUND", "persisted_not_found", 200)
             }
-            Self::PersistedQueryMismatch => ("PERSISTED_QUERY_HASH_MISMATCH", "bad_request"),
-            Self::StoreUnavailable => ("STORE_UNAVAILABLE", "store_unavailable"),
-            Self::Busy => ("BUSY", "busy"),
-            Self::Timeout => ("TIMEOUT", "timeout"),
-            Self::Internal => ("INTERNAL_SERVER_ERROR", "internal"),
+            Self::PersistedQueryNotSupported => {
+                ("PERSISTED_QUERY_NOT_SUPPORTED", "persisted_not_found", 200)
+            }
+            Self::PersistedQueryMismatch => ("PERSISTED_QUERY_HASH_MISMATCH", "bad_request", 400),
+            Self::StoreUnavailable => ("STORE_UNAVAILABLE", "store_unavailable", 503),
+            Self::Busy => ("BUSY", "busy", 503),
+            Self::Timeout => ("TIMEOUT", "timeout", 503),
+            Self::Internal => ("INTERNAL_SERVER_ERROR", "internal", 500),
         }
     }
 
     pub(crate) const fn as_str(self) -> &'static str {
-        self.words().0
+        self.row().0
     }
 
     /// The label value in the metrics.
     pub(crate) const fn outcome(self) -> &'static str {
-        self.words().1
+        self.row().1
+    }
+
+    /// The status for `application/json`.
+    pub(crate) const fn status(self) -> u16 {
+        self.row().2
     }
 }
 
@@ -127,23 +136,6 @@ pub(crate) struct Exceeded {
     /// The actual number, when it was counted to the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) actual: Option<u64>,
-}
-
-/// A part of an error's path: a response key or a list index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Segment {
-    Key(String),
-    Index(usize),
-}
-
-impl From<ResponseDataPathSegment> for Segment {
-    fn from(segment: ResponseDataPathSegment) -> Self {
-        match segment {
-            ResponseDataPathSegment::Field(name) => Self::Key(name.to_string()),
-            ResponseDataPathSegment::ListIndex(index) => Self::Index(index),
-        }
-    }
 }
 
 /// One error of an answer.
@@ -176,9 +168,14 @@ impl QueryError {
     }
 
     /// An error for an exceeded limit.
-    pub(crate) fn limit(exceeded: Exceeded, message: impl Into<String>) -> Self {
+    pub(crate) fn limit(
+        limit: &'static str,
+        maximum: u64,
+        actual: Option<u64>,
+        message: impl Into<String>,
+    ) -> Self {
         let mut error = Self::new(Code::LimitExceeded, message);
-        error.extensions.exceeded = Some(exceeded);
+        error.extensions.exceeded = Some(Exceeded { limit, maximum, actual });
         error
     }
 
@@ -214,6 +211,7 @@ impl QueryError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apollo_compiler::name;
 
     fn json(error: &QueryError) -> String {
         serde_json::to_string(error).unwrap()
@@ -227,9 +225,8 @@ mod tests {
 
     #[test]
     fn a_limit_names_itself_and_the_count() {
-        let exceeded = Exceeded { limit: "limits.max_refs", maximum: 5_000, actual: Some(5_001) };
-        let mut error = QueryError::limit(exceeded, "too many");
-        error.path = vec![Segment::Key("p".into()), Segment::Index(1)];
+        let mut error = QueryError::limit("limits.max_refs", 5_000, Some(5_001), "too many");
+        error.path = vec![Segment::Field(name!("p")), Segment::ListIndex(1)];
         assert_eq!(
             json(&error),
             r#"{"message":"too many","path":["p",1],"extensions":{"code":"LIMIT_EXCEEDED","limit":"limits.max_refs","maximum":5000,"actual":5001}}"#

@@ -13,7 +13,6 @@ mod write;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use apollo_compiler::executable::Operation;
 use apollo_compiler::introspection;
 use apollo_compiler::response::{JsonMap, JsonValue};
 use apollo_compiler::validation::Valid;
@@ -29,7 +28,7 @@ use self::variables::Variables;
 use self::write::{Found, Stop, Writer};
 use crate::config::{Limits, RegistrySettings};
 use crate::document::Prepared;
-use crate::error::{Code, Exceeded, QueryError, Segment};
+use crate::error::{Code, QueryError};
 use crate::metrics::QueryMetrics;
 use crate::schema::ApiSchema;
 use crate::schema::one_of;
@@ -73,7 +72,10 @@ impl Executor {
         operation_name: Option<&str>,
         variables: Option<&RawValue>,
     ) -> Result<Plan, QueryError> {
-        let operation = operation(prepared, operation_name)?;
+        let operation = prepared.document.operations.get(operation_name).map_err(|error| {
+            // It quotes the name, which can be as long as a body.
+            unresolved(error).cut(self.limits.max_error_length)
+        })?;
         let schema = &self.schema.valid;
         let variables = Variables::read(schema, operation, &self.limits, variables)?;
         let planner = Planner {
@@ -125,7 +127,7 @@ impl Executor {
         })?;
         let errors = answer.errors.into_iter().map(|error| QueryError {
             locations: error.locations,
-            path: error.path.into_iter().map(Segment::from).collect(),
+            path: error.path,
             ..QueryError::new(Code::BadUserInput, error.message)
         });
         let errors = errors.collect();
@@ -184,19 +186,11 @@ impl Executor {
     /// The error for an answer longer than `limits.max_answer`.
     pub(crate) fn too_long(&self) -> QueryError {
         let maximum = self.limits.max_answer.as_u64();
-        let exceeded = Exceeded { limit: "limits.max_answer", maximum, actual: None };
         let message = format!(
             "the answer would be longer than {maximum} bytes (limits.max_answer); ask for less at once"
         );
-        QueryError::limit(exceeded, message)
+        QueryError::limit("limits.max_answer", maximum, None, message)
     }
-}
-
-fn operation<'a>(
-    prepared: &'a Prepared,
-    operation_name: Option<&str>,
-) -> Result<&'a Operation, QueryError> {
-    prepared.document.operations.get(operation_name).map(|own| &**own).map_err(unresolved)
 }
 
 fn unresolved(error: apollo_compiler::request::RequestError) -> QueryError {

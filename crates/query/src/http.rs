@@ -15,14 +15,16 @@ mod request;
 mod response;
 mod routes;
 
+use std::sync::Arc;
+
 use crate::access::Access;
 use crate::admission::Admission;
+use crate::cache::Cache;
 use crate::config::QuerySettings;
-use crate::document::DocumentCache;
+use crate::document::Prepared;
 use crate::execute::Executor;
 
 pub(crate) use self::persisted::PersistedQueries;
-pub(crate) use self::response::Freshness;
 pub(crate) use self::routes::router;
 
 /// The state that the handlers share.
@@ -30,10 +32,10 @@ pub(crate) struct App {
     pub(crate) settings: QuerySettings,
     pub(crate) access: Access,
     pub(crate) admission: Admission,
-    pub(crate) documents: DocumentCache,
+    /// Validated documents by their text.
+    pub(crate) documents: Cache<Arc<str>, Arc<Prepared>>,
     pub(crate) persisted: PersistedQueries,
     pub(crate) executor: Executor,
-    pub(crate) freshness: Freshness,
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@
 
 mod access;
 mod admission;
+mod cache;
 mod cli;
 mod config;
 mod document;
 mod error;
 mod execute;
-mod generations;
 mod http;
 mod metrics;
 mod pages;

@@ -9,6 +9,7 @@ use apollo_compiler::collections::HashMap;
 use apollo_compiler::schema::Implementers;
 use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, parser::Parser};
+use bytes::Bytes;
 
 use crate::config::{Limits, QuerySettings};
 
@@ -49,7 +50,7 @@ fn limit_texts(limits: &Limits) -> [String; 11] {
 
 /// The parsed schema and its text.
 pub(crate) struct ApiSchema {
-    pub(crate) text: String,
+    pub(crate) text: Bytes,
     pub(crate) valid: Valid<Schema>,
     implementers: OnceLock<HashMap<Name, Implementers>>,
 }
@@ -67,7 +68,7 @@ impl ApiSchema {
             .map_err(|error| InvalidSchema(error.to_string()))?
             .validate()
             .map_err(|error| InvalidSchema(error.to_string()))?;
-        Ok(Self { text, valid, implementers: OnceLock::new() })
+        Ok(Self { text: text.into(), valid, implementers: OnceLock::new() })
     }
 
     /// The implementers of each interface, for the introspection.

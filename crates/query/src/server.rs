@@ -18,10 +18,10 @@ use tracing::{info, warn};
 
 use crate::access::Access;
 use crate::admission::{self, Admission};
+use crate::cache::Cache;
 use crate::config::{MAX_LONG_HEADS, QuerySettings};
-use crate::document::DocumentCache;
 use crate::execute::Executor;
-use crate::http::{self, App, Freshness, PersistedQueries};
+use crate::http::{self, App, PersistedQueries};
 use crate::metrics::QueryMetrics;
 use crate::schema::{ApiSchema, InvalidSchema};
 
@@ -55,7 +55,7 @@ pub enum StartError {
 
 /// The daemon, bound to its addresses and ready to serve.
 pub struct Server {
-    app: Arc<App>,
+    pub(crate) app: Arc<App>,
     registry: Registry,
     status: Arc<Status>,
     admin: AdminServer,
@@ -104,7 +104,8 @@ impl Server {
         let registry = Registry::new();
         let metrics = QueryMetrics::register(&registry)?;
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let documents = usize::try_from(settings.cache.documents.as_u64()).unwrap_or(usize::MAX);
+        let (documents, persisted) =
+            (metrics.document_cache_bytes.clone(), metrics.persisted_query_bytes.clone());
         let executor = Executor {
             schema: ApiSchema::new(&settings.limits, &settings.http.notice)?,
             limits: settings.limits.clone(),
@@ -116,11 +117,10 @@ impl Server {
             quiet: Quiet::default(),
         };
         let app = App {
-            freshness: Freshness::new(&settings.cache, access.is_closed),
             access,
             admission: Admission::new(&settings, executor.metrics.answers_bytes.clone()),
-            documents: DocumentCache::new(documents),
-            persisted: PersistedQueries::new(settings.cache.persisted_queries.as_u64()),
+            documents: Cache::new(settings.cache.documents, documents),
+            persisted: PersistedQueries::new(settings.cache.persisted_queries, persisted),
             executor,
             settings,
         };

@@ -16,7 +16,7 @@ use store::{Cursor, EachPackage, Error, Filter, Order, PublicationReader, RowsRe
 use tokio::sync::Semaphore;
 
 use crate::config::{Limits, RegistrySettings};
-use crate::document::{self, Asked, Unfit};
+use crate::document;
 use crate::error::QueryError;
 use crate::execute::Executor;
 use crate::metrics::QueryMetrics;
@@ -200,12 +200,7 @@ pub(crate) async fn run(
     text: &str,
     variables: &str,
 ) -> Result<String, Vec<QueryError>> {
-    let asked = Asked { safe_method: false, operation_name: None };
-    let document = match document::prepare(&executor.schema, &executor.limits, text, asked) {
-        Ok(document) => document,
-        Err(Unfit::Errors(errors)) => return Err(errors),
-        Err(Unfit::NotAQuery) => panic!("not asked by GET"),
-    };
+    let document = document::prepare(&executor.schema, &executor.limits, text, false, None)?;
     let given = serde_json::from_str(variables).unwrap();
     let plan = executor.plan(&document, None, Some(given)).map_err(|error| vec![error])?;
     let fetched = executor.fetch(&plan, &mut 0).await.map_err(|error| vec![error])?;

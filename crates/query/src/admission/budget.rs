@@ -27,10 +27,11 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
     let rate_clients =
         if settings.access.rate_limit == 0 { 0 } else { settings.access.rate_clients as u64 };
     let references = u64::from(limits.max_refs_in_progress) + u64::from(LOOKUPS);
-    let document = limits.max_document.as_u64() * BYTES_PER_BYTE as u64;
+    let document = limits.max_document.as_u64().saturating_mul(BYTES_PER_BYTE as u64);
+    let connections = settings.http.max_connections as u64;
     let mut parts = [
         ("the process itself", PROCESS),
-        ("http.max_connections", settings.http.max_connections as u64 * CONNECTION_BYTES as u64),
+        ("http.max_connections", connections.saturating_mul(CONNECTION_BYTES as u64)),
         ("long heads", (MAX_LONG_HEADS * MAX_HEAD) as u64),
         ("limits.max_bodies", limits.max_bodies.as_u64()),
         ("limits.max_answers", limits.max_answers.as_u64()),
@@ -69,11 +70,13 @@ mod tests {
 
     #[test]
     fn what_may_be_held_must_fit_into_the_memory() {
-        let changes: [fn(&mut QuerySettings); 4] = [
+        let changes: [fn(&mut QuerySettings); 6] = [
             |settings| settings.limits.max_memory = ByteSize::mib(64),
             |settings| settings.limits.max_answers = ByteSize::gib(1),
             |settings| settings.http.max_connections = 20_000,
             |settings| settings.limits.max_refs_in_progress = 4_000_000_000,
+            |settings| settings.http.max_connections = usize::MAX,
+            |settings| settings.limits.max_document = ByteSize::eib(1),
         ];
         for change in changes {
             let error = checked(change).unwrap_err().to_string();

@@ -7,7 +7,7 @@ use apollo_compiler::Node;
 use apollo_compiler::ast::{Definition, Document, FragmentDefinition, Selection};
 
 use crate::config::Limits;
-use crate::error::{Exceeded, QueryError};
+use crate::error::QueryError;
 
 /// The size of a selection set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -122,9 +122,8 @@ impl<'a> Walk<'a> {
 
 pub(super) fn too_deep(limits: &Limits) -> QueryError {
     let maximum = limits.max_depth as u64;
-    let exceeded = Exceeded { limit: "limits.max_depth", maximum, actual: None };
     let message = format!("the document is nested deeper than {maximum} levels (limits.max_depth)");
-    QueryError::limit(exceeded, message)
+    QueryError::limit("limits.max_depth", maximum, None, message)
 }
 
 fn over(limit: &'static str, what: &str, (actual, maximum): (u64, u64)) -> QueryError {
@@ -132,5 +131,5 @@ fn over(limit: &'static str, what: &str, (actual, maximum): (u64, u64)) -> Query
     let actual = (actual != u64::MAX).then_some(actual);
     let message =
         format!("the document has {counted} {what}, at most {maximum} are executed ({limit})");
-    QueryError::limit(Exceeded { limit, maximum, actual }, message)
+    QueryError::limit(limit, maximum, actual, message)
 }

@@ -1,12 +1,10 @@
 use super::*;
 use crate::testing::{executor, run};
 
-const ASKED: Asked<'_> = Asked { safe_method: false, operation_name: None };
-
 fn refusal(text: &str) -> QueryError {
     let schema = ApiSchema::new(&Limits::default(), "").unwrap();
-    match prepare(&schema, &Limits::default(), text, ASKED) {
-        Err(Unfit::Errors(mut errors)) => errors.remove(0),
+    match prepare(&schema, &Limits::default(), text, false, None) {
+        Err(mut errors) => errors.remove(0),
         other => panic!("{other:?}"),
     }
 }
@@ -37,7 +35,7 @@ fn multiplying_fragments_are_measured_and_refused() {
     }
     assert_eq!(limit(&multiplying(2, 60)), "limits.max_depth");
     let schema = ApiSchema::new(&Limits::default(), "").unwrap();
-    assert!(prepare(&schema, &Limits::default(), &multiplying(2, 6), ASKED).is_ok());
+    assert!(prepare(&schema, &Limits::default(), &multiplying(2, 6), false, None).is_ok());
 }
 
 #[test]
@@ -81,7 +79,7 @@ fn chained_fragments_of_nested_selections_are_refused() {
     text.push_str(" fragment f60 on Query { __typename }");
     let limits = Limits { max_tokens: 100_000, ..Limits::default() };
     let schema = ApiSchema::new(&limits, "").unwrap();
-    let Err(Unfit::Errors(errors)) = prepare(&schema, &limits, &text, ASKED) else { panic!() };
+    let Err(errors) = prepare(&schema, &limits, &text, false, None) else { panic!() };
     assert_eq!(errors[0].extensions.exceeded.unwrap().limit, "limits.max_depth");
 }
 
@@ -169,7 +167,7 @@ fn fields_with_different_lists_are_not_merged() {
     let text =
         format!("{{ packages(refs: [{a}]) {{ name }} packages(refs: [{swapped}]) {{ version }} }}");
     let schema = ApiSchema::new(&Limits::default(), "").unwrap();
-    assert!(prepare(&schema, &Limits::default(), &text, ASKED).is_ok());
+    assert!(prepare(&schema, &Limits::default(), &text, false, None).is_ok());
 }
 
 #[test]
@@ -180,8 +178,7 @@ fn errors_are_limited_and_have_their_codes() {
     assert_eq!(refusal("query ($x: Int) { __typename }").code(), Code::ValidationFailed);
     let many: String = (0..100).map(|at| format!("x{at} ")).collect();
     let schema = ApiSchema::new(&Limits::default(), "").unwrap();
-    let Err(Unfit::Errors(errors)) =
-        prepare(&schema, &Limits::default(), &format!("{{ {many} }}"), ASKED)
+    let Err(errors) = prepare(&schema, &Limits::default(), &format!("{{ {many} }}"), false, None)
     else {
         panic!()
     };
@@ -193,15 +190,15 @@ fn errors_are_limited_and_have_their_codes() {
 fn a_safe_method_executes_queries_only() {
     let schema = ApiSchema::new(&Limits::default(), "").unwrap();
     let text = "query Q { __typename } mutation M { __typename } subscription S { __typename }";
-    for (operation_name, safe_method, refused) in [
+    for (operation_name, is_get, refused) in [
         (Some("M"), true, true),
         (Some("S"), true, true),
         (Some("Q"), true, false),
         (Some("M"), false, false),
     ] {
-        let result =
-            prepare(&schema, &Limits::default(), text, Asked { safe_method, operation_name });
-        assert_eq!(matches!(result, Err(Unfit::NotAQuery)), refused, "{operation_name:?}");
+        let errors = prepare(&schema, &Limits::default(), text, is_get, operation_name);
+        let code = errors.unwrap_err()[0].code();
+        assert_eq!(code == Code::MethodNotAllowed, refused, "{operation_name:?}");
     }
 }
 
@@ -219,7 +216,7 @@ fn an_input_object_names_each_field_once() {
     }
     let schema = ApiSchema::new(&Limits::default(), "").unwrap();
     let text = "{ packages(refs: [{name: \"a\", version: \"1\"}, {name: \"a\", version: \"1\"}]) { name } }";
-    assert!(prepare(&schema, &Limits::default(), text, ASKED).is_ok());
+    assert!(prepare(&schema, &Limits::default(), text, false, None).is_ok());
 }
 
 #[test]
@@ -248,7 +245,7 @@ fn a_variable_that_may_be_null_fits_no_place_that_must_not_be() {
         "query ($x: Flag) { publications(first: 1, filter: {tor: $x}) { edges { cursor } } }"
             .into(),
     ] {
-        let prepared = prepare(&schema, &Limits::default(), &text, ASKED);
+        let prepared = prepare(&schema, &Limits::default(), &text, false, None);
         assert!(prepared.is_ok(), "{text}: {:?}", prepared.err());
     }
 }

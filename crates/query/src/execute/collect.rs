@@ -4,10 +4,10 @@
 
 use std::cell::{Cell, RefCell};
 
-use apollo_compiler::ExecutableDocument;
 use apollo_compiler::ast::{self, DirectiveList};
 use apollo_compiler::collections::IndexMap;
 use apollo_compiler::executable::{Field, Selection, SelectionSet};
+use apollo_compiler::{ExecutableDocument, Name};
 
 use super::variables::{Value, Variables};
 use crate::error::{Code, QueryError, Segment};
@@ -15,7 +15,7 @@ use crate::error::{Code, QueryError, Segment};
 /// All fields with one response key; never empty.
 #[derive(Debug)]
 pub(super) struct Group<'a> {
-    pub(super) key: &'a str,
+    pub(super) key: &'a Name,
     pub(super) fields: Vec<&'a Field>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Collector<'a, 'v> {
 
 #[derive(Default)]
 struct Groups<'a> {
-    by_key: IndexMap<&'a str, Vec<&'a Field>>,
+    by_key: IndexMap<&'a Name, Vec<&'a Field>>,
     visited: Vec<&'a str>,
 }
 

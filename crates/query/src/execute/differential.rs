@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::document::{Asked, prepare};
+use crate::document::prepare;
 use crate::testing::{executor, rows, run};
 
 struct Query;
@@ -285,8 +285,7 @@ fn with_fragments(selections: String) -> String {
 }
 
 fn expected(executor: &Executor, text: &str, variables: &str) -> String {
-    let asked = Asked { safe_method: false, operation_name: None };
-    let document = prepare(&executor.schema, &executor.limits, text, asked)
+    let document = prepare(&executor.schema, &executor.limits, text, false, None)
         .unwrap_or_else(|error| panic!("{error:?}\n{text}"));
     let variables: JsonMap = serde_json::from_str(variables).unwrap();
     let answer = Execution::new(&executor.schema.valid, &document.document)

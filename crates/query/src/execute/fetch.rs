@@ -9,7 +9,7 @@ use model::{History, PackageName, Past, Publication, PublicationId, histories};
 use super::Executor;
 use super::fetched::{Fetched, FoundHistory, Listed};
 use super::plan::{Plan, WithHistory};
-use crate::error::{Code, Exceeded, QueryError};
+use crate::error::{Code, QueryError};
 
 impl Executor {
     /// Runs the statements of a plan. Adds the rows that it reads for histories to `read`, also when it fails.
@@ -187,5 +187,5 @@ fn too_much_history(maximum: u64) -> QueryError {
     let message = format!(
         "the histories asked for have more than {maximum} rows ({limit}); ask for fewer packages at once"
     );
-    QueryError::limit(Exceeded { limit, maximum, actual: None }, message)
+    QueryError::limit(limit, maximum, None, message)
 }

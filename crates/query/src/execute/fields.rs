@@ -215,12 +215,12 @@ pub(super) static REGISTRY: Type<RegistrySettings> = Type {
 impl Collector<'_, '_> {
     /// Compiles the selections of an object field.
     pub(super) fn select<S>(&self, ty: &'static Type<S>, group: &Group<'_>) -> Selection<S> {
-        self.compile(ty, group, &[Segment::Key(group.key.to_owned())])
+        self.compile(ty, group, &[Segment::Field(group.key.clone())])
     }
 
     /// Compiles the selections of the objects in a list field.
     pub(super) fn select_items<S>(&self, ty: &'static Type<S>, group: &Group<'_>) -> Selection<S> {
-        self.compile(ty, group, &[Segment::Key(group.key.to_owned()), Segment::Index(0)])
+        self.compile(ty, group, &[Segment::Field(group.key.clone()), Segment::ListIndex(0)])
     }
 
     fn compile<S>(

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use apollo_compiler::Name;
 use apollo_compiler::executable::Operation;
 use apollo_compiler::response::JsonMap;
 use apollo_compiler::validation::Valid;
@@ -18,7 +19,7 @@ use super::cursor;
 use super::fields::{CONNECTION, PACKAGE, REGISTRY};
 use super::write::{Found, Writer, Written};
 use crate::config::{Limits, RegistrySettings};
-use crate::error::{Code, Exceeded, QueryError, Segment};
+use crate::error::{Code, QueryError, Segment};
 
 /// The largest page (crates/query/README.md, Pages).
 const MAX_FIRST: i32 = 100;
@@ -49,7 +50,7 @@ pub(crate) struct Plan {
 
 /// A field of the answer's `data`.
 pub(super) struct Root {
-    pub(super) key: String,
+    pub(super) key: Name,
     pub(super) is_nullable: bool,
     pub(super) write: WriteRoot,
 }
@@ -158,7 +159,7 @@ impl<'a> Planner<'a, '_> {
             Ok(write) => write,
             Err(FieldError::Refused(message)) => return Err(error(message)),
             Err(FieldError::Null(message)) => {
-                let path = vec![Segment::Key(group.key.to_owned())];
+                let path = vec![Segment::Field(group.key.clone())];
                 let error = QueryError { path, ..error(message) };
                 Box::new(move |writer: &mut Writer<'_>, _: &Found<'_>| writer.fail(&error)) as _
             }
@@ -168,7 +169,7 @@ impl<'a> Planner<'a, '_> {
             plan.with_history.extend((pages..plan.pages.len()).map(WithHistory::Page));
         }
         let is_nullable = !field.ty().is_non_null();
-        plan.roots.push(Root { key: group.key.to_owned(), is_nullable, write });
+        plan.roots.push(Root { key: group.key.clone(), is_nullable, write });
         Ok(())
     }
 
@@ -181,12 +182,11 @@ impl<'a> Planner<'a, '_> {
         ] {
             let maximum = u64::from(maximum);
             if actual > maximum {
-                let exceeded = Exceeded { limit, maximum, actual: Some(actual) };
                 let what = what.replace("{}", &actual.to_string());
                 let message = format!(
                     "the operation {what}, at most {maximum} are answered in one operation ({limit})"
                 );
-                return Err(QueryError::limit(exceeded, message));
+                return Err(QueryError::limit(limit, maximum, Some(actual), message));
             }
         }
         Ok(())
@@ -372,7 +372,7 @@ fn meta(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planne
         planner.collector.check_conditions(&field.selection_set).map_err(|error| error.message)?;
     }
     plan.meta = Some(planner.collector.variables.to_apollo());
-    let key = group.key.to_owned();
+    let key = group.key.clone();
     Ok(Box::new(move |writer, found| {
         let Some(value) = found.meta.and_then(|meta| meta.get(key.as_str())) else {
             return writer.null();

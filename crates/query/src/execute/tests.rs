@@ -4,6 +4,7 @@ use model::{PackageName, Username};
 use store::{Filter, Flag, Order};
 
 use super::*;
+use crate::error::Exceeded;
 use crate::testing::{Memory, executor, run};
 
 async fn data(text: &str, variables: &str) -> String {
@@ -569,4 +570,19 @@ async fn answers_as_graphql_js_does_in_the_corners() {
         };
         assert_eq!(answer, expected, "{} {}", case.query, case.variables);
     }
+}
+
+#[tokio::test]
+async fn the_lists_of_all_variables_count_together() {
+    let text = "query ($a: [String!]!, $b: [String!]!) {
+        packagesByPurl(purls: $a) @skip(if: true) { name } b: packagesByPurl(purls: $b) { name } }";
+    let list = |count| vec!["\"\""; count].join(",");
+    let variables = |b| format!(r#"{{"a":[{}],"b":[{}]}}"#, list(2_000), list(b));
+    let (executor, _) = executor(Limits::default());
+    assert!(run(&executor, text, &variables(3_000)).await.is_ok());
+    let error = run(&executor, text, &variables(3_100)).await.unwrap_err().remove(0);
+    assert_eq!(
+        error.extensions.exceeded,
+        Some(Exceeded { limit: "limits.max_refs", maximum: 5_000, actual: Some(5_100) })
+    );
 }

@@ -3,7 +3,7 @@
 //! enumeration.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 
@@ -18,7 +18,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 
 use crate::config::Limits;
-use crate::error::{Code, Exceeded, QueryError};
+use crate::error::{Code, QueryError};
 
 /// An input value of the declared type. Strings without escapes borrow from the request or the document.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +46,8 @@ impl<'a> Variables<'a> {
         given: Option<&'a RawValue>,
     ) -> Result<Self, QueryError> {
         let wrong = RefCell::new(Wrong::default());
-        let reader = Reader { schema, max_items: limits.max_refs, wrong: &wrong };
+        let items = Cell::new(0);
+        let reader = Reader { schema, items: &items, max_items: limits.max_refs, wrong: &wrong };
         let text = given.map_or("{}", RawValue::get);
         let mut values = serde_json::Deserializer::from_str(text)
             .deserialize_map(All { reader, operation })
@@ -131,7 +132,7 @@ pub(super) fn is_absent(value: &ast::Value, variables: &Variables<'_>) -> bool {
 struct Wrong {
     path: String,
     message: String,
-    /// The number of items in a list with more items than any operation may ask for.
+    /// The number of items, if the lists have more than any operation may ask for.
     too_many: Option<u64>,
 }
 
@@ -140,11 +141,11 @@ impl Wrong {
         let Self { path, message, too_many } = self;
         if let Some(actual) = too_many {
             let maximum = u64::from(limits.max_refs);
-            let exceeded = Exceeded { limit: "limits.max_refs", maximum, actual: Some(actual) };
             let message = format!(
-                "variable ${path} has {actual} items, at most {maximum} publications are answered in one operation (limits.max_refs)"
+                "the variables up to ${path} have {actual} items, at most {maximum} publications are answered in one operation (limits.max_refs)"
             );
-            return QueryError::limit(exceeded, message).cut(limits.max_error_length);
+            let error = QueryError::limit("limits.max_refs", maximum, too_many, message);
+            return error.cut(limits.max_error_length);
         }
         if path.is_empty() {
             return QueryError::new(Code::BadRequest, "parameter `variables` is not a JSON object");
@@ -162,6 +163,8 @@ impl Wrong {
 #[derive(Debug, Clone, Copy)]
 struct Reader<'s, 'w> {
     schema: &'s Schema,
+    /// Number of items of all lists so far. A request can have hundreds of lists, and was admitted for one.
+    items: &'w Cell<u32>,
     max_items: u32,
     wrong: &'w RefCell<Wrong>,
 }
@@ -364,22 +367,23 @@ impl<'de: 's, 's> Visitor<'de> for Typed<'s, '_> {
         self.text(text.to_owned().into())
     }
 
-    /// Items beyond the limit of any operation are counted and not kept.
+    /// Items beyond the limit of any operation are counted and not kept. The lists of all variables count together.
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value<'s>, A::Error> {
         let Some(item) = self.item() else { return self.misfit("a list") };
         let mut items = Vec::with_capacity(list.size_hint().unwrap_or_default());
-        while items.len() < self.reader.max_items as usize {
+        while self.reader.items.get() < self.reader.max_items {
             let segment = format_args!("[{}]", items.len());
             match self.reader.within(segment, || list.next_element_seed(item))? {
                 Some(value) => items.push(value),
                 None => return Ok(Value::List(items)),
             }
+            self.reader.items.update(|count| count + 1);
         }
-        let mut count = items.len() as u64;
+        let mut count = u64::from(self.reader.max_items);
         while list.next_element::<IgnoredAny>()?.is_some() {
             count += 1;
         }
-        if count > items.len() as u64 {
+        if count > u64::from(self.reader.max_items) {
             self.reader.wrong.borrow_mut().too_many = Some(count);
             return Err(A::Error::custom("too many"));
         }

@@ -136,9 +136,9 @@ impl Writer<'_> {
     pub(super) fn fail(&mut self, error: &QueryError) -> Written {
         if self.errors.len() < self.max_errors {
             let mut error = error.clone();
-            let lists = error.path.iter_mut().filter(|own| matches!(own, Segment::Index(_)));
+            let lists = error.path.iter_mut().filter(|own| matches!(own, Segment::ListIndex(_)));
             for (segment, index) in lists.zip(&self.indexes) {
-                *segment = Segment::Index(*index);
+                *segment = Segment::ListIndex(*index);
             }
             self.errors.push(error);
         }

@@ -2,11 +2,12 @@
 //! they are to clients that accept gzip, as every browser does.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use flate2::read::GzDecoder;
 use maud::{DOCTYPE, Markup, html};
 
@@ -25,21 +26,44 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
-/// Name, content type and gzip content of each file.
-const ASSETS: [(&str, &str, &[u8]); 4] = [
-    (
-        "react.production.min.js",
-        JAVASCRIPT,
-        include_bytes!("../graphiql/react.production.min.js.gz"),
-    ),
-    (
-        "react-dom.production.min.js",
-        JAVASCRIPT,
-        include_bytes!("../graphiql/react-dom.production.min.js.gz"),
-    ),
-    ("graphiql.min.js", JAVASCRIPT, include_bytes!("../graphiql/graphiql.min.js.gz")),
-    ("graphiql.min.css", CSS, include_bytes!("../graphiql/graphiql.min.css.gz")),
+struct Asset {
+    name: &'static str,
+    content_type: &'static str,
+    compressed: &'static [u8],
+    /// Unpacked for the first client that does not accept gzip. All such answers share it, because nothing counts their
+    /// memory.
+    plain: OnceLock<Bytes>,
+}
+
+macro_rules! asset {
+    ($name:literal, $content_type:expr) => {
+        Asset {
+            name: $name,
+            content_type: $content_type,
+            compressed: include_bytes!(concat!("../graphiql/", $name, ".gz")),
+            plain: OnceLock::new(),
+        }
+    };
+}
+
+static ASSETS: [Asset; 4] = [
+    asset!("react.production.min.js", JAVASCRIPT),
+    asset!("react-dom.production.min.js", JAVASCRIPT),
+    asset!("graphiql.min.js", JAVASCRIPT),
+    asset!("graphiql.min.css", CSS),
 ];
+
+impl Asset {
+    fn plain(&self) -> Bytes {
+        let unpack = || {
+            let mut plain = Vec::new();
+            // A test unpacks every file of this build.
+            let _ = GzDecoder::new(self.compressed).read_to_end(&mut plain);
+            plain.into()
+        };
+        self.plain.get_or_init(unpack).clone()
+    }
+}
 
 const START: &str = include_str!("../graphiql/start.js");
 const STYLE: &str = include_str!("../graphiql/page.css");
@@ -67,30 +91,24 @@ fn markup(notice: &str) -> Markup {
 }
 
 /// `GET /graphiql/{file}`
-pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
+pub(super) async fn file(uri: Uri, headers: HeaderMap) -> Response {
+    let name = uri.path().trim_start_matches("/graphiql/");
     if name == "start.js" {
         return text(JAVASCRIPT, START.to_owned());
     }
-    let Some(&(_, content_type, compressed)) = ASSETS.iter().find(|asset| asset.0 == name) else {
+    let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         let error = QueryError::new(Code::NotFound, "GraphiQL has no such file");
-        return Refusal::new(error).into_response();
+        return Refusal::from(error).into_response();
     };
     let common = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400")),
         (header::VARY, HeaderValue::from_static("accept-encoding")),
     ];
     if takes_gzip(&headers) {
-        return (common, [(header::CONTENT_ENCODING, "gzip")], compressed).into_response();
+        return (common, [(header::CONTENT_ENCODING, "gzip")], asset.compressed).into_response();
     }
-    let mut plain = Vec::new();
-    match GzDecoder::new(compressed).read_to_end(&mut plain) {
-        Ok(_) => (common, plain).into_response(),
-        Err(error) => {
-            tracing::error!(%error, name, "a file of this build cannot be unpacked");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
+    (common, asset.plain()).into_response()
 }
 
 fn text(content_type: &'static str, body: String) -> Response {
@@ -114,7 +132,7 @@ mod tests {
         }
         assert!(page.contains(">made-up data</p>"), "{page}");
         assert!(!markup("").into_string().contains("class=\"notice\""), "nothing to be told");
-        for name in ASSETS.iter().map(|asset| asset.0).chain(["start.js"]) {
+        for name in ASSETS.iter().map(|asset| asset.name).chain(["start.js"]) {
             assert!(page.contains(&format!("\"/graphiql/{name}\"")), "{name}");
         }
         assert_eq!(page.matches("/graphiql/").count(), ASSETS.len() + 1);
@@ -125,12 +143,23 @@ mod tests {
         assert!(START.contains(r#"package(name: "pg", version: "7.12.0")"#));
     }
 
+    #[tokio::test]
+    async fn a_file_is_unpacked_once_for_all() {
+        let read = || async {
+            let answer =
+                file(Uri::from_static("/graphiql/graphiql.min.css"), HeaderMap::new()).await;
+            axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap()
+        };
+        let (one, other) = (read().await, read().await);
+        assert!(one.len() > 100_000 && one.as_ptr() == other.as_ptr(), "two copies");
+    }
+
     #[test]
     fn every_file_unpacks() {
-        for (name, _, compressed) in ASSETS {
+        for asset in &ASSETS {
             let mut plain = String::new();
-            GzDecoder::new(compressed).read_to_string(&mut plain).unwrap();
-            assert!(plain.len() > 5_000, "{name}");
+            GzDecoder::new(asset.compressed).read_to_string(&mut plain).unwrap();
+            assert!(plain.len() > 5_000 && asset.plain() == plain, "{}", asset.name);
         }
     }
 }

@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
+use tokio::sync::SemaphorePermit;
 
 use super::App;
 use super::context::Context;
@@ -13,7 +14,7 @@ use super::persisted::{self, Hash};
 use super::request::{Parameters, body, pairs};
 use super::response::{Refusal, answer as respond, vary};
 use crate::admission::Work;
-use crate::document::{self, Asked, Prepared, Unfit};
+use crate::document::{self, Prepared};
 use crate::error::{Code, QueryError};
 use crate::execute::{Executed, Fetched, Plan};
 
@@ -57,7 +58,7 @@ pub(super) async fn in_time(
         Err(_) => {
             let timeout = app.settings.http.request_timeout;
             let message = format!("not answered within {timeout:?} (http.request_timeout)");
-            Refusal::new(QueryError::new(Code::Timeout, message).retry_after(1))
+            QueryError::new(Code::Timeout, message).retry_after(1).into()
         }
     };
     refused.of(app, context).into_response()
@@ -65,52 +66,45 @@ pub(super) async fn in_time(
 
 impl App {
     async fn answer(&self, context: &Context, request: Request) -> Result<Response, Refusal> {
-        let executed = self.execute(context, request).await?;
-        respond(self, context, executed).await
-    }
-
-    async fn execute(&self, context: &Context, request: Request) -> Result<Executed, Refusal> {
         let (head, request_body) = request.into_parts();
-        if context.is_get {
-            let pairs = pairs(&head.uri).map_err(Refusal::new)?;
-            let parameters = Parameters::from_pairs(&pairs).map_err(Refusal::new)?;
-            let asked = self.asked(context, parameters).await?;
-            return self.run(context, asked).await;
-        }
-        let (text, place) = body(self, context, &head.headers, request_body).await?;
-        let parameters = Parameters::from_body(&text).map_err(Refusal::new)?;
-        let asked = self.asked(context, parameters).await?;
-        // The plan does not borrow from the body.
-        drop((text, place));
-        self.run(context, asked).await
+        let planned = if context.is_get {
+            self.planned(context, Parameters::from_pairs(&pairs(&head.uri)?)?).await?
+        } else {
+            // The plan does not borrow from the body, so the body's memory is free before the rows are read.
+            let (text, _place) = body(self, context, &head.headers, request_body).await?;
+            self.planned(context, Parameters::from_body(&text)?).await?
+        };
+        let (executed, writing) = self.run(context, planned).await?;
+        respond(self, context, executed, writing).await
     }
 
     /// Validates and plans a request.
-    async fn asked<'a>(
+    async fn planned<'a>(
         &'a self,
         context: &Context,
         parameters: Parameters<'_>,
     ) -> Result<Planned<'a>, Refusal> {
-        let refused = |error| Refusal::all(vec![error], context.media);
         let Parameters { query, operation_name, variables, persisted } = parameters;
-        let text = self.text(query, persisted.as_ref()).map_err(refused)?;
-        let asked =
-            Asked { safe_method: context.is_get, operation_name: operation_name.as_deref() };
-        let document = self.document(&text, asked).await.map_err(|unfit| match unfit {
-            Unfit::Errors(errors) => Refusal::all(errors, context.media),
-            Unfit::NotAQuery => not_a_query(),
+        let name = operation_name.as_deref();
+        let text = self.text(query, persisted.as_ref())?;
+        let document = self.document(&text, context.is_get, name).await.map_err(|errors| {
+            let refusal = Refusal::from(errors);
+            match refusal.code() {
+                Code::MethodNotAllowed => {
+                    refusal.with(header::ALLOW, HeaderValue::from_static("POST"))
+                }
+                _ => refusal,
+            }
         })?;
         if let Some(hash) = persisted {
             self.persisted.keep(hash, &text);
-            let bytes = i64::try_from(self.persisted.bytes()).unwrap_or(i64::MAX);
-            self.executor.metrics.persisted_query_bytes.set(bytes);
         }
         // More are refused when the request is planned.
         let most = u64::from(self.executor.limits.max_refs);
         let estimate = estimate(&text, variables).min(most);
         let work = self.admission.work(estimate, document.scans).await;
-        let plan = self.executor.plan(&document, operation_name.as_deref(), variables);
-        Ok(Planned { document, operation_name, plan: plan.map_err(refused)?, work })
+        let plan = self.executor.plan(&document, name, variables)?;
+        Ok(Planned { document, operation_name, plan, work })
     }
 
     /// Runs a query of this service's own. Returns the rows and the number of publications asked for.
@@ -122,18 +116,22 @@ impl App {
     ) -> Result<(Fetched, u64), Refusal> {
         let variables = Some(variables);
         let parameters = Parameters { query: query.to_owned(), variables, ..Parameters::default() };
-        let mut planned = self.asked(context, parameters).await?;
+        let mut planned = self.planned(context, parameters).await?;
         let fetched = self.fetch(context, &mut planned).await?;
         Ok((fetched, planned.plan.asked))
     }
 
-    async fn run(&self, context: &Context, mut planned: Planned<'_>) -> Result<Executed, Refusal> {
+    /// Reads the rows and writes the answer. Returns it with the permit to hold it until it is counted.
+    async fn run(
+        &self,
+        context: &Context,
+        mut planned: Planned<'_>,
+    ) -> Result<(Executed, Option<SemaphorePermit<'_>>), Refusal> {
         let fetched = self.fetch(context, &mut planned).await?;
         let Planned { document, operation_name, plan, work: _work } = planned;
-        let _permit = self.admission.writing(plan.values).await;
+        let writing = self.admission.writing(plan.values).await;
         let name = operation_name.as_deref();
-        let executed = self.executor.answer(&document, name, &plan, &fetched);
-        executed.map_err(|error| Refusal::all(vec![error], context.media))
+        Ok((self.executor.answer(&document, name, &plan, &fetched)?, writing))
     }
 
     /// Reads the rows. Charges the client and waits for the permit for so many publications.
@@ -142,14 +140,13 @@ impl App {
         context: &Context,
         planned: &mut Planned<'a>,
     ) -> Result<Fetched, Refusal> {
-        let refused = |error| Refusal::all(vec![error], context.media);
         let asked = planned.plan.asked;
         // The request itself was charged one already.
-        self.access.charge(context.client, asked.saturating_sub(1)).map_err(refused)?;
+        self.access.charge(context.client, asked.saturating_sub(1))?;
         let work = std::mem::take(&mut planned.work);
         planned.work = self.admission.work_exactly(work, asked, planned.document.scans).await;
         let mut read = self.access.rows_read(context.client);
-        self.executor.fetch(&planned.plan, &mut read.rows).await.map_err(refused)
+        Ok(self.executor.fetch(&planned.plan, &mut read.rows).await?)
     }
 
     /// The text of the document: sent by the client, or cached under its hash.
@@ -168,23 +165,27 @@ impl App {
     }
 
     /// The validated document for a text, from the cache where possible.
-    async fn document(&self, text: &str, asked: Asked<'_>) -> Result<Arc<Prepared>, Unfit> {
+    async fn document(
+        &self,
+        text: &str,
+        is_get: bool,
+        operation_name: Option<&str>,
+    ) -> Result<Arc<Prepared>, Vec<QueryError>> {
         let lookups = &self.executor.metrics.document_cache_lookups_total;
         if let Some(document) = self.documents.get(text) {
             lookups.with_label_values(&["hit"]).inc();
             return Ok(document);
         }
         lookups.with_label_values(&["miss"]).inc();
+        document::check_length(&self.executor.limits, text).map_err(|error| vec![error])?;
         let _permit = self.admission.validation().await;
         // Another request may have validated it meanwhile.
         if let Some(document) = self.documents.get(text) {
             return Ok(document);
         }
         let (schema, limits) = (&self.executor.schema, &self.executor.limits);
-        let document = document::prepare(schema, limits, text, asked)?;
-        self.documents.insert(text, document.clone());
-        let bytes = i64::try_from(self.documents.bytes()).unwrap_or(i64::MAX);
-        self.executor.metrics.document_cache_bytes.set(bytes);
+        let document = document::prepare(schema, limits, text, is_get, operation_name)?;
+        self.documents.insert(text.into(), document.clone(), document::weight(text));
         Ok(document)
     }
 }
@@ -194,9 +195,4 @@ impl App {
 fn estimate(text: &str, variables: Option<&RawValue>) -> u64 {
     let count = |text: &str, byte| text.bytes().filter(|own| *own == byte).count() as u64;
     1 + count(text, b'"') / 2 + variables.map_or(0, |own| count(own.get(), b','))
-}
-
-fn not_a_query() -> Refusal {
-    let error = QueryError::new(Code::MethodNotAllowed, "GET executes queries only; use POST");
-    Refusal::new(error).with(header::ALLOW, HeaderValue::from_static("POST"))
 }

@@ -23,7 +23,7 @@ impl FromRequestParts<Arc<App>> for Context {
     async fn from_request_parts(head: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
         let media = negotiate(&head.headers).ok_or_else(|| {
             let message = "accept application/graphql-response+json or application/json";
-            Refusal::new(QueryError::new(Code::NotAcceptable, message))
+            Refusal::from(QueryError::new(Code::NotAcceptable, message))
         })?;
         Self::admitted(head, app, media)
     }
@@ -43,7 +43,7 @@ impl Context {
         if let Some(Err(why)) = owner {
             let error = QueryError::new(Code::Unauthenticated, why.message());
             let challenge = HeaderValue::from_static(why.challenge());
-            return Err(Refusal::new(error)
+            return Err(Refusal::from(error)
                 .written_as(media)
                 .with(header::WWW_AUTHENTICATE, challenge));
         }
@@ -61,11 +61,11 @@ impl Context {
         let headers = &head.headers;
         if media == Media::Html && media_wanted(headers, "text/html").quality == 0 {
             let message = "accept text/html; the answer in JSON is at /graphql";
-            return Err(Refusal::new(QueryError::new(Code::NotAcceptable, message)));
+            return Err(Refusal::from(QueryError::new(Code::NotAcceptable, message)));
         }
         if app.access.origins.refuses(&head.method, headers) {
             let message = "requests from pages of other sites are refused (access.cors_origins)";
-            let refusal = Refusal::new(QueryError::new(Code::CrossSite, message));
+            let refusal = Refusal::from(QueryError::new(Code::CrossSite, message));
             return Err(refusal.written_as(media));
         }
         let peer = head.extensions.get::<Peer>().cloned();
@@ -85,7 +85,7 @@ impl Context {
     fn charge(&self, app: &App) -> Result<(), Refusal> {
         app.access.charge(self.client, 1).map_err(|error| {
             let headers = rate_headers(app, self.client);
-            Refusal::new(error).written_as(self.media).with_all(headers)
+            Refusal::from(error).written_as(self.media).with_all(headers)
         })
     }
 }

@@ -53,7 +53,7 @@ struct PageParameters {
 }
 
 fn parameters(uri: &Uri, own: &str) -> Result<PageParameters, Refusal> {
-    let pairs = pairs(uri).map_err(|error| Refusal::new(error).written_as(Media::Html))?;
+    let pairs = pairs(uri).map_err(|error| Refusal::from(error).written_as(Media::Html))?;
     let value = |name: &str| {
         let named = pairs.iter().rev().find(|(own, _)| own == name);
         named.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
@@ -79,7 +79,7 @@ impl App {
     async fn package(&self, context: &Context, uri: &Uri) -> Result<Response, Refusal> {
         let name = pages::package_of_path(uri.path()).ok_or_else(|| {
             let message = "the name in the URL is not percent-encoded UTF-8";
-            Refusal::new(QueryError::new(Code::BadRequest, message))
+            Refusal::from(QueryError::new(Code::BadRequest, message))
         })?;
         // An invalid name has no record.
         let name = PackageName::new(&name).map_err(|_| unknown())?;
@@ -105,15 +105,15 @@ impl App {
     async fn page(&self, context: &Context, page: Markup, asked: u64) -> Result<Response, Refusal> {
         let body = page.into_string().into_bytes();
         if body.len() as u64 > self.settings.limits.max_answer.as_u64() {
-            return Err(Refusal::new(self.executor.too_long()));
+            return Err(Refusal::from(self.executor.too_long()));
         }
         let executed = Executed { body, is_partial: false, asked, is_settled: false };
-        answer(self, context, executed).await
+        answer(self, context, executed, None).await
     }
 }
 
 fn unknown() -> Refusal {
     let message =
         "No publication of a package of this name is known. Upper and lower case are different.";
-    Refusal::new(QueryError::new(Code::NotFound, message))
+    Refusal::from(QueryError::new(Code::NotFound, message))
 }

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use service::metrics::IntGauge;
 use sha2::{Digest, Sha256};
 
+use crate::cache::Cache;
 use crate::error::{Code, QueryError};
-use crate::generations::Generations;
 
 /// The SHA-256 of a document's text.
 pub(super) type Hash = [u8; 32];
@@ -17,14 +19,12 @@ pub(super) type Hash = [u8; 32];
 const OVERHEAD: usize = 128;
 
 /// Cached texts by hash. Only valid documents are cached, so that nobody can fill the cache with other data.
-#[derive(Debug)]
-pub(crate) struct PersistedQueries(Option<Generations<Hash, Arc<str>>>);
+pub(crate) struct PersistedQueries(Option<Cache<Hash, Arc<str>>>);
 
 impl PersistedQueries {
-    /// A cache of `bytes` bytes; 0 turns it off.
-    pub(crate) fn new(bytes: u64) -> Self {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        Self((bytes > 0).then(|| Generations::new(bytes)))
+    /// A cache of this capacity; 0 turns it off.
+    pub(crate) fn new(capacity: ByteSize, gauge: IntGauge) -> Self {
+        Self((capacity.as_u64() > 0).then(|| Cache::new(capacity, gauge)))
     }
 
     /// The text with this hash.
@@ -45,10 +45,6 @@ impl PersistedQueries {
         {
             texts.insert(hash, text.into(), text.len() + OVERHEAD);
         }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, Generations::bytes)
     }
 }
 
@@ -123,14 +119,15 @@ mod tests {
 
     #[test]
     fn the_store_is_bounded_and_can_be_off() {
-        let store = PersistedQueries::new(10_000);
+        let gauge = IntGauge::new("bytes", "Bytes").unwrap();
+        let store = PersistedQueries::new(ByteSize::b(10_000), gauge.clone());
         for number in 0_u8..100 {
             store.keep([number; 32], &"x".repeat(400));
-            assert!(store.bytes() <= 10_000);
+            assert!((1..=10_000).contains(&gauge.get()));
         }
         assert!(store.find(&[99; 32]).is_ok());
         assert_eq!(store.find(&[0; 32]).unwrap_err().code(), Code::PersistedQueryNotFound);
-        let off = PersistedQueries::new(0);
+        let off = PersistedQueries::new(ByteSize::b(0), gauge);
         off.keep([1; 32], "{a}");
         assert_eq!(off.find(&[1; 32]).unwrap_err().code(), Code::PersistedQueryNotSupported);
     }

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::persisted::{self, Hash};
 use super::response::Refusal;
 use crate::admission::Place;
-use crate::error::{Code, Exceeded, QueryError};
+use crate::error::{Code, QueryError};
 
 /// How long before the deadline of the whole answer a body must have arrived: that one says less of what was waited for.
 const BEFORE_THE_END: Duration = Duration::from_millis(10);
@@ -22,7 +22,7 @@ const BEFORE_THE_END: Duration = Duration::from_millis(10);
 /// Refuses a body whose headers do not say JSON in UTF-8. This includes the content types that a page of another site
 /// may send without a preflight (`text/plain`, forms, none).
 fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
-    let refused = |message| Refusal::new(QueryError::new(Code::UnsupportedMediaType, message));
+    let refused = |message| Refusal::from(QueryError::new(Code::UnsupportedMediaType, message));
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or(""));
     if text(header::CONTENT_ENCODING).is_some_and(|own| !own.eq_ignore_ascii_case("identity")) {
         let identity = HeaderValue::from_static("identity");
@@ -55,8 +55,8 @@ pub(super) async fn body(
     let maximum = app.settings.limits.max_body.as_u64();
     let too_long = || {
         let message = format!("the body has more than {maximum} bytes (limits.max_body)");
-        let exceeded = Exceeded { limit: "limits.max_body", maximum, actual: None };
-        Refusal::new(QueryError::limit(exceeded, message)).status(StatusCode::PAYLOAD_TOO_LARGE)
+        let error = QueryError::limit("limits.max_body", maximum, None, message);
+        Refusal::from(error).status(StatusCode::PAYLOAD_TOO_LARGE)
     };
     // The length that the head announces.
     if body.size_hint().lower() > maximum {
@@ -71,7 +71,7 @@ pub(super) async fn body(
             return Refusal::busy();
         }
         let message = "the body did not come in time (http.request_timeout)";
-        Refusal::new(QueryError::new(Code::Timeout, message)).status(StatusCode::REQUEST_TIMEOUT)
+        Refusal::from(QueryError::new(Code::Timeout, message)).status(StatusCode::REQUEST_TIMEOUT)
     };
     loop {
         let frame = tokio::select! {
@@ -84,7 +84,7 @@ pub(super) async fn body(
             return Ok((read, place));
         };
         let frame = frame.map_err(|_| {
-            Refusal::new(QueryError::new(Code::BadRequest, "the body cannot be read"))
+            Refusal::from(QueryError::new(Code::BadRequest, "the body cannot be read"))
         })?;
         // Trailers have no meaning here.
         let Ok(data) = frame.into_data() else { continue };
@@ -94,6 +94,10 @@ pub(super) async fn body(
         let grown = tokio::time::timeout_at(until, place.grow(data.len() as u64));
         if !matches!(grown.await, Ok(Ok(()))) {
             return Err(Refusal::busy());
+        }
+        if read.capacity() - read.len() < data.len() {
+            // By itself a vector doubles, so bodies would hold twice the bytes that are counted.
+            read.reserve_exact(data.len().max(read.len() / 4));
         }
         read.extend_from_slice(&data);
     }

@@ -2,7 +2,6 @@
 //! compression.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tokio::sync::SemaphorePermit;
 
 use super::App;
 use super::context::{Context, Media, rate_headers};
@@ -34,30 +34,13 @@ pub(super) struct Outcome {
     pub(super) client: Option<Client>,
 }
 
-/// `Cache-Control` for answers to GET requests, built once.
-#[derive(Debug)]
-pub(crate) struct Freshness {
-    settled: HeaderValue,
-    unsettled: HeaderValue,
-}
-
-impl Freshness {
-    /// `private` when tokens are required: a shared cache must not answer requests without a token.
-    pub(crate) fn new(settings: &CacheSettings, is_private: bool) -> Self {
-        let scope = if is_private { "private" } else { "public" };
-        let value = |age: Duration| {
-            let text = format!("{scope}, max-age={}", age.as_secs());
-            HeaderValue::try_from(text).unwrap_or(NO_STORE)
-        };
-        Self {
-            settled: value(settings.settled_max_age),
-            unsettled: value(settings.unsettled_max_age),
-        }
-    }
-
-    fn of(&self, is_settled: bool) -> HeaderValue {
-        if is_settled { self.settled.clone() } else { self.unsettled.clone() }
-    }
+/// `Cache-Control` of an answer to a GET request. `private` when tokens are required: a shared cache must not answer
+/// requests without a token.
+fn cache_control(settings: &CacheSettings, is_private: bool, is_settled: bool) -> HeaderValue {
+    let scope = if is_private { "private" } else { "public" };
+    let age = if is_settled { settings.settled_max_age } else { settings.unsettled_max_age };
+    let text = format!("{scope}, max-age={}", age.as_secs());
+    HeaderValue::try_from(text).unwrap_or(NO_STORE)
 }
 
 impl Media {
@@ -91,16 +74,19 @@ pub(super) struct Refusal {
     client: Option<Client>,
 }
 
+impl From<Vec<QueryError>> for Refusal {
+    fn from(errors: Vec<QueryError>) -> Self {
+        Self { errors, media: Media::Json, status: None, headers: Box::default(), client: None }
+    }
+}
+
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Self {
+        vec![error].into()
+    }
+}
+
 impl Refusal {
-    pub(super) fn new(error: QueryError) -> Self {
-        Self::all(vec![error], Media::Json)
-    }
-
-    /// A refusal of a well-formed GraphQL request.
-    pub(super) fn all(errors: Vec<QueryError>, media: Media) -> Self {
-        Self { errors, media, status: None, headers: Box::default(), client: None }
-    }
-
     /// Sets the media type of the refusal.
     pub(super) fn written_as(self, media: Media) -> Self {
         Self { media, ..self }
@@ -109,7 +95,7 @@ impl Refusal {
     /// A refusal because there is no room at the moment.
     pub(super) fn busy() -> Self {
         let message = "the server has no room for the request at the moment; try again";
-        Self::new(QueryError::new(Code::Busy, message).retry_after(1))
+        QueryError::new(Code::Busy, message).retry_after(1).into()
     }
 
     pub(super) fn status(self, status: StatusCode) -> Self {
@@ -133,35 +119,18 @@ impl Refusal {
         self.with_all(rate_headers(app, context.client))
     }
 
-    fn code(&self) -> Code {
+    pub(super) fn code(&self) -> Code {
         self.errors.first().map_or(Code::Internal, QueryError::code)
     }
 }
 
 /// The status of a refusal with this code.
 fn status(code: Code, media: Media) -> StatusCode {
-    match code {
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::CrossSite => StatusCode::FORBIDDEN,
-        Code::NotFound => StatusCode::NOT_FOUND,
-        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Code::StoreUnavailable | Code::Timeout | Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Code::BadRequest | Code::PersistedQueryMismatch => StatusCode::BAD_REQUEST,
-        Code::ParseFailed
-        | Code::ValidationFailed
-        | Code::BadUserInput
-        | Code::OperationResolution
-        | Code::LimitExceeded
-        | Code::PersistedQueryNotFound
-        | Code::PersistedQueryNotSupported => match media {
-            Media::Json => StatusCode::OK,
-            Media::GraphqlResponse | Media::Html => StatusCode::BAD_REQUEST,
-        },
-    }
+    let status = match (code.status(), media) {
+        (200, Media::GraphqlResponse | Media::Html) => 400,
+        (status, _) => status,
+    };
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl IntoResponse for Refusal {
@@ -195,10 +164,12 @@ impl IntoResponse for Refusal {
 }
 
 /// The response of an executed request. Waits until there is room for the answer; refuses it if too many bytes wait already.
+/// `writing` is the permit to hold a large answer that is not counted yet.
 pub(super) async fn answer(
     app: &App,
     context: &Context,
     executed: Executed,
+    writing: Option<SemaphorePermit<'_>>,
 ) -> Result<Response, Refusal> {
     let Executed { mut body, is_partial, asked, is_settled } = executed;
     // The length that is counted must be the memory that is held.
@@ -213,7 +184,10 @@ pub(super) async fn answer(
         let tag = tag(&context.media.content_type(), is_compressed, &body);
         is_unmodified = is_known(&context.if_none_match, &tag);
         headers.insert(header::ETAG, tag);
-        headers.insert(header::CACHE_CONTROL, app.freshness.of(is_settled));
+        headers.insert(
+            header::CACHE_CONTROL,
+            cache_control(&app.settings.cache, app.access.is_closed, is_settled),
+        );
     }
     let outcome = match (is_unmodified, is_partial) {
         (true, _) => "not_modified",
@@ -228,6 +202,7 @@ pub(super) async fn answer(
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             body = gzip(&body);
         }
+        drop(writing);
         let peer = context.peer.clone();
         let admitted = app.admission.answer(body, context.client, peer).await;
         Response::new(admitted.ok_or_else(Refusal::busy)?.into())
@@ -294,9 +269,8 @@ mod tests {
     #[test]
     fn settled_answers_may_be_kept_longer() {
         let settings = CacheSettings::default();
-        let open = Freshness::new(&settings, false);
-        assert_eq!(open.of(true), "public, max-age=3600");
-        assert_eq!(open.of(false), "public, max-age=30");
-        assert_eq!(Freshness::new(&settings, true).of(true), "private, max-age=3600");
+        assert_eq!(cache_control(&settings, false, true), "public, max-age=3600");
+        assert_eq!(cache_control(&settings, false, false), "public, max-age=30");
+        assert_eq!(cache_control(&settings, true, true), "private, max-age=3600");
     }
 }

@@ -59,12 +59,12 @@ async fn schema(State(app): State<Arc<App>>) -> Response {
 
 async fn not_found(headers: HeaderMap) -> Refusal {
     let message = "there is nothing here; GraphQL is at /graphql, a page for people at /";
-    Refusal::new(QueryError::new(Code::NotFound, message)).written_as(media_of_refusal(&headers))
+    Refusal::from(QueryError::new(Code::NotFound, message)).written_as(media_of_refusal(&headers))
 }
 
 async fn method_not_allowed(headers: HeaderMap) -> Refusal {
     let error = QueryError::new(Code::MethodNotAllowed, "this path does not have that method");
-    Refusal::new(error).written_as(media_of_refusal(&headers))
+    Refusal::from(error).written_as(media_of_refusal(&headers))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as the layer hands it over")]
@@ -73,7 +73,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     tracing::error!(panic = text.unwrap_or("without a text"), "a request has panicked");
     let message = "the request could not be answered; the server's log says why";
-    Refusal::new(QueryError::new(Code::Internal, message)).into_response()
+    Refusal::from(QueryError::new(Code::Internal, message)).into_response()
 }
 
 /// Counts and logs responses with an [`Outcome`]: all except the files of GraphiQL and the schema.

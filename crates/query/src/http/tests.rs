@@ -24,6 +24,7 @@ struct Running {
     http: SocketAddr,
     admin: SocketAddr,
     memory: Arc<Memory>,
+    app: Arc<super::App>,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<Result<(), service::lifecycle::GraceExceeded>>,
 }
@@ -39,10 +40,10 @@ async fn start_on(rows: Vec<Publication>, change: impl FnOnce(&mut QuerySettings
     change(&mut settings);
     let memory = Arc::new(Memory { rows, ..Memory::default() });
     let server = Server::bind_with_reader(settings, memory.clone()).await.unwrap();
-    let (http, admin) = (server.http_addr(), server.admin_addr());
+    let (http, admin, app) = (server.http_addr(), server.admin_addr(), server.app.clone());
     let stop = CancellationToken::new();
     let serving = tokio::spawn(server.serve(stop.clone()));
-    Running { http, admin, memory, stop, serving }
+    Running { http, admin, memory, app, stop, serving }
 }
 
 /// Sends a request. Returns the status and the whole response.
@@ -208,7 +209,10 @@ async fn serves_its_schema_its_page_and_its_metrics() {
     );
     let (status, answer) = running.get("/graphiql/graphiql.min.js", "accept-encoding: gzip").await;
     assert!(status == 200 && answer.contains("content-encoding: gzip"));
-    assert_eq!(running.get("/graphiql/../Cargo.toml", "x: y").await.0, 404);
+    for none in ["/graphiql/../Cargo.toml", "/graphiql/%ff"] {
+        let (status, answer) = running.get(none, "x: y").await;
+        assert!(status == 404 && answer.contains("\"NOT_FOUND\""), "{answer}");
+    }
     running.post(&[JSON], SEED).await;
     running.post(&[JSON], SEED).await;
     let (_, answer) = send(running.admin, "GET /metrics HTTP/1.1", "").await;
@@ -286,4 +290,38 @@ async fn who_announces_too_much_is_not_waited_for() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 41"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn a_document_that_is_too_long_waits_for_nothing() {
+    let running =
+        start(|settings| settings.http.request_timeout = std::time::Duration::from_secs(2)).await;
+    let _permit = running.app.admission.validation().await;
+    let body = format!(r#"{{"query":"{}"}}"#, " ".repeat(70_000));
+    let (_, answer) = running.post(&[JSON], &body).await;
+    assert!(answer.contains("\"limits.max_document\"") && answer.contains("70000"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_refusal_is_short_whatever_it_refuses() {
+    let running = start(|_| ()).await;
+    let name = "x".repeat(1_000_000);
+    let body = format!(r#"{{"query":"{{ __typename }}","operationName":"{name}"}}"#);
+    let (_, answer) = running.post(&[JSON], &body).await;
+    assert!(answer.contains("\"OPERATION_RESOLUTION_FAILURE\""));
+    assert!(answer.len() < 1_000, "{} bytes", answer.len());
+}
+
+#[tokio::test]
+async fn a_body_holds_no_more_memory_than_is_counted() {
+    let running = start(|_| ()).await;
+    let (mut head, ()) = axum::http::Request::new(()).into_parts();
+    head.headers.insert("content-type", "application/json".parse().unwrap());
+    let context = super::context::Context::open(&head, &running.app, super::context::Media::Json);
+    let part = || Ok::<_, std::convert::Infallible>(vec![b' '; 1_024]);
+    let parts = futures_util::stream::iter(std::iter::repeat_with(part).take(1_100));
+    let body = axum::body::Body::from_stream(parts);
+    let read = super::request::body(&running.app, &context.unwrap(), &head.headers, body).await;
+    let (read, _place) = read.unwrap();
+    assert!(read.capacity() <= read.len() / 4 * 5, "{} of {}", read.len(), read.capacity());
 }
