@@ -22,6 +22,9 @@ const SEEN = `({
   ground: getComputedStyle(document.body).backgroundColor,
   heading: document.querySelector("h1").textContent,
   overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  cutOff: [...document.querySelectorAll("body *:not(input, thead)")].filter((element) =>
+    getComputedStyle(element).overflowX !== "visible" && element.scrollWidth > element.clientWidth)
+    .map((element) => element.localName),
 })`;
 const VIOLATIONS = `axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
   violations.flatMap(({ id, nodes }) => nodes.map((node) => id + ": " + node.html + " " + node.failureSummary)))`;

@@ -78,6 +78,7 @@ async fn pages_are_accessible_narrow_dark_and_quiet() {
         assert_eq!(look["heading"], *heading, "{place}");
         assert_eq!(look["violations"], json!([]), "{place}");
         assert_eq!(look["overflow"], 0, "{place}: it scrolls sideways");
+        assert_eq!(look["cutOff"], json!([]), "{place}: a part is behind an edge");
         assert_eq!((&look["scripts"], &look["handlers"]), (&json!(0), &json!([])), "{place}");
         let scheme = grounds.entry(look["scheme"].as_str().unwrap()).or_default();
         scheme.insert(look["ground"].as_str().unwrap());

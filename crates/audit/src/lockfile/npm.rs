@@ -11,6 +11,9 @@ use crate::tree::{Map, Node, Value};
 
 const FOLDER: &str = "/node_modules/";
 
+/// The tag that npm asks for if a specifier has no version.
+const LATEST: &str = "latest";
+
 /// The packages of the lockfile in `folder`. Version 2 lists them twice; as in npm 7 and later, only `packages` is read.
 pub(super) fn entries(document: &Node, folder: &Path) -> Result<Vec<Entry>, LockfileError> {
     let version = document.get("lockfileVersion").and_then(|node| match &node.value {
@@ -24,19 +27,23 @@ pub(super) fn entries(document: &Node, folder: &Path) -> Result<Vec<Entry>, Lock
             known: "1, 2 and 3",
         });
     }
-    if version != Some("1")
-        && let Some(packages) = document.get("packages")
-    {
-        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-        return of_packages(map(packages, "packages")?, &folder);
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    match (version, document.get("packages"), document.get("dependencies")) {
+        // npm does not write this, and its versions differ in which of the two they install.
+        (Some("1"), Some(packages), _) => Err(LockfileError::structure(
+            packages.line,
+            "`packages` in version 1: npm 6 would install other packages than later ones",
+        )),
+        (_, Some(packages), _) => of_packages(map(packages, "packages")?, &folder),
+        (_, None, Some(dependencies)) => {
+            let mut entries = Vec::new();
+            let project = Parent { project: &folder, is_top: true, is_outside: false };
+            of_dependencies(map(dependencies, "dependencies")?, &project, &mut entries)?;
+            Ok(entries)
+        }
+        (Some("1"), None, None) => Ok(Vec::new()),
+        _ => Err(LockfileError::structure(document.line, "`packages` is missing")),
     }
-    let mut entries = Vec::new();
-    if let Some(dependencies) = document.get("dependencies") {
-        of_dependencies(map(dependencies, "dependencies")?, true, &mut entries)?;
-    } else if version != Some("1") {
-        return Err(LockfileError::structure(document.line, "`packages` is missing"));
-    }
-    Ok(entries)
 }
 
 fn map<'a>(node: &'a Node, what: &str) -> Result<&'a Map, LockfileError> {
@@ -67,14 +74,15 @@ fn of_packages(packages: &Map, project: &Path) -> Result<Vec<Entry>, LockfileErr
         };
         let name = package.text_at("name").unwrap_or(folder);
         let resolved = package.text_at("resolved").unwrap_or_default();
-        let entry = Entry::npm(name, package.line)
-            .version(package.text_at("version"))
-            .integrity(package.text_at("integrity"));
+        let version = package.text_at("version");
+        let entry =
+            Entry::npm(name, package.line).version(version).integrity(package.text_at("integrity"));
         entries.push(match location(name, resolved) {
             _ if is(package, "link") => entry.elsewhere(Kind::Link),
             Location::Unsaid if is(package, "inBundle") && is_bundled(path, packages) => {
                 entry.elsewhere(Kind::Bundled)
             }
+            Location::Unsaid => entry.at(of_version(name, version.unwrap_or_default())),
             location => entry.at(location),
         });
     }
@@ -150,56 +158,108 @@ fn contents<'a>(parent: &str, packages: &'a Map) -> HashSet<&'a str> {
 
 /// The location in `resolved`, which npm reads like the specifier of a dependency: it may also be a version, a range, a
 /// tag or an alias, all of which npm asks the registry for.
-fn location(name: &str, resolved: &str) -> Location {
-    let resolved = resolved.trim();
-    let is_alias = resolved.get(..4).is_some_and(|head| head.eq_ignore_ascii_case("npm:"));
-    let specifier = if is_alias { &resolved[4..] } else { resolved };
-    let is_file = [".tgz", ".tar.gz", ".tar"].iter().any(|end| resolved.ends_with(end));
-    let is_by_name = is_alias
-        || !is_file && !specifier.starts_with('.') && !specifier.contains([':', '/', '\\']);
+fn location(name: &str, specifier: &str) -> Location {
+    let specifier = specifier.trim();
+    let alias = alias(specifier);
+    let is_path = specifier.starts_with('.') || specifier.contains([':', '/', '\\']);
+    let is_by_name = alias.is_some() || !is_archive(specifier) && !is_path;
     if specifier.is_empty() || !is_by_name {
-        return Location::read(resolved);
+        return Location::read(specifier);
     }
-    let (name, version) = match specifier.char_indices().skip(1).find(|&(_, c)| c == '@') {
-        Some((at, _)) => (&specifier[..at], &specifier[at + 1..]),
-        None if is_alias => (specifier, ""),
-        None => (name, specifier),
-    };
-    let is_version = Version::parse(version).is_ok();
-    Location::Request(is_version.then(|| (name.to_owned(), version.to_owned())))
+    let (real, version) = alias
+        .or_else(|| Some(specifier).filter(|text| text.contains('@')).map(name_and_version))
+        .unwrap_or((name, specifier));
+    Location::Request(match Version::parse(version) {
+        Ok(version) => Some((real.to_owned(), version.to_string())),
+        // The registry decides which version that is.
+        Err(_) if real != name => Some((real.to_owned(), version.to_owned())),
+        Err(_) => None,
+    })
+}
+
+fn is_archive(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    [".tgz", ".tar.gz", ".tar"].iter().any(|end| path.ends_with(end))
+}
+
+/// The real name and the version of an alias, `npm:NAME@VERSION`.
+fn alias(specifier: &str) -> Option<(&str, &str)> {
+    let is_alias = specifier.get(..4).is_some_and(|head| head.eq_ignore_ascii_case("npm:"));
+    is_alias.then(|| name_and_version(&specifier[4..])).filter(|(name, _)| !name.is_empty())
+}
+
+fn name_and_version(text: &str) -> (&str, &str) {
+    match text.char_indices().skip(1).find(|&(_, letter)| letter == '@') {
+        Some((at, _)) => (&text[..at], &text[at + 1..]),
+        None => (text, LATEST),
+    }
+}
+
+/// The location of an entry without `resolved`: npm then reads `version` like a specifier too.
+fn of_version(name: &str, version: &str) -> Location {
+    let is_version = Version::parse(version).is_ok_and(|parsed| parsed.to_string() == version);
+    if is_version { Location::Unsaid } else { location(name, version) }
+}
+
+/// The package, in version 1, below which others are nested.
+struct Parent<'a> {
+    /// The folder of the project.
+    project: &'a Path,
+    /// Whether it is the project itself.
+    is_top: bool,
+    /// Whether it is in a folder outside of the project, to which a link leads.
+    is_outside: bool,
 }
 
 /// Collects the entries of version 1 recursively. Documents are at most 128 deep.
 fn of_dependencies(
     dependencies: &Map,
-    is_top: bool,
+    parent: &Parent<'_>,
     entries: &mut Vec<Entry>,
 ) -> Result<(), LockfileError> {
     for (folder, package) in dependencies.iter() {
         map(package, "a dependency")?;
-        entries.push(of_dependency(folder, package, is_top));
+        entries.push(of_dependency(folder, package, parent)?);
         if let Some(nested) = package.get("dependencies") {
-            of_dependencies(map(nested, "dependencies")?, false, entries)?;
+            let link = package.text_at("version").and_then(|version| version.strip_prefix("file:"));
+            let link = link.filter(|path| !is_archive(path));
+            let is_outside =
+                parent.is_outside || link.is_some_and(|path| leads_out(path, parent.project));
+            let parent = Parent { is_top: false, is_outside, ..*parent };
+            of_dependencies(map(nested, "dependencies")?, &parent, entries)?;
         }
     }
     Ok(())
 }
 
-fn of_dependency(folder: &str, package: &Node, is_top: bool) -> Entry {
+fn of_dependency(
+    folder: &str,
+    package: &Node,
+    parent: &Parent<'_>,
+) -> Result<Entry, LockfileError> {
     let specifier = package.text_at("version").unwrap_or_default();
-    // An alias: `npm:NAME@VERSION`.
-    let alias = specifier.strip_prefix("npm:").and_then(|real| real.rsplit_once('@'));
-    let (name, version) = alias.filter(|(name, _)| !name.is_empty()).unwrap_or((folder, specifier));
-    let entry = Entry::npm(name, package.line).integrity(package.text_at("integrity"));
-    // Nothing above a package at the top can contain it.
-    let is_bundled = !is_top && package.get("bundled").is_some_and(Node::is_true);
-    let resolved = location(name, package.text_at("resolved").unwrap_or_default());
+    let (name, version) = alias(specifier).unwrap_or((folder, specifier));
+    let resolved = package.text_at("resolved").unwrap_or_default();
+    let by_version = of_version(name, version);
     // For packages outside of a registry, `version` holds the location.
-    let has_place = version.contains([':', '/']);
-    match resolved {
-        Location::Unsaid if has_place => entry.at(Location::read(version)),
-        location if has_place => entry.at(location),
-        Location::Unsaid if is_bundled => entry.version(Some(version)).elsewhere(Kind::Bundled),
-        location => entry.version(Some(version).filter(|version| !version.is_empty())).at(location),
+    let is_place = !matches!(by_version, Location::Unsaid | Location::Request(_));
+    if is_place && !resolved.trim().is_empty() && resolved != specifier {
+        return Err(LockfileError::structure(
+            package.line,
+            "`version` and `resolved` are two places, and versions of npm differ in which they install",
+        ));
     }
+    let entry = Entry::npm(name, package.line)
+        .integrity(package.text_at("integrity"))
+        .version(Some(version).filter(|version| !is_place && !version.is_empty()));
+    // Nothing above a package at the top can contain it.
+    let is_bundled = !parent.is_top && package.get("bundled").is_some_and(Node::is_true);
+    Ok(match location(name, resolved) {
+        _ if is_place => entry.at(by_version),
+        Location::Unsaid if is_bundled => entry.elsewhere(Kind::Bundled),
+        // What is in the node_modules of another project need not come from a registry.
+        Location::Unsaid if parent.is_outside => entry.elsewhere(Kind::Workspace),
+        Location::Unsaid => entry.at(by_version),
+        by_resolved => entry.at(by_resolved),
+    })
 }

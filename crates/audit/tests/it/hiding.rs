@@ -125,6 +125,103 @@ fn a_location_by_name_is_asked_for_in_the_registry() {
     }
 }
 
+/// npm 11 installs each of these: without a location, it reads `version` like the specifier of a dependency.
+#[test]
+fn a_version_of_npm_is_asked_for_as_npm_reads_it() {
+    let service = Service::of(&["registry.example"], rows(&[("*", json!({}))]));
+    for (version, asked, broken) in [
+        ("1.0.0", "x 1.0.0", ""),
+        ("1.0.0+build", "x 1.0.0+build", ""),
+        ("v1.0.0", "x 1.0.0", "location x 1.0.0"),
+        ("=1.0.0", "x =1.0.0", "location x =1.0.0"),
+        ("latest", "x latest", "location x latest"),
+        ("^1.0.0", "x ^1.0.0", "location x ^1.0.0"),
+        ("npm:evil@1.0.0", "evil 1.0.0", "location evil 1.0.0"),
+        ("npm:evil", "evil latest", "location evil latest"),
+        (&tarball("evil", "1.0.0"), "evil 1.0.0", "location evil 1.0.0"),
+    ] {
+        let lock = npm_lock(&json!({"node_modules/x": {"version": version}}));
+        let run =
+            Folder::new(&[("package-lock.json", &lock)]).run(&service.url(), &["--format", "json"]);
+        let broken: Vec<_> = Some(broken).into_iter().filter(|text| !text.is_empty()).collect();
+        assert_eq!(run.broken(), broken, "{version} {run:?}");
+        let last = service.requests().last().map(crate::common::refs).unwrap_or_default();
+        assert_eq!(last, [asked], "{version}");
+    }
+}
+
+/// Aliases of version 1 are in `version`. In which case the letters are makes no difference to npm.
+#[test]
+fn npm_version_1_hides_no_alias_and_no_second_place() {
+    let lock = |package: &Value| json!({"lockfileVersion": 1, "dependencies": {"x": package}});
+    let service = Service::of(&["registry.example"], rows(&[("*", json!({}))]));
+    for (version, asked, broken) in [
+        ("NPM:@s/real@1.0.0", "@s/real 1.0.0", ""),
+        ("npm:@s/real", "@s/real latest", "location @s/real latest"),
+        ("npm:real@^1.0.0", "real ^1.0.0", "location real ^1.0.0"),
+        ("v1.0.0", "x 1.0.0", "location x 1.0.0"),
+    ] {
+        let lock = lock(&json!({"version": version, "integrity": "sha512-AAAA"})).to_string();
+        let run =
+            Folder::new(&[("package-lock.json", &lock)]).run(&service.url(), &["--format", "json"]);
+        let broken: Vec<_> = Some(broken).into_iter().filter(|text| !text.is_empty()).collect();
+        assert_eq!(run.broken(), broken, "{version} {run:?}");
+        let last = service.requests().last().map(crate::common::refs).unwrap_or_default();
+        assert_eq!(last, [asked], "{version}");
+    }
+    let file = json!({"version": "x.tgz"});
+    let found = asked(("package-lock.json", &lock(&file).to_string()), &[]);
+    assert_eq!(found, (vec![], json!({"file": 1})));
+    // With a digest npm 11 installs the first of two places, without one the second, and of a repository the first.
+    for package in [
+        json!({"version": tarball("evil", "1.0.0"), "resolved": tarball("x", "1.0.0"), "integrity": "sha512-AAAA"}),
+        json!({"version": tarball("x", "1.0.0"), "resolved": tarball("evil", "1.0.0")}),
+        json!({"version": "git+https://git.example/x.git#0a", "resolved": tarball("x", "1.0.0")}),
+    ] {
+        let lock = lock(&package).to_string();
+        let run = Folder::new(&[("package-lock.json", &lock)]).run(&service.url(), &[]);
+        assert!(run.code == 2 && run.errors.contains("two places"), "{package} {run:?}");
+    }
+    let twice = json!({"version": tarball("x", "1.0.0"), "resolved": tarball("x", "1.0.0")});
+    assert_eq!(asked(("package-lock.json", &lock(&twice).to_string()), &[]).0, ["x 1.0.0"]);
+    // npm 6 installs from `dependencies`, later ones from `packages`.
+    let mut both = lock(&json!({"version": "1.0.0"}));
+    both["packages"] = json!({"node_modules/x": {"version": "2.0.0"}});
+    let run = Folder::new(&[("package-lock.json", &both.to_string())]).run(&service.url(), &[]);
+    assert!(run.code == 2 && run.errors.contains("`packages` in version 1"), "{run:?}");
+}
+
+/// npm 6 writes the packages of a linked folder below the link. Of those that it did not install it knows no location.
+#[test]
+fn npm_version_1_asks_about_nothing_of_another_project_without_a_location() {
+    let nested = json!({
+        "ms": {"version": "2.0.0", "resolved": tarball("ms", "2.0.0")},
+        "secret": {"version": "1.0.0", "dependencies": {"secret-2": {"version": "1.0.0"}}},
+    });
+    for (folder, expected, rest) in [
+        ("file:../other", vec!["ms 2.0.0"], json!({"file": 1, "workspace": 2})),
+        // npm itself installs what is below a folder of the project. The project's folder is named `repository`.
+        ("file:inner", vec!["ms 2.0.0", "secret 1.0.0", "secret-2 1.0.0"], json!({"file": 1})),
+        (
+            "file:../other.tgz",
+            vec!["ms 2.0.0", "secret 1.0.0", "secret-2 1.0.0"],
+            json!({"file": 1}),
+        ),
+        (
+            "file:../repository/a",
+            vec!["ms 2.0.0", "secret 1.0.0", "secret-2 1.0.0"],
+            json!({"file": 1}),
+        ),
+    ] {
+        let lock = json!({"lockfileVersion": 1, "requires": true, "dependencies": {
+            "folder": {"version": folder, "requires": {"secret": "1.0.0"}, "dependencies": nested},
+        }});
+        let (found, left_out) = asked(("package-lock.json", &lock.to_string()), &[]);
+        let expected: Vec<_> = expected.into_iter().map(str::to_owned).collect();
+        assert_eq!((found, left_out), (expected, rest), "{folder}");
+    }
+}
+
 /// Yarn 1 looks for a path in the registry, and asks there by the pattern.
 #[test]
 fn yarn_1_asks_the_registry_by_a_path_and_by_the_pattern() {

@@ -1,5 +1,6 @@
 // Opens GraphiQL for this service, with an example query or with the query in the URL.
-const defaultQuery = `# Was this version published over Tor? Was a second factor verified?
+const defaultQuery = `# Was this version published over Tor?
+# Was a second factor verified?
 # null means that it was not determined.
 query {
   package(name: "pg", version: "7.12.0") {

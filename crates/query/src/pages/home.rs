@@ -103,7 +103,7 @@ fn example() -> Markup {
     html! {
         h2 { "For example" }
         p { "Was " code { "pg" } " 7.12.0 published over Tor, and with a second factor?" }
-        pre tabindex="0" role="region" aria-label="An example of a query" { code { (EXAMPLE) } }
+        pre { code { (EXAMPLE) } }
         p {
             a href=(links::in_graphiql(EXAMPLE, None)) { "Run it in GraphiQL" } ", or see "
             a href="/package/pg" { "all versions of pg" } " as a page."
