@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{Transaction, consume_all};
+use testkit::{Transaction, consume_all, eventually};
 
 use crate::nodes::Pair;
 use crate::random::Random;
@@ -167,8 +167,13 @@ impl Run<'_> {
         open.produce(&self.scene.topic, inside.into_iter().map(|outgoing| outgoing.record)).await;
         drop(open);
         let sending = self.meanwhile(random, maker);
-        self.a_while(random, 3_000).await;
         self.join(sending).await;
+        // Behind the transaction in each partition, so that no consumer gets them before it ends.
+        self.put_behind(maker).await;
+        eventually("the brokers to abort the transaction", self.patience(), async || {
+            self.compare_topic().await.is_ok()
+        })
+        .await;
         self.put_behind(maker).await;
     }
 }
