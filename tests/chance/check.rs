@@ -9,7 +9,7 @@ use testkit::{ConsumedRecord, consume_all, eventually};
 use crate::database::SECRET;
 use crate::record::Expected;
 use crate::rule::{self, SentEvent};
-use crate::run::{PATIENCE, Run};
+use crate::run::Run;
 use crate::schedule::Fault;
 use crate::support::{Row, STOP};
 
@@ -32,8 +32,7 @@ pub(crate) struct Totals {
 
 impl Run<'_> {
     pub(crate) fn totals(&self) -> Totals {
-        let records = self.ingesters.iter().map(|running| running.metrics().sum("records_total"));
-        Totals { changes: self.changes, records: records.sum() }
+        Totals { changes: self.changes, records: self.counted("records_total") }
     }
 
     /// Waits until the state is as expected, then checks what would not change by waiting.
@@ -55,8 +54,8 @@ impl Run<'_> {
 
     /// Waits until the ingesters have finished all records that were sent so far.
     pub(crate) async fn settle(&mut self, fault: Fault) {
-        let until = Instant::now() + PATIENCE;
-        eventually("what must come of a step", PATIENCE * 2, async || {
+        let until = Instant::now() + self.patience();
+        eventually("what must come of a step", self.patience() * 2, async || {
             self.supervise(fault);
             let wrong = match self.at_rest().await {
                 Ok(()) => self.compare(fault).await,
@@ -64,11 +63,20 @@ impl Run<'_> {
             };
             let wrong = wrong.err();
             if let Some(wrong) = wrong.as_ref().filter(|_| Instant::now() >= until) {
+                self.blame_brokers().await;
                 panic!("after \"{}\": {wrong}", fault.name());
             }
             wrong.is_none()
         })
         .await;
+    }
+
+    /// Panics if a cluster has lost records that it must have.
+    async fn blame_brokers(&self) {
+        if self.settings.cluster {
+            let lost = self.compare_topic().await;
+            lost.unwrap_or_else(|lost| panic!("the cluster is at fault: {lost}"));
+        }
     }
 
     /// Does what an operator must do with `kafka.on_gap = "stop"`. An ingester may end for no other reason.

@@ -7,15 +7,11 @@ use testkit::{NetworkFault, Proxy};
 use crate::random::Random;
 use crate::run::Run;
 use crate::schedule::{Fault, index, one_in, pick};
-use crate::servers::SESSION_MILLIS;
-
-/// Longer than a session timeout, for some faults with a duration.
-const LONG_MILLIS: u64 = 2 * SESSION_MILLIS;
 
 impl Run<'_> {
     /// Waits for a time after which some members have lost their session and others have not.
-    async fn some_time(&self, random: &mut Random) {
-        let millis = pick(random, &[300, 1_500, LONG_MILLIS]);
+    pub(crate) async fn some_time(&self, random: &mut Random) {
+        let millis = pick(random, &[300, 1_500, 2 * self.servers.session_millis]);
         self.a_while(random, millis).await;
     }
 
@@ -49,26 +45,37 @@ impl Run<'_> {
     }
 
     pub(crate) async fn act_on_broker(&mut self, fault: Fault, random: &mut Random) {
+        let broker = self.servers.nodes.kafka.node(1);
         match fault {
             Fault::BrokerKilled => {
-                self.servers.kafka.kill();
-                self.servers.kafka.start_again();
+                broker.kill();
+                broker.start_again();
             }
-            Fault::BrokerRestarted => self.servers.kafka.restart(),
+            Fault::BrokerRestarted => broker.restart(),
             _ => {
-                self.servers.kafka.pause();
+                broker.pause();
                 self.some_time(random).await;
-                self.servers.kafka.resume();
+                self.servers.nodes.kafka.node(1).resume();
             }
         }
     }
 
     pub(crate) async fn act_on_network(&mut self, fault: Fault, random: &mut Random) {
-        let (to_kafka, to_postgres) = (&self.servers.to_kafka, &self.servers.to_postgres);
-        let sides: [&[&Proxy]; 3] = [&[to_kafka], &[to_postgres], &[to_kafka, to_postgres]];
-        let proxies = if self.settings.sqlite { sides[0] } else { pick(random, &sides) };
+        let sides = [(true, false), (false, true), (true, true)];
+        let (kafka, postgres) = if self.settings.sqlite { sides[0] } else { pick(random, &sides) };
+        let mut proxies: Vec<&Proxy> = Vec::new();
+        if kafka {
+            proxies.extend(&self.servers.to_kafka);
+        }
+        // One of several brokers can be cut off alone.
+        if proxies.len() > 1 && one_in(random, 2) {
+            proxies = vec![pick(random, &proxies)];
+        }
+        if postgres {
+            proxies.push(&self.servers.to_postgres);
+        }
         let slow = Duration::from_millis(20 + random.below(200));
-        for proxy in proxies {
+        for proxy in &proxies {
             match fault {
                 Fault::NetworkCut if one_in(random, 2) => proxy.cut(),
                 Fault::NetworkCut => proxy.set(NetworkFault::Cut),

@@ -2,7 +2,8 @@
 //! the sent records and the specification. A failing seed is reduced to the fewest steps that still fail.
 //!
 //! `cargo xtask test` runs the seeds of [`TESTS`], `cargo xtask faults --chance --seeds A..B` others. Arguments:
-//! `--seeds A..B`, `--steps N` (per seed), `--only N,N` (only these steps), and names of tests.
+//! `--seeds A..B`, `--cluster` (only the seeds with a cluster), `--steps N` (per seed), `--only N,N` (only these steps), and
+//! names of tests.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -15,13 +16,18 @@ mod support;
 
 #[path = "../faults/harness.rs"]
 mod harness;
+#[path = "../faults/nodes.rs"]
+mod nodes;
 #[path = "../faults/poison.rs"]
 mod poison;
 #[path = "../faults/raising.rs"]
 mod raising;
 #[path = "../faults/random.rs"]
 mod random;
+#[path = "../faults/server.rs"]
+mod server;
 
+mod brokers;
 mod check;
 mod choice;
 mod database;
@@ -37,6 +43,7 @@ mod schedule;
 mod sent;
 mod servers;
 mod shrink;
+mod standby;
 mod steps;
 mod tables;
 mod topic;
@@ -46,8 +53,9 @@ use std::process::ExitCode;
 use crate::plan::Plan;
 
 /// The seeds in the tests and the number of their steps: both databases, a pooler, both group protocols. Seed 59 once
-/// lost records of a recreated topic.
-const TESTS: [u64; 4] = [7, 59, 522, 1227];
+/// lost records of a recreated topic. Seed 646 has a cluster: a standby is promoted, a broker that lacks records is
+/// elected, a broker is killed.
+const TESTS: [u64; 5] = [7, 59, 522, 1227, 646];
 const TEST_STEPS: usize = 4;
 
 fn main() -> ExitCode {
@@ -56,7 +64,10 @@ fn main() -> ExitCode {
     if harness::lists(&tests) {
         return ExitCode::SUCCESS;
     }
-    let plan = Plan::from_arguments(TEST_STEPS);
+    let mut plan = Plan::from_arguments(TEST_STEPS);
+    if let Some(seeds) = plan.seeds.as_mut().filter(|_| harness::asked("--cluster")) {
+        seeds.retain(|seed| schedule::is_cluster(*seed));
+    }
     if plan.seeds.is_none() && plan.wants(shrink::TEST) {
         shrink::test();
     }

@@ -8,7 +8,7 @@ use crate::shrink::{self, Runner};
 
 /// The seeds and steps to run.
 pub(crate) struct Plan {
-    pub(crate) seeds: Option<Range<u64>>,
+    pub(crate) seeds: Option<Vec<u64>>,
     steps: usize,
     only: Option<Vec<usize>>,
     names: Vec<String>,
@@ -24,7 +24,9 @@ impl Plan {
             let mut value = || arguments.next().expect("the flag needs a value");
             match argument.as_str() {
                 "--exact" => plan.exact = true,
-                "--seeds" => plan.seeds = Some(range(&value()).expect("--seeds needs A..B")),
+                "--seeds" => {
+                    plan.seeds = Some(range(&value()).expect("--seeds needs A..B").collect());
+                }
                 "--steps" => plan.steps = value().parse().expect("--steps needs a number"),
                 "--only" => {
                     let numbers = value();
@@ -42,7 +44,7 @@ impl Plan {
     /// faults`. Returns whether all seeds passed.
     pub(crate) fn run(&self, flag: &'static str, tests: &[u64]) -> bool {
         let wanted = || tests.iter().copied().filter(|seed| self.wants(&name(*seed))).collect();
-        let seeds: Vec<u64> = self.seeds.clone().map_or_else(wanted, Iterator::collect);
+        let seeds: Vec<u64> = self.seeds.clone().unwrap_or_else(wanted);
         let (mut runner, mut report) = (Runner::new(), Report::new(flag, self.steps));
         for seed in seeds {
             let mut schedule = Schedule::of(seed, self.steps);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use testkit::{Pgbouncer, Producer, Transaction, eventually};
+use testkit::{Pgbouncer, Producer, Proxy, Transaction, eventually};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::database::{Database, SECRET};
@@ -14,17 +14,18 @@ use crate::record::{CODECS, MAX_EVENT, Maker, Outgoing};
 use crate::rule::{Evidence, believes};
 use crate::schedule::{Fault, Schedule, Settings, Step, index, one_in, pick};
 use crate::sent::{Copied, SentRecords, Stored};
-use crate::servers::{SESSION_MILLIS, Servers, host_of};
+use crate::server::host_of;
+use crate::servers::{Installation, Servers};
 use crate::support::{Running, Scene};
 
-/// The deadline of a wait. After it something is broken.
+/// The deadline of a wait with one broker. After it something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Maximum number of records produced together.
 pub(crate) const CHUNK: usize = 60;
 
 /// The state of a schedule.
 pub(crate) struct Run<'w> {
-    pub(crate) servers: &'w mut Servers,
+    pub(crate) servers: &'w mut Installation,
     pub(crate) scene: Scene,
     pub(crate) settings: Settings,
     pub(crate) database: Database,
@@ -47,7 +48,7 @@ pub(crate) struct Run<'w> {
     pub(crate) gap: Option<f64>,
     /// Visible records that the current step has sent.
     pub(crate) sent_now: usize,
-    _pooler: Option<Pgbouncer>,
+    pub(crate) pooler: Option<Pgbouncer>,
     proxied_store: String,
 }
 
@@ -57,8 +58,8 @@ pub(crate) type Sending = JoinHandle<Vec<(Outgoing, (i32, i64))>>;
 impl<'w> Run<'w> {
     pub(crate) async fn set(servers: &'w mut Servers, schedule: &Schedule) -> Self {
         let settings = schedule.settings.clone();
-        let mut scene = Scene::without_topic("chance", String::new());
-        scene.brokers = servers.kafka.brokers();
+        let servers = servers.installation(settings.cluster);
+        let mut scene = Scene::on(servers.nodes.kafka.brokers(), "chance", String::new());
         let pooler = settings.pooler.then(|| servers.pooler());
         servers.lead_to_postgres(pooler.as_ref());
         let proxied_store;
@@ -93,7 +94,7 @@ impl<'w> Run<'w> {
             reads_on: false,
             gap: None,
             sent_now: 0,
-            _pooler: pooler,
+            pooler,
             proxied_store,
         };
         run.start_all();
@@ -110,7 +111,7 @@ impl<'w> Run<'w> {
             if believes(self.generation) { (acr.as_str(), "[]") } else { ("[]", acr.as_str()) };
         let on_gap = if self.settings.stop_on_gap && !self.reads_on { "stop" } else { "continue" };
         let mut environment = BTreeMap::from([
-            ("KAFKA__BROKERS", self.servers.to_kafka.address()),
+            ("KAFKA__BROKERS", self.servers.bootstrap()),
             ("STORE__URL", self.proxied_store.clone()),
             ("KAFKA__ON_GAP", on_gap.to_owned()),
             ("KAFKA__COMMIT_INTERVAL", (*commit_interval).to_owned()),
@@ -132,7 +133,8 @@ impl<'w> Run<'w> {
         if self.settings.consumer_protocol {
             environment.insert("KAFKA__CLIENT__GROUP_PROTOCOL", "consumer".to_owned());
         } else {
-            environment.insert("KAFKA__CLIENT__SESSION_TIMEOUT_MS", SESSION_MILLIS.to_string());
+            let session = self.servers.session_millis.to_string();
+            environment.insert("KAFKA__CLIENT__SESSION_TIMEOUT_MS", session);
             environment.insert("KAFKA__CLIENT__HEARTBEAT_INTERVAL_MS", "500".to_owned());
         }
         environment.into_iter().map(|(name, value)| (format!("INGESTER_{name}"), value)).collect()
@@ -181,6 +183,7 @@ impl<'w> Run<'w> {
         self.act(step.fault, &mut random, &mut maker).await;
         self.send(&mut random, &mut maker).await;
         self.check(step.fault, before).await;
+        self.mend_brokers().await;
         if self.copy.is_none() && one_in(&mut random, 4) {
             self.take_copy().await;
         }
@@ -191,11 +194,16 @@ impl<'w> Run<'w> {
             Fault::DatabasePutBack => self.put_database_back(random, maker).await,
             Fault::TableEmptied => self.empty_tables(random).await,
             Fault::Nothing => {}
+            Fault::Promoted | Fault::BothAtOnce | Fault::AddressMoved => {
+                self.fail_over(fault, random, maker).await;
+            }
             Fault::Poison => {
                 let records = maker.rejected(20 + index(random, 100));
                 self.put(records).await;
             }
             Fault::OpenTransaction
+            | Fault::AbandonedTransaction
+            | Fault::UncleanElection
             | Fault::Retention
             | Fault::TopicMadeAgain
             | Fault::Partitions
@@ -226,6 +234,13 @@ impl<'w> Run<'w> {
             Fault::BrokerKilled | Fault::BrokerRestarted | Fault::BrokerFrozen => {
                 self.act_on_broker(fault, random).await;
             }
+            Fault::ComeAndGo => self.come_and_go(random).await,
+            Fault::OneBrokerKilled
+            | Fault::OneBrokerFrozen
+            | Fault::TwoBrokersAway
+            | Fault::AllBrokersKilled
+            | Fault::RollingRestart
+            | Fault::ReplicasMoved => self.act_on_brokers(fault, random).await,
             Fault::NetworkCut
             | Fault::NetworkSlow
             | Fault::NetworkMute
@@ -308,6 +323,16 @@ impl<'w> Run<'w> {
         }
     }
 
+    /// The deadline of a wait. A cluster is slower: it elects leaders, and its session timeout is longer.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.settings.cluster { 2 * PATIENCE } else { PATIENCE }
+    }
+
+    /// The sum of a metric over all ingesters.
+    pub(crate) fn counted(&self, metric: &str) -> f64 {
+        self.ingesters.iter().map(|running| running.metrics().sum(metric)).sum()
+    }
+
     /// Waits for a random time below `millis`.
     pub(crate) async fn a_while(&self, random: &mut Random, millis: u64) {
         let until = Instant::now() + random.millis(millis);
@@ -320,9 +345,7 @@ impl<'w> Run<'w> {
         self.compare(Fault::Nothing).await.unwrap_or_else(|wrong| panic!("after the end: {wrong}"));
         self.look_for_secrets().await;
         self.database.close().await;
-        for proxy in [&self.servers.to_kafka, &self.servers.to_postgres] {
-            proxy.cut();
-        }
+        self.servers.proxies().for_each(Proxy::cut);
     }
 }
 

@@ -43,6 +43,19 @@ pub(crate) enum Fault {
     Reconcile,
     Generation,
     Lists,
+    OneBrokerKilled,
+    OneBrokerFrozen,
+    TwoBrokersAway,
+    AllBrokersKilled,
+    RollingRestart,
+    ReplicasMoved,
+    UncleanElection,
+    AbandonedTransaction,
+    Promoted,
+    BothAtOnce,
+    AddressMoved,
+    ConnectionsUsedUp,
+    ComeAndGo,
 }
 
 /// Each fault with its relative frequency, and whether it needs PostgreSQL.
@@ -85,6 +98,30 @@ const FAULTS: [(Fault, u64, bool); 36] = [
     (Fault::Lists, 5, false),
 ];
 
+/// Faults of [`FAULTS`] that a cluster does not have: of the only broker, and of a record that only one broker has.
+const ONLY_ONE_BROKER: [Fault; 4] =
+    [Fault::BrokerKilled, Fault::BrokerRestarted, Fault::BrokerFrozen, Fault::LogCut];
+
+/// Makes the random number that decides about the cluster another one than the first.
+const CLUSTER: u64 = 0xc0;
+
+/// The further faults of a cluster, with their relative frequency: about half of its faults.
+const CLUSTER_FAULTS: [(Fault, u64); 13] = [
+    (Fault::OneBrokerKilled, 16),
+    (Fault::OneBrokerFrozen, 8),
+    (Fault::TwoBrokersAway, 8),
+    (Fault::AllBrokersKilled, 6),
+    (Fault::RollingRestart, 5),
+    (Fault::ReplicasMoved, 6),
+    (Fault::UncleanElection, 14),
+    (Fault::AbandonedTransaction, 5),
+    (Fault::Promoted, 10),
+    (Fault::BothAtOnce, 6),
+    (Fault::AddressMoved, 8),
+    (Fault::ConnectionsUsedUp, 5),
+    (Fault::ComeAndGo, 6),
+];
+
 impl Fault {
     /// The name in the table and in messages.
     pub(crate) const fn name(self) -> &'static str {
@@ -125,6 +162,19 @@ impl Fault {
             Self::Reconcile => "reconcile",
             Self::Generation => "the generation raised",
             Self::Lists => "lists arrive",
+            Self::OneBrokerKilled => "one of three brokers killed",
+            Self::OneBrokerFrozen => "one of three brokers frozen",
+            Self::TwoBrokersAway => "two of three brokers away",
+            Self::AllBrokersKilled => "all brokers killed",
+            Self::RollingRestart => "the brokers restarted in turn",
+            Self::ReplicasMoved => "replicas moved",
+            Self::UncleanElection => "an unclean election",
+            Self::AbandonedTransaction => "a transaction abandoned",
+            Self::Promoted => "the standby promoted",
+            Self::BothAtOnce => "coordinator and primary killed",
+            Self::AddressMoved => "the database's address moved",
+            Self::ConnectionsUsedUp => "connections used up",
+            Self::ComeAndGo => "a further ingester comes and goes",
         }
     }
 
@@ -137,6 +187,10 @@ impl Fault {
                 | Self::LogCut
                 | Self::DatabasePutBack
                 | Self::TableEmptied
+                | Self::UncleanElection
+                | Self::Promoted
+                | Self::BothAtOnce
+                | Self::AddressMoved
         )
     }
 
@@ -160,6 +214,10 @@ impl Fault {
                 | Self::Redrive
                 | Self::Reconcile
                 | Self::Lists
+                | Self::AbandonedTransaction
+                | Self::ReplicasMoved
+                | Self::ConnectionsUsedUp
+                | Self::ComeAndGo
         )
     }
 }
@@ -167,6 +225,8 @@ impl Fault {
 /// The configuration of a schedule's ingesters.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// Whether there are three brokers, and a standby of the database.
+    pub(crate) cluster: bool,
     pub(crate) sqlite: bool,
     /// Whether a pooler is in front of PostgreSQL.
     pub(crate) pooler: bool,
@@ -186,12 +246,16 @@ impl Schedule {
     /// The settings and `length` steps of a seed.
     pub(crate) fn of(seed: u64, length: usize) -> Self {
         let mut random = Random::new(seed);
-        let settings = Settings::random(&mut random);
-        let faults: Vec<(Fault, u64)> = FAULTS
+        let settings = Settings::random(&mut random, is_cluster(seed));
+        let mut faults: Vec<(Fault, u64)> = FAULTS
             .into_iter()
             .filter(|(_, _, postgres)| !(settings.sqlite && *postgres))
             .map(|(fault, weight, _)| (fault, weight))
             .collect();
+        if settings.cluster {
+            faults.retain(|(fault, _)| !ONLY_ONE_BROKER.contains(fault));
+            faults.extend(CLUSTER_FAULTS);
+        }
         let all: u64 = faults.iter().map(|(_, weight)| weight).sum();
         let steps = (0..length).map(|number| {
             let mut place = random.below(all);
@@ -208,10 +272,17 @@ impl Schedule {
     }
 }
 
+/// Whether a seed has a cluster, one in four. Another random number decides it, so that the settings and faults of the
+/// other seeds are those of the time before there was a cluster.
+pub(crate) const fn is_cluster(seed: u64) -> bool {
+    one_in(&mut Random::new(seed ^ CLUSTER), 4)
+}
+
 impl Settings {
-    fn random(random: &mut Random) -> Self {
-        let sqlite = one_in(random, 4);
+    fn random(random: &mut Random, cluster: bool) -> Self {
+        let sqlite = one_in(random, 4) && !cluster;
         Self {
+            cluster,
             sqlite,
             pooler: one_in(random, 4) && !sqlite,
             partitions: pick(random, &[1, 2, 4]),

@@ -28,6 +28,7 @@ impl Run<'_> {
                 self.a_while(random, 4_000).await;
                 self.database.admit(true).await;
             }
+            Fault::ConnectionsUsedUp => self.use_up_connections(random).await,
             Fault::SessionsEnded => self.database.end_sessions().await,
             Fault::StatementsFail => self.fail_statements(random).await,
             Fault::ReadOnly => {
@@ -76,7 +77,7 @@ impl Run<'_> {
     }
 
     /// Waits until everything that was sent has been read.
-    async fn found(&mut self, fault: Fault) {
+    pub(crate) async fn found(&mut self, fault: Fault) {
         self.settle(fault).await;
         self.sent.found(self.evidence.lists.len());
     }

@@ -20,6 +20,8 @@ impl Run<'_> {
     ) {
         match fault {
             Fault::OpenTransaction => self.leave_transaction_open(random, maker).await,
+            Fault::AbandonedTransaction => self.abandon_transaction(random, maker).await,
+            Fault::UncleanElection => self.lose_by_election(random, maker).await,
             Fault::Retention => self.pass_by_retention(random, maker).await,
             Fault::TopicMadeAgain => self.make_topic_again(random, maker).await,
             Fault::Partitions => self.add_partitions(random, maker).await,
@@ -106,11 +108,11 @@ impl Run<'_> {
         self.settle(Fault::LogCut).await;
         self.sent.found(self.evidence.lists.len());
         let partition = i32::try_from(index(random, 64)).unwrap_or(0) % self.settings.partitions;
-        let log = self.servers.kafka.log_folder(&self.scene.topic, partition);
+        let log = self.servers.nodes.kafka.node(1).log_folder(&self.scene.topic, partition);
         let kept = self.scene.directory.path().join("kept");
-        self.servers.kafka.stop();
+        self.servers.nodes.kafka.node(1).stop();
         replace(&kept, &log);
-        self.servers.kafka.start_again();
+        self.servers.nodes.kafka.node(1).start_again();
         let first = self.sent.records.len();
         let mut records = maker.records(1 + index(random, 60));
         place(&mut records, partition);
@@ -122,9 +124,9 @@ impl Run<'_> {
         if one_in(random, 2) {
             self.stop_all();
         }
-        self.servers.kafka.stop();
+        self.servers.nodes.kafka.node(1).stop();
         replace(&log, &kept);
-        self.servers.kafka.start_again();
+        self.servers.nodes.kafka.node(1).start_again();
         self.sent.gone(|number, sent| number >= first && sent.partition == partition);
         let mut records = maker.records(index(random, 120));
         place(&mut records, partition);

@@ -8,12 +8,9 @@ use crate::load::Made;
 use crate::raising::raising;
 use crate::report::Outcome;
 use crate::run::{Run, SESSION, Servers};
+use crate::server::END_OURS;
 use crate::support::STOP;
 use crate::{cluster, instances, poison, standby, topic, unclean};
-
-/// Ends the sessions of ingesters. Needs a role with the right to do so.
-pub(crate) const END_OURS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE application_name = 'publication'";
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,8 +253,8 @@ async fn one(run: &mut Run<'_>, fault: Fault, round: u32) {
         }
         Fault::Freeze => instances::frozen(run).await,
         Fault::Broker => {
-            run.servers.kafka.kill(&[1]);
-            run.servers.kafka.start_again(&[1]);
+            run.servers.nodes.kafka.kill(&[1]);
+            run.servers.nodes.kafka.start_again(&[1]);
         }
         Fault::PostgresRestart => database_trouble(run, round).await,
         Fault::PostgresAway => database_away(run, round).await,

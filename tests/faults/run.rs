@@ -11,8 +11,10 @@ use testkit::{
 };
 
 use crate::load::{self, Load, Made, Oracle, Target};
+use crate::nodes::Nodes;
 use crate::random::Random;
 use crate::report::Outcome;
+use crate::server::host_of;
 use crate::support::{Running, Scene, generated, identity, publisher};
 use crate::{Plan, cluster};
 
@@ -30,9 +32,7 @@ pub(crate) const SESSION: Duration = Duration::from_secs(6);
 /// The servers of the whole run.
 pub(crate) struct Servers {
     /// One broker behind a proxy, or several without a proxy.
-    pub(crate) kafka: Cluster,
-    /// The brokers that a fault has stopped and that were not started again.
-    pub(crate) down: Vec<i32>,
+    pub(crate) nodes: Nodes,
     pub(crate) postgres: Postgres,
     pub(crate) to_kafka: Proxy,
     pub(crate) to_postgres: Proxy,
@@ -68,8 +68,7 @@ impl Servers {
         let postgres = Postgres::start();
         to_postgres.forward_to(host_of(&postgres.url()));
         Self {
-            kafka,
-            down: Vec::new(),
+            nodes: Nodes::new(kafka),
             postgres,
             to_kafka,
             to_postgres,
@@ -82,13 +81,9 @@ impl Servers {
 
     /// The bootstrap servers for ingesters.
     fn bootstrap(&self) -> String {
-        if self.kafka.ids().len() == 1 { self.to_kafka.address() } else { self.kafka.brokers() }
+        let nodes = &self.nodes;
+        if nodes.are_several() { nodes.kafka.brokers() } else { self.to_kafka.address() }
     }
-}
-
-/// `host:port` in a URL of testkit.
-fn host_of(url: &str) -> &str {
-    url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of testkit's").0
 }
 
 fn pool(url: &str) -> PgPool {
@@ -115,7 +110,7 @@ impl<'w> Run<'w> {
     /// A run without a topic yet.
     pub(crate) async fn set(servers: &'w mut Servers) -> Self {
         let store = servers.postgres.database().await.url;
-        let scene = Scene::on(servers.kafka.brokers(), "faults", store);
+        let scene = Scene::on(servers.nodes.kafka.brokers(), "faults", store);
         let oracle = Arc::new(Mutex::new(Oracle::default()));
         let target = Target {
             producer: Arc::new(Producer::new(&scene.brokers)),

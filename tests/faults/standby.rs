@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
 use testkit::{DatabaseAdmin, StopMode, eventually};
 
 use crate::run::Run;
+use crate::server::{standby_of, take_connections};
 use crate::{cluster, fault};
 
 /// The deadline for an ingester with hanging connections to find the new server.
@@ -18,16 +18,13 @@ const fn lacks_commits(round: u32) -> bool {
 
 /// Creates a standby of the primary.
 async fn standby(run: &mut Run<'_>, round: u32) -> testkit::Postgres {
-    let standby = run.servers.postgres.standby();
+    let standby = standby_of(&run.servers.postgres, lacks_commits(round)).await;
     if lacks_commits(round) {
-        standby.hold_back(&run.servers.postgres).await;
         let before = run.rows().await;
         eventually("commits that the standby does not have", FOUND, async || {
             run.rows().await > before + 1_000
         })
         .await;
-    } else {
-        standby.catch_up_with(&run.servers.postgres).await;
     }
     standby
 }
@@ -91,21 +88,10 @@ pub(crate) async fn put_back(run: &mut Run<'_>) {
 
 /// Other clients use up the server's connections for a while.
 pub(crate) async fn connections_used_up(run: &mut Run<'_>) {
-    const OURS: &str =
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'publication'";
-    let mut taken: Vec<PgConnection> = Vec::new();
+    let mut taken = Vec::new();
     eventually("no connection to be left for the ingester", FOUND, async || {
-        // The place of a session that ended is taken by the ingester or by this run, whoever comes first.
-        for _ in 0..2 {
-            while let Ok(connection) = PgConnection::connect(&run.scene.store).await {
-                taken.push(connection);
-            }
-            let first = taken.first_mut().expect("the server takes connections");
-            let ours: i64 = sqlx::query_scalar(OURS).fetch_one(&mut *first).await.ok()?;
-            if ours > 0 {
-                sqlx::raw_sql(fault::END_OURS).execute(first).await.expect("a superuser may");
-                return None;
-            }
+        if !take_connections(&run.scene.store, &mut taken).await {
+            return None;
         }
         let (_, answer) = run.ingesters[0].readyz()?;
         answer["reason"].as_str()?.contains("too many clients").then_some(())

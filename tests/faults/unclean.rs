@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use testkit::{consume_all, eventually};
 
-use crate::cluster::{ELECTION, mend, state};
+use crate::cluster::mend;
+use crate::nodes::{ELECTION, Pair};
 use crate::run::{Run, SESSION};
 
 /// Records lost in each election.
@@ -20,30 +21,17 @@ pub(crate) async fn make_topic(run: &Run<'_>, name: &str, partitions: usize) {
     testkit::topic_on(&run.scene.brokers, name, &vec![&[3, 2][..]; partitions], &config).await;
 }
 
-/// The brokers of a topic. `lacks` does not have the latest records.
-struct Pair {
-    leads: i32,
-    lacks: i32,
-}
-
 async fn leave_one(run: &mut Run<'_>, topic: &str) -> Pair {
-    let before = state(run, topic).await;
+    let before = run.servers.nodes.state(topic).await;
     let lacks = before.replicas.iter().find(|id| **id != before.leader);
     let pair = Pair { leads: before.leader, lacks: *lacks.expect("the topic is on two brokers") };
-    run.servers.kafka.kill(&[pair.lacks]);
-    eventually("one replica in sync", ELECTION, async || {
-        state(run, topic).await.in_sync == [pair.leads]
-    })
-    .await;
+    run.servers.nodes.leave_one(topic, &pair).await;
     pair
 }
 
-/// Starts the broker that lacks records, and waits until it leads. The old leader is stopped.
+/// Elects the broker that lacks records.
 async fn elect(run: &mut Run<'_>, topic: &str, pair: &Pair) {
-    run.servers.kafka.start_again(&[pair.lacks]);
-    eventually("the election", ELECTION, async || state(run, topic).await.leader == pair.lacks)
-        .await;
-    run.servers.down.push(pair.leads);
+    run.servers.nodes.elect(topic, pair).await;
     // A producer would continue with its old metadata.
     run.look_at_topic_anew();
 }
@@ -74,7 +62,7 @@ pub(crate) async fn source(run: &mut Run<'_>, rounds: u32) {
             let (records, _) = run.target.beside(300);
             run.target.put(records, &[]).await;
         }
-        run.servers.kafka.kill(&[pair.leads]);
+        run.servers.nodes.kafka.kill(&[pair.leads]);
         elect(run, &topic, &pair).await;
         run.target.send_beside(if longer { 2 * DOOMED } else { DOOMED / 4 }).await;
         if stopped {
@@ -101,7 +89,7 @@ pub(crate) async fn under_load(run: &mut Run<'_>, round: u32) {
     run.recoveries.pop();
     run.a_while(4_000).await;
     run.stop_load();
-    run.servers.kafka.kill(&[pair.leads]);
+    run.servers.nodes.kafka.kill(&[pair.leads]);
     if round % 2 == 1 {
         run.ingesters.remove(0).daemon.kill();
         run.start_ingester(&[]);
@@ -131,7 +119,7 @@ pub(crate) async fn letters(run: &mut Run<'_>, rounds: u32) {
         let doomed = run.target.oracle().poison.len();
         run.target.send_poison(100).await;
         caught_up(run).await;
-        run.servers.kafka.kill(&[pair.leads]);
+        run.servers.nodes.kafka.kill(&[pair.leads]);
         // These wait for the election.
         let target = run.target.clone();
         tokio::join!(elect(run, &topic, &pair), target.send_poison(100));

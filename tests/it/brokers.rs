@@ -35,7 +35,7 @@ async fn brokers_that_are_away_are_named_and_their_partitions_keep_their_series(
     ]);
     let coordinator = partition_states(&scene.brokers, OFFSETS).await[0].leader;
     let (alone, third) = (coordinator % 3 + 1, (coordinator + 1) % 3 + 1);
-    testkit::reassign(&scene.brokers, &scene.topic, &[alone]);
+    testkit::reassign(&scene.brokers, &scene.topic, 1, &[alone]);
     eventually("partition 0 to have one replica", PATIENCE, async || {
         partition_states(&scene.brokers, &scene.topic).await[0].replicas == [alone]
     })

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -151,6 +154,16 @@ pub async fn add_partitions(brokers: &str, name: &str, count: usize) {
     let results = admin(brokers).create_partitions([&more], &patient()).await;
     for result in results.expect("the broker answers") {
         result.unwrap_or_else(|(topic, code)| panic!("cannot widen topic {topic}: {code}"));
+    }
+}
+
+/// Replaces the topic's own configuration by this one.
+pub async fn configure_topic(brokers: &str, name: &str, config: &[(&str, &str)]) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(name));
+    let change = config.iter().fold(change, |change, (key, value)| change.set(key, value));
+    let results = admin(brokers).alter_configs([&change], &patient()).await;
+    for result in results.expect("the broker answers") {
+        result.unwrap_or_else(|(_, code)| panic!("cannot configure topic {name}: {code}"));
     }
 }
 

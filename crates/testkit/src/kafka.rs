@@ -68,8 +68,8 @@ pub struct KafkaBuilder {
 struct Listener {
     name: String,
     protocol: String,
-    /// The port that clients are told; the listener's own port when `None`.
-    advertised: Option<u16>,
+    /// The ports that clients are told, by node; the listener's own port when there is none for the node.
+    advertised: Vec<u16>,
 }
 
 /// The id and the ports of a broker to start.
@@ -91,11 +91,21 @@ impl KafkaBuilder {
     }
 
     /// Adds a listener on a free port. `protocol` is Kafka's name for it (`SASL_SSL`). [`Kafka::listener`] is its
-    /// address. `advertised` is the port that clients are told, for a listener behind a proxy.
+    /// address. `advertised` has the port that clients are told, for a listener behind a proxy; with several nodes, a
+    /// port for each.
     #[must_use]
-    pub fn listener(mut self, name: &str, protocol: &str, advertised: Option<u16>) -> Self {
+    pub fn listener(
+        mut self,
+        name: &str,
+        protocol: &str,
+        advertised: impl IntoIterator<Item = u16>,
+    ) -> Self {
         let (name, protocol) = (name.to_owned(), protocol.to_owned());
-        self.listeners.push(Listener { name, protocol, advertised });
+        self.listeners.push(Listener {
+            name,
+            protocol,
+            advertised: advertised.into_iter().collect(),
+        });
         self
     }
 
@@ -179,9 +189,9 @@ impl KafkaBuilder {
         let mut advertised = format!("PLAINTEXT://127.0.0.1:{plain}");
         let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
         for (listener, port) in self.listeners.iter().zip(others) {
-            let Listener { name, protocol, .. } = listener;
+            let Listener { name, protocol, advertised: told } = listener;
             listeners.push_str(&format!(",{name}://127.0.0.1:{port}"));
-            let told = listener.advertised.unwrap_or(*port);
+            let told = told.get(id - 1).unwrap_or(port);
             advertised.push_str(&format!(",{name}://127.0.0.1:{told}"));
             protocols.push_str(&format!(",{name}:{protocol}"));
         }

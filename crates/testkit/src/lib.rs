@@ -29,8 +29,8 @@ use std::sync::LazyLock;
 pub use admin::DatabaseAdmin;
 #[cfg(feature = "client")]
 pub use client::{
-    ConsumedRecord, PartitionState, Producer, Record, Transaction, add_partitions, consume_all,
-    delete_group, delete_records, delete_topic, group_lag, partition_states, produce,
+    ConsumedRecord, PartitionState, Producer, Record, Transaction, add_partitions, configure_topic,
+    consume_all, delete_group, delete_records, delete_topic, group_lag, partition_states, produce,
     produce_in_transaction, topic, topic_on,
 };
 pub use cluster::Cluster;

@@ -146,7 +146,7 @@ impl Postgres {
         self.server.as_ref().map(|server| server.process.log()).unwrap_or_default()
     }
 
-    /// An asynchronous standby of this server on its own port, with the current data.
+    /// An asynchronous standby of this server on its own port, with its settings and the current data.
     pub fn standby(&self) -> Self {
         let dir = make_folder();
         let mut backup = Command::new(installed("pg_basebackup"));
@@ -161,7 +161,8 @@ impl Postgres {
             .expect("pg_basebackup can be run");
         assert!(status.success(), "pg_basebackup failed:\n{}", String::from_utf8_lossy(&stderr));
         let port = free_port();
-        let settings = Vec::new();
+        let settings =
+            self.server.as_ref().map(|server| server.settings.clone()).unwrap_or_default();
         let process = launch(dir.path(), port, &settings);
         let mut server = Server { process, dir, port, settings };
         assert!(server.ready(), "the standby did not start:\n{}", server.process.last_words());

@@ -67,13 +67,14 @@ pub fn active_controller(brokers: &str) -> i32 {
     leader.unwrap_or_else(|| panic!("kafka names no controller:\n{status}"))
 }
 
-/// Moves partition 0 of a topic to these brokers, by `kafka-reassign-partitions`. The data is copied in the background.
-pub fn reassign(brokers: &str, topic: &str, replicas: &[i32]) {
+/// Moves a topic's first partitions to these brokers, by `kafka-reassign-partitions`. The data is copied in the background.
+pub fn reassign(brokers: &str, topic: &str, partitions: usize, replicas: &[i32]) {
     const CLASS: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
     let plan = tempfile::NamedTempFile::new().expect("a temporary file can be made");
-    let text = format!(
-        r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":0,"replicas":{replicas:?}}}]}}"#
-    );
+    let moves = (0..partitions).map(|partition| {
+        format!(r#"{{"topic":"{topic}","partition":{partition},"replicas":{replicas:?}}}"#)
+    });
+    let text = format!(r#"{{"version":1,"partitions":[{}]}}"#, moves.collect::<Vec<_>>().join(","));
     fs::write(plan.path(), text).expect("the file is ours");
     let file = plan.path().to_str().expect("its path is text");
     tool(CLASS, brokers, &["--execute", "--reassignment-json-file", file]);

@@ -21,11 +21,11 @@ pub(crate) struct Args {
     /// The seed of everything random
     #[arg(long, default_value_t = 1, conflicts_with = "by_chance")]
     seed: u32,
-    /// Three brokers, and a standby of the database, with faults of their own
-    #[arg(long, conflicts_with = "by_chance")]
+    /// Three brokers, and a standby of the database, with faults of their own; with --chance: only the seeds that have them
+    #[arg(long, conflicts_with = "requests")]
     cluster: bool,
     /// With --cluster: the folder of an earlier build's programs, to upgrade from under load
-    #[arg(long, value_name = "FOLDER", requires = "cluster")]
+    #[arg(long, value_name = "FOLDER", requires = "cluster", conflicts_with = "by_chance")]
     earlier: Option<PathBuf>,
     /// Let seeds choose settings, records, faults and an operator's acts
     #[arg(long, group = "by_chance")]
@@ -68,6 +68,7 @@ fn by_chance(test: &str, workspace: &Workspace, args: &Args) -> Command {
     if let Some(only) = &args.only {
         test.args(["--only", only]);
     }
+    test.args(args.cluster.then_some("--cluster"));
     test
 }
 
@@ -104,14 +105,21 @@ mod tests {
 
     #[test]
     fn options_that_would_be_ignored_are_refused() {
-        for line in
-            ["", "kill --rounds 2", "--broker-assigns", "--chance", "--requests --seeds 3..5"]
-        {
+        for line in [
+            "",
+            "kill --rounds 2",
+            "--broker-assigns",
+            "--cluster --earlier old",
+            "--chance --cluster",
+            "--requests --seeds 3..5",
+        ] {
             assert!(takes(line), "{line}");
         }
         for line in [
             "--chance --broker-assigns",
             "--chance --rounds 2",
+            "--chance --cluster --earlier old",
+            "--requests --cluster",
             "--requests --seed 7",
             "--requests --broker-assigns",
             "--seeds 0..5",
