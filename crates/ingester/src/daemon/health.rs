@@ -36,6 +36,8 @@ macro_rules! causes {
 }
 
 causes! {
+    /// The poll thread no longer reports: `/livez` fails too, and only a restart helps.
+    PollThreadStuck = "poll_thread_stuck",
     /// No broker is connected.
     KafkaAway = "kafka_away",
     /// The topic does not exist.
@@ -133,6 +135,12 @@ pub(crate) struct Lasting {
 }
 
 impl Health {
+    /// How long the poll thread has not reported; zero before its first report.
+    fn silence(&self) -> Duration {
+        let beat = Duration::from_millis(self.beat.load(Ordering::Relaxed));
+        if beat.is_zero() { beat } else { self.started.elapsed().saturating_sub(beat) }
+    }
+
     /// `revoke_timeout`: how long the poll thread may be silent. `paused`: the metric that is 1 during a pause.
     pub(crate) fn new(revoke_timeout: Duration, paused: IntGauge) -> Self {
         let parts = Parts {
@@ -281,12 +289,19 @@ impl AdminHealth for Health {
     /// Whether the poll thread reports. Before its first report the ingester is starting, which may take as long as the
     /// database is unreachable.
     fn live(&self) -> bool {
-        let beat = Duration::from_millis(self.beat.load(Ordering::Relaxed));
-        beat.is_zero() || self.started.elapsed().saturating_sub(beat) < self.live_within
+        self.silence() < self.live_within
     }
 
     fn ready(&self) -> Readiness {
         let parts = self.parts.lock();
+        let silence = self.silence();
+        if silence >= self.live_within {
+            let word = PauseCause::PollThreadStuck.as_str();
+            let seconds = silence.as_secs();
+            let reason = format!("{word}: no report for {seconds} s; only a restart helps");
+            let state = State::Paused;
+            return Readiness { state, ready: false, reason: Some(reason), since: parts.since };
+        }
         let gravest = parts.pauses.first_key_value();
         Readiness {
             state: parts.shown,
@@ -382,9 +397,12 @@ mod tests {
         health.poll_beat();
         assert!(health.live());
         health.beat.store(500, Ordering::Relaxed);
-        assert!(!health.live());
+        let answer = health.ready();
+        assert!(!health.live() && !answer.ready);
+        assert!(answer.reason.is_some_and(|reason| reason.starts_with("poll_thread_stuck: ")));
         health.poll_beat();
         assert!(health.live(), "it was slow");
+        assert!(health.ready().reason.is_none());
     }
 
     #[test]
