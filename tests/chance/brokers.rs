@@ -22,6 +22,20 @@ impl Run<'_> {
         if self.servers.nodes.are_several() {
             let topics = [self.scene.topic.as_str(), self.scene.dead_letters.as_str()];
             self.servers.nodes.mend(&topics).await;
+            self.delete_again().await;
+        }
+    }
+
+    /// Deletes the records again that retention had deleted. A broker writes down once a minute how far records were
+    /// deleted, so a killed broker has them again, and so has the topic if that broker leads it.
+    async fn delete_again(&self) {
+        for partition in 0..self.settings.partitions {
+            let of = self.sent.records.iter().filter(|sent| sent.partition == partition);
+            let first = of.filter(|sent| sent.there).map(|sent| sent.offset).min();
+            if let Some(first) = first.filter(|first| *first > 0) {
+                let (brokers, topic) = (&self.scene.brokers, &self.scene.topic);
+                testkit::delete_records(brokers, topic, partition, first).await;
+            }
         }
     }
 
@@ -107,6 +121,7 @@ impl Run<'_> {
         self.servers.nodes.kafka.kill(&[pair.leads]);
         self.servers.nodes.elect(&topic, &pair).await;
         self.sent.gone(|number, _| number >= first);
+        self.delete_again().await;
         self.compare_topic().await.unwrap_or_else(|wrong| panic!("after the election: {wrong}"));
         self.put(maker.records(index(random, 3 * CHUNK))).await;
         self.start_all();
@@ -140,22 +155,21 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the topic has exactly the records that it must have. If not, the brokers are at fault.
+    /// Whether the topic has all records that it must have. If not, the brokers are at fault. It may have more: a broker
+    /// that is killed forgets a deletion of the last minute (`log.flush.start.offset.checkpoint.interval.ms`), and an
+    /// election may bring those records back.
     pub(crate) async fn compare_topic(&self) -> Result<(), String> {
         let found = consume_all(&self.scene.brokers, &self.scene.topic).await;
-        let mut found: std::collections::BTreeMap<_, _> =
+        let found: std::collections::BTreeMap<_, _> =
             found.iter().map(|record| ((record.partition, record.offset), record)).collect();
         for sent in self.sent.records.iter().filter(|sent| sent.there) {
             let (place, record) = ((sent.partition, sent.offset), &sent.outgoing.record);
-            let value = found.remove(&place).map(|found| (&found.key, &found.value));
+            let value = found.get(&place).map(|found| (&found.key, &found.value));
             if value != Some((&record.key, &record.value)) {
                 return Err(format!("the topic has lost the record at {place:?}"));
             }
         }
-        match found.keys().next() {
-            Some(place) => Err(format!("the topic has a record at {place:?} that is lost")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// A producer fails in a transaction. Later records wait until the brokers abort it.
