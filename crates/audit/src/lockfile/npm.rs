@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use nodejs_semver::Version;
 
-use super::{Entry, LockfileError};
+use super::{Entry, LockfileError, split_name};
 use crate::location::{Kind, Location};
 use crate::tree::{Map, Node, Value};
 
@@ -188,11 +188,9 @@ fn alias(specifier: &str) -> Option<(&str, &str)> {
     is_alias.then(|| name_and_version(&specifier[4..])).filter(|(name, _)| !name.is_empty())
 }
 
+/// The name and the version of `NAME@VERSION`; without a version, what npm asks for then.
 fn name_and_version(text: &str) -> (&str, &str) {
-    match text.char_indices().skip(1).find(|&(_, letter)| letter == '@') {
-        Some((at, _)) => (&text[..at], &text[at + 1..]),
-        None => (text, LATEST),
-    }
+    split_name(text).unwrap_or((text, LATEST))
 }
 
 /// The location of an entry without `resolved`: npm then reads `version` like a specifier too.
