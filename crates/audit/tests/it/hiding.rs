@@ -12,6 +12,16 @@ fn asked_for(package: Value, others: Value) -> (Vec<String>, Value) {
     asked(("package-lock.json", &npm_lock(&packages)), &[])
 }
 
+/// The lockfile's one package is requested as `asked`, and breaks the rule `broken`; none if that is empty.
+fn asks_and_breaks(service: &Service, lock: &str, asked: &str, broken: &str) {
+    let run =
+        Folder::new(&[("package-lock.json", lock)]).run(&service.url(), &["--format", "json"]);
+    let broken: Vec<_> = Some(broken).into_iter().filter(|text| !text.is_empty()).collect();
+    assert_eq!(run.broken(), broken, "{lock} {run:?}");
+    let last = service.requests().last().map(crate::common::refs).unwrap_or_default();
+    assert_eq!(last, [asked], "{lock}");
+}
+
 #[test]
 fn a_link_makes_no_workspace_of_what_npm_installs() {
     let link = json!({"node_modules/y": {"resolved": "node_modules/x", "link": true}});
@@ -109,14 +119,7 @@ fn a_location_by_name_is_asked_for_in_the_registry() {
         ("npm:x", "x 1.0.0", "location x 1.0.0"),
     ] {
         let lock = npm_lock(&json!({"node_modules/x": {"version": "1.0.0", "resolved": resolved}}));
-        let folder = Folder::new(&[("package-lock.json", &lock)]);
-        let before = service.asked().len();
-        let run = folder.run(&service.url(), &["--format", "json"]);
-        let broken: Vec<_> = Some(broken).into_iter().filter(|text| !text.is_empty()).collect();
-        assert_eq!(run.broken(), broken, "{resolved}");
-        let requests = service.requests();
-        let last = requests.last().map(crate::common::refs).unwrap_or_default();
-        assert_eq!(last, [asked], "{resolved} {before}");
+        asks_and_breaks(&service, &lock, asked, broken);
     }
     let npmrc = (".npmrc", "@corp:registry=https://npm.corp.example/\n");
     for resolved in ["npm:@corp/secret@1.0.0", "x-1.0.0.tgz", "./x", "u/x", "git@x.example:u/x"] {
@@ -141,12 +144,7 @@ fn a_version_of_npm_is_asked_for_as_npm_reads_it() {
         (&tarball("evil", "1.0.0"), "evil 1.0.0", "location evil 1.0.0"),
     ] {
         let lock = npm_lock(&json!({"node_modules/x": {"version": version}}));
-        let run =
-            Folder::new(&[("package-lock.json", &lock)]).run(&service.url(), &["--format", "json"]);
-        let broken: Vec<_> = Some(broken).into_iter().filter(|text| !text.is_empty()).collect();
-        assert_eq!(run.broken(), broken, "{version} {run:?}");
-        let last = service.requests().last().map(crate::common::refs).unwrap_or_default();
-        assert_eq!(last, [asked], "{version}");
+        asks_and_breaks(&service, &lock, asked, broken);
     }
 }
 
@@ -162,12 +160,7 @@ fn npm_version_1_hides_no_alias_and_no_second_place() {
         ("v1.0.0", "x 1.0.0", "location x 1.0.0"),
     ] {
         let lock = lock(&json!({"version": version, "integrity": "sha512-AAAA"})).to_string();
-        let run =
-            Folder::new(&[("package-lock.json", &lock)]).run(&service.url(), &["--format", "json"]);
-        let broken: Vec<_> = Some(broken).into_iter().filter(|text| !text.is_empty()).collect();
-        assert_eq!(run.broken(), broken, "{version} {run:?}");
-        let last = service.requests().last().map(crate::common::refs).unwrap_or_default();
-        assert_eq!(last, [asked], "{version}");
+        asks_and_breaks(&service, &lock, asked, broken);
     }
     let file = json!({"version": "x.tgz"});
     let found = asked(("package-lock.json", &lock(&file).to_string()), &[]);
