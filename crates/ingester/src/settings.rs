@@ -448,9 +448,11 @@ impl LayeredSettings for Settings {
         if !self.tor.poll_url.is_empty() && !is_web_address(&self.tor.poll_url) {
             return Err(ConfigError::invalid("tor.poll_url", "must be an http or https URL"));
         }
-        for (key, span) in
-            [("tor.poll_every", self.tor.poll_every), ("tor.refresh_every", self.tor.refresh_every)]
-        {
+        for (key, span) in [
+            ("tor.poll_every", self.tor.poll_every),
+            ("tor.poll_timeout", self.tor.poll_timeout),
+            ("tor.refresh_every", self.tor.refresh_every),
+        ] {
             if span < Duration::from_secs(1) {
                 return Err(ConfigError::invalid(key, "must be at least 1s"));
             }
@@ -534,6 +536,7 @@ mod tests {
             (|settings| settings.kafka.group.clear(), "kafka.group"),
             (|settings| settings.store.max_connections = 0, "store.max_connections"),
             (|settings| settings.shutdown.grace = Duration::ZERO, "shutdown.grace"),
+            (|settings| settings.tor.poll_timeout = Duration::ZERO, "tor.poll_timeout"),
             (
                 |settings| settings.store.statement_timeout = Duration::from_secs(1 << 40),
                 "store.statement_timeout",

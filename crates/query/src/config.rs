@@ -361,6 +361,16 @@ impl Settings for QuerySettings {
         if let Some((key, _)) = sizes.find(|(_, value)| *value == 0) {
             return Err(ConfigError::invalid(key, "must not be 0"));
         }
+        let HttpSettings { idle_timeout, write_timeout, request_timeout, .. } = &self.http;
+        for (key, span) in [
+            ("http.idle_timeout", idle_timeout),
+            ("http.write_timeout", write_timeout),
+            ("http.request_timeout", request_timeout),
+        ] {
+            if span.is_zero() {
+                return Err(ConfigError::invalid(key, "must be greater than 0s"));
+            }
+        }
         let notice = &self.http.notice;
         if notice.len() > LONGEST_NOTICE || notice.chars().any(char::is_control) {
             let message = format!("must be one line of at most {LONGEST_NOTICE} bytes");
@@ -430,6 +440,11 @@ mod tests {
         for key in ["TOKENS", "REFS", "DEPTH", "SELECTIONS", "COST", "DEFINITIONS", "BODY"] {
             let error = load(&[(&format!("QUERY_LIMITS__MAX_{key}"), "0")]).unwrap_err();
             let name = format!("`limits.max_{}`", key.to_lowercase());
+            assert!(error.to_string().contains(&name), "{error}");
+        }
+        for key in ["IDLE", "WRITE", "REQUEST"] {
+            let error = load(&[(&format!("QUERY_HTTP__{key}_TIMEOUT"), "0s")]).unwrap_err();
+            let name = format!("`http.{}_timeout`", key.to_lowercase());
             assert!(error.to_string().contains(&name), "{error}");
         }
         assert!(load(&[("QUERY_LIMITS__MAX_TOKENS", "-1")]).is_err());

@@ -70,9 +70,11 @@ impl App {
         let planned = if context.is_get {
             self.planned(context, Parameters::from_pairs(&pairs(&head.uri)?)?).await?
         } else {
-            // The plan does not borrow from the body, so the body's memory is free before the rows are read.
+            // The place counts the parameters until the request is planned.
             let (text, _place) = body(self, context, &head.headers, request_body).await?;
-            self.planned(context, Parameters::from_body(&text)?).await?
+            let parameters = Parameters::from_body(&text)?;
+            drop(text);
+            self.planned(context, parameters).await?
         };
         let (executed, writing) = self.run(context, planned).await?;
         respond(self, context, executed, writing).await
@@ -82,10 +84,10 @@ impl App {
     async fn planned<'a>(
         &'a self,
         context: &Context,
-        parameters: Parameters<'_>,
+        parameters: Parameters,
     ) -> Result<Planned<'a>, Refusal> {
         let Parameters { query, operation_name, variables, persisted } = parameters;
-        let name = operation_name.as_deref();
+        let (name, variables) = (operation_name.as_deref(), variables.as_deref());
         let text = self.text(query, persisted.as_ref())?;
         let document = self.document(&text, context.is_get, name).await.map_err(|errors| {
             let refusal = Refusal::from(errors);
@@ -114,7 +116,7 @@ impl App {
         query: &str,
         variables: &RawValue,
     ) -> Result<(Fetched, u64), Refusal> {
-        let variables = Some(variables);
+        let variables = Some(variables.to_owned());
         let parameters = Parameters { query: query.to_owned(), variables, ..Parameters::default() };
         let mut planned = self.planned(context, parameters).await?;
         let fetched = self.fetch(context, &mut planned).await?;

@@ -103,12 +103,13 @@ pub(super) async fn body(
     }
 }
 
-/// The parameters of a GraphQL request.
+/// The parameters of a GraphQL request. They own their texts, which together are no longer than the body, so the memory of
+/// the body is free while the request waits.
 #[derive(Debug, Default)]
-pub(super) struct Parameters<'a> {
+pub(super) struct Parameters {
     pub(super) query: String,
     pub(super) operation_name: Option<String>,
-    pub(super) variables: Option<&'a RawValue>,
+    pub(super) variables: Option<Box<RawValue>>,
     /// The SHA-256 of the text (automatic persisted queries). With it the text may be missing.
     pub(super) persisted: Option<Hash>,
 }
@@ -129,9 +130,9 @@ fn bad(message: impl Into<String>) -> QueryError {
     QueryError::new(Code::BadRequest, message)
 }
 
-impl<'a> Parameters<'a> {
+impl Parameters {
     /// Reads the parameters from a body (GraphQL over HTTP, "JSON Encoding").
-    pub(super) fn from_body(body: &'a [u8]) -> Result<Self, QueryError> {
+    pub(super) fn from_body(body: &[u8]) -> Result<Self, QueryError> {
         // A byte order mark is accepted, although RFC 8259 forbids sending it.
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         // Look at the first character before parsing, because the body may be long.
@@ -157,17 +158,18 @@ impl<'a> Parameters<'a> {
     }
 
     /// Reads the parameters from the pairs of a URL's query part.
-    pub(super) fn from_pairs(pairs: &'a [(String, String)]) -> Result<Self, QueryError> {
+    pub(super) fn from_pairs(pairs: &[(String, String)]) -> Result<Self, QueryError> {
         let mut fields = Fields::default();
-        let json = |name: &str, text: &'a str| {
-            serde_json::from_str(text).map_err(|_| bad(format!("parameter `{name}` is not JSON")))
-        };
         for (name, value) in pairs {
+            let json = || {
+                serde_json::from_str(value)
+                    .map_err(|_| bad(format!("parameter `{name}` is not JSON")))
+            };
             match name.as_str() {
                 "query" => fields.query = Some(value.clone()),
                 "operationName" => fields.operation_name = Some(value.clone()),
-                "variables" if !value.is_empty() => fields.variables = Some(json(name, value)?),
-                "extensions" if !value.is_empty() => fields.extensions = Some(json(name, value)?),
+                "variables" if !value.is_empty() => fields.variables = Some(json()?),
+                "extensions" if !value.is_empty() => fields.extensions = Some(json()?),
                 _ => {}
             }
         }
@@ -183,12 +185,12 @@ pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, QueryError> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl Fields<'_> {
     /// Checks the parameters. Empty texts count as absent.
-    fn checked(self) -> Result<Parameters<'a>, QueryError> {
+    fn checked(self) -> Result<Parameters, QueryError> {
         let query = self.query.unwrap_or_default();
         let operation_name = self.operation_name.filter(|name| !name.is_empty());
-        let variables = object("variables", self.variables)?;
+        let variables = object("variables", self.variables)?.map(ToOwned::to_owned);
         let persisted = match object("extensions", self.extensions)? {
             Some(extensions) => persisted::hash(extensions)?,
             None => None,
