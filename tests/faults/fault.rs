@@ -450,7 +450,7 @@ async fn poisoned(run: &mut Run<'_>) {
 
 /// A full topic and a slow database: the memory for records read ahead must stay bounded.
 async fn slow_database(run: &mut Run<'_>) {
-    const BUFFERED: u64 = 48 << 20;
+    const BUFFERED: u64 = 16 << 20;
     const BESIDES: u64 = 64 << 20;
     run.under_load().await;
     run.servers.to_postgres.set(NetworkFault::Slow(Duration::from_millis(500)));

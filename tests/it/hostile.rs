@@ -4,9 +4,9 @@ use testkit::{Record, consume_all};
 
 use crate::support::{Scene, event, generated, structured};
 
-/// The limit of buffered records (48 MiB), the memory of librdkafka and the allocator (64 MiB), and one record of the
+/// The limit of buffered records (16 MiB), the memory of librdkafka and the allocator (64 MiB), and one record of the
 /// maximum size (16 MiB) for each of the four writes, which the dead-letter producer holds twice.
-const MOST: u64 = (48 + 64 + 4 * 16) << 20;
+const MOST: u64 = (16 + 64 + 4 * 16) << 20;
 const MIB: usize = 1 << 20;
 
 fn raw(value: impl Into<Vec<u8>>) -> Record {

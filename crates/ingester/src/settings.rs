@@ -261,7 +261,7 @@ impl Default for Events {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_event_bytes: ByteSize::mib(1), max_buffered_bytes: ByteSize::mib(48) }
+        Self { max_event_bytes: ByteSize::mib(1), max_buffered_bytes: ByteSize::mib(16) }
     }
 }
 

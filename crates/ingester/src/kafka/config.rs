@@ -26,10 +26,11 @@ pub(super) fn consumer(settings: &Settings) -> ClientConfig {
         .set("client.id", settings.kafka.client_id())
         // New partitions, and a topic created after the start, are seen within this time.
         .set("topic.metadata.refresh.interval.ms", "10000")
-        // A connection that does not answer is replaced after this time. The default is a minute. A whole answer must arrive
-        // within it, so the most of an answer is less than the default of 50 MB, too.
+        // A connection that does not answer is replaced after this time. The default is a minute.
         .set("socket.timeout.ms", "20000")
-        .set("fetch.max.bytes", "16777216")
+        // librdkafka holds a whole answer beside its queue, and all of it must arrive within the time above. The default
+        // is 50 MB. A larger batch still comes whole.
+        .set("fetch.max.bytes", "2097152")
         .set("queued.max.messages.kbytes", settings.limits.client_kib().to_string())
         .set("queued.min.messages", QUEUED_MESSAGES.to_string())
         // The interval after which a full buffer is checked again. The default of 1 s starves a small buffer.
