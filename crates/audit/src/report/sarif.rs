@@ -35,7 +35,6 @@ pub fn write(report: &Report) -> String {
             "tool": { "driver": {
                 "name": "publication-audit",
                 "semanticVersion": env!("CARGO_PKG_VERSION"),
-                "informationUri": env!("CARGO_PKG_REPOSITORY"),
                 "rules": rules,
             }},
             "columnKind": "unicodeCodePoints",
