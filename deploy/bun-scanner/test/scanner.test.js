@@ -1,4 +1,4 @@
-// The scanner as Bun calls it, against a service that speaks the contract's answers.
+// The scanner as Bun calls it, against a service that gives the API's answers.
 
 import { afterEach, expect, test } from "bun:test";
 import { scanner } from "../index.js";

@@ -1,4 +1,4 @@
-// A service that speaks the contract's answers, for the tests.
+// A service that gives the API's answers, for the tests.
 
 // `rows` has a publication's facts by "name version"; other packages have no record. `fault` may answer instead.
 export function service(hosts, rows, fault = () => null) {
