@@ -70,7 +70,7 @@ pub struct Kafka {
     pub brokers: String,
     /// The topic of publish events.
     pub topic: String,
-    /// The consumer group; its committed offset is the only position.
+    /// The consumer group. Its positions are its committed offsets and the database's account.
     pub group: String,
     /// The topic for whole rejected records.
     pub dead_letter_topic: String,

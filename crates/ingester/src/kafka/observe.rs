@@ -18,7 +18,8 @@ pub(crate) enum GroupWait {
     Permission,
     /// Assigned partitions have no leader.
     Leader,
-    /// The start offsets of assigned partitions are unknown, because the coordinator or a leader does not answer.
+    /// The start offsets of assigned partitions are unknown, because the coordinator or a leader does not answer, or the
+    /// database does not answer the claim of its account.
     StartOffsets,
 }
 

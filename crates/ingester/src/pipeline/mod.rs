@@ -1,5 +1,5 @@
-//! The loop: the only place where records become batches, batches are written, and offsets are counted as done. It uses
-//! its surroundings only by the traits of [`ports`].
+//! The loop: the only place where records become batches, batches are written, and offsets are counted as done. It gets
+//! records from a channel, and uses everything else only by the traits of [`ports`].
 
 pub(crate) mod batch;
 pub(crate) mod evaluate;
