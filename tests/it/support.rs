@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Column, PgPool, Row as _, SqlitePool};
 use tempfile::TempDir;
-use testkit::{Daemon, DaemonBuilder, Record, eventually, free_port, unique};
+use testkit::{Daemon, DaemonBuilder, Record, eventually, exit_list_of, free_port, unique};
 
 /// The promised time from SIGTERM to the end of a daemon.
 pub(crate) const STOP: Duration = Duration::from_secs(10);
@@ -17,17 +17,7 @@ pub(crate) const STOP: Duration = Duration::from_secs(10);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The example event, as in crates/model/README.md.
-const EXAMPLE: &str = r#"{"specversion":"1.0","id":"01J3YQ6M2C","source":"/registry/npm/publish","type":"registry.package.published.v1",
- "subject":"pkg:npm/pg@7.12.0","time":"2019-07-25T18:09:11.204Z","datacontenttype":"application/json",
- "data":{
-  "package":{"ecosystem":"npm","name":"pg","version":"7.12.0"},
-  "publishedAt":"2019-07-25T18:09:11.204Z",
-  "revision":0,
-  "actor":{"kind":"user","username":"brianc"},
-  "request":{"ip":"71.160.223.45","edgeTor":null,"userAgent":"npm/6.9.0"},
-  "auth":{"credential":"session_token","bypass2fa":false,"amr":["pwd","otp","mfa"],"acr":null,
-   "secondFactor":{"presented":true,"verified":true,"method":"totp","verifiedAt":"2019-07-25T18:09:10Z"}},
-  "staged":null}}"#;
+const EXAMPLE: &str = include_str!("../../crates/model/example.json").trim_ascii_end();
 
 /// The seed's query.
 pub(crate) const SEED: &str =
@@ -134,10 +124,7 @@ pub(crate) fn identity(source: &str, id: &str) -> String {
 
 /// Writes a valid exit list (sixty addresses) that also has the addresses in `also`.
 pub(crate) fn write_snapshot(directory: &Path, name: &str, also: &[&str]) {
-    let mut text = "# exits\n".to_owned();
-    for n in 1..=60 {
-        text.push_str(&format!("185.220.100.{n}\n"));
-    }
+    let mut text = format!("# exits\n{}", exit_list_of(60));
     for address in also {
         text.push_str(&format!("{address}\r\n"));
     }

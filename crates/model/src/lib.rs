@@ -28,3 +28,15 @@ pub use purl::{InvalidPurl, Purl};
 pub use time::{InvalidTimestamp, Timestamp};
 pub use verdict::{Actor, Credential, TfaReason, TfaVerdict, TorReason, TorVerdict, UnknownWord};
 pub use visible::{is_hidden, visible};
+
+/// The example of a publish event in crates/model/README.md, as JSON.
+pub const EXAMPLE_EVENT: &str = include_str!("../example.json").trim_ascii_end();
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_example_is_that_of_the_specification() {
+        let block = format!("```json\n{}\n```\n", crate::EXAMPLE_EVENT);
+        assert!(include_str!("../README.md").contains(&block));
+    }
+}

@@ -6,10 +6,11 @@ use anyhow::Context;
 use flate2::read::GzDecoder;
 use model::{PackageName, PackageVersion, PublicationId, Timestamp};
 
+/// The publish event of the example, exactly as a registry would send it. Its flags are documented.
+pub(crate) use model::EXAMPLE_EVENT as EXAMPLE;
+
 const TABLE: &[u8] = include_bytes!("../data/npm-publications.tsv.gz");
 
-/// The publish event of the example, exactly as a registry would send it. Its flags are documented.
-pub(crate) const EXAMPLE: &str = r#"{"specversion":"1.0","id":"01J3YQ6M2C","source":"/registry/npm/publish","type":"registry.package.published.v1","subject":"pkg:npm/pg@7.12.0","time":"2019-07-25T18:09:11.204Z","datacontenttype":"application/json","data":{"package":{"ecosystem":"npm","name":"pg","version":"7.12.0"},"publishedAt":"2019-07-25T18:09:11.204Z","revision":0,"actor":{"kind":"user","username":"brianc"},"request":{"ip":"71.160.223.45","edgeTor":null,"userAgent":"npm/6.9.0"},"auth":{"credential":"session_token","bypass2fa":false,"amr":["pwd","otp","mfa"],"acr":null,"secondFactor":{"presented":true,"verified":true,"method":"totp","verifiedAt":"2019-07-25T18:09:10Z"}},"staged":null}}"#;
 const EXAMPLE_TIME: &str = "2019-07-25T18:09:11.204Z";
 
 /// A row of the table of publications.

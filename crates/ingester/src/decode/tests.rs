@@ -36,18 +36,7 @@ fn with_headers(mut record: Record, headers: &[(&str, &str)]) -> Record {
 
 /// The example of crates/model/README.md, Publish event.
 fn example() -> Value {
-    json!({"specversion": "1.0", "id": "01J3YQ6M2C", "source": "/registry/npm/publish",
-        "type": "registry.package.published.v1", "subject": "pkg:npm/pg@7.12.0", "time": "2019-07-25T18:09:11.204Z",
-        "datacontenttype": "application/json",
-        "data": {
-            "package": {"ecosystem": "npm", "name": "pg", "version": "7.12.0"},
-            "publishedAt": "2019-07-25T18:09:11.204Z", "revision": 0,
-            "actor": {"kind": "user", "username": "brianc"},
-            "request": {"ip": "71.160.223.45", "edgeTor": null, "userAgent": "npm/6.9.0"},
-            "auth": {"credential": "session_token", "bypass2fa": false, "amr": ["pwd", "otp", "mfa"], "acr": null,
-                "secondFactor": {"presented": true, "verified": true, "method": "totp",
-                    "verifiedAt": "2019-07-25T18:09:10Z"}},
-            "staged": null}})
+    serde_json::from_str(model::EXAMPLE_EVENT).unwrap()
 }
 
 /// The example with the value at a JSON pointer replaced; null removes it.
