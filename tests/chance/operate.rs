@@ -131,8 +131,7 @@ impl Run<'_> {
             |run: &Self| -> f64 { run.ingesters[0].metrics().sum("exit_lists_refused_total") };
         let before = refused(self);
         let page = "<!DOCTYPE html>\n<html><body>193.218.118.101</body></html>\n";
-        let cut =
-            (1..=60).map(|n| format!("185.220.100.{n}\n")).collect::<String>() + "193.218.118";
+        let cut = testkit::exit_list_of(60) + "193.218.118";
         let short = "193.218.118.101\n193.218.118.102\n";
         let text = pick(random, &["", page, cut.as_str(), short]);
         let partial = self.lists.join(".partial");

@@ -357,7 +357,8 @@ fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
 
 fn without_head(seen: &str) -> Vec<u8> {
     let node = "ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300E\n";
-    let lines = (0..60).map(|number| format!("{node}ExitAddress 9.9.9.{number} {seen}\n"));
+    let exits = testkit::exit_list_of(60);
+    let lines = exits.lines().map(|exit| format!("{node}ExitAddress {exit} {seen}\n"));
     lines.collect::<String>().into_bytes()
 }
 
@@ -377,10 +378,10 @@ fn month_archives_are_read_as_downloaded() {
     assert_eq!(reasons(&change, &home), [(member, Refusal::Html)]);
     let exit = Finding::Exit(Source::ExitList);
     assert_eq!(find(&library, "162.247.72.201", "2016-09-20T13:02:00Z"), exit);
-    assert_eq!(find(&library, "9.9.9.1", "2016-09-30T13:02:00Z"), exit);
+    assert_eq!(find(&library, "185.220.100.1", "2016-09-30T13:02:00Z"), exit);
     // 1,500,000,000 is 2017-07-14T02:40:00Z, and its newest scan is earlier.
     assert_eq!(library.history().newest(Source::ExitList), Some(time("2017-07-14T00:00:00Z")));
-    let listed = library.history().explain("9.9.9.1", time("2016-09-30T13:02:00Z")).evidence;
+    let listed = library.history().explain("185.220.100.1", time("2016-09-30T13:02:00Z")).evidence;
     assert!(
         listed[0]
             .path
@@ -405,7 +406,7 @@ fn month_archives_are_read_as_downloaded() {
     let change = library.refresh(now()).unwrap();
     assert_eq!((change.changed, library.refused()), (true, vec![]));
     assert_eq!(library.history().valid(Source::ExitList), 1);
-    assert_eq!(find(&library, "9.9.9.1", "2016-09-30T13:02:00Z"), Finding::NoCoverage);
+    assert_eq!(find(&library, "185.220.100.1", "2016-09-30T13:02:00Z"), Finding::NoCoverage);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use model::{
     Act, Actor, Address, Auth, EventIdentity, PublicationId, PublishEvent, TfaReason, Timestamp,
     TorReason,
 };
+use testkit::exit_list_of;
 
 const HOUR: i64 = 3_600_000_000;
 const REAL_EXIT_LIST: &[u8] = include_bytes!("data/exit-lists/2016-09-20-13-02-00");
@@ -60,8 +61,8 @@ fn exit_list(history: &ExitHistory, at: &str, lines: &[(&str, &str)]) -> ExitHis
     for (address, seen) in lines {
         text.push_str(&format!("ExitAddress {address} {seen}\n"));
     }
-    for number in 0..50 {
-        text.push_str(&format!("ExitAddress 9.9.9.{number} {at}\n"));
+    for exit in exit_list_of(50).lines() {
+        text.push_str(&format!("ExitAddress {exit} {at}\n"));
     }
     let list = format::exit_list(text.as_bytes(), Timestamp::from_micros(0)).unwrap();
     let mut update = history.update();
@@ -284,8 +285,7 @@ fn the_edge_and_prefixes_count_without_a_usable_address() {
 #[test]
 fn the_first_source_of_the_table_is_the_reason() {
     let at = Timestamp::from_micros(1_770_245_369_000_000 + HOUR);
-    let text: String =
-        (0..50).map(|number| format!("9.9.9.{number}\n")).collect::<String>() + "81.2.69.160\n";
+    let text = exit_list_of(50) + "81.2.69.160\n";
     let list = format::snapshot(text.as_bytes(), at).unwrap();
     let mut update = with_database().update();
     update.snapshot(&list, PathBuf::from("s"));
@@ -404,8 +404,8 @@ fn a_scanner_that_stands_still_covers_and_settles_nothing_new() {
     // Written down each hour, with the scans of 10:00.
     let written_at = |hour: u8, history: &ExitHistory| {
         let mut text = format!("Downloaded 2020-05-02 {hour}:30:00\n{node}\n");
-        for number in 0..60 {
-            text.push_str(&format!("ExitAddress 9.9.9.{number} 2020-05-02 10:00:00\n"));
+        for exit in exit_list_of(60).lines() {
+            text.push_str(&format!("ExitAddress {exit} 2020-05-02 10:00:00\n"));
         }
         let list = format::exit_list(text.as_bytes(), Timestamp::from_micros(0)).unwrap();
         let mut update = history.update();

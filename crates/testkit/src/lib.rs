@@ -71,6 +71,11 @@ pub fn postgres() -> &'static Postgres {
     &SHARED
 }
 
+/// The text of a list with this many exits, one address a line. Sixty are enough for a valid list.
+pub fn exit_list_of(exits: u8) -> String {
+    (1..=exits).map(|last| format!("185.220.100.{last}\n")).collect()
+}
+
 fn variable(name: &str) -> Option<String> {
     let value = std::env::var_os(name)?
         .into_string()

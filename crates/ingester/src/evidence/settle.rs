@@ -381,10 +381,10 @@ mod tests {
     /// A history with lists of these hours.
     fn history(hours: &[i64]) -> Arc<ExitHistory> {
         let mut update = ExitHistory::new(TorRules::default()).update();
-        let addresses: Vec<String> = (1..=60).map(|last| format!("185.220.100.{last}")).collect();
+        let text = testkit::exit_list_of(60);
         for &hour in hours {
             let time = Timestamp::from_micros(hour * HOUR);
-            let list = format::snapshot(addresses.join("\n").as_bytes(), time).unwrap();
+            let list = format::snapshot(text.as_bytes(), time).unwrap();
             update.snapshot(&list, Path::new(&hour.to_string()));
         }
         Arc::new(update.finish(Timestamp::from_micros(1_000 * HOUR)).0)

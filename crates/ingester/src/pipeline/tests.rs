@@ -477,8 +477,7 @@ impl Evidence for watch::Receiver<Arc<ExitHistory>> {
 /// Adds a list of sixty addresses and the exit, dated this many minutes before the publications.
 fn with_list(history: &ExitHistory, minutes: u64) -> ExitHistory {
     let at = Timestamp::parse(AT).unwrap();
-    let others: Vec<String> = (1..=60).map(|last| format!("185.220.100.{last}")).collect();
-    let text = format!("109.70.100.19\n{}\n", others.join("\n"));
+    let text = format!("109.70.100.19\n{}", testkit::exit_list_of(60));
     let list =
         format::snapshot(text.as_bytes(), at.before(Duration::from_secs(minutes * 60))).unwrap();
     let mut update = history.update();
