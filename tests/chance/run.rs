@@ -205,7 +205,7 @@ impl<'w> Run<'w> {
             | Fault::AbandonedTransaction
             | Fault::UncleanElection
             | Fault::Retention
-            | Fault::TopicMadeAgain
+            | Fault::TopicRecreated
             | Fault::Partitions
             | Fault::LogCut => self.act_on_topic(fault, random, maker).await,
             Fault::OffsetsDeleted

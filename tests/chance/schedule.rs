@@ -30,7 +30,7 @@ pub(crate) enum Fault {
     OpenTransaction,
     Poison,
     Retention,
-    TopicMadeAgain,
+    TopicRecreated,
     Partitions,
     LogCut,
     OffsetsDeleted,
@@ -83,7 +83,7 @@ const FAULTS: [(Fault, u64, bool); 36] = [
     (Fault::OpenTransaction, 3, false),
     (Fault::Poison, 3, false),
     (Fault::Retention, 3, false),
-    (Fault::TopicMadeAgain, 3, false),
+    (Fault::TopicRecreated, 3, false),
     (Fault::Partitions, 3, false),
     (Fault::LogCut, 1, false),
     (Fault::OffsetsDeleted, 3, false),
@@ -149,7 +149,7 @@ impl Fault {
             Self::OpenTransaction => "a transaction left open",
             Self::Poison => "nothing but poison",
             Self::Retention => "retention",
-            Self::TopicMadeAgain => "the topic made again",
+            Self::TopicRecreated => "the topic recreated",
             Self::Partitions => "partitions added",
             Self::LogCut => "the log cut",
             Self::OffsetsDeleted => "the group deleted",
@@ -183,7 +183,7 @@ impl Fault {
         matches!(
             self,
             Self::Retention
-                | Self::TopicMadeAgain
+                | Self::TopicRecreated
                 | Self::LogCut
                 | Self::DatabasePutBack
                 | Self::TableEmptied

@@ -23,7 +23,7 @@ impl Run<'_> {
             Fault::AbandonedTransaction => self.abandon_transaction(random, maker).await,
             Fault::UncleanElection => self.lose_by_election(random, maker).await,
             Fault::Retention => self.pass_by_retention(random, maker).await,
-            Fault::TopicMadeAgain => self.make_topic_again(random, maker).await,
+            Fault::TopicRecreated => self.recreate_topic(random, maker).await,
             Fault::Partitions => self.add_partitions(random, maker).await,
             _ => self.cut_log(random, maker).await,
         }
@@ -76,8 +76,8 @@ impl Run<'_> {
     }
 
     /// Deletes the topic and creates another one of the same name.
-    async fn make_topic_again(&mut self, random: &mut Random, maker: &mut Maker) {
-        self.settle(Fault::TopicMadeAgain).await;
+    async fn recreate_topic(&mut self, random: &mut Random, maker: &mut Maker) {
+        self.settle(Fault::TopicRecreated).await;
         // Everything in it was read.
         self.sent.found(self.evidence.lists.len());
         if one_in(random, 2) {

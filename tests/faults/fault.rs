@@ -25,7 +25,7 @@ pub(crate) enum Fault {
     Scale,
     Poison,
     Retention,
-    MadeAgain,
+    Recreated,
     Partitions,
     Offsets,
     Memory,
@@ -60,7 +60,7 @@ impl Fault {
         Self::Scale,
         Self::Poison,
         Self::Retention,
-        Self::MadeAgain,
+        Self::Recreated,
         Self::Partitions,
         Self::Offsets,
         Self::Memory,
@@ -106,7 +106,7 @@ impl Fault {
             Self::Scale => "one to four instances and back",
             Self::Poison => "16 kinds of poison, then nothing but poison",
             Self::Retention => "retention passes the position",
-            Self::MadeAgain => "topic made again",
+            Self::Recreated => "topic recreated",
             Self::Partitions => "partitions added",
             Self::Offsets => "group offsets deleted",
             Self::Memory => "slow database, full topic: memory",
@@ -144,7 +144,7 @@ impl Fault {
             Self::Moved | Self::AddressMoved | Self::BothAtOnce => 6,
             Self::PostgresAway
             | Self::Retention
-            | Self::MadeAgain
+            | Self::Recreated
             | Self::Partitions
             | Self::Offsets
             | Self::AllBrokers
@@ -194,7 +194,7 @@ pub(crate) async fn run(servers: &mut Servers, fault: Fault, rounds: u32) -> Out
         Fault::Poison => poisoned(&mut run).await,
         Fault::Memory => slow_database(&mut run).await,
         Fault::Retention => topic::retention(&mut run, rounds).await,
-        Fault::MadeAgain => topic::made_again(&mut run, rounds).await,
+        Fault::Recreated => topic::recreated(&mut run, rounds).await,
         Fault::Partitions => topic::partitions(&mut run, rounds).await,
         Fault::Offsets => topic::offsets(&mut run, rounds).await,
         Fault::UncleanElection => unclean::source(&mut run, rounds).await,
@@ -226,7 +226,7 @@ pub(crate) async fn run(servers: &mut Servers, fault: Fault, rounds: u32) -> Out
 
 async fn make_topics(run: &Run<'_>, fault: Fault) {
     match fault {
-        Fault::Retention | Fault::MadeAgain | Fault::Partitions | Fault::Offsets => {
+        Fault::Retention | Fault::Recreated | Fault::Partitions | Fault::Offsets => {
             run.scene.make_topic(1, &[]).await;
         }
         Fault::UncleanElection => unclean::make_topic(run, &run.scene.topic, 1).await,

@@ -39,7 +39,7 @@ pub(crate) async fn retention(run: &mut Run<'_>, rounds: u32) {
 }
 
 /// Deletes and creates the topic while the ingester runs, with fewer or more records.
-pub(crate) async fn made_again(run: &mut Run<'_>, rounds: u32) {
+pub(crate) async fn recreated(run: &mut Run<'_>, rounds: u32) {
     for round in 0..rounds {
         run.target.send(500).await;
         caught_up(run).await;

@@ -133,7 +133,11 @@ async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told()
     assert_eq!(json!(missing.header("__connect.errors.exception.message")), shown["message"]);
     assert_eq!(shown["origin"], format!("{}/0/3", scene.topic));
     let none = scene.ask("dead-letters", &["show", "0", "99"], &[]);
-    assert!(none.code == Some(1) && none.log.contains("there is no letter 0 99"), "{}", none.log);
+    assert!(
+        none.code == Some(1) && none.log.contains("there is no dead letter 0 99"),
+        "{}",
+        none.log
+    );
 
     let file = scene.directory.path().join("letters.ndjson");
     let path = file.to_str().unwrap();

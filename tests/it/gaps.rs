@@ -100,7 +100,7 @@ async fn retention_that_passes_a_running_ingester_is_a_gap() {
 }
 
 #[tokio::test]
-async fn a_topic_that_is_made_again_is_read_from_its_first_record() {
+async fn a_topic_that_is_created_again_is_read_from_its_first_record() {
     let scene = Scene::new("again", 1).await;
     scene.produce(records(0..100)).await;
     let mut ingester = scene.ingester(&[]);
@@ -112,7 +112,7 @@ async fn a_topic_that_is_made_again_is_read_from_its_first_record() {
     scene.produce(records(1_000..1_300)).await;
     rows(&scene, &mut ingester, 400).await;
     scene.caught_up(&mut ingester).await;
-    assert!(ingester.stop().contains("made again"));
+    assert!(ingester.stop().contains("created again"));
 
     // Again, while no ingester runs, and with fewer records.
     testkit::delete_topic(&scene.brokers, &scene.topic).await;
@@ -126,7 +126,7 @@ async fn a_topic_that_is_made_again_is_read_from_its_first_record() {
 
 /// A restarted broker raises the leader epoch of its partitions. The epoch of a new topic begins with 0.
 #[tokio::test]
-async fn a_topic_that_is_made_again_after_a_restart_of_its_broker_is_read() {
+async fn a_topic_that_is_created_again_after_a_restart_of_its_broker_is_read() {
     let mut kafka = Kafka::start();
     let store = testkit::postgres().database().await.url;
     let scene = Scene::on(kafka.brokers(), "epoch", store);
@@ -150,7 +150,7 @@ async fn a_topic_that_is_made_again_after_a_restart_of_its_broker_is_read() {
 
 /// The client of a replay reads nothing of a topic that was created again, and its offsets belong to the old log.
 #[tokio::test]
-async fn a_topic_that_is_made_again_under_a_replay_ends_it() {
+async fn a_topic_that_is_created_again_under_a_replay_ends_it() {
     let mut kafka = Kafka::start();
     let store = testkit::postgres().database().await.url;
     let scene = Scene::on(kafka.brokers(), "again-replay", store);
@@ -168,7 +168,7 @@ async fn a_topic_that_is_made_again_under_a_replay_ends_it() {
     let answer = Answer::of(running);
     assert_eq!(answer.code, Some(1), "{}", answer.log);
     // The second message comes if the client asked while the topic did not exist.
-    let is_named = ["made again", "UnknownTopic"].iter().any(|word| answer.log.contains(word));
+    let is_named = ["created again", "UnknownTopic"].iter().any(|word| answer.log.contains(word));
     assert!(is_named, "{}", answer.log);
     assert_eq!(scene.must("replay", &["list"]).last("job")["state"], "failed");
 }
@@ -219,7 +219,7 @@ async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
     rows(&scene, &mut ingester, 700).await;
     scene.caught_up(&mut ingester).await;
     assert_eq!(gap(&ingester), 200.0);
-    assert!(ingester.stop().contains("read on from the cut"));
+    assert!(ingester.stop().contains("continues from the cut"));
     // The truncation is detected once: the next start reports nothing.
     let mut ingester = scene.ingester(&[]);
     scene.produce(records(1_400..1_401)).await;
@@ -316,7 +316,7 @@ async fn a_power_loss_that_takes_the_logs_last_records_is_seen() {
         rows(&scene, &mut ingester, 300).await;
         scene.caught_up(&mut ingester).await;
         assert_eq!(gap(&ingester), (100 - first) as f64);
-        assert!(ingester.stop().contains("read on from the cut"));
+        assert!(ingester.stop().contains("continues from the cut"));
         if on_gap == "stop" {
             continue;
         }

@@ -24,7 +24,7 @@ async fn reason(running: &mut Running, words: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_dead_letter_topic_that_was_deleted_is_made_again() {
+async fn a_dead_letter_topic_that_was_deleted_is_created_again() {
     // Kafka's own defaults: a topic that a client asks for is made, and keeps records for a week.
     let kafka = Kafka::builder().property("auto.create.topics.enable", true);
     let mut kafka = kafka.property("log.retention.ms", 604_800_000).start();
@@ -236,7 +236,7 @@ async fn a_password_that_the_broker_refuses_later_is_said_and_waited_for() {
 }
 
 #[tokio::test]
-async fn a_topic_that_is_made_again_with_fewer_partitions_is_read_whole() {
+async fn a_topic_that_is_created_again_with_fewer_partitions_is_read_whole() {
     let scene = Scene::new("fewer", 4).await;
     let mut ingester = scene.ingester(&[]);
     let spread = |numbers: std::ops::Range<usize>, partitions: usize| {
@@ -263,7 +263,7 @@ async fn a_topic_that_is_made_again_with_fewer_partitions_is_read_whole() {
 
 /// A member without partitions gets no assignment when the topic is created again.
 #[tokio::test]
-async fn a_spare_member_is_ready_again_when_its_topic_is_made_again() {
+async fn a_spare_member_is_ready_again_when_its_topic_is_created_again() {
     let scene = Scene::new("spare", 1).await;
     let mut members = [scene.ingester(&[]), scene.ingester(&[])];
     scene.produce((0..10).map(|n| generated(n, 0))).await;

@@ -387,7 +387,7 @@ async fn a_topic_that_refuses_every_letter_pauses_with_the_reason() {
     let (status, answer) = ingester.shows("paused").await;
     assert_eq!(status, 503);
     let reason = answer["reason"].as_str().unwrap();
-    assert!(reason.contains("refuses every letter"), "{reason}");
+    assert!(reason.contains("refuses every dead letter"), "{reason}");
     assert_eq!(scene.lag().await, 1, "nothing moves");
     ingester.stop();
 }

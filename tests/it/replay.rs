@@ -291,9 +291,9 @@ async fn a_replay_whose_job_the_database_lost_says_so() {
     assert!(running.log().contains(&words), "{}", running.log());
 }
 
-/// The offsets of a job have no meaning in a topic that was made again, also between two runs of the job.
+/// The offsets of a job have no meaning in a topic that was created again, also between two runs of the job.
 #[tokio::test]
-async fn a_job_is_not_resumed_on_a_topic_that_was_made_again() {
+async fn a_job_is_not_resumed_on_a_topic_that_was_created_again() {
     let scene = Scene::new("made-again", 1).await;
     scene.produce((0..2_000).map(|n| generated(n, 0))).await;
     let mut running = scene.start("replay", &["--from", "0", "--rate", "200"], &[]);
@@ -309,7 +309,7 @@ async fn a_job_is_not_resumed_on_a_topic_that_was_made_again() {
     assert_eq!(resumed.code, Some(1), "{}", resumed.log);
     let job = scene.must("replay", &["list"]).last("job");
     assert_eq!(job["state"], "failed", "{job}");
-    assert!(job["note"].as_str().unwrap().contains("the topic was made again"), "{job}");
+    assert!(job["note"].as_str().unwrap().contains("the topic was created again"), "{job}");
     assert_eq!(scene.count().await, written);
 }
 

@@ -48,7 +48,7 @@ rules! {
     Weaker "weaker" Error "The version was published by a weaker method than an earlier one."
         "Pin the earlier version, and ask the maintainers whether they published this one.";
     Location "location" Error "The location in the lockfile is not that of the listed package."
-        "Somebody may have edited the lockfile: make it again from the manifest and compare.";
+        "Somebody may have edited the lockfile: recreate it from the manifest and compare.";
     Integrity "integrity" Error "The digest in the lockfile is not that of the published artifact."
         "Do not install it: the artifact was replaced, or the lockfile was edited.";
     NewPublisher "new-publisher" Warn "The account never published this package before."

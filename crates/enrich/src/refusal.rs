@@ -41,13 +41,13 @@ pub enum Refusal {
     #[error("is more than an hour ahead of the clock")]
     AheadOfClock,
     /// A MaxMind database whose metadata, tree or records are damaged.
-    #[error("is no intact MaxMind database")]
+    #[error("is not an intact MaxMind database")]
     BadDatabase,
     /// A MaxMind database without a Tor exit: another product.
     #[error("names no Tor exit")]
     NoTorExit,
     /// An archive that cannot be unpacked completely.
-    #[error("is no intact archive")]
+    #[error("is not an intact archive")]
     BadArchive,
     /// The operating system does not allow the file or folder to be read.
     #[error("cannot be read")]

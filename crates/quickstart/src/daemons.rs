@@ -49,7 +49,7 @@ impl Files {
 
     fn store(&self) -> anyhow::Result<StoreSettings> {
         let path = std::path::absolute(&self.database)?;
-        let path = path.to_str().context("the folder's path is no Unicode")?;
+        let path = path.to_str().context("the folder's path is not valid Unicode")?;
         let url = format!("sqlite://{}", utf8_percent_encode(path, ENCODED));
         Ok(StoreSettings { url, ..StoreSettings::default() })
     }

@@ -53,7 +53,7 @@ pub(crate) fn spans(
     partitions: &[i32],
     bounds: (Bound, Bound),
 ) -> anyhow::Result<OffsetRanges> {
-    // Before the offsets: those of a topic that is made again in between would otherwise pass for this topic's.
+    // Before the offsets: those of a topic that is created again in between would otherwise pass for this topic's.
     let topic_id = reader.topic_id(topic);
     let spans = reader
         .spans(topic, partitions, bounds)

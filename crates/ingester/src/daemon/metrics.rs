@@ -21,7 +21,7 @@ const ROW_BUCKETS: &[f64] =
 service::metrics! {
     /// The ingester's metrics.
     pub struct IngesterMetrics "publication_ingester_" {
-        /// Records read and done with, by what became of them; a record merged away within a batch is unchanged, and a publication that two batches write at the same time may be inserted in both.
+        /// Finished records, by outcome. A record that another record of its batch replaces is unchanged; a publication that two batches write at the same time may be inserted in both.
         pub records_total: IntCounterVec["outcome" = OUTCOMES],
         /// Records of an assigned partition not yet written; -1 while its end is not known.
         pub lag_records: IntGaugeVec["topic", "partition"],
@@ -47,7 +47,7 @@ service::metrics! {
         /// Partitions assigned or revoked, counted once a callback.
         pub rebalances_total: IntCounter,
         /// Records lost before they were read, as far as their number is known: to retention, with a topic that was
-        /// deleted and made again, in a batch that is damaged, or skipped because somebody set the group's offset forwards.
+        /// deleted and created again, in a batch that is damaged, or skipped because somebody set the group's offset forwards.
         pub offset_gap_records_total: IntCounter,
         /// Dead letters acknowledged by the broker, by code.
         pub dead_letters_total: IntCounterVec["code"],

@@ -234,7 +234,7 @@ async fn make_dead_letter_topic(settings: Settings) -> anyhow::Result<()> {
     while let Err(error) = kafka::create_topic(&settings).await {
         if !std::mem::replace(&mut is_said, true) {
             let topic = settings.kafka.dead_letter_topic.as_str();
-            tracing::warn!(topic, %error, "no answer about the dead-letter topic; asking on");
+            tracing::warn!(topic, %error, "the broker has not answered about the dead-letter topic; the ingester asks again until it does");
         }
         tokio::time::sleep(BROKER_WAIT).await;
     }

@@ -26,7 +26,7 @@ const MAX_BYTES: u64 = 16 << 20;
 enum PollError {
     #[error("fetching failed: {0}")]
     Fetch(#[from] ureq::Error),
-    #[error("fetching failed: the server breaks the protocol, or redirects to what is no URL")]
+    #[error("fetching failed: the server violates HTTP, or redirects to an invalid URL")]
     Protocol,
     #[error("it {0}")]
     Refused(#[from] enrich::Refusal),

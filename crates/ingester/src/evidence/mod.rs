@@ -143,12 +143,12 @@ impl EvidenceLoader {
             (Some(reason), _) => {
                 tracing::error!(
                     reason,
-                    "exit lists cannot be looked through: verdicts lack them until they can"
+                    "exit lists cannot be read: verdicts lack them until they can be read"
                 );
                 Some((reason, Instant::now()))
             }
             (None, Some(_)) => {
-                tracing::info!("exit lists can be looked through again");
+                tracing::info!("exit lists can be read again");
                 None
             }
             (None, None) => None,
@@ -199,7 +199,7 @@ async fn watched<T>(refresh: impl Future<Output = T>, mut tell_ages: impl FnMut(
         }
         if began.elapsed() >= LONG && !std::mem::replace(&mut is_said, true) {
             tracing::warn!(
-                "exit lists have been looked through for a minute: their folder may not answer; verdicts lack newer lists until it does"
+                "reading the exit lists has taken more than a minute: their folder may not answer; verdicts lack newer lists until it does"
             );
         }
     }

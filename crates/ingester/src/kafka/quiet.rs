@@ -112,7 +112,7 @@ impl ClientContext for Quiet {
             *self.0.unreadable.lock() = Some(offset);
         }
         self.0.trouble.error(&error, reason);
-        // Clients are made again while something is missing, each with errors of its own.
+        // Clients are recreated while something is missing, each with errors of its own.
         let is_news = self.0.repeated.is_news(&error);
         if is_news && config::is_new_line("ERROR", reason, Instant::now()) {
             tracing::warn!(%error, reason, "kafka, outside of the group");

@@ -180,7 +180,7 @@ fn fits(findings: &mut Findings, source: &TopicFacts, letters: &TopicFacts) {
     if let Some(segment) = letters.number("segment.bytes").filter(|segment| *segment < largest) {
         findings.warning(
             "dead_letters.segment",
-            format!("segment.bytes is {segment}, less than the largest letter ({largest}), which must fit into one: the largest dead letters go without their value"),
+            format!("segment.bytes is {segment}, less than the largest dead letter ({largest}), which must fit into one: the largest dead letters go without their value"),
         );
     }
     for name in ["message.timestamp.before.max.ms", "message.timestamp.after.max.ms"] {

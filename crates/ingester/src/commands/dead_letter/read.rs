@@ -96,7 +96,7 @@ async fn whole(originals: &Originals, chunk: Chunk, counts: &Counts) -> anyhow::
                 let origin = DeadLetter(&record).origin();
                 tracing::error!(
                     origin,
-                    "the letter has a part of its record only, and the record is gone: it cannot be redriven"
+                    "the dead letter has only a part of its record, and the record is gone: it cannot be redriven"
                 );
                 leave_out(counts, ORIGINAL_GONE, &record);
             }

@@ -98,7 +98,7 @@ impl Group {
     fn describe(&self, code: &str) -> String {
         let time = |at: &Option<String>| at.clone().unwrap_or_else(|| "an unknown time".to_owned());
         format!(
-            "{code}: {} letters from {} to {}: {} still bad, {} to redrive, {} done",
+            "{code}: {} dead letters from {} to {}: {} still bad, {} to redrive, {} done",
             self.letters,
             time(&self.first),
             time(&self.last),

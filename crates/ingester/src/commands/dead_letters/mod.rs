@@ -29,10 +29,10 @@ const EVERYTHING: (Bound, Bound) = (Bound::Earliest, Bound::Latest);
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// Count the letters by code: still bad, to be redriven, done
+    /// Count the dead letters by code: still bad, to be redriven, done
     ///
     /// Every dead letter is evaluated again by today's configuration. `still_bad` is rejected today as well; `to_redrive` would
-    /// be written now; `done` says nothing that the table does not say already, because it was redriven or sent again.
+    /// be written now; `done` would not change the table, because it was redriven or sent again.
     List {
         #[command(flatten)]
         selection: Selection,
@@ -40,7 +40,7 @@ pub(crate) enum DeadLettersCommand {
         #[arg(long, value_enum)]
         output: Option<Output>,
     },
-    /// Show a letter with the reason and today's evaluation, its addresses masked
+    /// Show a dead letter with the reason and today's evaluation, its addresses masked
     Show {
         /// The partition of the dead-letter topic
         partition: i32,
@@ -50,9 +50,9 @@ pub(crate) enum DeadLettersCommand {
         #[arg(long, value_enum)]
         output: Option<Output>,
     },
-    /// Put letters through the loop once more: what is an event now becomes a row, what is still bad stays where it is
+    /// Process dead letters again: an event that is valid now becomes a row; the topic does not change
     Redrive(Redrive),
-    /// Write letters as JSON lines, addresses masked
+    /// Write dead letters as JSON lines, addresses masked
     Export {
         #[command(flatten)]
         selection: Selection,
@@ -65,7 +65,7 @@ pub(crate) enum DeadLettersCommand {
     },
 }
 
-/// Which letters go through the loop.
+/// Which dead letters to process again.
 #[derive(Debug, Args)]
 pub(crate) struct Redrive {
     #[command(flatten)]
@@ -188,7 +188,7 @@ async fn show(
         Ok(())
     })
     .await?;
-    let record = found.with_context(|| format!("there is no letter {partition} {offset}"))?;
+    let record = found.with_context(|| format!("there is no dead letter {partition} {offset}"))?;
     let context = Context::load(settings.clone()).await?;
     let whole = Originals::new(settings).whole(&record).await?;
     let today = match whole.map(|record| context.evaluator.evaluate(&record)) {

@@ -108,7 +108,7 @@ impl DeadLetters {
             return;
         }
         if let Err(error) = create_topic(&self.settings).await {
-            tracing::debug!(%error, "no answer to making the dead-letter topic");
+            tracing::debug!(%error, "the broker has not answered the request to create the dead-letter topic");
         }
         *created = Some(Instant::now());
     }
@@ -145,7 +145,7 @@ impl DeadLetters {
             let at = &record.position;
             tracing::warn!(
                 topic = %at.topic, partition = at.partition, offset = at.offset, %error, ?changes,
-                "the dead-letter topic refused a letter, and took a lesser one"
+                "the dead-letter topic refused a whole dead letter and accepted a reduced one"
             );
         }
     }
@@ -210,7 +210,7 @@ impl ports::DeadLetters for DeadLetters {
                 None => error.to_string(),
             },
             (None, Failed::EveryLetter(error)) => {
-                format!("the topic refuses every letter, even one without a value: {error}")
+                format!("the topic refuses every dead letter, even one without a value: {error}")
             }
         };
         Err(Undelivered { position: record.position.clone(), reason })

@@ -73,7 +73,7 @@ fn warn_of_deletion(
                 topic,
                 key,
                 value,
-                "the dead-letter topic deletes letters: set it to {ours}"
+                "the dead-letter topic deletes dead letters: set it to {ours}"
             );
         }
     }

@@ -51,7 +51,7 @@ async fn answer(store: &dyn Positions, request: Request) -> Result<Answer, store
     }
 }
 
-/// A broker forgets the group's offsets when a topic is deleted. Where this one was made again while no ingester ran, only the
+/// A broker forgets the group's offsets when a topic is deleted. If this topic was created again while no ingester ran, only the
 /// table shows that there was another.
 async fn tell_of_another_topic(
     store: &dyn Positions,
@@ -69,7 +69,7 @@ async fn tell_of_another_topic(
     if others.any(|other| other.position.is_some() && new.contains(&other.partition)) {
         tracing::warn!(
             group = key.group, topic_id = key.topic_id, partitions = ?new,
-            "the group has read another topic before: if that was this one, deleted and made again while no ingester ran, what was unread in it is lost"
+            "the group has read another topic before: if this topic was deleted and created again while no ingester ran, the unread records of the deleted topic are lost"
         );
     }
     Ok(())
@@ -271,7 +271,7 @@ impl Context {
         }
         tracing::info!(
             topic = %self.topic, partitions = ?doubted,
-            "the database's account is not as it was left (another database, or another owner): it is claimed again"
+            "the database's account is not as this ingester left it (another database, an earlier state of it, or another owner): the ingester claims it again"
         );
         let list = self.list(doubted.iter().map(|&partition| (partition, 0)));
         if self.fatal(list.and_then(|list| consumer.pause(&list))).is_none() {
@@ -319,14 +319,14 @@ impl Context {
                 let skipped = count(from, to);
                 tracing::warn!(
                     %topic, partition, from, to, skipped,
-                    "somebody else has set the group's offset forwards: it is obeyed, and the records between are skipped"
+                    "another program has set the group's offset forwards: the ingester reads from there and skips the records between"
                 );
                 self.observer.lost(skipped);
             }
             Note::Reset { from, to } => {
                 tracing::warn!(
                     %topic, partition, from, to, read_again = count(to, from),
-                    "somebody else has set the group's offset back: it is obeyed"
+                    "another program has set the group's offset back: the ingester reads again from there"
                 );
             }
         }

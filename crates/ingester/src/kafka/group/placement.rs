@@ -89,7 +89,7 @@ impl Context {
         };
         let topic_id = topic_id.map_err(|error| format!("the topic's id is not known: {error}"))?;
         if topic_id.as_deref().is_some_and(|id| self.state().is_another_topic(id)) {
-            return Err("the topic was made again".to_owned());
+            return Err("the topic was created again".to_owned());
         }
         let (partitions, mut result) = self.claimed(partitions, topic_id.as_deref());
         if partitions.is_empty() {
@@ -434,16 +434,16 @@ impl Context {
         let what = match gap.cause {
             GapCause::Retention => "the broker deleted records before they were read",
             GapCause::Recreated => {
-                "the topic was made again: it is read from its first record, and what was not read of the old one is lost"
+                "the topic was created again: the ingester reads it from its first record, and the unread records of the deleted topic are lost"
             }
             GapCause::CutSomewhere => {
-                "the log was cut: it is read from its first record, and what was not read of the old one is lost"
+                "the log was cut: the ingester reads it from its first record, and the unread records of the old log are lost"
             }
             GapCause::Unreadable => {
-                "a batch is damaged on the broker's disk or cannot be unpacked: it is read on behind it"
+                "a batch is damaged on the broker's disk or cannot be unpacked: the ingester continues after the batch"
             }
             GapCause::Cut => {
-                "the log was cut and other records took the place of those cut off: it is read on from the cut"
+                "the log was cut and other records took the place of those cut off: the ingester continues from the cut"
             }
         };
         let records =

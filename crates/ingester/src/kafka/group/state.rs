@@ -303,7 +303,7 @@ impl PollState {
             self.is_recreated |= known.get_or_insert_with(|| id.to_owned()) != id;
         }
         for (number, log) in &mut self.logs {
-            // Another member reads this log now. If the topic is made again, what is lost is not known here.
+            // Another member reads this log now. If the topic is created again, what is lost is not known here.
             if log.topic_id.as_deref() == Some(id) && !self.partitions.contains_key(number) {
                 (log.end, log.committed) = (None, None);
             }
@@ -460,7 +460,7 @@ mod tests {
         }
         state.revoke(&[1]);
         state.topic_has("old");
-        // The broker takes the partitions of a deleted topic away; nobody else has them before it is made again.
+        // The broker takes the partitions of a deleted topic away; nobody else has them before it is created again.
         state.revoke(&[0]);
         state.topic_has("new");
         let known = |number| {

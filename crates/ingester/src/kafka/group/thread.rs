@@ -453,7 +453,7 @@ impl Poller {
         }
         // librdkafka repeats the error with every refresh of the metadata, for example for a missing topic.
         if context.repeated.is_news(error) {
-            tracing::warn!(%error, "reading from kafka; it goes on by itself");
+            tracing::warn!(%error, "reading from kafka failed; librdkafka retries by itself");
         }
         true
     }

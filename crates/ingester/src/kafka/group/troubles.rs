@@ -27,14 +27,14 @@ impl Context {
                 if self.observer.waits_for(what, reason.clone()) {
                     tracing::warn!(
                         reason,
-                        "not reading, or not all; it goes on by itself when this is over"
+                        "not reading some or all partitions; reading resumes by itself when the cause is gone"
                     );
                 }
             }
             None if is_told => {
                 self.state().told.remove(&what);
                 self.observer.has(what);
-                tracing::info!(trouble = ?what, "over: reading goes on");
+                tracing::info!(trouble = ?what, "the trouble is over: reading resumes");
             }
             None => {}
         }
@@ -66,17 +66,17 @@ impl Context {
         };
         let away = away_for.filter(|away| *away >= self.session).map(|away| {
             let seconds = away.as_secs();
-            format!("the group has had no coordinator for {seconds} s; the last word about a broker: {words}")
+            format!("the group has had no coordinator for {seconds} s; the last message about a broker: {words}")
         });
         self.show(GroupWait::Coordinator, away);
         // librdkafka does not report every refusal: after some it only retries, without end.
         let patience = self.session + JOIN;
         let silent = joining_for.filter(|joining| *joining >= patience).map(|joining| {
             let seconds = joining.as_secs();
-            format!("it has been joining for {seconds} s (librdkafka: {join_state}), and nobody says why; the last word about a broker: {words}")
+            format!("joining has lasted {seconds} s, and the group gives no reason (librdkafka: {join_state}); the last message about a broker: {words}")
         });
         let kept_out = trouble.or(silent).map(|words| {
-            format!("the group does not take this member: {words}; `kafka-consumer-groups --describe --members` names the others")
+            format!("the group does not accept this member: {words}; `kafka-consumer-groups --describe --members` lists the other members")
         });
         self.show(GroupWait::Membership, kept_out);
     }
@@ -90,7 +90,7 @@ impl Context {
             since.is_some_and(|since| since.elapsed() >= self.session * sessions)
         };
         if state.is_recreated {
-            Some("the topic was made again")
+            Some("the topic was created again")
         } else if state.unconnected.is_none() && is_over(state.coordinator_away, 2) {
             Some("the group's coordinator stays away")
         } else if is_over(state.unconnected, 6) {

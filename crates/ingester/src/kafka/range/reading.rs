@@ -130,7 +130,7 @@ impl Range {
         let Unreadable { partition, offsets, .. } = found;
         tracing::warn!(
             topic = %self.topic, partition, from = offsets.start, to = offsets.end - 1,
-            "a batch is damaged on the broker's disk or cannot be unpacked: it is passed over"
+            "a batch is damaged on the broker's disk or cannot be unpacked: reading continues after it"
         );
         next_offsets.insert(partition, offsets.end);
         self.place(partition, offsets.end)?;
@@ -309,8 +309,8 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Of a topic that was made again librdkafka 2.12 may read nothing, see `Poller::recreate_client`, and the offsets are of
-    /// another log.
+    /// Of a topic that was created again librdkafka 2.12 may read nothing, see `Poller::recreate_client`, and the offsets
+    /// belong to another log.
     ///
     /// # Errors
     /// When it was.
@@ -319,7 +319,7 @@ impl Watch {
         if let Some(Ok(Some(id))) = ids.answer(patience)
             && *self.first.get_or_insert_with(|| id.clone()) != id
         {
-            bail!("the topic was made again while it was read");
+            bail!("the topic was created again while it was read");
         }
         if self.asked.elapsed() >= TOPIC_ID_INTERVAL {
             self.asked = Instant::now();
