@@ -93,7 +93,8 @@ impl Graph {
         arrows.into_values().collect()
     }
 
-    /// The module from which a mention uses an item. A mention of the module alone (`use crate::a;`) does not count as a use.
+    /// The module from which a mention uses an item, or all items (`use crate::a::*;`). A mention of the module alone
+    /// (`use crate::a;`) does not count as a use.
     fn used_module(&self, module: &Module, mention: &Mention) -> Option<&[String]> {
         let (owner, is_item) = self.resolve(module, &mention.path, LONGEST_CHAIN)?;
         let handed_on = mention.reexport && owner.path.starts_with(&module.path);

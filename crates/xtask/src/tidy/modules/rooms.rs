@@ -120,6 +120,12 @@ mod tests {
             said(&[("decode", "fn f(_: super::pipeline::Thing) {}")]),
             ["src/decode.rs:1: room decode must not use pipeline"]
         );
+        for glob in ["use crate::kafka::*;", "use crate::kafka; use kafka::*;"] {
+            assert_eq!(
+                said(&[("pipeline", glob)]),
+                ["src/pipeline.rs:1: room pipeline must not use kafka"]
+            );
+        }
         assert_eq!(
             said(&[("kafka", "use crate::evidence::Thing;")]),
             ["src/kafka.rs:1: room kafka must not use evidence"]

@@ -7,7 +7,8 @@ use syn::{Attribute, Item, Visibility};
 /// A path in a `use`, a signature, a body or a macro's arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mention {
-    /// The segments, beginning with `crate`, `self`, `super` or a known name. Inline modules are removed.
+    /// The segments, beginning with `crate`, `self`, `super` or a known name. Inline modules are removed. For all names of a
+    /// module (`use a::*`) the last segment is `*`.
     pub(super) path: Vec<String>,
     /// The line, from 1.
     pub(super) line: usize,
@@ -83,7 +84,8 @@ impl Source {
     }
 
     fn mention(&mut self, named: &Named, reexport: bool, depth: usize) {
-        if let Some(path) = leave_inline_modules(&named.path, depth) {
+        if let Some(mut path) = leave_inline_modules(&named.path, depth) {
+            path.extend(named.all.then(|| "*".to_owned()));
             self.mentions.push(Mention { path, line: named.line, reexport });
         }
     }
@@ -260,7 +262,7 @@ mod tests {
     #[test]
     fn every_form_of_use_is_read() {
         let text = "use crate::a::{self, b::C, d as e};\npub use super::f::*;\n";
-        assert_eq!(mentioned(text), ["crate::a", "crate::a::b::C", "crate::a::d", "super::f"]);
+        assert_eq!(mentioned(text), ["crate::a", "crate::a::b::C", "crate::a::d", "super::f::*"]);
         let source = Source::parse(text).unwrap();
         let names: Vec<Option<&str>> =
             source.imports.iter().map(|import| import.name.as_deref()).collect();
