@@ -93,7 +93,7 @@ pub(crate) fn check(members: &[Member]) -> Vec<Violation> {
             None => violations.push(Violation::new(
                 &member.path,
                 1,
-                format!("{} has no place among the arrows of the house", member.name),
+                format!("{} is not listed in arrows.rs", member.name),
             )),
         }
         let never =
@@ -194,10 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn a_new_member_needs_a_place() {
+    fn a_new_member_must_be_listed() {
         assert_eq!(
             said(&[member("extra", &[])]),
-            ["crates/extra/Cargo.toml:1: extra has no place among the arrows of the house"]
+            ["crates/extra/Cargo.toml:1: extra is not listed in arrows.rs"]
         );
     }
 }

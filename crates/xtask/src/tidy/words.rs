@@ -19,6 +19,9 @@ const WORDS: &[(&str, &str)] = &[
     (concat!("wea", "ther"), "network fault"),
 ];
 
+/// Phrases that no text may have, with their replacements. Names may have them.
+const PHRASES: &[(&str, &str)] = &[(concat!("made", " again"), "recreated")];
+
 /// Names that no type and no module of a crate may have, with their replacements. In sentences they are allowed.
 const NAMES: &[(&str, &[(&str, &str)])] = &[
     (
@@ -63,9 +66,12 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Violation> {
     let mut found: BTreeMap<String, (usize, &str, usize)> = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let words = words(line).filter_map(|word| Some((instead(WORDS, &word)?, word)));
+        let lower = line.to_lowercase();
+        let phrases = PHRASES.iter().filter(|(phrase, _)| lower.contains(*phrase));
+        let phrases = phrases.map(|&(phrase, instead)| (instead, phrase.to_owned()));
         let name = path.ends_with(".rs").then(|| defined_name(line)).flatten();
         let name = name.and_then(|name| Some((instead(&names, name)?, name.to_owned())));
-        for (instead, word) in words.chain(name) {
+        for (instead, word) in words.chain(phrases).chain(name) {
             found.entry(word).or_insert((index + 1, instead, 0)).2 += 1;
         }
     }
@@ -134,6 +140,15 @@ mod tests {
         assert_eq!(said("a.rs", &format!("{word}s and un{word}")), Vec::<String>::new());
         assert_eq!(said("a.md", &format!("\nThe {word}.\n")).len(), 1);
         assert_eq!(said("a.json", word), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_phrase_is_found_in_sentences() {
+        let (phrase, instead) = PHRASES[0];
+        assert_eq!(
+            said("a.rs", &format!("// It was {phrase}.\nfn {}() {{}}\n", phrase.replace(' ', "_"))),
+            [format!("a.rs:1: `{phrase}` is not a word of the house: {instead}")]
+        );
     }
 
     #[test]
