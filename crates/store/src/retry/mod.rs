@@ -76,7 +76,8 @@ impl<S: ?Sized> Retrying<S> {
         &self.inner
     }
 
-    /// Retries until the operation succeeds or fails permanently.
+    /// Retries until the operation succeeds or fails permanently. The whole operation is repeated unchanged, also after a
+    /// time limit.
     ///
     /// # Errors
     /// The error of the last try, if waiting does not help.
@@ -160,8 +161,31 @@ impl<S: PublicationTable + ?Sized> PublicationTable for Retrying<S> {
 
 #[async_trait]
 impl<S: PublicationReader + ?Sized> PublicationReader for Retrying<S> {
+    /// One statement, unless it reaches a time limit: then several keys are read in halves, down to a single key, which is
+    /// retried unchanged.
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
-        self.retry(|| self.inner.find(ids)).await
+        let mut found = Vec::with_capacity(ids.len());
+        let mut parts = vec![ids];
+        let mut wait = Wait::new(&*self.observer).begins();
+        while let Some(part) = parts.pop() {
+            match self.inner.find(part).await {
+                Ok(rows) => {
+                    self.has_served();
+                    found.extend(rows);
+                    wait = Wait::new(&*self.observer).begins();
+                }
+                Err(error @ Error::TimedOut(_)) if part.len() > 1 => {
+                    wait.note(&error);
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+                Err(error) => {
+                    self.pause(&mut wait, error).await?;
+                    parts.push(part);
+                }
+            }
+        }
+        Ok(found)
     }
 
     async fn list(

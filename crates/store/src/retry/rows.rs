@@ -119,8 +119,9 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
     /// Writes rows until each is written or refused.
     ///
     /// - A transient error is retried, for as long as it takes.
-    /// - A part that reached a time limit is retried in halves, down to a single row, never unchanged. So is a part
-    ///   that keeps failing with another transient error while a typical row passes.
+    /// - A part of several rows that reached a time limit is retried in halves, never unchanged. So is a part that keeps
+    ///   failing with another transient error while a typical row passes. A single row is retried unchanged, after the
+    ///   other parts.
     /// - A row is refused because of its data if the database refuses it before and after a typical row passes
     ///   ([`PublicationWriter::probe`]).
     /// - If the typical row fails too, most of the last rows were refused, or no partition takes a row, the table is at fault: no

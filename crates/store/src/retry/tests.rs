@@ -66,6 +66,45 @@ impl PublicationWriter for Scripted {
     }
 }
 
+#[async_trait]
+impl PublicationReader for Scripted {
+    async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
+        self.tries.lock().push(ids.len());
+        if let Some(error) = self.script.lock().pop_front() {
+            return Err(error);
+        }
+        let rows: Vec<_> = ids.iter().map(|id| row(id.name.as_str(), 1)).collect();
+        (self.rule.lock())(&rows)?;
+        Ok(rows.into_iter().map(Some).collect())
+    }
+
+    async fn list(
+        &self,
+        _: &Filter,
+        _: Option<&Cursor>,
+        _: u32,
+    ) -> Result<Vec<Publication>, Error> {
+        unreachable!("no test lists")
+    }
+
+    async fn history(
+        &self,
+        _: &[PackageName],
+        _: u64,
+        _: EachPackage<'_>,
+    ) -> Result<RowsRead, Error> {
+        unreachable!("no test reads a history")
+    }
+
+    async fn search(&self, _: &str, _: Option<&str>, _: u32) -> Result<Vec<PackageName>, Error> {
+        unreachable!("no test searches")
+    }
+
+    async fn ready(&self) -> Result<(), Error> {
+        unreachable!("no test asks for readiness")
+    }
+}
+
 struct Scene {
     store: Arc<Scripted>,
     observed: Arc<Observed>,
@@ -163,6 +202,23 @@ async fn a_batch_that_runs_into_a_time_limit_goes_in_halves() {
     assert_eq!(written.recorded.inserted, 37);
     assert_eq!(*scene.store.tries.lock(), [37, 18, 9, 9, 19, 9, 10]);
     assert!(scene.observed.told().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_run_into_a_time_limit_are_read_in_halves() {
+    let limit = || Error::TimedOut("canceling statement due to statement timeout".into());
+    let scene = scene([], move |rows| if rows.len() > 2 { Err(limit()) } else { Ok(()) });
+    let ids: Vec<_> = rows(7).into_iter().map(|row| row.id).collect();
+    let found = scene.retrying.find(&ids).await.unwrap();
+    assert_eq!(found.into_iter().flatten().map(|row| row.id).collect::<Vec<_>>(), ids);
+    assert_eq!(*scene.store.tries.lock(), [7, 3, 1, 2, 4, 2, 2]);
+    // A single key is read again unchanged, and so are several after another error.
+    for (error, keys) in [(limit(), 1), (Error::transient("connection refused"), 2)] {
+        scene.store.tries.lock().clear();
+        scene.store.script.lock().push_back(error);
+        assert_eq!(scene.retrying.find(&ids[..keys]).await.unwrap().len(), keys);
+        assert_eq!(*scene.store.tries.lock(), [keys, keys]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
