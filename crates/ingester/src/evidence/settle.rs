@@ -283,9 +283,7 @@ impl Settling {
         let horizon = evidence::now().before(self.settings.tor.settle_horizon);
         // Older rows are left to replays, because a row that no list can settle would start a pass each time.
         let unsettled = self.table.oldest_unsettled(horizon).await?;
-        let from = due.values().filter_map(|partition| partition.from);
-        let Some(start) = from.chain(unsettled).min() else { return Ok(Vec::new()) };
-        let start = start.before(TOLERANCE).max(horizon);
+        let Some(start) = start_of(due, unsettled, horizon) else { return Ok(Vec::new()) };
         let partitions: Vec<i32> = due.keys().copied().collect();
         tracing::info!(%start, ?partitions, "settling: evaluating again with new evidence");
         let left_out = Arc::new(OnceLock::new());
@@ -312,6 +310,16 @@ impl Settling {
         tracing::info!(records, rows, without_leader = ?left_out, "settling: done");
         Ok(left_out)
     }
+}
+
+/// The time of the first record of a pass, not before the horizon. `None` if new evidence cannot change any publication.
+fn start_of(
+    due: &BTreeMap<i32, Partition>,
+    unsettled: Option<Timestamp>,
+    horizon: Timestamp,
+) -> Option<Timestamp> {
+    let from = due.values().filter_map(|partition| partition.from);
+    Some(from.chain(unsettled).min()?.before(TOLERANCE).max(horizon))
 }
 
 /// Counts the records of a pass.
@@ -496,6 +504,24 @@ mod tests {
         assert_eq!(due(&settled, &known), []);
         let everything = Some(Timestamp::from_micros(0));
         assert_eq!(due(&settled, &with_older), [(0, from), (1, everything)]);
+    }
+
+    #[test]
+    fn a_pass_starts_five_minutes_before_the_earliest_publication_but_not_before_the_horizon() {
+        let minute = |minute: i64| Timestamp::from_micros(minute * HOUR / 60);
+        let start = |from: &[Option<i64>], unsettled: Option<i64>| {
+            let partition =
+                |from: &Option<i64>| Partition { from: from.map(minute), ..Partition::default() };
+            let due = (0..).zip(from.iter().map(partition)).collect();
+            start_of(&due, unsettled.map(minute), minute(100))
+        };
+        assert_eq!(start(&[None, None], None), None);
+        assert_eq!(start(&[None, None], Some(300)), Some(minute(295)));
+        assert_eq!(start(&[None, Some(200), Some(250)], Some(300)), Some(minute(195)));
+        assert_eq!(start(&[Some(200)], Some(150)), Some(minute(145)));
+        // Older records are left to replays.
+        assert_eq!(start(&[None], Some(104)), Some(minute(100)));
+        assert_eq!(start(&[Some(0)], Some(300)), Some(minute(100)));
     }
 
     #[test]
