@@ -77,7 +77,7 @@ pub(crate) async fn transaction(run: &mut Run<'_>) {
     let timeout = Duration::from_secs(if run.servers.full { 20 } else { 5 });
     let open = Transaction::begin_within(&run.scene.brokers, &run.scene.group, timeout).await;
     // Aborted records, which no consumer may see.
-    let (records, _) = run.target.beside(100);
+    let (records, _) = run.target.extra_events(100);
     open.produce(&run.scene.topic, records).await;
     drop(open);
     run.for_a(SESSION, async |_| true).await;

@@ -201,7 +201,7 @@ pub(crate) async fn run(servers: &mut Servers, fault: Fault, rounds: u32) -> Out
         Fault::LettersLost => unclean::letters(&mut run, rounds).await,
         _ => {
             run.under_load().await;
-            let beside = match fault {
+            let others = match fault {
                 Fault::Freeze => 1,
                 Fault::UncleanLoaded
                 | Fault::Promoted
@@ -212,7 +212,7 @@ pub(crate) async fn run(servers: &mut Servers, fault: Fault, rounds: u32) -> Out
                 | Fault::Upgraded => 2,
                 _ => 0,
             };
-            (0..beside).for_each(|_| run.start_ingester(&[]));
+            (0..others).for_each(|_| run.start_ingester(&[]));
             run.starts_earlier = false;
             for round in 0..rounds {
                 run.a_while(1_500).await;
@@ -314,7 +314,7 @@ async fn deadlock(run: &mut Run<'_>) {
         };
         run.ingesters.iter().map(of).sum()
     };
-    let numbers = [(); 2].map(|()| run.target.oracle().number_beside());
+    let numbers = [(); 2].map(|()| run.target.oracle().extra_number());
     let name = |n: usize| format!("package-{}", numbers[n]);
     let made = |revision| numbers.map(|number| Made::Event { number, revision });
     let records =
@@ -383,9 +383,9 @@ async fn database_away(run: &mut Run<'_>, round: u32) {
             run.execute("SELECT pg_reload_conf()").await.expect("a superuser may");
             let time = Duration::from_secs(if full { 60 } else { 3 });
             stays_paused(run, time).await;
-            let again = "SET default_transaction_read_only = off";
+            let writable = "SET default_transaction_read_only = off";
             let reset = "ALTER SYSTEM RESET default_transaction_read_only";
-            run.execute(again).await.expect("any session may");
+            run.execute(writable).await.expect("any session may");
             run.execute(reset).await.expect("a superuser may");
             run.execute("SELECT pg_reload_conf()").await.expect("a superuser may");
         }

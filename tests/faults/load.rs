@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// One of so many records is poison.
 const POISON_EVERY: usize = 50;
 /// The first number for events outside of the load.
-const BESIDE: usize = 100_000_000;
+const EXTRA: usize = 100_000_000;
 
 /// The expected rows and dead letters, when everything has been read.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Oracle {
     /// By record key, which is unique: the code, and whether the topic still has the record.
     pub(crate) poison: BTreeMap<String, (&'static str, bool)>,
     next: usize,
-    beside: usize,
+    extra: usize,
 }
 
 /// The revisions that a row may have.
@@ -108,9 +108,9 @@ impl Oracle {
     }
 
     /// A number for an event outside of the load.
-    pub(crate) fn number_beside(&mut self) -> usize {
-        self.beside += 1;
-        BESIDE + self.beside
+    pub(crate) fn extra_number(&mut self) -> usize {
+        self.extra += 1;
+        EXTRA + self.extra
     }
 }
 
@@ -142,14 +142,14 @@ impl Target {
     }
 
     /// Produces events outside of the load and waits for the broker. Returns their positions.
-    pub(crate) async fn send_beside(&self, count: usize) -> Vec<(i32, i64)> {
-        let (records, made) = self.beside(count);
+    pub(crate) async fn send_extra(&self, count: usize) -> Vec<(i32, i64)> {
+        let (records, made) = self.extra_events(count);
         self.put(records, &made).await
     }
 
     /// Produces invalid records of all kinds, outside of the load, and waits for the broker.
     pub(crate) async fn send_poison(&self, count: usize) {
-        let numbers = (0..count).map(|_| self.oracle().number_beside());
+        let numbers = (0..count).map(|_| self.oracle().extra_number());
         let made = numbers.map(|number| {
             let (code, record) = poison::record(number);
             (record, Made::Poison { number, code })
@@ -159,9 +159,9 @@ impl Target {
     }
 
     /// Generates events outside of the load.
-    pub(crate) fn beside(&self, count: usize) -> (Vec<Record>, Vec<Made>) {
+    pub(crate) fn extra_events(&self, count: usize) -> (Vec<Record>, Vec<Made>) {
         let mut oracle = self.oracle();
-        let numbers = (0..count).map(|_| oracle.number_beside());
+        let numbers = (0..count).map(|_| oracle.extra_number());
         let made = |number| (generated(number, 0), Made::Event { number, revision: 0 });
         numbers.map(made).unzip()
     }

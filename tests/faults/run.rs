@@ -195,7 +195,7 @@ impl<'w> Run<'w> {
     /// its row, because it is behind all waiting records.
     pub(crate) async fn recovered(&mut self) {
         let began = Instant::now();
-        let number = self.target.oracle().number_beside();
+        let number = self.target.oracle().extra_number();
         let made = [Made::Event { number, revision: 0 }];
         self.target.put(vec![generated(number, 0)], &made).await;
         let before = self.done();

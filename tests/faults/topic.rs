@@ -23,7 +23,7 @@ pub(crate) async fn retention(run: &mut Run<'_>, rounds: u32) {
         caught_up(run).await;
         run.ingesters.remove(0).stop();
         // Not registered with the oracle yet, because deleted records are not expected.
-        let (records, made) = run.target.beside(1_000);
+        let (records, made) = run.target.extra_events(1_000);
         let positions = run.target.put(records, &[]).await;
         let keep = usize::try_from(run.servers.random.below(1_000)).unwrap_or(0);
         let before = positions[keep].1;
@@ -51,7 +51,7 @@ pub(crate) async fn recreated(run: &mut Run<'_>, rounds: u32) {
         run.scene.make_topic(1, &[]).await;
         run.look_at_topic_anew();
         let more = if round % 2 == 0 { 3_000 } else { 50 };
-        let numbers: Vec<usize> = (0..more).map(|_| run.target.oracle().number_beside()).collect();
+        let numbers: Vec<usize> = (0..more).map(|_| run.target.oracle().extra_number()).collect();
         let made: Vec<Made> =
             numbers.iter().map(|number| Made::Event { number: *number, revision: 0 }).collect();
         let records = numbers.iter().map(|n| generated(*n, 0)).collect();
@@ -80,7 +80,7 @@ pub(crate) async fn partitions(run: &mut Run<'_>, rounds: u32) {
         count += 2;
         testkit::add_partitions(&run.scene.brokers, &run.scene.topic, count).await;
         run.look_at_topic_anew();
-        let number = run.target.oracle().number_beside();
+        let number = run.target.oracle().extra_number();
         let partition = i32::try_from(count - 1).ok();
         let record = Record { partition, ..generated(number, 0) };
         run.target.put(vec![record], &[Made::Event { number, revision: 0 }]).await;

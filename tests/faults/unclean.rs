@@ -53,18 +53,18 @@ pub(crate) async fn source(run: &mut Run<'_>, rounds: u32) {
         run.target.send(500).await;
         caught_up(run).await;
         let pair = leave_one(run, &topic).await;
-        run.target.send_beside(DOOMED).await;
+        run.target.send_extra(DOOMED).await;
         caught_up(run).await;
         let before = if stopped { 0.0 } else { gap(run) };
         if stopped {
             run.ingesters.remove(0).stop();
             // These are lost before any ingester reads them.
-            let (records, _) = run.target.beside(300);
+            let (records, _) = run.target.extra_events(300);
             run.target.put(records, &[]).await;
         }
         run.servers.nodes.kafka.kill(&[pair.leads]);
         elect(run, &topic, &pair).await;
-        run.target.send_beside(if longer { 2 * DOOMED } else { DOOMED / 4 }).await;
+        run.target.send_extra(if longer { 2 * DOOMED } else { DOOMED / 4 }).await;
         if stopped {
             run.start_ingester(&[]);
         }

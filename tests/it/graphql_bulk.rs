@@ -92,8 +92,9 @@ async fn five_thousand_references_are_one_statement() {
     );
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("limits.max_refs") && message.contains("5000"), "{message}");
-    let again: Vec<(String, i64)> = sqlx::query_as(STATEMENTS).fetch_all(&pool).await.unwrap();
-    assert_eq!(again, statements, "a request that is refused asks the database nothing");
+    let statements_after: Vec<(String, i64)> =
+        sqlx::query_as(STATEMENTS).fetch_all(&pool).await.unwrap();
+    assert_eq!(statements_after, statements, "a request that is refused asks the database nothing");
 
     // Their histories, too, of which each has another name.
     sqlx::raw_sql("SELECT pg_stat_statements_reset()").execute(&pool).await.unwrap();

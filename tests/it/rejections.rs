@@ -190,16 +190,16 @@ async fn every_record_that_is_no_event_is_a_dead_letter_once() {
 #[tokio::test]
 async fn a_dead_letter_that_came_back_counts_its_attempts() {
     let scene = Scene::new("attempts", 1).await;
-    let mut again = structured(&with(event("again", "1.0.0"), "/data/revision", json!(-1)));
-    again.headers.push(header("publication.error.attempts", "2"));
-    again.timestamp = Some(STAMPED);
-    let positions = scene.produce([again.clone()]).await;
+    let mut returned = structured(&with(event("again", "1.0.0"), "/data/revision", json!(-1)));
+    returned.headers.push(header("publication.error.attempts", "2"));
+    returned.timestamp = Some(STAMPED);
+    let positions = scene.produce([returned.clone()]).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
     let letters = dead_letters(&scene).await;
     let letter = &letters[&positions[0]];
     assert_eq!(letter.header("publication.error.attempts").as_deref(), Some("3"));
-    assert_eq!((&letter.key, &letter.value), (&again.key, &again.value));
+    assert_eq!((&letter.key, &letter.value), (&returned.key, &returned.value));
     ingester.stop();
 }
 

@@ -141,8 +141,8 @@ async fn a_replay_by_time_killed_half_way_and_resumed_restores_its_part() {
         assert_eq!(restored.get(key), Some(row));
     }
     assert_eq!(restored.len(), 30_000 + 3_000, "the part and what came meanwhile");
-    let again = scene.ask("replay", &["resume", &id], &[]);
-    assert!(again.code == Some(1) && again.log.contains("is done"), "{}", again.log);
+    let refused = scene.ask("replay", &["resume", &id], &[]);
+    assert!(refused.code == Some(1) && refused.log.contains("is done"), "{}", refused.log);
 }
 
 fn in_part(row: &Row) -> bool {
@@ -256,8 +256,12 @@ async fn a_running_replay_is_cancelled_and_one_that_is_taken_over_stops() {
         i64::try_from(written).unwrap(),
         "what was read is written, and counted"
     );
-    let again = scene.ask("replay", &["cancel", &id], &[]);
-    assert!(again.code == Some(1) && again.log.contains("is cancelled already"), "{}", again.log);
+    let refused = scene.ask("replay", &["cancel", &id], &[]);
+    assert!(
+        refused.code == Some(1) && refused.log.contains("is cancelled already"),
+        "{}",
+        refused.log
+    );
 
     let mut first = scene.start("replay", &["resume", &id], &[]);
     job_of(&mut first).await;
@@ -294,7 +298,7 @@ async fn a_replay_whose_job_the_database_lost_says_so() {
 /// The offsets of a job have no meaning in a topic that was created again, also between two runs of the job.
 #[tokio::test]
 async fn a_job_is_not_resumed_on_a_topic_that_was_created_again() {
-    let scene = Scene::new("made-again", 1).await;
+    let scene = Scene::new("recreated", 1).await;
     scene.produce((0..2_000).map(|n| generated(n, 0))).await;
     let mut running = scene.start("replay", &["--from", "0", "--rate", "200"], &[]);
     let id = job_of(&mut running).await;

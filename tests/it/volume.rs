@@ -14,9 +14,9 @@ async fn a_hundred_thousand_events_become_the_right_rows() {
     let scene = Scene::new("volume", 8).await;
     // Half of the repetitions follow soon after their originals, in the same batch; the others come at the end.
     let events = (0..PUBLICATIONS).flat_map(|n| {
-        let again = (n < DUPLICATES / 2).then(|| generated(n, 0));
+        let repeated = (n < DUPLICATES / 2).then(|| generated(n, 0));
         let revised = (n < REVISIONS / 2).then(|| generated(n, 1));
-        [Some(generated(n, 0)), revised, again].into_iter().flatten()
+        [Some(generated(n, 0)), revised, repeated].into_iter().flatten()
     });
     let late = (DUPLICATES / 2..DUPLICATES).map(|n| generated(n, 0));
     let revised = (REVISIONS / 2..REVISIONS).map(|n| generated(n, 1));

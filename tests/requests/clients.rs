@@ -109,7 +109,7 @@ impl Clients {
                 if let Some(tag) =
                     answer.header("etag").filter(|_| outcome == Outcome::Right && one_in(random, 2))
                 {
-                    self.again(&request, tag)?;
+                    self.revalidate(&request, tag)?;
                 }
             }
             self.made.fetch_add(1, Ordering::SeqCst);
@@ -118,12 +118,14 @@ impl Clients {
     }
 
     /// Repeats the request with `If-None-Match`.
-    fn again(&self, request: &Request, tag: &str) -> Result<(), String> {
-        let mut again = request.clone();
-        again.http.headers.push(("if-none-match", format!("\"x\", W/{tag}")));
+    fn revalidate(&self, request: &Request, tag: &str) -> Result<(), String> {
+        let mut conditional = request.clone();
+        conditional.http.headers.push(("if-none-match", format!("\"x\", W/{tag}")));
         let (before, epoch) = (self.table.there(), self.epoch.load(Ordering::SeqCst));
-        let answer =
-            again.http.send(&self.http, None).map_err(|error| format!("no answer: {error}"))?;
+        let answer = conditional
+            .http
+            .send(&self.http, None)
+            .map_err(|error| format!("no answer: {error}"))?;
         let unchanged = self.table.under_way() == before
             && epoch % 2 == 0
             && self.epoch.load(Ordering::SeqCst) == epoch;

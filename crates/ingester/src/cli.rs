@@ -131,7 +131,7 @@ impl Command {
         match self {
             Self::Run => {
                 let ingester = Ingester::bind(settings).await?;
-                tokio::spawn(notify::keep_told(ingester.health(), stop.clone()));
+                tokio::spawn(notify::report_to_supervisor(ingester.health(), stop.clone()));
                 ingester.run(stop).await.map(|()| true)
             }
             Self::Replay(replay) => replay.run(settings, stop).await,

@@ -8,7 +8,7 @@ use query::{Cli, Command, DEFAULT_FILE, PREFIX, QuerySettings, Server};
 use service::{allocation, config, lifecycle, notify, telemetry};
 
 fn main() -> ExitCode {
-    allocation::keep_little_free();
+    allocation::limit_free_memory();
     lifecycle::program(run)
 }
 
@@ -29,7 +29,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 async fn serve(settings: QuerySettings) -> anyhow::Result<()> {
     let stop = lifecycle::stop_on_signals()?;
     let server = Server::bind(settings).await?;
-    tokio::spawn(notify::keep_told(server.health(), stop.clone()));
+    tokio::spawn(notify::report_to_supervisor(server.health(), stop.clone()));
     let served = server.serve(stop).await;
     served.unwrap_or_else(|late| tracing::warn!("{late}; the requests in progress were cut off"));
     Ok(())

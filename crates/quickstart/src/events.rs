@@ -175,9 +175,9 @@ mod tests {
     fn the_same_events_come_out_every_time() {
         let releases = releases::load().unwrap();
         let lists = ExitLists::plan(releases.iter().map(|release| release.created));
-        let again = ExitLists::plan(releases.iter().map(|release| release.created));
+        let second = ExitLists::plan(releases.iter().map(|release| release.created));
         for (number, release) in releases.iter().enumerate().step_by(500) {
-            assert_eq!(record(number, release, &lists), record(number, release, &again));
+            assert_eq!(record(number, release, &lists), record(number, release, &second));
         }
         let scoped = releases.iter().find(|r| r.id.name.as_str().starts_with('@')).unwrap();
         assert!(record(0, scoped, &lists).key.starts_with("pkg:npm/%40"));

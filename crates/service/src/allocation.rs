@@ -13,7 +13,7 @@
 ///
 /// All threads share two heaps (M_ARENA_MAX). By default there are up to eight for each processor, and each keeps what its
 /// threads needed at most: with a thread for each connection to SQLite the process kept half as much again.
-pub fn keep_little_free() {
+pub fn limit_free_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use nix::libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, mallopt};

@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// while [`Health::live`] is true. Up means that the configuration is valid and the admin listener is bound: a daemon
 /// that waits for its database is up, because a restart would not help. The stop is notified as soon as `stop` is
 /// cancelled. Returns at once if there is no service manager (`NOTIFY_SOCKET` is not set), and otherwise never.
-pub async fn keep_told(health: Arc<dyn Health>, stop: CancellationToken) {
+pub async fn report_to_supervisor(health: Arc<dyn Health>, stop: CancellationToken) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }

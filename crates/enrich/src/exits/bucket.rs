@@ -34,7 +34,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Whether the list has enough addresses to cover the family. The caller handles that exit lists cover IPv4 only.
-    pub(super) fn holds_enough(&self, family: Family, rules: &TorRules) -> bool {
+    pub(super) fn has_enough(&self, family: Family, rules: &TorRules) -> bool {
         self.distinct[family as usize] >= rules.min_addresses
     }
 }

@@ -211,7 +211,7 @@ impl ListHistory {
             for family in Family::ALL {
                 // The exit scanner finds IPv4 exits only.
                 let may_cover = family == Family::V4 || self.source == Source::Snapshot;
-                if may_cover && entry.holds_enough(family, rules) {
+                if may_cover && entry.has_enough(family, rules) {
                     covering[family as usize].push(entry.as_of);
                 }
             }

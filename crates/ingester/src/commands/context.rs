@@ -104,7 +104,7 @@ impl Context {
         let topic = self.settings.kafka.topic.clone();
         ranges::ask(&self.settings, move |reader| {
             let partitions = reader.partitions(&topic, &[])?;
-            let found = ranges::spans(reader, &topic, &partitions, bounds)?;
+            let found = ranges::between(reader, &topic, &partitions, bounds)?;
             if found.partitions.is_empty() {
                 ranges::not_still_to_come(reader, &topic, &partitions, bounds.0)?;
             }

@@ -24,7 +24,7 @@ pub(crate) async fn find(
     bounds: (Bound, Bound),
 ) -> anyhow::Result<OffsetRanges> {
     ask(settings, move |reader| {
-        spans(reader, &topic, &reader.partitions(&topic, &partitions)?, bounds)
+        between(reader, &topic, &reader.partitions(&topic, &partitions)?, bounds)
     })
     .await
 }
@@ -47,7 +47,7 @@ pub(crate) async fn ask<T: Send + 'static>(
 ///
 /// # Errors
 /// If the broker does not answer.
-pub(crate) fn spans(
+pub(crate) fn between(
     reader: &RangeReader,
     topic: &str,
     partitions: &[i32],
@@ -55,10 +55,10 @@ pub(crate) fn spans(
 ) -> anyhow::Result<OffsetRanges> {
     // Before the offsets: those of a topic that is created again in between would otherwise pass for this topic's.
     let topic_id = reader.topic_id(topic);
-    let spans = reader
-        .spans(topic, partitions, bounds)
+    let ranges = reader
+        .ranges(topic, partitions, bounds)
         .with_context(|| format!("asking for the offsets of topic {topic}"))?;
-    Ok(OffsetRanges { topic_id, ..spans })
+    Ok(OffsetRanges { topic_id, ..ranges })
 }
 
 /// Refuses an offset that no partition has reached. Blocks, so call it on a blocking thread.

@@ -9,7 +9,7 @@ use crate::evidence::EvidenceObserver;
 
 const OUTCOMES: &[&str] = &["inserted", "updated", "unchanged", "dead_lettered", "skipped"];
 /// From the latency of one fast write to an outage of a night.
-const SPAN_BUCKETS: &[f64] = &[
+const LATENCY_BUCKETS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     300.0, 3_600.0, 28_800.0,
 ];
@@ -32,7 +32,7 @@ service::metrics! {
         /// nothing is paused.
         pub partition_state: IntGaugeVec["topic", "partition"],
         /// From a record's Kafka timestamp to its row, in seconds.
-        pub publish_to_row_seconds: Histogram(SPAN_BUCKETS),
+        pub publish_to_row_seconds: Histogram(LATENCY_BUCKETS),
         /// Records written together.
         pub batch_rows: Histogram(ROW_BUCKETS),
         /// How long writing a batch took, with its retries, in seconds.

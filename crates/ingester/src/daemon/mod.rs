@@ -166,7 +166,7 @@ impl Work {
         tasks.spawn(settling.run(stop.clone()));
         tasks.spawn(watch_database(store.clone(), self.health.clone(), stop.clone()));
         tasks.spawn(replays.watch(opened.jobs, stop.clone()));
-        tasks.spawn(exits.keep_up(shown, settled, stop.clone()));
+        tasks.spawn(exits.run(shown, settled, stop.clone()));
         if let Some(poller) = ListPoller::new(&self.settings, self.metrics.clone()) {
             tasks.spawn(poller.run(stop.clone()));
         }

@@ -58,11 +58,11 @@ impl LiveObserver {
         }
         self.metrics.disputed_total.inc_by(recorded.disputed);
         let now = since_1970().as_secs_f64();
-        let spans = self.metrics.publish_to_row_seconds.local();
+        let latencies = self.metrics.publish_to_row_seconds.local();
         for timestamp in batch.records.iter().filter_map(|record| record.timestamp) {
-            spans.observe((now - timestamp as f64 / 1_000.0).max(0.0));
+            latencies.observe((now - timestamp as f64 / 1_000.0).max(0.0));
         }
-        spans.flush();
+        latencies.flush();
     }
 }
 

@@ -74,10 +74,10 @@ mod tests {
 
     #[test]
     fn what_stands_still_with_lag_stalls_or_has_stopped() {
-        let still = |seconds: i64| (0..seconds).map(|second| (7, 10 + second));
-        assert_eq!(after(still(120), false), PartitionState::Ok, "too early to say");
-        assert_eq!(after(still(121), false), PartitionState::Stop);
-        assert_eq!(after(still(500), true), PartitionState::Stall);
+        let stalled = |seconds: i64| (0..seconds).map(|second| (7, 10 + second));
+        assert_eq!(after(stalled(120), false), PartitionState::Ok, "too early to say");
+        assert_eq!(after(stalled(121), false), PartitionState::Stop);
+        assert_eq!(after(stalled(500), true), PartitionState::Stall);
         assert_eq!(after((0..500).map(|_| (7, 0)), false), PartitionState::Ok, "nothing to do");
     }
 

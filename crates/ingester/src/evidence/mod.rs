@@ -99,7 +99,7 @@ impl EvidenceLoader {
     ///
     /// # Errors
     /// When a refresh panicked.
-    pub(crate) async fn keep_up(
+    pub(crate) async fn run(
         mut self,
         shown: watch::Sender<Arc<ExitHistory>>,
         settled: Arc<SettledPartitions>,

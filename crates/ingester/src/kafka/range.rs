@@ -41,7 +41,7 @@ pub(crate) const BACKGROUND_KIB: u64 = 4_096;
 const SAMPLE: Duration = Duration::from_secs(3);
 const SAMPLE_RECORDS: u64 = 200;
 /// Chunks a second under a rate limit, so that a slow replay reads steadily.
-const PACES: u64 = 10;
+const CHUNKS_PER_SECOND: u64 = 10;
 
 /// One end of a range, as the caller gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,13 +59,13 @@ pub(crate) enum Bound {
 
 /// The offsets to read of one partition: from `first` up to and without `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Span {
+pub(crate) struct PartitionRange {
     pub(crate) partition: i32,
     pub(crate) first: i64,
     pub(crate) end: i64,
 }
 
-/// The offsets to read of a topic. Times filter the records within the spans, because record timestamps can go backwards;
+/// The offsets to read of a topic. Times filter the records within the ranges, because record timestamps can go backwards;
 /// a record without a timestamp always passes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OffsetRanges {
@@ -74,7 +74,7 @@ pub(crate) struct OffsetRanges {
     /// not known: the id at the start of the reading counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) topic_id: Option<String>,
-    pub(crate) partitions: Vec<Span>,
+    pub(crate) partitions: Vec<PartitionRange>,
     /// Milliseconds since 1970, inclusive.
     pub(crate) not_before: Option<i64>,
     /// Milliseconds since 1970, inclusive.
@@ -84,21 +84,21 @@ pub(crate) struct OffsetRanges {
 impl OffsetRanges {
     /// The number of offsets to read; the number of records is this or less.
     pub(crate) fn len(&self) -> u64 {
-        let lengths = self.partitions.iter().map(|span| span.end - span.first);
+        let lengths = self.partitions.iter().map(|range| range.end - range.first);
         lengths.map(|length| u64::try_from(length).unwrap_or(0)).sum()
     }
 
     /// Removes the offsets before these positions.
     pub(crate) fn behind(&mut self, position: &BTreeMap<i32, i64>) {
-        for span in &mut self.partitions {
-            if let Some(&next) = position.get(&span.partition) {
-                span.first = span.first.max(next);
+        for range in &mut self.partitions {
+            if let Some(&next) = position.get(&range.partition) {
+                range.first = range.first.max(next);
             }
         }
-        self.partitions.retain(|span| span.first < span.end);
+        self.partitions.retain(|range| range.first < range.end);
     }
 
-    fn holds(&self, timestamp: Option<i64>) -> bool {
+    fn includes(&self, timestamp: Option<i64>) -> bool {
         timestamp.is_none_or(|timestamp| {
             self.not_before.is_none_or(|first| timestamp >= first)
                 && self.not_after.is_none_or(|last| timestamp <= last)
@@ -192,15 +192,15 @@ impl RangeReader {
         TopicIds::of(self.consumer.client(), topic, QUESTION).ok().flatten()
     }
 
-    /// The spans between two bounds, both inclusive, within the log's present bounds.
-    pub(crate) fn spans(
+    /// The ranges between two bounds, both inclusive, within the log's present bounds.
+    pub(crate) fn ranges(
         &self,
         topic: &str,
         partitions: &[i32],
         (from, until): (Bound, Bound),
     ) -> Result<OffsetRanges, Unanswered> {
         let time = |point| if let Bound::Time(millis) = point { Some(millis) } else { None };
-        let mut spans = OffsetRanges {
+        let mut ranges = OffsetRanges {
             topic: topic.to_owned(),
             topic_id: None,
             not_before: time(from),
@@ -223,10 +223,10 @@ impl RangeReader {
             };
             let (first, end) = (first.clamp(low, high), end.clamp(low, high));
             if first < end {
-                spans.partitions.push(Span { partition, first, end });
+                ranges.partitions.push(PartitionRange { partition, first, end });
             }
         }
-        Ok(spans)
+        Ok(ranges)
     }
 
     /// The first offset whose record has at least this timestamp; `None` where there is no such record.
@@ -255,15 +255,15 @@ impl RangeReader {
         })
     }
 
-    /// The average size of the first records of the spans in bytes; `None` where none came in time.
-    pub(crate) fn sample(&self, spans: &OffsetRanges) -> KafkaResult<Option<u64>> {
+    /// The average size of the first records of the ranges in bytes; `None` where none came in time.
+    pub(crate) fn sample(&self, ranges: &OffsetRanges) -> KafkaResult<Option<u64>> {
         let mut assignment = TopicPartitionList::new();
-        for span in &spans.partitions {
-            let first = Offset::Offset(span.first);
-            assignment.add_partition_offset(&spans.topic, span.partition, first)?;
+        for range in &ranges.partitions {
+            let first = Offset::Offset(range.first);
+            assignment.add_partition_offset(&ranges.topic, range.partition, first)?;
         }
         self.consumer.assign(&assignment)?;
-        let mut arena = RecordArena::new(spans.topic.as_str().into());
+        let mut arena = RecordArena::new(ranges.topic.as_str().into());
         let deadline = Instant::now() + SAMPLE;
         let (mut records, mut bytes) = (0, 0);
         while records < SAMPLE_RECORDS && Instant::now() < deadline {
@@ -311,34 +311,34 @@ impl RangeReader {
         Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut).into())
     }
 
-    /// Reads the spans on a separate thread. The channel's last event is [`SourceEvent::Ended`], also after `stop` was
+    /// Reads the ranges on a separate thread. The channel's last event is [`SourceEvent::Ended`], also after `stop` was
     /// cancelled, or [`SourceEvent::Failed`].
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub(crate) fn read(
         self,
-        spans: OffsetRanges,
-        pace: RateLimit,
+        ranges: OffsetRanges,
+        rate_limit: RateLimit,
         stop: CancellationToken,
     ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
-        self.read_found(move |_| Ok(spans), pace, stop)
+        self.read_found(move |_| Ok(ranges), rate_limit, stop)
     }
 
-    /// Like [`Self::read`], but the thread first asks the broker for the spans.
+    /// Like [`Self::read`], but the thread first asks the broker for the ranges.
     fn read_found(
         self,
-        spans: impl FnOnce(&Self) -> Result<OffsetRanges, Unanswered> + Send + 'static,
-        pace: RateLimit,
+        ranges: impl FnOnce(&Self) -> Result<OffsetRanges, Unanswered> + Send + 'static,
+        rate_limit: RateLimit,
         stop: CancellationToken,
     ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
         let (events, receiver) = mpsc::channel(1);
         let read = move || {
-            let end = spans(&self).map_err(anyhow::Error::from).and_then(|spans| {
-                let topic = spans.topic.as_str().into();
+            let end = ranges(&self).map_err(anyhow::Error::from).and_then(|ranges| {
+                let topic = ranges.topic.as_str().into();
                 let Self { consumer, probe } = self;
                 let events = events.clone();
-                reading::Range { consumer, probe, topic, spans, pace, events, stop }.read()
+                reading::Range { consumer, probe, topic, ranges, rate_limit, events, stop }.read()
             });
             let end = match end {
                 Ok(()) => SourceEvent::Ended,
@@ -374,7 +374,7 @@ pub(crate) struct RateLimit {
 impl RateLimit {
     /// The largest number of records in a chunk.
     pub(crate) fn chunk(&self) -> usize {
-        let chunk = self.rate.map_or(u64::MAX, |rate| (rate / PACES).max(1));
+        let chunk = self.rate.map_or(u64::MAX, |rate| (rate / CHUNKS_PER_SECOND).max(1));
         usize::try_from(chunk).unwrap_or(usize::MAX).min(CHUNK_RECORDS)
     }
 
@@ -418,18 +418,18 @@ pub(crate) fn read_since(
     let reader = RangeReader::open(settings, BACKGROUND_KIB)?;
     let topic = settings.kafka.topic.clone();
     let start = Bound::Time(start.as_micros().div_euclid(1_000).max(0));
-    let spans = move |reader: &RangeReader| {
+    let ranges = move |reader: &RangeReader| {
         let metadata = reader.consumer.fetch_metadata(Some(&topic), QUESTION)?;
         let missing = metadata.topics().iter().flat_map(inspect::leaderless).collect::<Vec<_>>();
         let (missing, led): (Vec<i32>, Vec<i32>) =
             partitions.into_iter().partition(|partition| missing.contains(partition));
         left_out.get_or_init(|| missing);
-        let spans = reader.spans(&topic, &led, (start, Bound::Latest))?;
+        let ranges = reader.ranges(&topic, &led, (start, Bound::Latest))?;
         // All records after the first are read, whatever their timestamps.
-        Ok(OffsetRanges { not_before: None, ..spans })
+        Ok(OffsetRanges { not_before: None, ..ranges })
     };
     let limit = RateLimit { patience: Some(PATIENCE), ..RateLimit::default() };
-    reader.read_found(spans, limit, stop)
+    reader.read_found(ranges, limit, stop)
 }
 
 /// Whether the topic or the partition does not exist. librdkafka calls a partition without a leader unknown too, by the
@@ -502,14 +502,14 @@ mod tests {
         let settings = scene(&cluster).await;
         let fails = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 1_000];
         cluster.request_errors(RDKafkaApiKey::Fetch, &fails);
-        let spans = OffsetRanges {
+        let ranges = OffsetRanges {
             topic: "t".to_owned(),
-            partitions: vec![Span { partition: 0, first: 0, end: 1 }],
+            partitions: vec![PartitionRange { partition: 0, first: 0, end: 1 }],
             ..OffsetRanges::default()
         };
         let patience = Some(Duration::from_secs(2));
         let limit = RateLimit { patience, ..RateLimit::default() };
-        let mut events = reader(&settings).read(spans, limit, CancellationToken::new()).unwrap();
+        let mut events = reader(&settings).read(ranges, limit, CancellationToken::new()).unwrap();
         let end = tokio::time::timeout(QUESTION, events.recv()).await.expect("an end in time");
         let Some(SourceEvent::Failed(SourceError::Range(error))) = end else { panic!("{end:?}") };
         assert!(error.contains("nothing has come for"), "{error}");

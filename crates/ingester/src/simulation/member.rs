@@ -28,7 +28,7 @@ struct Place {
     log: KnownLog,
     /// The leader epoch under which the position was last valid.
     validated: Option<i32>,
-    account: Option<Held>,
+    account: Option<ClaimedAccount>,
     /// The world's stamp of the partition when the account was last written.
     stamp: u32,
     /// The position up to which the account was correct, if it was doubted.
@@ -37,7 +37,7 @@ struct Place {
 
 /// A claimed account.
 #[derive(Debug)]
-struct Held {
+struct ClaimedAccount {
     topic_id: u32,
     owner: String,
     database: DatabaseId,
@@ -86,11 +86,11 @@ impl Member {
         for &partition in partitions {
             self.places.insert(partition, Place::default());
         }
-        self.choose_starts();
+        self.choose_start_offsets();
     }
 
     /// Chooses starts for partitions that have none, or whose topic was created again.
-    pub(super) fn choose_starts(&mut self) {
+    pub(super) fn choose_start_offsets(&mut self) {
         let world = self.world.lock();
         if world.is_coordinator_silent {
             return;
@@ -167,10 +167,9 @@ impl Member {
                     && place.proved.is_none()
                     && place.position == Some(world.log(partition).high())
                     && refused(&world, partition, place).is_none()
-                    && place
-                        .account
-                        .as_ref()
-                        .is_some_and(|held| held.foreign == 0 && held.database == world.database())
+                    && place.account.as_ref().is_some_and(|account| {
+                        account.foreign == 0 && account.database == world.database()
+                    })
             })
     }
 
@@ -217,27 +216,27 @@ impl Member {
         for (partition, since, next) in self.process.queue.with(|queue| queue.to_store(all)) {
             let Some(place) = self.places.get_mut(&partition) else { continue };
             let leader_epoch = place.log.epoch_before(next);
-            let Some(held) = place.account.as_mut().filter(|_| place.proved.is_none()) else {
+            let Some(account) = place.account.as_mut().filter(|_| place.proved.is_none()) else {
                 continue;
             };
             let asked = Advance {
                 partition,
-                owner: held.owner.clone(),
-                database: held.database.clone(),
-                at_least: held.at_least,
+                owner: account.owner.clone(),
+                database: account.database.clone(),
+                at_least: account.at_least,
                 to: TablePosition { next_offset: next, leader_epoch, evidence: None },
             };
-            let before = world.advance(held.topic_id, &asked);
+            let before = world.advance(account.topic_id, &asked);
             match verdict(&asked, &world.database(), before.as_ref()) {
                 // The answer is lost; the position is stored again later.
                 Verdict::Stored if world.rng.below(10) == 0 => {}
                 Verdict::Stored => {
-                    held.at_least = Some(next);
-                    held.foreign = 0;
+                    account.at_least = Some(next);
+                    account.foreign = 0;
                     place.stamp = world.stamp(partition);
                     self.process.queue.with(|queue| queue.stored(partition, since, next));
                 }
-                Verdict::Foreign if held.foreign < 2 => held.foreign += 1,
+                Verdict::Foreign if account.foreign < 2 => account.foreign += 1,
                 Verdict::Foreign | Verdict::Doubted => {
                     let stored = self.process.queue.with(|queue| queue.stored_at(partition));
                     let stored = stored.map(|offset| LogPosition {
@@ -347,7 +346,8 @@ fn claim(world: &mut World, partition: i32, place: &mut Place, number: u64) -> b
     let (topic_id, owner) = (world.topic_id, number.to_string());
     let position = world.claim((topic_id, partition), &owner);
     let database = world.database();
-    place.account = Some(Held { topic_id, owner, database, position, at_least: None, foreign: 0 });
+    place.account =
+        Some(ClaimedAccount { topic_id, owner, database, position, at_least: None, foreign: 0 });
     true
 }
 
@@ -379,7 +379,7 @@ fn choose_start(
 ) {
     let committed = world.committed(partition);
     let is_first = place.position.is_none() || place.proved.is_some();
-    let account = place.account.as_ref().and_then(|held| held.position.clone());
+    let account = place.account.as_ref().and_then(|account| account.position.clone());
     let topic_id = |Committed { topic_id, .. }: Committed| topic_id.to_string();
     let metadata = CommitMetadata {
         topic_id: committed.map(topic_id),
@@ -419,9 +419,9 @@ fn choose_start(
         place.log = KnownLog::default();
     }
     place.log.starts_at(start.position);
-    if let Some(held) = &mut place.account {
-        let stood = held.position.as_ref().map(|position| position.next_offset.min(at));
-        held.at_least = stood.filter(|_| !start.other_log);
+    if let Some(account) = &mut place.account {
+        let stood = account.position.as_ref().map(|position| position.next_offset.min(at));
+        account.at_least = stood.filter(|_| !start.other_log);
     }
     queue.with(|queue| {
         queue.starts_after(partition, written);

@@ -136,7 +136,7 @@ impl Schedule {
             if self.rng.one_in(2) {
                 member.store(true);
             }
-            member.choose_starts();
+            member.choose_start_offsets();
         }
     }
 
@@ -366,7 +366,7 @@ impl Schedule {
         member.assign(&others);
         let deadline = Instant::now() + END;
         while !member.is_at_end() && Instant::now() < deadline {
-            member.choose_starts();
+            member.choose_start_offsets();
             member.poll(20);
             member.commit(CommitFate::Arrives);
             member.store(true);

@@ -80,7 +80,7 @@ impl Limiter {
         if missing > 0 {
             return Err(Duration::from_nanos(missing));
         }
-        self.keep(&mut table, buckets, cost, now);
+        self.store(&mut table, buckets, cost, now);
         Ok(())
     }
 
@@ -96,7 +96,7 @@ impl Limiter {
         for (_, after) in buckets.iter_mut().flatten() {
             *after = (*after).min(now + 2 * self.quota * self.interval);
         }
-        self.keep(&mut table, buckets, cost, now);
+        self.store(&mut table, buckets, cost, now);
     }
 
     /// The buckets of the client and of its /48 network: key, and when the bucket is full after `cost` is taken.
@@ -124,7 +124,7 @@ impl Limiter {
         (self.interval / times).max(1)
     }
 
-    fn keep(
+    fn store(
         &self,
         table: &mut HashMap<Client, u64>,
         buckets: [Option<(Client, u64)>; 2],

@@ -99,7 +99,7 @@ impl App {
             }
         })?;
         if let Some(hash) = persisted {
-            self.persisted.keep(hash, &text);
+            self.persisted.insert(hash, &text);
         }
         // More are refused when the request is planned.
         let most = u64::from(self.executor.limits.max_refs);

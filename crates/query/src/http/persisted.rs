@@ -39,7 +39,7 @@ impl PersistedQueries {
     }
 
     /// Caches the text of a valid document.
-    pub(super) fn keep(&self, hash: Hash, text: &str) {
+    pub(super) fn insert(&self, hash: Hash, text: &str) {
         if let Some(texts) = &self.0
             && texts.get(&hash).is_none()
         {
@@ -122,13 +122,13 @@ mod tests {
         let gauge = IntGauge::new("bytes", "Bytes").unwrap();
         let store = PersistedQueries::new(ByteSize::b(10_000), gauge.clone());
         for number in 0_u8..100 {
-            store.keep([number; 32], &"x".repeat(400));
+            store.insert([number; 32], &"x".repeat(400));
             assert!((1..=10_000).contains(&gauge.get()));
         }
         assert!(store.find(&[99; 32]).is_ok());
         assert_eq!(store.find(&[0; 32]).unwrap_err().code(), Code::PersistedQueryNotFound);
         let off = PersistedQueries::new(ByteSize::b(0), gauge);
-        off.keep([1; 32], "{a}");
+        off.insert([1; 32], "{a}");
         assert_eq!(off.find(&[1; 32]).unwrap_err().code(), Code::PersistedQueryNotSupported);
     }
 }

@@ -255,9 +255,9 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(digests, [None, None]);
-        let again = "INSERT INTO publication SELECT * FROM publication";
-        let again = sqlx::raw_sql(again).execute(&mut connection).await;
-        assert!(again.unwrap_err().to_string().contains("UNIQUE"));
+        let duplicate = "INSERT INTO publication SELECT * FROM publication";
+        let duplicate = sqlx::raw_sql(duplicate).execute(&mut connection).await;
+        assert!(duplicate.unwrap_err().to_string().contains("UNIQUE"));
     }
 
     #[tokio::test]

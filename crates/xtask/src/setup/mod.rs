@@ -192,15 +192,15 @@ pub(crate) fn install(workspace: &Workspace) -> Result<()> {
         };
         failed = failed.or(outcome.err());
     }
-    let still = to_install(self::missing(workspace));
-    if still.is_empty() {
+    let remaining = to_install(self::missing(workspace));
+    if remaining.is_empty() {
         return Ok(());
     }
-    for line in lines(&still) {
+    for line in lines(&remaining) {
         eprintln!("to install: {line}");
     }
     let reason = failed.map(|error| format!(": {error:#}")).unwrap_or_default();
-    bail!("{} still missing{reason}", count(still.len()))
+    bail!("{} still missing{reason}", count(remaining.len()))
 }
 
 fn missing(workspace: &Workspace) -> Vec<&'static Need> {

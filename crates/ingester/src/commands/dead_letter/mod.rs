@@ -67,7 +67,7 @@ impl Selection {
         Ok(())
     }
 
-    pub(crate) fn holds(&self, letter: &DeadLetter<'_>) -> bool {
+    pub(crate) fn matches(&self, letter: &DeadLetter<'_>) -> bool {
         let at = letter.at().map(|at| at.as_micros().div_euclid(1_000));
         (self.codes.is_empty() || letter.code().is_some_and(|code| self.codes.contains(&code)))
             && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))

@@ -115,7 +115,7 @@ fn leave_out(counts: &Counts, reason: &'static str, letter: &Record) {
 
 impl DeadLetterRanges {
     fn takes(&self, letter: DeadLetter<'_>, counts: &Counts) -> bool {
-        if !self.selection.holds(&letter) {
+        if !self.selection.matches(&letter) {
             return false;
         }
         let Some(max_attempts) = self.max_attempts else { return true };

@@ -75,8 +75,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// which goes away with this.
 struct Target {
     out: BufWriter<File>,
-    /// The file beside it, and the file that it becomes.
-    beside: Option<(TempPath, PathBuf)>,
+    /// The temporary file in the same folder, and the file that it becomes.
+    temporary: Option<(TempPath, PathBuf)>,
 }
 
 impl Target {
@@ -100,13 +100,13 @@ impl Target {
                         file.set_permissions(Permissions::from_mode(mode(with_addresses)))?;
                     }
                 }
-                Ok(Self { out: BufWriter::new(file), beside: None })
+                Ok(Self { out: BufWriter::new(file), temporary: None })
             }
-            former => Self::beside(path, with_addresses, former.map(|(_, about)| about)),
+            former => Self::create_temporary(path, with_addresses, former.map(|(_, about)| about)),
         }
     }
 
-    fn beside(
+    fn create_temporary(
         path: &Path,
         with_addresses: bool,
         former: Option<std::fs::Metadata>,
@@ -114,7 +114,7 @@ impl Target {
         // A link keeps leading to the file.
         let path = if former.is_some() { path.canonicalize()? } else { path.to_owned() };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let (file, beside) = tempfile::Builder::new()
+        let (file, temporary) = tempfile::Builder::new()
             .prefix(".dead-letters-")
             .permissions(Permissions::from_mode(mode(with_addresses)))
             .tempfile_in(folder.unwrap_or(Path::new(".")))?
@@ -126,15 +126,15 @@ impl Target {
                 file.set_permissions(former.permissions())?;
             }
         }
-        Ok(Self { out: BufWriter::new(file), beside: Some((beside, path)) })
+        Ok(Self { out: BufWriter::new(file), temporary: Some((temporary, path)) })
     }
 
     fn finish(self) -> io::Result<()> {
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        if let Some((beside, path)) = self.beside {
+        if let Some((temporary, path)) = self.temporary {
             // Without this the name could survive a crash of the machine, and the content not.
             file.sync_all()?;
-            beside.persist(path).map_err(|error| error.error)?;
+            temporary.persist(path).map_err(|error| error.error)?;
         }
         Ok(())
     }

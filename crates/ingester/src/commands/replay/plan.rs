@@ -87,7 +87,7 @@ pub(super) async fn make(context: &Context, asked: &RangeArguments) -> anyhow::R
     let partitions = asked.partition.clone();
     let (ranges, removed_before, size) = ranges::ask(&context.settings, move |reader| {
         let partitions = reader.partitions(&topic, &partitions)?;
-        let ranges = ranges::spans(reader, &topic, &partitions, bounds)?;
+        let ranges = ranges::between(reader, &topic, &partitions, bounds)?;
         let removed_before = removed_before(reader, &topic, &partitions, bounds)?;
         if !ranges.partitions.is_empty() {
             let size = reader.sample(&ranges).context("reading the first records")?;
@@ -184,12 +184,12 @@ impl Plan {
             return writeln!(text, "  no records");
         }
         writeln!(text, "  partition         first          last       records")?;
-        for span in &ranges.partitions {
-            let (last, records) = (span.end - 1, span.end - span.first);
+        for range in &ranges.partitions {
+            let (last, records) = (range.end - 1, range.end - range.first);
             writeln!(
                 text,
                 "  {:>9}  {:>12}  {last:>12}  {records:>12}",
-                span.partition, span.first
+                range.partition, range.first
             )?;
         }
         writeln!(text, "  {} records{}", ranges.len(), self.sizes())?;

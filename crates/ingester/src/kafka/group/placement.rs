@@ -44,16 +44,16 @@ impl Context {
         if without.is_empty() {
             self.show(GroupWait::StartOffsets, None);
         } else if due {
-            match self.choose_starts(consumer, &without) {
+            match self.choose_start_offsets(consumer, &without) {
                 Ok(()) => self.show(GroupWait::StartOffsets, None),
-                Err(reason) => self.starts_are_not_known(&without, &reason),
+                Err(reason) => self.report_unknown_start_offsets(&without, &reason),
             }
         }
-        let result = self.take_starts(consumer);
+        let result = self.seek_to_start_offsets(consumer);
         self.fatal(result);
     }
 
-    fn starts_are_not_known(&self, partitions: &[i32], reason: &str) {
+    fn report_unknown_start_offsets(&self, partitions: &[i32], reason: &str) {
         self.state().ask_at = Some(Instant::now() + ASK_AGAIN);
         let topic = &self.topic;
         let reason =
@@ -75,7 +75,7 @@ impl Context {
 
     /// # Errors
     /// The reason why a partition has no start yet. The other partitions were started.
-    fn choose_starts(
+    fn choose_start_offsets(
         &self,
         consumer: &BaseConsumer<Self>,
         partitions: &[i32],
@@ -269,7 +269,7 @@ impl Context {
         if was_refused && self.fatal(self.assign_anew(consumer, number)).is_none() {
             return;
         }
-        let assignment = self.take_in_start(number, facts, start);
+        let assignment = self.apply_start(number, facts, start);
         if let Some(note) = start.note {
             self.say(number, note);
         }
@@ -300,7 +300,7 @@ impl Context {
     }
 
     /// Sets the partition's state for the start; returns the assignment of its records.
-    fn take_in_start(&self, number: i32, facts: &Facts, start: Start) -> AssignmentId {
+    fn apply_start(&self, number: i32, facts: &Facts, start: Start) -> AssignmentId {
         let mut state = self.state();
         let written = facts.written_before(start, state.commits.written_before(number));
         if start.other_log {
@@ -353,7 +353,7 @@ impl Context {
 
     /// Makes librdkafka go to the chosen starts by a seek: the broker checks the epoch of a seek, but not that of an
     /// assignment.
-    fn take_starts(&self, consumer: &BaseConsumer<Self>) -> KafkaResult<()> {
+    fn seek_to_start_offsets(&self, consumer: &BaseConsumer<Self>) -> KafkaResult<()> {
         let starting: Vec<(i32, LogPosition)> = {
             let state = self.state();
             let starting =

@@ -359,8 +359,8 @@ impl PollState {
     }
 
     /// The partitions whose state satisfies the predicate.
-    pub(super) fn partitions_that(&self, holds: impl Fn(&Partition) -> bool) -> Vec<i32> {
-        let found = self.partitions.iter().filter(|(_, partition)| holds(partition));
+    pub(super) fn partitions_that(&self, predicate: impl Fn(&Partition) -> bool) -> Vec<i32> {
+        let found = self.partitions.iter().filter(|(_, partition)| predicate(partition));
         found.map(|(&number, _)| number).collect()
     }
 

@@ -24,7 +24,7 @@ use crate::pipeline::ports::{
     AssignmentId, Chunk, SourceControl, SourceError, SourceEvent, WrittenOffsets,
 };
 use crate::record::Record;
-use crate::settings::Settings;
+use crate::settings::{OnGap, Settings};
 
 /// The time limit of every wait; after it the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -232,6 +232,11 @@ async fn a_coordinator_that_does_not_answer_is_asked_until_it_does() {
     let scene = Scene::new(kafka.brokers(), "coordinator", 1).await;
     scene.produce(0, 100).await;
     scene.commit(0, 50, "evidence=e topic-id=AAAAAAAAAAAAAAAAAAAAAA");
+    // Such a start is a gap.
+    let mut settings = scene.settings();
+    settings.kafka.on_gap = OnGap::Stop;
+    let event = Member::of(&settings).next().await;
+    assert!(matches!(event, SourceEvent::Failed(SourceError::Gap(_))), "{event:?}");
     proxy.set(NetworkFault::RequestsLost(OFFSET_FETCH));
     let mut member = scene.member_of(&proxy.address());
     eventually("questions in vain", PATIENCE, async || {
@@ -374,8 +379,8 @@ async fn a_write_that_outlives_a_revocation_does_not_set_the_group_back() {
     drop(second);
 
     // The partition comes back, and then the old write ends.
-    let again = first.read(20).await;
-    assert_eq!(again[0].1, 80);
+    let reread = first.read(20).await;
+    assert_eq!(reread[0].1, 80);
     drop(done);
     let find =
         |partition, offset| *read.iter().find(|(p, o, _)| (*p, *o) == (partition, offset)).unwrap();
@@ -383,7 +388,7 @@ async fn a_write_that_outlives_a_revocation_does_not_set_the_group_back() {
     first.written(find(1 - moved, 99));
     eventually("a commit", PATIENCE, async || scene.committed(1 - moved) == Some(100)).await;
     assert_eq!(scene.committed(moved), Some(80));
-    first.written(again[19]);
+    first.written(reread[19]);
     eventually("a commit", PATIENCE, async || scene.committed(moved) == Some(100)).await;
 }
 
@@ -401,7 +406,7 @@ fn consumer(settings: &Settings, seen: Arc<Seen>) -> BaseConsumer<Context> {
         topic: settings.kafka.topic.as_str().into(),
         revoke_timeout: Duration::ZERO,
         session: Duration::from_secs(10),
-        on_gap: crate::settings::OnGap::Continue,
+        on_gap: OnGap::Continue,
         repeated: Default::default(),
         trouble: Default::default(),
     }));

@@ -35,21 +35,21 @@ pub(super) struct Range {
     pub(super) consumer: BaseConsumer<Quiet>,
     pub(super) probe: ClientConfig,
     pub(super) topic: Arc<str>,
-    pub(super) spans: OffsetRanges,
-    pub(super) pace: RateLimit,
+    pub(super) ranges: OffsetRanges,
+    pub(super) rate_limit: RateLimit,
     pub(super) events: mpsc::Sender<SourceEvent>,
     pub(super) stop: CancellationToken,
 }
 
 impl Range {
-    /// Reads the spans to their ends.
+    /// Reads the ranges to their ends.
     ///
     /// # Errors
     /// An error that a retry cannot fix; the end of [`RateLimit::patience`].
     pub(super) fn read(&self) -> anyhow::Result<()> {
         let mut ends = self.assign()?;
-        let mut watch = Watch::of(&self.consumer, &self.spans, self.pace.patience)?;
-        let starts = self.spans.partitions.iter().map(|span| (span.partition, span.first));
+        let mut watch = Watch::of(&self.consumer, &self.ranges, self.rate_limit.patience)?;
+        let starts = self.ranges.partitions.iter().map(|range| (range.partition, range.first));
         let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
         let mut log_ends = BTreeMap::new();
         let mut free = Instant::now();
@@ -62,8 +62,8 @@ impl Range {
                     let (partition, next) = (message.partition(), message.offset() + 1);
                     next_offsets.insert(partition, next);
                     if ends.get(&partition).is_some_and(|&end| next <= end) {
-                        self.pace.read.fetch_add(1, Ordering::Relaxed);
-                        if self.spans.holds(message.timestamp().to_millis()) {
+                        self.rate_limit.read.fetch_add(1, Ordering::Relaxed);
+                        if self.ranges.includes(message.timestamp().to_millis()) {
                             let record = arena.copy(&message);
                             bytes += record.size();
                             chunk.push(record);
@@ -89,11 +89,11 @@ impl Range {
                 // The chunk is sent as it is.
                 Some(Err(_)) | None => bytes = CHUNK_BYTES,
             }
-            if chunk.len() >= self.pace.chunk() || bytes >= CHUNK_BYTES {
+            if chunk.len() >= self.rate_limit.chunk() || bytes >= CHUNK_BYTES {
                 bytes = 0;
-                free = self.pace.next(free, chunk.len());
+                free = self.rate_limit.next(free, chunk.len());
                 self.hand_over(&mut chunk);
-                if self.pace.rate.is_some() {
+                if self.rate_limit.rate.is_some() {
                     RateLimit::wait(free, &self.stop);
                 }
                 watch.same_topic(Duration::ZERO)?;
@@ -135,7 +135,7 @@ impl Range {
         next_offsets.insert(partition, offsets.end);
         self.place(partition, offsets.end)?;
         if let Some(&end) = ends.get(&partition).filter(|end| **end > offsets.start) {
-            self.pace.lose(partition, offsets.start..offsets.end.min(end));
+            self.rate_limit.lose(partition, offsets.start..offsets.end.min(end));
         }
         Ok(true)
     }
@@ -212,7 +212,7 @@ impl Range {
             "records of the range are gone before they were read: {why}"
         );
         next_offsets.insert(partition, gone.end);
-        self.pace.lose(partition, gone);
+        self.rate_limit.lose(partition, gone);
     }
 
     /// The first offset of a partition and one more than its last. Retries until the broker answers; `None` after a stop.
@@ -242,7 +242,9 @@ impl Range {
             match question() {
                 Ok(answer) => return Ok(Some(answer)),
                 Err(error) if is_final(&error) => return Err(error),
-                Err(error) if self.pace.patience.is_some_and(|most| began.elapsed() > most) => {
+                Err(error)
+                    if self.rate_limit.patience.is_some_and(|most| began.elapsed() > most) =>
+                {
                     return Err(error);
                 }
                 Err(_) => RateLimit::wait(Instant::now() + ASK_AGAIN, &self.stop),
@@ -265,10 +267,10 @@ impl Range {
     fn assign(&self) -> KafkaResult<BTreeMap<i32, i64>> {
         let mut assignment = TopicPartitionList::new();
         let mut ends = BTreeMap::new();
-        for span in self.spans.partitions.iter().filter(|span| span.first < span.end) {
-            let first = Offset::Offset(span.first);
-            assignment.add_partition_offset(&self.topic, span.partition, first)?;
-            ends.insert(span.partition, span.end);
+        for range in self.ranges.partitions.iter().filter(|range| range.first < range.end) {
+            let first = Offset::Offset(range.first);
+            assignment.add_partition_offset(&self.topic, range.partition, first)?;
+            ends.insert(range.partition, range.end);
         }
         self.consumer.assign(&assignment)?;
         Ok(ends)
@@ -293,12 +295,12 @@ impl Watch {
     /// When the offsets are another topic's.
     fn of(
         consumer: &BaseConsumer<Quiet>,
-        spans: &OffsetRanges,
+        ranges: &OffsetRanges,
         patience: Option<Duration>,
     ) -> anyhow::Result<Self> {
-        let ids = TopicIds::new(consumer.client(), &spans.topic);
+        let ids = TopicIds::new(consumer.client(), &ranges.topic);
         ids.iter().for_each(|ids| ids.ask(TOPIC_ID_INTERVAL));
-        let first = spans.topic_id.clone();
+        let first = ranges.topic_id.clone();
         let now = Instant::now();
         let mut watch = Self { ids, first, asked: now, came: now, patience };
         if watch.first.is_some() {
@@ -361,9 +363,9 @@ mod tests {
             consumer,
             probe,
             topic: "t".into(),
-            spans: OffsetRanges::default(),
+            ranges: OffsetRanges::default(),
             // So that the first missing answer ends the reading.
-            pace: RateLimit { patience: Some(Duration::ZERO), ..RateLimit::default() },
+            rate_limit: RateLimit { patience: Some(Duration::ZERO), ..RateLimit::default() },
             events: mpsc::channel(1).0,
             stop: CancellationToken::new(),
         };

@@ -37,7 +37,7 @@ impl Scene {
     }
 
     /// Blocks, until `release`, every statement that reads.
-    async fn hold(&mut self) {
+    async fn lock_table(&mut self) {
         self.execute("BEGIN; LOCK TABLE publication IN ACCESS EXCLUSIVE MODE").await;
     }
 
@@ -46,7 +46,7 @@ impl Scene {
     }
 
     /// Waits until this many statements are blocked. Callers that were spawned before have queued their look-ups by then.
-    async fn held(&mut self, count: i64) {
+    async fn wait_until_blocked(&mut self, count: i64) {
         // `pg_stat_activity` would not change within the transaction.
         let asked = "SELECT count(*) FROM pg_locks \
                      WHERE NOT granted AND relation = 'publication'::regclass";
@@ -77,11 +77,11 @@ impl Scene {
     /// As `ask_all`, while statements are blocked and the first caller is cancelled. It had sent its statement alone, so
     /// waiting callers take its slot. The server does not notice that the first statement was abandoned, so three are blocked.
     async fn ask_all_and_first_gives_up(&mut self) -> Vec<JoinHandle<Answer>> {
-        self.hold().await;
+        self.lock_table().await;
         let asked = self.ask_all();
-        self.held(2).await;
+        self.wait_until_blocked(2).await;
         asked[0].abort();
-        self.held(3).await;
+        self.wait_until_blocked(3).await;
         asked
     }
 
@@ -106,10 +106,10 @@ async fn callers_at_once_share_statements_and_each_gets_its_own() {
     let server = Postgres::builder().fsync(false).setting("log_statement", "all").start();
     let mut scene = Scene::new(server.database().await.url).await;
     let (shared, unknown) = (scene.rows[0].clone(), unknown());
-    scene.hold().await;
+    scene.lock_table().await;
     let ask = |row: &Publication| scene.ask(&[&row.id, &unknown, &shared.id, &row.id]);
     let asked: Vec<_> = scene.rows.iter().map(ask).collect();
-    scene.held(SLOTS as i64).await;
+    scene.wait_until_blocked(SLOTS as i64).await;
     scene.release().await;
     for (asked, row) in asked.into_iter().zip(&scene.rows) {
         let expected = [Some(row.clone()), None, Some(shared.clone()), Some(row.clone())];
@@ -140,7 +140,7 @@ async fn one_connection_is_enough_for_all() {
     let settings = StoreSettings { max_connections: 1, ..scene.settings.clone() };
     let reader = crate::open_reader(&settings).unwrap();
     let all: Arc<Vec<_>> = Arc::new(scene.rows.iter().map(|row| row.id.clone()).collect());
-    scene.hold().await;
+    scene.lock_table().await;
     let asked: Vec<_> = (0..20)
         .map(|number| {
             let (reader, all) = (reader.clone(), all.clone());
@@ -148,7 +148,7 @@ async fn one_connection_is_enough_for_all() {
             tokio::spawn(async move { reader.find(&all[..count]).await })
         })
         .collect();
-    scene.held(1).await;
+    scene.wait_until_blocked(1).await;
     scene.release().await;
     for asked in asked {
         let found = asked.await.unwrap().unwrap();
@@ -214,9 +214,9 @@ async fn an_error_reaches_every_caller_and_a_restart_none() {
 async fn a_row_that_no_event_can_have_made_spoils_nothing_for_the_others() {
     let mut scene = Scene::new(testkit::postgres().database().await.url).await;
     scene.execute("UPDATE publication SET event_identity = '\\x00' WHERE name = 'p50'").await;
-    scene.hold().await;
+    scene.lock_table().await;
     let asked = scene.ask_all();
-    scene.held(2).await;
+    scene.wait_until_blocked(2).await;
     scene.release().await;
     for (asked, row) in asked.into_iter().zip(&scene.rows) {
         match asked.await.unwrap() {
