@@ -232,7 +232,7 @@ async fn a_coordinator_that_does_not_answer_is_asked_until_it_does() {
     let scene = Scene::new(kafka.brokers(), "coordinator", 1).await;
     scene.produce(0, 100).await;
     scene.commit(0, 50, "evidence=e topic-id=AAAAAAAAAAAAAAAAAAAAAA");
-    // Such a start is a gap.
+    // What was not read of the other topic is a gap, which ends a member that must stop at one.
     let mut settings = scene.settings();
     settings.kafka.on_gap = OnGap::Stop;
     let event = Member::of(&settings).next().await;
