@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use testkit::{Record, eventually};
+use sqlx::{Connection, PgConnection};
+use testkit::{Daemon, Record, eventually};
 
 use crate::replay::{Answer, by_key, millis_to_iso};
 use crate::support::{PATIENCE, Scene, event, structured, with, write_snapshot};
@@ -155,6 +156,14 @@ async fn a_row_that_the_database_swallows_is_not_repaired() {
     assert_eq!(named(&left), ["missing p3".to_owned()].into());
 }
 
+async fn says_that_it_waits(command: &mut Daemon) {
+    eventually("the wait to be said", PATIENCE, async || {
+        assert!(command.is_running(), "{}", command.log());
+        command.log().contains("waiting; it is tried again")
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_database_that_restarts_at_any_moment_is_waited_for() {
     let mut postgres = testkit::Postgres::start();
@@ -180,11 +189,7 @@ async fn a_database_that_restarts_at_any_moment_is_waited_for() {
         }
         if rate.is_empty() {
             for command in &mut running {
-                eventually("the wait to be said", PATIENCE, async || {
-                    assert!(command.is_running(), "{}", command.log());
-                    command.log().contains("waiting; it is tried again")
-                })
-                .await;
+                says_that_it_waits(command).await;
             }
         }
         postgres.start_again();
@@ -193,6 +198,21 @@ async fn a_database_that_restarts_at_any_moment_is_waited_for() {
             assert_eq!((answer.code, named(&answer)), (Some(0), BTreeSet::new()), "{}", answer.log);
         }
     }
+    // While the one statement of `list` is under way: a lock holds it, which ends with the server.
+    let mut operator = PgConnection::connect(&scene.store).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE publication").execute(&mut operator).await.unwrap();
+    let mut list = scene.start("dead-letters", &["list"], &[]);
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the statement to wait", PATIENCE, async || {
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut operator).await.unwrap() > 0
+    })
+    .await;
+    postgres.stop(testkit::StopMode::Immediate);
+    says_that_it_waits(&mut list).await;
+    postgres.start_again();
+    let answer = Answer::of(list);
+    assert_eq!(answer.code, Some(0), "{}", answer.log);
+    assert_eq!(answer.last("dead_letters")["letters"], 1);
 }
 
 #[tokio::test]
