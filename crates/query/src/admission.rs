@@ -26,9 +26,9 @@ use self::room::{Guest, Room};
 const LOOKUP: u32 = 1_000;
 /// Permits in that lane, in publications.
 const LOOKUPS: u32 = 2_000;
-/// How many documents may be validated at the same time. Only requests with new documents wait here; requests with
-/// cached documents do not.
-const VALIDATIONS: usize = 1;
+/// A document of up to this many bytes is short: short ones are validated one at a time, and so are long ones, so that most clients
+/// never wait behind those that cost much. Only requests with new documents wait here.
+const SHORT_DOCUMENT: usize = 2 * 1_024;
 /// Answers with at least this many values are written one at a time: their length is not known before, and a value may have
 /// a kilobyte.
 const LARGE: u64 = 2_000;
@@ -39,7 +39,8 @@ pub(crate) struct Admission {
     bodies: Arc<Room>,
     answers: Arc<Room>,
     waiting: Arc<Room>,
-    validations: Semaphore,
+    short_validations: Semaphore,
+    long_validations: Semaphore,
     lookups: Lane,
     bulk: Lane,
     writing: Semaphore,
@@ -119,7 +120,8 @@ impl Admission {
             bodies: Room::new(max_bodies.as_u64(), max_body.as_u64()),
             answers: Room::new(max_answers.as_u64(), max_answer.as_u64()),
             waiting: Room::new(max_waiting(max_answer.as_u64()), 0),
-            validations: Semaphore::new(VALIDATIONS),
+            short_validations: Semaphore::new(1),
+            long_validations: Semaphore::new(1),
             lookups: Lane::new(LOOKUPS),
             bulk: Lane::new(max_refs_in_progress),
             writing: Semaphore::new(1),
@@ -154,10 +156,12 @@ impl Admission {
         Some(Bytes::from_owner(sending))
     }
 
-    /// Waits for the permit to validate a document.
-    pub(crate) async fn validation(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        self.validations.acquire().await.ok()
+    /// Waits for the permit to validate a document of so many bytes.
+    pub(crate) async fn validation(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let is_short = bytes <= SHORT_DOCUMENT;
+        let validations = if is_short { &self.short_validations } else { &self.long_validations };
+        // The semaphores are never closed.
+        validations.acquire().await.ok()
     }
 
     /// Waits for the permit to write an answer of so many values. A small answer needs none.

@@ -93,17 +93,19 @@ impl Executor {
         planner.plan(operation)
     }
 
-    /// Writes the answer for the plan of the operation.
+    /// Writes the answer for the plan of the operation. `introspected`: the document and the name of the operation, where the plan
+    /// has an introspection.
     pub(crate) fn answer(
         &self,
-        prepared: &Prepared,
-        operation_name: Option<&str>,
+        introspected: Option<(Arc<Prepared>, Option<&str>)>,
         plan: &Plan,
         fetched: &Fetched,
     ) -> Result<Executed, QueryError> {
-        let meta = match &plan.meta {
-            Some(variables) => Some(self.introspect(prepared, operation_name, variables)?),
-            None => None,
+        let meta = match (&plan.meta, introspected) {
+            (Some(variables), Some((prepared, name))) => {
+                Some(self.introspect(&prepared, name, variables)?)
+            }
+            _ => None,
         };
         self.write(plan, fetched, meta)
     }
@@ -174,7 +176,11 @@ impl Executor {
         writer.check().map_err(|_| self.too_long())?;
         let rows = &fetched.rows;
         let is_complete =
-            plan.asked > 0 && plan.asked == rows.len() as u64 && plan.with_history.is_empty();
+            // Another build may have another schema.
+            plan.meta.is_none()
+                && plan.asked > 0
+                && plan.asked == rows.len() as u64
+                && plan.with_history.is_empty();
         Ok(Executed {
             body: writer.out,
             is_partial,

@@ -205,6 +205,6 @@ pub(crate) async fn run(
     let plan = executor.plan(&document, None, Some(given)).map_err(|error| vec![error])?;
     let fetched = executor.fetch(&plan, &mut 0).await.map_err(|error| vec![error])?;
     let executed =
-        executor.answer(&document, None, &plan, &fetched).map_err(|error| vec![error])?;
+        executor.answer(Some((document, None)), &plan, &fetched).map_err(|error| vec![error])?;
     Ok(String::from_utf8(executed.body).unwrap())
 }

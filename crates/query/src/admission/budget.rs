@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use service::config::ConfigError;
 use service::connection::{CONNECTION_BYTES, MAX_HEAD};
 
-use super::{LOOKUPS, VALIDATIONS, max_waiting};
+use super::{LOOKUPS, SHORT_DOCUMENT, max_waiting};
 use crate::config::{MAX_LONG_HEADS, QuerySettings};
 use crate::document::BYTES_PER_BYTE;
 
@@ -27,7 +27,7 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
     let rate_clients =
         if settings.access.rate_limit == 0 { 0 } else { settings.access.rate_clients as u64 };
     let references = u64::from(limits.max_refs_in_progress) + u64::from(LOOKUPS);
-    let document = limits.max_document.as_u64().saturating_mul(BYTES_PER_BYTE as u64);
+    let documents = limits.max_document.as_u64().saturating_add(SHORT_DOCUMENT as u64);
     let connections = settings.http.max_connections as u64;
     let mut parts = [
         ("the process itself", PROCESS),
@@ -39,7 +39,7 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
         ("limits.max_answer, waiting to be sent", max_waiting(limits.max_answer.as_u64())),
         ("limits.max_refs_in_progress", references.saturating_mul(MEMORY_OF_A_REFERENCE)),
         ("a history", HISTORY),
-        ("limits.max_document, being validated", document.saturating_mul(VALIDATIONS as u64)),
+        ("limits.max_document, being validated", documents.saturating_mul(BYTES_PER_BYTE as u64)),
         ("cache.documents", settings.cache.documents.as_u64()),
         ("cache.persisted_queries", settings.cache.persisted_queries.as_u64()),
         ("access.rate_clients", rate_clients.saturating_mul(RATE_CLIENT)),

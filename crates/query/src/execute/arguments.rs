@@ -68,17 +68,17 @@ pub(super) struct PublicationFilter<'a> {
 }
 
 /// The arguments of a field, without absent variables.
-pub(super) struct Arguments<'v, 'a>(Vec<(&'a str, Cow<'v, Value<'a>>)>);
+pub(super) struct Arguments<'v>(Vec<(&'v str, Cow<'v, Value<'v>>)>);
 
-impl<'v, 'a> Arguments<'v, 'a> {
-    pub(super) fn of(field: &'a Field, variables: &'v Variables<'a>) -> Self {
+impl<'v> Arguments<'v> {
+    pub(super) fn of(field: &'v Field, variables: &'v Variables<'_>) -> Self {
         let given = field.arguments.iter().filter(|own| !is_absent(&own.value, variables));
         let read = given.filter_map(|argument| {
             let value = match &*argument.value {
                 ast::Value::Variable(name) => Cow::Borrowed(variables.get(name)?),
                 literal => {
                     let definition = field.definition.argument_by_name(&argument.name)?;
-                    Cow::Owned(Value::literal(&definition.ty, literal, variables))
+                    Cow::Owned(Value::literal(&definition.ty, literal, Some(variables)))
                 }
             };
             Some((argument.name.as_str(), value))

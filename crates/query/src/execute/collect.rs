@@ -35,12 +35,15 @@ pub(super) struct Collector<'a, 'v> {
     pub(super) variables: &'v Variables<'a>,
     /// The path in the answer of the selection that is being collected.
     pub(super) path: RefCell<Vec<Segment>>,
-    /// Number of fields collected so far.
+    /// Number of fields collected so far; a long key counts more.
     pub(super) values: Cell<u64>,
     /// Whether `history` was among them, and `publicationInfo` of its strongest publication.
     pub(super) with_history: Cell<bool>,
     pub(super) with_strongest: Cell<bool>,
 }
+
+/// A response key of this length counts as one more value, because an alias can be long, and every row repeats it.
+const KEY_BYTES: u64 = 1_024;
 
 #[derive(Default)]
 struct Groups<'a> {
@@ -60,7 +63,8 @@ impl<'a> Collector<'a, '_> {
         for set in sets {
             self.walk(ty, set, &mut groups)?;
         }
-        self.values.set(self.values.get() + groups.by_key.len() as u64);
+        let values = groups.by_key.keys().map(|key| 1 + key.len() as u64 / KEY_BYTES);
+        self.values.set(self.values.get() + values.sum::<u64>());
         Ok(groups.by_key.into_iter().map(|(key, fields)| Group { key, fields }).collect())
     }
 

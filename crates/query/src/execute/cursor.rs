@@ -8,6 +8,8 @@ use store::Cursor;
 
 /// The first byte: the version of the format. A later build can add a format and still read this one.
 const FORM: &str = "1";
+/// More than the longest cursor has.
+const MAX_LENGTH: usize = 2_048;
 
 /// The cursor that points to a row.
 pub(super) fn encode(created: Timestamp, id: &PublicationId) -> String {
@@ -18,6 +20,10 @@ pub(super) fn encode(created: Timestamp, id: &PublicationId) -> String {
 
 /// Decodes a cursor. `None` when this service did not make it.
 pub(super) fn decode(text: &str) -> Option<Cursor> {
+    // A name and a version have at most 768 bytes together.
+    if text.len() > MAX_LENGTH {
+        return None;
+    }
     let plain = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     let mut parts = plain.strip_prefix(FORM)?.split('\n');
     let created = Timestamp::from_micros(parts.next()?.parse().ok()?);

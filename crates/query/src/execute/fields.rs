@@ -1,6 +1,7 @@
 //! The fields of the schema's objects: the name of each, and the function that writes it. A selection is compiled from
 //! these tables once per request and written once per row.
 
+use apollo_compiler::Name;
 use model::{Integrity, PackageVersion, Publication, PublicationInfo, Timestamp, Username};
 
 use super::collect::{Collector, Group};
@@ -27,8 +28,8 @@ pub(super) type Write<S> = Box<dyn Fn(&mut Writer<'_>, &S) -> Written + Send + S
 
 /// The compiled selections of an object.
 pub(super) enum Selection<S: 'static> {
-    /// The fields in order. A key is `"name":`, preceded by a comma unless it is the first.
-    Fields(Vec<(String, Compiled<S>)>),
+    /// The fields in order, with their response keys.
+    Fields(Vec<(Name, Compiled<S>)>),
     /// The fields cannot be collected: each object of this selection gets the error.
     Broken(QueryError),
 }
@@ -242,11 +243,7 @@ impl Collector<'_, '_> {
         selection
     }
 
-    fn compiled<S>(
-        &self,
-        ty: &'static Type<S>,
-        groups: &[Group<'_>],
-    ) -> Vec<(String, Compiled<S>)> {
+    fn compiled<S>(&self, ty: &'static Type<S>, groups: &[Group<'_>]) -> Vec<(Name, Compiled<S>)> {
         let mut fields = Vec::with_capacity(groups.len());
         for group in groups {
             let known = ty.fields.iter().find(|(name, _)| *name == group.name());
@@ -256,9 +253,8 @@ impl Collector<'_, '_> {
                 // The validation lets no other name pass. A test checks that every field of the schema has an entry.
                 None => Compiled::Typename(ty.name),
             };
-            let comma = if fields.is_empty() { "" } else { "," };
-            // A response key is a GraphQL name, so it needs no escaping.
-            fields.push((format!("{comma}\"{}\":", group.key), field));
+            // The name is shared with the document: each use of a fragment would hold the text of its keys again.
+            fields.push((group.key.clone(), field));
         }
         fields
     }
@@ -270,9 +266,11 @@ impl<S> Selection<S> {
             Self::Fields(fields) => fields,
             Self::Broken(error) => return writer.fail(error),
         };
-        writer.out.push(b'{');
-        for (key, field) in fields {
+        for (index, (key, field)) in fields.iter().enumerate() {
+            // A response key is a GraphQL name, so it needs no escaping.
+            writer.raw(if index == 0 { "{\"" } else { ",\"" });
             writer.raw(key);
+            writer.raw("\":");
             match field {
                 Compiled::Typename(name) => writer.text(name),
                 Compiled::Leaf(write) => write(writer, source),

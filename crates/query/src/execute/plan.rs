@@ -17,6 +17,7 @@ use super::arguments::{
 use super::collect::{Collector, Group};
 use super::cursor;
 use super::fields::{CONNECTION, PACKAGE, REGISTRY};
+use super::variables::beginning;
 use super::write::{Found, Writer, Written};
 use crate::config::{Limits, RegistrySettings};
 use crate::error::{Code, QueryError, Segment};
@@ -25,6 +26,9 @@ use crate::error::{Code, QueryError, Segment};
 const MAX_FIRST: i32 = 100;
 /// The longest possible package name, in bytes.
 const MAX_PREFIX: usize = 512;
+/// A longer purl is not read, and has no record. With every byte of name and version escaped, one has 2.3 KB; the rest is for
+/// qualifiers and a subpath. A document can name a purl of two megabytes a thousand times, and reading each would take seconds.
+const MAX_PURL: usize = 8 * 1_024;
 
 /// The plan of a request. It borrows nothing from the request.
 #[derive(Default)]
@@ -192,12 +196,15 @@ impl<'a> Planner<'a, '_> {
         Ok(())
     }
 
-    fn arguments(&self, group: &Group<'a>) -> Arguments<'_, 'a> {
+    fn arguments(&self, group: &Group<'a>) -> Arguments<'_> {
         Arguments::of(group.field(), self.collector.variables)
     }
 
     /// The version that a purl names, if it belongs to this registry.
     fn by_purl(&self, text: &str) -> Option<PublicationId> {
+        if text.len() > MAX_PURL {
+            return None;
+        }
         let purl = Purl::parse(text).ok()?;
         let is_ours = purl.ecosystem.eq_ignore_ascii_case(&self.registry.ecosystem)
             && purl.qualifier("vcs_url").is_none()
@@ -319,7 +326,7 @@ fn search(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Plan
     plan.asked += u64::from(first);
     // No name has a control character. PostgreSQL refuses U+0000, which sorts before every other character.
     let prefix = (!prefix.contains(char::is_control)).then(|| prefix.to_owned());
-    let after = after.and_then(|after| after.split('\0').next()).map(str::to_owned);
+    let after = after.map(beginning).and_then(|after| after.split('\0').next()).map(str::to_owned);
     plan.searches.push(NameSearch { prefix, after, first });
     let search = plan.searches.len() - 1;
     Ok(Box::new(move |writer, found| {

@@ -58,7 +58,7 @@ impl<'a> Variables<'a> {
                 continue;
             }
             if let Some(default) = &definition.default_value {
-                values.insert(name, Value::literal(&definition.ty, default, &Self::default()));
+                values.insert(name, Value::literal(&definition.ty, default, None));
             } else if definition.ty.is_non_null() {
                 let message = format!("variable ${name} of type {} has no value", definition.ty);
                 return Err(
@@ -73,13 +73,14 @@ impl<'a> Variables<'a> {
         self.0.get(name)
     }
 
-    /// The variables for apollo-compiler's introspection, which needs booleans and one name.
+    /// The variables for apollo-compiler's introspection, which needs booleans and one name. The plan keeps them, so texts are cut:
+    /// no type has a longer name.
     pub(super) fn to_apollo(&self) -> Valid<JsonMap> {
         let plain = self.0.iter().filter_map(|(&name, value)| {
             let value = match value {
                 Value::Null => JsonValue::Null,
                 Value::Bool(value) => (*value).into(),
-                Value::Text(text) => text.as_ref().into(),
+                Value::Text(text) => beginning(text).into(),
                 Value::Int(_) | Value::List(_) | Value::Object(_) => return None,
             };
             Some((name, value))
@@ -88,16 +89,31 @@ impl<'a> Variables<'a> {
     }
 }
 
+/// The most bytes of a text that the plan keeps: more than any name has, so that the rest changes no comparison with one.
+const LONGEST_KEPT: usize = 1_024;
+
+/// The beginning of a text, of at most [`LONGEST_KEPT`] bytes.
+pub(super) fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST_KEPT)]
+}
+
 impl<'a> Value<'a> {
-    /// The value of a literal in the document. The validation has checked its type. An absent variable counts as null.
-    pub(super) fn literal(ty: &Type, value: &'a ast::Value, variables: &Variables<'a>) -> Self {
+    /// The value of a literal in the document. The validation has checked its type. An absent variable counts as null. Texts
+    /// of variables are borrowed: a document can name one of two megabytes a thousand times.
+    pub(super) fn literal(
+        ty: &Type,
+        value: &'a ast::Value,
+        variables: Option<&'a Variables<'_>>,
+    ) -> Self {
         let item = match ty {
             Type::List(item) | Type::NonNullList(item) => Some(&**item),
             Type::Named(_) | Type::NonNullNamed(_) => None,
         };
         match (item, value) {
             (_, ast::Value::Null) => Self::Null,
-            (_, ast::Value::Variable(name)) => variables.get(name).cloned().unwrap_or(Self::Null),
+            (_, ast::Value::Variable(name)) => variables
+                .and_then(|variables| variables.get(name))
+                .map_or(Self::Null, Value::borrowed),
             (Some(item), ast::Value::List(values)) => {
                 Self::List(values.iter().map(|own| Self::literal(item, own, variables)).collect())
             }
@@ -110,7 +126,9 @@ impl<'a> Value<'a> {
             (None, ast::Value::String(text)) => Self::Text(text.as_str().into()),
             (None, ast::Value::Enum(word)) => Self::Text(word.as_str().into()),
             (None, ast::Value::Object(fields)) => {
-                let given = fields.iter().filter(|(_, value)| !is_absent(value, variables));
+                let given = fields
+                    .iter()
+                    .filter(|(_, value)| !variables.is_some_and(|own| is_absent(value, own)));
                 // No field of the schema's input objects is a list, so their types are not needed.
                 let fields =
                     given.map(|(name, value)| (name.as_str(), Self::literal(ty, value, variables)));
@@ -118,6 +136,19 @@ impl<'a> Value<'a> {
             }
             // No type of the schema has other values.
             (None, ast::Value::Float(_) | ast::Value::List(_)) => Self::Null,
+        }
+    }
+
+    fn borrowed(&self) -> Value<'_> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Int(value) => Value::Int(*value),
+            Self::Text(text) => Value::Text(Cow::Borrowed(text)),
+            Self::List(items) => Value::List(items.iter().map(Self::borrowed).collect()),
+            Self::Object(fields) => Value::Object(
+                fields.iter().map(|(name, value)| (*name, value.borrowed())).collect(),
+            ),
         }
     }
 }

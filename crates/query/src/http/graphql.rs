@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
+use service::connection::SHORT_HEAD;
 use tokio::sync::SemaphorePermit;
 
 use super::App;
@@ -13,17 +14,25 @@ use super::context::Context;
 use super::persisted::{self, Hash};
 use super::request::{Parameters, body, pairs};
 use super::response::{Refusal, answer as respond, vary};
-use crate::admission::Work;
+use crate::admission::{Place, Work};
 use crate::document::{self, Prepared};
 use crate::error::{Code, QueryError};
 use crate::execute::{Executed, Fetched, Plan};
 
-/// A planned request. The text of the request is no longer needed.
+/// A planned request. The document is no longer needed, and its text only for an introspection.
 struct Planned<'a> {
-    document: Arc<Prepared>,
-    operation_name: Option<String>,
     plan: Plan,
     work: Work<'a>,
+    scans: bool,
+    introspection: Option<Introspection>,
+}
+
+/// What an introspection needs when its answer is written. The document itself is looked up again then: many that wait would
+/// take more memory than their texts, which `place` counts.
+struct Introspection {
+    text: Arc<str>,
+    operation_name: Option<String>,
+    _place: Option<Place>,
 }
 
 /// `GET` and `POST /graphql`
@@ -67,46 +76,58 @@ pub(super) async fn in_time(
 impl App {
     async fn answer(&self, context: &Context, request: Request) -> Result<Response, Refusal> {
         let (head, request_body) = request.into_parts();
-        let planned = if context.is_get {
-            self.planned(context, Parameters::from_pairs(&pairs(&head.uri)?)?).await?
+        let (parameters, place) = if context.is_get {
+            let parameters = Parameters::from_pairs(&pairs(&head.uri)?)?;
+            let bytes = head.uri.query().map_or(0, str::len);
+            let is_long = bytes > SHORT_HEAD;
+            (
+                parameters,
+                if is_long { Some(self.counted(context, bytes as u64).await?) } else { None },
+            )
         } else {
-            // The place counts the parameters until the request is planned.
-            let (text, _place) = body(self, context, &head.headers, request_body).await?;
-            let parameters = Parameters::from_body(&text)?;
-            drop(text);
-            self.planned(context, parameters).await?
+            let (text, place) = body(self, context, &head.headers, request_body).await?;
+            (Parameters::from_body(&text)?, Some(place))
         };
+        // The rest of the request waits with its parameters alone.
+        drop(head);
+        let planned = self.planned(context, parameters, place).await?;
         let (executed, writing) = self.run(context, planned).await?;
         respond(self, context, executed, writing).await
     }
 
-    /// Validates and plans a request.
+    /// Counts bytes that have arrived already, in the share of the client.
+    async fn counted(&self, context: &Context, bytes: u64) -> Result<Place, Refusal> {
+        let mut place = self.admission.body(context.client, bytes);
+        match place.grow(bytes).await.and_then(|()| place.arrived()) {
+            Ok(()) => Ok(place),
+            Err(_) => Err(Refusal::busy()),
+        }
+    }
+
+    /// Validates and plans a request. `place` counts the parameters.
     async fn planned<'a>(
         &'a self,
         context: &Context,
         parameters: Parameters,
+        place: Option<Place>,
     ) -> Result<Planned<'a>, Refusal> {
         let Parameters { query, operation_name, variables, persisted } = parameters;
         let (name, variables) = (operation_name.as_deref(), variables.as_deref());
         let text = self.text(query, persisted.as_ref())?;
-        let document = self.document(&text, context.is_get, name).await.map_err(|errors| {
-            let refusal = Refusal::from(errors);
-            match refusal.code() {
-                Code::MethodNotAllowed => {
-                    refusal.with(header::ALLOW, HeaderValue::from_static("POST"))
-                }
-                _ => refusal,
-            }
-        })?;
+        // Not held during the wait for permits, because the cache may forget it meanwhile, and nothing counts it then.
+        let scans = self.document(context, &text, name).await?.scans;
         if let Some(hash) = persisted {
             self.persisted.insert(hash, &text);
         }
         // More are refused when the request is planned.
         let most = u64::from(self.executor.limits.max_refs);
         let estimate = estimate(&text, variables).min(most);
-        let work = self.admission.work(estimate, document.scans).await;
+        let work = self.admission.work(estimate, scans).await;
+        let document = self.document(context, &text, name).await?;
         let plan = self.executor.plan(&document, name, variables)?;
-        Ok(Planned { document, operation_name, plan, work })
+        let introspection =
+            plan.meta.is_some().then_some(Introspection { text, operation_name, _place: place });
+        Ok(Planned { plan, work, scans, introspection })
     }
 
     /// Runs a query of this service's own. Returns the rows and the number of publications asked for.
@@ -118,7 +139,7 @@ impl App {
     ) -> Result<(Fetched, u64), Refusal> {
         let variables = Some(variables.to_owned());
         let parameters = Parameters { query: query.to_owned(), variables, ..Parameters::default() };
-        let mut planned = self.planned(context, parameters).await?;
+        let mut planned = self.planned(context, parameters, None).await?;
         let fetched = self.fetch(context, &mut planned).await?;
         Ok((fetched, planned.plan.asked))
     }
@@ -130,10 +151,16 @@ impl App {
         mut planned: Planned<'_>,
     ) -> Result<(Executed, Option<SemaphorePermit<'_>>), Refusal> {
         let fetched = self.fetch(context, &mut planned).await?;
-        let Planned { document, operation_name, plan, work: _work } = planned;
+        let Planned { plan, work: _work, introspection, .. } = planned;
         let writing = self.admission.writing(plan.values).await;
-        let name = operation_name.as_deref();
-        Ok((self.executor.answer(&document, name, &plan, &fetched)?, writing))
+        let introspected = match &introspection {
+            Some(Introspection { text, operation_name, .. }) => {
+                let name = operation_name.as_deref();
+                Some((self.document(context, text, name).await?, name))
+            }
+            None => None,
+        };
+        Ok((self.executor.answer(introspected, &plan, &fetched)?, writing))
     }
 
     /// Reads the rows. Charges the client and waits for the permit for so many publications.
@@ -146,7 +173,7 @@ impl App {
         // The request itself was charged one already.
         self.access.charge(context.client, asked.saturating_sub(1))?;
         let work = std::mem::take(&mut planned.work);
-        planned.work = self.admission.work_exactly(work, asked, planned.document.scans).await;
+        planned.work = self.admission.work_exactly(work, asked, planned.scans).await;
         let mut read = self.access.rows_read(context.client);
         Ok(self.executor.fetch(&planned.plan, &mut read.rows).await?)
     }
@@ -169,24 +196,33 @@ impl App {
     /// The validated document for a text, from the cache where possible.
     async fn document(
         &self,
+        context: &Context,
         text: &str,
-        is_get: bool,
         operation_name: Option<&str>,
-    ) -> Result<Arc<Prepared>, Vec<QueryError>> {
+    ) -> Result<Arc<Prepared>, Refusal> {
         let lookups = &self.executor.metrics.document_cache_lookups_total;
         if let Some(document) = self.documents.get(text) {
             lookups.with_label_values(&["hit"]).inc();
             return Ok(document);
         }
         lookups.with_label_values(&["miss"]).inc();
-        document::check_length(&self.executor.limits, text).map_err(|error| vec![error])?;
-        let _permit = self.admission.validation().await;
+        document::check_length(&self.executor.limits, text)?;
+        let _permit = self.admission.validation(text.len()).await;
         // Another request may have validated it meanwhile.
         if let Some(document) = self.documents.get(text) {
             return Ok(document);
         }
         let (schema, limits) = (&self.executor.schema, &self.executor.limits);
-        let document = document::prepare(schema, limits, text, is_get, operation_name)?;
+        let document = document::prepare(schema, limits, text, context.is_get, operation_name)
+            .map_err(|errors| {
+                let refusal = Refusal::from(errors);
+                match refusal.code() {
+                    Code::MethodNotAllowed => {
+                        refusal.with(header::ALLOW, HeaderValue::from_static("POST"))
+                    }
+                    _ => refusal,
+                }
+            })?;
         self.documents.insert(text.into(), document.clone(), document::weight(text));
         Ok(document)
     }

@@ -74,11 +74,15 @@ pub(super) async fn body(
         Refusal::from(QueryError::new(Code::Timeout, message)).status(StatusCode::REQUEST_TIMEOUT)
     };
     loop {
+        let receives =
+            |is_receiving| context.peer.iter().for_each(|peer| peer.receives(is_receiving));
+        receives(true);
         let frame = tokio::select! {
             biased;
             () = place.is_evicted() => return Err(Refusal::busy()),
             frame = tokio::time::timeout_at(until, body.frame()) => frame,
         };
+        receives(false);
         let Some(frame) = frame.map_err(|_| late(&place))? else {
             place.arrived().map_err(|_| Refusal::busy())?;
             return Ok((read, place));

@@ -227,7 +227,9 @@ fn gzip(body: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
     // Writing to a vector cannot fail.
     let _ = encoder.write_all(body);
-    encoder.finish().unwrap_or_default().into()
+    let mut packed = encoder.finish().unwrap_or_default();
+    packed.shrink_to_fit();
+    packed.into()
 }
 
 /// The entity tag of an answer: a hash of media type, coding and bytes.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::Bounds;
 
 /// Heads up to this many bytes are included in the memory that is counted for every connection.
-const SHORT_HEAD: usize = 4 * 1_024;
+pub const SHORT_HEAD: usize = 4 * 1_024;
 
 /// All connections of a listener.
 #[derive(Debug)]
@@ -40,9 +40,11 @@ pub(super) struct Connection {
 struct Activity {
     /// A request was read and its response is not ready yet.
     is_answering: bool,
+    /// The request waits for its client, which has not sent the whole body yet.
+    is_receiving: bool,
     /// The client has not yet received all of the response that is ready.
     is_sending: bool,
-    /// When its last response was ready, or when it was opened.
+    /// Since when it waits for its client: its last response was ready, it was opened, or a part of a body came.
     since: Instant,
     /// Bytes received of the current head.
     head: usize,
@@ -61,13 +63,14 @@ impl Crowd {
         }
     }
 
-    /// Whether there is no place for another connection, because all are open and none is idle.
+    /// Whether there is no place for another connection, because all are open and none waits for its client.
     pub(super) fn is_full(&self) -> bool {
         let all = self.connections.lock();
-        all.len() >= self.bounds.max_connections && !all.values().any(|other| other.is_idle())
+        all.len() >= self.bounds.max_connections
+            && all.values().all(|other| other.waiting_since().is_none())
     }
 
-    /// Adds a new connection, and if necessary closes another that is idle. `None` if its network has its maximum
+    /// Adds a new connection, and if necessary closes another that waits for its client. `None` if its network has its maximum
     /// number of connections already and all of them are busy.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Arc<Connection>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -130,10 +133,10 @@ impl Crowd {
     }
 }
 
-/// The connection that has been idle for the longest.
+/// The connection that has waited for its client for the longest.
 fn oldest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Option<u64> {
-    let idle = connections.filter_map(|other| Some((other.idle_since()?, other.id)));
-    idle.min().map(|(_, id)| id)
+    let waiting = connections.filter_map(|other| Some((other.waiting_since()?, other.id)));
+    waiting.min().map(|(_, id)| id)
 }
 
 impl Connection {
@@ -144,6 +147,7 @@ impl Connection {
         };
         let state = Activity {
             is_answering: false,
+            is_receiving: false,
             is_sending: false,
             since: Instant::now(),
             head: 0,
@@ -181,17 +185,28 @@ impl Connection {
     /// The response is ready.
     pub(super) fn answered(&self) {
         let mut state = self.state.lock();
-        state.is_answering = false;
+        (state.is_answering, state.is_receiving) = (false, false);
         state.since = Instant::now();
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.idle_since().is_some()
+    /// The request waits for its client from now on, or no longer.
+    pub(super) fn receives(&self, is_receiving: bool) {
+        let mut state = self.state.lock();
+        state.is_receiving = is_receiving;
+        state.since = Instant::now();
     }
 
-    fn idle_since(&self) -> Option<Instant> {
+    /// Whether no request is in progress.
+    pub(super) fn is_idle(&self) -> bool {
         let state = self.state.lock();
-        (!state.is_answering && !state.is_sending).then_some(state.since)
+        !state.is_answering && !state.is_sending
+    }
+
+    /// Since when it waits for its client to send; `None` while it does not.
+    fn waiting_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        let is_waiting = !state.is_answering || state.is_receiving;
+        (is_waiting && !state.is_sending).then_some(state.since)
     }
 
     /// The client received this many bytes of its response.

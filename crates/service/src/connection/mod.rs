@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+pub use self::crowd::SHORT_HEAD;
 use self::crowd::{Connection, Crowd};
 use self::stream::Guarded;
 use crate::metrics::IntGauge;
@@ -46,7 +47,7 @@ pub const CONNECTION_BYTES: usize = 16 * 1_024;
 /// The limits of a listener's clients.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// The maximum number of connections. A further connection closes the one that has been idle for the longest.
+    /// The maximum number of connections. A further connection closes the one that has waited for its client for the longest.
     pub max_connections: usize,
     /// The maximum number of connections of an address, or of a /64 for IPv6. A further connection closes one of these.
     pub max_per_address: usize,
@@ -83,6 +84,12 @@ impl Peer {
     /// Closes the connection at once.
     pub fn cut(&self) {
         self.0.cut();
+    }
+
+    /// Reports whether the present request waits for its client to send more of the body. Meanwhile the connection may be closed
+    /// for a new one.
+    pub fn receives(&self, is_receiving: bool) {
+        self.0.receives(is_receiving);
     }
 }
 

@@ -148,12 +148,35 @@ fn bodies(size: usize) -> Vec<Attack> {
         &format!(r#"{{"r":[{}0]}}"#, "0,".repeat(size * 5)),
     );
     vec![
+        post("a text of # bytes in 1,900 places", often(r"\n")),
+        post("a purl of # bytes in 1,900 places", often("pkg:npm/%61")),
+        post("a cursor of # bytes in 240 searches", cursors()),
+        post("an alias of 54 kB in 500 places", long_alias()),
         post("a body of # bytes", large()),
         Attack { name: format!("{} bytes in chunks", size * 500), kind: Kind::Chunked(large()) },
         post("an array of 1,000 operations", array.into_bytes()),
         post("a list of numbers as references", numbers),
         post("5,000 references, all fields", references(5_000)),
     ]
+}
+
+/// A variable of two megabytes that a document names 1,900 times.
+fn often(begins: &str) -> Vec<u8> {
+    let document =
+        format!("query($a:String!){{packagesByPurl(purls:[{}]){{name}}}}", "$a".repeat(1_900));
+    body(&document, &format!(r#"{{"a":"{begins}{}"}}"#, "a".repeat(2_000_000)))
+}
+
+fn cursors() -> Vec<u8> {
+    let search = |n: usize| format!("s{n}:search(prefix:\"a\",first:1,after:$a)");
+    let document = format!("query($a:String){{{}}}", (0..240).map(search).collect::<String>());
+    body(&document, &format!(r#"{{"a":"{}"}}"#, "a".repeat(2_000_000)))
+}
+
+fn long_alias() -> Vec<u8> {
+    let roots: String = (0..500).map(|n| format!("a{n}:registry{{...f}}")).collect();
+    let alias = "a".repeat(54_000);
+    query(&format!("{{{roots}}} fragment f on Registry{{{alias}:ecosystem}}"))
 }
 
 /// Requests at each default limit, and one over it.
@@ -267,6 +290,7 @@ fn connections() -> Vec<Attack> {
         held("bodies that stop", crowd(200, 200), &begun(1_000_000)),
         held("bodies that stop", crowd(400, 100), &begun(1_000_000)),
         held("bodies that stop", crowd(1_000, 100), &begun(10_000)),
+        held("bodies that stop after a byte", crowd(2_100, 256), &announced(2 << 20, b"{")),
         held("long answers of 100 rows that nobody reads", crowd(256, 256), &long),
         held("long answers of 100 rows that nobody reads", crowd(256, 16), &long),
         held("answers of 5,000 rows that nobody reads", crowd(60, 60), &whole),
