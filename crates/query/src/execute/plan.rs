@@ -49,7 +49,7 @@ pub(crate) struct Plan {
     /// Upper bound of the values in the answer; the greatest number for an introspection.
     pub(crate) values: u64,
     /// The variables of the introspection, when the request selects it.
-    pub(super) meta: Option<Valid<JsonMap>>,
+    pub(crate) meta: Option<Valid<JsonMap>>,
 }
 
 /// A field of the answer's `data`.

@@ -199,6 +199,22 @@ async fn a_null_that_a_default_let_through_makes_its_field_null() {
 }
 
 #[tokio::test]
+async fn a_document_may_repeat_a_variable_and_a_purl_has_a_longest_length() {
+    let query = "query($p: String!, $r: PackageRef!) {
+        packagesByPurl(purls: [$p, $p]) { name } packages(refs: [$r, $r]) { name } }";
+    let asked = async |qualifier: usize| {
+        let purl = format!(r"\u0070kg:npm/pg@7.12.0?a={}", "b".repeat(qualifier));
+        let reference = r#"{"name":"\u0070g","version":"7.12.0"}"#;
+        data(query, &format!(r#"{{"p":"{purl}","r":{reference}}}"#)).await
+    };
+    let pg = r#"[{"name":"pg"},{"name":"pg"}]"#;
+    for (qualifier, found) in [(8_000, pg), (9_000, "[null,null]")] {
+        let expected = format!(r#"{{"data":{{"packagesByPurl":{found},"packages":{pg}}}}}"#);
+        assert_eq!(asked(qualifier).await, expected);
+    }
+}
+
+#[tokio::test]
 async fn variables_are_coerced_and_never_quoted() {
     let refs = "query ($refs: [PackageRef!]!) { packages(refs: $refs) { name } }";
     let one = r#"{"refs":{"name":"pg","version":"7.12.0"}}"#;

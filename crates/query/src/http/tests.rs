@@ -296,10 +296,13 @@ async fn who_announces_too_much_is_not_waited_for() {
 async fn a_document_that_is_too_long_waits_for_nothing() {
     let running =
         start(|settings| settings.http.request_timeout = std::time::Duration::from_secs(2)).await;
-    let _permit = running.app.admission.validation().await;
+    let _permit = running.app.admission.validation(70_000).await;
     let body = format!(r#"{{"query":"{}"}}"#, " ".repeat(70_000));
     let (_, answer) = running.post(&[JSON], &body).await;
     assert!(answer.contains("\"limits.max_document\"") && answer.contains("70000"), "{answer}");
+    // A short one that nobody has sent before waits for no long one.
+    let (_, answer) = running.post(&[JSON], r#"{"query":"{ n: __typename }"}"#).await;
+    assert!(answer.contains(r#"{"data":{"n":"Query"}}"#), "{answer}");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 use super::*;
+use axum::Extension;
 use axum::routing::get;
 use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -101,6 +102,31 @@ async fn only_requests_in_progress_are_let_finish() {
     assert!(rest(sending).await > LENGTH);
     assert!(rest(waiting).await > LENGTH);
     serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_client_gives_way_and_one_that_works_does_not() {
+    let waiting = Arc::new(Notify::new());
+    let waits = waiting.clone();
+    let receive = async move |Extension(peer): Extension<Peer>| {
+        peer.receives(true);
+        waits.notify_one();
+        std::future::pending::<&str>().await
+    };
+    let works = waiting.clone();
+    let work = async move || {
+        works.notify_one();
+        std::future::pending::<&str>().await
+    };
+    let router = short().route("/receive", get(receive)).route("/work", get(work));
+    let running = start(router, Bounds { max_connections: 2, ..bounds() }).await;
+    let _working = connect(running.address, b"GET /work HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    waiting.notified().await;
+    let mut receiving = connect(running.address, b"GET /receive HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    waiting.notified().await;
+    let mut new = connect(running.address, HEAD).await;
+    answered(&mut new).await;
+    assert!(is_ended(&mut receiving).await);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ const SETTLED: &str =
     "/graphql?query=%7Bpackage(name%3A%22pg%22%2Cversion%3A%227.12.0%22)%7Bname%7D%7D";
 const UNSETTLED: &str =
     "/graphql?query=%7Bpackage(name%3A%22jsonstream%22%2Cversion%3A%221.0.0%22)%7Bname%7D%7D";
+const INTROSPECTION: &str = "/graphql?query=%7B__schema%7BqueryType%7Bname%7D%7Dpackage(name%3A%22pg%22%2Cversion%3A%227.12.0%22)%7Bname%7D%7D";
 const UNKNOWN: &str = "/graphql?query=%7Bpackage(name%3A%22x%22%2Cversion%3A%221%22)%7Bname%7D%7D";
 const PAGE: &str = "/graphql?query=%7Bpublications(first%3A1)%7Bedges%7Bcursor%7D%7D%7D";
 
@@ -26,6 +27,7 @@ async fn answers_to_get_may_be_kept_and_settled_ones_longer() {
         (UNSETTLED, "public, max-age=30"),
         (UNKNOWN, "public, max-age=30"),
         (PAGE, "public, max-age=30"),
+        (INTROSPECTION, "public, max-age=30"),
         ("/graphql?query=%7B__typename%7D", "public, max-age=30"),
         ("/graphql?query=%7B__schema%7BqueryType%7Bname%7D%7D%7D", "public, max-age=30"),
         ("/graphql?query=%7Bx%7D", "no-store"),
