@@ -266,9 +266,10 @@ impl<S> Selection<S> {
             Self::Fields(fields) => fields,
             Self::Broken(error) => return writer.fail(error),
         };
+        writer.out.push(b'{');
         for (index, (key, field)) in fields.iter().enumerate() {
             // A response key is a GraphQL name, so it needs no escaping.
-            writer.raw(if index == 0 { "{\"" } else { ",\"" });
+            writer.raw(if index > 0 { ",\"" } else { "\"" });
             writer.raw(key);
             writer.raw("\":");
             match field {

@@ -114,8 +114,15 @@ impl App {
         let Parameters { query, operation_name, variables, persisted } = parameters;
         let (name, variables) = (operation_name.as_deref(), variables.as_deref());
         let text = self.text(query, persisted.as_ref())?;
+        let known = self.documents.get(&text);
+        let result = if known.is_some() { "hit" } else { "miss" };
+        let lookups = &self.executor.metrics.document_cache_lookups_total;
+        lookups.with_label_values(&[result]).inc();
         // Not held during the wait for permits, because the cache may forget it meanwhile, and nothing counts it then.
-        let scans = self.document(context, &text, name).await?.scans;
+        let scans = match known {
+            Some(document) => document.scans,
+            None => self.document(context, &text, name).await?.scans,
+        };
         if let Some(hash) = persisted {
             self.persisted.insert(hash, &text);
         }
@@ -200,12 +207,9 @@ impl App {
         text: &str,
         operation_name: Option<&str>,
     ) -> Result<Arc<Prepared>, Refusal> {
-        let lookups = &self.executor.metrics.document_cache_lookups_total;
         if let Some(document) = self.documents.get(text) {
-            lookups.with_label_values(&["hit"]).inc();
             return Ok(document);
         }
-        lookups.with_label_values(&["miss"]).inc();
         document::check_length(&self.executor.limits, text)?;
         let _permit = self.admission.validation(text.len()).await;
         // Another request may have validated it meanwhile.
