@@ -203,16 +203,13 @@ async fn a_database_that_restarts_at_any_moment_is_waited_for() {
     sqlx::raw_sql("BEGIN; LOCK TABLE publication").execute(&mut operator).await.unwrap();
     let mut list = scene.start("dead-letters", &["list"], &[]);
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    eventually("the statement to wait", PATIENCE, async || {
-        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut operator).await.unwrap() > 0
-    })
-    .await;
+    // Not in the operator's transaction, which would see the same activity for ever.
+    eventually("the statement to wait", PATIENCE, async || scene.number(waiting).await > 0).await;
     postgres.stop(testkit::StopMode::Immediate);
     says_that_it_waits(&mut list).await;
     postgres.start_again();
     let answer = Answer::of(list);
-    assert_eq!(answer.code, Some(0), "{}", answer.log);
-    assert_eq!(answer.last("dead_letters")["letters"], 1);
+    assert!(answer.code == Some(0) && answer.log.contains("not_json"), "{}", answer.log);
 }
 
 #[tokio::test]
