@@ -341,7 +341,7 @@ mod tests {
         for (key, bad, good) in [
             ("receive.message.max.bytes", "67109376", "268435456"),
             ("message.max.bytes", "1000", "1000000000"),
-            ("queued.max.messages.kbytes", "16385", "16384"),
+            ("queued.max.messages.kbytes", "5462", "5461"),
             ("queued.min.messages", "1000000", "10000"),
             ("queued.min.messages", "0xFFFFF", "10000"),
         ] {
