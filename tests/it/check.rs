@@ -61,7 +61,7 @@ async fn a_sound_installation_has_nothing_but_its_one_broker() {
         assert!(text.contains(right), "{right} in {text}");
     }
     assert!(
-        text.contains("is allowed") && check["memory"].as_str().unwrap().contains("48.0 MiB"),
+        text.contains("is allowed") && check["memory"].as_str().unwrap().contains("16.0 MiB"),
         "{text}"
     );
     assert!(check["guarantee"].as_array().unwrap().len() >= 4, "{text}");
