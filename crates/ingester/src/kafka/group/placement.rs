@@ -425,7 +425,7 @@ impl Context {
     }
 
     /// Logs and counts a gap, once. Returns `false` where `kafka.on_gap` ends the run.
-    pub(super) fn report(&self, partition: i32, gap: Gap) -> bool {
+    fn report(&self, partition: i32, gap: Gap) -> bool {
         let told = self.state().reported.get(&partition).copied();
         let Some(news) = gap.beyond(told) else { return self.on_gap != OnGap::Stop };
         self.state().reported.insert(partition, gap);

@@ -65,9 +65,6 @@ pub(super) struct PollState {
     pub(super) refusals: Vec<(i64, Refusal)>,
     /// The first offsets of unreadable batches; librdkafka does not name the partitions.
     pub(super) unreadable: BTreeSet<i64>,
-    /// Those whose partitions did not answer, with how far the partitions were read then, and when to look for them again.
-    pub(super) unfound: BTreeMap<i64, Vec<(i32, i64)>>,
-    pub(super) find_again: Option<Instant>,
     /// The gaps that were reported, by partition, until an offset after them is committed.
     pub(super) reported: BTreeMap<i32, Gap>,
     /// The partitions whose leaders did not answer.

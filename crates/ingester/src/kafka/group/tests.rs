@@ -14,12 +14,10 @@ use testkit::{Kafka, NetworkFault, Proxy, eventually, unique};
 use tokio::sync::mpsc::Receiver;
 
 use super::callbacks::{Context, Shared};
-use super::state::{Partition, Reading};
 use super::thread::PollThread;
 use super::*;
+use crate::kafka::config;
 use crate::kafka::observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
-use crate::kafka::probe::Unreadable;
-use crate::kafka::{config, inspect};
 use crate::pipeline::ports::{
     AssignmentId, Chunk, SourceControl, SourceError, SourceEvent, WrittenOffsets,
 };
@@ -392,59 +390,30 @@ async fn a_write_that_outlives_a_revocation_does_not_set_the_group_back() {
     eventually("a commit", PATIENCE, async || scene.committed(moved) == Some(100)).await;
 }
 
-/// A consumer without the poll thread and the loop.
-fn consumer(settings: &Settings, seen: Arc<Seen>) -> BaseConsumer<Context> {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
+    let scene = Scene::new(testkit::kafka().brokers(), "not-taken", 1).await;
+    let (events, _taken) = tokio::sync::mpsc::channel(1);
+    let (_say, commands) = std::sync::mpsc::channel();
+    let seen = Arc::new(Seen::default());
     let context = Context(Arc::new(Shared {
         state: Mutex::default(),
-        commands: Mutex::new(std::sync::mpsc::channel().1),
-        events: tokio::sync::mpsc::channel(1).0,
+        commands: Mutex::new(commands),
+        events,
         observer: seen.clone(),
         settled: seen,
         requests: None,
         token: String::new(),
-        group: settings.kafka.group.clone(),
-        topic: settings.kafka.topic.as_str().into(),
+        group: scene.topic.clone(),
+        topic: scene.topic.as_str().into(),
         revoke_timeout: Duration::ZERO,
         session: Duration::from_secs(10),
         on_gap: OnGap::Continue,
         repeated: Default::default(),
         trouble: Default::default(),
     }));
-    config::consumer(settings).create_with_context(context).unwrap()
-}
-
-#[test]
-fn an_unreadable_batch_whose_partition_does_not_answer_is_looked_for_again() {
-    let mut settings = Settings::default();
-    // Nothing listens there.
-    settings.kafka.brokers = "127.0.0.1:1".to_owned();
-    let seen = Arc::new(Seen::default());
-    let consumer = consumer(&settings, seen.clone());
-    let context = consumer.context();
-    let reads =
-        |next| Partition { reading: Reading::Reads, next: Some(next), ..Partition::default() };
-    context.state().partitions.insert(0, reads(7));
-    context.state().unreadable.insert(7);
-    let look = || context.pass_unreadable(&consumer, &inspect::probe(&settings));
-    look();
-    // librdkafka has read on behind the batch.
-    context.state().partitions.insert(0, reads(20));
-    look();
-    {
-        let mut state = context.state();
-        assert_eq!(state.unfound, [(7, vec![(0, 7)])].into());
-        assert!(state.find_again.take().is_some());
-        assert_eq!(state.batches_to_find(), [(7, vec![(0, 7)])].into());
-    }
-    context.pass(&consumer, &Unreadable { partition: 0, next: 7, offsets: 7..10 });
-    assert_eq!(seen.told().lost, 3);
-    assert_eq!(context.state().partitions[&0], reads(20), "it is not read again");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
-    let scene = Scene::new(testkit::kafka().brokers(), "not-taken", 1).await;
-    let consumer = consumer(&scene.settings(), Arc::default());
+    let config = config::consumer(&scene.settings());
+    let consumer: BaseConsumer<Context> = config.create_with_context(context).unwrap();
     let context = consumer.context().clone();
     let mut partitions = scene.partition(0, Offset::Invalid);
     let mut rebalance = |code| {

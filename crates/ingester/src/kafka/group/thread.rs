@@ -225,7 +225,9 @@ impl Poller {
                 self.check_topic_id(ids);
             }
             self.ask_membership();
-            context.pass_unreadable(&self.consumer, &self.probe);
+            if !context.state().unreadable.is_empty() {
+                context.pass_unreadable(&self.consumer, &self.probe);
+            }
             context.start_doubted(&self.consumer);
             context.start_partitions(&self.consumer);
             self.commit();
