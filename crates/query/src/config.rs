@@ -12,6 +12,8 @@ use service::config::{ConfigError, Settings};
 use service::telemetry::LogSettings;
 use store::StoreSettings;
 
+use crate::document::weight;
+
 /// The prefix of the environment variables.
 pub const PREFIX: &str = "QUERY_";
 /// The file that is read when the command line names none.
@@ -47,7 +49,8 @@ pub struct QuerySettings {
 pub struct HttpSettings {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Maximum number of connections. One more closes the connection that has been idle longest.
+    /// Maximum number of connections. One more closes the connection that has been idle longest, or one whose body is not
+    /// complete.
     pub max_connections: usize,
     /// Maximum number of connections of one address (IPv6: /64). One more closes one of these. Trusted proxies are
     /// exempt.
@@ -329,6 +332,13 @@ impl Limits {
 }
 
 impl QuerySettings {
+    /// The memory for validated documents: `cache.documents`, or more if the longest document needs more. A request looks its
+    /// document up again after it has waited for permits, so each document must fit.
+    pub(crate) fn document_cache(&self) -> ByteSize {
+        let longest = usize::try_from(self.limits.max_document.as_u64()).unwrap_or(usize::MAX);
+        self.cache.documents.max(ByteSize::b(weight(longest) as u64))
+    }
+
     /// Lowers `http.max_connections` to fit the limit of open files, with a warning. Without a free file the daemon
     /// could neither answer probes nor reach the database.
     pub fn fit(&mut self, open_files: u64) {

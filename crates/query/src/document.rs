@@ -26,9 +26,9 @@ pub(crate) const BYTES_PER_BYTE: usize = 64;
 /// Memory of a document in addition, whatever its length.
 const BYTES_PER_DOCUMENT: usize = 4_096;
 
-/// The estimated memory of a validated document with this text, in bytes.
-pub(crate) fn weight(text: &str) -> usize {
-    text.len() * BYTES_PER_BYTE + BYTES_PER_DOCUMENT
+/// The estimated memory of a validated document with a text of so many bytes.
+pub(crate) const fn weight(length: usize) -> usize {
+    length.saturating_mul(BYTES_PER_BYTE).saturating_add(BYTES_PER_DOCUMENT)
 }
 
 /// A validated document.

@@ -119,7 +119,7 @@ impl Server {
         let app = App {
             access,
             admission: Admission::new(&settings, executor.metrics.answers_bytes.clone()),
-            documents: Cache::new(settings.cache.documents, documents),
+            documents: Cache::new(settings.document_cache(), documents),
             persisted: PersistedQueries::new(settings.cache.persisted_queries, persisted),
             executor,
             settings,

@@ -40,7 +40,7 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
         ("limits.max_refs_in_progress", references.saturating_mul(MEMORY_OF_A_REFERENCE)),
         ("a history", HISTORY),
         ("limits.max_document, being validated", documents.saturating_mul(BYTES_PER_BYTE as u64)),
-        ("cache.documents", settings.cache.documents.as_u64()),
+        ("cache.documents", settings.document_cache().as_u64()),
         ("cache.persisted_queries", settings.cache.persisted_queries.as_u64()),
         ("access.rate_clients", rate_clients.saturating_mul(RATE_CLIENT)),
     ];

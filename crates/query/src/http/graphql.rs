@@ -28,7 +28,7 @@ struct Planned<'a> {
 }
 
 /// What an introspection needs when its answer is written. The document itself is looked up again then: many that wait would
-/// take more memory than their texts, which `place` counts.
+/// take 64 times the memory of their texts, which `place` counts if the client sent them.
 struct Introspection {
     text: Arc<str>,
     operation_name: Option<String>,
@@ -114,23 +114,29 @@ impl App {
         let Parameters { query, operation_name, variables, persisted } = parameters;
         let (name, variables) = (operation_name.as_deref(), variables.as_deref());
         let text = self.text(query, persisted.as_ref())?;
-        let known = self.documents.get(&text);
+        let mut known = self.documents.get(&text);
         let result = if known.is_some() { "hit" } else { "miss" };
         let lookups = &self.executor.metrics.document_cache_lookups_total;
         lookups.with_label_values(&[result]).inc();
-        // Not held during the wait for permits, because the cache may forget it meanwhile, and nothing counts it then.
-        let scans = match known {
-            Some(document) => document.scans,
-            None => self.document(context, &text, name).await?.scans,
+        // More are refused when the request is planned.
+        let most = u64::from(self.executor.limits.max_refs);
+        let estimate = estimate(&text, variables).min(most);
+        // The document is not held during the wait for permits, because the cache may forget it, and nothing counts it then; and
+        // no permit is held while it is validated again.
+        let (document, work) = loop {
+            let scans = match known {
+                Some(document) => document.scans,
+                None => self.document(context, &text, name).await?.scans,
+            };
+            let work = self.admission.work(estimate, scans).await;
+            known = self.documents.get(&text);
+            if let Some(document) = &known {
+                break (document.clone(), work);
+            }
         };
         if let Some(hash) = persisted {
             self.persisted.insert(hash, &text);
         }
-        // More are refused when the request is planned.
-        let most = u64::from(self.executor.limits.max_refs);
-        let estimate = estimate(&text, variables).min(most);
-        let work = self.admission.work(estimate, scans).await;
-        let document = self.document(context, &text, name).await?;
         let plan = self.executor.plan(&document, name, variables)?;
         let introspection =
             plan.meta.is_some().then_some(Introspection { text, operation_name, _place: place });
@@ -159,15 +165,18 @@ impl App {
     ) -> Result<(Executed, Option<SemaphorePermit<'_>>), Refusal> {
         let fetched = self.fetch(context, &mut planned).await?;
         let Planned { plan, work: _work, introspection, .. } = planned;
-        let writing = self.admission.writing(plan.values).await;
-        let introspected = match &introspection {
-            Some(Introspection { text, operation_name, .. }) => {
-                let name = operation_name.as_deref();
-                Some((self.document(context, text, name).await?, name))
+        let name = introspection.as_ref().and_then(|own| own.operation_name.as_deref());
+        // As in `planned`: the permit is not held while the document is validated again.
+        let (document, writing) = loop {
+            let writing = self.admission.writing(plan.values).await;
+            let Some(Introspection { text, .. }) = &introspection else { break (None, writing) };
+            if let Some(document) = self.documents.get(text) {
+                break (Some((document, name)), writing);
             }
-            None => None,
+            drop(writing);
+            self.document(context, text, name).await?;
         };
-        Ok((self.executor.answer(introspected, &plan, &fetched)?, writing))
+        Ok((self.executor.answer(document, &plan, &fetched)?, writing))
     }
 
     /// Reads the rows. Charges the client and waits for the permit for so many publications.
@@ -227,7 +236,7 @@ impl App {
                     _ => refusal,
                 }
             })?;
-        self.documents.insert(text.into(), document.clone(), document::weight(text));
+        self.documents.insert(text.into(), document.clone(), document::weight(text.len()));
         Ok(document)
     }
 }

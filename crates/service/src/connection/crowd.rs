@@ -44,7 +44,7 @@ struct Activity {
     is_receiving: bool,
     /// The client has not yet received all of the response that is ready.
     is_sending: bool,
-    /// Since when it waits for its client: its last response was ready, it was opened, or a part of a body came.
+    /// When it was opened, its last request was read, or its last response was ready.
     since: Instant,
     /// Bytes received of the current head.
     head: usize,
@@ -133,7 +133,7 @@ impl Crowd {
     }
 }
 
-/// The connection that has waited for its client for the longest.
+/// The connection that has been idle for the longest, else the one whose body has been arriving for the longest.
 fn oldest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Option<u64> {
     let waiting = connections.filter_map(|other| Some((other.waiting_since()?, other.id)));
     waiting.min().map(|(_, id)| id)
@@ -179,6 +179,7 @@ impl Connection {
     pub(super) fn asked(&self) {
         let mut state = self.state.lock();
         state.is_answering = true;
+        state.since = Instant::now();
         state.reckoned = None;
     }
 
@@ -191,9 +192,7 @@ impl Connection {
 
     /// The request waits for its client from now on, or no longer.
     pub(super) fn receives(&self, is_receiving: bool) {
-        let mut state = self.state.lock();
-        state.is_receiving = is_receiving;
-        state.since = Instant::now();
+        self.state.lock().is_receiving = is_receiving;
     }
 
     /// Whether no request is in progress.
@@ -202,11 +201,12 @@ impl Connection {
         !state.is_answering && !state.is_sending
     }
 
-    /// Since when it waits for its client to send; `None` while it does not.
-    fn waiting_since(&self) -> Option<Instant> {
+    /// Whether it waits for the rest of a body, and since when it is idle or the request was read; `None` while it does not wait
+    /// for its client to send.
+    fn waiting_since(&self) -> Option<(bool, Instant)> {
         let state = self.state.lock();
         let is_waiting = !state.is_answering || state.is_receiving;
-        (is_waiting && !state.is_sending).then_some(state.since)
+        (is_waiting && !state.is_sending).then_some((state.is_receiving, state.since))
     }
 
     /// The client received this many bytes of its response.

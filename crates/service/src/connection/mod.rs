@@ -47,7 +47,8 @@ pub const CONNECTION_BYTES: usize = 16 * 1_024;
 /// The limits of a listener's clients.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// The maximum number of connections. A further connection closes the one that has waited for its client for the longest.
+    /// The maximum number of connections. A further connection closes the one that has been idle for the longest, or else one
+    /// whose body is not complete.
     pub max_connections: usize,
     /// The maximum number of connections of an address, or of a /64 for IPv6. A further connection closes one of these.
     pub max_per_address: usize,

@@ -172,10 +172,9 @@ impl<S: PublicationReader + ?Sized> PublicationReader for Retrying<S> {
                 Ok(rows) => {
                     self.has_served();
                     found.extend(rows);
-                    wait = Wait::new(&*self.observer).begins();
                 }
                 Err(error @ Error::TimedOut(_)) if part.len() > 1 => {
-                    wait.note(&error);
+                    wait.failed(&error);
                     let (left, right) = part.split_at(part.len() / 2);
                     parts.extend([right, left]);
                 }
