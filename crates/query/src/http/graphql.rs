@@ -140,6 +140,7 @@ impl App {
         let plan = self.executor.plan(&document, name, variables)?;
         let introspection =
             plan.meta.is_some().then_some(Introspection { text, operation_name, _place: place });
+        let scans = document.scans;
         Ok(Planned { plan, work, scans, introspection })
     }
 
