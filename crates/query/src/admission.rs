@@ -9,7 +9,7 @@ mod room;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use service::connection::{MAX_HEAD, Peer};
+use service::connection::Peer;
 use service::metrics::IntGauge;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -116,10 +116,8 @@ impl Admission {
     pub(crate) fn new(settings: &QuerySettings, sending: IntGauge) -> Self {
         let Limits { max_bodies, max_body, max_answers, max_answer, max_refs_in_progress, .. } =
             settings.limits;
-        let url = MAX_HEAD as u64;
         Self {
-            // A long URL has its place there too.
-            bodies: Room::new(max_bodies.as_u64().max(url), max_body.as_u64().max(url)),
+            bodies: Room::new(max_bodies.as_u64(), max_body.as_u64()),
             answers: Room::new(max_answers.as_u64(), max_answer.as_u64()),
             waiting: Room::new(max_waiting(max_answer.as_u64()), 0),
             short_validations: Semaphore::new(1),

@@ -95,8 +95,9 @@ impl App {
         respond(self, context, executed, writing).await
     }
 
-    /// Counts bytes that have arrived already, in the share of the client.
+    /// Counts bytes that have arrived already, in the share of the client; at most as many as a body may have, which always fit.
     async fn counted(&self, context: &Context, bytes: u64) -> Result<Place, Refusal> {
+        let bytes = bytes.min(self.executor.limits.max_body.as_u64());
         let mut place = self.admission.body(context.client, bytes);
         match place.grow(bytes).await.and_then(|()| place.arrived()) {
             Ok(()) => Ok(place),
