@@ -12,8 +12,6 @@ use service::config::{ConfigError, Settings};
 use service::telemetry::LogSettings;
 use store::StoreSettings;
 
-use crate::document::weight;
-
 /// The prefix of the environment variables.
 pub const PREFIX: &str = "QUERY_";
 /// The file that is read when the command line names none.
@@ -332,13 +330,6 @@ impl Limits {
 }
 
 impl QuerySettings {
-    /// The memory for validated documents: `cache.documents`, or more if the longest document needs more. A request looks its
-    /// document up again after it has waited for permits, so each document must fit.
-    pub(crate) fn document_cache(&self) -> ByteSize {
-        let longest = usize::try_from(self.limits.max_document.as_u64()).unwrap_or(usize::MAX);
-        self.cache.documents.max(ByteSize::b(weight(longest) as u64))
-    }
-
     /// Lowers `http.max_connections` to fit the limit of open files, with a warning. Without a free file the daemon
     /// could neither answer probes nor reach the database.
     pub fn fit(&mut self, open_files: u64) {

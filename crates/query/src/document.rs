@@ -11,8 +11,9 @@ use apollo_compiler::executable::OperationType;
 use apollo_compiler::introspection;
 use apollo_compiler::parser::Parser;
 use apollo_compiler::validation::{DiagnosticList, Valid};
+use bytesize::ByteSize;
 
-use crate::config::Limits;
+use crate::config::{Limits, QuerySettings};
 use crate::error::{Code, QueryError};
 use crate::schema::{ApiSchema, one_of};
 
@@ -29,6 +30,13 @@ const BYTES_PER_DOCUMENT: usize = 4_096;
 /// The estimated memory of a validated document with a text of so many bytes.
 pub(crate) const fn weight(length: usize) -> usize {
     length.saturating_mul(BYTES_PER_BYTE).saturating_add(BYTES_PER_DOCUMENT)
+}
+
+/// The memory for validated documents: `cache.documents`, or more if the longest document needs more. A request looks its document
+/// up again after it has waited for permits, so each document must fit.
+pub(crate) fn cache_size(settings: &QuerySettings) -> ByteSize {
+    let longest = usize::try_from(settings.limits.max_document.as_u64()).unwrap_or(usize::MAX);
+    settings.cache.documents.max(ByteSize::b(weight(longest) as u64))
 }
 
 /// A validated document.

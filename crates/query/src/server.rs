@@ -20,6 +20,7 @@ use crate::access::Access;
 use crate::admission::{self, Admission};
 use crate::cache::Cache;
 use crate::config::{MAX_LONG_HEADS, QuerySettings};
+use crate::document;
 use crate::execute::Executor;
 use crate::http::{self, App, PersistedQueries};
 use crate::metrics::QueryMetrics;
@@ -119,7 +120,7 @@ impl Server {
         let app = App {
             access,
             admission: Admission::new(&settings, executor.metrics.answers_bytes.clone()),
-            documents: Cache::new(settings.document_cache(), documents),
+            documents: Cache::new(document::cache_size(&settings), documents),
             persisted: PersistedQueries::new(settings.cache.persisted_queries, persisted),
             executor,
             settings,

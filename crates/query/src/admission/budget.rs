@@ -6,7 +6,7 @@ use service::connection::{CONNECTION_BYTES, MAX_HEAD};
 
 use super::{LOOKUPS, SHORT_DOCUMENT, max_waiting};
 use crate::config::{MAX_LONG_HEADS, QuerySettings};
-use crate::document::BYTES_PER_BYTE;
+use crate::document::{BYTES_PER_BYTE, cache_size};
 
 /// The process without requests: program, threads, schema, metrics, database connections. Measured and rounded up.
 const PROCESS: u64 = 24 << 20;
@@ -40,7 +40,7 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
         ("limits.max_refs_in_progress", references.saturating_mul(MEMORY_OF_A_REFERENCE)),
         ("a history", HISTORY),
         ("limits.max_document, being validated", documents.saturating_mul(BYTES_PER_BYTE as u64)),
-        ("cache.documents", settings.document_cache().as_u64()),
+        ("cache.documents", cache_size(settings).as_u64()),
         ("cache.persisted_queries", settings.cache.persisted_queries.as_u64()),
         ("access.rate_clients", rate_clients.saturating_mul(RATE_CLIENT)),
     ];
