@@ -73,7 +73,10 @@ pub(super) fn ask<T>(
             drop(consumer.poll(heard.saturating_duration_since(Instant::now())));
         }
         let code = error.rdkafka_error_code();
-        if !code.is_some_and(config::is_no_answer) || Instant::now() >= deadline {
+        // The broker that leads a new partition may not know it yet.
+        let passes =
+            |code| config::is_no_answer(code) || code == RDKafkaErrorCode::NotLeaderForPartition;
+        if !code.is_some_and(passes) || Instant::now() >= deadline {
             return Err(Unanswered { words: consumer.context().words(&error), code });
         }
         time *= 2;
