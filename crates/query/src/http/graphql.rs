@@ -78,12 +78,12 @@ impl App {
         let (head, request_body) = request.into_parts();
         let (parameters, place) = if context.is_get {
             let parameters = Parameters::from_pairs(&pairs(&head.uri)?)?;
-            let bytes = head.uri.query().map_or(0, str::len);
-            let is_long = bytes > SHORT_HEAD;
-            (
-                parameters,
-                if is_long { Some(self.counted(context, bytes as u64).await?) } else { None },
-            )
+            // A short URL is included in the memory of its connection.
+            let place = match head.uri.query().map_or(0, str::len) {
+                0..=SHORT_HEAD => None,
+                bytes => Some(self.counted(context, bytes as u64).await?),
+            };
+            (parameters, place)
         } else {
             let (text, place) = body(self, context, &head.headers, request_body).await?;
             (Parameters::from_body(&text)?, Some(place))
