@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use testkit::{ConsumedRecord, Daemon, Postgres, Proxy, consume_all, eventually};
+use testkit::{ConsumedRecord, Daemon, NetworkFault, Postgres, Proxy, consume_all, eventually};
 
 use crate::replay::Answer;
 use crate::support::{PATIENCE, Query, Running, SEED, Scene, example_record, generated};
@@ -243,6 +243,32 @@ async fn connections_that_go_silent_are_replaced() {
         assert_eq!(answer.code, Some(0), "{command}: {}", answer.log);
         assert!(began.elapsed() < Duration::from_secs(80), "{command} {:?}", began.elapsed());
     }
+}
+
+/// Nobody sends a query, so only the probe can notice.
+#[tokio::test]
+async fn a_query_daemon_that_nobody_asks_notices_a_mute_database() {
+    let proxy = Proxy::start();
+    let scene = Scene::new("mute", 1).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.produce([example_record()]).await;
+    scene.caught_up(&mut ingester).await;
+    ingester.stop();
+    let mut query = Query::start(&behind(&proxy, &scene.store), &[]);
+    let shows = async |query: &mut Query, state: &str, status: u16| {
+        let began = Instant::now();
+        let (shown, answer) = query.running.shows(state).await;
+        assert_eq!(shown, status, "{answer}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    };
+    // The idle connections die first. The probe replaces them, unless the server is switched off too.
+    proxy.silence();
+    proxy.set(NetworkFault::HalfOpen);
+    shows(&mut query, "paused", 503).await;
+    assert_eq!(query.post(SEED, json!({})).0, 503);
+    proxy.set(NetworkFault::None);
+    shows(&mut query, "ready", 200).await;
+    query.ask(SEED, json!({}));
 }
 
 async fn progress(running: &mut Daemon) {

@@ -44,6 +44,8 @@ pub(crate) struct Admission {
     lookups: Lane,
     bulk: Lane,
     writing: Semaphore,
+    scans: Semaphore,
+    histories: Semaphore,
     sending: IntGauge,
 }
 
@@ -125,6 +127,8 @@ impl Admission {
             lookups: Lane::new(LOOKUPS),
             bulk: Lane::new(max_refs_in_progress),
             writing: Semaphore::new(1),
+            scans: Semaphore::new((settings.store.max_connections as usize / 2).max(1)),
+            histories: Semaphore::new(1),
             sending,
         }
     }
@@ -167,6 +171,18 @@ impl Admission {
     /// Waits for the permit to write an answer of so many values. A small answer needs none.
     pub(crate) async fn writing(&self, values: u64) -> Option<SemaphorePermit<'_>> {
         if values < LARGE { None } else { self.writing.acquire().await.ok() }
+    }
+
+    /// Waits for the permit to run a statement that may read many rows. Such statements share half of the connections, so that
+    /// look-ups always find one.
+    pub(crate) async fn scan(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphores are never closed.
+        self.scans.acquire().await.ok()
+    }
+
+    /// Waits for the permit to read histories. Only one request does at a time, because the rows of a package are in memory together.
+    pub(crate) async fn history(&self) -> Option<SemaphorePermit<'_>> {
+        self.histories.acquire().await.ok()
     }
 
     /// Waits for the permits to work on so many publications. `scans`: whether the request reads pages, searches or histories.

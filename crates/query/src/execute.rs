@@ -20,7 +20,6 @@ use model::Publication;
 use serde_json::value::RawValue;
 use service::quiet::Quiet;
 use store::PublicationReader;
-use tokio::sync::Semaphore;
 
 use self::collect::Collector;
 use self::plan::Planner;
@@ -42,10 +41,6 @@ pub(crate) struct Executor {
     pub(crate) limits: Limits,
     pub(crate) registry: RegistrySettings,
     pub(crate) reader: Arc<dyn PublicationReader>,
-    /// Permits for statements that may read many rows.
-    pub(crate) scans: Semaphore,
-    /// The permit for the statement that reads histories.
-    pub(crate) histories: Semaphore,
     pub(crate) metrics: QueryMetrics,
     /// Limits the log lines about errors of the store.
     pub(crate) quiet: Quiet,

@@ -12,7 +12,6 @@ use service::metrics::{IntGauge, Registry, RegistryError};
 use service::quiet::Quiet;
 use store::PublicationReader;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -112,8 +111,6 @@ impl Server {
             limits: settings.limits.clone(),
             registry: settings.registry.clone(),
             reader,
-            scans: Semaphore::new((settings.store.max_connections as usize / 2).max(1)),
-            histories: Semaphore::new(1),
             metrics,
             quiet: Quiet::default(),
         };

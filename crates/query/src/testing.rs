@@ -10,12 +10,12 @@ use model::{
     PublicationInfo, TfaReason, Timestamp, TorReason, Username,
 };
 use parking_lot::Mutex;
-use service::metrics::Registry;
+use service::metrics::{IntGauge, Registry};
 use service::quiet::Quiet;
 use store::{Cursor, EachPackage, Error, Filter, Order, PublicationReader, RowsRead};
-use tokio::sync::Semaphore;
 
-use crate::config::{Limits, RegistrySettings};
+use crate::admission::Admission;
+use crate::config::{Limits, QuerySettings, RegistrySettings};
 use crate::document;
 use crate::error::QueryError;
 use crate::execute::Executor;
@@ -30,6 +30,8 @@ pub(crate) struct Memory {
     pub(crate) lists: AtomicUsize,
     pub(crate) filter: Mutex<Option<Filter>>,
     pub(crate) away: std::sync::atomic::AtomicBool,
+    /// A look-up panics.
+    pub(crate) panics: std::sync::atomic::AtomicBool,
     /// Listings begin and never end.
     pub(crate) listings_hang: std::sync::atomic::AtomicBool,
 }
@@ -47,6 +49,7 @@ impl Memory {
 impl PublicationReader for Memory {
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
         self.finds.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
         self.answer()?;
         Ok(ids.iter().map(|id| self.rows.iter().find(|row| row.id == *id).cloned()).collect())
     }
@@ -186,12 +189,15 @@ pub(crate) fn executor(limits: Limits) -> (Executor, Arc<Memory>) {
             ..RegistrySettings::default()
         },
         reader: memory.clone(),
-        scans: Semaphore::new(1),
-        histories: Semaphore::new(1),
         metrics: QueryMetrics::register(&Registry::new()).unwrap(),
         quiet: Quiet::default(),
     };
     (executor, memory)
+}
+
+/// Admission with the default settings.
+pub(crate) fn admission() -> Admission {
+    Admission::new(&QuerySettings::default(), IntGauge::new("bytes", "Bytes").unwrap())
 }
 
 /// Prepares and executes a document. Returns the body, or the errors of a refused request.
@@ -200,10 +206,20 @@ pub(crate) async fn run(
     text: &str,
     variables: &str,
 ) -> Result<String, Vec<QueryError>> {
+    run_admitted(executor, &admission(), text, variables).await
+}
+
+/// As [`run`], beside other requests that hold permits of this admission.
+pub(crate) async fn run_admitted(
+    executor: &Executor,
+    admission: &Admission,
+    text: &str,
+    variables: &str,
+) -> Result<String, Vec<QueryError>> {
     let document = document::prepare(&executor.schema, &executor.limits, text, false, None)?;
     let given = serde_json::from_str(variables).unwrap();
     let plan = executor.plan(&document, None, Some(given)).map_err(|error| vec![error])?;
-    let fetched = executor.fetch(&plan, &mut 0).await.map_err(|error| vec![error])?;
+    let fetched = executor.fetch(&plan, admission, &mut 0).await.map_err(|error| vec![error])?;
     let executed =
         executor.answer(Some((document, None)), &plan, &fetched).map_err(|error| vec![error])?;
     Ok(String::from_utf8(executed.body).unwrap())

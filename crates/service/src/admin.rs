@@ -325,6 +325,22 @@ mod tests {
         serving.await.unwrap();
     }
 
+    #[tokio::test]
+    async fn metrics_are_compressed_for_those_who_take_it() {
+        let server = AdminServer::bind(FREE).await.unwrap();
+        let address = server.local_addr();
+        let health = Arc::new(Status::default());
+        tokio::spawn(server.serve(Registry::new(), health, CancellationToken::new()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nhost: x\r\naccept-encoding: gzip\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("content-encoding: gzip\r\n"), "{answer}");
+        assert!(!answer.contains("process_start_time_seconds"), "{answer}");
+    }
+
     /// A daemon that hangs.
     struct Hanging(Status);
 

@@ -9,27 +9,33 @@ use model::{History, PackageName, Past, Publication, PublicationId, histories};
 use super::Executor;
 use super::fetched::{Fetched, FoundHistory, Listed};
 use super::plan::{Plan, WithHistory};
+use crate::admission::Admission;
 use crate::error::{Code, QueryError};
 
 impl Executor {
     /// Runs the statements of a plan. Adds the rows that it reads for histories to `read`, also when it fails.
-    pub(crate) async fn fetch(&self, plan: &Plan, read: &mut u64) -> Result<Fetched, QueryError> {
+    pub(crate) async fn fetch(
+        &self,
+        plan: &Plan,
+        admission: &Admission,
+        read: &mut u64,
+    ) -> Result<Fetched, QueryError> {
         self.metrics.keys.observe(plan.asked as f64);
         let mut fetched = Fetched {
             rows: self.find(&plan.keys).await?,
-            pages: self.list(plan).await?,
+            pages: self.list(plan, admission).await?,
             ..Fetched::default()
         };
         for search in &plan.searches {
             let mut names = Vec::new();
             if let Some(prefix) = &search.prefix {
                 let found = self.reader.search(prefix, search.after.as_deref(), search.first);
-                names = self.scan("search", found).await?;
+                names = self.scan(admission, "search", found).await?;
             }
             fetched.searches.push(names);
         }
         if !plan.with_history.is_empty() {
-            self.histories(plan, &mut fetched, read).await?;
+            self.histories(plan, admission, &mut fetched, read).await?;
         }
         Ok(fetched)
     }
@@ -42,14 +48,14 @@ impl Executor {
         self.timed("find", self.reader.find(keys)).await
     }
 
-    async fn list(&self, plan: &Plan) -> Result<Vec<Listed>, QueryError> {
+    async fn list(&self, plan: &Plan, admission: &Admission) -> Result<Vec<Listed>, QueryError> {
         let mut pages = Vec::with_capacity(plan.pages.len());
         for page in &plan.pages {
             let mut rows = Vec::new();
             if let Some(filter) = &page.filter {
                 // One row more than asked for shows whether there is a next page.
                 let listed = self.reader.list(filter, page.after.as_ref(), page.first + 1);
-                rows = self.scan("list", listed).await?;
+                rows = self.scan(admission, "list", listed).await?;
             }
             let has_next = rows.len() > page.first as usize;
             rows.truncate(page.first as usize);
@@ -62,6 +68,7 @@ impl Executor {
     async fn histories(
         &self,
         plan: &Plan,
+        admission: &Admission,
         fetched: &mut Fetched,
         read: &mut u64,
     ) -> Result<(), QueryError> {
@@ -98,9 +105,9 @@ impl Executor {
             found.extend(ids.zip(histories));
         };
         let limit = self.limits.max_history;
-        // The rows of a package are in memory together.
-        let _permit = self.histories.acquire().await.ok();
-        let extent = self.scan("history", self.reader.history(&names, limit, &mut each)).await?;
+        let _permit = admission.history().await;
+        let reading = self.reader.history(&names, limit, &mut each);
+        let extent = self.scan(admission, "history", reading).await?;
         if !extent.is_complete {
             // The package that passed the limit was read too.
             *read = (*read).max(limit);
@@ -131,15 +138,14 @@ impl Executor {
         Ok(())
     }
 
-    /// Runs a statement that may read many rows. Such statements share half of the connections, so that look-ups always find
-    /// one.
+    /// Runs a statement that may read many rows.
     async fn scan<T>(
         &self,
+        admission: &Admission,
         statement: &str,
         asking: impl Future<Output = Result<T, store::Error>>,
     ) -> Result<T, QueryError> {
-        // The semaphore is never closed.
-        let _permit = self.scans.acquire().await.ok();
+        let _permit = admission.scan().await;
         self.timed(statement, asking).await
     }
 

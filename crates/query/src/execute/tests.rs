@@ -4,8 +4,9 @@ use model::{PackageName, Username};
 use store::{Filter, Flag, Order};
 
 use super::*;
+use crate::config::QuerySettings;
 use crate::error::Exceeded;
-use crate::testing::{Memory, executor, run};
+use crate::testing::{Memory, admission, executor, run, run_admitted};
 
 async fn data(text: &str, variables: &str) -> String {
     run(&executor(Limits::default()).0, text, variables).await.unwrap()
@@ -347,10 +348,14 @@ async fn what_can_be_no_name_lists_nothing() {
 #[tokio::test(start_paused = true)]
 async fn look_ups_do_not_wait_behind_listings() {
     let (executor, _) = executor(Limits::default());
-    let _listing = executor.scans.acquire().await.unwrap();
+    let admission = admission();
+    let mut listings = Vec::new();
+    for _ in 0..QuerySettings::default().store.max_connections / 2 {
+        listings.push(admission.scan().await);
+    }
     let run = async |query: &str| {
         let minute = std::time::Duration::from_secs(60);
-        tokio::time::timeout(minute, run(&executor, query, "{}")).await
+        tokio::time::timeout(minute, run_admitted(&executor, &admission, query, "{}")).await
     };
     let one = r#"{ package(name: "pg", version: "7.12.0") { name } }"#;
     assert_eq!(run(one).await.unwrap().unwrap(), r#"{"data":{"package":{"name":"pg"}}}"#);

@@ -193,7 +193,7 @@ impl App {
         let work = std::mem::take(&mut planned.work);
         planned.work = self.admission.work_exactly(work, asked, planned.scans).await;
         let mut read = self.access.rows_read(context.client);
-        Ok(self.executor.fetch(&planned.plan, &mut read.rows).await?)
+        Ok(self.executor.fetch(&planned.plan, &self.admission, &mut read.rows).await?)
     }
 
     /// The text of the document: sent by the client, or cached under its hash.

@@ -198,6 +198,52 @@ async fn while_the_store_is_away_the_answer_is_503_and_readyz_says_so() {
 }
 
 #[tokio::test]
+async fn a_panic_is_answered_and_counted() {
+    let running = start(|_| ()).await;
+    running.memory.panics.store(true, Ordering::Relaxed);
+    let (status, answer) = running.post(&[JSON], SEED).await;
+    assert!(status == 500 && answer.contains(r#""code":"INTERNAL_SERVER_ERROR""#), "{answer}");
+    assert!(answer.contains("cache-control: no-store"), "{answer}");
+    assert!(!answer.contains("as the test wants"), "{answer}");
+    let (_, answer) = send(running.admin, "GET /metrics HTTP/1.1", "").await;
+    let line = "publication_query_requests_total{outcome=\"internal\",status=\"5xx\"} 1";
+    assert!(answer.contains(line), "{answer}");
+    running.memory.panics.store(false, Ordering::Relaxed);
+    assert_eq!(running.post(&[JSON], SEED).await.0, 200);
+}
+
+#[tokio::test]
+async fn an_answer_without_room_is_refused_and_not_cached() {
+    let running = start(|_| ()).await;
+    let full = |bytes| vec![b' '; usize::try_from(bytes).unwrap()].into();
+    let limits = QuerySettings::default().limits;
+    let other = |last| crate::access::Client::of_address(Ipv4Addr::new(192, 0, 2, last).into());
+    // Four clients fill the buffer of answers, two more what may wait for it.
+    let quarter = limits.max_answers.as_u64() / 4;
+    let mut sent = Vec::new();
+    for client in 1..=4 {
+        sent.push(running.app.admission.answer(full(quarter), other(client), None).await.unwrap());
+    }
+    let quarter = limits.max_answer.as_u64() / 4;
+    let wait = |client| running.app.admission.answer(full(quarter), other(client), None);
+    let mut waiting = std::pin::pin!(futures_util::future::join(wait(5), wait(6)));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    let path = "/graphql?query=%7B__typename%7D";
+    let (status, answer) = running.get(path, JSON).await;
+    assert!(status == 503 && answer.contains(r#""code":"BUSY""#), "{answer}");
+    assert!(answer.contains("retry-after: ") && answer.contains("cache-control: no-store"));
+    assert!(!answer.contains("etag: "), "{answer}");
+    let (_, metrics) = send(running.admin, "GET /metrics HTTP/1.1", "").await;
+    let line = "publication_query_requests_total{outcome=\"busy\",status=\"5xx\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
+    drop(sent);
+    let (fifth, sixth) = waiting.await;
+    assert!(fifth.is_some() && sixth.is_some());
+    let (status, answer) = running.get(path, JSON).await;
+    assert!(status == 200 && answer.contains("etag: "), "{answer}");
+}
+
+#[tokio::test]
 async fn serves_its_schema_its_page_and_its_metrics() {
     let running = start(|_| ()).await;
     let (status, answer) = running.get("/schema.graphql", "x: y").await;
