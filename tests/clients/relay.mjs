@@ -38,4 +38,15 @@ do {
   cursor = page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null;
 } while (cursor);
 assert.equal(new Set(names).size, 302);
+
+const refs = Array.from({ length: 300 }, (_, n) => ({ name: `package-${n}`, version: n % 3 ? "1.0.0" : "none" }));
+const { packages } = await ask("queriesManyQuery", { refs });
+assert.deepEqual(packages.map((found) => found?.name ?? null), refs.map(({ name }, n) => (n % 3 ? name : null)));
+
+const nulls = await ask("queriesNullsQuery", {});
+const silent = nulls.package.publicationInfo;
+assert.deepEqual([silent.username, silent.tor, silent.tfa, nulls.none], [null, null, null, null]);
+
+const refused = await ask("queriesWrongQuery", {}).catch((error) => error);
+assert.equal(refused.source?.errors[0].extensions.code, "BAD_USER_INPUT", String(refused));
 console.log("relay-compiler and relay-runtime");

@@ -106,9 +106,11 @@ pub(crate) fn check_length(limits: &Limits, text: &str) -> Result<(), QueryError
 
 fn parse(limits: &Limits, text: &str) -> Result<ast::Document, Vec<QueryError>> {
     check_length(limits, text).map_err(|error| vec![error])?;
-    let mut parser = Parser::new().token_limit(limits.max_tokens).recursion_limit(limits.max_depth);
+    // The parser counts the end of the text too.
+    let max_tokens = limits.max_tokens.saturating_add(1);
+    let mut parser = Parser::new().token_limit(max_tokens).recursion_limit(limits.max_depth);
     let parsed = parser.parse_ast(text, PATH);
-    if parser.tokens_reached() > limits.max_tokens {
+    if parser.tokens_reached() > max_tokens {
         let maximum = limits.max_tokens as u64;
         let message = format!(
             "the document has more than {maximum} tokens, white space counted (limits.max_tokens); pass values as variables"

@@ -23,3 +23,22 @@ export const feed = graphql`
     }
   }
 `;
+
+export const many = graphql`
+  query queriesManyQuery($refs: [PackageRef!]!) {
+    packages(refs: $refs) { id name }
+  }
+`;
+
+export const nulls = graphql`
+  query queriesNullsQuery {
+    package(name: "silent", version: "1.0.0") { id publicationInfo { username tor tfa } }
+    none: package(name: "none", version: "1") { id }
+  }
+`;
+
+export const wrong = graphql`
+  query queriesWrongQuery {
+    publications(first: 101) { edges { cursor } }
+  }
+`;

@@ -100,6 +100,28 @@ fn long_documents_are_refused_by_their_tokens_definitions_and_bytes() {
 }
 
 #[test]
+fn a_document_at_its_limits_passes_and_one_over_does_not() {
+    let (schema, limits) = (ApiSchema::new(&Limits::default(), "").unwrap(), Limits::default());
+    let passes = |text: &str| prepare(&schema, &limits, text, false, Some("q0")).is_ok();
+    let fields = "__typename ".repeat(limits.max_tokens / 2 - 1);
+    let tokens = format!("{{{fields}}}");
+    assert!(passes(&tokens));
+    assert_eq!(limit(&format!(" {tokens}")), "limits.max_tokens");
+    let selections = |count: usize| {
+        let (own, fields) = ("__typename".repeat(count % 2), "__typename,".repeat(count / 2 - 1));
+        format!("query q0{{...f ...f,{own}}}fragment f on Query{{{fields}}}")
+    };
+    let most = usize::try_from(limits.max_selections).unwrap();
+    assert!(passes(&selections(most)));
+    assert_eq!(limit(&selections(most + 1)), "limits.max_selections");
+    let operations = |count: usize| -> String {
+        (0..count).map(|n| format!("query q{n}{{__typename}}")).collect()
+    };
+    assert!(passes(&operations(limits.max_definitions)));
+    assert_eq!(limit(&operations(limits.max_definitions + 1)), "limits.max_definitions");
+}
+
+#[test]
 fn the_introspection_is_measured_by_its_lists() {
     let aliases: String = (0..40)
         .map(|at| {

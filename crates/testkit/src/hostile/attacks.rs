@@ -202,9 +202,30 @@ fn caps() -> Vec<Attack> {
         let pages: String = (0..count).map(page).collect();
         post(&format!("{count} pages of 100"), query(&format!("{{{pages}}}")))
     };
+    // White space counts as a token.
+    let tokens = |count: usize| {
+        let (fields, space) = ("__typename ".repeat((count - 2) / 2), " ".repeat(count % 2));
+        post(&format!("a document of {count} tokens"), query(&format!("{space}{{{fields}}}")))
+    };
+    let selections = |count: usize| {
+        let (own, fields) = ("__typename".repeat(count % 2), "__typename,".repeat(count / 2 - 1));
+        let text = format!("{{...f ...f,{own}}}fragment f on Query{{{fields}}}");
+        post(&format!("{count} selections"), query(&text))
+    };
+    let definitions = |count: usize| {
+        let operations: String = (0..count).map(|n| format!("query q{n}{{__typename}}")).collect();
+        let text = format!(r#"{{"operationName":"q0","query":"{operations}"}}"#);
+        post(&format!("{count} operations"), text.into_bytes())
+    };
     vec![
         refs(5_000),
         refs(5_001),
+        tokens(4_000),
+        tokens(4_001),
+        selections(2_000),
+        selections(2_001),
+        definitions(64),
+        definitions(65),
         padded(2 << 20),
         padded((2 << 20) + 1),
         document(64 << 10),
@@ -280,6 +301,10 @@ fn connections() -> Vec<Attack> {
     let paced = Crowd { count: 24, per_address: 256, pause: Duration::from_millis(125) };
     vec![
         held("open connections", crowd(2_000, 2_000), b""),
+        held("half heads", crowd(256, 256), head),
+        held("half heads", crowd(257, 257), head),
+        held("half heads", crowd(2_048, 256), head),
+        held("half heads", crowd(2_049, 256), head),
         held("half heads", crowd(4_200, 4_200), head),
         held("half heads", crowd(4_200, 200), head),
         held("long heads that stop", crowd(2_000, 2_000), &long_head(60_000)),
