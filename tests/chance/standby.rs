@@ -42,6 +42,10 @@ impl Run<'_> {
         self.some_time(random).await;
         standby.promote().await;
         let old = self.move_database_to(standby).await;
+        if fault == Fault::AddressMoved {
+            // Also for connections that were made to the old server meanwhile: nothing else keeps it from taking rows.
+            self.servers.to_postgres.silence();
+        }
         self.sent.put_back(&has, self.generation);
         self.join(sending).await;
         if lacks_read {

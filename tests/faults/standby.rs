@@ -69,6 +69,8 @@ pub(crate) async fn address_moved(run: &mut Run<'_>, round: u32) {
     run.servers.to_postgres.silence();
     standby.promote().await;
     let _old = run.move_database_to(standby);
+    // Also for connections that were made to the old server meanwhile: nothing else keeps it from taking rows.
+    run.servers.to_postgres.silence();
     is_healed(run, round, before).await;
     run.recovered().await;
 }
