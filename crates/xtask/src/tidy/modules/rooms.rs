@@ -120,7 +120,11 @@ mod tests {
             said(&[("decode", "fn f(_: super::pipeline::Thing) {}")]),
             ["src/decode.rs:1: room decode must not use pipeline"]
         );
-        for glob in ["use crate::kafka::*;", "use crate::kafka; use kafka::*;"] {
+        for glob in [
+            "use crate::kafka::*;",
+            "use crate::kafka; use kafka::*;",
+            "use crate::{decode::Thing, kafka::{*}};",
+        ] {
             assert_eq!(
                 said(&[("pipeline", glob)]),
                 ["src/pipeline.rs:1: room pipeline must not use kafka"]

@@ -170,6 +170,12 @@ fn scan(code: TokenStream, prefix: &[String], found: &mut Vec<Named>) {
                 scan(group.stream(), &[], found);
                 at += 1;
             }
+            // `use a::{*, b}`
+            TokenTree::Punct(star) if star.as_char() == '*' && !prefix.is_empty() => {
+                let line = star.span().start().line;
+                found.push(Named { path: prefix.to_vec(), alias: None, all: true, line });
+                at += 1;
+            }
             TokenTree::Punct(_) | TokenTree::Literal(_) => at += 1,
         }
     }
