@@ -194,24 +194,18 @@ impl Admission {
         lane.work(places, scans).await
     }
 
-    /// Replaces the estimated permits by those for the exact number. A surplus is released. Permits that are too few are
-    /// released before more are awaited, because two requests that each hold a part and wait for more would deadlock.
-    pub(crate) async fn work_exactly<'a>(
-        &'a self,
-        mut work: Work<'a>,
-        publications: u64,
-        scans: bool,
-    ) -> Work<'a> {
+    /// Reduces estimated permits to the exact number; the surplus is released. `None`, with all released, if they are too few:
+    /// two requests that each hold a part and wait for more would deadlock.
+    pub(crate) fn exactly<'a>(&self, mut work: Work<'a>, publications: u64) -> Option<Work<'a>> {
         let wanted = usize::try_from(publications).unwrap_or(usize::MAX);
         let held = work.permit.as_ref().map_or(0, SemaphorePermit::num_permits);
         if held < wanted.min(self.bulk.places as usize) {
-            drop(work);
-            return self.work(publications, scans).await;
+            return None;
         }
         for permit in [&mut work.permit, &mut work.scan].into_iter().flatten() {
             drop(permit.split(permit.num_permits().saturating_sub(wanted)));
         }
-        work
+        Some(work)
     }
 }
 
@@ -246,17 +240,19 @@ mod tests {
         let admission = Admission::new(&settings, IntGauge::new("bytes", "Bytes").unwrap());
         let second = Duration::from_secs(1);
         let work = |publications| admission.work(publications, false);
-        let exactly = |held, publications| admission.work_exactly(held, publications, false);
         let first = work(6_000).await;
         assert!(timeout(second, work(6_000)).await.is_err());
         let other = work(4_000).await;
-        assert!(timeout(second, exactly(first, 6_001)).await.is_err());
-        let other = timeout(second, exactly(other, 4_000)).await.unwrap();
-        let more = timeout(second, exactly(other, 100_000)).await.unwrap();
+        assert!(admission.exactly(first, 6_001).is_none(), "too few are released");
+        let other = admission.exactly(other, 4_000).unwrap();
+        assert!(timeout(second, work(6_000)).await.is_ok());
+        assert!(admission.exactly(other, 100_000).is_none());
+        let all = timeout(second, work(100_000)).await.unwrap();
+        let all = admission.exactly(all, 100_000).unwrap();
         assert!(timeout(second, work(1_001)).await.is_err());
         assert!(timeout(second, work(LOOKUP.into())).await.is_ok(), "another lane");
         // The surplus of an estimate is available to others at once.
-        let _less = timeout(second, exactly(more, 1_200)).await.unwrap();
+        let _less = admission.exactly(all, 1_200).unwrap();
         assert!(timeout(second, work(8_800)).await.is_ok());
     }
 
@@ -275,7 +271,7 @@ mod tests {
         assert!(timeout(second, admission.work(50, true)).await.is_err());
         assert!(timeout(second, admission.work(1_000, false)).await.is_ok());
         // The surplus of a scan is available to others that scan.
-        let _less = admission.work_exactly(scan, 4_000, true).await;
+        let _less = admission.exactly(scan, 4_000).unwrap();
         assert!(timeout(second, admission.work(1_000, true)).await.is_ok());
     }
 }

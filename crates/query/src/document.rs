@@ -39,20 +39,12 @@ pub(crate) fn cache_size(settings: &QuerySettings) -> ByteSize {
     settings.cache.documents.max(ByteSize::b(weight(longest) as u64))
 }
 
-/// A validated document.
+/// A validated document. See [`one_of`] for the field that it has in place of another.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) document: Valid<ExecutableDocument>,
-    /// The document for the introspection, when it differs: see [`one_of`].
-    introspected: Option<Valid<ExecutableDocument>>,
     /// Whether an operation reads pages, searches or histories, which can take much longer than look-ups.
     pub(crate) scans: bool,
-}
-
-impl Prepared {
-    pub(crate) fn introspected(&self) -> &Valid<ExecutableDocument> {
-        self.introspected.as_ref().unwrap_or(&self.document)
-    }
 }
 
 /// Parses, measures and validates a document. Limits are checked first, because the validation is not linear in its
@@ -81,14 +73,15 @@ pub(crate) fn prepare(
             vec![own.at(error.location(), &document.sources)]
         })?;
     }
-    // Each replacement field is valid in its place, so the whole document is still valid.
-    let introspected = one_of::substituted(&schema.valid, &document).map(Valid::assume_valid);
+    let mut document = document.into_inner();
+    one_of::substitute(&schema.valid, &mut document);
+    let document = Valid::assume_valid(document);
     let scans = document
         .operations
         .iter()
         .flat_map(|operation| operation.all_fields(&document))
         .any(|field| SCANS.contains(&field.name.as_str()));
-    Ok(Arc::new(Prepared { document, introspected, scans }))
+    Ok(Arc::new(Prepared { document, scans }))
 }
 
 /// Refuses a text that is too long. Requests check this before they wait for the permit to validate a document.

@@ -112,7 +112,7 @@ impl Executor {
         operation_name: Option<&str>,
         variables: &Valid<JsonMap>,
     ) -> Result<(JsonMap, Vec<QueryError>), QueryError> {
-        let document = prepared.introspected();
+        let document = &prepared.document;
         // The operation exists, because the plan was made from it.
         let operation = document.operations.get(operation_name).map_err(unresolved)?;
         let (schema, implementers) = (&self.schema.valid, self.schema.implementers());

@@ -14,7 +14,8 @@ use crate::error::QueryError;
 struct Size {
     /// Selections with fragments expanded.
     selections: u64,
-    /// Selections, each multiplied by the lengths of the introspection lists around it.
+    /// Selections, each multiplied by the lengths of the introspection lists around it. A long key counts more, because each
+    /// item of a list repeats it.
     cost: u64,
     /// Levels of selection sets and fragments.
     depth: usize,
@@ -30,6 +31,9 @@ fn weight(field: &str) -> u64 {
         _ => 1,
     }
 }
+
+/// A response key of this length costs as much as one more selection.
+const KEY_BYTES: usize = 64;
 
 struct Walk<'a> {
     fragments: HashMap<&'a str, &'a Node<FragmentDefinition>>,
@@ -84,18 +88,20 @@ impl<'a> Walk<'a> {
         }
         let mut total = Size { depth: usize::from(!selections.is_empty()), ..Size::default() };
         for selection in selections {
-            let (inner, weight) = match selection {
+            let (inner, weight, own) = match selection {
                 Selection::Field(field) => {
-                    (self.size(&field.selection_set, level + 1)?, weight(&field.name))
+                    let key = field.alias.as_ref().unwrap_or(&field.name).len();
+                    let inner = self.size(&field.selection_set, level + 1)?;
+                    (inner, weight(&field.name), 1 + (key / KEY_BYTES) as u64)
                 }
                 Selection::InlineFragment(inline) => {
-                    (self.size(&inline.selection_set, level + 1)?, 1)
+                    (self.size(&inline.selection_set, level + 1)?, 1, 1)
                 }
                 Selection::FragmentSpread(spread) => {
-                    (self.fragment(&spread.fragment_name, level + 1)?, 1)
+                    (self.fragment(&spread.fragment_name, level + 1)?, 1, 1)
                 }
             };
-            let cost = inner.cost.saturating_mul(weight).saturating_add(1);
+            let cost = inner.cost.saturating_mul(weight).saturating_add(own);
             total.selections = total.selections.saturating_add(inner.selections).saturating_add(1);
             total.cost = total.cost.saturating_add(cost);
             total.depth = total.depth.max(inner.depth + 1);

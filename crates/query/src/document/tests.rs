@@ -121,6 +121,21 @@ fn a_document_at_its_limits_passes_and_one_over_does_not() {
     assert_eq!(limit(&operations(limits.max_definitions + 1)), "limits.max_definitions");
 }
 
+/// The introspection is built as a tree, in which each item of a list has a copy of the key.
+#[test]
+fn a_long_key_in_the_lists_of_the_introspection_is_refused() {
+    let introspection = |key: usize| {
+        let roots: String =
+            (0..280).map(|n| format!("a{n}:__schema{{types{{fields{{...f}}}}}}")).collect();
+        format!("{{{roots}}}fragment f on __Field{{{}:name}}", "k".repeat(key))
+    };
+    assert_eq!(limit(&introspection(54_000)), "limits.max_cost");
+    let (schema, limits) = (ApiSchema::new(&Limits::default(), "").unwrap(), Limits::default());
+    assert!(prepare(&schema, &limits, &introspection(63), false, None).is_ok());
+    let data = format!("{{ {}: __typename }}", "k".repeat(54_000));
+    assert!(prepare(&schema, &limits, &data, false, None).is_ok());
+}
+
 #[test]
 fn the_introspection_is_measured_by_its_lists() {
     let aliases: String = (0..40)

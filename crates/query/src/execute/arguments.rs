@@ -86,6 +86,14 @@ impl<'v> Arguments<'v> {
         Self(read.collect())
     }
 
+    /// The length of a list, without reading its items.
+    pub(super) fn length(&self, name: &str) -> u64 {
+        match self.0.iter().find(|(own, _)| *own == name).map(|(_, value)| &**value) {
+            Some(Value::List(items)) => items.len() as u64,
+            _ => 0,
+        }
+    }
+
     /// Reads the arguments into a type of this module. The error names the argument that must not be null.
     pub(super) fn read<'de, T: Deserialize<'de>>(&'de self) -> Result<T, String> {
         let source = MapDeserializer::new(self.0.iter().map(|(name, value)| (*name, &**value)));

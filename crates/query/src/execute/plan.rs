@@ -221,18 +221,16 @@ impl Plan {
         Some(self.keys.len() - 1)
     }
 
-    /// Adds the keys of a list. When the limit is exceeded already, they are only counted.
-    fn slots(
-        &mut self,
-        planner: &Planner<'_, '_>,
-        ids: impl ExactSizeIterator<Item = Option<PublicationId>>,
-    ) -> Vec<Option<usize>> {
-        self.asked += ids.len() as u64;
-        if self.asked > u64::from(planner.limits.max_refs) {
-            return Vec::new();
-        }
-        self.keys.reserve(ids.len());
+    /// Adds the keys of a list.
+    fn slots(&mut self, ids: impl Iterator<Item = Option<PublicationId>>) -> Vec<Option<usize>> {
         ids.map(|id| self.slot(id)).collect()
+    }
+
+    /// Counts the items of a list. Returns whether they are read: once the limit is exceeded the request is refused, and a
+    /// document can name a variable of many items many times.
+    fn reads(&mut self, planner: &Planner<'_, '_>, items: u64) -> bool {
+        self.asked += items;
+        self.asked <= u64::from(planner.limits.max_refs)
     }
 }
 
@@ -267,15 +265,21 @@ fn one(planner: &Planner<'_, '_>, group: &Group<'_>, slot: Option<usize>) -> Wri
 
 fn packages(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
     let arguments = planner.arguments(group);
-    let Packages { refs } = arguments.read()?;
-    let slots = plan.slots(planner, refs.iter().map(id));
+    let mut slots = Vec::new();
+    if plan.reads(planner, arguments.length("refs")) {
+        let Packages { refs } = arguments.read()?;
+        slots = plan.slots(refs.iter().map(id));
+    }
     Ok(many(planner, group, slots))
 }
 
 fn packages_by_purl(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Planned {
     let arguments = planner.arguments(group);
-    let PackagesByPurl { purls } = arguments.read()?;
-    let slots = plan.slots(planner, purls.iter().map(|purl| planner.by_purl(purl)));
+    let mut slots = Vec::new();
+    if plan.reads(planner, arguments.length("purls")) {
+        let PackagesByPurl { purls } = arguments.read()?;
+        slots = plan.slots(purls.iter().map(|purl| planner.by_purl(purl)));
+    }
     Ok(many(planner, group, slots))
 }
 

@@ -147,6 +147,10 @@ async fn five_thousand_keys_are_answered_and_one_more_is_refused_with_limit_and_
         "{}",
         error.message
     );
+    let often: String = (0..200).map(|n| format!("a{n}:packages(refs:$refs){{name}}")).collect();
+    let often = format!("query ($refs: [PackageRef!]!) {{ {often} }}");
+    let error = run(&executor, &often, &variables(5_000)).await.unwrap_err().remove(0);
+    assert_eq!(error.extensions.exceeded.unwrap().actual, Some(1_000_000));
     let twice = "query ($refs: [PackageRef!]!) { a: packages(refs: $refs) { name } b: packages(refs: $refs) { name } }";
     let error = run(&executor, twice, &variables(2_501)).await.unwrap_err().remove(0);
     assert_eq!(error.extensions.exceeded.unwrap().actual, Some(5_002));

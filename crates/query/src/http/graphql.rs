@@ -22,8 +22,8 @@ use crate::execute::{Executed, Fetched, Plan};
 /// A planned request. The document is no longer needed, and its text only for an introspection.
 struct Planned<'a> {
     plan: Plan,
-    work: Work<'a>,
-    scans: bool,
+    /// The permits for as many publications as the plan asks for.
+    _work: Work<'a>,
     introspection: Option<Introspection>,
 }
 
@@ -121,28 +121,29 @@ impl App {
         lookups.with_label_values(&[result]).inc();
         // More are refused when the request is planned.
         let most = u64::from(self.executor.limits.max_refs);
-        let estimate = estimate(&text, variables).min(most);
-        // The document is not held during the wait for permits, because the cache may forget it, and nothing counts it then; and
-        // no permit is held while it is validated again.
-        let (document, work) = loop {
+        let mut wanted = estimate(&text, variables).min(most);
+        // Neither the document nor a plan is held during the wait for permits: nothing counts a plan, and the cache may forget the
+        // document. No permit is held while a document is validated again.
+        let (plan, work) = loop {
             let scans = match known {
                 Some(document) => document.scans,
                 None => self.document(context, &text, name).await?.scans,
             };
-            let work = self.admission.work(estimate, scans).await;
+            let work = self.admission.work(wanted, scans).await;
             known = self.documents.get(&text);
-            if let Some(document) = &known {
-                break (document.clone(), work);
+            let Some(document) = &known else { continue };
+            let plan = self.executor.plan(document, name, variables)?;
+            wanted = plan.asked;
+            if let Some(work) = self.admission.exactly(work, wanted) {
+                break (plan, work);
             }
         };
         if let Some(hash) = persisted {
             self.persisted.insert(hash, &text);
         }
-        let plan = self.executor.plan(&document, name, variables)?;
         let introspection =
             plan.meta.is_some().then_some(Introspection { text, operation_name, _place: place });
-        let scans = document.scans;
-        Ok(Planned { plan, work, scans, introspection })
+        Ok(Planned { plan, _work: work, introspection })
     }
 
     /// Runs a query of this service's own. Returns the rows and the number of publications asked for.
@@ -154,8 +155,8 @@ impl App {
     ) -> Result<(Fetched, u64), Refusal> {
         let variables = Some(variables.to_owned());
         let parameters = Parameters { query: query.to_owned(), variables, ..Parameters::default() };
-        let mut planned = self.planned(context, parameters, None).await?;
-        let fetched = self.fetch(context, &mut planned).await?;
+        let planned = self.planned(context, parameters, None).await?;
+        let fetched = self.fetch(context, &planned.plan).await?;
         Ok((fetched, planned.plan.asked))
     }
 
@@ -163,10 +164,10 @@ impl App {
     async fn run(
         &self,
         context: &Context,
-        mut planned: Planned<'_>,
+        planned: Planned<'_>,
     ) -> Result<(Executed, Option<SemaphorePermit<'_>>), Refusal> {
-        let fetched = self.fetch(context, &mut planned).await?;
-        let Planned { plan, work: _work, introspection, .. } = planned;
+        let Planned { plan, _work, introspection } = planned;
+        let fetched = self.fetch(context, &plan).await?;
         let name = introspection.as_ref().and_then(|own| own.operation_name.as_deref());
         // As in `planned`: the permit is not held while the document is validated again.
         let (document, writing) = loop {
@@ -181,19 +182,12 @@ impl App {
         Ok((self.executor.answer(document, &plan, &fetched)?, writing))
     }
 
-    /// Reads the rows. Charges the client and waits for the permit for so many publications.
-    async fn fetch<'a>(
-        &'a self,
-        context: &Context,
-        planned: &mut Planned<'a>,
-    ) -> Result<Fetched, Refusal> {
-        let asked = planned.plan.asked;
+    /// Charges the client and reads the rows.
+    async fn fetch(&self, context: &Context, plan: &Plan) -> Result<Fetched, Refusal> {
         // The request itself was charged one already.
-        self.access.charge(context.client, asked.saturating_sub(1))?;
-        let work = std::mem::take(&mut planned.work);
-        planned.work = self.admission.work_exactly(work, asked, planned.scans).await;
+        self.access.charge(context.client, plan.asked.saturating_sub(1))?;
         let mut read = self.access.rows_read(context.client);
-        Ok(self.executor.fetch(&planned.plan, &self.admission, &mut read.rows).await?)
+        Ok(self.executor.fetch(plan, &self.admission, &mut read.rows).await?)
     }
 
     /// The text of the document: sent by the client, or cached under its hash.
@@ -243,8 +237,8 @@ impl App {
     }
 }
 
-/// About how many publications a request asks for, before it is planned. Never much too few: a list of n variables has n - 1
-/// commas, and a publication in the document has at least one string.
+/// About how many publications a request asks for, before it is planned. Rarely too few: a list of n variables has n - 1
+/// commas, and a publication in the document has at least one string. Only a variable that is used again adds none.
 fn estimate(text: &str, variables: Option<&RawValue>) -> u64 {
     let count = |text: &str, byte| text.bytes().filter(|own| *own == byte).count() as u64;
     1 + count(text, b'"') / 2 + variables.map_or(0, |own| count(own.get(), b','))

@@ -338,6 +338,24 @@ async fn who_announces_too_much_is_not_waited_for() {
     }
 }
 
+/// A variable that is used again asks for more publications than the text shows.
+#[tokio::test]
+async fn a_request_that_was_estimated_too_low_waits_for_more_permits() {
+    let running = start(|settings| settings.limits.max_refs_in_progress = 5_000).await;
+    let list = "$r".repeat(1_900);
+    let query = format!("query($r:PackageRef!){{packages(refs:[{list}]){{name}}}}");
+    let body = serde_json::json!({"query": query, "variables": {"r": {"name": "pg", "version": "7.12.0"}}});
+    let others = running.app.admission.work(4_000, false).await;
+    let body = body.to_string();
+    let mut asking = std::pin::pin!(running.post(&[JSON], &body));
+    let wait = std::time::Duration::from_millis(200);
+    assert!(tokio::time::timeout(wait, &mut asking).await.is_err(), "1,000 permits are left");
+    assert_eq!(running.memory.finds.load(Ordering::Relaxed), 0);
+    drop(others);
+    let (status, answer) = asking.await;
+    assert_eq!((status, answer.matches("\"pg\"").count()), (200, 1_900));
+}
+
 #[tokio::test]
 async fn a_document_that_is_too_long_waits_for_nothing() {
     let running =

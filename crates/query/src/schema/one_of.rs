@@ -15,53 +15,41 @@ const MARK: &str = "__isOneOf_";
 /// The addition to apollo-compiler's built-in definitions.
 pub(crate) const EXTENSION: &str = "extend type __Type { isOneOf: Boolean }";
 
-/// The document for the introspection. `None` when it does not select the field.
-pub(crate) fn substituted(
-    schema: &Schema,
-    document: &ExecutableDocument,
-) -> Option<ExecutableDocument> {
-    let definition = schema.type_field("__Type", "inputFields").ok()?;
-    let stand_in = Field::new(name!("inputFields"), definition.node.clone());
-    let typename = Field::new(
-        name!("__typename"),
-        schema.type_field("__Type", "__typename").ok()?.node.clone(),
-    );
+/// Replaces the field in a validated document. Each replacement is valid in its place.
+pub(crate) fn substitute(schema: &Schema, document: &mut ExecutableDocument) {
+    let definition = |name| schema.type_field("__Type", name).map(|field| field.node.clone());
+    // The built-in type has both fields.
+    let (Ok(fields), Ok(typename)) = (definition("inputFields"), definition("__typename")) else {
+        return;
+    };
     let mut inner = SelectionSet::new(name!("__InputValue"));
-    inner.push(typename);
-    let stand_in = Field { selection_set: inner, ..stand_in };
-    let mut copy = document.clone();
-    let mut found = false;
-    let named = copy.operations.named.values_mut();
-    for operation in named.chain(copy.operations.anonymous.as_mut()) {
-        found |= substitute(&mut operation.make_mut().selection_set, &stand_in);
+    inner.push(Field::new(name!("__typename"), typename));
+    let stand_in = Field { selection_set: inner, ..Field::new(name!("inputFields"), fields) };
+    let operations = document.operations.named.values_mut();
+    for operation in operations.chain(document.operations.anonymous.as_mut()) {
+        substitute_in(&mut operation.make_mut().selection_set, &stand_in);
     }
-    for fragment in copy.fragments.values_mut() {
-        found |= substitute(&mut fragment.make_mut().selection_set, &stand_in);
+    for fragment in document.fragments.values_mut() {
+        substitute_in(&mut fragment.make_mut().selection_set, &stand_in);
     }
-    found.then_some(copy)
 }
 
-fn substitute(set: &mut SelectionSet, stand_in: &Field) -> bool {
+fn substitute_in(set: &mut SelectionSet, stand_in: &Field) {
     let is_type = set.ty == "__Type";
-    let mut found = false;
     for selection in &mut set.selections {
         match selection {
             Selection::Field(field) if is_type && field.name == FIELD => {
                 let alias = Name::new(&format!("{MARK}{}", field.response_key())).ok();
                 let own = Field { alias, directives: field.directives.clone(), ..stand_in.clone() };
                 *field = Node::new(own);
-                found = true;
             }
-            Selection::Field(field) => {
-                found |= substitute(&mut field.make_mut().selection_set, stand_in);
-            }
+            Selection::Field(field) => substitute_in(&mut field.make_mut().selection_set, stand_in),
             Selection::InlineFragment(inline) => {
-                found |= substitute(&mut inline.make_mut().selection_set, stand_in);
+                substitute_in(&mut inline.make_mut().selection_set, stand_in)
             }
             Selection::FragmentSpread(_) => {}
         }
     }
-    found
 }
 
 /// Puts the field back in place of the replacement.

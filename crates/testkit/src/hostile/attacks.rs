@@ -152,6 +152,9 @@ fn bodies(size: usize) -> Vec<Attack> {
         post("a purl of # bytes in 1,900 places", often("pkg:npm/%61")),
         post("a cursor of # bytes in 240 searches", cursors()),
         post("an alias of 54 kB in 500 places", long_alias()),
+        post("an alias of 54 kB in 280 introspections", long_key_in_introspections(54_000)),
+        post("an alias of 63 bytes in 280 introspections", long_key_in_introspections(63)),
+        post("a list of 5,000 references in 300 fields", list_in_many_fields()),
         post("a body of # bytes", large()),
         Attack { name: format!("{} bytes in chunks", size * 500), kind: Kind::Chunked(large()) },
         post("an array of 1,000 operations", array.into_bytes()),
@@ -171,6 +174,27 @@ fn cursors() -> Vec<u8> {
     let search = |n: usize| format!("s{n}:search(prefix:\"a\",first:1,after:$a)");
     let document = format!("query($a:String){{{}}}", (0..240).map(search).collect::<String>());
     body(&document, &format!(r#"{{"a":"{}"}}"#, "a".repeat(2_000_000)))
+}
+
+fn long_key_in_introspections(length: usize) -> Vec<u8> {
+    let roots: String =
+        (0..280).map(|n| format!("a{n}:__schema{{types{{fields{{...f}}}}}}")).collect();
+    query(&format!("{{{roots}}}fragment f on __Field{{{}:name}}", "k".repeat(length)))
+}
+
+/// A list of 5,000 references that a document names 300 times.
+fn list_in_many_fields() -> Vec<u8> {
+    let fields: String = (0..300).map(|n| format!("a{n}:packages(refs:$r){{id}}")).collect();
+    let refs = vec![r#"{"name":"package-1","version":"1.0.0"}"#; 5_000].join(",");
+    body(&format!("query($r:[PackageRef!]!){{{fields}}}"), &format!(r#"{{"r":[{refs}]}}"#))
+}
+
+/// A request whose text shows one reference, and that asks for it 1,900 times.
+fn repeated_reference() -> Vec<u8> {
+    let document =
+        format!("query($r:PackageRef!){{packages(refs:[{}]){{id}}}}", "$r".repeat(1_900));
+    let (name, version) = ("a".repeat(512), "1".repeat(256));
+    body(&document, &format!(r#"{{"r":{{"name":"{name}","version":"{version}"}}}}"#))
 }
 
 fn long_alias() -> Vec<u8> {
@@ -292,6 +316,8 @@ fn connections() -> Vec<Attack> {
     let whole = framed(&request, &format!("content-length: {}", request.len()));
     let request = long_answer();
     let long = framed(&request, &format!("content-length: {}", request.len()));
+    let request = repeated_reference();
+    let repeated = framed(&request, &format!("content-length: {}", request.len()));
     let request = wide(44);
     let largest = framed(&request, &format!("content-length: {}", request.len()));
     let slowly = |count| Attack {
@@ -316,6 +342,7 @@ fn connections() -> Vec<Attack> {
         held("bodies that stop", crowd(400, 100), &begun(1_000_000)),
         held("bodies that stop", crowd(1_000, 100), &begun(10_000)),
         held("bodies that stop after a byte", crowd(2_100, 256), &announced(2 << 20, b"{")),
+        held("requests for a reference 1,900 times", crowd(256, 256), &repeated),
         held("long answers of 100 rows that nobody reads", crowd(256, 256), &long),
         held("long answers of 100 rows that nobody reads", crowd(256, 16), &long),
         held("answers of 5,000 rows that nobody reads", crowd(60, 60), &whole),
