@@ -231,6 +231,40 @@ proptest! {
         prop_assert_eq!(changes.iter().any(|change| change.changed), many.evidence_until().is_some());
     }
 
+    /// Settling reads again from `oldest_new_evidence` minus three hours.
+    #[test]
+    fn no_answer_about_an_earlier_time_changes(
+        lists in proptest::collection::vec((made(), any::<bool>(), any::<bool>()), 1..14),
+    ) {
+        let give = |history: &ExitHistory, chosen: &dyn Fn(bool, bool) -> bool| {
+            let mut update = history.update();
+            for (number, (list, is_early, is_repeated)) in lists.iter().enumerate() {
+                if chosen(*is_early, *is_repeated) {
+                    let parsed = list.list().unwrap();
+                    match list.source {
+                        Source::Snapshot => update.snapshot(&parsed, path(number)),
+                        _ => update.exit_list(&parsed, path(number)),
+                    }
+                }
+            }
+            update.finish(at(NOW))
+        };
+        let (before, _) = give(&ExitHistory::new(rules()), &|is_early, _| is_early);
+        let (again, change) = give(&before, &|is_early, is_repeated| is_early && is_repeated);
+        prop_assert_eq!(change.oldest_new_evidence, None, "lists that are read again");
+        let (after, change) = give(&again, &|is_early, _| !is_early);
+        // A list can also make others invalid, whose evidence is then gone.
+        let valid = |history: &ExitHistory| Source::ALL.map(|source| history.valid(source)).iter().sum::<usize>();
+        if valid(&after) == valid(&again) + change.newly_valid {
+            let until = change.oldest_new_evidence.map_or(i64::MAX, |oldest| oldest.as_micros() - 3 * HOUR);
+            for number in 0..24 {
+                for time in (650..800).map(|hour| hour * HOUR).filter(|time| *time < until) {
+                    prop_assert_eq!(before.find(pool(number), at(time)), after.find(pool(number), at(time)));
+                }
+            }
+        }
+    }
+
     #[test]
     fn coverage_by_day_adds_up(lists in proptest::collection::vec((made(), Just(0), Just(false)), 1..12)) {
         let (history, _) = build(&lists);
@@ -274,7 +308,7 @@ fn give(history: &ExitHistory, lists: &[(&str, Made)]) -> (ExitHistory, Change) 
 fn a_list_with_less_than_half_is_refused_for_a_day() {
     let empty = ExitHistory::new(rules());
     let (history, change) = give(&empty, &[("a", snapshot(0, 0..10))]);
-    assert_eq!((change.changed, change.oldest_newly_valid), (true, Some(at(0))));
+    assert_eq!((change.changed, change.oldest_new_evidence), (true, Some(at(0))));
     // Half of it is enough.
     let (_, change) = give(&history, &[("b", snapshot(24 * HOUR, 0..5))]);
     assert!(change.refused.is_empty());
@@ -328,7 +362,7 @@ fn an_hour_ahead_of_the_clock_is_the_limit() {
     let (history, change) = history.update().finish(at(NOW));
     assert!(change.refused.is_empty());
     let (history, change) = history.update().finish(at(NOW + 1));
-    assert_eq!(change.oldest_newly_valid, Some(at(NOW + HOUR + 1)));
+    assert_eq!(change.oldest_new_evidence, Some(at(NOW + HOUR + 1)));
     assert_eq!(history.valid(Source::Snapshot), 1);
 }
 
@@ -352,7 +386,7 @@ fn an_older_list_that_comes_late_has_its_say() {
     let mut update = later.update();
     update.remove(Source::Snapshot, &PathBuf::from("a"));
     let (back, change) = update.finish(at(NOW));
-    assert_eq!(change.oldest_newly_valid, Some(at(2 * HOUR)));
+    assert_eq!(change.oldest_new_evidence, Some(at(2 * HOUR)));
     assert_eq!(back.find(pool(0), at(2 * HOUR)), Finding::Exit(Source::Snapshot));
 }
 

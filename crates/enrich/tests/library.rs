@@ -105,8 +105,8 @@ fn files_are_found_in_nested_folders_and_named_by_their_time() {
     let (library, change) = home.loaded();
     assert_eq!(change.refused, []);
     assert_eq!((change.changed, change.newly_valid), (true, 5));
-    // Downloaded at 13:02:00; this is its newest scan.
-    assert_eq!(change.oldest_newly_valid, Some(time("2016-09-20T11:35:05Z")));
+    // The oldest scan in the exit list.
+    assert_eq!(change.oldest_new_evidence, Some(time("2016-09-19T14:03:12Z")));
     assert_eq!(
         library.history().evidence_until(),
         Some(Timestamp::from_micros(1_770_245_369_000_000))
@@ -163,7 +163,7 @@ fn a_refresh_ends_where_a_fresh_load_does() {
         reasons(&change, &home),
         [("snapshots/2022-02-28-02-00-00".into(), Refusal::Shrunk)]
     );
-    assert_eq!(change.oldest_newly_valid, Some(time("2022-02-28T01:00:00Z")));
+    assert_eq!(change.oldest_new_evidence, Some(time("2022-02-28T01:00:00Z")));
     let (fresh, _) = home.loaded();
     assert_eq!(fresh.refused(), library.refused());
     for library in [&library, &fresh] {
@@ -176,7 +176,7 @@ fn a_refresh_ends_where_a_fresh_load_does() {
     fs::remove_file(home.path("snapshots/2022-02-28-01-00-00")).unwrap();
     let change = library.refresh(now()).unwrap();
     assert_eq!(
-        (change.changed, change.oldest_newly_valid),
+        (change.changed, change.oldest_new_evidence),
         (true, Some(time("2022-02-28T02:00:00Z")))
     );
     assert_eq!(find(&library, "9.9.0.1", "2022-02-28T03:00:00Z"), SEEN);
@@ -245,7 +245,7 @@ fn a_corrupt_replacement_never_displaces_a_good_database() {
     home.write("databases/a.mmdb", &rebuilt);
     let change = library.refresh(now()).unwrap();
     assert_eq!(
-        change.oldest_newly_valid,
+        change.oldest_new_evidence,
         Some(Timestamp::from_micros((1_770_245_369 + 86_400) * 1_000_000))
     );
     assert_eq!(library.history().valid(Source::AnonymousIp), 1);

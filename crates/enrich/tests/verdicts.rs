@@ -367,8 +367,9 @@ fn the_real_exit_list_answers_for_its_day() {
     let mut update = ExitHistory::new(TorRules::default()).update();
     update.exit_list(&list, PathBuf::from("real"));
     let (history, change) = update.finish(time("2016-09-20T12:02:00Z"));
-    // Its newest scan, an hour and a half before it was written down.
-    assert_eq!(change.oldest_newly_valid, Some(time("2016-09-20T11:35:05Z")));
+    // Its oldest scan; the newest is an hour and a half before it was written down.
+    assert_eq!(change.oldest_new_evidence, list.sightings().iter().map(|&(_, seen)| seen).min());
+    assert_eq!(history.evidence_until(), Some(time("2016-09-20T11:35:05Z")));
     let at = time("2016-09-20T13:02:00Z");
     for &(exit, seen) in list.sightings() {
         let text = exit.to_string();
@@ -424,6 +425,6 @@ fn a_scanner_that_stands_still_covers_and_settles_nothing_new() {
     let event = event(act(Some("8.8.8.8"), time("2020-05-02T09:00:00Z")));
     assert!(!tor::verdict(&event, &last).settled);
     // Nothing new: nothing is evaluated again for it.
-    assert!(last.extends(&first.fingerprint().unwrap()));
+    assert_eq!(last.differs_since(&first.fingerprint().unwrap()), None);
     assert_eq!(last.fingerprint(), first.fingerprint());
 }

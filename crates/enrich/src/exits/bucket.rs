@@ -37,6 +37,11 @@ impl Entry {
     pub(super) fn has_enough(&self, family: Family, rules: &TorRules) -> bool {
         self.distinct[family as usize] >= rules.min_addresses
     }
+
+    /// The sightings: the address's number in the bucket, and the time.
+    pub(super) fn sightings(&self) -> impl Iterator<Item = (u32, Timestamp)> + '_ {
+        unpack(self.time, &self.sightings)
+    }
 }
 
 /// A run: evidence times of an address with gaps no longer than the window.
@@ -88,7 +93,7 @@ impl Bucket {
         let mut runs: Vec<Vec<Run>> = vec![Vec::new(); self.numbers.len()];
         self.range = None;
         for entry in self.entries.iter().filter(|entry| entry.version.is_valid()) {
-            for (number, seen) in unpack(entry.time, &entry.sightings) {
+            for (number, seen) in entry.sightings() {
                 if let Some(runs) = runs.get_mut(number as usize) {
                     extend(runs, seen, window);
                 }
@@ -131,6 +136,17 @@ impl Bucket {
         }
     }
 
+    /// The addresses by their numbers.
+    pub(super) fn addresses(&self) -> Vec<Option<IpAddr>> {
+        let mut addresses = vec![None; self.numbers.len()];
+        for (&address, &number) in &self.numbers {
+            if let Some(place) = addresses.get_mut(number as usize) {
+                *place = Some(address);
+            }
+        }
+        addresses
+    }
+
     /// The times at which an entry of this bucket saw the address.
     pub(super) fn seen_by<'a>(
         &'a self,
@@ -138,9 +154,7 @@ impl Bucket {
         address: IpAddr,
     ) -> impl Iterator<Item = Timestamp> + 'a {
         let number = self.numbers.get(&address).copied();
-        unpack(entry.time, &entry.sightings)
-            .filter(move |&(other, _)| Some(other) == number)
-            .map(|(_, seen)| seen)
+        entry.sightings().filter(move |&(other, _)| Some(other) == number).map(|(_, seen)| seen)
     }
 }
 

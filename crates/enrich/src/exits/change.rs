@@ -9,9 +9,9 @@ use crate::Refused;
 pub struct Change {
     /// Whether the set of valid lists and databases changed. If so, unsettled verdicts must be evaluated again.
     pub changed: bool,
-    /// The time of the oldest list or database that became valid, from which settling starts (crates/enrich/README.md,
-    /// Settling).
-    pub oldest_newly_valid: Option<Timestamp>,
+    /// The time of the oldest evidence that no valid list or database had before: a sighting, or the time of a list that covers a
+    /// family. Verdicts on acts up to `tor.settle_after` earlier can change (crates/enrich/README.md, Settling).
+    pub oldest_new_evidence: Option<Timestamp>,
     /// The number of lists and databases that became valid.
     pub newly_valid: usize,
     /// The newly refused files and those refused for another reason than before, unsorted: to be counted and logged once.
@@ -19,16 +19,16 @@ pub struct Change {
 }
 
 impl Change {
-    pub(super) fn became_valid(&mut self, time: Timestamp) {
-        let oldest = self.oldest_newly_valid.map_or(time, |oldest| oldest.min(time));
-        self.oldest_newly_valid = Some(oldest);
-        self.newly_valid += 1;
+    /// Adds the time of evidence that no list had before.
+    pub(super) fn has_new(&mut self, time: Timestamp) {
+        let oldest = self.oldest_new_evidence.map_or(time, |oldest| oldest.min(time));
+        self.oldest_new_evidence = Some(oldest);
     }
 
     pub(super) fn and(mut self, other: Self) -> Self {
         self.changed |= other.changed;
-        self.oldest_newly_valid =
-            self.oldest_newly_valid.into_iter().chain(other.oldest_newly_valid).min();
+        self.oldest_new_evidence =
+            self.oldest_new_evidence.into_iter().chain(other.oldest_new_evidence).min();
         self.newly_valid += other.newly_valid;
         self.refused.extend(other.refused);
         self

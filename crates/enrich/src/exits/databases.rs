@@ -119,8 +119,14 @@ impl DatabaseHistory {
             change.changed |= gone && version.before == State::Valid;
             !gone
         });
+        // A database that is read again is not new evidence.
+        let known: HashSet<_> = self.known().collect();
         for Entry { database, version } in &mut self.entries {
-            change.changed |= version.settle(Source::AnonymousIp, database.time(), &mut change);
+            let (time, digest) = (database.time(), database.digest());
+            if version.became_valid() && !known.contains(&(Source::AnonymousIp, time, digest)) {
+                change.has_new(time);
+            }
+            change.changed |= version.settle(Source::AnonymousIp, &mut change);
         }
         if change.changed {
             self.index();

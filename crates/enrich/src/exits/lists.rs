@@ -19,6 +19,9 @@ const MEASURES: Duration = Duration::from_secs(24 * 3_600);
 /// How far a list's time may be ahead of the clock (crates/enrich/README.md, Valid lists).
 pub(super) const AHEAD: Duration = Duration::from_secs(3_600);
 
+/// The resolution of times.
+const MOMENT: Duration = Duration::from_micros(1);
+
 #[derive(Clone)]
 pub(super) struct ListHistory {
     source: Source,
@@ -129,7 +132,9 @@ impl ListHistory {
             self.drop_where(&mut dirty, |version| outdated.contains(&version.serial));
             self.evaluate(rules, now);
         }
+        let oldest = self.oldest_new_evidence(rules);
         let mut change = self.settle(&mut dirty);
+        change.oldest_new_evidence = oldest;
         change.changed = !dirty.is_empty();
         let window = i64::try_from(rules.window.as_micros()).unwrap_or(i64::MAX);
         for key in dirty {
@@ -183,6 +188,44 @@ impl ListHistory {
         }
     }
 
+    /// The time of the oldest evidence in the lists that became valid that no valid list had before. The index is still that
+    /// of the lists before the update.
+    fn oldest_new_evidence(&self, rules: &TorRules) -> Option<Timestamp> {
+        let mut change = Change::default();
+        for bucket in self.buckets.values() {
+            if !bucket.entries.iter().any(|entry| entry.version.became_valid()) {
+                continue;
+            }
+            let addresses = bucket.addresses();
+            for entry in bucket.entries.iter().filter(|entry| entry.version.became_valid()) {
+                for family in self.covered_by(entry, rules) {
+                    if self.covering(family).binary_search(&entry.as_of).is_err() {
+                        change.has_new(entry.as_of);
+                    }
+                }
+                for (number, seen) in entry.sightings() {
+                    let address = addresses.get(number as usize).copied().flatten();
+                    let is_older = change.oldest_new_evidence.is_none_or(|oldest| seen < oldest);
+                    if let Some(address) = address.filter(|_| is_older)
+                        && self.near(address, seen.before(MOMENT), seen, seen) != Near::Before
+                    {
+                        change.has_new(seen);
+                    }
+                }
+            }
+        }
+        change.oldest_new_evidence
+    }
+
+    /// The families that a valid list covers.
+    fn covered_by(&self, entry: &Entry, rules: &TorRules) -> impl Iterator<Item = Family> {
+        let source = self.source;
+        // The exit scanner finds IPv4 exits only.
+        let may_cover = move |family| family == Family::V4 || source == Source::Snapshot;
+        let enough = Family::ALL.map(|family| entry.has_enough(family, rules));
+        Family::ALL.into_iter().filter(move |&family| may_cover(family) && enough[family as usize])
+    }
+
     /// Collects the changes of the evaluation.
     fn settle(&mut self, dirty: &mut HashSet<i64>) -> Change {
         let mut change = Change::default();
@@ -191,7 +234,7 @@ impl ListHistory {
                 continue;
             }
             for entry in &mut Arc::make_mut(bucket).entries {
-                if entry.version.settle(self.source, entry.as_of, &mut change) {
+                if entry.version.settle(self.source, &mut change) {
                     dirty.insert(key);
                 }
             }
@@ -208,12 +251,8 @@ impl ListHistory {
         (self.newest, self.valid) = (None, 0);
         let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
         for entry in entries.filter(|entry| entry.version.is_valid()) {
-            for family in Family::ALL {
-                // The exit scanner finds IPv4 exits only.
-                let may_cover = family == Family::V4 || self.source == Source::Snapshot;
-                if may_cover && entry.has_enough(family, rules) {
-                    covering[family as usize].push(entry.as_of);
-                }
+            for family in self.covered_by(entry, rules) {
+                covering[family as usize].push(entry.as_of);
             }
             self.newest = self.newest.max(Some(entry.as_of));
             self.valid += 1;

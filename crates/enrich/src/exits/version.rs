@@ -4,8 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::Timestamp;
-
 use super::change::Change;
 use crate::{Refusal, Refused, Source};
 
@@ -44,15 +42,17 @@ impl Version {
         self.serial <= known && removed.contains(&*self.origin)
     }
 
-    /// Adds a change of the state to the changes of the update. `time`: that of the list or database. Returns whether the
-    /// evidence has changed.
-    pub(super) fn settle(&mut self, source: Source, time: Timestamp, change: &mut Change) -> bool {
+    /// Whether the update made it valid. Until [`Version::settle`].
+    pub(super) fn became_valid(&self) -> bool {
+        self.is_valid() && self.before != State::Valid
+    }
+
+    /// Adds a change of the state to the changes of the update. Returns whether the evidence has changed.
+    pub(super) fn settle(&mut self, source: Source, change: &mut Change) -> bool {
         if self.state == self.before {
             return false;
         }
-        if self.is_valid() {
-            change.became_valid(time);
-        }
+        change.newly_valid += usize::from(self.is_valid());
         change.refused.extend(self.refused(source));
         let before = std::mem::replace(&mut self.before, self.state);
         self.is_valid() || before == State::Valid

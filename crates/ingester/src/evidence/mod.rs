@@ -119,12 +119,12 @@ impl EvidenceLoader {
             (self, change) = watched(refresh, || tell_ages(&*observer, newest)).await?;
             if change.changed {
                 shown.send_replace(self.history());
-                // Only a list older than the known evidence concerns publications that are already settled.
+                // Only evidence older than the newest known concerns publications that are already settled.
                 let older = change
-                    .oldest_newly_valid
-                    .filter(|&oldest| known.is_none_or(|known| oldest < known));
-                settled
-                    .evidence_changed(older.map(|oldest| oldest.before(self.settings.tor.window)));
+                    .oldest_new_evidence
+                    .filter(|&oldest| known.is_some_and(|known| oldest < known));
+                let settle_after = self.settings.tor.settle_after;
+                settled.evidence_changed(older.map(|oldest| oldest.before(settle_after)));
             }
         }
         Ok(())

@@ -88,7 +88,7 @@ impl SettledPartitions {
     /// one, a pass that began meanwhile may have missed these rows.
     fn written_with(&self, oldest: &Arc<ExitHistory>) {
         let mut changed_from = self.changed_from.lock();
-        // A change is shown before it is told here, so one that is not shown yet is told after this lock.
+        // New evidence is published before `changed_from` is set. What is not published yet sets it after this lock is released.
         if self.is_present(oldest) {
             *changed_from = None;
             return;
@@ -102,14 +102,6 @@ impl SettledPartitions {
 
     fn is_present(&self, history: &Arc<ExitHistory>) -> bool {
         Arc::ptr_eq(history, &*self.history.borrow())
-    }
-
-    fn add(&self, number: i32, settled_by: Option<String>, from: Option<Timestamp>) {
-        let assignment = self.assignments.fetch_add(1, Ordering::Relaxed);
-        let mut partition = Partition { settled_by, assignment, ..Partition::default() };
-        partition.begins_at(from);
-        self.partitions.lock().insert(number, partition);
-        self.notify.notify_one();
     }
 
     /// Takes the partitions that are not settled by this evidence. None if it is no longer the present one, of which the
@@ -180,15 +172,24 @@ impl Partition {
 
 impl SettledEvidence for SettledPartitions {
     fn assigned(&self, partition: i32, has_history: bool, fingerprint: Option<&str>) {
-        if !has_history {
-            // All of it is still to be evaluated, by this evidence or newer.
-            let newest = self.history.borrow().fingerprint();
-            return self.add(partition, newest, None);
-        }
-        // A list that was unknown then may be older than the newest known one, and concern settled publications.
-        let is_known = fingerprint.is_some_and(|known| self.history.borrow().extends(known));
-        let from = (!is_known).then(|| Timestamp::from_micros(0));
-        self.add(partition, fingerprint.map(str::to_owned), from);
+        // Under the lock, so that a change that is not seen here concerns the partition when `evidence_changed` gets the lock.
+        let mut partitions = self.partitions.lock();
+        let history = self.history.borrow().clone();
+        // Without history all of it is still to be evaluated, by this evidence or newer.
+        let (settled_by, from) = if has_history {
+            let epoch = Timestamp::from_micros(0);
+            let since = fingerprint.map_or(Some(epoch), |known| history.differs_since(known));
+            let settle_after = history.rules().settle_after;
+            let from = since.map(|since| since.before(settle_after).max(epoch));
+            (fingerprint.map(str::to_owned), from)
+        } else {
+            (history.fingerprint(), None)
+        };
+        let assignment = self.assignments.fetch_add(1, Ordering::Relaxed);
+        let mut state = Partition { settled_by, assignment, ..Partition::default() };
+        state.begins_at(from);
+        partitions.insert(partition, state);
+        self.notify.notify_one();
     }
 
     fn revoked(&self, partition: i32) {
