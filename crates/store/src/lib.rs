@@ -85,7 +85,8 @@ pub trait PublicationWriter: Send + Sync {
         Ok(())
     }
 
-    /// Whether writes run one at a time, so that one large write is better than several concurrent ones.
+    /// Whether it is a file that this process writes, one write at a time: one large write is better than several concurrent ones,
+    /// and an error that passes concerns the file, never a row.
     fn is_serial(&self) -> bool {
         false
     }

@@ -1,5 +1,5 @@
 //! Migrates the schema. Waiting for another session's lock, and a migration itself, may take hours, so no time limit applies;
-//! another session looks whether they go on.
+//! a second session checks for progress.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use super::connections::Connections;
 use super::session::{Backend, limited};
 use crate::Error;
 
-/// A migration that goes on is logged once in this many looks.
-const SAID_EACH: u32 = 4;
+/// A running migration is logged at each fourth check.
+const LOGGED_EVERY: u32 = 4;
 
 /// As [`crate::PublicationTable::migrate`].
 pub(super) async fn migrate(connections: &Connections) -> Result<(), Error> {
@@ -61,7 +61,7 @@ async fn lost(connections: &Connections, backend: &Backend, pause: Duration) -> 
             Ok(None) => return Error::transient("the migration's session has ended"),
             Ok(Some(activity)) if activity.is_active => {
                 idle_since = None;
-                if looks.is_multiple_of(SAID_EACH) {
+                if looks.is_multiple_of(LOGGED_EVERY) {
                     let locked = activity.waits_for_a_lock;
                     tracing::info!(waits_for_a_lock = locked, "the schema is being migrated");
                 }

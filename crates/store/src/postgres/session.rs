@@ -19,12 +19,17 @@ const SOONER: Duration = Duration::from_secs(1);
 /// configured to; without that check, abandoned statements continue beside those of the replacement connections. PostgreSQL
 /// before 14 and some platforms do not support the check, and work without it. `publication.timeline` says whether the server
 /// knows its timeline, which PostgreSQL-compatible services do not; a standby will know it after its promotion. Without
-/// `synchronous_commit` the crash of any session would take rows whose offsets are committed.
+/// `synchronous_commit` the crash of any session would take rows whose offsets are committed. A session that waits for the rest of
+/// a `COPY` from a machine that is gone ends with the keepalives alone, and holds its locks until then: by default for two hours.
 const SETTINGS: &str = "SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; \
     SET enable_hashjoin = off; SET enable_mergejoin = off; \
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
     DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '1s', false); \
     EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN END $$; \
+    DO $$ BEGIN PERFORM set_config(s.name, w.seconds, false) FROM pg_settings s JOIN (VALUES \
+    ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3')) w(name, seconds) \
+    ON s.name = w.name WHERE s.setting::bigint = 0 OR s.setting::bigint > w.seconds::bigint; \
+    EXCEPTION WHEN OTHERS THEN END $$; \
     DO $$ BEGIN PERFORM set_config('publication.timeline', 'on', false), pg_walfile_name(pg_current_wal_lsn()); \
     EXCEPTION WHEN object_not_in_prerequisite_state THEN PERFORM set_config('publication.timeline', 'on', false); \
     WHEN OTHERS THEN PERFORM set_config('publication.timeline', 'off', false); END $$";

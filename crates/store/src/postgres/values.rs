@@ -4,7 +4,7 @@ use model::{ColumnValue, Timestamp};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
+use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
 /// PostgreSQL counts microseconds from 2000-01-01T00:00:00Z (its documentation, "Date/Time Types").
@@ -38,12 +38,6 @@ impl Time {
 impl Type<Postgres> for Time {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(Oid(1184)) // timestamptz, fixed in PostgreSQL's catalogue
-    }
-}
-
-impl PgHasArrayType for Time {
-    fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(1185)) // timestamptz[]
     }
 }
 

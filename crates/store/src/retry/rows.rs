@@ -207,6 +207,10 @@ impl<S: PublicationWriter + ?Sized> Retrying<S> {
         if !error.passes() {
             return self.refused(error, part).await;
         }
+        // A full disk lets a typical row pass, which is taken back before it reaches the disk.
+        if self.inner.is_serial() {
+            return Ok(Verdict::Wait(error));
+        }
         let is_limit = matches!(error, Error::TimedOut(_));
         if has_many {
             let is_due = part.suspect || wait.elapsed() >= PATIENCE;

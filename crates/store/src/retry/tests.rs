@@ -46,6 +46,7 @@ struct Scripted {
     probe: Mutex<fn() -> Result<(), Error>>,
     rows: Mutex<Vec<String>>,
     tries: Mutex<Vec<usize>>,
+    is_serial: bool,
 }
 
 #[async_trait]
@@ -63,6 +64,10 @@ impl PublicationWriter for Scripted {
 
     async fn probe(&self) -> Result<(), Error> {
         (self.probe.lock())()
+    }
+
+    fn is_serial(&self) -> bool {
+        self.is_serial
     }
 }
 
@@ -121,10 +126,17 @@ fn scene(
         probe: Mutex::new(|| Ok(())),
         rows: Mutex::default(),
         tries: Mutex::default(),
+        is_serial: false,
     });
-    let observed = Arc::new(Observed::default());
-    let retrying = Arc::new(Retrying::new(store.clone(), observed.clone()));
-    Scene { store, observed, retrying }
+    Scene::of(store)
+}
+
+impl Scene {
+    fn of(store: Arc<Scripted>) -> Self {
+        let observed = Arc::new(Observed::default());
+        let retrying = Arc::new(Retrying::new(store.clone(), observed.clone()));
+        Self { store, observed, retrying }
+    }
 }
 
 fn rows(count: usize) -> Vec<Publication> {
@@ -307,6 +319,22 @@ async fn a_row_that_fails_by_what_passes_is_refused_after_five_minutes_while_oth
     assert!(waited.is_err());
 }
 
+/// A typical row is taken back before it reaches the disk, so it passes although the disk is full.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_of_an_embedded_store_splits_and_refuses_nothing() {
+    let began = Instant::now();
+    let full = move |_: &[Publication]| {
+        let is_full = began.elapsed() < Duration::from_secs(1_000);
+        if is_full { Err(Error::Transient("database or disk is full".into())) } else { Ok(()) }
+    };
+    let mut scripted = scene([], full).store;
+    Arc::get_mut(&mut scripted).unwrap().is_serial = true;
+    let scene = Scene::of(scripted);
+    let written = scene.retrying.write(&rows(8)).await.unwrap();
+    assert_eq!((written.recorded.inserted, written.refused), (8, vec![]));
+    assert!(scene.store.tries.lock().iter().all(|rows| *rows == 8));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_passes_by_itself_makes_no_letter_while_no_other_row_is_written() {
     let full = || Error::transient("could not extend file (SQLSTATE 53100)");
@@ -444,6 +472,7 @@ async fn a_row_is_tried_once_more_after_the_typical_row_has_passed() {
 #[tokio::test(start_paused = true)]
 async fn a_daemon_outlasts_what_is_refused_after_it_has_been_served() {
     let store = Arc::new(Scripted {
+        is_serial: false,
         script: Mutex::default(),
         rule: Mutex::new(Box::new(|_| Ok(()))),
         probe: Mutex::new(|| Ok(())),
