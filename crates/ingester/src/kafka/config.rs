@@ -67,7 +67,11 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
         .set("linger.ms", "5")
         // The broker checks the size, not the client: a letter that it refuses is sent again with less content.
         .set("message.max.bytes", DEAD_LETTER_BYTES.to_string())
-        .set("message.timeout.ms", "10000");
+        // Longer than brokers take to drop a follower that hangs: until then the letter waits in the leader's log, and one that is
+        // sent anew would be there twice.
+        .set("message.timeout.ms", "60000")
+        // A topic that was deleted is noticed sooner.
+        .set("topic.metadata.propagation.max.ms", "10000");
     pass_through(&mut config, settings);
     config
         .set("enable.idempotence", "true")

@@ -9,9 +9,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
-use super::config;
 use super::damage::is_unreadable;
 use super::quiet::Quiet;
+use super::{config, inspect};
 
 /// The time limit of one attempt.
 const TRY: Duration = Duration::from_secs(5);
@@ -32,10 +32,10 @@ pub(super) struct Unreadable {
 }
 
 impl Probe {
-    /// Opens a probe; `config` has the settings of `inspect::probe`.
+    /// Opens a probe; `config` has the settings of `inspect::probe`. It reads open transactions too: behind the last stable offset
+    /// it would get neither a record nor an end.
     pub(super) fn open(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
-        let consumer = config.create_with_context(Quiet::default())?;
-        Ok(Self { consumer, topic: topic.to_owned() })
+        Ok(Self { consumer: inspect::uncommitted(config)?, topic: topic.to_owned() })
     }
 
     /// Finds the partition of an unreadable batch by the batch's first offset, because librdkafka does not name the partition.

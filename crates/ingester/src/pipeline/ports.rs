@@ -179,8 +179,3 @@ pub(crate) trait BatchObserver: Send {
     /// A batch and all earlier ones were written: rows and dead letters are acknowledged.
     fn written(&mut self, written: &WrittenBatch);
 }
-
-/// Ignores all calls.
-impl BatchObserver for () {
-    fn written(&mut self, _: &WrittenBatch) {}
-}

@@ -162,15 +162,17 @@ impl PublicationWriter for Table {
     }
 }
 
-/// A dead-letter topic that does not acknowledge the first few letters.
+/// A dead-letter topic that does not acknowledge the first few letters, and takes its time for each.
 struct Topic {
     story: Story,
     unacknowledged: Mutex<u32>,
+    takes: Duration,
 }
 
 #[async_trait]
 impl DeadLetters for Topic {
     async fn deliver(&self, rejection: &Rejection, record: &Record) -> Result<(), Undelivered> {
+        sleep(self.takes).await;
         let mut unacknowledged = self.unacknowledged.lock();
         if *unacknowledged > 0 {
             *unacknowledged -= 1;
@@ -217,15 +219,26 @@ pub(crate) fn row(offset: i64) -> Outcome {
     evaluator(Arc::new(ExitHistory::new(TorRules::default()))).evaluate(&record(offset))
 }
 
+/// Writes rows, and dead letters to a topic that does not acknowledge the first few.
+fn writer(
+    story: &Story,
+    rows: Arc<dyn RowStore>,
+    unacknowledged: u32,
+    takes: Duration,
+) -> Arc<Writer> {
+    let unacknowledged = Mutex::new(unacknowledged);
+    let topic = Topic { story: story.clone(), unacknowledged, takes };
+    let dead_letters = Some(Delivery { topic: Box::new(topic), observer: Arc::new(story.clone()) });
+    Arc::new(Writer { rows, dead_letters })
+}
+
 /// The loop on a table, with a dead-letter topic that acknowledges.
 fn ingest(story: &Story, rows: Arc<dyn RowStore>) -> Ingest {
     let history = Arc::new(ExitHistory::new(TorRules::default()));
-    let topic = Topic { story: story.clone(), unacknowledged: Mutex::new(0) };
-    let dead_letters = Some(Delivery { topic: Box::new(topic), observer: Arc::new(story.clone()) });
     Ingest {
         evaluator: evaluator(history.clone()),
         evidence: Box::new(history),
-        writer: Arc::new(Writer { rows, dead_letters }),
+        writer: writer(story, rows, 0, Duration::ZERO),
         observer: Box::new(Observer { story: story.clone(), last: None, evaluated: 0 }),
         limits: LIMITS,
     }
@@ -341,10 +354,7 @@ async fn what_passes_is_tried_again_and_a_refused_row_is_found() {
 async fn dead_letters_are_acknowledged_in_order_before_their_batch_is_done() {
     let story = Story::default();
     let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[1])));
-    let topic = Topic { story: story.clone(), unacknowledged: Mutex::new(3) };
-    let dead_letters = Some(Delivery { topic: Box::new(topic), observer: Arc::new(story.clone()) });
-    let rows = ingest.writer.rows.clone();
-    ingest.writer = Arc::new(Writer { rows, dead_letters });
+    ingest.writer = writer(&story, ingest.writer.rows.clone(), 3, Duration::ZERO);
     ingest.limits.max_rows = 100;
     let records = [bad(0), record(1), skipped(2), bad(3), bad(4)];
     run(ingest, [chunk(1, records), SourceEvent::Ended]).await.unwrap();
@@ -353,6 +363,21 @@ async fn dead_letters_are_acknowledged_in_order_before_their_batch_is_done() {
     assert_eq!((story.of("waiting").len(), story.of("recovered").len()), (3, 3));
     assert_eq!(told.last().map(String::as_str), Some("written 0@5 of 1"));
     assert_eq!(told[1], "rows p1", "dead letters come after the rows");
+}
+
+/// A broker that waits for a follower has the letter already: sent anew, it would be there twice.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_takes_long_is_told_and_not_sent_again() {
+    for (seconds, waiting) in [(9, 0), (40, 1)] {
+        let story = Story::default();
+        let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[])));
+        let rows = ingest.writer.rows.clone();
+        ingest.writer = writer(&story, rows, 0, Duration::from_secs(seconds));
+        run(ingest, [chunk(1, [bad(0)]), SourceEvent::Ended]).await.unwrap();
+        assert_eq!(story.of("dead"), ["0 not_json"]);
+        assert_eq!(story.of("waiting").len(), waiting, "{seconds}");
+        assert_eq!(story.of("recovered").len(), waiting, "{seconds}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

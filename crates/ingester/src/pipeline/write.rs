@@ -14,6 +14,8 @@ use crate::record::Record;
 /// used within a second.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LAST_WAIT: Duration = Duration::from_secs(1);
+/// After this time without an acknowledgement the observer is told that a dead letter waits.
+const TELL_AFTER: Duration = Duration::from_secs(10);
 /// How many dead letters are sent together and then waited for.
 const DEAD_LETTERS_AT_ONCE: usize = 256;
 /// The same limit in bytes; the producer holds a second copy of them.
@@ -79,12 +81,23 @@ impl Delivery {
     async fn deliver_one(&self, rejection: &Rejection, record: &Record) {
         let mut wait = FIRST_WAIT;
         let mut waiting = None;
-        while let Err(error) = self.topic.deliver(rejection, record).await {
+        let at = &record.position;
+        loop {
+            let mut sending = self.topic.deliver(rejection, record);
+            let sent = match tokio::time::timeout(TELL_AFTER, &mut sending).await {
+                Ok(sent) => sent,
+                Err(_) => {
+                    let reason = format!("no answer of the broker within {TELL_AFTER:?}");
+                    let silent = Undelivered { position: at.clone(), reason };
+                    waiting.get_or_insert_with(|| Waiting::new(&*self.observer, &silent));
+                    sending.await
+                }
+            };
+            let Err(error) = sent else { break };
             waiting.get_or_insert_with(|| Waiting::new(&*self.observer, &error));
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LAST_WAIT);
         }
-        let at = &record.position;
         tracing::debug!(
             topic = %at.topic, partition = at.partition, offset = at.offset, code = rejection.code.as_str(),
             message = %rejection.message, "dead letter"

@@ -110,7 +110,9 @@ impl<'r> Letter<'r> {
         let mut headers: Vec<_> = own.collect();
         let text = |(name, value): (&str, String)| (name.to_owned(), Some(value.into_bytes()));
         headers.extend(described(record, rejection, group, now).map(text));
-        if let Some(timestamp) = record.timestamp.filter(|_| changes.timestamp) {
+        // Where a part is missing, the time shows later whether a record is the letter's original.
+        let says_time = changes.timestamp || changes.value || changes.headers;
+        if let Some(timestamp) = record.timestamp.filter(|_| says_time) {
             headers.push(text((TIMESTAMP, timestamp.to_string())));
         }
         let is_omitted =
@@ -218,6 +220,10 @@ mod tests {
             assert_eq!(said.as_deref(), Some("true"));
         }
         assert_eq!(header(&least, "a"), None);
+        // Without the value, the time shows whether another record is the original.
+        let without_value = letter(&record, tried[3]);
+        assert_eq!(without_value.timestamp, Some(5));
+        assert_eq!(header(&without_value, TIMESTAMP).as_deref(), Some("5"));
         assert_eq!(header(&least, "publication.error.code").as_deref(), Some("not_json"));
     }
 

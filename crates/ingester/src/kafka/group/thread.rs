@@ -253,6 +253,11 @@ impl Poller {
         self.sent = None;
         // The assignment drops the old client, which leaves the group.
         self.consumer = self.client.create_with_context(context)?;
+        // After a fatal error the old client has told of no revocation.
+        let context = self.consumer.context();
+        let left = context.state().partitions_that(|_| true);
+        context.state().revoke(&left);
+        left.iter().for_each(|&partition| context.settled.revoked(partition));
         self.consumer.subscribe(&[&self.consumer.context().topic])
     }
 

@@ -5,12 +5,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::callbacks::Context;
 use super::start_offsets::{Facts, Gap, GapCause, LogPosition, Start};
-use super::state::Reading;
+use super::state::{Reading, Taking};
 use crate::kafka::probe::{Probe, Unreadable};
 
 impl Context {
-    /// Finds the partitions of the unreadable batches and restarts each after its batch. librdkafka reports a batch again
-    /// where its partition is not found now.
+    /// Finds the partitions of the unreadable batches and restarts each after its batch. Without an answer the partitions that may
+    /// have the batch are read again from their positions, so that librdkafka reports it again and reads nothing after it.
     pub(super) fn pass_unreadable(&self, consumer: &BaseConsumer<Self>, probe: &ClientConfig) {
         let (unreadable, read) = {
             let mut state = self.state();
@@ -27,8 +27,28 @@ impl Context {
                 Ok(Some(found)) => self.start_behind(consumer, &found),
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(%error, batch, "a batch cannot be read, and its end is not known yet")
+                    tracing::warn!(%error, batch, "a batch cannot be read, and its end is not known yet");
+                    self.read_again(consumer, read.iter().filter(|(_, next)| *next <= batch));
                 }
+            }
+        }
+    }
+
+    /// Restarts partitions at the offsets up to which they are read.
+    fn read_again<'p>(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        read: impl Iterator<Item = &'p (i32, i64)> + Clone,
+    ) {
+        let list = self.list(read.clone().copied());
+        if self.fatal(list.and_then(|list| consumer.pause(&list))).is_none() {
+            return;
+        }
+        let mut state = self.state();
+        for &(partition, offset) in read {
+            let epoch = state.log(partition).epoch_before(offset);
+            if let Some(owned) = state.partitions.get_mut(&partition) {
+                owned.reading = Reading::Starts(LogPosition { offset, epoch }, Taking::new());
             }
         }
     }

@@ -166,7 +166,8 @@ impl Range {
         Ok(())
     }
 
-    /// Called when librdkafka has reached the end of a partition's log. `log_ends`: the ends that this function has seen.
+    /// Called when librdkafka has reached the end of a partition's log. `log_ends`: the places and
+    /// ends that this function has seen.
     ///
     /// # Errors
     /// When the topic does not exist; the end of [`RateLimit::patience`].
@@ -175,14 +176,15 @@ impl Range {
         partition: i32,
         ends: &mut BTreeMap<i32, i64>,
         next_offsets: &mut BTreeMap<i32, i64>,
-        log_ends: &mut BTreeMap<i32, i64>,
+        log_ends: &mut BTreeMap<i32, (i64, i64)>,
     ) -> KafkaResult<()> {
         let Some(&end) = ends.get(&partition) else { return Ok(()) };
         let next = next_offsets[&partition];
         let Some((_, log_end)) = self.bounds(partition)? else { return Ok(()) };
         // The offsets before the log's end are markers of transactions, or records that came after librdkafka had reached the
-        // end: a second reading of them tells which.
-        if next < log_end.min(end) && log_ends.insert(partition, log_end) != Some(log_end) {
+        // end: a second reading from the same place tells which.
+        let seen = (next, log_end);
+        if next < log_end.min(end) && log_ends.insert(partition, seen) != Some(seen) {
             return self.place(partition, next);
         }
         self.pass_gone(partition, log_end.max(next)..end, "the log was cut", next_offsets);
