@@ -6,7 +6,8 @@ export function host(text) {
   const hasScheme = text.includes("://");
   const url = URL.parse(hasScheme ? text.trim() : `http://${text.trim()}`);
   if (!url || !isHttp(url) || !url.hostname || url.username || url.password || url.search || url.hash) {
-    throw new Error(`publication-insights: not a registry's host: ${JSON.stringify(text)}`);
+    // Without the text, which may have a password.
+    throw new Error("publication-insights: a registry's host must be HOST[:PORT][/PATH]");
   }
   // Without a scheme, the default ports are those of both.
   const port = hasScheme || url.port !== "443" ? url.port : "";

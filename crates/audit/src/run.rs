@@ -71,13 +71,16 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
     let hosts = cli
         .registry
         .iter()
-        .map(|text| RegistryHost::parse(text).with_context(|| format!("--registry {text}")));
+        // Without the text, which may have a password.
+        .map(|text| RegistryHost::parse(text).context("--registry"));
     let hosts = RegistryHosts(hosts.collect::<anyhow::Result<_>>()?);
     let policy = policy(cli.policy.as_deref(), surroundings.now)?;
     let mut lockfiles = lockfiles(cli, &mut surroundings.input)?;
     let mut report = Report::new(&lockfiles, cli.base.is_some(), policy);
     if let Some(path) = &cli.base {
-        let base = lockfile::read(path).with_context(|| format!("--base {}", path.display()))?;
+        let folder = lockfiles.first().map_or(Path::new("."), |lockfile| &lockfile.folder);
+        let base = lockfile::read_of(path, folder);
+        let base = base.with_context(|| format!("--base {}", path.display()))?;
         let base = Base::of(&base);
         lockfiles.iter_mut().for_each(|lockfile| base.subtract_from(lockfile));
     }
@@ -94,6 +97,7 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
     let Some(registry) = registry(&client, hosts, &lockfiles, &mut report)? else {
         return Ok(report);
     };
+    report.ecosystem.clone_from(&registry.ecosystem);
     let mut selection = Selection::default();
     for (lockfile, settings) in lockfiles.iter().zip(&settings) {
         selection.add(lockfile, settings, &registry)?;

@@ -25,33 +25,39 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
         .collect();
     let mut entries = Vec::new();
     if let Some(components) = document.get("components") {
-        collect(components, &root, &mut entries);
+        collect(components, &root, false, &mut entries);
     }
-    // Components nested in the root are parts of the product and are listed too.
+    // Components nested in the root are parts of the product and are listed too. cdxgen lists a project's own workspaces there.
     if let Some(components) = document
         .get("metadata")
         .and_then(|metadata| metadata.get("component"))
         .and_then(|component| component.get("components"))
     {
-        collect(components, &root, &mut entries);
+        collect(components, &root, true, &mut entries);
     }
     Ok(with_locations(entries))
 }
 
 /// Collects components recursively. The depth is limited, because documents are at most 128 deep.
-fn collect(components: &Node, root: &HashSet<&str>, entries: &mut Vec<(Entry, bool)>) {
+fn collect(
+    components: &Node,
+    root: &HashSet<&str>,
+    is_product: bool,
+    entries: &mut Vec<(Entry, bool)>,
+) {
     for component in components.items() {
         let is_root = |key| component.text_at(key).is_some_and(|text| root.contains(text));
         if !is_root("bom-ref") && !is_root("purl") {
-            entries.push(entry(component));
+            entries.push(entry(component, is_product));
         }
         if let Some(nested) = component.get("components") {
-            collect(nested, root, entries);
+            collect(nested, root, is_product, entries);
         }
     }
 }
 
-fn entry(component: &Node) -> (Entry, bool) {
+/// `is_product`: whether it is nested in the root.
+fn entry(component: &Node, is_product: bool) -> (Entry, bool) {
     let line = component.line;
     let other = || {
         let name = component.text_at("name").unwrap_or_default();
@@ -74,6 +80,10 @@ fn entry(component: &Node) -> (Entry, bool) {
     let has_reference = location != Location::Unsaid;
     let Ok(mut entry) = purls::entry(purl, location, line) else { return other() };
     entry.also.extend(distributions);
+    let is_part = is_product && component.text_at("type") == Some("application");
+    if is("internal:is_workspace") || is_part && !has_reference {
+        return (entry.elsewhere(Kind::Workspace), has_reference);
+    }
     if is("cdx:npm:package:private") {
         return (entry.elsewhere(Kind::Private), has_reference);
     }

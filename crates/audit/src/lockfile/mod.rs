@@ -178,10 +178,17 @@ impl LockfileError {
 /// # Errors
 /// [`LockfileError`] when the file is missing, too large, invalid, or of an unknown version.
 pub fn read(path: &Path) -> Result<Lockfile, LockfileError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    read_of(path, folder.unwrap_or(Path::new(".")))
+}
+
+/// As [`read`], for the lockfile of the project in `folder`: an earlier version of it may lie elsewhere.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_of(path: &Path, folder: &Path) -> Result<Lockfile, LockfileError> {
     let text = text_of(File::open(path)?)?;
     let is_bun = path.file_name().is_some_and(|name| name == "bun.lock");
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
     let (format, entries) = parse(&text, is_bun, folder)?;
     Ok(Lockfile {
         path: path.display().to_string(),

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::Report;
 use super::escape::{github_message, github_property};
-use super::{Report, text};
 use crate::rule::Level;
 
 /// Formats the report.
@@ -30,13 +30,8 @@ pub fn write(report: &Report) -> String {
             github_message(message.trim()),
         );
     }
-    for (exception, what) in report
-        .outdated()
-        .map(|exception| (exception, "is out of date"))
-        .chain(report.unused().map(|exception| (exception, "is not used")))
-    {
-        let message = format!("The exception {} {what}.", text::describe(exception));
-        let _ = writeln!(out, "::warning title=publication-audit::{}", github_message(&message));
+    for note in report.exception_notes() {
+        let _ = writeln!(out, "::warning title=publication-audit::{}", github_message(&note));
     }
     if let Some(failure) = &report.failure {
         let hint = report.hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default();

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::{Report, escape};
 use crate::finding::Finding;
-use crate::lockfile::NPM;
 use crate::policy::Exception;
 use crate::rule::Level;
 
@@ -43,7 +42,7 @@ pub fn write(report: &Report) -> String {
                 .map(|(kind, entries)| (kind_name(*kind), json!(entries.len())))
                 .collect::<serde_json::Map<_, _>>(),
         },
-        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "findings": report.findings.iter().map(|one| finding(one, &report.ecosystem)).collect::<Vec<_>>(),
         "unanswered": report.unanswered.iter().map(|(id, why)| json!({
             "package": id.name.as_str(),
             "version": id.version.as_str(),
@@ -68,13 +67,13 @@ fn kind_name(kind: crate::location::Kind) -> String {
     json!(kind).as_str().unwrap_or_default().to_owned()
 }
 
-fn finding(finding: &Finding) -> Value {
+fn finding(finding: &Finding, ecosystem: &str) -> Value {
     json!({
         "rule": finding.rule,
         "level": finding.level,
         "package": finding.id.name.as_str(),
         "version": finding.id.version.as_str(),
-        "purl": Purl::canonical(NPM, &finding.id),
+        "purl": Purl::canonical(ecosystem, &finding.id),
         "file": &*finding.file,
         "line": finding.line,
         "message": finding.message,

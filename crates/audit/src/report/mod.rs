@@ -14,7 +14,7 @@ use crate::client::Unanswered;
 use crate::exit::Exit;
 use crate::finding::Finding;
 use crate::location::{Kind, Location};
-use crate::lockfile::Lockfile;
+use crate::lockfile::{Lockfile, NPM};
 use crate::policy::{Exception, Policy};
 use crate::rule::Level;
 use crate::select::NotAudited;
@@ -24,6 +24,8 @@ use crate::select::NotAudited;
 pub struct Report {
     /// The files that were read.
     pub files: Vec<String>,
+    /// The type of the packages' purls.
+    pub ecosystem: String,
     /// Whether only entries that are new since a base file were audited.
     pub is_diff: bool,
     /// The policy, with the exceptions that were used.
@@ -48,6 +50,7 @@ impl Report {
     pub fn new(lockfiles: &[Lockfile], is_diff: bool, policy: Policy) -> Self {
         Self {
             files: lockfiles.iter().map(|lockfile| lockfile.path.clone()).collect(),
+            ecosystem: NPM.to_owned(),
             is_diff,
             policy,
             asked: 0,
@@ -122,6 +125,15 @@ impl Report {
         let is_known = !self.is_diff && self.is_complete();
         let unused = |exception: &&Exception| !exception.is_used && !exception.is_outdated;
         self.policy.exceptions.iter().filter(unused).filter(move |_| is_known)
+    }
+
+    /// A sentence about each exception that is outdated or unused.
+    pub fn exception_notes(&self) -> impl Iterator<Item = String> {
+        let outdated = self.outdated().map(|exception| (exception, "is out of date"));
+        let unused = self.unused().map(|exception| (exception, "is not used"));
+        let notes = outdated.chain(unused);
+        notes
+            .map(|(exception, what)| format!("The exception {} {what}.", text::describe(exception)))
     }
 
     /// The packages that were not requested, by kind.

@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::{Report, escape, text};
+use super::{Report, escape};
 use crate::finding::Finding;
-use crate::lockfile::NPM;
 use crate::rule::{Level, Rule};
 
 /// The characters that need no encoding in the path of a relative reference.
@@ -20,14 +19,7 @@ const PATH: &AsciiSet =
 pub fn write(report: &Report) -> String {
     let rules: Vec<_> = Rule::ALL.iter().map(|&rule| descriptor(rule, report)).collect();
     let failure = report.failure.iter().map(|failure| notification("error", failure));
-    let exceptions = report
-        .outdated()
-        .map(|exception| (exception, "is out of date"))
-        .chain(report.unused().map(|exception| (exception, "is not used")))
-        .map(|(exception, what)| {
-            let message = format!("The exception {} {what}.", text::describe(exception));
-            notification("warning", &message)
-        });
+    let exceptions = report.exception_notes().map(|note| notification("warning", &note));
     let value = json!({
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
@@ -43,7 +35,7 @@ pub fn write(report: &Report) -> String {
                 "exitCode": report.exit().code(),
                 "toolExecutionNotifications": failure.chain(exceptions).collect::<Vec<_>>(),
             }],
-            "results": report.findings.iter().map(result).collect::<Vec<_>>(),
+            "results": report.findings.iter().map(|one| result(one, &report.ecosystem)).collect::<Vec<_>>(),
         }],
     });
     escape::json(&format!("{value:#}\n"))
@@ -73,8 +65,8 @@ fn notification(level: &str, text: &str) -> Value {
     json!({ "level": level, "message": { "text": escape::sarif(text) } })
 }
 
-fn result(finding: &Finding) -> Value {
-    let purl = Purl::canonical(NPM, &finding.id);
+fn result(finding: &Finding, ecosystem: &str) -> Value {
+    let purl = Purl::canonical(ecosystem, &finding.id);
     let text = format!("{} {}: {}", finding.id.name, finding.id.version, finding.message);
     let mut result = json!({
         "ruleId": finding.rule.name(),

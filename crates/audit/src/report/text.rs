@@ -48,12 +48,8 @@ fn sections(out: &mut String, report: &Report, now: Timestamp) -> std::fmt::Resu
         let (name, version) = names(finding);
         writeln!(out, "accepted  {name} {version}: {} ({})", finding.rule, line(reason))?;
     }
-    for (exception, what) in report
-        .outdated()
-        .map(|exception| (exception, "is out of date"))
-        .chain(report.unused().map(|exception| (exception, "is not used")))
-    {
-        writeln!(out, "The exception {} {what}.", describe(exception))?;
+    for note in report.exception_notes() {
+        writeln!(out, "{note}")?;
     }
     summary(out, report)
 }

@@ -306,6 +306,23 @@ fn the_settings_count_for_an_sbom_with_locations_too() {
     }
 }
 
+/// As cdxgen writes it for a workspace of pnpm: the project's own packages are nested in the root.
+#[test]
+fn workspaces_in_an_sbom_are_not_asked() {
+    let own = |name: &str, ty: &str| json!({"type": ty, "name": name, "purl": format!("pkg:npm/{name}@1.0.0")});
+    let mut marked = own("%40corp/lib", "library");
+    marked["properties"] = json!([{"name": "internal:is_workspace", "value": "true"}]);
+    let sbom = json!({"bomFormat": "CycloneDX", "specVersion": "1.6",
+        "metadata": {"component": {"type": "application", "name": "root",
+            "components": [own("%40corp/app", "application"), marked, own("b", "library")]}},
+        "components": [own("a", "library")]});
+    let (found, rest) = asked(("bom.json", &sbom.to_string()), &[]);
+    assert_eq!(
+        (found, rest),
+        (vec!["a 1.0.0".to_owned(), "b 1.0.0".to_owned()], json!({"workspace": 2}))
+    );
+}
+
 #[test]
 fn a_yarn_lock_that_ends_between_two_entries_is_not_audited() {
     let yarn_1 = "# yarn lockfile v1\n\n\na@^1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    b \"^1.0.0\"\n    \"@s/workspace\" \"^1.0.0\"\n    o \"^1.0.0\"\n  optionalDependencies:\n    o \"^1.0.0\"\n\nb@^1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    c-alias \"npm:c@^1.0.0\"\n\n\"c-alias@npm:c@^1.0.0\":\n  version \"1.0.0\"\n";
@@ -332,7 +349,12 @@ fn a_yarn_lock_of_a_project_with_workspaces_is_whole() {
     let run = Folder::new(&[("yarn.lock", &text)]).run(&service().url(), &[]);
     assert_eq!(run.code, 2, "{run:?}");
     let project = ("package.json", "{\"workspaces\": [\"packages/*\"]}");
-    let run = Folder::new(&[("yarn.lock", &text), project]).run(&service().url(), &[]);
+    let files = [("yarn.lock", text.as_str()), project, ("../base/yarn.lock", text.as_str())];
+    let folder = Folder::new(&files);
+    let run = folder.run(&service().url(), &[]);
+    assert_eq!(run.code, 0, "{run:?}");
+    // A base lies elsewhere, and is of the same project.
+    let run = folder.run(&service().url(), &["--base", "../base/yarn.lock"]);
     assert_eq!(run.code, 0, "{run:?}");
 }
 

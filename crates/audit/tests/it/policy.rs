@@ -314,6 +314,10 @@ fn usage_ends_with_2_before_anything_is_asked() {
         let code = folder.run(&url, &arguments).code;
         assert_eq!(code, 2, "{arguments:?}");
     }
+    let with_password = ["--registry", "https://ci:hidden@art.example/npm", "--format", "github"];
+    let run = folder.run(&url, &with_password);
+    assert!(run.code == 2 && run.errors.contains("--registry: "), "{run:?}");
+    assert!(!format!("{run:?}").contains("hidden"), "{run:?}");
     for address in [
         "",
         "publications.example",
