@@ -4,7 +4,7 @@
 //! evicted, or one of the client that holds the most. The sum of all limits is checked against `limits.max_memory` at start.
 
 mod budget;
-mod room;
+mod buffer;
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use crate::access::Client;
 use crate::config::{Limits, QuerySettings};
 
 pub(crate) use self::budget::check;
-pub(crate) use self::room::Place;
+pub(crate) use self::buffer::Place;
 
-use self::room::{Guest, Room};
+use self::buffer::{Buffer, Holder};
 
 /// Requests for up to this many publications have their own lane, so that lookups, pages and small lockfiles never wait
 /// behind bulk requests.
@@ -36,9 +36,9 @@ const LARGE: u64 = 2_000;
 /// The resources that all requests share.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    bodies: Arc<Room>,
-    answers: Arc<Room>,
-    waiting: Arc<Room>,
+    bodies: Arc<Buffer>,
+    answers: Arc<Buffer>,
+    waiting: Arc<Buffer>,
     short_validations: Semaphore,
     long_validations: Semaphore,
     lookups: Lane,
@@ -119,9 +119,9 @@ impl Admission {
         let Limits { max_bodies, max_body, max_answers, max_answer, max_refs_in_progress, .. } =
             settings.limits;
         Self {
-            bodies: Room::new(max_bodies.as_u64(), max_body.as_u64()),
-            answers: Room::new(max_answers.as_u64(), max_answer.as_u64()),
-            waiting: Room::new(max_waiting(max_answer.as_u64()), 0),
+            bodies: Buffer::new(max_bodies.as_u64(), max_body.as_u64()),
+            answers: Buffer::new(max_answers.as_u64(), max_answer.as_u64()),
+            waiting: Buffer::new(max_waiting(max_answer.as_u64()), 0),
             short_validations: Semaphore::new(1),
             long_validations: Semaphore::new(1),
             lookups: Lane::new(LOOKUPS),
@@ -135,7 +135,7 @@ impl Admission {
 
     /// Registers a body of at most `most` bytes that is about to arrive, with 0 bytes. The place grows with each chunk.
     pub(crate) fn body(&self, client: Client, most: u64) -> Place {
-        self.bodies.enter(Guest::Arriving(most), client)
+        self.bodies.enter(Holder::Body(most), client)
     }
 
     /// Waits until the answer fits beside the answers that are being sent. `None` if too many bytes wait already.
@@ -146,9 +146,9 @@ impl Admission {
         peer: Option<Peer>,
     ) -> Option<Bytes> {
         let bytes = body.len() as u64;
-        let mut place = self.answers.enter(peer.map_or(Guest::Fixed, Guest::Leaving), client);
+        let mut place = self.answers.enter(peer.map_or(Holder::Waiting, Holder::Answer), client);
         if !place.take(bytes) {
-            let mut waiting = self.waiting.enter(Guest::Fixed, client);
+            let mut waiting = self.waiting.enter(Holder::Waiting, client);
             if !waiting.take(bytes) {
                 return None;
             }

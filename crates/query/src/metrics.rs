@@ -16,7 +16,7 @@ service::metrics! {
         pub keys: Histogram(&[0.0, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 2500.0, 5000.0]),
         /// Documents looked up by their text, by whether they were there.
         pub document_cache_lookups_total: IntCounterVec["result" = &["hit", "miss"]],
-        /// Memory that kept documents are reckoned to take, in bytes.
+        /// Estimated memory of the cached documents, in bytes.
         pub document_cache_bytes: IntGauge,
         /// Persisted queries asked for by their hash alone, by whether they were there.
         pub persisted_query_lookups_total: IntCounterVec["result" = &["hit", "miss"]],
@@ -30,7 +30,7 @@ service::metrics! {
         ]),
         /// Statements of the store that failed, by the class of the error.
         pub store_errors_total: IntCounterVec["class" = &["transient", "conflict", "timed_out", "busy", "data", "fatal"]],
-        /// 1 while the store answers, which is what `/readyz` says; 0 before, after, and while it is away.
+        /// 1 while the database answers, as `/readyz` says; else 0.
         pub ready: IntGauge,
         /// Connections that are open.
         pub connections: IntGauge,

@@ -16,7 +16,7 @@ use super::response::Refusal;
 use crate::admission::Place;
 use crate::error::{Code, QueryError};
 
-/// How long before the deadline of the whole answer a body must have arrived: that one says less of what was waited for.
+/// A body's deadline is this much earlier than the request's, because the body's error names the cause.
 const BEFORE_THE_END: Duration = Duration::from_millis(10);
 
 /// Refuses a body whose headers do not say JSON in UTF-8. This includes the content types that a page of another site

@@ -11,30 +11,30 @@ use tokio::sync::Notify;
 
 use crate::access::Client;
 
-/// How late a guest may be before it is evicted for a waiting one, and how long a guest waits before it may evict a
+/// How late a holder may be before it is evicted for a waiting one, and how long a holder waits before it may evict a
 /// client that holds more than its share. Longer than the stalls of a healthy network.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// The same for a guest whose client holds less than the waiting client would.
+/// The same for a holder whose client holds less than the waiting client would.
 const LONG_PATIENCE: Duration = Duration::from_secs(3);
 /// A body that arrives slower than this is late. Bytes per second.
 const BODY_RATE: f64 = (1 << 20) as f64;
-/// How often a waiting guest looks for one to evict.
+/// How often a waiting holder looks for one to evict.
 const LOOK: Duration = Duration::from_millis(25);
 
 /// A holder of bytes.
 #[derive(Debug, Clone)]
-pub(crate) enum Guest {
+pub(crate) enum Holder {
     /// A body that is being read, of at most so many bytes.
-    Arriving(u64),
+    Body(u64),
     /// An answer that is being sent to this peer.
-    Leaving(Peer),
+    Answer(Peer),
     /// Bytes that wait for this daemon: nobody can be evicted for them.
-    Fixed,
+    Waiting,
 }
 
 /// A total budget of bytes, and a share for each client.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Buffer {
     total: u64,
     share: u64,
     state: Mutex<State>,
@@ -47,18 +47,18 @@ struct State {
     /// Bytes by client, without clients that hold none.
     by_client: HashMap<Client, u64>,
     next: u64,
-    guests: HashMap<u64, Entry>,
-    /// Guests that were evicted and have not left yet. Every waiting guest reads this many times a second.
-    going: usize,
+    holders: HashMap<u64, Entry>,
+    /// Holders that were evicted and have not left yet. Every waiting holder reads this many times a second.
+    leaving: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    guest: Guest,
+    holder: Holder,
     client: Client,
     bytes: u64,
     since: Instant,
-    /// Its place in the order in which the guests got their first bytes.
+    /// Its place in the order in which the holders got their first bytes.
     turn: Option<u64>,
     /// Total time it waited for room. This time does not count as lateness.
     waited: Duration,
@@ -75,7 +75,7 @@ struct Wanted {
     free: Option<u64>,
 }
 
-/// Whether a guest was evicted.
+/// Whether a holder was evicted.
 #[derive(Debug, Default)]
 struct Evicted {
     flag: AtomicBool,
@@ -85,30 +85,30 @@ struct Evicted {
 /// Bytes that are held until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    room: Arc<Room>,
+    room: Arc<Buffer>,
     id: u64,
     evicted: Arc<Evicted>,
 }
 
-/// The guest was evicted.
+/// The holder was evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GivenUp;
 
-impl Room {
-    /// The share of a client is half of the budget, and at least `largest`, the size of the largest guest.
+impl Buffer {
+    /// The share of a client is half of the budget, and at least `largest`, the size of the largest holder.
     pub(super) fn new(total: u64, largest: u64) -> Arc<Self> {
         let share = (total / 2).max(largest);
         Arc::new(Self { total, share, state: Mutex::default(), freed: Notify::new() })
     }
 
     /// A place with 0 bytes.
-    pub(super) fn enter(self: &Arc<Self>, guest: Guest, client: Client) -> Place {
+    pub(super) fn enter(self: &Arc<Self>, holder: Holder, client: Client) -> Place {
         let mut state = self.state.lock();
         let id = state.next;
         state.next += 1;
         let evicted = Arc::<Evicted>::default();
         let entry = Entry {
-            guest,
+            holder,
             client,
             bytes: 0,
             since: Instant::now(),
@@ -117,14 +117,14 @@ impl Room {
             waits_for: None,
             evicted: evicted.clone(),
         };
-        state.guests.insert(id, entry);
+        state.holders.insert(id, entry);
         Place { room: self.clone(), id, evicted }
     }
 
-    /// Takes the bytes and returns true, or evicts at most one guest and returns false.
+    /// Takes the bytes and returns true, or evicts at most one holder and returns false.
     fn try_grow(&self, id: u64, bytes: u64) -> bool {
         let mut state = self.state.lock();
-        let Some(client) = state.guests.get(&id).map(|own| own.client) else { return false };
+        let Some(client) = state.holders.get(&id).map(|own| own.client) else { return false };
         let held = state.bytes_of(client);
         // A full room is asked many times a second, so it is not searched.
         let is_full = state.used + bytes > self.total || held + bytes > self.share;
@@ -137,7 +137,7 @@ impl Room {
             *state.by_client.entry(client).or_default() += bytes;
             let turn = state.next;
             state.next += 1;
-            if let Some(own) = state.guests.get_mut(&id) {
+            if let Some(own) = state.holders.get_mut(&id) {
                 own.turn.get_or_insert(turn);
                 own.bytes += bytes;
                 own.waited += own.waits(Instant::now());
@@ -145,13 +145,13 @@ impl Room {
             }
             return true;
         }
-        if let Some(own) = state.guests.get_mut(&id) {
+        if let Some(own) = state.holders.get_mut(&id) {
             let since = own.waits_for.map_or_else(Instant::now, |wanted| wanted.since);
             own.waits_for = Some(Wanted { since, bytes, free: is_share.then_some(free) });
         }
         if let Some(entry) = state.in_the_way(id, bytes, is_share) {
             entry.evict();
-            state.going += 1;
+            state.leaving += 1;
         }
         false
     }
@@ -162,12 +162,12 @@ impl State {
         self.by_client.get(&client).copied().unwrap_or_default()
     }
 
-    /// How many bytes the guest must leave free, of its client's share and of the whole, so that each body that began
+    /// How many bytes the holder must leave free, of its client's share and of the whole, so that each body that began
     /// before it can be finished. Without this, bodies that each hold a part could fill the room and wait for each other.
     fn kept_for_earlier(&self, id: u64) -> (u64, u64) {
         let mut kept = (0, 0);
-        let Some(own) = self.guests.get(&id) else { return kept };
-        for other in self.guests.values() {
+        let Some(own) = self.holders.get(&id) else { return kept };
+        for other in self.holders.values() {
             if other.turn.is_some_and(|turn| own.turn.is_none_or(|own| turn < own)) {
                 let rest = other.rest();
                 kept.1 = rest.max(kept.1);
@@ -180,9 +180,9 @@ impl State {
     }
 
     fn leave(&mut self, id: u64) {
-        let Some(entry) = self.guests.remove(&id) else { return };
+        let Some(entry) = self.holders.remove(&id) else { return };
         self.used -= entry.bytes;
-        self.going -= usize::from(entry.evicted.flag.load(Ordering::Relaxed));
+        self.leaving -= usize::from(entry.evicted.flag.load(Ordering::Relaxed));
         if let Some(held) = self.by_client.get_mut(&entry.client) {
             *held -= entry.bytes;
             if *held == 0 {
@@ -191,10 +191,10 @@ impl State {
         }
     }
 
-    /// Whether another guest waits, fits, and belongs to a client that would hold less. Such a guest goes first.
+    /// Whether another holder waits, fits, and belongs to a client that would hold less. Such a holder goes first.
     fn has_smaller_waiting(&self, client: Client, bytes: u64, total: u64) -> bool {
         let mut waiting = self
-            .guests
+            .holders
             .values()
             .filter(|other| other.client != client)
             .filter_map(|other| Some((other.client, other.waits_for?)))
@@ -209,24 +209,24 @@ impl State {
         })
     }
 
-    /// The guest to evict for this one: the latest; else one of the client that holds the most, when this guest has
-    /// waited long enough and its client would hold less. `None` while an evicted guest has not left yet.
+    /// The holder to evict for this one: the latest; else one of the client that holds the most, when this holder has
+    /// waited long enough and its client would hold less. `None` while an evicted holder has not left yet.
     fn in_the_way(&self, id: u64, bytes: u64, is_share: bool) -> Option<&Entry> {
-        if self.going > 0 {
+        if self.leaving > 0 {
             return None;
         }
         let now = Instant::now();
-        let own = self.guests.get(&id)?;
+        let own = self.holders.get(&id)?;
         let others = || {
-            self.guests.iter().filter(|(other, entry)| {
+            self.holders.iter().filter(|(other, entry)| {
                 **other != id
                     && entry.bytes > 0
-                    && !matches!(entry.guest, Guest::Fixed)
+                    && !matches!(entry.holder, Holder::Waiting)
                     && (is_share || entry.client == own.client)
             })
         };
         let wanted = self.bytes_of(own.client) + bytes;
-        // Clients that take less room than the waiting one get more time, because on a busy machine every guest is late.
+        // Clients that take less room than the waiting one get more time, because on a busy machine every holder is late.
         let patience = |entry: &Entry| {
             let takes = self.bytes_of(entry.client) + entry.rest();
             if takes < wanted { LONG_PATIENCE } else { PATIENCE }
@@ -250,9 +250,9 @@ impl State {
 impl Entry {
     /// The bytes that a body may still get, which others leave free for it.
     fn rest(&self) -> u64 {
-        match self.guest {
-            Guest::Arriving(most) => most.saturating_sub(self.bytes),
-            Guest::Leaving(_) | Guest::Fixed => 0,
+        match self.holder {
+            Holder::Body(most) => most.saturating_sub(self.bytes),
+            Holder::Answer(_) | Holder::Waiting => 0,
         }
     }
 
@@ -262,10 +262,10 @@ impl Entry {
     }
 
     fn late(&self, now: Instant) -> Duration {
-        match &self.guest {
-            Guest::Leaving(peer) => peer.behind(),
-            Guest::Fixed => Duration::ZERO,
-            Guest::Arriving(_) => {
+        match &self.holder {
+            Holder::Answer(peer) => peer.behind(),
+            Holder::Waiting => Duration::ZERO,
+            Holder::Body(_) => {
                 let due = Duration::from_secs_f64(self.bytes as f64 / BODY_RATE);
                 let here = now.saturating_duration_since(self.since);
                 here.saturating_sub(self.waited + self.waits(now) + due)
@@ -274,10 +274,10 @@ impl Entry {
     }
 
     fn evict(&self) {
-        match &self.guest {
-            Guest::Leaving(peer) => peer.cut(),
-            Guest::Arriving(_) => self.evicted.notify.notify_one(),
-            Guest::Fixed => {}
+        match &self.holder {
+            Holder::Answer(peer) => peer.cut(),
+            Holder::Body(_) => self.evicted.notify.notify_one(),
+            Holder::Waiting => {}
         }
         self.evicted.flag.store(true, Ordering::Relaxed);
     }
@@ -289,7 +289,7 @@ impl Place {
         self.room.try_grow(self.id, bytes)
     }
 
-    /// Waits until there is room for `bytes` more, or until this guest is evicted.
+    /// Waits until there is room for `bytes` more, or until this holder is evicted.
     pub(crate) async fn grow(&mut self, bytes: u64) -> Result<(), GivenUp> {
         loop {
             let freed = self.room.freed.notified();
@@ -311,9 +311,9 @@ impl Place {
             return Err(GivenUp);
         }
         let mut rest = 0;
-        if let Some(own) = state.guests.get_mut(&self.id) {
+        if let Some(own) = state.holders.get_mut(&self.id) {
             rest = own.rest();
-            own.guest = Guest::Fixed;
+            own.holder = Holder::Waiting;
         }
         drop(state);
         if rest > 0 {
@@ -326,10 +326,10 @@ impl Place {
     /// Whether it ever waited for room.
     pub(crate) fn has_waited(&self) -> bool {
         let state = self.room.state.lock();
-        state.guests.get(&self.id).is_some_and(|own| !own.waited.is_zero())
+        state.holders.get(&self.id).is_some_and(|own| !own.waited.is_zero())
     }
 
-    /// Waits until this guest is evicted.
+    /// Waits until this holder is evicted.
     pub(crate) async fn is_evicted(&self) {
         self.evicted.notify.notified().await;
     }
@@ -358,10 +358,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_has_its_share_and_no_more() {
-        let room = Room::new(100, 10);
-        let mut first = room.enter(Guest::Arriving(50), client(1));
-        let mut second = room.enter(Guest::Arriving(50), client(1));
-        let mut other = room.enter(Guest::Arriving(50), client(2));
+        let room = Buffer::new(100, 10);
+        let mut first = room.enter(Holder::Body(50), client(1));
+        let mut second = room.enter(Holder::Body(50), client(1));
+        let mut other = room.enter(Holder::Body(50), client(2));
         assert!(fits(&mut first, 50).await);
         assert!(!fits(&mut second, 1).await);
         assert!(fits(&mut other, 50).await);
@@ -373,10 +373,10 @@ mod tests {
     #[tokio::test]
     async fn bodies_that_fill_the_room_together_are_all_finished() {
         for clients in [1, 30] {
-            let room = Room::new(100, 10);
+            let room = Buffer::new(100, 10);
             let mut bodies = tokio::task::JoinSet::new();
             for number in 0..30 {
-                let mut place = room.enter(Guest::Arriving(10), client(number % clients));
+                let mut place = room.enter(Holder::Body(10), client(number % clients));
                 bodies.spawn(async move {
                     for _ in 0..5 {
                         place.grow(2).await?;
@@ -392,21 +392,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_was_announced_and_not_begun_takes_no_room() {
-        let room = Room::new(100, 100);
-        let _announced = room.enter(Guest::Arriving(100), client(1));
-        let mut begun = room.enter(Guest::Arriving(100), client(1));
+        let room = Buffer::new(100, 100);
+        let _announced = room.enter(Holder::Body(100), client(1));
+        let mut begun = room.enter(Holder::Body(100), client(1));
         assert!(fits(&mut begun, 1).await);
-        let mut later = room.enter(Guest::Arriving(100), client(1));
+        let mut later = room.enter(Holder::Body(100), client(1));
         assert!(!fits(&mut later, 1).await, "the rest of the first is kept free");
         assert!(fits(&mut begun, 99).await);
     }
 
     #[tokio::test]
     async fn a_body_that_keeps_room_free_and_stalls_gives_way_soon() {
-        let room = Room::new(100, 100);
-        let mut stalled = room.enter(Guest::Arriving(100), client(1));
+        let room = Buffer::new(100, 100);
+        let mut stalled = room.enter(Holder::Body(100), client(1));
         assert!(fits(&mut stalled, 1).await);
-        let mut waiting = room.enter(Guest::Arriving(10), client(2));
+        let mut waiting = room.enter(Holder::Body(10), client(2));
         let growing = tokio::spawn(async move { waiting.grow(10).await });
         let soon = LONG_PATIENCE / 2;
         timeout(soon, stalled.is_evicted()).await.unwrap();
@@ -416,10 +416,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_holds_the_most_gives_way_to_who_has_waited() {
-        let room = Room::new(100, 100);
-        let mut large = room.enter(Guest::Arriving(100), client(1));
+        let room = Buffer::new(100, 100);
+        let mut large = room.enter(Holder::Body(100), client(1));
         assert!(fits(&mut large, 60).await);
-        let mut small = room.enter(Guest::Arriving(25), client(2));
+        let mut small = room.enter(Holder::Body(25), client(2));
         // Both are waiting, so neither is late.
         let more = tokio::spawn(async move { large.grow(60).await });
         let growing = tokio::spawn(async move { small.grow(25).await });
@@ -429,14 +429,14 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_late_gives_way_to_who_waits() {
-        let room = Room::new(100, 100);
-        let mut slow = room.enter(Guest::Arriving(100), client(1));
+        let room = Buffer::new(100, 100);
+        let mut slow = room.enter(Holder::Body(100), client(1));
         assert!(fits(&mut slow, 100).await);
-        let mut waiting = room.enter(Guest::Arriving(100), client(2));
+        let mut waiting = room.enter(Holder::Body(100), client(2));
         let growing = tokio::spawn(async move { waiting.grow(80).await });
         timeout(Duration::from_secs(5), slow.is_evicted()).await.unwrap();
         assert!(!growing.is_finished());
-        // A late guest is evicted also while it waits for more itself.
+        // A late holder is evicted also while it waits for more itself.
         assert_eq!(slow.grow(1).await, Err(GivenUp));
         drop(slow);
         assert_eq!(timeout(Duration::from_secs(5), growing).await.unwrap().unwrap(), Ok(()));
@@ -444,13 +444,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_has_arrived_is_not_evicted_in_the_place_of_a_slow_one() {
-        let room = Room::new(100, 100);
-        let mut whole = room.enter(Guest::Arriving(100), client(1));
+        let room = Buffer::new(100, 100);
+        let mut whole = room.enter(Holder::Body(100), client(1));
         assert!(fits(&mut whole, 60).await);
         whole.arrived().unwrap();
-        let mut slow = room.enter(Guest::Arriving(100), client(2));
+        let mut slow = room.enter(Holder::Body(100), client(2));
         assert!(fits(&mut slow, 40).await);
-        let mut waiting = room.enter(Guest::Arriving(100), client(3));
+        let mut waiting = room.enter(Holder::Body(100), client(3));
         let growing = tokio::spawn(async move { waiting.grow(30).await });
         timeout(Duration::from_secs(5), slow.is_evicted()).await.unwrap();
         assert_eq!(slow.arrived(), Err(GivenUp));
