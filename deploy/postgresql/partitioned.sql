@@ -1,5 +1,6 @@
 -- Makes `publication` a table of 16 hash partitions by name, for databases that outgrow one disk (each partition can have
--- its own tablespace) or whose vacuum takes too long. Below a hundred million rows it brings no gain.
+-- its own tablespace) or whose vacuum takes too long. Whether writes become faster depends on the machine
+-- (crates/MEASUREMENTS.md, Layouts and Growth): measure before it is done for speed.
 --
 -- Run it once, after `publication-ingester migrate`, as the table's owner, with the ingesters stopped; the query daemons
 -- wait for the lock. It copies every row, so it needs the table's size in addition. It runs in one transaction:

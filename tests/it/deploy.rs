@@ -207,7 +207,7 @@ fn every_command_of_the_runbook_names_the_configuration() {
     let commands = daemon_commands(&text);
     assert!(commands.len() > 20, "{commands:?}");
     for command in commands {
-        let file = if command.contains("query") { "QUERY_CONFIG" } else { "CONFIG" };
+        let file = if command.contains("query") { "CONFIG_OF_QUERY" } else { "CONFIG" };
         assert!(command.contains(&format!(" --config \"${file}\"")), "{command}");
     }
     // The shorter forms name no program, and thus no configuration.

@@ -47,7 +47,7 @@ enum Command {
     Run,
     /// Read a range of the topic, or a file, once more: a job that can be watched, resumed and cancelled
     Replay(Box<Replay>),
-    /// List, show, redrive or export what lies in the dead-letter topic
+    /// List, show, redrive or export the records of the dead-letter topic
     DeadLetters {
         #[command(subcommand)]
         command: DeadLettersCommand,
@@ -61,7 +61,7 @@ enum Command {
         #[command(subcommand)]
         command: EventCommand,
     },
-    /// Bring the database's schema up to this build's
+    /// Apply this build's database migrations
     Migrate,
     /// Ask the exit lists: explain a verdict, show what they cover, check a directory
     Tor {

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -60,10 +60,6 @@ struct Log {
 static LOG: Mutex<Option<Log>> = Mutex::new(None);
 static LOST: OnceLock<ErrorCounter> = OnceLock::new();
 
-fn log() -> MutexGuard<'static, Option<Log>> {
-    LOG.lock()
-}
-
 /// Installs the subscriber. The first call decides; later calls only check their settings, so that a process with two
 /// daemons has one log.
 ///
@@ -71,7 +67,7 @@ fn log() -> MutexGuard<'static, Option<Log>> {
 /// [`ConfigError::Invalid`] for `log.filter` if it is not a filter.
 pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     let filter = filter(&settings.filter)?;
-    let mut log = log();
+    let mut log = LOG.lock();
     if log.is_none() {
         let writer = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING);
         let out = OneLine { out: io::stderr(), format: settings.format };
@@ -114,7 +110,7 @@ fn filter(text: &str) -> Result<EnvFilter, ConfigError> {
 /// Ends the log, with a program's last message if it has one, on standard error. Waits until all lines are written, but
 /// at most about a second. A failure to write is ignored.
 pub fn end(last_words: Option<String>) {
-    let Some(Log { format, mut lines, writer }) = log().take() else {
+    let Some(Log { format, mut lines, writer }) = LOG.lock().take() else {
         if let Some(words) = last_words {
             let _ = writeln!(io::stderr(), "{words}");
         }
@@ -162,8 +158,8 @@ fn event(format: LogFormat, level: Level, message: &str, lines: Option<usize>) -
     }
 }
 
-/// Writes lines, and after them how many were lost because the reader was too slow: itself, because a queue that loses lines
-/// would lose this one too.
+/// Writes lines, and then a line with the number of lines that were lost because the reader was too slow. It writes that line
+/// directly, because the full queue would lose it too.
 struct Lines<W> {
     out: OneLine<W>,
     /// The number of lost lines that have been reported.

@@ -159,11 +159,8 @@ impl Context {
 ///
 /// # Errors
 /// If the database cannot be used.
-pub(crate) fn jobs(
-    settings: &Settings,
-    waits: &Arc<Waits>,
-) -> anyhow::Result<Arc<Retrying<dyn Jobs>>> {
-    Ok(Arc::new(Retrying::new(store::open(&settings.store)?.jobs, waits.clone())))
+pub(crate) fn jobs(settings: &Settings) -> anyhow::Result<Retrying<dyn Jobs>> {
+    Ok(Retrying::new(store::open(&settings.store)?.jobs, Arc::new(Waits::default())))
 }
 
 #[cfg(test)]

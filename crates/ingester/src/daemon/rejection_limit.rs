@@ -43,7 +43,7 @@ impl RejectionLimit {
     fn halt(&self, code: &str) {
         self.source.halt();
         let reason = format!(
-            "{} records in a row were rejected, the last as {code} (reject.max_consecutive): mend the producer or the \
+            "{} records in a row were rejected, the last as {code} (reject.max_consecutive): correct the producer or the \
              configuration, then restart",
             self.in_a_row
         );

@@ -131,13 +131,20 @@ pub(super) fn check_sizes(
             return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
         }
     }
-    for (key, most) in [
-        ("queued.max.messages.kbytes", limits.client_kib()),
-        ("queued.min.messages", QUEUED_MESSAGES),
+    for (key, most, why) in [
+        (
+            "queued.max.messages.kbytes",
+            limits.client_kib(),
+            ", which follows from limits.max_buffered_bytes",
+        ),
+        (
+            "queued.min.messages",
+            QUEUED_MESSAGES,
+            ": small records take more memory than their size",
+        ),
     ] {
         if value(key).is_some_and(|value| value.is_none_or(|value| value > most)) {
-            let reason =
-                format!("must be at most {most}, which follows from limits.max_buffered_bytes");
+            let reason = format!("must be at most {most}{why}");
             return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
         }
     }
@@ -227,8 +234,8 @@ fn check_files(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
 const PASSWORD: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 const TOKEN: &str = "OAUTHBEARER";
 
-/// What librdkafka lacks for its login it says without the key, or waits for without a word: a token, for one. It also repeats
-/// a name that it does not know, which may be a password in the wrong place.
+/// Checks what librdkafka needs for its login. Its own error does not name the key, without a token it waits and reports nothing,
+/// and it repeats a name that it does not know, which may be a password in the wrong place.
 fn check_login(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     let refused =
         |key: &str, reason: &str| Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));

@@ -183,7 +183,7 @@ fn promises(settings: &Settings) -> Vec<String> {
             .to_owned(),
         on_gap.to_owned(),
         format!(
-            "verdicts on Tor are mended by themselves for {} after the act, beyond that by a replay",
+            "verdicts on Tor are corrected automatically for {} after the act, beyond that by a replay",
             humantime::format_duration(settings.tor.settle_horizon)
         ),
     ];

@@ -48,7 +48,7 @@ pub(super) async fn check(
 /// The reason why this is not the database to which the group has written.
 fn misled(positions: &[GroupPosition], access: &Access) -> Option<String> {
     let has_account = positions.iter().any(|position| position.has_account);
-    let then = "`run` would make it anew and read the topic from its first record";
+    let then = "`run` would create it and read the topic from its first record";
     if !has_account || access.has_rows {
         None
     } else if let Some(file) = &access.missing_file {
@@ -112,7 +112,7 @@ fn compare(findings: &mut Findings, position: &GroupPosition, account: Option<i6
             findings.warning(WHAT, format!("{line}: {what}"));
         }
         (Some(account), Some(committed)) if account < committed => {
-            let what = "the database went back, and `run` reads again what it lost; or somebody else set the group's offset, and `run` obeys";
+            let what = "the database went back, and `run` reads again what it lost; or somebody else set the group's offset, and `run` starts there";
             findings.warning(WHAT, format!("{line}: {what}"));
         }
         (None, Some(_)) if has_account => {

@@ -79,8 +79,8 @@ fn schema(findings: &mut Findings, access: &Access) {
     } else if access.has_rows && access.pending.contains(&FIRST) {
         findings.problem(
             "store.schema",
-            "the table publication is there, and nothing is said of its migrations (_sqlx_migrations): `run` would make it \
-             again, and fails. Bring that table back from a backup",
+            "the table publication exists, but _sqlx_migrations does not list its migrations: `run` would try to create it \
+             and fail. Restore _sqlx_migrations from a backup",
         );
     } else if access.create {
         let message =
@@ -88,7 +88,7 @@ fn schema(findings: &mut Findings, access: &Access) {
         findings.warning("store.schema", message);
     } else {
         let message = format!(
-            "migrations {:?} are to run, and this user may make no tables: run `migrate` as one who may",
+            "migrations {:?} are to run, and this user cannot create tables: run `migrate` as a role that can",
             access.pending
         );
         findings.problem("store.schema", message);

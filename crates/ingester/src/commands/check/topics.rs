@@ -101,7 +101,7 @@ fn retention(findings: &mut Findings, settings: &Settings, source: &TopicFacts) 
         findings.warning(
             "source.retention",
             format!(
-                "retention.ms is {has}, less than tor.settle_horizon ({}): lists that come later than that find nothing to mend",
+                "retention.ms is {has}, less than tor.settle_horizon ({}): lists that come later than that have no records to correct",
                 words(settings.tor.settle_horizon)
             ),
         );
@@ -128,10 +128,10 @@ fn replication(findings: &mut Findings, what: &'static str, topic: &TopicFacts) 
         .unwrap_or(1);
     let replicas = topic.replicas;
     if replicas == 1 {
-        findings.warning(what, "one replica: a broker's disk is all there is of these records");
+        findings.warning(what, "one replica: one broker's disk has the only copy of these records");
     } else if replicas <= in_sync {
         // A broker takes the number of replicas for a larger min.insync.replicas.
-        findings.warning(what, format!("{replicas} replicas, and min.insync.replicas is {in_sync}: one broker away, and nothing can be written"));
+        findings.warning(what, format!("{replicas} replicas, and min.insync.replicas is {in_sync}: if one broker is away, nothing can be written"));
     } else if in_sync == 1 {
         findings.warning(what, format!("{replicas} replicas, but min.insync.replicas is 1: what one broker acknowledged alone is lost with it"));
     } else {

@@ -70,7 +70,7 @@ pub(crate) enum DeadLettersCommand {
 pub(crate) struct Redrive {
     #[command(flatten)]
     selection: Selection,
-    /// Leave out what was rejected this often (header publication.error.attempts): it would go round for ever
+    /// Leave out what was rejected this often (header publication.error.attempts), to avoid an endless loop
     #[arg(long, value_name = "N", default_value_t = 5)]
     max_attempts: u32,
     /// Records a second at most

@@ -7,7 +7,6 @@ mod plan;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -17,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::bound::BoundArgument;
 use crate::commands::context::{self, Context};
 use crate::commands::output::{Output, in_words};
-use crate::commands::waits::Waits;
 use crate::evidence;
 use crate::settings::Settings;
 
@@ -46,7 +44,7 @@ enum JobCommand {
         #[arg(long, value_enum)]
         output: Option<Output>,
     },
-    /// Go on with a job that was killed, failed or was cancelled, from its saved position; a process that still runs it
+    /// Resume a job that was killed, failed or was cancelled, from its saved position; a process that still runs it
     /// stops
     Resume {
         /// The job's number
@@ -55,7 +53,7 @@ enum JobCommand {
         #[arg(long, value_enum)]
         output: Option<Output>,
     },
-    /// Tell a job to stop; the process that runs it sees that within a second
+    /// Cancel a job; the process that runs it stops within a second
     Cancel {
         /// The job's number
         job: i64,
@@ -175,7 +173,7 @@ fn confirmed() -> anyhow::Result<bool> {
 }
 
 async fn list(settings: &Settings, limit: u32, output: Output) -> anyhow::Result<()> {
-    for job in context::jobs(settings, &Arc::new(Waits::default()))?.jobs(limit).await? {
+    for job in context::jobs(settings)?.jobs(limit).await? {
         output.print("job", &shown(&job), &in_text(&job))?;
     }
     Ok(())
@@ -229,7 +227,7 @@ async fn resume(
 }
 
 async fn cancel(settings: &Settings, id: i64) -> anyhow::Result<()> {
-    let jobs = context::jobs(settings, &Arc::new(Waits::default()))?;
+    let jobs = context::jobs(settings)?;
     if jobs.cancel(id, evidence::now()).await? {
         return Ok(());
     }
