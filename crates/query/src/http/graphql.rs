@@ -238,8 +238,9 @@ impl App {
 }
 
 /// About how many publications a request asks for, before it is planned. Rarely too few: a list of n variables has n - 1
-/// commas, and a publication in the document has at least one string. Only a variable that is used again adds none.
+/// commas, and a publication in the document has at least one string or one variable.
 fn estimate(text: &str, variables: Option<&RawValue>) -> u64 {
     let count = |text: &str, byte| text.bytes().filter(|own| *own == byte).count() as u64;
-    1 + count(text, b'"') / 2 + variables.map_or(0, |own| count(own.get(), b','))
+    let in_document = count(text, b'"') / 2 + count(text, b'$');
+    1 + in_document + variables.map_or(0, |own| count(own.get(), b','))
 }

@@ -338,13 +338,14 @@ async fn who_announces_too_much_is_not_waited_for() {
     }
 }
 
-/// A variable that is used again asks for more publications than the text shows.
+/// A list that is used again asks for more publications than the text shows.
 #[tokio::test]
 async fn a_request_that_was_estimated_too_low_waits_for_more_permits() {
     let running = start(|settings| settings.limits.max_refs_in_progress = 5_000).await;
-    let list = "$r".repeat(1_900);
-    let query = format!("query($r:PackageRef!){{packages(refs:[{list}]){{name}}}}");
-    let body = serde_json::json!({"query": query, "variables": {"r": {"name": "pg", "version": "7.12.0"}}});
+    let fields: String = (0..5).map(|n| format!("a{n}:packages(refs:$r){{name}}")).collect();
+    let query = format!("query($r:[PackageRef!]!){{{fields}}}");
+    let refs = vec![serde_json::json!({"name": "pg", "version": "7.12.0"}); 380];
+    let body = serde_json::json!({"query": query, "variables": {"r": refs}});
     let others = running.app.admission.work(4_000, false).await;
     let body = body.to_string();
     let mut asking = std::pin::pin!(running.post(&[JSON], &body));
