@@ -95,8 +95,8 @@ fn of_documents(limit: &str, count: usize) -> Document {
         "limits.max_depth" => {
             format!("{}{{ __typename{}", "{ ...".repeat(count - 1), " }".repeat(count))
         }
-        // Tokens: brace, name, brace, commas, and the end of the text.
-        "limits.max_tokens" => format!("{{__typename{}}}", ",".repeat(count - 4)),
+        // Tokens: brace, name, brace, commas.
+        "limits.max_tokens" => format!("{{__typename{}}}", ",".repeat(count - 3)),
         "limits.max_definitions" => {
             let all = |each: fn(usize) -> String| (1..count).map(each).collect::<String>();
             let spreads = all(|number| format!(" ...G{number}"));
