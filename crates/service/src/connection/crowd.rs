@@ -14,6 +14,9 @@ use super::Bounds;
 /// Heads up to this many bytes are included in the memory that is counted for every connection.
 pub const SHORT_HEAD: usize = 4 * 1_024;
 
+/// The request of a connection that is younger, or has been idle for less, may be on its way.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// All connections of a listener.
 #[derive(Debug)]
 pub(super) struct Crowd {
@@ -133,7 +136,7 @@ impl Crowd {
     }
 }
 
-/// The connection that has been idle for the longest, else the one whose body has been arriving for the longest.
+/// The connection that has been idle for the longest, else the one that has been sending for the longest.
 fn oldest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Option<u64> {
     let waiting = connections.filter_map(|other| Some((other.waiting_since()?, other.id)));
     waiting.min().map(|(_, id)| id)
@@ -201,12 +204,13 @@ impl Connection {
         !state.is_answering && !state.is_sending
     }
 
-    /// Whether it waits for the rest of a body, and since when it is idle or the request was read; `None` while it does not wait
-    /// for its client to send.
+    /// Whether its client may be sending, and since when it is idle or the request was read; `None` while it does not wait for its
+    /// client to send.
     fn waiting_since(&self) -> Option<(bool, Instant)> {
         let state = self.state.lock();
         let is_waiting = !state.is_answering || state.is_receiving;
-        (is_waiting && !state.is_sending).then_some((state.is_receiving, state.since))
+        let may_send = state.is_receiving || state.since.elapsed() < FRESH;
+        (is_waiting && !state.is_sending).then_some((may_send, state.since))
     }
 
     /// The client received this many bytes of its response.

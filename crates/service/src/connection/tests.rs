@@ -119,14 +119,23 @@ async fn a_request_that_waits_for_its_client_gives_way_and_one_that_works_does_n
         std::future::pending::<&str>().await
     };
     let router = short().route("/receive", get(receive)).route("/work", get(work));
-    let running = start(router, Bounds { max_connections: 2, ..bounds() }).await;
+    let running = start(router, Bounds { max_connections: 3, ..bounds() }).await;
     let _working = connect(running.address, b"GET /work HTTP/1.1\r\nhost: x\r\n\r\n").await;
     waiting.notified().await;
-    let mut receiving = connect(running.address, b"GET /receive HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    waiting.notified().await;
-    let mut new = connect(running.address, HEAD).await;
+    let mut receiving = Vec::new();
+    for _ in 0..2 {
+        let head = b"GET /receive HTTP/1.1\r\nhost: x\r\n\r\n";
+        receiving.push(connect(running.address, head).await);
+        waiting.notified().await;
+    }
+    // The request of the first new one is still on its way when the second comes.
+    let mut new = connect(running.address, b"").await;
+    assert!(is_ended(&mut receiving[0]).await);
+    let mut newer = connect(running.address, HEAD).await;
+    answered(&mut newer).await;
+    assert!(is_ended(&mut receiving[1]).await);
+    new.write_all(HEAD).await.unwrap();
     answered(&mut new).await;
-    assert!(is_ended(&mut receiving).await);
 }
 
 #[tokio::test]

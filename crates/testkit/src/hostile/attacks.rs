@@ -342,7 +342,7 @@ fn connections() -> Vec<Attack> {
         held("bodies that stop", crowd(400, 100), &begun(1_000_000)),
         held("bodies that stop", crowd(1_000, 100), &begun(10_000)),
         held("bodies that stop after a byte", crowd(2_100, 256), &announced(2 << 20, b"{")),
-        held("requests for a reference 1,900 times", crowd(256, 256), &repeated),
+        held("requests for a reference 1,900 times", crowd(100, 100), &repeated),
         held("long answers of 100 rows that nobody reads", crowd(256, 256), &long),
         held("long answers of 100 rows that nobody reads", crowd(256, 16), &long),
         held("answers of 5,000 rows that nobody reads", crowd(60, 60), &whole),
