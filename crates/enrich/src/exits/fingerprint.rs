@@ -29,11 +29,9 @@ impl ExitHistory {
         }
         // A newer list of a source that was behind the others has evidence since the list before it.
         let since = |source: Source| {
-            let mut times: Vec<_> = self.known().filter(|own| own.0 == source).collect();
-            times.sort_unstable();
-            let known = times.partition_point(|&(_, time, _)| time <= until);
-            let before = known.checked_sub(1).map_or(epoch, |last| times[last].1);
-            (known < times.len() && before < until).then_some(before)
+            let times = || self.known().filter(|own| own.0 == source).map(|(_, time, _)| time);
+            let before = times().filter(|&time| time <= until).max().unwrap_or(epoch);
+            (before < until && times().any(|time| time > until)).then_some(before)
         };
         Source::ALL.into_iter().filter_map(since).min()
     }

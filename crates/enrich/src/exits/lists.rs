@@ -132,9 +132,9 @@ impl ListHistory {
             self.drop_where(&mut dirty, |version| outdated.contains(&version.serial));
             self.evaluate(rules, now);
         }
-        let oldest = self.oldest_new_evidence(rules);
-        let mut change = self.settle(&mut dirty);
-        change.oldest_new_evidence = oldest;
+        let mut change = Change::default();
+        self.add_new_evidence(rules, &mut change);
+        self.settle(&mut dirty, &mut change);
         change.changed = !dirty.is_empty();
         let window = i64::try_from(rules.window.as_micros()).unwrap_or(i64::MAX);
         for key in dirty {
@@ -188,10 +188,9 @@ impl ListHistory {
         }
     }
 
-    /// The time of the oldest evidence in the lists that became valid that no valid list had before. The index is still that
-    /// of the lists before the update.
-    fn oldest_new_evidence(&self, rules: &TorRules) -> Option<Timestamp> {
-        let mut change = Change::default();
+    /// Adds the evidence in the lists that became valid that no valid list had before. The index is still that of the lists before
+    /// the update.
+    fn add_new_evidence(&self, rules: &TorRules, change: &mut Change) {
         for bucket in self.buckets.values() {
             if !bucket.entries.iter().any(|entry| entry.version.became_valid()) {
                 continue;
@@ -214,7 +213,6 @@ impl ListHistory {
                 }
             }
         }
-        change.oldest_new_evidence
     }
 
     /// The families that a valid list covers.
@@ -227,19 +225,17 @@ impl ListHistory {
     }
 
     /// Collects the changes of the evaluation.
-    fn settle(&mut self, dirty: &mut HashSet<i64>) -> Change {
-        let mut change = Change::default();
+    fn settle(&mut self, dirty: &mut HashSet<i64>, change: &mut Change) {
         for (&key, bucket) in &mut self.buckets {
             if bucket.entries.iter().all(|Entry { version, .. }| version.state == version.before) {
                 continue;
             }
             for entry in &mut Arc::make_mut(bucket).entries {
-                if entry.version.settle(self.source, &mut change) {
+                if entry.version.settle(self.source, change) {
                     dirty.insert(key);
                 }
             }
         }
-        change
     }
 
     fn index(&mut self, rules: &TorRules) {

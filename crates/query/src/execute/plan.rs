@@ -222,7 +222,11 @@ impl Plan {
     }
 
     /// Adds the keys of a list.
-    fn slots(&mut self, ids: impl Iterator<Item = Option<PublicationId>>) -> Vec<Option<usize>> {
+    fn slots(
+        &mut self,
+        ids: impl ExactSizeIterator<Item = Option<PublicationId>>,
+    ) -> Vec<Option<usize>> {
+        self.keys.reserve(ids.len());
         ids.map(|id| self.slot(id)).collect()
     }
 

@@ -138,8 +138,13 @@ impl Crowd {
 
 /// The connection that has been idle for the longest, else the one that has been sending for the longest.
 fn oldest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Option<u64> {
-    let waiting = connections.filter_map(|other| Some((other.waiting_since()?, other.id)));
-    waiting.min().map(|(_, id)| id)
+    let now = Instant::now();
+    let waiting = connections.filter_map(|other| {
+        let (is_receiving, since) = other.waiting_since()?;
+        let may_send = is_receiving || now.saturating_duration_since(since) < FRESH;
+        Some((may_send, since, other.id))
+    });
+    waiting.min().map(|(_, _, id)| id)
 }
 
 impl Connection {
@@ -204,13 +209,12 @@ impl Connection {
         !state.is_answering && !state.is_sending
     }
 
-    /// Whether its client may be sending, and since when it is idle or the request was read; `None` while it does not wait for its
-    /// client to send.
+    /// Whether it waits for the rest of a body, and since when it is idle or the request was read; `None` while it does not wait
+    /// for its client to send.
     fn waiting_since(&self) -> Option<(bool, Instant)> {
         let state = self.state.lock();
         let is_waiting = !state.is_answering || state.is_receiving;
-        let may_send = state.is_receiving || state.since.elapsed() < FRESH;
-        (is_waiting && !state.is_sending).then_some((may_send, state.since))
+        (is_waiting && !state.is_sending).then_some((state.is_receiving, state.since))
     }
 
     /// The client received this many bytes of its response.

@@ -471,14 +471,7 @@ async fn a_row_is_tried_once_more_after_the_typical_row_has_passed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_daemon_outlasts_what_is_refused_after_it_has_been_served() {
-    let store = Arc::new(Scripted {
-        is_serial: false,
-        script: Mutex::default(),
-        rule: Mutex::new(Box::new(|_| Ok(()))),
-        probe: Mutex::new(|| Ok(())),
-        rows: Mutex::default(),
-        tries: Mutex::default(),
-    });
+    let store = scene([], |_| Ok(())).store;
     let observed = Arc::new(Observed::default());
     let daemon = Retrying::new(store.clone(), observed.clone()).outlasting_refusals();
     let refuse = || async { Err::<(), _>(Error::fatal("permission denied")) };

@@ -162,6 +162,12 @@ impl Context {
         consumer.pause(&list)
     }
 
+    /// The partitions are no longer this member's.
+    pub(super) fn revoke(&self, partitions: &[i32]) {
+        self.state().revoke(partitions);
+        partitions.iter().for_each(|&partition| self.settled.revoked(partition));
+    }
+
     /// A list of the topic's partitions with these offsets.
     pub(super) fn list(
         &self,
@@ -329,8 +335,7 @@ impl ConsumerContext for Context {
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 self.pre_rebalance(consumer, &Rebalance::Revoke(partitions));
-                self.state().revoke(&numbers);
-                numbers.iter().for_each(|&partition| self.settled.revoked(partition));
+                self.revoke(&numbers);
                 consumer.incremental_unassign(partitions)
             }
             code => Err(KafkaError::Rebalance(code.into())),

@@ -256,8 +256,7 @@ impl Poller {
         // After a fatal error the old client has told of no revocation.
         let context = self.consumer.context();
         let left = context.state().partitions_that(|_| true);
-        context.state().revoke(&left);
-        left.iter().for_each(|&partition| context.settled.revoked(partition));
+        context.revoke(&left);
         self.consumer.subscribe(&[&self.consumer.context().topic])
     }
 

@@ -34,14 +34,23 @@ impl Context {
         }
     }
 
+    /// Pauses partitions; the offsets do not matter. `false` if librdkafka fails, which ends the run.
+    fn pause(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: impl IntoIterator<Item = (i32, i64)>,
+    ) -> bool {
+        let list = self.list(partitions);
+        self.fatal(list.and_then(|list| consumer.pause(&list))).is_some()
+    }
+
     /// Restarts partitions at the offsets up to which they are read.
     fn read_again<'p>(
         &self,
         consumer: &BaseConsumer<Self>,
         read: impl Iterator<Item = &'p (i32, i64)> + Clone,
     ) {
-        let list = self.list(read.clone().copied());
-        if self.fatal(list.and_then(|list| consumer.pause(&list))).is_none() {
+        if !self.pause(consumer, read.clone().copied()) {
             return;
         }
         let mut state = self.state();
@@ -55,8 +64,7 @@ impl Context {
 
     fn start_behind(&self, consumer: &BaseConsumer<Self>, found: &Unreadable) {
         let partition = found.partition;
-        let list = self.list([(partition, 0)]);
-        if self.fatal(list.and_then(|list| consumer.pause(&list))).is_none() {
+        if !self.pause(consumer, [(partition, 0)]) {
             return;
         }
         let (topic_id, settled_by) = {

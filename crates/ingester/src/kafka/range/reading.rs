@@ -166,8 +166,8 @@ impl Range {
         Ok(())
     }
 
-    /// Called when librdkafka has reached the end of a partition's log. `log_ends`: the places and
-    /// ends that this function has seen.
+    /// Called when librdkafka has reached the end of a partition's log. `log_ends`: the places and ends that this function has
+    /// seen.
     ///
     /// # Errors
     /// When the topic does not exist; the end of [`RateLimit::patience`].
