@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use testkit::{Daemon, Postgres, free_port, postgres_program};
 use tokio::runtime::Runtime;
@@ -25,11 +25,9 @@ const KEYS: u32 = 1_000;
 /// Fills the caches of both sides, prepares the statements and opens the connections.
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(10);
-/// The daemon's statement, in a session with the daemon's settings.
-const STATEMENT: &str = "SELECT p.username, p.created, p.tor, p.tfa, p.tor_reason::text, p.tfa_reason::text, \
-    p.tor_settled, p.credential::text, p.actor::text, p.disputed, p.tor_evidence_until, p.revision, p.generation, \
-    p.event_identity, i.place FROM unnest({keys}) WITH ORDINALITY AS i(name, version, place) \
-    JOIN publication p USING (name, version);\n";
+/// The keys in the daemon's statement.
+const PARAMETERS: &str = "$1::text[], $2::text[]";
+/// The settings of the daemon's sessions.
 const SESSION: &str =
     "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off";
 
@@ -50,6 +48,8 @@ pub(crate) struct Served {
     pub(crate) database: String,
     pub(crate) postgres: Postgres,
     pub(crate) runtime: Runtime,
+    /// The statement with which the daemon finds rows.
+    statement: String,
 }
 
 impl Served {
@@ -67,7 +67,8 @@ impl Served {
             .env("QUERY_ADMIN__LISTEN", &admin)
             .spawn();
         daemon.wait_ready(&admin);
-        Ok(Self { daemon, http, admin, database, postgres, runtime })
+        let statement = runtime.block_on(statement(&http, &database))?;
+        Ok(Self { daemon, http, admin, database, postgres, runtime, statement })
     }
 
     /// The daemon as a target of requests.
@@ -80,6 +81,24 @@ impl Served {
     pub(crate) fn peak(&self) -> Result<f64> {
         memory(&self.daemon.pid().to_string(), "VmHWM")
     }
+}
+
+/// The daemon's statement for one key, as PostgreSQL has received it, so that `pgbench` runs the same one.
+async fn statement(http: &str, database: &str) -> Result<String> {
+    let mut connection = PgConnection::connect(database).await?;
+    let sql = "SELECT query FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND strpos(query, $1) > 0 LIMIT 1";
+    let (mut line, mut body) = (String::new(), Vec::new());
+    // The daemon's probe may have used the session since.
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(http)?;
+        stream.write_all(&request(&[0]))?;
+        read_answer(&mut BufReader::new(stream), &mut line, &mut body)?;
+        let found = sqlx::query_scalar(sql).bind(PARAMETERS).fetch_optional(&mut connection);
+        if let Some(statement) = found.await? {
+            return Ok(statement);
+        }
+    }
+    bail!("no session of the daemon has run a statement with {PARAMETERS}")
 }
 
 /// Creates the tables with the migrations, and generates the rows in the database.
@@ -119,7 +138,7 @@ pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<Served> 
     report.add("query_one", "query daemon: one key a request", requests.rate, "requests/s");
     report.add("query_one_cpu", "  its processor time a request", requests.cpu * 1e6, "µs");
     report.add("query_one_postgres", "  PostgreSQL's", requests.postgres * 1e6, "µs");
-    let alone = pgbench_one(&served.database, ROWS)?;
+    let alone = served.pgbench_one(ROWS)?;
     report.add("pgbench_one", "pgbench: the same statement", alone, "statements/s");
     report.ratio("query_per_pgbench", "one key, daemon / pgbench", "query_one", "pgbench_one");
 
@@ -127,7 +146,7 @@ pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<Served> 
     report.add("query_batch", "query daemon: 1,000 keys a request", batches.rate, "batches/s");
     report.add("query_batch_cpu", "  its processor time a batch", batches.cpu * 1e3, "ms");
     report.add("query_batch_postgres", "  PostgreSQL's", batches.postgres * 1e3, "ms");
-    let alone = pgbench_batch(&served.database, ROWS)?;
+    let alone = served.pgbench_batch(ROWS)?;
     report.add("pgbench_batch", "pgbench: the same statement", alone, "statements/s");
     let text = "1,000 keys, daemon / pgbench";
     report.ratio("batch_per_pgbench", text, "query_batch", "pgbench_batch");
@@ -280,41 +299,44 @@ pub(crate) fn read_answer(
     Ok(answers.read_exact(body)?)
 }
 
-/// Statements of one key per second, by `pgbench`.
-pub(crate) fn pgbench_one(database: &str, rows: u32) -> Result<f64> {
-    let keys = "ARRAY['package-' || :n], ARRAY['1.0.0']";
-    pgbench(database, &format!("\\set n random(0, {})\n", rows - 1), keys, &[])
-}
+impl Served {
+    /// Statements of one key per second, by `pgbench`.
+    pub(crate) fn pgbench_one(&self, rows: u32) -> Result<f64> {
+        let keys = "ARRAY['package-' || :n], ARRAY['1.0.0']";
+        self.pgbench(&format!("\\set n random(0, {})\n", rows - 1), keys, &[])
+    }
 
-/// Statements of 1,000 keys per second, by `pgbench`.
-pub(crate) fn pgbench_batch(database: &str, rows: u32) -> Result<f64> {
-    let list = |value: &dyn Fn(u32) -> String| {
-        let items: Vec<String> = (0..KEYS).map(value).collect();
-        format!("{{{}}}", items.join(","))
-    };
-    let names = format!("names={}", list(&|key| format!("package-{}", spread(1, key, rows))));
-    let versions = format!("versions={}", list(&|_| "1.0.0".to_owned()));
-    let keys = ":names::text[], :versions::text[]";
-    pgbench(database, "", keys, &["-D", &names, "-D", &versions])
-}
+    /// Statements of 1,000 keys per second, by `pgbench`.
+    pub(crate) fn pgbench_batch(&self, rows: u32) -> Result<f64> {
+        let list = |value: &dyn Fn(u32) -> String| {
+            let items: Vec<String> = (0..KEYS).map(value).collect();
+            format!("{{{}}}", items.join(","))
+        };
+        let names = format!("names={}", list(&|key| format!("package-{}", spread(1, key, rows))));
+        let versions = format!("versions={}", list(&|_| "1.0.0".to_owned()));
+        let keys = ":names::text[], :versions::text[]";
+        self.pgbench("", keys, &["-D", &names, "-D", &versions])
+    }
 
-/// Statements per second of `pgbench`, over the same number of connections.
-fn pgbench(database: &str, before: &str, keys: &str, more: &[&str]) -> Result<f64> {
-    let script = tempfile::NamedTempFile::new()?;
-    fs::write(script.path(), format!("{before}{}", STATEMENT.replace("{keys}", keys)))?;
-    let program = postgres_program("pgbench").context("no pgbench beside postgres")?;
-    let clients = CONNECTIONS.to_string();
-    let seconds = MEASURED.as_secs().to_string();
-    let output = Command::new(program)
-        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--client", &clients])
-        .args(["--time", &seconds, "--file"])
-        .arg(script.path())
-        .args(more)
-        .arg(database)
-        .env("PGOPTIONS", SESSION)
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
-    let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next());
-    rate.and_then(|rate| rate.parse().ok()).context("pgbench printed no rate")
+    /// Statements per second of `pgbench`, over the same number of connections.
+    fn pgbench(&self, before: &str, keys: &str, more: &[&str]) -> Result<f64> {
+        let script = tempfile::NamedTempFile::new()?;
+        let statement = self.statement.replace(PARAMETERS, keys);
+        fs::write(script.path(), format!("{before}{statement};\n"))?;
+        let program = postgres_program("pgbench").context("no pgbench beside postgres")?;
+        let clients = CONNECTIONS.to_string();
+        let seconds = MEASURED.as_secs().to_string();
+        let output = Command::new(program)
+            .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--client", &clients])
+            .args(["--time", &seconds, "--file"])
+            .arg(script.path())
+            .args(more)
+            .arg(&self.database)
+            .env("PGOPTIONS", SESSION)
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
+        let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next());
+        rate.and_then(|rate| rate.parse().ok()).context("pgbench printed no rate")
+    }
 }

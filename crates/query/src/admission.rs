@@ -1,17 +1,19 @@
 //! Admission control: the permits and the buffers that requests wait for, all owned by one type.
 //!
 //! Bodies are counted as they arrive, answers until they are sent. When there is no room for a new one, a late holder is
-//! evicted, or one of the client that holds the most. The sum of all limits is checked against `limits.max_memory` at start.
+//! evicted, or one of the client that holds the most. A request waits for its permits behind one request of each other client
+//! at most. The sum of all limits is checked against `limits.max_memory` at start.
 
 mod budget;
 mod buffer;
+mod fair;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use service::connection::Peer;
 use service::metrics::IntGauge;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 
 use crate::access::Client;
 use crate::config::{Limits, QuerySettings};
@@ -20,6 +22,7 @@ pub(crate) use self::budget::check;
 pub(crate) use self::buffer::Place;
 
 use self::buffer::{Buffer, Holder};
+use self::fair::FairSemaphore;
 
 /// Requests for up to this many publications have their own lane, so that lookups, pages and small lockfiles never wait
 /// behind bulk requests.
@@ -39,13 +42,13 @@ pub(crate) struct Admission {
     bodies: Arc<Buffer>,
     answers: Arc<Buffer>,
     waiting: Arc<Buffer>,
-    short_validations: Semaphore,
-    long_validations: Semaphore,
+    short_validations: FairSemaphore,
+    long_validations: FairSemaphore,
     lookups: Lane,
     bulk: Lane,
-    writing: Semaphore,
-    scans: Semaphore,
-    histories: Semaphore,
+    writing: FairSemaphore,
+    scans: FairSemaphore,
+    histories: FairSemaphore,
     sending: IntGauge,
 }
 
@@ -53,8 +56,8 @@ pub(crate) struct Admission {
 /// take seconds, and the others must not wait for it.
 #[derive(Debug)]
 struct Lane {
-    all: Semaphore,
-    scans: Semaphore,
+    all: FairSemaphore,
+    scans: FairSemaphore,
     places: u32,
 }
 
@@ -64,6 +67,13 @@ pub(crate) struct Work<'a> {
     permit: Option<SemaphorePermit<'a>>,
     /// Held in addition by a request that scans.
     scan: Option<SemaphorePermit<'a>>,
+}
+
+/// The permits that the requests of one client wait for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Permits<'a> {
+    admission: &'a Admission,
+    client: Client,
 }
 
 /// An answer that releases its buffer space when its last byte has left the process.
@@ -93,18 +103,17 @@ impl Drop for Sending {
 
 impl Lane {
     fn new(places: u32) -> Self {
-        let scans = Semaphore::new(places.div_ceil(2) as usize);
-        Self { all: Semaphore::new(places as usize), scans, places }
+        let scans = FairSemaphore::new(places.div_ceil(2) as usize);
+        Self { all: FairSemaphore::new(places as usize), scans, places }
     }
 
-    async fn work(&self, publications: u32, scans: bool) -> Work<'_> {
+    async fn work(&self, client: Client, publications: u32, scans: bool) -> Work<'_> {
         let places = publications.min(self.places);
-        // The semaphores are never closed.
         let scan = match scans {
-            true => self.scans.acquire_many(places.min(self.places.div_ceil(2))).await.ok(),
+            true => self.scans.acquire_many(client, places.min(self.places.div_ceil(2))).await,
             false => None,
         };
-        Work { permit: self.all.acquire_many(places).await.ok(), scan }
+        Work { permit: self.all.acquire_many(client, places).await, scan }
     }
 }
 
@@ -122,13 +131,13 @@ impl Admission {
             bodies: Buffer::new(max_bodies.as_u64(), max_body.as_u64()),
             answers: Buffer::new(max_answers.as_u64(), max_answer.as_u64()),
             waiting: Buffer::new(max_waiting(max_answer.as_u64()), 0),
-            short_validations: Semaphore::new(1),
-            long_validations: Semaphore::new(1),
+            short_validations: FairSemaphore::new(1),
+            long_validations: FairSemaphore::new(1),
             lookups: Lane::new(LOOKUPS),
             bulk: Lane::new(max_refs_in_progress),
-            writing: Semaphore::new(1),
-            scans: Semaphore::new((settings.store.max_connections as usize / 2).max(1)),
-            histories: Semaphore::new(1),
+            writing: FairSemaphore::new(1),
+            scans: FairSemaphore::new((settings.store.max_connections as usize / 2).max(1)),
+            histories: FairSemaphore::new(1),
             sending,
         }
     }
@@ -160,38 +169,9 @@ impl Admission {
         Some(Bytes::from_owner(sending))
     }
 
-    /// Waits for the permit to validate a document of so many bytes.
-    pub(crate) async fn validation(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        let is_short = bytes <= SHORT_DOCUMENT;
-        let validations = if is_short { &self.short_validations } else { &self.long_validations };
-        // The semaphores are never closed.
-        validations.acquire().await.ok()
-    }
-
-    /// Waits for the permit to write an answer of so many values. A small answer needs none.
-    pub(crate) async fn writing(&self, values: u64) -> Option<SemaphorePermit<'_>> {
-        if values < LARGE { None } else { self.writing.acquire().await.ok() }
-    }
-
-    /// Waits for the permit to run a statement that may read many rows. Such statements share half of the connections, so that
-    /// look-ups always find one.
-    pub(crate) async fn scan(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphores are never closed.
-        self.scans.acquire().await.ok()
-    }
-
-    /// Waits for the permit to read histories. Only one request does at a time, because the rows of a package are in memory together.
-    pub(crate) async fn history(&self) -> Option<SemaphorePermit<'_>> {
-        self.histories.acquire().await.ok()
-    }
-
-    /// Waits for the permits to work on so many publications. `scans`: whether the request reads pages, searches or histories.
-    pub(crate) async fn work(&self, publications: u64, scans: bool) -> Work<'_> {
-        let places = u32::try_from(publications).unwrap_or(u32::MAX);
-        // A page and a small audit find room beside a listing of many pages.
-        let most = if scans { LOOKUP / 4 } else { LOOKUP };
-        let lane = if places <= most { &self.lookups } else { &self.bulk };
-        lane.work(places, scans).await
+    /// What this client may wait for.
+    pub(crate) const fn of(&self, client: Client) -> Permits<'_> {
+        Permits { admission: self, client }
     }
 
     /// Reduces estimated permits to the exact number; the surplus is released. `None`, with all released, if they are too few:
@@ -209,9 +189,45 @@ impl Admission {
     }
 }
 
+impl<'a> Permits<'a> {
+    /// Waits for the permit to validate a document of so many bytes.
+    pub(crate) async fn validation(self, bytes: usize) -> Option<SemaphorePermit<'a>> {
+        let Admission { short_validations, long_validations, .. } = self.admission;
+        let is_short = bytes <= SHORT_DOCUMENT;
+        let validations = if is_short { short_validations } else { long_validations };
+        validations.acquire(self.client).await
+    }
+
+    /// Waits for the permit to write an answer of so many values. A small answer needs none.
+    pub(crate) async fn writing(self, values: u64) -> Option<SemaphorePermit<'a>> {
+        if values < LARGE { None } else { self.admission.writing.acquire(self.client).await }
+    }
+
+    /// Waits for the permit to run a statement that may read many rows. Such statements share half of the connections, so that
+    /// look-ups always find one.
+    pub(crate) async fn scan(self) -> Option<SemaphorePermit<'a>> {
+        self.admission.scans.acquire(self.client).await
+    }
+
+    /// Waits for the permit to read histories. Only one request does at a time, because the rows of a package are in memory together.
+    pub(crate) async fn history(self) -> Option<SemaphorePermit<'a>> {
+        self.admission.histories.acquire(self.client).await
+    }
+
+    /// Waits for the permits to work on so many publications. `scans`: whether the request reads pages, searches or histories.
+    pub(crate) async fn work(self, publications: u64, scans: bool) -> Work<'a> {
+        let places = u32::try_from(publications).unwrap_or(u32::MAX);
+        // A page and a small audit find room beside a listing of many pages.
+        let most = if scans { LOOKUP / 4 } else { LOOKUP };
+        let lane = if places <= most { &self.admission.lookups } else { &self.admission.bulk };
+        lane.work(self.client, places, scans).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::client;
     use std::time::Duration;
     use tokio::time::timeout;
 
@@ -221,14 +237,15 @@ mod tests {
         settings.limits.max_answer = bytesize::ByteSize::b(100);
         settings.limits.max_answers = bytesize::ByteSize::b(100);
         let admission = Admission::new(&settings, IntGauge::new("bytes", "Bytes").unwrap());
-        let client = Client::of_address(std::net::Ipv4Addr::LOCALHOST.into());
         let body = |bytes: usize| Bytes::from(vec![b' '; bytes]);
-        let sent = admission.answer(body(100), client, None).await.unwrap();
-        let mut waiting = std::pin::pin!(admission.answer(body(25), client, None));
+        let sent = admission.answer(body(100), client(1), None).await.unwrap();
+        let mut waiting = std::pin::pin!(admission.answer(body(25), client(1), None));
         assert!(timeout(Duration::from_millis(60), &mut waiting).await.is_err());
-        assert!(admission.answer(body(1), client, None).await.is_none(), "half of 50 bytes wait");
-        let other = Client::of_address(std::net::Ipv4Addr::BROADCAST.into());
-        assert!(admission.answer(body(26), other, None).await.is_none(), "and 26 are too many");
+        assert!(
+            admission.answer(body(1), client(1), None).await.is_none(),
+            "half of 50 bytes wait"
+        );
+        assert!(admission.answer(body(26), client(2), None).await.is_none(), "and 26 are too many");
         drop(sent);
         assert_eq!(waiting.await.unwrap().len(), 25);
     }
@@ -239,7 +256,7 @@ mod tests {
         settings.limits.max_refs_in_progress = 10_000;
         let admission = Admission::new(&settings, IntGauge::new("bytes", "Bytes").unwrap());
         let second = Duration::from_secs(1);
-        let work = |publications| admission.work(publications, false);
+        let work = |publications| admission.of(client(1)).work(publications, false);
         let first = work(6_000).await;
         assert!(timeout(second, work(6_000)).await.is_err());
         let other = work(4_000).await;
@@ -261,17 +278,17 @@ mod tests {
         let settings = QuerySettings::default();
         let admission = Admission::new(&settings, IntGauge::new("bytes", "Bytes").unwrap());
         let second = Duration::from_secs(1);
-        let scan = admission.work(5_000, true).await;
-        assert!(timeout(second, admission.work(1_000, true)).await.is_err());
-        assert!(timeout(second, admission.work(5_000, false)).await.is_ok());
+        let scan = admission.of(client(1)).work(5_000, true).await;
+        assert!(timeout(second, admission.of(client(1)).work(1_000, true)).await.is_err());
+        assert!(timeout(second, admission.of(client(1)).work(5_000, false)).await.is_ok());
         let mut small = Vec::new();
         for _ in 0..4 {
-            small.push(timeout(second, admission.work(250, true)).await.unwrap());
+            small.push(timeout(second, admission.of(client(1)).work(250, true)).await.unwrap());
         }
-        assert!(timeout(second, admission.work(50, true)).await.is_err());
-        assert!(timeout(second, admission.work(1_000, false)).await.is_ok());
+        assert!(timeout(second, admission.of(client(1)).work(50, true)).await.is_err());
+        assert!(timeout(second, admission.of(client(1)).work(1_000, false)).await.is_ok());
         // The surplus of a scan is available to others that scan.
         let _less = admission.exactly(scan, 4_000).unwrap();
-        assert!(timeout(second, admission.work(1_000, true)).await.is_ok());
+        assert!(timeout(second, admission.of(client(1)).work(1_000, true)).await.is_ok());
     }
 }

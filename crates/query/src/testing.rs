@@ -1,6 +1,7 @@
 //! A small in-memory store for the unit tests of this crate. The workspace's tests use the real databases.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,6 +15,7 @@ use service::metrics::{IntGauge, Registry};
 use service::quiet::Quiet;
 use store::{Cursor, EachPackage, Error, Filter, Order, PublicationReader, RowsRead};
 
+use crate::access::Client;
 use crate::admission::Admission;
 use crate::config::{Limits, QuerySettings, RegistrySettings};
 use crate::document;
@@ -209,6 +211,11 @@ pub(crate) async fn run(
     run_admitted(executor, &admission(), text, variables).await
 }
 
+/// A client with an address of its own.
+pub(crate) fn client(number: u32) -> Client {
+    Client::of_address(Ipv4Addr::from_bits(number).into())
+}
+
 /// As [`run`], beside other requests that hold permits of this admission.
 pub(crate) async fn run_admitted(
     executor: &Executor,
@@ -219,7 +226,8 @@ pub(crate) async fn run_admitted(
     let document = document::prepare(&executor.schema, &executor.limits, text, false, None)?;
     let given = serde_json::from_str(variables).unwrap();
     let plan = executor.plan(&document, None, Some(given)).map_err(|error| vec![error])?;
-    let fetched = executor.fetch(&plan, admission, &mut 0).await.map_err(|error| vec![error])?;
+    let fetched = executor.fetch(&plan, admission.of(client(1)), &mut 0).await;
+    let fetched = fetched.map_err(|error| vec![error])?;
     let executed =
         executor.answer(Some((document, None)), &plan, &fetched).map_err(|error| vec![error])?;
     Ok(String::from_utf8(executed.body).unwrap())

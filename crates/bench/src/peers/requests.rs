@@ -115,13 +115,13 @@ impl Requests {
     }
 
     fn pgbench(&self, report: &mut Report, _: u32) -> Result<()> {
-        let rate = query::pgbench_one(&self.served.database, self.rows)?;
+        let rate = self.served.pgbench_one(self.rows)?;
         report.add("pgbench_one", "pgbench: the statement of one key", rate, "statements/s");
         Ok(())
     }
 
     fn pgbench_batch(&self, report: &mut Report, _: u32) -> Result<()> {
-        let rate = query::pgbench_batch(&self.served.database, self.rows)?;
+        let rate = self.served.pgbench_batch(self.rows)?;
         report.add("pgbench_batch", "pgbench: the statement of 1,000 keys", rate, "statements/s");
         Ok(())
     }

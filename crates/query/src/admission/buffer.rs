@@ -1,6 +1,6 @@
 //! A shared budget of bytes, and the rule that chooses which holder is evicted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::access::Client;
 /// client that holds more than its share. Longer than the stalls of a healthy network.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// The same for a holder whose client holds less than the waiting client would.
-const LONG_PATIENCE: Duration = Duration::from_secs(3);
+const LONG_PATIENCE: Duration = Duration::from_secs(2);
 /// A body that arrives slower than this is late. Bytes per second.
 const BODY_RATE: f64 = (1 << 20) as f64;
 /// How often a waiting holder looks for one to evict.
@@ -47,7 +47,7 @@ struct State {
     /// Bytes by client, without clients that hold none.
     by_client: HashMap<Client, u64>,
     next: u64,
-    holders: HashMap<u64, Entry>,
+    holders: BTreeMap<u64, Entry>,
     /// Holders that were evicted and have not left yet. Every waiting holder reads this many times a second.
     leaving: usize,
 }
@@ -345,12 +345,8 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use crate::testing::client;
     use tokio::time::timeout;
-
-    fn client(number: u32) -> Client {
-        Client::of_address(Ipv4Addr::from_bits(number).into())
-    }
 
     async fn fits(place: &mut Place, bytes: u64) -> bool {
         timeout(Duration::from_millis(60), place.grow(bytes)).await == Ok(Ok(()))

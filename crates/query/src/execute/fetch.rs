@@ -9,7 +9,7 @@ use model::{History, PackageName, Past, Publication, PublicationId, histories};
 use super::Executor;
 use super::fetched::{Fetched, FoundHistory, Listed};
 use super::plan::{Plan, WithHistory};
-use crate::admission::Admission;
+use crate::admission::Permits;
 use crate::error::{Code, QueryError};
 
 impl Executor {
@@ -17,25 +17,25 @@ impl Executor {
     pub(crate) async fn fetch(
         &self,
         plan: &Plan,
-        admission: &Admission,
+        permits: Permits<'_>,
         read: &mut u64,
     ) -> Result<Fetched, QueryError> {
         self.metrics.keys.observe(plan.asked as f64);
         let mut fetched = Fetched {
             rows: self.find(&plan.keys).await?,
-            pages: self.list(plan, admission).await?,
+            pages: self.list(plan, permits).await?,
             ..Fetched::default()
         };
         for search in &plan.searches {
             let mut names = Vec::new();
             if let Some(prefix) = &search.prefix {
                 let found = self.reader.search(prefix, search.after.as_deref(), search.first);
-                names = self.scan(admission, "search", found).await?;
+                names = self.scan(permits, "search", found).await?;
             }
             fetched.searches.push(names);
         }
         if !plan.with_history.is_empty() {
-            self.histories(plan, admission, &mut fetched, read).await?;
+            self.histories(plan, permits, &mut fetched, read).await?;
         }
         Ok(fetched)
     }
@@ -48,14 +48,14 @@ impl Executor {
         self.timed("find", self.reader.find(keys)).await
     }
 
-    async fn list(&self, plan: &Plan, admission: &Admission) -> Result<Vec<Listed>, QueryError> {
+    async fn list(&self, plan: &Plan, permits: Permits<'_>) -> Result<Vec<Listed>, QueryError> {
         let mut pages = Vec::with_capacity(plan.pages.len());
         for page in &plan.pages {
             let mut rows = Vec::new();
             if let Some(filter) = &page.filter {
                 // One row more than asked for shows whether there is a next page.
                 let listed = self.reader.list(filter, page.after.as_ref(), page.first + 1);
-                rows = self.scan(admission, "list", listed).await?;
+                rows = self.scan(permits, "list", listed).await?;
             }
             let has_next = rows.len() > page.first as usize;
             rows.truncate(page.first as usize);
@@ -68,7 +68,7 @@ impl Executor {
     async fn histories(
         &self,
         plan: &Plan,
-        admission: &Admission,
+        permits: Permits<'_>,
         fetched: &mut Fetched,
         read: &mut u64,
     ) -> Result<(), QueryError> {
@@ -105,9 +105,9 @@ impl Executor {
             found.extend(ids.zip(histories));
         };
         let limit = self.limits.max_history;
-        let _permit = admission.history().await;
+        let _permit = permits.history().await;
         let reading = self.reader.history(&names, limit, &mut each);
-        let extent = self.scan(admission, "history", reading).await?;
+        let extent = self.scan(permits, "history", reading).await?;
         if !extent.is_complete {
             // The package that passed the limit was read too.
             *read = (*read).max(limit);
@@ -141,11 +141,11 @@ impl Executor {
     /// Runs a statement that may read many rows.
     async fn scan<T>(
         &self,
-        admission: &Admission,
+        permits: Permits<'_>,
         statement: &str,
         asking: impl Future<Output = Result<T, store::Error>>,
     ) -> Result<T, QueryError> {
-        let _permit = admission.scan().await;
+        let _permit = permits.scan().await;
         self.timed(statement, asking).await
     }
 

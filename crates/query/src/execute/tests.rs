@@ -6,7 +6,7 @@ use store::{Filter, Flag, Order};
 use super::*;
 use crate::config::QuerySettings;
 use crate::error::Exceeded;
-use crate::testing::{Memory, admission, executor, run, run_admitted};
+use crate::testing::{Memory, admission, client, executor, run, run_admitted};
 
 async fn data(text: &str, variables: &str) -> String {
     run(&executor(Limits::default()).0, text, variables).await.unwrap()
@@ -355,7 +355,7 @@ async fn look_ups_do_not_wait_behind_listings() {
     let admission = admission();
     let mut listings = Vec::new();
     for _ in 0..QuerySettings::default().store.max_connections / 2 {
-        listings.push(admission.scan().await);
+        listings.push(admission.of(client(1)).scan().await);
     }
     let run = async |query: &str| {
         let minute = std::time::Duration::from_secs(60);

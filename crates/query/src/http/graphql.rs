@@ -129,7 +129,7 @@ impl App {
                 Some(document) => document.scans,
                 None => self.document(context, &text, name).await?.scans,
             };
-            let work = self.admission.work(wanted, scans).await;
+            let work = self.admission.of(context.client).work(wanted, scans).await;
             known = self.documents.get(&text);
             let Some(document) = &known else { continue };
             let plan = self.executor.plan(document, name, variables)?;
@@ -171,7 +171,7 @@ impl App {
         let name = introspection.as_ref().and_then(|own| own.operation_name.as_deref());
         // As in `planned`: the permit is not held while the document is validated again.
         let (document, writing) = loop {
-            let writing = self.admission.writing(plan.values).await;
+            let writing = self.admission.of(context.client).writing(plan.values).await;
             let Some(Introspection { text, .. }) = &introspection else { break (None, writing) };
             if let Some(document) = self.documents.get(text) {
                 break (Some((document, name)), writing);
@@ -187,7 +187,7 @@ impl App {
         // The request itself was charged one already.
         self.access.charge(context.client, plan.asked.saturating_sub(1))?;
         let mut read = self.access.rows_read(context.client);
-        Ok(self.executor.fetch(plan, &self.admission, &mut read.rows).await?)
+        Ok(self.executor.fetch(plan, self.admission.of(context.client), &mut read.rows).await?)
     }
 
     /// The text of the document: sent by the client, or cached under its hash.
@@ -216,7 +216,7 @@ impl App {
             return Ok(document);
         }
         document::check_length(&self.executor.limits, text)?;
-        let _permit = self.admission.validation(text.len()).await;
+        let _permit = self.admission.of(context.client).validation(text.len()).await;
         // Another request may have validated it meanwhile.
         if let Some(document) = self.documents.get(text) {
             return Ok(document);

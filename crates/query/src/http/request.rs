@@ -95,9 +95,12 @@ pub(super) async fn body(
         if read.len() as u64 + data.len() as u64 > maximum {
             return Err(too_long());
         }
-        let grown = tokio::time::timeout_at(until, place.grow(data.len() as u64));
-        if !matches!(grown.await, Ok(Ok(()))) {
-            return Err(Refusal::busy());
+        let bytes = data.len() as u64;
+        if !place.take(bytes) {
+            let grown = tokio::time::timeout_at(until, place.grow(bytes));
+            if !matches!(grown.await, Ok(Ok(()))) {
+                return Err(Refusal::busy());
+            }
         }
         if read.capacity() - read.len() < data.len() {
             // By itself a vector doubles, so bodies would hold twice the bytes that are counted.

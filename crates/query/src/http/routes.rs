@@ -38,17 +38,19 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/graphiql/{file}", get(graphiql::file))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app.clone(), observe));
+        // In one call, because axum boxes what each call wraps, and copies all boxes for every request. The first is the outermost.
+        .layer((
+            map_request(without_odd_id),
+            SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid),
+            PropagateRequestIdLayer::new(REQUEST_ID),
+            from_fn_with_state(app.clone(), observe),
+            CatchPanicLayer::custom(panicked),
+        ));
     let routes = match app.access.origins.layer() {
         Some(origins) => routes.layer(origins),
         None => routes,
     };
-    routes
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
-        .layer(map_request(without_odd_id))
-        .with_state(app)
+    routes.with_state(app)
 }
 
 async fn schema(State(app): State<Arc<App>>) -> Response {

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::testing::{Memory, rows};
+use crate::testing::{Memory, client, rows};
 use crate::{DEFAULT_SCHEMA, QuerySettings, Server};
 use std::sync::Arc;
 
@@ -217,15 +217,14 @@ async fn an_answer_without_room_is_refused_and_not_cached() {
     let running = start(|_| ()).await;
     let full = |bytes| vec![b' '; usize::try_from(bytes).unwrap()].into();
     let limits = QuerySettings::default().limits;
-    let other = |last| crate::access::Client::of_address(Ipv4Addr::new(192, 0, 2, last).into());
     // Four clients fill the buffer of answers, two more what may wait for it.
     let quarter = limits.max_answers.as_u64() / 4;
     let mut sent = Vec::new();
-    for client in 1..=4 {
-        sent.push(running.app.admission.answer(full(quarter), other(client), None).await.unwrap());
+    for number in 1..=4 {
+        sent.push(running.app.admission.answer(full(quarter), client(number), None).await.unwrap());
     }
     let quarter = limits.max_answer.as_u64() / 4;
-    let wait = |client| running.app.admission.answer(full(quarter), other(client), None);
+    let wait = |number| running.app.admission.answer(full(quarter), client(number), None);
     let mut waiting = std::pin::pin!(futures_util::future::join(wait(5), wait(6)));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     let path = "/graphql?query=%7B__typename%7D";
@@ -346,7 +345,7 @@ async fn a_request_that_was_estimated_too_low_waits_for_more_permits() {
     let query = format!("query($r:[PackageRef!]!){{{fields}}}");
     let refs = vec![serde_json::json!({"name": "pg", "version": "7.12.0"}); 380];
     let body = serde_json::json!({"query": query, "variables": {"r": refs}});
-    let others = running.app.admission.work(4_000, false).await;
+    let others = running.app.admission.of(client(1)).work(4_000, false).await;
     let body = body.to_string();
     let mut asking = std::pin::pin!(running.post(&[JSON], &body));
     let wait = std::time::Duration::from_millis(200);
@@ -361,7 +360,7 @@ async fn a_request_that_was_estimated_too_low_waits_for_more_permits() {
 async fn a_document_that_is_too_long_waits_for_nothing() {
     let running =
         start(|settings| settings.http.request_timeout = std::time::Duration::from_secs(2)).await;
-    let _permit = running.app.admission.validation(70_000).await;
+    let _permit = running.app.admission.of(client(1)).validation(70_000).await;
     let body = format!(r#"{{"query":"{}"}}"#, " ".repeat(70_000));
     let (_, answer) = running.post(&[JSON], &body).await;
     assert!(answer.contains("\"limits.max_document\"") && answer.contains("70000"), "{answer}");
