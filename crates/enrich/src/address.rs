@@ -52,7 +52,11 @@ pub fn canonical(text: &str) -> Option<IpAddr> {
 #[must_use]
 pub fn is_global(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => !NOT_GLOBAL_V4.iter().any(|network| network.contains(&address)),
+        IpAddr::V4(address) => {
+            // The networks are in order and apart, so only the last that begins before the address can have it.
+            let after = NOT_GLOBAL_V4.partition_point(|network| network.addr() <= address);
+            !after.checked_sub(1).is_some_and(|last| NOT_GLOBAL_V4[last].contains(&address))
+        }
         IpAddr::V6(address) => {
             let in_table = |table: &[Ipv6Net]| table.iter().any(|net| net.contains(&address));
             in_table(GLOBAL_V6) && !in_table(NOT_GLOBAL_V6)

@@ -336,7 +336,7 @@ fn two_acts_are_true_if_either_is_and_false_if_both_are() {
     };
     for outer in all {
         for staging in all {
-            let staged = Some(act_as(staging, false, true));
+            let staged = Some(Box::new(act_as(staging, false, true)));
             let event = PublishEvent { staged, ..event(act_as(outer, false, false)) };
             let verdict = tor::verdict(&event, &history);
             let (tor, decisive) = match (outer, staging) {
@@ -356,7 +356,7 @@ fn two_acts_are_true_if_either_is_and_false_if_both_are() {
         }
     }
     // Both are true: the outer act's reason.
-    let staged = Some(act_as(As::True, false, true));
+    let staged = Some(Box::new(act_as(As::True, false, true)));
     let both = PublishEvent { staged, ..event(act_as(As::NoAddress, true, false)) };
     assert_eq!(tor::verdict(&both, &history).reason, TorReason::Edge);
 }
@@ -393,7 +393,7 @@ fn the_real_exit_list_answers_for_its_day() {
 fn the_second_factor_is_the_approvals() {
     let at = time("2020-05-02T10:00:00Z");
     let amr = |method: &'static str| Auth { amr: vec![method.into()], ..Auth::default() };
-    let staged = Some(Act { auth: amr("mfa"), ..act(None, at) });
+    let staged = Some(Box::new(Act { auth: amr("mfa"), ..act(None, at) }));
     let event = PublishEvent { staged, ..event(Act { auth: amr("pwd"), ..act(None, at) }) };
     let verdict = tfa::verdict(&event, &enrich::TfaRules::default());
     assert_eq!((verdict.tfa, verdict.reason), (Some(false), TfaReason::Amr));

@@ -124,7 +124,7 @@ pub struct PublishEvent<'a> {
     /// The act that made the version public (for a staged version the approval); its `at` is the publication's T.
     pub act: Act<'a>,
     /// The staging act of a staged version, not after T.
-    pub staged: Option<Act<'a>>,
+    pub staged: Option<Box<Act<'a>>>,
 }
 
 impl Act<'_> {
@@ -161,7 +161,7 @@ impl PublishEvent<'_> {
             integrity: self.integrity,
             revision: self.revision,
             act: self.act.into_owned(),
-            staged: self.staged.map(Act::into_owned),
+            staged: self.staged.map(|act| Box::new(act.into_owned())),
         }
     }
 }

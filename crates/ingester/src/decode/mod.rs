@@ -49,10 +49,6 @@ pub enum SkipReason {
 
 /// The result of decoding a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every record is an event, and lives for a moment on the stack"
-)]
 pub enum Decoded<'a> {
     /// A publish event, checked.
     Event(PublishEvent<'a>),
@@ -134,7 +130,7 @@ struct Checked<'a> {
     published_at: Option<Cow<'a, str>>,
     revision: u32,
     act: Act<'a>,
-    staged: Option<(Option<Cow<'a, str>>, Act<'a>)>,
+    staged: Option<(Option<Cow<'a, str>>, Box<Act<'a>>)>,
 }
 
 impl<'a> Checked<'a> {
@@ -151,7 +147,7 @@ impl<'a> Checked<'a> {
         let staged = staged.map(|mut staged| {
             let at = staged.at.take("data.staged.at")?;
             let act = act("data.staged", &mut staged.actor, &mut staged.request, &mut staged.auth)?;
-            Ok::<_, Rejection>((at, act))
+            Ok::<_, Rejection>((at, Box::new(act)))
         });
         Ok(Self {
             identity,
@@ -242,9 +238,9 @@ fn time(text: &str, path: &'static str) -> Result<Timestamp, Rejection> {
 
 fn staged_act<'a>(
     staged_at: Option<&str>,
-    mut act: Act<'a>,
+    mut act: Box<Act<'a>>,
     (approved, path): (Timestamp, &str),
-) -> Result<Act<'a>, Rejection> {
+) -> Result<Box<Act<'a>>, Rejection> {
     act.at = staged_at.map_or(Ok(approved), |text| time(text, "data.staged.at"))?;
     if act.at > approved {
         let problem = format!("is after {path}");
