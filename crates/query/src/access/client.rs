@@ -10,7 +10,7 @@ use service::config::ConfigError;
 use crate::config::{AccessSettings, ForwardedHeader};
 
 /// The client that a request is charged to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Client {
     /// The owner of the token whose SHA-256 begins with these eight bytes.
     Token(u64),

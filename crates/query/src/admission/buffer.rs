@@ -1,6 +1,6 @@
 //! A shared budget of bytes, and the rule that chooses which holder is evicted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ pub(super) struct Buffer {
 struct State {
     used: u64,
     /// Bytes by client, without clients that hold none.
-    by_client: HashMap<Client, u64>,
+    by_client: BTreeMap<Client, u64>,
     next: u64,
     holders: BTreeMap<u64, Entry>,
     /// Holders that were evicted and have not left yet. Every waiting holder reads this many times a second.

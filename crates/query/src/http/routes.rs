@@ -8,13 +8,11 @@ use axum::Router;
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::middleware::{Next, from_fn_with_state, map_request};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{
-    MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
-};
+use uuid::Uuid;
 
 use super::App;
 use super::head::media_of_refusal;
@@ -39,13 +37,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         // In one call, because axum boxes what each call wraps, and copies all boxes for every request. The first is the outermost.
-        .layer((
-            map_request(without_odd_id),
-            SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid),
-            PropagateRequestIdLayer::new(REQUEST_ID),
-            from_fn_with_state(app.clone(), observe),
-            CatchPanicLayer::custom(panicked),
-        ));
+        .layer((from_fn_with_state(app.clone(), observe), CatchPanicLayer::custom(panicked)));
     let routes = match app.access.origins.layer() {
         Some(origins) => routes.layer(origins),
         None => routes,
@@ -78,13 +70,14 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     Refusal::from(QueryError::new(Code::Internal, message)).into_response()
 }
 
-/// Counts and logs responses with an [`Outcome`]: all except the files of GraphiQL and the schema.
+/// Gives every response an id, and counts and logs those with an [`Outcome`]: all except the files of GraphiQL and the schema.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (method, started) = (request.method().clone(), Instant::now());
-    let id = request.extensions().get::<RequestId>().map(|id| id.header_value().clone());
+    let id = request_id(request.headers());
     let mut response = next.run(request).await;
     let nosniff = HeaderValue::from_static("nosniff");
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response.headers_mut().insert(REQUEST_ID, id.clone());
     let Some(Outcome { outcome, keys, client }) = response.extensions().get().cloned() else {
         return response;
     };
@@ -103,7 +96,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         // The log line has no document, variable or address.
         tracing::info!(
             target: "access",
-            request_id = id.as_ref().and_then(|id| id.to_str().ok()),
+            request_id = id.to_str().unwrap_or_default(),
             method = method.as_str(),
             status = status.as_u16(),
             outcome,
@@ -117,13 +110,16 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     response
 }
 
-/// Removes a request id with unusual characters or length, which could forge log lines. A new one is then made.
-async fn without_odd_id(mut request: Request) -> Request {
+/// The request's id: the client's, or a new one instead of none or of one with unusual characters or length, which could forge
+/// log lines.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-    if let Some(id) = request.headers().get(REQUEST_ID)
-        && (!(1..=LONGEST_ID).contains(&id.len()) || !id.as_bytes().iter().all(is_plain))
-    {
-        request.headers_mut().remove(REQUEST_ID);
-    }
-    request
+    let own = headers.get(REQUEST_ID);
+    let own = own.filter(|id| (1..=LONGEST_ID).contains(&id.len()));
+    own.filter(|id| id.as_bytes().iter().all(is_plain)).cloned().unwrap_or_else(|| {
+        let mut text = Uuid::encode_buffer();
+        let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
+        // A UUID has only letters, digits and hyphens.
+        HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
+    })
 }
