@@ -253,6 +253,16 @@ proptest! {
         let (again, change) = give(&before, &|is_early, is_repeated| is_early && is_repeated);
         prop_assert_eq!(change.oldest_new_evidence, None, "lists that are read again");
         let (after, change) = give(&again, &|is_early, _| !is_early);
+        // After a stop, settling begins where the fingerprint says. Acts after `settled` are unsettled, and evaluated again.
+        if let Some((fingerprint, until)) = before.fingerprint().zip(before.evidence_until()) {
+            let since = after.differs_since(&fingerprint).map_or(i64::MAX, |since| since.as_micros() - 3 * HOUR);
+            let settled = until.as_micros() - 3 * HOUR;
+            for number in 0..24 {
+                for time in (650..800).map(|hour| hour * HOUR).filter(|time| *time < since && *time <= settled) {
+                    prop_assert_eq!(before.find(pool(number), at(time)), after.find(pool(number), at(time)));
+                }
+            }
+        }
         // A list can also make others invalid, whose evidence is then gone.
         let valid = |history: &ExitHistory| Source::ALL.map(|source| history.valid(source)).iter().sum::<usize>();
         if valid(&after) == valid(&again) + change.newly_valid {
@@ -436,4 +446,24 @@ fn no_address_is_printed() {
     let printed = format!("{history:?} {:?} {change:?} {list:?} {explained:?}", history.update());
     assert!(!printed.contains("81.2") && !printed.contains("2a00"), "{printed}");
     assert_eq!(explained.evidence.len(), 1);
+}
+
+/// The newer list is large enough only beside the one that it replaces.
+#[test]
+fn a_list_is_not_displaced_by_one_that_is_refused_without_it() {
+    let first = ExitHistory::new(TorRules { min_addresses: 2, ..TorRules::default() });
+    let (before, _) = give(
+        &first,
+        &[("old", snapshot(700 * HOUR, 0..10)), ("latest", snapshot(701 * HOUR, 0..5))],
+    );
+    let (after, change) = give(&before, &[("latest", snapshot(702 * HOUR, 0..3))]);
+    assert_eq!(after.valid(Source::Snapshot), 3, "{change:?}");
+    let found = |history: &ExitHistory| history.find(pool(4), at(702 * HOUR));
+    assert_eq!(found(&after), found(&before));
+    // With the next list the replaced one is not needed.
+    let (last, _) = give(&after, &[("latest", snapshot(703 * HOUR, 0..8))]);
+    assert_eq!(
+        (last.valid(Source::Snapshot), last.newest(Source::Snapshot)),
+        (2, Some(at(703 * HOUR)))
+    );
 }

@@ -19,6 +19,13 @@ pub struct Change {
 }
 
 impl Change {
+    /// The time of the oldest new evidence, if it is not newer than `known`, the time of the newest list or database before the update.
+    /// Only such evidence concerns acts whose verdicts are settled.
+    #[must_use]
+    pub fn oldest_within(&self, known: Option<Timestamp>) -> Option<Timestamp> {
+        self.oldest_new_evidence.filter(|&oldest| known.is_some_and(|known| oldest <= known))
+    }
+
     /// Adds the time of evidence that no list had before.
     pub(super) fn has_new(&mut self, time: Timestamp) {
         let oldest = self.oldest_new_evidence.map_or(time, |oldest| oldest.min(time));
@@ -32,5 +39,20 @@ impl Change {
         self.newly_valid += other.newly_valid;
         self.refused.extend(other.refused);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_of_the_newest_time_known_concerns_settled_verdicts() {
+        let at = Timestamp::from_micros;
+        let change = Change { oldest_new_evidence: Some(at(7)), ..Change::default() };
+        assert_eq!(change.oldest_within(Some(at(8))), Some(at(7)));
+        assert_eq!(change.oldest_within(Some(at(7))), Some(at(7)));
+        assert_eq!(change.oldest_within(Some(at(6))), None);
+        assert_eq!(change.oldest_within(None), None);
     }
 }

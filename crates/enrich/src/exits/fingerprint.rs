@@ -15,10 +15,10 @@ impl ExitHistory {
         self.evidence_until.map(|until| self.fingerprint_until(until))
     }
 
-    /// From when this history may have evidence that the history with this fingerprint lacked, of a time for which that one had
-    /// evidence; verdicts that it settled may change from `tor.settle_after` before that. `None` if it has all evidence of that
-    /// history and otherwise only newer evidence. The epoch if evidence was taken away, changed or added in between, and for an
-    /// invalid fingerprint.
+    /// The time of the oldest evidence of this history that the history with this fingerprint lacked, if it is not newer than that
+    /// history's newest list or database; verdicts that it settled may change from `tor.settle_after` before that. `None` if it has
+    /// all evidence of that history and otherwise only newer evidence. The epoch if an older list or database was added, changed or
+    /// taken away in between, and for an invalid fingerprint.
     #[must_use]
     pub fn differs_since(&self, fingerprint: &str) -> Option<Timestamp> {
         let epoch = Timestamp::from_micros(0);
@@ -27,13 +27,8 @@ impl ExitHistory {
         if self.fingerprint_until(until) != fingerprint {
             return Some(epoch);
         }
-        // A newer list of a source that was behind the others has evidence since the list before it.
-        let since = |source: Source| {
-            let times = || self.known().filter(|own| own.0 == source).map(|(_, time, _)| time);
-            let before = times().filter(|&time| time <= until).max().unwrap_or(epoch);
-            (before < until && times().any(|time| time > until)).then_some(before)
-        };
-        Source::ALL.into_iter().filter_map(since).min()
+        // Coverage by a newer list, and a newer database, are of their own times.
+        self.lists().into_iter().filter_map(|lists| lists.oldest_unknown(until)).min()
     }
 
     /// Source, time and digest of every valid list and database.
@@ -121,10 +116,11 @@ mod tests {
         assert_eq!(history_of(&twice).fingerprint().unwrap(), fingerprint, "the same list twice");
     }
 
-    /// The newest list known was of another source, and the exit list before it is older.
+    /// An exit list has scans that are older than the newest list known, which may be of another source.
     #[test]
-    fn a_newer_list_of_a_source_that_was_behind_has_older_evidence() {
-        let with = |exit_lists: &[i64], snapshots: &[i64]| {
+    fn a_newer_list_may_have_an_older_scan() {
+        // Each exit list is of the hour of its last scan, and the first address has one more scan.
+        let with = |exit_lists: &[(i64, i64)], snapshots: &[i64]| {
             let mut update = ExitHistory::new(TorRules::default()).update();
             let text: Vec<String> = (1..=60).map(|last| format!("185.220.100.{last}")).collect();
             for (number, hour) in snapshots.iter().enumerate() {
@@ -132,26 +128,34 @@ mod tests {
                 let list = format::snapshot(text.join("\n").as_bytes(), time).unwrap();
                 update.snapshot(&list, Path::new(&number.to_string()));
             }
-            for (number, hour) in exit_lists.iter().enumerate() {
-                let node = |last| {
+            for (number, (hour, scan)) in exit_lists.iter().enumerate() {
+                let seen = |last, hour| {
                     format!(
                         "ExitNode {last:040}\nExitAddress 185.220.100.{last} 1970-01-01 {hour:02}:00:00\n"
                     )
                 };
-                let text: String = (1..=60).map(node).collect();
+                let text: String = (2..=60).map(|last| seen(last, *hour)).collect();
+                let text = text + &seen(1, *scan);
                 let time = Timestamp::from_micros(hour * HOUR);
                 let list = format::exit_list(text.as_bytes(), time).unwrap();
                 update.exit_list(&list, Path::new(&number.to_string()));
             }
             update.finish(Timestamp::from_micros(1_000 * HOUR)).0
         };
-        let fingerprint = with(&[10], &[11, 12]).fingerprint().unwrap();
-        let since = |exit_lists, snapshots| with(exit_lists, snapshots).differs_since(&fingerprint);
         let at = |hour| Some(Timestamp::from_micros(hour * HOUR));
-        assert_eq!(since(&[10], &[11, 12]), None);
-        assert_eq!(since(&[10], &[11, 12, 13]), None);
-        assert_eq!(since(&[10, 14], &[11, 12]), at(10));
-        assert_eq!(since(&[10, 11], &[11, 12]), at(0), "it is older than what was known");
+        let fingerprint = with(&[(10, 9)], &[11, 12]).fingerprint().unwrap();
+        let since = |exit_lists, snapshots| with(exit_lists, snapshots).differs_since(&fingerprint);
+        assert_eq!(since(&[(10, 9)], &[11, 12]), None);
+        assert_eq!(since(&[(10, 9)], &[11, 12, 13]), None);
+        assert_eq!(since(&[(10, 9), (14, 13)], &[11, 12]), None, "its scans are newer");
+        assert_eq!(since(&[(10, 9), (14, 9)], &[11, 12]), None, "the list before had the scan");
+        assert_eq!(since(&[(10, 9), (14, 12)], &[11, 12]), at(12));
+        assert_eq!(since(&[(10, 9), (14, 8), (15, 11)], &[11, 12]), at(8));
+        assert_eq!(
+            since(&[(10, 9), (11, 11)], &[11, 12]),
+            at(0),
+            "it is older than what was known"
+        );
     }
 
     #[test]

@@ -67,6 +67,28 @@ impl ListHistory {
         valid.map(|entry| (self.source, entry.as_of, entry.digest))
     }
 
+    /// The time of the oldest sighting up to `until` that only valid lists of later times have.
+    pub(super) fn oldest_unknown(&self, until: Timestamp) -> Option<Timestamp> {
+        let sightings = |bucket: &Bucket, is_newer: bool| {
+            let addresses = bucket.addresses();
+            let entries = bucket
+                .entries
+                .iter()
+                .filter(|entry| entry.version.is_valid() && (entry.as_of > until) == is_newer);
+            let sightings = entries.flat_map(Entry::sightings).filter(|(_, seen)| *seen <= until);
+            let known = |(number, seen)| Some((addresses.get(number as usize).copied()??, seen));
+            sightings.filter_map(known).collect::<HashSet<(IpAddr, Timestamp)>>()
+        };
+        let until_then = self.slots.iter().filter(|&&(first, ..)| first <= until);
+        let mut unknown = HashSet::new();
+        until_then.clone().for_each(|(.., bucket)| unknown.extend(sightings(bucket, true)));
+        let oldest = unknown.iter().map(|&(_, seen)| seen).min()?;
+        for (.., bucket) in until_then.filter(|&&(_, last, _)| last >= oldest) {
+            unknown = &unknown - &sightings(bucket, false);
+        }
+        unknown.into_iter().map(|(_, seen)| seen).min()
+    }
+
     /// By family, the times of the valid lists that cover it, sorted.
     pub(super) fn covering(&self, family: Family) -> &[Timestamp] {
         &self.covering[family as usize]
@@ -126,12 +148,7 @@ impl ListHistory {
             self.drop_where(&mut dirty, |version| version.is_removed(removed, known));
         }
         self.evaluate(rules, now);
-        let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
-        let outdated = outdated(entries.map(|entry| &entry.version));
-        if !outdated.is_empty() {
-            self.drop_where(&mut dirty, |version| outdated.contains(&version.serial));
-            self.evaluate(rules, now);
-        }
+        self.drop_outdated(rules, now, &mut dirty);
         let mut change = Change::default();
         self.add_new_evidence(rules, &mut change);
         self.settle(&mut dirty, &mut change);
@@ -147,6 +164,37 @@ impl ListHistory {
             self.index(rules);
         }
         change
+    }
+
+    fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.buckets.values().flat_map(|bucket| &bucket.entries).map(|entry| &entry.version)
+    }
+
+    /// Drops the outdated versions, except one without which the version that replaced it would be refused: no list of its origin
+    /// would be valid.
+    fn drop_outdated(&mut self, rules: &TorRules, now: Timestamp, dirty: &mut HashSet<i64>) {
+        let mut outdated = outdated(self.versions());
+        while !outdated.is_empty() {
+            let (mut without, mut lost) = (self.clone(), HashSet::new());
+            without.drop_where(&mut lost, |version| outdated.contains(&version.serial));
+            without.evaluate(rules, now);
+            let valid = without.versions().filter(|version| version.is_valid());
+            let valid: HashSet<&Path> = valid.map(|version| &*version.origin).collect();
+            let kept = self.versions().filter(|version| {
+                version.is_valid()
+                    && !valid.contains(&*version.origin)
+                    && outdated.contains(&version.serial)
+            });
+            let kept: Vec<u64> = kept.map(|version| version.serial).collect();
+            if kept.is_empty() {
+                dirty.extend(lost);
+                *self = without;
+                return;
+            }
+            kept.iter().for_each(|serial| {
+                outdated.remove(serial);
+            });
+        }
     }
 
     /// Drops lists, and adds the buckets that lose a valid list to `dirty`.

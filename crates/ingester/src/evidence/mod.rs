@@ -119,12 +119,9 @@ impl EvidenceLoader {
             (self, change) = watched(refresh, || tell_ages(&*observer, newest)).await?;
             if change.changed {
                 shown.send_replace(self.history());
-                // Only evidence older than the newest known concerns publications that are already settled.
-                let older = change
-                    .oldest_new_evidence
-                    .filter(|&oldest| known.is_some_and(|known| oldest < known));
                 let settle_after = self.settings.tor.settle_after;
-                settled.evidence_changed(older.map(|oldest| oldest.before(settle_after)));
+                let since = change.oldest_within(known).map(|oldest| oldest.before(settle_after));
+                settled.evidence_changed(since);
             }
         }
         Ok(())
