@@ -1,7 +1,7 @@
 //! The settings of the query daemon. `config/query.toml` shows each key with its reason.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -103,6 +103,27 @@ fn host(url: &str) -> String {
     let host = host.to_ascii_lowercase();
     let plain = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80")).unwrap_or(&host);
     format!("{plain}{path}")
+}
+
+/// Whether the text is `HOST[:PORT][/PATH]`: clients get it as it is, and read it as a URL without a scheme.
+fn is_host(text: &str) -> bool {
+    let (authority, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+    let port_at = authority.rfind(':').filter(|at| !authority[*at..].contains(']'));
+    let (host, port) = authority.split_at(port_at.unwrap_or(authority.len()));
+    let is_port = port.is_empty()
+        || port[1..].bytes().all(|byte| byte.is_ascii_digit()) && port[1..].parse::<u16>().is_ok();
+    let is_known = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+        None => {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            // A URL's host that ends in a number is an IPv4 address (WHATWG URL, "ends in a number").
+            let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+            let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+            host.bytes().all(is_name) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+        }
+    };
+    let is_path = |byte: u8| byte.is_ascii_graphic() && !b"?#\\".contains(&byte);
+    is_known && is_port && path.bytes().all(is_path)
 }
 
 /// The table `limits`. A request over a limit is refused with a message that names the key.
@@ -382,6 +403,11 @@ impl Settings for QuerySettings {
             let message = "must be a purl type in lower case, such as \"npm\"";
             return Err(ConfigError::invalid("registry.ecosystem", message));
         }
+        // Never printed: the text may hold a password.
+        if let Some(index) = self.registry.hosts.iter().position(|host| !is_host(host)) {
+            let message = "is not HOST[:PORT][/PATH] such as registry.example, without scheme, user, query and fragment";
+            return Err(ConfigError::invalid(format!("registry.hosts[{index}]"), message));
+        }
         if limits.max_depth > MAX_DEPTH {
             return Err(ConfigError::invalid("limits.max_depth", "must not be over 64"));
         }
@@ -481,6 +507,48 @@ mod tests {
         }
         for url in ["", "example", "https://npm.example/private", "npm.example:8443/Private"] {
             assert!(!registry.names(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_hosts_are_checked_and_never_printed() {
+        let hosts = |hosts: &[&str]| {
+            let list = serde_json::to_string(hosts).unwrap();
+            load(&[("QUERY_REGISTRY__HOSTS", &list)])
+        };
+        let good = [
+            "registry.example",
+            "Registry.Example.:8443",
+            "192.0.2.1:80/npm/",
+            "[2001:db8::1]:8080",
+            "proxy_1/feed@Local/npm",
+        ];
+        assert_eq!(hosts(&good).unwrap().registry.hosts, good);
+        for wrong in [
+            "",
+            "https://registry.example",
+            "user:secret@registry.example",
+            "secret@registry.example/path",
+            "registry.example?secret",
+            "registry.example/#secret",
+            "registry .example",
+            " registry.example",
+            "registry.example/a b",
+            "registry.example/a\\b",
+            "registry.example:",
+            "registry.example:+80",
+            "registry.example:65536",
+            ":80",
+            "/npm",
+            "2001:db8::1",
+            "[2001:db8::1",
+            "256.0.0.1",
+            "r%65gistry.example",
+            "münchen.example",
+        ] {
+            let error = hosts(&["registry.example", wrong]).unwrap_err().to_string();
+            assert!(error.contains("`registry.hosts[1]`"), "{wrong}: {error}");
+            assert!(!error.contains("secret"), "{error}");
         }
     }
 

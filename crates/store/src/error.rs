@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use sqlx::postgres::PgDatabaseError;
 
-/// Why an operation failed. A message never quotes a row's values. It includes all that is kept of the driver's
-/// message; the error has no source, so that a printed error chain does not repeat it.
+/// Why an operation failed. A message never quotes a row's values, except the key of a row that cannot be read. It includes all
+/// that is kept of the driver's message; the error has no source, so that a printed error chain does not repeat it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The database is unavailable, or lacks a resource. The condition is transient.

@@ -6,6 +6,8 @@
 //!   only up to the shorter length. Only root fields have list arguments.
 //! - All Variable Usages Are Allowed: a nullable variable fits a non-null position only by a non-null default.
 //!   apollo-compiler accepts a null default, and does not check variables inside lists and objects.
+//!
+//! One rule is this service's own: no alias begins with [`one_of::MARK`], because [`one_of::restored`] would change its value.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,6 +17,7 @@ use apollo_compiler::schema::{ExtendedType, InputValueDefinition};
 use apollo_compiler::{ExecutableDocument, Name, Node, Schema};
 
 use crate::error::{Code, QueryError};
+use crate::schema::one_of;
 
 struct Walk<'a> {
     schema: &'a Schema,
@@ -46,6 +49,13 @@ impl<'a> Walk<'a> {
             self.directives(selection.directives())?;
             match selection {
                 Selection::Field(field) => {
+                    if let Some(alias) = &field.alias
+                        && alias.starts_with(one_of::MARK)
+                    {
+                        let message =
+                            format!("the alias `{alias}` must not begin with `{}`", one_of::MARK);
+                        return Err(self.error(message, alias));
+                    }
                     if is_root {
                         self.merges(field)?;
                     }

@@ -288,6 +288,20 @@ fn a_variable_that_may_be_null_fits_no_place_that_must_not_be() {
 }
 
 #[test]
+fn the_response_keys_of_a_substitute_are_refused() {
+    for text in [
+        "{ __type(name: \"Flag\") { __isOneOf_x: name } }",
+        "{ __isOneOf_x: __typename }",
+        "{ __schema { ...F } } fragment F on __Schema { types { ... { __isOneOf_: kind } } }",
+    ] {
+        let error = refusal(text);
+        assert_eq!(error.code(), Code::ValidationFailed, "{text}");
+        assert!(error.message.contains("must not begin with `__isOneOf_`"), "{}", error.message);
+        assert_eq!(error.locations.len(), 1);
+    }
+}
+
+#[test]
 fn the_first_error_is_the_one_that_helps() {
     let error = refusal("query ($n: String!) { pakage(name: $n, version: \"1\") { name } }");
     assert!(error.message.contains("pakage"), "{}", error.message);

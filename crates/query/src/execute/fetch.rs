@@ -111,7 +111,7 @@ impl Executor {
         if !extent.is_complete {
             // The package that passed the limit was read too.
             *read = (*read).max(limit);
-            return Err(too_much_history(limit));
+            return Err(too_much_history(limit, names.len()));
         }
         if plan.with_strongest {
             self.strongest(&mut found).await?;
@@ -188,10 +188,15 @@ fn strongest_of(id: &PublicationId, history: &History) -> Option<PublicationId> 
     Some(PublicationId { name: id.name.clone(), version })
 }
 
-fn too_much_history(maximum: u64) -> QueryError {
+fn too_much_history(maximum: u64, packages: usize) -> QueryError {
     let limit = "limits.max_history";
-    let message = format!(
-        "the histories asked for have more than {maximum} rows ({limit}); ask for fewer packages at once"
-    );
+    let message = match packages {
+        1 => format!(
+            "the package has more than {maximum} publications, too many for a history ({limit})"
+        ),
+        _ => format!(
+            "the histories asked for have more than {maximum} rows ({limit}); ask for fewer packages at once"
+        ),
+    };
     QueryError::limit(limit, maximum, None, message)
 }

@@ -6,6 +6,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -167,7 +168,11 @@ impl Parameters {
     /// Reads the parameters from the pairs of a URL's query part.
     pub(super) fn from_pairs(pairs: &[(String, String)]) -> Result<Self, QueryError> {
         let mut fields = Fields::default();
-        for (name, value) in pairs {
+        for (at, (name, value)) in pairs.iter().enumerate() {
+            let is_known = ["query", "operationName", "variables", "extensions"].contains(&&**name);
+            if is_known && pairs[..at].iter().any(|(other, _)| other == name) {
+                return Err(bad(format!("parameter `{name}` is given more than once")));
+            }
             let json = || {
                 serde_json::from_str(value)
                     .map_err(|_| bad(format!("parameter `{name}` is not JSON")))
@@ -186,9 +191,11 @@ impl Parameters {
 
 /// The pairs of a URL's query part.
 pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, QueryError> {
+    // The decoder of forms would put U+FFFD in the place of bytes that are not UTF-8, and another package would be asked for.
+    let is_utf8 = percent_decode_str(uri.query().unwrap_or_default()).decode_utf8().is_ok();
     match Query::try_from_uri(uri) {
-        Ok(Query(pairs)) => Ok(pairs),
-        Err(_) => Err(bad("the query part of the URL cannot be decoded")),
+        Ok(Query(pairs)) if is_utf8 => Ok(pairs),
+        _ => Err(bad("the query part of the URL cannot be decoded")),
     }
 }
 
@@ -263,6 +270,31 @@ mod tests {
             let pairs = [pair("query", "{a}"), pair("variables", wrong)];
             assert!(Parameters::from_pairs(&pairs).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_url_has_each_parameter_once() {
+        let read = |query: &str| {
+            let uri: Uri = format!("/graphql?query=%7Ba%7D&{query}").parse().unwrap();
+            Parameters::from_pairs(&pairs(&uri).unwrap())
+        };
+        for name in ["query", "operationName", "variables", "extensions"] {
+            let error = read(&format!("{name}=&{name}=")).unwrap_err();
+            let message = format!("parameter `{name}` is given more than once");
+            assert_eq!((error.code(), error.message), (Code::BadRequest, message));
+        }
+        assert!(read("other=1&other=2").is_ok(), "unknown parameters are ignored");
+    }
+
+    #[test]
+    fn a_url_that_is_not_utf_8_is_refused() {
+        let read = |query: &str| pairs(&format!("/?{query}").parse().unwrap());
+        for wrong in ["prefix=%FF", "a=%C3&b=%A4", "%E2%82=x"] {
+            let error = read(wrong).unwrap_err();
+            assert_eq!(error.code(), Code::BadRequest, "{wrong}");
+            assert_eq!(error.message, "the query part of the URL cannot be decoded");
+        }
+        assert_eq!(read("a=%C3%A4+%2B").unwrap(), [("a".to_owned(), "ä +".to_owned())]);
     }
 
     #[test]

@@ -174,6 +174,9 @@ async fn what_is_no_graphql_request_is_refused() {
     assert_eq!(running.get("/graphql", NEW).await.0, 400);
     assert_eq!(running.get("/graphql?query=%7B__typename%7D&variables=x", NEW).await.0, 400);
     assert_eq!(send(running.http, "PUT /graphql HTTP/1.1\r\nx: y", "").await.0, 405);
+    let (status, answer) = send(running.http, "GET / HTTP/1.1\r\na b: c", "").await;
+    assert!(status == 400 && answer.contains("is not valid HTTP/1.1"), "{answer}");
+    assert!(answer.contains("\r\ndate: "), "{answer}");
 }
 
 #[tokio::test]

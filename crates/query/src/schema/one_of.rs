@@ -9,8 +9,8 @@ use apollo_compiler::{ExecutableDocument, Name, Node, Schema, name};
 
 /// The name of the field.
 const FIELD: &str = "isOneOf";
-/// Prefix of the response key of the replacement. GraphQL reserves names that begin with `__`.
-const MARK: &str = "__isOneOf_";
+/// Prefix of the response key of the replacement. The validation refuses an alias that begins with it.
+pub(crate) const MARK: &str = "__isOneOf_";
 
 /// The addition to apollo-compiler's built-in definitions.
 pub(crate) const EXTENSION: &str = "extend type __Type { isOneOf: Boolean }";

@@ -49,18 +49,19 @@ pub(super) fn with_body(written: &[u8]) -> Option<Bytes> {
     }
     let line = text.lines().next()?;
     let (code, message) = match text.get(9..12)? {
-        "414" => ("URI_TOO_LONG", "the URL is too long; send the query by POST"),
+        // Also for a long URL: the limit of a head is below hyper's limit of a URL.
         "431" => (
             "HEAD_TOO_LARGE",
             "the URL and headers are longer than 16384 bytes, or there are over 100 headers; send the query by POST",
         ),
-        "400" => ("BAD_REQUEST", "the request is not HTTP/1.1"),
+        "400" => ("BAD_REQUEST", "the request is not valid HTTP/1.1"),
         _ => return None,
     };
     let body = body(code, message);
     let length = body.len();
+    let date = text.split_inclusive("\r\n").find(|line| line.starts_with("date: ")).unwrap_or("");
     Some(Bytes::from(format!(
-        "{line}\r\nconnection: close\r\ncontent-type: {JSON}\r\n\
+        "{line}\r\n{date}connection: close\r\ncontent-type: {JSON}\r\n\
          cache-control: no-store\r\ncontent-length: {length}\r\n\r\n{body}"
     )))
 }
@@ -93,4 +94,23 @@ pub(super) fn wrong_host() -> Response<Body> {
 
 fn body(code: &str, message: &str) -> String {
     format!(r#"{{"errors":[{{"message":"{message}","extensions":{{"code":"{code}"}}}}]}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replacement_keeps_the_date_and_names_the_cause() {
+        let date = "date: Sat, 28 Nov 2026 13:00:00 GMT\r\n";
+        let written = |date: &str| {
+            let bare = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n";
+            let answer = with_body(format!("{bare}{date}\r\n").as_bytes()).unwrap();
+            String::from_utf8(answer.to_vec()).unwrap()
+        };
+        let answer = written(date);
+        assert!(answer.split_once("\r\n\r\n").unwrap().0.contains(date.trim_end()), "{answer}");
+        assert!(answer.contains("the request is not valid HTTP/1.1"), "{answer}");
+        assert!(!written("").contains("date:"));
+    }
 }

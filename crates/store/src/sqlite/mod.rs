@@ -18,11 +18,13 @@ pub use write::SqliteWriter;
 use crate::Error;
 pub(crate) use crate::migrations::SQLITE as MIGRATOR;
 
-/// The settings of every connection.
+/// In milliseconds: how long to wait for a writer in another process before the caller gets an error. A signal may have to
+/// wait this long too.
+const BUSY_TIMEOUT: (&str, &str) = ("busy_timeout", "500");
+
+/// The settings of every connection that writes.
 const PRAGMAS: [(&str, &str); 5] = [
-    // In milliseconds: how long to wait for a writer in another process before the caller gets an error. A signal may
-    // have to wait this long too.
-    ("busy_timeout", "500"),
+    BUSY_TIMEOUT,
     // A write-ahead log lets readers continue while a writer writes.
     ("journal_mode", "WAL"),
     // A Kafka offset is committed after each transaction, and `NORMAL` may lose the last transactions in a power failure.

@@ -13,7 +13,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, Row};
 
 use super::connection::{FileIdentity, file};
-use super::{of_file, time, tuned};
+use super::{BUSY_TIMEOUT, of_file, time};
 use crate::columns::{self, COLUMNS, Source};
 use crate::filter::{Bound, listing};
 use crate::search::search;
@@ -51,10 +51,14 @@ impl SqliteReader {
              CROSS JOIN publication AS p ON p.name = i.value ->> 0 AND p.version = i.value ->> 1",
             selected()
         );
+        let (busy_timeout, milliseconds) = BUSY_TIMEOUT;
         Self {
             // Not opened read-only: a reader of a write-ahead log writes to its shared memory, and may be the first to
-            // open the log.
-            options: tuned(options).pragma("query_only", "true").pragma("cache_size", READER_CACHE),
+            // open the log. The journal mode is the writer's choice, because it is stored in the file.
+            options: options
+                .pragma(busy_timeout, milliseconds)
+                .pragma("query_only", "true")
+                .pragma("cache_size", READER_CACHE),
             max_connections: settings.max_connections,
             connect_timeout: settings.connect_timeout,
             open: Mutex::default(),
@@ -140,7 +144,10 @@ impl PublicationReader for SqliteReader {
         let mut hand_on = |place: Option<i64>, package: &[Kept]| {
             let name = place.and_then(|place| sorted.get(usize::try_from(place).ok()?));
             let Some(name) = name else { return Ok(()) };
-            let past: Vec<_> = package.iter().map(Kept::past).collect::<Result<_, _>>()?;
+            let past = package.iter().map(|kept| {
+                kept.past().map_err(|error| of_row(error, name.as_str(), &kept.version))
+            });
+            let past: Vec<_> = past.collect::<Result<_, _>>()?;
             each(name, &past);
             Ok::<_, Error>(())
         };
@@ -158,7 +165,14 @@ impl PublicationReader for SqliteReader {
             if rows + package.len() as u64 == limit {
                 return Ok(RowsRead { rows, is_complete: false });
             }
-            package.push(Kept::of(&row)?);
+            let kept = Kept::of(&row).map_err(|error| {
+                let name = usize::try_from(package_place).ok().and_then(|place| sorted.get(place));
+                match (name, row.try_get(1)) {
+                    (Some(name), Ok(version)) => of_row(error, name.as_str(), version),
+                    _ => error,
+                }
+            });
+            package.push(kept?);
         }
         hand_on(place, &package)?;
         Ok(RowsRead { rows: rows + package.len() as u64, is_complete: true })
@@ -190,7 +204,16 @@ impl PublicationReader for SqliteReader {
 /// The publication of a row whose columns begin at `first`.
 fn whole(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
     let found = Found { row, first };
-    columns::publication(&found, columns::id(&found)?)
+    let read = columns::id(&found).and_then(|id| columns::publication(&found, id));
+    read.map_err(|error| match (found.text(0), found.text(1)) {
+        (Ok(Some(name)), Ok(Some(version))) => of_row(error, name, version),
+        _ => error,
+    })
+}
+
+/// Adds the row's key to an error, so that an operator finds the row that cannot be read.
+fn of_row(error: Error, name: &str, version: &str) -> Error {
+    error.within(&format!("the row of {name:?} {version:?}"))
 }
 
 /// A row of a result, whose columns begin at `first`.
@@ -252,21 +275,58 @@ fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
 mod tests {
     use super::*;
 
+    /// A file with the row `name` 1, whose `credential` may be a word that no build knows.
+    async fn make(path: &std::path::Path, name: &str, credential: &str) {
+        let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        super::super::MIGRATOR.run(&pool).await.unwrap();
+        let sql = format!(
+            "PRAGMA ignore_check_constraints = true; \
+             INSERT INTO publication (name, version, created, tor_reason, tfa_reason, tor_settled, credential, actor, \
+             revision, generation, event_identity, disputed) VALUES ('{name}', '1', '2024-01-01T00:00:00.000000Z', \
+             'no_address', 'not_reported', 1, '{credential}', 'unknown', 0, 0, zeroblob(16), 0)"
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_reader_does_not_give_the_file_a_write_ahead_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("there.db");
+        make(&path, "old", "unknown").await;
+        let options = SqliteConnectOptions::new().filename(&path);
+        let reader = SqliteReader::open(options, &StoreSettings::default());
+        assert_eq!(reader.search("", None, 10).await.unwrap().len(), 1);
+        let query = sqlx::query("PRAGMA journal_mode");
+        let mode: String = reader.rows(query).await.unwrap()[0].get(0);
+        assert_eq!(mode, "delete");
+    }
+
+    #[tokio::test]
+    async fn a_row_that_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("there.db");
+        make(&path, "odd", "other").await;
+        let options = SqliteConnectOptions::new().filename(&path);
+        let reader = SqliteReader::open(options, &StoreSettings::default());
+        let ids = [PublicationId::new("odd", "1").unwrap()];
+        for error in [
+            reader.find(&ids).await.unwrap_err(),
+            reader.list(&Filter::default(), None, 1).await.unwrap_err(),
+            reader.history(&[ids[0].name.clone()], 9, &mut |_, _| {}).await.unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::Fatal(_)), "{error}");
+            assert!(error.to_string().contains("the row of \"odd\" \"1\": "), "{error}");
+        }
+    }
+
     #[tokio::test]
     async fn a_file_that_was_put_in_the_place_of_another_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let [path, other] = ["there.db", "other.db"].map(|name| folder.path().join(name));
         for (path, name) in [(&path, "old"), (&other, "new")] {
-            let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
-            let pool = SqlitePool::connect_with(options).await.unwrap();
-            super::super::MIGRATOR.run(&pool).await.unwrap();
-            let sql = format!(
-                "INSERT INTO publication (name, version, created, tor_reason, tfa_reason, tor_settled, credential, actor, \
-                 revision, generation, event_identity, disputed) VALUES ('{name}', '1', '2024-01-01T00:00:00.000000Z', \
-                 'no_address', 'not_reported', 1, 'unknown', 'unknown', 0, 0, zeroblob(16), 0)"
-            );
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-            pool.close().await;
+            make(path, name, "unknown").await;
         }
         let options = SqliteConnectOptions::new().filename(&path);
         let reader = SqliteReader::open(options, &StoreSettings::default());

@@ -287,6 +287,8 @@ async fn tokens_limits_and_accounts_hold_for_pages() {
     .await;
     let (status, page) = few.get("/package/story", BROWSER).await;
     assert!(status == 400 && page.contains("limits.max_history"), "{page}");
+    assert!(page.contains("the package has more than 3 publications"), "{page}");
+    assert!(!page.contains("fewer packages"), "one package cannot be fewer: {page}");
     assert!(
         page.contains("ratelimit: \"publications\";r=7;"),
         "rows read in vain are charged: {page}"
@@ -326,6 +328,11 @@ async fn pages_answer_each_method_path_and_media_type_like_the_rest() {
         let (status, page) = send(running.http, &post, "").await;
         assert_eq!((status, header(&page, "allow")), (405, Some("GET,HEAD")));
         has(&page, &["text/html", "This request was refused", "METHOD_NOT_ALLOWED"]);
+    }
+    for path in ["/?prefix=%FF", "/package/story?after=%FF"] {
+        let (status, page) = running.get(path, html).await;
+        assert_eq!(status, 400, "{path}");
+        has(&page, &["text/html", "cannot be decoded", "BAD_REQUEST"]);
     }
     let (status, page) = running.get("/nothing", html).await;
     assert_eq!(status, 404);
