@@ -113,6 +113,8 @@ struct Parts {
     rebalancing: bool,
     pauses: BTreeMap<PauseCause, Pause>,
     stopping: bool,
+    /// What the start waits for.
+    step: &'static str,
     shown: State,
     since: SystemTime,
 }
@@ -148,6 +150,7 @@ impl Health {
             rebalancing: false,
             pauses: BTreeMap::new(),
             stopping: false,
+            step: "reading the exit lists",
             shown: State::Starting,
             since: SystemTime::now(),
         };
@@ -157,6 +160,25 @@ impl Health {
             live_within: revoke_timeout + STUCK_AFTER,
             paused,
             parts: Mutex::new(parts),
+        }
+    }
+
+    /// What the start waits for from now on.
+    pub(crate) fn starts_with(&self, step: &'static str) {
+        self.change(|parts| parts.step = step);
+    }
+
+    /// Begins a pause if the poll thread is silent for too long, and ends it when the thread reports again. While it is silent the
+    /// other metrics of the group stay as they were.
+    pub(crate) fn check_poll_thread(&self) {
+        let silence = self.silence();
+        if silence >= self.live_within {
+            let reason = format!("no report for {} s; only a restart helps", silence.as_secs());
+            if self.pause(PauseCause::PollThreadStuck, reason) {
+                tracing::error!("the poll thread is stuck; only a restart helps");
+            }
+        } else if self.resume(PauseCause::PollThreadStuck) {
+            tracing::info!("the poll thread reports again");
         }
     }
 
@@ -293,20 +315,15 @@ impl AdminHealth for Health {
     }
 
     fn ready(&self) -> Readiness {
+        self.check_poll_thread();
         let parts = self.parts.lock();
-        let silence = self.silence();
-        if silence >= self.live_within {
-            let word = PauseCause::PollThreadStuck.as_str();
-            let seconds = silence.as_secs();
-            let reason = format!("{word}: no report for {seconds} s; only a restart helps");
-            let state = State::Paused;
-            return Readiness { state, ready: false, reason: Some(reason), since: parts.since };
-        }
         let gravest = parts.pauses.first_key_value();
+        let gravest = gravest.map(|(cause, pause)| format!("{}: {}", cause.as_str(), pause.reason));
+        let step = (parts.shown == State::Starting).then(|| parts.step.to_owned());
         Readiness {
             state: parts.shown,
             ready: matches!(parts.shown, State::Ready | State::Rebalancing),
-            reason: gravest.map(|(cause, pause)| format!("{}: {}", cause.as_str(), pause.reason)),
+            reason: gravest.or(step),
             since: parts.since,
         }
     }
@@ -325,6 +342,8 @@ mod tests {
         let health = health();
         let state = || health.ready().state;
         assert_eq!(state(), State::Starting);
+        health.starts_with("joining the consumer group");
+        assert_eq!(health.ready().reason.as_deref(), Some("joining the consumer group"));
         health.group_state("wait-join");
         assert_eq!(state(), State::Starting, "not yet a member");
         health.group_state("steady");
@@ -400,9 +419,11 @@ mod tests {
         let answer = health.ready();
         assert!(!health.live() && !answer.ready);
         assert!(answer.reason.is_some_and(|reason| reason.starts_with("poll_thread_stuck: ")));
+        assert_eq!(health.paused.get(), 1);
         health.poll_beat();
         assert!(health.live(), "it was slow");
-        assert!(health.ready().reason.is_none());
+        health.check_poll_thread();
+        assert_eq!((health.lasting(Duration::ZERO).len(), health.paused.get()), (0, 0));
     }
 
     #[test]

@@ -25,9 +25,9 @@ use crate::daemon::metrics::IngesterMetrics;
 use crate::daemon::observer::{GroupWatch, LiveObserver, Waits};
 use crate::daemon::rejection_limit::RejectionLimit;
 use crate::daemon::replays::Replays;
-use crate::evidence::EvidenceLoader;
 use crate::evidence::fetch::ListPoller;
 use crate::evidence::settle::{LiveEvidence, SettledPartitions, Settling};
+use crate::evidence::{EvidenceLoader, watched};
 use crate::kafka::{self, DeadLetters, Observers, PollControl, PollThread};
 use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::write::{Delivery, Writer};
@@ -128,13 +128,16 @@ impl Work {
         let loading = tokio::task::spawn_blocking(move || {
             EvidenceLoader::load_what_is_there(&settings, metrics)
         });
-        let Some(exits) = stop.run_until_cancelled(loading).await else { return Ok(()) };
+        let Some(exits) = stop.run_until_cancelled(watched(loading, || {})).await else {
+            return Ok(());
+        };
         let exits = exits??;
         let waits = Arc::new(Waits { health: self.health.clone(), metrics: self.metrics.clone() });
         let opened = store::open(&self.settings.store)?;
         let store = Arc::new(Retrying::new(opened.table, waits.clone()).outlasting_refusals());
         let mut tasks = JoinSet::new();
         tasks.spawn(reminder::remind(self.health.clone(), stop.clone()));
+        tasks.spawn(reminder::watch_poll_thread(self.health.clone(), stop.clone()));
         let Some(()) = stop.run_until_cancelled(self.prepare(&*store)).await.transpose()? else {
             return Ok(());
         };
@@ -217,6 +220,7 @@ impl Work {
 
     /// Migrates the schema, and refuses to overwrite verdicts of a newer generation. Waits for an unreachable database.
     async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
+        self.health.starts_with("waiting for the database and its migrations");
         store.migrate().await?;
         let table = store.generation().await?;
         let ours = self.settings.enrich.generation;
@@ -224,6 +228,7 @@ impl Work {
             ours >= table,
             "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
         );
+        self.health.starts_with("joining the consumer group");
         Ok(())
     }
 }

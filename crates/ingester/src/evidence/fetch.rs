@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use enrich::{Source, format};
+use enrich::{List, Source, format};
 use model::Timestamp;
 use tokio_util::sync::CancellationToken;
 use ureq::Agent;
@@ -30,6 +30,10 @@ enum PollError {
     Protocol,
     #[error("it {0}")]
     Refused(#[from] enrich::Refusal),
+    #[error(
+        "it differs from the list of the same time that is there, and does not have more addresses"
+    )]
+    Lesser,
     #[error("filing it failed: {0}")]
     File(#[from] io::Error),
 }
@@ -49,7 +53,10 @@ impl ListPoller {
     /// `None` when `tor.poll_url` is empty.
     pub(crate) fn new(settings: &Settings, observer: Arc<dyn EvidenceObserver>) -> Option<Self> {
         let tor = &settings.tor;
-        let config = Agent::config_builder().timeout_global(Some(tor.poll_timeout)).build();
+        // A redirect must not leave TLS.
+        let is_secret = tor.poll_url.starts_with("https:");
+        let config = Agent::config_builder().timeout_global(Some(tor.poll_timeout));
+        let config = config.https_only(is_secret).build();
         (!tor.poll_url.is_empty()).then(|| Self {
             agent: config.into(),
             url: tor.poll_url.clone(),
@@ -73,7 +80,7 @@ impl ListPoller {
                 Ok(Some(path)) => tracing::info!(path = %path.display(), "exit list fetched"),
                 Ok(None) => {}
                 Err(error) => {
-                    if matches!(error, PollError::Refused(_)) {
+                    if matches!(error, PollError::Refused(_) | PollError::Lesser) {
                         self.observer.refused(Source::ExitList);
                     }
                     tracing::warn!(%error, "no exit list from tor.poll_url");
@@ -108,8 +115,8 @@ impl ListPoller {
         let validators =
             [validator(ETAG, IF_NONE_MATCH), validator(LAST_MODIFIED, IF_MODIFIED_SINCE)];
         let bytes = response.body_mut().with_config().limit(MAX_BYTES).read_to_vec()?;
-        let time = format::exit_list(&bytes, now)?.time();
-        let filed = file(&self.folder, time, &bytes)?;
+        let list = format::exit_list(&bytes, now)?;
+        let filed = file(&self.folder, &list, &bytes)?;
         self.validators = validators.into_iter().flatten().collect();
         Ok(filed)
     }
@@ -117,12 +124,19 @@ impl ListPoller {
 
 /// Writes the list to a temporary file and renames it, so that it is never read half, not even after a loss of power.
 /// `None` when it exists already, with these bytes.
-fn file(folder: &Path, time: Timestamp, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
+fn file(folder: &Path, list: &List, bytes: &[u8]) -> Result<Option<PathBuf>, PollError> {
     // YYYY-MM-DDTHH:MM:SS… in CollecTor's form of file names.
-    let name = time.to_rfc3339_millis()[..19].replace(['T', ':'], "-");
+    let name = list.time().to_rfc3339_millis()[..19].replace(['T', ':'], "-");
     let path = folder.join(&name);
-    if fs::read(&path).is_ok_and(|there| there == bytes) {
-        return Ok(None);
+    if let Ok(there) = fs::read(&path) {
+        if there == bytes {
+            return Ok(None);
+        }
+        // The source may have answered with a part of it. What is there may be a part too, of an earlier answer.
+        let known = format::exit_list(&there, list.time()).map(|there| there.sightings().len());
+        if known.is_ok_and(|known| known >= list.sightings().len()) {
+            return Err(PollError::Lesser);
+        }
     }
     let aside = folder.join(format!(".{name}.tmp"));
     let mut file = File::create(&aside)?;
@@ -170,12 +184,26 @@ mod tests {
     #[test]
     fn a_list_that_was_filed_in_part_is_filed_again() {
         let folder = tempfile::tempdir().unwrap();
-        let time = Timestamp::parse("2016-09-20T13:02:00Z").unwrap();
         let path = folder.path().join("2016-09-20-13-02-00");
-        fs::write(&path, "").unwrap();
-        assert_eq!(file(folder.path(), time, LIST.as_bytes()).unwrap(), Some(path.clone()));
-        assert_eq!(fs::read_to_string(&path).unwrap(), LIST);
-        assert_eq!(file(folder.path(), time, LIST.as_bytes()).unwrap(), None);
+        let two = format!(
+            "{LIST}ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300F\nPublished 2016-09-20 07:22:06\n\
+             LastStatus 2016-09-20 08:02:53\nExitAddress 162.247.72.202 2016-09-20 08:09:39\n"
+        );
+        let other = LIST.replace("162.247.72.201", "162.247.72.203");
+        let give = |text: &str| {
+            let list = format::exit_list(text.as_bytes(), evidence::now()).unwrap();
+            file(folder.path(), &list, text.as_bytes())
+        };
+        for there in ["", LIST] {
+            fs::write(&path, there).unwrap();
+            assert_eq!(give(&two).unwrap(), Some(path.clone()));
+            assert_eq!(fs::read_to_string(&path).unwrap(), two);
+            assert_eq!(give(&two).unwrap(), None);
+        }
+        for lesser in [LIST, &other] {
+            assert!(matches!(give(lesser), Err(PollError::Lesser)), "{lesser}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), two);
+        }
     }
 
     #[test]

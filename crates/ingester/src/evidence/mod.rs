@@ -162,10 +162,16 @@ impl EvidenceLoader {
             tracing::warn!(source, path = %refused.path.display(), reason = %refused.reason, "exit list refused");
         }
         tell_ages(&*self.observer, self.newest());
-        for (source, newest) in self.newest() {
-            if let Some(newest) = newest.filter(|_| change.changed) {
-                let valid = self.library.history().valid(source);
-                tracing::info!(source = source.as_str(), valid, %newest, "exit lists");
+        for (source, newest) in self.newest().into_iter().filter(|_| change.changed) {
+            let valid = self.library.history().valid(source);
+            match newest {
+                Some(newest) => {
+                    tracing::info!(source = source.as_str(), valid, %newest, "exit lists");
+                }
+                None if configured(&self.settings).any(|own| own == source) => {
+                    tracing::warn!(source = source.as_str(), "no valid exit list is left");
+                }
+                None => {}
             }
         }
     }
@@ -185,7 +191,7 @@ fn tell_ages(observer: &dyn EvidenceObserver, newest: [(Source, Option<Timestamp
 }
 
 /// Waits for a refresh. Meanwhile the lists age, and the log says once that the refresh takes long.
-async fn watched<T>(refresh: impl Future<Output = T>, mut tell_ages: impl FnMut()) -> T {
+pub(crate) async fn watched<T>(refresh: impl Future<Output = T>, mut tell_ages: impl FnMut()) -> T {
     let began = tokio::time::Instant::now();
     let mut is_said = false;
     tokio::pin!(refresh);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use service::admin::{Health as _, Readiness, State};
 use store::{Advance, DatabaseId, TablePosition};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -311,10 +312,13 @@ impl Member {
         self.commit(CommitFate::Arrives);
         self.world.lock().generation += 1;
         match ended {
-            Ok(Ok(Ok(()))) => match service::admin::Health::ready(&*self.process.health).reason {
-                Some(reason) => Err(format!("something waits after the end: {reason}")),
-                None => Ok(()),
-            },
+            Ok(Ok(Ok(()))) => {
+                let Readiness { state, reason, .. } = self.process.health.ready();
+                match reason.filter(|_| state == State::Paused) {
+                    Some(reason) => Err(format!("something waits after the end: {reason}")),
+                    None => Ok(()),
+                }
+            }
             Ok(Ok(Err(error))) => Err(format!("the loop ended with {error}")),
             Ok(Err(error)) => Err(format!("the loop panicked: {error}")),
             Err(_) => {

@@ -116,7 +116,7 @@ fn compare(findings: &mut Findings, position: &GroupPosition, account: Option<i6
             findings.warning(WHAT, format!("{line}: {what}"));
         }
         (None, Some(_)) if has_account => {
-            let what = "the account is gone: `run` reads the topic from its first record";
+            let what = "the account is gone, and `run` reads the topic from its first record; or a member of the same group writes to another database, which is not allowed";
             findings.warning(WHAT, format!("{line}: {what}"));
         }
         _ => findings.ok(WHAT, line),

@@ -158,6 +158,12 @@ fn check_letters(findings: &mut Findings, source: Option<&TopicFacts>, letters: 
             "retention.ms is set: dead letters carry the times of the records they repeat, so those of old records go at once; make it -1",
         );
     }
+    if letters.number("retention.bytes").is_some_and(|retention| retention >= 0) {
+        findings.warning(
+            "dead_letters.retention",
+            "retention.bytes is set: the oldest dead letters go when there are many; make it -1",
+        );
+    }
     replication(findings, "dead_letters.replication", letters);
     if let Some(source) = source {
         fits(findings, source, letters);

@@ -137,6 +137,7 @@ impl Redrive {
             source: Source::DeadLetters(letters),
             rate: self.rate,
             dead_letter: false,
+            beginning: None,
         };
         if self.dry_run {
             return replay::dry_run(&context, &task, output, stop).await;

@@ -1,11 +1,13 @@
 //! A file of records as a source of the ingest loop.
 
-use std::io::{self, BufRead};
+use std::fs::{self, File};
+use std::io::{self, BufRead, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,35 @@ use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 /// If the file cannot be opened; the error has its path.
 pub(super) fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
     record_file::open(path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// How many bytes describe the beginning of a file.
+pub(super) const BEGINNING: u64 = 64 * 1_024;
+
+/// Describes the beginning of a file by its length, at most `most` bytes, and its SHA-256. `None` for what is not a regular file,
+/// such as a pipe, which can be read only once.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(super) fn beginning(path: &Path, most: u64) -> anyhow::Result<Option<String>> {
+    let describe = || -> io::Result<Option<String>> {
+        if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?.take(most).read_to_end(&mut bytes)?;
+        Ok(Some(format!("{} {}", bytes.len(), hex::encode(Sha256::digest(&bytes)))))
+    };
+    describe().with_context(|| format!("reading {}", path.display()))
+}
+
+/// Whether the file begins as it was described.
+///
+/// # Errors
+/// As [`beginning`].
+pub(super) fn begins_with(path: &Path, described: &str) -> anyhow::Result<bool> {
+    let length = described.split(' ').next().and_then(|length| length.parse().ok());
+    Ok(beginning(path, length.unwrap_or(BEGINNING))?.as_deref() == Some(described))
 }
 
 /// Reads a file from line number `first` on, on a separate thread.
@@ -83,5 +114,28 @@ impl FileSource {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_again_by_its_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.ndjson");
+        fs::write(&path, "{}\n{}\n").unwrap();
+        let described = beginning(&path, BEGINNING).unwrap().unwrap();
+        assert!(begins_with(&path, &described).unwrap());
+        fs::write(&path, "{}\n{}\n{}\n").unwrap();
+        assert!(begins_with(&path, &described).unwrap(), "lines were added");
+        for other in ["{}\n[]\n{}\n", "{}\n", ""] {
+            fs::write(&path, other).unwrap();
+            assert!(!begins_with(&path, &described).unwrap(), "{other:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(!begins_with(&path, &described).unwrap());
+        assert_eq!(beginning(Path::new("/dev/null"), BEGINNING).unwrap(), None);
     }
 }

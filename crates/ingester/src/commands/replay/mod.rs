@@ -218,6 +218,12 @@ async fn resume(
     if matches!(&task.source, Source::File(path) if path.as_os_str() == "-") {
         bail!("job {id} read standard input, which cannot be read again");
     }
+    if let (Source::File(path), Some(beginning)) = (&task.source, &task.beginning)
+        && !file::begins_with(path, beginning)?
+    {
+        let path = path.display();
+        bail!("{path} is not the file that job {id} has read: start a new replay of it");
+    }
     let runner = job::runner();
     if !context.jobs.take_over(id, &runner, evidence::now()).await? {
         bail!("job {id} is done");

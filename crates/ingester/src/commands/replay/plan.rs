@@ -31,6 +31,9 @@ pub(crate) struct Task {
     pub(crate) rate: Option<u64>,
     /// Whether rejected records are sent to the dead-letter topic.
     pub(crate) dead_letter: bool,
+    /// The beginning of a source file, as [`file::beginning`] describes it, so that a resumed job does not read another file.
+    #[serde(default)]
+    pub(crate) beginning: Option<String>,
 }
 
 /// The source of the records.
@@ -76,10 +79,14 @@ pub(super) struct Plan {
 pub(super) async fn make(context: &Context, asked: &RangeArguments) -> anyhow::Result<Plan> {
     let usual = if context.store.is_serial() { SQLITE_RATE } else { POSTGRES_RATE };
     let &RangeArguments { rate, dead_letter, .. } = asked;
-    let task = |source| Task { from: None, until: None, source, rate, dead_letter };
+    let task =
+        |source| Task { from: None, until: None, source, rate, dead_letter, beginning: None };
     if let Some(path) = &asked.file {
         file::open(path)?;
-        return Ok(Plan::of(task(Source::File(path.clone()))));
+        // The job may be resumed in another folder.
+        let path = if path.as_os_str() == "-" { path.clone() } else { std::path::absolute(path)? };
+        let beginning = file::beginning(&path, file::BEGINNING)?;
+        return Ok(Plan::of(Task { beginning, ..task(Source::File(path)) }));
     }
     let from = asked.from.as_ref().context("neither --from nor --file")?;
     let bounds = (from.bound, asked.until.bound);
