@@ -35,6 +35,43 @@ fn a_link_makes_no_workspace_of_what_npm_installs() {
     }
 }
 
+/// npm resolves the key of a package, so that it installs each of these as `x`.
+#[test]
+fn a_key_of_npm_names_its_folder_in_one_way() {
+    for path in [
+        "node_modules//x",
+        "node_modules/x/",
+        "/node_modules/x",
+        "node_modules/./x",
+        "./node_modules/x",
+        "node_modules/y/../x",
+        "packages/../node_modules/x",
+        "node_modules/..",
+        "node_modules/@s",
+        "node_modules/y/lib/x",
+        "node_modules",
+        "node_modules\\x",
+        "packages/node_modules/y\\..\\x",
+    ] {
+        let lock = npm_lock(&json!({path: {"name": "x", "version": "1.0.0"}}));
+        let run = Folder::new(&[("package-lock.json", &lock)]).run(&service().url(), &[]);
+        assert!(run.code == 2 && run.errors.contains("the key of a package"), "{path} {run:?}");
+    }
+    for path in ["..", "../..", "../lib", "packages/a", "packages/@s/a/b", "../@s/lib"] {
+        let lock = npm_lock(&json!({
+            path: {"name": "secret", "version": "1.0.0"},
+            format!("{path}/node_modules/@s/x"): {"version": "1.0.0", "resolved": tarball("@s/x", "1.0.0")},
+            "node_modules/y/node_modules/@s/x": {"version": "1.0.0"},
+        }));
+        let (found, rest) = asked(("package-lock.json", &lock), &[]);
+        assert_eq!(
+            (found, rest),
+            (vec!["@s/x 1.0.0".to_owned()], json!({"workspace": 1})),
+            "{path}"
+        );
+    }
+}
+
 /// The folder of the project is named `repository`.
 #[test]
 fn a_path_that_leads_back_into_the_project_is_not_outside() {
