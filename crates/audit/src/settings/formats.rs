@@ -231,8 +231,11 @@ fn documents(path: &Path) -> Result<Vec<Node>, SettingsError> {
     for (key, value) in documents.iter().filter_map(Node::map).flat_map(Map::iter) {
         let names_registries = matches!(
             key,
-            "registries" | "_auth" | "npmrcAuthFile" | "npmScopes" | "npmRegistryServer" | "<<"
+            "registries" | "_auth" | "npmrcAuthFile" | "npmScopes" | "npmRegistryServer"
         );
+        if key == "<<" {
+            return Err(fails(SyntaxError::Merge(value.line)));
+        }
         if (names_registries || Source::is_read(key)) && value.has_alias() {
             return Err(fails(SyntaxError::Alias(value.line)));
         }

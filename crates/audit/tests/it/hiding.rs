@@ -303,6 +303,49 @@ fn pnpm_reads_neither_its_mark_of_a_repository_nor_a_registry() {
     assert_eq!(service.asked(), ["x 2.0.0"]);
 }
 
+/// pnpm 9 and later install what `snapshots` lists.
+#[test]
+fn pnpm_snapshots_hide_no_package() {
+    let lock = |packages: &str, snapshots: &str| {
+        let integrity = "resolution: {integrity: sha512-AAAA}";
+        let importers = "importers:\n  .:\n    dependencies:\n      ms:\n        specifier: ^2\n        version: 2.1.3\n";
+        format!("lockfileVersion: '9.0'\n{importers}{packages}snapshots:\n{snapshots}\n")
+            .replace("INTEGRITY", integrity)
+    };
+    let packages = "packages:\n  ms@2.1.3:\n    INTEGRITY\n";
+    let real = lock(packages, "  ms@2.1.3: {}\n  ms@2.1.3(a@1.0.0(b@1.0.0))(c@1.0.0): {}\n");
+    assert_eq!(asked(("pnpm-lock.yaml", &real), &[]).0, ["ms 2.1.3"]);
+    for (packages, snapshots) in [
+        ("", "  ms@2.1.3:\n    INTEGRITY\n"),
+        ("packages: {}\n", "  ms@2.1.3:\n    INTEGRITY\n"),
+        (packages, "  ms@2.1.3: {}\n  evil@1.0.0:\n    INTEGRITY\n"),
+        // pnpm reads a suffix at the end alone.
+        (packages, "  ms@2.1.3: {}\n  ms@2.1.3(a)x:\n    dependencies: {}\n"),
+        (packages, "  ms@2.1.3:\n    version: 2.1.2\n"),
+        (packages, "  ms@2.1.3:\n    name: evil\n"),
+        (packages, "  ms@2.1.3:\n    INTEGRITY\n"),
+        // js-yaml adds the members of such a mapping.
+        (packages, "  ms@2.1.3:\n    <<: {version: 2.1.2}\n"),
+    ] {
+        let lock = lock(packages, snapshots);
+        let run = Folder::new(&[("pnpm-lock.yaml", &lock)]).run(&service().url(), &[]);
+        let is_told = ["a snapshot", "merge key"].iter().any(|text| run.errors.contains(text));
+        assert!(run.code == 2 && is_told, "{lock} {run:?}");
+    }
+}
+
+#[test]
+fn a_resolution_of_pnpm_of_an_unknown_type_is_refused() {
+    for ty in ["remoteTarball", "localTarball", "custom:x", "''", "[]"] {
+        let lock = format!(
+            "lockfileVersion: '9.0'\npackages:\n  x@1.0.0:\n    resolution: {{type: {ty}, tarball: '{}'}}\n",
+            tarball("x", "1.0.0")
+        );
+        let run = Folder::new(&[("pnpm-lock.yaml", &lock)]).run(&service().url(), &[]);
+        assert!(run.code == 2 && run.errors.contains("not known"), "{ty} {run:?}");
+    }
+}
+
 #[test]
 fn a_host_is_recognized_however_its_address_is_written() {
     for place in [

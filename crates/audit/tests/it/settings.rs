@@ -317,6 +317,10 @@ fn broken_settings_ask_about_nothing() {
         (("yarn.lock", berry), (".yarnrc.yml", "npmScopes: {corp: [\n")),
         (("bun.lock", bun), ("bunfig.toml", "[install\n")),
         (("pnpm-lock.yaml", pnpm), ("../home/.config/pnpm/config.yaml", "registries: [\n")),
+        (
+            ("pnpm-lock.yaml", pnpm),
+            ("pnpm-workspace.yaml", "<<: {registries: {default: 'https://npm.corp.example/'}}\n"),
+        ),
         (("package-lock.json", &*lock), (".npmrc", "\u{0}")),
     ] {
         let service = service();
