@@ -343,6 +343,13 @@ fn checked(entries: Vec<Entry>) -> Result<Vec<Entry>, LockfileError> {
         if is_component {
             continue;
         }
+        // An address may have credentials, which must reach no report.
+        if entry.name.contains("://") {
+            return Err(LockfileError::structure(
+                entry.line,
+                "a package with an address for its name",
+            ));
+        }
         PackageName::new(&entry.name).map_err(|error| fails("name", error))?;
         if let Some(version) = &entry.version {
             PackageVersion::new(version).map_err(|error| fails("version", error))?;
