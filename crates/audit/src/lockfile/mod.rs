@@ -132,7 +132,9 @@ pub enum LockfileError {
     #[error("is XML or HTML; of SBOMs, those in JSON are read")]
     Xml,
     /// The file is JSON of another kind, for example a package.json.
-    #[error("is not a lockfile or SBOM that is known")]
+    #[error(
+        "is not a lockfile or SBOM that is known: it has no lockfileVersion, bomFormat or spdxVersion"
+    )]
     Unknown,
     /// The file lists purls.
     #[error("is a list of purls, which are read from standard input: give `-` for the file")]
