@@ -42,8 +42,10 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
         let resolution = node.text_at("resolution");
         let resolution = resolution.ok_or_else(|| broken("an entry without a resolution"))?;
         let entry = entry(resolution, node.line);
-        entries.push(entry.ok_or_else(|| broken("a resolution that is not NAME@REFERENCE"))?);
-        names.entry(key.split(", "));
+        let entry = entry.ok_or_else(|| broken("a resolution that is not NAME@REFERENCE"))?;
+        let descriptors = || key.split(',').map(str::trim);
+        entries.push(as_listed(entry, descriptors(), node.text_at("version")));
+        names.entry(descriptors());
         names.needed.extend(dependencies(node).map(|(name, line)| (name.to_owned(), line)));
     }
     names.none_is_cut_off()?;
@@ -62,6 +64,54 @@ fn dependencies(node: &Node) -> impl Iterator<Item = (&str, u32)> {
     dependencies
         .map(|(name, dependency)| (name, dependency.line))
         .filter(move |(name, _)| !is_optional(name))
+}
+
+/// The entry with the name and the version for which the file lists it. Yarn installs what the resolution names, and another
+/// package there breaks the rule `location`, as it does for the other package managers.
+fn as_listed<'d>(
+    entry: Entry,
+    mut descriptors: impl Iterator<Item = &'d str>,
+    version: Option<&str>,
+) -> Entry {
+    if matches!(entry.location, Location::Elsewhere(_)) {
+        return entry;
+    }
+    let without_build = |version: &str| version.split('+').next().map(ToOwned::to_owned);
+    let other = descriptors.find_map(|text| package_name(text).filter(|name| *name != entry.name));
+    let other_version = version.filter(|version| {
+        entry.version.as_deref().is_some_and(|own| without_build(own) != without_build(version))
+    });
+    if other.is_none() && other_version.is_none() {
+        return entry;
+    }
+    let location = match (entry.location, &entry.version) {
+        (Location::Unsaid, Some(version)) => {
+            Location::Request(Some((entry.name.clone(), version.clone())))
+        }
+        (location, _) => location,
+    };
+    Entry {
+        name: other.unwrap_or(entry.name),
+        version: other_version.map(ToOwned::to_owned).or(entry.version),
+        location,
+        ..entry
+    }
+}
+
+/// The name of the package that a descriptor, `NAME@RANGE`, asks for; of a patch, the one that it patches. `None` for what comes
+/// from no registry.
+fn package_name(descriptor: &str) -> Option<String> {
+    let (name, range) = split_name(descriptor)?;
+    if let Some(patch) = range.strip_prefix("patch:") {
+        let inner = patch.split_once('#').map_or(patch, |(inner, _)| inner);
+        return package_name(&percent_decode_str(inner).decode_utf8().ok()?);
+    }
+    let range = range.split_once("::").map_or(range, |(range, _)| range);
+    match range.strip_prefix("npm:") {
+        Some(range) => Some(split_name(range).map_or(name, |(real, _)| real).to_owned()),
+        None if range.contains([':', '/']) => None,
+        None => Some(name.to_owned()),
+    }
 }
 
 fn entry(resolution: &str, line: u32) -> Option<Entry> {

@@ -131,6 +131,14 @@ pub enum LockfileError {
     /// The file is XML or HTML.
     #[error("is XML or HTML; of SBOMs, those in JSON are read")]
     Xml,
+    /// The file is JSON of another kind, for example a package.json.
+    #[error(
+        "is not a lockfile or SBOM that is known: it has no lockfileVersion, bomFormat or spdxVersion"
+    )]
+    Unknown,
+    /// The file lists purls.
+    #[error("is a list of purls, which are read from standard input: give `-` for the file")]
+    Purls,
     /// The file has Git conflict markers.
     #[error("line {0}: a merge conflict that is not resolved")]
     Conflict(u32),
@@ -289,8 +297,11 @@ fn parse(text: &str, is_bun: bool, folder: &Path) -> Result<(Format, Vec<Entry>)
     if is_bun {
         return Ok((Format::Bun, bun::entries(&tree::json_with_trailing_commas(text)?)?));
     }
-    if text.trim_start().starts_with(['{', '/']) {
+    if text.trim_start().starts_with(['{', '[', '/']) {
         return json(text, folder);
+    }
+    if text.trim_start().starts_with("pkg:") {
+        return Err(LockfileError::Purls);
     }
     let has_line = |head: &str| text.lines().any(|line| line.starts_with(head));
     if has_line("__metadata:") {
@@ -329,6 +340,9 @@ fn json(text: &str, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError
     if bun::is_bun(&document) {
         return Ok((Format::Bun, bun::entries(&document)?));
     }
+    if document.get("lockfileVersion").is_none() {
+        return Err(LockfileError::Unknown);
+    }
     Ok((Format::Npm, npm::entries(&document, folder)?))
 }
 
@@ -342,6 +356,13 @@ fn checked(entries: Vec<Entry>) -> Result<Vec<Entry>, LockfileError> {
         );
         if is_component {
             continue;
+        }
+        // An address may have credentials, which must reach no report.
+        if entry.name.contains("://") {
+            return Err(LockfileError::structure(
+                entry.line,
+                "a package with an address for its name",
+            ));
         }
         PackageName::new(&entry.name).map_err(|error| fails("name", error))?;
         if let Some(version) = &entry.version {

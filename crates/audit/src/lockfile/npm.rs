@@ -1,6 +1,6 @@
 //! package-lock.json and npm-shrinkwrap.json, versions 1 to 3.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path};
 
 use nodejs_semver::Version;
@@ -56,11 +56,16 @@ fn of_packages(packages: &Map, project: &Path) -> Result<Vec<Entry>, LockfileErr
     let links = packages.iter().filter(|(_, package)| is(package, "link"));
     let targets: HashSet<&str> =
         links.filter_map(|(_, package)| package.text_at("resolved")).collect();
+    let bundled = bundled(packages);
     let mut entries = Vec::new();
     for (path, package) in packages.iter() {
         map(package, "a package")?;
         if path.is_empty() {
             continue;
+        }
+        if !is_plain(path) {
+            let message = "the key of a package is not the path that npm writes for its folder";
+            return Err(LockfileError::structure(package.line, message));
         }
         // A link may lead to a folder below the node_modules of another project. What is there without a location need
         // not come from a registry. npm itself installs what is below a package of this project.
@@ -79,7 +84,7 @@ fn of_packages(packages: &Map, project: &Path) -> Result<Vec<Entry>, LockfileErr
             Entry::npm(name, package.line).version(version).integrity(package.text_at("integrity"));
         entries.push(match location(name, resolved) {
             _ if is(package, "link") => entry.elsewhere(Kind::Link),
-            Location::Unsaid if is(package, "inBundle") && is_bundled(path, packages) => {
+            Location::Unsaid if is(package, "inBundle") && bundled.contains(path) => {
                 entry.elsewhere(Kind::Bundled)
             }
             Location::Unsaid => entry.at(of_version(name, version.unwrap_or_default())),
@@ -114,46 +119,79 @@ fn parent(path: &str) -> Option<&str> {
     path.rsplit_once(FOLDER).map(|(parent, _)| parent)
 }
 
-/// Whether a package above the path contains it. npm downloads what is only marked as bundled, and the packages that the project
-/// itself bundles (arborist's `getBundler`).
-fn is_bundled(path: &str, packages: &Map) -> bool {
-    let (Some(parent), Some(folder)) = (parent(path), installed_in(path)) else { return false };
-    contents(parent, packages).contains(folder) || is_bundled(parent, packages)
-}
-
-/// The folders below a package's node_modules that it contains: those that its list names, and what they depend on.
-fn contents<'a>(parent: &str, packages: &'a Map) -> HashSet<&'a str> {
-    let below = format!("{parent}{FOLDER}");
-    let children: Vec<(&str, &Node)> = packages
-        .iter()
-        .filter_map(|(path, package)| Some((path.strip_prefix(&*below)?, package)))
-        .collect();
-    let owner = packages.get(parent);
-    let list = owner.and_then(|owner| owner.get("bundleDependencies"));
-    let mut contained = HashSet::new();
-    let mut wanted: Vec<&str> =
-        list.into_iter().flat_map(Node::items).filter_map(Node::text).collect();
-    if list.is_some_and(Node::is_true) {
-        let all = owner.and_then(|owner| owner.get("dependencies")).and_then(Node::map);
-        wanted.extend(all.into_iter().flat_map(|all| all.iter()).map(|(name, _)| name));
-    }
-    while let Some(name) = wanted.pop() {
-        // A folder of the name may be missing, because the dependency is met further up.
-        if !children.iter().any(|(child, _)| *child == name) || !contained.insert(name) {
-            continue;
+/// Whether the path leads to one folder in one way, so that its end is the name by which npm installs it. npm resolves others,
+/// as `node_modules//x`, `node_modules/./x` and `node_modules/y/../x`.
+fn is_plain(path: &str) -> bool {
+    // Folders outside of the project begin with `..`.
+    let mut parts = path.split('/').skip_while(|part| *part == "..");
+    let is_folder = |part: &str| {
+        // On Windows, npm takes a backslash for a slash.
+        let is_hidden = part.contains('\\') && part.contains("node_modules");
+        !matches!(part, "" | "." | "..") && !is_hidden
+    };
+    let is_name = |part: &str| is_folder(part) && !part.contains('\\');
+    let mut is_package = false;
+    while let Some(part) = parts.next() {
+        // Behind the name of a package comes only the next `node_modules`.
+        if !is_folder(part) || is_package && part != "node_modules" {
+            return false;
         }
-        let inner = format!("{name}{FOLDER}");
-        let parts =
-            children.iter().filter(|(child, _)| *child == name || child.starts_with(&*inner));
-        for (_, package) in parts {
-            for key in ["dependencies", "optionalDependencies", "peerDependencies"] {
-                let needs = package.get(key).and_then(Node::map);
-                wanted
-                    .extend(needs.into_iter().flat_map(|needs| needs.iter()).map(|(name, _)| name));
+        if part == "node_modules" {
+            let name = parts.next().unwrap_or_default();
+            let is_scope = name.starts_with('@');
+            is_package = is_name(name) && (!is_scope || parts.next().is_some_and(is_name));
+            if !is_package {
+                return false;
             }
         }
     }
-    contained
+    true
+}
+
+/// The paths of all packages that others contain. npm downloads what is only marked as bundled, and the packages that the project
+/// itself bundles (arborist's `getBundler`).
+fn bundled(packages: &Map) -> HashSet<&str> {
+    let all: Vec<(&str, &Node)> = packages.iter().collect();
+    let index = all.iter().enumerate().map(|(at, (path, _))| (*path, at));
+    let index: HashMap<&str, usize> = index.collect();
+    let mut children: Vec<HashMap<&str, usize>> = vec![HashMap::new(); all.len()];
+    for (at, (path, _)) in all.iter().enumerate() {
+        let parent = path.rsplit_once(FOLDER);
+        if let Some((&parent, folder)) =
+            parent.and_then(|(parent, folder)| Some((index.get(parent)?, folder)))
+        {
+            children[parent].insert(folder, at);
+        }
+    }
+    let mut is_bundled = vec![false; all.len()];
+    for (children_of_owner, (_, owner)) in children.iter().zip(&all) {
+        let list = owner.get("bundleDependencies");
+        let names = list.into_iter().flat_map(Node::items).filter_map(Node::text);
+        let mut wanted: Vec<&str> = names.collect();
+        if list.is_some_and(Node::is_true) {
+            wanted.extend(keys(owner, "dependencies"));
+        }
+        let mut seen = HashSet::new();
+        while let Some(name) = wanted.pop() {
+            // A folder of the name may be missing, because the dependency is met further up.
+            let child = children_of_owner.get(name).filter(|_| seen.insert(name));
+            let mut parts: Vec<usize> = child.into_iter().copied().collect();
+            while let Some(part) = parts.pop() {
+                is_bundled[part] = true;
+                parts.extend(children[part].values());
+                // What a contained package depends on is contained too.
+                for key in ["dependencies", "optionalDependencies", "peerDependencies"] {
+                    wanted.extend(keys(all[part].1, key));
+                }
+            }
+        }
+    }
+    all.into_iter().zip(is_bundled).filter(|(_, is)| *is).map(|((path, _), _)| path).collect()
+}
+
+/// The keys of an object in the package.
+fn keys<'p>(package: &'p Node, object: &str) -> impl Iterator<Item = &'p str> + use<'p> {
+    package.get(object).and_then(Node::map).into_iter().flat_map(Map::iter).map(|(key, _)| key)
 }
 
 /// The location in `resolved`, which npm reads like the specifier of a dependency: it may also be a version, a range, a

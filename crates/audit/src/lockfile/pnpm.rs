@@ -4,7 +4,7 @@ use url::Url;
 
 use super::{Entry, LockfileError, split_name};
 use crate::location::{Kind, Location, package_of, segments};
-use crate::tree::{Map, Node};
+use crate::tree::{Map, Node, Value};
 
 /// The packages of all documents. pnpm 11 and later list the tools that pnpm installs itself in a separate document.
 pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
@@ -14,12 +14,14 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
         let style = Style::of(version)?;
         let Some(packages) = document.get("packages") else {
             nothing_is_missing(document, style, None)?;
+            are_of_packages(document, style, None)?;
             continue;
         };
         let packages = packages
             .map()
             .ok_or_else(|| LockfileError::structure(packages.line, "packages is not a mapping"))?;
         nothing_is_missing(document, style, Some(packages))?;
+        are_of_packages(document, style, Some(packages))?;
         for (key, package) in packages.iter() {
             entries.push(entry(key, package, style)?);
         }
@@ -73,10 +75,15 @@ fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError
     let entry = Entry::npm(name, line).version(version).integrity(resolution.text_at("integrity"));
     // pnpm 8 and later do not read it.
     let registry = resolution.text_at("registry").filter(|_| style == Style::Slash);
-    let location = match resolution.text_at("type") {
+    let ty = resolution.get("type").filter(|ty| ty.value != Value::Null);
+    let location = match ty.map(|ty| ty.text().unwrap_or_default()) {
         Some("git") => Location::Elsewhere(Kind::Git),
         Some("directory") => Location::Elsewhere(Kind::File),
-        Some(_) => Location::Elsewhere(Kind::Other),
+        Some("binary" | "variations") => Location::Elsewhere(Kind::Other),
+        // pnpm takes the names of its own downloaders too, as `remoteTarball`, and installs the tarball then.
+        Some(_) => {
+            return Err(LockfileError::structure(line, "a resolution of a type that is not known"));
+        }
         None => match resolution.text_at("tarball") {
             // pnpm downloads it from there, whatever the mark says.
             Some(tarball) if resolution.get("gitHosted").is_some_and(Node::is_true) => {
@@ -226,6 +233,50 @@ fn nothing_is_missing(
         }
     }
     Ok(())
+}
+
+/// Refuses snapshots that pnpm 9 and later would install without a package. pnpm installs what `snapshots` lists, and reads
+/// there too what it writes into `packages` alone.
+fn are_of_packages(
+    document: &Node,
+    style: Style,
+    packages: Option<&Map>,
+) -> Result<(), LockfileError> {
+    let snapshots = document.get("snapshots").filter(|_| style == Style::Bare);
+    let Some(snapshots) = snapshots.filter(|snapshots| snapshots.value != Value::Null) else {
+        return Ok(());
+    };
+    let fails = |line, message| Err(LockfileError::structure(line, message));
+    let Some(all) = snapshots.map() else {
+        return fails(snapshots.line, "snapshots is not a mapping");
+    };
+    for (key, snapshot) in all.iter() {
+        let key = without_suffix(key);
+        if packages.is_none_or(|packages| packages.get(key).is_none()) {
+            return fails(snapshot.line, "a snapshot is not among the packages");
+        }
+        if ["resolution", "version", "name"].iter().any(|field| snapshot.get(field).is_some()) {
+            return fails(
+                snapshot.line,
+                "a snapshot has a field that pnpm writes for packages alone",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A snapshot's key without the parentheses at its end, as pnpm finds the package.
+fn without_suffix(key: &str) -> &str {
+    let mut open = 0_usize;
+    for (at, letter) in key.char_indices().rev() {
+        match letter {
+            ')' => open += 1,
+            '(' => open = open.saturating_sub(1),
+            _ if open == 0 => return &key[..at + letter.len_utf8()],
+            _ => {}
+        }
+    }
+    key
 }
 
 fn cut(line: u32, what: &str) -> LockfileError {

@@ -24,6 +24,10 @@ pub(super) fn entries(text: &str, has_workspaces: bool) -> Result<Vec<Entry>, Lo
                 known: "1, and the `__metadata` of Yarn 2 and later",
             });
         }
+        // For Yarn, a carriage return alone ends the line.
+        if line.contains('\r') {
+            return Err(LockfileError::structure(number, "a carriage return within a line"));
+        }
         let content = line.trim();
         if content.is_empty() && !line.is_empty() {
             return Err(LockfileError::structure(number, format!("a line of white space; {CUT}")));
@@ -86,7 +90,7 @@ struct Block {
     /// The dependencies with their lines.
     dependencies: Vec<(String, u32)>,
     /// The optional dependencies, which npm lists among the others too. They may be missing.
-    optional: Vec<String>,
+    optional: HashSet<String>,
 }
 
 impl Block {
@@ -106,29 +110,38 @@ impl Block {
                 return Err(LockfileError::structure(line, "not `PATTERN, PATTERN:`"));
             }
         }
-        let is_pattern =
-            |pattern: &String| pattern.char_indices().any(|(at, c)| at > 0 && c == '@');
-        if patterns.is_empty() || !patterns.iter().all(is_pattern) {
+        if patterns.is_empty() || !patterns.iter().all(|pattern| split_name(pattern).is_some()) {
             return Err(LockfileError::structure(line, "an entry that is not NAME@RANGE"));
         }
         Ok(Self { patterns, line, ..Self::default() })
     }
 
     fn property(&mut self, content: &str, indent: usize, line: u32) -> Result<(), LockfileError> {
-        if let Some(section) = content.strip_suffix(':') {
-            section.clone_into(&mut self.section);
+        // Yarn also reads other forms than this one, which it writes: several keys and values in a line, or a colon between.
+        let is_other = || LockfileError::structure(line, "not `KEY VALUE` or `KEY:`");
+        let (key, behind) = token(content, line)?;
+        if behind == ":" {
+            self.section = key;
             return Ok(());
         }
-        let (key, behind) = token(content, line)?;
-        let behind = behind.trim_start();
-        if behind.is_empty() {
+        let value = behind.trim_start();
+        if value.is_empty() {
             return Err(LockfileError::structure(line, format!("{key} without a value; {CUT}")));
         }
+        if !behind.starts_with(' ') || value.starts_with('#') {
+            return Err(is_other());
+        }
+        let (value, behind) = token(value, line)?;
+        let behind = behind.trim_start();
+        if !behind.is_empty() && !behind.starts_with('#') {
+            return Err(is_other());
+        }
         if indent > 2 {
-            token(behind, line)?;
             match self.section.as_str() {
                 "dependencies" => self.dependencies.push((key, line)),
-                "optionalDependencies" => self.optional.push(key),
+                "optionalDependencies" => {
+                    self.optional.insert(key);
+                }
                 _ => {}
             }
             return Ok(());
@@ -142,7 +155,7 @@ impl Block {
             "integrity" => &mut self.integrity,
             _ => return Ok(()),
         };
-        *slot = Some(token(behind, line)?.0);
+        *slot = Some(value);
         Ok(())
     }
 
@@ -181,16 +194,15 @@ impl Block {
             Location::Unsaid => common.unwrap_or(Location::Unsaid),
             resolved => resolved,
         };
-        let mut names: Vec<String> = Vec::new();
+        let mut names = HashSet::new();
         for pattern in &self.patterns {
             let (name, range) = real(pattern);
             // Yarn asks the registry by the pattern, and writes the name for packages from elsewhere.
             let is_asked_for = resolved == Location::Unsaid && place(range) == Location::Unsaid;
             let name = self.name.as_deref().filter(|_| !is_asked_for).unwrap_or(name);
-            if names.iter().any(|known| known == name) {
+            if !names.insert(name) {
                 continue;
             }
-            names.push(name.to_owned());
             let location = match &resolved {
                 Location::Unsaid => place(range),
                 resolved => resolved.clone(),
@@ -237,10 +249,14 @@ fn place(range: &str) -> Location {
     if range.contains('/') { Location::Elsewhere(Kind::Git) } else { Location::Unsaid }
 }
 
-/// One word: quoted with JSON escapes, or up to a space or a comma. Also returns the rest of the line.
+/// One word: quoted with JSON escapes, or up to a space, a comma or a colon, as Yarn reads it. Also returns the rest of the line.
 fn token(text: &str, line: u32) -> Result<(String, &str), LockfileError> {
     if !text.starts_with('"') {
-        let end = text.find([' ', ',']).unwrap_or(text.len());
+        let end = text.find([' ', ',', ':']).unwrap_or(text.len());
+        // For Yarn, a number ends before it, and the next word begins.
+        if text[..end].contains('"') {
+            return Err(LockfileError::structure(line, "a quotation mark within a word"));
+        }
         return Ok((text[..end].to_owned(), &text[end..]));
     }
     let mut is_escaped = false;

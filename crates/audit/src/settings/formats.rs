@@ -30,11 +30,13 @@ impl Reader<'_> {
     /// Reads `.npmrc`: lines `key = value`; `;` and `#` begin comments.
     pub(super) fn npmrc(&self, path: &Path) -> Result<Source, SettingsError> {
         let mut source = Source::default();
-        for line in text(path)?.lines() {
-            let line = line.trim();
-            if line.starts_with('[') {
+        for line in text(path)?.split(['\r', '\n']) {
+            // As npm reads it, only a line that is wholly `[…]` begins a section. The keys in it are none of npm's.
+            let section = line.strip_prefix('[').and_then(|line| line.trim_end().strip_suffix(']'));
+            if section.is_some_and(|name| !name.contains(']')) {
                 break;
             }
+            let line = line.trim();
             if line.starts_with([';', '#']) {
                 continue;
             }
@@ -50,7 +52,8 @@ impl Reader<'_> {
     /// Reads `.yarnrc`: lines `key "value"`.
     pub(super) fn yarnrc(&self, path: &Path) -> Result<Source, SettingsError> {
         let mut source = Source::default();
-        for line in text(path)?.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        let text = text(path)?;
+        for line in text.split(['\r', '\n']).map(str::trim).filter(|line| !line.starts_with('#')) {
             let (key, value) = match line.strip_prefix('"').and_then(|line| line.split_once('"')) {
                 Some(parts) => parts,
                 None => line.split_once([' ', '\t', ':']).unwrap_or((line, "")),
@@ -231,8 +234,11 @@ fn documents(path: &Path) -> Result<Vec<Node>, SettingsError> {
     for (key, value) in documents.iter().filter_map(Node::map).flat_map(Map::iter) {
         let names_registries = matches!(
             key,
-            "registries" | "_auth" | "npmrcAuthFile" | "npmScopes" | "npmRegistryServer" | "<<"
+            "registries" | "_auth" | "npmrcAuthFile" | "npmScopes" | "npmRegistryServer"
         );
+        if key == "<<" {
+            return Err(fails(SyntaxError::Merge(value.line)));
+        }
         if (names_registries || Source::is_read(key)) && value.has_alias() {
             return Err(fails(SyntaxError::Alias(value.line)));
         }

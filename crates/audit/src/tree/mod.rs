@@ -28,6 +28,9 @@ pub enum SyntaxError {
     /// A YAML alias. Package managers write none into lockfiles, and aliases can expand to a huge document.
     #[error("line {0}: a YAML alias, which is not supported here")]
     Alias(u32),
+    /// A YAML merge key or a tag. Package managers write none into lockfiles, and a merge key adds members unseen.
+    #[error("line {0}: a YAML merge key or tag, which is not supported here")]
+    Merge(u32),
     /// A YAML mapping has a key twice, for example after a bad merge.
     #[error("line {0}: the same key twice in one mapping")]
     DuplicateKey(u32),

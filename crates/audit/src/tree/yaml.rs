@@ -7,7 +7,7 @@ use super::{MAX_DEPTH, Map, Node, SyntaxError, Value};
 /// Parses all documents of a YAML stream and skips empty ones.
 ///
 /// # Errors
-/// [`SyntaxError`] when the text is not YAML, is nested too deep, or has an alias or a duplicate key.
+/// [`SyntaxError`] when the text is not YAML, is nested too deep, or has an alias, a merge key, a tag or a duplicate key.
 pub fn yaml_documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
     parse(text, Builder::default())
 }
@@ -53,6 +53,14 @@ struct Builder {
 impl Builder {
     fn take(&mut self, event: Event<'_>, line: u32) -> Result<(), SyntaxError> {
         match event {
+            // The tag `!!merge` makes a merge key of any key.
+            Event::Scalar(_, _, _, Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_))
+                if !self.keeps_aliases =>
+            {
+                Err(SyntaxError::Merge(line))
+            }
             Event::Alias(_) if self.keeps_aliases => self.add(Node { line, value: Value::Alias }),
             Event::Alias(_) => Err(SyntaxError::Alias(line)),
             Event::Scalar(text, style, _, _) => {
@@ -95,6 +103,9 @@ impl Builder {
                         Value::Null => String::new(),
                         _ => return Err(SyntaxError::grammar(line, "a key that is not a text")),
                     };
+                    if key == "<<" && !self.keeps_aliases {
+                        return Err(SyntaxError::Merge(line));
+                    }
                     *awaited = Some((key, line));
                 }
                 Some((key, line)) => {
@@ -138,6 +149,9 @@ mod tests {
     #[test]
     fn aliases_duplicates_and_cut_files_are_refused() {
         assert_eq!(yaml_documents("a: &x 1\nb: *x\n"), Err(SyntaxError::Alias(2)));
+        for text in ["a: 1\n<<: {b: 2}\n", "a: 1\n!!merge x: {b: 2}\n", "a:\n- !!omap [b: 2]\n"] {
+            assert_eq!(yaml_documents(text), Err(SyntaxError::Merge(2)), "{text}");
+        }
         assert_eq!(yaml_documents("a: 1\nb: 2\na: 3\n"), Err(SyntaxError::DuplicateKey(3)));
         for text in ["a:\n  b: {c: d", "a:\n  b: 'c", "a: 1\nb\n", "a: 1\n  b: 2\n"] {
             assert!(yaml_documents(text).is_err(), "{text:?}");

@@ -35,6 +35,43 @@ fn a_link_makes_no_workspace_of_what_npm_installs() {
     }
 }
 
+/// npm resolves the key of a package, so that it installs each of these as `x`.
+#[test]
+fn a_key_of_npm_names_its_folder_in_one_way() {
+    for path in [
+        "node_modules//x",
+        "node_modules/x/",
+        "/node_modules/x",
+        "node_modules/./x",
+        "./node_modules/x",
+        "node_modules/y/../x",
+        "packages/../node_modules/x",
+        "node_modules/..",
+        "node_modules/@s",
+        "node_modules/y/lib/x",
+        "node_modules",
+        "node_modules\\x",
+        "packages/node_modules/y\\..\\x",
+    ] {
+        let lock = npm_lock(&json!({path: {"name": "x", "version": "1.0.0"}}));
+        let run = Folder::new(&[("package-lock.json", &lock)]).run(&service().url(), &[]);
+        assert!(run.code == 2 && run.errors.contains("the key of a package"), "{path} {run:?}");
+    }
+    for path in ["..", "../..", "../lib", "packages/a", "packages/@s/a/b", "../@s/lib"] {
+        let lock = npm_lock(&json!({
+            path: {"name": "secret", "version": "1.0.0"},
+            format!("{path}/node_modules/@s/x"): {"version": "1.0.0", "resolved": tarball("@s/x", "1.0.0")},
+            "node_modules/y/node_modules/@s/x": {"version": "1.0.0"},
+        }));
+        let (found, rest) = asked(("package-lock.json", &lock), &[]);
+        assert_eq!(
+            (found, rest),
+            (vec!["@s/x 1.0.0".to_owned()], json!({"workspace": 1})),
+            "{path}"
+        );
+    }
+}
+
 /// The folder of the project is named `repository`.
 #[test]
 fn a_path_that_leads_back_into_the_project_is_not_outside() {
@@ -234,6 +271,100 @@ fn yarn_1_asks_the_registry_by_a_path_and_by_the_pattern() {
     }
 }
 
+/// Yarn 1 reads each of these as a property of the entry, and writes none of them.
+#[test]
+fn a_property_of_yarn_1_has_one_form() {
+    let lock =
+        |lines: &str| format!("# yarn lockfile v1\n\n\nx@^1.0.0:\n  version \"1.0.0\"\n{lines}\n");
+    for lines in [
+        "  resolved \"PLACE\" # a comment",
+        "  resolved \"PLACE\"#",
+        "  \"resolved\"  \"PLACE\"\r",
+        "  resolved \"PLACE\"\n  dependencies:\n    \"@s/y\" \"\"",
+    ] {
+        let lock = lock(&lines.replace("PLACE", &tarball("evil", "1.0.0")));
+        let lock = format!("{lock}\n\"@s/y@\":\n  version \"1.0.0\"\n");
+        assert_eq!(asked_of_yarn(&lock), ["@s/y 1.0.0", "evil 1.0.0"], "{lock}");
+    }
+    for lines in [
+        "  resolved: \"PLACE\"",
+        "  \"resolved\": \"PLACE\"",
+        "  resolved \"PLACE\" x:",
+        "  version \"1.0.0\" resolved \"PLACE\"",
+        "  version \"1.0.0\" resolved \"PLACE\" dependencies:",
+        "  version \"1.0.0\"\r  resolved \"PLACE\"",
+        "  version 1\"resolved\"\"PLACE\"",
+        "  foo,resolved \"PLACE\"",
+        "  foo, resolved \"PLACE\"",
+        "  foo, resolved: \"PLACE\"",
+        "  resolved\"PLACE\"",
+        "  # comment\r  resolved \"PLACE\"",
+    ] {
+        let lock = lock(&lines.replace("PLACE", &tarball("evil", "1.0.0")));
+        let service = service();
+        let run = Folder::new(&[("yarn.lock", &lock)]).run(&service.url(), &[]);
+        assert!(run.code == 2 && run.errors.contains("line "), "{lock} {run:?}");
+        assert_eq!(service.asked(), [""; 0]);
+    }
+}
+
+fn asked_of_yarn(lock: &str) -> Vec<String> {
+    let service = service();
+    Folder::new(&[("yarn.lock", lock)]).run(&service.url(), &[]);
+    service.asked()
+}
+
+/// An entry without a name is an address, which may have credentials.
+#[test]
+fn no_credentials_of_an_address_are_reported() {
+    let yarn = "# yarn lockfile v1\n\n\n\"https://u:SECRET@github.com/u/r.git\":\n  version \"1.0.0\"\n  resolved \"git+https://u:SECRET@github.com/u/r.git#0a\"\n";
+    let berry = "__metadata:\n  version: 8\n\n\"x@https://u:SECRET@github.com/u/r.git\":\n  version: 1.0.0\n  resolution: \"https://u:SECRET@github.com/u/r.git#commit=0a\"\n";
+    let pnpm = "lockfileVersion: '6.0'\npackages:\n\n  '@git+https://u:SECRET@x.example/u/r':\n    resolution: {type: git, repo: x, commit: 0a}\n";
+    for (file, lock) in [("yarn.lock", yarn), ("yarn.lock", berry), ("pnpm-lock.yaml", pnpm)] {
+        for format in ["text", "github"] {
+            let folder = Folder::new(&[(file, lock)]);
+            let run = folder.run(&service().url(), &["--format", format]);
+            assert!(run.code == 2 && !format!("{run:?}").contains("SECRET"), "{lock} {run:?}");
+        }
+    }
+}
+
+/// Yarn 2 and later install what the resolution names, whatever the key of the entry is.
+#[test]
+fn a_resolution_of_another_package_breaks_a_rule() {
+    let place = "__archiveUrl=https%3A%2F%2Fregistry.example%2Fevil%2F-%2Fevil-3.0.0.tgz";
+    for (key, version, resolution, asked, broken) in [
+        ("ms@npm:^2.1.0", "2.1.3", "ms@npm:2.1.3", "ms 2.1.3", ""),
+        ("ms@^2.1.0, ms@npm:2", "2.1.3+b", "ms@npm:2.1.3", "ms 2.1.3", ""),
+        ("a@npm:@s/ms@^2, @s/ms@npm:^2", "2.1.3", "@s/ms@npm:2.1.3", "@s/ms 2.1.3", ""),
+        ("a@patch:ms@npm%3A2#./p", "2.1.3", "a@patch:ms@npm%3A2.1.3#./p", "ms 2.1.3", ""),
+        ("ms@npm:^2.1.0", "3.0.1", "evil@npm:3.0.1", "evil 3.0.1", "location"),
+        ("evil@npm:3,ms@npm:^2.1.0", "3.0.1", "evil@npm:3.0.1", "evil 3.0.1", "location"),
+        ("ms@^2.1.0", "3.0.1", "evil@npm:3.0.1", "evil 3.0.1", "location"),
+        ("a@npm:ms@^2", "3.0.1", "evil@npm:3.0.1", "evil 3.0.1", "location"),
+        ("a@patch:ms@npm%3A2#p", "3.0.1", "a@patch:evil@npm%3A3.0.1#p", "evil 3.0.1", "location"),
+        ("ms@npm:^2.1.0", "2.1.3", "ms@npm:2.1.2", "ms 2.1.2", "location"),
+        ("ms@npm:^2.1.0", "3.0.0", &format!("evil@npm:3.0.0::{place}"), "evil 3.0.0", "location"),
+        (
+            "ms@npm:^2.1.0",
+            "3.0.0",
+            "evil@https://registry.example/evil/-/evil-3.0.0.tgz",
+            "evil 3.0.0",
+            "location",
+        ),
+    ] {
+        let lock = format!(
+            "__metadata:\n  version: 8\n\n\"{key}\":\n  version: {version}\n  resolution: \"{resolution}\"\n"
+        );
+        let service = service();
+        let folder = Folder::new(&[("yarn.lock", &lock)]);
+        let run = folder.run(&service.url(), &["--format", "json"]);
+        let broken = Some(broken).filter(|rule| !rule.is_empty());
+        let broken: Vec<_> = broken.iter().map(|rule| format!("{rule} {asked}")).collect();
+        assert_eq!((run.broken(), service.asked()), (broken, vec![asked.to_owned()]), "{lock}");
+    }
+}
+
 #[test]
 fn pnpm_reads_neither_its_mark_of_a_repository_nor_a_registry() {
     for resolution in [
@@ -264,6 +395,49 @@ fn pnpm_reads_neither_its_mark_of_a_repository_nor_a_registry() {
     let run = folder.run(&service.url(), &["--format", "json"]);
     assert_eq!((run.code, run.broken()), (1, vec!["location x 2.0.0".to_owned()]), "{run:?}");
     assert_eq!(service.asked(), ["x 2.0.0"]);
+}
+
+/// pnpm 9 and later install what `snapshots` lists.
+#[test]
+fn pnpm_snapshots_hide_no_package() {
+    let lock = |packages: &str, snapshots: &str| {
+        let integrity = "resolution: {integrity: sha512-AAAA}";
+        let importers = "importers:\n  .:\n    dependencies:\n      ms:\n        specifier: ^2\n        version: 2.1.3\n";
+        format!("lockfileVersion: '9.0'\n{importers}{packages}snapshots:\n{snapshots}\n")
+            .replace("INTEGRITY", integrity)
+    };
+    let packages = "packages:\n  ms@2.1.3:\n    INTEGRITY\n";
+    let real = lock(packages, "  ms@2.1.3: {}\n  ms@2.1.3(a@1.0.0(b@1.0.0))(c@1.0.0): {}\n");
+    assert_eq!(asked(("pnpm-lock.yaml", &real), &[]).0, ["ms 2.1.3"]);
+    for (packages, snapshots) in [
+        ("", "  ms@2.1.3:\n    INTEGRITY\n"),
+        ("packages: {}\n", "  ms@2.1.3:\n    INTEGRITY\n"),
+        (packages, "  ms@2.1.3: {}\n  evil@1.0.0:\n    INTEGRITY\n"),
+        // pnpm reads a suffix at the end alone.
+        (packages, "  ms@2.1.3: {}\n  ms@2.1.3(a)x:\n    dependencies: {}\n"),
+        (packages, "  ms@2.1.3:\n    version: 2.1.2\n"),
+        (packages, "  ms@2.1.3:\n    name: evil\n"),
+        (packages, "  ms@2.1.3:\n    INTEGRITY\n"),
+        // js-yaml adds the members of such a mapping.
+        (packages, "  ms@2.1.3:\n    <<: {version: 2.1.2}\n"),
+    ] {
+        let lock = lock(packages, snapshots);
+        let run = Folder::new(&[("pnpm-lock.yaml", &lock)]).run(&service().url(), &[]);
+        let is_told = ["a snapshot", "merge key"].iter().any(|text| run.errors.contains(text));
+        assert!(run.code == 2 && is_told, "{lock} {run:?}");
+    }
+}
+
+#[test]
+fn a_resolution_of_pnpm_of_an_unknown_type_is_refused() {
+    for ty in ["remoteTarball", "localTarball", "custom:x", "''", "[]"] {
+        let lock = format!(
+            "lockfileVersion: '9.0'\npackages:\n  x@1.0.0:\n    resolution: {{type: {ty}, tarball: '{}'}}\n",
+            tarball("x", "1.0.0")
+        );
+        let run = Folder::new(&[("pnpm-lock.yaml", &lock)]).run(&service().url(), &[]);
+        assert!(run.code == 2 && run.errors.contains("not known"), "{ty} {run:?}");
+    }
 }
 
 #[test]

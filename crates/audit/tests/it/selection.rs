@@ -388,6 +388,23 @@ fn unknown_versions_and_cut_files_of_the_other_tools_end_with_2() {
 }
 
 #[test]
+fn a_file_of_another_kind_says_so() {
+    for (text, expected) in [
+        ("{\"name\": \"x\", \"dependencies\": {}}", "not a lockfile or SBOM"),
+        (
+            "{\"@context\": \"https://spdx.example/3.0.1\", \"@graph\": []}",
+            "not a lockfile or SBOM",
+        ),
+        ("{\"sbom\": {\"spdxVersion\": \"SPDX-2.3\"}}", "not a lockfile or SBOM"),
+        ("[]", "not a lockfile or SBOM"),
+        ("\npkg:npm/a@1.0.0\n", "give `-`"),
+    ] {
+        let run = Folder::new(&[("file", text)]).run(&service().url(), &["file"]);
+        assert!(run.code == 2 && run.errors.contains(expected), "{text} {run:?}");
+    }
+}
+
+#[test]
 fn a_file_of_64_mib_is_read_and_a_larger_one_is_not() {
     let head = "{\"lockfileVersion\": 3, \"packages\": {}}";
     let of_size = |size: usize| format!("{head}{}", " ".repeat(size - head.len()));

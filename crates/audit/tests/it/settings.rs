@@ -148,6 +148,34 @@ fn each_package_manager_has_its_own_settings() {
     }
 }
 
+/// As npm reads `.npmrc`: a carriage return ends a line, and a section begins with a line that is wholly `[…]`.
+#[test]
+fn a_section_of_npmrc_hides_no_registry_before_it() {
+    let lock = npm_lock(&json!({
+        "node_modules/open": {"version": "1.0.0"},
+        "node_modules/@corp/secret": {"version": "1.0.0"},
+    }));
+    let corp = "@corp:registry=https://npm.corp.example/";
+    let all = &["@corp/secret 1.0.0", "open 1.0.0"][..];
+    for (before, expected) in [
+        ("[x] ; note\n", &all[1..]),
+        ("[x\n", &all[1..]),
+        ("[x]]\n", &all[1..]),
+        (" [x]\n", &all[1..]),
+        ("x=1\r", &all[1..]),
+        ("; note\r", &all[1..]),
+        ("[x]\n", all),
+        ("[] \n", all),
+        ("x=1\r[x]\r", all),
+    ] {
+        let npmrc = format!("{before}{corp}\n");
+        let found = asked(("package-lock.json", &lock), &[(".npmrc", &npmrc)]).0;
+        assert_eq!(found, expected, "{before:?}");
+    }
+    let yarnrc = "x 1\r\"@corp:registry\" \"https://npm.corp.example\"\n";
+    assert_eq!(asked(("yarn.lock", YARN), &[(".yarnrc", yarnrc)]).0, ["open 1.0.0"]);
+}
+
 const OWN: &str = "https://registry.example/";
 
 /// For each package manager, a setting of this deployment's registry that would be read after one of another registry.
@@ -317,6 +345,10 @@ fn broken_settings_ask_about_nothing() {
         (("yarn.lock", berry), (".yarnrc.yml", "npmScopes: {corp: [\n")),
         (("bun.lock", bun), ("bunfig.toml", "[install\n")),
         (("pnpm-lock.yaml", pnpm), ("../home/.config/pnpm/config.yaml", "registries: [\n")),
+        (
+            ("pnpm-lock.yaml", pnpm),
+            ("pnpm-workspace.yaml", "<<: {registries: {default: 'https://npm.corp.example/'}}\n"),
+        ),
         (("package-lock.json", &*lock), (".npmrc", "\u{0}")),
     ] {
         let service = service();
