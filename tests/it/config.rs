@@ -318,17 +318,20 @@ async fn secrets_are_never_printed() {
     const SECRET: &str = "geheimnis";
     // No server listens on either port: the daemon waits for its database and logs that repeatedly.
     let (admin, database) = (free_address(), free_address());
-    let mut ingester = Daemon::command("publication-ingester")
-        .arg("run")
-        .env("INGESTER_KAFKA__BROKERS", free_address())
-        .env("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT")
-        .env("INGESTER_KAFKA__CLIENT__SASL_MECHANISMS", "PLAIN")
-        .env("INGESTER_KAFKA__CLIENT__SASL_USERNAME", "ingester")
-        .env("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", SECRET)
-        .env("INGESTER_STORE__URL", format!("postgres://somebody:{SECRET}@{database}/db"))
-        .env("INGESTER_ADMIN__LISTEN", &admin)
-        .env("INGESTER_LOG__FILTER", "debug")
-        .spawn();
+    let start = |store: String| {
+        Daemon::command("publication-ingester")
+            .arg("run")
+            .env("INGESTER_KAFKA__BROKERS", free_address())
+            .env("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+            .env("INGESTER_KAFKA__CLIENT__SASL_MECHANISMS", "PLAIN")
+            .env("INGESTER_KAFKA__CLIENT__SASL_USERNAME", "ingester")
+            .env("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", SECRET)
+            .env("INGESTER_STORE__URL", store)
+            .env("INGESTER_ADMIN__LISTEN", &admin)
+            .env("INGESTER_LOG__FILTER", "debug")
+            .spawn()
+    };
+    let mut ingester = start(format!("postgres://somebody:{SECRET}@{database}/db"));
     eventually("the ingester to complain about its database", PATIENCE, async || {
         ingester.log().contains("database")
     })
@@ -340,17 +343,7 @@ async fn secrets_are_never_printed() {
 
     // The same for its broker. Here librdkafka itself writes log lines.
     let file = tempfile::tempdir().unwrap();
-    let mut ingester = Daemon::command("publication-ingester")
-        .arg("run")
-        .env("INGESTER_KAFKA__BROKERS", free_address())
-        .env("INGESTER_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT")
-        .env("INGESTER_KAFKA__CLIENT__SASL_MECHANISMS", "PLAIN")
-        .env("INGESTER_KAFKA__CLIENT__SASL_USERNAME", "ingester")
-        .env("INGESTER_KAFKA__CLIENT__SASL_PASSWORD", SECRET)
-        .env("INGESTER_STORE__URL", format!("sqlite://{}", file.path().join("x.db").display()))
-        .env("INGESTER_ADMIN__LISTEN", free_address())
-        .env("INGESTER_LOG__FILTER", "debug")
-        .spawn();
+    let mut ingester = start(format!("sqlite://{}", file.path().join("x.db").display()));
     eventually("the ingester to complain about its broker", PATIENCE, async || {
         ingester.log().contains("Connection refused")
     })

@@ -77,7 +77,7 @@ async fn the_log_says_how_many_lines_it_lost() {
     let (mut read, mut lost) = (0, 0);
     let all = tokio::task::spawn_blocking(move || {
         for line in BufReader::new(pipe).lines().map(Result::unwrap) {
-            match line.split_once("log lines are lost: nobody took them in time lines=") {
+            match line.split_once("log lines are lost: the reader was too slow lines=") {
                 Some((head, lines)) if head.contains(" WARN ") => {
                     lost += lines.parse::<usize>().unwrap();
                 }

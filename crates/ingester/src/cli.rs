@@ -36,7 +36,7 @@ const STOP_WITHIN: Duration = Duration::from_millis(800);
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// The configuration [default: config/ingester.toml, where it is there]
+    /// The configuration [default: config/ingester.toml, if it exists]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
@@ -45,7 +45,7 @@ pub struct Cli {
 enum Command {
     /// Ingest until told to stop (SIGTERM or Ctrl-C)
     Run,
-    /// Read a range of the topic, or a file, once more: a job that can be watched, resumed and cancelled
+    /// Read a range of the topic, or a file, again: a job that can be watched, resumed and cancelled
     Replay(Box<Replay>),
     /// List, show, redrive or export the records of the dead-letter topic
     DeadLetters {

@@ -67,7 +67,7 @@ pub struct SecondFactor<'a> {
 }
 
 /// The publisher's authentication. A missing block equals a block without fields.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Auth<'a> {
     /// The credential that was presented.
     pub credential: Credential,
@@ -79,18 +79,6 @@ pub struct Auth<'a> {
     pub acr: Option<Cow<'a, str>>,
     /// The registry's report about the second factor; `None` also if the block has no known field.
     pub second_factor: Option<SecondFactor<'a>>,
-}
-
-impl Default for Auth<'_> {
-    fn default() -> Self {
-        Self {
-            credential: Credential::Unknown,
-            bypass2fa: None,
-            amr: Vec::new(),
-            acr: None,
-            second_factor: None,
-        }
-    }
 }
 
 /// One act: the publication, or the staging before it.

@@ -138,8 +138,8 @@ struct Earlier<'r> {
 
 impl<'r> Earlier<'r> {
     fn new(asked: &[Past<'r>]) -> Self {
-        let lines = asked.iter().filter_map(|past| Line::of(past.version));
-        let (prereleases, releases) = lines.partition(|line| line.is_prerelease);
+        let versions = asked.iter().filter_map(|past| semver(past.version));
+        let (prereleases, releases) = versions.partition(|version| !version.pre.is_empty());
         let names = asked.iter().filter_map(|past| past.username);
         let mut publishers: Vec<_> = names.map(|name| (name, None)).collect();
         publishers.sort_unstable();
@@ -170,17 +170,17 @@ impl<'r> Earlier<'r> {
             None => self.has_anonymous = true,
         }
         let added = Counts::of(row);
-        match Line::of(row.version) {
-            Some(line) if line.is_prerelease => self.prereleases.add(&line, added),
-            Some(line) => self.releases.add(&line, added),
+        match semver(row.version) {
+            Some(version) if !version.pre.is_empty() => self.prereleases.add(&version, added),
+            Some(version) => self.releases.add(&version, added),
             None => self.releases.others.join(added),
         }
     }
 
     fn history(&self, asked: &Past<'_>) -> History {
-        let counts = match Line::of(asked.version) {
-            Some(line) if line.is_prerelease => self.prereleases.below(&line),
-            Some(line) => self.releases.below(&line),
+        let counts = match semver(asked.version) {
+            Some(version) if !version.pre.is_empty() => self.prereleases.below(&version),
+            Some(version) => self.releases.below(&version),
             None => self.releases.all(),
         };
         let strongest = counts.strong.or(counts.single);
@@ -208,18 +208,10 @@ impl<'r> Earlier<'r> {
     }
 }
 
-/// A version that is valid SemVer 2.0.0, ordered by precedence.
-struct Line {
-    version: Version,
-    is_prerelease: bool,
-}
-
-impl Line {
-    /// `None` for a version that is not SemVer, or whose numbers are too large for the parser: it counts as a release.
-    fn of(version: &str) -> Option<Self> {
-        let version = Version::parse(version).ok()?;
-        Some(Self { is_prerelease: !version.pre.is_empty(), version })
-    }
+/// Parses a version that is valid SemVer 2.0.0. `None` for another, or one whose numbers are too large for the parser: it counts
+/// as a release.
+fn semver(version: &str) -> Option<Version> {
+    Version::parse(version).ok()
 }
 
 /// A set of rows: its size, and the latest row of each strength.
@@ -256,15 +248,14 @@ struct Lines<'r> {
 }
 
 impl<'r> Lines<'r> {
-    fn new(asked: Vec<Line>) -> Self {
-        let mut known: Vec<Version> = asked.into_iter().map(|line| line.version).collect();
+    fn new(mut known: Vec<Version>) -> Self {
         known.sort_by(Version::cmp_precedence);
         known.dedup_by(|a, b| a.cmp_precedence(b) == Ordering::Equal);
         Self { tree: vec![Counts::default(); known.len() + 2], known, others: Counts::default() }
     }
 
-    fn add(&mut self, line: &Line, added: Counts<'r>) {
-        let is_not_above = |known: &Version| known.cmp_precedence(&line.version).is_le();
+    fn add(&mut self, version: &Version, added: Counts<'r>) {
+        let is_not_above = |known: &Version| known.cmp_precedence(version).is_le();
         let mut at = self.known.partition_point(is_not_above) + 1;
         while let Some(node) = self.tree.get_mut(at) {
             node.join(added);
@@ -273,8 +264,8 @@ impl<'r> Lines<'r> {
     }
 
     /// The counts below a version that is asked for.
-    fn below(&self, line: &Line) -> Counts<'r> {
-        let is_below = |known: &Version| known.cmp_precedence(&line.version).is_lt();
+    fn below(&self, version: &Version) -> Counts<'r> {
+        let is_below = |known: &Version| known.cmp_precedence(version).is_lt();
         self.first(self.known.partition_point(is_below) + 1)
     }
 

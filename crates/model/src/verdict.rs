@@ -101,6 +101,7 @@ words! {
     }
 
     /// The credential with which the publisher authenticated.
+    #[derive(Default)]
     Credential {
         /// A token for machines.
         AutomationToken = "automation_token",
@@ -113,6 +114,7 @@ words! {
         /// The token of a login session.
         SessionToken = "session_token",
         /// Not reported, or another word.
+        #[default]
         Unknown = "unknown",
     }
 

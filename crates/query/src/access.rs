@@ -108,7 +108,7 @@ impl Access {
                 tracing::info!("the file of the API tokens has changed and was read");
             }
             if let Some(error) = new_cause(&mut told, read.err()) {
-                tracing::error!(error, "the API tokens stay what they were");
+                tracing::error!(error, "the API tokens are unchanged");
             }
         }
     }

@@ -11,7 +11,7 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// The configuration file; without it config/query.toml, where it is there.
+    /// The configuration file; without it config/query.toml, if it exists.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

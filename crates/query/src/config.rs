@@ -29,7 +29,7 @@ pub struct QuerySettings {
     pub store: StoreSettings,
     /// The registry that is served.
     pub registry: RegistrySettings,
-    /// The limits of one request.
+    /// Limits of a request, and of all requests together.
     pub limits: Limits,
     /// The caches.
     pub cache: CacheSettings,

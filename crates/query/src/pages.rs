@@ -21,13 +21,14 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Code, QueryError};
 
 pub(crate) use self::history::{HISTORY, HistoryPage, history_variables};
-pub(crate) use self::home::{HomePage, SEARCH, Search, search_variables};
+pub(crate) use self::home::{SEARCH, Search, home, search_variables};
 pub(crate) use self::links::package_of_path;
 
 const STYLE: &str = include_str!("pages/style.css");
 
-/// Allows only the page's inline style sheet, the empty icon, and the search form of this host.
-static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+/// `Content-Security-Policy` of every page. Allows only the page's inline style sheet, the empty icon, and the search form of
+/// this host.
+pub(crate) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
     let text = format!(
         "default-src 'none'; style-src 'sha256-{style}'; img-src data:; base-uri 'none'; form-action 'self'; \
@@ -36,11 +37,6 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     // The fallback cannot happen, because base64 is visible ASCII. It would show a page without style.
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
-
-/// `Content-Security-Policy` of every page.
-pub(crate) fn policy() -> HeaderValue {
-    POLICY.clone()
-}
 
 /// The operator's notice (`http.notice`) at the top of a page; empty without one.
 pub(crate) fn notice(text: &str) -> Markup {

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::{releases, stories};
     use enrich::{Library, Places, Source};
-    use ingester::decode::{Decoded, decode};
+    use ingester::decode::decode;
     use ingester::{Evaluator, Header, Outcome, Record as KafkaRecord, Settings};
     use model::{Position, Publication, TfaReason, TorReason};
     use std::collections::HashSet;
@@ -150,7 +150,7 @@ mod tests {
         let mut names = HashSet::new();
         for story in stories {
             let record = envelope(story);
-            let Decoded::Event(event) = decode(&record, &rules) else { panic!("{record:?}") };
+            let Ok(Some(event)) = decode(&record, &rules) else { panic!("{record:?}") };
             names.insert((event.id.name.as_str().to_owned(), event.id.version.as_str().to_owned()));
         }
         let lockfile: serde_json::Value =

@@ -6,12 +6,11 @@
 
 use std::fmt::Write as _;
 
-pub use prometheus::{
-    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec,
-};
 use prometheus::{Error, HistogramOpts, Opts};
 pub use prometheus::{Error as RegistryError, Registry};
+pub use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
 
 /// One label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +111,6 @@ macro_rules! family {
 }
 
 single! {
-    Counter "counter" opts;
     IntCounter "counter" opts;
     Gauge "gauge" opts;
     IntGauge "gauge" opts;
@@ -120,7 +118,6 @@ single! {
 }
 
 family! {
-    CounterVec "counter" opts;
     IntCounterVec "counter" opts;
     GaugeVec "gauge" opts;
     IntGaugeVec "gauge" opts;

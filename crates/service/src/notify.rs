@@ -7,6 +7,7 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
+use crate::quiet::Quiet;
 
 /// How often to check for a change of the status to report.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,7 +20,8 @@ pub async fn report_to_supervisor(health: Arc<dyn Health>, stop: CancellationTok
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
-    tell(&[NotifyState::Ready]);
+    let quiet = Quiet::default();
+    tell(&quiet, &[NotifyState::Ready]);
     let watchdog = sd_notify::watchdog_enabled();
     // Half the time, as sd_watchdog_enabled(3) recommends.
     let every = watchdog.map_or(LOOK_EVERY, |within| LOOK_EVERY.min(within / 2));
@@ -30,24 +32,26 @@ pub async fn report_to_supervisor(health: Arc<dyn Health>, stop: CancellationTok
         // A line feed would end the status and begin another variable.
         let status = format!("{}{reason}", readiness.state.as_str()).replace('\n', " ");
         if status != told {
-            tell(&[NotifyState::Status(&status)]);
+            tell(&quiet, &[NotifyState::Status(&status)]);
             told = status;
         }
         if watchdog.is_some() && health.live() {
-            tell(&[NotifyState::Watchdog]);
+            tell(&quiet, &[NotifyState::Watchdog]);
         }
         tokio::select! {
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
-                tell(&[NotifyState::Stopping]);
+                tell(&quiet, &[NotifyState::Stopping]);
             }
             () = tokio::time::sleep(every) => {}
         }
     }
 }
 
-fn tell(news: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(news) {
-        tracing::warn!(%error, "the service manager was not told");
+fn tell(quiet: &Quiet, news: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(news)
+        && let Some(left_out) = quiet.next()
+    {
+        tracing::warn!(%error, left_out, "cannot notify the service manager");
     }
 }

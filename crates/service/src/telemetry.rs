@@ -70,8 +70,7 @@ pub fn init(settings: &LogSettings) -> Result<(), ConfigError> {
     let mut log = LOG.lock();
     if log.is_none() {
         let writer = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING);
-        let out = OneLine { out: io::stderr(), format: settings.format };
-        let (lines, writer) = writer.finish(Lines { out, lost: 0 });
+        let (lines, writer) = writer.finish(Lines::new(io::stderr(), settings.format));
         let _ = LOST.set(lines.error_counter());
         let into = lines.clone();
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(into);
@@ -158,44 +157,22 @@ fn event(format: LogFormat, level: Level, message: &str, lines: Option<usize>) -
     }
 }
 
-/// Writes lines, and then a line with the number of lines that were lost because the reader was too slow. It writes that line
-/// directly, because the full queue would lose it too.
+/// Writes each event as one line: a server's message, a file name or a client's header may contain line ends or a
+/// terminal's control sequences. An event that cannot be written is lost, because the work must continue if the reader
+/// has ended or the disk is full.
 struct Lines<W> {
-    out: OneLine<W>,
+    out: W,
+    format: LogFormat,
     /// The number of lost lines that have been reported.
     lost: usize,
 }
 
-impl<W: Write> Write for Lines<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(line);
-        let lost = LOST.get().map_or(0, ErrorCounter::dropped_lines);
-        if lost > self.lost {
-            let lines = lost - self.lost;
-            self.lost = lost;
-            let message = "log lines are lost: nobody took them in time";
-            let said = event(self.out.format, Level::WARN, message, Some(lines));
-            self.out.write_all(said.as_bytes())?;
-        }
-        written
+impl<W: Write> Lines<W> {
+    fn new(out: W, format: LogFormat) -> Self {
+        Self { out, format, lost: 0 }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-/// Writes each event as one line: a server's message, a file name or a client's header may contain line ends or a
-/// terminal's control sequences. An event that cannot be written is lost, because the work must continue if the reader
-/// has ended or the disk is full.
-struct OneLine<W> {
-    out: W,
-    format: LogFormat,
-}
-
-impl<W: Write> Write for OneLine<W> {
-    /// Writes a whole event, because the subscriber passes an event in one call.
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+    fn write_line(&mut self, event: &[u8]) {
         let (line, end) = match event.strip_suffix(b"\n") {
             Some(line) => (line, "\n"),
             None => (event, ""),
@@ -207,7 +184,23 @@ impl<W: Write> Write for OneLine<W> {
             LogFormat::Json => escaped(&text, |letter| format!("\\u{:04x}", u32::from(letter))),
         };
         let _ = self.out.write_all((clean.into_owned() + end).as_bytes());
-        Ok(event.len())
+    }
+}
+
+impl<W: Write> Write for Lines<W> {
+    /// Writes a whole event, because the subscriber passes an event in one call; then a line with the number of lines that were
+    /// lost because the reader was too slow. It writes that line directly, because the full queue would lose it too.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.write_line(line);
+        let lost = LOST.get().map_or(0, ErrorCounter::dropped_lines);
+        if lost > self.lost {
+            let lines = lost - self.lost;
+            self.lost = lost;
+            let message = "log lines are lost: the reader was too slow";
+            let said = event(self.format, Level::WARN, message, Some(lines));
+            self.write_line(said.as_bytes());
+        }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -244,7 +237,7 @@ mod tests {
     fn an_event_is_one_line_whatever_is_in_it() {
         let written = |event: &str| {
             let mut lines = Vec::new();
-            let mut one = OneLine { out: &mut lines, format: LogFormat::Text };
+            let mut one = Lines::new(&mut lines, LogFormat::Text);
             one.write_all(event.as_bytes()).unwrap();
             String::from_utf8(lines).unwrap()
         };
@@ -257,7 +250,7 @@ mod tests {
     #[test]
     fn a_log_that_takes_nothing_is_no_error() {
         // A slice without space.
-        let mut full = OneLine { out: &mut [][..], format: LogFormat::Text };
+        let mut full = Lines::new(&mut [][..], LogFormat::Text);
         full.write_all(b"INFO: lost\n").unwrap();
     }
 

@@ -69,8 +69,7 @@ async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Resul
             rights.extend(may.map(|may| (format!("{right} on {table}"), may)));
         }
     }
-    let create = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
-    let create = sqlx::query_scalar(create).fetch_one(&mut *connection).await?;
+    let create = sqlx::query_scalar(postgres::MAY_CREATE).fetch_one(&mut *connection).await?;
     let version: String =
         sqlx::query_scalar("SHOW server_version").fetch_one(&mut *connection).await?;
     let state = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
@@ -120,7 +119,7 @@ async fn ask_sqlite(options: sqlx::sqlite::SqliteConnectOptions) -> Result<Acces
         let folder = sqlite::folder_of(&file).unwrap_or(Path::new("."));
         let writable = sqlite::is_writable(folder);
         let (pending, unknown) = compare(&sqlite::MIGRATOR, &[]);
-        let database = "SQLite, a file still to be made".to_owned();
+        let database = "SQLite, the file does not exist yet".to_owned();
         return Ok(Access {
             database,
             create: writable,

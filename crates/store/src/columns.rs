@@ -1,8 +1,8 @@
 //! The columns of a row in the databases: their types, and a publication from a row's values.
 
 use model::{
-    Actor, COLUMN_COUNT, Credential, EventIdentity, Integrity, PackageName, Publication,
-    PublicationId, PublicationInfo, TfaReason, Timestamp, TorReason, Username,
+    Actor, COLUMN_COUNT, Credential, EventIdentity, Integrity, Publication, PublicationId,
+    PublicationInfo, TfaReason, Timestamp, TorReason, Username,
 };
 
 use crate::Error;
@@ -107,11 +107,6 @@ pub(crate) fn publication(source: &impl Source, id: PublicationId) -> Result<Pub
         generation: source.number(13)?,
         identity: EventIdentity(identity),
     })
-}
-
-/// The package name in a row.
-pub(crate) fn name(text: &str) -> Result<PackageName, Error> {
-    Ok(PackageName::new(text)?)
 }
 
 /// The key of a row.

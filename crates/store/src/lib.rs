@@ -33,8 +33,7 @@ pub use error::Error;
 pub use filter::{Cursor, Filter, Flag, Order};
 pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
 pub use positions::{
-    Account, Advance, Advanced, Claimed, DatabaseId, GroupAccount, PositionKey, Positions,
-    TablePosition,
+    Account, Advance, Advanced, Claimed, DatabaseId, PositionKey, Positions, TablePosition,
 };
 pub use postgres::{PostgresReader, PostgresWriter};
 pub use retry::{Refused, Retrying, WaitCause, WaitObserver, Written};
@@ -76,8 +75,8 @@ pub trait PublicationWriter: Send + Sync {
     async fn record(&self, records: &[Publication]) -> Result<Recorded, Error>;
 
     /// Tests whether the table accepts and keeps a typical row (every field set, at its maximum length, with non-ASCII
-    /// letters), and then the same row with a higher revision. Nothing is kept after the test. If a row is refused while this test passes, the row's data is at fault, else the table. A
-    /// store that never refuses a row has nothing to test.
+    /// letters), and then the same row with a higher revision. Nothing is kept after the test. If a row is refused while this
+    /// test passes, the row's data is at fault, else the table. A store that never refuses a row has nothing to test.
     ///
     /// # Errors
     /// The reason why the row is refused, as [`PublicationWriter::record`].

@@ -37,15 +37,6 @@ pub struct Account {
     pub position: Option<TablePosition>,
 }
 
-/// The account of a partition of a group, with its topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupAccount {
-    /// The topic's id.
-    pub topic_id: String,
-    /// The account of the partition.
-    pub account: Account,
-}
-
 /// The identity of the database that answered. PostgreSQL: the database's OID, the server's address and its timeline,
 /// so that a restored database and a promoted standby differ. SQLite: device and inode of the file. A position is valid
 /// only in the database that stored it, because another database may lack rows that were written shortly before.
@@ -112,8 +103,8 @@ pub trait Positions: Send + Sync {
     /// - another database: rows written since the last advance may be missing in it.
     async fn advance(&self, key: &PositionKey, positions: &[Advance]) -> Result<Advanced, Error>;
 
-    /// Reads all accounts of a group, by topic and partition.
-    async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error>;
+    /// Reads all accounts of a group, each with its topic's id, by topic and partition.
+    async fn accounts(&self, group: &str) -> Result<Vec<(String, Account)>, Error>;
 }
 
 /// Sorts accounts into the order of the requested partitions.

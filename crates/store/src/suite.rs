@@ -18,8 +18,8 @@ use proptest::test_runner::{Config, TestRunner};
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::{
-    Account, Advance, Cursor, DatabaseId, Error, Filter, Flag, GroupAccount, JobProgress, JobState,
-    JobUpdate, NewJob, Order, PositionKey, PublicationReader, PublicationTable, Recorded, RowsRead,
+    Account, Advance, Cursor, DatabaseId, Error, Filter, Flag, JobProgress, JobState, JobUpdate,
+    NewJob, Order, PositionKey, PublicationReader, PublicationTable, Recorded, RowsRead,
     StoreSettings, TablePosition,
 };
 

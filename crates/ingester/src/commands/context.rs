@@ -88,11 +88,7 @@ impl Context {
     pub(crate) async fn table_generation(&self) -> anyhow::Result<u32> {
         let table =
             self.store.generation().await.context("asking the table; `migrate` makes it")?;
-        let ours = self.settings.enrich.generation;
-        anyhow::ensure!(
-            ours >= table,
-            "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
-        );
+        self.settings.check_generation(table)?;
         Ok(table)
     }
 
@@ -113,15 +109,6 @@ impl Context {
         .await
     }
 
-    /// The ingest loop that writes to these rows; rejected records are only counted.
-    pub(crate) fn ingest(
-        &self,
-        rows: Arc<dyn RowStore>,
-        observer: Box<dyn BatchObserver>,
-    ) -> Ingest {
-        self.ingest_with(rows, None, observer)
-    }
-
     /// The ingest loop that writes to the table; rejected records are also sent to the dead-letter topic.
     ///
     /// # Errors
@@ -136,10 +123,11 @@ impl Context {
         }
         let topic = Box::new(DeadLetters::open(&self.settings).map_err(kafka::refused)?);
         let delivery = Delivery { topic, observer: self.waits.clone() };
-        Ok(self.ingest_with(self.store.clone(), Some(delivery), observer))
+        Ok(self.ingest(self.store.clone(), Some(delivery), observer))
     }
 
-    fn ingest_with(
+    /// The ingest loop that writes to these rows; without a delivery, rejected records are only counted.
+    pub(crate) fn ingest(
         &self,
         rows: Arc<dyn RowStore>,
         dead_letters: Option<Delivery>,

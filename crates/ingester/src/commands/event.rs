@@ -144,7 +144,7 @@ impl From<Outcome> for CheckedEvent {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Row(publication) => Self::Row(publication.into()),
-            Outcome::Skip(_) => Self::Skipped(true),
+            Outcome::Skip => Self::Skipped(true),
             Outcome::Reject(rejection) => Self::Rejected {
                 code: rejection.code.as_str(),
                 stage: rejection.code.stage(),

@@ -13,22 +13,6 @@ use crate::settings::Settings;
 /// The size of the buffer for queries, whose answers are not records.
 const QUESTION_KIB: u64 = 1_024;
 
-/// The offsets of a topic between two bounds, for these partitions, or for all if there are none.
-///
-/// # Errors
-/// If the broker does not answer, or does not have the topic or one of the partitions.
-pub(crate) async fn find(
-    settings: &Settings,
-    topic: String,
-    partitions: Vec<i32>,
-    bounds: (Bound, Bound),
-) -> anyhow::Result<OffsetRanges> {
-    ask(settings, move |reader| {
-        between(reader, &topic, &reader.partitions(&topic, &partitions)?, bounds)
-    })
-    .await
-}
-
 /// Runs a query to the broker on a blocking thread.
 ///
 /// # Errors

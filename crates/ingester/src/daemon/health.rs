@@ -128,14 +128,6 @@ struct Pause {
     since: Instant,
 }
 
-/// A long pause, for a line in the log.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Lasting {
-    pub(crate) cause: PauseCause,
-    pub(crate) reason: String,
-    pub(crate) lasted: Duration,
-}
-
 impl Health {
     /// How long the poll thread has not reported; zero before its first report.
     fn silence(&self) -> Duration {
@@ -240,15 +232,12 @@ impl Health {
         }
     }
 
-    /// The pauses that have lasted at least this long, the most serious first.
-    pub(crate) fn lasting(&self, at_least: Duration) -> Vec<Lasting> {
+    /// The pauses that have lasted at least this long, with the reason and how long each has lasted, the most serious first.
+    pub(crate) fn lasting(&self, at_least: Duration) -> Vec<(PauseCause, String, Duration)> {
         let parts = self.parts.lock();
-        let lasting = parts.pauses.iter().map(|(&cause, pause)| Lasting {
-            cause,
-            reason: pause.reason.clone(),
-            lasted: pause.since.elapsed(),
-        });
-        lasting.filter(|lasting| lasting.lasted >= at_least).collect()
+        let pauses = parts.pauses.iter();
+        let lasting = pauses.map(|(&cause, it)| (cause, it.reason.clone(), it.since.elapsed()));
+        lasting.filter(|(.., lasted)| *lasted >= at_least).collect()
     }
 
     /// Removes a waiter from a cause. Returns whether it was the last.
@@ -400,8 +389,8 @@ mod tests {
         assert_eq!(health.ready().reason.as_deref(), Some(reason));
         let first = health.lasting(Duration::ZERO).remove(0);
         health.waiting(cause, "too many clients".into());
-        let later = health.lasting(first.lasted).remove(0);
-        assert_eq!((later.cause, later.reason.as_str()), (cause, "too many clients"));
+        let later = health.lasting(first.2).remove(0);
+        assert_eq!((later.0, later.1.as_str()), (cause, "too many clients"));
         assert_eq!(health.lasting(Duration::from_secs(60)), []);
         health.recovered(cause);
         health.recovered(cause);

@@ -1,13 +1,14 @@
 //! The lag of each partition, in records and in seconds.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::daemon::metrics::IngesterMetrics;
 use crate::daemon::partition_state::Window;
 use crate::kafka::PartitionEnd;
+use crate::pipeline;
 use crate::pipeline::ports::{AssignmentId, WrittenOffsets};
 use crate::record::Record;
 
@@ -82,8 +83,7 @@ impl Lag {
 
     /// Sets the lag metrics of the assigned partitions, and removes those of all others.
     pub(crate) fn show(&self, metrics: &IngesterMetrics, topic: &str, ends: &[PartitionEnd]) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let now = pipeline::now().as_micros() / 1_000;
         let (looked, paused) = (Instant::now(), metrics.paused.get() != 0);
         let mut inner = self.0.lock();
         for end in ends {

@@ -41,11 +41,9 @@ const DATABASE_WATCH: Duration = Duration::from_secs(5);
 
 /// An ingester whose admin listener is bound.
 pub struct Ingester {
-    settings: Settings,
     admin: AdminServer,
     registry: Registry,
-    metrics: Arc<IngesterMetrics>,
-    health: Arc<Health>,
+    work: Work,
 }
 
 impl Ingester {
@@ -59,7 +57,7 @@ impl Ingester {
         metrics.show_sources(crate::evidence::configured(&settings));
         let health = Arc::new(Health::new(settings.kafka.revoke_timeout, metrics.paused.clone()));
         let admin = AdminServer::bind(settings.admin.listen).await?;
-        Ok(Self { settings, admin, registry, metrics, health })
+        Ok(Self { admin, registry, work: Work { settings, metrics, health } })
     }
 
     /// The address of the admin listener.
@@ -71,13 +69,13 @@ impl Ingester {
     /// The state that the probes report, for notifications to a supervisor.
     #[must_use]
     pub fn health(&self) -> Arc<dyn service::admin::Health> {
-        self.health.clone()
+        self.work.health.clone()
     }
 
     /// The metrics, for a process that embeds the ingester.
     #[must_use]
     pub fn metrics(&self) -> Arc<IngesterMetrics> {
-        self.metrics.clone()
+        self.work.metrics.clone()
     }
 
     /// Ingests until `stop` is cancelled, then writes and commits the records that were read and leaves the group, within
@@ -87,23 +85,18 @@ impl Ingester {
     /// An error that needs a restart or an operator: a fatal error of the store or of the Kafka client, an invalid
     /// setting, a generation lower than the table's.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let serving = CancellationToken::new();
-        let admin = tokio::spawn(self.admin.serve(
-            self.registry.clone(),
-            self.health.clone(),
-            serving.clone(),
-        ));
-        let work =
-            Work { settings: self.settings, metrics: self.metrics, health: self.health.clone() };
-        let grace = work.settings.shutdown.grace;
+        let (serving, health) = (CancellationToken::new(), self.work.health.clone());
+        let admin =
+            tokio::spawn(self.admin.serve(self.registry.clone(), health.clone(), serving.clone()));
+        let grace = self.work.settings.shutdown.grace;
         let over = async {
             stop.cancelled().await;
-            self.health.stopping();
+            health.stopping();
             tracing::info!("stopping");
             tokio::time::sleep(grace).await;
         };
         let result = tokio::select! {
-            result = work.run(stop.clone()) => result,
+            result = self.work.run(stop.clone()) => result,
             () = over => {
                 tracing::warn!("not everything was written in time; the rest is read again after the committed offsets");
                 Ok(())
@@ -222,12 +215,7 @@ impl Work {
     async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
         self.health.starts_with("waiting for the database and its migrations");
         store.migrate().await?;
-        let table = store.generation().await?;
-        let ours = self.settings.enrich.generation;
-        anyhow::ensure!(
-            ours >= table,
-            "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
-        );
+        self.settings.check_generation(store.generation().await?)?;
         self.health.starts_with("joining the consumer group");
         Ok(())
     }

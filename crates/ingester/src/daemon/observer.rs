@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use store::{WaitCause, WaitObserver};
 
@@ -12,6 +11,7 @@ use crate::daemon::metrics::{IngesterMetrics, Verdicts};
 use crate::daemon::rejection_limit::RejectionLimit;
 use crate::daemon::replays::Replays;
 use crate::kafka::{GroupObserver, GroupWait, PartitionEnd};
+use crate::pipeline;
 use crate::pipeline::batch::{Batch, WrittenBatch};
 use crate::pipeline::evaluate::Outcome;
 use crate::pipeline::ports::{
@@ -57,7 +57,7 @@ impl LiveObserver {
             self.metrics.dead_letters_total.with_label_values(&[rejection.code.as_str()]).inc();
         }
         self.metrics.disputed_total.inc_by(recorded.disputed);
-        let now = since_1970().as_secs_f64();
+        let now = pipeline::now().as_micros() as f64 / 1e6;
         let latencies = self.metrics.publish_to_row_seconds.local();
         for timestamp in batch.records.iter().filter_map(|record| record.timestamp) {
             latencies.observe((now - timestamp as f64 / 1_000.0).max(0.0));
@@ -97,10 +97,6 @@ fn oldest(batch: &Batch) -> Oldest {
         }
     }
     oldest
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The observer of all waits for the environment: updates health and metrics, and logs the start and the end of a wait.
@@ -185,7 +181,10 @@ impl GroupObserver for GroupWatch {
     }
 
     fn has(&self, what: GroupWait) {
-        self.health.resume(what.into());
+        let cause = PauseCause::from(what);
+        if self.health.resume(cause) {
+            tracing::info!(cause = cause.as_str(), "recovered: reading resumes");
+        }
     }
 
     fn lost(&self, records: u64) {

@@ -28,7 +28,7 @@ impl RejectionLimit {
     pub(crate) fn evaluated(&mut self, outcome: &Outcome) -> ControlFlow<()> {
         match outcome {
             Outcome::Row(_) => self.in_a_row = 0,
-            Outcome::Skip(_) => {}
+            Outcome::Skip => {}
             Outcome::Reject(rejection) => {
                 self.in_a_row += 1;
                 if self.in_a_row == self.max {
@@ -61,7 +61,6 @@ mod tests {
     use service::admin::Health as _;
 
     use super::*;
-    use crate::decode::SkipReason;
     use crate::decode::rejection::{Code, Rejection};
     use crate::pipeline::ports::WrittenOffsets;
 
@@ -84,7 +83,7 @@ mod tests {
         let source = Arc::new(Source::default());
         let row = crate::pipeline::tests::row(0);
         let rejection = || Outcome::Reject(Rejection::new(Code::NotJson, "cut"));
-        let skip = Outcome::Skip(SkipReason::Tombstone);
+        let skip = Outcome::Skip;
         let mut limit = RejectionLimit::new(2, health.clone(), source.clone());
         for outcome in [&rejection(), &row, &rejection(), &skip] {
             assert!(limit.evaluated(outcome).is_continue());

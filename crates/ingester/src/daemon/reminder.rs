@@ -27,9 +27,8 @@ pub(crate) async fn watch_poll_thread(
 /// Logs once a minute the waits that last at least half as long, each with its latest reason.
 pub(crate) async fn remind(health: Arc<Health>, stop: CancellationToken) -> anyhow::Result<()> {
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        for lasting in health.lasting(EVERY / 2) {
-            let seconds = lasting.lasted.as_secs();
-            let (cause, reason) = (lasting.cause.as_str(), lasting.reason);
+        for (cause, reason, lasted) in health.lasting(EVERY / 2) {
+            let (cause, seconds) = (cause.as_str(), lasted.as_secs());
             tracing::warn!(cause, reason, seconds, "still waiting");
         }
     }

@@ -38,37 +38,15 @@ pub struct DecodeRules {
     pub max_event_bytes: usize,
 }
 
-/// Why a record is skipped although it is not wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SkipReason {
-    /// The value is null.
-    Tombstone,
-    /// Another event type.
-    OtherType,
-}
-
-/// The result of decoding a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decoded<'a> {
-    /// A publish event, checked.
-    Event(PublishEvent<'a>),
-    /// A record without a result.
-    Skip(SkipReason),
-    /// A record that becomes a dead letter.
-    Reject(Rejection),
-}
-
-/// Decodes one record.
-#[must_use]
-pub fn decode<'a>(record: &'a Record, rules: &DecodeRules) -> Decoded<'a> {
-    let Some(value) = record.value.as_deref() else {
-        return Decoded::Skip(SkipReason::Tombstone);
-    };
-    match read(record, value, rules) {
-        Ok(Some(event)) => Decoded::Event(event),
-        Ok(None) => Decoded::Skip(SkipReason::OtherType),
-        Err(rejection) => Decoded::Reject(rejection),
-    }
+/// Decodes one record. `None` if it is skipped although it is not wrong: a tombstone, or an event of another type.
+///
+/// # Errors
+/// The [`Rejection`] of a record that becomes a dead letter.
+pub fn decode<'a>(
+    record: &'a Record,
+    rules: &DecodeRules,
+) -> Result<Option<PublishEvent<'a>>, Rejection> {
+    record.value.as_deref().map_or(Ok(None), |value| read(record, value, rules))
 }
 
 /// Decodes a value; `None` for an event of another type.

@@ -6,7 +6,7 @@ pub(crate) mod settle;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use enrich::{Change, ExitHistory, Library, Places, Refusal, Refused, Source};
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::evidence::settle::SettledPartitions;
+pub(crate) use crate::pipeline::now;
 use crate::settings::Settings;
 
 /// How often the ages of the lists are told while a refresh runs.
@@ -222,12 +223,6 @@ pub(crate) fn places(settings: &Settings) -> Places {
 pub(crate) fn configured(settings: &Settings) -> impl Iterator<Item = Source> {
     let places = places(settings);
     Source::ALL.into_iter().filter(move |source| places.of(*source).is_some())
-}
-
-/// The clock for lists; it is never used for records.
-pub(crate) fn now() -> Timestamp {
-    Timestamp::from_micros(0)
-        .after(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 #[cfg(test)]

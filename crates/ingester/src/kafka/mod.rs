@@ -20,9 +20,7 @@ pub(crate) use ffi::Group;
 pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
 /// The pure parts that the simulation runs.
 #[cfg(test)]
-pub(crate) use group::{
-    CommitQueue, Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict,
-};
+pub(crate) use group::{CommitQueue, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict};
 pub(crate) use inspect::{GroupPosition, Inspected, Right, TopicFacts, inspect};
 pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
 pub(crate) use range::{BACKGROUND_KIB, Bound, OffsetRanges, RangeReader, RateLimit, read_since};

@@ -98,6 +98,20 @@ impl OffsetRanges {
         self.partitions.retain(|range| range.first < range.end);
     }
 
+    fn not_empty(&self) -> impl Iterator<Item = &PartitionRange> {
+        self.partitions.iter().filter(|range| range.first < range.end)
+    }
+
+    /// The partitions that have offsets to read, at their first offsets.
+    fn assignment(&self) -> KafkaResult<TopicPartitionList> {
+        let mut assignment = TopicPartitionList::new();
+        for range in self.not_empty() {
+            let first = Offset::Offset(range.first);
+            assignment.add_partition_offset(&self.topic, range.partition, first)?;
+        }
+        Ok(assignment)
+    }
+
     fn includes(&self, timestamp: Option<i64>) -> bool {
         timestamp.is_none_or(|timestamp| {
             self.not_before.is_none_or(|first| timestamp >= first)
@@ -257,12 +271,7 @@ impl RangeReader {
 
     /// The average size of the first records of the ranges in bytes; `None` where none came in time.
     pub(crate) fn sample(&self, ranges: &OffsetRanges) -> KafkaResult<Option<u64>> {
-        let mut assignment = TopicPartitionList::new();
-        for range in &ranges.partitions {
-            let first = Offset::Offset(range.first);
-            assignment.add_partition_offset(&ranges.topic, range.partition, first)?;
-        }
-        self.consumer.assign(&assignment)?;
+        self.consumer.assign(&ranges.assignment()?)?;
         let mut arena = RecordArena::new(ranges.topic.as_str().into());
         let deadline = Instant::now() + SAMPLE;
         let (mut records, mut bytes) = (0, 0);

@@ -75,7 +75,7 @@ impl Batch {
                 self.bytes += record.size();
                 self.rejected.push((rejection, record));
             }
-            Outcome::Skip(_) => self.skipped += 1,
+            Outcome::Skip => self.skipped += 1,
         }
     }
 

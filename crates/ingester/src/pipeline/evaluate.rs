@@ -6,7 +6,7 @@ use enrich::{ExitHistory, TfaRules, tfa, tor};
 use model::Publication;
 
 use crate::decode::rejection::Rejection;
-use crate::decode::{DecodeRules, Decoded, SkipReason, decode};
+use crate::decode::{DecodeRules, decode};
 use crate::record::Record;
 use crate::settings::Settings;
 
@@ -16,7 +16,7 @@ pub enum Outcome {
     /// A row.
     Row(Publication),
     /// Nothing is written.
-    Skip(SkipReason),
+    Skip,
     /// A dead letter.
     Reject(Rejection),
 }
@@ -49,13 +49,13 @@ impl Evaluator {
     #[must_use]
     pub fn evaluate(&self, record: &Record) -> Outcome {
         match decode(record, &self.decode) {
-            Decoded::Event(event) => {
+            Ok(Some(event)) => {
                 let tor = tor::verdict(&event, &self.history);
                 let tfa = tfa::verdict(&event, &self.tfa);
                 Outcome::Row(Publication::new(event, tor, tfa, self.generation))
             }
-            Decoded::Skip(reason) => Outcome::Skip(reason),
-            Decoded::Reject(rejection) => Outcome::Reject(rejection),
+            Ok(None) => Outcome::Skip,
+            Err(rejection) => Outcome::Reject(rejection),
         }
     }
 }

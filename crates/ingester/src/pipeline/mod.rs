@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use model::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
@@ -23,6 +24,11 @@ use crate::pipeline::evaluate::Evaluator;
 use crate::pipeline::ports::{BatchObserver, Chunk, Evidence, SourceError, SourceEvent};
 use crate::pipeline::write::Writer;
 use crate::settings::{Settings, in_memory};
+
+/// The clock of this host. Decoding does not use it.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_micros(0).after(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
+}
 
 /// The reason why the loop ended before its source.
 #[derive(Debug, thiserror::Error)]

@@ -17,9 +17,7 @@ pub(super) fn check(brokers: &str) -> Result<(), &'static str> {
     if addresses.all(is_address) {
         Ok(())
     } else {
-        Err(
-            "must be HOST:PORT, separated by commas; a user and a password belong into kafka.client",
-        )
+        Err("must be HOST:PORT, separated by commas; a user and a password belong in kafka.client")
     }
 }
 

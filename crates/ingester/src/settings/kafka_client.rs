@@ -94,7 +94,7 @@ const INSTEAD: [(&[&str], &str); 13] = [
         "use log.filter (target librdkafka)",
     ),
 ];
-const OTHERWISE: &str = "is not taken: set by kafka.client are security, connection, session, fetching and compression; \
+const OTHERWISE: &str = "is not accepted: kafka.client sets only security, connection, session, fetching and compression; \
                          crates/ingester/README.md lists the keys";
 
 /// The limit of an unpacked batch.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::process::{Process, Queue};
 use super::world::{CommitRequest, Committed, Shared, TableMode, World};
 use crate::kafka::commit_metadata::CommitMetadata;
-use crate::kafka::{Decision, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict};
+use crate::kafka::{Facts, KnownLog, LogPosition, Refusal, Verdict, verdict};
 use crate::pipeline::ports::{Chunk, SourceEvent};
 
 /// How long a revocation waits for the loop.
@@ -408,12 +408,10 @@ fn choose_start(
         ..Facts::default()
     };
     let start = loop {
-        match facts.decide() {
-            Decision::Start(start) => break start,
-            Decision::AskWatermarks => {
-                facts.watermarks = Some((world.log(partition).low, world.log(partition).high()));
-            }
+        if let Some(start) = facts.decide() {
+            break start;
         }
+        facts.watermarks = Some((world.log(partition).low, world.log(partition).high()));
     };
     let at = start.position.offset;
     let known = queue.with(|queue| queue.written_before(partition));

@@ -191,7 +191,7 @@ impl World {
             Outcome::Row(row) if kind == 3 => Expected::RefusedRow(row),
             Outcome::Row(row) => Expected::Row(row),
             Outcome::Reject(_) => Expected::Rejected,
-            Outcome::Skip(_) => Expected::Skipped,
+            Outcome::Skip => Expected::Skipped,
         };
         if let Expected::Row(row) | Expected::RefusedRow(row) = &expected {
             self.by_identity.insert(row.identity, number);

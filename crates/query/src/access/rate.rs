@@ -73,6 +73,10 @@ impl Limiter {
     }
 
     fn take_at(&self, client: Client, cost: u64, now: u64) -> Result<(), Duration> {
+        // The request was paid before; meanwhile another request may have taken more than there was.
+        if cost == 0 {
+            return Ok(());
+        }
         let mut table = self.full_at.lock();
         let buckets = self.buckets(&table, client, cost, now);
         let fullest = buckets.iter().flatten().map(|(_, after)| *after).max().unwrap_or(now);
@@ -250,6 +254,7 @@ mod tests {
         limiter.take_afterwards_at(client(1), 130, 0);
         assert_eq!(limiter.status_at(client(1), 0), RateStatus { remaining: 0, reset: 130 });
         assert_eq!(limiter.take_at(client(1), 1, 0), Err(Duration::from_secs(31)));
+        assert_eq!(limiter.take_at(client(1), 0, 0), Ok(()), "nothing is asked for");
         limiter.take_afterwards_at(client(1), 1_000_000, 0);
         assert_eq!(limiter.take_at(client(1), 1, 0), Err(Duration::from_secs(101)));
         assert_eq!(limiter.take_at(client(1), 1, 101 * SECOND), Ok(()));

@@ -69,7 +69,7 @@ impl Context {
             return Err(refusal.written_as(media));
         }
         let peer = head.extensions.get::<Peer>().cloned();
-        let address = peer.as_ref().map_or(UNKNOWN_PEER, Peer::address);
+        let address = peer.as_ref().map_or(UNKNOWN_PEER, |peer| peer.address);
         Ok(Self {
             media,
             client: app.access.address(headers, address),

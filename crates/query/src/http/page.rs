@@ -15,7 +15,7 @@ use super::request::pairs;
 use super::response::{Refusal, answer};
 use crate::error::{Code, QueryError};
 use crate::execute::Executed;
-use crate::pages::{self, HistoryPage, HomePage, Search};
+use crate::pages::{self, HistoryPage, Search};
 
 /// `GET /`; with `prefix` and `after` a search for names. The page itself needs no token, like GraphiQL and the schema.
 /// A search does.
@@ -65,15 +65,14 @@ impl App {
     async fn home(&self, context: &Context, given: &PageParameters) -> Result<Response, Refusal> {
         let (notice, ecosystem) = (&self.settings.http.notice, &self.settings.registry.ecosystem);
         let Some(prefix) = &given.own else {
-            let page = HomePage { notice, ecosystem, search: None }.html();
-            return self.page(context, page, 0).await;
+            return self.page(context, pages::home(notice, ecosystem, None), 0).await;
         };
         let after = given.after.as_deref();
         let variables = pages::search_variables(prefix, after);
         let (fetched, asked) = self.ask(context, pages::SEARCH, &variables).await?;
         let names = fetched.searches.first().map_or(&[][..], Vec::as_slice);
-        let search = Some(Search { prefix, after, names });
-        self.page(context, HomePage { notice, ecosystem, search }.html(), asked).await
+        let search = Search { prefix, after, names };
+        self.page(context, pages::home(notice, ecosystem, Some(&search)), asked).await
     }
 
     async fn package(&self, context: &Context, uri: &Uri) -> Result<Response, Refusal> {

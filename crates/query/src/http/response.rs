@@ -56,7 +56,7 @@ impl Media {
     fn describe(self, headers: &mut HeaderMap) {
         headers.insert(header::CONTENT_TYPE, self.content_type());
         if self == Self::Html {
-            headers.insert(header::CONTENT_SECURITY_POLICY, pages::policy());
+            headers.insert(header::CONTENT_SECURITY_POLICY, pages::POLICY.clone());
             // Package names may be private, so they must not reach other sites as a referrer.
             let referrer = HeaderValue::from_static("no-referrer");
             headers.insert(header::REFERRER_POLICY, referrer);

@@ -31,16 +31,6 @@ pub(crate) struct Search<'a> {
     pub(crate) names: &'a [PackageName],
 }
 
-/// The data of the first page.
-pub(crate) struct HomePage<'a> {
-    /// `http.notice`
-    pub(crate) notice: &'a str,
-    /// The purl type of the registry.
-    pub(crate) ecosystem: &'a str,
-    /// The search, when the request has one.
-    pub(crate) search: Option<Search<'a>>,
-}
-
 /// The variables of [`SEARCH`].
 pub(crate) fn search_variables(prefix: &str, after: Option<&str>) -> Box<RawValue> {
     let variables = serde_json::json!({"prefix": prefix, "first": SEARCH_NAMES, "after": after});
@@ -48,34 +38,33 @@ pub(crate) fn search_variables(prefix: &str, after: Option<&str>) -> Box<RawValu
     to_raw_value(&variables).unwrap_or_default()
 }
 
-impl HomePage<'_> {
-    pub(crate) fn html(&self) -> Markup {
-        let prefix = self.search.as_ref().map_or("", |search| search.prefix);
-        let content = html! {
-            @if let Some(search) = &self.search {
-                h1 { "Packages that begin with " code.name { (visible(prefix)) } }
-                (search_form(prefix))
-                (search.html())
-            } @else {
-                h1 { "How was this version published?" }
-                p.lead {
-                    "Who published a package version, when, with a second factor, by a trusted publisher or neither, and "
-                    "whether the publisher's address was a Tor exit at that time. Each with its reason, and with “not "
-                    "known” where it is not known. This service has the publications of one registry: "
-                    code { (self.ecosystem) } "."
-                }
-                (search_form(""))
-                (example())
-                (onward())
+/// The first page, with the results of the search when the request has one. `ecosystem`: the purl type of the registry.
+pub(crate) fn home(notice: &str, ecosystem: &str, search: Option<&Search<'_>>) -> Markup {
+    let prefix = search.map_or("", |search| search.prefix);
+    let content = html! {
+        @if let Some(search) = search {
+            h1 { "Packages that begin with " code.name { (visible(prefix)) } }
+            (search_form(prefix))
+            (search.html())
+        } @else {
+            h1 { "How was this version published?" }
+            p.lead {
+                "Who published a package version, when, with a second factor, by a trusted publisher or neither, and "
+                "whether the publisher's address was a Tor exit at that time. Each with its reason, and with “not "
+                "known” where it is not known. This service has the publications of one registry: "
+                code { (ecosystem) } "."
             }
-        };
-        let title = if self.search.is_some() {
-            format!("{} · Search · Publication insights", visible(prefix))
-        } else {
-            "Publication insights".to_owned()
-        };
-        page(&title, self.notice, false, &content)
-    }
+            (search_form(""))
+            (example())
+            (onward())
+        }
+    };
+    let title = if search.is_some() {
+        format!("{} · Search · Publication insights", visible(prefix))
+    } else {
+        "Publication insights".to_owned()
+    };
+    page(&title, notice, false, &content)
 }
 
 impl Search<'_> {

@@ -28,9 +28,10 @@ pub(super) struct Crowd {
 
 /// An open connection and its state.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub struct Connection {
     id: u64,
-    pub(super) address: IpAddr,
+    /// The client's address, or its proxy's.
+    pub address: IpAddr,
     /// The address; for IPv6 its /64 network, because a customer usually has a whole /64.
     network: IpAddr,
     rate: f64,
@@ -136,7 +137,8 @@ impl Crowd {
     }
 }
 
-/// The connection that has been idle for the longest, else the one that has been sending for the longest.
+/// The connection that has been idle for the longest; else the oldest whose request may still be arriving: its body is
+/// incomplete, or it has been idle for less than `FRESH`.
 fn oldest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Option<u64> {
     let now = Instant::now();
     let waiting = connections.filter_map(|other| {
@@ -173,8 +175,8 @@ impl Connection {
         }
     }
 
-    /// Closes the connection.
-    pub(super) fn cut(&self) {
+    /// Closes the connection at once.
+    pub fn cut(&self) {
         self.cut.notify_one();
     }
 
@@ -198,8 +200,9 @@ impl Connection {
         state.since = Instant::now();
     }
 
-    /// The request waits for its client from now on, or no longer.
-    pub(super) fn receives(&self, is_receiving: bool) {
+    /// Reports whether the present request waits for its client to send more of the body. Meanwhile the connection may be closed
+    /// for a new one.
+    pub fn receives(&self, is_receiving: bool) {
         self.state.lock().is_receiving = is_receiving;
     }
 
@@ -239,7 +242,10 @@ impl Connection {
         self.behind_by(&state)
     }
 
-    pub(super) fn behind(&self) -> Duration {
+    /// How far the client is behind the minimum rate with the present response: the time in which it could catch up at
+    /// that rate. Zero while no response waits for the client.
+    #[must_use]
+    pub fn behind(&self) -> Duration {
         let state = self.state.lock();
         if state.is_sending { self.behind_by(&state) } else { Duration::ZERO }
     }

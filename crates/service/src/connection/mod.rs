@@ -28,8 +28,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-pub use self::crowd::SHORT_HEAD;
-use self::crowd::{Connection, Crowd};
+use self::crowd::Crowd;
+pub use self::crowd::{Connection, SHORT_HEAD};
 use self::stream::Guarded;
 use crate::metrics::IntGauge;
 use crate::quiet::Quiet;
@@ -65,34 +65,7 @@ pub struct Bounds {
 }
 
 /// The client at the other end of a connection; every request has it as an extension.
-#[derive(Debug, Clone)]
-pub struct Peer(Arc<Connection>);
-
-impl Peer {
-    /// The client's address, or its proxy's.
-    #[must_use]
-    pub fn address(&self) -> IpAddr {
-        self.0.address
-    }
-
-    /// How far the client is behind the minimum rate with the present response: the time in which it could catch up at
-    /// that rate. Zero while no response waits for the client.
-    #[must_use]
-    pub fn behind(&self) -> Duration {
-        self.0.behind()
-    }
-
-    /// Closes the connection at once.
-    pub fn cut(&self) {
-        self.0.cut();
-    }
-
-    /// Reports whether the present request waits for its client to send more of the body. Meanwhile the connection may be closed
-    /// for a new one.
-    pub fn receives(&self, is_receiving: bool) {
-        self.0.receives(is_receiving);
-    }
-}
+pub type Peer = Arc<Connection>;
 
 /// Serves the routes until `stop`, then lets the requests in progress finish: those whose head was read and whose
 /// response was not completely sent. Every other connection is closed at once. Dropping the future closes the
@@ -204,9 +177,9 @@ impl Served {
     ) {
         let routes = TowerToHyperService::new(router);
         let service = service_fn(|mut request: Request<Incoming>| {
-            let peer = Peer(self.connection.clone());
-            self.crowd.head_ended(&peer.0);
-            peer.0.asked();
+            let peer = self.connection.clone();
+            self.crowd.head_ended(&peer);
+            peer.asked();
             request.extensions_mut().insert(peer.clone());
             let answer = (!refusal::is_host_wrong(&request)).then(|| routes.call(request));
             async move {
@@ -214,7 +187,7 @@ impl Served {
                     Some(answer) => answer.await,
                     None => Ok(refusal::wrong_host()),
                 };
-                peer.0.answered();
+                peer.answered();
                 // RFC 9110, section 8.6: the length would be that of the client's copy, but axum sets it to 0.
                 if let Ok(answer) = &mut answer
                     && answer.status() == StatusCode::NOT_MODIFIED

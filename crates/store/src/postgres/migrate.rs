@@ -21,8 +21,8 @@ pub(super) async fn migrate(connections: &Connections) -> Result<(), Error> {
     let mut session = connections.apart(Some(limit)).await?;
     let looking = async {
         let connection = &mut session.connection;
-        let create = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
-        let may_create: bool = sqlx::query_scalar(create).fetch_one(&mut *connection).await?;
+        let may_create: bool =
+            sqlx::query_scalar(super::MAY_CREATE).fetch_one(&mut *connection).await?;
         Ok((pending(connection).await?, may_create))
     };
     let (pending, may_create) = limited(limit, looking).await?;

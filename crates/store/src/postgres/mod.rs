@@ -23,3 +23,7 @@ pub(crate) use inspect::inspect;
 pub(crate) use session::{connect, limited};
 
 pub(crate) use crate::migrations::POSTGRES as MIGRATOR;
+
+/// Whether the user may create tables, which migrations do.
+pub(crate) const MAY_CREATE: &str =
+    "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";

@@ -7,8 +7,7 @@ use sqlx::postgres::PgRow;
 use super::PostgresWriter;
 use crate::positions::in_order;
 use crate::{
-    Account, Advance, Advanced, Claimed, DatabaseId, Error, GroupAccount, PositionKey, Positions,
-    TablePosition,
+    Account, Advance, Advanced, Claimed, DatabaseId, Error, PositionKey, Positions, TablePosition,
 };
 
 /// [`DatabaseId`]: a restored database has another OID, and a promoted standby another timeline, even if it has taken over the
@@ -103,10 +102,9 @@ impl Positions for PostgresWriter {
         Ok(Advanced { database: database(&rows)?, before })
     }
 
-    async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error> {
+    async fn accounts(&self, group: &str) -> Result<Vec<(String, Account)>, Error> {
         let rows = self.connections.fetch_all(|| sqlx::query(ACCOUNTS).bind(group)).await?;
-        let read =
-            |row: &PgRow| Ok(GroupAccount { topic_id: row.try_get(5)?, account: account(row)? });
+        let read = |row: &PgRow| Ok((row.try_get(5)?, account(row)?));
         rows.iter().map(read).collect()
     }
 }

@@ -11,7 +11,7 @@ use super::connections::Connections;
 use super::history::{self, Ended};
 use super::lookup::{Lookup, selected, value, whole};
 use super::values::Time;
-use crate::columns::{self, COLUMNS};
+use crate::columns::COLUMNS;
 use crate::filter::{Bound, listing};
 use crate::search::search;
 use crate::settings::PostgresUrl;
@@ -113,7 +113,7 @@ impl PublicationReader for PostgresReader {
             search.end.iter().fold(query, |query, end| query.bind(end.as_str()))
         };
         let rows = self.lookup.connections.fetch_all(find).await?;
-        rows.iter().map(|row| columns::name(value(row, 0)?)).collect()
+        rows.iter().map(|row| Ok(PackageName::new(value(row, 0)?)?)).collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    Advance, Advanced, Claimed, Cursor, EachPackage, Error, Filter, GroupAccount, Job, JobState,
+    Account, Advance, Advanced, Claimed, Cursor, EachPackage, Error, Filter, Job, JobState,
     JobUpdate, Jobs, NewJob, PositionKey, Positions, PublicationReader, PublicationTable,
     PublicationWriter, Recorded, RowsRead,
 };
@@ -268,7 +268,7 @@ impl<S: Positions + ?Sized> Positions for Retrying<S> {
         self.retry(|| self.inner.advance(key, positions)).await
     }
 
-    async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error> {
+    async fn accounts(&self, group: &str) -> Result<Vec<(String, Account)>, Error> {
         self.retry(|| self.inner.accounts(group)).await
     }
 }

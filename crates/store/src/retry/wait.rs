@@ -40,10 +40,6 @@ impl WaitCause {
             Error::Data(_) | Error::NoPartition(_) | Error::Fatal(_) => Self::Refused,
         }
     }
-
-    const fn is_told_at_once(self) -> bool {
-        matches!(self, Self::Away | Self::Refused)
-    }
 }
 
 /// Observes the waits of operations. Several operations may wait at the same time, for the same cause or for different
@@ -97,8 +93,9 @@ impl<'o> Wait<'o> {
     pub(super) fn failed(&mut self, error: &Error) {
         let cause = WaitCause::of(error);
         self.began.get_or_insert_with(Instant::now);
+        let is_told_at_once = matches!(cause, WaitCause::Away | WaitCause::Refused);
         let is_news = self.told != Some(cause)
-            && (cause.is_told_at_once() || self.told.is_some() || self.elapsed() >= PATIENCE);
+            && (is_told_at_once || self.told.is_some() || self.elapsed() >= PATIENCE);
         if is_news {
             let before = self.told.replace(cause);
             self.observer.waiting(cause, error);

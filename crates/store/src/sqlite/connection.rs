@@ -13,21 +13,14 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Mutex;
 
 use super::PRAGMAS;
-use crate::Error;
-
-/// The identity of a database file, which does not change when the file is moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileIdentity {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-}
+use crate::{DatabaseId, Error};
 
 /// One connection, opened at its first use. SQLite allows one writer; this mutex queues the callers fairly, which
 /// SQLite's lock does not.
 #[derive(Debug)]
 pub(super) struct WriterConnection {
     pub(super) options: SqliteConnectOptions,
-    open: Mutex<Option<(FileIdentity, Connection)>>,
+    open: Mutex<Option<(DatabaseId, Connection)>>,
 }
 
 impl WriterConnection {
@@ -49,7 +42,7 @@ impl WriterConnection {
     /// As [`Self::with`], and passes the file's identity to the work.
     pub(super) async fn with_file<T>(
         &self,
-        work: impl FnOnce(FileIdentity, &mut Connection) -> Result<T, Error>,
+        work: impl FnOnce(&DatabaseId, &mut Connection) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut open = self.open.lock().await;
         let work = || {
@@ -60,7 +53,7 @@ impl WriterConnection {
                 Some((known, connection)) if known == file => connection,
                 _ => connect(self.options.get_filename())?,
             };
-            let done = work(file, &mut connection).map_err(|error| match error {
+            let done = work(&file, &mut connection).map_err(|error| match error {
                 Error::Fatal(_) | Error::Transient(_) => {
                     of_file(error, self.options.get_filename())
                 }
@@ -79,15 +72,15 @@ impl WriterConnection {
     }
 }
 
-/// The identity of the file at a path.
+/// The identity of the file at a path, which does not change when the file is moved.
 ///
 /// # Errors
 /// [`Error::Transient`] with the path if there is no file.
-pub(super) fn file(path: &Path) -> Result<FileIdentity, Error> {
+pub(super) fn file(path: &Path) -> Result<DatabaseId, Error> {
     let missing =
         |error| Error::transient(format!("the file {} of store.url: {error}", path.display()));
     let metadata = path.metadata().map_err(missing)?;
-    Ok(FileIdentity { device: metadata.dev(), inode: metadata.ino() })
+    Ok(DatabaseId(format!("{}/{}", metadata.dev(), metadata.ino())))
 }
 
 /// Opens an existing file; only `migrate` creates one, with its tables.

@@ -4,10 +4,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::SqliteWriter;
-use super::connection::FileIdentity;
 use crate::{
-    Account, Advance, Advanced, Claimed, DatabaseId, Error, GroupAccount, PositionKey, Positions,
-    TablePosition,
+    Account, Advance, Advanced, Claimed, DatabaseId, Error, PositionKey, Positions, TablePosition,
 };
 
 const CLAIM: &str = "INSERT INTO ingest_position (consumer_group, topic_id, partition, owner) VALUES (?1, ?2, ?3, ?4) \
@@ -29,7 +27,7 @@ impl Positions for SqliteWriter {
         owner: &str,
         partitions: &[i32],
     ) -> Result<Claimed, Error> {
-        let claim = |file: FileIdentity, connection: &mut Connection| {
+        let claim = |database: &DatabaseId, connection: &mut Connection| {
             let transaction = Self::begin(connection)?;
             let mut accounts = Vec::with_capacity(partitions.len());
             for partition in partitions {
@@ -37,14 +35,13 @@ impl Positions for SqliteWriter {
                 accounts.push(transaction.prepare_cached(CLAIM)?.query_row(values, account)?);
             }
             transaction.commit()?;
-            Ok(Claimed { database: database(file), accounts })
+            Ok(Claimed { database: database.clone(), accounts })
         };
         self.connection.with_file(claim).await
     }
 
     async fn advance(&self, key: &PositionKey, positions: &[Advance]) -> Result<Advanced, Error> {
-        let advance = |file: FileIdentity, connection: &mut Connection| {
-            let database = database(file);
+        let advance = |database: &DatabaseId, connection: &mut Connection| {
             let transaction = Self::begin(connection)?;
             let mut accounts = Vec::with_capacity(positions.len());
             for position in positions {
@@ -52,7 +49,7 @@ impl Positions for SqliteWriter {
                 let of = (&key.group, &key.topic_id, partition);
                 let before = transaction.prepare_cached(STANDS)?.query_row(of, account).optional();
                 accounts.push(before?);
-                if position.database == database {
+                if position.database == *database {
                     transaction.prepare_cached(WRITE)?.execute((
                         &key.group,
                         &key.topic_id,
@@ -66,24 +63,19 @@ impl Positions for SqliteWriter {
                 }
             }
             transaction.commit()?;
-            Ok(Advanced { database, before: accounts })
+            Ok(Advanced { database: database.clone(), before: accounts })
         };
         self.connection.with_file(advance).await
     }
 
-    async fn accounts(&self, group: &str) -> Result<Vec<GroupAccount>, Error> {
+    async fn accounts(&self, group: &str) -> Result<Vec<(String, Account)>, Error> {
         let list = |connection: &mut Connection| {
             let mut statement = connection.prepare(ACCOUNTS)?;
-            let read =
-                |row: &Row<'_>| Ok(GroupAccount { topic_id: row.get(5)?, account: account(row)? });
+            let read = |row: &Row<'_>| Ok((row.get(5)?, account(row)?));
             Ok(statement.query_map([group], read)?.collect::<Result<_, _>>()?)
         };
         self.connection.with(list).await
     }
-}
-
-fn database(FileIdentity { device, inode }: FileIdentity) -> DatabaseId {
-    DatabaseId(format!("{device}/{inode}"))
 }
 
 fn account(row: &Row<'_>) -> rusqlite::Result<Account> {

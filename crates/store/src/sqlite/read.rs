@@ -12,12 +12,14 @@ use sqlx::sqlite::{
 };
 use sqlx::{AssertSqlSafe, Row};
 
-use super::connection::{FileIdentity, file};
+use super::connection::file;
 use super::{BUSY_TIMEOUT, of_file, time};
 use crate::columns::{self, COLUMNS, Source};
 use crate::filter::{Bound, listing};
 use crate::search::search;
-use crate::{Cursor, EachPackage, Error, Filter, PublicationReader, RowsRead, StoreSettings};
+use crate::{
+    Cursor, DatabaseId, EachPackage, Error, Filter, PublicationReader, RowsRead, StoreSettings,
+};
 
 /// The page cache of a connection, in KiB if negative: a query daemon has several connections and little memory, and the
 /// operating system caches the file once for all.
@@ -40,7 +42,7 @@ pub struct SqliteReader {
     max_connections: u32,
     connect_timeout: Duration,
     /// The connections to the file that existed when the last statement began, with its identity.
-    open: Mutex<Option<(FileIdentity, SqlitePool)>>,
+    open: Mutex<Option<(DatabaseId, SqlitePool)>>,
     find: String,
 }
 
@@ -98,7 +100,10 @@ impl SqliteReader {
 #[async_trait]
 impl PublicationReader for SqliteReader {
     async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
-        let query = sqlx::query(AssertSqlSafe(self.find.as_str())).bind(keys(ids.iter()));
+        // SQLite can bind a list of any length only as JSON.
+        let keys = ids.iter().map(|id| vec![id.name.as_str(), id.version.as_str()]);
+        let keys = serde_json::Value::from_iter(keys).to_string();
+        let query = sqlx::query(AssertSqlSafe(self.find.as_str())).bind(keys);
         let mut found = vec![None; ids.len()];
         for row in self.rows(query).await? {
             let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
@@ -187,7 +192,7 @@ impl PublicationReader for SqliteReader {
         let search = search(prefix, after, first);
         let query = sqlx::query(AssertSqlSafe(search.sql)).bind(search.from);
         let query = search.end.into_iter().fold(query, |query, end| query.bind(end));
-        self.rows(query).await?.iter().map(|row| columns::name(row.try_get(0)?)).collect()
+        self.rows(query).await?.iter().map(|row| Ok(PackageName::new(row.try_get(0)?)?)).collect()
     }
 
     async fn ready(&self) -> Result<(), Error> {
@@ -263,12 +268,6 @@ impl Kept {
     fn past(&self) -> Result<Past<'_>, Error> {
         Ok(Past::new(&self.version, self.created, self.method, self.username.as_deref())?)
     }
-}
-
-/// The keys as a JSON array of `[name, version]`, because SQLite can bind a list of any length only as JSON.
-fn keys<'a>(ids: impl Iterator<Item = &'a PublicationId>) -> String {
-    serde_json::Value::from_iter(ids.map(|id| vec![id.name.as_str(), id.version.as_str()]))
-        .to_string()
 }
 
 #[cfg(test)]

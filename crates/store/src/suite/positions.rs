@@ -67,7 +67,7 @@ pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
     let other = PositionKey { group: "h".into(), ..key.clone() };
     assert_eq!(claim(&other, "two", &[0]).await.accounts, [account(0, "two", None)]);
     let listed = accounts.accounts("g").await.unwrap();
-    let in_topic = |topic_id: &str, account| GroupAccount { topic_id: topic_id.into(), account };
+    let in_topic = |topic_id: &str, account| (topic_id.to_owned(), account);
     assert_eq!(
         listed,
         [
@@ -118,7 +118,7 @@ pub(super) async fn a_late_write_of_a_former_owner_changes_nothing(store: Store)
         }
     };
     at_once((1..6).map(write)).await;
-    let last = accounts.accounts("g").await.unwrap().remove(0).account;
+    let last = accounts.accounts("g").await.unwrap().remove(0).1;
     let owner: i64 = last.owner.parse().unwrap();
     assert_eq!(last.position.unwrap().next_offset, owner * 1_000 + 19);
 }

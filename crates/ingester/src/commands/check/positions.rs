@@ -70,11 +70,9 @@ async fn accounts(
 ) -> Result<BTreeMap<i32, i64>, store::Error> {
     let Some(topic_id) = topic_id else { return Ok(BTreeMap::new()) };
     let accounts = store::open(&settings.store)?.positions.accounts(&settings.kafka.group).await?;
-    let of_topic = accounts.into_iter().filter(|account| account.topic_id == topic_id);
+    let of_topic = accounts.into_iter().filter(|(topic, _)| *topic == topic_id);
     Ok(of_topic
-        .filter_map(|of_group| {
-            Some((of_group.account.partition, of_group.account.position?.next_offset))
-        })
+        .filter_map(|(_, account)| Some((account.partition, account.position?.next_offset)))
         .collect())
 }
 

@@ -14,7 +14,7 @@ use crate::kafka::Bound;
 use crate::record::Record;
 
 pub(crate) use original::Originals;
-pub(crate) use read::{DeadLetterRanges, ORIGINAL_GONE, find, read, read_whole};
+pub(crate) use read::{DeadLetterRanges, ORIGINAL_GONE, find, read};
 
 /// Which dead letters are meant; without any of these, all. Also stored in a job's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]

@@ -23,47 +23,32 @@ pub(crate) struct DeadLetterRanges {
     pub(crate) max_attempts: Option<u32>,
 }
 
-/// The offsets of the dead-letter topic between two bounds.
+/// The offsets of the dead-letter topic between two bounds, for these partitions, or for all if there are none.
+///
+/// # Errors
+/// If the broker does not answer, or does not have the topic or one of the partitions.
 pub(crate) async fn find(
     settings: &Settings,
     partitions: Vec<i32>,
     bounds: (Bound, Bound),
 ) -> anyhow::Result<OffsetRanges> {
     let topic = settings.kafka.dead_letter_topic.clone();
-    ranges::find(settings, topic, partitions, bounds).await
+    ranges::ask(settings, move |reader| {
+        ranges::between(reader, &topic, &reader.partitions(&topic, &partitions)?, bounds)
+    })
+    .await
 }
 
-/// Reads the selected dead letters; `counts` counts those of them that are left out.
+/// Reads the selected dead letters; `counts` counts those of them that are left out. With `originals`, omitted parts are taken
+/// from the original record. If that no longer exists, the letter is skipped and counted.
 pub(crate) fn read(
     settings: &Settings,
     letters: DeadLetterRanges,
-    limit: RateLimit,
-    counts: Counts,
-    stop: CancellationToken,
-) -> anyhow::Result<Receiver<SourceEvent>> {
-    let all = ranges::read(settings, letters.ranges.clone(), limit, stop)?;
-    Ok(select(all, letters, counts, None))
-}
-
-/// As [`read`], with omitted parts taken from the original record. If that no longer exists, the letter is skipped and counted.
-pub(crate) fn read_whole(
-    settings: &Settings,
-    letters: DeadLetterRanges,
-    limit: RateLimit,
-    counts: Counts,
-    stop: CancellationToken,
-) -> anyhow::Result<Receiver<SourceEvent>> {
-    let all = ranges::read(settings, letters.ranges.clone(), limit, stop)?;
-    Ok(select(all, letters, counts, Some(Originals::new(settings))))
-}
-
-/// Passes on the selected letters, complete if there are originals.
-fn select(
-    mut all: Receiver<SourceEvent>,
-    letters: DeadLetterRanges,
-    counts: Counts,
     originals: Option<Originals>,
-) -> Receiver<SourceEvent> {
+    (limit, counts): (RateLimit, Counts),
+    stop: CancellationToken,
+) -> anyhow::Result<Receiver<SourceEvent>> {
+    let mut all = ranges::read(settings, letters.ranges.clone(), limit, stop)?;
     let (events, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         while let Some(mut event) = all.recv().await {
@@ -84,7 +69,7 @@ fn select(
             }
         }
     });
-    receiver
+    Ok(receiver)
 }
 
 async fn whole(originals: &Originals, chunk: Chunk, counts: &Counts) -> anyhow::Result<Chunk> {

@@ -61,7 +61,7 @@ pub(super) async fn run(
         match outcome {
             // A letter whose original record no longer exists cannot be evaluated.
             None | Some(Outcome::Reject(_)) => group.still_bad += 1,
-            Some(Outcome::Skip(_)) => group.done += 1,
+            Some(Outcome::Skip) => group.done += 1,
             Some(Outcome::Row(publication)) => groups.events.push((code, publication)),
         }
         if groups.events.len() >= LOOKUP { groups.compare(context).await } else { Ok(()) }

@@ -165,8 +165,9 @@ async fn each(
 ) -> anyhow::Result<bool> {
     let ranges = dead_letter::find(settings, selection.partitions.clone(), EVERYTHING).await?;
     let letters = DeadLetterRanges { ranges, selection, max_attempts: None };
-    let (limit, counts) = (RateLimit::default(), Counts::default());
-    let records = dead_letter::read(settings, letters, limit.clone(), counts, stop)?;
+    let limit = RateLimit::default();
+    let counting = (limit.clone(), Counts::default());
+    let records = dead_letter::read(settings, letters, None, counting, stop)?;
     each_record(records, act).await?;
     Ok(limit.take_gone().is_empty())
 }
@@ -179,8 +180,8 @@ async fn show(
     let bounds = (Bound::Offset(offset), Bound::Offset(offset));
     let ranges = dead_letter::find(settings, vec![partition], bounds).await?;
     let letters = DeadLetterRanges { ranges, selection: Selection::default(), max_attempts: None };
-    let (limit, counts) = (RateLimit::default(), Counts::default());
-    let records = dead_letter::read(settings, letters, limit, counts, CancellationToken::new())?;
+    let (counting, stop) = (Default::default(), CancellationToken::new());
+    let records = dead_letter::read(settings, letters, None, counting, stop)?;
     let mut found = None;
     each_record(records, async |record| {
         if record.position.offset == offset {
@@ -193,9 +194,9 @@ async fn show(
     let context = Context::load(settings.clone()).await?;
     let whole = Originals::new(settings).whole(&record).await?;
     let today = match whole.map(|record| context.evaluator.evaluate(&record)) {
-        None => "the record that it stands for is gone: it cannot be redriven".to_owned(),
+        None => "the original record no longer exists: it cannot be redriven".to_owned(),
         Some(Outcome::Row(_)) => "an event: redrive makes it a row".to_owned(),
-        Some(Outcome::Skip(_)) => "skipped".to_owned(),
+        Some(Outcome::Skip) => "skipped".to_owned(),
         Some(Outcome::Reject(rejection)) => {
             format!("{}: {}", rejection.code.as_str(), rejection.message)
         }

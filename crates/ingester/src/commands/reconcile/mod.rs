@@ -120,7 +120,8 @@ impl Reconcile {
         let limit = RateLimit { rate: self.rate, ..RateLimit::default() };
         let mut progress = ProgressBar::new(Output::chosen(self.output), None, Some(ranges.len()));
         let records = ranges::read(&context.settings, ranges, limit.clone(), stop.clone())?;
-        let running = context.ingest(into.clone(), Box::new(counts.clone())).start(records)?;
+        let running =
+            context.ingest(into.clone(), None, Box::new(counts.clone())).start(records)?;
         progress.follow(running, &context.waits, &limit, &counts).await?;
         anyhow::ensure!(!stop.is_cancelled(), "stopped before the end of the range");
         let gone = limit.take_gone().into_iter().map(|(_, gone)| gone.start.abs_diff(gone.end));

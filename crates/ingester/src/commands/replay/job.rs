@@ -17,7 +17,7 @@ use super::file;
 use super::plan::{Source, Task};
 use crate::commands::context::Context;
 use crate::commands::counts::{Counts, Rejected};
-use crate::commands::dead_letter::{self, ORIGINAL_GONE};
+use crate::commands::dead_letter::{self, ORIGINAL_GONE, Originals};
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Changes, Preview};
 use crate::commands::ranges;
@@ -127,7 +127,7 @@ impl Run {
         let ingest = if self.task.dead_letter {
             context.ingest_with_dead_letters(observer).await?
         } else {
-            context.ingest(context.store.clone(), observer)
+            context.ingest(context.store.clone(), None, observer)
         };
         let reading = stop.child_token();
         let from = (&self.from, counts);
@@ -302,8 +302,10 @@ fn open(
             let mut letters = letters.clone();
             letters.ranges.behind(&from.position);
             let total = Some(letters.ranges.len());
-            let (settings, counts) = (&context.settings, counts.clone());
-            (dead_letter::read_whole(settings, letters, limit, counts, stop)?, total)
+            let settings = &context.settings;
+            let originals = Some(Originals::new(settings));
+            let counting = (limit, counts.clone());
+            (dead_letter::read(settings, letters, originals, counting, stop)?, total)
         }
     })
 }
@@ -319,7 +321,7 @@ pub(crate) async fn dry_run(
         (Counts::default(), RateLimit { rate: task.rate, ..RateLimit::default() });
     let rows: Arc<dyn PublicationReader> = context.rows.clone();
     let preview = Preview::create(rows).await?;
-    let ingest = context.ingest(preview.range.clone(), Box::new(counts.clone()));
+    let ingest = context.ingest(preview.range.clone(), None, Box::new(counts.clone()));
     let from = (&JobProgress::default(), &counts);
     let (records, total) = open(context, task, from, limit.clone(), stop.child_token())?;
     let mut progress = ProgressBar::new(output, None, total);

@@ -5,10 +5,9 @@ mod letter;
 mod topic;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use model::Timestamp;
 use parking_lot::Mutex;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -20,6 +19,7 @@ pub(crate) use self::topic::{HEADER_ROOM, create_topic};
 use super::config;
 use super::quiet::Quiet;
 use crate::decode::rejection::Rejection;
+use crate::pipeline;
 use crate::pipeline::ports::{self, Undelivered};
 use crate::record::Record;
 use crate::settings::Settings;
@@ -156,7 +156,7 @@ impl DeadLetters {
         rejected: (&Record, &Rejection),
         changes: Changes,
     ) -> KafkaResult<()> {
-        let letter = Letter::new(rejected, changes, &self.settings.kafka.group, now());
+        let letter = Letter::new(rejected, changes, &self.settings.kafka.group, pipeline::now());
         let mut headers = OwnedHeaders::new_with_capacity(letter.headers.len());
         for (key, value) in &letter.headers {
             headers = headers.insert(Header { key, value: value.as_deref() });
@@ -180,11 +180,6 @@ enum Failed {
 
 fn may_be_reduced(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(is_letter_fault)
-}
-
-fn now() -> Timestamp {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(0).after(now)
 }
 
 #[async_trait]

@@ -19,7 +19,7 @@ pub(super) enum Claim {
     /// Not claimed yet.
     #[default]
     Unclaimed,
-    /// No account is kept: the store has none, or the broker has no topic ids, so it could belong to another topic.
+    /// No account is kept: the broker has no topic ids, so it could belong to another topic; or it is a unit test.
     NotKept,
     /// The claim was sent at this time and is not answered yet.
     Asked(Instant),

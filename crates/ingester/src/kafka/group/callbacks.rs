@@ -51,7 +51,7 @@ pub(super) struct Shared {
     pub(super) events: Sender<SourceEvent>,
     pub(super) observer: Arc<dyn GroupObserver>,
     pub(super) settled: Arc<dyn SettledEvidence>,
-    /// The channel of requests about the account; `None` where the store keeps none.
+    /// The channel of requests about the account; `None` only in unit tests.
     pub(super) requests: Option<UnboundedSender<Request>>,
     /// The prefix of the owner of this process's claims; no other process has the same.
     pub(super) token: String,

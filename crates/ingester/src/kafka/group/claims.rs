@@ -64,8 +64,8 @@ async fn tell_of_another_topic(
         return Ok(());
     }
     let accounts = store.accounts(&key.group).await?;
-    let others = accounts.iter().filter(|other| other.topic_id != key.topic_id);
-    let mut others = others.map(|other| &other.account);
+    let mut others =
+        accounts.iter().filter(|(topic_id, _)| *topic_id != key.topic_id).map(|(_, other)| other);
     if others.any(|other| other.position.is_some() && new.contains(&other.partition)) {
         tracing::warn!(
             group = key.group, topic_id = key.topic_id, partitions = ?new,

@@ -24,7 +24,7 @@ pub(crate) use account::{Verdict, verdict};
 #[cfg(test)]
 pub(crate) use commit::CommitQueue;
 #[cfg(test)]
-pub(crate) use start_offsets::{Decision, Facts, LogPosition, Refusal};
+pub(crate) use start_offsets::{Facts, LogPosition, Refusal};
 #[cfg(test)]
 pub(crate) use state::KnownLog;
 pub(super) use thread::CHUNK_RECORDS;

@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::account::Claim;
 use super::callbacks::{Context, NOWHERE};
-use super::start_offsets::{Decision, Facts, Gap, GapCause, LogPosition, Start};
+use super::start_offsets::{Facts, Gap, GapCause, LogPosition, Start};
 use super::state::{Partition, Reading, Taking};
 use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::config;
@@ -221,7 +221,7 @@ impl Context {
         partition: i32,
         mut facts: Facts,
     ) -> Result<(Facts, Start), String> {
-        if let Decision::Start(start) = facts.decide() {
+        if let Some(start) = facts.decide() {
             return Ok((facts, start));
         }
         let watermarks = consumer.fetch_watermarks(&self.topic, partition, QUESTION);
@@ -235,10 +235,8 @@ impl Context {
         }
         facts.watermarks =
             Some(watermarks.map_err(|error| format!("its ends are not known: {error}"))?);
-        match facts.decide() {
-            Decision::Start(start) => Ok((facts, start)),
-            Decision::AskWatermarks => Err("its ends do not decide".to_owned()),
-        }
+        let start = facts.decide().ok_or("its ends do not decide")?;
+        Ok((facts, start))
     }
 
     /// The partition and the others with the same leader.

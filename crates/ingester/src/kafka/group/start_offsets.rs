@@ -115,18 +115,9 @@ pub(crate) enum Note {
     Reset { from: i64, to: i64 },
 }
 
-/// A start, or a request for more facts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decision {
-    /// Read from this position.
-    Start(Start),
-    /// Ask the broker for the watermarks, then decide again.
-    AskWatermarks,
-}
-
 impl Facts {
-    /// Decides by the facts. Pure.
-    pub(crate) fn decide(&self) -> Decision {
+    /// Decides by the facts; pure. `None`: ask the broker for the watermarks, then decide again.
+    pub(crate) fn decide(&self) -> Option<Start> {
         if self.is_other_topic() {
             return self
                 .first_record(|low| self.other_log(GapCause::Recreated, low, self.unread()));
@@ -143,16 +134,16 @@ impl Facts {
 
     /// The start where no position was refused: the smaller of the committed offset and the table's account. An offset
     /// that another program committed is used as it is.
-    fn first_start(&self) -> Decision {
+    fn first_start(&self) -> Option<Start> {
         if let Some(proved) = self.proved {
             return self.after_doubt(proved);
         }
         if let Some(position) = self.position {
-            return Decision::Start(Start::plain(position));
+            return Some(Start::plain(position));
         }
         let Some(committed) = self.committed else {
             return match self.account {
-                Some(account) => Decision::Start(Start::plain(account)),
+                Some(account) => Some(Start::plain(account)),
                 None => self.first_record(|low| Start::plain(LogPosition::unproved(low))),
             };
         };
@@ -160,28 +151,28 @@ impl Facts {
         match self.account {
             Some(account) if is_obeyed && account.offset != committed.offset => {
                 let note = Note::Reset { from: account.offset, to: committed.offset };
-                Decision::Start(Start { note: Some(note), ..Start::plain(committed) })
+                Some(Start { note: Some(note), ..Start::plain(committed) })
             }
             Some(account) if !is_obeyed && account.is_before(committed) => {
                 let note = Note::WentBack { from: account.offset, to: committed.offset };
-                Decision::Start(Start { note: Some(note), ..Start::plain(account) })
+                Some(Start { note: Some(note), ..Start::plain(account) })
             }
             None if self.is_account_kept && self.metadata.has_account && !is_obeyed => {
                 self.first_record(|low| Start::without_account(low, committed.offset))
             }
-            _ => Decision::Start(Start::plain(committed)),
+            _ => Some(Start::plain(committed)),
         }
     }
 
     /// The start after the account was claimed again: now it describes the present database.
-    fn after_doubt(&self, proved: LogPosition) -> Decision {
+    fn after_doubt(&self, proved: LogPosition) -> Option<Start> {
         let read = self.position.unwrap_or(proved).offset;
         match self.account {
             Some(account) if account.is_before(proved) => {
                 let note = Note::WentBack { from: account.offset, to: read };
-                Decision::Start(Start { note: Some(note), ..Start::plain(account) })
+                Some(Start { note: Some(note), ..Start::plain(account) })
             }
-            Some(account) => Decision::Start(Start::plain(account)),
+            Some(account) => Some(Start::plain(account)),
             None => self.first_record(|low| Start::without_account(low, read)),
         }
     }
@@ -276,15 +267,12 @@ impl Facts {
         matches!(clusters, (Some(committed), Some(now)) if committed != now)
     }
 
-    fn first_record(&self, start: impl FnOnce(i64) -> Start) -> Decision {
+    fn first_record(&self, start: impl FnOnce(i64) -> Start) -> Option<Start> {
         self.with_watermarks(|low, _| start(low))
     }
 
-    fn with_watermarks(&self, start: impl FnOnce(i64, i64) -> Start) -> Decision {
-        match self.watermarks {
-            Some((low, high)) => Decision::Start(start(low, high)),
-            None => Decision::AskWatermarks,
-        }
+    fn with_watermarks(&self, start: impl FnOnce(i64, i64) -> Start) -> Option<Start> {
+        self.watermarks.map(|(low, high)| start(low, high))
     }
 }
 
@@ -347,7 +335,7 @@ mod tests {
     type Seen = (i64, Option<i32>, Option<GapCause>, Option<(i64, i64)>);
 
     fn start(facts: &Facts) -> Seen {
-        let Decision::Start(start) = facts.decide() else { panic!("{facts:?}") };
+        let Some(start) = facts.decide() else { panic!("{facts:?}") };
         let gap = start.gap;
         let Start { position, .. } = start;
         (position.offset, position.epoch, gap.map(|gap| gap.cause), gap.and_then(|gap| gap.range))
@@ -386,7 +374,7 @@ mod tests {
             ..Facts::default()
         };
         let noted = |facts: &Facts| {
-            let Decision::Start(start) = facts.decide() else { panic!("{facts:?}") };
+            let Some(start) = facts.decide() else { panic!("{facts:?}") };
             (start.position.offset, start.note)
         };
         let at = |account| Facts { account: position(account), ..facts.clone() };
@@ -430,7 +418,7 @@ mod tests {
                 watermarks: Some((2, 20)),
                 ..Facts::default()
             };
-            let Decision::Start(start) = facts.decide() else { panic!("{facts:?}") };
+            let Some(start) = facts.decide() else { panic!("{facts:?}") };
             (start.position.offset, start.note, facts.settled_by(start.note))
         };
         let doubted = |account| doubted_and(account, None);
@@ -446,7 +434,7 @@ mod tests {
 
     #[test]
     fn without_an_offset_the_first_record_is_the_start() {
-        assert_eq!(Facts::default().decide(), Decision::AskWatermarks);
+        assert_eq!(Facts::default().decide(), None);
         let facts = Facts { watermarks: Some((7, 9)), ..Facts::default() };
         assert_eq!(start(&facts), (7, None, None, None));
     }
@@ -461,7 +449,7 @@ mod tests {
             known_end: Some(25),
             ..Facts::default()
         };
-        assert_eq!(facts.decide(), Decision::AskWatermarks);
+        assert_eq!(facts.decide(), None);
         let facts = Facts { watermarks: Some((0, 50)), ..facts };
         assert_eq!(start(&facts), (0, None, Some(GapCause::Recreated), Some((20, 25))));
         let unseen = Facts { known_end: None, ..facts.clone() };

@@ -106,7 +106,7 @@ impl Drop for PollThread {
 pub(crate) struct Observers {
     pub(crate) group: Arc<dyn GroupObserver>,
     pub(crate) settled: Arc<dyn SettledEvidence>,
-    /// The table's account of positions; `None` where the store keeps none.
+    /// The table's account of positions; `None` only in unit tests.
     pub(crate) positions: Option<Arc<dyn Positions>>,
 }
 
@@ -160,7 +160,6 @@ pub(crate) fn start(
         asked_membership: Instant::now(),
         grace: settings.shutdown.grace,
         user: settings.kafka.client.get("sasl.username").map_or("(none)", |user| user).to_owned(),
-        group: settings.kafka.group.clone(),
         probe: inspect::probe(settings),
     };
     std::thread::Builder::new()
@@ -192,9 +191,8 @@ struct Poller {
     is_broker_assigned: bool,
     asked_membership: Instant,
     grace: Duration,
-    /// The user and the group, for messages.
+    /// For messages.
     user: String,
-    group: String,
     probe: ClientConfig,
 }
 
@@ -479,9 +477,12 @@ impl Poller {
 
     /// A message that names the missing right.
     fn refusal(&self, code: RDKafkaErrorCode) -> String {
+        let context = self.consumer.context();
         let what = match code {
-            RDKafkaErrorCode::GroupAuthorizationFailed => format!("use the group {}", self.group),
-            _ => format!("read the topic {}", self.consumer.context().topic),
+            RDKafkaErrorCode::GroupAuthorizationFailed => {
+                format!("use the group {}", context.group)
+            }
+            _ => format!("read the topic {}", context.topic),
         };
         format!("user {} may not {what}: {code}", self.user)
     }

@@ -18,7 +18,7 @@ const JOIN_AGAIN: Duration = Duration::from_secs(3);
 const JOIN: Duration = Duration::from_secs(5);
 
 impl Context {
-    /// Reports a condition (`Some`) or its end (`None`), and logs each change.
+    /// Reports a condition (`Some`) or its end (`None`), and logs a new condition; the observer logs the end.
     pub(super) fn show(&self, what: GroupWait, reason: Option<String>) {
         let is_told = self.state().told.contains(&what);
         match reason {
@@ -34,7 +34,6 @@ impl Context {
             None if is_told => {
                 self.state().told.remove(&what);
                 self.observer.has(what);
-                tracing::info!(trouble = ?what, "the trouble is over: reading resumes");
             }
             None => {}
         }

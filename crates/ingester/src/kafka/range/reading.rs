@@ -267,15 +267,8 @@ impl Range {
 
     /// Assigns the partitions at their first offsets; returns the end of each partition that has offsets to read.
     fn assign(&self) -> KafkaResult<BTreeMap<i32, i64>> {
-        let mut assignment = TopicPartitionList::new();
-        let mut ends = BTreeMap::new();
-        for range in self.ranges.partitions.iter().filter(|range| range.first < range.end) {
-            let first = Offset::Offset(range.first);
-            assignment.add_partition_offset(&self.topic, range.partition, first)?;
-            ends.insert(range.partition, range.end);
-        }
-        self.consumer.assign(&assignment)?;
-        Ok(ends)
+        self.consumer.assign(&self.ranges.assignment()?)?;
+        Ok(self.ranges.not_empty().map(|range| (range.partition, range.end)).collect())
     }
 }
 
