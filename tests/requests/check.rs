@@ -66,7 +66,7 @@ impl Check<'_> {
         {
             return wrong("the answer says what it must not".to_owned());
         }
-        if answer.header("x-request-id").is_none() && answer.status != 431 && answer.status != 414 {
+        if answer.header("x-request-id").is_none() && answer.status != 431 {
             return wrong("no x-request-id".to_owned());
         }
         let is_html = answer.header("content-type") == Some("text/html; charset=utf-8");
@@ -114,7 +114,7 @@ impl Check<'_> {
         moment: &Moment,
     ) -> Result<Outcome, String> {
         let code = error["code"].as_str().unwrap_or_default();
-        let is_of_head = [414, 431].contains(&answer.status);
+        let is_of_head = answer.status == 431;
         if answer.header("cache-control") != Some("no-store") && !is_of_head {
             return Err("a refusal that may be kept".to_owned());
         }

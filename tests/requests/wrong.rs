@@ -141,8 +141,7 @@ fn by_http(random: &mut Random, settings: &Settings) -> Request {
             let long = "x".repeat(17_000);
             if one_in(random, 2) {
                 http = get(format!("/graphql?query={long}"));
-                let request =
-                    with_headers(random, settings, http, &["URI_TOO_LONG", "HEAD_TOO_LARGE"], None);
+                let request = with_headers(random, settings, http, &["HEAD_TOO_LARGE"], None);
                 return request;
             }
             header("x-long", &long);

@@ -481,16 +481,6 @@ impl Settings {
         })
     }
 
-    /// Refuses a generation lower than the table's, because new verdicts would be older than those in the table.
-    pub(crate) fn check_generation(&self, table: u32) -> anyhow::Result<()> {
-        let ours = self.enrich.generation;
-        anyhow::ensure!(
-            ours >= table,
-            "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
-        );
-        Ok(())
-    }
-
     /// The rules of `tfa`.
     #[must_use]
     pub fn tfa_rules(&self) -> TfaRules {

@@ -10,7 +10,7 @@ use crate::commands::ranges;
 use crate::commands::waits::Waits;
 use crate::evidence::EvidenceLoader;
 use crate::kafka::{self, Bound, DeadLetters, OffsetRanges};
-use crate::pipeline::evaluate::Evaluator;
+use crate::pipeline::evaluate::{Evaluator, check_generation};
 use crate::pipeline::ports::{BatchObserver, RowStore, SourceEvent};
 use crate::pipeline::write::{Delivery, Writer};
 use crate::pipeline::{BatchLimits, Ingest};
@@ -88,7 +88,7 @@ impl Context {
     pub(crate) async fn table_generation(&self) -> anyhow::Result<u32> {
         let table =
             self.store.generation().await.context("asking the table; `migrate` makes it")?;
-        self.settings.check_generation(table)?;
+        check_generation(&self.settings, table)?;
         Ok(table)
     }
 

@@ -29,7 +29,7 @@ use crate::evidence::fetch::ListPoller;
 use crate::evidence::settle::{LiveEvidence, SettledPartitions, Settling};
 use crate::evidence::{EvidenceLoader, watched};
 use crate::kafka::{self, DeadLetters, Observers, PollControl, PollThread};
-use crate::pipeline::evaluate::Evaluator;
+use crate::pipeline::evaluate::{Evaluator, check_generation};
 use crate::pipeline::write::{Delivery, Writer};
 use crate::pipeline::{BatchLimits, Ingest, Running};
 use crate::settings::Settings;
@@ -215,7 +215,7 @@ impl Work {
     async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
         self.health.starts_with("waiting for the database and its migrations");
         store.migrate().await?;
-        self.settings.check_generation(store.generation().await?)?;
+        check_generation(&self.settings, store.generation().await?)?;
         self.health.starts_with("joining the consumer group");
         Ok(())
     }

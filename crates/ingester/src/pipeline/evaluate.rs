@@ -34,6 +34,16 @@ pub struct Evaluator {
     pub generation: u32,
 }
 
+/// Refuses a generation lower than the table's, because new verdicts would be older than those in the table.
+pub(crate) fn check_generation(settings: &Settings, table: u32) -> anyhow::Result<()> {
+    let ours = settings.enrich.generation;
+    anyhow::ensure!(
+        ours >= table,
+        "enrich.generation is {ours}, and the table has verdicts of generation {table}: set it to {table} or higher"
+    );
+    Ok(())
+}
+
 impl Evaluator {
     /// An evaluator by the rules of the settings.
     pub(crate) fn new(settings: &Settings, history: Arc<ExitHistory>) -> Self {

@@ -35,12 +35,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/graphiql", get(graphiql::page))
         .route("/graphiql/{file}", get(graphiql::file))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        // In one call, because axum boxes what each call wraps, and copies all boxes for every request. The first is the outermost.
-        .layer((from_fn_with_state(app.clone(), observe), CatchPanicLayer::custom(panicked)));
+        .method_not_allowed_fallback(method_not_allowed);
+    let observed = from_fn_with_state(app.clone(), observe);
+    let panics = CatchPanicLayer::custom(panicked);
+    // All in one call, because axum boxes what each call wraps, and copies all boxes for every request. The first is the outermost.
     let routes = match app.access.origins.layer() {
-        Some(origins) => routes.layer(origins),
-        None => routes,
+        Some(origins) => routes.layer((observed, origins, panics)),
+        None => routes.layer((observed, panics)),
     };
     routes.with_state(app)
 }
