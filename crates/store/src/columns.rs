@@ -83,13 +83,12 @@ pub(crate) trait Source {
     fn bytes(&self, column: usize) -> Result<&[u8], Error>;
 }
 
-/// The publication with the key `id`, from a row.
+/// The publication with the key `id`, from a row. An error names the row, so that an operator finds it.
 pub(crate) fn publication(source: &impl Source, id: PublicationId) -> Result<Publication, Error> {
-    let name = source.text(2)?.map(Username::new).transpose()?;
-    let identity = source.bytes(14)?.try_into().map_err(|_| null(14))?;
-    Ok(Publication {
-        id,
-        info: PublicationInfo {
+    let read = || {
+        let name = source.text(2)?.map(Username::new).transpose()?;
+        let identity = source.bytes(14)?.try_into().map_err(|_| null(14))?;
+        let info = PublicationInfo {
             username: name,
             created: there(source.time(3)?, 3)?,
             tor: source.flag(4)?,
@@ -101,12 +100,18 @@ pub(crate) fn publication(source: &impl Source, id: PublicationId) -> Result<Pub
             actor: Actor::parse(there(source.text(11)?, 11)?)?,
             disputed: there(source.flag(15)?, 15)?,
             integrity: source.text(16)?.map(Integrity::new).transpose()?,
-        },
-        tor_evidence_until: source.time(8)?,
-        revision: source.number(12)?,
-        generation: source.number(13)?,
-        identity: EventIdentity(identity),
-    })
+        };
+        let [revision, generation] = [source.number(12)?, source.number(13)?];
+        Ok((info, source.time(8)?, revision, generation, EventIdentity(identity)))
+    };
+    let read = read().map_err(|error| of_row(error, id.name.as_str(), id.version.as_str()));
+    let (info, tor_evidence_until, revision, generation, identity) = read?;
+    Ok(Publication { id, info, tor_evidence_until, revision, generation, identity })
+}
+
+/// Adds a row's key to an error.
+pub(crate) fn of_row(error: Error, name: &str, version: &str) -> Error {
+    error.within(&format!("the row of {name:?} {version:?}"))
 }
 
 /// The key of a row.

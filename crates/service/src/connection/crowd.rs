@@ -48,7 +48,7 @@ struct Activity {
     is_receiving: bool,
     /// The client has not yet received all of the response that is ready.
     is_sending: bool,
-    /// When it was opened, its last request was read, or its last response was ready.
+    /// When it was opened, its last request or the last part of a body was read, or its last response was ready.
     since: Instant,
     /// Bytes received of the current head.
     head: usize,
@@ -137,8 +137,8 @@ impl Crowd {
     }
 }
 
-/// The connection that has been idle for the longest; else the oldest whose request may still be arriving: its body is
-/// incomplete, or it has been idle for less than `FRESH`.
+/// The connection that has been idle for the longest; else, of those whose request may still be arriving (its body is
+/// incomplete, or it has been idle for less than `FRESH`), the one that has sent nothing for the longest.
 fn oldest<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Option<u64> {
     let now = Instant::now();
     let waiting = connections.filter_map(|other| {
@@ -203,7 +203,10 @@ impl Connection {
     /// Reports whether the present request waits for its client to send more of the body. Meanwhile the connection may be closed
     /// for a new one.
     pub fn receives(&self, is_receiving: bool) {
-        self.state.lock().is_receiving = is_receiving;
+        let mut state = self.state.lock();
+        state.is_receiving = is_receiving;
+        // Who sends more is not the first to be closed.
+        state.since = Instant::now();
     }
 
     /// Whether no request is in progress.
@@ -268,5 +271,39 @@ impl Connection {
     /// How far behind the client may be.
     pub(super) const fn most_behind(&self) -> Duration {
         self.most_behind
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn of_two_bodies_the_one_that_has_stopped_is_closed() {
+        let hour = Duration::from_secs(3_600);
+        let crowd = Crowd::new(Bounds {
+            max_connections: 2,
+            max_per_address: 2,
+            exempt: Arc::new([]),
+            max_long_heads: 2,
+            idle_timeout: hour,
+            write_timeout: hour,
+            min_rate: 1,
+        });
+        let admit = || crowd.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let both = [admit(), admit()];
+        for connection in &both {
+            connection.asked();
+            connection.receives(true);
+        }
+        both[0].receives(false);
+        both[0].receives(true);
+        let new = admit();
+        let open: Vec<u64> = crowd.connections.lock().keys().copied().collect();
+        assert!(open.contains(&both[0].id) && open.contains(&new.id), "{open:?}");
+        assert!(!open.contains(&both[1].id), "{open:?}");
     }
 }

@@ -150,7 +150,7 @@ impl PublicationReader for SqliteReader {
             let name = place.and_then(|place| sorted.get(usize::try_from(place).ok()?));
             let Some(name) = name else { return Ok(()) };
             let past = package.iter().map(|kept| {
-                kept.past().map_err(|error| of_row(error, name.as_str(), &kept.version))
+                kept.past().map_err(|error| columns::of_row(error, name.as_str(), &kept.version))
             });
             let past: Vec<_> = past.collect::<Result<_, _>>()?;
             each(name, &past);
@@ -173,7 +173,7 @@ impl PublicationReader for SqliteReader {
             let kept = Kept::of(&row).map_err(|error| {
                 let name = usize::try_from(package_place).ok().and_then(|place| sorted.get(place));
                 match (name, row.try_get(1)) {
-                    (Some(name), Ok(version)) => of_row(error, name.as_str(), version),
+                    (Some(name), Ok(version)) => columns::of_row(error, name.as_str(), version),
                     _ => error,
                 }
             });
@@ -209,16 +209,7 @@ impl PublicationReader for SqliteReader {
 /// The publication of a row whose columns begin at `first`.
 fn whole(row: &SqliteRow, first: usize) -> Result<Publication, Error> {
     let found = Found { row, first };
-    let read = columns::id(&found).and_then(|id| columns::publication(&found, id));
-    read.map_err(|error| match (found.text(0), found.text(1)) {
-        (Ok(Some(name)), Ok(Some(version))) => of_row(error, name, version),
-        _ => error,
-    })
-}
-
-/// Adds the row's key to an error, so that an operator finds the row that cannot be read.
-fn of_row(error: Error, name: &str, version: &str) -> Error {
-    error.within(&format!("the row of {name:?} {version:?}"))
+    columns::publication(&found, columns::id(&found)?)
 }
 
 /// A row of a result, whose columns begin at `first`.
