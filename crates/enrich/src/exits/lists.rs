@@ -185,15 +185,13 @@ impl ListHistory {
                     && !valid.contains(&*version.origin)
                     && outdated.contains(&version.serial)
             });
-            let kept: Vec<u64> = kept.map(|version| version.serial).collect();
+            let kept: HashSet<u64> = kept.map(|version| version.serial).collect();
             if kept.is_empty() {
                 dirty.extend(lost);
                 *self = without;
                 return;
             }
-            kept.iter().for_each(|serial| {
-                outdated.remove(serial);
-            });
+            outdated = &outdated - &kept;
         }
     }
 
@@ -308,8 +306,7 @@ impl ListHistory {
 
     /// The lists that the evaluation refused.
     pub(super) fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
-        let entries = self.buckets.values().flat_map(|bucket| &bucket.entries);
-        entries.filter_map(|entry| entry.version.refused(self.source))
+        self.versions().filter_map(|version| version.refused(self.source))
     }
 }
 

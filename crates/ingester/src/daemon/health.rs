@@ -156,7 +156,7 @@ impl Health {
     }
 
     /// What the start waits for from now on.
-    pub(crate) fn starts_with(&self, step: &'static str) {
+    pub(crate) fn starting(&self, step: &'static str) {
         self.change(|parts| parts.step = step);
     }
 
@@ -331,7 +331,7 @@ mod tests {
         let health = health();
         let state = || health.ready().state;
         assert_eq!(state(), State::Starting);
-        health.starts_with("joining the consumer group");
+        health.starting("joining the consumer group");
         assert_eq!(health.ready().reason.as_deref(), Some("joining the consumer group"));
         health.group_state("wait-join");
         assert_eq!(state(), State::Starting, "not yet a member");

@@ -213,10 +213,10 @@ impl Work {
 
     /// Migrates the schema, and refuses to overwrite verdicts of a newer generation. Waits for an unreachable database.
     async fn prepare(&self, store: &dyn PublicationTable) -> anyhow::Result<()> {
-        self.health.starts_with("waiting for the database and its migrations");
+        self.health.starting("waiting for the database and its migrations");
         store.migrate().await?;
         check_generation(&self.settings, store.generation().await?)?;
-        self.health.starts_with("joining the consumer group");
+        self.health.starting("joining the consumer group");
         Ok(())
     }
 }

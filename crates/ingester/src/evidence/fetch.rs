@@ -53,10 +53,11 @@ impl ListPoller {
     /// `None` when `tor.poll_url` is empty.
     pub(crate) fn new(settings: &Settings, observer: Arc<dyn EvidenceObserver>) -> Option<Self> {
         let tor = &settings.tor;
-        // A redirect must not leave TLS.
-        let is_secret = tor.poll_url.starts_with("https:");
-        let config = Agent::config_builder().timeout_global(Some(tor.poll_timeout));
-        let config = config.https_only(is_secret).build();
+        let config = Agent::config_builder()
+            .timeout_global(Some(tor.poll_timeout))
+            // A redirect must not leave TLS.
+            .https_only(tor.poll_url.starts_with("https:"))
+            .build();
         (!tor.poll_url.is_empty()).then(|| Self {
             agent: config.into(),
             url: tor.poll_url.clone(),

@@ -280,13 +280,18 @@ mod tests {
         pool.close().await;
     }
 
-    #[tokio::test]
-    async fn a_reader_does_not_give_the_file_a_write_ahead_log() {
+    /// A reader of such a file, in a folder that goes when it is dropped.
+    async fn reader_of(name: &str, credential: &str) -> (tempfile::TempDir, SqliteReader) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("there.db");
-        make(&path, "old", "unknown").await;
+        make(&path, name, credential).await;
         let options = SqliteConnectOptions::new().filename(&path);
-        let reader = SqliteReader::open(options, &StoreSettings::default());
+        (folder, SqliteReader::open(options, &StoreSettings::default()))
+    }
+
+    #[tokio::test]
+    async fn a_reader_does_not_give_the_file_a_write_ahead_log() {
+        let (_folder, reader) = reader_of("old", "unknown").await;
         assert_eq!(reader.search("", None, 10).await.unwrap().len(), 1);
         let query = sqlx::query("PRAGMA journal_mode");
         let mode: String = reader.rows(query).await.unwrap()[0].get(0);
@@ -295,11 +300,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_row_that_cannot_be_read_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("there.db");
-        make(&path, "odd", "other").await;
-        let options = SqliteConnectOptions::new().filename(&path);
-        let reader = SqliteReader::open(options, &StoreSettings::default());
+        let (_folder, reader) = reader_of("odd", "other").await;
         let ids = [PublicationId::new("odd", "1").unwrap()];
         for error in [
             reader.find(&ids).await.unwrap_err(),
