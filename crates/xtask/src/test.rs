@@ -1,7 +1,8 @@
 //! The whole test run, the same locally and in CI.
 
 use std::env;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
@@ -67,7 +68,7 @@ fn check_dependencies(workspace: &Workspace) -> Result<()> {
     succeed("cargo fetch", &mut workspace.cargo(&["fetch", "--locked", "--quiet"]))?;
     let mut deny = workspace.cargo(&["deny", "--offline", "--log-level", "error", "check"]);
     deny.args(["bans", "licenses", "sources"]);
-    if advisories().is_some_and(|folder| folder.is_dir()) {
+    if advisory_databases().is_some_and(|folder| holds_a_database(&folder)) {
         deny.arg("advisories");
     } else {
         eprintln!(
@@ -77,11 +78,18 @@ fn check_dependencies(workspace: &Workspace) -> Result<()> {
     succeed("cargo deny", &mut deny)
 }
 
-/// The folder of cargo-deny's advisory database.
-fn advisories() -> Option<PathBuf> {
+/// The folder in which cargo-deny keeps advisory databases.
+fn advisory_databases() -> Option<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
     Some(home?.join("advisory-dbs"))
+}
+
+/// Whether a database was fetched. Each is a Git checkout in a folder of its own; a fetch that failed leaves only a lock
+/// file, and cargo-deny fails on that.
+fn holds_a_database(folder: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| entry.path().join(".git").is_dir())
 }
 
 /// Starts both in parallel, because each start mostly waits.
@@ -99,4 +107,19 @@ fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let word = if outcome.is_ok() { "done" } else { "failed" };
     eprintln!("xtask: {name} {word} in {:.1} s", start.elapsed().as_secs_f64());
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_that_failed_leaves_no_database() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!holds_a_database(&folder.path().join("missing")));
+        fs::write(folder.path().join("db.lock"), "").unwrap();
+        assert!(!holds_a_database(folder.path()));
+        fs::create_dir_all(folder.path().join("advisory-db-3157b0e258782691/.git")).unwrap();
+        assert!(holds_a_database(folder.path()));
+    }
 }
