@@ -4,7 +4,14 @@ use model::Timestamp;
 
 /// Parses `YYYY-MM-DD` and `HH:MM:SS`, the time format of exit lists.
 pub(crate) fn from_words(date: &str, time: &str) -> Option<Timestamp> {
-    Timestamp::from_utc(three(date, b'-', 4)?, three(time, b':', 2)?).ok()
+    // On the stack: a list has a thousand times, and years of lists are read at a start.
+    let mut text = *b"YYYY-MM-DDTHH:MM:SSZ";
+    if (date.len(), time.len()) != (10, 8) {
+        return None;
+    }
+    text[..10].copy_from_slice(date.as_bytes());
+    text[11..19].copy_from_slice(time.as_bytes());
+    Timestamp::parse(str::from_utf8(&text).ok()?).ok()
 }
 
 /// The time in a list's file name, `YYYY-MM-DD-HH-MM-SS`, UTC (crates/enrich/README.md, Valid lists). A suffix that
@@ -12,29 +19,13 @@ pub(crate) fn from_words(date: &str, time: &str) -> Option<Timestamp> {
 #[must_use]
 pub fn from_file_name(name: &str) -> Option<Timestamp> {
     let (head, rest) = name.split_at_checked(19)?;
-    if head.as_bytes()[10] != b'-' || !(rest.is_empty() || rest.starts_with('.')) {
+    if head.as_bytes()[10] != b'-'
+        || head.contains(':')
+        || !(rest.is_empty() || rest.starts_with('.'))
+    {
         return None;
     }
-    Timestamp::from_utc(three(head.get(..10)?, b'-', 4)?, three(head.get(11..)?, b'-', 2)?).ok()
-}
-
-/// Parses three numbers of fixed width: the first has `first` digits, the others two.
-fn three(text: &str, separator: u8, first: usize) -> Option<(i64, i64, i64)> {
-    let bytes = text.as_bytes();
-    if bytes.len() != first + 6 || bytes[first] != separator || bytes[first + 3] != separator {
-        return None;
-    }
-    Some((
-        number(&bytes[..first])?,
-        number(&bytes[first + 1..first + 3])?,
-        number(&bytes[first + 4..])?,
-    ))
-}
-
-fn number(bytes: &[u8]) -> Option<i64> {
-    bytes.iter().try_fold(0, |number, byte| {
-        byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'))
-    })
+    from_words(head.get(..10)?, &head.get(11..)?.replace('-', ":"))
 }
 
 #[cfg(test)]
@@ -74,6 +65,7 @@ mod tests {
             "2016-09-20-13-02-0",
             "2016-09-20-13-02-000",
             "2016-09-20T13-02-00",
+            "2016-09-20-13:02:00",
             "2016-13-20-13-02-00",
             "x2016-09-20-13-02-00",
             "2016-09-20-13-02-0é",
