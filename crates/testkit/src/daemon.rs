@@ -83,7 +83,6 @@ impl Daemon {
     }
 
     /// [`Daemon::command`] started by a shell script, for example to set a limit. The script must end with `exec "$@"`.
-    /// example to set a limit.
     pub fn started_by(script: &str, name: &str) -> DaemonBuilder {
         Self::program("sh").args(["-c", script, "sh"]).arg(built(name))
     }
