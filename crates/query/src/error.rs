@@ -241,7 +241,32 @@ mod tests {
 
     #[test]
     fn every_outcome_is_a_label_value() {
-        for code in [Code::ParseFailed, Code::NotFound, Code::Busy, Code::Internal] {
+        use Code::*;
+        let all = [
+            ParseFailed,
+            ValidationFailed,
+            BadUserInput,
+            OperationResolution,
+            LimitExceeded,
+            BadRequest,
+            NotFound,
+            MethodNotAllowed,
+            UnsupportedMediaType,
+            NotAcceptable,
+            CrossSite,
+            Unauthenticated,
+            RateLimited,
+            PersistedQueryNotFound,
+            PersistedQueryNotSupported,
+            PersistedQueryMismatch,
+            StoreUnavailable,
+            Busy,
+            Timeout,
+            Internal,
+        ];
+        // The list is complete: the last code stands at its own number.
+        assert_eq!(all.len(), Internal as usize + 1);
+        for code in all {
             assert!(Code::OUTCOMES.contains(&code.outcome()), "{code:?}");
         }
     }

@@ -4,7 +4,7 @@ pub(crate) mod bound;
 pub(crate) mod check;
 mod context;
 mod counts;
-mod dead_letter;
+mod dead_letter_source;
 pub(crate) mod dead_letters;
 pub(crate) mod event;
 mod migrate;

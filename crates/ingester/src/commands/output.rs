@@ -11,7 +11,7 @@ use store::JobCounts;
 
 use crate::commands::counts::Counts;
 use crate::commands::waits::Waits;
-use crate::kafka::RateLimit;
+use crate::kafka::ReadOptions;
 use crate::pipeline::Running;
 
 /// The update interval of the progress bar.
@@ -136,7 +136,7 @@ impl ProgressBar {
         &mut self,
         mut running: Running,
         waits: &Waits,
-        limit: &RateLimit,
+        limit: &ReadOptions,
         counts: &Counts,
     ) -> anyhow::Result<()> {
         loop {

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::bound::InvalidRange;
-use crate::kafka::{self, Bound, OffsetRanges, RangeReader, RateLimit};
+use crate::kafka::{self, Bound, OffsetRanges, RangeReader, ReadOptions};
 use crate::pipeline::ports::SourceEvent;
 use crate::settings::Settings;
 
@@ -79,7 +79,7 @@ pub(crate) fn not_still_to_come(
 pub(crate) fn read(
     settings: &Settings,
     ranges: OffsetRanges,
-    limit: RateLimit,
+    limit: ReadOptions,
     stop: CancellationToken,
 ) -> anyhow::Result<Receiver<SourceEvent>> {
     let reader = RangeReader::open(settings, settings.limits.client_kib());

@@ -40,6 +40,13 @@ impl Waits {
         }
     }
 
+    /// Replaces the reason of a wait that goes on.
+    fn reword(&self, cause: Cause, reason: String) {
+        if let Some(waiting) = self.0.lock().get_mut(&cause) {
+            waiting.reason = reason;
+        }
+    }
+
     fn end(&self, cause: Cause) {
         let mut waits = self.0.lock();
         let Some(waiting) = waits.get_mut(&cause) else { return };
@@ -59,6 +66,10 @@ impl WaitObserver for Waits {
 
     fn recovered(&self, cause: WaitCause) {
         self.end(Cause::Store(cause));
+    }
+
+    fn retried(&self, cause: WaitCause, error: &Error) {
+        self.reword(Cause::Store(cause), error.to_string());
     }
 }
 
@@ -84,6 +95,9 @@ mod tests {
         WaitObserver::waiting(&waits, WaitCause::Away, &away);
         WaitObserver::recovered(&waits, WaitCause::Away);
         assert!(waits.reason().is_some_and(|reason| reason.contains("connection refused")));
+        let full = Error::Transient("the disk is full".into());
+        WaitObserver::retried(&waits, WaitCause::Away, &full);
+        assert!(waits.reason().is_some_and(|reason| reason.contains("the disk is full")));
         WaitObserver::recovered(&waits, WaitCause::Away);
         assert_eq!(waits.reason(), None);
     }

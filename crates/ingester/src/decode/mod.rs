@@ -23,7 +23,7 @@ use json::Field;
 /// `$defs/data`. Its descriptions have the rules that a schema cannot express.
 pub const EVENT_SCHEMA: &str = include_str!("../../event.schema.json");
 /// How far T may be ahead of the record's timestamp, because the clocks of a registry's hosts differ by less.
-const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+pub(crate) const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The maximum revision, because the databases store a signed 32-bit number.
 const MAX_REVISION: u32 = i32::MAX as u32;
 

@@ -16,6 +16,7 @@ use store::{Error, PublicationReader, PublicationTable, Written};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::decode::FUTURE_TOLERANCE;
 use crate::evidence;
 use crate::kafka::{self, SettledEvidence};
 use crate::pipeline::batch::WrittenBatch;
@@ -25,8 +26,6 @@ use crate::pipeline::write::Writer;
 use crate::pipeline::{BatchLimits, Ingest};
 use crate::settings::Settings;
 
-/// The largest difference between T and the record's timestamp, by the rule of `future_time`.
-const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The delay before a failed pass is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -320,7 +319,7 @@ fn start_of(
     horizon: Timestamp,
 ) -> Option<Timestamp> {
     let from = due.values().filter_map(|partition| partition.from);
-    Some(from.chain(unsettled).min()?.before(TOLERANCE).max(horizon))
+    Some(from.chain(unsettled).min()?.before(FUTURE_TOLERANCE).max(horizon))
 }
 
 /// Counts the records of a pass.
@@ -399,12 +398,12 @@ mod tests {
         Arc::new(update.finish(Timestamp::from_micros(1_000 * HOUR)).0)
     }
 
-    fn mark(history: &ExitHistory) -> String {
+    fn fingerprint_of(history: &ExitHistory) -> String {
         history.fingerprint().unwrap()
     }
 
     fn take(settled: &SettledPartitions, history: &Arc<ExitHistory>) -> BTreeMap<i32, Partition> {
-        settled.due(history, &mark(history))
+        settled.due(history, &fingerprint_of(history))
     }
 
     fn due(
@@ -416,7 +415,7 @@ mod tests {
 
     /// Runs a pass over the due partitions, which it settles by this evidence.
     fn pass(settled: &SettledPartitions, history: &Arc<ExitHistory>) {
-        settled.settled(&take(settled, history), &mark(history));
+        settled.settled(&take(settled, history), &fingerprint_of(history));
     }
 
     #[test]
@@ -424,19 +423,19 @@ mod tests {
         let known = history(&[10, 20]);
         let (shown, evidence) = watch::channel(known.clone());
         let settled = SettledPartitions::new(evidence);
-        settled.assigned(0, true, Some(&mark(&known)));
+        settled.assigned(0, true, Some(&fingerprint_of(&known)));
         settled.assigned(1, false, None);
         assert_eq!(due(&settled, &known), []);
-        assert_eq!(settled.fingerprint(0), Some(mark(&known)));
+        assert_eq!(settled.fingerprint(0), Some(fingerprint_of(&known)));
         // Another member's partition is assigned too, and the own one again.
-        settled.assigned(0, true, Some(&mark(&known)));
+        settled.assigned(0, true, Some(&fingerprint_of(&known)));
         assert_eq!(due(&settled, &known), []);
 
         // With newer lists the oldest unsettled row is the start; after unknown lists everything is read.
         let newer = history(&[10, 20, 30]);
         shown.send_replace(newer.clone());
         settled.assigned(2, true, None);
-        settled.assigned(3, true, Some(&mark(&history(&[10, 15, 20]))));
+        settled.assigned(3, true, Some(&fingerprint_of(&history(&[10, 15, 20]))));
         let everything = Some(Timestamp::from_micros(0));
         let expected = [(0, None), (1, None), (2, everything), (3, everything)];
         assert_eq!(due(&settled, &newer), expected);
@@ -451,11 +450,11 @@ mod tests {
         let taken = take(&settled, &known);
         settled.put_back(&taken);
         assert_eq!(take(&settled, &known), taken);
-        settled.settled(&taken, &mark(&known));
+        settled.settled(&taken, &fingerprint_of(&known));
         assert_eq!(due(&settled, &known), []);
 
         settled.assigned(0, true, None);
-        settled.settled(&taken, &mark(&known));
+        settled.settled(&taken, &fingerprint_of(&known));
         assert_eq!(settled.fingerprint(0), None);
     }
 
@@ -464,7 +463,7 @@ mod tests {
         let known = history(&[10, 20]);
         let (shown, evidence) = watch::channel(known.clone());
         let settled = SettledPartitions::new(evidence);
-        settled.assigned(0, true, Some(&mark(&known)));
+        settled.assigned(0, true, Some(&fingerprint_of(&known)));
         (known, shown, settled)
     }
 
@@ -532,9 +531,9 @@ mod tests {
         shown.send_replace(newer.clone());
         settled.evidence_changed(None);
         // A restart would begin at the oldest unsettled row too.
-        assert_eq!(settled.fingerprint(0), Some(mark(&known)));
+        assert_eq!(settled.fingerprint(0), Some(fingerprint_of(&known)));
         pass(&settled, &newer);
-        assert_eq!(settled.fingerprint(0), Some(mark(&newer)));
+        assert_eq!(settled.fingerprint(0), Some(fingerprint_of(&newer)));
 
         // Rows of older evidence that come within a pass are left to the next.
         settled.written_with(&known);
@@ -542,10 +541,10 @@ mod tests {
         let taken = take(&settled, &newer);
         assert_eq!(settled.fingerprint(0), None);
         settled.written_with(&known);
-        settled.settled(&taken, &mark(&newer));
+        settled.settled(&taken, &fingerprint_of(&newer));
         assert_eq!(settled.fingerprint(0), None);
         pass(&settled, &newer);
-        assert_eq!(settled.fingerprint(0), Some(mark(&newer)));
+        assert_eq!(settled.fingerprint(0), Some(fingerprint_of(&newer)));
 
         // So does an older list.
         let older = history(&[10, 15, 20, 30]);
@@ -556,6 +555,6 @@ mod tests {
         settled.put_back(&taken);
         assert_eq!(settled.fingerprint(0), None);
         pass(&settled, &older);
-        assert_eq!(settled.fingerprint(0), Some(mark(&older)));
+        assert_eq!(settled.fingerprint(0), Some(fingerprint_of(&older)));
     }
 }

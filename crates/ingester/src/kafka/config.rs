@@ -166,12 +166,12 @@ pub(super) fn is_no_answer(code: RDKafkaErrorCode) -> bool {
 
 /// What was logged within the last minute. librdkafka repeats itself while it recovers.
 #[derive(Debug)]
-struct Logged<T>(Mutex<Vec<(T, Instant)>>);
+struct Recent<T>(Mutex<Vec<(T, Instant)>>);
 
 /// A repeated line is dropped for this time.
 const QUIET: Duration = Duration::from_secs(60);
 
-impl<T: PartialEq> Logged<T> {
+impl<T: PartialEq> Recent<T> {
     /// Whether this was not logged within the last minute; it counts as logged from now on.
     fn is_news(&self, line: T, now: Instant) -> bool {
         let mut logged = self.0.lock();
@@ -186,15 +186,15 @@ impl<T: PartialEq> Logged<T> {
 
 /// Limits errors that librdkafka repeats: each error code is logged once a minute.
 #[derive(Debug)]
-pub(super) struct Repeated(Logged<RDKafkaErrorCode>);
+pub(super) struct ErrorFilter(Recent<RDKafkaErrorCode>);
 
-impl Default for Repeated {
+impl Default for ErrorFilter {
     fn default() -> Self {
-        Self(Logged(Mutex::default()))
+        Self(Recent(Mutex::default()))
     }
 }
 
-impl Repeated {
+impl ErrorFilter {
     /// Whether this error was not logged within the last minute. Always `false` for errors of a broker's
     /// connection, because librdkafka logs those itself.
     pub(super) fn is_news(&self, error: &KafkaError) -> bool {
@@ -210,9 +210,9 @@ impl Repeated {
 
 /// librdkafka's latest message about a broker.
 #[derive(Debug, Default)]
-pub(super) struct Trouble(Mutex<Option<(String, Instant)>>);
+pub(super) struct LastBrokerMessage(Mutex<Option<(String, Instant)>>);
 
-impl Trouble {
+impl LastBrokerMessage {
     /// Takes an error of librdkafka. `AllBrokersDown` follows from the errors of the single brokers, which are more precise.
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
@@ -232,7 +232,7 @@ impl Trouble {
     }
 
     /// The latest message; `None` if there was none.
-    pub(super) fn words(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<String> {
         self.0.lock().as_ref().map(|(words, _)| words.clone())
     }
 
@@ -246,7 +246,7 @@ const RECENT: Duration = Duration::from_secs(20);
 
 /// librdkafka's log lines of the last minute, for all clients of the process. Each client writes several lines a second
 /// about a broker that it cannot reach.
-static LINES: Logged<String> = Logged(Mutex::new(Vec::new()));
+static LINES: Recent<String> = Recent(Mutex::new(Vec::new()));
 
 /// Writes a log line of librdkafka to the ingester's log, at most once a minute. Warnings that a producer ignores
 /// consumer settings, or the reverse, are dropped, because `kafka.client` is for both.

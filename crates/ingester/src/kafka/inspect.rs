@@ -10,10 +10,10 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::client::{ClientCallbacks, Unanswered, ask};
 use super::commit_metadata::CommitMetadata;
 use super::config;
 use super::ffi::{self, CommitAnswer, Group, TopicIds};
-use super::quiet::{Quiet, Unanswered, ask};
 use crate::settings::Settings;
 
 const QUESTION: Duration = Duration::from_secs(10);
@@ -86,8 +86,8 @@ pub(crate) struct GroupPosition {
 pub(crate) async fn inspect(settings: &Settings) -> anyhow::Result<Inspected> {
     let owned = settings.clone();
     let mut inspected = tokio::task::spawn_blocking(move || ask_all(&owned)).await??;
-    let admin: AdminClient<Quiet> = config::producer(settings)
-        .create_with_context(Quiet::default())
+    let admin: AdminClient<ClientCallbacks> = config::producer(settings)
+        .create_with_context(ClientCallbacks::default())
         .map_err(config::refused)?;
     for (topic, facts) in [
         (&settings.kafka.topic, &mut inspected.source),
@@ -116,13 +116,14 @@ pub(super) fn probe(settings: &Settings) -> ClientConfig {
 
 /// Whether the user may read the topic. `probe` has the settings of [`probe`].
 pub(super) fn may_read(probe: &ClientConfig, topic: &str) -> bool {
-    let consumer: KafkaResult<BaseConsumer<Quiet>> = probe.create_with_context(Quiet::default());
+    let consumer: KafkaResult<BaseConsumer<ClientCallbacks>> =
+        probe.create_with_context(ClientCallbacks::default());
     consumer.is_ok_and(|consumer| can_read(&consumer, topic) == Right::Given)
 }
 
 fn ask_all(settings: &Settings) -> anyhow::Result<Inspected> {
-    let consumer: BaseConsumer<Quiet> =
-        probe(settings).create_with_context(Quiet::default()).map_err(config::refused)?;
+    let consumer: BaseConsumer<ClientCallbacks> =
+        probe(settings).create_with_context(ClientCallbacks::default()).map_err(config::refused)?;
     let brokers = metadata(&consumer, &settings.kafka.topic)?.brokers().len();
     let source = facts(&consumer, &settings.kafka.topic);
     let read = match &source {
@@ -144,15 +145,15 @@ fn ask_all(settings: &Settings) -> anyhow::Result<Inspected> {
 }
 
 /// A consumer that sees the records of open transactions, and so the high watermark. `probe` has the settings of [`probe`].
-pub(super) fn uncommitted(probe: &ClientConfig) -> KafkaResult<BaseConsumer<Quiet>> {
+pub(super) fn uncommitted(probe: &ClientConfig) -> KafkaResult<BaseConsumer<ClientCallbacks>> {
     let mut config = probe.clone();
     config.set("isolation.level", "read_uncommitted");
-    config.create_with_context(Quiet::default())
+    config.create_with_context(ClientCallbacks::default())
 }
 
 fn positions(
     settings: &Settings,
-    consumer: &BaseConsumer<Quiet>,
+    consumer: &BaseConsumer<ClientCallbacks>,
     count: usize,
 ) -> Result<Vec<GroupPosition>, String> {
     let topic = &settings.kafka.topic;
@@ -164,7 +165,7 @@ fn positions(
     }
     let answer = ask(consumer, QUESTION, |time| consumer.committed_offsets(wanted.clone(), time));
     let answer = answer.map_err(|error| error.to_string())?;
-    let bounds = |consumer: &BaseConsumer<Quiet>, partition| {
+    let bounds = |consumer: &BaseConsumer<ClientCallbacks>, partition| {
         let asked =
             ask(consumer, QUESTION, |time| consumer.fetch_watermarks(topic, partition, time));
         asked.map_err(|error| error.to_string())
@@ -216,11 +217,11 @@ pub(super) fn no_leader(topic: &str, partitions: &[i32]) -> String {
     )
 }
 
-fn metadata(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<Metadata, Unanswered> {
+fn metadata(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Result<Metadata, Unanswered> {
     ask(consumer, QUESTION, |time| consumer.fetch_metadata(Some(topic), time))
 }
 
-fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, String> {
+fn facts(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Result<TopicFacts, String> {
     let metadata = metadata(consumer, topic).map_err(|error| error.to_string())?;
     let Some(found) = metadata.topics().first() else { return Err("no answer".to_owned()) };
     if let Some(error) = found.error() {
@@ -239,7 +240,7 @@ fn facts(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<TopicFacts, Stri
 
 /// Fetches from the end of the topic. The first answer is the end, a record or a refusal. Any other error may be over with
 /// the next attempt: one of several addresses of a broker may be unreachable.
-fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
+fn can_read(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Right {
     let last = config::place(topic, 0, Offset::End);
     let assigned = last.and_then(|last| consumer.assign(&last));
     if let Err(error) = assigned {
@@ -252,7 +253,7 @@ fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
             Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => return Right::Given,
             Some(Err(error)) => {
                 let is_missing = error.rdkafka_error_code().is_some_and(config::is_no_topic);
-                words = consumer.context().words(&error);
+                words = consumer.context().text_of(&error);
                 if is_missing || is_refused(&error, RDKafkaErrorCode::TopicAuthorizationFailed) {
                     return Right::Refused(words);
                 }
@@ -264,7 +265,7 @@ fn can_read(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
 
 /// Asks for the group's offset, then commits for a partition that cannot exist: the broker checks the right first and
 /// commits nothing in either case. Joining the group would cause a rebalance for the other members.
-fn can_use_group(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
+fn can_use_group(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Right {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, 0);
     let answer = ask(consumer, QUESTION, |time| consumer.committed_offsets(asked.clone(), time));
@@ -298,20 +299,20 @@ fn is_refused(error: &KafkaError, right: RDKafkaErrorCode) -> bool {
 /// # Errors
 /// The reason why they cannot be read, such as the missing right.
 pub(super) async fn config(
-    admin: &AdminClient<Quiet>,
+    admin: &AdminClient<ClientCallbacks>,
     topic: &str,
 ) -> Result<BTreeMap<String, String>, String> {
     let options = AdminOptions::new().request_timeout(Some(QUESTION));
     let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
     let context = admin.inner().context();
-    let described = described.map_err(|error| context.words(&error))?.into_iter().next();
+    let described = described.map_err(|error| context.text_of(&error))?.into_iter().next();
     let resource = described.ok_or("no answer")?.map_err(|code| code.to_string())?;
     let entries = resource.entries.into_iter();
     Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
 /// Asks the broker for the user's rights (KIP-430). A letter that is sent to try it would stay.
-fn can_write(consumer: &BaseConsumer<Quiet>, topic: &str) -> Right {
+fn can_write(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Right {
     match ffi::may_write(consumer.client(), topic, QUESTION) {
         Ok(Some(true)) => Right::Given,
         Ok(Some(false)) => Right::Refused(
@@ -342,8 +343,8 @@ mod tests {
         testkit::topic(&kafka.brokers(), &topic, 1, &[]).await;
         let mut settings = Settings::default();
         settings.kafka.brokers = proxy.address();
-        let consumer: Arc<BaseConsumer<Quiet>> =
-            Arc::new(probe(&settings).create_with_context(Quiet::default()).unwrap());
+        let consumer: Arc<BaseConsumer<ClientCallbacks>> =
+            Arc::new(probe(&settings).create_with_context(ClientCallbacks::default()).unwrap());
         let ask = || {
             let (consumer, topic) = (consumer.clone(), topic.clone());
             tokio::task::spawn_blocking(move || can_use_group(&consumer, &topic))

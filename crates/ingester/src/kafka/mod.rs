@@ -1,6 +1,7 @@
 //! All code that uses Kafka. Outside of this module a Kafka message is a [`crate::Record`] and a position is a
 //! [`crate::pipeline::ports::WrittenOffsets`].
 
+mod client;
 pub(crate) mod commit_metadata;
 mod config;
 mod damage;
@@ -10,7 +11,6 @@ mod group;
 mod inspect;
 mod observe;
 mod probe;
-mod quiet;
 mod range;
 mod record_arena;
 
@@ -23,4 +23,4 @@ pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
 pub(crate) use group::{CommitQueue, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict};
 pub(crate) use inspect::{GroupPosition, Inspected, Right, TopicFacts, inspect};
 pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
-pub(crate) use range::{BACKGROUND_KIB, Bound, OffsetRanges, RangeReader, RateLimit, read_since};
+pub(crate) use range::{BACKGROUND_KIB, Bound, OffsetRanges, RangeReader, ReadOptions, read_since};

@@ -9,8 +9,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
+use super::client::ClientCallbacks;
 use super::damage::is_unreadable;
-use super::quiet::Quiet;
 use super::{config, inspect};
 
 /// The time limit of one attempt.
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A consumer that searches for the next readable offset of a partition.
 pub(super) struct Probe {
-    consumer: BaseConsumer<Quiet>,
+    consumer: BaseConsumer<ClientCallbacks>,
     topic: String,
 }
 

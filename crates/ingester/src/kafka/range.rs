@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::client::{ClientCallbacks, Unanswered, ask};
 use super::ffi::TopicIds;
 use super::group::CHUNK_RECORDS;
-use super::quiet::{Quiet, Unanswered, ask};
 use super::record_arena::RecordArena;
 use super::{config, inspect};
 use crate::pipeline::ports::{SourceError, SourceEvent};
@@ -122,7 +122,7 @@ impl OffsetRanges {
 
 /// A consumer outside of the group. Its methods block until the broker answers: call them on a thread that may block.
 pub(crate) struct RangeReader {
-    consumer: BaseConsumer<Quiet>,
+    consumer: BaseConsumer<ClientCallbacks>,
     probe: ClientConfig,
 }
 
@@ -140,7 +140,7 @@ impl RangeReader {
             .set("fetch.message.max.bytes", (buffer_kib * 64).min(1_048_576).to_string());
         // Another name of `fetch.message.max.bytes`.
         config.remove("max.partition.fetch.bytes");
-        let consumer = config.create_with_context(Quiet::default())?;
+        let consumer = config.create_with_context(ClientCallbacks::default())?;
         Ok(Self { consumer, probe })
     }
 
@@ -184,7 +184,7 @@ impl RangeReader {
             return Err(error);
         }
         let words = inspect::no_leader(topic, &[partition]);
-        Err(Unanswered::saying(words, RDKafkaErrorCode::LeaderNotAvailable))
+        Err(Unanswered::new(words, RDKafkaErrorCode::LeaderNotAvailable))
     }
 
     /// One more than the last offset of these partitions, also where that is behind an open transaction.
@@ -328,17 +328,17 @@ impl RangeReader {
     pub(crate) fn read(
         self,
         ranges: OffsetRanges,
-        rate_limit: RateLimit,
+        options: ReadOptions,
         stop: CancellationToken,
     ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
-        self.read_found(move |_| Ok(ranges), rate_limit, stop)
+        self.read_found(move |_| Ok(ranges), options, stop)
     }
 
     /// Like [`Self::read`], but the thread first asks the broker for the ranges.
     fn read_found(
         self,
         ranges: impl FnOnce(&Self) -> Result<OffsetRanges, Unanswered> + Send + 'static,
-        rate_limit: RateLimit,
+        options: ReadOptions,
         stop: CancellationToken,
     ) -> KafkaResult<mpsc::Receiver<SourceEvent>> {
         let (events, receiver) = mpsc::channel(1);
@@ -347,7 +347,7 @@ impl RangeReader {
                 let topic = ranges.topic.as_str().into();
                 let Self { consumer, probe } = self;
                 let events = events.clone();
-                reading::Range { consumer, probe, topic, ranges, rate_limit, events, stop }.read()
+                reading::Range { consumer, probe, topic, ranges, options, events, stop }.read()
             });
             let end = match end {
                 Ok(()) => SourceEvent::Ended,
@@ -367,9 +367,9 @@ impl RangeReader {
 /// Offsets by partition.
 type Gone = Vec<(i32, Range<i64>)>;
 
-/// The rate limit of a reader, and its progress.
+/// The limits of a reader, and its progress, which its caller reads.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RateLimit {
+pub(crate) struct ReadOptions {
     /// Records a second at most; `None`: no limit.
     pub(crate) rate: Option<u64>,
     /// Records read so far, including those that the time filter drops.
@@ -380,7 +380,7 @@ pub(crate) struct RateLimit {
     pub(crate) patience: Option<Duration>,
 }
 
-impl RateLimit {
+impl ReadOptions {
     /// The largest number of records in a chunk.
     pub(crate) fn chunk(&self) -> usize {
         let chunk = self.rate.map_or(u64::MAX, |rate| (rate / CHUNKS_PER_SECOND).max(1));
@@ -396,12 +396,12 @@ impl RateLimit {
         self.gone.lock().push((partition, offsets));
     }
 
-    /// The time of the next chunk, after a chunk of `gone` records that was allowed at `free`. Idle time does not add up:
+    /// The time of the next chunk, after a chunk of `sent` records that was allowed at `free`. Idle time does not add up:
     /// the rate is a limit at any moment.
-    pub(crate) fn next(&self, free: Instant, gone: usize) -> Instant {
+    pub(crate) fn next(&self, free: Instant, sent: usize) -> Instant {
         let now = Instant::now();
         let Some(rate) = self.rate else { return now };
-        free.max(now) + Duration::from_secs_f64(gone as f64 / rate.max(1) as f64)
+        free.max(now) + Duration::from_secs_f64(sent as f64 / rate.max(1) as f64)
     }
 
     /// Blocks this thread in small steps, so that it notices a stop soon.
@@ -437,13 +437,17 @@ pub(crate) fn read_since(
         // All records after the first are read, whatever their timestamps.
         Ok(OffsetRanges { not_before: None, ..ranges })
     };
-    let limit = RateLimit { patience: Some(PATIENCE), ..RateLimit::default() };
+    let limit = ReadOptions { patience: Some(PATIENCE), ..ReadOptions::default() };
     reader.read_found(ranges, limit, stop)
 }
 
 /// Whether the topic or the partition does not exist. librdkafka calls a partition without a leader unknown too, by the
 /// metadata that it asked for last.
-fn is_gone(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> KafkaResult<bool> {
+fn is_gone(
+    consumer: &BaseConsumer<ClientCallbacks>,
+    topic: &str,
+    partition: i32,
+) -> KafkaResult<bool> {
     let metadata = consumer.fetch_metadata(Some(topic), QUESTION)?;
     let is_there = |found: &MetadataTopic| {
         let is_unknown = found.error().is_some_and(|error| config::is_no_topic(error.into()));
@@ -517,7 +521,7 @@ mod tests {
             ..OffsetRanges::default()
         };
         let patience = Some(Duration::from_secs(2));
-        let limit = RateLimit { patience, ..RateLimit::default() };
+        let limit = ReadOptions { patience, ..ReadOptions::default() };
         let mut events = reader(&settings).read(ranges, limit, CancellationToken::new()).unwrap();
         let end = tokio::time::timeout(QUESTION, events.recv()).await.expect("an end in time");
         let Some(SourceEvent::Failed(SourceError::Range(error))) = end else { panic!("{end:?}") };

@@ -24,8 +24,6 @@ use crate::error::{Code, QueryError, Segment};
 
 /// The largest page (crates/query/README.md, Pages).
 const MAX_FIRST: i32 = 100;
-/// The longest possible package name, in bytes.
-const MAX_PREFIX: usize = 512;
 /// A longer purl is not read, and has no record. With every byte of name and version escaped, one has 2.3 KB; the rest is for
 /// qualifiers and a subpath. A document can name a purl of two megabytes a thousand times, and reading each would take seconds.
 const MAX_PURL: usize = 8 * 1_024;
@@ -327,8 +325,8 @@ fn search(planner: &Planner<'_, '_>, group: &Group<'_>, plan: &mut Plan) -> Plan
     let arguments = planner.arguments(group);
     let Search { prefix, first, after } = arguments.read()?;
     let first = page_size(first)?;
-    if !(1..=MAX_PREFIX).contains(&prefix.len()) {
-        let message = format!("argument `prefix` must have 1 to {MAX_PREFIX} bytes");
+    if !(1..=PackageName::MAX_BYTES).contains(&prefix.len()) {
+        let message = format!("argument `prefix` must have 1 to {} bytes", PackageName::MAX_BYTES);
         return Err(FieldError::Refused(message));
     }
     plan.asked += u64::from(first);

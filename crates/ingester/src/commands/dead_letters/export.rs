@@ -10,7 +10,7 @@ use tempfile::TempPath;
 use tokio_util::sync::CancellationToken;
 
 use super::{each, mask};
-use crate::commands::dead_letter::{DeadLetter, Selection};
+use crate::commands::dead_letter_source::{DeadLetter, Selection};
 use crate::commands::record_file::{Bytes, Line};
 use crate::record::{Header, Record};
 use crate::settings::Settings;

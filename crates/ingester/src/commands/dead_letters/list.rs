@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::each;
 use crate::commands::context::Context;
-use crate::commands::dead_letter::{DeadLetter, Originals, Selection};
+use crate::commands::dead_letter_source::{DeadLetter, Originals, Selection};
 use crate::commands::output::Output;
 use crate::commands::preview::adds_nothing;
 use crate::pipeline::evaluate::Outcome;

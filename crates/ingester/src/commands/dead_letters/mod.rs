@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::context::{Context, each_record};
 use crate::commands::counts::Counts;
-use crate::commands::dead_letter::{self, DeadLetter, DeadLetterRanges, Originals, Selection};
+use crate::commands::dead_letter_source::{
+    self, DeadLetter, DeadLetterRanges, Originals, Selection,
+};
 use crate::commands::output::Output;
 use crate::commands::replay::{self, Source, Task};
-use crate::kafka::{Bound, RateLimit};
+use crate::kafka::{Bound, ReadOptions};
 use crate::pipeline::evaluate::Outcome;
 use crate::record::Record;
 use crate::settings::Settings;
@@ -129,7 +131,8 @@ impl Redrive {
         }
         context.table_generation().await?;
         let ranges =
-            dead_letter::find(&context.settings, selection.partitions.clone(), EVERYTHING).await?;
+            dead_letter_source::find(&context.settings, selection.partitions.clone(), EVERYTHING)
+                .await?;
         let letters = DeadLetterRanges { ranges, selection, max_attempts: Some(self.max_attempts) };
         let task = Task {
             from: None,
@@ -163,11 +166,12 @@ async fn each(
     stop: CancellationToken,
     act: impl AsyncFnMut(Record) -> anyhow::Result<()>,
 ) -> anyhow::Result<bool> {
-    let ranges = dead_letter::find(settings, selection.partitions.clone(), EVERYTHING).await?;
+    let ranges =
+        dead_letter_source::find(settings, selection.partitions.clone(), EVERYTHING).await?;
     let letters = DeadLetterRanges { ranges, selection, max_attempts: None };
-    let limit = RateLimit::default();
+    let limit = ReadOptions::default();
     let counting = (limit.clone(), Counts::default());
-    let records = dead_letter::read(settings, letters, None, counting, stop)?;
+    let records = dead_letter_source::read(settings, letters, None, counting, stop)?;
     each_record(records, act).await?;
     Ok(limit.take_gone().is_empty())
 }
@@ -178,10 +182,10 @@ async fn show(
     output: Output,
 ) -> anyhow::Result<()> {
     let bounds = (Bound::Offset(offset), Bound::Offset(offset));
-    let ranges = dead_letter::find(settings, vec![partition], bounds).await?;
+    let ranges = dead_letter_source::find(settings, vec![partition], bounds).await?;
     let letters = DeadLetterRanges { ranges, selection: Selection::default(), max_attempts: None };
     let (counting, stop) = (Default::default(), CancellationToken::new());
-    let records = dead_letter::read(settings, letters, None, counting, stop)?;
+    let records = dead_letter_source::read(settings, letters, None, counting, stop)?;
     let mut found = None;
     each_record(records, async |record| {
         if record.position.offset == offset {

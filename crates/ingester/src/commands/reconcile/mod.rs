@@ -18,7 +18,7 @@ use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Difference, Preview};
 use crate::commands::ranges;
 use crate::commands::scratch::{Scratch, page};
-use crate::kafka::{Bound, OffsetRanges, RateLimit};
+use crate::kafka::{Bound, OffsetRanges, ReadOptions};
 use crate::settings::Settings;
 
 use finding::{Finding, Kind, find};
@@ -117,7 +117,7 @@ impl Reconcile {
         stop: &CancellationToken,
     ) -> anyhow::Result<(u64, u64)> {
         let counts = Counts::default();
-        let limit = RateLimit { rate: self.rate, ..RateLimit::default() };
+        let limit = ReadOptions { rate: self.rate, ..ReadOptions::default() };
         let mut progress = ProgressBar::new(Output::chosen(self.output), None, Some(ranges.len()));
         let records = ranges::read(&context.settings, ranges, limit.clone(), stop.clone())?;
         let running =

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::record_file::{self, RecordFile};
-use crate::kafka::{CHUNK_BYTES, RateLimit};
+use crate::kafka::{CHUNK_BYTES, ReadOptions};
 use crate::pipeline::ports::{AssignmentId, Chunk, SourceError, SourceEvent};
 
 /// Opens the file; `-` is standard input.
@@ -59,7 +59,7 @@ pub(super) fn begins_with(path: &Path, described: &str) -> anyhow::Result<bool> 
 pub(super) fn read(
     path: PathBuf,
     first: i64,
-    limit: RateLimit,
+    limit: ReadOptions,
     stop: CancellationToken,
 ) -> anyhow::Result<mpsc::Receiver<SourceEvent>> {
     let records = RecordFile::new(open(&path)?);
@@ -80,7 +80,7 @@ pub(super) fn read(
 
 struct FileSource {
     first: i64,
-    limit: RateLimit,
+    limit: ReadOptions,
     stop: CancellationToken,
     events: mpsc::Sender<SourceEvent>,
 }
@@ -107,7 +107,7 @@ impl FileSource {
                     return Ok(());
                 }
                 if self.limit.rate.is_some() {
-                    RateLimit::wait(free, &self.stop);
+                    ReadOptions::wait(free, &self.stop);
                 }
             }
             if is_last {

@@ -17,13 +17,13 @@ use super::file;
 use super::plan::{Source, Task};
 use crate::commands::context::Context;
 use crate::commands::counts::{Counts, Rejected};
-use crate::commands::dead_letter::{self, ORIGINAL_GONE, Originals};
+use crate::commands::dead_letter_source::{self, ORIGINAL_GONE, Originals};
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Changes, Preview};
 use crate::commands::ranges;
 use crate::decode::rejection::Code;
 use crate::evidence;
-use crate::kafka::RateLimit;
+use crate::kafka::ReadOptions;
 use crate::pipeline::ports::SourceEvent;
 
 /// The time between two saves: after a crash the job reads the records since the last save again.
@@ -109,7 +109,7 @@ impl Run {
         stop: CancellationToken,
     ) -> anyhow::Result<Ended> {
         let counts = Counts::from(self.from.clone());
-        let limit = RateLimit { rate: self.task.rate, ..RateLimit::default() };
+        let limit = ReadOptions { rate: self.task.rate, ..ReadOptions::default() };
         let result = self.read(context, (&counts, &limit), output, &stop).await;
         count_gone(&limit, &counts);
         self.end(context, &counts, result, stop.is_cancelled()).await
@@ -119,7 +119,7 @@ impl Run {
     async fn read(
         &self,
         context: &Context,
-        (counts, limit): (&Counts, &RateLimit),
+        (counts, limit): (&Counts, &ReadOptions),
         output: Output,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<JobState>> {
@@ -273,7 +273,7 @@ pub(super) fn succeeds(left_out: &BTreeMap<String, u64>, fault: Option<&str>) ->
     is_whole && fault.is_none()
 }
 
-fn count_gone(limit: &RateLimit, counts: &Counts) {
+fn count_gone(limit: &ReadOptions, counts: &Counts) {
     for (partition, offsets) in limit.take_gone() {
         counts.leave_out(GONE, partition, offsets);
     }
@@ -284,7 +284,7 @@ fn open(
     context: &Context,
     task: &Task,
     (from, counts): (&JobProgress, &Counts),
-    limit: RateLimit,
+    limit: ReadOptions,
     stop: CancellationToken,
 ) -> anyhow::Result<(Receiver<SourceEvent>, Option<u64>)> {
     Ok(match &task.source {
@@ -305,7 +305,7 @@ fn open(
             let settings = &context.settings;
             let originals = Some(Originals::new(settings));
             let counting = (limit, counts.clone());
-            (dead_letter::read(settings, letters, originals, counting, stop)?, total)
+            (dead_letter_source::read(settings, letters, originals, counting, stop)?, total)
         }
     })
 }
@@ -318,7 +318,7 @@ pub(crate) async fn dry_run(
     stop: CancellationToken,
 ) -> anyhow::Result<bool> {
     let (counts, limit) =
-        (Counts::default(), RateLimit { rate: task.rate, ..RateLimit::default() });
+        (Counts::default(), ReadOptions { rate: task.rate, ..ReadOptions::default() });
     let rows: Arc<dyn PublicationReader> = context.rows.clone();
     let preview = Preview::create(rows).await?;
     let ingest = context.ingest(preview.range.clone(), None, Box::new(counts.clone()));

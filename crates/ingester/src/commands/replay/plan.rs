@@ -12,7 +12,7 @@ use store::PublicationWriter as _;
 
 use super::{RangeArguments, file};
 use crate::commands::context::Context;
-use crate::commands::dead_letter::DeadLetterRanges;
+use crate::commands::dead_letter_source::DeadLetterRanges;
 use crate::commands::ranges;
 use crate::kafka::{Bound, OffsetRanges, RangeReader};
 use crate::settings::Settings;

@@ -16,8 +16,8 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use self::letter::{Changes, Letter, is_letter_fault, needed, reduced};
 pub(crate) use self::topic::{HEADER_ROOM, create_topic};
+use super::client::ClientCallbacks;
 use super::config;
-use super::quiet::Quiet;
 use crate::decode::rejection::Rejection;
 use crate::pipeline;
 use crate::pipeline::ports::{self, Undelivered};
@@ -40,16 +40,16 @@ pub(crate) struct DeadLetters {
 
 /// Two producers that are replaced together: an idempotent producer with a fatal error never sends again.
 struct Producers {
-    batched: FutureProducer<Quiet>,
+    batched: FutureProducer<ClientCallbacks>,
     /// One record per request. The broker checks the size of a whole request, so a refusal of a batch does not say which
     /// record caused it.
-    single: FutureProducer<Quiet>,
-    context: Quiet,
+    single: FutureProducer<ClientCallbacks>,
+    context: ClientCallbacks,
 }
 
 impl Producers {
     fn open(config: &ClientConfig) -> KafkaResult<Self> {
-        let context = Quiet::default();
+        let context = ClientCallbacks::default();
         let mut single = config.clone();
         single.set("batch.num.messages", "1");
         Ok(Self {
@@ -152,7 +152,7 @@ impl DeadLetters {
 
     async fn send(
         &self,
-        producer: &FutureProducer<Quiet>,
+        producer: &FutureProducer<ClientCallbacks>,
         rejected: (&Record, &Rejection),
         changes: Changes,
     ) -> KafkaResult<()> {
@@ -200,7 +200,7 @@ impl ports::DeadLetters for DeadLetters {
                 Err(error) => format!("{fatal}; and no new producer: {error}"),
             },
             // The message about a broker may be an old one, because a producer lives long.
-            (None, Failed::Environment(error)) => match producers.context.behind(&error) {
+            (None, Failed::Environment(error)) => match producers.context.broker_message(&error) {
                 Some(words) => format!("{error}: {words}"),
                 None => error.to_string(),
             },

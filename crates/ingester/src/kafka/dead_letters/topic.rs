@@ -7,8 +7,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 
 use super::config;
+use crate::kafka::client::ClientCallbacks;
 use crate::kafka::inspect;
-use crate::kafka::quiet::Quiet;
 use crate::settings::Settings;
 
 /// The space for the headers that a dead letter has in addition to its record's.
@@ -32,7 +32,7 @@ pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
     let Some(admin) = admin(settings).await? else { return Ok(()) };
     let topic = &settings.kafka.dead_letter_topic;
     let options = AdminOptions::new().operation_timeout(Some(QUESTION));
-    let source = inspect::config(&admin, &settings.kafka.topic).await.unwrap_or_default();
+    let source = settings_of(&admin, &settings.kafka.topic).await;
     let fitting = fitting(source.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()));
     let create = async |own: &[(&'static str, String)]| {
         let new = NewTopic::new(topic, -1, TopicReplication::Fixed(-1));
@@ -48,7 +48,7 @@ pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
     match made {
         Some(Ok(_)) => tracing::info!(topic, "made the dead-letter topic"),
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
-            let there = inspect::config(&admin, topic).await.unwrap_or_default();
+            let there = settings_of(&admin, topic).await;
             warn_of_deletion(topic, &there, &fitting);
         }
         // While letters wait, this is tried every few seconds.
@@ -60,6 +60,20 @@ pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// A topic's settings; none, and a warning, where they cannot be read.
+async fn settings_of(
+    admin: &AdminClient<ClientCallbacks>,
+    topic: &str,
+) -> BTreeMap<String, String> {
+    inspect::config(admin, topic).await.unwrap_or_else(|reason| {
+        if config::is_new_line("CONFIG", &format!("{topic}: {reason}"), Instant::now()) {
+            let effect = "whether the dead-letter topic has room for its records, and keeps them, is not known";
+            tracing::warn!(topic, reason, "the topic's settings cannot be read: {effect}");
+        }
+        BTreeMap::new()
+    })
 }
 
 fn warn_of_deletion(
@@ -80,9 +94,9 @@ fn warn_of_deletion(
 }
 
 /// The admin client; `None` for librdkafka's in-process broker, whose topics the quickstart creates.
-async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<Quiet>>> {
-    let admin: AdminClient<Quiet> =
-        config::producer(settings).create_with_context(Quiet::default())?;
+async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<ClientCallbacks>>> {
+    let admin: AdminClient<ClientCallbacks> =
+        config::producer(settings).create_with_context(ClientCallbacks::default())?;
     let asked = tokio::task::spawn_blocking(move || {
         let cluster = admin.inner().fetch_cluster_id(QUESTION);
         (!config::is_in_process(cluster.as_deref())).then_some(admin)

@@ -61,8 +61,8 @@ pub(super) struct Shared {
     /// The session timeout: how long the coordinator may be away before it is reported.
     pub(super) session: Duration,
     pub(super) on_gap: OnGap,
-    pub(super) repeated: config::Repeated,
-    pub(super) trouble: config::Trouble,
+    pub(super) repeated: config::ErrorFilter,
+    pub(super) trouble: config::LastBrokerMessage,
 }
 
 impl Context {
@@ -188,7 +188,7 @@ impl Context {
             return true;
         }
         self.state().unconnected.get_or_insert_with(Instant::now);
-        let trouble = self.trouble.words().unwrap_or_else(|| connection_states(statistics));
+        let trouble = self.trouble.text().unwrap_or_else(|| connection_states(statistics));
         let reason = format!("no broker is connected: {trouble}");
         if self.observer.waits_for(GroupWait::Broker, reason) {
             tracing::warn!(trouble, "no broker is connected; it is tried again until one is");

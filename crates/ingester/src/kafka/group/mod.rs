@@ -2,14 +2,14 @@
 //!
 //! `thread` polls; librdkafka calls `callbacks` from inside of the poll; both share `state`. `start_offsets` decides
 //! where to start reading a partition, `placement` asks for the facts and acts on it. `account` and `claims` keep the
-//! table's account of positions. `commit` decides which offsets may be stored and committed, `confirm` sends them.
+//! table's account of positions. `commit_queue` decides which offsets may be stored and committed, `send_commit` sends them.
 
 mod account;
 mod callbacks;
 mod claims;
-mod commit;
-mod confirm;
+mod commit_queue;
 mod placement;
+mod send_commit;
 mod start_offsets;
 mod state;
 #[cfg(test)]
@@ -22,7 +22,7 @@ mod wait;
 #[cfg(test)]
 pub(crate) use account::{Verdict, verdict};
 #[cfg(test)]
-pub(crate) use commit::CommitQueue;
+pub(crate) use commit_queue::CommitQueue;
 #[cfg(test)]
 pub(crate) use start_offsets::{Facts, LogPosition, Refusal};
 #[cfg(test)]

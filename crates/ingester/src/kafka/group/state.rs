@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::account::{Answer, Claim};
-use super::commit::CommitQueue;
+use super::commit_queue::CommitQueue;
 use super::start_offsets::{Gap, LogPosition, Refusal};
 use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::observe::GroupWait;

@@ -14,7 +14,7 @@ use store::Positions;
 use tokio::sync::{mpsc, oneshot};
 
 use super::callbacks::{Context, Shared};
-use super::confirm::SentCommit;
+use super::send_commit::SentCommit;
 use super::state::{Command, Reading, Stage};
 use super::{account, claims};
 use crate::kafka::config;

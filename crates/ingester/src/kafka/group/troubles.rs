@@ -46,7 +46,7 @@ impl Context {
         let join_state = if is_spare { "steady" } else { group.join_state.as_str() };
         self.observer.membership(join_state);
         let (is_up, is_member) = (group.state == "up", join_state == "steady");
-        let words = self.trouble.words().unwrap_or_else(|| "none yet".to_owned());
+        let words = self.trouble.text().unwrap_or_else(|| "none yet".to_owned());
         let (away_for, joining_for, trouble) = {
             let mut state = self.state();
             // Without the topic there is nothing to join for, and its absence is told.

@@ -14,12 +14,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{OffsetRanges, POLL, QUESTION, RateLimit, is_final, is_gone};
+use super::{OffsetRanges, POLL, QUESTION, ReadOptions, is_final, is_gone};
+use crate::kafka::client::ClientCallbacks;
 use crate::kafka::config;
 use crate::kafka::ffi::TopicIds;
 use crate::kafka::group::CHUNK_BYTES;
 use crate::kafka::probe::{Probe, Unreadable};
-use crate::kafka::quiet::Quiet;
 use crate::kafka::record_arena::RecordArena;
 use crate::pipeline::ports::{AssignmentId, Chunk, SourceEvent};
 use crate::record::Record;
@@ -32,11 +32,11 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The state of the thread.
 pub(super) struct Range {
-    pub(super) consumer: BaseConsumer<Quiet>,
+    pub(super) consumer: BaseConsumer<ClientCallbacks>,
     pub(super) probe: ClientConfig,
     pub(super) topic: Arc<str>,
     pub(super) ranges: OffsetRanges,
-    pub(super) rate_limit: RateLimit,
+    pub(super) options: ReadOptions,
     pub(super) events: mpsc::Sender<SourceEvent>,
     pub(super) stop: CancellationToken,
 }
@@ -45,10 +45,10 @@ impl Range {
     /// Reads the ranges to their ends.
     ///
     /// # Errors
-    /// An error that a retry cannot fix; the end of [`RateLimit::patience`].
+    /// An error that a retry cannot fix; the end of [`ReadOptions::patience`].
     pub(super) fn read(&self) -> anyhow::Result<()> {
         let mut ends = self.assign()?;
-        let mut watch = Watch::of(&self.consumer, &self.ranges, self.rate_limit.patience)?;
+        let mut watch = Watch::of(&self.consumer, &self.ranges, self.options.patience)?;
         let starts = self.ranges.partitions.iter().map(|range| (range.partition, range.first));
         let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
         let mut log_ends = BTreeMap::new();
@@ -62,7 +62,7 @@ impl Range {
                     let (partition, next) = (message.partition(), message.offset() + 1);
                     next_offsets.insert(partition, next);
                     if ends.get(&partition).is_some_and(|&end| next <= end) {
-                        self.rate_limit.read.fetch_add(1, Ordering::Relaxed);
+                        self.options.read.fetch_add(1, Ordering::Relaxed);
                         if self.ranges.includes(message.timestamp().to_millis()) {
                             let record = arena.copy(&message);
                             bytes += record.size();
@@ -89,12 +89,12 @@ impl Range {
                 // The chunk is sent as it is.
                 Some(Err(_)) | None => bytes = CHUNK_BYTES,
             }
-            if chunk.len() >= self.rate_limit.chunk() || bytes >= CHUNK_BYTES {
+            if chunk.len() >= self.options.chunk() || bytes >= CHUNK_BYTES {
                 bytes = 0;
-                free = self.rate_limit.next(free, chunk.len());
+                free = self.options.next(free, chunk.len());
                 self.hand_over(&mut chunk);
-                if self.rate_limit.rate.is_some() {
-                    RateLimit::wait(free, &self.stop);
+                if self.options.rate.is_some() {
+                    ReadOptions::wait(free, &self.stop);
                 }
                 watch.same_topic(Duration::ZERO)?;
             }
@@ -135,7 +135,7 @@ impl Range {
         next_offsets.insert(partition, offsets.end);
         self.place(partition, offsets.end)?;
         if let Some(&end) = ends.get(&partition).filter(|end| **end > offsets.start) {
-            self.rate_limit.lose(partition, offsets.start..offsets.end.min(end));
+            self.options.lose(partition, offsets.start..offsets.end.min(end));
         }
         Ok(true)
     }
@@ -170,7 +170,7 @@ impl Range {
     /// seen.
     ///
     /// # Errors
-    /// When the topic does not exist; the end of [`RateLimit::patience`].
+    /// When the topic does not exist; the end of [`ReadOptions::patience`].
     fn end_of_log(
         &self,
         partition: i32,
@@ -214,13 +214,13 @@ impl Range {
             "records of the range are gone before they were read: {why}"
         );
         next_offsets.insert(partition, gone.end);
-        self.rate_limit.lose(partition, gone);
+        self.options.lose(partition, gone);
     }
 
     /// The first offset of a partition and one more than its last. Retries until the broker answers; `None` after a stop.
     ///
     /// # Errors
-    /// When the topic or the partition does not exist; the end of [`RateLimit::patience`].
+    /// When the topic or the partition does not exist; the end of [`ReadOptions::patience`].
     fn bounds(&self, partition: i32) -> KafkaResult<Option<(i64, i64)>> {
         let is_gone = |error: &KafkaError| {
             error.rdkafka_error_code().is_some_and(config::is_no_topic)
@@ -233,7 +233,7 @@ impl Range {
     /// Repeats a question until the broker answers; `None` after a stop.
     ///
     /// # Errors
-    /// An error that is final; the end of [`RateLimit::patience`].
+    /// An error that is final; the end of [`ReadOptions::patience`].
     fn answered<T>(
         &self,
         question: impl Fn() -> KafkaResult<T>,
@@ -244,12 +244,10 @@ impl Range {
             match question() {
                 Ok(answer) => return Ok(Some(answer)),
                 Err(error) if is_final(&error) => return Err(error),
-                Err(error)
-                    if self.rate_limit.patience.is_some_and(|most| began.elapsed() > most) =>
-                {
+                Err(error) if self.options.patience.is_some_and(|most| began.elapsed() > most) => {
                     return Err(error);
                 }
-                Err(_) => RateLimit::wait(Instant::now() + ASK_AGAIN, &self.stop),
+                Err(_) => ReadOptions::wait(Instant::now() + ASK_AGAIN, &self.stop),
             }
         }
         Ok(None)
@@ -289,7 +287,7 @@ impl Watch {
     /// # Errors
     /// When the offsets are another topic's.
     fn of(
-        consumer: &BaseConsumer<Quiet>,
+        consumer: &BaseConsumer<ClientCallbacks>,
         ranges: &OffsetRanges,
         patience: Option<Duration>,
     ) -> anyhow::Result<Self> {
@@ -351,7 +349,8 @@ mod tests {
         // Nothing listens there.
         settings.kafka.brokers = "127.0.0.1:1".to_owned();
         let probe = inspect::probe(&settings);
-        let consumer: BaseConsumer<Quiet> = probe.create_with_context(Quiet::default()).unwrap();
+        let consumer: BaseConsumer<ClientCallbacks> =
+            probe.create_with_context(ClientCallbacks::default()).unwrap();
         let damaged = "MessageSet at offset 7 (82 bytes) failed CRC32C check (original 0x1 != calculated 0x2)";
         consumer.context().error(KafkaError::Global(Code::BadMessage), damaged);
         let range = Range {
@@ -360,7 +359,7 @@ mod tests {
             topic: "t".into(),
             ranges: OffsetRanges::default(),
             // So that the first missing answer ends the reading.
-            rate_limit: RateLimit { patience: Some(Duration::ZERO), ..RateLimit::default() },
+            options: ReadOptions { patience: Some(Duration::ZERO), ..ReadOptions::default() },
             events: mpsc::channel(1).0,
             stop: CancellationToken::new(),
         };

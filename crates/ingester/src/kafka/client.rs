@@ -14,27 +14,27 @@ use super::damage::unreadable_batch;
 
 /// The callbacks of clients outside of the group. They only log and keep the latest errors, which clones share.
 #[derive(Clone, Default)]
-pub(super) struct Quiet(Arc<Heard>);
+pub(super) struct ClientCallbacks(Arc<LastErrors>);
 
 #[derive(Default)]
-struct Heard {
-    repeated: config::Repeated,
+struct LastErrors {
+    errors: config::ErrorFilter,
     /// The first offset of the last batch that could not be read.
     unreadable: Mutex<Option<i64>>,
-    trouble: config::Trouble,
+    last_broker_message: config::LastBrokerMessage,
 }
 
 /// The broker did not answer, or refused.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{words}")]
+#[error("{text}")]
 pub(crate) struct Unanswered {
-    words: String,
+    text: String,
     code: Option<RDKafkaErrorCode>,
 }
 
 impl Unanswered {
-    pub(super) const fn saying(words: String, code: RDKafkaErrorCode) -> Self {
-        Self { words, code: Some(code) }
+    pub(super) const fn new(text: String, code: RDKafkaErrorCode) -> Self {
+        Self { text, code: Some(code) }
     }
 
     pub(super) const fn code(&self) -> Option<RDKafkaErrorCode> {
@@ -44,19 +44,19 @@ impl Unanswered {
 
 impl From<KafkaError> for Unanswered {
     fn from(error: KafkaError) -> Self {
-        Self { words: error.to_string(), code: error.rdkafka_error_code() }
+        Self { text: error.to_string(), code: error.rdkafka_error_code() }
     }
 }
 
 /// The time limit of the first attempt of a request; each further attempt has twice as long.
 const FIRST_TRY: Duration = Duration::from_secs(1);
 /// How long librdkafka may take to deliver its messages.
-const WORDS: Duration = Duration::from_millis(100);
+const LOG_DELIVERY: Duration = Duration::from_millis(100);
 
 /// Repeats a request until the broker answers or `patience` is over. librdkafka delivers its messages about brokers only when it
 /// is polled, and the log should have them while the caller waits. Only for a consumer that has no assignment.
 pub(super) fn ask<T>(
-    consumer: &BaseConsumer<Quiet>,
+    consumer: &BaseConsumer<ClientCallbacks>,
     patience: Duration,
     question: impl Fn(Duration) -> KafkaResult<T>,
 ) -> Result<T, Unanswered> {
@@ -67,32 +67,32 @@ pub(super) fn ask<T>(
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        let heard = Instant::now() + WORDS;
-        while Instant::now() < heard {
+        let until = Instant::now() + LOG_DELIVERY;
+        while Instant::now() < until {
             // The context keeps the text of an error; there are no records.
-            drop(consumer.poll(heard.saturating_duration_since(Instant::now())));
+            drop(consumer.poll(until.saturating_duration_since(Instant::now())));
         }
         let code = error.rdkafka_error_code();
         // The broker that leads a new partition may not know it yet.
         let passes =
             |code| config::is_no_answer(code) || code == RDKafkaErrorCode::NotLeaderForPartition;
         if !code.is_some_and(passes) || Instant::now() >= deadline {
-            return Err(Unanswered { words: consumer.context().words(&error), code });
+            return Err(Unanswered { text: consumer.context().text_of(&error), code });
         }
         time *= 2;
     }
 }
 
-impl Quiet {
+impl ClientCallbacks {
     /// The text for an error. Where it only means "no answer": librdkafka's latest message about a broker.
-    pub(super) fn words(&self, error: &KafkaError) -> String {
-        self.behind(error).unwrap_or_else(|| error.to_string())
+    pub(super) fn text_of(&self, error: &KafkaError) -> String {
+        self.broker_message(error).unwrap_or_else(|| error.to_string())
     }
 
     /// librdkafka's latest message about a broker, which may be the cause of an error that only means "no answer".
-    pub(super) fn behind(&self, error: &KafkaError) -> Option<String> {
+    pub(super) fn broker_message(&self, error: &KafkaError) -> Option<String> {
         let is_no_answer = error.rdkafka_error_code().is_some_and(config::is_no_answer);
-        self.0.trouble.words().filter(|_| is_no_answer)
+        self.0.last_broker_message.text().filter(|_| is_no_answer)
     }
 
     /// Takes the first offset of the last batch that could not be read, if there was one.
@@ -101,9 +101,9 @@ impl Quiet {
     }
 }
 
-impl ClientContext for Quiet {
+impl ClientContext for ClientCallbacks {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.trouble.line(facility, message);
+        self.0.last_broker_message.line(facility, message);
         config::log(level, facility, message);
     }
 
@@ -114,13 +114,13 @@ impl ClientContext for Quiet {
         if let Some(offset) = unreadable_batch(reason) {
             *self.0.unreadable.lock() = Some(offset);
         }
-        self.0.trouble.error(&error, reason);
+        self.0.last_broker_message.error(&error, reason);
         // Clients are recreated while something is missing, each with errors of its own.
-        let is_news = self.0.repeated.is_news(&error);
+        let is_news = self.0.errors.is_news(&error);
         if is_news && config::is_new_line("ERROR", reason, Instant::now()) {
             tracing::warn!(%error, reason, "kafka, outside of the group");
         }
     }
 }
 
-impl ConsumerContext for Quiet {}
+impl ConsumerContext for ClientCallbacks {}

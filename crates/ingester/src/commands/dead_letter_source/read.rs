@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{DeadLetter, Originals, Selection};
 use crate::commands::counts::Counts;
 use crate::commands::ranges;
-use crate::kafka::{Bound, OffsetRanges, RateLimit};
+use crate::kafka::{Bound, OffsetRanges, ReadOptions};
 use crate::pipeline::ports::{Chunk, SourceError, SourceEvent};
 use crate::record::Record;
 use crate::settings::Settings;
@@ -45,7 +45,7 @@ pub(crate) fn read(
     settings: &Settings,
     letters: DeadLetterRanges,
     originals: Option<Originals>,
-    (limit, counts): (RateLimit, Counts),
+    (limit, counts): (ReadOptions, Counts),
     stop: CancellationToken,
 ) -> anyhow::Result<Receiver<SourceEvent>> {
     let mut all = ranges::read(settings, letters.ranges.clone(), limit, stop)?;
