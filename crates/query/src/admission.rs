@@ -231,7 +231,7 @@ mod tests {
     use std::time::Duration;
     use tokio::time::timeout;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn answers_that_wait_for_room_are_few() {
         let mut settings = QuerySettings::default();
         settings.limits.max_answer = bytesize::ByteSize::b(100);

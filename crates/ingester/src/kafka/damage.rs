@@ -6,18 +6,20 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 /// Reads the first offset of an unreadable batch from librdkafka's error text (rdkafka_msgset_reader.c), because
 /// librdkafka gives it only there. `None` for any other text.
 pub(super) fn unreadable_batch(text: &str) -> Option<i64> {
-    let number = |before: &str| {
-        let rest = &text[text.find(before)? + before.len()..];
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        rest[..end].parse().ok()
-    };
     if text.starts_with("MessageSet at offset ") && text.contains("CRC32C") {
-        return number("MessageSet at offset ");
+        return number_after(text, "MessageSet at offset ");
     }
     if text.starts_with("Decompression ") && text.contains(" failed") {
-        return number(" of message at ");
+        return number_after(text, " of message at ");
     }
     None
+}
+
+/// The number that follows these words of librdkafka's text.
+pub(super) fn number_after(text: &str, words: &str) -> Option<i64> {
+    let rest = &text[text.find(words)? + words.len()..];
+    let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
 }
 
 /// Whether an error of `poll` says that a batch cannot be read.

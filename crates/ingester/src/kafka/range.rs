@@ -493,6 +493,25 @@ mod tests {
         RangeReader::open(settings, 1_024).unwrap()
     }
 
+    #[test]
+    fn a_rate_is_a_limit_at_any_moment() {
+        let options = ReadOptions { rate: Some(1_000), ..ReadOptions::default() };
+        assert_eq!(options.chunk() as u64, 1_000 / CHUNKS_PER_SECOND);
+        let start = Instant::now();
+        let allowed = (0..10).fold(start, |free, _| options.next(free, 500));
+        assert!(
+            allowed >= start + Duration::from_secs(5),
+            "5,000 records in less than five seconds"
+        );
+        let long_ago = start.checked_sub(Duration::from_secs(1)).unwrap_or(start);
+        assert!(
+            options.next(long_ago, 1_000) >= start + Duration::from_secs(1),
+            "idle time adds up"
+        );
+        let free = ReadOptions::default();
+        assert!(free.next(start, 1_000_000) <= Instant::now());
+    }
+
     #[tokio::test]
     async fn a_record_whose_partition_has_no_leader_is_not_gone() {
         let cluster = MockCluster::new(1).unwrap();

@@ -68,20 +68,13 @@ pub(crate) fn runner() -> String {
     format!("{}/{}/{}", operator(), std::process::id(), evidence::now())
 }
 
-/// `user@host`, as the operating system names them.
+/// `user@host`, as the operating system names them; a user without a name is a number.
 fn operator() -> String {
-    use std::os::unix::fs::MetadataExt;
-    let id = std::fs::metadata("/proc/self").map(|process| process.uid().to_string());
-    let id = id.unwrap_or_else(|_| "unknown".to_owned());
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let user = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == id).then(|| name.to_owned())
-    });
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let host = host.map_or_else(|_| "unknown".to_owned(), |host| host.trim().to_owned());
-    format!("{}@{host}", user.unwrap_or(id))
+    let id = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(id).ok().flatten();
+    let user = user.map_or_else(|| id.to_string(), |user| user.name);
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+    format!("{user}@{}", host.as_deref().unwrap_or("unknown"))
 }
 
 /// Creates a new job's row.

@@ -2,6 +2,7 @@
 //! a start skips are a gap, which is counted and logged, and ends the ingester where `kafka.on_gap` says so.
 
 use crate::kafka::commit_metadata::CommitMetadata;
+use crate::kafka::damage::number_after;
 
 /// A position in a partition's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,11 +306,7 @@ impl Start {
 /// Reads the refused offset and the reason from librdkafka's error text (`rd_kafka_offset_reset` in rdkafka_offset.c),
 /// because librdkafka gives them only there. `None` for any other text.
 pub(crate) fn refusal(text: &str) -> Option<(i64, Refusal)> {
-    let number = |before: &str| {
-        let rest = &text[text.find(before)? + before.len()..];
-        let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
-        rest[..end].parse::<i64>().ok()
-    };
+    let number = |words| number_after(text, words);
     if text.starts_with("Partition log truncation detected") {
         return Some((number("at offset ")?, Refusal::Cut(number("broker end offset is ")?)));
     }
