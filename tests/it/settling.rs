@@ -298,6 +298,41 @@ async fn a_pass_reads_and_writes_what_it_must_and_no_pass_is_run_for_nothing() {
 }
 
 #[tokio::test]
+async fn a_row_that_the_database_refuses_in_a_pass_is_named_and_tried_with_the_next_list() {
+    let scene = Scene::new("settling-refused", 1).await;
+    let lists = folder(&scene, "lists");
+    write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
+    write_snapshot(&lists, "2019-07-25-21-30-00", &[]);
+    let mut ingester = scene.ingester(&followed(SNAPSHOTS, &lists));
+    scene.produce(["bad", "good"].map(|name| structured(&from(name, EXIT)))).await;
+    scene.caught_up(&mut ingester).await;
+    let none = ["bad false not_listed settled", "good false not_listed settled"];
+    become_these(&scene, &mut ingester, &none).await;
+
+    scene
+        .execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF NEW.name = 'bad' THEN RAISE EXCEPTION 'closed'; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON publication FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    write_snapshot(&lists, "2019-07-25-17-00-00", &[EXIT]);
+    let refused = ["bad false not_listed settled", "good true snapshot settled"];
+    become_these(&scene, &mut ingester, &refused).await;
+    eventually("the end of the pass", crate::support::PATIENCE, async || {
+        !passes(&ingester.daemon.log()).is_empty()
+    })
+    .await;
+    let log = ingester.daemon.log();
+    assert!(log.contains("the database refused a row"), "{log}");
+
+    scene.execute("DROP TRIGGER refuse ON publication").await;
+    write_snapshot(&lists, "2019-07-25-22-00-00", &[]);
+    let both = ["bad true snapshot settled", "good true snapshot settled"];
+    become_these(&scene, &mut ingester, &both).await;
+}
+
+#[tokio::test]
 async fn a_folder_of_lists_that_is_missing_stops_no_record() {
     let scene = Scene::new("settling-folder", 1).await;
     let lists = scene.directory.path().join("lists");

@@ -34,8 +34,8 @@ enum PollError {
         "it differs from the list of the same time that is there, and does not have more addresses"
     )]
     Lesser,
-    #[error("filing it failed: {0}")]
-    File(#[from] io::Error),
+    #[error("storing it in {} failed: {error}", folder.display())]
+    File { folder: PathBuf, error: io::Error },
 }
 
 /// The URL to fetch, and the validators of the last response.
@@ -47,6 +47,13 @@ pub(crate) struct ListPoller {
     /// The validators for a conditional request (RFC 9110, section 13), from the server's response.
     validators: Vec<(HeaderName, String)>,
     observer: Arc<dyn EvidenceObserver>,
+}
+
+/// A list, its text, and the validators that came with it.
+struct Fetched {
+    list: List,
+    bytes: Vec<u8>,
+    validators: Vec<(HeaderName, String)>,
 }
 
 impl ListPoller {
@@ -97,6 +104,25 @@ impl ListPoller {
 
     /// Fetches and stores one list; `None` when there is no new list.
     fn poll(&mut self, now: Timestamp) -> Result<Option<PathBuf>, PollError> {
+        let Some(Fetched { list, bytes, validators }) = self.fetch(now)? else { return Ok(None) };
+        let stored = store_list(&self.folder, &list, &bytes)?;
+        self.validators = validators;
+        Ok(stored)
+    }
+
+    /// Whether a poll would succeed: the server gives a valid list, and the folder takes a file. Stores nothing.
+    ///
+    /// # Errors
+    /// The reason, as the daemon would log it.
+    pub(crate) fn check(&self, now: Timestamp) -> anyhow::Result<()> {
+        tempfile::tempfile_in(&self.folder)
+            .map_err(|error| PollError::File { folder: self.folder.clone(), error })?;
+        self.fetch(now)?;
+        Ok(())
+    }
+
+    /// Fetches one list; `None` when it is the last one again.
+    fn fetch(&self, now: Timestamp) -> Result<Option<Fetched>, PollError> {
         let mut request = self.agent.get(&self.url);
         for (name, value) in &self.validators {
             request = request.header(name, value);
@@ -117,15 +143,13 @@ impl ListPoller {
             [validator(ETAG, IF_NONE_MATCH), validator(LAST_MODIFIED, IF_MODIFIED_SINCE)];
         let bytes = response.body_mut().with_config().limit(MAX_BYTES).read_to_vec()?;
         let list = format::exit_list(&bytes, now)?;
-        let filed = file(&self.folder, &list, &bytes)?;
-        self.validators = validators.into_iter().flatten().collect();
-        Ok(filed)
+        Ok(Some(Fetched { list, bytes, validators: validators.into_iter().flatten().collect() }))
     }
 }
 
 /// Writes the list to a temporary file and renames it, so that it is never read half, not even after a loss of power.
 /// `None` when it exists already, with these bytes.
-fn file(folder: &Path, list: &List, bytes: &[u8]) -> Result<Option<PathBuf>, PollError> {
+fn store_list(folder: &Path, list: &List, bytes: &[u8]) -> Result<Option<PathBuf>, PollError> {
     // YYYY-MM-DDTHH:MM:SS… in CollecTor's form of file names.
     let name = list.time().to_rfc3339_millis()[..19].replace(['T', ':'], "-");
     let path = folder.join(&name);
@@ -139,11 +163,18 @@ fn file(folder: &Path, list: &List, bytes: &[u8]) -> Result<Option<PathBuf>, Pol
             return Err(PollError::Lesser);
         }
     }
-    let aside = folder.join(format!(".{name}.tmp"));
-    let mut file = File::create(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&aside, &path)?;
+    let temporary = folder.join(format!(".{name}.tmp"));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)
+    };
+    write().map_err(|error| {
+        // On a full disk each poll would leave another one.
+        let _ = fs::remove_file(&temporary);
+        PollError::File { folder: folder.to_owned(), error }
+    })?;
     Ok(Some(path))
 }
 
@@ -193,7 +224,7 @@ mod tests {
         let other = LIST.replace("162.247.72.201", "162.247.72.203");
         let give = |text: &str| {
             let list = format::exit_list(text.as_bytes(), evidence::now()).unwrap();
-            file(folder.path(), &list, text.as_bytes())
+            store_list(folder.path(), &list, text.as_bytes())
         };
         for there in ["", LIST] {
             fs::write(&path, there).unwrap();
@@ -205,6 +236,35 @@ mod tests {
             assert!(matches!(give(lesser), Err(PollError::Lesser)), "{lesser}");
             assert_eq!(fs::read_to_string(&path).unwrap(), two);
         }
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_stored_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("2016-09-20-13-02-00")).unwrap();
+        let list = format::exit_list(LIST.as_bytes(), evidence::now()).unwrap();
+        let error = store_list(folder.path(), &list, LIST.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the directory alone");
+    }
+
+    #[test]
+    fn a_check_fetches_and_stores_nothing() {
+        let (url, serving) =
+            serve(vec![answer("200 OK", "", LIST), answer("200 OK", "", "<html>503</html>")]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.tor.poll_url = url;
+        settings.tor.exit_lists = folder.path().into();
+        let poller = ListPoller::new(&settings, Arc::new(())).unwrap();
+        poller.check(evidence::now()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(poller.check(evidence::now()).is_err(), "an error page");
+        serving.join().unwrap();
+        settings.tor.exit_lists = folder.path().join("missing");
+        let poller = ListPoller::new(&settings, Arc::new(())).unwrap();
+        let error = poller.check(evidence::now()).unwrap_err().to_string();
+        assert!(error.contains("missing"), "{error}");
     }
 
     #[test]

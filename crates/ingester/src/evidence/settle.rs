@@ -2,7 +2,7 @@
 //! with the same loop (crates/enrich/README.md, Settling), so that no address needs to be stored. It commits nothing and
 //! makes no dead letters: live ingest did that when it first read the records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::decode::FUTURE_TOLERANCE;
+use crate::decode::rejection::Code;
 use crate::evidence;
 use crate::kafka::{self, SettledEvidence};
 use crate::pipeline::batch::WrittenBatch;
@@ -133,11 +134,16 @@ impl SettledPartitions {
 
     /// Makes the partitions due again, because the pass over them failed.
     fn put_back(&self, taken: &BTreeMap<i32, Partition>) {
+        self.keep_due(taken);
+        self.notify.notify_one();
+    }
+
+    /// Like [`Self::put_back`], but starts no pass.
+    fn keep_due(&self, taken: &BTreeMap<i32, Partition>) {
         self.each_of(taken, |partition, taken| {
             partition.has_older_rows |= taken.has_older_rows;
             partition.begins_at(taken.from);
         });
-        self.notify.notify_one();
     }
 
     fn each_of(
@@ -245,10 +251,14 @@ impl Settling {
             let due = self.settled.due(&history, &fingerprint);
             match stop.run_until_cancelled(self.pass(history, &due, &stop)).await {
                 None => break,
-                Some(Ok(left_out)) => {
-                    let is_left = |number: &i32| left_out.contains(number);
-                    let (left, settled) = due.into_iter().partition(|(number, _)| is_left(number));
+                Some(Ok(done)) => {
+                    let (left, read): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                        due.into_iter().partition(|(number, _)| done.left_out.contains(number));
+                    let (refused, settled) =
+                        read.into_iter().partition(|(number, _)| done.refused.contains(number));
                     self.settled.settled(&settled, &fingerprint);
+                    // The database would refuse the same rows again: these wait for the next list or assignment.
+                    self.settled.keep_due(&refused);
                     self.put_back_later(&left, &stop).await;
                 }
                 Some(Err(error)) => {
@@ -270,20 +280,20 @@ impl Settling {
         }
     }
 
-    /// Returns the partitions that were left out because they have no leader.
+    /// Runs one pass over these partitions.
     async fn pass(
         &self,
         history: Arc<ExitHistory>,
         due: &BTreeMap<i32, Partition>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Vec<i32>> {
+    ) -> anyhow::Result<Pass> {
         if due.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Pass::default());
         }
         let horizon = evidence::now().before(self.settings.tor.settle_horizon);
         // Older rows are left to replays, because a row that no list can settle would start a pass each time.
         let unsettled = self.table.oldest_unsettled(horizon).await?;
-        let Some(start) = start_of(due, unsettled, horizon) else { return Ok(Vec::new()) };
+        let Some(start) = start_of(due, unsettled, horizon) else { return Ok(Pass::default()) };
         let partitions: Vec<i32> = due.keys().copied().collect();
         tracing::info!(%start, ?partitions, "settling: evaluating again with new evidence");
         let left_out = Arc::new(OnceLock::new());
@@ -291,7 +301,7 @@ impl Settling {
         let stop = stop.child_token();
         let records = kafka::read_since(settings, partitions, start, left_out.clone(), stop)
             .map_err(kafka::refused)?;
-        let (read, changed) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let (counts, changed) = <(Arc<PassCounts>, Arc<AtomicU64>)>::default();
         let rows = ChangedRows {
             rows: self.rows.clone(),
             store: self.store.clone(),
@@ -301,15 +311,26 @@ impl Settling {
             evaluator: Evaluator { history: history.clone(), ..self.evaluator.clone() },
             evidence: Box::new(history),
             writer: Arc::new(Writer { rows: Arc::new(rows), dead_letters: None }),
-            observer: Box::new(RecordCount(read.clone())),
+            observer: Box::new(counts.clone()),
             limits: self.limits,
         };
         ingest.start(records)?.await?;
-        let (records, rows) = (read.load(Ordering::Relaxed), changed.load(Ordering::Relaxed));
+        let records = counts.records.load(Ordering::Relaxed);
+        let refused = std::mem::take(&mut *counts.refused.lock());
         let left_out = left_out.get().cloned().unwrap_or_default();
-        tracing::info!(records, rows, without_leader = ?left_out, "settling: done");
-        Ok(left_out)
+        let rows = changed.load(Ordering::Relaxed);
+        tracing::info!(records, rows, ?refused, without_leader = ?left_out, "settling: done");
+        Ok(Pass { left_out, refused })
     }
+}
+
+/// The partitions that a pass did not settle.
+#[derive(Default)]
+struct Pass {
+    /// They have no leader.
+    left_out: Vec<i32>,
+    /// The database refused one of their rows.
+    refused: BTreeSet<i32>,
 }
 
 /// The time of the first record of a pass, not before the horizon. `None` if new evidence cannot change any publication.
@@ -322,16 +343,24 @@ fn start_of(
     Some(from.chain(unsettled).min()?.before(FUTURE_TOLERANCE).max(horizon))
 }
 
-/// Counts the records of a pass.
-struct RecordCount(Arc<AtomicU64>);
+/// The records that a pass has read, and the partitions of the rows that the database refused.
+#[derive(Default)]
+struct PassCounts {
+    records: AtomicU64,
+    refused: Mutex<BTreeSet<i32>>,
+}
 
-impl BatchObserver for RecordCount {
+impl BatchObserver for Arc<PassCounts> {
     fn evaluated(&mut self, _: &Outcome) -> ControlFlow<()> {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.records.fetch_add(1, Ordering::Relaxed);
         ControlFlow::Continue(())
     }
 
-    fn written(&mut self, _: &WrittenBatch) {}
+    fn written(&mut self, written: &WrittenBatch) {
+        let rejected = written.batch.rejected.iter();
+        let refused = rejected.filter(|(rejection, _)| rejection.code == Code::RefusedByStore);
+        self.refused.lock().extend(refused.map(|(_, record)| record.position.partition));
+    }
 }
 
 /// The table for a pass: it writes only rows whose verdict, reason or `tor_settled` changes. A missing row is not
@@ -347,22 +376,23 @@ impl RowStore for ChangedRows {
     async fn write(&self, rows: &[Publication]) -> Result<Written, Error> {
         let ids: Vec<_> = rows.iter().map(|incoming| incoming.id.clone()).collect();
         let there = self.rows.find(&ids).await?;
-        let changed: Vec<Publication> = rows
+        let (places, changed): (Vec<usize>, Vec<Publication>) = rows
             .iter()
             .zip(there)
-            .filter(|(incoming, row)| {
+            .enumerate()
+            .filter(|(_, (incoming, row))| {
                 row.as_ref().is_some_and(|row| changes_verdict(row, incoming))
             })
-            .map(|(incoming, _)| incoming.clone())
-            .collect();
+            .map(|(place, (incoming, _))| (place, incoming.clone()))
+            .unzip();
         if changed.is_empty() {
             return Ok(Written::default());
         }
-        let written = self.store.write(&changed).await?;
+        let mut written = self.store.write(&changed).await?;
         let count = written.recorded.inserted + written.recorded.updated;
         self.changed.fetch_add(count, Ordering::Relaxed);
-        // The indexes of refused rows are those of `changed`; the pass makes no dead letters.
-        Ok(Written { refused: Vec::new(), ..written })
+        written.refused.iter_mut().for_each(|refused| refused.place = places[refused.place]);
+        Ok(written)
     }
 
     fn is_serial(&self) -> bool {

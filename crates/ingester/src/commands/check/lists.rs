@@ -1,11 +1,12 @@
 //! Checks the exit lists: they exist, are valid and recent enough.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use enrich::{Library, Source};
 
 use super::Findings;
-use crate::evidence;
+use crate::evidence::{self, fetch::ListPoller};
 use crate::settings::Settings;
 
 pub(super) fn check(findings: &mut Findings, settings: &Settings) {
@@ -27,6 +28,11 @@ pub(super) fn check(findings: &mut Findings, settings: &Settings) {
     }
     for source in evidence::configured(settings) {
         age(findings, settings, &library, source);
+    }
+    if let Some(poller) = ListPoller::new(settings, Arc::new(()))
+        && let Err(error) = poller.check(evidence::now())
+    {
+        findings.problem("lists.poll", format!("tor.poll_url: {error}"));
     }
     let refused = library.refused();
     if let Some(first) = refused.first() {
