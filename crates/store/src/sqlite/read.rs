@@ -1,11 +1,14 @@
 //! Reads publications.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use model::{Credential, PackageName, Past, Publication, PublicationId, PublishMethod, Timestamp};
 use parking_lot::Mutex;
+use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
 use sqlx::sqlite::{
     Sqlite, SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow,
@@ -85,15 +88,50 @@ impl SqliteReader {
         Ok(pool)
     }
 
+    /// Runs a statement that may read much of the table.
     async fn rows(
         &self,
         query: Query<'_, Sqlite, SqliteArguments>,
     ) -> Result<Vec<SqliteRow>, Error> {
-        query.fetch_all(&self.pool()?).await.map_err(|error| self.failed(error))
+        let mut connection = self.interruptible().await?;
+        let rows = query.fetch_all(&mut *connection.connection).await;
+        connection.is_done = true;
+        rows.map_err(|error| self.failed(error))
+    }
+
+    async fn interruptible(&self) -> Result<Interruptible, Error> {
+        let connection = self.pool()?.acquire().await.map_err(|error| self.failed(error))?;
+        let mut interruptible = Interruptible { connection, stop: Arc::default(), is_done: false };
+        let stop = interruptible.stop.clone();
+        let mut handle =
+            interruptible.connection.lock_handle().await.map_err(|error| self.failed(error))?;
+        handle.set_progress_handler(STEPS, move || !stop.load(Ordering::Relaxed));
+        drop(handle);
+        Ok(interruptible)
     }
 
     fn failed(&self, error: sqlx::Error) -> Error {
         of_file(error.into(), self.options.get_filename())
+    }
+}
+
+/// A connection whose statement ends when this is dropped before [`Self::is_done`]. SQLite itself would run the statement of a
+/// caller that is gone to its end, which may be the whole table.
+struct Interruptible {
+    connection: PoolConnection<Sqlite>,
+    stop: Arc<AtomicBool>,
+    is_done: bool,
+}
+
+/// The number of SQLite's steps between two looks at [`Interruptible::stop`]: less than a millisecond.
+const STEPS: i32 = 10_000;
+
+impl Drop for Interruptible {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.stop.store(true, Ordering::Relaxed);
+            self.connection.close_on_drop();
+        }
     }
 }
 
@@ -105,7 +143,8 @@ impl PublicationReader for SqliteReader {
         let keys = serde_json::Value::from_iter(keys).to_string();
         let query = sqlx::query(AssertSqlSafe(self.find.as_str())).bind(keys);
         let mut found = vec![None; ids.len()];
-        for row in self.rows(query).await? {
+        let rows = query.fetch_all(&self.pool()?).await.map_err(|error| self.failed(error))?;
+        for row in rows {
             let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
             if let Some(slot) = found.get_mut(place) {
                 *slot = Some(whole(&row, 1)?);
@@ -141,8 +180,9 @@ impl PublicationReader for SqliteReader {
         sorted.sort_unstable();
         sorted.dedup();
         let list = serde_json::Value::from_iter(sorted.iter().map(|name| name.as_str()));
-        let pool = self.pool()?;
-        let mut answer = sqlx::query(HISTORY).bind(list.to_string()).fetch(&pool);
+        let mut connection = self.interruptible().await?;
+        let mut answer =
+            sqlx::query(HISTORY).bind(list.to_string()).fetch(&mut *connection.connection);
         // The rows of the current package.
         let (mut place, mut package) = (None, Vec::new());
         let mut rows = 0;
@@ -180,6 +220,8 @@ impl PublicationReader for SqliteReader {
             package.push(kept?);
         }
         hand_on(place, &package)?;
+        drop(answer);
+        connection.is_done = true;
         Ok(RowsRead { rows: rows + package.len() as u64, is_complete: true })
     }
 
@@ -263,6 +305,8 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     /// A file with the row `name` 1, whose `credential` may be a word that no build knows.
@@ -296,6 +340,21 @@ mod tests {
         let query = sqlx::query("PRAGMA journal_mode");
         let mode: String = reader.rows(query).await.unwrap()[0].get(0);
         assert_eq!(mode, "delete");
+    }
+
+    #[tokio::test]
+    async fn the_statement_of_a_caller_that_is_gone_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("there.db");
+        make(&path, "there", "unknown").await;
+        let options = SqliteConnectOptions::new().filename(&path);
+        let settings = StoreSettings { max_connections: 1, ..StoreSettings::default() };
+        let reader = SqliteReader::open(options, &settings);
+        let endless = sqlx::query(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
+        );
+        assert!(timeout(Duration::from_millis(50), reader.rows(endless)).await.is_err());
+        assert_eq!(reader.search("", None, 10).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
