@@ -1,6 +1,7 @@
 //! Package URLs (purl-spec), as far as publications need them: type, name with its namespace, version.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -32,11 +33,17 @@ impl<'a> Purl<'a> {
     /// Parses a purl by the rules of purl-spec. Accepts an unencoded `@` at the start of an npm scope as well as `%40`.
     ///
     /// # Errors
-    /// [`InvalidPurl`] if the scheme, the type or the name is missing, or the percent-decoded bytes are not UTF-8.
+    /// [`InvalidPurl`] if the scheme, the type or the name is missing, a qualifier is repeated, or the percent-decoded
+    /// bytes are not UTF-8.
     pub fn parse(text: &'a str) -> Result<Self, InvalidPurl> {
         let without_subpath = text.split_once('#').map_or(text, |(head, _)| head);
         let (without_qualifiers, qualifiers) =
             without_subpath.split_once('?').unwrap_or((without_subpath, ""));
+        let mut keys = BTreeSet::new();
+        let mut pairs = qualifiers.split('&').filter_map(|pair| pair.split_once('='));
+        if !pairs.all(|(key, _)| keys.insert(key.to_ascii_lowercase())) {
+            return Err(InvalidPurl);
+        }
         let (scheme, rest) = without_qualifiers.split_once(':').ok_or(InvalidPurl)?;
         if !scheme.eq_ignore_ascii_case("pkg") {
             return Err(InvalidPurl);
@@ -262,6 +269,7 @@ mod tests {
             "http://npm/x",
             "pkg:npm/%FF",
             "pkg:1npm/x",
+            "pkg:npm/x@1?a=1&A=2",
         ] {
             assert_eq!(Purl::parse(text), Err(InvalidPurl), "{text}");
         }

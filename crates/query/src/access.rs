@@ -10,7 +10,7 @@ mod tokens;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use service::config::ConfigError;
@@ -27,6 +27,8 @@ use self::tokens::Tokens;
 
 /// How often the token file is read again.
 const TOKENS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the log repeats why the file cannot be used: withdrawn tokens are still valid meanwhile.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// The access control that the settings table `access` describes.
 #[derive(Debug)]
@@ -107,21 +109,28 @@ impl Access {
             if let Ok(true) = read {
                 tracing::info!("the file of the API tokens has changed and was read");
             }
-            if let Some(error) = new_cause(&mut told, read.err()) {
+            if let Some(error) = cause_to_tell(&mut told, read.err(), Instant::now()) {
                 tracing::error!(error, "the API tokens are unchanged");
             }
         }
     }
 }
 
-/// The cause why the token file cannot be used, if it is another than the one before.
-fn new_cause(told: &mut Option<String>, error: Option<ConfigError>) -> Option<&str> {
+/// The cause why the token file cannot be used, if it is another than the one before, or was last told a minute ago.
+fn cause_to_tell(
+    told: &mut Option<(String, Instant)>,
+    error: Option<ConfigError>,
+    now: Instant,
+) -> Option<&str> {
     let cause = error.map(|error| error.to_string());
-    if *told == cause {
+    if let (Some((known, at)), Some(cause)) = (&*told, &cause)
+        && known == cause
+        && now.saturating_duration_since(*at) < TELL_AGAIN
+    {
         return None;
     }
-    *told = cause;
-    told.as_deref()
+    *told = cause.map(|cause| (cause, now));
+    told.as_ref().map(|(cause, _)| cause.as_str())
 }
 
 #[cfg(test)]
@@ -129,18 +138,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_new_cause_is_told_once() {
+    fn a_cause_is_told_when_it_is_new_and_then_once_a_minute() {
         let error = |cause: &str| Some(ConfigError::invalid("access.tokens_file", cause));
-        let mut told = None;
-        for (read, expected) in [
-            (None, None),
-            (error("holds no token"), Some("holds no token")),
-            (error("holds no token"), None),
-            (error("cannot be read"), Some("cannot be read")),
-            (None, None),
-            (error("cannot be read"), Some("cannot be read")),
+        let (mut told, start) = (None, Instant::now());
+        for (seconds, read, expected) in [
+            (0, None, None),
+            (5, error("holds no token"), Some("holds no token")),
+            (10, error("holds no token"), None),
+            (15, error("cannot be read"), Some("cannot be read")),
+            (70, error("cannot be read"), None),
+            (75, error("cannot be read"), Some("cannot be read")),
+            (80, None, None),
+            (85, error("cannot be read"), Some("cannot be read")),
         ] {
-            let cause = new_cause(&mut told, read);
+            let cause = cause_to_tell(&mut told, read, start + Duration::from_secs(seconds));
             assert_eq!(cause.is_some(), expected.is_some(), "{cause:?}");
             assert!(expected.is_none_or(|part| cause.unwrap().contains(part)), "{cause:?}");
         }

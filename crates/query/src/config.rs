@@ -91,6 +91,10 @@ pub struct RegistrySettings {
 impl RegistrySettings {
     /// Whether the URL, with or without a scheme, names one of the hosts.
     pub(crate) fn names(&self, url: &str) -> bool {
+        let scheme = url.split_once("://").map_or("https", |(scheme, _)| scheme);
+        if !["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web)) {
+            return false;
+        }
         let own = host(url);
         self.hosts.iter().any(|known| host(known) == own)
     }
@@ -505,7 +509,13 @@ mod tests {
         ] {
             assert!(registry.names(url), "{url}");
         }
-        for url in ["", "example", "https://npm.example/private", "npm.example:8443/Private"] {
+        for url in [
+            "",
+            "example",
+            "ftp://registry.example",
+            "https://npm.example/private",
+            "npm.example:8443/Private",
+        ] {
             assert!(!registry.names(url), "{url}");
         }
     }

@@ -4,6 +4,7 @@ pub(crate) mod health;
 pub(crate) mod lag;
 pub(crate) mod metrics;
 pub(crate) mod observer;
+mod outcome_log;
 pub(crate) mod partition_state;
 pub(crate) mod rejection_limit;
 mod reminder;

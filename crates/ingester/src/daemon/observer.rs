@@ -2,12 +2,14 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use store::{WaitCause, WaitObserver};
 
 use crate::daemon::health::{Health, PauseCause};
 use crate::daemon::lag::{Lag, Oldest};
 use crate::daemon::metrics::{IngesterMetrics, Verdicts};
+use crate::daemon::outcome_log::OutcomeLog;
 use crate::daemon::rejection_limit::RejectionLimit;
 use crate::daemon::replays::Replays;
 use crate::kafka::{GroupObserver, GroupWait, PartitionEnd};
@@ -26,6 +28,7 @@ pub(crate) struct LiveObserver {
     lag: Arc<Lag>,
     source: Arc<dyn SourceControl>,
     limit: RejectionLimit,
+    log: OutcomeLog,
 }
 
 impl LiveObserver {
@@ -36,7 +39,7 @@ impl LiveObserver {
         source: Arc<dyn SourceControl>,
         limit: RejectionLimit,
     ) -> Self {
-        Self { verdicts: metrics.verdicts(), metrics, lag, source, limit }
+        Self { verdicts: metrics.verdicts(), metrics, lag, source, limit, log: OutcomeLog::new() }
     }
 
     fn count(&self, written: &WrittenBatch) {
@@ -85,6 +88,15 @@ impl BatchObserver for LiveObserver {
             self.source.commit_soon();
         }
         self.count(written);
+        if let Some(counts) = self.log.dead_letters(&written.batch, Instant::now()) {
+            tracing::warn!(counts, "records became dead letters: `dead-letters list` shows them");
+        }
+        if let Some(skipped) = self.log.only_skipped(&written.batch) {
+            tracing::warn!(
+                skipped,
+                "every record so far was skipped: none has the type of events.type"
+            );
+        }
     }
 }
 

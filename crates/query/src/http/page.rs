@@ -21,16 +21,13 @@ use crate::pages::{self, HistoryPage, Search};
 /// A search does.
 pub(super) async fn home(State(app): State<Arc<App>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
-    let looked_for = match parameters(&head.uri, "prefix") {
-        Ok(looked_for) => looked_for,
-        Err(refusal) => return varied(&app, refusal.into_response()),
+    let looked_for = parameters(&head.uri, "prefix");
+    let context = match &looked_for {
+        Ok(PageParameters { own: None, .. }) => Context::open(&head, &app, Media::Html),
+        _ => Context::admitted(&head, &app, Media::Html),
     };
-    let context = match &looked_for.own {
-        Some(_) => Context::admitted(&head, &app, Media::Html),
-        None => Context::open(&head, &app, Media::Html),
-    };
-    let response = match context {
-        Ok(context) => in_time(&app, &context, app.home(&context, &looked_for)).await,
+    let response = match context.and_then(|context| Ok((context, looked_for?))) {
+        Ok((context, given)) => in_time(&app, &context, app.home(&context, &given)).await,
         Err(refusal) => refusal.into_response(),
     };
     varied(&app, response)

@@ -202,7 +202,8 @@ fn memory(settings: &Settings) -> String {
     format!(
         "records read and not written hold at most {} (limits.max_buffered_bytes), a settling pass {} more, and each of \
          these may pass its bound by a few hand-overs of half a MiB, or of one record; the process itself, its clients and the \
-         allocator hold about 15 MiB when idle and 50 MiB at full load, and the exit lists about 25 MiB a year of hourly lists",
+         allocator hold about 15 MiB when idle and 50 MiB at full load, and the exit lists about 25 MiB a year of hourly lists; \
+         a compressed batch is unpacked whole beside that, each of one answer up to receive.message.max.bytes of kafka.client",
         settings.limits.max_buffered_bytes,
         ByteSize::b(settling)
     )

@@ -438,7 +438,7 @@ impl Context {
                 "the log was cut: the ingester reads it from its first record, and the unread records of the old log are lost"
             }
             GapCause::Unreadable => {
-                "a batch is damaged on the broker's disk or cannot be unpacked: the ingester continues after the batch"
+                "a batch is damaged on the broker's disk, or unpacked larger than receive.message.max.bytes in kafka.client allows: the ingester continues after the batch"
             }
             GapCause::Cut => {
                 "the log was cut and other records took the place of those cut off: the ingester continues from the cut"

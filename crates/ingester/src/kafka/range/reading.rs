@@ -130,7 +130,7 @@ impl Range {
         let Unreadable { partition, offsets, .. } = found;
         tracing::warn!(
             topic = %self.topic, partition, from = offsets.start, to = offsets.end - 1,
-            "a batch is damaged on the broker's disk or cannot be unpacked: reading continues after it"
+            "a batch is damaged on the broker's disk, or unpacked larger than receive.message.max.bytes in kafka.client allows: reading continues after it"
         );
         next_offsets.insert(partition, offsets.end);
         self.place(partition, offsets.end)?;
