@@ -192,6 +192,8 @@ async fn records_that_cannot_be_read_are_named() {
         assert_eq!(asked.code, Some(2), "{}", asked.log);
         assert!(asked.log.contains("an open transaction begins at 30"), "{}", asked.log);
     }
+    let asked = scene.ask("reconcile", &["--from", "0"], &[]);
+    assert!(asked.log.contains("an open transaction ends the range"), "{}", asked.log);
     transaction.end(true).await;
     assert!(!positions().0, "{}", positions().1);
     testkit::delete_records(&scene.brokers, &scene.topic, 0, 80).await;

@@ -317,6 +317,48 @@ async fn a_job_is_not_resumed_on_a_topic_that_was_created_again() {
     assert_eq!(scene.count().await, written);
 }
 
+/// Shorter than the interval at which a reader asks for the topic's id.
+#[tokio::test]
+async fn a_topic_that_is_created_again_under_a_short_replay_fails_it() {
+    let scene = Scene::new("recreated-short", 1).await;
+    scene.produce((0..2_000).map(|n| generated(n, 0))).await;
+    let mut running = scene.start("replay", &["--from", "0", "--rate", "400"], &[]);
+    job_of(&mut running).await;
+    testkit::delete_topic(&scene.brokers, &scene.topic).await;
+    scene.make_topic(1, &[]).await;
+    scene.produce((2_000..4_000).map(|n| generated(n, 0))).await;
+    assert_eq!(running.wait_exit(PATIENCE).code(), Some(1), "{}", running.log());
+    // The second message comes if the client asked while the topic did not exist.
+    let is_named =
+        ["created again", "UnknownTopic"].iter().any(|word| running.log().contains(word));
+    assert!(is_named, "{}", running.log());
+}
+
+/// The daemon's settling pass skips the rows that the replay writes after it, so these would keep their verdicts.
+#[tokio::test]
+async fn a_list_of_the_past_that_comes_during_a_replay_fails_it() {
+    let scene = Scene::new("lists-meanwhile", 1).await;
+    scene.produce((0..1_000).map(|n| generated(n, 0))).await;
+    let lists = scene.directory.path().join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    crate::support::write_snapshot(&lists, "2019-07-25-18-00-00", &[]);
+    let evidence = [("INGESTER_TOR__SNAPSHOTS", lists.to_str().unwrap())];
+    let range = ["--from", "0", "--rate", "300"];
+    let mut running = scene.start("replay", &range, &evidence);
+    job_of(&mut running).await;
+    crate::support::write_snapshot(&lists, "2019-07-25-17-00-00", &["71.160.223.45"]);
+    assert_eq!(running.wait_exit(PATIENCE).code(), Some(1), "{}", running.log());
+    let words = "the exit lists of the past changed while it ran";
+    assert!(running.log().contains(words), "{}", running.log());
+    assert_eq!(scene.count().await, 1_000);
+
+    // A newer list settles rows later, by itself.
+    let mut running = scene.start("replay", &range, &evidence);
+    job_of(&mut running).await;
+    crate::support::write_snapshot(&lists, "2019-07-25-19-00-00", &[]);
+    assert_eq!(running.wait_exit(PATIENCE).code(), Some(0), "{}", running.log());
+}
+
 /// The number of the job that a process runs, after its first progress line.
 pub(crate) async fn job_of(running: &mut Daemon) -> String {
     eventually("progress", PATIENCE, async || {

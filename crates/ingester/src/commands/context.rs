@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use enrich::ExitHistory;
 use store::{Jobs, PublicationReader, PublicationTable, Retrying};
 use tokio::sync::mpsc::Receiver;
 
@@ -42,6 +43,13 @@ pub(crate) async fn each_record(
     anyhow::bail!("reading broke off before the end of the range")
 }
 
+async fn load_lists(settings: &Settings) -> anyhow::Result<Arc<ExitHistory>> {
+    let settings = settings.clone();
+    // A command's metrics are not scraped.
+    let load = move || EvidenceLoader::load(&settings, Arc::new(()));
+    Ok(tokio::task::spawn_blocking(load).await??.history())
+}
+
 /// The parts of the ingest loop, for a command. Every use of the database waits until it is available.
 pub(crate) struct Context {
     pub(crate) settings: Settings,
@@ -58,10 +66,7 @@ impl Context {
     /// # Errors
     /// If exit lists cannot be read, or the database cannot be used.
     pub(crate) async fn load(settings: Settings) -> anyhow::Result<Self> {
-        let for_loader = settings.clone();
-        // A command's metrics are not scraped.
-        let load = move || EvidenceLoader::load(&for_loader, Arc::new(()));
-        let history = tokio::task::spawn_blocking(load).await??.history();
+        let history = load_lists(&settings).await?;
         let waits = Arc::new(Waits::default());
         // Opened once: two connections to an SQLite file would wait for each other's lock.
         let opened = store::open(&settings.store)?;
@@ -73,6 +78,21 @@ impl Context {
             waits,
             settings,
         })
+    }
+
+    /// Loads the lists again. Fails if one came meanwhile that concerns acts whose verdicts were settled without it: the daemon's
+    /// settling pass has seen only the rows that were there.
+    ///
+    /// # Errors
+    /// Such a list; also if exit lists cannot be read.
+    pub(crate) async fn no_older_lists_came(&self) -> anyhow::Result<()> {
+        let Some(before) = self.evaluator.history.fingerprint() else { return Ok(()) };
+        let differs = load_lists(&self.settings).await?.differs_since(&before);
+        anyhow::ensure!(
+            differs.is_none(),
+            "the exit lists of the past changed while it ran: run it again from its beginning"
+        );
+        Ok(())
     }
 
     /// For rows that were refused before (see [`Retrying::evaluating_rows_alone`]).

@@ -42,7 +42,28 @@ pub(crate) fn between(
     let ranges = reader
         .ranges(topic, partitions, bounds)
         .with_context(|| format!("asking for the offsets of topic {topic}"))?;
+    warn_of_open_transactions(reader, topic, &ranges, bounds.1)?;
     Ok(OffsetRanges { topic_id, ..ranges })
+}
+
+/// Names the partitions of which an open transaction hides the last records of the range.
+fn warn_of_open_transactions(
+    reader: &RangeReader,
+    topic: &str,
+    ranges: &OffsetRanges,
+    until: Bound,
+) -> anyhow::Result<()> {
+    let wanted =
+        if let Bound::Offset(offset) = until { offset.saturating_add(1) } else { i64::MAX };
+    let partitions: Vec<i32> = ranges.partitions.iter().map(|range| range.partition).collect();
+    for (range, end) in ranges.partitions.iter().zip(reader.ends(topic, &partitions)?) {
+        if end.min(wanted) > range.end {
+            let (partition, from) = (range.partition, range.end);
+            let effect = "what follows it is not read";
+            tracing::warn!(topic, partition, from, "an open transaction ends the range: {effect}");
+        }
+    }
+    Ok(())
 }
 
 /// Refuses an offset that no partition has reached. Blocks, so call it on a blocking thread.
@@ -63,7 +84,7 @@ pub(crate) fn not_still_to_come(
     if from <= readable {
         return Ok(());
     }
-    let end = reader.end(topic, partitions)?;
+    let end = reader.ends(topic, partitions)?.into_iter().max().unwrap_or(0);
     let why = if from <= end {
         format!("cannot be read yet: an open transaction begins at {readable}")
     } else {

@@ -187,18 +187,17 @@ impl RangeReader {
         Err(Unanswered::new(words, RDKafkaErrorCode::LeaderNotAvailable))
     }
 
-    /// One more than the last offset of these partitions, also where that is behind an open transaction.
+    /// One more than the last offset of each of these partitions, also where that is behind an open transaction.
     ///
     /// # Errors
     /// As [`Self::bounds`].
-    pub(crate) fn end(&self, topic: &str, partitions: &[i32]) -> Result<i64, Unanswered> {
+    pub(crate) fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i64>, Unanswered> {
         let all = inspect::uncommitted(&self.probe)?;
-        let mut end = 0;
-        for &partition in partitions {
+        let end = |&partition| {
             let question = |time| all.fetch_watermarks(topic, partition, time);
-            end = end.max(ask(&all, QUESTION, question)?.1);
-        }
-        Ok(end)
+            Ok(ask(&all, QUESTION, question)?.1)
+        };
+        partitions.iter().map(end).collect()
     }
 
     /// The topic's id; `None` where the broker does not say it.

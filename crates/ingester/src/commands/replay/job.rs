@@ -103,7 +103,10 @@ impl Run {
     ) -> anyhow::Result<Ended> {
         let counts = Counts::from(self.from.clone());
         let limit = ReadOptions { rate: self.task.rate, ..ReadOptions::default() };
-        let result = self.read(context, (&counts, &limit), output, &stop).await;
+        let mut result = self.read(context, (&counts, &limit), output, &stop).await;
+        if matches!(result, Ok(None)) && !stop.is_cancelled() {
+            result = context.no_older_lists_came().await.map(|()| None);
+        }
         count_gone(&limit, &counts);
         self.end(context, &counts, result, stop.is_cancelled()).await
     }

@@ -101,6 +101,9 @@ impl Range {
             watch.came = Instant::now();
         }
         self.hand_over(&mut chunk);
+        if !self.stop.is_cancelled() {
+            watch.still_same_topic()?;
+        }
         Ok(())
     }
 
@@ -321,6 +324,19 @@ impl Watch {
             ids.ask(TOPIC_ID_INTERVAL);
         }
         Ok(())
+    }
+
+    /// Asks once more: a range may end before the interval of the questions is over.
+    ///
+    /// # Errors
+    /// When the topic was created again.
+    fn still_same_topic(&mut self) -> anyhow::Result<()> {
+        if let Some(ids) = &self.ids {
+            // Answers to earlier questions.
+            while ids.answer(Duration::ZERO).is_some() {}
+            ids.ask(TOPIC_ID_INTERVAL);
+        }
+        self.same_topic(TOPIC_ID_INTERVAL)
     }
 
     /// # Errors
