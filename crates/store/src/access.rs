@@ -69,7 +69,8 @@ async fn ask_postgres(mut connection: sqlx::PgConnection, schema: &str) -> Resul
             rights.extend(may.map(|may| (format!("{right} on {table}"), may)));
         }
     }
-    let create = sqlx::query_scalar(postgres::MAY_CREATE).fetch_one(&mut *connection).await?;
+    let create = sqlx::query_scalar(postgres::MAY_CREATE).bind(schema);
+    let create = create.fetch_one(&mut *connection).await?;
     let version: String =
         sqlx::query_scalar("SHOW server_version").fetch_one(&mut *connection).await?;
     let state = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";

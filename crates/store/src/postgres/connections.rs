@@ -139,6 +139,11 @@ impl Connections {
         self.settings.statement_timeout
     }
 
+    /// `store.schema`.
+    pub(super) fn schema(&self) -> &str {
+        &self.settings.schema
+    }
+
     async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
         let timeout = self.settings.connect_timeout;
         let waited = tokio::time::timeout(timeout, self.places.acquire()).await;

@@ -21,8 +21,8 @@ pub(super) async fn migrate(connections: &Connections) -> Result<(), Error> {
     let mut session = connections.apart(Some(limit)).await?;
     let looking = async {
         let connection = &mut session.connection;
-        let may_create: bool =
-            sqlx::query_scalar(super::MAY_CREATE).fetch_one(&mut *connection).await?;
+        let may_create = sqlx::query_scalar(super::MAY_CREATE).bind(connections.schema());
+        let may_create: bool = may_create.fetch_one(&mut *connection).await?;
         Ok((pending(connection).await?, may_create))
     };
     let (pending, may_create) = limited(limit, looking).await?;

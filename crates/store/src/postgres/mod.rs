@@ -24,6 +24,6 @@ pub(crate) use session::{connect, limited};
 
 pub(crate) use crate::migrations::POSTGRES as MIGRATOR;
 
-/// Whether the user may create tables, which migrations do.
-pub(crate) const MAY_CREATE: &str =
-    "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
+/// Whether the user may create tables in the schema `$1`, which migrations do. The current schema may be a temporary one.
+pub(crate) const MAY_CREATE: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1 \
+    AND has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE'))";

@@ -39,7 +39,7 @@ const FACTS: &str = "SELECT pg_backend_pid(), \
     (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()), \
     current_setting('publication.session', true), current_setting('statement_timeout'), \
     getdatabaseencoding()::text, pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
-    EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), \
+    EXISTS (SELECT FROM pg_namespace WHERE nspname = $1 AND has_schema_privilege(oid, 'USAGE')), \
     coalesce(host(inet_server_addr()) || ':' || inet_server_port(), '') || ' ' || pg_postmaster_start_time()";
 
 /// A session that is set up.
@@ -90,7 +90,10 @@ impl Session {
             let facts = facts.fetch_one(&mut connection).await?;
             if !facts.try_get(7)? {
                 let schema = &settings.schema;
-                return Err(Error::fatal(format!("it has no schema {schema:?} (store.schema)")));
+                // Without it, `pg_temp` would be the first schema that the session can use.
+                return Err(Error::fatal(format!(
+                    "it has no schema {schema:?} (store.schema), or this role has no USAGE on it"
+                )));
             }
             let mut session = Self::of(connection, &facts, mark, url.target)?;
             if inspects {

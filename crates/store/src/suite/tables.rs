@@ -177,6 +177,29 @@ async fn a_column_that_does_not_keep_what_is_written_is_refused_by_name() {
     store.writer.migrate().await.unwrap();
 }
 
+/// In a temporary schema, the tables would end with the session.
+#[tokio::test]
+async fn a_schema_that_the_role_may_not_use_is_refused() {
+    let store = Store::postgres().await;
+    let role = format!("unused_{}", std::process::id());
+    store.execute(&format!("CREATE SCHEMA closed; CREATE ROLE {role}")).await;
+    let url = format!("{}?options[role]={role}", store.settings.url);
+    let settings = StoreSettings { url, schema: "closed".into(), ..StoreSettings::default() };
+    let error = crate::open(&settings).unwrap().table.migrate().await.unwrap_err();
+    assert!(error.to_string().contains("has no USAGE on it"), "{error}");
+    store.execute(&format!("GRANT USAGE ON SCHEMA closed TO {role}")).await;
+    let error = crate::open(&settings).unwrap().table.migrate().await.unwrap_err();
+    assert!(error.to_string().contains("publication is in schema public"), "{error}");
+    store.execute("DROP TABLE publication CASCADE").await;
+    let error = crate::open(&settings).unwrap().table.migrate().await.unwrap_err();
+    assert!(error.to_string().contains("as the owner of the schema"), "{error}");
+    store.execute(&format!("GRANT CREATE ON SCHEMA closed TO {role}")).await;
+    crate::open(&settings).unwrap().table.migrate().await.unwrap();
+    store
+        .execute(&format!("DROP SCHEMA closed CASCADE; DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
+}
+
 #[tokio::test]
 async fn what_an_operator_adds_under_way_is_named() {
     let store = Store::postgres().await;
