@@ -83,6 +83,19 @@ impl Error {
         }
     }
 
+    /// The error of a statement that handles no row of `publication`, so that a trigger's own message is shown.
+    pub(crate) fn without_rows(error: sqlx::Error) -> Self {
+        if Self::is_about_the_row(&error) { Self::with_its_words(&error) } else { error.into() }
+    }
+
+    /// The error of a change to the schema: also one by an event trigger, which refuses no data.
+    fn of_schema(error: sqlx::Error) -> Self {
+        match Self::without_rows(error) {
+            Self::Data(words) => Self::Fatal(words),
+            error => error,
+        }
+    }
+
     /// The same error, prefixed with the operation that failed.
     pub(crate) fn within(mut self, what: &str) -> Self {
         let (Self::Transient(words)
@@ -153,9 +166,9 @@ impl From<sqlx::migrate::MigrateError> for Error {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         use sqlx::migrate::MigrateError;
         match error {
-            MigrateError::Execute(error) => error.into(),
+            MigrateError::Execute(error) => Self::of_schema(error),
             MigrateError::ExecuteMigration(error, version) => {
-                Self::from(error).within(&format!("migration {version}"))
+                Self::of_schema(error).within(&format!("migration {version}"))
             }
             MigrateError::VersionMissing(version) => Self::fatal(format!(
                 "its schema has migration {version}, which this build does not know: use a later build"
@@ -168,11 +181,17 @@ impl From<sqlx::migrate::MigrateError> for Error {
 /// Makes an error of one class of its message.
 type Class = fn(Cow<'static, str>) -> Error;
 
-/// Classifies an error of PostgreSQL. That no partition takes a row has the code of a violated check, so it is known by the
-/// function of the server that raises it.
+/// Classifies an error of PostgreSQL.
 fn class_of(error: &PgDatabaseError) -> Class {
-    match (error.code(), error.routine()) {
+    class_of_code(error.code(), error.routine())
+}
+
+/// That no partition takes a row has the code of a violated check, and that the server needs a `VACUUM` before it gives new
+/// transaction ids that of a row that is too large, so they are known by the function of the server that raises them.
+fn class_of_code(code: &str, routine: Option<&str>) -> Class {
+    match (code, routine) {
         ("23514", Some("ExecFindPartition")) => Error::NoPartition,
+        ("54000", Some("GetNewTransactionId" | "GetNewMultiXactId")) => Error::Transient,
         (code, _) => sqlstate(code),
     }
 }
@@ -299,6 +318,15 @@ mod tests {
         for code in ["PX001", "U0001", "ABCDE", "99999"] {
             assert_eq!(sqlstate(code)("".into()).class(), "data", "{code}: an operator's own");
         }
+    }
+
+    #[test]
+    fn a_server_without_transaction_ids_is_waited_for() {
+        for routine in ["GetNewTransactionId", "GetNewMultiXactId"] {
+            assert_eq!(class_of_code("54000", Some(routine))("".into()).class(), "transient");
+        }
+        let too_large = class_of_code("54000", Some("check_index_tuple"))("".into());
+        assert_eq!(too_large.class(), "data");
     }
 
     #[test]

@@ -84,7 +84,24 @@ impl Connections {
         &self,
         statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, Error> {
+        self.fetch(statement, Error::from).await
+    }
+
+    /// As [`Self::fetch_all`], for statements that handle no row of `publication`: an error has the message of a trigger.
+    pub(super) async fn fetch_without_rows<'q>(
+        &self,
+        statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, Error> {
+        self.fetch(statement, Error::without_rows).await
+    }
+
+    async fn fetch<'q>(
+        &self,
+        statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
+        error: fn(sqlx::Error) -> Error,
+    ) -> Result<Vec<PgRow>, Error> {
         let mut tries = self.tries().await?;
+        tries.error = error;
         loop {
             let mut session = tries.session().await?;
             let done = self.limited(statement().fetch_all(&mut session.connection)).await;
@@ -106,7 +123,8 @@ impl Connections {
     /// Reserves a place in the pool for work with a session, which [`Tries`] supplies.
     pub(super) async fn tries(&self) -> Result<Tries<'_>, Error> {
         let _place = self.place().await?;
-        Ok(Tries { connections: self, _place, was_used: false, is_working: false })
+        let error = Error::from;
+        Ok(Tries { connections: self, _place, was_used: false, is_working: false, error })
     }
 
     /// Waits for work with a session, but no longer than `store.statement_timeout`. If the future is dropped before,
@@ -293,6 +311,8 @@ pub(super) struct Tries<'c> {
     was_used: bool,
     /// Whether a session is in use.
     is_working: bool,
+    /// Classifies an error of the work.
+    error: fn(sqlx::Error) -> Error,
 }
 
 impl Tries<'_> {
@@ -340,7 +360,7 @@ impl Tries<'_> {
                 connections.put_back(session);
                 return Some(Ok(value));
             }
-            Some(Err(error)) => Error::from(error),
+            Some(Err(error)) => (self.error)(error),
             None => {
                 connections.idle.lock().sessions.clear();
                 connections.end(session).await;

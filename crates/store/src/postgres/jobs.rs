@@ -29,7 +29,8 @@ impl Jobs for PostgresWriter {
                 .bind(job.runner.as_str())
                 .bind(Time(at))
         };
-        Ok(self.connections.fetch_one(create).await?.try_get(0)?)
+        let rows = self.connections.fetch_without_rows(create).await?;
+        Ok(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?)
     }
 
     async fn save(&self, update: &JobUpdate, at: Timestamp) -> Result<Option<JobState>, Error> {
@@ -47,7 +48,7 @@ impl Jobs for PostgresWriter {
                 .bind(state)
                 .bind(note)
         };
-        let rows = self.connections.fetch_all(save).await?;
+        let rows = self.connections.fetch_without_rows(save).await?;
         let state = rows.first().map(|row| row.try_get::<&str, _>(0)).transpose()?;
         state.map(JobState::parse).transpose()
     }
@@ -56,7 +57,7 @@ impl Jobs for PostgresWriter {
         let sql = "UPDATE replay_job SET runner = $2, state = 'running', note = NULL, updated = $3 \
                    WHERE id = $1 AND state <> 'done' RETURNING id";
         let take = || sqlx::query(sql).bind(id).bind(runner).bind(Time(at));
-        Ok(!self.connections.fetch_all(take).await?.is_empty())
+        Ok(!self.connections.fetch_without_rows(take).await?.is_empty())
     }
 
     async fn cancel(&self, id: i64, at: Timestamp) -> Result<bool, Error> {
@@ -65,19 +66,19 @@ impl Jobs for PostgresWriter {
                    WHERE id = $1 AND (state IN ('running', 'failed') OR state = 'cancelled' AND updated = $2) \
                    RETURNING id";
         let cancel = || sqlx::query(sql).bind(id).bind(Time(at));
-        Ok(!self.connections.fetch_all(cancel).await?.is_empty())
+        Ok(!self.connections.fetch_without_rows(cancel).await?.is_empty())
     }
 
     async fn job(&self, id: i64) -> Result<Option<Job>, Error> {
         let sql = format!("{SELECT} WHERE id = $1");
         let find = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(id);
-        self.connections.fetch_all(find).await?.first().map(read).transpose()
+        self.connections.fetch_without_rows(find).await?.first().map(read).transpose()
     }
 
     async fn jobs(&self, first: u32) -> Result<Vec<Job>, Error> {
         let sql = format!("{SELECT} ORDER BY id DESC LIMIT $1");
         let list = || sqlx::query(AssertSqlSafe(sql.as_str())).bind(i64::from(first));
-        self.connections.fetch_all(list).await?.iter().map(read).collect()
+        self.connections.fetch_without_rows(list).await?.iter().map(read).collect()
     }
 }
 

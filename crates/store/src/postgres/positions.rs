@@ -72,7 +72,7 @@ impl Positions for PostgresWriter {
                 .bind(owner)
                 .bind(partitions)
         };
-        let rows = self.connections.fetch_all(claim).await?;
+        let rows = self.connections.fetch_without_rows(claim).await?;
         let accounts = rows.iter().map(account).collect::<Result<_, _>>()?;
         let accounts =
             in_order(partitions.iter().copied(), accounts).into_iter().flatten().collect();
@@ -95,7 +95,7 @@ impl Positions for PostgresWriter {
                 .bind(to().map(|to| to.leader_epoch).collect::<Vec<_>>())
                 .bind(to().map(|to| to.evidence.as_deref()).collect::<Vec<_>>())
         };
-        let rows = self.connections.fetch_all(advance).await?;
+        let rows = self.connections.fetch_without_rows(advance).await?;
         let there = rows.iter().filter(|row| !matches!(row.try_get(0), Ok(None::<i32>)));
         let accounts = there.map(account).collect::<Result<_, _>>()?;
         let before = in_order(positions.iter().map(|position| position.partition), accounts);
@@ -103,7 +103,8 @@ impl Positions for PostgresWriter {
     }
 
     async fn accounts(&self, group: &str) -> Result<Vec<(String, Account)>, Error> {
-        let rows = self.connections.fetch_all(|| sqlx::query(ACCOUNTS).bind(group)).await?;
+        let rows =
+            self.connections.fetch_without_rows(|| sqlx::query(ACCOUNTS).bind(group)).await?;
         let read = |row: &PgRow| Ok((row.try_get(5)?, account(row)?));
         rows.iter().map(read).collect()
     }

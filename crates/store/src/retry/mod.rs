@@ -58,7 +58,8 @@ impl<S: ?Sized> Retrying<S> {
         }
     }
 
-    /// For a daemon: such an error is returned until the first operation has succeeded, and retried after that.
+    /// For a daemon: such an error, also one of a trigger, is returned until the first operation has succeeded, and retried after
+    /// that.
     #[must_use]
     pub fn outlasting_refusals(self) -> Self {
         Self { outlasts_refusals: true, ..self }
@@ -99,7 +100,7 @@ impl<S: ?Sized> Retrying<S> {
 
     /// Waits before the next try, if that helps; else returns the error.
     async fn pause(&self, wait: &mut Wait<'_>, error: Error) -> Result<(), Error> {
-        if !error.passes() && !self.is_outlasted(&error) {
+        if !error.passes() && !self.outlasts() {
             return Err(error);
         }
         wait.failed(&error);
@@ -115,8 +116,8 @@ impl<S: ?Sized> Retrying<S> {
         self.served.load(Ordering::Relaxed)
     }
 
-    fn is_outlasted(&self, error: &Error) -> bool {
-        self.outlasts_refusals && self.has_ever_served() && matches!(error, Error::Fatal(_))
+    fn outlasts(&self) -> bool {
+        self.outlasts_refusals && self.has_ever_served()
     }
 }
 

@@ -480,6 +480,10 @@ async fn a_daemon_outlasts_what_is_refused_after_it_has_been_served() {
     let waited = tokio::time::timeout(Duration::from_secs(60), daemon.retry(refuse)).await;
     assert!(waited.is_err());
     assert_eq!(observed.told(), ["Refused: the database cannot be used: permission denied"]);
+    // A trigger on a table that is not publication.
+    let refuse_data = || async { Err::<(), _>(Error::Data("not now (SQLSTATE P0001)".into())) };
+    let waited = tokio::time::timeout(Duration::from_secs(60), daemon.retry(refuse_data)).await;
+    assert!(waited.is_err());
     let command = Retrying::new(store, observed);
     command.retry(|| async { Ok(()) }).await.unwrap();
     command.retry(refuse).await.unwrap_err();

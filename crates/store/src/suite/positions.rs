@@ -2,6 +2,26 @@
 
 use super::*;
 
+/// Neither the account nor a migration quotes a row, so that the operator reads who refuses them.
+#[tokio::test]
+async fn what_refuses_the_account_or_a_migration_is_said_in_its_own_words() {
+    let store = Store::postgres().await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$; \
+        CREATE TRIGGER refuse BEFORE INSERT ON ingest_position FOR EACH ROW EXECUTE FUNCTION refuse()";
+    store.execute(refuse).await;
+    let accounts = crate::open(&store.settings).unwrap().positions;
+    let key = PositionKey { group: "g".into(), topic_id: "t".into() };
+    let error = accounts.claim(&key, "one", &[0]).await.unwrap_err();
+    assert!(error.to_string().contains("not today (SQLSTATE P0001)"), "{error}");
+    let forbid = "DROP TABLE publication, ingest_position, replay_job, _sqlx_migrations; DROP FUNCTION refuse; \
+        CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no change in December'; END $$; \
+        CREATE EVENT TRIGGER forbid ON ddl_command_start EXECUTE FUNCTION forbid()";
+    store.execute(forbid).await;
+    let error = store.writer.migrate().await.unwrap_err();
+    let is_said = error.to_string().contains("no change in December");
+    assert!(is_said && matches!(error, Error::Fatal(_)), "{error}");
+}
+
 #[expect(clippy::too_many_lines, reason = "a test tells its steps in order")]
 pub(super) async fn the_account_belongs_to_the_present_owner(store: Store) {
     let accounts = crate::open(&store.settings).unwrap().positions;
