@@ -16,6 +16,7 @@ pub(super) const PARTITIONS: &str = "SELECT to_regclass('publication')::oid AS r
 /// - a table with rules, which `COPY` bypasses;
 /// - unlogged tables, which a crash empties;
 /// - a database whose table is in another schema than the configured one;
+/// - a table without its unique index, such as of a restored dump, in which `COPY` would write rows twice;
 /// - hash partitions that are not complete, so that some rows have none;
 /// - a column of a type that changes values, or under whose collation different keys are equal.
 ///
@@ -24,7 +25,7 @@ pub(super) const PARTITIONS: &str = "SELECT to_regclass('publication')::oid AS r
 pub(crate) async fn inspect(connection: &mut PgConnection, schema: &str) -> Result<(), Error> {
     let sql = format!(
         "WITH RECURSIVE partitions AS ({PARTITIONS}) \
-         SELECT ({RULES}), ({UNLOGGED}), ({SCHEMAS}), ({INCOMPLETE}), ({})",
+         SELECT ({RULES}), ({UNLOGGED}), ({SCHEMAS}), ({INCOMPLETE}), ({}), ({KEYLESS})",
         misfits()
     );
     let found = sqlx::query(AssertSqlSafe(sql))
@@ -53,6 +54,12 @@ const INCOMPLETE: &str = "SELECT string_agg(relname, ', ' ORDER BY relname) FROM
     GROUP BY whole.oid, whole.relname \
     HAVING coalesce(sum(1 / substring(part.relpartbound::text FROM ':modulus (\\d+)')::numeric), 0) < 0.999999999 \
     ) AS incomplete";
+
+/// The index of a partitioned table is valid if each partition has its own.
+const KEYLESS: &str = "SELECT to_regclass('publication') IS NOT NULL AND NOT EXISTS (SELECT FROM pg_index \
+    WHERE indrelid = to_regclass('publication') AND indisunique AND indisvalid AND indimmediate \
+    AND indpred IS NULL AND indnkeyatts = 2 AND (SELECT count(*) = 2 FROM pg_attribute \
+    WHERE attrelid = indrelid AND attnum IN (indkey[0], indkey[1]) AND attname IN ('name', 'version')))";
 
 /// The SQL of the columns that do not keep what is written to them.
 fn misfits() -> String {
@@ -109,8 +116,15 @@ fn problem(found: &PgRow, schema: &str) -> Result<Option<String>, Error> {
             "a hash partition is missing from {tables}, so that some rows have none: ATTACH PARTITION"
         )));
     }
-    Ok(found.try_get::<Option<&str>, _>(4)?.map(|columns| {
-        format!("columns of the table publication do not keep what is written to them: {columns}")
+    if let Some(columns) = found.try_get::<Option<&str>, _>(4)? {
+        return Ok(Some(format!(
+            "columns of the table publication do not keep what is written to them: {columns}"
+        )));
+    }
+    Ok(found.try_get::<bool, _>(5)?.then(|| {
+        "the table publication has no valid unique index on (name, version), without which rows are written twice: \
+         ALTER TABLE publication ADD PRIMARY KEY (name, version)"
+            .into()
     }))
 }
 
@@ -125,7 +139,8 @@ mod tests {
         let url = testkit::postgres().database().await.url;
         let mut connection = PgConnection::connect(&url).await.unwrap();
         let tables =
-            "CREATE TABLE publication (name text, event_identity bytea) PARTITION BY HASH (name);
+            "CREATE TABLE publication (name text COLLATE \"C\", version text COLLATE \"C\", event_identity bytea,
+                PRIMARY KEY (name, version)) PARTITION BY HASH (name);
             CREATE TABLE whole PARTITION OF publication FOR VALUES WITH (MODULUS 1, REMAINDER 0)
                 PARTITION BY LIST (name);
             CREATE TABLE rest PARTITION OF whole DEFAULT";

@@ -177,6 +177,31 @@ async fn a_column_that_does_not_keep_what_is_written_is_refused_by_name() {
     store.writer.migrate().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_table_without_its_unique_index_is_refused() {
+    let store = Store::postgres().await;
+    let partitioned = include_str!("../../../../deploy/postgresql/partitioned.sql");
+    for convert in ["", partitioned] {
+        store.execute(&format!("BEGIN; {convert}; COMMIT")).await;
+        store.writer.migrate().await.unwrap();
+        for other in [
+            "",
+            "CREATE UNIQUE INDEX other ON publication (name, version, created)",
+            "CREATE INDEX other ON publication (name, version)",
+            "ALTER TABLE publication ADD CONSTRAINT other UNIQUE (name, version) DEFERRABLE",
+        ] {
+            let drop = "ALTER TABLE publication DROP CONSTRAINT publication_pkey";
+            store.execute(&format!("{drop}; {other}")).await;
+            let error = store.writer.migrate().await.unwrap_err();
+            assert!(error.to_string().contains("no valid unique index"), "{other}: {error}");
+            let repair = "ALTER TABLE publication DROP CONSTRAINT IF EXISTS other; DROP INDEX IF EXISTS other; \
+                ALTER TABLE publication ADD PRIMARY KEY (name, version)";
+            store.execute(repair).await;
+            store.writer.migrate().await.unwrap();
+        }
+    }
+}
+
 /// In a temporary schema, the tables would end with the session.
 #[tokio::test]
 async fn a_schema_that_the_role_may_not_use_is_refused() {
