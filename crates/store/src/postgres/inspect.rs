@@ -4,7 +4,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::Error;
-use crate::columns::{COLUMNS, Kind};
+use crate::columns::{COLUMNS, Column, Kind};
 
 /// The SQL of the oid of `publication` and of each of its partitions, for `WITH RECURSIVE partitions AS (…)`. It waits for no lock
 /// on them, unlike `pg_partition_tree`.
@@ -18,7 +18,7 @@ pub(super) const PARTITIONS: &str = "SELECT to_regclass('publication')::oid AS r
 /// - a database whose table is in another schema than the configured one;
 /// - a table without its unique index, such as of a restored dump, in which `COPY` would write rows twice;
 /// - hash partitions that are not complete, so that some rows have none;
-/// - a column of a type that changes values, or under whose collation different keys are equal.
+/// - a column of a type that changes values, or whose collation is not bytewise, as merges and searches compare.
 ///
 /// # Errors
 /// [`Error::Fatal`] with the object's name.
@@ -26,7 +26,7 @@ pub(crate) async fn inspect(connection: &mut PgConnection, schema: &str) -> Resu
     let sql = format!(
         "WITH RECURSIVE partitions AS ({PARTITIONS}) \
          SELECT ({RULES}), ({UNLOGGED}), ({SCHEMAS}), ({INCOMPLETE}), ({}), ({KEYLESS})",
-        misfits()
+        misfits(&COLUMNS)
     );
     let found = sqlx::query(AssertSqlSafe(sql))
         .bind(schema)
@@ -61,20 +61,28 @@ const KEYLESS: &str = "SELECT to_regclass('publication') IS NOT NULL AND NOT EXI
     AND indpred IS NULL AND indnkeyatts = 2 AND (SELECT count(*) = 2 FROM pg_attribute \
     WHERE attrelid = indrelid AND attnum IN (indkey[0], indkey[1]) AND attname IN ('name', 'version')))";
 
-/// The SQL of the columns that do not keep what is written to them.
-fn misfits() -> String {
+/// The SQL of the collations, and whether each is bytewise; `default` is the database's.
+const COLLATIONS: &str = "SELECT pg_collation.oid, collname, \
+        provider = 'b' OR provider = 'c' AND locale IN ('C', 'POSIX') AS is_bytewise \
+    FROM pg_collation, pg_database, LATERAL (SELECT \
+        CASE collprovider WHEN 'd' THEN datlocprovider ELSE collprovider END, \
+        CASE collprovider WHEN 'd' THEN datcollate ELSE collcollate END) AS own (provider, locale) \
+    WHERE datname = current_database()";
+
+/// The SQL of those of the columns that do not keep what is written to them, or compare it in another way.
+pub(super) fn misfits(columns: &[Column]) -> String {
     let types: Vec<String> =
-        COLUMNS.iter().map(|it| format!("('{}', '{}')", it.name, types(it.kind))).collect();
+        columns.iter().map(|it| format!("('{}', '{}')", it.name, types(it.kind))).collect();
     // The lengths of varchar and the digits of a time are those of the column or of its domain; -1 is no limit.
     format!(
         "SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)) || coalesce(' COLLATE ' || \
-             CASE WHEN NOT collisdeterministic THEN quote_ident(collname) END, ''), ', ' ORDER BY attname) \
+             CASE WHEN NOT is_bytewise THEN quote_ident(collname) END, ''), ', ' ORDER BY attname) \
          FROM (VALUES {}) AS wanted (attribute, types) \
          JOIN pg_attribute ON attname = attribute AND attrelid = to_regclass('publication') AND NOT attisdropped \
          JOIN pg_type AS own ON own.oid = atttypid \
          JOIN pg_type AS base ON base.oid = CASE own.typtype WHEN 'd' THEN own.typbasetype ELSE own.oid END \
-         LEFT JOIN pg_collation ON pg_collation.oid = attcollation \
-         WHERE base.typtype <> 'd' AND NOT base.typname = ANY(string_to_array(types, ' ')) OR NOT coalesce(collisdeterministic, true) \
+         LEFT JOIN ({COLLATIONS}) AS ordering ON ordering.oid = attcollation \
+         WHERE base.typtype <> 'd' AND NOT base.typname = ANY(string_to_array(types, ' ')) OR NOT coalesce(is_bytewise, true) \
              OR base.typname = 'timestamptz' AND greatest(atttypmod, own.typtypmod) NOT IN (-1, 6)",
         types.join(", ")
     )
@@ -118,7 +126,7 @@ fn problem(found: &PgRow, schema: &str) -> Result<Option<String>, Error> {
     }
     if let Some(columns) = found.try_get::<Option<&str>, _>(4)? {
         return Ok(Some(format!(
-            "columns of the table publication do not keep what is written to them: {columns}"
+            "columns of the table publication do not keep what is written to them, or are not compared bytewise (COLLATE \"C\"): {columns}"
         )));
     }
     Ok(found.try_get::<bool, _>(5)?.then(|| {

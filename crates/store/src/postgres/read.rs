@@ -9,9 +9,10 @@ use sqlx::{AssertSqlSafe, Row};
 use super::coalescer::LookupCoalescer;
 use super::connections::Connections;
 use super::history::{self, Ended};
+use super::inspect::misfits;
 use super::lookup::{Lookup, selected, value, whole};
 use super::values::Time;
-use crate::columns::COLUMNS;
+use crate::columns::{COLUMNS, KEY};
 use crate::filter::{Bound, listing};
 use crate::search::search;
 use crate::settings::PostgresUrl;
@@ -123,6 +124,16 @@ impl PublicationReader for PostgresReader {
         let hidden = self.lookup.connections.fetch_one(|| sqlx::query(HIDDEN)).await?;
         if hidden.try_get(0)? {
             let said = "row level security hides all rows of publication from this role: no policy lets it select";
+            return Err(Error::fatal(said));
+        }
+        let misfits = format!("SELECT ({})", misfits(&COLUMNS[..KEY]));
+        let misfits = self
+            .lookup
+            .connections
+            .fetch_one(|| sqlx::query(AssertSqlSafe(misfits.as_str())))
+            .await?;
+        if let Some(columns) = misfits.try_get::<Option<&str>, _>(0)? {
+            let said = format!("these columns of publication are not compared bytewise: {columns}");
             return Err(Error::fatal(said));
         }
         self.list(&Filter::default(), None, 1).await?;

@@ -157,6 +157,11 @@ async fn a_column_that_does_not_keep_what_is_written_is_refused_by_name() {
         ("created", "seconds", "created seconds"),
         ("created", "date", "created date"),
         ("name", "text COLLATE same", "name text COLLATE same"),
+        (
+            "name",
+            "varchar(300) COLLATE \"und-x-icu\"",
+            "name character varying(300) COLLATE \"und-x-icu\"",
+        ),
         ("version", "char(256)", "version character(256)"),
         ("revision", "smallint", "revision smallint"),
     ] {
@@ -164,6 +169,8 @@ async fn a_column_that_does_not_keep_what_is_written_is_refused_by_name() {
         store.execute(&set(kind)).await;
         let error = store.writer.migrate().await.unwrap_err();
         assert!(matches!(error, Error::Fatal(_)) && error.to_string().contains(words), "{error}");
+        let is_key = ["name", "version"].contains(&column);
+        assert_eq!(store.reader.ready().await.is_err(), is_key, "{column} {kind}");
         let before = match column {
             "created" => "timestamptz",
             "revision" => "integer",
@@ -172,7 +179,7 @@ async fn a_column_that_does_not_keep_what_is_written_is_refused_by_name() {
         store.execute(&set(before)).await;
     }
     store
-        .execute("ALTER TABLE publication ALTER COLUMN created TYPE timestamptz(6), ALTER COLUMN username TYPE varchar(300),                   ALTER COLUMN name TYPE named COLLATE \"C\"")
+        .execute("ALTER TABLE publication ALTER COLUMN created TYPE timestamptz(6), ALTER COLUMN username TYPE varchar(300) COLLATE \"C\",                   ALTER COLUMN name TYPE named COLLATE \"C\"")
         .await;
     store.writer.migrate().await.unwrap();
 }

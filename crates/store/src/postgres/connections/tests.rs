@@ -347,7 +347,8 @@ async fn what_is_the_sessions_own_fault_is_gone_with_it() {
     scene.writer.record(&rows(&["a"])).await.unwrap();
     assert!(reader.find(&id).await.unwrap()[0].is_some());
     // The session's cached plan no longer fits the table.
-    scene.execute("ALTER TABLE publication ALTER COLUMN username TYPE varchar(300)").await;
+    let change = "ALTER TABLE publication ALTER COLUMN username TYPE varchar(300) COLLATE \"C\"";
+    scene.execute(change).await;
     assert!(reader.find(&id).await.unwrap()[0].is_some());
     // Open sessions keep the setting with which they began.
     let set = |value: &str| {
