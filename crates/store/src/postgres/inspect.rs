@@ -52,7 +52,7 @@ const INCOMPLETE: &str = "SELECT string_agg(relname, ', ' ORDER BY relname) FROM
     JOIN pg_partitioned_table ON partrelid = relid AND partstrat = 'h' JOIN pg_class AS whole ON whole.oid = relid \
     LEFT JOIN pg_inherits ON inhparent = relid LEFT JOIN pg_class AS part ON part.oid = inhrelid \
     GROUP BY whole.oid, whole.relname \
-    HAVING coalesce(sum(1 / substring(part.relpartbound::text FROM ':modulus (\\d+)')::numeric), 0) < 0.999999999 \
+    HAVING coalesce(sum(1 / substring(part.relpartbound::text FROM ':modulus ([0-9]+)')::numeric), 0) < 0.999999999 \
     ) AS incomplete";
 
 /// The index of a partitioned table is valid if each partition has its own.

@@ -22,7 +22,7 @@ const SOONER: Duration = Duration::from_secs(1);
 /// `synchronous_commit` the crash of any session would take rows whose offsets are committed. A session that waits for the rest of
 /// a `COPY` from a machine that is gone ends with the keepalives alone, and holds its locks until then: by default for two hours.
 const SETTINGS: &str = "SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; \
-    SET enable_hashjoin = off; SET enable_mergejoin = off; \
+    SET enable_nestloop = on; SET enable_hashjoin = off; SET enable_mergejoin = off; \
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
     DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '1s', false); \
     EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN END $$; \

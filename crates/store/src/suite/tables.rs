@@ -184,6 +184,26 @@ async fn a_column_that_does_not_keep_what_is_written_is_refused_by_name() {
     store.writer.migrate().await.unwrap();
 }
 
+/// Without nested loops, a write of many rows would have no cheap join at all.
+#[tokio::test]
+async fn settings_of_the_database_change_neither_the_checks_nor_the_plans() {
+    let store = Store::postgres().await;
+    let sql = include_str!("../../../../deploy/postgresql/partitioned.sql");
+    store.execute(&format!("BEGIN; {sql}; COMMIT")).await;
+    let set = "DO $$ BEGIN \
+        EXECUTE format('ALTER DATABASE %I SET standard_conforming_strings = off', current_database()); \
+        EXECUTE format('ALTER DATABASE %I SET enable_nestloop = off', current_database()); END $$";
+    store.execute(set).await;
+    let crate::settings::Database::Postgres(url) = store.settings.database().unwrap() else {
+        unreachable!("the URL is PostgreSQL's")
+    };
+    let mut connection = crate::postgres::connect(&url, &store.settings).await.unwrap();
+    crate::postgres::inspect(&mut connection, "public").await.unwrap();
+    let loops: String =
+        sqlx::query_scalar("SHOW enable_nestloop").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(loops, "on");
+}
+
 #[tokio::test]
 async fn a_table_without_its_unique_index_is_refused() {
     let store = Store::postgres().await;
