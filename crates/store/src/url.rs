@@ -159,6 +159,9 @@ impl PostgresUrl {
             let hint = "write it into the URL and unset the variable";
             return Err(format!("is not all: {name} is set, which is not followed; {hint}").into());
         }
+        if let Some(value) = std::env::var_os("PGPORT") {
+            port(&value.to_string_lossy())?;
+        }
         // A `/` or `#` ends the user and password of a URL. The rest of the password would become the host, the port or the
         // database, and an error message would print it.
         let path = url.split('?').next().and_then(|url| url.splitn(4, '/').nth(3));
@@ -192,6 +195,14 @@ impl PostgresUrl {
         let options = options.disable_statement_logging().extra_float_digits(None);
         Ok(Self { options, connect_timeout: given.connect_timeout, target: given.target })
     }
+}
+
+/// Checks `PGPORT`, instead of which sqlx would take 5432. libpq takes an empty one as none.
+fn port(value: &str) -> Result<(), Problem> {
+    if value.is_empty() || value.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Ok(());
+    }
+    Err("is not all: PGPORT is set, and is no port number".into())
 }
 
 const SEVERAL: &str = "names several hosts, which is not supported";
@@ -379,6 +390,10 @@ pub(crate) fn sqlite(url: &str) -> Result<SqliteConnectOptions, Problem> {
     if options.get_filename().as_os_str().is_empty() {
         return Err(Problem::Borrowed("names no file"));
     }
+    // The writer's connections take it as a name, the others as a URI.
+    if options.get_filename().as_os_str().as_encoded_bytes().starts_with(b"file:") {
+        return Err(Problem::Borrowed("names a file that begins with file:, write ./file:"));
+    }
     if options.get_filename().is_dir() {
         return Err(Problem::Borrowed("names a folder, where a file must be"));
     }
@@ -445,8 +460,21 @@ mod tests {
             let problem = sqlite(&format!("sqlite://x.db?{parameters}")).unwrap_err();
             assert!(problem.contains(name), "{problem}");
         }
+        for url in ["sqlite:file:x.db", "sqlite://file:x.db", "sqlite://file%3Ax.db"] {
+            assert!(sqlite(url).unwrap_err().contains("begins with file:"), "{url}");
+        }
+        sqlite("sqlite://./file:x.db").unwrap();
         sqlite("sqlite://x.db?mode=rw&cache=private").unwrap();
         sqlite("sqlite://x.db?mode=rwc").unwrap();
+    }
+
+    #[test]
+    fn a_port_of_the_environment_is_one() {
+        for value in ["5544x", "0", "65536", "a,b"] {
+            assert!(port(value).unwrap_err().contains("PGPORT"), "{value}");
+        }
+        port("5544").unwrap();
+        port("").unwrap();
     }
 
     #[test]
