@@ -430,8 +430,11 @@ async fn the_file_of_an_sqlite_store_is_known_by_what_stays_with_it() {
     std::fs::rename(path, format!("{path}.moved")).unwrap();
     let error = claim().await.unwrap_err();
     assert!(matches!(error, Error::Transient(_)) && error.to_string().contains(path), "{error}");
+    let remove = |end| std::fs::remove_file(format!("{path}-{end}")).unwrap();
+    ["wal", "shm"].into_iter().for_each(remove);
     std::fs::copy(format!("{path}.moved"), path).unwrap();
     assert_ne!(claim().await.unwrap().database, first);
+    ["wal", "shm"].into_iter().for_each(remove);
     std::fs::rename(format!("{path}.moved"), path).unwrap();
     assert_eq!(claim().await.unwrap().database, first);
 

@@ -3,7 +3,7 @@
 //! result of each row.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -20,12 +20,19 @@ use crate::{DatabaseId, Error};
 #[derive(Debug)]
 pub(super) struct WriterConnection {
     pub(super) options: SqliteConnectOptions,
-    open: Mutex<Option<(DatabaseId, Connection)>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    connection: Option<(DatabaseId, Connection)>,
+    /// The last file, and its write-ahead log.
+    logged: Option<(DatabaseId, DatabaseId)>,
 }
 
 impl WriterConnection {
     pub(super) fn new(options: SqliteConnectOptions) -> Self {
-        Self { options, open: Mutex::new(None) }
+        Self { options, open: Mutex::default() }
     }
 
     /// Runs the work in this thread. A runtime with several threads replaces this thread meanwhile.
@@ -46,22 +53,27 @@ impl WriterConnection {
     ) -> Result<T, Error> {
         let mut open = self.open.lock().await;
         let work = || {
-            let opened = open.take();
+            let opened = open.connection.take();
+            let path = self.options.get_filename();
             // SQLite would continue to write into a file that was moved or deleted, without an error.
-            let file = file(self.options.get_filename())?;
+            let file = file(path)?;
             let mut connection = match opened {
                 Some((known, connection)) if known == file => connection,
-                _ => connect(self.options.get_filename())?,
+                _ => {
+                    check_log(path, &file, open.logged.as_ref())?;
+                    connect(path)?
+                }
             };
             let done = work(&file, &mut connection).map_err(|error| match error {
-                Error::Fatal(_) | Error::Transient(_) => {
-                    of_file(error, self.options.get_filename())
-                }
+                Error::Fatal(_) | Error::Transient(_) => of_file(error, path),
                 _ => error,
             });
+            if let Ok(log) = identity(&log_of(path)) {
+                open.logged = Some((file.clone(), log));
+            }
             // After an error of the file the next use opens it again, because it may be another file by then.
             if matches!(done, Ok(_) | Err(Error::Data(_))) {
-                *open = Some((file, connection));
+                open.connection = Some((file, connection));
             }
             done
         };
@@ -79,8 +91,36 @@ impl WriterConnection {
 pub(super) fn file(path: &Path) -> Result<DatabaseId, Error> {
     let missing =
         |error| Error::transient(format!("the file {} of store.url: {error}", path.display()));
-    let metadata = path.metadata().map_err(missing)?;
+    identity(path).map_err(missing)
+}
+
+fn identity(path: &Path) -> std::io::Result<DatabaseId> {
+    let metadata = path.metadata()?;
     Ok(DatabaseId(format!("{}/{}", metadata.dev(), metadata.ino())))
+}
+
+/// The write-ahead log of a file.
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+/// Checks that a file that was put in the place of another one has not its log: SQLite would write the log's pages into it.
+fn check_log(
+    path: &Path,
+    file: &DatabaseId,
+    logged: Option<&(DatabaseId, DatabaseId)>,
+) -> Result<(), Error> {
+    let Some((known, log)) = logged else { return Ok(()) };
+    if known == file || identity(&log_of(path)).ok().as_ref() != Some(log) {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Error::fatal(format!(
+        "{path} was replaced, but {path}-wal belongs to the file before: stop both daemons, remove {path}-wal and \
+         {path}-shm, and put the copy back again"
+    )))
 }
 
 /// Opens an existing file; only `migrate` creates one, with its tables.
@@ -139,6 +179,28 @@ pub(crate) fn check_folder(file: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_log_of_a_file_is_not_written_into_its_replacement() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, copy] = ["there.db", "copy.db"].map(|name| folder.path().join(name));
+        for path in [&path, &copy] {
+            Connection::open(path).unwrap().execute_batch("CREATE TABLE t (n)").unwrap();
+        }
+        let writer = WriterConnection::new(SqliteConnectOptions::new().filename(&path));
+        let add = async || writer.with(|it| Ok(it.execute("INSERT INTO t VALUES (1)", [])?)).await;
+        add().await.unwrap();
+        let content = std::fs::read(&copy).unwrap();
+        std::fs::rename(&copy, &path).unwrap();
+        for _ in 0..2 {
+            let error = add().await.unwrap_err();
+            assert!(matches!(error, Error::Fatal(_)), "{error}");
+            assert!(error.to_string().contains("-wal belongs to the file before"), "{error}");
+        }
+        assert!(std::fs::read(&path).unwrap() == content);
+        std::fs::remove_file(log_of(&path)).unwrap();
+        add().await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_file_that_was_moved_is_not_written_to() {
