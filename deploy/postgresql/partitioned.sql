@@ -9,6 +9,17 @@
 --
 -- The old table stays as publication_unpartitioned until you drop it. The new table gets the rights granted on the old one.
 
+-- Another role, such as a superuser, would own the new table, so that neither roles nor migrations could change it.
+DO $$
+DECLARE
+    owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'publication'::regclass);
+BEGIN
+    IF owner <> current_user THEN
+        RAISE EXCEPTION 'run this as the owner of the table: SET ROLE %', quote_ident(owner);
+    END IF;
+END
+$$;
+
 LOCK TABLE publication IN ACCESS EXCLUSIVE MODE;
 
 -- The new table's indexes take over these names, because later migrations may use them.

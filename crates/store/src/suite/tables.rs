@@ -184,6 +184,23 @@ async fn a_column_that_does_not_keep_what_is_written_is_refused_by_name() {
     store.writer.migrate().await.unwrap();
 }
 
+#[tokio::test]
+async fn only_the_owner_makes_a_table_of_partitions() {
+    let store = Store::postgres().await;
+    let role = format!("\"Owner {}\"", std::process::id());
+    let give = format!(
+        "CREATE ROLE {role}; GRANT ALL ON SCHEMA public TO {role}; \
+        ALTER TABLE publication OWNER TO {role}"
+    );
+    store.execute(&give).await;
+    let sql = include_str!("../../../../deploy/postgresql/partitioned.sql");
+    let mut superuser = sqlx::PgConnection::connect(&store.settings.url).await.unwrap();
+    let refused = sqlx::raw_sql(sql).execute(&mut superuser).await.unwrap_err();
+    assert!(refused.to_string().contains(&format!("SET ROLE {role}")), "{refused}");
+    store.execute(&format!("SET ROLE {role}; {sql}")).await;
+    store.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
 /// Without nested loops, a write of many rows would have no cheap join at all.
 #[tokio::test]
 async fn settings_of_the_database_change_neither_the_checks_nor_the_plans() {
