@@ -2,7 +2,8 @@
 //!
 //! The environment variable of a key is the prefix and the path in upper case, joined by `__`: `store.url` is
 //! `QUERY_STORE__URL`. Its value is parsed as TOML if possible, else it is a string; if the key's default is a string, only a
-//! quoted TOML string is parsed as TOML. An error names the key and never quotes a value, because a value may be a secret.
+//! quoted TOML string is parsed as TOML. A line feed at its end is left out. An error names the key and never quotes a value,
+//! because a value may be a secret.
 
 pub mod duration;
 mod error;
@@ -67,7 +68,9 @@ pub fn load<T: Settings>(
         let name = name.to_string_lossy().into_owned();
         if name.starts_with(prefix) {
             let Ok(value) = value.into_string() else { return Err(ConfigError::NotText { name }) };
-            layers.add_variable(EnvironmentKey::parse(prefix, name)?, &value);
+            // Secrets are often files that end with a line feed.
+            let value = value.strip_suffix('\n').unwrap_or(&value);
+            layers.add_variable(EnvironmentKey::parse(prefix, name)?, value)?;
         } else if let Some(meant) = correct_name(prefix, &name, &sections) {
             return Err(ConfigError::Misnamed { name, meant });
         }

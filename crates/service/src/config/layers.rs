@@ -82,8 +82,23 @@ impl Layers {
         Ok(())
     }
 
-    pub(super) fn add_variable(&mut self, mut key: EnvironmentKey, text: &str) {
+    pub(super) fn add_variable(
+        &mut self,
+        mut key: EnvironmentKey,
+        text: &str,
+    ) -> Result<(), ConfigError> {
         let dotted = key.dotted();
+        if let Some(Value::Table(table)) = lookup(&self.defaults, &dotted) {
+            // It would replace the file's whole table.
+            let first = table.keys().next().map_or("KEY", String::as_str).to_ascii_uppercase();
+            let expected =
+                format!("expected one variable for each key, such as {}__{first}", key.variable);
+            return Err(ConfigError::IllTyped {
+                key: dotted,
+                origin: Origin::Variable(key.variable),
+                expected,
+            });
+        }
         for open in self.pass_through {
             let Some(inner) = dotted.strip_prefix(open).and_then(|rest| rest.strip_prefix('.'))
             else {
@@ -91,12 +106,14 @@ impl Layers {
             };
             key.segments = open.split('.').map(str::to_owned).collect();
             key.segments.push(inner.replace('_', "."));
-            return self.insert(key, text, as_toml(text).filter(Value::is_str));
+            self.insert(key, text, as_toml(text).filter(Value::is_str));
+            return Ok(());
         }
         // For a key with a string default, unquoted text stays a string: `123` is a valid name of a group.
         let is_string = matches!(lookup(&self.defaults, &dotted), Some(Value::String(_)));
         let value = as_toml(text).filter(|value| !is_string || value.is_str());
         self.insert(key, text, value);
+        Ok(())
     }
 
     fn insert(&mut self, key: EnvironmentKey, text: &str, value: Option<Value>) {
@@ -114,10 +131,10 @@ impl Layers {
                 Err(error) => error,
             };
             let failed = path_of(&error);
-            let reread = self
-                .variables
-                .iter_mut()
-                .find(|variable| variable.parsed && variable.key.dotted() == failed);
+            let has_default = lookup(&self.defaults, &failed).is_some();
+            let reread = self.variables.iter_mut().find(|variable| {
+                variable.parsed && !has_default && variable.key.dotted() == failed
+            });
             let Some(variable) = reread else {
                 return Err(self.explain(failed, error.inner().message()));
             };
@@ -233,7 +250,7 @@ fn lookup_mut<'a>(table: &'a mut Table, dotted: &str) -> Option<&'a mut Value> {
 
 /// `{security = {protocol = "ssl"}}` becomes `{"security.protocol" = "ssl"}`.
 fn flatten(path: &str, open: Table, file: &Path) -> Result<Table, ConfigError> {
-    fn walk(table: Table, name: &str, flat: &mut Table) -> Result<(), String> {
+    fn walk(table: Table, name: &str, flat: &mut Table) -> Result<(), (String, &'static str)> {
         for (key, value) in table {
             let name = join(name, &key);
             let text = match value {
@@ -241,19 +258,21 @@ fn flatten(path: &str, open: Table, file: &Path) -> Result<Table, ConfigError> {
                     walk(inner, &name, flat)?;
                     continue;
                 }
-                Value::Array(_) => return Err(name),
+                Value::Array(_) => return Err((name, "expected a string, a number or a boolean")),
                 Value::String(text) => text,
                 scalar => scalar.to_string(),
             };
-            flat.insert(name, Value::String(text));
+            if flat.insert(name.clone(), Value::String(text)).is_some() {
+                return Err((name, "it is set twice, with and without quotation marks"));
+            }
         }
         Ok(())
     }
     let mut flat = Table::new();
-    walk(open, "", &mut flat).map_err(|name| ConfigError::IllTyped {
+    walk(open, "", &mut flat).map_err(|(name, expected)| ConfigError::IllTyped {
         key: join(path, &name),
         origin: Origin::File(file.into()),
-        expected: "expected a string, a number or a boolean".into(),
+        expected: expected.into(),
     })?;
     Ok(flat)
 }

@@ -145,8 +145,27 @@ fn other_values_are_toml() {
     assert_eq!(settings.limits.max_bytes, ByteSize::mib(2));
     assert_eq!(settings.limits.window, Duration::from_secs(9_000));
     assert_eq!(settings.limits.directories, ["a", "b"]);
-    let whole = from_environment(&[("SAMPLE_LIMITS", "{ rows = 3 }")]).unwrap();
-    assert_eq!(whole.limits.rows, 3);
+}
+
+#[test]
+fn a_variable_replaces_no_table() {
+    for (variable, value, instead) in [
+        ("SAMPLE_LIMITS", "{ rows = 'hunter2' }", "SAMPLE_LIMITS__DIRECTORIES"),
+        ("SAMPLE_KAFKA__CLIENT", "{}", "SAMPLE_KAFKA__CLIENT__KEY"),
+    ] {
+        let error = message(from_environment(&[(variable, value)]));
+        assert!(error.starts_with("wrong value ") && error.ends_with(instead), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn one_line_feed_at_the_end_of_a_variable_is_left_out() {
+    let group = |text| from_environment(&[("SAMPLE_KAFKA__GROUP", text)]).unwrap().kafka.group;
+    assert_eq!(group("a\n"), "a");
+    assert_eq!(group("a\n\n"), "a\n");
+    let client = from_environment(&[("SAMPLE_KAFKA__CLIENT__SASL_PASSWORD", "a\n")]).unwrap();
+    assert_eq!(client.kafka.client["sasl.password"], "a");
 }
 
 #[test]
@@ -171,6 +190,9 @@ fn a_pass_through_table_is_flattened_and_holds_strings() {
     assert_eq!(settings.kafka.client, expected);
     let error = message(with_file("[kafka.client]\na.b = [1]\n", &[]));
     assert!(error.contains("`kafka.client.a.b`") && error.contains("expected a string"), "{error}");
+    let error = message(with_file("[kafka.client]\n'a.b' = 'hunter2'\na.b = 'x'\n", &[]));
+    assert!(error.contains("`kafka.client.a.b`") && error.contains("twice"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
 }
 
 #[test]
@@ -268,7 +290,6 @@ fn an_ill_typed_value_is_named_and_never_quoted() {
         ("SAMPLE_LIMITS__ROWS", "hunter2, expected", "`limits.rows`"),
         ("SAMPLE_LIMITS__ROWS", "1\nother = 2", "`limits.rows`"),
         ("SAMPLE_LIMITS__WINDOW", "hunter2", "`limits.window`"),
-        ("SAMPLE_LIMITS", "{ rows = 'hunter2' }", "`limits.rows`"),
     ] {
         let error = message(from_environment(&[(variable, value)]));
         assert!(error.starts_with("wrong value ") && error.contains(key), "{error}");
