@@ -1,6 +1,7 @@
 //! The configuration: every key, its default, and the values derived from it; `config/ingester.toml` has the same.
 
 mod brokers;
+mod checks;
 mod kafka_client;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use service::config::{ConfigError, Settings as LayeredSettings};
 use service::telemetry::LogSettings;
 use store::StoreSettings;
-use ureq::http::Uri;
 
 use crate::decode::DecodeRules;
 #[cfg(test)]
@@ -160,6 +160,7 @@ pub struct Batch {
 #[serde(deny_unknown_fields, default)]
 pub struct Enrich {
     /// Increased by an operator who changed the inputs of the flags (crates/model/README.md, Merge); 0 to 2³¹−1.
+    #[serde(deserialize_with = "checks::generation")]
     pub generation: u32,
 }
 
@@ -353,8 +354,9 @@ impl Kafka {
             let message = "must be a topic of its own";
             return Err(ConfigError::invalid("kafka.dead_letter_topic", message));
         }
-        if self.group.is_empty() {
-            return Err(ConfigError::invalid("kafka.group", "must not be empty"));
+        if self.group.is_empty() || self.group.contains(char::is_control) {
+            let message = "must not be empty, and have no control characters";
+            return Err(ConfigError::invalid("kafka.group", message));
         }
         brokers::check(&self.brokers)
             .map_err(|reason| ConfigError::invalid("kafka.brokers", reason))?;
@@ -365,11 +367,6 @@ impl Kafka {
 /// A size as a number of bytes in memory.
 pub(crate) fn in_memory(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
-}
-
-fn is_web_address(text: &str) -> bool {
-    text.parse::<Uri>()
-        .is_ok_and(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")))
 }
 
 /// Kafka's own rule (`org.apache.kafka.common.internals.Topic`). librdkafka treats a name that begins with `^` as a
@@ -429,34 +426,35 @@ impl LayeredSettings for Settings {
             return Err(ConfigError::invalid("registry.ecosystem", message));
         }
         if i32::try_from(self.enrich.generation).is_err() {
-            return Err(ConfigError::invalid("enrich.generation", "must be at most 2147483647"));
+            return Err(ConfigError::invalid("enrich.generation", checks::GREATEST_GENERATION));
         }
         self.kafka.check()?;
         kafka_client::check_sizes(&self.kafka.client, &self.limits)?;
         self.limits.check()?;
+        self.events.check()?;
         self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
+        if self.store.url.contains(char::is_control) {
+            return Err(ConfigError::invalid("store.url", "must have no control characters"));
+        }
         // With no grace time, a stop would interrupt all writes and commits.
         if self.shutdown.grace.is_zero() {
             return Err(ConfigError::invalid("shutdown.grace", "must be greater than 0s"));
         }
-        if !self.tor.poll_url.is_empty() && self.tor.exit_lists.as_os_str().is_empty() {
-            return Err(ConfigError::invalid(
-                "tor.poll_url",
-                "needs tor.exit_lists to file what it fetches",
-            ));
-        }
-        if !self.tor.poll_url.is_empty() && !is_web_address(&self.tor.poll_url) {
-            return Err(ConfigError::invalid("tor.poll_url", "must be an http or https URL"));
-        }
-        for (key, span) in [
-            ("tor.poll_every", self.tor.poll_every),
-            ("tor.poll_timeout", self.tor.poll_timeout),
-            ("tor.refresh_every", self.tor.refresh_every),
+        for (key, span, most) in [
+            ("kafka.commit_interval", self.kafka.commit_interval, 60),
+            // The group gives the partitions away after max.poll.interval.ms, five minutes by default.
+            ("kafka.revoke_timeout", self.kafka.revoke_timeout, 5 * 60),
+            ("batch.linger", self.batch.linger, 60),
+            ("shutdown.grace", self.shutdown.grace, 3_600),
         ] {
-            if span < Duration::from_secs(1) {
-                return Err(ConfigError::invalid(key, "must be at least 1s"));
+            let most = Duration::from_secs(most);
+            if span > most {
+                let message = format!("must be at most {}", humantime::format_duration(most));
+                return Err(ConfigError::invalid(key, message));
             }
         }
+        self.tor.check()?;
+        self.tfa.check()?;
         self.tor_rules().map(|_| ())
     }
 }
@@ -534,6 +532,20 @@ mod tests {
                 "kafka.dead_letter_topic",
             ),
             (|settings| settings.kafka.group.clear(), "kafka.group"),
+            (|settings| settings.kafka.group.push('\u{7}'), "kafka.group"),
+            (|settings| settings.events.kind.clear(), "events.type"),
+            (|settings| settings.events.kind.push(' '), "events.type"),
+            (|settings| settings.events.kind.insert(3, '\t'), "events.type"),
+            (|settings| settings.store.url = "sqlite://a\nb".into(), "store.url"),
+            (|settings| settings.tor.window = settings.tor.coverage, "tor.coverage"),
+            (|settings| settings.tor.window = Duration::from_secs(31 * 86_400), "tor.window"),
+            (
+                |settings| {
+                    settings.tfa.acr_true = vec!["aal1".into(), "aal2".into()];
+                    settings.tfa.acr_false = vec!["aal2".into()];
+                },
+                "tfa.acr_false",
+            ),
             (|settings| settings.store.max_connections = 0, "store.max_connections"),
             (|settings| settings.shutdown.grace = Duration::ZERO, "shutdown.grace"),
             (|settings| settings.tor.poll_timeout = Duration::ZERO, "tor.poll_timeout"),
@@ -562,6 +574,57 @@ mod tests {
             ),
         ] {
             assert!(refused(change).contains(&format!("`{key}`")), "{key}: {}", refused(change));
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_too_long_is_refused_with_its_bound() {
+        let of = |change: fn(&mut Settings, Duration), seconds| {
+            let mut settings = Settings::default();
+            change(&mut settings, Duration::from_secs(seconds));
+            settings.check().map_err(|error| error.to_string())
+        };
+        for (change, seconds, message) in [
+            (
+                (|settings, time| settings.kafka.commit_interval = time)
+                    as fn(&mut Settings, Duration),
+                60,
+                "`kafka.commit_interval`: must be at most 1m",
+            ),
+            (
+                |settings, time| settings.kafka.revoke_timeout = time,
+                300,
+                "`kafka.revoke_timeout`: must be at most 5m",
+            ),
+            (
+                |settings, time| settings.batch.linger = time,
+                60,
+                "`batch.linger`: must be at most 1m",
+            ),
+            (
+                |settings, time| settings.shutdown.grace = time,
+                3_600,
+                "`shutdown.grace`: must be at most 1h",
+            ),
+        ] {
+            assert_eq!(of(change, seconds), Ok(()), "{message}");
+            assert!(of(change, seconds + 1).unwrap_err().ends_with(message), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_generation_that_is_too_large_is_refused_with_its_bound() {
+        for generation in ["2147483648", "5000000000"] {
+            let variable = ("INGESTER_ENRICH__GENERATION".into(), generation.into());
+            let loaded = service::config::load::<Settings>(
+                "INGESTER_",
+                None,
+                Path::new("/no/such/file.toml"),
+                [variable].into_iter(),
+            );
+            let error = loaded.unwrap_err().to_string();
+            assert!(error.contains("`enrich.generation`"), "{error}");
+            assert!(error.ends_with("must be at most 2147483647"), "{error}");
         }
     }
 

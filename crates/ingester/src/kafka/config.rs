@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::BaseProducer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use service::config::ConfigError;
 
@@ -81,17 +83,21 @@ pub(super) fn producer(settings: &Settings) -> ClientConfig {
     config
 }
 
-/// Checks the types of all settings, so that every command refuses the same ones.
+/// Checks all settings, so that every command refuses the same ones. Only the making of a client compares them with each other.
 ///
 /// # Errors
 /// The first setting that librdkafka refuses.
 pub(crate) fn check(settings: &Settings) -> Result<(), ConfigError> {
-    for config in [consumer(settings), producer(settings)] {
-        if let Err(error) = config.create_native_config() {
-            return refused_setting(&error).map_or(Ok(()), Err);
-        }
-    }
-    Ok(())
+    // Clients without a broker's address connect to nothing. They would log that they have none.
+    let alone = |mut config: ClientConfig| {
+        config.remove("bootstrap.servers");
+        config.remove("debug");
+        config.set("log_level", "0");
+        config
+    };
+    let made = alone(consumer(settings)).create().map(|_: BaseConsumer| ());
+    let made = made.and_then(|()| alone(producer(settings)).create().map(|_: BaseProducer| ()));
+    made.or_else(|error| refused_setting(&error).map_or(Ok(()), Err))
 }
 
 /// The error when a client cannot be created: a configuration error where librdkafka refused a setting.
@@ -108,8 +114,8 @@ fn refused_setting(error: &KafkaError) -> Option<ConfigError> {
         KafkaError::ClientConfig(_, _, key, _) => {
             Some(ConfigError::invalid(format!("kafka.client.{key}"), "is refused by librdkafka"))
         }
-        // Two settings that contradict each other. Messages of this form have their names alone.
-        KafkaError::ClientCreation(words) if words.contains(" must be ") => {
+        // Two settings that contradict each other. Messages of this form have their names alone; some lack the blank before it.
+        KafkaError::ClientCreation(words) if words.contains("must be ") => {
             Some(ConfigError::invalid("kafka.client", words.clone()))
         }
         _ => None,
@@ -297,9 +303,6 @@ pub(super) fn is_group_refusal(code: RDKafkaErrorCode) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::consumer::BaseConsumer;
-    use rdkafka::producer::BaseProducer;
-
     use super::*;
     use crate::settings::LOGINS;
 
@@ -313,6 +316,18 @@ mod tests {
             let made = made.and_then(|_| producer(&settings).create::<BaseProducer>());
             assert_eq!(made.map(|_| ()), Ok(()), "{login:?}");
         }
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused() {
+        let mut settings = Settings::default();
+        assert_eq!(check(&settings), Ok(()));
+        settings.kafka.client.insert("max.poll.interval.ms".into(), "9000".into());
+        let error = check(&settings).unwrap_err().to_string();
+        assert!(
+            error.contains("max.poll.interval.ms") && error.contains("session.timeout.ms"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use service::config::ConfigError;
 
-use super::Limits;
+use super::{Limits, SESSION_MILLIS};
 
 /// The permitted keys; an entry that ends with a dot permits all keys with that prefix.
 pub(crate) const TAKEN: [&str; 30] = [
@@ -174,9 +174,35 @@ pub(super) fn check(client: &BTreeMap<String, String>) -> Result<(), ConfigError
     if let Some(key) = client.keys().find(|key| is_of_oidc(key)) {
         return Err(ConfigError::invalid(format!("kafka.client.{key}"), NO_OIDC));
     }
+    check_numbers(client)?;
     check_protocol(client)?;
     check_files(client)?;
     check_login(client)
+}
+
+/// librdkafka ignores what follows a number: "60s" in milliseconds would be 60 ms.
+fn check_numbers(client: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    let is_whole = |text: &str| {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    for (key, value) in client {
+        let is_number = match key.as_str() {
+            "linger.ms" => value.parse().is_ok_and(f64::is_finite),
+            key if [".ms", ".bytes", ".kbytes", ".messages"]
+                .iter()
+                .any(|end| key.ends_with(end)) =>
+            {
+                is_whole(value)
+            }
+            _ => true,
+        };
+        if !is_number {
+            let reason = "must be a number, without a unit";
+            return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
+        }
+    }
+    Ok(())
 }
 
 const NO_OIDC: &str = "cannot be set: this build has no OIDC; use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or certificates";
@@ -291,11 +317,23 @@ fn check_protocol(client: &BTreeMap<String, String>) -> Result<(), ConfigError> 
         ),
         _ => (&["group.protocol"], "must be \"classic\" or \"consumer\""),
     };
-    match refused.iter().find(|key| client.contains_key(**key)) {
-        Some(key) => Err(ConfigError::invalid(format!("kafka.client.{key}"), reason)),
-        None => Ok(()),
+    if let Some(key) = refused.iter().find(|key| client.contains_key(**key)) {
+        return Err(ConfigError::invalid(format!("kafka.client.{key}"), reason));
     }
+    let millis = |key: &str, default| {
+        client.get(key).and_then(|text| text.parse::<u64>().ok()).unwrap_or(default)
+    };
+    let session = millis("session.timeout.ms", SESSION_MILLIS);
+    if millis("heartbeat.interval.ms", HEARTBEAT_MILLIS) >= session {
+        // Members would lose their partitions again and again.
+        let reason = format!("must be less than session.timeout.ms, which is {session}");
+        return Err(ConfigError::invalid("kafka.client.heartbeat.interval.ms", reason));
+    }
+    Ok(())
 }
+
+/// `heartbeat.interval.ms`, if it is not set: librdkafka's default.
+const HEARTBEAT_MILLIS: u64 = 3_000;
 
 /// Settings of whole logins, from which `kafka::config` makes clients.
 #[cfg(test)]
@@ -362,10 +400,40 @@ mod tests {
         for taken in TAKEN {
             let key = if taken.ends_with('.') { format!("{taken}x") } else { taken.to_owned() };
             if !key.starts_with("group.") {
-                assert_eq!(refused(&[(&key, "1")]), None, "{key}");
+                assert_eq!(refused(&[(&key, "9999")]), None, "{key}");
             }
         }
         assert_eq!(refused(&[("group.instance.id", "x")]), None);
+    }
+
+    #[test]
+    fn a_number_with_a_unit_is_refused() {
+        for (key, bad, good) in [
+            ("socket.timeout.ms", "60s", "60000"),
+            ("fetch.max.bytes", "2MiB", "2097152"),
+            ("queued.max.messages.kbytes", "0x10", "16"),
+            ("batch.num.messages", "", "10"),
+            ("topic.metadata.refresh.interval.ms", "-", "-1"),
+            ("linger.ms", "5ms", "0.5"),
+        ] {
+            let said = refused(&[(key, bad)]).unwrap();
+            assert!(said.contains(&format!("`kafka.client.{key}`: must be a number")), "{said}");
+            assert_eq!(refused(&[(key, good)]), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_is_shorter_than_the_session() {
+        let (heartbeat, session) = ("heartbeat.interval.ms", "session.timeout.ms");
+        for pairs in [
+            &[(heartbeat, "10000")][..],
+            &[(session, "3000")],
+            &[(heartbeat, "6000"), (session, "6000")],
+        ] {
+            let said = refused(pairs).unwrap();
+            assert!(said.contains("`kafka.client.heartbeat.interval.ms`"), "{said}");
+        }
+        assert_eq!(refused(&[(heartbeat, "5999"), (session, "6000")]), None);
     }
 
     #[test]

@@ -71,6 +71,10 @@ impl Findings {
         self.add(Level::Problem, what, message);
     }
 
+    fn kafka_failed(&mut self, settings: &Settings, error: &anyhow::Error) {
+        self.problem("kafka", format!("{}: {error:#}", settings.kafka.brokers));
+    }
+
     fn add(&mut self, level: Level, what: &'static str, message: impl Into<String>) {
         self.findings.push(Finding { level, what, message: message.into() });
     }
@@ -126,7 +130,7 @@ impl Check {
                 }
                 guarantee.extend(topics::guarantee(&inspected));
             }
-            Err(error) => findings.problem("kafka", format!("{}: {error}", settings.kafka.brokers)),
+            Err(error) => findings.kafka_failed(&settings, &error),
         }
         match access {
             Ok(access) => {
@@ -207,4 +211,17 @@ fn memory(settings: &Settings) -> String {
         settings.limits.max_buffered_bytes,
         ByteSize::b(settling)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_could_not_be_made_is_reported_with_the_cause() {
+        let error = anyhow::anyhow!("no such certificate").context("no client");
+        let mut findings = Findings::default();
+        findings.kafka_failed(&Settings::default(), &error);
+        assert!(findings.findings[0].message.ends_with(": no client: no such certificate"));
+    }
 }
