@@ -403,6 +403,9 @@ impl Settings for QuerySettings {
             return Err(ConfigError::invalid("http.notice", message));
         }
         self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
+        if self.store.url.contains(char::is_control) {
+            return Err(ConfigError::invalid("store.url", "must have no control characters"));
+        }
         if !Purl::is_canonical_type(&self.registry.ecosystem) {
             let message = "must be a purl type in lower case, such as \"npm\"";
             return Err(ConfigError::invalid("registry.ecosystem", message));
@@ -483,6 +486,12 @@ mod tests {
         assert!(load(&[("QUERY_LIMITS__MAX_ANSWERS", "1MiB")]).is_err());
         assert!(load(&[("QUERY_LIMITS__MAX_BODIES", "1MiB")]).is_err());
         assert!(load(&[("QUERY_LIMITS__MAX_REFS_IN_PROGRESS", "4999")]).is_err());
+    }
+
+    #[test]
+    fn a_url_has_no_control_characters() {
+        let error = load(&[("QUERY_STORE__URL", "sqlite://a\u{7}b")]).unwrap_err();
+        assert!(error.to_string().contains("`store.url`"), "{error}");
     }
 
     #[test]

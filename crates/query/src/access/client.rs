@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use service::config::ConfigError;
 
 use crate::config::{AccessSettings, ForwardedHeader};
@@ -51,7 +51,7 @@ impl Proxies {
     pub(super) fn new(settings: &AccessSettings) -> Result<Self, ConfigError> {
         let networks = settings.trusted_proxies.iter().enumerate().map(|(index, text)| {
             let address = || text.parse::<IpAddr>().map(IpNet::from);
-            text.parse::<IpNet>().or_else(|_| address()).map_err(|_| {
+            text.parse::<IpNet>().or_else(|_| address()).map(canonical).map_err(|_| {
                 let key = format!("access.trusted_proxies[{index}]");
                 ConfigError::invalid(key, "is not an IP address or a CIDR network")
             })
@@ -92,6 +92,15 @@ impl Proxies {
         }
         client
     }
+}
+
+/// An IPv4-mapped network as an IPv4 network, because addresses are compared in that form.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else { return network };
+    let prefix = mapped.prefix_len().checked_sub(96);
+    let address = mapped.addr().to_ipv4_mapped();
+    let v4 = address.zip(prefix).and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    v4.map_or(network, IpNet::V4)
 }
 
 /// Parses an address with or without a port; an IPv6 address may stand in `[…]`.
@@ -154,6 +163,21 @@ mod tests {
             ("10.1.2.3", &[("forwarded", "for=1.2.3.4")], "10.1.2.3"),
         ] {
             assert_eq!(client(&proxies, peer, lines), expected, "{peer} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_network_is_one_of_ipv4() {
+        for (trusted, is_trusted) in [
+            ("::ffff:10.1.2.3", true),
+            ("::ffff:10.0.0.0/104", true),
+            ("::ffff:0:0/96", true),
+            ("::ffff:10.0.0.0/112", false),
+            ("2001:db8::/96", false),
+        ] {
+            let proxies = proxies(&[trusted], ForwardedHeader::XForwardedFor);
+            let seen = client(&proxies, "10.1.2.3", &[("x-forwarded-for", "192.0.2.7")]);
+            assert_eq!(seen == "192.0.2.7", is_trusted, "{trusted}");
         }
     }
 

@@ -21,7 +21,7 @@ impl Origins {
         for (index, origin) in origins.iter().enumerate() {
             let host = origin.split_once("://").map_or("", |(_, host)| host);
             let is_plain = !host.is_empty()
-                && !host.contains(['/', '@'])
+                && !host.contains(['/', '@', '*'])
                 && !origin.contains(char::is_uppercase);
             let value = HeaderValue::from_str(origin).ok().filter(|_| is_plain || origin == ANY);
             allowed.push(value.ok_or_else(|| {
@@ -169,6 +169,7 @@ mod tests {
             "",
             "https://",
             "https://u:p@h",
+            "https://*.example.org",
         ] {
             assert!(Origins::new(&[origin.into()]).is_err(), "{origin}");
         }
