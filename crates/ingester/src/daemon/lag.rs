@@ -74,13 +74,6 @@ impl Lag {
         (partition.since, partition.written, partition.read) = (assignment, Some(next), None);
     }
 
-    /// Forgets the offsets of a partition that reads another log now.
-    pub(crate) fn forget(&self, partition: i32) {
-        let mut inner = self.0.lock();
-        let partition = inner.partition(partition);
-        (partition.written, partition.read) = (None, None);
-    }
-
     /// Sets the lag metrics of the assigned partitions, and removes those of all others.
     pub(crate) fn show(&self, metrics: &IngesterMetrics, topic: &str, ends: &[PartitionEnd]) {
         let now = pipeline::now().as_micros() / 1_000;

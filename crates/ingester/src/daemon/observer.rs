@@ -220,10 +220,6 @@ impl GroupObserver for GroupWatch {
         self.lag.start_at(partition, next, assignment);
     }
 
-    fn forget(&self, partition: i32) {
-        self.lag.forget(partition);
-    }
-
     fn read(&self, records: &[Record]) {
         self.lag.read(records);
     }

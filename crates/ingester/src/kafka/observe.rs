@@ -75,9 +75,6 @@ pub(crate) trait GroupObserver: Send + Sync {
     /// The partition is read from offset `next` on.
     fn started(&self, partition: i32, next: i64, assignment: AssignmentId);
 
-    /// The read and written offsets of the partition no longer describe its log.
-    fn forget(&self, partition: i32);
-
     /// Records were read, ordered by partition.
     fn read(&self, records: &[Record]);
 

@@ -34,18 +34,9 @@ pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
     let options = AdminOptions::new().operation_timeout(Some(QUESTION));
     let source = settings_of(&admin, &settings.kafka.topic).await;
     let fitting = fitting(source.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()));
-    let create = async |own: &[(&'static str, String)]| {
-        let new = NewTopic::new(topic, -1, TopicReplication::Fixed(-1));
-        let new = own.iter().fold(new, |new, (key, value)| new.set(key, value));
-        KafkaResult::Ok(admin.create_topics([&new], &options).await?.pop())
-    };
-    let mut made = create(&fitting).await?;
-    if let Some(Err((_, RDKafkaErrorCode::InvalidConfig))) = made {
-        // A broker before version 3.6 does not know the timestamp limits by these names.
-        let known = fitting.iter().filter(|(key, _)| !key.ends_with(".max.ms"));
-        made = create(&known.cloned().collect::<Vec<_>>()).await?;
-    }
-    match made {
+    let new = NewTopic::new(topic, -1, TopicReplication::Fixed(-1));
+    let new = fitting.iter().fold(new, |new, (key, value)| new.set(key, value));
+    match admin.create_topics([&new], &options).await?.pop() {
         Some(Ok(_)) => tracing::info!(topic, "made the dead-letter topic"),
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
             let there = settings_of(&admin, topic).await;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::{Partition as PartitionStatistics, Statistics};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -124,6 +124,21 @@ impl Context {
     fn loop_is_gone(&self) -> Option<SourceEvent> {
         self.state().stage = Stage::Close;
         None
+    }
+
+    /// Before a revocation; a lost assignment has another owner already.
+    fn prepare_revocation(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
+        if partitions.is_empty() {
+            return;
+        }
+        self.observer.revoking();
+        let lost = consumer.assignment_lost();
+        tracing::info!(topic = %self.topic, ?partitions, lost, "partitions revoked");
+        if lost {
+            self.state().is_lost = true;
+        } else {
+            self.drain(consumer);
+        }
     }
 
     /// Before a revocation: waits until the records that were read are written, and commits, within the time limit. The
@@ -334,7 +349,7 @@ impl ConsumerContext for Context {
                 result
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
-                self.pre_rebalance(consumer, &Rebalance::Revoke(partitions));
+                self.prepare_revocation(consumer, &numbers);
                 self.revoke(&numbers);
                 consumer.incremental_unassign(partitions)
             }
@@ -344,22 +359,6 @@ impl ConsumerContext for Context {
             tracing::error!(%error, partitions = ?numbers, "rebalancing failed");
             let reason = format!("it did not take the group's assignment: {error}");
             self.state().fail(SourceError::Fatal(reason));
-        }
-    }
-
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let Rebalance::Revoke(partitions) = rebalance else { return };
-        if partitions.count() == 0 {
-            return;
-        }
-        self.observer.revoking();
-        let (lost, elements) = (consumer.assignment_lost(), partitions.elements());
-        let numbers: Vec<i32> = elements.iter().map(|element| element.partition()).collect();
-        tracing::info!(topic = %self.topic, partitions = ?numbers, lost, "partitions revoked");
-        if lost {
-            self.state().is_lost = true;
-        } else {
-            self.drain(consumer);
         }
     }
 }

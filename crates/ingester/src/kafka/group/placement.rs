@@ -274,9 +274,6 @@ impl Context {
         if let Some(last) = facts.metadata.replay.filter(|_| !facts.is_mirrored()) {
             self.observer.committed_replay(last);
         }
-        if start.other_log {
-            self.observer.forget(number);
-        }
         let is_recreated = start.gap.is_some_and(|gap| gap.cause == GapCause::Recreated);
         if facts.position.is_none() || facts.proved.is_some() || is_recreated {
             let has_position = facts.committed.is_some() || facts.account.is_some();

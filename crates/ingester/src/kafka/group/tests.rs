@@ -77,7 +77,6 @@ impl GroupObserver for Seen {
         None
     }
     fn started(&self, _: i32, _: i64, _: AssignmentId) {}
-    fn forget(&self, _: i32) {}
     fn read(&self, _: &[Record]) {}
     fn ends(&self, _: &[PartitionEnd]) {}
 }
