@@ -54,6 +54,23 @@ async fn a_dead_letter_topic_that_was_deleted_is_created_again() {
     ingester.stop();
 }
 
+#[tokio::test]
+async fn a_commit_that_the_coordinator_refuses_is_logged() {
+    // The ingester's metadata is longer.
+    let kafka = Kafka::builder().property("offset.metadata.max.bytes", 60).start();
+    let store = testkit::postgres().database().await.url;
+    let scene = Scene::on(kafka.brokers(), "commit-refused", store);
+    scene.make_topic(1, &[]).await;
+    let mut ingester = scene.ingester(&[]);
+    scene.produce([generated(0, 0)]).await;
+    eventually("the refusal", PATIENCE, async || {
+        assert!(ingester.daemon.is_running(), "the ingester ended:\n{}", ingester.daemon.log());
+        ingester.daemon.log().contains("refused a commit")
+    })
+    .await;
+    assert_eq!(scene.count().await, 1);
+}
+
 /// Records with the largest timestamp that a broker accepts.
 #[tokio::test]
 async fn records_stamped_at_the_end_of_time_stop_nothing() {

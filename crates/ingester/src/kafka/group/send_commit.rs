@@ -8,6 +8,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::callbacks::Context;
 use crate::kafka::commit_metadata::CommitMetadata;
+use crate::kafka::config;
 use crate::kafka::ffi::{self, CommitAnswer};
 
 /// How often the thread reports that it is alive while it waits for a commit.
@@ -25,10 +26,20 @@ pub(super) struct SentCommit {
 }
 
 impl SentCommit {
-    /// Whether the next commit has to wait. The answer itself does not matter: librdkafka's statistics show which offsets
-    /// the group has.
+    /// Whether the next commit has to wait. A refusal is only logged: librdkafka's statistics show which offsets the group
+    /// has, and the others are sent again.
     pub(super) fn is_unanswered(&self) -> bool {
-        self.at.elapsed() < ANSWER && self.answer.get(Duration::ZERO).is_none()
+        match self.answer.get(Duration::ZERO) {
+            None => self.at.elapsed() < ANSWER,
+            Some(answer) => {
+                if let Err(error) = answer
+                    && config::is_new_line("COMMIT", &error.to_string(), Instant::now())
+                {
+                    tracing::warn!(%error, "the group's coordinator refused a commit; it is sent again");
+                }
+                false
+            }
+        }
     }
 }
 
