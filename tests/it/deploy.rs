@@ -11,8 +11,9 @@ use testkit::eventually;
 
 use crate::support::{PATIENCE, Scene, example_record, write_snapshot};
 
-/// The labels that Prometheus itself adds to scraped series and to histogram buckets.
-const OF_PROMETHEUS: [&str; 3] = ["instance", "job", "le"];
+/// The labels that Prometheus itself adds to scraped series and to histogram buckets, and the one that the rules tell operators
+/// to add to targets.
+const OF_PROMETHEUS: [&str; 4] = ["instance", "job", "le", "registry"];
 
 pub(crate) fn deploy(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path)

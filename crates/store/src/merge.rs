@@ -9,11 +9,16 @@ pub(crate) struct Dialect {
     pub(crate) before_all_times: &'static str,
     /// The function that returns the smaller of two texts.
     pub(crate) least: &'static str,
+    /// Makes the comparison of a text bytewise, whatever collation its column got.
+    pub(crate) bytewise: &'static str,
 }
 
-pub(crate) const POSTGRES: Dialect =
-    Dialect { before_all_times: "timestamptz '-infinity'", least: "least" };
-pub(crate) const SQLITE: Dialect = Dialect { before_all_times: "''", least: "min" };
+pub(crate) const POSTGRES: Dialect = Dialect {
+    before_all_times: "timestamptz '-infinity'",
+    least: "least",
+    bytewise: " COLLATE \"C\"",
+};
+pub(crate) const SQLITE: Dialect = Dialect { before_all_times: "''", least: "min", bytewise: "" };
 
 /// A value that the rule compares, as SQL for a row with the given alias.
 type Value<'a> = &'a dyn Fn(&str) -> String;
@@ -48,10 +53,11 @@ impl Dialect {
 
     /// Whether merging `incoming` into `kept` changes the row.
     pub(crate) fn changes(&self, kept: &str, incoming: &str) -> String {
+        let bytewise = self.bytewise;
         format!(
             "({} OR ({kept}.revision = {incoming}.revision AND (\
              NOT {kept}.disputed AND ({incoming}.disputed OR {}) \
-             OR {incoming}.integrity IS NOT NULL AND ({kept}.integrity IS NULL OR {incoming}.integrity < {kept}.integrity))))",
+             OR {incoming}.integrity IS NOT NULL AND ({kept}.integrity IS NULL OR {incoming}.integrity < {kept}.integrity{bytewise}))))",
             self.wins(kept, incoming),
             disagree(kept, incoming)
         )
@@ -60,11 +66,11 @@ impl Dialect {
     /// The smaller `integrity` of the two rows if their revisions are equal, else that of the higher revision. It
     /// merges independently.
     fn integrity(&self, kept: &str, incoming: &str) -> String {
-        let least = self.least;
+        let Self { least, bytewise, .. } = self;
         format!(
             "CASE WHEN {incoming}.revision > {kept}.revision THEN {incoming}.integrity \
              WHEN {incoming}.revision < {kept}.revision THEN {kept}.integrity \
-             ELSE {least}(coalesce({kept}.integrity, {incoming}.integrity), coalesce({incoming}.integrity, {kept}.integrity)) END"
+             ELSE {least}(coalesce({kept}.integrity, {incoming}.integrity), coalesce({incoming}.integrity, {kept}.integrity){bytewise}) END"
         )
     }
 
@@ -97,7 +103,7 @@ impl Dialect {
             (false, &column("credential")),
             (false, &column("actor")),
             (false, &|row: &str| format!("({row}.username IS NOT NULL)")),
-            (false, &|row: &str| format!("coalesce({row}.username, '')")),
+            (false, &|row: &str| format!("coalesce({row}.username, ''){}", self.bytewise)),
             (true, &column("tor_settled")),
         ];
         let side = |one: &str, other: &str| {

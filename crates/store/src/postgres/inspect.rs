@@ -18,7 +18,8 @@ pub(super) const PARTITIONS: &str = "SELECT to_regclass('publication')::oid AS r
 /// - a database whose table is in another schema than the configured one;
 /// - a table without its unique index, such as of a restored dump, in which `COPY` would write rows twice;
 /// - hash partitions that are not complete, so that some rows have none;
-/// - a column of a type that changes values, or whose collation is not bytewise, as merges and searches compare.
+/// - a column of a type that changes values, or under whose collation different values are equal; a key column whose
+///   collation is not bytewise, as pages and searches compare.
 ///
 /// # Errors
 /// [`Error::Fatal`] with the object's name.
@@ -62,12 +63,15 @@ const KEYLESS: &str = "SELECT to_regclass('publication') IS NOT NULL AND NOT EXI
     WHERE attrelid = indrelid AND attnum IN (indkey[0], indkey[1]) AND attname IN ('name', 'version')))";
 
 /// The SQL of the collations, and whether each is bytewise; `default` is the database's.
-const COLLATIONS: &str = "SELECT pg_collation.oid, collname, \
-        provider = 'b' OR provider = 'c' AND locale IN ('C', 'POSIX') AS is_bytewise \
+const COLLATIONS: &str = "SELECT pg_collation.oid, collname, collisdeterministic, \
+        provider = 'b' OR provider = 'c' AND locale IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') AS is_bytewise \
     FROM pg_collation, pg_database, LATERAL (SELECT \
         CASE collprovider WHEN 'd' THEN datlocprovider ELSE collprovider END, \
         CASE collprovider WHEN 'd' THEN datcollate ELSE collcollate END) AS own (provider, locale) \
     WHERE datname = current_database()";
+
+/// Whether the collation serves the column; merges compare the other columns bytewise whatever theirs is.
+const FITS: &str = "coalesce(CASE WHEN attribute IN ('name', 'version') THEN is_bytewise ELSE collisdeterministic END, true)";
 
 /// The SQL of those of the columns that do not keep what is written to them, or compare it in another way.
 pub(super) fn misfits(columns: &[Column]) -> String {
@@ -76,13 +80,13 @@ pub(super) fn misfits(columns: &[Column]) -> String {
     // The lengths of varchar and the digits of a time are those of the column or of its domain; -1 is no limit.
     format!(
         "SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)) || coalesce(' COLLATE ' || \
-             CASE WHEN NOT is_bytewise THEN quote_ident(collname) END, ''), ', ' ORDER BY attname) \
+             CASE WHEN NOT {FITS} THEN quote_ident(collname) END, ''), ', ' ORDER BY attname) \
          FROM (VALUES {}) AS wanted (attribute, types) \
          JOIN pg_attribute ON attname = attribute AND attrelid = to_regclass('publication') AND NOT attisdropped \
          JOIN pg_type AS own ON own.oid = atttypid \
          JOIN pg_type AS base ON base.oid = CASE own.typtype WHEN 'd' THEN own.typbasetype ELSE own.oid END \
          LEFT JOIN ({COLLATIONS}) AS ordering ON ordering.oid = attcollation \
-         WHERE base.typtype <> 'd' AND NOT base.typname = ANY(string_to_array(types, ' ')) OR NOT coalesce(is_bytewise, true) \
+         WHERE base.typtype <> 'd' AND NOT base.typname = ANY(string_to_array(types, ' ')) OR NOT {FITS} \
              OR base.typname = 'timestamptz' AND greatest(atttypmod, own.typtypmod) NOT IN (-1, 6)",
         types.join(", ")
     )

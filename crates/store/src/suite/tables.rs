@@ -163,6 +163,7 @@ async fn a_column_that_does_not_keep_what_is_written_is_refused_by_name() {
             "name character varying(300) COLLATE \"und-x-icu\"",
         ),
         ("version", "char(256)", "version character(256)"),
+        ("username", "text COLLATE same", "username text COLLATE same"),
         ("revision", "smallint", "revision smallint"),
     ] {
         let set = |kind: &str| format!("ALTER TABLE publication ALTER COLUMN {column} TYPE {kind}");
@@ -179,9 +180,28 @@ async fn a_column_that_does_not_keep_what_is_written_is_refused_by_name() {
         store.execute(&set(before)).await;
     }
     store
-        .execute("ALTER TABLE publication ALTER COLUMN created TYPE timestamptz(6), ALTER COLUMN username TYPE varchar(300) COLLATE \"C\",                   ALTER COLUMN name TYPE named COLLATE \"C\"")
+        .execute("ALTER TABLE publication ALTER COLUMN created TYPE timestamptz(6), ALTER COLUMN username TYPE varchar(300) COLLATE \"und-x-icu\",                   ALTER COLUMN name TYPE named COLLATE \"C\"")
         .await;
     store.writer.migrate().await.unwrap();
+}
+
+#[tokio::test]
+async fn merges_compare_bytewise_whatever_the_collation() {
+    let store = Store::postgres().await;
+    let other = "ALTER TABLE publication ALTER integrity TYPE text COLLATE \"und-x-icu\", ALTER username TYPE text COLLATE \"und-x-icu\"";
+    store.execute(other).await;
+    for texts in [["sha512-BAAA", "sha512-aAAA"], ["sha512-aAAA", "sha512-BAAA"]] {
+        let rows = texts.map(|text| {
+            let mut row = row(&texts.concat(), 1);
+            row.info.integrity = Some(Integrity::new(text).unwrap());
+            row
+        });
+        for row in &rows {
+            store.writer.record(std::slice::from_ref(row)).await.unwrap();
+        }
+        let found = store.reader.find(&[rows[0].id.clone()]).await.unwrap().remove(0).unwrap();
+        assert_eq!(found.info.integrity.unwrap().as_str(), "sha512-BAAA");
+    }
 }
 
 #[tokio::test]
