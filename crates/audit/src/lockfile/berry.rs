@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::{Entry, LockfileError, Names, split_name};
+use super::{Entry, LockfileError, Names, are_texts, split_name};
 use crate::location::{Kind, Location, package_of, segments};
 use crate::tree::{Map, Node};
 
@@ -38,6 +38,10 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
         };
         if key.is_empty() || node.map().is_none() {
             return Err(broken("an entry without content"));
+        }
+        are_texts(node, &["version", "resolution"])?;
+        if node.get("resolved").is_some() {
+            return Err(LockfileError::structure(node.line, "marks of two formats"));
         }
         let resolution = node.text_at("resolution");
         let resolution = resolution.ok_or_else(|| broken("an entry without a resolution"))?;

@@ -26,6 +26,10 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
             known: "1 and 2",
         });
     }
+    let of_others = ["dependencies", "requires", "bomFormat", "spdxVersion", "__metadata"];
+    if let Some(other) = of_others.iter().find_map(|mark| document.get(mark)) {
+        return Err(LockfileError::structure(other.line, "marks of two formats"));
+    }
     let Some(packages) = document.get("packages") else { return Ok(Vec::new()) };
     let packages = packages
         .map()

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use model::{PackageName, PackageVersion};
 
 use crate::location::{Kind, Location};
-use crate::tree::{self, SyntaxError};
+use crate::tree::{self, Node, SyntaxError};
 
 /// Maximum size of a file; the largest known lockfiles are a quarter of it.
 pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -181,7 +181,7 @@ impl LockfileError {
     }
 }
 
-/// Reads a file. The format is detected from its content, for bun.lock also from its name.
+/// Reads a file. The format is detected from its content. A file with the name of a lockfile must be one of that kind.
 ///
 /// # Errors
 /// [`LockfileError`] when the file is missing, too large, invalid, or of an unknown version.
@@ -196,8 +196,8 @@ pub fn read(path: &Path) -> Result<Lockfile, LockfileError> {
 /// As [`read`].
 pub fn read_of(path: &Path, folder: &Path) -> Result<Lockfile, LockfileError> {
     let text = text_of(File::open(path)?)?;
-    let is_bun = path.file_name().is_some_and(|name| name == "bun.lock");
-    let (format, entries) = parse(&text, is_bun, folder)?;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let (format, entries) = parse(&text, name, folder)?;
     Ok(Lockfile {
         path: path.display().to_string(),
         folder: folder.to_owned(),
@@ -280,7 +280,32 @@ fn text_of(input: impl Read) -> Result<String, LockfileError> {
     Ok(text)
 }
 
-fn parse(text: &str, is_bun: bool, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError> {
+/// Whether a package manager reads a file of this name in this format. Any other name is one of no package manager.
+fn is_named(name: &str, format: Format) -> bool {
+    match name {
+        "package-lock.json" | "npm-shrinkwrap.json" => format == Format::Npm,
+        "pnpm-lock.yaml" => format == Format::Pnpm,
+        "yarn.lock" => matches!(format, Format::Yarn | Format::Berry),
+        "bun.lock" => format == Format::Bun,
+        _ => true,
+    }
+}
+
+fn parse(text: &str, name: &str, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError> {
+    refuse_others(text)?;
+    let (format, entries) = match name {
+        "bun.lock" => (Format::Bun, bun::entries(&tree::json_with_trailing_commas(text)?)?),
+        _ if text.trim_start().starts_with(['{', '[', '/']) => json(text, folder)?,
+        _ => lines(text, folder)?,
+    };
+    match is_named(name, format) {
+        true => Ok((format, entries)),
+        false => Err(LockfileError::structure(1, "the content is not that of a file of this name")),
+    }
+}
+
+/// Refuses what is a lockfile of no kind.
+fn refuse_others(text: &str) -> Result<(), LockfileError> {
     let is_marker = |line: &str| {
         line == "======="
             || ["<<<<<<<", "|||||||", ">>>>>>>"].iter().any(|mark| line.starts_with(mark))
@@ -294,15 +319,13 @@ fn parse(text: &str, is_bun: bool, folder: &Path) -> Result<(Format, Vec<Entry>)
     if text.trim_start().starts_with('<') {
         return Err(LockfileError::Xml);
     }
-    if is_bun {
-        return Ok((Format::Bun, bun::entries(&tree::json_with_trailing_commas(text)?)?));
-    }
-    if text.trim_start().starts_with(['{', '[', '/']) {
-        return json(text, folder);
-    }
     if text.trim_start().starts_with("pkg:") {
         return Err(LockfileError::Purls);
     }
+    Ok(())
+}
+
+fn lines(text: &str, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError> {
     let has_line = |head: &str| text.lines().any(|line| line.starts_with(head));
     if has_line("__metadata:") {
         return Ok((Format::Berry, berry::entries(&tree::yaml_documents(text)?)?));
@@ -319,6 +342,15 @@ fn has_workspaces(folder: &Path) -> bool {
     project.is_some_and(|project| project.get("workspaces").is_some())
 }
 
+/// Refuses a document with the marks of two formats: a package manager reads those that it knows.
+fn has_one_kind(document: &Node) -> Result<(), LockfileError> {
+    let marks = ["bomFormat", "spdxVersion", "lockfileVersion", "__metadata"];
+    match marks.iter().filter_map(|mark| document.get(mark)).nth(1) {
+        Some(second) => Err(LockfileError::structure(second.line, "marks of two formats")),
+        None => Ok(()),
+    }
+}
+
 fn json(text: &str, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError> {
     let document = match tree::json(text) {
         Ok(document) => document,
@@ -331,6 +363,7 @@ fn json(text: &str, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError
             };
         }
     };
+    has_one_kind(&document)?;
     if document.get("bomFormat").is_some() {
         return Ok((Format::Sbom, cyclonedx::entries(&document)?));
     }
@@ -344,6 +377,14 @@ fn json(text: &str, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError
         return Err(LockfileError::Unknown);
     }
     Ok((Format::Npm, npm::entries(&document, folder)?))
+}
+
+/// Refuses a package of which one of these members is neither a text nor absent: package managers make a text of some.
+fn are_texts(package: &Node, keys: &[&str]) -> Result<(), LockfileError> {
+    match package.not_text(keys) {
+        Some(node) => Err(LockfileError::structure(node.line, "a value that is not a text")),
+        None => Ok(()),
+    }
 }
 
 /// Refuses names and versions that are not allowed, so that they reach no request and no report.
@@ -414,7 +455,7 @@ mod tests {
                 }
             }
             let entries = text_of(&*bytes)
-                .and_then(|text| parse(&text, index == 6, Path::new(".")))
+                .and_then(|text| parse(&text, if index == 6 { "bun.lock" } else { "" }, Path::new(".")))
                 .and_then(|(_, entries)| checked(entries));
             for entry in entries.unwrap_or_default() {
                 let is_asked = !matches!(entry.location, Location::Elsewhere(_));

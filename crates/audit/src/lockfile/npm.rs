@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use nodejs_semver::Version;
 
-use super::{Entry, LockfileError, split_name};
+use super::{Entry, LockfileError, are_texts, split_name};
 use crate::location::{Kind, Location};
 use crate::tree::{Map, Node, Value};
 
@@ -60,6 +60,7 @@ fn of_packages(packages: &Map, project: &Path) -> Result<Vec<Entry>, LockfileErr
     let mut entries = Vec::new();
     for (path, package) in packages.iter() {
         map(package, "a package")?;
+        are_texts(package, &["name", "version", "resolved", "integrity"])?;
         if path.is_empty() {
             continue;
         }
@@ -255,6 +256,7 @@ fn of_dependencies(
 ) -> Result<(), LockfileError> {
     for (folder, package) in dependencies.iter() {
         map(package, "a dependency")?;
+        are_texts(package, &["version", "resolved", "integrity"])?;
         entries.push(of_dependency(folder, package, parent)?);
         if let Some(nested) = package.get("dependencies") {
             let link = package.text_at("version").and_then(|version| version.strip_prefix("file:"));

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{Entry, LockfileError, split_name};
+use super::{Entry, LockfileError, are_texts, split_name};
 use crate::location::{Kind, Location, package_of, segments};
 use crate::tree::{Map, Node, Value};
 
@@ -12,6 +12,11 @@ pub(super) fn entries(documents: &[Node]) -> Result<Vec<Entry>, LockfileError> {
     for document in documents {
         let version = document.get("lockfileVersion").and_then(Node::scalar).unwrap_or("none");
         let style = Style::of(version)?;
+        // Entries of a yarn.lock.
+        let members = document.map().into_iter().flat_map(Map::iter);
+        if let Some((_, other)) = members.into_iter().find(|(key, _)| key.contains('@')) {
+            return Err(LockfileError::structure(other.line, "marks of two formats"));
+        }
         let Some(packages) = document.get("packages") else {
             nothing_is_missing(document, style, None)?;
             are_of_packages(document, style, None)?;
@@ -65,6 +70,8 @@ fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError
     let resolution = resolution.ok_or_else(|| {
         LockfileError::structure(line, "a package without a resolution; was the file cut off?")
     })?;
+    are_texts(package, &["name", "version"])?;
+    are_texts(resolution, &["integrity", "tarball", "registry"])?;
     let key = Key::read(key, style)
         .ok_or_else(|| LockfileError::structure(line, "a package's key is not NAME@VERSION"))?;
     let is_plain =

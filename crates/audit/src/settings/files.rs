@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::formats::{Reader, SettingsError};
 use super::{Effect, Environment, Manager, Source, Sources};
-use crate::tree;
+use crate::tree::{self, SyntaxError};
 
 /// The settings that a package manager may read in the folder of a lockfile. The folder's own file and the user's replace
 /// what is behind them. All others only add: which of them count differs between versions and calls.
@@ -18,7 +18,7 @@ pub(super) fn sources(
     let reader = Reader(environment);
     let folder = folder.to_owned();
     let mut files = Files { environment, reader, home, folder, above, sources: Sources::default() };
-    files.variables(manager);
+    files.variables(manager)?;
     match manager {
         Manager::Npm => {
             files.project(".npmrc", Effect::Replaces, Reader::npmrc)?;
@@ -163,7 +163,7 @@ impl<'e> Files<'e> {
     }
 
     /// The environment variables, in any case, as npm and Yarn read them.
-    fn variables(&mut self, manager: Manager) {
+    fn variables(&mut self, manager: Manager) -> Result<(), SettingsError> {
         let prefixes: &[&str] = match manager {
             Manager::Npm => &["npm_config_"],
             Manager::Pnpm => &["pnpm_config_", "npm_config_"],
@@ -182,13 +182,18 @@ impl<'e> Files<'e> {
                 // No other variable of Yarn 2+ names a registry; `YARN_REGISTRY` is one of Yarn 1.
                 (Manager::Berry, _) => {}
                 // When pnpm cannot read this variable, it installs nothing.
-                (Manager::Pnpm, "_auth") => {
-                    let _ = tree::json(value).map(|all| self.reader.routes(&all, &mut source));
-                }
+                (Manager::Pnpm, "_auth") => match tree::json(value) {
+                    Ok(all) => self.reader.routes(&all, &mut source).unwrap_or_default(),
+                    Err(error @ SyntaxError::DuplicateKey(_)) => {
+                        return Err(SettingsError::Variable(name, error));
+                    }
+                    Err(_) => {}
+                },
                 _ => source.set(key, value.trim().to_owned()),
             }
             self.sources.0.push((Effect::Adds, source));
         }
+        Ok(())
     }
 }
 

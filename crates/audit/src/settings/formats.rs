@@ -15,6 +15,9 @@ pub enum SettingsError {
     /// The YAML is invalid.
     #[error("the settings file {0}: {1}")]
     Yaml(PathBuf, SyntaxError),
+    /// A variable of the environment has a key twice.
+    #[error("the variable {0}: {1}")]
+    Variable(String, SyntaxError),
     /// The TOML is invalid.
     #[error("the settings file {0} is not TOML")]
     Toml(PathBuf),

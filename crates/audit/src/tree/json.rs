@@ -88,7 +88,9 @@ impl Lines {
                 for property in object.properties {
                     let line = self.of(property.range.start);
                     let node = self.node_at(line, property.value, depth + 1)?;
-                    map.insert(property.name.into_string(), node);
+                    if map.insert(property.name.into_string(), node) {
+                        return Err(SyntaxError::DuplicateKey(line));
+                    }
                 }
                 Value::Map(map)
             }
@@ -111,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_two_equal_keys_counts() {
-        let node = json(r#"{"a":1,"a":2}"#).unwrap();
-        let members: Vec<_> = node.map().unwrap().iter().collect();
-        assert_eq!(members.len(), 1);
-        assert_eq!(members[0].1.scalar(), Some("2"));
+    fn a_key_twice_is_refused() {
+        for text in ["{\"a\":1,\n\"a\":2}", "{\"a\":1,\n\"\\u0061\":2}"] {
+            assert_eq!(json(text), Err(SyntaxError::DuplicateKey(2)), "{text}");
+            assert_eq!(json_with_trailing_commas(text), Err(SyntaxError::DuplicateKey(2)));
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub enum SyntaxError {
     /// A YAML merge key or a tag. Package managers write none into lockfiles, and a merge key adds members unseen.
     #[error("line {0}: a YAML merge key or tag, which is not supported here")]
     Merge(u32),
-    /// A YAML mapping has a key twice, for example after a bad merge.
+    /// A mapping has a key twice, for example after a bad merge. Of JSON, some programs take the first and some the last.
     #[error("line {0}: the same key twice in one mapping")]
     DuplicateKey(u32),
 }
@@ -139,9 +139,17 @@ impl Node {
     pub fn text_at(&self, key: &str) -> Option<&str> {
         self.get(key)?.text()
     }
+
+    /// The first of these members of an object that is neither a text nor null nor false.
+    #[must_use]
+    pub fn not_text(&self, keys: &[&str]) -> Option<&Self> {
+        let is_text =
+            |node: &&Self| matches!(node.value, Value::Text(_) | Value::Null | Value::Bool(false));
+        keys.iter().filter_map(|key| self.get(key)).find(|node| !is_text(node))
+    }
 }
 
-/// An object with its members in the order of the file. Of a duplicate key the last counts, as in `JSON.parse`.
+/// An object with its members in the order of the file.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Map {
     members: Vec<(String, Node)>,

@@ -8,5 +8,6 @@ mod formats;
 mod hiding;
 mod lockfiles;
 mod policy;
+mod readings;
 mod selection;
 mod settings;
