@@ -1,8 +1,9 @@
 //! yarn.lock of Yarn 2 and later. The `resolution` of an entry has its name, version and location.
 
 use percent_encoding::percent_decode_str;
+use url::form_urlencoded;
 
-use super::{Entry, LockfileError, Names, are_texts, split_name};
+use super::{Entry, LockfileError, Names, are_texts, by_version, split_name};
 use crate::location::{Kind, Location, package_of, segments};
 use crate::tree::{Map, Node};
 
@@ -131,28 +132,37 @@ fn entry(resolution: &str, line: u32) -> Option<Entry> {
         let locator = percent_decode_str(locator).decode_utf8().ok()?;
         return entry(&locator, line);
     }
-    let (reference, bindings) = reference.split_once("::").unwrap_or((reference, ""));
+    let (reference, bindings) = match reference.split_once("::") {
+        Some((reference, bindings)) => (reference, Some(bindings)),
+        None => (reference, None),
+    };
     let Some(version) = reference.strip_prefix("npm:") else {
         return Some(Entry::npm(name, line).at(match Location::read(reference) {
             Location::Unsaid => Location::Elsewhere(Kind::Other),
             location => location,
         }));
     };
-    let archive = bindings.split('&').find_map(|binding| binding.strip_prefix("__archiveUrl="));
-    let location = match archive {
-        Some(archive) => {
-            let archive = percent_decode_str(archive).decode_utf8().ok()?;
-            match archive.contains(':') {
-                true => Location::read(&archive),
-                // A path in the registry of the settings.
-                false => Location::Request(package_of(&segments(&archive))),
-            }
-        }
-        None => Location::Unsaid,
-    };
     // An alias in a reference: `npm:NAME@VERSION`.
     let (name, version) = split_name(version).unwrap_or((name, version));
+    let location = match bindings {
+        Some(bindings) => archive(bindings)?,
+        None => by_version(name, version),
+    };
     Some(Entry::npm(name, line).version(Some(version)).at(location))
+}
+
+/// The location in the bindings of a reference, a query string that has nothing else.
+fn archive(bindings: &str) -> Option<Location> {
+    let mut bindings = form_urlencoded::parse(bindings.as_bytes());
+    let (key, archive) = bindings.next()?;
+    if key != "__archiveUrl" || bindings.next().is_some() {
+        return None;
+    }
+    Some(match archive.contains(':') {
+        true => Location::read(&archive),
+        // A path in the registry of the settings.
+        false => Location::Request(package_of(&segments(&archive))),
+    })
 }
 
 #[cfg(test)]
@@ -164,6 +174,13 @@ mod tests {
         for (resolution, name, version, location) in [
             ("ms@npm:2.1.3", "ms", Some("2.1.3"), Location::Unsaid),
             ("@s/x@npm:1.0.0", "@s/x", Some("1.0.0"), Location::Unsaid),
+            (
+                "x@npm:v1.0.0",
+                "x",
+                Some("v1.0.0"),
+                Location::Request(Some(("x".to_owned(), "1.0.0".to_owned()))),
+            ),
+            ("x@npm:1.0.0 y", "x", Some("1.0.0 y"), Location::Request(None)),
             ("x@virtual:0a1b#npm:1.0.0", "x", Some("1.0.0"), Location::Unsaid),
             (
                 "x@patch:x@npm%3A1.0.0#./x.patch::version=1.0.0&hash=0a",
@@ -206,6 +223,20 @@ mod tests {
             let expected = Entry::npm(name, 7).version(version).at(location);
             assert_eq!(entry(resolution, 7), Some(expected), "{resolution}");
         }
-        assert_eq!(entry("ms", 1), None);
+    }
+
+    #[test]
+    fn a_resolution_has_one_place() {
+        // Yarn decodes the key too.
+        let found = entry("x@npm:1.0.0::%5F_archiveUrl=https%3A%2F%2Fr.example%2Fevil.tgz", 1);
+        assert_eq!(found.unwrap().location, Location::read("https://r.example/evil.tgz"));
+        for resolution in [
+            "ms",
+            "x@npm:1.0.0::__archiveUrl=a&__archiveUrl=b",
+            "x@npm:1.0.0::__archiveUrl=a&locator=b",
+            "x@npm:1.0.0::",
+        ] {
+            assert_eq!(entry(resolution, 1), None, "{resolution}");
+        }
     }
 }

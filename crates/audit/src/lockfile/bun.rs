@@ -2,7 +2,7 @@
 
 use nodejs_semver::Version;
 
-use super::{Entry, LockfileError, split_name};
+use super::{Entry, LockfileError, by_version, split_name};
 use crate::location::{Kind, Location};
 use crate::tree::{Map, Node, Value};
 
@@ -48,15 +48,21 @@ fn entry(key: &str, package: &Node) -> Result<Option<Entry>, LockfileError> {
         return Ok(None);
     }
     let entry = Entry::npm(name, package.line);
+    let tarball = items.get(1).and_then(Node::text);
     // The place of a tarball beside package.json is its name alone.
     let is_file = items.get(1).is_some_and(|item| item.map().is_some());
     let is_file = is_file && Version::parse(version).is_err();
-    if is_file || version.contains([':', '/']) {
+    if is_file || tarball.is_none() && version.contains([':', '/']) {
         let location = Location::read(version);
         let integrity = items.iter().skip(1).filter_map(Node::text).find(|text| is_sri(text));
         return Ok(Some(entry.at(location).integrity(integrity)));
     }
-    let tarball = items.get(1).and_then(Node::text).ok_or_else(broken)?;
+    let tarball = tarball.ok_or_else(broken)?;
+    let is_version = by_version(name, version) == Location::Unsaid;
+    let is_digest = items.get(3).is_none_or(|digest| digest.text().is_some());
+    if !is_version || !is_digest {
+        return Err(broken());
+    }
     let details = items.get(2).and_then(Node::map);
     // The key of a bundled package is below that of the package that contains it.
     let is_nested = key.matches('/').count() > usize::from(key.starts_with('@'));

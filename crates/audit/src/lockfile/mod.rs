@@ -15,6 +15,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use model::{PackageName, PackageVersion};
+use nodejs_semver::Version;
 
 use crate::location::{Kind, Location};
 use crate::tree::{self, Node, SyntaxError};
@@ -377,6 +378,20 @@ fn json(text: &str, folder: &Path) -> Result<(Format, Vec<Entry>), LockfileError
         return Err(LockfileError::Unknown);
     }
     Ok((Format::Npm, npm::entries(&document, folder)?))
+}
+
+/// The version in its standard form, if the text is one version and nothing else. The parser skips what is behind a version.
+fn exact(text: &str) -> Option<String> {
+    let version = Version::parse(text).ok()?.to_string();
+    (text.trim_start_matches(['=', 'v', ' ']) == version).then_some(version)
+}
+
+/// The location of an entry that has a name and a version alone. Package managers take `v1.0.0` for 1.0.0.
+fn by_version(name: &str, version: &str) -> Location {
+    match exact(version) {
+        Some(exact) if exact == version => Location::Unsaid,
+        exact => Location::Request(exact.map(|exact| (name.to_owned(), exact))),
+    }
 }
 
 /// Refuses a package of which one of these members is neither a text nor absent: package managers make a text of some.

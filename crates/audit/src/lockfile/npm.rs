@@ -3,9 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path};
 
-use nodejs_semver::Version;
-
-use super::{Entry, LockfileError, are_texts, split_name};
+use super::{Entry, LockfileError, are_texts, exact, split_name};
 use crate::location::{Kind, Location};
 use crate::tree::{Map, Node, Value};
 
@@ -208,11 +206,11 @@ fn location(name: &str, specifier: &str) -> Location {
     let (real, version) = alias
         .or_else(|| Some(specifier).filter(|text| text.contains('@')).map(name_and_version))
         .unwrap_or((name, specifier));
-    Location::Request(match Version::parse(version) {
-        Ok(version) => Some((real.to_owned(), version.to_string())),
+    Location::Request(match exact(version) {
+        Some(version) => Some((real.to_owned(), version)),
         // The registry decides which version that is.
-        Err(_) if real != name => Some((real.to_owned(), version.to_owned())),
-        Err(_) => None,
+        None if real != name => Some((real.to_owned(), version.to_owned())),
+        None => None,
     })
 }
 
@@ -234,8 +232,10 @@ fn name_and_version(text: &str) -> (&str, &str) {
 
 /// The location of an entry without `resolved`: npm then reads `version` like a specifier too.
 fn of_version(name: &str, version: &str) -> Location {
-    let is_version = Version::parse(version).is_ok_and(|parsed| parsed.to_string() == version);
-    if is_version { Location::Unsaid } else { location(name, version) }
+    match exact(version) {
+        Some(exact) if exact == version => Location::Unsaid,
+        _ => location(name, version),
+    }
 }
 
 /// The package, in version 1, below which others are nested.

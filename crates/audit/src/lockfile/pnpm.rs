@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{Entry, LockfileError, are_texts, split_name};
+use super::{Entry, LockfileError, are_texts, by_version, split_name};
 use crate::location::{Kind, Location, package_of, segments};
 use crate::tree::{Map, Node, Value};
 
@@ -119,6 +119,7 @@ fn of_version(key: &Key, version: Option<&str>) -> Location {
         Some(version) if matches!(key.location, Location::Unsaid) => {
             Location::Request(Some((key.name.to_owned(), version.to_owned())))
         }
+        _ if key.location == Location::Unsaid => by_version(key.name, key.version),
         _ => key.location.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Entry, LockfileError, Names, split_name};
+use super::{Entry, LockfileError, Names, by_version, split_name};
 use crate::location::{Kind, Location, package_of, segments};
 
 const CUT: &str = "was the file cut off?";
@@ -13,6 +13,7 @@ pub(super) fn entries(text: &str, has_workspaces: bool) -> Result<Vec<Entry>, Lo
     let mut entries = Vec::new();
     let mut names = Names::default();
     let mut block: Option<Block> = None;
+    let mut has_gap = false;
     for (index, line) in text.lines().enumerate() {
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
         if let Some(version) = line.strip_prefix("# yarn lockfile v")
@@ -28,19 +29,23 @@ pub(super) fn entries(text: &str, has_workspaces: bool) -> Result<Vec<Entry>, Lo
         if line.contains('\r') {
             return Err(LockfileError::structure(number, "a carriage return within a line"));
         }
-        let content = line.trim();
-        if content.is_empty() && !line.is_empty() {
+        // Of white space, Yarn knows blanks alone.
+        let content = line.trim_matches(' ');
+        if line.trim().is_empty() && !line.is_empty() {
             return Err(LockfileError::structure(number, format!("a line of white space; {CUT}")));
         }
         if content.is_empty() || content.starts_with('#') {
+            has_gap = true;
             continue;
         }
         let indent = line.len() - line.trim_start_matches(' ').len();
         if indent == 0 {
             block.take().map_or(Ok(()), |block| block.finish(&mut entries, &mut names))?;
             block = Some(Block::open(content, number)?);
+            has_gap = false;
         } else {
-            let open = block.as_mut().ok_or_else(|| {
+            // For Yarn, an entry ends at a gap, and the whole file at an indented line behind it.
+            let open = block.as_mut().filter(|_| !has_gap).ok_or_else(|| {
                 LockfileError::structure(number, "an indented line without an entry before it")
             })?;
             open.property(content, indent, number)?;
@@ -68,7 +73,9 @@ fn are_one(entries: &mut [Entry], without_uid: &HashSet<u32>) {
     });
     let elsewhere: HashMap<_, _> = elsewhere.collect();
     let ranges = entries.iter_mut().filter(|entry| without_uid.contains(&entry.line));
-    for entry in ranges.filter(|entry| entry.location == Location::Unsaid) {
+    let is_unsaid =
+        |entry: &&mut Entry| matches!(entry.location, Location::Unsaid | Location::Request(None));
+    for entry in ranges.filter(is_unsaid) {
         if let Some(kind) = elsewhere.get(&entry.name) {
             entry.location = Location::Elsewhere(*kind);
         }
@@ -85,7 +92,7 @@ struct Block {
     resolved: Option<String>,
     uid: Option<String>,
     integrity: Option<String>,
-    /// The heading above the present line, without its colon.
+    /// The heading above the present line, without its colon. Empty behind a property.
     section: String,
     /// The dependencies with their lines.
     dependencies: Vec<(String, u32)>,
@@ -103,9 +110,9 @@ impl Block {
         while !rest.is_empty() {
             let (pattern, behind) = token(rest, line)?;
             patterns.push(pattern);
-            rest = behind.trim_start();
+            rest = behind.trim_start_matches(' ');
             if let Some(behind) = rest.strip_prefix(',') {
-                rest = behind.trim_start();
+                rest = behind.trim_start_matches(' ');
             } else if !rest.is_empty() {
                 return Err(LockfileError::structure(line, "not `PATTERN, PATTERN:`"));
             }
@@ -119,12 +126,25 @@ impl Block {
     fn property(&mut self, content: &str, indent: usize, line: u32) -> Result<(), LockfileError> {
         // Yarn also reads other forms than this one, which it writes: several keys and values in a line, or a colon between.
         let is_other = || LockfileError::structure(line, "not `KEY VALUE` or `KEY:`");
+        let is_nested = match indent {
+            2 => false,
+            4 if !self.section.is_empty() => true,
+            _ => {
+                return Err(LockfileError::structure(
+                    line,
+                    "an indentation that Yarn does not write",
+                ));
+            }
+        };
         let (key, behind) = token(content, line)?;
+        if key.is_empty() || is_nested && behind == ":" {
+            return Err(is_other());
+        }
         if behind == ":" {
             self.section = key;
             return Ok(());
         }
-        let value = behind.trim_start();
+        let value = behind.trim_start_matches(' ');
         if value.is_empty() {
             return Err(LockfileError::structure(line, format!("{key} without a value; {CUT}")));
         }
@@ -132,11 +152,11 @@ impl Block {
             return Err(is_other());
         }
         let (value, behind) = token(value, line)?;
-        let behind = behind.trim_start();
+        let behind = behind.trim_start_matches(' ');
         if !behind.is_empty() && !behind.starts_with('#') {
             return Err(is_other());
         }
-        if indent > 2 {
+        if is_nested {
             match self.section.as_str() {
                 "dependencies" => self.dependencies.push((key, line)),
                 "optionalDependencies" => {
@@ -146,6 +166,7 @@ impl Block {
             }
             return Ok(());
         }
+        self.section.clear();
         let slot = match key.as_str() {
             "name" => &mut self.name,
             "version" => &mut self.version,
@@ -175,8 +196,15 @@ impl Block {
         Ok(())
     }
 
+    /// Whether each of the package's patterns asks for exactly this version.
+    fn is_pinned(&self, name: &str, version: &str) -> bool {
+        let mut ranges = self.patterns.iter().map(|pattern| real(pattern));
+        by_version(name, version) == Location::Unsaid
+            && ranges.all(|(other, range)| other != name || range == version)
+    }
+
     fn finish(self, entries: &mut Vec<Entry>, seen: &mut Names) -> Result<(), LockfileError> {
-        let Some(version) = self.version else {
+        let Some(version) = self.version.clone() else {
             let message = format!("an entry without a version; {CUT}");
             return Err(LockfileError::structure(self.line, message));
         };
@@ -184,8 +212,8 @@ impl Block {
             seen.without_uid.insert(self.line);
         }
         seen.entry(self.patterns.iter().map(String::as_str));
-        let needed = self.dependencies.into_iter();
-        seen.needed.extend(needed.filter(|(name, _)| !self.optional.contains(name)));
+        let needed = self.dependencies.iter().filter(|(name, _)| !self.optional.contains(name));
+        seen.needed.extend(needed.cloned());
         let resolved = self.resolved.as_deref().map_or(Location::Unsaid, location);
         // The patterns of an entry are one package. A resolution may add the place where that is.
         let mut places = self.patterns.iter().map(|pattern| place(real(pattern).1));
@@ -204,6 +232,10 @@ impl Block {
                 continue;
             }
             let location = match &resolved {
+                // Yarn asks the registry by the range, whatever the version is.
+                Location::Unsaid if is_asked_for && !self.is_pinned(name, &version) => {
+                    Location::Request(None)
+                }
                 Location::Unsaid => place(range),
                 resolved => resolved.clone(),
             };
@@ -249,27 +281,36 @@ fn place(range: &str) -> Location {
     if range.contains('/') { Location::Elsewhere(Kind::Git) } else { Location::Unsaid }
 }
 
-/// One word: quoted with JSON escapes, or up to a space, a comma or a colon, as Yarn reads it. Also returns the rest of the line.
+/// One word as Yarn reads it: quoted with JSON escapes, or from a letter up to a space, a comma or a colon. Also returns the rest
+/// of the line. What Yarn cannot read in this way, it reads as YAML.
 fn token(text: &str, line: u32) -> Result<(String, &str), LockfileError> {
     if !text.starts_with('"') {
         let end = text.find([' ', ',', ':']).unwrap_or(text.len());
-        // For Yarn, a number ends before it, and the next word begins.
-        if text[..end].contains('"') {
-            return Err(LockfileError::structure(line, "a quotation mark within a word"));
+        let word = &text[..end];
+        let is_word = word.starts_with(|letter: char| letter.is_ascii_alphabetic() || "/.-".contains(letter))
+            // For Yarn these are words of their own, and the next one begins behind them.
+            && !["true", "false"].iter().any(|head| word.starts_with(head));
+        if !is_word || word.contains('"') {
+            return Err(LockfileError::structure(
+                line,
+                "a word that Yarn does not write without quotation marks",
+            ));
         }
-        return Ok((text[..end].to_owned(), &text[end..]));
+        return Ok((word.to_owned(), &text[end..]));
     }
-    let mut is_escaped = false;
-    for (at, letter) in text.char_indices().skip(1) {
-        match letter {
-            '\\' if !is_escaped => is_escaped = true,
-            '"' if !is_escaped => {
-                let word = serde_json::from_str(&text[..=at])
-                    .map_err(|error| LockfileError::structure(line, error.to_string()))?;
-                return Ok((word, &text[at + 1..]));
-            }
-            _ => is_escaped = false,
+    let is_end = |at: usize| {
+        let before = &text.as_bytes()[..at];
+        // Yarn looks at two letters alone.
+        text[at..].starts_with('"') && (!before.ends_with(b"\\") || before.ends_with(b"\\\\"))
+    };
+    match text.char_indices().skip(1).find(|&(at, _)| is_end(at)) {
+        Some((at, _)) => {
+            let word = serde_json::from_str(&text[..=at])
+                .map_err(|error| LockfileError::structure(line, error.to_string()))?;
+            Ok((word, &text[at + 1..]))
+        }
+        None => {
+            Err(LockfileError::structure(line, format!("a quotation mark without its pair; {CUT}")))
         }
     }
-    Err(LockfileError::structure(line, format!("a quotation mark without its pair; {CUT}")))
 }

@@ -153,6 +153,7 @@ fn a_location_by_name_is_asked_for_in_the_registry() {
         // The registry decides which version that is.
         ("latest", "x 1.0.0", "location x 1.0.0"),
         ("^1.0.0", "x 1.0.0", "location x 1.0.0"),
+        ("1.0.0 || 6.6.6", "x 1.0.0", "location x 1.0.0"),
         ("npm:x", "x 1.0.0", "location x 1.0.0"),
     ] {
         let lock = npm_lock(&json!({"node_modules/x": {"version": "1.0.0", "resolved": resolved}}));
@@ -499,7 +500,7 @@ fn workspaces_in_an_sbom_are_not_asked() {
 
 #[test]
 fn a_yarn_lock_that_ends_between_two_entries_is_not_audited() {
-    let yarn_1 = "# yarn lockfile v1\n\n\na@^1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    b \"^1.0.0\"\n    \"@s/workspace\" \"^1.0.0\"\n    o \"^1.0.0\"\n  optionalDependencies:\n    o \"^1.0.0\"\n\nb@^1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    c-alias \"npm:c@^1.0.0\"\n\n\"c-alias@npm:c@^1.0.0\":\n  version \"1.0.0\"\n";
+    let yarn_1 = "# yarn lockfile v1\n\n\na@1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    b \"1.0.0\"\n    \"@s/workspace\" \"1.0.0\"\n    o \"1.0.0\"\n  optionalDependencies:\n    o \"1.0.0\"\n\nb@1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    c-alias \"npm:c@1.0.0\"\n\n\"c-alias@npm:c@1.0.0\":\n  version \"1.0.0\"\n";
     let berry = "__metadata:\n  version: 8\n\n\"a@npm:^1.0.0, a@npm:~1.0.0\":\n  version: 1.0.0\n  resolution: \"a@npm:1.0.0\"\n  dependencies:\n    b: \"npm:^1.0.0\"\n    o: \"npm:^1.0.0\"\n  dependenciesMeta:\n    o:\n      optional: true\n  peerDependencies:\n    p: \"*\"\n  linkType: hard\n\n\"b@npm:^1.0.0\":\n  version: 1.0.0\n  resolution: \"b@npm:1.0.0\"\n  dependencies:\n    c-alias: \"npm:c@^1.0.0\"\n  linkType: hard\n\n\"c-alias@npm:c@^1.0.0\":\n  version: 1.0.0\n  resolution: \"c@npm:1.0.0\"\n  linkType: hard\n";
     for text in [yarn_1, berry] {
         assert_eq!(asked(("yarn.lock", text), &[]).0, ["a 1.0.0", "b 1.0.0", "c 1.0.0"], "{text}");
@@ -516,7 +517,7 @@ fn a_yarn_lock_that_ends_between_two_entries_is_not_audited() {
 /// A workspace, of which Yarn 1 has no entry, is not taken for one that was cut off.
 #[test]
 fn a_yarn_lock_of_a_project_with_workspaces_is_whole() {
-    let text = "# yarn lockfile v1\n\n\na@^1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    b-workspace \"^1.0.0\"\n\nc@^1.0.0:\n  version \"1.0.0\"\n";
+    let text = "# yarn lockfile v1\n\n\na@1.0.0:\n  version \"1.0.0\"\n  dependencies:\n    b-workspace \"1.0.0\"\n\nc@1.0.0:\n  version \"1.0.0\"\n";
     assert_eq!(asked(("yarn.lock", text), &[]).0, ["a 1.0.0", "c 1.0.0"]);
     // Behind the last entry it looks like a part that was cut off, unless the project says that it has workspaces.
     let text = text.replace("b-workspace", "z-workspace");

@@ -96,3 +96,74 @@ fn a_value_is_a_text_that_is_there_once() {
     let bun = "{\"lockfileVersion\": 1, \"packages\": {\"x\": [\"evil@1.0.0\", \"\", {}, \"\"],\n\"x\": [\"x@1.0.0\", \"\", {}, \"\"]}}";
     is_refused("bun.lock", bun, "line 2: the same key twice");
 }
+
+/// Yarn 1 reads as YAML what its own parser refuses, and reads nothing behind some of the others.
+#[test]
+fn yarn_1_reads_each_line_as_it_looks() {
+    let lock =
+        |lines: &str| format!("# yarn lockfile v1\n\n\nx@1.0.0:\n  version \"1.0.0\"\n{lines}\n");
+    for lines in [
+        "   resolved \"PLACE\"",
+        "    resolved \"PLACE\"",
+        "  dependencies:\n      y \"1.0.0\"",
+        "  dependencies:\n    y:\n      z \"1.0.0\"",
+        "  dependencies:\n    y \"1.0.0\"\n  resolved \"PLACE\"\n    z \"1.0.0\"",
+        "\n  resolved \"PLACE\"",
+        "# comment\n  resolved \"PLACE\"",
+        "  \tresolved \"PLACE\"",
+        "  resolved\u{a0}\"PLACE\"",
+        "  resolved \"PLACE\"\t",
+        "  resolved !!str PLACE",
+        "  resolved &a PLACE",
+        "  resolved *a",
+        "  resolved |",
+        "  resolved 1.0.0",
+        "  trueresolved \"PLACE\"",
+        "  \"\" \"PLACE\"",
+        "  resolved \"PLACE\\\\\\\"\"",
+        "!!str y@1.0.0:\n  version \"1.0.0\"",
+        "@s/y@1.0.0:\n  version \"1.0.0\"",
+    ] {
+        is_refused("yarn.lock", &lock(&lines.replace("PLACE", &tarball("x", "1.0.0"))), "line ");
+    }
+}
+
+/// Without a location, Yarn 1 asks the registry by the range.
+#[test]
+fn a_range_of_yarn_1_pins_no_version() {
+    for (patterns, version, broken) in [
+        ("x@1.0.0", "1.0.0", ""),
+        ("\"x@npm:x@1.0.0\", x@1.0.0", "1.0.0", ""),
+        ("x@^1.0.0", "1.0.0", "location x 1.0.0"),
+        ("x@1.0.0, x@^1.0.0", "1.0.0", "location x 1.0.0"),
+        ("x@latest", "latest", "location x latest"),
+    ] {
+        let lock = format!("# yarn lockfile v1\n\n\n{patterns}:\n  version \"{version}\"\n");
+        let folder = Folder::new(&[("yarn.lock", &lock)]);
+        let run = folder.run(&service().url(), &["--format", "json"]);
+        let broken: Vec<_> = Some(broken).into_iter().filter(|text| !text.is_empty()).collect();
+        assert_eq!(run.broken(), broken, "{lock} {run:?}");
+    }
+}
+
+/// Package managers read `v1.0.0` as 1.0.0.
+#[test]
+fn another_spelling_of_a_version_hides_no_package() {
+    let pnpm = "lockfileVersion: '9.0'\npackages:\n  x@v1.0.0:\n    resolution: {integrity: sha512-AAAA}\n";
+    let berry =
+        "__metadata:\n  version: 8\n\nx@v1.0.0:\n  version: 1.0.0\n  resolution: x@npm:v1.0.0\n";
+    for (name, lock) in [("pnpm-lock.yaml", pnpm), ("yarn.lock", berry)] {
+        let service = service();
+        Folder::new(&[(name, lock)]).run(&service.url(), &[]);
+        assert_eq!(service.asked(), ["x 1.0.0"], "{lock}");
+    }
+    for package in [
+        "[\"x@v1.0.0\", \"\", {}, \"\"]",
+        "[\"x@1.0.0 y\", \"\", {}, \"\"]",
+        "[\"evil@6.6.6-a/b\", \"https://registry.example/evil/-/evil-6.6.6.tgz\", {}, \"\"]",
+        "[\"x@1.0.0\", \"\", {}, [\"\"]]",
+    ] {
+        let bun = format!("{{\"lockfileVersion\": 1, \"packages\": {{\"x\": {package}}}}}");
+        is_refused("bun.lock", &bun, "[NAME@VERSION, …]");
+    }
+}

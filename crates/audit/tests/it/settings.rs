@@ -7,7 +7,7 @@ use crate::selection::{asked, service, tarball};
 
 /// A package in the scope `corp` and an open one, without locations.
 const PNPM: &str = "lockfileVersion: '9.0'\npackages:\n  open@1.0.0:\n    resolution: {integrity: sha512-AAAA}\n  '@corp/secret@1.0.0':\n    resolution: {integrity: sha512-AAAA}\n";
-const YARN: &str = "# yarn lockfile v1\n\n\n\"@corp/secret@^1.0.0\":\n  version \"1.0.0\"\n\nopen@^1.0.0:\n  version \"1.0.0\"\n";
+const YARN: &str = "# yarn lockfile v1\n\n\n\"@corp/secret@1.0.0\":\n  version \"1.0.0\"\n\nopen@1.0.0:\n  version \"1.0.0\"\n";
 
 const BERRY: &str = "__metadata:\n  version: 8\n\n\"@corp/secret@npm:^1.0.0\":\n  version: 1.0.0\n  resolution: \"@corp/secret@npm:1.0.0\"\n\n\"open@npm:^1.0.0\":\n  version: 1.0.0\n  resolution: \"open@npm:1.0.0\"\n";
 const BUN: &str = "{\n  \"lockfileVersion\": 1,\n  \"workspaces\": {\"\": {\"name\": \"x\"}},\n  \"packages\": {\n    \"@corp/secret\": [\"@corp/secret@1.0.0\", \"\", {}, \"sha512-AAAA\"],\n    \"open\": [\"open@1.0.0\", \"\", {}, \"sha512-AAAA\"],\n  }\n}\n";
