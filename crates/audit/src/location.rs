@@ -275,6 +275,14 @@ pub fn package_of(segments: &[String]) -> Option<(String, String)> {
     (!version.is_empty()).then(|| (name.clone(), version.to_owned()))
 }
 
+/// The name and version in a path relative to a registry. `None` too if `.` and `..` in it may lead elsewhere.
+#[must_use]
+pub fn package_of_path(path: &str) -> Option<(String, String)> {
+    let segments = segments(path.split(['?', '#']).next().unwrap_or_default());
+    let leads_away = segments.iter().any(|segment| matches!(&**segment, "." | ".."));
+    package_of(&segments).filter(|_| !leads_away)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -71,6 +71,9 @@ fn location(disagreement: &Disagreement, id: &PublicationId) -> String {
             )
         }
         Disagreement::Unreadable => "The location does not say which package it is.".to_owned(),
+        Disagreement::Shrinkwrap => {
+            "Its own npm-shrinkwrap.json decides which packages are installed below it.".to_owned()
+        }
     }
 }
 

@@ -92,6 +92,12 @@ fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {
         .iter()
         .map(|file| Settings::read(&file.folder, file.format, &surroundings.environment))
         .collect::<Result<_, _>>()?;
+    // A lockfile that was found need not be the one that is installed from.
+    if cli.files.is_empty()
+        && let Some(key) = settings.iter().find_map(Settings::other_lockfile)
+    {
+        anyhow::bail!("the setting `{key}` names another lockfile or none: give the FILE");
+    }
     let deadline = Instant::now() + Duration::from_secs(cli.timeout);
     let client = Client::new(endpoint, deadline);
     let Some(registry) = registry(&client, hosts, &lockfiles, &mut report)? else {
@@ -217,7 +223,8 @@ fn lockfiles(cli: &Cli, input: &mut dyn Read) -> anyhow::Result<Vec<Lockfile>> {
         let names = DEFAULT_NAMES.iter().map(PathBuf::from);
         // Also a link that leads nowhere, because it is not the same as no lockfile.
         files.extend(names.filter(|name| name.symlink_metadata().is_ok()));
-        if files.is_empty() && Path::new("bun.lockb").exists() {
+        // Without the other form, bun installs from this one, which ends the run.
+        if Path::new("bun.lockb").exists() && !Path::new("bun.lock").exists() {
             files.push("bun.lockb".into());
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{InvalidName, PublicationId};
 use url::Url;
 
-use crate::location::{Kind, Location, RegistryHosts, host_of, package_of};
+use crate::location::{Kind, Location, RegistryHosts, host_of, package_of, segments};
 use crate::lockfile::{Entry, Format, Lockfile};
 use crate::settings::Settings;
 
@@ -31,6 +31,8 @@ pub enum Disagreement {
     },
     /// The location does not name a package.
     Unreadable,
+    /// The package's own shrinkwrap decides what is installed below it.
+    Shrinkwrap,
 }
 
 impl Disagreement {
@@ -42,7 +44,7 @@ impl Disagreement {
                 let version = version.as_deref().unwrap_or(id.version.as_str());
                 Some((name.clone(), version.to_owned()))
             }
-            Self::Unreadable => None,
+            Self::Unreadable | Self::Shrinkwrap => None,
         }
     }
 }
@@ -203,7 +205,10 @@ fn decide(
             _ => {}
         }
     }
-    let asked = match &entry.location {
+    let url = entry.location.url();
+    // npm downloads from the registry of the settings, whose host it puts there.
+    let is_replaced = format == Format::Npm && url.is_some_and(|url| settings.replace(url));
+    let mut asked = match &entry.location {
         Location::Elsewhere(kind) => Err(*kind),
         Location::Unsaid => by_entry(entry, None),
         Location::Request(None) => by_entry(entry, Some(Disagreement::Unreadable)),
@@ -213,7 +218,11 @@ fn decide(
         }
         Location::Registry(_) => Err(Kind::OtherRegistry),
         Location::Tarball(url) | Location::Repository(url) => {
-            let path = registry.hosts.tarball_path(url);
+            let is_own = is_replaced && settings.name_only(&registry.hosts);
+            let path = match is_own {
+                true => Some(segments(url.path())),
+                false => registry.hosts.tarball_path(url),
+            };
             let path = path.ok_or_else(|| kind_of_tarball(&entry.location, url))?;
             match package_of(&path) {
                 // A forge that is a registry too serves its archives of repositories.
@@ -223,10 +232,15 @@ fn decide(
             }
         }
     }?;
+    if entry.has_shrinkwrap {
+        asked.2.get_or_insert(Disagreement::Shrinkwrap);
+    }
     // Some tools write into an SBOM the address that a package has in the default registry, whatever the settings are.
-    let is_by_settings = entry.location.url().is_none() || format == Format::Sbom;
+    let is_by_settings = url.is_none() || format == Format::Sbom;
     let is_private = |name: &str| settings.name_another(name, &registry.hosts);
-    if is_by_settings && (is_private(&entry.name) || is_private(&asked.0)) {
+    // The replaced host is that of the registry for all packages, whatever the scope is.
+    let is_other = is_replaced && is_private("");
+    if is_other || is_by_settings && (is_private(&entry.name) || is_private(&asked.0)) {
         return Err(Kind::OtherRegistry);
     }
     Ok(asked)
@@ -234,8 +248,11 @@ fn decide(
 
 fn is_archive(location: &Location, path: &[String]) -> bool {
     let file = path.last().map_or("", String::as_str);
-    matches!(location, Location::Repository(_))
-        && (file.starts_with("archive.") || path.iter().any(|part| part == "archive"))
+    // GitLab writes `-/archive/v1/NAME-v1.tar.gz`; a package may have the name `archive`.
+    let is_of_forge = path.windows(3).any(|part| part[0] == "-" && part[1] == "archive")
+        || package_of(path).is_none()
+            && (file.starts_with("archive.") || path.iter().any(|part| part == "archive"));
+    matches!(location, Location::Repository(_)) && is_of_forge
 }
 
 /// The kind of a tarball outside of the registry.

@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 
 use super::{Entry, LockfileError, Names, are_texts, by_version, split_name};
-use crate::location::{Kind, Location, package_of, segments};
+use crate::location::{Kind, Location, package_of_path};
 use crate::tree::{Map, Node};
 
 /// The packages of a lockfile.
@@ -161,7 +161,7 @@ fn archive(bindings: &str) -> Option<Location> {
     Some(match archive.contains(':') {
         true => Location::read(&archive),
         // A path in the registry of the settings.
-        false => Location::Request(package_of(&segments(&archive))),
+        false => Location::Request(package_of_path(&archive)),
     })
 }
 

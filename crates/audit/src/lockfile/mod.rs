@@ -64,6 +64,8 @@ pub struct Entry {
     pub also: Vec<Location>,
     /// The digests as written in the file.
     pub integrity: Option<String>,
+    /// Whether the package's own shrinkwrap decides what is installed below it.
+    pub has_shrinkwrap: bool,
     /// The line in the file, from 1.
     pub line: u32,
 }
@@ -77,6 +79,7 @@ impl Entry {
             location: Location::Unsaid,
             also: Vec::new(),
             integrity: None,
+            has_shrinkwrap: false,
             line,
         }
     }
@@ -288,6 +291,8 @@ fn is_named(name: &str, format: Format) -> bool {
         "pnpm-lock.yaml" => format == Format::Pnpm,
         "yarn.lock" => matches!(format, Format::Yarn | Format::Berry),
         "bun.lock" => format == Format::Bun,
+        // The binary form, which is not read.
+        "bun.lockb" => false,
         _ => true,
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn entries(document: &Node, folder: &Path) -> Result<Vec<Entry>, Lock
         (_, Some(packages), _) => of_packages(map(packages, "packages")?, &folder),
         (_, None, Some(dependencies)) => {
             let mut entries = Vec::new();
-            let project = Parent { project: &folder, is_top: true, is_outside: false };
+            let project = Parent { project: &folder, is_outside: false };
             of_dependencies(map(dependencies, "dependencies")?, &project, &mut entries)?;
             Ok(entries)
         }
@@ -79,8 +79,9 @@ fn of_packages(packages: &Map, project: &Path) -> Result<Vec<Entry>, LockfileErr
         let name = package.text_at("name").unwrap_or(folder);
         let resolved = package.text_at("resolved").unwrap_or_default();
         let version = package.text_at("version");
-        let entry =
+        let mut entry =
             Entry::npm(name, package.line).version(version).integrity(package.text_at("integrity"));
+        entry.has_shrinkwrap = is(package, "hasShrinkwrap");
         entries.push(match location(name, resolved) {
             _ if is(package, "link") => entry.elsewhere(Kind::Link),
             Location::Unsaid if is(package, "inBundle") && bundled.contains(path) => {
@@ -242,8 +243,6 @@ fn of_version(name: &str, version: &str) -> Location {
 struct Parent<'a> {
     /// The folder of the project.
     project: &'a Path,
-    /// Whether it is the project itself.
-    is_top: bool,
     /// Whether it is in a folder outside of the project, to which a link leads.
     is_outside: bool,
 }
@@ -263,7 +262,7 @@ fn of_dependencies(
             let link = link.filter(|path| !is_archive(path));
             let is_outside =
                 parent.is_outside || link.is_some_and(|path| leads_out(path, parent.project));
-            let parent = Parent { is_top: false, is_outside, ..*parent };
+            let parent = Parent { is_outside, ..*parent };
             of_dependencies(map(nested, "dependencies")?, &parent, entries)?;
         }
     }
@@ -290,13 +289,11 @@ fn of_dependency(
     let entry = Entry::npm(name, package.line)
         .integrity(package.text_at("integrity"))
         .version(Some(version).filter(|version| !is_place && !version.is_empty()));
-    // Nothing above a package at the top can contain it.
-    let is_bundled = !parent.is_top && package.get("bundled").is_some_and(Node::is_true);
     Ok(match location(name, resolved) {
         _ if is_place => entry.at(by_version),
-        Location::Unsaid if is_bundled => entry.elsewhere(Kind::Bundled),
         // What is in the node_modules of another project need not come from a registry.
         Location::Unsaid if parent.is_outside => entry.elsewhere(Kind::Workspace),
+        // Also of a package that is marked as bundled: npm downloads it, unless it then finds it in the one above.
         Location::Unsaid => entry.at(by_version),
         by_resolved => entry.at(by_resolved),
     })

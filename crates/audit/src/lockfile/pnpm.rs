@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::{Entry, LockfileError, are_texts, by_version, split_name};
-use crate::location::{Kind, Location, package_of, segments};
+use crate::location::{Kind, Location, package_of_path};
 use crate::tree::{Map, Node, Value};
 
 /// The packages of all documents. pnpm 11 and later list the tools that pnpm installs itself in a separate document.
@@ -94,12 +94,12 @@ fn entry(key: &str, package: &Node, style: Style) -> Result<Entry, LockfileError
         None => match resolution.text_at("tarball") {
             // pnpm downloads it from there, whatever the mark says.
             Some(tarball) if resolution.get("gitHosted").is_some_and(Node::is_true) => {
-                match tarball_at(tarball, registry) {
+                match tarball_at(tarball, registry, line)? {
                     Location::Tarball(url) => Location::Repository(url),
                     location => location,
                 }
             }
-            Some(tarball) => tarball_at(tarball, registry),
+            Some(tarball) => tarball_at(tarball, registry, line)?,
             None => match registry.and_then(|registry| Url::parse(registry).ok()) {
                 Some(registry) => Location::Registry(registry),
                 // Without a place pnpm 10 asks the registry, whatever the key says.
@@ -126,12 +126,18 @@ fn of_version(key: &Key, version: Option<&str>) -> Location {
 
 /// The location of a tarball. Old versions write its URL relative to the registry's, which newer ones take from the
 /// settings.
-fn tarball_at(tarball: &str, registry: Option<&str>) -> Location {
-    if tarball.contains(':') {
-        return Location::read(tarball);
+fn tarball_at(tarball: &str, registry: Option<&str>, line: u32) -> Result<Location, LockfileError> {
+    if tarball.contains("://") || tarball.starts_with("file:") {
+        return Ok(Location::read(tarball));
+    }
+    // To pnpm a backslash is a slash, and white space is nothing, so that each of these may lead to another host.
+    let is_other = |letter: char| matches!(letter, ':' | '\\') || letter <= ' ';
+    if tarball.starts_with("//") || tarball.contains(is_other) {
+        let message = "a tarball that is neither an address nor a path in a registry";
+        return Err(LockfileError::structure(line, message));
     }
     let url = registry.and_then(|base| Url::parse(base).ok()?.join(tarball).ok());
-    url.map_or_else(|| Location::Request(package_of(&segments(tarball))), Location::Tarball)
+    Ok(url.map_or_else(|| Location::Request(package_of_path(tarball)), Location::Tarball))
 }
 
 struct Key<'k> {

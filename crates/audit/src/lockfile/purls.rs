@@ -46,6 +46,7 @@ pub(super) fn entry(text: &str, location: Location, line: u32) -> Result<Entry, 
         location,
         also,
         integrity: None,
+        has_shrinkwrap: false,
         line,
     })
 }

@@ -33,27 +33,27 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     let roots: HashSet<&str> = described.chain(by_relation).collect();
     let is_root = |package: &&Node| package.text_at("SPDXID").is_some_and(|id| roots.contains(id));
     let packages = items("packages").iter().filter(|package| !is_root(package));
-    Ok(with_locations(packages.map(entry).collect()))
+    Ok(with_locations(packages.flat_map(entries_of).collect()))
 }
 
-fn entry(package: &Node) -> (Entry, bool) {
+/// An entry for each purl of a package.
+fn entries_of(package: &Node) -> Vec<(Entry, bool)> {
     let line = package.line;
     let references = package.get("externalRefs").map(Node::items).unwrap_or_default();
-    let purl = references
+    let purls = references
         .iter()
-        .find(|reference| reference.text_at("referenceType") == Some("purl"))
-        .and_then(|reference| reference.text_at("referenceLocator"));
+        .filter(|reference| reference.text_at("referenceType") == Some("purl"))
+        .filter_map(|reference| reference.text_at("referenceLocator"));
     let location = match package.text_at("downloadLocation") {
         None | Some("NOASSERTION" | "NONE") => Location::Unsaid,
         Some(text) => Location::of_artifact(text),
     };
     let has_reference = location != Location::Unsaid;
-    let entry = purl.and_then(|purl| purls::entry(purl, location, line).ok());
-    entry.map_or_else(
-        || {
-            let name = package.text_at("name").unwrap_or_default();
-            (Entry::npm(name, line).elsewhere(Kind::Other), false)
-        },
-        |entry| (entry, has_reference),
-    )
+    let entries = purls.filter_map(|purl| purls::entry(purl, location.clone(), line).ok());
+    let mut entries: Vec<_> = entries.map(|entry| (entry, has_reference)).collect();
+    if entries.is_empty() {
+        let name = package.text_at("name").unwrap_or_default();
+        entries.push((Entry::npm(name, line).elsewhere(Kind::Other), false));
+    }
+    entries
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Entry, LockfileError, Names, by_version, split_name};
-use crate::location::{Kind, Location, package_of, segments};
+use crate::location::{Kind, Location, package_of_path};
 
 const CUT: &str = "was the file cut off?";
 
@@ -251,11 +251,12 @@ impl Block {
 
 /// The location in `resolved`. What has no host and is not in the folder of an offline mirror is a path in the registry.
 fn location(resolved: &str) -> Location {
-    let path = resolved.split('#').next().unwrap_or_default();
+    let path = resolved.split(['?', '#']).next().unwrap_or_default();
     let is_path = !path.contains(':') && !path.starts_with(['.', '/']);
-    match package_of(&segments(path)).filter(|_| is_path) {
-        Some(package) => Location::Request(Some(package)),
-        None => Location::read(resolved),
+    match package_of_path(resolved) {
+        _ if !is_path => Location::read(resolved),
+        None if !path.contains("/-/") => Location::read(resolved),
+        package => Location::Request(package),
     }
 }
 

@@ -179,6 +179,9 @@ impl<'e> Files<'e> {
             let mut source = Source::default();
             match (manager, key) {
                 (Manager::Berry, "npm_registry_server") => source.set("registry", value.clone()),
+                (Manager::Berry, "lockfile_filename") => {
+                    source.set("lockfileFilename", value.clone())
+                }
                 // No other variable of Yarn 2+ names a registry; `YARN_REGISTRY` is one of Yarn 1.
                 (Manager::Berry, _) => {}
                 // When pnpm cannot read this variable, it installs nothing.
@@ -189,7 +192,10 @@ impl<'e> Files<'e> {
                     }
                     Err(_) => {}
                 },
-                _ => source.set(key, value.trim().to_owned()),
+                _ => {
+                    source.set(key, value.trim().to_owned());
+                    source.set(&key.replace('_', "-"), value.trim().to_owned());
+                }
             }
             self.sources.0.push((Effect::Adds, source));
         }

@@ -70,6 +70,9 @@ impl Reader<'_> {
     pub(super) fn yarnrc_yml(&self, path: &Path) -> Result<Source, SettingsError> {
         let mut source = Source::default();
         for document in documents(path)? {
+            if let Some(name) = document.text_at("lockfileFilename") {
+                source.set("lockfileFilename", self.expand(name));
+            }
             if let Some(server) = document.text_at("npmRegistryServer") {
                 source.set("registry", self.expand(server));
             }

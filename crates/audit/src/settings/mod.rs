@@ -6,7 +6,9 @@ mod formats;
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::location::RegistryHosts;
+use url::Url;
+
+use crate::location::{RegistryHosts, host_of};
 use crate::lockfile::Format;
 
 pub use formats::SettingsError;
@@ -34,17 +36,35 @@ impl Environment {
     }
 }
 
+/// The settings by which a package manager reads another lockfile or none, and the value with which it reads the usual one.
+const LOCKFILES: [(&str, &str); 6] = [
+    ("lockfileFilename", "yarn.lock"),
+    ("git-branch-lockfile", "false"),
+    ("gitBranchLockfile", "false"),
+    ("lockfile", "true"),
+    ("package-lock", "true"),
+    ("shrinkwrap", "true"),
+];
+
 /// The settings of one file or of the environment, with keys as in `.npmrc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Source(HashMap<String, String>);
 
 impl Source {
     fn is_read(key: &str) -> bool {
-        matches!(key, "registry" | "globalconfig" | "prefix" | "userconfig" | "npmrc_auth_file")
+        matches!(
+            key,
+            "registry"
+                | "globalconfig"
+                | "prefix"
+                | "userconfig"
+                | "npmrc_auth_file"
+                | "replace-registry-host"
+        ) || LOCKFILES.iter().any(|(known, _)| *known == key)
             || key.starts_with('@') && key.ends_with(":registry")
     }
 
-    /// Keeps a setting that names a registry or another settings file.
+    /// Keeps a setting that names a registry, another settings file or another lockfile.
     fn set(&mut self, key: &str, value: String) {
         if Self::is_read(key) && !value.is_empty() {
             self.0.insert(key.to_owned(), value);
@@ -138,5 +158,35 @@ impl Settings {
     pub fn name_another(&self, name: &str, hosts: &RegistryHosts) -> bool {
         let mut registries = self.0.iter().flat_map(|sources| sources.registries(name));
         registries.any(|registry| !hosts.has_registry(registry))
+    }
+
+    /// Whether a registry for all packages is named, and none of another deployment.
+    #[must_use]
+    pub fn name_only(&self, hosts: &RegistryHosts) -> bool {
+        let is_named = self.0.iter().any(|sources| !sources.registries("").is_empty());
+        is_named && !self.name_another("", hosts)
+    }
+
+    /// Whether npm may replace the host of a location by that of the registry for all packages.
+    #[must_use]
+    pub fn replace(&self, url: &Url) -> bool {
+        let host = host_of(url);
+        self.0.iter().any(|sources| {
+            let (values, is_all) = sources.values("replace-registry-host");
+            let is_default = host == "registry.npmjs.org";
+            is_default && !is_all
+                || values.iter().any(|value| {
+                    *value == "always" || *value == host || *value == "npmjs" && is_default
+                })
+        })
+    }
+
+    /// A setting by which the package manager may read another lockfile than the usual one, or none.
+    #[must_use]
+    pub fn other_lockfile(&self) -> Option<&'static str> {
+        let has = |(key, usual): &(&str, &str)| {
+            self.0.iter().any(|sources| sources.values(key).0.iter().any(|value| value != usual))
+        };
+        LOCKFILES.iter().find(|setting| has(setting)).map(|(key, _)| *key)
     }
 }

@@ -131,9 +131,11 @@ fn only_what_a_package_contains_is_bundled() {
         let (found, _) = asked(("package-lock.json", &lock), &[]);
         assert_eq!(found.contains(&"x 1.0.0".to_owned()), expected, "{path} {bundles}");
     }
-    let old =
-        json!({"lockfileVersion": 1, "dependencies": {"x": {"version": "1.0.0", "bundled": true}}});
-    assert_eq!(asked(("package-lock.json", &old.to_string()), &[]).0, ["x 1.0.0"]);
+    // Version 1 does not say which package contains another, and npm downloads what is only marked.
+    let marked = json!({"version": "1.0.0", "bundled": true});
+    let old = json!({"lockfileVersion": 1, "dependencies": {"x": marked, "p": {"version": "1.0.0", "dependencies": {"y": marked}}}});
+    let found = asked(("package-lock.json", &old.to_string()), &[]).0;
+    assert_eq!(found, ["p 1.0.0", "x 1.0.0", "y 1.0.0"]);
     let bun = "{\"lockfileVersion\": 1, \"packages\": {\"x\": [\"x@1.0.0\", \"\", {\"bundled\": true}, \"\"], \"@s/p/x\": [\"x@2.0.0\", \"\", {\"bundled\": true}, \"\"]}}";
     let expected = (vec!["x 1.0.0".to_owned()], json!({"bundled": 1}));
     assert_eq!(asked(("bun.lock", bun), &[]), expected);

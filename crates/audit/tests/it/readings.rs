@@ -167,3 +167,125 @@ fn another_spelling_of_a_version_hides_no_package() {
         is_refused("bun.lock", &bun, "[NAME@VERSION, …]");
     }
 }
+
+/// npm takes the packages below from the package's own shrinkwrap.
+#[test]
+fn a_package_with_its_own_shrinkwrap_breaks_a_rule() {
+    let package =
+        json!({"version": "1.0.0", "resolved": tarball("x", "1.0.0"), "hasShrinkwrap": true});
+    let folder =
+        Folder::new(&[("package-lock.json", &npm_lock(&json!({"node_modules/x": package})))]);
+    let run = folder.run(&service().url(), &["--format", "json"]);
+    assert_eq!(run.broken(), ["location x 1.0.0"], "{run:?}");
+}
+
+#[test]
+fn a_lockfile_that_was_found_is_the_one_that_is_installed_from() {
+    let lock = npm_lock(&json!({"node_modules/x": {"version": "1.0.0"}}));
+    let run = |files: &[(&str, &str)], arguments: &[&str]| {
+        let mut files = files.to_vec();
+        files.push(("package-lock.json", &lock));
+        Folder::new(&files).run(&service().url(), arguments)
+    };
+    let binary = ("bun.lockb", "#!/usr/bin/env bun\n\0");
+    assert_eq!(run(&[binary], &[]).code, 2);
+    assert_eq!(run(&[("bun.lockb", &lock)], &[]).code, 2);
+    let text = "{\"lockfileVersion\": 1, \"packages\": {}}";
+    assert_eq!(run(&[binary, ("bun.lock", text)], &[]).code, 0);
+    let berry =
+        "__metadata:\n  version: 8\n\nx@1.0.0:\n  version: 1.0.0\n  resolution: x@npm:1.0.0\n";
+    let pnpm = "lockfileVersion: '9.0'\n";
+    for (name, setting, lock) in [
+        (".npmrc", "package-lock=false", ("package-lock.json", &*lock)),
+        (".npmrc", "lockfile = false", ("pnpm-lock.yaml", pnpm)),
+        (".npmrc", "git-branch-lockfile=true", ("pnpm-lock.yaml", pnpm)),
+        ("pnpm-workspace.yaml", "gitBranchLockfile: true", ("pnpm-lock.yaml", pnpm)),
+        (".yarnrc.yml", "lockfileFilename: other.lock", ("yarn.lock", berry)),
+    ] {
+        let run = |arguments| run(&[(name, setting), lock], arguments);
+        let found = run(&[]);
+        assert!(
+            found.code == 2 && found.errors.contains("another lockfile"),
+            "{setting} {found:?}"
+        );
+        assert_eq!(run(&["package-lock.json"]).code, 0, "{setting}");
+    }
+    assert_eq!(run(&[(".npmrc", "package-lock=true\n")], &[]).code, 0);
+}
+
+/// npm puts the host of the registry of the settings in the place of its default registry's.
+#[test]
+fn npm_downloads_from_another_host_than_the_location_has() {
+    let of_default = "https://registry.npmjs.org/@s/x/-/x-1.0.0.tgz";
+    let of_own = tarball("@s/x", "1.0.0");
+    let (own, other) = ("registry=https://registry.example\n", "registry=https://other.example\n");
+    for (place, npmrc, is_asked) in [
+        (of_default, String::new(), false),
+        (of_default, own.to_owned(), true),
+        (of_default, other.to_owned(), false),
+        (of_default, format!("{own}replace-registry-host=never\n"), false),
+        (of_default, format!("{own}replace-registry-host=npmjs\n"), true),
+        (&of_own, other.to_owned(), true),
+        // The scope does not count.
+        (&of_own, "@s:registry=https://other.example\nreplace-registry-host=always\n".into(), true),
+        (&of_own, format!("{other}replace-registry-host=always\n"), false),
+        (&of_own, format!("{other}replace-registry-host=registry.example\n"), false),
+    ] {
+        let lock = npm_lock(&json!({"node_modules/@s/x": {"version": "1.0.0", "resolved": place}}));
+        let found = asked(("package-lock.json", &lock), &[(".npmrc", &npmrc)]);
+        let rest = if is_asked { json!({}) } else { json!({"other-registry": 1}) };
+        assert_eq!(found.1, rest, "{place} {npmrc}");
+    }
+}
+
+#[test]
+fn a_path_leads_to_one_package_of_the_registry() {
+    let pnpm = |tarball: &str| {
+        format!(
+            "lockfileVersion: '9.0'\npackages:\n  x@1.0.0:\n    resolution: {{integrity: sha512-AAAA, tarball: {tarball:?}}}\n"
+        )
+    };
+    for tarball in
+        ["//evil/x/-/x-1.0.0.tgz", "http:evil/x/-/x-1.0.0.tgz", "/\\evil/x", "/\t/evil/x"]
+    {
+        is_refused("pnpm-lock.yaml", &pnpm(tarball), "neither an address nor a path");
+    }
+    let yarn = |place: &str| {
+        format!("# yarn lockfile v1\n\n\nx@1.0.0:\n  version \"1.0.0\"\n  resolved \"{place}\"\n")
+    };
+    let evil = "evil/-/evil-1.0.0.tgz";
+    for (tail, expected) in [
+        ("?/x/-/x-1.0.0.tgz", "evil 1.0.0"),
+        ("#/x/-/x-1.0.0.tgz", "evil 1.0.0"),
+        ("/../x/-/x-1.0.0.tgz", "x 1.0.0"),
+    ] {
+        let place = format!("{evil}{tail}");
+        for (name, lock) in [("yarn.lock", yarn(&place)), ("pnpm-lock.yaml", pnpm(&place))] {
+            let service = service();
+            let run = Folder::new(&[(name, &lock)]).run(&service.url(), &[]);
+            assert_eq!((run.code, service.asked()), (1, vec![expected.to_owned()]), "{lock}");
+        }
+    }
+}
+
+#[test]
+fn a_package_may_have_the_name_archive() {
+    for name in ["archive", "archive.js", "@s/archive"] {
+        let place = format!("{}#commit=1", tarball(name, "1.0.0"));
+        let path = format!("node_modules/{name}");
+        let lock = npm_lock(&json!({path: {"version": "1.0.0", "resolved": place}}));
+        assert_eq!(asked(("package-lock.json", &lock), &[]).0, [format!("{name} 1.0.0")]);
+    }
+    let of_gitlab = "https://registry.example/u/r/-/archive/v1/r-v1.tar.gz#commit=1";
+    let lock = npm_lock(&json!({"node_modules/r": {"version": "1.0.0", "resolved": of_gitlab}}));
+    assert_eq!(asked(("package-lock.json", &lock), &[]).1, json!({"git": 1}));
+}
+
+#[test]
+fn each_purl_of_a_package_is_asked_about() {
+    let purl = |name: &str| json!({"referenceType": "purl", "referenceLocator": format!("pkg:npm/{name}@1.0.0")});
+    let sbom = json!({"spdxVersion": "SPDX-2.3", "packages": [
+        {"SPDXID": "SPDXRef-1", "externalRefs": [purl("a"), purl("evil")]},
+    ]});
+    assert_eq!(asked(("bom.json", &sbom.to_string()), &[]).0, ["a 1.0.0", "evil 1.0.0"]);
+}
