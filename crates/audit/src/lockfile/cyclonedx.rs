@@ -1,6 +1,6 @@
 //! CycloneDX JSON, 1.4 to 1.7.
 
-use std::collections::HashSet;
+use model::Purl;
 
 use super::{Entry, LockfileError, purls};
 use crate::location::{Kind, Location};
@@ -18,11 +18,7 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
         });
     }
     let root = document.get("metadata").and_then(|metadata| metadata.get("component"));
-    let root: HashSet<&str> = root
-        .into_iter()
-        .flat_map(|root| [root.text_at("bom-ref"), root.text_at("purl")])
-        .flatten()
-        .collect();
+    let root = Root::of(root);
     let mut entries = Vec::new();
     if let Some(components) = document.get("components") {
         collect(components, &root, false, &mut entries);
@@ -38,16 +34,44 @@ pub(super) fn entries(document: &Node) -> Result<Vec<Entry>, LockfileError> {
     Ok(with_locations(entries))
 }
 
+/// The product itself, which other components may name again, with another spelling of its purl.
+struct Root<'d> {
+    reference: Option<&'d str>,
+    /// The types, names and versions of its purls, one of which may be its reference.
+    packages: Vec<(String, String, Option<String>)>,
+}
+
+impl<'d> Root<'d> {
+    fn of(component: Option<&'d Node>) -> Self {
+        let text = |key| component.and_then(|component| component.text_at(key));
+        let texts = [text("bom-ref"), text("purl")];
+        Self {
+            reference: texts[0],
+            packages: texts.into_iter().flatten().filter_map(package).collect(),
+        }
+    }
+
+    fn is(&self, component: &Node) -> bool {
+        let reference = component.text_at("bom-ref");
+        reference.is_some() && reference == self.reference
+            || component
+                .text_at("purl")
+                .and_then(package)
+                .is_some_and(|package| self.packages.contains(&package))
+    }
+}
+
+/// The type, name and version of a purl.
+fn package(purl: &str) -> Option<(String, String, Option<String>)> {
+    let purl = Purl::parse(purl).ok()?;
+    let version = purl.version.map(Into::into);
+    Some((purl.ecosystem.into_owned(), purl.name.into_owned(), version))
+}
+
 /// Collects components recursively. The depth is limited, because documents are at most 128 deep.
-fn collect(
-    components: &Node,
-    root: &HashSet<&str>,
-    is_product: bool,
-    entries: &mut Vec<(Entry, bool)>,
-) {
+fn collect(components: &Node, root: &Root<'_>, is_product: bool, entries: &mut Vec<(Entry, bool)>) {
     for component in components.items() {
-        let is_root = |key| component.text_at(key).is_some_and(|text| root.contains(text));
-        if !is_root("bom-ref") && !is_root("purl") {
+        if !root.is(component) {
             entries.push(entry(component, is_product));
         }
         if let Some(nested) = component.get("components") {

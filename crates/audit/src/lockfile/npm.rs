@@ -9,6 +9,9 @@ use crate::tree::{Map, Node, Value};
 
 const FOLDER: &str = "/node_modules/";
 
+const TWO_PLACES: &str =
+    "`version` and `resolved` are two places, and versions of npm differ in which they install";
+
 /// The tag that npm asks for if a specifier has no version.
 const LATEST: &str = "latest";
 
@@ -79,6 +82,13 @@ fn of_packages(packages: &Map, project: &Path) -> Result<Vec<Entry>, LockfileErr
         let name = package.text_at("name").unwrap_or(folder);
         let resolved = package.text_at("resolved").unwrap_or_default();
         let version = package.text_at("version");
+        let by_version = of_version(name, version.unwrap_or_default());
+        let is_place = !matches!(by_version, Location::Unsaid | Location::Request(_));
+        if is_place && !resolved.is_empty() {
+            return Err(LockfileError::structure(package.line, TWO_PLACES));
+        }
+        // An address may have credentials, which must reach no report.
+        let version = version.filter(|_| !is_place);
         let mut entry =
             Entry::npm(name, package.line).version(version).integrity(package.text_at("integrity"));
         entry.has_shrinkwrap = is(package, "hasShrinkwrap");
@@ -87,7 +97,7 @@ fn of_packages(packages: &Map, project: &Path) -> Result<Vec<Entry>, LockfileErr
             Location::Unsaid if is(package, "inBundle") && bundled.contains(path) => {
                 entry.elsewhere(Kind::Bundled)
             }
-            Location::Unsaid => entry.at(of_version(name, version.unwrap_or_default())),
+            Location::Unsaid => entry.at(by_version),
             location => entry.at(location),
         });
     }
@@ -281,10 +291,7 @@ fn of_dependency(
     // For packages outside of a registry, `version` holds the location.
     let is_place = !matches!(by_version, Location::Unsaid | Location::Request(_));
     if is_place && !resolved.trim().is_empty() && resolved != specifier {
-        return Err(LockfileError::structure(
-            package.line,
-            "`version` and `resolved` are two places, and versions of npm differ in which they install",
-        ));
+        return Err(LockfileError::structure(package.line, TWO_PLACES));
     }
     let entry = Entry::npm(name, package.line)
         .integrity(package.text_at("integrity"))

@@ -289,3 +289,30 @@ fn each_purl_of_a_package_is_asked_about() {
     ]});
     assert_eq!(asked(("bom.json", &sbom.to_string()), &[]).0, ["a 1.0.0", "evil 1.0.0"]);
 }
+
+#[test]
+fn the_root_of_an_sbom_is_not_sent_however_its_purl_is_written() {
+    let root = json!({"type": "application", "name": "x", "purl": "pkg:npm/%40corp/root@1.0.0"});
+    for purl in ["pkg:npm/@corp/root@1.0.0", "pkg:NPM/%40corp/r%6Fot@1.0.0?vcs_url=x#y"] {
+        let sbom = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "metadata": {"component": root},
+            "components": [{"purl": purl}, {"purl": "pkg:npm/a@1.0.0"}]});
+        assert_eq!(asked(("bom.json", &sbom.to_string()), &[]).0, ["a 1.0.0"], "{purl}");
+    }
+}
+
+#[test]
+fn no_credentials_in_a_version_of_npm_are_reported() {
+    let version = "git+https://u:SECRET@git.example/u/r.git#0a";
+    for (package, code) in [
+        (json!({"version": version}), 3),
+        (json!({"version": version, "resolved": "git+ssh://git@git.example/u/r.git#0a"}), 2),
+        (json!({"version": version, "resolved": tarball("x", "1.0.0")}), 2),
+    ] {
+        let folder =
+            Folder::new(&[("package-lock.json", &npm_lock(&json!({"node_modules/x": package})))]);
+        for format in ["text", "json"] {
+            let run = folder.run(&service().url(), &["--format", format]);
+            assert!(run.code == code && !format!("{run:?}").contains("SECRET"), "{run:?}");
+        }
+    }
+}
