@@ -248,25 +248,53 @@ fn range(text: &str) -> Result<Range, String> {
         .ok_or_else(|| "`versions` is not an npm range, or has a part without a version".to_owned())
 }
 
-/// Splits `>=1.2 < 2` and `1.2 - 2` into comparators. An operator belongs to the version behind it, and a hyphen to the
-/// versions on both sides.
+/// Splits `>=1.2 < 2` into comparators. An operator belongs to the version behind it, and `1.2 - 2` is one comparator.
 fn comparators(alternative: &str) -> Option<Vec<String>> {
+    let tokens: Vec<&str> = alternative.split_whitespace().collect();
+    if let [low, "-", high] = *tokens {
+        return (is_version(low) && is_version(high)).then(|| vec![alternative.to_owned()]);
+    }
     let mut comparators: Vec<String> = Vec::new();
     let mut is_open = false;
-    for token in alternative.split_whitespace() {
-        let is_operator = token == "-" || token.chars().all(|letter| "<>=~^".contains(letter));
-        if is_operator && is_open || !is_operator && Range::parse(token).is_err() {
-            return None;
-        }
-        if is_open || token == "-" {
-            let last = comparators.last_mut()?;
-            *last = format!("{last} {token}");
-        } else {
-            comparators.push(token.to_owned());
+    for token in tokens {
+        let is_operator = token.chars().all(|letter| "<>=~^".contains(letter));
+        match comparators.last_mut() {
+            _ if is_operator && is_open => return None,
+            Some(last) if is_open => last.push_str(token),
+            _ => comparators.push(token.to_owned()),
         }
         is_open = is_operator;
     }
-    (!is_open).then_some(comparators)
+    (!is_open && comparators.iter().all(|text| is_comparator(text))).then_some(comparators)
+}
+
+/// An operator and a version, or a version alone. With an operator before `*`, npm has no version.
+fn is_comparator(text: &str) -> bool {
+    let operators = ["~>", ">=", "<=", "~", "^", ">", "<", "="];
+    let version = operators.iter().find_map(|operator| text.strip_prefix(operator));
+    version.map_or_else(
+        || is_version(text),
+        |version| is_version(version) && !version.starts_with(['*', 'x', 'X']),
+    )
+}
+
+/// Whether npm reads the text as a version, of which parts may be missing or be `x`. Behind an `x` are no numbers, and numbers
+/// have no leading zero.
+fn is_version(text: &str) -> bool {
+    let text = text.strip_prefix('v').unwrap_or(text);
+    let (core, suffix) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
+    let is_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        |part: &str| !part.is_empty() && is_digits(part) && (part == "0" || !part.starts_with('0'));
+    let parts: Vec<&str> = core.split('.').collect();
+    let numbers = parts.iter().take_while(|part| is_number(part)).count();
+    let are_parts = parts.iter().skip(numbers).all(|part| matches!(*part, "x" | "X" | "*"));
+    let prerelease = suffix.split('+').next().unwrap_or_default();
+    let has_zero = |part: &str| part.len() > 1 && part.starts_with('0') && is_digits(part);
+    parts.len() <= 3
+        && are_parts
+        && (suffix.is_empty() || numbers == 3)
+        && !prerelease.trim_start_matches('-').split('.').any(has_zero)
 }
 
 /// The last microsecond of a day in UTC.
