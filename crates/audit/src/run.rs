@@ -45,7 +45,8 @@ struct NoHosts {
 
 /// Runs the audit and returns its result. An output that cannot be written counts as wrong usage.
 pub fn run(cli: &Cli, surroundings: &mut Surroundings) -> Exit {
-    match audit(cli, surroundings).and_then(|report| write(cli, &report, surroundings)) {
+    let report = remove_old_report(cli).and_then(|()| audit(cli, surroundings));
+    match report.and_then(|report| write(cli, &report, surroundings)) {
         Ok(exit) => exit,
         Err(error) => {
             let hint = error.downcast_ref::<NoHosts>().map(|error| format!("\n{}", error.hint));
@@ -61,6 +62,20 @@ pub fn run(cli: &Cli, surroundings: &mut Surroundings) -> Exit {
             Exit::Usage
         }
     }
+}
+
+/// Removes the report of an earlier run, which would be taken for that of a run that ends without one.
+fn remove_old_report(cli: &Cli) -> anyhow::Result<()> {
+    let Some(path) = &cli.output else { return Ok(()) };
+    let given = cli.files.iter().chain(&cli.base).chain(&cli.policy).chain(&cli.token_file);
+    let mut inputs = given.map(PathBuf::as_path).chain(DEFAULT_NAMES.iter().map(Path::new));
+    let place = path.canonicalize().ok();
+    let name = || format!("--output {}", path.display());
+    let is_input = place.is_some() && inputs.any(|input| input.canonicalize().ok() == place);
+    anyhow::ensure!(!is_input, "{} is a file that is read", name());
+    // Neither a device nor a link, as /dev/stdout is one.
+    let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+    if is_file { fs::remove_file(path).with_context(name) } else { Ok(()) }
 }
 
 fn audit(cli: &Cli, surroundings: &mut Surroundings) -> anyhow::Result<Report> {

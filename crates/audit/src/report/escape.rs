@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use model::{is_hidden, visible};
 
-/// The start of a workflow command in the old form, which GitHub reads anywhere in a line.
-const COMMAND: &str = "##[";
+/// The start of a command, anywhere in a line: `##[` for GitHub and Azure Pipelines, `##vso[` for the latter.
+const COMMAND: &str = "##";
 
 /// Escapes text for one line.
 #[must_use]
 pub fn line(text: &str) -> String {
-    visible(text).replace(COMMAND, "#\\u{23}[")
+    visible(text).replace(COMMAND, "#\\u{23}")
 }
 
 /// Escapes text whose line feeds were added by this program.
@@ -60,7 +60,7 @@ pub fn json(document: &str) -> String {
             escaped.push(letter);
         }
     }
-    escaped.replace(COMMAND, "#\\u0023[")
+    escaped.replace(COMMAND, "#\\u0023")
 }
 
 /// Quotes text as a TOML basic string.
@@ -77,7 +77,7 @@ pub fn toml(text: &str) -> String {
         }
     }
     escaped.push('"');
-    escaped.replace(COMMAND, "#\\u0023[")
+    escaped.replace(COMMAND, "#\\u0023")
 }
 
 #[cfg(test)]
@@ -89,6 +89,7 @@ mod tests {
         assert_eq!(line("a\n::error::x\u{1b}[2J"), "a\\u{a}::error::x\\u{1b}[2J");
         assert_eq!(line("a\u{202e}b\u{9b}"), "a\\u{202e}b\\u{9b}");
         assert_eq!(text("a\nb\r"), "a\nb\\u{d}");
+        assert_eq!(line("##[a]###vso[b]"), "#\\u{23}[a]#\\u{23}#vso[b]");
         assert_eq!(line("пакет é \\"), "пакет é \\");
     }
 
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn json_keeps_its_meaning() {
-        let value = serde_json::json!({"a": "\u{9b}\u{202e}\u{e0041}\n\u{1b}é###[b]"});
+        let value = serde_json::json!({"a": "\u{9b}\u{202e}\u{e0041}\n\u{1b}é###[b]##vso[c]"});
         let document = json(&format!("{value:#}\n"));
         assert!(document.chars().all(|letter| letter == '\n' || !is_hidden(letter)));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&document).unwrap(), value);
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn toml_strings_read_back() {
-        for text in ["a\"b\\c", "a\nb", "###[b]", "\u{1b}é\u{202e}"] {
+        for text in ["a\"b\\c", "a\nb", "###[b]##vso[c]", "\u{1b}é\u{202e}"] {
             let table: toml::Table = format!("x = {}", super::toml(text)).parse().unwrap();
             assert_eq!(table["x"].as_str(), Some(text));
         }

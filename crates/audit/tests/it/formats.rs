@@ -182,6 +182,14 @@ fn a_report_goes_to_a_file() {
     assert_eq!((run.code, run.output.as_str()), (1, ""));
     let text = std::fs::read_to_string(folder.path().join("out.sarif")).unwrap();
     assert!(serde_json::from_str::<Value>(&text).is_ok());
+    // A run without a report leaves no earlier one there, and none replaces what it reads.
+    let missing = folder.run(&service.url(), &["missing.json", "--output", "out.sarif"]);
+    assert!(missing.code == 2 && !folder.path().join("out.sarif").exists(), "{missing:?}");
+    let input = "sub dir/package-lock.json";
+    let run =
+        folder.run(&service.url(), &[input, "--output", "sub dir/../sub dir/package-lock.json"]);
+    assert!(run.code == 2 && run.errors.contains("is a file that is read"), "{run:?}");
+    assert!(folder.path().join(input).exists());
 }
 
 #[test]
