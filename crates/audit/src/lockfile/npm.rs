@@ -91,7 +91,8 @@ fn of_packages(packages: &Map, project: &Path) -> Result<Vec<Entry>, LockfileErr
         let version = version.filter(|_| !is_place);
         let mut entry =
             Entry::npm(name, package.line).version(version).integrity(package.text_at("integrity"));
-        entry.has_shrinkwrap = is(package, "hasShrinkwrap");
+        let mark = package.get("hasShrinkwrap").map(|mark| &mark.value);
+        entry.has_shrinkwrap = !matches!(mark, None | Some(Value::Null | Value::Bool(false)));
         entries.push(match location(name, resolved) {
             _ if is(package, "link") => entry.elsewhere(Kind::Link),
             Location::Unsaid if is(package, "inBundle") && bundled.contains(path) => {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use url::Url;
 
-use crate::location::{RegistryHosts, host_of};
+use crate::location::{RegistryHosts, host_of, segments};
 use crate::lockfile::Format;
 
 pub use formats::SettingsError;
@@ -170,13 +170,14 @@ impl Settings {
     /// Whether npm may replace the host of a location by that of the registry for all packages.
     #[must_use]
     pub fn replace(&self, url: &Url) -> bool {
-        let host = host_of(url);
+        let is_default = url.host_str() == Some("registry.npmjs.org");
         self.0.iter().any(|sources| {
             let (values, is_all) = sources.values("replace-registry-host");
-            let is_default = host == "registry.npmjs.org";
             is_default && !is_all
-                || values.iter().any(|value| {
-                    *value == "always" || *value == host || *value == "npmjs" && is_default
+                || values.iter().any(|value| match *value {
+                    "always" => true,
+                    "npmjs" => is_default,
+                    value => is_below(url, value),
                 })
         })
     }
@@ -188,5 +189,16 @@ impl Settings {
             self.0.iter().any(|sources| sources.values(key).0.iter().any(|value| value != usual))
         };
         LOCKFILES.iter().find(|setting| has(setting)).map(|(key, _)| *key)
+    }
+}
+
+/// Whether an address has the host `prefix`, or begins with it if it is an address too.
+fn is_below(url: &Url, prefix: &str) -> bool {
+    match Url::parse(prefix) {
+        Ok(prefix) if prefix.has_host() => {
+            url.host() == prefix.host()
+                && segments(url.path()).starts_with(&segments(prefix.path()))
+        }
+        _ => url.host_str() == Some(prefix) || host_of(url) == prefix,
     }
 }

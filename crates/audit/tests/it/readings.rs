@@ -171,12 +171,14 @@ fn another_spelling_of_a_version_hides_no_package() {
 /// npm takes the packages below from the package's own shrinkwrap.
 #[test]
 fn a_package_with_its_own_shrinkwrap_breaks_a_rule() {
-    let package =
-        json!({"version": "1.0.0", "resolved": tarball("x", "1.0.0"), "hasShrinkwrap": true});
-    let folder =
-        Folder::new(&[("package-lock.json", &npm_lock(&json!({"node_modules/x": package})))]);
-    let run = folder.run(&service().url(), &["--format", "json"]);
-    assert_eq!(run.broken(), ["location x 1.0.0"], "{run:?}");
+    for (mark, broken) in [(json!(true), 1), (json!(1), 1), (json!(false), 0)] {
+        let package =
+            json!({"version": "1.0.0", "resolved": tarball("x", "1.0.0"), "hasShrinkwrap": mark});
+        let lock = npm_lock(&json!({"node_modules/x": package}));
+        let folder = Folder::new(&[("package-lock.json", &lock)]);
+        let run = folder.run(&service().url(), &["--format", "json"]);
+        assert_eq!(run.broken(), vec!["location x 1.0.0"; broken], "{run:?}");
+    }
 }
 
 #[test]
@@ -230,6 +232,8 @@ fn npm_downloads_from_another_host_than_the_location_has() {
         (&of_own, "@s:registry=https://other.example\nreplace-registry-host=always\n".into(), true),
         (&of_own, format!("{other}replace-registry-host=always\n"), false),
         (&of_own, format!("{other}replace-registry-host=registry.example\n"), false),
+        (&of_own, format!("{other}replace-registry-host=https://registry.example/@s/\n"), false),
+        (&of_own, format!("{other}replace-registry-host=https://registry.example/y\n"), true),
     ] {
         let lock = npm_lock(&json!({"node_modules/@s/x": {"version": "1.0.0", "resolved": place}}));
         let found = asked(("package-lock.json", &lock), &[(".npmrc", &npmrc)]);
