@@ -1,8 +1,10 @@
 //! The interface to supervisors: systemd's notifications, exit codes.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::time::Duration;
 
 use testkit::eventually;
@@ -10,27 +12,37 @@ use testkit::eventually;
 use crate::support::{PATIENCE, Query, STOP, Scene, example_record};
 
 /// The socket on which systemd would listen.
-struct Supervisor(UnixDatagram);
+struct Supervisor {
+    socket: UnixDatagram,
+    /// The notifications that came, line by line.
+    lines: RefCell<Vec<String>>,
+}
 
 impl Supervisor {
-    /// The notifications since the last call, line by line.
-    fn told(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut buffer = [0; 4096];
-        while let Ok(length) = self.0.recv(&mut buffer) {
-            lines.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
-        }
-        lines
+    fn bind(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        Self { socket, lines: RefCell::default() }
     }
 
+    fn receive(&self) {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            self.lines.borrow_mut().extend(text.lines().map(str::to_owned));
+        }
+    }
+
+    /// Waits for this line, and takes it. Returns the lines before it; all others are kept, because several may come together.
     async fn waits_for(&self, line: &str) -> Vec<String> {
-        let mut all = Vec::new();
         eventually(line, PATIENCE, async || {
-            all.extend(self.told());
-            all.iter().any(|told| told == line)
+            self.receive();
+            let mut lines = self.lines.borrow_mut();
+            let at = lines.iter().position(|told| told == line)?;
+            lines.remove(at);
+            Some(lines[..at].to_vec())
         })
-        .await;
-        all
+        .await
     }
 }
 
@@ -52,8 +64,7 @@ fn connected(address: &str, sent: &str) -> TcpStream {
 async fn systemd_is_told_that_the_ingester_is_up_lives_and_stops() {
     let scene = Scene::new("systemd", 1).await;
     let socket = scene.directory.path().join("notify");
-    let supervisor = Supervisor(UnixDatagram::bind(&socket).unwrap());
-    supervisor.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let supervisor = Supervisor::bind(&socket);
     let environment = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
     let mut ingester = scene.start_ingester(&environment);
     let told = supervisor.waits_for("READY=1").await;
@@ -72,8 +83,7 @@ async fn systemd_is_told_that_the_ingester_is_up_lives_and_stops() {
 async fn systemd_is_told_that_the_query_daemon_is_up_and_lives() {
     let scene = migrated("systemd").await;
     let socket = scene.directory.path().join("notify");
-    let supervisor = Supervisor(UnixDatagram::bind(&socket).unwrap());
-    supervisor.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let supervisor = Supervisor::bind(&socket);
     let environment = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
     let query = Query::start(&scene.store, &environment);
     supervisor.waits_for("READY=1").await;
