@@ -74,17 +74,18 @@ pub(super) async fn body(
         let message = "the body did not come in time (http.request_timeout)";
         Refusal::from(QueryError::new(Code::Timeout, message)).status(StatusCode::REQUEST_TIMEOUT)
     };
+    // Also while it waits for room, so that of all unfinished bodies the one that has not grown for the longest is closed for a
+    // new connection, and not one that is being received.
+    let receives = |is_receiving| context.peer.iter().for_each(|peer| peer.receives(is_receiving));
     loop {
-        let receives =
-            |is_receiving| context.peer.iter().for_each(|peer| peer.receives(is_receiving));
         receives(true);
         let frame = tokio::select! {
             biased;
             () = place.is_evicted() => return Err(Refusal::busy()),
             frame = tokio::time::timeout_at(until, body.frame()) => frame,
         };
-        receives(false);
         let Some(frame) = frame.map_err(|_| late(&place))? else {
+            receives(false);
             place.arrived().map_err(|_| Refusal::busy())?;
             return Ok((read, place));
         };

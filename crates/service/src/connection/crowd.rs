@@ -44,7 +44,7 @@ pub struct Connection {
 struct Activity {
     /// A request was read and its response is not ready yet.
     is_answering: bool,
-    /// The request waits for its client, which has not sent the whole body yet.
+    /// A part of the request's body is missing.
     is_receiving: bool,
     /// The client has not yet received all of the response that is ready.
     is_sending: bool,
@@ -200,8 +200,7 @@ impl Connection {
         state.since = Instant::now();
     }
 
-    /// Reports whether the present request waits for its client to send more of the body. Meanwhile the connection may be closed
-    /// for a new one.
+    /// Reports whether a part of the present request's body is missing. Meanwhile the connection may be closed for a new one.
     pub fn receives(&self, is_receiving: bool) {
         let mut state = self.state.lock();
         state.is_receiving = is_receiving;
