@@ -93,7 +93,7 @@ pub struct WitnessResult {
     pub name: &'static str,
     /// Requests that were answered.
     pub answered: usize,
-    /// Answers "busy". After each the witness retries a second later, as the answer asks.
+    /// Answers "busy", and resets, which may have taken one. After each the witness retries a second later, as the answer asks.
     pub busy: usize,
     /// The longest wait for an answer, including retries.
     pub longest: Duration,
@@ -221,6 +221,15 @@ impl Witness {
                 Ok(answer) => {
                     let beginning: String = answer.body.chars().take(120).collect();
                     break Some(format!("{} {beginning}", answer.status));
+                }
+                // A refusal before the end of the body may be lost by a reset (RFC 9112, section 9.6). The wait still counts.
+                Err(error)
+                    if error.kind() == io::ErrorKind::ConnectionReset
+                        && began.elapsed() < PATIENCE =>
+                {
+                    busy += 1;
+                    thread::sleep(Duration::from_secs(1));
+                    continue;
                 }
                 Err(error) => break Some(error.to_string()),
             }
