@@ -40,8 +40,7 @@ impl<'a> Purl<'a> {
         let (without_qualifiers, qualifiers) =
             without_subpath.split_once('?').unwrap_or((without_subpath, ""));
         let mut keys = BTreeSet::new();
-        let mut pairs = qualifiers.split('&').filter_map(|pair| pair.split_once('='));
-        if !pairs.all(|(key, _)| keys.insert(key.to_ascii_lowercase())) {
+        if !pairs(qualifiers).all(|(key, _)| keys.insert(key.to_ascii_lowercase())) {
             return Err(InvalidPurl);
         }
         let (scheme, rest) = without_qualifiers.split_once(':').ok_or(InvalidPurl)?;
@@ -67,10 +66,8 @@ impl<'a> Purl<'a> {
     /// purl-spec treats alike.
     #[must_use]
     pub fn qualifier(&self, key: &str) -> Option<Cow<'a, str>> {
-        let pairs = self.qualifiers.split('&').filter_map(|pair| pair.split_once('='));
-        let mut values = pairs.filter(|(name, _)| name.eq_ignore_ascii_case(key));
-        let value = values.next().map(|(_, value)| value).filter(|value| !value.is_empty())?;
-        Some(percent_decode_str(value).decode_utf8_lossy())
+        let (_, value) = pairs(self.qualifiers).find(|(name, _)| name.eq_ignore_ascii_case(key))?;
+        (!value.is_empty()).then(|| percent_decode_str(value).decode_utf8_lossy())
     }
 
     /// Whether the text is a purl type in its canonical form, which is lower case.
@@ -189,6 +186,11 @@ fn name(path: &str) -> Result<Cow<'_, str>, InvalidPurl> {
 
 fn decode(text: &str) -> Result<Cow<'_, str>, InvalidPurl> {
     percent_decode_str(text).decode_utf8().map_err(|_| InvalidPurl)
+}
+
+/// The qualifiers: key and value as written.
+fn pairs(qualifiers: &str) -> impl Iterator<Item = (&str, &str)> {
+    qualifiers.split('&').filter_map(|pair| pair.split_once('='))
 }
 
 #[cfg(test)]

@@ -205,31 +205,23 @@ impl Witness {
             let headers = [("content-type", "application/json")];
             let answer = http_request(self.address, self.method, self.path, &headers, &self.body);
             longest = longest.max(began.elapsed());
+            let is_busy = match &answer {
+                Ok(answer) => answer.status == 503 && answer.body.contains("BUSY"),
+                // A refusal before the end of the body may be lost by a reset (RFC 9112, section 9.6). The wait still counts.
+                Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            };
+            if is_busy && began.elapsed() < PATIENCE {
+                busy += 1;
+                thread::sleep(Duration::from_secs(1));
+                continue;
+            }
             match answer {
                 Ok(answer) if answer.status == 200 && answer.body.starts_with(self.begins) => {
                     answered += 1;
                 }
-                Ok(answer)
-                    if answer.status == 503
-                        && answer.body.contains("BUSY")
-                        && began.elapsed() < PATIENCE =>
-                {
-                    busy += 1;
-                    thread::sleep(Duration::from_secs(1));
-                    continue;
-                }
                 Ok(answer) => {
                     let beginning: String = answer.body.chars().take(120).collect();
                     break Some(format!("{} {beginning}", answer.status));
-                }
-                // A refusal before the end of the body may be lost by a reset (RFC 9112, section 9.6). The wait still counts.
-                Err(error)
-                    if error.kind() == io::ErrorKind::ConnectionReset
-                        && began.elapsed() < PATIENCE =>
-                {
-                    busy += 1;
-                    thread::sleep(Duration::from_secs(1));
-                    continue;
                 }
                 Err(error) => break Some(error.to_string()),
             }
