@@ -1,6 +1,7 @@
 //! Kafka: fills the topic, and measures how fast librdkafka alone reads it.
 
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::ClientConfig;
@@ -96,6 +97,31 @@ pub(crate) fn consume(
     ensure!(bytes > 0, "the records have no values");
     let seconds = began.map_or(0.0, |began| began.elapsed().as_secs_f64());
     Ok(f64::from(records) / seconds)
+}
+
+/// Reads the topic with librdkafka alone while it is filled. Returns the seconds from each record's timestamp to its reading,
+/// without those of the first `uncounted` records, sorted.
+pub(crate) fn delays(
+    brokers: &str,
+    topic: &str,
+    uncounted: u32,
+    counted: u32,
+) -> Result<JoinHandle<Result<Vec<f64>>>> {
+    let consumer = assigned(brokers, topic, Offset::Beginning)?;
+    let read = move || {
+        let mut delays = Vec::new();
+        for index in 0..uncounted + counted {
+            let message = consumer.poll(PATIENCE).context("the topic has fewer records")??;
+            let sent = message.timestamp().to_millis().context("a record without a timestamp")?;
+            if index >= uncounted {
+                let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64();
+                delays.push(now - sent as f64 / 1e3);
+            }
+        }
+        delays.sort_by(f64::total_cmp);
+        Ok(delays)
+    };
+    Ok(std::thread::spawn(read))
 }
 
 /// The value of the last record of each partition. No partition may be empty.

@@ -189,7 +189,8 @@ impl Bench {
         let (brokers, topic) = (self.kafka.brokers(), format!("latency-{round}"));
         self.runtime.block_on(testkit::topic(&brokers, &topic, broker::PARTITIONS, &[]));
         let events = self.events(latency::EVENTS, u64::from(round + 1) * 1_000);
-        latency::run(report, &self.place(&brokers, &topic, database), events)
+        let place = self.place(&brokers, &topic, database);
+        latency::run(report, &self.runtime, &place, events)
     }
 
     fn sqlite(&self, report: &mut Report) -> Result<()> {

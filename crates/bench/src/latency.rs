@@ -5,11 +5,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
 
-use crate::broker;
 use crate::daemon::{Ingester, Place, wait_records};
 use crate::events::Events;
 use crate::report::Report;
+use crate::{broker, postgres};
 
 const RATE: u32 = 1_000;
 /// The first events are not counted, because connections are opened and pages are read.
@@ -17,30 +18,69 @@ const WARM_UP: u32 = 3 * RATE;
 const COUNTED: u32 = 10 * RATE;
 /// The number of events in total.
 pub(crate) const EVENTS: u32 = WARM_UP + COUNTED;
-const HISTOGRAM: &str = "publication_ingester_publish_to_row_seconds_bucket";
+/// The pause between two commits of one row, many times longer than a commit.
+const PAUSE: Duration = Duration::from_millis(10);
+const TO_ROW: &str = "publication_ingester_publish_to_row_seconds";
+const WRITE: &str = "publication_ingester_store_write_seconds";
 
-pub(crate) fn run(report: &mut Report, place: &Place<'_>, mut events: Events) -> Result<()> {
+/// Also measures its parts meanwhile: the broker's delay by a bare consumer, the database's by commits of one row.
+pub(crate) fn run(
+    report: &mut Report,
+    runtime: &Runtime,
+    place: &Place<'_>,
+    mut events: Events,
+) -> Result<()> {
     let mut ingester = Ingester::start(place, "latency");
     ingester.ready()?;
+    let delays = broker::delays(place.brokers, place.topic, WARM_UP, COUNTED)?;
     publish(place, events.by_ref().take(WARM_UP as usize))?;
     wait_records(from_mut(&mut ingester), f64::from(WARM_UP))?;
-    let before = buckets(&ingester.metrics());
+    let before = ingester.metrics();
+    let (store, during) = (place.store.to_owned(), Duration::from_secs((COUNTED / RATE).into()));
+    let commits = runtime.spawn(async move { postgres::commits(&store, during, PAUSE).await });
     publish(place, events.by_ref().take(COUNTED as usize))?;
     wait_records(from_mut(&mut ingester), f64::from(EVENTS))?;
-    let after = buckets(&ingester.metrics());
+    let after = ingester.metrics();
     ingester.end();
-    let spans: Vec<(f64, f64)> = after
-        .iter()
-        .zip(&before)
-        .map(|(&(bound, after), &(_, before))| (bound, after - before))
-        .collect();
-    let milliseconds =
-        |share| quantile(&spans, share).map(|seconds| seconds * 1e3).context("no latencies");
-    let p50 = milliseconds(0.5)?;
-    report.add("latency_p50", "1,000 events/s: publish to row, p50", p50, "ms");
-    let p99 = milliseconds(0.99)?;
-    report.add("latency_p99", "1,000 events/s: publish to row, p99", p99, "ms");
+    let delays = delays.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let measured =
+        |name, share| quantile(&difference(&after, &before, name), share).context("no latencies");
+    let commits = runtime.block_on(commits)??;
+    let lines = [
+        ("latency_p50", "1,000 events/s: publish to row, p50", measured(TO_ROW, 0.5)?),
+        ("latency_p99", "1,000 events/s: publish to row, p99", measured(TO_ROW, 0.99)?),
+        ("latency_write_p50", "  the write of a batch among it, p50", measured(WRITE, 0.5)?),
+        ("latency_write_p99", "  the write of a batch among it, p99", measured(WRITE, 0.99)?),
+        (
+            "latency_bare_p50",
+            "  limit: publish to a bare consumer meanwhile, p50",
+            percentile(&delays, 50)?,
+        ),
+        (
+            "latency_bare_p99",
+            "  limit: publish to a bare consumer meanwhile, p99",
+            percentile(&delays, 99)?,
+        ),
+        (
+            "latency_commit_p50",
+            "  limit: a commit of one row meanwhile, p50",
+            percentile(&commits, 50)?,
+        ),
+        (
+            "latency_commit_p99",
+            "  limit: a commit of one row meanwhile, p99",
+            percentile(&commits, 99)?,
+        ),
+    ];
+    for (key, text, seconds) in lines {
+        report.add(key, text, seconds * 1e3, "ms");
+    }
     Ok(())
+}
+
+/// The percentile, 0 to 99, of sorted values.
+pub(crate) fn percentile(sorted: &[f64], percent: usize) -> Result<f64> {
+    sorted.get(sorted.len() * percent / 100).copied().context("nothing was measured")
 }
 
 /// Sends an event each millisecond, as far as the clock allows.
@@ -56,11 +96,18 @@ fn publish(place: &Place<'_>, events: impl Iterator<Item = crate::events::Event>
     broker::flush(&producer)
 }
 
-/// The buckets of the histogram: upper bounds in seconds, and cumulative counts.
-fn buckets(metrics: &str) -> Vec<(f64, f64)> {
+/// The buckets of a histogram between two readings of the metrics: upper bounds in seconds, and cumulative counts.
+fn difference(after: &str, before: &str, name: &str) -> Vec<(f64, f64)> {
+    let earlier = buckets(before, name);
+    let pairs = buckets(after, name).into_iter().zip(earlier);
+    pairs.map(|((bound, after), (_, before))| (bound, after - before)).collect()
+}
+
+/// The buckets of a histogram: upper bounds in seconds, and cumulative counts.
+fn buckets(metrics: &str, name: &str) -> Vec<(f64, f64)> {
     let bucket = |line: &str| {
-        let (bound, count) =
-            line.strip_prefix(HISTOGRAM)?.strip_prefix("{le=\"")?.split_once("\"} ")?;
+        let rest = line.strip_prefix(name)?.strip_prefix("_bucket{le=\"")?;
+        let (bound, count) = rest.split_once("\"} ")?;
         Some((bound.replace("+Inf", "inf").parse().ok()?, count.parse().ok()?))
     };
     metrics.lines().filter_map(bucket).collect()

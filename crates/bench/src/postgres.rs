@@ -4,7 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use sqlx::postgres::PgPoolCopyExt;
@@ -77,6 +77,23 @@ pub(crate) async fn execute(url: &str, statements: &[&'static str]) -> Result<()
         sqlx::raw_sql(*statement).execute(&mut connection).await?;
     }
     settle(url).await
+}
+
+/// Commits one row after the other in one session, with a pause after each. Returns the seconds of each commit, sorted.
+pub(crate) async fn commits(url: &str, during: Duration, pause: Duration) -> Result<Vec<f64>> {
+    let mut connection = PgConnection::connect(url).await?;
+    let table = "DROP TABLE IF EXISTS committed; CREATE TABLE committed (number bigint)";
+    sqlx::raw_sql(table).execute(&mut connection).await?;
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while began.elapsed() < during {
+        let before = Instant::now();
+        let insert = sqlx::query("INSERT INTO committed VALUES ($1)").bind(1_i64);
+        insert.execute(&mut connection).await?;
+        times.push(before.elapsed().as_secs_f64());
+        tokio::time::sleep(pause).await;
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times)
 }
 
 /// The table's rows in two files, in physical order, which is the order in which the ingester wrote them.

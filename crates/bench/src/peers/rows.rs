@@ -1,10 +1,9 @@
 //! Rows from the same topic into the same server: this build, Kafka Connect, and the limits.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use model::Timestamp;
-use sqlx::{Connection, PgConnection};
 
 use super::connect;
 use super::order;
@@ -12,6 +11,7 @@ use crate::args::Args;
 use crate::daemon::ingest;
 use crate::decode::read_bare;
 use crate::ingest::{Bench, TOPIC};
+use crate::latency::percentile;
 use crate::report::Report;
 use crate::workspace::Workspace;
 use crate::{broker, postgres};
@@ -91,8 +91,8 @@ fn ratios(report: &mut Report) {
     report.ratio("connect_cpu_per_ours", text, "connect_cpu", "fresh_cpu");
     let text = "peak memory, Kafka Connect / ours";
     report.ratio("connect_peak_per_ours", text, "connect_peak", "fresh_peak");
-    let text = "publish to row, p99 / p99 of a bare commit";
-    report.ratio("latency_per_commit", text, "latency_p99", "commit_p99");
+    let text = "publish to row, p99 / p99 of a bare commit meanwhile";
+    report.ratio("latency_per_commit", text, "latency_p99", "latency_commit_p99");
 }
 
 impl Rows {
@@ -200,11 +200,10 @@ impl Rows {
 
     /// Commits of one row each, in one session.
     fn commit(&self, report: &mut Report, _: u32) -> Result<()> {
-        let mut times = self.bench.runtime.block_on(commits(&self.dumped))?;
-        times.sort_by(f64::total_cmp);
-        let mut at = |key, text, share: usize| -> Result<()> {
-            let time = times.get(times.len() * share / 100).context("nothing was committed")?;
-            report.add(key, text, time * 1e3, "ms");
+        let commits = postgres::commits(&self.dumped, COMMITTING, Duration::ZERO);
+        let times = self.bench.runtime.block_on(commits)?;
+        let mut at = |key, text, share| -> Result<()> {
+            report.add(key, text, percentile(&times, share)? * 1e3, "ms");
             Ok(())
         };
         at("commit_p50", "limit: a commit of one row alone, p50", 50)?;
@@ -215,24 +214,6 @@ impl Rows {
         let server = self.bench.postgres.url();
         self.bench.runtime.block_on(postgres::drop_database(&server, database))
     }
-}
-
-/// The seconds of each commit.
-async fn commits(database: &str) -> Result<Vec<f64>> {
-    postgres::execute(
-        database,
-        &["DROP TABLE IF EXISTS committed", "CREATE TABLE committed (number bigint)"],
-    )
-    .await?;
-    let mut connection = PgConnection::connect(database).await?;
-    let (began, mut times) = (Instant::now(), Vec::new());
-    while began.elapsed() < COMMITTING {
-        let before = Instant::now();
-        let insert = sqlx::query("INSERT INTO committed VALUES ($1)").bind(1_i64);
-        insert.execute(&mut connection).await?;
-        times.push(before.elapsed().as_secs_f64());
-    }
-    Ok(times)
 }
 
 /// The name and the version in an event.
