@@ -15,7 +15,7 @@ mod range;
 mod record_arena;
 
 pub(crate) use config::{check as check_settings, refused, version};
-pub(crate) use dead_letters::{DeadLetters, HEADER_ROOM, create_topic};
+pub(crate) use dead_letters::{DeadLetters, HEADER_BYTES, create_topic};
 pub(crate) use ffi::Group;
 pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
 /// The pure parts that the simulation runs.

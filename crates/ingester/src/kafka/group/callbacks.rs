@@ -323,7 +323,7 @@ impl ClientContext for Context {
             self.state().group_trouble = Some(reason.to_owned());
         }
         // All brokers down, or a host that does not resolve: librdkafka retries by itself.
-        if self.repeated.is_news(&error) {
+        if self.repeated.is_new(&error) {
             tracing::warn!(%error, reason, "kafka");
         }
         self.trouble.error(&error, reason);

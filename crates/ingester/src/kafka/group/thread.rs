@@ -456,7 +456,7 @@ impl Poller {
             _ => {}
         }
         // librdkafka repeats the error with every refresh of the metadata, for example for a missing topic.
-        if context.repeated.is_news(error) {
+        if context.repeated.is_new(error) {
             tracing::warn!(%error, "reading from kafka failed; librdkafka retries by itself");
         }
         true
