@@ -431,7 +431,7 @@ fn choose_start(
             queue.starts_as_written(partition, at, facts.committed == Some(start.position));
         }
         if let Some(skipped) = facts.skipped(start) {
-            queue.starts_behind(partition, skipped);
+            queue.starts_after_gap(partition, skipped);
         }
     });
     (place.position, place.start) = (Some(at), Some(start.position));

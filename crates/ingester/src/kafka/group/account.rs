@@ -9,9 +9,9 @@ use crate::pipeline::ports::AssignmentId;
 
 /// How often the positions of idle partitions are stored too. A database that went back in time is detected after this,
 /// and one that went back to before the claim a few seconds later: both within ten seconds.
-pub(super) const IDLE: Duration = Duration::from_secs(3);
+pub(super) const IDLE_STORE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a claim may take before the wait for it is reported.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether the account of a partition is claimed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
