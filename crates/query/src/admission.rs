@@ -163,7 +163,7 @@ impl Admission {
             if !waiting.try_grow(bytes) {
                 return None;
             }
-            // On eviction the connection is cut, so the result is not needed.
+            // On eviction the connection is closed, so the result is not needed.
             let _ = reservation.grow(bytes).await;
         }
         let sending = Sending { body, gauge: self.sending.clone(), _reservation: reservation };

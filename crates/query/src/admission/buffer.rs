@@ -278,7 +278,7 @@ impl Entry {
 
     fn evict(&self) {
         match &self.holder {
-            Holder::Answer(peer) => peer.cut(),
+            Holder::Answer(peer) => peer.close(),
             Holder::Body(_) => self.eviction.notify.notify_one(),
             Holder::Pinned => {}
         }
