@@ -20,7 +20,9 @@ pub(crate) use ffi::Group;
 pub(crate) use group::{CHUNK_BYTES, Observers, PollControl, PollThread, start};
 /// The pure parts that the simulation runs.
 #[cfg(test)]
-pub(crate) use group::{CommitQueue, Facts, KnownLog, LogPosition, Refusal, Verdict, verdict};
+pub(crate) use group::{
+    AdvanceResult, CommitQueue, Facts, KnownLog, LogPosition, Refusal, evaluate_advance,
+};
 pub(crate) use inspect::{GroupPosition, Inspected, Right, TopicFacts, inspect};
 pub(crate) use observe::{GroupObserver, GroupWait, PartitionEnd, SettledEvidence};
 pub(crate) use range::{BACKGROUND_KIB, Bound, OffsetRanges, RangeReader, ReadOptions, read_since};

@@ -12,7 +12,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use store::{Advance, Claimed, PositionKey, Positions, TablePosition};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::account::{Answer, CLAIM_TIMEOUT, Claim, OwnedAccount, Request, Verdict, verdict};
+use super::account::{
+    AdvanceResult, Answer, CLAIM_TIMEOUT, Claim, OwnedAccount, Request, evaluate_advance,
+};
 use super::callbacks::Context;
 use super::start_offsets::{LogPosition, Note};
 use super::state::{Command, PollState, Reading};
@@ -102,8 +104,8 @@ impl PollState {
                 self.is_storing = false;
                 self.commit_stored = true;
                 for ((since, position), before) in positions.into_iter().zip(&advanced.before) {
-                    let verdict = verdict(&position, &advanced.database, before.as_ref());
-                    self.stored(since, &position, verdict);
+                    let result = evaluate_advance(&position, &advanced.database, before.as_ref());
+                    self.stored(since, &position, result);
                 }
             }
             Answer::Failed(error) => {
@@ -113,10 +115,11 @@ impl PollState {
         }
     }
 
-    fn stored(&mut self, since: AssignmentId, position: &Advance, verdict: Verdict) {
+    /// Applies the result of storing a position to the state.
+    fn stored(&mut self, since: AssignmentId, position: &Advance, result: AdvanceResult) {
         let number = position.partition;
         let next = position.to.next_offset;
-        if verdict == Verdict::Stored && !self.commits.stored(number, since, next) {
+        if result == AdvanceResult::Stored && !self.commits.stored(number, since, next) {
             return;
         }
         let is_present = self.commits.since(number) == Some(since);
@@ -124,15 +127,15 @@ impl PollState {
         let Some(Claim::Owned(owned)) = partition.map(|partition| &mut partition.claim) else {
             return;
         };
-        match verdict {
-            Verdict::Stored => {
+        match result {
+            AdvanceResult::Stored => {
                 owned.at_least = Some(next);
                 owned.foreign_since = None;
             }
-            Verdict::Doubted => {
+            AdvanceResult::Doubted => {
                 self.doubted.insert(number);
             }
-            Verdict::Foreign => {
+            AdvanceResult::Foreign => {
                 let since = owned.foreign_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= FOREIGN_TIMEOUT {
                     self.doubted.insert(number);

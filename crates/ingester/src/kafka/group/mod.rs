@@ -21,7 +21,7 @@ mod unreadable;
 mod wait;
 
 #[cfg(test)]
-pub(crate) use account::{Verdict, verdict};
+pub(crate) use account::{AdvanceResult, evaluate_advance};
 #[cfg(test)]
 pub(crate) use commit_queue::CommitQueue;
 #[cfg(test)]
