@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use enrich::{ExitHistory, Library, Places, Source, TorRules};
+use enrich::{ExitHistory, Library, Source, SourcePaths, TorRules};
 use model::Timestamp;
 use tempfile::TempDir;
 
@@ -90,8 +90,8 @@ impl Lists {
 
     /// Loads the lists as the ingester does at start.
     pub(crate) fn load(&self) -> Result<ExitHistory> {
-        let places = Places::only(Source::Snapshot, self.path().to_owned());
-        let mut library = Library::new(places, TorRules::default());
+        let paths = SourcePaths::only(Source::Snapshot, self.path().to_owned());
+        let mut library = Library::new(paths, TorRules::default());
         library.refresh(self.last).context("loading the lists")?;
         let history = library.history().clone();
         let valid = history.valid(Source::Snapshot);

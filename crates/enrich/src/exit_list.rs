@@ -17,7 +17,7 @@ use crate::{List, Refusal, address, list_time};
 const KEYWORDS: [&str; 6] =
     ["@type", "Downloaded", "ExitNode", "Published", "LastStatus", "ExitAddress"];
 
-/// Parses an exit list (crates/enrich/README.md, Evidence). `otherwise` is the list's time if it has no `Downloaded`
+/// Parses an exit list (crates/enrich/README.md, Evidence). `fallback` is the list's time if it has no `Downloaded`
 /// header: the time in its file name, or the time when it was fetched.
 ///
 /// Unknown keywords are ignored; a line with a known keyword must be complete. An entry without an `ExitAddress`, or an
@@ -26,9 +26,9 @@ const KEYWORDS: [&str; 6] =
 ///
 /// # Errors
 /// [`Refusal`] unless the bytes are a complete exit list with at least one address.
-pub fn parse(bytes: &[u8], otherwise: Timestamp) -> Result<List, Refusal> {
+pub fn parse(bytes: &[u8], fallback: Timestamp) -> Result<List, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
-    let mut reader = Reader { time: otherwise, entry: Entry::None, sightings: Vec::new() };
+    let mut reader = Reader { time: fallback, entry: Entry::None, sightings: Vec::new() };
     for line in text.split_inclusive('\n') {
         let (line, terminated) = match line.strip_suffix('\n') {
             Some(line) => (line.strip_suffix('\r').unwrap_or(line), true),
@@ -36,13 +36,13 @@ pub fn parse(bytes: &[u8], otherwise: Timestamp) -> Result<List, Refusal> {
         };
         match reader.line(line) {
             // An error in an unterminated line means that the line was cut off.
-            Err(Refusal::BadLine) if !terminated => return Err(Refusal::Cut),
-            Ok(()) if !terminated && breaks_off(line) => return Err(Refusal::Cut),
+            Err(Refusal::BadLine) if !terminated => return Err(Refusal::Truncated),
+            Ok(()) if !terminated && may_be_truncated(line) => return Err(Refusal::Truncated),
             result => result?,
         }
     }
     if reader.entry == Entry::Without {
-        return Err(Refusal::Cut);
+        return Err(Refusal::Truncated);
     }
     if reader.sightings.is_empty() && !text.trim().is_empty() {
         return Err(Refusal::NoExitAddress);
@@ -51,7 +51,7 @@ pub fn parse(bytes: &[u8], otherwise: Timestamp) -> Result<List, Refusal> {
 }
 
 /// Whether a line that was accepted, or ignored, may be the beginning of a longer line.
-fn breaks_off(line: &str) -> bool {
+fn may_be_truncated(line: &str) -> bool {
     !line.is_empty() && KEYWORDS.iter().any(|known| known.starts_with(line))
 }
 
@@ -145,12 +145,12 @@ mod tests {
     const REAL: &[u8] = include_bytes!("../tests/data/exit-lists/2016-09-20-13-02-00");
     const HEAD: &str = "ExitNode 0011BD2485AD45D984EC4159C88FC066E5E3300E\n";
 
-    fn otherwise() -> Timestamp {
+    fn fallback() -> Timestamp {
         Timestamp::from_micros(7)
     }
 
     fn read(text: &str) -> Result<List, Refusal> {
-        parse(text.as_bytes(), otherwise())
+        parse(text.as_bytes(), fallback())
     }
 
     fn time(text: &str) -> Timestamp {
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn reads_the_real_list() {
-        let list = parse(REAL, otherwise()).unwrap();
+        let list = parse(REAL, fallback()).unwrap();
         assert_eq!(list.time(), time("2016-09-20T13:02:00Z"));
         // grep -c ^ExitAddress; the same through awk '{print $2}' | sort -u | wc -l
         let lines =
@@ -178,7 +178,7 @@ mod tests {
             "@type tordnsel 1.0\r\n{HEAD}Published 2020-01-01 00:00:00\r\nNew thing\nExitAddress 1.2.3.4 2020-01-01 00:00:01\r\nExitAddress 1.2.3.4 2020-01-01 00:00:02\nExitAddress 5.6.7.8 2020-01-01 00:00:03"
         ))
         .unwrap();
-        assert_eq!(list.time(), otherwise());
+        assert_eq!(list.time(), fallback());
         assert_eq!(list.sightings().len(), 3);
         assert_eq!(list.distinct(Family::V4), 2);
     }
@@ -211,9 +211,9 @@ mod tests {
             "ExitAddress  1.2.3.4 2020-01-01 00:00:00",
         ] {
             assert_eq!(read(&format!("{HEAD}{line}\n")), Err(Refusal::BadLine), "{line}");
-            assert_eq!(read(&format!("{HEAD}{line}")), Err(Refusal::Cut), "{line}");
+            assert_eq!(read(&format!("{HEAD}{line}")), Err(Refusal::Truncated), "{line}");
         }
-        assert_eq!(parse(b"ExitNode \xff\n", otherwise()), Err(Refusal::NotText));
+        assert_eq!(parse(b"ExitNode \xff\n", fallback()), Err(Refusal::NotText));
         assert_eq!(
             read(&format!("{HEAD}{HEAD}ExitAddress 1.2.3.4 2020-01-01 00:00:00\n")),
             Err(Refusal::BadLine)
@@ -239,7 +239,7 @@ mod tests {
         let mut accepted = 0;
         for end in 0..whole.len() {
             let cut = &whole[..end];
-            let result = parse(cut, otherwise());
+            let result = parse(cut, fallback());
             let line_start = cut.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
             let last_whole = |lines: &[u8]| {
                 let text = String::from_utf8(lines.to_vec()).unwrap();
@@ -257,12 +257,12 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = parse(&bytes, otherwise());
+            let _ = parse(&bytes, fallback());
         }
 
         #[test]
         fn never_panics_on_nearly_right_text(lines in proptest::collection::vec("(ExitNode|ExitAddress|Downloaded|Published|@type)? ?[0-9a-fA-F:. -]{0,45}\r?\n?", 0..12)) {
-            let _ = parse(lines.concat().as_bytes(), otherwise());
+            let _ = parse(lines.concat().as_bytes(), fallback());
         }
     }
 }

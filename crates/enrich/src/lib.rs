@@ -30,7 +30,7 @@ pub use list::List;
 pub use refusal::{Refusal, Refused};
 pub use rules::{TfaRules, TorRules};
 pub use source::{Family, Source};
-pub use sources::{Library, LoadError, Places};
+pub use sources::{Library, LoadError, SourcePaths};
 
 /// The parsers of the list formats, for tools that have a list in memory.
 pub mod format {

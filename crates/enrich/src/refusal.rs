@@ -27,7 +27,7 @@ pub enum Refusal {
     BadLine,
     /// The end of the file is missing.
     #[error("is cut off")]
-    Cut,
+    Truncated,
     /// The file is larger than any list or database.
     #[error("is too large")]
     TooLarge,

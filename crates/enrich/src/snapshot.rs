@@ -29,7 +29,9 @@ pub fn parse(bytes: &[u8], time: Timestamp) -> Result<List, Refusal> {
             Some(address) => sightings.push((address, time)),
             None if content.starts_with('<') => return Err(Refusal::Html),
             None if content.contains(char::is_control) => return Err(Refusal::NotText),
-            None if !line.ends_with('\n') && !sightings.is_empty() => return Err(Refusal::Cut),
+            None if !line.ends_with('\n') && !sightings.is_empty() => {
+                return Err(Refusal::Truncated);
+            }
             None => return Err(Refusal::BadLine),
         }
     }
@@ -75,8 +77,8 @@ mod tests {
             ("1.2.3.4:9001\n", Refusal::BadLine),
             ("1.2.3.0/24\n", Refusal::BadLine),
             ("01.2.3.4\n", Refusal::BadLine),
-            ("1.2.3.4\n5.6.7", Refusal::Cut),
-            ("1.2.3.4\n2a00:", Refusal::Cut),
+            ("1.2.3.4\n5.6.7", Refusal::Truncated),
+            ("1.2.3.4\n2a00:", Refusal::Truncated),
             ("1.2.3.4\nx\n5.6.7.8\n", Refusal::BadLine),
             ("1.2.3.4\0\n", Refusal::NotText),
         ] {

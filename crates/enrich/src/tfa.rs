@@ -7,7 +7,7 @@ use model::{Auth, Credential, PublishEvent, SecondFactor, TfaReason, TfaVerdict,
 use crate::TfaRules;
 
 /// How long before the act a second factor may have been verified: registries accept it for five minutes.
-const FRESH: Duration = Duration::from_secs(5 * 60);
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// Evaluates an event; for a staged version its approval, which is the outer act. The first rule that matches decides.
 ///
@@ -57,14 +57,14 @@ fn evaluate(auth: &Auth<'_>, at: Timestamp, rules: &TfaRules) -> TfaVerdict {
 }
 
 fn is_verified(factor: &SecondFactor<'_>, at: Timestamp) -> bool {
-    let fresh = match factor.verified_at.as_deref() {
+    let is_fresh = match factor.verified_at.as_deref() {
         None => true,
         Some(text) => Timestamp::parse(text)
-            .is_ok_and(|verified_at| at.before(FRESH) <= verified_at && verified_at <= at),
+            .is_ok_and(|verified_at| at.before(MAX_AGE) <= verified_at && verified_at <= at),
     };
     factor.verified == Some(true)
         && matches!(factor.method.as_deref(), Some("totp" | "webauthn" | "recovery_code" | "sms"))
-        && fresh
+        && is_fresh
 }
 
 /// Whether the methods of RFC 8176 contain two kinds of factor: knowledge, possession, biometrics. `None` without a

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use enrich::{Change, Finding, Library, Places, Refusal, Source, TorRules, address, format};
+use enrich::{Change, Finding, Library, Refusal, Source, SourcePaths, TorRules, address, format};
 use model::Timestamp;
 use tempfile::TempDir;
 
@@ -51,12 +51,12 @@ impl Home {
     }
 
     fn library(&self) -> Library {
-        let places = Places {
+        let paths = SourcePaths {
             exit_lists: Some(self.path("exit-lists")),
             snapshots: Some(self.path("snapshots")),
             anonymous_ip: Some(self.path("databases")),
         };
-        Library::new(places, TorRules::default())
+        Library::new(paths, TorRules::default())
     }
 
     /// What a fresh library says, which is what every other one has to say after a refresh.
@@ -133,12 +133,12 @@ fn what_is_no_list_is_named_once_and_does_no_harm() {
     assert_eq!(
         reasons(&change, &home),
         [
-            ("exit-lists/2016-09-20-13-02-00".into(), Refusal::Cut),
+            ("exit-lists/2016-09-20-13-02-00".into(), Refusal::Truncated),
             ("snapshots/2022-02-28-01-30-06".into(), Refusal::Empty),
             ("snapshots/2022-02-28-02-30-06".into(), Refusal::Html),
             ("snapshots/2022-02-28-03-30-06".into(), Refusal::BadLine),
             ("snapshots/2022-02-28-04-30-06".into(), Refusal::TooFew),
-            ("snapshots/2022-02-28-05-30-06".into(), Refusal::Cut),
+            ("snapshots/2022-02-28-05-30-06".into(), Refusal::Truncated),
             ("databases/a.mmdb".into(), Refusal::BadDatabase),
         ]
     );
@@ -194,7 +194,7 @@ fn a_corrupt_replacement_never_displaces_a_good_list() {
         (b"", Refusal::Empty),
         (b"<html>", Refusal::Html),
         (&addresses(0, 20), Refusal::TooFew),
-        (b"9.9.0.1\n9.9.0.2\n9.9", Refusal::Cut),
+        (b"9.9.0.1\n9.9.0.2\n9.9", Refusal::Truncated),
         (b"\xff", Refusal::NotText),
     ];
     for (bytes, reason) in bad {
@@ -268,8 +268,8 @@ fn a_corrupt_replacement_never_displaces_a_good_database() {
 fn one_database_may_be_named_itself() {
     let mut home = Home::new();
     home.write("databases/anything", REAL_DATABASE);
-    let places = Places::only(Source::AnonymousIp, home.path("databases/anything"));
-    let mut library = Library::new(places, TorRules::default());
+    let paths = SourcePaths::only(Source::AnonymousIp, home.path("databases/anything"));
+    let mut library = Library::new(paths, TorRules::default());
     library.refresh(now()).unwrap();
     assert_eq!(library.history().valid(Source::AnonymousIp), 1);
 }
@@ -294,7 +294,7 @@ fn a_place_that_is_missing_is_an_error_with_its_key_and_changes_nothing() {
     assert_eq!((change.newly_valid, unreadable.unwrap().key), (2, "tor.anonymous_ip"));
     assert_eq!(library.history().valid(Source::Snapshot), 2, "one was removed");
     assert_eq!(library.history().valid(Source::AnonymousIp), databases);
-    let mut nothing = Library::new(Places::default(), TorRules::default());
+    let mut nothing = Library::new(SourcePaths::default(), TorRules::default());
     assert_eq!(nothing.refresh(now()).unwrap(), Change::default());
 }
 
@@ -420,7 +420,7 @@ fn a_member_that_is_refused_later_keeps_what_it_held() {
     let cut = &REAL_EXIT_LIST[..100_000];
     home.write(name, &archive(&[(member, cut), ("2016-09-30-13-02-00", &other)]));
     let change = library.refresh(now()).unwrap();
-    assert_eq!(reasons(&change, &home), [(format!("{name}/{member}"), Refusal::Cut)]);
+    assert_eq!(reasons(&change, &home), [(format!("{name}/{member}"), Refusal::Truncated)]);
     let exit = Finding::Exit(Source::ExitList);
     assert_eq!(find(&library, "162.247.72.201", "2016-09-20T13:02:00Z"), exit);
     // A member that is gone is gone.
@@ -449,7 +449,7 @@ fn an_archive_and_the_same_list_beside_it_say_the_same() {
 #[test]
 fn the_real_snapshots_load() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/snapshots");
-    let mut library = Library::new(Places::only(Source::Snapshot, data), TorRules::default());
+    let mut library = Library::new(SourcePaths::only(Source::Snapshot, data), TorRules::default());
     let change = library.refresh(now()).unwrap();
     assert_eq!((change.newly_valid, change.refused), (4, vec![]));
     assert_eq!(find(&library, "101.3.123.74", "2022-03-01T00:30:05.999999Z"), SEEN);

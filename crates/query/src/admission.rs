@@ -1,8 +1,8 @@
 //! Admission control: the permits and the buffers that requests wait for, all owned by one type.
 //!
-//! Bodies are counted as they arrive, answers until they are sent. When there is no room for a new one, a late holder is
-//! evicted, or one of the client that holds the most. A request waits for its permits behind one request of each other client
-//! at most. The sum of all limits is checked against `limits.max_memory` at start.
+//! Bodies are counted as they arrive, answers until they are sent. If the buffer has no space for another one, a late
+//! holder is evicted, or one of the client that holds the most. A request waits for its permits behind at most one
+//! request of each other client. The sum of all limits is checked against `limits.max_memory` at start.
 
 mod budget;
 mod buffer;
@@ -19,22 +19,22 @@ use crate::access::Client;
 use crate::config::{Limits, QuerySettings};
 
 pub(crate) use self::budget::check;
-pub(crate) use self::buffer::Place;
+pub(crate) use self::buffer::Reservation;
 
 use self::buffer::{Buffer, Holder};
 use self::fair::FairSemaphore;
 
-/// Requests for up to this many publications have their own lane, so that lookups, pages and small lockfiles never wait
-/// behind bulk requests.
-const LOOKUP: u32 = 1_000;
-/// Permits in that lane, in publications.
-const LOOKUPS: u32 = 2_000;
+/// Requests for up to this many publications are lookups. They have their own lane, so that lookups, pages and small
+/// lockfiles never wait behind bulk requests.
+const MAX_LOOKUP: u32 = 1_000;
+/// The permits of the lookups' lane, in publications.
+const LOOKUP_PERMITS: u32 = 2_000;
 /// A document of up to this many bytes is short: short ones are validated one at a time, and so are long ones, so that most clients
 /// never wait behind those that cost much. Only requests with new documents wait here.
 const SHORT_DOCUMENT: usize = 2 * 1_024;
 /// Answers with at least this many values are written one at a time: their length is not known before, and a value may have
 /// a kilobyte.
-const LARGE: u64 = 2_000;
+const LARGE_ANSWER: u64 = 2_000;
 
 /// The resources that all requests share.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub(crate) struct Admission {
 struct Lane {
     all: FairSemaphore,
     scans: FairSemaphore,
-    places: u32,
+    permits: u32,
 }
 
 /// Permits to work on a number of publications. Dropping them releases them.
@@ -80,7 +80,7 @@ pub(crate) struct Permits<'a> {
 struct Sending {
     body: Bytes,
     gauge: IntGauge,
-    _place: Place,
+    _reservation: Reservation,
 }
 
 impl Sending {
@@ -102,22 +102,22 @@ impl Drop for Sending {
 }
 
 impl Lane {
-    fn new(places: u32) -> Self {
-        let scans = FairSemaphore::new(places.div_ceil(2) as usize);
-        Self { all: FairSemaphore::new(places as usize), scans, places }
+    fn new(permits: u32) -> Self {
+        let scans = FairSemaphore::new(permits.div_ceil(2) as usize);
+        Self { all: FairSemaphore::new(permits as usize), scans, permits }
     }
 
     async fn work(&self, client: Client, publications: u32, scans: bool) -> Work<'_> {
-        let places = publications.min(self.places);
+        let permits = publications.min(self.permits);
         let scan = match scans {
-            true => self.scans.acquire_many(client, places.min(self.places.div_ceil(2))).await,
+            true => self.scans.acquire_many(client, permits.min(self.permits.div_ceil(2))).await,
             false => None,
         };
-        Work { permit: self.all.acquire_many(client, places).await, scan }
+        Work { permit: self.all.acquire_many(client, permits).await, scan }
     }
 }
 
-/// How many bytes of written answers may wait for room.
+/// How many bytes of written answers may wait for buffer space.
 const fn max_waiting(max_answer: u64) -> u64 {
     max_answer / 2
 }
@@ -133,7 +133,7 @@ impl Admission {
             waiting: Buffer::new(max_waiting(max_answer.as_u64()), 0),
             short_validations: FairSemaphore::new(1),
             long_validations: FairSemaphore::new(1),
-            lookups: Lane::new(LOOKUPS),
+            lookups: Lane::new(LOOKUP_PERMITS),
             bulk: Lane::new(max_refs_in_progress),
             writing: FairSemaphore::new(1),
             scans: FairSemaphore::new((settings.store.max_connections as usize / 2).max(1)),
@@ -142,9 +142,10 @@ impl Admission {
         }
     }
 
-    /// Registers a body of at most `most` bytes that is about to arrive, with 0 bytes. The place grows with each chunk.
-    pub(crate) fn body(&self, client: Client, most: u64) -> Place {
-        self.bodies.enter(Holder::Body(most), client)
+    /// Registers a body of at most `most` bytes that is about to arrive. Its reservation has 0 bytes, and grows with
+    /// each chunk.
+    pub(crate) fn body(&self, client: Client, most: u64) -> Reservation {
+        self.bodies.register(Holder::Body(most), client)
     }
 
     /// Waits until the answer fits beside the answers that are being sent. `None` if too many bytes wait already.
@@ -155,21 +156,22 @@ impl Admission {
         peer: Option<Peer>,
     ) -> Option<Bytes> {
         let bytes = body.len() as u64;
-        let mut place = self.answers.enter(peer.map_or(Holder::Waiting, Holder::Answer), client);
-        if !place.take(bytes) {
-            let mut waiting = self.waiting.enter(Holder::Waiting, client);
-            if !waiting.take(bytes) {
+        let mut reservation =
+            self.answers.register(peer.map_or(Holder::Pinned, Holder::Answer), client);
+        if !reservation.try_grow(bytes) {
+            let mut waiting = self.waiting.register(Holder::Pinned, client);
+            if !waiting.try_grow(bytes) {
                 return None;
             }
-            // On eviction the connection is cut, so the result is not needed.
-            let _ = place.grow(bytes).await;
+            // On eviction the connection is closed, so the result is not needed.
+            let _ = reservation.grow(bytes).await;
         }
-        let sending = Sending { body, gauge: self.sending.clone(), _place: place };
+        let sending = Sending { body, gauge: self.sending.clone(), _reservation: reservation };
         self.sending.add(sending.bytes());
         Some(Bytes::from_owner(sending))
     }
 
-    /// What this client may wait for.
+    /// The permits that this client may wait for.
     pub(crate) const fn of(&self, client: Client) -> Permits<'_> {
         Permits { admission: self, client }
     }
@@ -179,7 +181,7 @@ impl Admission {
     pub(crate) fn exactly<'a>(&self, mut work: Work<'a>, publications: u64) -> Option<Work<'a>> {
         let wanted = usize::try_from(publications).unwrap_or(usize::MAX);
         let held = work.permit.as_ref().map_or(0, SemaphorePermit::num_permits);
-        if held < wanted.min(self.bulk.places as usize) {
+        if held < wanted.min(self.bulk.permits as usize) {
             return None;
         }
         for permit in [&mut work.permit, &mut work.scan].into_iter().flatten() {
@@ -200,7 +202,7 @@ impl<'a> Permits<'a> {
 
     /// Waits for the permit to write an answer of so many values. A small answer needs none.
     pub(crate) async fn writing(self, values: u64) -> Option<SemaphorePermit<'a>> {
-        if values < LARGE { None } else { self.admission.writing.acquire(self.client).await }
+        if values < LARGE_ANSWER { None } else { self.admission.writing.acquire(self.client).await }
     }
 
     /// Waits for the permit to run a statement that may read many rows. Such statements share half of the connections, so that
@@ -216,11 +218,11 @@ impl<'a> Permits<'a> {
 
     /// Waits for the permits to work on so many publications. `scans`: whether the request reads pages, searches or histories.
     pub(crate) async fn work(self, publications: u64, scans: bool) -> Work<'a> {
-        let places = u32::try_from(publications).unwrap_or(u32::MAX);
-        // A page and a small audit find room beside a listing of many pages.
-        let most = if scans { LOOKUP / 4 } else { LOOKUP };
-        let lane = if places <= most { &self.admission.lookups } else { &self.admission.bulk };
-        lane.work(self.client, places, scans).await
+        let permits = u32::try_from(publications).unwrap_or(u32::MAX);
+        // A listing of many pages leaves permits for a page and for a small audit.
+        let most = if scans { MAX_LOOKUP / 4 } else { MAX_LOOKUP };
+        let lane = if permits <= most { &self.admission.lookups } else { &self.admission.bulk };
+        lane.work(self.client, permits, scans).await
     }
 }
 
@@ -267,7 +269,7 @@ mod tests {
         let all = timeout(second, work(100_000)).await.unwrap();
         let all = admission.exactly(all, 100_000).unwrap();
         assert!(timeout(second, work(1_001)).await.is_err());
-        assert!(timeout(second, work(LOOKUP.into())).await.is_ok(), "another lane");
+        assert!(timeout(second, work(MAX_LOOKUP.into())).await.is_ok(), "another lane");
         // The surplus of an estimate is available to others at once.
         let _less = admission.exactly(all, 1_200).unwrap();
         assert!(timeout(second, work(8_800)).await.is_ok());

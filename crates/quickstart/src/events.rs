@@ -67,7 +67,7 @@ pub(crate) fn key(purl: &str) -> String {
 mod tests {
     use super::*;
     use crate::{releases, stories};
-    use enrich::{Library, Places, Source};
+    use enrich::{Library, Source, SourcePaths};
     use ingester::decode::decode;
     use ingester::{Evaluator, Header, Outcome, Record as KafkaRecord, Settings};
     use model::{Position, Publication, TfaReason, TorReason};
@@ -98,8 +98,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         lists.write(folder.path()).unwrap();
         let settings = Settings::default();
-        let places = Places::only(Source::Snapshot, folder.path().to_owned());
-        let mut library = Library::new(places, settings.tor_rules().unwrap());
+        let paths = SourcePaths::only(Source::Snapshot, folder.path().to_owned());
+        let mut library = Library::new(paths, settings.tor_rules().unwrap());
         library.refresh(releases.last().unwrap().created.after(DAY)).unwrap();
         let evaluator = Evaluator {
             decode: settings.decode_rules(),

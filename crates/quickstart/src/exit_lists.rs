@@ -152,7 +152,7 @@ fn pool(file: &'static str) -> (Vec<&'static str>, Vec<&'static str>) {
 mod tests {
     use super::*;
     use crate::releases;
-    use enrich::{Family, Library, Places, Source, TorRules};
+    use enrich::{Family, Library, Source, SourcePaths, TorRules};
 
     fn lists() -> (Vec<Timestamp>, ExitLists) {
         let acts: Vec<Timestamp> = releases::load().unwrap().iter().map(|r| r.created).collect();
@@ -165,8 +165,8 @@ mod tests {
         let (acts, lists) = lists();
         let folder = tempfile::tempdir().unwrap();
         lists.write(folder.path()).unwrap();
-        let places = Places::only(Source::Snapshot, folder.path().to_owned());
-        let mut library = Library::new(places, TorRules::default());
+        let paths = SourcePaths::only(Source::Snapshot, folder.path().to_owned());
+        let mut library = Library::new(paths, TorRules::default());
         let change = library.refresh(acts.last().unwrap().after(WINDOW)).unwrap();
         assert_eq!(change.refused, []);
         let history = library.history();

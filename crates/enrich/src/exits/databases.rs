@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::Timestamp;
 
 use super::change::Change;
-use super::lists::AHEAD;
+use super::lists::MAX_CLOCK_SKEW;
 use super::version::{State, Version, outdated};
 use super::{Near, any_within};
 use crate::{Database, Family, Refusal, Refused, Source};
@@ -73,7 +73,7 @@ impl DatabaseHistory {
     }
 
     /// Time and origin of the valid databases in `(since, until]` that contain an address.
-    pub(super) fn naming(
+    pub(super) fn containing(
         &self,
         address: IpAddr,
         since: Timestamp,
@@ -98,8 +98,8 @@ impl DatabaseHistory {
         self.entries.sort_by_key(|entry| (entry.database.time(), entry.version.serial));
     }
 
-    /// Evaluates the databases at the clock's time `now`, and drops removed ones. As for lists, drops replaced versions
-    /// if a valid version has taken their place.
+    /// Evaluates the databases at the clock's time `now`, and drops removed ones. Like lists, outdated versions are
+    /// dropped: the newest version is kept, and the newest valid one.
     pub(super) fn finish(
         &mut self,
         now: Timestamp,
@@ -107,7 +107,7 @@ impl DatabaseHistory {
         known: u64,
     ) -> Change {
         let mut change = Change::default();
-        let latest = now.after(AHEAD);
+        let latest = now.after(MAX_CLOCK_SKEW);
         for entry in &mut self.entries {
             let ahead = entry.database.time() > latest;
             let refused = State::Refused(Refusal::AheadOfClock);
@@ -126,7 +126,7 @@ impl DatabaseHistory {
             if version.became_valid() && !known.contains(&(Source::AnonymousIp, time, digest)) {
                 change.has_new(time);
             }
-            change.changed |= version.settle(Source::AnonymousIp, &mut change);
+            change.changed |= version.record_change(Source::AnonymousIp, &mut change);
         }
         if change.changed {
             self.index();

@@ -14,13 +14,13 @@ use super::version::{State, Version, outdated};
 use super::{Near, any_within};
 use crate::{Family, List, Refusal, Refused, Source, TorRules};
 
-/// How long the size of a valid list limits the lists after it (crates/enrich/README.md, Valid lists).
-const MEASURES: Duration = Duration::from_secs(24 * 3_600);
+/// How long the size of a valid list is the reference for later lists (crates/enrich/README.md, Valid lists).
+const REFERENCE_MAX_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// How far a list's time may be ahead of the clock (crates/enrich/README.md, Valid lists).
-pub(super) const AHEAD: Duration = Duration::from_secs(3_600);
+pub(super) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(3_600);
 
-/// The resolution of times.
-const MOMENT: Duration = Duration::from_micros(1);
+/// The resolution of a [`Timestamp`].
+const RESOLUTION: Duration = Duration::from_micros(1);
 
 #[derive(Clone)]
 pub(super) struct ListHistory {
@@ -134,8 +134,8 @@ impl ListHistory {
         self.serial
     }
 
-    /// Drops the lists of the removed origins that were there before the update began, evaluates all lists, and
-    /// rebuilds the changed buckets.
+    /// Drops the lists of the removed origins that existed before the update began, evaluates all lists, and rebuilds
+    /// the changed buckets.
     pub(super) fn finish(
         &mut self,
         rules: &TorRules,
@@ -151,7 +151,7 @@ impl ListHistory {
         self.drop_outdated(rules, now, &mut dirty);
         let mut change = Change::default();
         self.add_new_evidence(rules, &mut change);
-        self.settle(&mut dirty, &mut change);
+        self.collect_changes(&mut dirty, &mut change);
         change.changed = !dirty.is_empty();
         let window = i64::try_from(rules.window.as_micros()).unwrap_or(i64::MAX);
         for key in dirty {
@@ -212,7 +212,7 @@ impl ListHistory {
 
     /// Evaluates every list, in the order of time.
     fn evaluate(&mut self, rules: &TorRules, now: Timestamp) {
-        let mut evaluator = Evaluator { rules, latest: now.after(AHEAD), measure: None };
+        let mut evaluator = Evaluator { rules, latest: now.after(MAX_CLOCK_SKEW), reference: None };
         for bucket in self.buckets.values_mut() {
             let states: Vec<State> = bucket
                 .entries
@@ -252,7 +252,7 @@ impl ListHistory {
                     let address = addresses.get(number as usize).copied().flatten();
                     let is_older = change.oldest_new_evidence.is_none_or(|oldest| seen < oldest);
                     if let Some(address) = address.filter(|_| is_older)
-                        && self.near(address, seen.before(MOMENT), seen, seen) != Near::Before
+                        && self.near(address, seen.before(RESOLUTION), seen, seen) != Near::Before
                     {
                         change.has_new(seen);
                     }
@@ -270,14 +270,14 @@ impl ListHistory {
         Family::ALL.into_iter().filter(move |&family| may_cover(family) && enough[family as usize])
     }
 
-    /// Collects the changes of the evaluation.
-    fn settle(&mut self, dirty: &mut HashSet<i64>, change: &mut Change) {
+    /// Adds the changes of the evaluation to `change`, and the buckets whose evidence changed to `dirty`.
+    fn collect_changes(&mut self, dirty: &mut HashSet<i64>, change: &mut Change) {
         for (&key, bucket) in &mut self.buckets {
             if bucket.entries.iter().all(|Entry { version, .. }| version.state == version.before) {
                 continue;
             }
             for entry in &mut Arc::make_mut(bucket).entries {
-                if entry.version.settle(self.source, change) {
+                if entry.version.record_change(self.source, change) {
                     dirty.insert(key);
                 }
             }
@@ -316,7 +316,7 @@ struct Evaluator<'a> {
     latest: Timestamp,
     /// The time of the newest valid list so far and its number of addresses by family. If several lists have the same
     /// time, the largest number of each family, so that their order does not matter.
-    measure: Option<(Timestamp, [usize; 2])>,
+    reference: Option<(Timestamp, [usize; 2])>,
 }
 
 impl Evaluator<'_> {
@@ -328,7 +328,7 @@ impl Evaluator<'_> {
             let greatest = valid.fold(first.distinct, |[v4, v6], (entry, _)| {
                 [v4.max(entry.distinct[0]), v6.max(entry.distinct[1])]
             });
-            self.measure = Some((first.time, greatest));
+            self.reference = Some((first.time, greatest));
         }
         states
     }
@@ -340,10 +340,10 @@ impl Evaluator<'_> {
         if entry.distinct.iter().sum::<usize>() < self.rules.min_addresses {
             return State::Refused(Refusal::TooFew);
         }
-        let shrunk = self.measure.is_some_and(|(time, measure)| {
-            time >= entry.time.before(MEASURES)
-                && measure.iter().zip(entry.distinct).any(|(&measure, distinct)| {
-                    measure >= self.rules.min_addresses && distinct.saturating_mul(2) < measure
+        let shrunk = self.reference.is_some_and(|(time, reference)| {
+            time >= entry.time.before(REFERENCE_MAX_AGE)
+                && reference.iter().zip(entry.distinct).any(|(&reference, distinct)| {
+                    reference >= self.rules.min_addresses && distinct.saturating_mul(2) < reference
                 })
         });
         if shrunk { State::Refused(Refusal::Shrunk) } else { State::Valid }

@@ -48,7 +48,7 @@ impl ExitHistory {
             }
         }
         let since = at.before(rules.max_age);
-        found.extend(self.databases.naming(address, since, until).map(|(time, origin)| {
+        found.extend(self.databases.containing(address, since, until).map(|(time, origin)| {
             let path = origin.to_path_buf();
             (time, Evidence { time, source: Source::AnonymousIp, path })
         }));

@@ -37,18 +37,19 @@ impl Version {
         self.state == State::Valid
     }
 
-    /// Whether the update removes it: its origin is removed, and it was there before the update began.
+    /// Whether the update removes this version: its origin is removed, and the version existed before the update began.
     pub(super) fn is_removed(&self, removed: &HashSet<PathBuf>, known: u64) -> bool {
         self.serial <= known && removed.contains(&*self.origin)
     }
 
-    /// Whether the update made it valid. Until [`Version::settle`].
+    /// Whether the update made this version valid. After [`Version::record_change`] this is `false`.
     pub(super) fn became_valid(&self) -> bool {
         self.is_valid() && self.before != State::Valid
     }
 
-    /// Adds a change of the state to the changes of the update. Returns whether the evidence has changed.
-    pub(super) fn settle(&mut self, source: Source, change: &mut Change) -> bool {
+    /// Adds a change of the state to the changes of the update, and ends it: the state is now also the state before.
+    /// Returns whether the evidence has changed.
+    pub(super) fn record_change(&mut self, source: Source, change: &mut Change) -> bool {
         if self.state == self.before {
             return false;
         }

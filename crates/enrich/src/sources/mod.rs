@@ -28,7 +28,7 @@ const MAX_DATABASE_BYTES: u64 = 2 << 30;
 
 /// The paths of the sources; `None` = the source is not used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places {
+pub struct SourcePaths {
     /// `tor.exit_lists`: a directory of exit lists, at any depth, and of CollecTor's month archives.
     pub exit_lists: Option<PathBuf>,
     /// `tor.snapshots`: a directory of snapshots, likewise.
@@ -37,17 +37,17 @@ pub struct Places {
     pub anonymous_ip: Option<PathBuf>,
 }
 
-impl Places {
+impl SourcePaths {
     /// A single source, to verify it alone.
     #[must_use]
     pub fn only(source: Source, path: PathBuf) -> Self {
-        let mut places = Self::default();
+        let mut paths = Self::default();
         *match source {
-            Source::ExitList => &mut places.exit_lists,
-            Source::Snapshot => &mut places.snapshots,
-            Source::AnonymousIp => &mut places.anonymous_ip,
+            Source::ExitList => &mut paths.exit_lists,
+            Source::Snapshot => &mut paths.snapshots,
+            Source::AnonymousIp => &mut paths.anonymous_ip,
         } = Some(path);
-        places
+        paths
     }
 
     /// The path of a source.
@@ -88,7 +88,7 @@ struct KnownFile {
 /// verdicts, clone [`Self::history`], which later refreshes do not change.
 #[derive(Debug)]
 pub struct Library {
-    places: Places,
+    paths: SourcePaths,
     history: ExitHistory,
     known: [BTreeMap<Arc<Path>, KnownFile>; 3],
 }
@@ -96,8 +96,8 @@ pub struct Library {
 impl Library {
     /// A library that has read nothing yet; the first [`Self::refresh`] loads everything.
     #[must_use]
-    pub fn new(places: Places, rules: TorRules) -> Self {
-        Self { places, history: ExitHistory::new(rules), known: Default::default() }
+    pub fn new(paths: SourcePaths, rules: TorRules) -> Self {
+        Self { paths, history: ExitHistory::new(rules), known: Default::default() }
     }
 
     /// The history as of the last refresh that succeeded.
@@ -149,7 +149,7 @@ impl Library {
             });
             for (path, stamp) in &files {
                 let before = known.get(path);
-                if before.is_some_and(|before| before.is_still(*stamp)) {
+                if before.is_some_and(|before| before.is_unchanged(*stamp)) {
                     continue;
                 }
                 let Some(read) = read(source, path, *stamp, &mut update) else { continue };
@@ -184,7 +184,7 @@ impl Library {
     }
 
     fn walk(&self, source: Source) -> Result<Vec<Found>, LoadError> {
-        let Some(place) = self.places.of(source) else { return Ok(Vec::new()) };
+        let Some(place) = self.paths.of(source) else { return Ok(Vec::new()) };
         let ending = (source == Source::AnonymousIp).then_some("mmdb");
         walk::files(place, ending).map_err(|error| LoadError {
             key: source.key(),
@@ -196,7 +196,7 @@ impl Library {
 
 impl KnownFile {
     /// Whether the file is unchanged. A file that could not be read counts as changed, so that it is tried again each time.
-    fn is_still(&self, stamp: Stamp) -> bool {
+    fn is_unchanged(&self, stamp: Stamp) -> bool {
         self.stamp == stamp
             && !self.refused.iter().any(|&(_, reason)| reason == Refusal::Unreadable)
     }
@@ -250,7 +250,7 @@ fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> 
                         let name = name.strip_prefix("/").unwrap_or(&name);
                         let origin: Arc<Path> = path.join(name).into();
                         match list {
-                            Ok(list) => known.give(source, &list, origin, update),
+                            Ok(list) => known.add_list(source, &list, origin, update),
                             Err(reason) => known.refused.push((origin, reason)),
                         }
                     }
@@ -260,7 +260,7 @@ fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> 
             .and_then(|bytes| {
                 parse(source, path, stamp.modified(), &bytes).map_err(Failure::Refused)
             })
-            .map(|list| known.give(source, &list, Arc::clone(path), update)),
+            .map(|list| known.add_list(source, &list, Arc::clone(path), update)),
     };
     match result {
         Ok(()) if source == Source::AnonymousIp => known.origins.push(Arc::clone(path)),
@@ -272,7 +272,7 @@ fn read(source: Source, path: &Arc<Path>, stamp: Stamp, update: &mut Update) -> 
 }
 
 impl KnownFile {
-    fn give(&mut self, source: Source, list: &List, origin: Arc<Path>, update: &mut Update) {
+    fn add_list(&mut self, source: Source, list: &List, origin: Arc<Path>, update: &mut Update) {
         self.origins.push(Arc::clone(&origin));
         match source {
             Source::ExitList => update.exit_list(list, origin),

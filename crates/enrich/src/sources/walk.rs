@@ -66,7 +66,7 @@ pub(super) fn files(place: &Path, ending: Option<&str>) -> io::Result<Vec<Found>
     while let Some(directory) = walk.directories.pop() {
         match walk.list(&directory) {
             Err(error) if directory == place => return Err(error),
-            Err(error) => walk.leave_out(directory, &error),
+            Err(error) => walk.skip(directory, &error),
             Ok(()) => {}
         }
     }
@@ -90,13 +90,13 @@ impl Walk<'_> {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let path = entry.path();
-            if is_aside(&entry.file_name().to_string_lossy()) {
+            if is_temporary(&entry.file_name().to_string_lossy()) {
                 continue;
             }
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
                 Err(error) => {
-                    self.leave_out(path, &error);
+                    self.skip(path, &error);
                     continue;
                 }
             };
@@ -111,7 +111,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn leave_out(&mut self, path: PathBuf, error: &io::Error) {
+    fn skip(&mut self, path: PathBuf, error: &io::Error) {
         // What is not found was deleted, or is a dangling link.
         if error.kind() != io::ErrorKind::NotFound {
             self.files.push((path.into(), Stamp::UNREADABLE));
@@ -119,6 +119,6 @@ impl Walk<'_> {
     }
 }
 
-fn is_aside(name: &str) -> bool {
+fn is_temporary(name: &str) -> bool {
     name.starts_with('.') || name.ends_with(".tmp") || name.ends_with(".part")
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
-use enrich::{ExitHistory, Family, Library, Places, Source};
+use enrich::{ExitHistory, Family, Library, Source, SourcePaths};
 use model::Timestamp;
 
 use crate::evidence;
@@ -63,11 +63,11 @@ impl TorCommand {
     /// If a directory cannot be read, or the output cannot be written.
     pub(crate) fn run(&self, settings: &Settings, out: &mut impl Write) -> anyhow::Result<bool> {
         let rules = settings.tor_rules()?;
-        let places = match self {
-            Self::Verify(verify) => Places::only(verify.source.into(), verify.path.clone()),
-            Self::Explain { .. } | Self::Coverage => evidence::places(settings),
+        let paths = match self {
+            Self::Verify(verify) => SourcePaths::only(verify.source.into(), verify.path.clone()),
+            Self::Explain { .. } | Self::Coverage => evidence::source_paths(settings),
         };
-        let mut library = Library::new(places, rules);
+        let mut library = Library::new(paths, rules);
         library.refresh(evidence::now()).context("loading exit lists")?;
         match self {
             Self::Explain { address, at } => {

@@ -43,9 +43,9 @@ impl LiveObserver {
     }
 
     fn count(&self, written: &WrittenBatch) {
-        let WrittenBatch { batch, recorded, took } = written;
+        let WrittenBatch { batch, recorded, duration } = written;
         self.metrics.batch_rows.observe(batch.rows() as f64);
-        self.metrics.store_write_seconds.observe(took.as_secs_f64());
+        self.metrics.store_write_seconds.observe(duration.as_secs_f64());
         let outcomes = [
             ("inserted", recorded.inserted),
             ("updated", recorded.updated),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use enrich::{Change, ExitHistory, Library, Places, Refusal, Refused, Source};
+use enrich::{Change, ExitHistory, Library, Refusal, Refused, Source, SourcePaths};
 use model::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,7 @@ impl EvidenceLoader {
     }
 
     fn new(settings: &Settings, observer: Arc<dyn EvidenceObserver>) -> anyhow::Result<Self> {
-        let library = Library::new(places(settings), settings.tor_rules()?);
+        let library = Library::new(source_paths(settings), settings.tor_rules()?);
         Ok(Self { library, observer, settings: settings.clone(), trouble: None })
     }
 
@@ -210,9 +210,9 @@ pub(crate) async fn watched<T>(refresh: impl Future<Output = T>, mut tell_ages: 
 }
 
 /// The configured places of the sources.
-pub(crate) fn places(settings: &Settings) -> Places {
+pub(crate) fn source_paths(settings: &Settings) -> SourcePaths {
     let configured = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
-    Places {
+    SourcePaths {
         exit_lists: configured(&settings.tor.exit_lists),
         snapshots: configured(&settings.tor.snapshots),
         anonymous_ip: configured(&settings.tor.anonymous_ip),
@@ -221,8 +221,8 @@ pub(crate) fn places(settings: &Settings) -> Places {
 
 /// The sources that are configured.
 pub(crate) fn configured(settings: &Settings) -> impl Iterator<Item = Source> {
-    let places = places(settings);
-    Source::ALL.into_iter().filter(move |source| places.of(*source).is_some())
+    let paths = source_paths(settings);
+    Source::ALL.into_iter().filter(move |source| paths.of(*source).is_some())
 }
 
 #[cfg(test)]

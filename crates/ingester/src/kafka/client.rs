@@ -48,22 +48,22 @@ impl From<KafkaError> for Unanswered {
     }
 }
 
-/// The time limit of the first attempt of a request; each further attempt has twice as long.
-const FIRST_TRY: Duration = Duration::from_secs(1);
+/// The time limit of the first attempt of a request. It doubles with each further attempt.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long librdkafka may take to deliver its messages.
 const LOG_DELIVERY: Duration = Duration::from_millis(100);
 
-/// Repeats a request until the broker answers or `patience` is over. librdkafka delivers its messages about brokers only when it
-/// is polled, and the log should have them while the caller waits. Only for a consumer that has no assignment.
+/// Repeats a request until the broker answers or `timeout` is over. librdkafka delivers its messages about brokers only
+/// when it is polled, and the log should have them while the caller waits. Only for a consumer that has no assignment.
 pub(super) fn ask<T>(
     consumer: &BaseConsumer<ClientCallbacks>,
-    patience: Duration,
-    question: impl Fn(Duration) -> KafkaResult<T>,
+    timeout: Duration,
+    request: impl Fn(Duration) -> KafkaResult<T>,
 ) -> Result<T, Unanswered> {
-    let (deadline, mut time) = (Instant::now() + patience, FIRST_TRY);
+    let (deadline, mut time) = (Instant::now() + timeout, FIRST_TIMEOUT);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let error = match question(time.min(left)) {
+        let error = match request(time.min(left)) {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
@@ -116,8 +116,8 @@ impl ClientContext for ClientCallbacks {
         }
         self.0.last_broker_message.error(&error, reason);
         // Clients are recreated while something is missing, each with errors of its own.
-        let is_news = self.0.errors.is_news(&error);
-        if is_news && config::is_new_line("ERROR", reason, Instant::now()) {
+        let is_new = self.0.errors.is_new(&error);
+        if is_new && config::is_new_line("ERROR", reason, Instant::now()) {
             tracing::warn!(%error, reason, "kafka, outside of the group");
         }
     }

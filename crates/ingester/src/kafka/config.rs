@@ -170,23 +170,23 @@ pub(super) fn is_no_answer(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What was logged within the last minute. librdkafka repeats itself while it recovers.
+/// The lines that were logged within the last minute. librdkafka repeats itself while it recovers.
 #[derive(Debug)]
 struct Recent<T>(Mutex<Vec<(T, Instant)>>);
 
-/// A repeated line is dropped for this time.
-const QUIET: Duration = Duration::from_secs(60);
+/// The shortest time between two logs of the same line.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 impl<T: PartialEq> Recent<T> {
     /// Whether this was not logged within the last minute; it counts as logged from now on.
-    fn is_news(&self, line: T, now: Instant) -> bool {
+    fn is_new(&self, line: T, now: Instant) -> bool {
         let mut logged = self.0.lock();
-        logged.retain(|(_, at)| now.saturating_duration_since(*at) < QUIET);
-        let is_news = logged.iter().all(|(known, _)| *known != line);
-        if is_news {
+        logged.retain(|(_, at)| now.saturating_duration_since(*at) < REPEAT_INTERVAL);
+        let is_new = logged.iter().all(|(known, _)| *known != line);
+        if is_new {
             logged.push((line, now));
         }
-        is_news
+        is_new
     }
 }
 
@@ -203,14 +203,14 @@ impl Default for ErrorFilter {
 impl ErrorFilter {
     /// Whether this error was not logged within the last minute. Always `false` for errors of a broker's
     /// connection, because librdkafka logs those itself.
-    pub(super) fn is_news(&self, error: &KafkaError) -> bool {
+    pub(super) fn is_new(&self, error: &KafkaError) -> bool {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         if is_no_answer(code)
             || matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
         {
             return false;
         }
-        self.0.is_news(code, Instant::now())
+        self.0.is_new(code, Instant::now())
     }
 }
 
@@ -230,8 +230,8 @@ impl LastBrokerMessage {
     /// answer. An error is more precise, so a line counts only if there was no recent message.
     pub(super) fn line(&self, facility: &str, message: &str) {
         let is_of_a_broker = ["FAIL", "REQTMOUT"].contains(&facility);
-        let is_news = self.0.lock().as_ref().is_none_or(|(_, at)| at.elapsed() >= RECENT);
-        if is_of_a_broker && is_news {
+        let is_new = self.0.lock().as_ref().is_none_or(|(_, at)| at.elapsed() >= PRECEDENCE);
+        if is_of_a_broker && is_new {
             // The line begins with the name of a thread.
             self.set(message.split_once("]: ").map_or(message, |(_, words)| words));
         }
@@ -248,7 +248,7 @@ impl LastBrokerMessage {
 }
 
 /// How long a message takes precedence over a line of the log.
-const RECENT: Duration = Duration::from_secs(20);
+const PRECEDENCE: Duration = Duration::from_secs(20);
 
 /// librdkafka's log lines of the last minute, for all clients of the process. Each client writes several lines a second
 /// about a broker that it cannot reach.
@@ -282,7 +282,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Whether no such line was written within the last minute. The time in it ("(after …") is not compared.
 pub(super) fn is_new_line(facility: &str, message: &str, now: Instant) -> bool {
     let what = message.split(" (after ").next().unwrap_or(message);
-    LINES.is_news(format!("{facility} {what}"), now)
+    LINES.is_new(format!("{facility} {what}"), now)
 }
 
 /// Whether an error says that the group refuses the member.

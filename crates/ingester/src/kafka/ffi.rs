@@ -102,15 +102,15 @@ impl Answers {
         Self(unsafe { c::rd_kafka_queue_new(client.native_ptr()) })
     }
 
-    /// Waits up to `patience` for an answer, and reads it. `None`: no answer yet.
+    /// Waits up to `timeout` for an answer, and reads it. `None`: no answer yet.
     fn next<T>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         read: impl FnOnce(*mut c::rd_kafka_event_t) -> T,
     ) -> Option<T> {
         // SAFETY: `self` owns the queue; the event is destroyed here, once, after all data was copied out of it.
         unsafe {
-            let event = c::rd_kafka_queue_poll(self.0, millis(patience));
+            let event = c::rd_kafka_queue_poll(self.0, millis(timeout));
             if event.is_null() {
                 return None;
             }
@@ -128,22 +128,22 @@ impl Drop for Answers {
     }
 }
 
-fn millis(patience: Duration) -> i32 {
-    i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)
+fn millis(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
 }
 
 fn in_time<T>(answer: Option<Result<T, String>>) -> Result<T, String> {
     answer.unwrap_or_else(|| Err("no answer in time".to_owned()))
 }
 
-/// Options of a request that is answered or fails within `patience`.
+/// Options of a request that is answered or fails within `timeout`.
 ///
 /// # Safety
 /// `client` must live. The caller destroys the options.
 unsafe fn options(
     client: *mut c::rd_kafka_t,
     request: c::rd_kafka_admin_op_t,
-    patience: Duration,
+    timeout: Duration,
 ) -> *mut c::rd_kafka_AdminOptions_t {
     let mut reason = [0; 128];
     // SAFETY: the caller guarantees the client; librdkafka writes at most the buffer's length.
@@ -151,7 +151,7 @@ unsafe fn options(
         let options = c::rd_kafka_AdminOptions_new(client, request);
         c::rd_kafka_AdminOptions_set_request_timeout(
             options,
-            millis(patience),
+            millis(timeout),
             reason.as_mut_ptr(),
             reason.len(),
         );
@@ -183,10 +183,10 @@ impl CommitAnswer {
         committed(asked).map(|()| Self(answers))
     }
 
-    /// Waits up to `patience` for the answer. `None`: no answer yet.
-    pub(super) fn get(&self, patience: Duration) -> Option<KafkaResult<()>> {
+    /// Waits up to `timeout` for the answer. `None`: no answer yet.
+    pub(super) fn get(&self, timeout: Duration) -> Option<KafkaResult<()>> {
         // SAFETY: the event lives while it is read.
-        self.0.next(patience, |event| committed(unsafe { c::rd_kafka_event_error(event) }))
+        self.0.next(timeout, |event| committed(unsafe { c::rd_kafka_event_error(event) }))
     }
 }
 
@@ -214,29 +214,29 @@ impl TopicIds {
     /// The topic's id, from a queue of its own: an answer to an earlier request may be about an earlier topic.
     ///
     /// # Errors
-    /// The broker's message, or no answer within `patience`.
+    /// The broker's message, or no answer within `timeout`.
     pub(super) fn of<C: ClientContext>(
         client: &Client<C>,
         topic: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Option<String>, String> {
         let Some(ids) = Self::new(client, topic) else { return Ok(None) };
-        ids.ask(patience);
-        in_time(ids.answer(patience))
+        ids.ask(timeout);
+        in_time(ids.answer(timeout))
     }
 
-    /// Sends a request. It is answered or fails within `patience`.
-    pub(super) fn ask(&self, patience: Duration) {
-        self.send(patience, false);
+    /// Sends a request. It is answered or fails within `timeout`.
+    pub(super) fn ask(&self, timeout: Duration) {
+        self.send(timeout, false);
     }
 
-    fn send(&self, patience: Duration, with_rights: bool) {
+    fn send(&self, timeout: Duration, with_rights: bool) {
         let mut names = [self.topic.as_ptr()];
         // SAFETY: librdkafka copies the names and the options before it returns; both are freed here once.
         unsafe {
             let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
             let describe = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-            let options = options(self.client, describe, patience);
+            let options = options(self.client, describe, timeout);
             let refused = c::rd_kafka_AdminOptions_set_include_authorized_operations(
                 options,
                 i32::from(with_rights),
@@ -250,20 +250,20 @@ impl TopicIds {
         }
     }
 
-    /// Waits up to `patience` for an answer: the id in librdkafka's base64, `None` from a broker without topic ids, or
+    /// Waits up to `timeout` for an answer: the id in librdkafka's base64, `None` from a broker without topic ids, or
     /// the broker's error message. The outer `None`: no answer yet.
-    pub(super) fn answer(&self, patience: Duration) -> Option<Result<Option<String>, String>> {
+    pub(super) fn answer(&self, timeout: Duration) -> Option<Result<Option<String>, String>> {
         // SAFETY: the description is alive while `id_of` runs.
-        self.described(patience, |topic| unsafe { id_of(topic) })
+        self.described(timeout, |topic| unsafe { id_of(topic) })
     }
 
     /// Waits for an answer and reads it. A broker too old for the request counts as one that does not say it.
     fn described<T>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         read: impl Fn(*const c::rd_kafka_TopicDescription_t) -> Option<T>,
     ) -> Option<Result<Option<T>, String>> {
-        self.answers.next(patience, |event| {
+        self.answers.next(timeout, |event| {
             // SAFETY: the event lives while it is read.
             unsafe { description(event) }.map(|topic| topic.and_then(read))
         })
@@ -273,16 +273,16 @@ impl TopicIds {
 /// Whether the user may write to the topic (KIP-430); `None` where the broker does not say it.
 ///
 /// # Errors
-/// The broker's message, or no answer within `patience`.
+/// The broker's message, or no answer within `timeout`.
 pub(super) fn may_write<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Option<bool>, String> {
     let Some(topics) = TopicIds::new(client, topic) else { return Ok(None) };
-    topics.send(patience, true);
+    topics.send(timeout, true);
     // SAFETY: the description is alive while the closure runs; librdkafka gives `count` operations, or a null pointer.
-    let answer = topics.described(patience, |topic| unsafe {
+    let answer = topics.described(timeout, |topic| unsafe {
         let mut count = 0;
         let operations = c::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
         (!operations.is_null()).then(|| {
@@ -365,11 +365,11 @@ pub(crate) struct Group {
 /// Asks the coordinator to describe a group.
 ///
 /// # Errors
-/// The broker's error message, or no answer within `patience`.
+/// The broker's error message, or no answer within `timeout`.
 pub(super) fn describe_group<C: ClientContext>(
     client: &Client<C>,
     group: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Group, String> {
     let name = CString::new(group).map_err(|error| error.to_string())?;
     let (answers, mut names) = (Answers::new(client), [name.as_ptr()]);
@@ -377,12 +377,12 @@ pub(super) fn describe_group<C: ClientContext>(
     // SAFETY: librdkafka copies the names and the options before it returns; the options are destroyed here, once.
     unsafe {
         let describe = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-        let options = options(client, describe, patience);
+        let options = options(client, describe, timeout);
         c::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, answers.0);
         c::rd_kafka_AdminOptions_destroy(options);
     }
     // SAFETY: the event lives while it is read.
-    in_time(answers.next(patience, |event| unsafe { group_of(event) }))
+    in_time(answers.next(timeout, |event| unsafe { group_of(event) }))
 }
 
 /// # Safety

@@ -16,9 +16,10 @@ use super::config;
 use super::ffi::{self, CommitAnswer, Group, TopicIds};
 use crate::settings::Settings;
 
-const QUESTION: Duration = Duration::from_secs(10);
+/// The time limit of a request to the broker.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an ordinary transaction may take.
-const TRANSACTION: Duration = Duration::from_secs(3);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The state of a topic.
 #[derive(Debug, Clone, Default)]
@@ -39,12 +40,12 @@ impl TopicFacts {
     }
 }
 
-/// The result of a test of a right.
+/// The result of the check of a right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Right {
     Given,
     Refused(String),
-    /// The broker does not say it.
+    /// The broker does not tell it.
     Unknown(String),
 }
 
@@ -75,7 +76,7 @@ pub(crate) struct GroupPosition {
     pub(crate) start: i64,
     /// The high watermark: one more than the last offset.
     pub(crate) end: i64,
-    /// The last stable offset: what is behind it waits for the end of a transaction.
+    /// The last stable offset: records after it wait for the end of a transaction.
     pub(crate) stable: i64,
 }
 
@@ -132,13 +133,15 @@ fn ask_all(settings: &Settings) -> anyhow::Result<Inspected> {
     };
     let count = source.as_ref().map_or(0, |source| source.partitions);
     Ok(Inspected {
-        topic_id: TopicIds::of(consumer.client(), &settings.kafka.topic, QUESTION).ok().flatten(),
+        topic_id: TopicIds::of(consumer.client(), &settings.kafka.topic, REQUEST_TIMEOUT)
+            .ok()
+            .flatten(),
         positions: positions(settings, &consumer, count),
         brokers,
         read,
         source,
         group: can_use_group(&consumer, &settings.kafka.topic),
-        members: ffi::describe_group(consumer.client(), &settings.kafka.group, QUESTION),
+        members: ffi::describe_group(consumer.client(), &settings.kafka.group, REQUEST_TIMEOUT),
         dead_letters: facts(&consumer, &settings.kafka.dead_letter_topic),
         write: can_write(&consumer, &settings.kafka.dead_letter_topic),
     })
@@ -163,12 +166,12 @@ fn positions(
     if count > 0 {
         wanted.add_partition_range(topic, 0, count - 1);
     }
-    let answer = ask(consumer, QUESTION, |time| consumer.committed_offsets(wanted.clone(), time));
+    let answer =
+        ask(consumer, REQUEST_TIMEOUT, |time| consumer.committed_offsets(wanted.clone(), time));
     let answer = answer.map_err(|error| error.to_string())?;
     let bounds = |consumer: &BaseConsumer<ClientCallbacks>, partition| {
-        let asked =
-            ask(consumer, QUESTION, |time| consumer.fetch_watermarks(topic, partition, time));
-        asked.map_err(|error| error.to_string())
+        let request = |time| consumer.fetch_watermarks(topic, partition, time);
+        ask(consumer, REQUEST_TIMEOUT, request).map_err(|error| error.to_string())
     };
     // All ends before the first stable offset: records that come in between must not pass for those of a transaction.
     let mut positions = Vec::new();
@@ -184,7 +187,7 @@ fn positions(
         positions.push(GroupPosition { partition, committed, has_account, start, end, stable: 0 });
     }
     // A transaction that is not left open ends soon.
-    let deadline = Instant::now() + TRANSACTION;
+    let deadline = Instant::now() + TRANSACTION_TIMEOUT;
     for position in &mut positions {
         position.stable = bounds(consumer, position.partition)?.1;
         while position.stable < position.end && Instant::now() < deadline {
@@ -218,7 +221,7 @@ pub(super) fn no_leader(topic: &str, partitions: &[i32]) -> String {
 }
 
 fn metadata(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Result<Metadata, Unanswered> {
-    ask(consumer, QUESTION, |time| consumer.fetch_metadata(Some(topic), time))
+    ask(consumer, REQUEST_TIMEOUT, |time| consumer.fetch_metadata(Some(topic), time))
 }
 
 fn facts(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Result<TopicFacts, String> {
@@ -227,8 +230,8 @@ fn facts(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Result<TopicF
     if let Some(error) = found.error() {
         return Err(RDKafkaErrorCode::from(error).to_string());
     }
-    if let Some(words) = without_leader(found, |_| true) {
-        return Err(words);
+    if let Some(message) = without_leader(found, |_| true) {
+        return Err(message);
     }
     let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min();
     Ok(TopicFacts {
@@ -246,19 +249,19 @@ fn can_read(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Right {
     if let Err(error) = assigned {
         return Right::Refused(error.to_string());
     }
-    let deadline = Instant::now() + QUESTION;
-    let mut words = format!("no answer to a fetch within {QUESTION:?}");
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    let mut message = format!("no answer to a fetch within {REQUEST_TIMEOUT:?}");
     loop {
         match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
             Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => return Right::Given,
             Some(Err(error)) => {
                 let is_missing = error.rdkafka_error_code().is_some_and(config::is_no_topic);
-                words = consumer.context().text_of(&error);
+                message = consumer.context().text_of(&error);
                 if is_missing || is_refused(&error, RDKafkaErrorCode::TopicAuthorizationFailed) {
-                    return Right::Refused(words);
+                    return Right::Refused(message);
                 }
             }
-            None => return Right::Refused(words),
+            None => return Right::Refused(message),
         }
     }
 }
@@ -268,22 +271,23 @@ fn can_read(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Right {
 fn can_use_group(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Right {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, 0);
-    let answer = ask(consumer, QUESTION, |time| consumer.committed_offsets(asked.clone(), time));
+    let answer =
+        ask(consumer, REQUEST_TIMEOUT, |time| consumer.committed_offsets(asked.clone(), time));
     match answer {
-        // That is the topic's right, which is a finding of its own.
+        // The right to read the topic is reported separately.
         Err(error) if error.code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {}
         Err(error) => return Right::Refused(error.to_string()),
         Ok(_) => {}
     }
-    let nowhere = config::place(topic, i32::MAX, Offset::Offset(0));
-    let asked = nowhere.and_then(|nowhere| CommitAnswer::ask(consumer.client(), &nowhere));
-    match asked.map(|answer| answer.get(QUESTION)) {
+    let absent = config::place(topic, i32::MAX, Offset::Offset(0));
+    let asked = absent.and_then(|absent| CommitAnswer::ask(consumer.client(), &absent));
+    match asked.map(|answer| answer.get(REQUEST_TIMEOUT)) {
         Ok(Some(Err(error))) | Err(error)
             if is_refused(&error, RDKafkaErrorCode::GroupAuthorizationFailed) =>
         {
             Right::Refused(error.to_string())
         }
-        Ok(None) => Right::Refused(format!("no answer to a commit within {QUESTION:?}")),
+        Ok(None) => Right::Refused(format!("no answer to a commit within {REQUEST_TIMEOUT:?}")),
         _ => Right::Given,
     }
 }
@@ -302,7 +306,7 @@ pub(super) async fn config(
     admin: &AdminClient<ClientCallbacks>,
     topic: &str,
 ) -> Result<BTreeMap<String, String>, String> {
-    let options = AdminOptions::new().request_timeout(Some(QUESTION));
+    let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
     let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
     let context = admin.inner().context();
     let described = described.map_err(|error| context.text_of(&error))?.into_iter().next();
@@ -311,9 +315,9 @@ pub(super) async fn config(
     Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
-/// Asks the broker for the user's rights (KIP-430). A letter that is sent to try it would stay.
+/// Asks the broker for the user's rights (KIP-430). A test letter would stay in the topic.
 fn can_write(consumer: &BaseConsumer<ClientCallbacks>, topic: &str) -> Right {
-    match ffi::may_write(consumer.client(), topic, QUESTION) {
+    match ffi::may_write(consumer.client(), topic, REQUEST_TIMEOUT) {
         Ok(Some(true)) => Right::Given,
         Ok(Some(false)) => Right::Refused(
             KafkaError::MessageProduction(RDKafkaErrorCode::TopicAuthorizationFailed).to_string(),
@@ -349,10 +353,12 @@ mod tests {
             let (consumer, topic) = (consumer.clone(), topic.clone());
             tokio::task::spawn_blocking(move || can_use_group(&consumer, &topic))
         };
-        eventually("a coordinator", QUESTION * 6, async || ask().await.unwrap() == Right::Given)
-            .await;
+        eventually("a coordinator", REQUEST_TIMEOUT * 6, async || {
+            ask().await.unwrap() == Right::Given
+        })
+        .await;
         proxy.set(NetworkFault::RequestsLost(OFFSET_COMMIT));
-        let right = tokio::time::timeout(QUESTION * 2, ask()).await.unwrap().unwrap();
+        let right = tokio::time::timeout(REQUEST_TIMEOUT * 2, ask()).await.unwrap().unwrap();
         // Closing a consumer waits for the answer, too.
         proxy.set(NetworkFault::None);
         assert!(matches!(&right, Right::Refused(words) if words.contains("commit")), "{right:?}");

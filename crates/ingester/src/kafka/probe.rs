@@ -14,8 +14,8 @@ use super::damage::is_unreadable;
 use super::{config, inspect};
 
 /// The time limit of one attempt.
-const TRY: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(100);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A consumer that searches for the next readable offset of a partition.
 pub(super) struct Probe {
@@ -26,14 +26,14 @@ pub(super) struct Probe {
 /// The offsets of a batch that cannot be read.
 pub(super) struct Unreadable {
     pub(super) partition: i32,
-    /// Up to where the partition is read. What lies between it and the batch is no record, such as a transaction's end.
+    /// The next offset to read. The offsets between it and the batch have no record: for example a transaction's end.
     pub(super) next: i64,
     pub(super) offsets: Range<i64>,
 }
 
 impl Probe {
-    /// Opens a probe; `config` has the settings of `inspect::probe`. It reads open transactions too: behind the last stable offset
-    /// it would get neither a record nor an end.
+    /// Opens a probe; `config` has the settings of `inspect::probe`. The probe reads open transactions too: otherwise
+    /// it would get neither a record nor an end after the last stable offset.
     pub(super) fn open(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
         Ok(Self { consumer: inspect::uncommitted(config)?, topic: topic.to_owned() })
     }
@@ -43,7 +43,7 @@ impl Probe {
     /// before each attempt.
     ///
     /// # Errors
-    /// Where it was not found, and a partition did not answer.
+    /// If the batch was not found and a partition did not answer.
     pub(super) fn find(
         &self,
         batch: i64,
@@ -105,17 +105,18 @@ impl Probe {
     /// be read.
     ///
     /// # Errors
-    /// No answer within [`TRY`], for one.
+    /// For example no answer within [`ATTEMPT_TIMEOUT`].
     fn first(&self, partition: i32, offset: i64) -> KafkaResult<Option<i64>> {
         self.consumer.assign(&config::place(&self.topic, partition, Offset::Offset(offset))?)?;
-        let deadline = Instant::now() + TRY;
+        let deadline = Instant::now() + ATTEMPT_TIMEOUT;
         while Instant::now() < deadline {
-            match self.consumer.poll(POLL) {
+            match self.consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(message)) => return Ok(Some(message.offset())),
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Some(offset)),
                 // After the end there is nothing that could be damaged.
                 Some(Err(error)) if config::is_out_of_range(&error) => {
-                    let (_, high) = self.consumer.fetch_watermarks(&self.topic, partition, TRY)?;
+                    let (_, high) =
+                        self.consumer.fetch_watermarks(&self.topic, partition, ATTEMPT_TIMEOUT)?;
                     return Ok(Some(high.min(offset)));
                 }
                 Some(Err(error)) if is_unreadable(&error) => return Ok(None),

@@ -30,15 +30,17 @@ use crate::settings::Settings;
 
 mod reading;
 
-/// The time limit of a request about offsets.
-const QUESTION: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(100);
-/// How long [`read_since`] waits for a partition whose leader went away, before the caller tries again without it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit of a request to the broker.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a poll waits for a record.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long [`read_since`] waits for the next record, for example of a partition without a leader. After that the
+/// caller tries again without such partitions.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The buffer of [`read_since`], which is small because it runs beside live ingest.
 pub(crate) const BACKGROUND_KIB: u64 = 4_096;
 /// The limits of the sample for an estimate: time and records.
-const SAMPLE: Duration = Duration::from_secs(3);
+const SAMPLE_TIMEOUT: Duration = Duration::from_secs(3);
 const SAMPLE_RECORDS: u64 = 200;
 /// Chunks a second under a rate limit, so that a slow replay reads steadily.
 const CHUNKS_PER_SECOND: u64 = 10;
@@ -150,8 +152,8 @@ impl RangeReader {
     /// An error of the broker; a partition in `asked` that does not exist; a partition without a leader.
     pub(crate) fn partitions(&self, topic: &str, asked: &[i32]) -> anyhow::Result<Vec<i32>> {
         let asking = || format!("asking about topic {topic}");
-        let question = |time| self.consumer.fetch_metadata(Some(topic), time);
-        let metadata = ask(&self.consumer, QUESTION, question).with_context(asking)?;
+        let request = |time| self.consumer.fetch_metadata(Some(topic), time);
+        let metadata = ask(&self.consumer, REQUEST_TIMEOUT, request).with_context(asking)?;
         let found = metadata.topics().first().context("no answer about the topic")?;
         if let Some(error) = found.error() {
             bail!("{}: {}", asking(), RDKafkaErrorCode::from(error));
@@ -161,8 +163,8 @@ impl RangeReader {
             ensure!(there.contains(partition), "topic {topic} has no partition {partition}");
         }
         let is_wanted = |partition: &i32| asked.is_empty() || asked.contains(partition);
-        if let Some(words) = inspect::without_leader(found, is_wanted) {
-            bail!(words);
+        if let Some(message) = inspect::without_leader(found, is_wanted) {
+            bail!(message);
         }
         let mut wanted: Vec<i32> = there.into_iter().filter(is_wanted).collect();
         wanted.sort_unstable();
@@ -175,34 +177,34 @@ impl RangeReader {
     /// An error of the broker; a partition without a leader; with [`config::is_no_topic`], a partition that does not exist.
     pub(crate) fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), Unanswered> {
         let consumer = &self.consumer;
-        let question = |time| consumer.fetch_watermarks(topic, partition, time);
-        let error = match ask(consumer, QUESTION, question) {
+        let request = |time| consumer.fetch_watermarks(topic, partition, time);
+        let error = match ask(consumer, REQUEST_TIMEOUT, request) {
             Err(error) if error.code().is_some_and(config::is_no_topic) => error,
             answer => return answer,
         };
         if is_gone(consumer, topic, partition)? {
             return Err(error);
         }
-        let words = inspect::no_leader(topic, &[partition]);
-        Err(Unanswered::new(words, RDKafkaErrorCode::LeaderNotAvailable))
+        let message = inspect::no_leader(topic, &[partition]);
+        Err(Unanswered::new(message, RDKafkaErrorCode::LeaderNotAvailable))
     }
 
-    /// One more than the last offset of each of these partitions, also where that is behind an open transaction.
+    /// One more than the last offset of each of these partitions, including offsets of open transactions.
     ///
     /// # Errors
     /// As [`Self::bounds`].
     pub(crate) fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i64>, Unanswered> {
         let all = inspect::uncommitted(&self.probe)?;
         let end = |&partition| {
-            let question = |time| all.fetch_watermarks(topic, partition, time);
-            Ok(ask(&all, QUESTION, question)?.1)
+            let request = |time| all.fetch_watermarks(topic, partition, time);
+            Ok(ask(&all, REQUEST_TIMEOUT, request)?.1)
         };
         partitions.iter().map(end).collect()
     }
 
-    /// The topic's id; `None` where the broker does not say it.
+    /// The topic's id; `None` where the broker does not tell it.
     pub(crate) fn topic_id(&self, topic: &str) -> Option<String> {
-        TopicIds::of(self.consumer.client(), topic, QUESTION).ok().flatten()
+        TopicIds::of(self.consumer.client(), topic, REQUEST_TIMEOUT).ok().flatten()
     }
 
     /// The ranges between two bounds, both inclusive, within the log's present bounds.
@@ -250,9 +252,9 @@ impl RangeReader {
         millis: i64,
     ) -> Result<Option<i64>, Unanswered> {
         let since = |millis: i64| {
-            let question = config::place(topic, partition, Offset::Offset(millis))?;
-            let times = |time| self.consumer.offsets_for_times(question.clone(), time);
-            let answer = ask(&self.consumer, QUESTION, times)?;
+            let request = config::place(topic, partition, Offset::Offset(millis))?;
+            let times = |time| self.consumer.offsets_for_times(request.clone(), time);
+            let answer = ask(&self.consumer, REQUEST_TIMEOUT, times)?;
             let offset = |offset| match offset {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
@@ -272,10 +274,10 @@ impl RangeReader {
     pub(crate) fn sample(&self, ranges: &OffsetRanges) -> KafkaResult<Option<u64>> {
         self.consumer.assign(&ranges.assignment()?)?;
         let mut arena = RecordArena::new(ranges.topic.as_str().into());
-        let deadline = Instant::now() + SAMPLE;
+        let deadline = Instant::now() + SAMPLE_TIMEOUT;
         let (mut records, mut bytes) = (0, 0);
         while records < SAMPLE_RECORDS && Instant::now() < deadline {
-            match self.consumer.poll(POLL) {
+            match self.consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(message)) => {
                     records += 1;
                     bytes += arena.copy(&message).wire_size() as u64;
@@ -304,9 +306,9 @@ impl RangeReader {
         }
         self.consumer.assign(&config::place(topic, partition, Offset::Offset(offset))?)?;
         let mut arena = RecordArena::new(topic.into());
-        let deadline = Instant::now() + QUESTION;
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
         while Instant::now() < deadline {
-            match self.consumer.poll(POLL) {
+            match self.consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(message)) => {
                     return Ok((message.offset() == offset).then(|| arena.copy(&message)));
                 }
@@ -376,7 +378,7 @@ pub(crate) struct ReadOptions {
     /// Offsets of the range that were deleted before they were read, or are in a batch that cannot be read.
     pub(crate) gone: Arc<Mutex<Gone>>,
     /// How long the reader waits for the next record; `None`: without a limit.
-    pub(crate) patience: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
 }
 
 impl ReadOptions {
@@ -391,7 +393,7 @@ impl ReadOptions {
         std::mem::take(&mut *self.gone.lock())
     }
 
-    fn lose(&self, partition: i32, offsets: Range<i64>) {
+    fn add_gone(&self, partition: i32, offsets: Range<i64>) {
         self.gone.lock().push((partition, offsets));
     }
 
@@ -406,7 +408,7 @@ impl ReadOptions {
     /// Blocks this thread in small steps, so that it notices a stop soon.
     pub(crate) fn wait(until: Instant, stop: &CancellationToken) {
         while Instant::now() < until && !stop.is_cancelled() {
-            std::thread::sleep(until.saturating_duration_since(Instant::now()).min(POLL));
+            std::thread::sleep(until.saturating_duration_since(Instant::now()).min(POLL_TIMEOUT));
         }
     }
 }
@@ -427,7 +429,7 @@ pub(crate) fn read_since(
     let topic = settings.kafka.topic.clone();
     let start = Bound::Time(start.as_micros().div_euclid(1_000).max(0));
     let ranges = move |reader: &RangeReader| {
-        let metadata = reader.consumer.fetch_metadata(Some(&topic), QUESTION)?;
+        let metadata = reader.consumer.fetch_metadata(Some(&topic), REQUEST_TIMEOUT)?;
         let missing = metadata.topics().iter().flat_map(inspect::leaderless).collect::<Vec<_>>();
         let (missing, led): (Vec<i32>, Vec<i32>) =
             partitions.into_iter().partition(|partition| missing.contains(partition));
@@ -436,18 +438,18 @@ pub(crate) fn read_since(
         // All records after the first are read, whatever their timestamps.
         Ok(OffsetRanges { not_before: None, ..ranges })
     };
-    let limit = ReadOptions { patience: Some(PATIENCE), ..ReadOptions::default() };
+    let limit = ReadOptions { idle_timeout: Some(IDLE_TIMEOUT), ..ReadOptions::default() };
     reader.read_found(ranges, limit, stop)
 }
 
-/// Whether the topic or the partition does not exist. librdkafka calls a partition without a leader unknown too, by the
-/// metadata that it asked for last.
+/// Whether the topic or the partition does not exist. This asks the broker, because librdkafka also calls a partition
+/// without a leader unknown.
 fn is_gone(
     consumer: &BaseConsumer<ClientCallbacks>,
     topic: &str,
     partition: i32,
 ) -> KafkaResult<bool> {
-    let metadata = consumer.fetch_metadata(Some(topic), QUESTION)?;
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
     let is_there = |found: &MetadataTopic| {
         let is_unknown = found.error().is_some_and(|error| config::is_no_topic(error.into()));
         !is_unknown && found.partitions().iter().any(|there| there.id() == partition)
@@ -484,7 +486,7 @@ mod tests {
         settings.kafka.brokers = cluster.bootstrap_servers();
         let producer: FutureProducer = config::producer(&settings).create().unwrap();
         let record: FutureRecord<'_, (), str> = FutureRecord::to("t").payload("x");
-        producer.send(record, QUESTION).await.unwrap();
+        producer.send(record, REQUEST_TIMEOUT).await.unwrap();
         settings
     }
 
@@ -528,7 +530,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_alone_are_waited_for_no_longer_than_the_patience() {
+    async fn errors_alone_are_waited_for_no_longer_than_the_idle_timeout() {
         let cluster = MockCluster::new(1).unwrap();
         let settings = scene(&cluster).await;
         let fails = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 1_000];
@@ -538,10 +540,11 @@ mod tests {
             partitions: vec![PartitionRange { partition: 0, first: 0, end: 1 }],
             ..OffsetRanges::default()
         };
-        let patience = Some(Duration::from_secs(2));
-        let limit = ReadOptions { patience, ..ReadOptions::default() };
+        let idle_timeout = Some(Duration::from_secs(2));
+        let limit = ReadOptions { idle_timeout, ..ReadOptions::default() };
         let mut events = reader(&settings).read(ranges, limit, CancellationToken::new()).unwrap();
-        let end = tokio::time::timeout(QUESTION, events.recv()).await.expect("an end in time");
+        let end =
+            tokio::time::timeout(REQUEST_TIMEOUT, events.recv()).await.expect("an end in time");
         let Some(SourceEvent::Failed(SourceError::Range(error))) = end else { panic!("{end:?}") };
         assert!(error.contains("nothing has come for"), "{error}");
     }

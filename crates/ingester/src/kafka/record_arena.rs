@@ -13,7 +13,7 @@ use crate::record::{Header, Record};
 /// took longer than the copy. A block holds about a hundred usual records, so that one record keeps little memory.
 const BLOCK_BYTES: usize = 64 * 1024;
 /// The largest number of header names that are kept. Producers use fewer; more can only come from a hostile one.
-const NAMES: usize = 16;
+const MAX_HEADER_NAMES: usize = 16;
 
 /// Copies the records of one topic.
 pub(super) struct RecordArena {
@@ -58,7 +58,7 @@ impl RecordArena {
             return known.clone();
         }
         let name: Arc<str> = name.into();
-        if self.names.len() < NAMES {
+        if self.names.len() < MAX_HEADER_NAMES {
             self.names.push(name.clone());
         }
         name

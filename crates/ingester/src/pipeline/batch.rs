@@ -42,7 +42,7 @@ pub(crate) struct WrittenBatch {
     /// The store's counts.
     pub(crate) recorded: Recorded,
     /// The time from the first try to the last acknowledgement.
-    pub(crate) took: Duration,
+    pub(crate) duration: Duration,
 }
 
 impl Batch {

@@ -124,16 +124,16 @@ impl Ingest {
     /// counted as done.
     pub(crate) fn start(self, source: mpsc::Receiver<SourceEvent>) -> Result<Running, IngestError> {
         let runtime = Handle::current();
-        let (mut over, running) = oneshot::channel();
+        let (mut result_sender, running) = oneshot::channel();
         std::thread::Builder::new().name("ingest".into()).spawn(move || {
             runtime.block_on(async {
                 let result = tokio::select! {
                     biased;
-                    () = over.closed() => return,
+                    () = result_sender.closed() => return,
                     result = self.run(source) => result,
                 };
                 // The caller may have dropped the future at this moment.
-                let _ = over.send(result);
+                let _ = result_sender.send(result);
             });
         })?;
         Ok(Running(running))
@@ -149,13 +149,13 @@ impl Ingest {
     ) -> Result<(), IngestError> {
         let mut flow = Flow::new(self);
         loop {
-            let (due, takes_more) = (flow.due(), flow.takes_more());
+            let (due, has_capacity) = (flow.due(), flow.has_capacity());
             let lingered = tokio::time::sleep_until(due.unwrap_or_else(Instant::now));
             tokio::select! {
                 biased;
                 written = flow.first_written(), if !flow.writes.is_empty() => flow.finish(&written??),
                 () = lingered, if due.is_some() => flow.send(),
-                event = source.recv(), if takes_more => match event {
+                event = source.recv(), if has_capacity => match event {
                     Some(SourceEvent::Records(chunk)) => flow.add(chunk),
                     Some(SourceEvent::Revoking { done }) => {
                         flow.drain().await?;
@@ -184,7 +184,7 @@ struct Flow {
     writes: VecDeque<Write>,
     /// The bytes that the writes hold.
     bytes: usize,
-    /// The observer has seen the last record to take.
+    /// The observer has reported that the last record was taken: later ones are dropped.
     is_halted: bool,
 }
 
@@ -206,8 +206,9 @@ impl Flow {
         self.writes.len() < self.ingest.limits.in_flight
     }
 
-    /// While all writers are busy the batch still fills. Reading stops when it is full or too much is buffered.
-    fn takes_more(&self) -> bool {
+    /// Whether the loop takes more records. While all writers are busy the batch still fills. Reading stops when the
+    /// batch is full or too much is buffered.
+    fn has_capacity(&self) -> bool {
         (self.may_send() || !self.is_full())
             && self.bytes + self.batch.bytes < self.ingest.limits.max_buffered_bytes
     }
@@ -260,12 +261,12 @@ impl Flow {
         self.writes.push_back((tokio::spawn(async move { writer.write(batch).await }), bytes));
     }
 
-    /// Takes in the result of the oldest write.
+    /// Finishes the oldest write: frees its memory, and reports its result to the evidence and the observer.
     fn finish(&mut self, written: &WrittenBatch) {
         if let Some((_, bytes)) = self.writes.pop_front() {
             self.bytes -= bytes;
         }
-        // Before the observer, whose offsets are committed with the fingerprint of the evidence.
+        // The evidence comes before the observer, because the observer's offsets are committed with its fingerprint.
         self.ingest.evidence.written_with(&written.batch.history);
         self.ingest.observer.written(written);
     }

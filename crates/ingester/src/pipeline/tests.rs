@@ -31,27 +31,27 @@ const LIMITS: BatchLimits = BatchLimits {
 
 /// A log of the calls, in order.
 #[derive(Clone, Default)]
-struct Story(Arc<Mutex<Vec<String>>>);
+struct Calls(Arc<Mutex<Vec<String>>>);
 
-impl Story {
-    fn tell(&self, what: impl Into<String>) {
+impl Calls {
+    fn push(&self, what: impl Into<String>) {
         self.0.lock().push(what.into());
     }
 
-    fn told(&self) -> Vec<String> {
+    fn list(&self) -> Vec<String> {
         self.0.lock().clone()
     }
 
     /// The rest of each line that begins with this word.
     fn of(&self, word: &str) -> Vec<String> {
         let rest = |line: &String| line.strip_prefix(word).map(|rest| rest.trim().to_owned());
-        self.told().iter().filter_map(rest).collect()
+        self.list().iter().filter_map(rest).collect()
     }
 }
 
 /// Logs each batch by its offsets; ends at record number `last`.
 struct Observer {
-    story: Story,
+    calls: Calls,
     last: Option<u64>,
     evaluated: u64,
 }
@@ -67,11 +67,11 @@ impl BatchObserver for Observer {
     }
 
     fn sent(&mut self, batch: &Batch) {
-        self.story.tell(format!("sent {}", next(batch)));
+        self.calls.push(format!("sent {}", next(batch)));
     }
 
     fn written(&mut self, written: &WrittenBatch) {
-        self.story.tell(format!("written {}", next(&written.batch)));
+        self.calls.push(format!("written {}", next(&written.batch)));
     }
 }
 
@@ -82,30 +82,30 @@ fn next(batch: &Batch) -> String {
     next.collect::<Vec<_>>().join(" ")
 }
 
-impl DeliveryObserver for Story {
+impl DeliveryObserver for Calls {
     fn waiting(&self, _: &Undelivered) {
-        self.tell("waiting");
+        self.push("waiting");
     }
 
     fn recovered(&self) {
-        self.tell("recovered");
+        self.push("recovered");
     }
 }
 
-impl WaitObserver for Story {
+impl WaitObserver for Calls {
     fn waiting(&self, cause: WaitCause, _: &Error) {
-        self.tell(format!("waiting {cause:?}"));
+        self.push(format!("waiting {cause:?}"));
     }
 
     fn recovered(&self, cause: WaitCause) {
-        self.tell(format!("recovered {cause:?}"));
+        self.push(format!("recovered {cause:?}"));
     }
 }
 
 /// A table with a script: the duration of each write, in the order in which they begin, and its result.
 #[derive(Default)]
 struct Table {
-    story: Story,
+    calls: Calls,
     script: Mutex<VecDeque<(u64, Result<(), Error>)>>,
     /// A row with this name is refused for its data.
     refused: Option<&'static str>,
@@ -115,9 +115,9 @@ struct Table {
 
 impl Table {
     /// Each write takes this many milliseconds.
-    fn taking(story: &Story, takes: &[u64]) -> Self {
+    fn taking(calls: &Calls, takes: &[u64]) -> Self {
         let script = takes.iter().map(|&takes| (takes, Ok(()))).collect();
-        Self { story: story.clone(), script: Mutex::new(script), ..Self::default() }
+        Self { calls: calls.clone(), script: Mutex::new(script), ..Self::default() }
     }
 
     async fn write_once(&self, rows: &[Publication]) -> Result<Recorded, Error> {
@@ -134,7 +134,7 @@ impl Table {
         if names.iter().any(|name| Some(*name) == self.refused) {
             return Err(Error::Data("violates a constraint".into()));
         }
-        self.story.tell(format!("rows {}", names.join(" ")));
+        self.calls.push(format!("rows {}", names.join(" ")));
         Ok(Recorded { inserted: rows.len() as u64, ..Recorded::default() })
     }
 }
@@ -164,7 +164,7 @@ impl PublicationWriter for Table {
 
 /// A dead-letter topic that does not acknowledge the first few letters, and takes its time for each.
 struct Topic {
-    story: Story,
+    calls: Calls,
     unacknowledged: Mutex<u32>,
     takes: Duration,
 }
@@ -179,7 +179,7 @@ impl DeadLetters for Topic {
             let (position, reason) = (record.position.clone(), "no answer".to_owned());
             return Err(Undelivered { position, reason });
         }
-        self.story.tell(format!("dead {} {}", record.position.offset, rejection.code.as_str()));
+        self.calls.push(format!("dead {} {}", record.position.offset, rejection.code.as_str()));
         Ok(())
     }
 }
@@ -221,25 +221,25 @@ pub(crate) fn row(offset: i64) -> Outcome {
 
 /// Writes rows, and dead letters to a topic that does not acknowledge the first few.
 fn writer(
-    story: &Story,
+    calls: &Calls,
     rows: Arc<dyn RowStore>,
     unacknowledged: u32,
     takes: Duration,
 ) -> Arc<Writer> {
     let unacknowledged = Mutex::new(unacknowledged);
-    let topic = Topic { story: story.clone(), unacknowledged, takes };
-    let dead_letters = Some(Delivery { topic: Box::new(topic), observer: Arc::new(story.clone()) });
+    let topic = Topic { calls: calls.clone(), unacknowledged, takes };
+    let dead_letters = Some(Delivery { topic: Box::new(topic), observer: Arc::new(calls.clone()) });
     Arc::new(Writer { rows, dead_letters })
 }
 
 /// The loop on a table, with a dead-letter topic that acknowledges.
-fn ingest(story: &Story, rows: Arc<dyn RowStore>) -> Ingest {
+fn ingest(calls: &Calls, rows: Arc<dyn RowStore>) -> Ingest {
     let history = Arc::new(ExitHistory::new(TorRules::default()));
     Ingest {
         evaluator: evaluator(history.clone()),
         evidence: Box::new(history),
-        writer: writer(story, rows, 0, Duration::ZERO),
-        observer: Box::new(Observer { story: story.clone(), last: None, evaluated: 0 }),
+        writer: writer(calls, rows, 0, Duration::ZERO),
+        observer: Box::new(Observer { calls: calls.clone(), last: None, evaluated: 0 }),
         limits: LIMITS,
     }
 }
@@ -259,22 +259,22 @@ async fn run(
 
 #[tokio::test(start_paused = true)]
 async fn batches_are_written_at_once_and_told_in_order() {
-    let story = Story::default();
-    let table = Arc::new(Table::taking(&story, &[30, 10, 20, 1]));
+    let calls = Calls::default();
+    let table = Arc::new(Table::taking(&calls, &[30, 10, 20, 1]));
     let events = [chunk(1, (0..8).map(record)), SourceEvent::Ended];
-    run(ingest(&story, table.clone()), events).await.unwrap();
-    assert_eq!(story.of("rows"), ["p2 p3", "p4 p5", "p0 p1", "p6 p7"]);
-    assert_eq!(story.of("written"), ["0@2 of 1", "0@4 of 1", "0@6 of 1", "0@8 of 1"]);
-    let told = story.told();
-    let place = |line: &str| told.iter().position(|told| told == line).unwrap();
-    assert!(place("rows p0 p1") < place("written 0@2 of 1"), "{told:?}");
+    run(ingest(&calls, table.clone()), events).await.unwrap();
+    assert_eq!(calls.of("rows"), ["p2 p3", "p4 p5", "p0 p1", "p6 p7"]);
+    assert_eq!(calls.of("written"), ["0@2 of 1", "0@4 of 1", "0@6 of 1", "0@8 of 1"]);
+    let list = calls.list();
+    let place = |line: &str| list.iter().position(|call| call == line).unwrap();
+    assert!(place("rows p0 p1") < place("written 0@2 of 1"), "{list:?}");
     assert_eq!(table.under_way.lock().1, LIMITS.in_flight);
 }
 
 #[tokio::test(start_paused = true)]
 async fn reading_stops_while_the_writers_are_busy_and_the_batch_is_full() {
-    let story = Story::default();
-    let ingest = ingest(&story, Arc::new(Table::taking(&story, &[1_000; 9])));
+    let calls = Calls::default();
+    let ingest = ingest(&calls, Arc::new(Table::taking(&calls, &[1_000; 9])));
     let (source, receiver) = mpsc::channel(1);
     let running = tokio::spawn(ingest.run(receiver));
     for offset in 0..9 {
@@ -287,14 +287,14 @@ async fn reading_stops_while_the_writers_are_busy_and_the_batch_is_full() {
     assert!(tokio::time::timeout(Duration::from_millis(10), source.send(event)).await.is_err());
     source.send(SourceEvent::Ended).await.unwrap();
     running.await.unwrap().unwrap();
-    assert_eq!(story.of("written").last().map(String::as_str), Some("0@9 of 1"));
+    assert_eq!(calls.of("written").last().map(String::as_str), Some("0@9 of 1"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn reading_stops_at_the_bytes_that_may_be_held() {
-    let story = Story::default();
+    let calls = Calls::default();
     let held = 3 * (record(0).size() + size_of::<Publication>());
-    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[1_000])));
+    let mut ingest = ingest(&calls, Arc::new(Table::taking(&calls, &[1_000])));
     ingest.limits = BatchLimits { max_buffered_bytes: held, max_rows: 100, ..LIMITS };
     let (source, receiver) = mpsc::channel(1);
     let running = tokio::spawn(ingest.run(receiver));
@@ -309,35 +309,35 @@ async fn reading_stops_at_the_bytes_that_may_be_held() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_waits_for_others_no_longer_than_the_linger() {
-    let story = Story::default();
-    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[1])));
+    let calls = Calls::default();
+    let mut ingest = ingest(&calls, Arc::new(Table::taking(&calls, &[1])));
     ingest.limits.max_rows = 100;
     let (source, receiver) = mpsc::channel(4);
     let running = tokio::spawn(ingest.run(receiver));
     source.send(chunk(1, [record(0)])).await.unwrap();
     sleep(LIMITS.linger - Duration::from_millis(2)).await;
-    assert_eq!(story.of("sent"), [""; 0]);
+    assert_eq!(calls.of("sent"), [""; 0]);
     sleep(Duration::from_millis(4)).await;
-    assert_eq!(story.of("sent"), ["0@1 of 1"]);
+    assert_eq!(calls.of("sent"), ["0@1 of 1"]);
     source.send(SourceEvent::Ended).await.unwrap();
     running.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_passes_is_tried_again_and_a_refused_row_is_found() {
-    let story = Story::default();
+    let calls = Calls::default();
     let transient = || Err(Error::Transient("connection reset".into()));
     let table = Table {
         script: Mutex::new([(1, transient()), (1, transient())].into()),
         refused: Some("p2"),
-        ..Table::taking(&story, &[])
+        ..Table::taking(&calls, &[])
     };
     let mut ingest =
-        ingest(&story, Arc::new(Retrying::<Table>::new(Arc::new(table), Arc::new(story.clone()))));
+        ingest(&calls, Arc::new(Retrying::<Table>::new(Arc::new(table), Arc::new(calls.clone()))));
     ingest.limits.max_rows = 4;
     run(ingest, [chunk(1, (0..4).map(record)), SourceEvent::Ended]).await.unwrap();
     assert_eq!(
-        story.told(),
+        calls.list(),
         [
             "sent 0@4 of 1",
             "waiting Away",
@@ -352,49 +352,49 @@ async fn what_passes_is_tried_again_and_a_refused_row_is_found() {
 
 #[tokio::test(start_paused = true)]
 async fn dead_letters_are_acknowledged_in_order_before_their_batch_is_done() {
-    let story = Story::default();
-    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[1])));
-    ingest.writer = writer(&story, ingest.writer.rows.clone(), 3, Duration::ZERO);
+    let calls = Calls::default();
+    let mut ingest = ingest(&calls, Arc::new(Table::taking(&calls, &[1])));
+    ingest.writer = writer(&calls, ingest.writer.rows.clone(), 3, Duration::ZERO);
     ingest.limits.max_rows = 100;
     let records = [bad(0), record(1), skipped(2), bad(3), bad(4)];
     run(ingest, [chunk(1, records), SourceEvent::Ended]).await.unwrap();
-    let told = story.told();
-    assert_eq!(story.of("dead"), ["0 not_json", "3 not_json", "4 not_json"]);
-    assert_eq!((story.of("waiting").len(), story.of("recovered").len()), (3, 3));
-    assert_eq!(told.last().map(String::as_str), Some("written 0@5 of 1"));
-    assert_eq!(told[1], "rows p1", "dead letters come after the rows");
+    let list = calls.list();
+    assert_eq!(calls.of("dead"), ["0 not_json", "3 not_json", "4 not_json"]);
+    assert_eq!((calls.of("waiting").len(), calls.of("recovered").len()), (3, 3));
+    assert_eq!(list.last().map(String::as_str), Some("written 0@5 of 1"));
+    assert_eq!(list[1], "rows p1", "dead letters come after the rows");
 }
 
 /// A broker that waits for a follower has the letter already: sent anew, it would be there twice.
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_that_takes_long_is_told_and_not_sent_again() {
     for (seconds, waiting) in [(9, 0), (40, 1)] {
-        let story = Story::default();
-        let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[])));
+        let calls = Calls::default();
+        let mut ingest = ingest(&calls, Arc::new(Table::taking(&calls, &[])));
         let rows = ingest.writer.rows.clone();
-        ingest.writer = writer(&story, rows, 0, Duration::from_secs(seconds));
+        ingest.writer = writer(&calls, rows, 0, Duration::from_secs(seconds));
         run(ingest, [chunk(1, [bad(0)]), SourceEvent::Ended]).await.unwrap();
-        assert_eq!(story.of("dead"), ["0 not_json"]);
-        assert_eq!(story.of("waiting").len(), waiting, "{seconds}");
-        assert_eq!(story.of("recovered").len(), waiting, "{seconds}");
+        assert_eq!(calls.of("dead"), ["0 not_json"]);
+        assert_eq!(calls.of("waiting").len(), waiting, "{seconds}");
+        assert_eq!(calls.of("recovered").len(), waiting, "{seconds}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_the_last_record_that_the_observer_takes_nothing_is_written() {
-    let story = Story::default();
-    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[])));
-    ingest.observer = Box::new(Observer { story: story.clone(), last: Some(3), evaluated: 0 });
+    let calls = Calls::default();
+    let mut ingest = ingest(&calls, Arc::new(Table::taking(&calls, &[])));
+    ingest.observer = Box::new(Observer { calls: calls.clone(), last: Some(3), evaluated: 0 });
     let events = [chunk(1, (0..5).map(record)), chunk(1, (5..7).map(record)), SourceEvent::Ended];
     run(ingest, events).await.unwrap();
-    assert_eq!(story.of("written"), ["0@2 of 1", "0@3 of 1"]);
-    assert_eq!(story.of("rows"), ["p0 p1", "p2"]);
+    assert_eq!(calls.of("written"), ["0@2 of 1", "0@3 of 1"]);
+    assert_eq!(calls.of("rows"), ["p0 p1", "p2"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_revocation_is_answered_when_everything_before_it_is_told() {
-    let story = Story::default();
-    let ingest = ingest(&story, Arc::new(Table::taking(&story, &[500, 20, 10])));
+    let calls = Calls::default();
+    let ingest = ingest(&calls, Arc::new(Table::taking(&calls, &[500, 20, 10])));
     let (source, receiver) = mpsc::channel(8);
     let running = tokio::spawn(ingest.run(receiver));
     source.send(chunk(1, (0..5).map(record))).await.unwrap();
@@ -402,16 +402,16 @@ async fn a_revocation_is_answered_when_everything_before_it_is_told() {
     source.send(SourceEvent::Revoking { done }).await.unwrap();
     source.send(chunk(2, [record(9)])).await.unwrap();
     answer.await.unwrap();
-    assert_eq!(story.of("written"), ["0@2 of 1", "0@4 of 1", "0@5 of 1"]);
+    assert_eq!(calls.of("written"), ["0@2 of 1", "0@4 of 1", "0@5 of 1"]);
     source.send(SourceEvent::Ended).await.unwrap();
     running.await.unwrap().unwrap();
-    assert_eq!(story.of("written").len(), 4);
+    assert_eq!(calls.of("written").len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_offset_carries_the_newest_assignment_of_its_partition() {
-    let story = Story::default();
-    let mut ingest = ingest(&story, Arc::new(Table::taking(&story, &[])));
+    let calls = Calls::default();
+    let mut ingest = ingest(&calls, Arc::new(Table::taking(&calls, &[])));
     ingest.limits.max_rows = 100;
     let of_other = |offset| {
         let mut record = record(offset);
@@ -425,32 +425,32 @@ async fn an_offset_carries_the_newest_assignment_of_its_partition() {
         SourceEvent::Ended,
     ];
     run(ingest, events).await.unwrap();
-    assert_eq!(story.of("written"), ["0@2 of 2 1@4 of 1"]);
+    assert_eq!(calls.of("written"), ["0@2 of 2 1@4 of 1"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_fails_is_written_to_its_end_first() {
-    let story = Story::default();
-    let table = Arc::new(Table::taking(&story, &[50]));
+    let calls = Calls::default();
+    let table = Arc::new(Table::taking(&calls, &[50]));
     let failed = SourceEvent::Failed(SourceError::Gap("lost".into()));
-    let ended = run(ingest(&story, table.clone()), [chunk(1, [record(0)]), failed]).await;
+    let ended = run(ingest(&calls, table.clone()), [chunk(1, [record(0)]), failed]).await;
     assert!(matches!(ended, Err(IngestError::Source(SourceError::Gap(_)))), "{ended:?}");
-    assert_eq!(story.of("written"), ["0@1 of 1"]);
+    assert_eq!(calls.of("written"), ["0@1 of 1"]);
     // As after a panic of the reading thread.
-    let ended = run(ingest(&story, table), [chunk(1, [record(1)])]).await;
+    let ended = run(ingest(&calls, table), [chunk(1, [record(1)])]).await;
     assert!(matches!(ended, Err(IngestError::Source(SourceError::Lost))), "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_table_refuses_for_good_ends_the_loop_and_nothing_behind_it_is_told() {
-    let story = Story::default();
-    let table = Table::taking(&story, &[]);
+    let calls = Calls::default();
+    let table = Table::taking(&calls, &[]);
     let fatal = Err(Error::Fatal("permission denied".into()));
     *table.script.lock() = [(5, Ok(())), (10, fatal), (1, Ok(()))].into();
     let events = [chunk(1, (0..6).map(record)), SourceEvent::Ended];
-    let ended = run(ingest(&story, Arc::new(table)), events).await;
+    let ended = run(ingest(&calls, Arc::new(table)), events).await;
     assert!(matches!(ended, Err(IngestError::Store(Error::Fatal(_)))), "{ended:?}");
-    assert_eq!(story.of("written"), ["0@2 of 1"]);
+    assert_eq!(calls.of("written"), ["0@2 of 1"]);
 }
 
 #[test]
@@ -463,11 +463,11 @@ fn a_table_that_writes_one_by_one_gets_at_once_what_others_get_in_several() {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_that_writes_one_by_one_is_written_one_by_one() {
-    let story = Story::default();
-    let table = Arc::new(Table { is_serial: true, ..Table::taking(&story, &[]) });
+    let calls = Calls::default();
+    let table = Arc::new(Table { is_serial: true, ..Table::taking(&calls, &[]) });
     let events = [chunk(1, (0..12).map(record)), SourceEvent::Ended];
-    run(ingest(&story, table.clone()), events).await.unwrap();
-    assert_eq!(story.of("written"), ["0@6 of 1", "0@12 of 1"]);
+    run(ingest(&calls, table.clone()), events).await.unwrap();
+    assert_eq!(calls.of("written"), ["0@6 of 1", "0@12 of 1"]);
     assert_eq!(table.under_way.lock().1, 1);
 }
 
@@ -514,8 +514,8 @@ fn with_list(history: &ExitHistory, minutes: u64) -> ExitHistory {
 async fn no_lookup_is_wrong_while_the_evidence_is_swapped_a_hundred_times() {
     let mut evidence = with_list(&ExitHistory::new(TorRules::default()), 300);
     let (shown, history) = watch::channel(Arc::new(evidence.clone()));
-    let (story, rows) = (Story::default(), Arc::new(Rows::default()));
-    let mut ingest = ingest(&story, rows.clone());
+    let (calls, rows) = (Calls::default(), Arc::new(Rows::default()));
+    let mut ingest = ingest(&calls, rows.clone());
     ingest.evaluator = evaluator(history.borrow().clone());
     ingest.evidence = Box::new(history);
     let (source, records) = mpsc::channel(1);

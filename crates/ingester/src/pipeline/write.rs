@@ -12,14 +12,14 @@ use crate::record::Record;
 
 /// The delay before a dead letter is retried. It doubles from the first to the last, so that a broker that returns is
 /// used within a second.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LAST_WAIT: Duration = Duration::from_secs(1);
-/// After this time without an acknowledgement the observer is told that a dead letter waits.
-const TELL_AFTER: Duration = Duration::from_secs(10);
-/// How many dead letters are sent together and then waited for.
-const DEAD_LETTERS_AT_ONCE: usize = 256;
-/// The same limit in bytes; the producer holds a second copy of them.
-const DEAD_LETTER_BYTES_AT_ONCE: usize = 2 * 1024 * 1024;
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(50);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// After this time without an acknowledgement, the observer gets a report that a dead letter waits.
+const REPORT_AFTER: Duration = Duration::from_secs(10);
+/// The largest number of dead letters that are sent together, before their acknowledgements are awaited.
+const GROUP_LETTERS: usize = 256;
+/// The same limit in bytes. The producer holds a second copy of these letters.
+const GROUP_BYTES: usize = 2 * 1024 * 1024;
 
 /// The destinations of a batch.
 pub(crate) struct Writer {
@@ -61,16 +61,16 @@ impl Writer {
         if let Some(dead_letters) = &self.dead_letters {
             dead_letters.deliver(&batch.rejected).await;
         }
-        Ok(WrittenBatch { batch, recorded: written.recorded, took: started.elapsed() })
+        Ok(WrittenBatch { batch, recorded: written.recorded, duration: started.elapsed() })
     }
 }
 
 impl Delivery {
-    /// Delivers all of them, in groups and in order; retries each until it is acknowledged.
+    /// Delivers the dead letters in groups and in order; retries each until it is acknowledged.
     async fn deliver(&self, rejected: &[(Rejection, Record)]) {
         let mut rest = rejected;
         while !rest.is_empty() {
-            let (next, later) = rest.split_at(at_once(rest));
+            let (next, later) = rest.split_at(group_len(rest));
             rest = later;
             let deliveries =
                 next.iter().map(|(rejection, record)| self.deliver_one(rejection, record));
@@ -79,15 +79,15 @@ impl Delivery {
     }
 
     async fn deliver_one(&self, rejection: &Rejection, record: &Record) {
-        let mut wait = FIRST_WAIT;
+        let mut wait = FIRST_RETRY_DELAY;
         let mut waiting = None;
         let at = &record.position;
         loop {
             let mut sending = self.topic.deliver(rejection, record);
-            let sent = match tokio::time::timeout(TELL_AFTER, &mut sending).await {
+            let sent = match tokio::time::timeout(REPORT_AFTER, &mut sending).await {
                 Ok(sent) => sent,
                 Err(_) => {
-                    let reason = format!("no answer of the broker within {TELL_AFTER:?}");
+                    let reason = format!("no answer of the broker within {REPORT_AFTER:?}");
                     let silent = Undelivered { position: at.clone(), reason };
                     waiting.get_or_insert_with(|| Waiting::new(&*self.observer, &silent));
                     sending.await
@@ -96,7 +96,7 @@ impl Delivery {
             let Err(error) = sent else { break };
             waiting.get_or_insert_with(|| Waiting::new(&*self.observer, &error));
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LAST_WAIT);
+            wait = (wait * 2).min(MAX_RETRY_DELAY);
         }
         tracing::debug!(
             topic = %at.topic, partition = at.partition, offset = at.offset, code = rejection.code.as_str(),
@@ -122,11 +122,11 @@ impl Drop for Waiting<'_> {
 }
 
 /// How many of the first dead letters are sent together: at least one.
-fn at_once(rejected: &[(Rejection, Record)]) -> usize {
+fn group_len(rejected: &[(Rejection, Record)]) -> usize {
     let mut bytes = 0;
-    let fits = rejected.iter().take(DEAD_LETTERS_AT_ONCE).take_while(|(_, record)| {
+    let fits = rejected.iter().take(GROUP_LETTERS).take_while(|(_, record)| {
         bytes += record.size();
-        bytes <= DEAD_LETTER_BYTES_AT_ONCE
+        bytes <= GROUP_BYTES
     });
     fits.count().max(1)
 }

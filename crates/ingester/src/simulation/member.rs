@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::process::{Process, Queue};
 use super::world::{CommitRequest, Committed, Shared, TableMode, World};
 use crate::kafka::commit_metadata::CommitMetadata;
-use crate::kafka::{Facts, KnownLog, LogPosition, Refusal, Verdict, verdict};
+use crate::kafka::{AdvanceResult, Facts, KnownLog, LogPosition, Refusal, evaluate_advance};
 use crate::pipeline::ports::{Chunk, SourceEvent};
 
 /// How long a revocation waits for the loop.
@@ -228,17 +228,17 @@ impl Member {
                 to: TablePosition { next_offset: next, leader_epoch, evidence: None },
             };
             let before = world.advance(account.topic_id, &asked);
-            match verdict(&asked, &world.database(), before.as_ref()) {
+            match evaluate_advance(&asked, &world.database(), before.as_ref()) {
                 // The answer is lost; the position is stored again later.
-                Verdict::Stored if world.rng.below(10) == 0 => {}
-                Verdict::Stored => {
+                AdvanceResult::Stored if world.rng.below(10) == 0 => {}
+                AdvanceResult::Stored => {
                     account.at_least = Some(next);
                     account.foreign = 0;
                     place.stamp = world.stamp(partition);
                     self.process.queue.with(|queue| queue.stored(partition, since, next));
                 }
-                Verdict::Foreign if account.foreign < 2 => account.foreign += 1,
-                Verdict::Foreign | Verdict::Doubted => {
+                AdvanceResult::Foreign if account.foreign < 2 => account.foreign += 1,
+                AdvanceResult::Foreign | AdvanceResult::Doubted => {
                     let stored = self.process.queue.with(|queue| queue.stored_at(partition));
                     let stored = stored.map(|offset| LogPosition {
                         offset,
@@ -431,7 +431,7 @@ fn choose_start(
             queue.starts_as_written(partition, at, facts.committed == Some(start.position));
         }
         if let Some(skipped) = facts.skipped(start) {
-            queue.starts_behind(partition, skipped);
+            queue.starts_after_gap(partition, skipped);
         }
     });
     (place.position, place.start) = (Some(at), Some(start.position));

@@ -4,19 +4,19 @@ use bytesize::ByteSize;
 use service::config::ConfigError;
 use service::connection::{CONNECTION_BYTES, MAX_HEAD};
 
-use super::{LOOKUPS, SHORT_DOCUMENT, max_waiting};
+use super::{LOOKUP_PERMITS, SHORT_DOCUMENT, max_waiting};
 use crate::config::{MAX_LONG_HEADS, QuerySettings};
 use crate::document::{BYTES_PER_BYTE, cache_size};
 
 /// The process without requests: program, threads, schema, metrics, database connections. Measured and rounded up.
-const PROCESS: u64 = 24 << 20;
+const PROCESS_BYTES: u64 = 24 << 20;
 /// A publication that is being looked up: its key and its row from the database. Measured with 5,000 references and all
 /// fields, rounded up.
-const MEMORY_OF_A_REFERENCE: u64 = 1_280;
+const REFERENCE_BYTES: u64 = 1_280;
 /// A package whose history is read, one at a time: 32,000 versions. One with more needs more (crates/query/README.md, Memory).
-const HISTORY: u64 = 32_000 * 128;
+const HISTORY_BYTES: u64 = 32_000 * 128;
 /// An entry of the rate limit's table, with its part of the table's spare capacity.
-const RATE_CLIENT: u64 = 64;
+const RATE_CLIENT_BYTES: u64 = 64;
 
 /// Compares the sum of all limits with `limits.max_memory`.
 ///
@@ -26,23 +26,23 @@ pub(crate) fn check(settings: &QuerySettings) -> Result<(), ConfigError> {
     let limits = &settings.limits;
     let rate_clients =
         if settings.access.rate_limit == 0 { 0 } else { settings.access.rate_clients as u64 };
-    let references = u64::from(limits.max_refs_in_progress) + u64::from(LOOKUPS);
+    let references = u64::from(limits.max_refs_in_progress) + u64::from(LOOKUP_PERMITS);
     let documents = limits.max_document.as_u64().saturating_add(SHORT_DOCUMENT as u64);
     let connections = settings.http.max_connections as u64;
     let mut parts = [
-        ("the process itself", PROCESS),
+        ("the process itself", PROCESS_BYTES),
         ("http.max_connections", connections.saturating_mul(CONNECTION_BYTES as u64)),
         ("long heads", (MAX_LONG_HEADS * MAX_HEAD) as u64),
         ("limits.max_bodies", limits.max_bodies.as_u64()),
         ("limits.max_answers", limits.max_answers.as_u64()),
         ("limits.max_answer, being written", limits.max_answer.as_u64()),
         ("limits.max_answer, waiting to be sent", max_waiting(limits.max_answer.as_u64())),
-        ("limits.max_refs_in_progress", references.saturating_mul(MEMORY_OF_A_REFERENCE)),
-        ("a history", HISTORY),
+        ("limits.max_refs_in_progress", references.saturating_mul(REFERENCE_BYTES)),
+        ("a history", HISTORY_BYTES),
         ("limits.max_document, being validated", documents.saturating_mul(BYTES_PER_BYTE as u64)),
         ("cache.documents", cache_size(settings).as_u64()),
         ("cache.persisted_queries", settings.cache.persisted_queries.as_u64()),
-        ("access.rate_clients", rate_clients.saturating_mul(RATE_CLIENT)),
+        ("access.rate_clients", rate_clients.saturating_mul(RATE_CLIENT_BYTES)),
     ];
     let sum = parts.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
     if sum <= limits.max_memory.as_u64() {

@@ -9,24 +9,24 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::access::Client;
 
 /// A semaphore in whose queue every client has one request at most; its other requests wait for that one. So a client waits
-/// for one request of each other client, and not for all that they have sent.
+/// for one request of each other client, and not for all requests that they have sent.
 #[derive(Debug)]
 pub(super) struct FairSemaphore {
     permits: Semaphore,
-    /// The one place of each client in the queue. Only clients that wait are here.
-    places: Mutex<HashMap<Client, Arc<Semaphore>>>,
+    /// The one slot of each client in the queue. Only clients that wait are here.
+    slots: Mutex<HashMap<Client, Arc<Semaphore>>>,
 }
 
-/// The place of a client, which is forgotten when its last request has left.
+/// The slot of a client. It is removed when the client's last request has left.
 struct Queued<'a> {
     semaphore: &'a FairSemaphore,
     client: Client,
-    place: Arc<Semaphore>,
+    slot: Arc<Semaphore>,
 }
 
 impl FairSemaphore {
     pub(super) fn new(permits: usize) -> Self {
-        Self { permits: Semaphore::new(permits), places: Mutex::default() }
+        Self { permits: Semaphore::new(permits), slots: Mutex::default() }
     }
 
     /// Waits for one permit. `None` never happens, because the semaphore is never closed.
@@ -40,28 +40,28 @@ impl FairSemaphore {
         client: Client,
         count: u32,
     ) -> Option<SemaphorePermit<'_>> {
-        // While others wait there is no free permit, so this goes ahead of nobody.
+        // This overtakes nobody, because no permit is free while others wait.
         if let Ok(permit) = self.permits.try_acquire_many(count) {
             return Some(permit);
         }
         let queued = self.queued(client);
-        let _place = queued.place.acquire().await.ok();
+        let _slot = queued.slot.acquire().await.ok();
         self.permits.acquire_many(count).await.ok()
     }
 
     fn queued(&self, client: Client) -> Queued<'_> {
-        let mut places = self.places.lock();
-        let place = places.entry(client).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
-        Queued { semaphore: self, client, place }
+        let mut slots = self.slots.lock();
+        let slot = slots.entry(client).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
+        Queued { semaphore: self, client, slot }
     }
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        let mut places = self.semaphore.places.lock();
-        // One is in the map, the other is this.
-        if Arc::strong_count(&self.place) <= 2 {
-            places.remove(&self.client);
+        let mut slots = self.semaphore.slots.lock();
+        // One reference is in the map, the other is this.
+        if Arc::strong_count(&self.slot) <= 2 {
+            slots.remove(&self.client);
         }
     }
 }
@@ -98,7 +98,7 @@ mod tests {
             held = permit;
         }
         assert_eq!(order, [1, 2, 3, 1, 2, 1, 2]);
-        assert!(semaphore.places.lock().is_empty());
+        assert!(semaphore.slots.lock().is_empty());
     }
 
     #[tokio::test]
@@ -112,6 +112,6 @@ mod tests {
         drop(first);
         drop(held);
         assert!(second.await.is_some());
-        assert!(semaphore.places.lock().is_empty());
+        assert!(semaphore.slots.lock().is_empty());
     }
 }

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::persisted::{self, Hash};
 use super::request::{Parameters, body, pairs};
 use super::response::{Refusal, answer as respond, vary};
-use crate::admission::{Place, Work};
+use crate::admission::{Reservation, Work};
 use crate::document::{self, Prepared};
 use crate::error::{Code, QueryError};
 use crate::execute::{Executed, Fetched, Plan};
@@ -28,11 +28,11 @@ struct Planned<'a> {
 }
 
 /// What an introspection needs when its answer is written. The document itself is looked up again then: many that wait would
-/// take 64 times the memory of their texts, which `place` counts if the client sent them.
+/// take 64 times the memory of their texts, which `reservation` counts if the client sent them.
 struct Introspection {
     text: Arc<str>,
     operation_name: Option<String>,
-    _place: Option<Place>,
+    _reservation: Option<Reservation>,
 }
 
 /// `GET` and `POST /graphql`
@@ -76,41 +76,41 @@ pub(super) async fn in_time(
 impl App {
     async fn answer(&self, context: &Context, request: Request) -> Result<Response, Refusal> {
         let (head, request_body) = request.into_parts();
-        let (parameters, place) = if context.is_get {
+        let (parameters, reservation) = if context.is_get {
             let parameters = Parameters::from_pairs(&pairs(&head.uri)?)?;
             // A short URL is included in the memory of its connection.
-            let place = match head.uri.query().map_or(0, str::len) {
+            let reservation = match head.uri.query().map_or(0, str::len) {
                 0..=SHORT_HEAD => None,
                 bytes => Some(self.counted(context, bytes as u64).await?),
             };
-            (parameters, place)
+            (parameters, reservation)
         } else {
-            let (text, place) = body(self, context, &head.headers, request_body).await?;
-            (Parameters::from_body(&text)?, Some(place))
+            let (text, reservation) = body(self, context, &head.headers, request_body).await?;
+            (Parameters::from_body(&text)?, Some(reservation))
         };
         // The rest of the request waits with its parameters alone.
         drop(head);
-        let planned = self.planned(context, parameters, place).await?;
+        let planned = self.planned(context, parameters, reservation).await?;
         let (executed, writing) = self.run(context, planned).await?;
         respond(self, context, executed, writing).await
     }
 
     /// Counts bytes that have arrived already, in the share of the client; at most as many as a body may have, which always fit.
-    async fn counted(&self, context: &Context, bytes: u64) -> Result<Place, Refusal> {
+    async fn counted(&self, context: &Context, bytes: u64) -> Result<Reservation, Refusal> {
         let bytes = bytes.min(self.executor.limits.max_body.as_u64());
-        let mut place = self.admission.body(context.client, bytes);
-        match place.grow(bytes).await.and_then(|()| place.arrived()) {
-            Ok(()) => Ok(place),
+        let mut reservation = self.admission.body(context.client, bytes);
+        match reservation.grow(bytes).await.and_then(|()| reservation.complete()) {
+            Ok(()) => Ok(reservation),
             Err(_) => Err(Refusal::busy()),
         }
     }
 
-    /// Validates and plans a request. `place` counts the parameters.
+    /// Validates and plans a request. `reservation` counts the parameters.
     async fn planned<'a>(
         &'a self,
         context: &Context,
         parameters: Parameters,
-        place: Option<Place>,
+        reservation: Option<Reservation>,
     ) -> Result<Planned<'a>, Refusal> {
         let Parameters { query, operation_name, variables, persisted } = parameters;
         let (name, variables) = (operation_name.as_deref(), variables.as_deref());
@@ -141,8 +141,11 @@ impl App {
         if let Some(hash) = persisted {
             self.persisted.insert(hash, &text);
         }
-        let introspection =
-            plan.meta.is_some().then_some(Introspection { text, operation_name, _place: place });
+        let introspection = plan.meta.is_some().then_some(Introspection {
+            text,
+            operation_name,
+            _reservation: reservation,
+        });
         Ok(Planned { plan, _work: work, introspection })
     }
 

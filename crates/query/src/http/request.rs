@@ -14,7 +14,7 @@ use super::App;
 use super::context::Context;
 use super::persisted::{self, Hash};
 use super::response::Refusal;
-use crate::admission::Place;
+use crate::admission::Reservation;
 use crate::error::{Code, QueryError};
 
 /// A body's deadline is this much earlier than the request's, because the body's error names the cause.
@@ -45,13 +45,13 @@ fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(refused("the content type must be application/json in UTF-8"))
 }
 
-/// Reads the body of a POST request, up to `limits.max_body`. The place accounts for its bytes.
+/// Reads the body of a POST request, up to `limits.max_body`. The reservation counts its bytes.
 pub(super) async fn body(
     app: &App,
     context: &Context,
     headers: &HeaderMap,
     mut body: Body,
-) -> Result<(Vec<u8>, Place), Refusal> {
+) -> Result<(Vec<u8>, Reservation), Refusal> {
     check_content(headers)?;
     let maximum = app.settings.limits.max_body.as_u64();
     let too_long = || {
@@ -65,29 +65,29 @@ pub(super) async fn body(
     }
     let until = context.until - BEFORE_THE_END;
     let most = body.size_hint().upper().unwrap_or(maximum);
-    let mut place = app.admission.body(context.client, most);
+    let mut reservation = app.admission.body(context.client, most);
     let mut read = Vec::new();
-    let late = |place: &Place| {
-        if place.has_waited() {
+    let late = |reservation: &Reservation| {
+        if reservation.has_waited() {
             return Refusal::busy();
         }
         let message = "the body did not come in time (http.request_timeout)";
         Refusal::from(QueryError::new(Code::Timeout, message)).status(StatusCode::REQUEST_TIMEOUT)
     };
-    // Also while it waits for room, so that of all unfinished bodies the one that has not grown for the longest is closed for a
-    // new connection, and not one that is being received.
+    // Also reported while the body waits for buffer space, so that of all unfinished bodies the one that has not grown
+    // for the longest is closed for a new connection, and not one that is being received.
     let receives = |is_receiving| context.peer.iter().for_each(|peer| peer.receives(is_receiving));
     loop {
         receives(true);
         let frame = tokio::select! {
             biased;
-            () = place.is_evicted() => return Err(Refusal::busy()),
+            () = reservation.evicted() => return Err(Refusal::busy()),
             frame = tokio::time::timeout_at(until, body.frame()) => frame,
         };
-        let Some(frame) = frame.map_err(|_| late(&place))? else {
+        let Some(frame) = frame.map_err(|_| late(&reservation))? else {
             receives(false);
-            place.arrived().map_err(|_| Refusal::busy())?;
-            return Ok((read, place));
+            reservation.complete().map_err(|_| Refusal::busy())?;
+            return Ok((read, reservation));
         };
         let frame = frame.map_err(|_| {
             Refusal::from(QueryError::new(Code::BadRequest, "the body cannot be read"))
@@ -98,8 +98,8 @@ pub(super) async fn body(
             return Err(too_long());
         }
         let bytes = data.len() as u64;
-        if !place.take(bytes) {
-            let grown = tokio::time::timeout_at(until, place.grow(bytes));
+        if !reservation.try_grow(bytes) {
+            let grown = tokio::time::timeout_at(until, reservation.grow(bytes));
             if !matches!(grown.await, Ok(Ok(()))) {
                 return Err(Refusal::busy());
             }

@@ -1,8 +1,8 @@
 //! HTTP/1.1 connections of a listener: their number, their memory and time limits, and how they end when the daemon
 //! stops.
 
-mod crowd;
 mod refusal;
+mod registry;
 mod stream;
 
 use std::future::poll_fn;
@@ -28,8 +28,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::crowd::Crowd;
-pub use self::crowd::{Connection, SHORT_HEAD};
+use self::registry::ConnectionRegistry;
+pub use self::registry::{Connection, SHORT_HEAD};
 use self::stream::Guarded;
 use crate::metrics::IntGauge;
 use crate::quiet::Quiet;
@@ -77,12 +77,12 @@ pub async fn serve(
     open: Option<&IntGauge>,
     stop: &CancellationToken,
 ) {
-    let crowd = Arc::new(Crowd::new(bounds));
+    let registry = Arc::new(ConnectionRegistry::new(bounds));
     let mut connections = JoinSet::new();
     let quiet = Quiet::default();
     loop {
         show(open, connections.len());
-        let is_full = crowd.is_full();
+        let is_full = registry.is_full();
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
@@ -90,9 +90,9 @@ pub async fn serve(
             // While all connections are busy, further connections wait in the operating system's queue.
             accepted = listener.accept(), if !is_full => {
                 if let Some((stream, peer)) = accept(accepted, &quiet).await
-                    && let Some(connection) = crowd.admit(peer)
+                    && let Some(connection) = registry.admit(peer)
                 {
-                    let served = Served { crowd: crowd.clone(), connection };
+                    let served = Served { registry: registry.clone(), connection };
                     connections.spawn(served.converse(stream, router.clone(), stop.clone()));
                 }
             }
@@ -139,25 +139,25 @@ async fn accept(
     }
 }
 
-/// A connection while it is served; dropping it removes the connection from the crowd.
+/// A connection while it is served; dropping it removes the connection from the registry.
 struct Served {
-    crowd: Arc<Crowd>,
+    registry: Arc<ConnectionRegistry>,
     connection: Arc<Connection>,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.crowd.leave(&self.connection);
+        self.registry.remove(&self.connection);
     }
 }
 
 impl Served {
-    /// Serves the connection until either side closes it, or the crowd does.
+    /// Serves the connection until either side closes it, or the registry does.
     async fn converse(self, mut stream: TcpStream, router: Router, stop: CancellationToken) {
-        let idle = self.crowd.bounds.idle_timeout;
+        let idle = self.registry.bounds.idle_timeout;
         tokio::select! {
             biased;
-            () = self.connection.is_cut() => {}
+            () = self.connection.closed() => {}
             () = stop.cancelled() => {}
             // Before the first byte, no buffer is allocated.
             begun = tokio::time::timeout(idle, refusal::first_bytes(&mut stream)) => match begun {
@@ -178,8 +178,8 @@ impl Served {
         let routes = TowerToHyperService::new(router);
         let service = service_fn(|mut request: Request<Incoming>| {
             let peer = self.connection.clone();
-            self.crowd.head_ended(&peer);
-            peer.asked();
+            self.registry.head_ended(&peer);
+            peer.request_read();
             request.extensions_mut().insert(peer.clone());
             let answer = (!refusal::is_host_wrong(&request)).then(|| routes.call(request));
             async move {
@@ -187,7 +187,7 @@ impl Served {
                     Some(answer) => answer.await,
                     None => Ok(refusal::wrong_host()),
                 };
-                peer.answered();
+                peer.response_ready();
                 // RFC 9110, section 8.6: the length would be that of the client's copy, but axum sets it to 0.
                 if let Ok(answer) = &mut answer
                     && answer.status() == StatusCode::NOT_MODIFIED
@@ -197,18 +197,18 @@ impl Served {
                 answer
             }
         });
-        let stream = Guarded::new(stream, first, self.crowd.clone(), self.connection.clone());
+        let stream = Guarded::new(stream, first, self.registry.clone(), self.connection.clone());
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(self.crowd.bounds.idle_timeout)
+                .header_read_timeout(self.registry.bounds.idle_timeout)
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(stream), service)
         );
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,
-            () = self.connection.is_cut() => Ok(()),
+            () = self.connection.closed() => Ok(()),
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 // hyper alone would wait for the rest of a head. A response is written in one piece, so a rest of it

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::crowd::{Connection, Crowd};
+use super::registry::{Connection, ConnectionRegistry};
 use super::refusal;
 
 /// How many bytes to discard of a client's data when its connection ends, and for how long. Otherwise a client that is
@@ -23,7 +23,7 @@ pub(super) struct Guarded {
     stream: TcpStream,
     /// Bytes of the client's that were read before.
     first: Bytes,
-    crowd: Arc<Crowd>,
+    registry: Arc<ConnectionRegistry>,
     connection: Arc<Connection>,
     deadline: Pin<Box<Sleep>>,
     /// The rest of the response that replaces hyper's own.
@@ -36,11 +36,11 @@ impl Guarded {
     pub(super) fn new(
         stream: TcpStream,
         first: Bytes,
-        crowd: Arc<Crowd>,
+        registry: Arc<ConnectionRegistry>,
         connection: Arc<Connection>,
     ) -> Self {
         let deadline = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Self { stream, first, crowd, connection, deadline, replacement: None, lingered: None }
+        Self { stream, first, registry, connection, deadline, replacement: None, lingered: None }
     }
 
     /// Writes with `write`; while the client receives no data, its time limit runs.
@@ -51,12 +51,12 @@ impl Guarded {
     ) -> Poll<io::Result<usize>> {
         match write(Pin::new(&mut self.stream), context) {
             Poll::Ready(Ok(bytes)) => {
-                self.connection.took(bytes);
+                self.connection.sent(bytes);
                 Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                let left = self.connection.most_behind().saturating_sub(self.connection.waits());
+                let left = self.connection.most_behind().saturating_sub(self.connection.stalled());
                 if !left.is_zero() {
                     self.deadline.as_mut().reset(Instant::now() + left);
                     ready!(self.deadline.as_mut().poll(context));
@@ -106,7 +106,7 @@ impl AsyncRead for Guarded {
         } else {
             ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         }
-        self.crowd.head_grew(&self.connection, buffer.filled().len() - before);
+        self.registry.head_grew(&self.connection, buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }
 }
@@ -146,18 +146,18 @@ impl AsyncWrite for Guarded {
 
     /// Closes the sending side, then reads and discards the client's data until the client closes its side.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (most, patience) = LINGER;
+        let (most, timeout) = LINGER;
         if self.lingered.is_none() {
             ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
             self.lingered = Some(0);
-            self.deadline.as_mut().reset(Instant::now() + patience);
+            self.deadline.as_mut().reset(Instant::now() + timeout);
         }
-        let mut room = [0; 8 * 1_024];
+        let mut discarded = [0; 8 * 1_024];
         while self.lingered.is_some_and(|gone| gone <= most) {
             if self.deadline.as_mut().poll(context).is_ready() {
                 break;
             }
-            let mut buffer = ReadBuf::new(&mut room);
+            let mut buffer = ReadBuf::new(&mut discarded);
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
             if buffer.filled().is_empty() {
                 break;

@@ -21,7 +21,7 @@ pub(super) fn check(findings: &mut Findings, settings: &Settings) {
         Ok(rules) => rules,
         Err(error) => return findings.problem("lists", error.to_string()),
     };
-    let mut library = Library::new(evidence::places(settings), rules);
+    let mut library = Library::new(evidence::source_paths(settings), rules);
     if let Err(error) = library.refresh(evidence::now()) {
         // `{:#}` adds the operating system's error.
         return findings.problem("lists", format!("{:#}", anyhow::Error::from(error)));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Findings;
-use crate::kafka::{HEADER_ROOM, Inspected, Right, TopicFacts};
+use crate::kafka::{HEADER_BYTES, Inspected, Right, TopicFacts};
 use crate::settings::Settings;
 
 pub(super) fn check(findings: &mut Findings, settings: &Settings, inspected: &Inspected) {
@@ -176,13 +176,13 @@ fn fits(findings: &mut Findings, source: &TopicFacts, letters: &TopicFacts) {
         let (of_source, of_letters) = (source.number(name)?, letters.number(name)?);
         (of_letters < of_source.saturating_add(room)).then_some((of_letters, of_source))
     };
-    if let Some((of_letters, of_source)) = less("max.message.bytes", HEADER_ROOM) {
+    if let Some((of_letters, of_source)) = less("max.message.bytes", HEADER_BYTES) {
         findings.warning(
             "dead_letters.size",
             format!("max.message.bytes is {of_letters}, less than the source's {of_source} and room for headers: the largest dead letters go without their value"),
         );
     }
-    let largest = source.number("max.message.bytes").unwrap_or(0).saturating_add(HEADER_ROOM);
+    let largest = source.number("max.message.bytes").unwrap_or(0).saturating_add(HEADER_BYTES);
     if let Some(segment) = letters.number("segment.bytes").filter(|segment| *segment < largest) {
         findings.warning(
             "dead_letters.segment",

@@ -15,7 +15,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use self::letter::{Changes, Letter, is_letter_fault, needed, reduced};
-pub(crate) use self::topic::{HEADER_ROOM, create_topic};
+pub(crate) use self::topic::{HEADER_BYTES, create_topic};
 use super::client::ClientCallbacks;
 use super::config;
 use crate::decode::rejection::Rejection;
@@ -25,9 +25,9 @@ use crate::record::Record;
 use crate::settings::Settings;
 
 /// How long a letter waits for space in the producer's queue, which empties as the broker acknowledges.
-const ROOM: Duration = Duration::from_secs(10);
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two attempts to create the topic.
-const CREATE_EVERY: Duration = Duration::from_secs(5);
+const CREATE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The producer of dead letters.
 pub(crate) struct DeadLetters {
@@ -62,16 +62,16 @@ impl Producers {
     /// The message of the fatal error of either producer. `topic`: the topic that they write to.
     fn fatal(&self, topic: &str) -> Option<String> {
         let both = [&self.batched, &self.single];
-        let (code, words) =
+        let (code, message) =
             both.into_iter().find_map(|producer| producer.client().fatal_error())?;
-        // Who may write to any topic needs no right of the cluster (KIP-679).
+        // A user who may write to any topic needs no right of the cluster (KIP-679).
         let is_no_right = code == RDKafkaErrorCode::ClusterAuthorizationFailed;
         let why = if is_no_right {
             format!("; the right to write {topic} is missing")
         } else {
             String::new()
         };
-        Some(words + &why)
+        Some(message + &why)
     }
 }
 
@@ -93,7 +93,7 @@ impl DeadLetters {
     }
 
     /// Replaces producers that had a fatal error, so that letters are sent again when the cause is over.
-    fn renew(&self, failed: &Arc<Producers>) -> KafkaResult<()> {
+    fn replace_producers(&self, failed: &Arc<Producers>) -> KafkaResult<()> {
         let mut current = self.producers.lock();
         if Arc::ptr_eq(&current, failed) {
             *current = Arc::new(Producers::open(&self.config)?);
@@ -102,9 +102,9 @@ impl DeadLetters {
     }
 
     /// Tries to create a topic that was deleted: one attempt for all letters that wait, because each has a client of its own.
-    async fn create_again(&self) {
+    async fn recreate_topic(&self) {
         let Ok(mut created) = self.created.try_lock() else { return };
-        if created.is_some_and(|at| at.elapsed() < CREATE_EVERY) {
+        if created.is_some_and(|at| at.elapsed() < CREATE_INTERVAL) {
             return;
         }
         if let Err(error) = create_topic(&self.settings).await {
@@ -166,7 +166,7 @@ impl DeadLetters {
         sent.key = letter.key.as_deref();
         sent.payload = letter.value;
         sent.timestamp = letter.timestamp;
-        producer.send(sent, ROOM).await.map(|_| ()).map_err(|(error, _)| error)
+        producer.send(sent, QUEUE_TIMEOUT).await.map(|_| ()).map_err(|(error, _)| error)
     }
 }
 
@@ -192,16 +192,16 @@ impl ports::DeadLetters for DeadLetters {
         if let Failed::Environment(error) = &failed
             && error.rdkafka_error_code().is_some_and(config::is_no_topic)
         {
-            self.create_again().await;
+            self.recreate_topic().await;
         }
         let reason = match (producers.fatal(&self.settings.kafka.dead_letter_topic), failed) {
-            (Some(fatal), _) => match self.renew(&producers) {
+            (Some(fatal), _) => match self.replace_producers(&producers) {
                 Ok(()) => fatal,
                 Err(error) => format!("{fatal}; and no new producer: {error}"),
             },
             // The message about a broker may be an old one, because a producer lives long.
             (None, Failed::Environment(error)) => match producers.context.broker_message(&error) {
-                Some(words) => format!("{error}: {words}"),
+                Some(message) => format!("{error}: {message}"),
                 None => error.to_string(),
             },
             (None, Failed::EveryLetter(error)) => {

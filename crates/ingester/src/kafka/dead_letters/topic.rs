@@ -12,14 +12,15 @@ use crate::kafka::inspect;
 use crate::settings::Settings;
 
 /// The space for the headers that a dead letter has in addition to its record's.
-pub(crate) const HEADER_ROOM: i64 = 64 * 1024;
+pub(crate) const HEADER_BYTES: i64 = 64 * 1024;
 /// Kafka's default for `segment.bytes`, set because a cluster may have a lower one: a batch must fit into a segment.
 const SEGMENT_BYTES: i64 = 1024 * 1024 * 1024;
 /// No limit on a timestamp's distance from the present, because letters keep their records' timestamps.
 const ANY_TIME: &str = "9223372036854775807";
-const QUESTION: Duration = Duration::from_secs(10);
+/// The time limit of a request to the broker.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The settings that decide whether letters are kept.
-const KEEPING: [&str; 3] = ["retention.ms", "retention.bytes", "cleanup.policy"];
+const RETENTION_SETTINGS: [&str; 3] = ["retention.ms", "retention.bytes", "cleanup.policy"];
 
 /// Creates the dead-letter topic if it is missing. Records are kept for ever, because they have the old timestamps of
 /// their source records, and every record of the source fits. An existing topic is not changed, and a warning names the
@@ -31,7 +32,7 @@ const KEEPING: [&str; 3] = ["retention.ms", "retention.bytes", "cleanup.policy"]
 pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
     let Some(admin) = admin(settings).await? else { return Ok(()) };
     let topic = &settings.kafka.dead_letter_topic;
-    let options = AdminOptions::new().operation_timeout(Some(QUESTION));
+    let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
     let source = settings_of(&admin, &settings.kafka.topic).await;
     let fitting = fitting(source.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()));
     let new = NewTopic::new(topic, -1, TopicReplication::Fixed(-1));
@@ -39,8 +40,8 @@ pub(crate) async fn create_topic(settings: &Settings) -> KafkaResult<()> {
     match admin.create_topics([&new], &options).await?.pop() {
         Some(Ok(_)) => tracing::info!(topic, "made the dead-letter topic"),
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
-            let there = settings_of(&admin, topic).await;
-            warn_of_deletion(topic, &there, &fitting);
+            let existing = settings_of(&admin, topic).await;
+            warn_of_deletion(topic, &existing, &fitting);
         }
         // While letters wait, this is tried every few seconds.
         Some(Err((_, error)))
@@ -69,11 +70,11 @@ async fn settings_of(
 
 fn warn_of_deletion(
     topic: &str,
-    there: &BTreeMap<String, String>,
+    existing: &BTreeMap<String, String>,
     fitting: &[(&'static str, String)],
 ) {
-    for (key, ours) in fitting.iter().filter(|(key, _)| KEEPING.contains(key)) {
-        if let Some(value) = there.get(*key).filter(|value| *value != ours) {
+    for (key, ours) in fitting.iter().filter(|(key, _)| RETENTION_SETTINGS.contains(key)) {
+        if let Some(value) = existing.get(*key).filter(|value| *value != ours) {
             tracing::warn!(
                 topic,
                 key,
@@ -89,7 +90,7 @@ async fn admin(settings: &Settings) -> KafkaResult<Option<AdminClient<ClientCall
     let admin: AdminClient<ClientCallbacks> =
         config::producer(settings).create_with_context(ClientCallbacks::default())?;
     let asked = tokio::task::spawn_blocking(move || {
-        let cluster = admin.inner().fetch_cluster_id(QUESTION);
+        let cluster = admin.inner().fetch_cluster_id(REQUEST_TIMEOUT);
         (!config::is_in_process(cluster.as_deref())).then_some(admin)
     });
     // The task fails only when the runtime ends.
@@ -107,7 +108,7 @@ fn fitting(max_message_bytes: Option<i64>) -> Vec<(&'static str, String)> {
         ("message.timestamp.after.max.ms", ANY_TIME.to_owned()),
     ];
     if let Some(bytes) = max_message_bytes {
-        let bytes = bytes.saturating_add(HEADER_ROOM).min(i32::MAX.into());
+        let bytes = bytes.saturating_add(HEADER_BYTES).min(i32::MAX.into());
         settings.push(("max.message.bytes", bytes.to_string()));
         settings.push(("segment.bytes", bytes.max(SEGMENT_BYTES).to_string()));
     } else {
@@ -127,7 +128,7 @@ mod tests {
         let cluster = MockCluster::new(1).unwrap();
         let mut settings = Settings::default();
         settings.kafka.brokers = cluster.bootstrap_servers();
-        tokio::time::timeout(QUESTION * 2, create_topic(&settings)).await.unwrap().unwrap();
+        tokio::time::timeout(REQUEST_TIMEOUT * 2, create_topic(&settings)).await.unwrap().unwrap();
     }
 
     #[test]
@@ -136,7 +137,7 @@ mod tests {
             let settings = fitting(max);
             settings.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
         };
-        let kept = KEEPING.map(|key| value(None, key).unwrap());
+        let kept = RETENTION_SETTINGS.map(|key| value(None, key).unwrap());
         assert_eq!(kept, ["-1", "-1", "delete"]);
         assert_eq!(value(Some(3_000_000), "max.message.bytes").as_deref(), Some("3065536"));
         assert_eq!(value(Some(3_000_000), "segment.bytes").as_deref(), Some("1073741824"));

@@ -9,9 +9,9 @@ use crate::pipeline::ports::AssignmentId;
 
 /// How often the positions of idle partitions are stored too. A database that went back in time is detected after this,
 /// and one that went back to before the claim a few seconds later: both within ten seconds.
-pub(super) const IDLE: Duration = Duration::from_secs(3);
+pub(super) const IDLE_STORE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a claim may take before the wait for it is reported.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const CLAIM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether the account of a partition is claimed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub(crate) enum Answer {
 
 /// The result of storing a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum AdvanceResult {
     /// The position was stored.
     Stored,
     /// The account has another owner: another member's claim, or the database went back to before ours.
@@ -76,17 +76,21 @@ pub(crate) enum Verdict {
     Doubted,
 }
 
-/// Evaluates the account's state from just before this position was to be stored.
-pub(crate) fn verdict(asked: &Advance, database: &DatabaseId, before: Option<&Account>) -> Verdict {
-    let Some(before) = before else { return Verdict::Doubted };
+/// Evaluates whether a position was stored, by the account's state from just before.
+pub(crate) fn evaluate_advance(
+    asked: &Advance,
+    database: &DatabaseId,
+    before: Option<&Account>,
+) -> AdvanceResult {
+    let Some(before) = before else { return AdvanceResult::Doubted };
     if before.owner != asked.owner {
-        return Verdict::Foreign;
+        return AdvanceResult::Foreign;
     }
     let stood = before.position.as_ref().map(|position| position.next_offset);
     if *database == asked.database && stood >= asked.at_least {
-        Verdict::Stored
+        AdvanceResult::Stored
     } else {
-        Verdict::Doubted
+        AdvanceResult::Doubted
     }
 }
 
@@ -117,22 +121,23 @@ mod tests {
             position: offset.map(at),
         };
         let evaluated = |at_least, before: Option<Account>| {
-            verdict(&asked(at_least), &database, before.as_ref())
+            evaluate_advance(&asked(at_least), &database, before.as_ref())
         };
-        assert_eq!(evaluated(Some(7), Some(stood("us", Some(7)))), Verdict::Stored);
+        assert_eq!(evaluated(Some(7), Some(stood("us", Some(7)))), AdvanceResult::Stored);
         assert_eq!(
             evaluated(Some(7), Some(stood("us", Some(9)))),
-            Verdict::Stored,
+            AdvanceResult::Stored,
             "a lost answer"
         );
-        assert_eq!(evaluated(None, Some(stood("us", None))), Verdict::Stored);
-        assert_eq!(evaluated(Some(7), Some(stood("us", Some(6)))), Verdict::Doubted);
-        assert_eq!(evaluated(Some(7), Some(stood("us", None))), Verdict::Doubted);
-        assert_eq!(evaluated(Some(7), None), Verdict::Doubted);
-        assert_eq!(evaluated(Some(7), Some(stood("them", Some(6)))), Verdict::Foreign);
+        assert_eq!(evaluated(None, Some(stood("us", None))), AdvanceResult::Stored);
+        assert_eq!(evaluated(Some(7), Some(stood("us", Some(6)))), AdvanceResult::Doubted);
+        assert_eq!(evaluated(Some(7), Some(stood("us", None))), AdvanceResult::Doubted);
+        assert_eq!(evaluated(Some(7), None), AdvanceResult::Doubted);
+        assert_eq!(evaluated(Some(7), Some(stood("them", Some(6)))), AdvanceResult::Foreign);
         let other = DatabaseId("two".into());
         let before = stood("us", Some(7));
-        assert_eq!(verdict(&asked(Some(7)), &other, Some(&before)), Verdict::Doubted);
+        let result = evaluate_advance(&asked(Some(7)), &other, Some(&before));
+        assert_eq!(result, AdvanceResult::Doubted);
     }
 
     #[test]

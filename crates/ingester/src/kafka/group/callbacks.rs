@@ -30,7 +30,7 @@ use crate::settings::OnGap;
 
 /// The position of an assigned partition whose start is unknown. No log reaches it, so librdkafka reads nothing even
 /// before the partition is paused.
-pub(super) const NOWHERE: i64 = i64::MAX;
+pub(super) const UNREACHABLE_OFFSET: i64 = i64::MAX;
 
 /// The state that the poll thread and its callbacks share. A new client shares it with the old one.
 #[derive(Clone)]
@@ -62,7 +62,7 @@ pub(super) struct Shared {
     pub(super) session: Duration,
     pub(super) on_gap: OnGap,
     pub(super) repeated: config::ErrorFilter,
-    pub(super) trouble: config::LastBrokerMessage,
+    pub(super) last_message: config::LastBrokerMessage,
 }
 
 impl Context {
@@ -70,19 +70,19 @@ impl Context {
         self.state.lock()
     }
 
-    /// Carries out the commands that came since the last call, and returns the state after them.
-    pub(super) fn obey(&self) -> MutexGuard<'_, PollState> {
+    /// Applies the commands that came since the last call, and returns the state after them.
+    pub(super) fn apply_commands(&self) -> MutexGuard<'_, PollState> {
         let mut state = self.state();
         while let Ok(command) = self.commands.lock().try_recv() {
-            state.take_in(command);
+            state.apply(command);
         }
         state
     }
 
-    /// Sends the pending records to the loop; waits up to `patience` for room. `false` when there was no room in time:
-    /// the unsent records stay pending.
-    pub(super) fn hand_over(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    /// Sends the pending records to the loop, and waits up to `timeout` for space in the channel. `false` if the time
+    /// was not enough: the unsent records stay pending.
+    pub(super) fn send_pending(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         loop {
             let Some(chunk) = self.state().pending.pop_front() else { return true };
             self.observer.read(&chunk.records);
@@ -99,34 +99,35 @@ impl Context {
         }
     }
 
-    /// `Err(Some(event))` when there was no room in time, `Err(None)` when the loop has ended.
+    /// Sends an event to the loop. `Err(Some(event))` if the channel had no space in time, `Err(None)` if the loop has
+    /// ended.
     pub(super) fn send(
         &self,
         event: SourceEvent,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), Option<SourceEvent>> {
         let event = match self.events.try_send(event) {
             Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => return Err(self.loop_is_gone()),
+            Err(TrySendError::Closed(_)) => return Err(self.close_after_loop()),
             Err(TrySendError::Full(event)) => event,
         };
-        match wait_for(self.events.reserve(), patience) {
+        match wait_for(self.events.reserve(), timeout) {
             Some(Ok(permit)) => {
                 permit.send(event);
                 Ok(())
             }
-            Some(Err(_)) => Err(self.loop_is_gone()),
+            Some(Err(_)) => Err(self.close_after_loop()),
             None => Err(Some(event)),
         }
     }
 
-    /// The loop has ended: sets the stage so that the member leaves the group.
-    fn loop_is_gone(&self) -> Option<SourceEvent> {
+    /// Called after the loop has ended: sets the stage so that the member leaves the group. Returns `None`.
+    fn close_after_loop(&self) -> Option<SourceEvent> {
         self.state().stage = Stage::Close;
         None
     }
 
-    /// Before a revocation; a lost assignment has another owner already.
+    /// Called before a revocation. A lost assignment is not drained, because it has another owner already.
     fn prepare_revocation(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
         if partitions.is_empty() {
             return;
@@ -147,7 +148,7 @@ impl Context {
         let deadline = Instant::now() + self.revoke_timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
         let (done, answer) = oneshot::channel();
-        let drained = self.hand_over(left())
+        let drained = self.send_pending(left())
             && match self.send(SourceEvent::Revoking { done }, left()) {
                 Ok(()) => wait_for(answer, left()).is_some(),
                 // The loop has ended: nothing more will be written, and all written offsets have been reported.
@@ -159,8 +160,8 @@ impl Context {
                 "not everything that was read could be written in time; it is read again"
             );
         }
-        drop(self.obey());
-        self.commit_and_wait(consumer, left().max(COMMIT));
+        drop(self.apply_commands());
+        self.commit_and_wait(consumer, left().max(MIN_COMMIT_TIMEOUT));
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
@@ -169,7 +170,7 @@ impl Context {
             state.is_lost = false;
             state.assign(partitions);
         }
-        let list = self.list(partitions.iter().map(|&partition| (partition, NOWHERE)))?;
+        let list = self.list(partitions.iter().map(|&partition| (partition, UNREACHABLE_OFFSET)))?;
         // Paused twice: librdkafka keeps the pause of a partition over an assignment, but only for a partition that it
         // already knew.
         consumer.pause(&list)?;
@@ -177,7 +178,7 @@ impl Context {
         consumer.pause(&list)
     }
 
-    /// The partitions are no longer this member's.
+    /// Removes partitions that this member no longer owns.
     pub(super) fn revoke(&self, partitions: &[i32]) {
         self.state().revoke(partitions);
         partitions.iter().for_each(|&partition| self.settled.revoked(partition));
@@ -203,7 +204,7 @@ impl Context {
             return true;
         }
         self.state().unconnected.get_or_insert_with(Instant::now);
-        let trouble = self.trouble.text().unwrap_or_else(|| connection_states(statistics));
+        let trouble = self.last_message.text().unwrap_or_else(|| connection_states(statistics));
         let reason = format!("no broker is connected: {trouble}");
         if self.observer.waits_for(GroupWait::Broker, reason) {
             tracing::warn!(trouble, "no broker is connected; it is tried again until one is");
@@ -236,7 +237,7 @@ impl Context {
         }
     }
 
-    /// Reports the ends of all assigned partitions, and takes in the statistics that depend on them.
+    /// Reports the ends of all assigned partitions, and updates the state by their statistics.
     fn report_ends(&self, partitions: &HashMap<i32, PartitionStatistics>) {
         let mut state = self.state();
         for chunk in &state.pending {
@@ -260,7 +261,7 @@ impl Context {
             let end = latest.or(state.log(number).end());
             let committed = found.map_or(-1, |found| found.committed_offset);
             if state.commits.shown(number, committed) {
-                state.reported.remove(&number);
+                state.reported_gaps.remove(&number);
             }
             ends.push(PartitionEnd {
                 partition: number,
@@ -271,7 +272,7 @@ impl Context {
             });
         }
         let stalled = partitions.values().filter(|partition| partition.fetch_state == "none");
-        if std::mem::take(&mut state.asked_for_start) {
+        if std::mem::take(&mut state.is_position_refused) {
             state.refused(stalled.map(|partition| partition.partition));
         }
         drop(state);
@@ -288,11 +289,11 @@ fn connection_states(statistics: &Statistics) -> String {
 }
 
 /// The minimum time to wait for a commit, even when the time of a revocation is over.
-const COMMIT: Duration = Duration::from_secs(2);
+const MIN_COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.trouble.line(facility, message);
+        self.last_message.line(facility, message);
         config::log(level, facility, message);
     }
 
@@ -320,13 +321,13 @@ impl ClientContext for Context {
             self.state().unreadable.insert(offset);
         }
         if error.rdkafka_error_code().is_some_and(config::is_group_refusal) {
-            self.state().group_trouble = Some(reason.to_owned());
+            self.state().group_error = Some(reason.to_owned());
         }
         // All brokers down, or a host that does not resolve: librdkafka retries by itself.
-        if self.repeated.is_news(&error) {
+        if self.repeated.is_new(&error) {
             tracing::warn!(%error, reason, "kafka");
         }
-        self.trouble.error(&error, reason);
+        self.last_message.error(&error, reason);
     }
 }
 

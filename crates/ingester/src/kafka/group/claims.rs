@@ -1,6 +1,7 @@
 //! The poll thread's work on the table's account: it claims the account before a partition starts, stores positions in it
-//! before each commit, and doubts it where the answer shows that the database went back in time. A separate task,
-//! [`answer_requests`], asks the database; the poll thread waits for it only during a revocation and at the end.
+//! before each commit, and claims it again if an answer shows that the database went back in time. A separate task,
+//! [`answer_requests`], sends the requests to the database; the poll thread waits for it only during a revocation and
+//! at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use store::{Advance, Claimed, PositionKey, Positions, TablePosition};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::account::{Answer, Claim, OwnedAccount, PATIENCE, Request, Verdict, verdict};
+use super::account::{
+    AdvanceResult, Answer, CLAIM_TIMEOUT, Claim, OwnedAccount, Request, evaluate_advance,
+};
 use super::callbacks::Context;
 use super::start_offsets::{LogPosition, Note};
 use super::state::{Command, PollState, Reading};
@@ -19,7 +22,7 @@ use crate::pipeline::ports::{AssignmentId, SourceError};
 
 /// How long the account may have another owner before it is claimed again. A member that lost its partitions learns it
 /// with its next heartbeat, which is sent every three seconds.
-const FOREIGN: Duration = Duration::from_secs(4);
+const FOREIGN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Sends the requests to the database one at a time, until the poll thread has ended.
 pub(super) async fn answer_requests(
@@ -40,7 +43,7 @@ async fn answer(store: &dyn Positions, request: Request) -> Result<Answer, store
         Request::Claim { key, owner, partitions } => {
             let numbers: Vec<i32> = partitions.iter().map(|&(number, _)| number).collect();
             let claimed = store.claim(&key, &owner, &numbers).await?;
-            tell_of_another_topic(store, &key, &claimed).await?;
+            warn_of_other_topic(store, &key, &claimed).await?;
             Ok(Answer::Claimed { topic_id: key.topic_id, owner, partitions, claimed })
         }
         Request::Advance { key, positions } => {
@@ -51,9 +54,9 @@ async fn answer(store: &dyn Positions, request: Request) -> Result<Answer, store
     }
 }
 
-/// A broker forgets the group's offsets when a topic is deleted. If this topic was created again while no ingester ran, only the
-/// table shows that there was another.
-async fn tell_of_another_topic(
+/// Warns if the group has read another topic before. A broker deletes the group's offsets when a topic is deleted: if
+/// this topic was created again while no ingester ran, only the table shows that there was another.
+async fn warn_of_other_topic(
     store: &dyn Positions,
     key: &PositionKey,
     claimed: &Claimed,
@@ -76,7 +79,7 @@ async fn tell_of_another_topic(
 }
 
 impl PollState {
-    /// Takes in an answer of the database.
+    /// Applies an answer of the database to the state.
     pub(super) fn account_answered(&mut self, answer: Answer) {
         match answer {
             Answer::Claimed { topic_id, owner, partitions, claimed } => {
@@ -101,8 +104,8 @@ impl PollState {
                 self.is_storing = false;
                 self.commit_stored = true;
                 for ((since, position), before) in positions.into_iter().zip(&advanced.before) {
-                    let verdict = verdict(&position, &advanced.database, before.as_ref());
-                    self.stored(since, &position, verdict);
+                    let result = evaluate_advance(&position, &advanced.database, before.as_ref());
+                    self.stored(since, &position, result);
                 }
             }
             Answer::Failed(error) => {
@@ -112,10 +115,11 @@ impl PollState {
         }
     }
 
-    fn stored(&mut self, since: AssignmentId, position: &Advance, verdict: Verdict) {
+    /// Applies the result of storing a position to the state.
+    fn stored(&mut self, since: AssignmentId, position: &Advance, result: AdvanceResult) {
         let number = position.partition;
         let next = position.to.next_offset;
-        if verdict == Verdict::Stored && !self.commits.stored(number, since, next) {
+        if result == AdvanceResult::Stored && !self.commits.stored(number, since, next) {
             return;
         }
         let is_present = self.commits.since(number) == Some(since);
@@ -123,17 +127,17 @@ impl PollState {
         let Some(Claim::Owned(owned)) = partition.map(|partition| &mut partition.claim) else {
             return;
         };
-        match verdict {
-            Verdict::Stored => {
+        match result {
+            AdvanceResult::Stored => {
                 owned.at_least = Some(next);
                 owned.foreign_since = None;
             }
-            Verdict::Doubted => {
+            AdvanceResult::Doubted => {
                 self.doubted.insert(number);
             }
-            Verdict::Foreign => {
+            AdvanceResult::Foreign => {
                 let since = owned.foreign_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= FOREIGN {
+                if since.elapsed() >= FOREIGN_TIMEOUT {
                     self.doubted.insert(number);
                 }
             }
@@ -153,7 +157,7 @@ impl Context {
     /// Claims the accounts of partitions that are to start. Returns the partitions that may start now.
     ///
     /// # Errors
-    /// When the database has not answered a claim for [`PATIENCE`].
+    /// When the database has not answered a claim for [`CLAIM_TIMEOUT`].
     pub(super) fn claimed(
         &self,
         partitions: &[i32],
@@ -173,7 +177,7 @@ impl Context {
                     Claim::Owned(owned) if Some(owned.topic_id.as_str()) == topic_id => {
                         ready.push(number);
                     }
-                    Claim::Asked(since) if since.elapsed() >= PATIENCE => {
+                    Claim::Asked(since) if since.elapsed() >= CLAIM_TIMEOUT => {
                         let reason = "the database has not said how far it is";
                         result = Err(format!("partition {number}: {reason}"));
                     }
@@ -234,7 +238,7 @@ impl Context {
     }
 
     /// Stores the written offsets and waits for the answer until the deadline.
-    pub(super) fn store_and_wait(&self, deadline: Instant, turn: Duration) {
+    pub(super) fn store_and_wait(&self, deadline: Instant, interval: Duration) {
         // First the pending request, then the offsets written since.
         for _ in 0..2 {
             if !self.state().is_storing && !self.ask_to_store(false) {
@@ -249,9 +253,9 @@ impl Context {
                     );
                     return;
                 }
-                let command = self.commands.lock().recv_timeout(left.min(turn));
+                let command = self.commands.lock().recv_timeout(left.min(interval));
                 match command {
-                    Ok(command) => self.state().take_in(command),
+                    Ok(command) => self.state().apply(command),
                     Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
                     Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
                 }
@@ -295,7 +299,7 @@ impl Context {
     }
 
     /// Logs the note of a start, and counts its records.
-    pub(super) fn say(&self, partition: i32, note: Note) {
+    pub(super) fn log_note(&self, partition: i32, note: Note) {
         let topic = &self.topic;
         let count = |from: i64, to: i64| to.saturating_sub(from).max(0).cast_unsigned();
         match note {

@@ -44,7 +44,8 @@ impl CommitQueue {
         self.assignment
     }
 
-    /// Takes in partitions that were assigned or that start on another log: earlier written offsets are no longer valid.
+    /// Registers partitions that were assigned or that start on another log: earlier written offsets are no longer
+    /// valid.
     pub(crate) fn assign(&mut self, partitions: impl IntoIterator<Item = i32>) {
         self.assignment = AssignmentId(self.assignment.0 + 1);
         for partition in partitions {
@@ -62,14 +63,14 @@ impl CommitQueue {
         }
     }
 
-    /// Takes in a written offset. `false`: it belongs to an earlier ownership and was dropped.
+    /// Adds a written offset. `false`: it belongs to an earlier ownership and was dropped.
     pub(crate) fn written(&mut self, partition: i32, offset: WrittenOffset) -> bool {
         let Some(owned) = self.owned.get_mut(&partition) else { return false };
         if offset.assignment < owned.since {
             return false;
         }
         owned.written = owned.written.max(Some(offset.next));
-        owned.pass_lost();
+        owned.skip_lost();
         true
     }
 
@@ -100,13 +101,14 @@ impl CommitQueue {
         }
     }
 
-    /// A partition starts behind lost offsets, which no record will complete: where everything before the first of them is
-    /// written, so is everything before `to`. Else each start would lose them again, until a new record comes.
-    pub(crate) fn starts_behind(&mut self, partition: i32, (from, to): (i64, i64)) {
+    /// A partition starts after lost offsets, which have no records to write: when everything before the first of them
+    /// is written, so is everything before `to`. Otherwise each start would report them again, until a new record
+    /// comes.
+    pub(crate) fn starts_after_gap(&mut self, partition: i32, (from, to): (i64, i64)) {
         if let Some(owned) = self.owned.get_mut(&partition) {
             let first = owned.lost.filter(|&(_, end)| end == from).map_or(from, |(first, _)| first);
             owned.lost = Some((first, to));
-            owned.pass_lost();
+            owned.skip_lost();
         }
     }
 
@@ -121,7 +123,7 @@ impl CommitQueue {
         positions.collect()
     }
 
-    /// Takes in that the account has this offset. `false`: it belongs to an earlier ownership.
+    /// Marks an offset as stored in the account. `false`: it belongs to an earlier ownership.
     pub(crate) fn stored(&mut self, partition: i32, since: AssignmentId, next: i64) -> bool {
         let owned = self.owned.get_mut(&partition).filter(|owned| owned.since == since);
         let Some(owned) = owned else { return false };
@@ -168,7 +170,7 @@ impl CommitQueue {
         }
     }
 
-    /// Takes in the group's offset as the broker shows it. Where it is smaller than `sent`, `sent` is committed again: an
+    /// Compares the group's offset with the sent one. If it is smaller than `sent`, `sent` is committed again: an
     /// asynchronous commit does not report a refusal during a rebalance. After a confirmation a smaller offset is an
     /// operator's reset and is ignored. Returns whether this confirmed an offset.
     pub(crate) fn shown(&mut self, partition: i32, committed: i64) -> bool {
@@ -185,7 +187,8 @@ impl CommitQueue {
 }
 
 impl Ownership {
-    fn pass_lost(&mut self) {
+    /// Counts the lost offsets as written, once everything before them is written.
+    fn skip_lost(&mut self) {
         if let Some((from, to)) = self.lost
             && self.written.or(self.start) >= Some(from)
         {
@@ -297,11 +300,11 @@ mod tests {
         let mut queue = CommitQueue::default();
         queue.assign([0, 1]);
         queue.starts_after(0, Some(3));
-        queue.starts_behind(0, (3, 9));
+        queue.starts_after_gap(0, (3, 9));
         assert_eq!(take(&mut queue), [(0, 9)], "no new record is needed");
         queue.starts_after(1, Some(5));
         queue.written(1, at(1, 6));
-        queue.starts_behind(1, (8, 20));
+        queue.starts_after_gap(1, (8, 20));
         assert_eq!(take(&mut queue), [(1, 6)], "the records before the gap are not written yet");
         queue.written(1, at(1, 8));
         assert_eq!(take(&mut queue), [(1, 20)]);

@@ -12,10 +12,10 @@ use crate::kafka::config;
 use crate::kafka::ffi::{self, CommitAnswer};
 
 /// How often the thread reports that it is alive while it waits for a commit.
-const TURN: Duration = Duration::from_millis(500);
+const LIVENESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long the coordinator's answer to a commit delays the next one.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A commit that may not be answered yet. Only one is sent at a time: librdkafka starts an assigned partition only at a
 /// moment without unanswered commits, which would never come where an answer takes longer than the interval of the commits.
@@ -30,7 +30,7 @@ impl SentCommit {
     /// has, and the others are sent again.
     pub(super) fn is_unanswered(&self) -> bool {
         match self.answer.get(Duration::ZERO) {
-            None => self.at.elapsed() < ANSWER,
+            None => self.at.elapsed() < ANSWER_TIMEOUT,
             Some(answer) => {
                 if let Err(error) = answer
                     && config::is_new_line("COMMIT", &error.to_string(), Instant::now())
@@ -62,15 +62,15 @@ impl Context {
         }
     }
 
-    /// Stores and commits the written offsets and waits for the broker's answer, at most for `patience`.
-    pub(super) fn commit_and_wait(&self, consumer: &BaseConsumer<Self>, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        self.store_and_wait(deadline, TURN);
+    /// Stores and commits the written offsets and waits for the broker's answer, at most for `timeout`.
+    pub(super) fn commit_and_wait(&self, consumer: &BaseConsumer<Self>, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        self.store_and_wait(deadline, LIVENESS_INTERVAL);
         let Some(sent) = self.commit(consumer) else { return };
         let answer = loop {
             self.observer.polled();
             let left = deadline.saturating_duration_since(Instant::now());
-            match sent.answer.get(left.min(TURN)) {
+            match sent.answer.get(left.min(LIVENESS_INTERVAL)) {
                 None if !left.is_zero() => {}
                 answer => break answer,
             }
@@ -78,7 +78,7 @@ impl Context {
         match answer {
             Some(Ok(())) => return,
             Some(Err(error)) => tracing::warn!(%error, "offsets could not be committed"),
-            None => tracing::warn!(?patience, "no answer to a commit in time"),
+            None => tracing::warn!(patience = ?timeout, "no answer to a commit in time"),
         }
         self.state().commits.not_sent(&sent.offsets);
     }

@@ -80,17 +80,18 @@ pub(crate) struct Gap {
 }
 
 impl Gap {
-    /// The part of this gap that was not yet reported; `None` where nothing is new. A partition that is revoked before an
-    /// offset after the gap is committed has the gap again, and retention may have deleted more by then.
-    pub(crate) fn beyond(self, told: Option<Self>) -> Option<Self> {
-        let Some(told) = told.filter(|told| told.cause == self.cause) else { return Some(self) };
-        let (Some((from, to)), Some((told_from, told_to))) = (self.range, told.range) else {
-            return self.range.filter(|_| told.range.is_none()).map(|_| self);
+    /// The part of this gap that is not in `last`, the gap that was reported last; `None` if nothing is new. A
+    /// partition that is revoked before an offset after the gap is committed has the gap again, and retention may have
+    /// deleted more by then.
+    pub(crate) fn beyond(self, last: Option<Self>) -> Option<Self> {
+        let Some(last) = last.filter(|last| last.cause == self.cause) else { return Some(self) };
+        let (Some((from, to)), Some((last_from, last_to))) = (self.range, last.range) else {
+            return self.range.filter(|_| last.range.is_none()).map(|_| self);
         };
-        if from != told_from {
+        if from != last_from {
             return Some(self);
         }
-        (to > told_to).then_some(Self { range: Some((told_to, to)), ..self })
+        (to > last_to).then_some(Self { range: Some((last_to, to)), ..self })
     }
 }
 
@@ -148,17 +149,17 @@ impl Facts {
                 None => self.first_record(|low| Start::plain(LogPosition::unproved(low))),
             };
         };
-        let is_obeyed = !self.metadata.is_own() || self.is_mirrored();
+        let is_authoritative = !self.metadata.is_own() || self.is_mirrored();
         match self.account {
-            Some(account) if is_obeyed && account.offset != committed.offset => {
+            Some(account) if is_authoritative && account.offset != committed.offset => {
                 let note = Note::Reset { from: account.offset, to: committed.offset };
                 Some(Start { note: Some(note), ..Start::plain(committed) })
             }
-            Some(account) if !is_obeyed && account.is_before(committed) => {
+            Some(account) if !is_authoritative && account.is_before(committed) => {
                 let note = Note::WentBack { from: account.offset, to: committed.offset };
                 Some(Start { note: Some(note), ..Start::plain(account) })
             }
-            None if self.is_account_kept && self.metadata.has_account && !is_obeyed => {
+            None if self.is_account_kept && self.metadata.has_account && !is_authoritative => {
                 self.first_record(|low| Start::without_account(low, committed.offset))
             }
             _ => Some(Start::plain(committed)),
@@ -352,8 +353,8 @@ mod tests {
             gap(GapCause::Retention, Some((60, 100))),
             gap(GapCause::Recreated, None),
         ];
-        for told in other {
-            assert_eq!(cut(100).beyond(Some(told)), Some(cut(100)), "{told:?}");
+        for reported in other {
+            assert_eq!(cut(100).beyond(Some(reported)), Some(cut(100)), "{reported:?}");
         }
         let unknown = gap(GapCause::Recreated, None);
         assert_eq!(unknown.beyond(Some(unknown)), None);

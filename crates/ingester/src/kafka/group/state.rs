@@ -60,22 +60,22 @@ pub(super) struct PollState {
     /// The broker reports that the topic does not exist.
     pub(super) topic_is_missing: bool,
     /// librdkafka stopped reading a partition; the next statistics show which.
-    pub(super) asked_for_start: bool,
+    pub(super) is_position_refused: bool,
     /// The offsets that librdkafka refused, and the reasons; it does not name the partitions.
     pub(super) refusals: Vec<(i64, Refusal)>,
     /// The first offsets of unreadable batches; librdkafka does not name the partitions.
     pub(super) unreadable: BTreeSet<i64>,
     /// The gaps that were reported, by partition, until an offset after them is committed.
-    pub(super) reported: BTreeMap<i32, Gap>,
+    pub(super) reported_gaps: BTreeMap<i32, Gap>,
     /// The partitions whose leaders did not answer.
     pub(super) asked_last: AskedLast,
     /// The earliest time of the next attempt to find start offsets; `None`: now.
     pub(super) ask_at: Option<Instant>,
-    /// The reason why the group refuses this member, in librdkafka's words.
-    pub(super) group_trouble: Option<String>,
+    /// librdkafka's message about why the group refuses this member.
+    pub(super) group_error: Option<String>,
     /// The time at which the present client was created; `None` for the first.
     pub(super) client_since: Option<Instant>,
-    /// The time since which the group has had no coordinator, as far as a connected broker told.
+    /// The time since which the group has had no coordinator, by the statistics of a connected broker.
     pub(super) coordinator_away: Option<Instant>,
     /// The topic's id as this client learned it first.
     pub(super) topic_id: Option<String>,
@@ -90,11 +90,11 @@ pub(super) struct PollState {
     /// The time since which the member has been joining without a partition.
     pub(super) joining: Option<Instant>,
     /// Under KIP-848, whether the broker has accepted the member: librdkafka reports it only if it has partitions.
-    pub(super) is_taken: bool,
+    pub(super) is_accepted: bool,
     /// The time since which each partition has had no leader.
     pub(super) leaderless: BTreeMap<i32, Instant>,
-    /// The conditions that the observer was told and that are not over.
-    pub(super) told: BTreeSet<GroupWait>,
+    /// The conditions that were reported to the observer and have not ended.
+    pub(super) reported_waits: BTreeSet<GroupWait>,
     /// Whether the broker has ever allowed a read: a right that is missing later was revoked and may come back.
     pub(super) was_allowed: bool,
     /// The reason why the source must end.
@@ -145,37 +145,37 @@ pub(super) enum Reading {
     /// Paused, because librdkafka refused the position.
     Refused(Refusal),
     /// Paused: the start is known, but librdkafka has not begun there yet.
-    Starts(LogPosition, Taking),
+    Starts(LogPosition, StartAttempt),
     /// It is being read, or it is paused with all others while the loop is full.
     Reads,
 }
 
-/// Since when librdkafka has been starting a partition, and for how long it may.
+/// When librdkafka began to start a partition, and how long that may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Taking {
+pub(super) struct StartAttempt {
     since: Instant,
-    limit: Duration,
+    timeout: Duration,
 }
 
-impl Taking {
-    /// How long librdkafka may take to start an assigned partition, at first and at most. It first stops the old fetch. A
-    /// partition whose fetch at [`NOWHERE`](super::callbacks::NOWHERE) it sent before the pause is stopped by the broker's
-    /// answer, and never starts by itself.
-    const FIRST: Duration = Duration::from_millis(500);
-    pub(super) const LAST: Duration = Duration::from_secs(5);
+impl StartAttempt {
+    /// How long the first attempt of librdkafka may take, and how long any attempt. librdkafka first stops the old
+    /// fetch. If it has sent a fetch at `UNREACHABLE_OFFSET` before the pause, the broker's answer stops the partition,
+    /// which then never starts by itself.
+    const FIRST_TIMEOUT: Duration = Duration::from_millis(500);
+    pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(5);
 
     pub(super) fn new() -> Self {
-        Self { since: Instant::now(), limit: Self::FIRST }
+        Self { since: Instant::now(), timeout: Self::FIRST_TIMEOUT }
     }
 
-    /// The time that librdkafka has had, if that has passed. It begins again then, twice as long.
-    pub(super) fn exceeded(&mut self) -> Option<Duration> {
-        let limit = self.limit;
-        if self.since.elapsed() <= limit {
+    /// The timeout, if it has passed. Then the next attempt begins, with twice that timeout.
+    pub(super) fn timed_out(&mut self) -> Option<Duration> {
+        let timeout = self.timeout;
+        if self.since.elapsed() <= timeout {
             return None;
         }
-        *self = Self { since: Instant::now(), limit: (limit * 2).min(Self::LAST) };
-        Some(limit)
+        *self = Self { since: Instant::now(), timeout: (timeout * 2).min(Self::MAX_TIMEOUT) };
+        Some(timeout)
     }
 }
 
@@ -193,7 +193,7 @@ pub(crate) struct KnownLog {
 }
 
 impl KnownLog {
-    /// Takes in an end of the log.
+    /// Updates the largest end seen.
     pub(crate) fn saw_end(&mut self, end: i64) {
         self.end = self.end.max(Some(end));
     }
@@ -203,7 +203,7 @@ impl KnownLog {
         self.end
     }
 
-    /// Takes in the leader epoch of a record that was read.
+    /// Adds the leader epoch of a record that was read.
     pub(crate) fn saw_epoch(&mut self, offset: i64, epoch: i32) {
         if self.epochs.back().is_none_or(|&(_, last)| last != epoch) {
             self.epochs.push_back((offset, epoch));
@@ -232,8 +232,8 @@ impl KnownLog {
     }
 }
 
-/// Partitions without an answer, the one that was asked last at the end. They are asked after all others, because the poll
-/// thread waits for each answer.
+/// Partitions whose leaders did not answer, in the order of the last requests. They are asked after all others, because
+/// the poll thread waits for each answer.
 #[derive(Debug, Default)]
 pub(super) struct AskedLast(Vec<i32>);
 
@@ -256,7 +256,8 @@ impl AskedLast {
 }
 
 impl PollState {
-    pub(super) fn take_in(&mut self, command: Command) {
+    /// Applies a command to the state.
+    pub(super) fn apply(&mut self, command: Command) {
         match command {
             Command::Written(offsets) => {
                 for (partition, offset) in offsets.iter() {
@@ -289,8 +290,8 @@ impl PollState {
         self.is_recreated
     }
 
-    /// Takes the topic's present id. If it is not the id that this client learned first, or that its partitions are read under,
-    /// the client has to be replaced.
+    /// Compares the topic's present id with the known ones. If it is not the id that this client learned first, or the
+    /// id under which its partitions are read, the client has to be replaced.
     pub(super) fn topic_has(&mut self, id: &str) {
         // A member without partitions learns only here that the topic exists.
         self.topic_is_missing = false;

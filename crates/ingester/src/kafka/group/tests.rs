@@ -25,7 +25,7 @@ use crate::record::Record;
 use crate::settings::{OnGap, Settings};
 
 /// The time limit of every wait; after it the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than any of these tests, so that a member that does not leave the group is noticed.
 const SESSION: &str = "300000";
 /// Kafka's API keys of OffsetCommit and OffsetFetch requests.
@@ -34,10 +34,10 @@ const OFFSET_FETCH: u16 = 9;
 
 /// Records the calls to the observers.
 #[derive(Debug, Default)]
-struct Seen(Mutex<Told>);
+struct Seen(Mutex<Calls>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct Calls {
     polled: u32,
     lost: u64,
     waits: Vec<String>,
@@ -46,29 +46,29 @@ struct Told {
 }
 
 impl Seen {
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn calls(&self) -> MutexGuard<'_, Calls> {
         self.0.lock()
     }
 }
 
 impl GroupObserver for Seen {
     fn polled(&self) {
-        self.told().polled += 1;
+        self.calls().polled += 1;
     }
     fn membership(&self, _: &str) {}
     fn assigned(&self) {}
     fn revoking(&self) {}
     fn waits_for(&self, what: GroupWait, reason: String) -> bool {
         match what {
-            GroupWait::StartOffsets => self.told().waits.push(reason),
-            GroupWait::Membership => self.told().kept_out = Some(reason),
+            GroupWait::StartOffsets => self.calls().waits.push(reason),
+            GroupWait::Membership => self.calls().kept_out = Some(reason),
             _ => {}
         }
         true
     }
     fn has(&self, _: GroupWait) {}
     fn lost(&self, records: u64) {
-        self.told().lost += records;
+        self.calls().lost += records;
     }
     fn went_back(&self, _: u64) {}
 
@@ -83,11 +83,11 @@ impl GroupObserver for Seen {
 
 impl SettledEvidence for Seen {
     fn assigned(&self, _: i32, _: bool, fingerprint: Option<&str>) {
-        self.told().settled_by = fingerprint.map(str::to_owned);
+        self.calls().settled_by = fingerprint.map(str::to_owned);
     }
     fn revoked(&self, _: i32) {}
     fn fingerprint(&self, _: i32) -> Option<String> {
-        self.told().settled_by.clone()
+        self.calls().settled_by.clone()
     }
 }
 
@@ -111,7 +111,7 @@ impl Scene {
         settings.kafka.group.clone_from(&self.topic);
         settings.kafka.revoke_timeout = Duration::from_millis(500);
         // The tests say when.
-        settings.kafka.commit_interval = PATIENCE;
+        settings.kafka.commit_interval = TIMEOUT;
         settings.kafka.client.insert("session.timeout.ms".into(), SESSION.into());
         settings
     }
@@ -151,7 +151,7 @@ impl Scene {
     /// The group's committed offset of a partition.
     fn committed(&self, partition: i32) -> Option<i64> {
         let list = self.partition(partition, Offset::Invalid);
-        let list = self.outsider().committed_offsets(list, PATIENCE).unwrap();
+        let list = self.outsider().committed_offsets(list, TIMEOUT).unwrap();
         list.elements()[0].offset().to_raw().filter(|offset| *offset >= 0)
     }
 
@@ -179,8 +179,8 @@ impl Member {
     }
 
     async fn next(&mut self) -> SourceEvent {
-        let next = tokio::time::timeout(PATIENCE, self.events.recv()).await;
-        next.unwrap_or_else(|_| panic!("no event: {:?}", self.seen.told())).expect("an event")
+        let next = tokio::time::timeout(TIMEOUT, self.events.recv()).await;
+        next.unwrap_or_else(|_| panic!("no event: {:?}", self.seen.calls())).expect("an event")
     }
 
     /// The next records; answers revocations that come before them.
@@ -236,11 +236,11 @@ async fn a_coordinator_that_does_not_answer_is_asked_until_it_does() {
     assert!(matches!(event, SourceEvent::Failed(SourceError::Gap(_))), "{event:?}");
     proxy.set(NetworkFault::RequestsLost(OFFSET_FETCH));
     let mut member = scene.member_of(&proxy.address());
-    eventually("questions in vain", PATIENCE, async || {
-        member.seen.told().waits.len() >= LONGER_THAN_IT_WAITED
+    eventually("questions in vain", TIMEOUT, async || {
+        member.seen.calls().waits.len() >= LONGER_THAN_IT_WAITED
     })
     .await;
-    let reason = member.seen.told().waits[0].clone();
+    let reason = member.seen.calls().waits[0].clone();
     assert!(reason.contains("the committed offsets are not known"), "{reason}");
     assert!(member.events.try_recv().is_err(), "nothing is read without a start");
     proxy.set(NetworkFault::None);
@@ -261,7 +261,7 @@ async fn a_leader_that_does_not_answer_keeps_no_other_partition_back() {
     cluster.partition_leader("t", AWAY, Some(1)).unwrap();
     let scene = Scene { brokers: cluster.bootstrap_servers(), topic: "t".to_owned() };
     scene.produce(AWAY, 1).await;
-    cluster.broker_round_trip_time(2, PATIENCE * 10).unwrap();
+    cluster.broker_round_trip_time(2, TIMEOUT * 10).unwrap();
     let mut member = scene.member();
     assert_eq!(member.read(1).await[0].0, AWAY);
 }
@@ -276,7 +276,7 @@ async fn a_commit_that_a_mirror_copied_is_a_start_and_no_gap() {
         scene.commit(0, 50, metadata);
         let mut member = scene.member();
         let read = member.read(usize::try_from(100 - start).unwrap()).await;
-        assert_eq!((read[0].1, member.seen.told().lost), (start, lost), "{metadata}");
+        assert_eq!((read[0].1, member.seen.calls().lost), (start, lost), "{metadata}");
     }
 }
 
@@ -297,13 +297,13 @@ async fn a_cluster_that_takes_over_is_read_from_the_commits_that_a_mirror_copied
     let mut member = ours.member_of(&proxy.address());
     let read = member.read(100).await;
     member.written(read[99]);
-    eventually("a commit", PATIENCE, async || ours.committed(0) == Some(100)).await;
+    eventually("a commit", TIMEOUT, async || ours.committed(0) == Some(100)).await;
 
     proxy.forward_to(&second.listener("PROXIED"));
     proxy.cut();
     theirs.produce(0, 5).await;
     let read = member.read(5).await;
-    assert_eq!((read[0].1, member.seen.told().lost), (80, 0));
+    assert_eq!((read[0].1, member.seen.calls().lost), (80, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,8 +319,8 @@ async fn a_commit_without_an_answer_does_not_stop_the_watchdog() {
     member.written_uncommitted(read[9]);
     // It is asked to commit and to leave the group.
     drop(member.thread);
-    let before = member.seen.told().polled;
-    eventually("beats", PATIENCE, async || member.seen.told().polled >= before + 8).await;
+    let before = member.seen.calls().polled;
+    eventually("beats", TIMEOUT, async || member.seen.calls().polled >= before + 8).await;
 }
 
 /// librdkafka starts an assigned partition only at a moment without unanswered commits.
@@ -372,7 +372,7 @@ async fn a_write_that_outlives_a_revocation_does_not_set_the_group_back() {
     let (second, chunk) = taking.await.unwrap();
     let moved = chunk.records[0].position.partition;
     second.written((moved, 79, chunk.assignment));
-    eventually("its commit", PATIENCE, async || scene.committed(moved) == Some(80)).await;
+    eventually("its commit", TIMEOUT, async || scene.committed(moved) == Some(80)).await;
     drop(second);
 
     // The partition comes back, and then the old write ends.
@@ -383,17 +383,17 @@ async fn a_write_that_outlives_a_revocation_does_not_set_the_group_back() {
         |partition, offset| *read.iter().find(|(p, o, _)| (*p, *o) == (partition, offset)).unwrap();
     first.written(find(moved, 9));
     first.written(find(1 - moved, 99));
-    eventually("a commit", PATIENCE, async || scene.committed(1 - moved) == Some(100)).await;
+    eventually("a commit", TIMEOUT, async || scene.committed(1 - moved) == Some(100)).await;
     assert_eq!(scene.committed(moved), Some(80));
     first.written(reread[19]);
-    eventually("a commit", PATIENCE, async || scene.committed(moved) == Some(100)).await;
+    eventually("a commit", TIMEOUT, async || scene.committed(moved) == Some(100)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
     let scene = Scene::new(testkit::kafka().brokers(), "not-taken", 1).await;
     let (events, _taken) = tokio::sync::mpsc::channel(1);
-    let (_say, commands) = std::sync::mpsc::channel();
+    let (_sender, commands) = std::sync::mpsc::channel();
     let seen = Arc::new(Seen::default());
     let context = Context(Arc::new(Shared {
         state: Mutex::default(),
@@ -409,7 +409,7 @@ async fn an_assignment_that_librdkafka_does_not_take_ends_the_run() {
         session: Duration::from_secs(10),
         on_gap: OnGap::Continue,
         repeated: Default::default(),
-        trouble: Default::default(),
+        last_message: Default::default(),
     }));
     let config = config::consumer(&scene.settings());
     let consumer: BaseConsumer<Context> = config.create_with_context(context).unwrap();
@@ -474,7 +474,7 @@ async fn a_foreign_member_that_keeps_us_out_is_a_reason() {
     });
     is_joined.await.unwrap();
     let mut member = scene.member();
-    let reason = eventually("a reason", PATIENCE, async || member.seen.told().kept_out.clone());
+    let reason = eventually("a reason", TIMEOUT, async || member.seen.calls().kept_out.clone());
     let reason = reason.await;
     assert!(reason.contains("Inconsistent group protocol"), "{reason}");
     drop(leave);

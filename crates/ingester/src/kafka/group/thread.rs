@@ -33,7 +33,7 @@ pub(crate) const CHUNK_BYTES: usize = 512 * 1024;
 /// Chunks that may wait in the channel.
 const CHANNEL_EVENTS: usize = 4;
 /// How long a poll waits for a record; it limits the delay of a command.
-const POLL: Duration = Duration::from_millis(50);
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 /// The shortest time between two commits, however many dead letters there are.
 const MIN_COMMIT_INTERVAL: Duration = Duration::from_millis(10);
 /// The interval of the checks of the topic's id.
@@ -42,7 +42,7 @@ const TOPIC_ID_INTERVAL: Duration = Duration::from_secs(10);
 const MEMBERSHIP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the loop may be busy before the partitions are paused. A pause discards the records that librdkafka has
 /// fetched, so a short delay is not worth a pause.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time limit of the last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
@@ -52,22 +52,22 @@ pub(crate) struct PollControl(Sender<Command>);
 
 impl PollControl {
     /// After the thread has ended the command is dropped; the last commands only ask it to end.
-    fn say(&self, command: Command) {
+    fn send(&self, command: Command) {
         let _ = self.0.send(command);
     }
 }
 
 impl SourceControl for PollControl {
     fn written(&self, offsets: &WrittenOffsets) {
-        self.say(Command::Written(offsets.clone()));
+        self.send(Command::Written(offsets.clone()));
     }
 
     fn commit_soon(&self) {
-        self.say(Command::CommitSoon);
+        self.send(Command::CommitSoon);
     }
 
     fn halt(&self) {
-        self.say(Command::Halt);
+        self.send(Command::Halt);
     }
 }
 
@@ -85,12 +85,12 @@ impl PollThread {
 
     /// Tells the thread to read no more. The channel closes after everything read was sent.
     pub(crate) fn stop_reading(&self) {
-        self.control.say(Command::Stop);
+        self.control.send(Command::Stop);
     }
 
     /// Commits the written offsets and leaves the group. Returns when both are done.
     pub(crate) async fn close(mut self) {
-        self.control.say(Command::Close);
+        self.control.send(Command::Close);
         // A receive error means that the thread has ended already.
         let _ = (&mut self.ended).await;
     }
@@ -98,7 +98,7 @@ impl PollThread {
 
 impl Drop for PollThread {
     fn drop(&mut self) {
-        self.control.say(Command::Close);
+        self.control.send(Command::Close);
     }
 }
 
@@ -120,10 +120,10 @@ pub(crate) fn start(
     observers: Observers,
 ) -> KafkaResult<(PollThread, mpsc::Receiver<SourceEvent>)> {
     let (events, receiver) = mpsc::channel(CHANNEL_EVENTS);
-    let (say, commands) = std::sync::mpsc::channel();
+    let (sender, commands) = std::sync::mpsc::channel();
     let requests = observers.positions.map(|positions| {
         let (requests, asked) = mpsc::unbounded_channel();
-        tokio::spawn(claims::answer_requests(positions, asked, say.clone()));
+        tokio::spawn(claims::answer_requests(positions, asked, sender.clone()));
         requests
     });
     let context = Context(Arc::new(Shared {
@@ -140,7 +140,7 @@ pub(crate) fn start(
         session: settings.kafka.session_timeout(),
         on_gap: settings.kafka.on_gap,
         repeated: Default::default(),
-        trouble: Default::default(),
+        last_message: Default::default(),
     }));
     let client = config::consumer(settings);
     let consumer: BaseConsumer<Context> = client.create_with_context(context)?;
@@ -170,7 +170,7 @@ pub(crate) fn start(
             let _ = end.send(());
         })
         .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-    let control = Arc::new(PollControl(say));
+    let control = Arc::new(PollControl(sender));
     Ok((PollThread { control, ended }, receiver))
 }
 
@@ -185,7 +185,7 @@ struct Poller {
     committed: Instant,
     /// Offsets are to be committed as soon as the last commit is answered.
     is_commit_due: bool,
-    /// The last time when the positions of all partitions were stored.
+    /// When the positions of all partitions were stored last.
     stored: Instant,
     topic_id_asked: Instant,
     is_broker_assigned: bool,
@@ -212,7 +212,7 @@ impl Poller {
         let context = self.consumer.context().clone();
         // `None` for a name that no topic can have: then there is no partition either.
         let ids = TopicIds::new(self.consumer.client(), &context.topic);
-        while self.goes_on() {
+        while self.is_running() {
             context.observer.polled();
             let why = context.stuck_reason();
             if why.is_some() {
@@ -224,7 +224,7 @@ impl Poller {
             }
             self.ask_membership();
             if !context.state().unreadable.is_empty() {
-                context.pass_unreadable(&self.consumer, &self.probe);
+                context.skip_unreadable(&self.consumer, &self.probe);
             }
             context.start_doubted(&self.consumer);
             context.start_partitions(&self.consumer);
@@ -251,37 +251,38 @@ impl Poller {
         self.sent = None;
         // The assignment drops the old client, which leaves the group.
         self.consumer = self.client.create_with_context(context)?;
-        // After a fatal error the old client has told of no revocation.
+        // After a fatal error the old client reports no revocation.
         let context = self.consumer.context();
         let left = context.state().partitions_that(|_| true);
         context.revoke(&left);
         self.consumer.subscribe(&[&self.consumer.context().topic])
     }
 
-    fn goes_on(&self) -> bool {
+    /// Applies the commands that came. Returns whether to go on reading.
+    fn is_running(&self) -> bool {
         let context = self.consumer.context();
-        let state = context.obey();
+        let state = context.apply_commands();
         !state.is_stopping() && state.failed.is_none() && !context.events.is_closed()
     }
 
     /// Sends the records that were read and the last event, waits until they are written, commits and leaves the group.
     fn finish(self) {
         let context = self.consumer.context().clone();
-        let is_closing = || context.obey().stage == Stage::Close;
-        while !is_closing() && !context.hand_over(POLL) {
+        let is_closing = || context.apply_commands().stage == Stage::Close;
+        while !is_closing() && !context.send_pending(POLL_TIMEOUT) {
             context.observer.polled();
         }
         let failed = context.state().failed.take();
         let last = failed.map_or(SourceEvent::Ended, SourceEvent::Failed);
-        let patience = if is_closing() { Duration::ZERO } else { self.grace };
+        let timeout = if is_closing() { Duration::ZERO } else { self.grace };
         // If the receiver does not take the event in time, it is gone.
-        let _ = context.send(last, patience);
+        let _ = context.send(last, timeout);
         let deadline = Instant::now() + self.grace;
         while !is_closing() && !context.events.is_closed() && Instant::now() < deadline {
             context.observer.polled();
-            std::thread::sleep(POLL);
+            std::thread::sleep(POLL_TIMEOUT);
         }
-        drop(context.obey());
+        drop(context.apply_commands());
         context.commit_and_wait(&self.consumer, LAST_COMMIT);
         // Dropping the consumer leaves the group.
     }
@@ -298,7 +299,7 @@ impl Poller {
         if is_due {
             self.committed = Instant::now();
             // From time to time also positions that did not move, to detect a database that went back in time.
-            let all = self.stored.elapsed() >= account::IDLE;
+            let all = self.stored.elapsed() >= account::IDLE_STORE_INTERVAL;
             if context.ask_to_store(all) && all {
                 self.stored = Instant::now();
             }
@@ -322,12 +323,12 @@ impl Poller {
         }
     }
 
-    /// Asks whether the broker has accepted the member, because librdkafka's statistics do not say so under KIP-848.
+    /// Asks whether the broker has accepted the member, because librdkafka's statistics do not show this under KIP-848.
     fn ask_membership(&mut self) {
         if self.is_broker_assigned && self.asked_membership.elapsed() >= MEMBERSHIP_INTERVAL {
             self.asked_membership = Instant::now();
             let generation = ffi::generation(self.consumer.client());
-            self.consumer.context().state().is_taken = generation > 0;
+            self.consumer.context().state().is_accepted = generation > 0;
         }
     }
 
@@ -336,7 +337,7 @@ impl Poller {
         let context = self.consumer.context();
         let is_refused = {
             let state = context.state();
-            state.told.contains(&GroupWait::Permission) && state.group_trouble.is_none()
+            state.reported_waits.contains(&GroupWait::Permission) && state.group_error.is_none()
         };
         if is_refused && inspect::may_read(&self.probe, &context.topic) {
             context.show(GroupWait::Permission, None);
@@ -345,7 +346,7 @@ impl Poller {
 
     /// Reads until no record is available or a chunk is full, then sends the chunk.
     fn read(&mut self) {
-        let mut timeout = POLL;
+        let mut timeout = POLL_TIMEOUT;
         let (mut count, mut bytes) = (0, 0);
         while count < CHUNK_RECORDS && bytes < CHUNK_BYTES {
             match self.consumer.poll(timeout) {
@@ -367,7 +368,7 @@ impl Poller {
             }
         }
         let context = self.consumer.context();
-        if !context.hand_over(PATIENCE) || context.state().halted {
+        if !context.send_pending(SEND_TIMEOUT) || context.state().halted {
             self.pause();
         }
     }
@@ -391,10 +392,10 @@ impl Poller {
         let context = self.consumer.context().clone();
         context.state().is_full = true;
         self.for_each_read(BaseConsumer::pause);
-        while self.goes_on() && (!context.hand_over(POLL) || context.state().halted) {
+        while self.is_running() && (!context.send_pending(POLL_TIMEOUT) || context.state().halted) {
             context.observer.polled();
             self.commit();
-            match self.consumer.poll(POLL) {
+            match self.consumer.poll(POLL_TIMEOUT) {
                 // A record of a partition that was started just before the pause.
                 Some(Ok(message)) => {
                     self.copy(&message);
@@ -450,13 +451,13 @@ impl Poller {
                 context.state().topic_is_missing = true;
             }
             error if config::is_out_of_range(error) => {
-                context.state().asked_for_start = true;
+                context.state().is_position_refused = true;
                 return true;
             }
             _ => {}
         }
         // librdkafka repeats the error with every refresh of the metadata, for example for a missing topic.
-        if context.repeated.is_news(error) {
+        if context.repeated.is_new(error) {
             tracing::warn!(%error, "reading from kafka failed; librdkafka retries by itself");
         }
         true

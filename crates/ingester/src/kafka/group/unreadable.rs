@@ -5,13 +5,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::callbacks::Context;
 use super::start_offsets::{Facts, Gap, GapCause, LogPosition, Start};
-use super::state::{Reading, Taking};
+use super::state::{Reading, StartAttempt};
 use crate::kafka::probe::{Probe, Unreadable};
 
 impl Context {
     /// Finds the partitions of the unreadable batches and restarts each after its batch. Without an answer the partitions that may
     /// have the batch are read again from their positions, so that librdkafka reports it again and reads nothing after it.
-    pub(super) fn pass_unreadable(&self, consumer: &BaseConsumer<Self>, probe: &ClientConfig) {
+    pub(super) fn skip_unreadable(&self, consumer: &BaseConsumer<Self>, probe: &ClientConfig) {
         let (unreadable, read) = {
             let mut state = self.state();
             let unreadable = std::mem::take(&mut state.unreadable);
@@ -24,7 +24,7 @@ impl Context {
             let found = Probe::open(probe, &self.topic)
                 .and_then(|probe| probe.find(batch, read.clone(), || self.observer.polled()));
             match found {
-                Ok(Some(found)) => self.start_behind(consumer, &found),
+                Ok(Some(found)) => self.start_after_batch(consumer, &found),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%error, batch, "a batch cannot be read, and its end is not known yet");
@@ -57,12 +57,12 @@ impl Context {
         for &(partition, offset) in read {
             let epoch = state.log(partition).epoch_before(offset);
             if let Some(owned) = state.partitions.get_mut(&partition) {
-                owned.reading = Reading::Starts(LogPosition { offset, epoch }, Taking::new());
+                owned.reading = Reading::Starts(LogPosition { offset, epoch }, StartAttempt::new());
             }
         }
     }
 
-    fn start_behind(&self, consumer: &BaseConsumer<Self>, found: &Unreadable) {
+    fn start_after_batch(&self, consumer: &BaseConsumer<Self>, found: &Unreadable) {
         let partition = found.partition;
         if !self.pause(consumer, [(partition, 0)]) {
             return;

@@ -15,9 +15,9 @@ impl Wake for Unpark {
 }
 
 /// The future's result; `None` after the timeout. The future must not need a runtime (channels do not).
-pub(super) fn wait_for<F: Future>(future: F, patience: Duration) -> Option<F::Output> {
+pub(super) fn wait_for<F: Future>(future: F, timeout: Duration) -> Option<F::Output> {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let (mut future, deadline) = (pin!(future), Instant::now() + patience);
+    let (mut future, deadline) = (pin!(future), Instant::now() + timeout);
     loop {
         if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return Some(result);

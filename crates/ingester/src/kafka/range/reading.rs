@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{OffsetRanges, POLL, QUESTION, ReadOptions, is_final, is_gone};
+use super::{OffsetRanges, POLL_TIMEOUT, REQUEST_TIMEOUT, ReadOptions, is_final, is_gone};
 use crate::kafka::client::ClientCallbacks;
 use crate::kafka::config;
 use crate::kafka::ffi::TopicIds;
@@ -28,7 +28,7 @@ use crate::record::Record;
 const TOPIC_ID_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The delay before a request without an answer is repeated.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The state of the thread.
 pub(super) struct Range {
@@ -45,10 +45,10 @@ impl Range {
     /// Reads the ranges to their ends.
     ///
     /// # Errors
-    /// An error that a retry cannot fix; the end of [`ReadOptions::patience`].
+    /// An error that a retry cannot fix; the end of [`ReadOptions::idle_timeout`].
     pub(super) fn read(&self) -> anyhow::Result<()> {
         let mut ends = self.assign()?;
-        let mut watch = Watch::of(&self.consumer, &self.ranges, self.options.patience)?;
+        let mut watch = Watch::of(&self.consumer, &self.ranges, self.options.idle_timeout)?;
         let starts = self.ranges.partitions.iter().map(|range| (range.partition, range.first));
         let mut next_offsets: BTreeMap<i32, i64> = starts.collect();
         let mut log_ends = BTreeMap::new();
@@ -56,7 +56,7 @@ impl Range {
         let mut arena = RecordArena::new(self.topic.clone());
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while !ends.is_empty() && !self.stop.is_cancelled() {
-            let timeout = if chunk.is_empty() { POLL } else { Duration::ZERO };
+            let timeout = if chunk.is_empty() { POLL_TIMEOUT } else { Duration::ZERO };
             match self.consumer.poll(timeout) {
                 Some(Ok(message)) => {
                     let (partition, next) = (message.partition(), message.offset() + 1);
@@ -77,13 +77,13 @@ impl Range {
                     self.end_of_log(partition, &mut ends, &mut next_offsets, &mut log_ends)?;
                 }
                 Some(Err(error)) if config::is_out_of_range(&error) => {
-                    self.go_on_behind_gone(&mut ends, &mut next_offsets)?;
+                    self.resume_after_gone(&mut ends, &mut next_offsets)?;
                 }
                 Some(Err(error)) if is_final(&error) => return Err(error.into()),
-                Some(Err(_)) if self.pass_unreadable(&ends, &mut next_offsets)? => {}
+                Some(Err(_)) if self.skip_unreadable(&ends, &mut next_offsets)? => {}
                 // librdkafka recovers from all other errors by itself, or repeats them for ever.
                 Some(Err(_)) | None if chunk.is_empty() => {
-                    watch.nothing_came()?;
+                    watch.check_idle()?;
                     continue;
                 }
                 // The chunk is sent as it is.
@@ -92,22 +92,22 @@ impl Range {
             if chunk.len() >= self.options.chunk() || bytes >= CHUNK_BYTES {
                 bytes = 0;
                 free = self.options.next(free, chunk.len());
-                self.hand_over(&mut chunk);
+                self.send_chunk(&mut chunk);
                 if self.options.rate.is_some() {
                     ReadOptions::wait(free, &self.stop);
                 }
-                watch.same_topic(Duration::ZERO)?;
+                watch.check_topic(Duration::ZERO)?;
             }
-            watch.came = Instant::now();
+            watch.last_received = Instant::now();
         }
-        self.hand_over(&mut chunk);
+        self.send_chunk(&mut chunk);
         if !self.stop.is_cancelled() {
-            watch.still_same_topic()?;
+            watch.check_topic_again()?;
         }
         Ok(())
     }
 
-    fn hand_over(&self, chunk: &mut Vec<Record>) {
+    fn send_chunk(&self, chunk: &mut Vec<Record>) {
         if chunk.is_empty() {
             return;
         }
@@ -119,17 +119,17 @@ impl Range {
 
     /// Skips an unreadable batch, logs it, and counts those of its offsets that lie in the range. `false` where there is none in
     /// a partition that is still read. librdkafka may report a batch only once, so this waits for its broker.
-    fn pass_unreadable(
+    fn skip_unreadable(
         &self,
         ends: &BTreeMap<i32, i64>,
         next_offsets: &mut BTreeMap<i32, i64>,
     ) -> KafkaResult<bool> {
         let Some(batch) = self.consumer.context().take_unreadable() else { return Ok(false) };
-        let question = || {
+        let request = || {
             let read = ends.keys().map(|partition| (*partition, next_offsets[partition])).collect();
             Probe::open(&self.probe, &self.topic)?.find(batch, read, || {})
         };
-        let Some(found) = self.answered(question, |_| false)?.flatten() else { return Ok(false) };
+        let Some(found) = self.answered(request, |_| false)?.flatten() else { return Ok(false) };
         let Unreadable { partition, offsets, .. } = found;
         tracing::warn!(
             topic = %self.topic, partition, from = offsets.start, to = offsets.end - 1,
@@ -138,14 +138,14 @@ impl Range {
         next_offsets.insert(partition, offsets.end);
         self.place(partition, offsets.end)?;
         if let Some(&end) = ends.get(&partition).filter(|end| **end > offsets.start) {
-            self.options.lose(partition, offsets.start..offsets.end.min(end));
+            self.options.add_gone(partition, offsets.start..offsets.end.min(end));
         }
         Ok(true)
     }
 
     /// Called after librdkafka stopped a partition because its position is not in the log. It does not say which
     /// partition. After an unreadable batch librdkafka may also ask for offsets that never existed.
-    fn go_on_behind_gone(
+    fn resume_after_gone(
         &self,
         ends: &mut BTreeMap<i32, i64>,
         next_offsets: &mut BTreeMap<i32, i64>,
@@ -154,10 +154,10 @@ impl Range {
             let next = next_offsets[&partition];
             let Some((low, high)) = self.bounds(partition)? else { return Ok(()) };
             if next > high {
-                self.pass_gone(partition, next..end, "the log was cut", next_offsets);
+                self.skip_gone(partition, next..end, "the log was cut", next_offsets);
             } else if next < low {
                 let why = "the topic's retention deleted them";
-                self.pass_gone(partition, next..low.min(end), why, next_offsets);
+                self.skip_gone(partition, next..low.min(end), why, next_offsets);
             }
             let next = next_offsets[&partition];
             if next < end {
@@ -169,11 +169,11 @@ impl Range {
         Ok(())
     }
 
-    /// Called when librdkafka has reached the end of a partition's log. `log_ends`: the places and ends that this function has
-    /// seen.
+    /// Called when librdkafka has reached the end of a partition's log. `log_ends`: the next offsets and ends of
+    /// earlier calls.
     ///
     /// # Errors
-    /// When the topic does not exist; the end of [`ReadOptions::patience`].
+    /// When the topic does not exist; the end of [`ReadOptions::idle_timeout`].
     fn end_of_log(
         &self,
         partition: i32,
@@ -184,17 +184,17 @@ impl Range {
         let Some(&end) = ends.get(&partition) else { return Ok(()) };
         let next = next_offsets[&partition];
         let Some((_, log_end)) = self.bounds(partition)? else { return Ok(()) };
-        // The offsets before the log's end are markers of transactions, or records that came after librdkafka had reached the
-        // end: a second reading from the same place tells which.
+        // The offsets before the log's end are markers of transactions, or records that were written after librdkafka
+        // had reached the end: a second read from the same offset shows which.
         let seen = (next, log_end);
         if next < log_end.min(end) && log_ends.insert(partition, seen) != Some(seen) {
             return self.place(partition, next);
         }
-        self.pass_gone(partition, log_end.max(next)..end, "the log was cut", next_offsets);
+        self.skip_gone(partition, log_end.max(next)..end, "the log was cut", next_offsets);
         self.finish(ends, partition)
     }
 
-    /// Reads a partition on from this offset. A seek would fail in a partition that is not being read.
+    /// Continues a partition at this offset. A seek would fail in a partition that is not being read.
     fn place(&self, partition: i32, next: i64) -> KafkaResult<()> {
         let place = config::place(&self.topic, partition, Offset::Offset(next))?;
         self.consumer.incremental_unassign(&place)?;
@@ -202,7 +202,7 @@ impl Range {
     }
 
     /// Skips offsets that are gone, for example because retention deleted them; logs and counts them.
-    fn pass_gone(
+    fn skip_gone(
         &self,
         partition: i32,
         gone: std::ops::Range<i64>,
@@ -217,40 +217,42 @@ impl Range {
             "records of the range are gone before they were read: {why}"
         );
         next_offsets.insert(partition, gone.end);
-        self.options.lose(partition, gone);
+        self.options.add_gone(partition, gone);
     }
 
     /// The first offset of a partition and one more than its last. Retries until the broker answers; `None` after a stop.
     ///
     /// # Errors
-    /// When the topic or the partition does not exist; the end of [`ReadOptions::patience`].
+    /// When the topic or the partition does not exist; the end of [`ReadOptions::idle_timeout`].
     fn bounds(&self, partition: i32) -> KafkaResult<Option<(i64, i64)>> {
         let is_gone = |error: &KafkaError| {
             error.rdkafka_error_code().is_some_and(config::is_no_topic)
                 && is_gone(&self.consumer, &self.topic, partition).unwrap_or(false)
         };
-        let question = || self.consumer.fetch_watermarks(&self.topic, partition, QUESTION);
-        self.answered(question, is_gone)
+        let request = || self.consumer.fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT);
+        self.answered(request, is_gone)
     }
 
-    /// Repeats a question until the broker answers; `None` after a stop.
+    /// Repeats a request until the broker answers; `None` after a stop.
     ///
     /// # Errors
-    /// An error that is final; the end of [`ReadOptions::patience`].
+    /// An error that is final; the end of [`ReadOptions::idle_timeout`].
     fn answered<T>(
         &self,
-        question: impl Fn() -> KafkaResult<T>,
+        request: impl Fn() -> KafkaResult<T>,
         is_final: impl Fn(&KafkaError) -> bool,
     ) -> KafkaResult<Option<T>> {
         let began = Instant::now();
         while !self.stop.is_cancelled() {
-            match question() {
+            match request() {
                 Ok(answer) => return Ok(Some(answer)),
                 Err(error) if is_final(&error) => return Err(error),
-                Err(error) if self.options.patience.is_some_and(|most| began.elapsed() > most) => {
+                Err(error)
+                    if self.options.idle_timeout.is_some_and(|most| began.elapsed() > most) =>
+                {
                     return Err(error);
                 }
-                Err(_) => ReadOptions::wait(Instant::now() + ASK_AGAIN, &self.stop),
+                Err(_) => ReadOptions::wait(Instant::now() + RETRY_DELAY, &self.stop),
             }
         }
         Ok(None)
@@ -273,15 +275,15 @@ impl Range {
     }
 }
 
-/// Sees that there is nothing to wait for.
+/// Detects that no more records will come: the topic was recreated, or the idle timeout has passed.
 struct Watch {
     ids: Option<TopicIds>,
     /// The topic's id when the offsets were found, or else at the start.
     first: Option<String>,
     asked: Instant,
-    /// When anything came last.
-    came: Instant,
-    patience: Option<Duration>,
+    /// When librdkafka returned something last.
+    last_received: Instant,
+    idle_timeout: Option<Duration>,
 }
 
 impl Watch {
@@ -292,29 +294,29 @@ impl Watch {
     fn of(
         consumer: &BaseConsumer<ClientCallbacks>,
         ranges: &OffsetRanges,
-        patience: Option<Duration>,
+        idle_timeout: Option<Duration>,
     ) -> anyhow::Result<Self> {
         let ids = TopicIds::new(consumer.client(), &ranges.topic);
         ids.iter().for_each(|ids| ids.ask(TOPIC_ID_INTERVAL));
         let first = ranges.topic_id.clone();
         let now = Instant::now();
-        let mut watch = Self { ids, first, asked: now, came: now, patience };
+        let mut watch = Self { ids, first, asked: now, last_received: now, idle_timeout };
         if watch.first.is_some() {
             // A short range would be read before the answer comes.
-            watch.same_topic(TOPIC_ID_INTERVAL)?;
-            watch.came = Instant::now();
+            watch.check_topic(TOPIC_ID_INTERVAL)?;
+            watch.last_received = Instant::now();
         }
         Ok(watch)
     }
 
-    /// Of a topic that was created again librdkafka 2.12 may read nothing, see `Poller::recreate_client`, and the offsets
-    /// belong to another log.
+    /// Compares the topic's id with the first one. librdkafka 2.12 may read nothing of a topic that was created again,
+    /// see `Poller::recreate_client`, and the offsets belong to another log.
     ///
     /// # Errors
-    /// When it was.
-    fn same_topic(&mut self, patience: Duration) -> anyhow::Result<()> {
+    /// When the topic was created again.
+    fn check_topic(&mut self, timeout: Duration) -> anyhow::Result<()> {
         let Some(ids) = &self.ids else { return Ok(()) };
-        if let Some(Ok(Some(id))) = ids.answer(patience)
+        if let Some(Ok(Some(id))) = ids.answer(timeout)
             && *self.first.get_or_insert_with(|| id.clone()) != id
         {
             bail!("the topic was created again while it was read");
@@ -326,25 +328,25 @@ impl Watch {
         Ok(())
     }
 
-    /// Asks once more: a range may end before the interval of the questions is over.
+    /// Asks for the topic's id once more, because a range may end before the interval of the requests is over.
     ///
     /// # Errors
     /// When the topic was created again.
-    fn still_same_topic(&mut self) -> anyhow::Result<()> {
+    fn check_topic_again(&mut self) -> anyhow::Result<()> {
         if let Some(ids) = &self.ids {
-            // Answers to earlier questions.
+            // Drops the answers to earlier requests.
             while ids.answer(Duration::ZERO).is_some() {}
             ids.ask(TOPIC_ID_INTERVAL);
         }
-        self.same_topic(TOPIC_ID_INTERVAL)
+        self.check_topic(TOPIC_ID_INTERVAL)
     }
 
     /// # Errors
-    /// When nothing will come, or nothing came for as long as may be waited.
-    fn nothing_came(&mut self) -> anyhow::Result<()> {
-        self.same_topic(Duration::ZERO)?;
-        let waited = self.came.elapsed();
-        let is_over = self.patience.is_some_and(|patience| waited > patience);
+    /// When the topic was created again, or nothing came within the idle timeout.
+    fn check_idle(&mut self) -> anyhow::Result<()> {
+        self.check_topic(Duration::ZERO)?;
+        let waited = self.last_received.elapsed();
+        let is_over = self.idle_timeout.is_some_and(|limit| waited > limit);
         ensure!(!is_over, "nothing has come for {} s", waited.as_secs());
         Ok(())
     }
@@ -375,11 +377,11 @@ mod tests {
             topic: "t".into(),
             ranges: OffsetRanges::default(),
             // So that the first missing answer ends the reading.
-            options: ReadOptions { patience: Some(Duration::ZERO), ..ReadOptions::default() },
+            options: ReadOptions { idle_timeout: Some(Duration::ZERO), ..ReadOptions::default() },
             events: mpsc::channel(1).0,
             stop: CancellationToken::new(),
         };
-        let error = range.pass_unreadable(&[(0, 9)].into(), &mut [(0, 3)].into()).unwrap_err();
+        let error = range.skip_unreadable(&[(0, 9)].into(), &mut [(0, 3)].into()).unwrap_err();
         assert_eq!(error.rdkafka_error_code(), Some(Code::OperationTimedOut));
     }
 }

@@ -1,5 +1,5 @@
-//! Starts partitions: gets the facts, decides, and makes librdkafka begin there. All of it runs between two polls, never
-//! inside of a callback.
+//! Starts partitions: gets the facts, decides, and makes librdkafka seek to the start. All of this runs between two
+//! polls, never inside of a callback.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::account::Claim;
-use super::callbacks::{Context, NOWHERE};
+use super::callbacks::{Context, UNREACHABLE_OFFSET};
 use super::start_offsets::{Facts, Gap, GapCause, LogPosition, Start};
-use super::state::{Partition, Reading, Taking};
+use super::state::{Partition, Reading, StartAttempt};
 use crate::kafka::commit_metadata::CommitMetadata;
 use crate::kafka::config;
 use crate::kafka::ffi::{self, TopicIds};
@@ -20,9 +20,9 @@ use crate::pipeline::ports::{AssignmentId, SourceError};
 use crate::settings::OnGap;
 
 /// The time limit of one request to the broker. The poll thread blocks on it, so no partition is read meanwhile.
-const QUESTION: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The delay before a request without an answer is repeated.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The group's commit for a partition.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +54,7 @@ impl Context {
     }
 
     fn report_unknown_start_offsets(&self, partitions: &[i32], reason: &str) {
-        self.state().ask_at = Some(Instant::now() + ASK_AGAIN);
+        self.state().ask_at = Some(Instant::now() + RETRY_DELAY);
         let topic = &self.topic;
         let reason =
             format!("partitions {partitions:?} of {topic} wait for their start offsets: {reason}");
@@ -80,12 +80,12 @@ impl Context {
         consumer: &BaseConsumer<Self>,
         partitions: &[i32],
     ) -> Result<(), String> {
-        let cluster = consumer.client().fetch_cluster_id(QUESTION);
+        let cluster = consumer.client().fetch_cluster_id(REQUEST_TIMEOUT);
         self.state().cluster.clone_from(&cluster);
         let topic_id = if config::is_in_process(cluster.as_deref()) {
             Ok(None)
         } else {
-            TopicIds::of(consumer.client(), &self.topic, QUESTION)
+            TopicIds::of(consumer.client(), &self.topic, REQUEST_TIMEOUT)
         };
         let topic_id = topic_id.map_err(|error| format!("the topic's id is not known: {error}"))?;
         if topic_id.as_deref().is_some_and(|id| self.state().is_another_topic(id)) {
@@ -93,8 +93,8 @@ impl Context {
         }
         let (partitions, mut result) = self.claimed(partitions, topic_id.as_deref());
         if partitions.is_empty() {
-            self.state().ask_at = Some(Instant::now() + ASK_AGAIN);
-            // A pending answer of the database is seen in the next turn.
+            self.state().ask_at = Some(Instant::now() + RETRY_DELAY);
+            // The next poll loop iteration takes the database's answer, if it has come by then.
             return result;
         }
         let committed = self.committed(consumer, &partitions)?;
@@ -103,8 +103,8 @@ impl Context {
         let began = Instant::now();
         for (partition, committed) in asked {
             self.observer.polled();
-            if began.elapsed() >= QUESTION {
-                // What has a start is started before the next round.
+            if began.elapsed() >= REQUEST_TIMEOUT {
+                // The partitions that have a start are started before the others are asked.
                 break;
             }
             let facts = committed.and_then(|committed| {
@@ -140,7 +140,7 @@ impl Context {
         let answer = if wanted.count() == 0 {
             wanted
         } else {
-            let answer = consumer.committed_offsets(wanted, QUESTION);
+            let answer = consumer.committed_offsets(wanted, REQUEST_TIMEOUT);
             answer.map_err(|error| format!("the committed offsets are not known: {error}"))?
         };
         let epochs = ffi::leader_epochs(&answer);
@@ -176,7 +176,7 @@ impl Context {
         let Partition { reading, start, next, proved, claim, .. } = partition;
         let is_account_kept = matches!(claim, Claim::Owned(_));
         // After a gap the known end belongs to the new log, but a start at the group's position belongs to the old one.
-        let is_replaced = next.is_none() && state.reported.contains_key(&number);
+        let is_replaced = next.is_none() && state.reported_gaps.contains_key(&number);
         // During reading the account is behind, so it counts only at the first start and after a doubt.
         let is_asked = start.is_none() || proved.is_some();
         let owned = match claim {
@@ -224,11 +224,11 @@ impl Context {
         if let Some(start) = facts.decide() {
             return Ok((facts, start));
         }
-        let watermarks = consumer.fetch_watermarks(&self.topic, partition, QUESTION);
+        let watermarks = consumer.fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT);
         match &watermarks {
             Ok(_) => self.state().asked_last.remove(partition),
             Err(error) if error.rdkafka_error_code().is_some_and(config::is_no_answer) => {
-                let others = self.led_with(consumer, partition);
+                let others = self.with_same_leader(consumer, partition);
                 self.state().asked_last.add(partition, &others);
             }
             Err(_) => self.state().asked_last.add(partition, &[]),
@@ -240,8 +240,8 @@ impl Context {
     }
 
     /// The partition and the others with the same leader.
-    fn led_with(&self, consumer: &BaseConsumer<Self>, partition: i32) -> Vec<i32> {
-        let metadata = consumer.fetch_metadata(Some(&self.topic), QUESTION).ok();
+    fn with_same_leader(&self, consumer: &BaseConsumer<Self>, partition: i32) -> Vec<i32> {
+        let metadata = consumer.fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT).ok();
         let topics = metadata.iter().flat_map(Metadata::topics);
         let all: Vec<_> = topics.flat_map(MetadataTopic::partitions).collect();
         let Some(own) = all.iter().find(|one| one.id() == partition) else {
@@ -264,12 +264,12 @@ impl Context {
             return;
         }
         let was_refused = facts.refusal.is_some();
-        if was_refused && self.fatal(self.assign_anew(consumer, number)).is_none() {
+        if was_refused && self.fatal(self.reassign(consumer, number)).is_none() {
             return;
         }
         let assignment = self.apply_start(number, facts, start);
         if let Some(note) = start.note {
-            self.say(number, note);
+            self.log_note(number, note);
         }
         if let Some(last) = facts.metadata.replay.filter(|_| !facts.is_mirrored()) {
             self.observer.committed_replay(last);
@@ -317,7 +317,7 @@ impl Context {
             owned.at_least = stood.filter(|_| !start.other_log);
         }
         let partition = Partition {
-            reading: Reading::Starts(start.position, Taking::new()),
+            reading: Reading::Starts(start.position, StartAttempt::new()),
             start: Some(start.position),
             next: None,
             settled_by: facts.settled_by(start.note),
@@ -332,14 +332,14 @@ impl Context {
             state.commits.starts_as_written(number, at, is_committed);
         }
         if let Some(skipped) = facts.skipped(start) {
-            state.commits.starts_behind(number, skipped);
+            state.commits.starts_after_gap(number, skipped);
         }
         state.commits.assignment()
     }
 
-    /// librdkafka has stopped reading the partition for good: only a new assignment starts it again.
-    fn assign_anew(&self, consumer: &BaseConsumer<Self>, partition: i32) -> KafkaResult<()> {
-        let list = self.list([(partition, NOWHERE)])?;
+    /// Assigns the partition again. After librdkafka has stopped reading it for good, only a new assignment starts it.
+    fn reassign(&self, consumer: &BaseConsumer<Self>, partition: i32) -> KafkaResult<()> {
+        let list = self.list([(partition, UNREACHABLE_OFFSET)])?;
         consumer.pause(&list)?;
         consumer.incremental_unassign(&list)?;
         consumer.incremental_assign(&list)?;
@@ -367,9 +367,9 @@ impl Context {
         ffi::set_leader_epochs(&mut list, |partition, _| {
             starting.iter().find(|(number, ..)| *number == partition)?.1.epoch
         });
-        let sought = match consumer.seek_partitions(list, QUESTION) {
+        let sought = match consumer.seek_partitions(list, REQUEST_TIMEOUT) {
             Ok(sought) => sought,
-            // The next turn tries again.
+            // The next poll loop iteration tries again.
             Err(KafkaError::Seek(error)) => {
                 tracing::debug!(error, "partitions do not start yet");
                 return Ok(());
@@ -381,29 +381,30 @@ impl Context {
             let number = element.partition();
             match element.error() {
                 Ok(()) => read.push(number),
-                Err(error) => match self.exceeded(number) {
+                Err(error) => match self.start_timed_out(number) {
                     None => tracing::debug!(%error, partition = number, "not started yet"),
-                    Some(limit) => {
-                        if limit >= Taking::LAST {
+                    Some(timeout) => {
+                        if timeout >= StartAttempt::MAX_TIMEOUT {
                             tracing::warn!(%error, partition = number, "librdkafka does not start a partition; it is assigned again");
                         }
-                        self.assign_anew(consumer, number)?;
+                        self.reassign(consumer, number)?;
                     }
                 },
             }
         }
-        self.read_on(consumer, &read)
+        self.resume(consumer, &read)
     }
 
-    /// The time that librdkafka has had to start the partition, if that has passed.
-    fn exceeded(&self, number: i32) -> Option<Duration> {
+    /// The timeout of librdkafka's present attempt to start the partition, if it has passed.
+    fn start_timed_out(&self, number: i32) -> Option<Duration> {
         match &mut self.state().partitions.get_mut(&number)?.reading {
-            Reading::Starts(_, taking) => taking.exceeded(),
+            Reading::Starts(_, attempt) => attempt.timed_out(),
             _ => None,
         }
     }
 
-    fn read_on(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
+    /// Marks the partitions as being read, and resumes them unless the loop is full.
+    fn resume(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
         let is_full = {
             let mut state = self.state();
             for number in partitions {
@@ -421,10 +422,10 @@ impl Context {
 
     /// Logs and counts a gap, once. Returns `false` where `kafka.on_gap` ends the run.
     fn report(&self, partition: i32, gap: Gap) -> bool {
-        let told = self.state().reported.get(&partition).copied();
-        let Some(news) = gap.beyond(told) else { return self.on_gap != OnGap::Stop };
-        self.state().reported.insert(partition, gap);
-        let gap = news;
+        let reported = self.state().reported_gaps.get(&partition).copied();
+        let Some(unreported) = gap.beyond(reported) else { return self.on_gap != OnGap::Stop };
+        self.state().reported_gaps.insert(partition, gap);
+        let gap = unreported;
         let topic = &self.topic;
         let what = match gap.cause {
             GapCause::Retention => "the broker deleted records before they were read",

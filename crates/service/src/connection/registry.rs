@@ -19,7 +19,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// All connections of a listener.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct ConnectionRegistry {
     pub(super) bounds: Bounds,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
@@ -37,7 +37,7 @@ pub struct Connection {
     rate: f64,
     most_behind: Duration,
     state: Mutex<Activity>,
-    cut: Notify,
+    close: Notify,
 }
 
 #[derive(Debug)]
@@ -48,16 +48,16 @@ struct Activity {
     is_receiving: bool,
     /// The client has not yet received all of the response that is ready.
     is_sending: bool,
-    /// When it was opened, its last request or the last part of a body was read, or its last response was ready.
+    /// The last time when the connection was opened, a request or a part of a body was read, or a response was ready.
     since: Instant,
     /// Bytes received of the current head.
     head: usize,
     /// How far ahead of the minimum rate the client is, in bytes, and when that was computed.
     credit: f64,
-    reckoned: Option<Instant>,
+    computed_at: Option<Instant>,
 }
 
-impl Crowd {
+impl ConnectionRegistry {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -74,8 +74,8 @@ impl Crowd {
             && all.values().all(|other| other.waiting_since().is_none())
     }
 
-    /// Adds a new connection, and if necessary closes another that waits for its client. `None` if its network has its maximum
-    /// number of connections already and all of them are busy.
+    /// Adds a new connection, and if necessary closes another that waits for its client. `None` if its network has its
+    /// maximum number of connections already and all of them are busy.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Arc<Connection>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection::new(id, address, &self.bounds));
@@ -86,20 +86,20 @@ impl Crowd {
             let same = || all.values().filter(|other| other.network == connection.network);
             if same().count() >= share {
                 let id = oldest(same())?;
-                all.remove(&id)?.cut();
+                all.remove(&id)?.close();
             }
         }
         if all.len() >= self.bounds.max_connections
             && let Some(id) = oldest(all.values())
             && let Some(other) = all.remove(&id)
         {
-            other.cut();
+            other.close();
         }
         all.insert(id, connection.clone());
         Some(connection)
     }
 
-    pub(super) fn leave(&self, connection: &Connection) {
+    pub(super) fn remove(&self, connection: &Connection) {
         self.connections.lock().remove(&connection.id);
         self.head_ended(connection);
     }
@@ -122,7 +122,7 @@ impl Crowd {
                 let others = all.values().filter(|other| other.id != connection.id);
                 let long = others.filter(|other| other.state.lock().head > SHORT_HEAD);
                 if let Some(other) = oldest(long).and_then(|id| all.get(&id)) {
-                    other.cut();
+                    other.close();
                 }
             }
         }
@@ -162,7 +162,7 @@ impl Connection {
             since: Instant::now(),
             head: 0,
             credit: 0.0,
-            reckoned: None,
+            computed_at: None,
         };
         Self {
             id,
@@ -171,40 +171,41 @@ impl Connection {
             rate: bounds.min_rate as f64,
             most_behind: bounds.write_timeout,
             state: Mutex::new(state),
-            cut: Notify::new(),
+            close: Notify::new(),
         }
     }
 
     /// Closes the connection at once.
-    pub fn cut(&self) {
-        self.cut.notify_one();
+    pub fn close(&self) {
+        self.close.notify_one();
     }
 
     /// Waits until the connection is to be closed.
-    pub(super) async fn is_cut(&self) {
-        self.cut.notified().await;
+    pub(super) async fn closed(&self) {
+        self.close.notified().await;
     }
 
     /// A request was read.
-    pub(super) fn asked(&self) {
+    pub(super) fn request_read(&self) {
         let mut state = self.state.lock();
         state.is_answering = true;
         state.since = Instant::now();
-        state.reckoned = None;
+        state.computed_at = None;
     }
 
     /// The response is ready.
-    pub(super) fn answered(&self) {
+    pub(super) fn response_ready(&self) {
         let mut state = self.state.lock();
         (state.is_answering, state.is_receiving) = (false, false);
         state.since = Instant::now();
     }
 
-    /// Reports whether a part of the present request's body is missing. Meanwhile the connection may be closed for a new one.
+    /// Reports whether a part of the present request's body is missing. Meanwhile the connection may be closed for a
+    /// new one.
     pub fn receives(&self, is_receiving: bool) {
         let mut state = self.state.lock();
         state.is_receiving = is_receiving;
-        // Who sends more is not the first to be closed.
+        // A client that has just sent something is not the first to be closed.
         state.since = Instant::now();
     }
 
@@ -214,8 +215,8 @@ impl Connection {
         !state.is_answering && !state.is_sending
     }
 
-    /// Whether it waits for the rest of a body, and since when it is idle or the request was read; `None` while it does not wait
-    /// for its client to send.
+    /// Whether it waits for the rest of a body, and since when it is idle or the request was read; `None` while it does
+    /// not wait for its client to send.
     fn waiting_since(&self) -> Option<(bool, Instant)> {
         let state = self.state.lock();
         let is_waiting = !state.is_answering || state.is_receiving;
@@ -223,23 +224,23 @@ impl Connection {
     }
 
     /// The client received this many bytes of its response.
-    pub(super) fn took(&self, bytes: usize) {
+    pub(super) fn sent(&self, bytes: usize) {
         let mut state = self.state.lock();
         state.is_sending = false;
-        if state.reckoned.is_some() {
+        if state.computed_at.is_some() {
             let credit = self.credit(&state) + bytes as f64;
             state.credit = credit.min(self.most_credit());
-            state.reckoned = Some(Instant::now());
+            state.computed_at = Some(Instant::now());
         }
     }
 
     /// The client does not receive bytes at present. Returns how far it is behind.
-    pub(super) fn waits(&self) -> Duration {
+    pub(super) fn stalled(&self) -> Duration {
         let mut state = self.state.lock();
         state.is_sending = true;
-        if state.reckoned.is_none() {
+        if state.computed_at.is_none() {
             state.credit = self.most_credit();
-            state.reckoned = Some(Instant::now());
+            state.computed_at = Some(Instant::now());
         }
         self.behind_by(&state)
     }
@@ -259,7 +260,7 @@ impl Connection {
 
     /// The present credit, which decreases at the minimum rate.
     fn credit(&self, state: &Activity) -> f64 {
-        let elapsed = state.reckoned.map_or(Duration::ZERO, |reckoned| reckoned.elapsed());
+        let elapsed = state.computed_at.map_or(Duration::ZERO, |computed_at| computed_at.elapsed());
         state.credit - elapsed.as_secs_f64() * self.rate
     }
 
@@ -283,7 +284,7 @@ mod tests {
     #[test]
     fn of_two_bodies_the_one_that_has_stopped_is_closed() {
         let hour = Duration::from_secs(3_600);
-        let crowd = Crowd::new(Bounds {
+        let registry = ConnectionRegistry::new(Bounds {
             max_connections: 2,
             max_per_address: 2,
             exempt: Arc::new([]),
@@ -292,16 +293,16 @@ mod tests {
             write_timeout: hour,
             min_rate: 1,
         });
-        let admit = || crowd.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let admit = || registry.admit(Ipv4Addr::LOCALHOST.into()).unwrap();
         let both = [admit(), admit()];
         for connection in &both {
-            connection.asked();
+            connection.request_read();
             connection.receives(true);
         }
         both[0].receives(false);
         both[0].receives(true);
         let new = admit();
-        let open: Vec<u64> = crowd.connections.lock().keys().copied().collect();
+        let open: Vec<u64> = registry.connections.lock().keys().copied().collect();
         assert!(open.contains(&both[0].id) && open.contains(&new.id), "{open:?}");
         assert!(!open.contains(&both[1].id), "{open:?}");
     }
