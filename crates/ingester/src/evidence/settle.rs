@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use enrich::ExitHistory;
 use model::{Publication, Timestamp};
 use parking_lot::Mutex;
-use store::{Error, PublicationReader, PublicationTable, Written};
+use store::{Error, PublicationReader, PublicationTable, Retrying, Written};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -235,7 +235,7 @@ pub(crate) struct Settling {
     pub(crate) table: Arc<dyn PublicationTable>,
     /// Waits for the database, like `table` and `rows`.
     pub(crate) store: Arc<dyn RowStore>,
-    pub(crate) rows: Arc<dyn PublicationReader>,
+    pub(crate) rows: Arc<Retrying<dyn PublicationReader>>,
 }
 
 impl Settling {
@@ -366,7 +366,7 @@ impl BatchObserver for Arc<PassCounts> {
 /// The table for a pass: it writes only rows whose verdict, reason or `tor_settled` changes. A missing row is not
 /// inserted: live ingest will write it, or it was deleted.
 struct ChangedRows {
-    rows: Arc<dyn PublicationReader>,
+    rows: Arc<Retrying<dyn PublicationReader>>,
     store: Arc<dyn RowStore>,
     changed: Arc<AtomicU64>,
 }
