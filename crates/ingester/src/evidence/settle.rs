@@ -232,9 +232,7 @@ pub(crate) struct Settling {
     pub(crate) settled: Arc<SettledPartitions>,
     pub(crate) evaluator: Evaluator,
     pub(crate) limits: BatchLimits,
-    pub(crate) table: Arc<dyn PublicationTable>,
-    /// Waits for the database, like `table` and `rows`.
-    pub(crate) store: Arc<dyn RowStore>,
+    pub(crate) store: Arc<Retrying<dyn PublicationTable>>,
     pub(crate) rows: Arc<Retrying<dyn PublicationReader>>,
 }
 
@@ -292,7 +290,7 @@ impl Settling {
         }
         let horizon = evidence::now().before(self.settings.tor.settle_horizon);
         // Older rows are left to replays, because a row that no list can settle would start a pass each time.
-        let unsettled = self.table.oldest_unsettled(horizon).await?;
+        let unsettled = self.store.oldest_unsettled(horizon).await?;
         let Some(start) = start_of(due, unsettled, horizon) else { return Ok(Pass::default()) };
         let partitions: Vec<i32> = due.keys().copied().collect();
         tracing::info!(%start, ?partitions, "settling: evaluating again with new evidence");
