@@ -226,6 +226,15 @@ pub fn segments(path: &str) -> Vec<String> {
     path.split('/').filter(|segment| !segment.is_empty()).map(Into::into).collect()
 }
 
+/// The deployment's registry.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// The purl type.
+    pub ecosystem: String,
+    /// The hosts.
+    pub hosts: RegistryHosts,
+}
+
 /// All hosts of the deployment's registry.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryHosts(pub Vec<RegistryHost>);
