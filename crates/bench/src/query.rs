@@ -184,6 +184,11 @@ fn request(places: &[u32]) -> Vec<u8> {
             )
         }
     };
+    post(&body)
+}
+
+/// The request with this body, as bytes.
+pub(crate) fn post(body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "POST /graphql HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
