@@ -6,6 +6,7 @@ use serde_json::Value;
 use testkit::Daemon;
 
 use crate::replay::Answer;
+use crate::rights;
 use crate::support::{Scene, event, free_address, generated, structured, write_snapshot};
 
 /// `level what` of every finding that is not ok, and the whole answer.
@@ -217,13 +218,7 @@ async fn a_database_that_takes_no_writes_fails() {
 
 #[tokio::test]
 async fn a_broker_that_refuses_a_right_is_quoted_and_nothing_is_written_to_find_out() {
-    let kafka = testkit::Kafka::builder()
-        .property(
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        )
-        .property("allow.everyone.if.no.acl.found", true)
-        .start();
+    let kafka = rights::broker();
     let store = testkit::postgres().database().await.url;
     let scene = Scene::on(kafka.brokers(), "check-acls", store);
     scene.make_topic(1, &[]).await;

@@ -21,7 +21,8 @@ fn allow(scene: &Scene, topic: &str, operations: &[&str]) {
     acls(&scene.brokers, &arguments);
 }
 
-fn broker() -> Kafka {
+/// A broker that checks rights. Without an ACL for a resource, everybody may do everything with it.
+pub(crate) fn broker() -> Kafka {
     Kafka::builder()
         .property(
             "authorizer.class.name",

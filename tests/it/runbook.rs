@@ -11,6 +11,7 @@ use serde_json::json;
 use testkit::{Kafka, NetworkFault, Postgres, Proxy, Record, StopMode, eventually};
 
 use crate::deploy::{commands, runbook};
+use crate::rights;
 use crate::support::{
     PATIENCE, Query, Running, Scene, event, free_address, generated, structured, with,
 };
@@ -244,13 +245,7 @@ async fn a_pool_that_is_too_small() {
 
 #[tokio::test]
 async fn a_broker_that_refuses_a_right() {
-    let kafka = Kafka::builder()
-        .property(
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        )
-        .property("allow.everyone.if.no.acl.found", true)
-        .start();
+    let kafka = rights::broker();
     let store = testkit::postgres().database().await.url;
     let scene = Scene::on(kafka.brokers(), "runbook-acls", store);
     scene.make_topic(1, &[]).await;
