@@ -57,8 +57,6 @@ pub struct PostgresBuilder {
 /// How a server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
-    /// Waits until all clients have disconnected.
-    Smart,
     /// Ends the sessions of clients, then shuts down cleanly.
     Fast,
     /// Ends at once, like a crash. The next start recovers.
@@ -181,7 +179,6 @@ impl Postgres {
     pub fn stop(&mut self, mode: StopMode) {
         let server = self.server();
         server.process.signal(match mode {
-            StopMode::Smart => Signal::SIGTERM,
             StopMode::Fast => Signal::SIGINT,
             StopMode::Immediate => Signal::SIGQUIT,
         });
