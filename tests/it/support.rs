@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Column, PgPool, Row as _, SqlitePool};
 use tempfile::TempDir;
-use testkit::{Daemon, DaemonBuilder, Record, eventually, exit_list_of, free_port, unique};
+pub(crate) use testkit::free_address;
+use testkit::{Daemon, DaemonBuilder, Record, eventually, exit_list_of, unique};
 
 /// The promised time from SIGTERM to the end of a daemon.
 pub(crate) const STOP: Duration = Duration::from_secs(10);
@@ -303,11 +304,6 @@ pub(crate) async fn rows(url: &str) -> Vec<Row> {
         }};
     }
     if url.starts_with("sqlite:") { fetch!(SqlitePool, SQLITE) } else { fetch!(PgPool, POSTGRES) }
-}
-
-/// A free address for a listener.
-pub(crate) fn free_address() -> String {
-    format!("127.0.0.1:{}", free_port())
 }
 
 /// A daemon and its admin listener.

@@ -22,6 +22,11 @@ pub fn free_port() -> u16 {
         .expect("some port is free")
 }
 
+/// A free address for a listener, `127.0.0.1:port`.
+pub fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
 /// `prefix` with a suffix that is unique across calls and processes, for topics, groups and databases.
 ///
 /// The suffix has lower case letters, digits and `-`.
