@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::net::free_port;
-use crate::postgres::as_owner;
+use crate::postgres::{as_owner, on_path_or};
 use crate::process::{EndSignal, Process, watched};
 use crate::wait::wait_until;
 
@@ -26,11 +26,7 @@ pub struct Pgbouncer {
 
 /// The path of PgBouncer: on PATH, or in Debian's folder. `None` when it is not installed.
 pub fn pgbouncer_program() -> Option<PathBuf> {
-    let on_path = std::env::var_os("PATH")
-        .into_iter()
-        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
-    let folders = on_path.chain([PathBuf::from("/usr/sbin")]);
-    folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
+    on_path_or(std::iter::once(PathBuf::from("/usr/sbin")), "pgbouncer")
 }
 
 impl Pgbouncer {
