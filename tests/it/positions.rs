@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use testkit::{DatabaseAdmin, Postgres, Record, StopMode, eventually};
 
-use crate::support::{PATIENCE, Running, Scene, generated, rows};
+use crate::support::{PATIENCE, Running, Scene, generated, replace_file, rows};
 
 /// Plain events for partition 0.
 fn records(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Record> {
@@ -57,16 +57,6 @@ async fn copy(scene: &Scene) -> PathBuf {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     to
-}
-
-/// Replaces the database's file.
-fn put_back(scene: &Scene, copy: &PathBuf) {
-    let file = file(scene);
-    for suffix in ["-wal", "-shm"] {
-        let beside = PathBuf::from(format!("{}{suffix}", file.display()));
-        assert!(!beside.exists() || fs::remove_file(&beside).is_ok());
-    }
-    fs::rename(copy, file).unwrap();
 }
 
 /// All records are in the table again. The rewind was logged once and counted.
@@ -162,10 +152,10 @@ async fn a_file_that_is_put_back_is_read_up_to_the_present() {
     scene.caught_up(&mut ingester).await;
 
     // While the ingester runs, then while it is stopped.
-    put_back(&scene, &first);
+    replace_file(&file(&scene), &first);
     is_healed(&scene, &mut ingester, 200.0).await;
     ingester.stop();
-    put_back(&scene, &second);
+    replace_file(&file(&scene), &second);
     let mut ingester = scene.ingester(&[]);
     is_healed(&scene, &mut ingester, 200.0).await;
     ingester.stop();

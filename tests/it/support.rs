@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -133,6 +133,15 @@ pub(crate) fn write_snapshot(directory: &Path, name: &str, also: &[&str]) {
     let partial = directory.join(format!(".{name}.partial"));
     fs::write(&partial, text).expect("a list can be written");
     fs::rename(partial, directory.join(name)).expect("a list can be put in place");
+}
+
+/// Puts a file in the place of an SQLite database, whose log goes with it.
+pub(crate) fn replace_file(file: &Path, by: &Path) {
+    for suffix in ["-wal", "-shm"] {
+        let beside = PathBuf::from(format!("{}{suffix}", file.display()));
+        assert!(!beside.exists() || fs::remove_file(&beside).is_ok());
+    }
+    fs::rename(by, file).expect("the copy is there");
 }
 
 /// The topics, group and database of one test.
