@@ -49,9 +49,7 @@ async fn retention_that_passed_the_position_is_a_gap() {
 async fn a_gap_at_the_end_of_the_log_is_lost_once() {
     let scene = Scene::new("emptied", 1).await;
     scene.produce(records(0..100)).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     scene.produce(records(100..150)).await;
     testkit::delete_records(&scene.brokers, &scene.topic, 0, 150).await;
 

@@ -13,9 +13,7 @@ async fn the_daemons_work_on_a_partitioned_table() {
     let scene = Scene::new("partitioned", 1).await;
     scene.must("migrate", &[]);
     scene.produce((0..100).map(|n| generated(n, 0))).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
 
     let before = scene.rows().await;
     let sql = fs::read_to_string(deploy("postgresql/partitioned.sql")).unwrap();

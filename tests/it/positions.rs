@@ -237,9 +237,7 @@ fn reset(scene: &Scene, to: &str) {
 async fn what_an_operator_sets_the_groups_offset_to_is_obeyed_and_said() {
     let scene = Scene::new("reset", 1).await;
     scene.produce(records(0..100)).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     scene.produce(records(100..300)).await;
 
     reset(&scene, "250");

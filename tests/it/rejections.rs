@@ -405,9 +405,7 @@ async fn only_the_value_that_is_too_large_is_left_out() {
     let records: Vec<Record> =
         (0..10).map(small).chain([large.clone()]).chain((10..20).map(small)).collect();
     let positions = scene.produce(records.clone()).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
 
     let letters = dead_letters(&scene).await;
     assert_eq!(letters.len(), records.len());
