@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use testkit::Daemon;
+use testkit::{Daemon, DatabaseAdmin};
 
 use crate::replay::Answer;
 use crate::rights;
@@ -208,10 +208,7 @@ async fn a_database_that_takes_no_writes_fails() {
     scene.must("migrate", &[]);
     let problem = |answer: &Answer| found(answer).0.contains("problem store.read_only");
     assert!(!problem(&scene.ask("check", &["--json"], &[])));
-    let database = scene.store.rsplit('/').next().unwrap().split('?').next().unwrap();
-    scene
-        .execute(&format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = on"))
-        .await;
+    DatabaseAdmin::of(&scene.store).alter("SET default_transaction_read_only = on").await;
     let checked = scene.ask("check", &["--json"], &[]);
     assert!(checked.code == Some(1) && problem(&checked), "{}", checked.log);
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use testkit::{Kafka, NetworkFault, Postgres, Proxy, Record, StopMode, eventually};
+use testkit::{DatabaseAdmin, Kafka, NetworkFault, Postgres, Proxy, Record, StopMode, eventually};
 
 use crate::deploy::{commands, runbook};
 use crate::rights;
@@ -156,10 +156,7 @@ async fn a_database_that_is_away() {
 async fn a_database_that_takes_no_writes() {
     let scene = Scene::new("runbook-read-only", 1).await;
     scene.must("migrate", &[]);
-    let database = scene.store.rsplit('/').next().unwrap().split('?').next().unwrap();
-    scene
-        .execute(&format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = on"))
-        .await;
+    DatabaseAdmin::of(&scene.store).alter("SET default_transaction_read_only = on").await;
     Shell::new(&scene).shows("PublicationStoreRetries", &["store.read_only", "usename"]);
 }
 
