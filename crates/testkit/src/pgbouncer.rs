@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::net::free_port;
+use crate::net::{free_port, host_of};
 use crate::postgres::{as_owner, on_path_or};
 use crate::process::{EndSignal, Process, watched};
 use crate::wait::wait_until;
@@ -38,9 +38,7 @@ impl Pgbouncer {
     /// The same with additional lines of settings.
     pub fn with(url: &str, mode: &str, further: &str) -> Self {
         let program = pgbouncer_program().expect("pgbouncer is installed: run `cargo xtask setup`");
-        let (server, _) = url.rsplit_once('/').expect("the URL names a database");
-        let (_, server) = server.rsplit_once('@').expect("the URL names a user");
-        let (host, server_port) = server.split_once(':').expect("the URL names a port");
+        let (host, server_port) = host_of(url).split_once(':').expect("the URL names a port");
         let dir = tempfile::Builder::new()
             .prefix("pgbouncer-")
             .tempdir()
