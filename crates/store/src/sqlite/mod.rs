@@ -11,8 +11,8 @@ use model::Timestamp;
 pub(crate) use connection::{check_folder, folder_of, is_writable, of_file};
 #[cfg(test)]
 pub(crate) use read::HISTORY;
-pub use read::SqliteReader;
-pub use write::SqliteWriter;
+pub(crate) use read::SqliteReader;
+pub(crate) use write::SqliteWriter;
 
 use crate::Error;
 pub(crate) use crate::migrations::SQLITE as MIGRATOR;

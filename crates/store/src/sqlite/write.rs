@@ -16,7 +16,7 @@ use crate::{Error, PublicationTable, PublicationWriter, Recorded};
 
 /// Writes to SQLite.
 #[derive(Debug)]
-pub struct SqliteWriter {
+pub(crate) struct SqliteWriter {
     pub(super) connection: WriterConnection,
     /// Inserts a row if its key is new.
     insert: String,
