@@ -1,7 +1,7 @@
 //! The database of a schedule, read and changed independently of the ingesters.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgPoolOptions;
@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Column, PgPool, Row as _, SqlitePool};
 use testkit::DatabaseAdmin;
 
 use crate::run::PATIENCE;
-use crate::support::{Row, Scene};
+use crate::support::{Row, Scene, replace_file};
 
 /// A password in the URL of PostgreSQL, which does not check it. It must not be printed.
 pub(crate) const SECRET: &str = "open-sesame-7";
@@ -166,12 +166,7 @@ impl Database {
         match self {
             Self::Postgres { admin, .. } => admin.put_back().await,
             Self::Sqlite { file, .. } => {
-                for suffix in ["-wal", "-shm"] {
-                    let beside = PathBuf::from(format!("{}{suffix}", file.display()));
-                    assert!(!beside.exists() || fs::remove_file(&beside).is_ok());
-                }
-                let copy = PathBuf::from(format!("{}.copy", file.display()));
-                fs::rename(copy, file).expect("the copy is there");
+                replace_file(file, Path::new(&format!("{}.copy", file.display())));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use testkit::{Pgbouncer, Producer, Proxy, Transaction, eventually};
+use testkit::{Pgbouncer, Producer, Proxy, Transaction, eventually, host_of};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::database::{Database, SECRET};
@@ -14,7 +14,6 @@ use crate::record::{CODECS, MAX_EVENT, Maker, Outgoing};
 use crate::rule::{Evidence, believes};
 use crate::schedule::{Fault, Schedule, Settings, Step, index, one_in, pick};
 use crate::sent::{Copied, SentRecords, Stored};
-use crate::server::host_of;
 use crate::servers::{Installation, Servers};
 use crate::support::{Running, Scene};
 

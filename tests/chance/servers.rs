@@ -1,9 +1,8 @@
 //! The servers of a run, behind proxies. Schedules share them; after a failure they are replaced.
 
-use testkit::{Cluster, Kafka, NetworkFault, Pgbouncer, Postgres, Proxy};
+use testkit::{Cluster, Kafka, NetworkFault, Pgbouncer, Postgres, Proxy, host_of};
 
 use crate::nodes::Nodes;
-use crate::server::host_of;
 
 /// The listener of a broker that is behind a proxy.
 const PROXIED: &str = "PROXIED";

@@ -1,13 +1,13 @@
 //! Faults of a database server: a standby replaces it, or it has no connection left.
 
-use testkit::{Pgbouncer, Postgres, StopMode, eventually};
+use testkit::{Pgbouncer, Postgres, StopMode, eventually, host_of};
 
 use crate::database::Database;
 use crate::random::Random;
 use crate::record::Maker;
 use crate::run::{CHUNK, Run};
 use crate::schedule::{Fault, index, one_in};
-use crate::server::{host_of, standby_of, take_connections};
+use crate::server::{standby_of, take_connections};
 
 /// The number of records that were read again because the database lacked what they had written.
 const REWOUND: &str = "store_rewound_records_total";

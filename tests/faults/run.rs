@@ -8,13 +8,13 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
 use testkit::{
     Cluster, Daemon, Kafka, NetworkFault, Postgres, Producer, Proxy, consume_all, eventually,
+    host_of,
 };
 
 use crate::load::{self, Load, Made, Oracle, Target};
 use crate::nodes::Nodes;
 use crate::random::Random;
 use crate::report::Outcome;
-use crate::server::host_of;
 use crate::support::{Running, Scene, generated, identity, publisher};
 use crate::{Plan, cluster};
 

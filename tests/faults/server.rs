@@ -9,11 +9,6 @@ pub(crate) const END_OURS: &str = "SELECT count(pg_terminate_backend(pid)) FROM 
 const COUNT_OURS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'publication'";
 
-/// `host:port` in a URL of testkit.
-pub(crate) fn host_of(url: &str) -> &str {
-    url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of testkit's").0
-}
-
 /// A standby of the primary that has everything. If `lacks_commits`, it gets no later commit.
 pub(crate) async fn standby_of(primary: &Postgres, lacks_commits: bool) -> Postgres {
     let standby = primary.standby();

@@ -11,7 +11,7 @@ async fn caught_up(run: &mut Run<'_>) {
     eventually("the group to catch up", SESSION * 20, async || run.scene.lag().await == 0).await;
 }
 
-fn gap(run: &Run<'_>) -> f64 {
+pub(crate) fn gap(run: &Run<'_>) -> f64 {
     run.ingesters[0].metrics().sum("offset_gap_records_total")
 }
 

@@ -7,6 +7,7 @@ use testkit::{consume_all, eventually};
 use crate::cluster::mend;
 use crate::nodes::{ELECTION, Pair};
 use crate::run::{Run, SESSION};
+use crate::topic::gap;
 
 /// Records lost in each election.
 const DOOMED: usize = 2_000;
@@ -38,10 +39,6 @@ async fn elect(run: &mut Run<'_>, topic: &str, pair: &Pair) {
 
 async fn caught_up(run: &Run<'_>) {
     eventually("the group to catch up", SESSION * 20, async || run.scene.lag().await == 0).await;
-}
-
-fn gap(run: &Run<'_>) -> f64 {
-    run.ingesters[0].metrics().sum("offset_gap_records_total")
 }
 
 /// Records that were read are lost, and fewer or more records take their offsets.

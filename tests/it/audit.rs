@@ -46,9 +46,7 @@ async fn scene(name: &str) -> Scene {
             publication("calm", "1.0.0", "01-10", &factor),
         ])
         .await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     scene
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::programs::{npm_install, run};
-use crate::support::{Query, STOP, Scene, free_address};
+use crate::support::{Query, Scene};
 
 /// The folder with the audits' package and lock file.
 const AUDITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/query/tests/audits");
@@ -24,8 +24,7 @@ fn every_audit_of_graphql_over_http_passes() {
 
     let store = format!("sqlite://{}", directory.path().join("publications.db").display());
     let scene = Scene::without_topic("audits", store);
-    let migrated = scene.ingester_command("migrate", &free_address()).spawn().wait_exit(STOP);
-    assert_eq!(migrated.code(), Some(0));
+    scene.must("migrate", &[]);
     let query = Query::start(&scene.store, &[]);
     let url = format!("http://{}/graphql", query.http);
     let report = run("node", &["audit.mjs", &url], directory.path());

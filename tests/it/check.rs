@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use testkit::Daemon;
+use testkit::{Daemon, DatabaseAdmin};
 
 use crate::replay::Answer;
+use crate::rights;
 use crate::support::{Scene, event, free_address, generated, structured, write_snapshot};
 
 /// `level what` of every finding that is not ok, and the whole answer.
@@ -207,23 +208,14 @@ async fn a_database_that_takes_no_writes_fails() {
     scene.must("migrate", &[]);
     let problem = |answer: &Answer| found(answer).0.contains("problem store.read_only");
     assert!(!problem(&scene.ask("check", &["--json"], &[])));
-    let database = scene.store.rsplit('/').next().unwrap().split('?').next().unwrap();
-    scene
-        .execute(&format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = on"))
-        .await;
+    DatabaseAdmin::of(&scene.store).alter("SET default_transaction_read_only = on").await;
     let checked = scene.ask("check", &["--json"], &[]);
     assert!(checked.code == Some(1) && problem(&checked), "{}", checked.log);
 }
 
 #[tokio::test]
 async fn a_broker_that_refuses_a_right_is_quoted_and_nothing_is_written_to_find_out() {
-    let kafka = testkit::Kafka::builder()
-        .property(
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        )
-        .property("allow.everyone.if.no.acl.found", true)
-        .start();
+    let kafka = rights::broker();
     let store = testkit::postgres().database().await.url;
     let scene = Scene::on(kafka.brokers(), "check-acls", store);
     scene.make_topic(1, &[]).await;

@@ -301,9 +301,7 @@ async fn a_generation_lower_than_the_tables_is_refused() {
     use crate::support::{event, structured};
     let scene = Scene::new("generation", 1).await;
     scene.produce([structured(&event("pg", "1.0.0"))]).await;
-    let mut ingester = scene.ingester(&[("INGESTER_ENRICH__GENERATION", "7")]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[("INGESTER_ENRICH__GENERATION", "7")]).await;
     assert_eq!(scene.rows().await[0]["generation"].as_deref(), Some("7"));
     let (code, log) = outcome(
         scene.ingester_command("run", &free_address()).env("INGESTER_ENRICH__GENERATION", "6"),

@@ -8,23 +8,11 @@ use std::path::Path;
 use serde_json::Value;
 use testkit::{Kafka, Record, eventually};
 
+use crate::positions::{has_rows, records, stopped_at_gap};
 use crate::replay::{Answer, SLOW, job_of, json_lines};
 use crate::runbook::Shell;
 use crate::settling::ANY_AGE;
 use crate::support::{PATIENCE, Running, Scene, generated, write_snapshot};
-
-/// Plain events for partition 0.
-fn records(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Record> {
-    numbers.map(|n| Record { partition: Some(0), ..generated(n, 0) })
-}
-
-async fn rows(scene: &Scene, running: &mut Running, count: i64) {
-    eventually(&format!("{count} rows"), PATIENCE, async || {
-        assert!(running.daemon.is_running(), "the ingester ended:\n{}", running.daemon.log());
-        scene.count().await == count
-    })
-    .await;
-}
 
 fn gap(running: &Running) -> f64 {
     running.metrics().get("offset_gap_records_total").unwrap()
@@ -43,10 +31,7 @@ async fn retention_that_passed_the_position_is_a_gap() {
 
     // With `on_gap = "stop"`, every start stops at the gap.
     for _ in 0..2 {
-        let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
-        let status = stopped.daemon.wait_exit(PATIENCE);
-        let log = stopped.daemon.log();
-        assert_eq!(status.code(), Some(65), "{log}");
+        let log = stopped_at_gap(&scene);
         assert!(log.contains("offsets 1000 to 1199"), "{log}");
         assert!(log.contains(&format!("partition 0 of {}", scene.topic)), "{log}");
     }
@@ -64,9 +49,7 @@ async fn retention_that_passed_the_position_is_a_gap() {
 async fn a_gap_at_the_end_of_the_log_is_lost_once() {
     let scene = Scene::new("emptied", 1).await;
     scene.produce(records(0..100)).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     scene.produce(records(100..150)).await;
     testkit::delete_records(&scene.brokers, &scene.topic, 0, 150).await;
 
@@ -76,7 +59,7 @@ async fn a_gap_at_the_end_of_the_log_is_lost_once() {
     ingester.stop();
     let mut ingester = scene.ingester(&[]);
     scene.produce(records(150..151)).await;
-    rows(&scene, &mut ingester, 101).await;
+    has_rows(&scene, &mut ingester, 101).await;
     assert_eq!(gap(&ingester), 0.0, "it was said");
     ingester.stop();
 }
@@ -110,7 +93,7 @@ async fn a_topic_that_is_created_again_is_read_from_its_first_record() {
     testkit::delete_topic(&scene.brokers, &scene.topic).await;
     scene.make_topic(1, &[]).await;
     scene.produce(records(1_000..1_300)).await;
-    rows(&scene, &mut ingester, 400).await;
+    has_rows(&scene, &mut ingester, 400).await;
     scene.caught_up(&mut ingester).await;
     assert!(ingester.stop().contains("created again"));
 
@@ -119,7 +102,7 @@ async fn a_topic_that_is_created_again_is_read_from_its_first_record() {
     scene.make_topic(1, &[]).await;
     scene.produce(records(2_000..2_050)).await;
     let mut ingester = scene.ingester(&[]);
-    rows(&scene, &mut ingester, 450).await;
+    has_rows(&scene, &mut ingester, 450).await;
     scene.caught_up(&mut ingester).await;
     assert!(ingester.stop().contains("the group has read another topic before"));
 }
@@ -143,7 +126,7 @@ async fn a_topic_that_is_created_again_after_a_restart_of_its_broker_is_read() {
     testkit::delete_topic(&scene.brokers, &scene.topic).await;
     scene.make_topic(1, &[]).await;
     scene.produce(records(5_000..5_050)).await;
-    rows(&scene, &mut ingester, 170).await;
+    has_rows(&scene, &mut ingester, 170).await;
     scene.caught_up(&mut ingester).await;
     ingester.stop();
 }
@@ -209,14 +192,11 @@ async fn a_log_that_was_cut_and_grew_again_is_read_from_the_cut() {
     scene.produce(records(1_000..1_400)).await;
 
     for _ in 0..2 {
-        let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
-        let status = stopped.daemon.wait_exit(PATIENCE);
-        let log = stopped.daemon.log();
-        assert_eq!(status.code(), Some(65), "{log}");
+        let log = stopped_at_gap(&scene);
         assert!(log.contains("offsets 100 to 299"), "{log}");
     }
     let mut ingester = scene.ingester(&[]);
-    rows(&scene, &mut ingester, 700).await;
+    has_rows(&scene, &mut ingester, 700).await;
     scene.caught_up(&mut ingester).await;
     assert_eq!(gap(&ingester), 200.0);
     assert!(ingester.stop().contains("continues from the cut"));
@@ -313,7 +293,7 @@ async fn a_power_loss_that_takes_the_logs_last_records_is_seen() {
             ingester.daemon.wait_exit(PATIENCE);
             ingester = scene.ingester(&[]);
         }
-        rows(&scene, &mut ingester, 300).await;
+        has_rows(&scene, &mut ingester, 300).await;
         scene.caught_up(&mut ingester).await;
         assert_eq!(gap(&ingester), (100 - first) as f64);
         assert!(ingester.stop().contains("continues from the cut"));
@@ -325,7 +305,7 @@ async fn a_power_loss_that_takes_the_logs_last_records_is_seen() {
         let first = power_loss(&mut kafka, &scene, 2_000..2_300).await;
         assert!(first < end, "{first}");
         let mut ingester = scene.ingester(&[]);
-        rows(&scene, &mut ingester, 600).await;
+        has_rows(&scene, &mut ingester, 600).await;
         scene.caught_up(&mut ingester).await;
         assert_eq!(gap(&ingester), (end - first) as f64);
         ingester.stop();
@@ -350,10 +330,7 @@ async fn a_damaged_batch_is_a_gap() {
     fs::write(&log, bytes).unwrap();
     kafka.start_again();
 
-    let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
-    let status = stopped.daemon.wait_exit(PATIENCE);
-    let log = stopped.daemon.log();
-    assert_eq!(status.code(), Some(65), "{log}");
+    let log = stopped_at_gap(&scene);
     assert!(log.contains(&format!("partition 0 of {}", scene.topic)), "{log}");
     assert!(scene.count().await < 150, "nothing behind the gap is read");
     let mut ingester = scene.ingester(&[]);
@@ -403,7 +380,7 @@ async fn new_partitions_are_read_from_the_first_record_and_for_offsets_that_are_
     testkit::add_partitions(&scene.brokers, &scene.topic, 3).await;
     let more = (100..200).map(|n| Record { partition: Some(2), ..generated(n, 0) });
     scene.produce(more).await;
-    rows(&scene, &mut ingester, 200).await;
+    has_rows(&scene, &mut ingester, 200).await;
     scene.caught_up(&mut ingester).await;
     ingester.stop();
 

@@ -212,11 +212,7 @@ async fn publications_are_paged_newest_first_and_filtered() {
 async fn a_database_that_is_away_is_a_503_until_it_is_back() {
     let mut server = Postgres::start();
     let scene = Scene::without_topic("away", server.database().await.url);
-    let migrated = scene
-        .ingester_command("migrate", &crate::support::free_address())
-        .spawn()
-        .wait_exit(PATIENCE);
-    assert_eq!(migrated.code(), Some(0));
+    scene.must("migrate", &[]);
     let mut query = Query::start(&scene.store, &[("QUERY_STORE__CONNECT_TIMEOUT", "1s")]);
     let ask =
         |query: &Query| query.post("{ package(name: \"x\", version: \"1\") { name } }", json!({}));

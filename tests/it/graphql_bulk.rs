@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 use testkit::Postgres;
 
-use crate::support::{PATIENCE, Query, Scene, free_address};
+use crate::support::{Query, Scene, free_address};
 
 /// A migrated database on this server. No ingester writes to it.
 pub(crate) async fn migrated(server: &Postgres) -> String {
@@ -17,18 +17,7 @@ pub(crate) async fn migrated(server: &Postgres) -> String {
 
 /// Creates the tables.
 pub(crate) fn migrate(store: &str) {
-    let directory = tempfile::tempdir().unwrap();
-    let nowhere = || "nowhere".to_owned();
-    let scene = Scene {
-        brokers: free_address(),
-        topic: nowhere(),
-        group: nowhere(),
-        dead_letters: "dead".to_owned(),
-        store: store.to_owned(),
-        directory,
-    };
-    let migrated = scene.ingester_command("migrate", &free_address()).spawn().wait_exit(PATIENCE);
-    assert_eq!(migrated.code(), Some(0));
+    Scene::on(free_address(), "nowhere", store.to_owned()).must("migrate", &[]);
 }
 
 /// Inserts `package-{first}` to `package-{last}`, several at each time, before and after the existing ones.

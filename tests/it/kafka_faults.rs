@@ -7,20 +7,11 @@ use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use testkit::{Kafka, NetworkFault, Proxy, Record, consume_all, eventually};
 
-use crate::support::{PATIENCE, Running, Scene, event, generated, structured};
+use crate::store_faults::paused_by;
+use crate::support::{PATIENCE, Scene, event, generated, structured};
 
 fn bad(n: usize) -> Record {
     Record { key: Some(format!("bad-{n}").into()), value: Some("{".into()), ..Record::default() }
-}
-
-async fn reason(running: &mut Running, words: &str) -> String {
-    eventually(&format!("a pause with {words}"), PATIENCE, async || {
-        assert!(running.daemon.is_running(), "the daemon ended:\n{}", running.daemon.log());
-        let (status, answer) = running.readyz()?;
-        let reason = answer["reason"].as_str()?;
-        (status == 503 && reason.contains(words)).then(|| reason.to_owned())
-    })
-    .await
 }
 
 #[tokio::test]
@@ -155,7 +146,7 @@ async fn a_member_with_a_name_that_is_killed_waits_for_its_name() {
     ingester.daemon.kill();
     scene.produce((10..20).map(|n| generated(n, 0))).await;
     let mut ingester = scene.start_ingester(&named);
-    let said = reason(&mut ingester, "instance ID is still used").await;
+    let said = paused_by(&mut ingester, "instance ID is still used").await;
     assert!(said.starts_with("kept_out_of_group: "), "{said}");
     scene.caught_up(&mut ingester).await;
     ingester.shows("ready").await;
@@ -242,7 +233,7 @@ async fn a_password_that_the_broker_refuses_later_is_said_and_waited_for() {
     scene.caught_up(&mut ingester).await;
     reconfigure(&mut kafka, "first-secret", "second-secret");
     scene.produce([bad(1), generated(1, 0)]).await;
-    let said = reason(&mut ingester, "uthentication failed").await;
+    let said = paused_by(&mut ingester, "uthentication failed").await;
     assert!(said.starts_with("kafka_away: "), "{said}");
     reconfigure(&mut kafka, "second-secret", "first-secret");
     scene.caught_up(&mut ingester).await;

@@ -6,17 +6,14 @@ use serde_json::json;
 
 use crate::deploy::deploy;
 use crate::store_faults::{letters, paused_by};
-use crate::support::{STOP, Scene, free_address, generated};
+use crate::support::{Scene, generated};
 
 #[tokio::test]
 async fn the_daemons_work_on_a_partitioned_table() {
     let scene = Scene::new("partitioned", 1).await;
-    let migrated = scene.ingester_command("migrate", &free_address()).spawn().wait_exit(STOP);
-    assert_eq!(migrated.code(), Some(0));
+    scene.must("migrate", &[]);
     scene.produce((0..100).map(|n| generated(n, 0))).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
 
     let before = scene.rows().await;
     let sql = fs::read_to_string(deploy("postgresql/partitioned.sql")).unwrap();

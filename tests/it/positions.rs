@@ -7,19 +7,28 @@ use std::path::PathBuf;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use testkit::{DatabaseAdmin, Postgres, Record, StopMode, eventually};
 
-use crate::support::{PATIENCE, Running, Scene, generated, rows};
+use crate::support::{PATIENCE, Running, Scene, generated, replace_file, rows};
 
 /// Plain events for partition 0.
-fn records(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Record> {
+pub(crate) fn records(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Record> {
     numbers.map(|n| Record { partition: Some(0), ..generated(n, 0) })
 }
 
-async fn has_rows(scene: &Scene, running: &mut Running, count: usize) {
+pub(crate) async fn has_rows(scene: &Scene, running: &mut Running, count: usize) {
     eventually(&format!("{count} rows"), PATIENCE, async || {
         assert!(running.daemon.is_running(), "the ingester ended:\n{}", running.daemon.log());
         rows(&scene.store).await.len() == count
     })
     .await;
+}
+
+/// Starts an ingester that stops at a gap. Returns its log.
+pub(crate) fn stopped_at_gap(scene: &Scene) -> String {
+    let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
+    let status = stopped.daemon.wait_exit(PATIENCE);
+    let log = stopped.daemon.log();
+    assert_eq!(status.code(), Some(65), "{log}");
+    log
 }
 
 fn rewound(running: &Running) -> f64 {
@@ -59,16 +68,6 @@ async fn copy(scene: &Scene) -> PathBuf {
     to
 }
 
-/// Replaces the database's file.
-fn put_back(scene: &Scene, copy: &PathBuf) {
-    let file = file(scene);
-    for suffix in ["-wal", "-shm"] {
-        let beside = PathBuf::from(format!("{}{suffix}", file.display()));
-        assert!(!beside.exists() || fs::remove_file(&beside).is_ok());
-    }
-    fs::rename(copy, file).unwrap();
-}
-
 /// All records are in the table again. The rewind was logged once and counted.
 async fn is_healed(scene: &Scene, ingester: &mut Running, lacked: f64) {
     has_rows(scene, ingester, 300).await;
@@ -77,18 +76,22 @@ async fn is_healed(scene: &Scene, ingester: &mut Running, lacked: f64) {
     assert_eq!(ingester.metrics().get("offset_gap_records_total"), Some(0.0));
 }
 
-#[tokio::test]
-async fn a_copy_of_the_database_that_is_put_back_is_read_up_to_the_present() {
-    let scene = Scene::new("put-back", 1).await;
+/// A database that was copied after 100 records, and an ingester that has written 200 more since.
+async fn copied(name: &str) -> (Scene, DatabaseAdmin, Running) {
+    let scene = Scene::new(name, 1).await;
     let admin = DatabaseAdmin::of(&scene.store);
     scene.produce(records(0..100)).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     admin.copy().await;
     scene.produce(records(100..300)).await;
     let mut ingester = scene.ingester(&[]);
     scene.caught_up(&mut ingester).await;
+    (scene, admin, ingester)
+}
+
+#[tokio::test]
+async fn a_copy_of_the_database_that_is_put_back_is_read_up_to_the_present() {
+    let (scene, admin, ingester) = copied("put-back").await;
     assert_eq!(rewound(&ingester), 0.0);
     assert_eq!(lines(&ingester.stop(), WENT_BACK), [""; 0]);
 
@@ -126,24 +129,13 @@ async fn a_copy_that_is_put_back_under_a_running_ingester_is_seen_though_nothing
 
 #[tokio::test]
 async fn what_retention_took_of_a_database_that_went_back_is_a_gap() {
-    let scene = Scene::new("put-back-gap", 1).await;
-    let admin = DatabaseAdmin::of(&scene.store);
-    scene.produce(records(0..100)).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
-    admin.copy().await;
-    scene.produce(records(100..300)).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
+    let (scene, admin, ingester) = copied("put-back-gap").await;
     ingester.stop();
     testkit::delete_records(&scene.brokers, &scene.topic, 0, 150).await;
     admin.put_back().await;
 
-    let mut stopped = scene.start_ingester(&[("INGESTER_KAFKA__ON_GAP", "stop")]);
-    let status = stopped.daemon.wait_exit(PATIENCE);
-    let log = stopped.daemon.log();
-    assert!(status.code() == Some(65) && log.contains("offsets 100 to 149"), "{log}");
+    let log = stopped_at_gap(&scene);
+    assert!(log.contains("offsets 100 to 149"), "{log}");
     let mut ingester = scene.ingester(&[]);
     has_rows(&scene, &mut ingester, 250).await;
     assert_eq!(ingester.metrics().get("offset_gap_records_total"), Some(50.0));
@@ -162,10 +154,10 @@ async fn a_file_that_is_put_back_is_read_up_to_the_present() {
     scene.caught_up(&mut ingester).await;
 
     // While the ingester runs, then while it is stopped.
-    put_back(&scene, &first);
+    replace_file(&file(&scene), &first);
     is_healed(&scene, &mut ingester, 200.0).await;
     ingester.stop();
-    put_back(&scene, &second);
+    replace_file(&file(&scene), &second);
     let mut ingester = scene.ingester(&[]);
     is_healed(&scene, &mut ingester, 200.0).await;
     ingester.stop();
@@ -245,9 +237,7 @@ fn reset(scene: &Scene, to: &str) {
 async fn what_an_operator_sets_the_groups_offset_to_is_obeyed_and_said() {
     let scene = Scene::new("reset", 1).await;
     scene.produce(records(0..100)).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     scene.produce(records(100..300)).await;
 
     reset(&scene, "250");

@@ -9,7 +9,7 @@ use testkit::{ConsumedRecord, Record};
 use crate::rejection_cases::{
     ADDRESS, Cases, Expected, MARK, MAX_EVENT_BYTES, REFUSED_VERSION, STAMPED, id,
 };
-use crate::support::{Row, STOP, Scene, event, free_address, header, identity, structured, with};
+use crate::support::{Row, Scene, event, header, identity, structured, with};
 
 /// The headers that the ingester adds to a record's own, in any order.
 const HEADERS: [&str; 10] = [
@@ -116,8 +116,7 @@ async fn every_record_that_is_no_event_is_a_dead_letter_once() {
     let scene = Scene::without_topic("rejections", store);
     let limit = (4 * MAX_EVENT_BYTES).to_string();
     scene.make_topic(2, &[("max.message.bytes", &limit), ("retention.ms", "-1")]).await;
-    let status = scene.ingester_command("migrate", &free_address()).spawn().wait_exit(STOP);
-    assert_eq!(status.code(), Some(0), "migrate");
+    scene.must("migrate", &[]);
     let check = format!("ALTER TABLE publication ADD CHECK (version <> '{REFUSED_VERSION}')");
     scene.execute(&check).await;
 
@@ -406,9 +405,7 @@ async fn only_the_value_that_is_too_large_is_left_out() {
     let records: Vec<Record> =
         (0..10).map(small).chain([large.clone()]).chain((10..20).map(small)).collect();
     let positions = scene.produce(records.clone()).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
 
     let letters = dead_letters(&scene).await;
     assert_eq!(letters.len(), records.len());

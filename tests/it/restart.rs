@@ -45,9 +45,7 @@ async fn ten_stops_in_the_middle_lose_nothing() {
         in_the_middle += i64::from(lag > 0);
     }
     assert!(in_the_middle >= STOPS / 2, "only {in_the_middle} stops came before the end");
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     assert_rows(&scene, EVENTS).await;
 }
 
@@ -96,9 +94,7 @@ async fn a_write_that_hangs_is_given_up_in_time_and_done_by_the_next_one() {
     assert!(status.success() && log.contains("not everything was written in time"), "{log}");
     assert!(!log.contains("panicked"), "{log}");
     lock.rollback().await.unwrap();
-    let mut ingester = scene.ingester(&SLOW[3..]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&SLOW[3..]).await;
     assert_rows(&scene, EVENTS).await;
 }
 

@@ -2,7 +2,8 @@
 
 use testkit::{Kafka, Record, acls, eventually};
 
-use crate::support::{PATIENCE, Running, Scene, generated};
+use crate::store_faults::paused_by;
+use crate::support::{PATIENCE, Scene, generated};
 
 async fn scene(kafka: &Kafka, name: &str) -> Scene {
     let store = testkit::postgres().database().await.url;
@@ -21,7 +22,8 @@ fn allow(scene: &Scene, topic: &str, operations: &[&str]) {
     acls(&scene.brokers, &arguments);
 }
 
-fn broker() -> Kafka {
+/// A broker that checks rights. Without an ACL for a resource, everybody may do everything with it.
+pub(crate) fn broker() -> Kafka {
     Kafka::builder()
         .property(
             "authorizer.class.name",
@@ -47,7 +49,7 @@ async fn the_right_to_use_the_group_is_missing_at_a_start_and_waited_for_later()
         group.produce([generated(0, 0)]).await;
         group.caught_up(&mut ingester).await;
         allow_group(&group, "Describe");
-        let reason = paused(&mut ingester, &group.group).await;
+        let reason = paused_by(&mut ingester, &group.group).await;
         assert!(reason.contains("(none)") || reason.contains("GroupAuthorization"), "{reason}");
         group.produce([generated(1, 0)]).await;
         allow_group(&group, "Read");
@@ -67,16 +69,6 @@ async fn the_right_to_use_the_group_is_missing_at_a_start_and_waited_for_later()
         let log = refused.daemon.log();
         assert!(status.code() == Some(77) && log.contains(name.as_str()), "{status}: {log}");
     }
-}
-
-async fn paused(ingester: &mut Running, word: &str) -> String {
-    eventually("a pause", PATIENCE, async || {
-        assert!(ingester.daemon.is_running(), "it ended:\n{}", ingester.daemon.log());
-        let (status, answer) = ingester.readyz()?;
-        let reason = answer["reason"].as_str()?;
-        (status == 503 && reason.contains(word)).then(|| reason.to_owned())
-    })
-    .await
 }
 
 #[tokio::test]

@@ -66,9 +66,7 @@ async fn each_daemon_works_with_its_own_role_and_the_query_role_cannot_write() {
     // Enough rows for both ways of writing.
     scene.produce((0..3_000).map(|n| generated(n, 0))).await;
     scene.produce((0..3_000).map(|n| generated(n, 1))).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     assert_eq!(scene.count().await, 3_000);
     let query = Query::start(&of("query_daemon"), &[]);
     let found = query.ask(

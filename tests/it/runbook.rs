@@ -8,9 +8,10 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use testkit::{Kafka, NetworkFault, Postgres, Proxy, Record, StopMode, eventually};
+use testkit::{DatabaseAdmin, Kafka, NetworkFault, Postgres, Proxy, Record, StopMode, eventually};
 
 use crate::deploy::{commands, runbook};
+use crate::rights;
 use crate::support::{
     PATIENCE, Query, Running, Scene, event, free_address, generated, structured, with,
 };
@@ -141,9 +142,7 @@ async fn a_database_that_is_away() {
     })
     .await;
     // The address shows where `store.url` leads, which an operator cannot see in `store.url_file`.
-    let (_, address) = scene.store.split_once('@').unwrap();
-    let (address, _) = address.split_once('/').unwrap();
-    shell.shows("Paused: database_away", &["PROBLEM store", address]);
+    shell.shows("Paused: database_away", &["PROBLEM store", testkit::host_of(&scene.store)]);
     shell.shows("State: paused", &["database"]);
     shell.shows("PublicationQueryNotReady", &["\"state\":\"paused\"", "database"]);
     shell.shows("PublicationStoreRetries", &["PROBLEM store"]);
@@ -155,10 +154,7 @@ async fn a_database_that_is_away() {
 async fn a_database_that_takes_no_writes() {
     let scene = Scene::new("runbook-read-only", 1).await;
     scene.must("migrate", &[]);
-    let database = scene.store.rsplit('/').next().unwrap().split('?').next().unwrap();
-    scene
-        .execute(&format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = on"))
-        .await;
+    DatabaseAdmin::of(&scene.store).alter("SET default_transaction_read_only = on").await;
     Shell::new(&scene).shows("PublicationStoreRetries", &["store.read_only", "usename"]);
 }
 
@@ -244,13 +240,7 @@ async fn a_pool_that_is_too_small() {
 
 #[tokio::test]
 async fn a_broker_that_refuses_a_right() {
-    let kafka = Kafka::builder()
-        .property(
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        )
-        .property("allow.everyone.if.no.acl.found", true)
-        .start();
+    let kafka = rights::broker();
     let store = testkit::postgres().database().await.url;
     let scene = Scene::on(kafka.brokers(), "runbook-acls", store);
     scene.make_topic(1, &[]).await;

@@ -77,9 +77,7 @@ async fn a_damaged_file_is_said_by_both_daemons() {
     const DAMAGE: &str = "malformed";
     let scene = on_sqlite("damaged-file").await;
     scene.produce((0..2_000).map(|n| generated(n, 0))).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     // The rows may be in the write-ahead log alone.
     let mut connection = SqliteConnection::connect(&scene.store).await.unwrap();
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";

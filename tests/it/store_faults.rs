@@ -181,10 +181,9 @@ async fn a_lock_on_the_table_is_said_and_waited_for() {
 
 /// The URL of the database by way of the proxy.
 fn behind(proxy: &Proxy, store: &str) -> String {
-    let (login, place) = store.split_once('@').unwrap();
-    let (server, database) = place.split_once('/').unwrap();
+    let server = testkit::host_of(store);
     proxy.forward_to(server);
-    format!("{login}@{}/{database}", proxy.address())
+    store.replace(server, &proxy.address())
 }
 
 /// A failed host: its connections stay open and silent, and new connections reach another host.

@@ -49,8 +49,7 @@ impl Supervisor {
 /// A database with its tables.
 async fn migrated(name: &str) -> Scene {
     let scene = Scene::without_topic(name, testkit::postgres().database().await.url);
-    let migrated = scene.ingester_command("migrate", "127.0.0.1:0").spawn().wait_exit(STOP);
-    assert_eq!(migrated.code(), Some(0));
+    scene.must("migrate", &[]);
     scene
 }
 

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Column, PgPool, Row as _, SqlitePool};
 use tempfile::TempDir;
-use testkit::{Daemon, DaemonBuilder, Record, eventually, exit_list_of, free_port, unique};
+pub(crate) use testkit::free_address;
+use testkit::{Daemon, DaemonBuilder, Record, eventually, exit_list_of, unique};
 
 /// The promised time from SIGTERM to the end of a daemon.
 pub(crate) const STOP: Duration = Duration::from_secs(10);
@@ -132,6 +133,15 @@ pub(crate) fn write_snapshot(directory: &Path, name: &str, also: &[&str]) {
     let partial = directory.join(format!(".{name}.partial"));
     fs::write(&partial, text).expect("a list can be written");
     fs::rename(partial, directory.join(name)).expect("a list can be put in place");
+}
+
+/// Puts a file in the place of an SQLite database, whose log goes with it.
+pub(crate) fn replace_file(file: &Path, by: &Path) {
+    for suffix in ["-wal", "-shm"] {
+        let beside = PathBuf::from(format!("{}{suffix}", file.display()));
+        assert!(!beside.exists() || fs::remove_file(&beside).is_ok());
+    }
+    fs::rename(by, file).expect("the copy is there");
 }
 
 /// The topics, group and database of one test.
@@ -303,11 +313,6 @@ pub(crate) async fn rows(url: &str) -> Vec<Row> {
         }};
     }
     if url.starts_with("sqlite:") { fetch!(SqlitePool, SQLITE) } else { fetch!(PgPool, POSTGRES) }
-}
-
-/// A free address for a listener.
-pub(crate) fn free_address() -> String {
-    format!("127.0.0.1:{}", free_port())
 }
 
 /// A daemon and its admin listener.

@@ -166,9 +166,7 @@ async fn the_histories_of_an_operation_are_one_statement() {
         oldest: publications(first: 3, order: OLDEST_FIRST) { edges { node { history { earlier } } } } }";
     let scene = Scene::new("histories", 1).await;
     scene.produce(VERSIONS.iter().map(Version::record)).await;
-    let mut ingester = scene.ingester(&[]);
-    scene.caught_up(&mut ingester).await;
-    ingester.stop();
+    scene.ingest(&[]).await;
     let query = scene.query();
     let refs = VERSIONS.iter().map(|own| json!({"name": own.name, "version": own.version}));
     let refs = json!({"refs": refs.collect::<Vec<_>>()});

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
-use testkit::{Daemon, eventually, free_port, http_get};
+use testkit::{Daemon, eventually, free_address, host_of, http_get};
 
 use crate::check::Outcome;
 use crate::clients::Clients;
@@ -22,7 +22,7 @@ use crate::random::Random;
 use crate::request::{Want, send};
 use crate::rows::{Row, Table, insert};
 use crate::schedule::{Fault, Schedule, Step};
-use crate::servers::{Servers, host_of};
+use crate::servers::Servers;
 use crate::settings::{MAX_MEMORY, PASSWORD, Settings, TOKEN};
 
 /// The daemon's role, which may only read the rows.
@@ -49,10 +49,6 @@ pub(crate) struct Run<'s> {
     directory: TempDir,
     /// Incremented when a fault begins and when it ends, so it is even while there is no fault.
     epoch: Arc<AtomicU64>,
-}
-
-fn free_address() -> String {
-    format!("127.0.0.1:{}", free_port())
 }
 
 impl<'s> Run<'s> {

@@ -1,6 +1,6 @@
 //! The servers that seeds share.
 
-use testkit::{Postgres, Proxy};
+use testkit::{Postgres, Proxy, host_of};
 
 /// A PostgreSQL, and the proxy between it and the daemon.
 pub(crate) struct Servers {
@@ -14,9 +14,4 @@ impl Servers {
         proxy.forward_to(host_of(&postgres.url()));
         Self { postgres, proxy }
     }
-}
-
-/// `host:port` in a URL of testkit.
-pub(crate) fn host_of(url: &str) -> &str {
-    url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of testkit's").0
 }

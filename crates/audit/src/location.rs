@@ -160,6 +160,16 @@ fn has_tarball(url: &Url) -> bool {
     path.last().is_some_and(is_tarball) || package_of(&path).is_some()
 }
 
+/// Whether the URL is one of http(s) with a host, and without user, query and fragment.
+pub(crate) fn is_plain(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+}
+
 /// `host` or `host:port` of a URL, as an argument for `--registry`.
 #[must_use]
 pub fn host_of(url: &Url) -> String {
@@ -190,12 +200,7 @@ impl RegistryHost {
         let has_scheme = text.contains("://");
         let text = if has_scheme { text.to_owned() } else { format!("http://{text}") };
         let url = Url::parse(&text).map_err(|_| InvalidHost)?;
-        let is_plain = matches!(url.scheme(), "http" | "https")
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none();
-        let host = url.host_str().filter(|_| is_plain).ok_or(InvalidHost)?;
+        let host = url.host_str().filter(|_| is_plain(&url)).ok_or(InvalidHost)?;
         // Without a scheme, the default ports are those of both.
         let port = url.port().filter(|&port| has_scheme || port != 443);
         Ok(Self { host: without_dot(host).to_owned(), port, path: segments(url.path()) })
@@ -224,6 +229,15 @@ fn without_dot(host: &str) -> &str {
 pub fn segments(path: &str) -> Vec<String> {
     let path = percent_decode_str(path).decode_utf8_lossy();
     path.split('/').filter(|segment| !segment.is_empty()).map(Into::into).collect()
+}
+
+/// The deployment's registry.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// The purl type.
+    pub ecosystem: String,
+    /// The hosts.
+    pub hosts: RegistryHosts,
 }
 
 /// All hosts of the deployment's registry.

@@ -1,5 +1,7 @@
 //! The policy: the levels of the rules, and the exceptions.
 
+use std::collections::BTreeMap;
+
 use model::Timestamp;
 use nodejs_semver::{Range, Version};
 use serde::Deserialize;
@@ -40,7 +42,7 @@ pub enum PolicyError {
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    rules: std::collections::BTreeMap<Rule, Setting>,
+    rules: BTreeMap<Rule, Setting>,
     #[serde(default)]
     exception: Vec<RawException>,
 }
@@ -118,7 +120,8 @@ impl Exception {
 /// The policy: levels and exceptions.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    levels: Vec<(Rule, Level)>,
+    /// The levels that are not the default.
+    levels: BTreeMap<Rule, Level>,
     /// An account is "returning" after this many days.
     pub returning_days: i64,
     /// A version is "too young" for this many minutes.
@@ -130,7 +133,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            levels: Rule::ALL.iter().map(|&rule| (rule, rule.default_level())).collect(),
+            levels: BTreeMap::new(),
             returning_days: 365,
             // A day, the usual default of package managers that support a delay.
             young_minutes: 1_440,
@@ -180,18 +183,14 @@ impl Policy {
             }
             self.young_minutes = minutes;
         }
-        if let Some(level) = table.level {
-            let slot = self.levels.iter_mut().find(|(known, _)| *known == rule);
-            slot.map(|slot| slot.1 = level).unwrap_or_default();
-        }
+        self.levels.extend(table.level.map(|level| (rule, level)));
         Ok(())
     }
 
     /// The level of a rule.
     #[must_use]
     pub fn level(&self, rule: Rule) -> Level {
-        let level = self.levels.iter().find(|(known, _)| *known == rule);
-        level.map_or(rule.default_level(), |(_, level)| *level)
+        self.levels.get(&rule).copied().unwrap_or(rule.default_level())
     }
 
     /// Marks the findings that exceptions match, and the exceptions that are used.

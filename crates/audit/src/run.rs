@@ -13,12 +13,12 @@ use model::{PublicationId, Timestamp};
 use crate::cli::{Cli, OutputFormat};
 use crate::client::{Answered, Client, Endpoint, Unanswered, ask_all};
 use crate::exit::Exit;
-use crate::location::{Kind, RegistryHost, RegistryHosts};
+use crate::location::{Kind, Registry, RegistryHost, RegistryHosts};
 use crate::lockfile::{self, DEFAULT_NAMES, Lockfile};
 use crate::policy::Policy;
 use crate::report::{self, Report};
 use crate::rules;
-use crate::select::{self, Base, Registry, Selection};
+use crate::select::{self, Base, Selection};
 use crate::settings::{Environment, Settings};
 
 /// The inputs and outputs of a run other than files.
@@ -157,11 +157,11 @@ fn registry(
             return Ok(None);
         }
     };
-    hosts.0.extend(named.hosts);
+    hosts.0.extend(named.hosts.0);
     if hosts.is_empty() {
         return Err(NoHosts { hint: hosts_hint(lockfiles) }.into());
     }
-    Ok(Some(Registry { ecosystem: named.ecosystem, hosts }))
+    Ok(Some(Registry { hosts, ..named }))
 }
 
 /// Lists the hosts in the lockfiles with counts, and the option that would name each.

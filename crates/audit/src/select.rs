@@ -6,18 +6,9 @@ use std::sync::Arc;
 use model::{InvalidName, PublicationId};
 use url::Url;
 
-use crate::location::{Kind, Location, RegistryHosts, host_of, package_of, segments};
+use crate::location::{Kind, Location, Registry, host_of, package_of, segments};
 use crate::lockfile::{Entry, Format, Lockfile};
 use crate::settings::Settings;
-
-/// The deployment's registry.
-#[derive(Debug, Clone)]
-pub struct Registry {
-    /// The purl type.
-    pub ecosystem: String,
-    /// The hosts.
-    pub hosts: RegistryHosts,
-}
 
 /// How the location of an entry contradicts the entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,32 +1,18 @@
 //! The ingester as a process of a release build, measured from outside.
 
-use std::env::var_os;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use testkit::{Daemon, free_port, http_get};
+use testkit::{Daemon, free_address, http_get};
 
 use crate::process::{busy, cpu, cpu_with_children, memory};
-use crate::workspace::{Workspace, succeed};
 
-/// The environment variable with the folder of another build, to compare two builds.
-const PROGRAMS_VARIABLE: &str = "TESTKIT_BIN_DIR";
 /// Short compared with the measured seconds, and rare enough to cost the ingester almost nothing.
 const POLL: Duration = Duration::from_millis(20);
 /// The deadline of a run.
 const LONGEST: Duration = Duration::from_secs(900);
-
-/// Builds the ingester beside this program, where testkit finds it. Without TLS, which no measurement uses and which
-/// needs OpenSSL.
-pub(crate) fn build(workspace: &Workspace) -> Result<()> {
-    if var_os(PROGRAMS_VARIABLE).is_some() {
-        return Ok(());
-    }
-    let mut cargo = workspace.cargo(&["build", "--release", "--package", "ingester"]);
-    succeed("building the ingester", cargo.args(["--no-default-features", "--bins"]))
-}
 
 /// The addresses and the exit lists of an ingester.
 #[derive(Clone)]
@@ -67,7 +53,7 @@ pub(crate) struct Ingested {
 impl Ingester {
     /// Starts an ingester. Other settings are the defaults, or from this process's environment.
     pub(crate) fn start(place: &Place<'_>, group: &str) -> Self {
-        let admin = format!("127.0.0.1:{}", free_port());
+        let admin = free_address();
         let daemon = Daemon::command("publication-ingester")
             .arg("run")
             .env("INGESTER_KAFKA__BROKERS", place.brokers)

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::query::{Served, has_data, read_answer};
+use crate::query::{Served, has_data, post, read_answer};
 use crate::report::Report;
 
 /// The default limit of references in a request.
@@ -80,12 +80,7 @@ fn request(fields: &str) -> Vec<u8> {
     let newest = |name| json!({"name": format!("history-{name}"), "version": format!("1.{}.0", versions(name))});
     let refs: Vec<_> = (0..NAMES).map(newest).collect();
     let query = format!("query($refs:[PackageRef!]!){{packages(refs:$refs){{{fields}}}}}");
-    let body = json!({"query": query, "variables": {"refs": refs}}).to_string();
-    let length = body.len();
-    format!(
-        "POST /graphql HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
+    post(&json!({"query": query, "variables": {"refs": refs}}).to_string())
 }
 
 struct Client {

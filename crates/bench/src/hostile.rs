@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use testkit::hostile::{Attack, AttackResult, Target, attacks, run_attack};
 
-use crate::query::{self, Served};
+use crate::query::Served;
 use crate::report::Report;
 use crate::workspace::Workspace;
 
@@ -20,7 +20,6 @@ const MEMORY: f64 = (128 << 20) as f64 / 1e6;
 
 /// Runs every attack. Fails when one did harm.
 pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
-    query::build(workspace)?;
     let mut served = Served::start(workspace, ROWS)?;
     let pid = served.daemon.pid();
     let target = Target { http: served.http.parse()?, admin: served.admin.parse()?, pid };

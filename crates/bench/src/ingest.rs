@@ -7,7 +7,7 @@ use model::Timestamp;
 use testkit::{Kafka, Postgres};
 use tokio::runtime::Runtime;
 
-use crate::daemon::{self, Ingested, Ingester, Place, Servers, ingest};
+use crate::daemon::{Ingested, Ingester, Place, Servers, ingest};
 use crate::events::Events;
 use crate::exits::Lists;
 use crate::process::cpu_with_children;
@@ -56,7 +56,7 @@ pub(crate) fn run(
 impl Bench {
     /// Builds the ingester and starts the servers.
     pub(crate) fn start(workspace: &Workspace, records: u32, now: Timestamp) -> Result<Self> {
-        daemon::build(workspace)?;
+        workspace.build("ingester")?;
         let lists = Lists::write(now, LISTS, ADDRESSES)?;
         let (kafka, postgres) = thread::scope(|scope| {
             let postgres = scope.spawn(postgres::start);

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use testkit::{Daemon, Postgres, free_port, postgres_program};
+use testkit::{Daemon, Postgres, free_address, postgres_program};
 use tokio::runtime::Runtime;
 
 use crate::postgres;
 use crate::process::{cpu, cpu_with_children, memory};
 use crate::report::Report;
-use crate::workspace::{Workspace, succeed};
+use crate::workspace::Workspace;
 
 const ROWS: u32 = 1_000_000;
 /// The number of connections in the performance goal.
@@ -31,15 +31,6 @@ const PARAMETERS: &str = "$1::text[], $2::text[]";
 const SESSION: &str =
     "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off";
 
-/// Builds the query daemon beside this program, where testkit finds it.
-pub(crate) fn build(workspace: &Workspace) -> Result<()> {
-    if std::env::var_os("TESTKIT_BIN_DIR").is_some() {
-        return Ok(());
-    }
-    let mut cargo = workspace.cargo(&["build", "--release", "--package", "query", "--bins"]);
-    succeed("building the query daemon", &mut cargo)
-}
-
 /// A query daemon with its own PostgreSQL.
 pub(crate) struct Served {
     pub(crate) daemon: Daemon,
@@ -53,13 +44,13 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Starts PostgreSQL with `rows` rows, and the daemon on it.
+    /// Builds the daemon, and starts it on a PostgreSQL with `rows` rows.
     pub(crate) fn start(workspace: &Workspace, rows: u32) -> Result<Self> {
+        workspace.build("query")?;
         let (postgres, runtime) = (postgres::start(), Runtime::new()?);
         let database = runtime.block_on(postgres.database()).url;
         runtime.block_on(fill(workspace, &database, rows))?;
-        let http = format!("127.0.0.1:{}", free_port());
-        let admin = format!("127.0.0.1:{}", free_port());
+        let (http, admin) = (free_address(), free_address());
         let mut daemon = Daemon::command("publication-query")
             .arg("serve")
             .env("QUERY_STORE__URL", &database)
@@ -127,7 +118,6 @@ async fn fill(workspace: &Workspace, database: &str, rows: u32) -> Result<()> {
 
 /// Measures and reports. Returns the running daemon.
 pub(crate) fn run(workspace: &Workspace, report: &mut Report) -> Result<Served> {
-    build(workspace)?;
     eprintln!("bench: filling PostgreSQL with {ROWS} publications");
     let served = Served::start(workspace, ROWS)?;
     let version = served.runtime.block_on(postgres::version(&served.postgres.url()))?;
@@ -184,6 +174,11 @@ fn request(places: &[u32]) -> Vec<u8> {
             )
         }
     };
+    post(&body)
+}
+
+/// The request with this body, as bytes.
+pub(crate) fn post(body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "POST /graphql HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"

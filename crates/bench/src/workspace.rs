@@ -29,6 +29,16 @@ impl Workspace {
         command.args(args).current_dir(self.root());
         command
     }
+
+    /// Builds the programs of a member beside this program, where testkit finds them, unless the environment names the folder of
+    /// another build. Without TLS to Kafka, which no measurement uses and which needs OpenSSL.
+    pub(crate) fn build(&self, member: &str) -> Result<()> {
+        if std::env::var_os("TESTKIT_BIN_DIR").is_some() {
+            return Ok(());
+        }
+        let mut cargo = self.cargo(&["build", "--release", "--bins", "--package", member]);
+        succeed(&format!("building {member}"), cargo.arg("--no-default-features"))
+    }
 }
 
 /// Runs a program with inherited output.

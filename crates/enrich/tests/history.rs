@@ -264,8 +264,8 @@ proptest! {
             }
         }
         // A list can also make others invalid, whose evidence is then gone.
-        let valid = |history: &ExitHistory| Source::ALL.map(|source| history.valid(source)).iter().sum::<usize>();
-        if valid(&after) == valid(&again) + change.newly_valid {
+        let early = || (0..).zip(&lists).filter(|(_, (_, is_early, _))| *is_early).map(|(number, _)| path(number));
+        if change.refused.iter().all(|refused| early().all(|early| early != refused.path)) {
             let until = change.oldest_new_evidence.map_or(i64::MAX, |oldest| oldest.as_micros() - 3 * HOUR);
             for number in 0..24 {
                 for time in (650..800).map(|hour| hour * HOUR).filter(|time| *time < until) {

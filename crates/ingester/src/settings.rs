@@ -433,9 +433,6 @@ impl LayeredSettings for Settings {
         self.limits.check()?;
         self.events.check()?;
         self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
-        if self.store.url.contains(char::is_control) {
-            return Err(ConfigError::invalid("store.url", "must have no control characters"));
-        }
         // With no grace time, a stop would interrupt all writes and commits.
         if self.shutdown.grace.is_zero() {
             return Err(ConfigError::invalid("shutdown.grace", "must be greater than 0s"));

@@ -1,10 +1,9 @@
 //! The row: the stored facts and verdicts of one publication (crates/model/README.md, Row).
 
 use crate::{
-    Actor, Credential, EventIdentity, Integrity, PublicationId, TfaReason, TfaVerdict, TorReason,
-    TorVerdict,
+    Actor, Credential, EventIdentity, Integrity, PublicationId, PublishEvent, TfaReason,
+    TfaVerdict, Timestamp, TorReason, TorVerdict, Username,
 };
-use crate::{PublishEvent, Timestamp, Username};
 
 /// The part of a publication that the API returns.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -403,9 +403,6 @@ impl Settings for QuerySettings {
             return Err(ConfigError::invalid("http.notice", message));
         }
         self.store.check().map_err(|(key, reason)| ConfigError::invalid(key, reason))?;
-        if self.store.url.contains(char::is_control) {
-            return Err(ConfigError::invalid("store.url", "must have no control characters"));
-        }
         if !Purl::is_canonical_type(&self.registry.ecosystem) {
             let message = "must be a purl type in lower case, such as \"npm\"";
             return Err(ConfigError::invalid("registry.ecosystem", message));

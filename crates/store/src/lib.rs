@@ -35,10 +35,11 @@ pub use operator::{Job, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJo
 pub use positions::{
     Account, Advance, Advanced, Claimed, DatabaseId, PositionKey, Positions, TablePosition,
 };
-pub use postgres::{PostgresReader, PostgresWriter};
 pub use retry::{Refused, Retrying, WaitCause, WaitObserver, Written};
 pub use settings::StoreSettings;
-pub use sqlite::{SqliteReader, SqliteWriter};
+
+use postgres::{PostgresReader, PostgresWriter};
+use sqlite::{SqliteReader, SqliteWriter};
 
 /// The result of a write, in records: `inserted + updated + unchanged` is the number of records given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -92,6 +92,9 @@ impl StoreSettings {
         if self.schema.is_empty() || self.schema.contains('\0') {
             return Err(("store.schema", "must name a schema".into()));
         }
+        if self.url.contains(char::is_control) {
+            return Err(("store.url", "must have no control characters".into()));
+        }
         let key = if self.has_url_file() { "store.url_file" } else { "store.url" };
         // A file that does not exist yet is not an error here; opening the database reports it.
         match self.url() {

@@ -457,8 +457,7 @@ async fn a_reader_is_ready_while_its_statements_work(store: Store) {
 async fn a_partitioned_table_takes_both_ways_of_writing() {
     let store = Store::postgres().await;
     store.writer.record(&[row("first", 1)]).await.unwrap();
-    let sql = include_str!("../../../deploy/postgresql/partitioned.sql");
-    store.execute(&format!("BEGIN;\n{sql}\nCOMMIT")).await;
+    store.partition().await;
     let mut rows: Vec<_> = (0..2_000).map(|number| row(&format!("p{number:04}"), number)).collect();
     let written = store.writer.record(&rows).await.unwrap();
     assert_eq!(written, Recorded { inserted: 2_000, ..Recorded::default() });

@@ -110,15 +110,7 @@ const UNSUPPORTED: [&str; 24] = [
 ];
 
 /// Parameters that are passed to sqlx, which treats them as libpq does.
-const HANDED_ON: [&str; 7] = [
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-    "statement-cache-capacity",
-];
+const HANDED_ON: [&str; 6] = ["port", "dbname", "user", "password", "application_name", "options"];
 
 /// Parameters that are accepted with these values only, because the values are this program's behaviour anyway.
 const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
@@ -241,9 +233,9 @@ impl<'u> Given<'u> {
                     value.parse::<IpAddr>().map_err(|_| invalid(key))?;
                     given.hostaddr = Some(value.into());
                 }
-                "sslmode" | "ssl-mode" => given.mode = mode(key, &value)?,
-                "sslrootcert" | "ssl-root-cert" | "ssl-ca" => given.root = Some(value.into()),
-                "sslcert" | "ssl-cert" | "sslkey" | "ssl-key" => {
+                "sslmode" => given.mode = mode(&value)?,
+                "sslrootcert" => given.root = Some(value.into()),
+                "sslcert" | "sslkey" => {
                     certificate_or_key(key, &value)?;
                     given.handed_on.push(parameter);
                 }
@@ -304,14 +296,13 @@ impl<'u> Given<'u> {
         Ok(format!("{scheme}://{user}{at}{host}{port}{path}"))
     }
 
-    fn has(&self, keys: &[&str]) -> bool {
-        let given = self.handed_on.iter().filter_map(|parameter| parameter.split('=').next());
-        given.into_iter().any(|key| keys.contains(&key))
+    fn has(&self, key: &str) -> bool {
+        self.handed_on.iter().any(|parameter| parameter.split('=').next() == Some(key))
     }
 
     /// Applies `sslmode` and the certificates.
     fn secured(&self, options: PgConnectOptions) -> Result<PgConnectOptions, Problem> {
-        if self.has(&["sslcert", "ssl-cert"]) != self.has(&["sslkey", "ssl-key"]) {
+        if self.has("sslcert") != self.has("sslkey") {
             return Err("has one of sslcert and sslkey, which belong together".into());
         }
         let is_verified = matches!(self.mode, PgSslMode::VerifyFull);
@@ -337,8 +328,8 @@ impl<'u> Given<'u> {
 
 /// `sslmode`. sqlx has no real `allow`: it would never try TLS. It trusts the system's authorities beside `sslrootcert`, so that
 /// with `verify-ca` anybody's certificate would do.
-fn mode(key: &str, word: &str) -> Result<PgSslMode, Problem> {
-    match PgSslMode::from_str(word).map_err(|_| invalid(key))? {
+fn mode(word: &str) -> Result<PgSslMode, Problem> {
+    match PgSslMode::from_str(word).map_err(|_| invalid("sslmode"))? {
         PgSslMode::Allow => Err("asks for sslmode=allow, which is not supported".into()),
         PgSslMode::VerifyCa => {
             Err("asks for sslmode=verify-ca, which is not supported: use verify-full".into())

@@ -123,14 +123,9 @@ impl Daemon {
     ///
     /// Panics with the daemon's last lines when the daemon ends, or after a minute.
     pub fn wait_ready(&mut self, addr: impl ToString) {
-        self.wait_ready_within(addr, READY);
-    }
-
-    /// [`Daemon::wait_ready`] with another deadline.
-    pub fn wait_ready_within(&mut self, addr: impl ToString, timeout: Duration) {
         let addr = addr.to_string();
         let mut answer = "no answer".to_owned();
-        let ready = poll_until(timeout, || {
+        let ready = poll_until(READY, || {
             assert!(
                 self.is_running(),
                 "{} ended before it was ready:\n{}",
@@ -147,7 +142,7 @@ impl Daemon {
         });
         assert!(
             ready.is_some(),
-            "{} is not ready after {timeout:?} ({answer}):\n{}",
+            "{} is not ready after {READY:?} ({answer}):\n{}",
             self.name,
             self.process.last_words()
         );

@@ -39,7 +39,7 @@ pub use http::{Response, http_get, http_post, http_request};
 pub use kafka::{
     KAFKA_LIBS_VARIABLE, KAFKA_VARIABLE, Kafka, KafkaBuilder, kafka_folder, kafka_version,
 };
-pub use net::{free_port, unique};
+pub use net::{free_address, free_port, host_of, unique};
 pub use pgbouncer::{Pgbouncer, pgbouncer_program};
 #[cfg(feature = "client")]
 pub use postgres::Database;

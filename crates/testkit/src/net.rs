@@ -22,6 +22,16 @@ pub fn free_port() -> u16 {
         .expect("some port is free")
 }
 
+/// A free address for a listener, `127.0.0.1:port`.
+pub fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
+/// `host:port` in a URL of [`Postgres`](crate::Postgres).
+pub fn host_of(url: &str) -> &str {
+    url.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("a URL of this crate's").0
+}
+
 /// `prefix` with a suffix that is unique across calls and processes, for topics, groups and databases.
 ///
 /// The suffix has lower case letters, digits and `-`.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::net::free_port;
-use crate::postgres::as_owner;
+use crate::net::{free_port, host_of};
+use crate::postgres::{as_owner, on_path_or};
 use crate::process::{EndSignal, Process, watched};
 use crate::wait::wait_until;
 
@@ -26,11 +26,7 @@ pub struct Pgbouncer {
 
 /// The path of PgBouncer: on PATH, or in Debian's folder. `None` when it is not installed.
 pub fn pgbouncer_program() -> Option<PathBuf> {
-    let on_path = std::env::var_os("PATH")
-        .into_iter()
-        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
-    let folders = on_path.chain([PathBuf::from("/usr/sbin")]);
-    folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
+    on_path_or(std::iter::once(PathBuf::from("/usr/sbin")), "pgbouncer")
 }
 
 impl Pgbouncer {
@@ -42,9 +38,7 @@ impl Pgbouncer {
     /// The same with additional lines of settings.
     pub fn with(url: &str, mode: &str, further: &str) -> Self {
         let program = pgbouncer_program().expect("pgbouncer is installed: run `cargo xtask setup`");
-        let (server, _) = url.rsplit_once('/').expect("the URL names a database");
-        let (_, server) = server.rsplit_once('@').expect("the URL names a user");
-        let (host, server_port) = server.split_once(':').expect("the URL names a port");
+        let (host, server_port) = host_of(url).split_once(':').expect("the URL names a port");
         let dir = tempfile::Builder::new()
             .prefix("pgbouncer-")
             .tempdir()

@@ -57,8 +57,6 @@ pub struct PostgresBuilder {
 /// How a server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
-    /// Waits until all clients have disconnected.
-    Smart,
     /// Ends the sessions of clients, then shuts down cleanly.
     Fast,
     /// Ends at once, like a crash. The next start recovers.
@@ -181,7 +179,6 @@ impl Postgres {
     pub fn stop(&mut self, mode: StopMode) {
         let server = self.server();
         server.process.signal(match mode {
-            StopMode::Smart => Signal::SIGTERM,
             StopMode::Fast => Signal::SIGINT,
             StopMode::Immediate => Signal::SIGQUIT,
         });
@@ -306,8 +303,6 @@ async fn connect(url: &str) -> sqlx::PgConnection {
 ///
 /// `None` when it is not installed.
 pub fn postgres_program(name: &str) -> Option<PathBuf> {
-    let on_path =
-        var_os("PATH").into_iter().flat_map(|path| split_paths(&path).collect::<Vec<_>>());
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -320,7 +315,14 @@ pub fn postgres_program(name: &str) -> Option<PathBuf> {
         .collect();
     versions.sort();
     let in_lib = versions.into_iter().rev().map(|(_, folder)| folder);
-    on_path.chain(in_lib).map(|folder| folder.join(name)).find(|program| program.is_file())
+    on_path_or(in_lib, name)
+}
+
+/// A program's path: in a folder of `PATH`, or else in one of these.
+pub(crate) fn on_path_or(folders: impl Iterator<Item = PathBuf>, name: &str) -> Option<PathBuf> {
+    let path = var_os("PATH").unwrap_or_default();
+    let all = split_paths(&path).chain(folders);
+    all.map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
 fn installed(name: &str) -> PathBuf {

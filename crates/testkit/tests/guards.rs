@@ -137,7 +137,7 @@ fn helper_that_is_a_daemon() {
 #[test]
 fn a_daemon_is_ready_pauses_and_ends() {
     let this = std::env::current_exe().unwrap();
-    let addr = format!("127.0.0.1:{}", testkit::free_port());
+    let addr = testkit::free_address();
     let mut daemon = Daemon::command(&format!("deps/{}", this.file_name().unwrap().display()))
         .args(["--exact", "helper_that_is_a_daemon", "--nocapture"])
         .env(LISTEN, &addr)

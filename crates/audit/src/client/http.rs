@@ -11,6 +11,7 @@ use url::Url;
 
 use super::proxy::proxy;
 use super::{Failure, InvalidEndpoint, Unanswered, is_loopback, retry_after};
+use crate::location::is_plain;
 use crate::settings::Environment;
 
 /// The maximum size of an answer. 5,000 packages with history are about 4 MB.
@@ -45,13 +46,7 @@ impl Endpoint {
         environment: &Environment,
     ) -> Result<Self, InvalidEndpoint> {
         let mut url = Url::parse(address).map_err(|_| InvalidEndpoint::Address)?;
-        let is_plain = matches!(url.scheme(), "http" | "https")
-            && url.host_str().is_some()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none();
-        if !is_plain {
+        if !is_plain(&url) {
             return Err(InvalidEndpoint::Address);
         }
         let path = url.path().trim_end_matches('/').to_owned();

@@ -13,7 +13,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::answer::Package;
-use crate::location::{InvalidHost, RegistryHost};
+use crate::location::{InvalidHost, Registry, RegistryHost, RegistryHosts};
 
 pub use batches::{Answered, ask_all};
 pub use http::Endpoint;
@@ -91,15 +91,6 @@ pub struct Client {
     deadline: Instant,
 }
 
-/// The deployment's registry, as the service describes it.
-#[derive(Debug, Clone)]
-pub struct NamedRegistry {
-    /// The purl type.
-    pub ecosystem: String,
-    /// The hosts; may be empty.
-    pub hosts: Vec<RegistryHost>,
-}
-
 #[derive(Deserialize)]
 struct RegistryData {
     registry: RegistryFields,
@@ -123,11 +114,11 @@ impl Client {
         Self { endpoint, deadline }
     }
 
-    /// Requests the registry that the deployment serves.
+    /// Requests the registry that the deployment serves. It may have no hosts.
     ///
     /// # Errors
     /// [`Unanswered`] when the service gives no usable answer.
-    pub fn registry(&self) -> Result<NamedRegistry, Unanswered> {
+    pub fn registry(&self) -> Result<Registry, Unanswered> {
         let body = json!({ "query": REGISTRY }).to_string();
         let data: RegistryData = self.ask(&body).map_err(|failure| match failure {
             Failure::Final(why) | Failure::Passing(why, _) => why,
@@ -137,7 +128,7 @@ impl Client {
             data.registry.hosts.iter().map(|host| RegistryHost::parse(host)).collect();
         let hosts =
             hosts.map_err(|_| Unanswered::NotUnderstood("registry.hosts has no host".into()))?;
-        Ok(NamedRegistry { ecosystem: data.registry.ecosystem, hosts })
+        Ok(Registry { ecosystem: data.registry.ecosystem, hosts: RegistryHosts(hosts) })
     }
 
     /// Requests some publications. The answers have the order of `ids`; `None` where there is no record.
@@ -181,13 +172,9 @@ impl Client {
             // `Retry-After: 0`, or a date that has passed by this machine's clock, must not lead to a flood of requests.
             let pause = after.map_or(wait, |after| after.max(wait));
             if pause >= self.deadline.saturating_duration_since(Instant::now()) {
-                let is_limit = why == Unanswered::RateLimited;
-                let out_of_time = after.is_none() && !matches!(why, Unanswered::Away(_));
-                return Err(Failure::Final(match why {
-                    _ if is_limit => Unanswered::RateLimited,
-                    _ if out_of_time => Unanswered::TimeOut,
-                    why => why,
-                }));
+                let says_why = matches!(why, Unanswered::Away(_) | Unanswered::RateLimited);
+                let is_time_out = after.is_none() && !says_why;
+                return Err(Failure::Final(if is_time_out { Unanswered::TimeOut } else { why }));
             }
             std::thread::sleep(pause);
             wait = wait.saturating_mul(2).min(LONGEST_WAIT);

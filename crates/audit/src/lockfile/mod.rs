@@ -271,12 +271,10 @@ fn text_of(input: impl Read) -> Result<String, LockfileError> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(LockfileError::TooLarge);
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let is_binary_bun = error.as_bytes().starts_with(b"#!/usr/bin/env bun");
-        let hint =
-            if is_binary_bun { "; `bun install --save-text-lockfile` writes bun.lock" } else { "" };
-        LockfileError::NotText(hint)
-    })?;
+    if bytes.starts_with(b"#!/usr/bin/env bun") {
+        return Err(LockfileError::NotText("; `bun install --save-text-lockfile` writes bun.lock"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| LockfileError::NotText(""))?;
     let text = text.strip_prefix('\u{feff}').map(Into::into).unwrap_or(text);
     if text.trim().is_empty() {
         return Err(LockfileError::Empty);
@@ -318,9 +316,6 @@ fn refuse_others(text: &str) -> Result<(), LockfileError> {
     };
     if let Some(at) = text.lines().position(is_marker) {
         return Err(LockfileError::Conflict(u32::try_from(at + 1).unwrap_or(u32::MAX)));
-    }
-    if text.starts_with("#!/usr/bin/env bun") {
-        return Err(LockfileError::NotText("; `bun install --save-text-lockfile` writes bun.lock"));
     }
     if text.trim_start().starts_with('<') {
         return Err(LockfileError::Xml);

@@ -33,7 +33,6 @@ struct Requests {
 }
 
 pub(super) fn run(workspace: &Workspace, report: &mut Report, args: &Args) -> Result<()> {
-    query::build(workspace)?;
     let rows = args.records.min(MOST_ROWS);
     eprintln!("bench: filling PostgreSQL with {rows} publications");
     let served = Served::start(workspace, rows)?;

@@ -12,8 +12,6 @@ pub struct Change {
     /// The time of the oldest evidence that no valid list or database had before: a sighting, or the time of a list that covers a
     /// family. Verdicts on acts up to `tor.settle_after` earlier can change (crates/enrich/README.md, Settling).
     pub oldest_new_evidence: Option<Timestamp>,
-    /// The number of lists and databases that became valid.
-    pub newly_valid: usize,
     /// The newly refused files and those refused for another reason than before, unsorted: to be counted and logged once.
     pub refused: Vec<Refused>,
 }
@@ -36,7 +34,6 @@ impl Change {
         self.changed |= other.changed;
         self.oldest_new_evidence =
             self.oldest_new_evidence.into_iter().chain(other.oldest_new_evidence).min();
-        self.newly_valid += other.newly_valid;
         self.refused.extend(other.refused);
         self
     }

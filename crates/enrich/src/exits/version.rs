@@ -53,7 +53,6 @@ impl Version {
         if self.state == self.before {
             return false;
         }
-        change.newly_valid += usize::from(self.is_valid());
         change.refused.extend(self.refused(source));
         let before = std::mem::replace(&mut self.before, self.state);
         self.is_valid() || before == State::Valid

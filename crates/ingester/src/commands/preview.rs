@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::{COLUMNS, Publication};
 use serde::Serialize;
-use store::PublicationReader;
+use store::{PublicationReader, Retrying};
 
 use crate::commands::scratch::Scratch;
 
@@ -17,7 +17,7 @@ const EXAMPLES: usize = 3;
 pub(crate) struct Preview {
     /// The records of the range, merged by the merge rule.
     pub(crate) range: Arc<Scratch>,
-    table: Arc<dyn PublicationReader>,
+    table: Arc<Retrying<dyn PublicationReader>>,
 }
 
 impl Preview {
@@ -25,7 +25,9 @@ impl Preview {
     ///
     /// # Errors
     /// If the temporary table cannot be created.
-    pub(crate) async fn create(table: Arc<dyn PublicationReader>) -> anyhow::Result<Self> {
+    pub(crate) async fn create(
+        table: Arc<Retrying<dyn PublicationReader>>,
+    ) -> anyhow::Result<Self> {
         Ok(Self { range: Arc::new(Scratch::create().await?), table })
     }
 

@@ -67,7 +67,8 @@ impl Scratch {
         &self,
         after: &mut Option<Cursor>,
     ) -> Result<Option<Vec<Publication>>, Error> {
-        page(&*self.rows, &Filter::default(), after).await
+        let rows = self.rows.list(&Filter::default(), after.as_ref(), PAGE).await?;
+        Ok(page(rows, after))
     }
 
     /// Whether the table has each of these publications, in their order.
@@ -79,20 +80,11 @@ impl Scratch {
     }
 }
 
-/// The next rows of a table that match the filter, newest first; sets `after` to the last of them. `None` if there are
-/// no more rows.
-///
-/// # Errors
-/// If the table cannot be read.
-pub(crate) async fn page(
-    rows: &dyn PublicationReader,
-    filter: &Filter,
-    after: &mut Option<Cursor>,
-) -> Result<Option<Vec<Publication>>, Error> {
-    let page = rows.list(filter, after.as_ref(), PAGE).await?;
-    let Some(last) = page.last() else { return Ok(None) };
+/// The rows of a listing after `after`; sets `after` to the last of them. `None` if there are no more rows.
+pub(crate) fn page(rows: Vec<Publication>, after: &mut Option<Cursor>) -> Option<Vec<Publication>> {
+    let last = rows.last()?;
     *after = Some(Cursor { created: last.info.created, id: last.id.clone() });
-    Ok(Some(page))
+    Some(rows)
 }
 
 /// Replaces the table at the end of the loop. Its results do not concern the real table, so they count as unchanged.

@@ -154,7 +154,6 @@ impl Work {
             settled: settled.clone(),
             evaluator: ingest.evaluator.clone(),
             limits: ingest.limits.background(),
-            table: store.clone(),
             store: store.clone(),
             rows: Arc::new(Retrying::new(store::open_reader(&self.settings.store)?, waits.clone())),
         };

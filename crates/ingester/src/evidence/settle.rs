@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use enrich::ExitHistory;
 use model::{Publication, Timestamp};
 use parking_lot::Mutex;
-use store::{Error, PublicationReader, PublicationTable, Written};
+use store::{Error, PublicationReader, PublicationTable, Retrying, Written};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -232,10 +232,8 @@ pub(crate) struct Settling {
     pub(crate) settled: Arc<SettledPartitions>,
     pub(crate) evaluator: Evaluator,
     pub(crate) limits: BatchLimits,
-    pub(crate) table: Arc<dyn PublicationTable>,
-    /// Waits for the database, like `table` and `rows`.
-    pub(crate) store: Arc<dyn RowStore>,
-    pub(crate) rows: Arc<dyn PublicationReader>,
+    pub(crate) store: Arc<Retrying<dyn PublicationTable>>,
+    pub(crate) rows: Arc<Retrying<dyn PublicationReader>>,
 }
 
 impl Settling {
@@ -292,7 +290,7 @@ impl Settling {
         }
         let horizon = evidence::now().before(self.settings.tor.settle_horizon);
         // Older rows are left to replays, because a row that no list can settle would start a pass each time.
-        let unsettled = self.table.oldest_unsettled(horizon).await?;
+        let unsettled = self.store.oldest_unsettled(horizon).await?;
         let Some(start) = start_of(due, unsettled, horizon) else { return Ok(Pass::default()) };
         let partitions: Vec<i32> = due.keys().copied().collect();
         tracing::info!(%start, ?partitions, "settling: evaluating again with new evidence");
@@ -366,7 +364,7 @@ impl BatchObserver for Arc<PassCounts> {
 /// The table for a pass: it writes only rows whose verdict, reason or `tor_settled` changes. A missing row is not
 /// inserted: live ingest will write it, or it was deleted.
 struct ChangedRows {
-    rows: Arc<dyn PublicationReader>,
+    rows: Arc<Retrying<dyn PublicationReader>>,
     store: Arc<dyn RowStore>,
     changed: Arc<AtomicU64>,
 }

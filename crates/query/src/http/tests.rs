@@ -61,6 +61,12 @@ async fn send(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
     (status, answer)
 }
 
+/// The value of a header of a response.
+fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = answer.split("\r\n\r\n").next()?.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
 impl Running {
     async fn post(&self, headers: &[&str], body: &str) -> (u16, String) {
         send(self.http, &format!("POST /graphql HTTP/1.1\r\n{}", headers.join("\r\n")), body).await

@@ -19,7 +19,7 @@ query {
 }
 "#;
 /// Names on one page of the search.
-pub(super) const SEARCH_NAMES: usize = 20;
+const SEARCH_NAMES: usize = 20;
 
 /// A search and its results.
 pub(crate) struct Search<'a> {

@@ -138,8 +138,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_migration_whose_answer_is_lost_ends_and_can_be_run_again() {
         let url = postgres().database().await.url;
-        let (_, behind) = url.split_once('@').unwrap();
-        let (address, _) = behind.split_once('/').unwrap();
+        let address = testkit::host_of(&url);
         let proxy = Proxy::start();
         proxy.forward_to(address);
         let table = table(&url.replace(address, &proxy.address()));

@@ -16,11 +16,10 @@ mod session;
 mod values;
 mod write;
 
-pub use read::PostgresReader;
-pub use write::PostgresWriter;
-
 pub(crate) use inspect::inspect;
+pub(crate) use read::PostgresReader;
 pub(crate) use session::{connect, limited};
+pub(crate) use write::PostgresWriter;
 
 pub(crate) use crate::migrations::POSTGRES as MIGRATOR;
 

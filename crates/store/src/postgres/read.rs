@@ -29,7 +29,7 @@ const HIDDEN: &str = "SELECT row_security_active('publication') AND NOT EXISTS (
 
 /// Reads from PostgreSQL.
 #[derive(Debug)]
-pub struct PostgresReader {
+pub(crate) struct PostgresReader {
     lookup: Arc<Lookup>,
     coalescer: LookupCoalescer,
 }

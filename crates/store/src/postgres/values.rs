@@ -25,7 +25,7 @@ pub(super) struct Time(pub(super) Timestamp);
 
 impl Time {
     /// Microseconds since PostgreSQL's epoch, big endian.
-    pub(super) fn to_wire(self) -> [u8; 8] {
+    fn to_wire(self) -> [u8; 8] {
         self.0.as_micros().saturating_sub(EPOCH_MICROS).to_be_bytes()
     }
 

@@ -26,7 +26,7 @@ const COPY_MIN_ROWS: usize = 1_000;
 
 /// Writes to PostgreSQL.
 #[derive(Debug)]
-pub struct PostgresWriter {
+pub(crate) struct PostgresWriter {
     pub(super) connections: Connections,
     upsert: String,
     /// The upsert, which writes no row if the table has triggers.

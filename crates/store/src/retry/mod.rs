@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use model::{PackageName, Publication, PublicationId, Timestamp};
+use model::{Publication, PublicationId, Timestamp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    Account, Advance, Advanced, Claimed, Cursor, EachPackage, Error, Filter, Job, JobState,
-    JobUpdate, Jobs, NewJob, PositionKey, Positions, PublicationReader, PublicationTable,
-    PublicationWriter, Recorded, RowsRead,
+    Account, Advance, Advanced, Claimed, Cursor, Error, Filter, Job, JobState, JobUpdate, Jobs,
+    NewJob, PositionKey, Positions, PublicationReader, PublicationTable, PublicationWriter,
+    Recorded,
 };
 
 use rows::RecentRows;
@@ -23,11 +23,10 @@ pub use rows::{Refused, Written};
 use wait::Wait;
 pub use wait::{WaitCause, WaitObserver};
 
-/// A wrapper around a store, of any of this crate's traits.
+/// A wrapper around a store, of any of this crate's traits. It reads only by key and by filter.
 ///
 /// Its `record` may write a batch in parts if the whole batch fails: on success all of it is written, on an error a
-/// part of it may be. `answers` and `ready` try once, because their callers want to know the present state of the
-/// database.
+/// part of it may be. `answers` tries once, because its caller wants to know the present state of the database.
 pub struct Retrying<S: ?Sized> {
     inner: Arc<S>,
     observer: Arc<dyn WaitObserver>,
@@ -160,11 +159,13 @@ impl<S: PublicationTable + ?Sized> PublicationTable for Retrying<S> {
     }
 }
 
-#[async_trait]
-impl<S: PublicationReader + ?Sized> PublicationReader for Retrying<S> {
-    /// One statement, unless it reaches a time limit: then several keys are read in halves, down to a single key, which is
-    /// retried unchanged.
-    async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
+impl<S: PublicationReader + ?Sized> Retrying<S> {
+    /// As [`PublicationReader::find`]: one statement, unless it reaches a time limit. Then several keys are read in halves, down
+    /// to a single key, which is retried unchanged.
+    ///
+    /// # Errors
+    /// As [`Retrying::retry`].
+    pub async fn find(&self, ids: &[PublicationId]) -> Result<Vec<Option<Publication>>, Error> {
         let mut found = Vec::with_capacity(ids.len());
         let mut parts = vec![ids];
         let mut wait = Wait::new(&*self.observer).begins();
@@ -188,41 +189,17 @@ impl<S: PublicationReader + ?Sized> PublicationReader for Retrying<S> {
         Ok(found)
     }
 
-    async fn list(
+    /// As [`PublicationReader::list`].
+    ///
+    /// # Errors
+    /// As [`Retrying::retry`].
+    pub async fn list(
         &self,
         filter: &Filter,
         after: Option<&Cursor>,
         first: u32,
     ) -> Result<Vec<Publication>, Error> {
         self.retry(|| self.inner.list(filter, after, first)).await
-    }
-
-    async fn history(
-        &self,
-        names: &[PackageName],
-        limit: u64,
-        each: EachPackage<'_>,
-    ) -> Result<RowsRead, Error> {
-        let mut wait = Wait::new(&*self.observer);
-        loop {
-            match self.inner.history(names, limit, &mut *each).await {
-                Err(error) => self.pause(&mut wait, error).await?,
-                read => return read,
-            }
-        }
-    }
-
-    async fn search(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        first: u32,
-    ) -> Result<Vec<PackageName>, Error> {
-        self.retry(|| self.inner.search(prefix, after, first)).await
-    }
-
-    async fn ready(&self) -> Result<(), Error> {
-        self.inner.ready().await
     }
 }
 

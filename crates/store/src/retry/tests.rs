@@ -2,10 +2,12 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use model::PackageName;
 use tokio::time::Instant;
 
 use super::*;
 use crate::suite::row;
+use crate::{EachPackage, RowsRead};
 
 /// The observer's reports: the number of waiting operations by cause, the messages, and the number of tries.
 #[derive(Default)]

@@ -7,13 +7,12 @@ mod read;
 mod write;
 
 use model::Timestamp;
-use sqlx::sqlite::SqliteConnectOptions;
 
 pub(crate) use connection::{check_folder, folder_of, is_writable, of_file};
 #[cfg(test)]
 pub(crate) use read::HISTORY;
-pub use read::SqliteReader;
-pub use write::SqliteWriter;
+pub(crate) use read::SqliteReader;
+pub(crate) use write::SqliteWriter;
 
 use crate::Error;
 pub(crate) use crate::migrations::SQLITE as MIGRATOR;
@@ -39,8 +38,4 @@ const PRAGMAS: [(&str, &str); 5] = [
 /// Parses a time of the file.
 fn time(text: &str) -> Result<Timestamp, Error> {
     Timestamp::parse(text).map_err(|error| Error::fatal(format!("a time in the file: {error}")))
-}
-
-fn tuned(options: SqliteConnectOptions) -> SqliteConnectOptions {
-    PRAGMAS.into_iter().fold(options, |options, (name, value)| options.pragma(name, value))
 }

@@ -40,7 +40,7 @@ fn selected() -> String {
 
 /// Reads from SQLite.
 #[derive(Debug)]
-pub struct SqliteReader {
+pub(crate) struct SqliteReader {
     options: SqliteConnectOptions,
     max_connections: u32,
     connect_timeout: Duration,

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, Transaction, Transactio
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use super::connection::WriterConnection;
-use super::{MIGRATOR, check_folder, of_file, time, tuned};
+use super::{MIGRATOR, PRAGMAS, check_folder, of_file, time};
 use crate::columns::{COLUMNS, names};
 use crate::merge::SQLITE;
 use crate::typical::typical_rows;
@@ -16,7 +16,7 @@ use crate::{Error, PublicationTable, PublicationWriter, Recorded};
 
 /// Writes to SQLite.
 #[derive(Debug)]
-pub struct SqliteWriter {
+pub(crate) struct SqliteWriter {
     pub(super) connection: WriterConnection,
     /// Inserts a row if its key is new.
     insert: String,
@@ -151,7 +151,8 @@ impl PublicationWriter for SqliteWriter {
 impl PublicationTable for SqliteWriter {
     async fn migrate(&self) -> Result<(), Error> {
         check_folder(self.connection.options.get_filename())?;
-        let options = tuned(self.connection.options.clone().create_if_missing(true));
+        let options = self.connection.options.clone().create_if_missing(true);
+        let options = PRAGMAS.into_iter().fold(options, |all, (name, value)| all.pragma(name, value));
         let path = options.get_filename().to_owned();
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let pool = pool.map_err(|error| of_file(error.into(), &path))?;

@@ -4,6 +4,8 @@ use super::*;
 use crate::retry::Written;
 use crate::{Retrying, WaitCause, WaitObserver};
 
+const PARTITIONED: &str = include_str!("../../../../deploy/postgresql/partitioned.sql");
+
 struct Unobserved;
 
 impl WaitObserver for Unobserved {
@@ -18,6 +20,11 @@ impl Store {
         let retrying = Retrying::new(self.writer.clone(), Arc::new(Unobserved));
         let Written { recorded, refused } = retrying.write(records).await.unwrap();
         (recorded, refused.into_iter().map(|refused| refused.place).collect())
+    }
+
+    /// Makes the table one of partitions.
+    pub(super) async fn partition(&self) {
+        self.execute(&format!("BEGIN; {PARTITIONED}; COMMIT")).await;
     }
 
     fn is_postgres(&self) -> bool {
@@ -111,14 +118,7 @@ async fn a_table_with_a_harmless_trigger_takes_every_batch() {
 #[tokio::test]
 async fn rows_of_a_partition_that_was_detached_are_the_tables_fault() {
     let store = Store::postgres().await;
-    let sql = include_str!("../../../../deploy/postgresql/partitioned.sql");
-    store
-        .execute(&format!(
-            "BEGIN;
-{sql}
-COMMIT"
-        ))
-        .await;
+    store.partition().await;
     let [typical, _] = crate::typical::typical_rows().unwrap();
     let of = "SELECT satisfies_hash_partition('publication'::regclass, 16, 3, $1::text)";
     let url = &store.settings.url;
@@ -213,11 +213,10 @@ async fn only_the_owner_makes_a_table_of_partitions() {
         ALTER TABLE publication OWNER TO {role}"
     );
     store.execute(&give).await;
-    let sql = include_str!("../../../../deploy/postgresql/partitioned.sql");
     let mut superuser = sqlx::PgConnection::connect(&store.settings.url).await.unwrap();
-    let refused = sqlx::raw_sql(sql).execute(&mut superuser).await.unwrap_err();
+    let refused = sqlx::raw_sql(PARTITIONED).execute(&mut superuser).await.unwrap_err();
     assert!(refused.to_string().contains(&format!("SET ROLE {role}")), "{refused}");
-    store.execute(&format!("SET ROLE {role}; {sql}")).await;
+    store.execute(&format!("SET ROLE {role}; {PARTITIONED}")).await;
     store.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
@@ -225,8 +224,7 @@ async fn only_the_owner_makes_a_table_of_partitions() {
 #[tokio::test]
 async fn settings_of_the_database_change_neither_the_checks_nor_the_plans() {
     let store = Store::postgres().await;
-    let sql = include_str!("../../../../deploy/postgresql/partitioned.sql");
-    store.execute(&format!("BEGIN; {sql}; COMMIT")).await;
+    store.partition().await;
     let set = "DO $$ BEGIN \
         EXECUTE format('ALTER DATABASE %I SET standard_conforming_strings = off', current_database()); \
         EXECUTE format('ALTER DATABASE %I SET enable_nestloop = off', current_database()); END $$";
@@ -244,8 +242,7 @@ async fn settings_of_the_database_change_neither_the_checks_nor_the_plans() {
 #[tokio::test]
 async fn a_table_without_its_unique_index_is_refused() {
     let store = Store::postgres().await;
-    let partitioned = include_str!("../../../../deploy/postgresql/partitioned.sql");
-    for convert in ["", partitioned] {
+    for convert in ["", PARTITIONED] {
         store.execute(&format!("BEGIN; {convert}; COMMIT")).await;
         store.writer.migrate().await.unwrap();
         for other in [

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use model::{Publication, Timestamp};
 use serde::Serialize;
-use store::PublicationReader as _;
 use tokio_util::sync::CancellationToken;
 
 use super::each;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use model::{Publication, PublicationId};
 use serde::Serialize;
-use store::{Filter, PublicationReader as _};
+use store::Filter;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::bound::BoundArgument;
@@ -17,7 +17,7 @@ use crate::commands::counts::Counts;
 use crate::commands::output::{Output, ProgressBar};
 use crate::commands::preview::{Difference, Preview};
 use crate::commands::ranges;
-use crate::commands::scratch::{Scratch, page};
+use crate::commands::scratch::{PAGE, Scratch, page};
 use crate::kafka::{Bound, OffsetRanges, ReadOptions};
 use crate::settings::Settings;
 
@@ -142,7 +142,9 @@ impl Reconcile {
         let candidates = Scratch::create().await?;
         let mut after = None;
         let mut are_any = false;
-        while let Some(rows) = page(&*context.rows, &filter, &mut after).await? {
+        loop {
+            let rows = context.rows.list(&filter, after.as_ref(), PAGE).await?;
+            let Some(rows) = page(rows, &mut after) else { break };
             let unknown = without(&preview.range, rows).await?;
             are_any |= !unknown.is_empty();
             candidates.record(&unknown).await?;

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
-use store::{Error, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob, PublicationReader};
+use store::{Error, JobCounts, JobProgress, JobState, JobUpdate, Jobs, NewJob};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
@@ -315,8 +314,7 @@ pub(crate) async fn dry_run(
 ) -> anyhow::Result<bool> {
     let (counts, limit) =
         (Counts::default(), ReadOptions { rate: task.rate, ..ReadOptions::default() });
-    let rows: Arc<dyn PublicationReader> = context.rows.clone();
-    let preview = Preview::create(rows).await?;
+    let preview = Preview::create(context.rows.clone()).await?;
     let ingest = context.ingest(preview.range.clone(), None, Box::new(counts.clone()));
     let from = (&JobProgress::default(), &counts);
     let (records, total) = open(context, task, from, limit.clone(), stop.child_token())?;

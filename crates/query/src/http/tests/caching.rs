@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 
-use super::{JSON, NEW, SEED, start};
+use super::{JSON, NEW, SEED, header, start};
 
 const SETTLED: &str =
     "/graphql?query=%7Bpackage(name%3A%22pg%22%2Cversion%3A%227.12.0%22)%7Bname%7D%7D";
@@ -13,11 +13,6 @@ const UNSETTLED: &str =
 const INTROSPECTION: &str = "/graphql?query=%7B__schema%7BqueryType%7Bname%7D%7Dpackage(name%3A%22pg%22%2Cversion%3A%227.12.0%22)%7Bname%7D%7D";
 const UNKNOWN: &str = "/graphql?query=%7Bpackage(name%3A%22x%22%2Cversion%3A%221%22)%7Bname%7D%7D";
 const PAGE: &str = "/graphql?query=%7Bpublications(first%3A1)%7Bedges%7Bcursor%7D%7D%7D";
-
-fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = answer.split("\r\n\r\n").next()?.lines();
-    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-}
 
 #[tokio::test]
 async fn answers_to_get_may_be_kept_and_settled_ones_longer() {

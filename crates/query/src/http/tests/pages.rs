@@ -7,7 +7,7 @@ use model::{
     Timestamp, TorReason, Username,
 };
 
-use super::{Running, send, start, start_on};
+use super::{Running, header, send, start, start_on};
 use crate::testing::{pg, unknown};
 
 /// The headers of a browser when a person types an address or follows a link.
@@ -15,11 +15,6 @@ const BROWSER: &str = "accept: text/html,application/xhtml+xml,*/*;q=0.8\r\nsec-
                        sec-fetch-mode: navigate\r\nsec-fetch-dest: document";
 /// `printf %s secret | sha256sum`
 const OWNER: &str = "ci 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
-
-fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = answer.split("\r\n\r\n").next()?.lines();
-    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-}
 
 /// Fails unless the page has every part, in this order.
 fn has(page: &str, parts: &[&str]) {
