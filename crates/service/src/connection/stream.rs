@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::registry::{Connection, ConnectionRegistry};
 use super::refusal;
+use super::registry::{Connection, ConnectionRegistry};
 
 /// How many bytes to discard of a client's data when its connection ends, and for how long. Otherwise a client that is
 /// still sending would see a connection reset before it reads the response.

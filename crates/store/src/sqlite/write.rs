@@ -152,7 +152,8 @@ impl PublicationTable for SqliteWriter {
     async fn migrate(&self) -> Result<(), Error> {
         check_folder(self.connection.options.get_filename())?;
         let options = self.connection.options.clone().create_if_missing(true);
-        let options = PRAGMAS.into_iter().fold(options, |all, (name, value)| all.pragma(name, value));
+        let options =
+            PRAGMAS.into_iter().fold(options, |all, (name, value)| all.pragma(name, value));
         let path = options.get_filename().to_owned();
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let pool = pool.map_err(|error| of_file(error.into(), &path))?;

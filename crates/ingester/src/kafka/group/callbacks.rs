@@ -170,7 +170,8 @@ impl Context {
             state.is_lost = false;
             state.assign(partitions);
         }
-        let list = self.list(partitions.iter().map(|&partition| (partition, UNREACHABLE_OFFSET)))?;
+        let list =
+            self.list(partitions.iter().map(|&partition| (partition, UNREACHABLE_OFFSET)))?;
         // Paused twice: librdkafka keeps the pause of a partition over an assignment, but only for a partition that it
         // already knew.
         consumer.pause(&list)?;
