@@ -18,8 +18,8 @@ const WARM_UP: u32 = 3 * RATE;
 const COUNTED: u32 = 10 * RATE;
 /// The number of events in total.
 pub(crate) const EVENTS: u32 = WARM_UP + COUNTED;
-/// The pause between two commits of one row, many times longer than a commit.
-const PAUSE: Duration = Duration::from_millis(10);
+/// The interval between two commits of one row, many times longer than a commit.
+const INTERVAL: Duration = Duration::from_millis(10);
 const TO_ROW: &str = "publication_ingester_publish_to_row_seconds";
 const WRITE: &str = "publication_ingester_store_write_seconds";
 
@@ -37,7 +37,7 @@ pub(crate) fn run(
     wait_records(from_mut(&mut ingester), f64::from(WARM_UP))?;
     let before = ingester.metrics();
     let (store, during) = (place.store.to_owned(), Duration::from_secs((COUNTED / RATE).into()));
-    let commits = runtime.spawn(async move { postgres::commits(&store, during, PAUSE).await });
+    let commits = runtime.spawn(async move { postgres::commits(&store, during, INTERVAL).await });
     publish(place, events.by_ref().take(COUNTED as usize))?;
     wait_records(from_mut(&mut ingester), f64::from(EVENTS))?;
     let after = ingester.metrics();

@@ -79,18 +79,21 @@ pub(crate) async fn execute(url: &str, statements: &[&'static str]) -> Result<()
     settle(url).await
 }
 
-/// Commits one row after the other in one session, with a pause after each. Returns the seconds of each commit, sorted.
-pub(crate) async fn commits(url: &str, during: Duration, pause: Duration) -> Result<Vec<f64>> {
+/// Commits one row after the other in one session: at once, or one at each interval. Returns the seconds of each commit, sorted;
+/// with an interval from the moment at which it was due, so that a commit that waits for an earlier one counts its wait, as a
+/// record does.
+pub(crate) async fn commits(url: &str, during: Duration, interval: Duration) -> Result<Vec<f64>> {
     let mut connection = PgConnection::connect(url).await?;
     let table = "DROP TABLE IF EXISTS committed; CREATE TABLE committed (number bigint)";
     sqlx::raw_sql(table).execute(&mut connection).await?;
     let (began, mut times) = (Instant::now(), Vec::new());
+    let mut due = began;
     while began.elapsed() < during {
-        let before = Instant::now();
         let insert = sqlx::query("INSERT INTO committed VALUES ($1)").bind(1_i64);
         insert.execute(&mut connection).await?;
-        times.push(before.elapsed().as_secs_f64());
-        tokio::time::sleep(pause).await;
+        times.push(due.elapsed().as_secs_f64());
+        due = if interval.is_zero() { Instant::now() } else { due + interval };
+        tokio::time::sleep_until(due.into()).await;
     }
     times.sort_by(f64::total_cmp);
     Ok(times)
