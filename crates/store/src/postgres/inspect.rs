@@ -56,8 +56,11 @@ const INCOMPLETE: &str = "SELECT string_agg(relname, ', ' ORDER BY relname) FROM
     HAVING coalesce(sum(1 / substring(part.relpartbound::text FROM ':modulus ([0-9]+)')::numeric), 0) < 0.999999999 \
     ) AS incomplete";
 
-/// The index of a partitioned table is valid if each partition has its own.
-const KEYLESS: &str = "SELECT to_regclass('publication') IS NOT NULL AND NOT EXISTS (SELECT FROM pg_index \
+/// The index of a partitioned table is valid if each partition has its own. `to_regclass` finds what was committed since the
+/// statement began, for example by the migration of another process; only a table of the statement's own snapshot counts, as
+/// its index is looked for there.
+const KEYLESS: &str = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('publication')) \
+    AND NOT EXISTS (SELECT FROM pg_index \
     WHERE indrelid = to_regclass('publication') AND indisunique AND indisvalid AND indimmediate \
     AND indpred IS NULL AND indnkeyatts = 2 AND (SELECT count(*) = 2 FROM pg_attribute \
     WHERE attrelid = indrelid AND attnum IN (indkey[0], indkey[1]) AND attname IN ('name', 'version')))";
@@ -145,6 +148,23 @@ mod tests {
     use sqlx::Connection;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_table_that_is_created_meanwhile_is_not_refused() {
+        let url = testkit::postgres().database().await.url;
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let mut other = PgConnection::connect(&url).await.unwrap();
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1";
+        sqlx::raw_sql(begin).execute(&mut connection).await.unwrap();
+        crate::postgres::MIGRATOR.run(&mut other).await.unwrap();
+        inspect(&mut connection, "public").await.unwrap();
+        sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.unwrap();
+        inspect(&mut connection, "public").await.unwrap();
+        let drop = "ALTER TABLE publication DROP CONSTRAINT publication_pkey";
+        sqlx::raw_sql(drop).execute(&mut other).await.unwrap();
+        let error = inspect(&mut connection, "public").await.unwrap_err();
+        assert!(error.to_string().contains("no valid unique index"), "{error}");
+    }
 
     #[tokio::test]
     async fn an_unlogged_partition_of_a_partition_is_refused_by_name() {
