@@ -99,8 +99,8 @@ pub(crate) fn consume(
     Ok(f64::from(records) / seconds)
 }
 
-/// Reads the topic with librdkafka alone while it is filled. Returns the seconds from each record's timestamp to its reading,
-/// without those of the first `uncounted` records, sorted.
+/// Reads the topic with librdkafka alone while it is filled. Returns the seconds from each record's timestamp to its
+/// reading, without those of the first `uncounted` records, sorted.
 pub(crate) fn delays(
     brokers: &str,
     topic: &str,

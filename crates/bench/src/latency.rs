@@ -23,7 +23,8 @@ const INTERVAL: Duration = Duration::from_millis(10);
 const TO_ROW: &str = "publication_ingester_publish_to_row_seconds";
 const WRITE: &str = "publication_ingester_store_write_seconds";
 
-/// Also measures its parts meanwhile: the broker's delay by a bare consumer, the database's by commits of one row.
+/// Measures the latency, and meanwhile its parts: the broker's delay by a bare consumer, the database's by commits of
+/// one row.
 pub(crate) fn run(
     report: &mut Report,
     runtime: &Runtime,

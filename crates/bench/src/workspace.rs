@@ -30,8 +30,8 @@ impl Workspace {
         command
     }
 
-    /// Builds the programs of a member beside this program, where testkit finds them, unless the environment names the folder of
-    /// another build. Without TLS to Kafka, which no measurement uses and which needs OpenSSL.
+    /// Builds the programs of a member beside this program, where testkit finds them, unless the environment names the
+    /// folder of another build. They have no TLS to Kafka, which no measurement uses and which needs OpenSSL.
     pub(crate) fn build(&self, member: &str) -> Result<()> {
         if std::env::var_os("TESTKIT_BIN_DIR").is_some() {
             return Ok(());

@@ -75,8 +75,9 @@ impl StoreSettings {
     /// Checks the numbers, the URL and, if it can be read, the URL in `url_file`.
     ///
     /// # Errors
-    /// The key and the problem with its value, without the value: a number of connections out of range, a zero duration, a URL
-    /// of a database that is not supported or not persistent, a parameter of the URL that is not supported.
+    /// The key and the problem with its value, without the value: a number of connections out of range, a zero
+    /// duration, a URL with control characters, a URL of a database that is not supported or not persistent, a
+    /// parameter of the URL that is not supported.
     pub fn check(&self) -> Result<(), (&'static str, Problem)> {
         if !(1..=MAX_CONNECTIONS).contains(&self.max_connections) {
             return Err(("store.max_connections", "must be from 1 to 1000".into()));

@@ -98,8 +98,8 @@ impl DatabaseHistory {
         self.entries.sort_by_key(|entry| (entry.database.time(), entry.version.serial));
     }
 
-    /// Evaluates the databases at the clock's time `now`, and drops removed ones. Like lists, outdated versions are
-    /// dropped: the newest version is kept, and the newest valid one.
+    /// Evaluates the databases at the clock's time `now`, and drops removed ones and outdated versions. As for lists,
+    /// the newest version of an origin is kept, and the newest valid one.
     pub(super) fn finish(
         &mut self,
         now: Timestamp,

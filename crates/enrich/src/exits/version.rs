@@ -47,8 +47,8 @@ impl Version {
         self.is_valid() && self.before != State::Valid
     }
 
-    /// Adds a change of the state to the changes of the update, and ends it: the state is now also the state before.
-    /// Returns whether the evidence has changed.
+    /// Adds a new refusal to the changes of the update, and takes the present state as the state before. Returns
+    /// whether the evidence has changed.
     pub(super) fn record_change(&mut self, source: Source, change: &mut Change) -> bool {
         if self.state == self.before {
             return false;

@@ -80,7 +80,7 @@ impl Scratch {
     }
 }
 
-/// The rows of a listing after `after`; sets `after` to the last of them. `None` if there are no more rows.
+/// Returns a page of a listing, and sets `after` to its last row. `None` if the page is empty: there are no more rows.
 pub(crate) fn page(rows: Vec<Publication>, after: &mut Option<Cursor>) -> Option<Vec<Publication>> {
     let last = rows.last()?;
     *after = Some(Cursor { created: last.info.created, id: last.id.clone() });

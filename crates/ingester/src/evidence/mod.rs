@@ -209,7 +209,7 @@ pub(crate) async fn watched<T>(refresh: impl Future<Output = T>, mut tell_ages: 
     }
 }
 
-/// The configured places of the sources.
+/// The configured paths of the sources.
 pub(crate) fn source_paths(settings: &Settings) -> SourcePaths {
     let configured = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
     SourcePaths {

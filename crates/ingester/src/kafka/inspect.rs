@@ -45,7 +45,7 @@ impl TopicFacts {
 pub(crate) enum Right {
     Given,
     Refused(String),
-    /// The broker does not tell it.
+    /// The broker does not report it.
     Unknown(String),
 }
 

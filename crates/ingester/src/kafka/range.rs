@@ -202,7 +202,7 @@ impl RangeReader {
         partitions.iter().map(end).collect()
     }
 
-    /// The topic's id; `None` where the broker does not tell it.
+    /// The topic's id; `None` if the broker does not report it.
     pub(crate) fn topic_id(&self, topic: &str) -> Option<String> {
         TopicIds::of(self.consumer.client(), topic, REQUEST_TIMEOUT).ok().flatten()
     }

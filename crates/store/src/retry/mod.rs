@@ -160,8 +160,8 @@ impl<S: PublicationTable + ?Sized> PublicationTable for Retrying<S> {
 }
 
 impl<S: PublicationReader + ?Sized> Retrying<S> {
-    /// As [`PublicationReader::find`]: one statement, unless it reaches a time limit. Then several keys are read in halves, down
-    /// to a single key, which is retried unchanged.
+    /// As [`PublicationReader::find`]: one statement, unless it reaches a time limit. Then several keys are read in
+    /// halves, down to a single key, which is retried unchanged.
     ///
     /// # Errors
     /// As [`Retrying::retry`].

@@ -76,7 +76,7 @@ pub(crate) enum AdvanceResult {
     Doubted,
 }
 
-/// Evaluates whether a position was stored, by the account's state from just before.
+/// Evaluates from the account's state just before whether a position was stored.
 pub(crate) fn evaluate_advance(
     asked: &Advance,
     database: &DatabaseId,

@@ -238,7 +238,7 @@ impl Context {
         }
     }
 
-    /// Reports the ends of all assigned partitions, and updates the state by their statistics.
+    /// Reports the ends of all assigned partitions, and updates the state from their statistics.
     fn report_ends(&self, partitions: &HashMap<i32, PartitionStatistics>) {
         let mut state = self.state();
         for chunk in &state.pending {

@@ -75,7 +75,7 @@ pub(super) struct PollState {
     pub(super) group_error: Option<String>,
     /// The time at which the present client was created; `None` for the first.
     pub(super) client_since: Option<Instant>,
-    /// The time since which the group has had no coordinator, by the statistics of a connected broker.
+    /// The time since which the group has had no coordinator, according to the statistics of a connected broker.
     pub(super) coordinator_away: Option<Instant>,
     /// The topic's id as this client learned it first.
     pub(super) topic_id: Option<String>,
@@ -158,9 +158,9 @@ pub(super) struct StartAttempt {
 }
 
 impl StartAttempt {
-    /// How long the first attempt of librdkafka may take, and how long any attempt. librdkafka first stops the old
-    /// fetch. If it has sent a fetch at `UNREACHABLE_OFFSET` before the pause, the broker's answer stops the partition,
-    /// which then never starts by itself.
+    /// The timeout of the first attempt, and the longest timeout. librdkafka first stops the old fetch. If it has sent
+    /// a fetch at `UNREACHABLE_OFFSET` before the pause, the broker's answer stops the partition, which then never
+    /// starts by itself.
     const FIRST_TIMEOUT: Duration = Duration::from_millis(500);
     pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(5);
 
