@@ -66,11 +66,11 @@ impl std::ops::AddAssign for Recorded {
 /// Writes publications.
 #[async_trait]
 pub trait PublicationWriter: Send + Sync {
-    /// Merges the records into the table, all or none. Records of one publication may occur any number of times, in
-    /// any order.
+    /// Merges the records into the table. Records of one publication may occur any number of times, in any order. A call that
+    /// fails may have written some of the records; writing them again changes nothing.
     ///
     /// # Errors
-    /// A transient error ([`Error::passes`]): nothing was written, or the outcome is unknown; try again.
+    /// A transient error ([`Error::passes`]): try again.
     /// [`Error::Data`]: the database refuses at least one of the records because of its content. [`Error::Fatal`]:
     /// neither a retry nor a rejection helps.
     async fn record(&self, records: &[Publication]) -> Result<Recorded, Error>;

@@ -369,7 +369,7 @@ async fn a_row_that_postgresql_refuses_is_a_data_error_without_its_values() {
         error.to_string().contains("no_secret") && !error.to_string().contains("Failing"),
         "{error}"
     );
-    assert_eq!(store.rows().await, [], "all or none");
+    assert_eq!(store.rows().await, [], "all rows of a statement or none");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Writes one statement per batch: by `COPY` while every publication is new, else by an upsert with the merge rule.
+//! Writes a batch by one `COPY` while every publication is new, else by upserts with the merge rule.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,9 @@ use crate::{Error, PublicationTable, PublicationWriter, Recorded, StoreSettings}
 
 /// For fewer rows than this, the single round trip of an upsert is faster than the three of `COPY`.
 const COPY_MIN_ROWS: usize = 1_000;
+/// The most rows of one upsert. More are no faster, and need more memory: sqlx encodes a statement's parameter as a whole, and
+/// copies it to send it.
+const UPSERT_ROWS: usize = 1_250;
 
 /// Writes to PostgreSQL.
 #[derive(Debug)]
@@ -210,7 +213,9 @@ impl PublicationWriter for PostgresWriter {
         }
         // Also if COPY wrote all but a few rows that a new trigger dropped: the upsert finds out.
         if recorded.inserted < rows.len() as u64 {
-            recorded += self.upsert(&rows).await?;
+            for rows in rows.chunks(UPSERT_ROWS) {
+                recorded += self.upsert(rows).await?;
+            }
         }
         recorded.unchanged = records.len() as u64 - recorded.inserted - recorded.updated;
         Ok(recorded)

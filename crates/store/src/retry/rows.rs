@@ -90,7 +90,7 @@ enum Verdict {
     Wait(Error),
 }
 
-/// Rows that are written in one statement.
+/// Rows that are written by one call of the store.
 struct Part {
     rows: Range<usize>,
     /// Whether one of the rows is suspected to be at fault, because a typical row passed while they failed.
