@@ -97,6 +97,28 @@ async fn what_a_configuration_mends_is_redriven_and_the_rest_stays() {
 }
 
 #[tokio::test]
+async fn letters_of_a_partition_and_of_a_time_are_redriven_alone() {
+    let scene = Scene::new("letters-selected", 3).await;
+    testkit::topic(&scene.brokers, &scene.dead_letters, 2, &[]).await;
+    scene.produce(letters().into_iter().take(300)).await;
+    scene.ingest(&STRICT).await;
+    let all = testkit::consume_all(&scene.brokers, &scene.dead_letters).await;
+    let of_first = all.iter().filter(|letter| letter.partition == 0).count();
+    assert!(of_first > 0 && of_first < 300, "{of_first} of {}", all.len());
+    let inserted = |selection: &[&str]| {
+        let command = [&["redrive", "--dry-run"], selection].concat();
+        scene.must("dead-letters", &command).last("dry_run")["inserted"].clone()
+    };
+    assert_eq!(inserted(&["--partition", "0"]), json!(of_first));
+    assert_eq!(inserted(&["--since", "1h"]), json!(300));
+    assert_eq!(inserted(&["--until", "1h"]), json!(0));
+    scene.must("dead-letters", &["redrive", "--partition", "0", "--since", "1h"]);
+    assert_eq!(usize::try_from(scene.count().await), Ok(of_first));
+    scene.must("dead-letters", &["redrive"]);
+    assert_eq!(scene.count().await, 300);
+}
+
+#[tokio::test]
 async fn letters_are_shown_without_addresses_and_exported_whole_only_when_told() {
     let scene = Scene::new("letters-shown", 1).await;
     let mut late = event("late", "1.0.0");
