@@ -215,7 +215,7 @@ mod tests {
              \n\
              | ratio | median | least to greatest | floor |\n\
              | --- | --: | --: | --- |\n\
-             | ours / theirs | 4.00 | 4.00 to 4.00 | 3.00: holds |\n\
+             | ours / theirs | 4.00 | 4.00 to 4.00 | 3.40: holds |\n\
              | ours / others | not measured |  | 3.00: FALLS SHORT |"
         );
     }
