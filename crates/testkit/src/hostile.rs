@@ -207,8 +207,12 @@ impl Witness {
             longest = longest.max(began.elapsed());
             let is_busy = match &answer {
                 Ok(answer) => answer.status == 503 && answer.body.contains("BUSY"),
-                // A refusal before the end of the body may be lost by a reset (RFC 9112, section 9.6). The wait still counts.
-                Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+                // A refusal before the end of the body may be lost by a reset (RFC 9112, section 9.6), and at the most connections
+                // one whose request has not been read is closed. Clients repeat the request then; the wait still counts.
+                Err(error) => matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+                ),
             };
             if is_busy && began.elapsed() < PATIENCE {
                 busy += 1;

@@ -65,6 +65,10 @@ pub fn http_request(
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
+    if answer.is_empty() {
+        let message = "the connection was closed without an answer";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
     parse(&answer)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))
 }
