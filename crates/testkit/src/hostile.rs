@@ -93,7 +93,8 @@ pub struct WitnessResult {
     pub name: &'static str,
     /// Requests that were answered.
     pub answered: usize,
-    /// Answers "busy", and resets, which may have taken one. After each the witness retries a second later, as the answer asks.
+    /// Answers "busy", and connections that were reset or closed without an answer. After each the witness retries a second
+    /// later, as the answer asks.
     pub busy: usize,
     /// The longest wait for an answer, including retries.
     pub longest: Duration,
