@@ -15,6 +15,8 @@ use crate::settings::Settings;
 /// The dead letters to be read by a redrive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeadLetterRanges {
+    /// Earlier builds stored it under another name.
+    #[serde(alias = "spans")]
     pub(crate) ranges: OffsetRanges,
     pub(crate) selection: Selection,
     /// A letter that was rejected this often is skipped; `None` = no limit.
